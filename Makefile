@@ -1,0 +1,47 @@
+# Everything a newcomer needs: `make demo` runs the main job, `make test` runs every check.
+PYTHON ?= python3
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+
+.PHONY: help install demo test lint types unit bench schemas lock clean
+
+help:  ## Show what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+# One environment for demo and tests: versions come from requirements.lock.
+.venv/.installed: pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[demo,kafka,learn,postgres]' --group dev
+	touch $@
+
+install: .venv/.installed  ## Install Backchannel and its tools into .venv
+
+demo: install  ## Learn in a closed loop with the simulated world; writes out/demo.html
+	$(BIN)/backchannel demo
+
+test: lint types unit  ## Run every check: lint, layers, types, tests with coverage
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/mypy
+
+unit: install
+	$(BIN)/pytest --cov --cov-report=term
+
+bench: install  ## Measure, as ratios side by side in one run
+	$(BIN)/backchannel bench
+
+schemas: install  ## Write the JSON Schemas and the AsyncAPI document from the structs
+	$(BIN)/backchannel schemas
+
+lock: install  ## Resolve requirements.lock anew
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --no-header --no-emit-index-url --quiet --output-file requirements.lock
+
+clean:  ## Remove what was installed and written
+	rm -rf .venv out dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

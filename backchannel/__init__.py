@@ -1,0 +1,1 @@
+"""Backchannel: clicks, barge-ins and rephrases in, versioned policy snapshots out."""

@@ -1,0 +1,171 @@
+"""The four events, and the one way to decode them.
+
+Events are UTF-8 JSON objects, keyed by `session_id`. An unknown field is ignored, so that producers may be newer than
+we are; a missing, ill-typed or oversized one is an `EventError` that names it.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, TypeAlias, get_args
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+MAX_RECORD_BYTES: Final = 1 << 18
+"""A longer record is refused undecoded, so that a blob cannot cost its size in memory."""
+
+Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
+Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
+Timestamp: TypeAlias = Annotated[int, Meta(ge=0, lt=253_402_300_800_000, description="ms since the Unix epoch")]
+Scalar: TypeAlias = float | bool | Annotated[str, Meta(max_length=256)]
+Context: TypeAlias = Annotated[dict[Name, Scalar], Meta(max_length=64)]
+Strategies: TypeAlias = Annotated[tuple[Name, ...], Meta(max_length=32)]
+Allocation: TypeAlias = Annotated[dict[Name, Annotated[int, Meta(ge=0, le=10_000)]], Meta(max_length=32)]
+Propensities: TypeAlias = Annotated[dict[Name, Annotated[float, Meta(ge=0, le=1)]], Meta(max_length=32)]
+
+
+class EventError(ValueError):
+    """A record is not a valid event. The message names the field and what is wrong with it."""
+
+
+class _Event(Struct, frozen=True, gc=False, kw_only=True, tag_field="type"):
+    event_id: Annotated[Id, Meta(description="counts once per turn")]
+    ts: Annotated[Timestamp, Meta(description="event time, ms since the Unix epoch")]
+    session_id: Annotated[Id, Meta(description="the record's key: a session lives in one partition")]
+    query_id: Annotated[Id, Meta(description="the query that this event belongs to")]
+
+
+class Query(_Event, frozen=True, gc=False, kw_only=True, tag="query"):
+    """Somebody asked something."""
+
+    text: Text
+    user_id: Id | None = None
+    locale: Annotated[str, Meta(max_length=35)] | None = None
+    interpretation: Annotated[Text, Meta(description="the NLU's semantic form, if there is one")] | None = None
+    context: Context = {}
+
+
+class Result(Struct, frozen=True, gc=False):
+    """One entity as it was shown, with the strategies that produced it."""
+
+    entity_id: Id
+    position: Annotated[int, Meta(ge=1, le=10_000, description="1-based")]
+    strategies: Strategies = ()
+
+
+class Rewrite(Struct, frozen=True, gc=False, kw_only=True):
+    """The query that was served in place of the one that was asked."""
+
+    source: Annotated[Text, Meta(description="what was asked")] = field(name="from")
+    target: Annotated[Text, Meta(description="what was served instead")] = field(name="to")
+
+
+class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
+    """What was shown for a query, and how it was chosen."""
+
+    results: Annotated[tuple[Result, ...], Meta(max_length=500)]
+    allocation: Annotated[Allocation, Meta(description="strategy -> number of candidates drawn")] = {}
+    propensities: Annotated[Propensities, Meta(description="strategy -> probability that it was asked")] = {}
+    policy_version: Annotated[int, Meta(ge=0)] | None = None
+    rewrite: Rewrite | None = None
+
+
+class Click(_Event, frozen=True, gc=False, kw_only=True, tag="click"):
+    """Somebody chose an entity."""
+
+    entity_id: Id
+    kind: Annotated[Name, Meta(description="click, play, like, add ...")] = "click"
+    dwell_ms: Annotated[int, Meta(ge=0)] | None = None
+
+
+class BargeIn(_Event, frozen=True, gc=False, kw_only=True, tag="barge_in"):
+    """Somebody interrupted the response."""
+
+    offset_ms: Annotated[int, Meta(ge=0, description="into the response")] | None = None
+
+
+Event: TypeAlias = Query | Impression | Click | BargeIn
+
+EVENT_TYPES: Final[dict[str, type[Event]]] = {
+    str(event_type.__struct_config__.tag): event_type for event_type in get_args(Event)
+}
+"""Each event's struct by its name: `query`, `impression`, `click`, `barge_in`."""
+
+
+class EventDecoder:
+    """Decodes and validates records in one pass.
+
+    Args:
+        event_type: the one event that a topic carries. Without it a record names its own, in the field `type`, as
+            the lines of an event file do.
+    """
+
+    def __init__(self, event_type: type[Event] | None = None) -> None:
+        target: Any = event_type or Event
+        self._decode = msgspec.json.Decoder(target).decode
+
+    def decode(self, record: bytes) -> Event:
+        """Return the event in `record`.
+
+        Raises:
+            EventError: whatever the bytes are; nothing else is raised.
+        """
+        if len(record) > MAX_RECORD_BYTES:
+            raise EventError(f"record: {len(record)} bytes, more than the {MAX_RECORD_BYTES} allowed")
+        try:
+            event: Event = self._decode(record)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise EventError(_explain(error)) from None
+        # Legal in JSON, but no SQL store takes it. Searching the bytes is cheaper than searching every string.
+        if b"\\u0000" in record:
+            _refuse_nul(msgspec.to_builtins(event), "event")
+        return event
+
+    def decode_many(self, records: Iterable[bytes]) -> list[Event | EventError]:
+        """Decode each of `records`; an invalid one leaves its error in its place."""
+        decoded: list[Event | EventError] = []
+        add, decode, limit, nul = decoded.append, self._decode, MAX_RECORD_BYTES, b"\\u0000"
+        for record in records:
+            try:
+                if len(record) <= limit and nul not in record:
+                    add(decode(record))
+                    continue
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                add(EventError(_explain(error)))
+                continue
+            try:
+                add(self.decode(record))
+            except EventError as error:
+                add(error)
+        return decoded
+
+
+def encode(event: Event) -> bytes:
+    """Encode `event` as one JSON object that names its type; no line break in it."""
+    return msgspec.json.encode(event)
+
+
+def _explain(error: Exception) -> str:
+    """Put msgspec's message (`Expected ... - at `$.field``) the other way round: the field, then what is wrong."""
+    if isinstance(error, UnicodeDecodeError):
+        return "record: not UTF-8"
+    if isinstance(error, RecursionError):
+        return "record: nested too deeply"
+    what, at, where = str(error).partition(" - at `$")
+    if at:
+        return f"{where.rstrip('`').lstrip('.') or 'record'}: {what}"
+    if what.startswith("Object missing required field"):
+        return f"{what.split('`')[1]}: missing"
+    return f"record: {what}"
+
+
+def _refuse_nul(value: object, name: str) -> None:
+    if isinstance(value, str) and "\0" in value:
+        raise EventError(f"{name}: contains the character U+0000")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_nul(key, f"{name} key")
+            _refuse_nul(item, str(key))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _refuse_nul(item, name)

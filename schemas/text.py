@@ -1,0 +1,52 @@
+"""Query normalisation: two spellings of one query are one key."""
+
+import unicodedata
+from functools import lru_cache
+
+
+class _Characters(dict[int, str | None]):
+    """What becomes of each character of a folded query, decided when it is first seen."""
+
+    # Kept where they stand inside a word or close it: rock'n'roll, at&t, 4.5, c++, c#
+    _inner = frozenset("'&.+#")
+
+    def __missing__(self, code: int) -> str | None:
+        character = chr(code)
+        category = unicodedata.category(character)
+        kept: str | None = character
+        if category == "Cf":  # invisible: soft hyphens, joiners, directions
+            kept = None
+        elif character in "’‘ʼ`":
+            kept = "'"
+        elif category[0] in "PSZC" and character not in self._inner:
+            kept = " "
+        self[code] = kept
+        return kept
+
+
+_CHARACTERS = _Characters()
+
+
+@lru_cache(maxsize=1 << 16)
+def normalize(text: str) -> str:
+    """Return the key of a query: NFKC, case-folded, outer punctuation dropped, white space collapsed.
+
+    Idempotent. A query of symbols only (an emoji, say) keeps them, so that unlike queries never share the empty key.
+
+    >>> normalize("  Play,  “Rock’n’Roll”  (AC/DC)! ")
+    "play rock'n'roll ac dc"
+    >>> normalize("C++ vs. C#") == normalize("c++ VS c#")
+    True
+    """
+    folded = text.casefold() if text.isascii() else _fold(text)
+    # Dropping a character may bring together what composes, so the words are folded once more.
+    separated = _fold(folded.translate(_CHARACTERS))
+    words = [word.lstrip("'&.+#").rstrip("'&.") for word in separated.split()]
+    return " ".join(filter(None, words)) or " ".join(folded.replace("\0", " ").split())
+
+
+def _fold(text: str) -> str:
+    # Folding and composing can each undo the other (Unicode 3.13, D146), hence both twice.
+    for _ in range(2):
+        text = unicodedata.normalize("NFKC", text).casefold()
+    return unicodedata.normalize("NFKC", text)
