@@ -1,0 +1,1 @@
+"""How it travels: turns, partitions, ledger, publisher, snapshot store and policy reader."""
