@@ -1,0 +1,102 @@
+"""What a closed turn says of the answer: the one place where clicks, barge-ins and rephrases are weighed."""
+
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct, field
+from rapidfuzz.fuzz import ratio
+
+from backchannel.schemas.text import normalize
+from backchannel.schemas.turn import Turn
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """What feedback is worth."""
+
+    click_gain: Annotated[
+        dict[str, Share], Meta(description="what a click of a kind is worth; kinds not named here are worth 1")
+    ] = field(default_factory=lambda: {"click": 1.0})
+    barge_in_weight: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="the share of a gain that a barge-in takes back. In real dialogue logs a barge-in depends on "
+            "the system in use and is not always a rejection: raise it when in yours it is",
+        ),
+    ] = 0.5
+    rephrase_weight: Annotated[
+        float, Meta(ge=0, le=1, description="the share of a gain that a rephrase takes back")
+    ] = 1.0
+    rephrase_gap_s: Annotated[
+        float, Meta(gt=0, description="a query that comes later than this after the last one is no rephrase of it")
+    ] = 60.0
+    rephrase_similarity: Annotated[
+        tuple[float, float],
+        Meta(description="similarity of two queries (0 to 1) from which a rephrase is possible, and at which certain"),
+    ] = (0.45, 0.85)
+
+    def __post_init__(self) -> None:
+        low, high = self.rephrase_similarity
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"rephrase_similarity: [{low}, {high}] must be two rising numbers from 0 to 1")
+
+
+class Outcome(Struct, frozen=True, gc=False):
+    """A turn, judged.
+
+    Attributes:
+        turn: what is judged.
+        query: the normalised query that the results were for: the rewrite, if one was served.
+        gains: entity -> gain in [0, 1] of its best click, less what a barge-in and a rephrase took back.
+        success: the best of the gains, 0 without a click.
+        rephrased: the probability, 0 to 1, that the session's next query rephrases this one.
+        rewritten: whether a rewrite was served.
+    """
+
+    turn: Turn
+    query: str
+    gains: dict[str, float]
+    success: float
+    rephrased: float
+    rewritten: bool
+
+
+class Judge:
+    """Judges turns. Pure: an outcome depends on its turn only."""
+
+    def __init__(self, config: RewardConfig) -> None:
+        self.config: Final = config
+        self._gap_ms: Final = config.rephrase_gap_s * 1000
+
+    def judge(self, turns: Sequence[Turn]) -> list[Outcome]:
+        """Return the outcome of each of `turns`."""
+        return [self._judge(turn) for turn in turns]
+
+    def _judge(self, turn: Turn) -> Outcome:
+        rewrite = next((shown.rewrite for shown in turn.impressions if shown.rewrite), None)
+        query = normalize(rewrite.target if rewrite else turn.query.text)
+        rephrased = self._rephrased(turn) if turn.next else 0.0
+        if not turn.clicks:
+            return Outcome(turn, query, {}, 0.0, rephrased, rewrite is not None)
+        config = self.config
+        kept = 1.0 - config.rephrase_weight * rephrased
+        if turn.barge_ins:
+            kept *= 1.0 - config.barge_in_weight
+        gains: dict[str, float] = {}
+        for click in turn.clicks:
+            gain = kept * config.click_gain.get(click.kind, 1.0)
+            gains[click.entity_id] = max(gains.get(click.entity_id, 0.0), gain)
+        return Outcome(turn, query, gains, max(gains.values()), rephrased, rewrite is not None)
+
+    def _rephrased(self, turn: Turn) -> float:
+        """A ramp over the similarity of two queries in quick succession. A barge-in counts as a tenth more similar."""
+        following = turn.next
+        if following is None or following.ts - turn.query.ts > self._gap_ms:
+            return 0.0
+        low, high = self.config.rephrase_similarity
+        similarity = ratio(normalize(turn.query.text), normalize(following.text)) / 100
+        similarity += 0.1 * bool(turn.barge_ins)
+        return min(max((similarity - low) / (high - low), 0.0), 1.0)
