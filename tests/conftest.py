@@ -1,0 +1,25 @@
+"""What the tests share."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def public_log() -> Callable[[str], Path]:
+    """Return a function that finds a public log by its path within the data folder, or skips the test, saying why.
+
+    The folder is ../shared/data, seen from the repository, or else what BACKCHANNEL_DATA names.
+    """
+    folder = _BESIDE if _BESIDE.is_dir() else Path(os.environ.get("BACKCHANNEL_DATA", _BESIDE))
+
+    def find(name: str) -> Path:
+        if not (folder / name).exists():
+            pytest.skip(f"no {folder / name}: set BACKCHANNEL_DATA to the folder that holds {name}")
+        return folder / name
+
+    return find
