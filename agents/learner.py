@@ -1,7 +1,8 @@
 """The contract of a learner."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar
 
 from backchannel.agents.outcomes import Outcome
 from backchannel.agents.sums import Delta, Key, SumReader, SumTable
@@ -10,32 +11,34 @@ Changed = Mapping[str, Collection[str]]
 """Table name -> the values of the first key column whose rows changed."""
 
 
-class Learner(Protocol):
+class Learner(ABC):
     """Closed turns -> a delta of sums; sums -> a section of the policy.
 
     A learner holds its configuration and nothing else: `learn` and `solve` are pure. However the turns are split over
     batches and workers and in whatever order they come, the merged deltas are the same.
+
+    Attributes:
+        name: of its section.
+        tables: of its sums.
     """
 
-    @property
-    def name(self) -> str:
-        """The name of its section."""
+    name: ClassVar[str]
+    tables: Sequence[SumTable]
 
-    @property
-    def tables(self) -> Sequence[SumTable]:
-        """The tables of its sums."""
-
+    @abstractmethod
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """Return what `outcomes` add; of none, an empty delta."""
 
+    @abstractmethod
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
         """Return the rows of the section that may differ from the last time: key -> JSON, or None to remove it.
 
         Args:
             sums: where to read the sums.
-            changed: what changed in them since the last time.
+            changed: what changed in them since the last time. Before the first time, all tables, with no changes.
             at: event time (ms) as of which to forget.
         """
 
-    def compact(self, table: SumTable, keys: Iterable[Key], at: int) -> dict[Key, Key]:
-        """Return the rows that may be added to another: old key -> the key it becomes."""
+    def compact(self, keys: Iterable[Key], at: int) -> dict[Key, Key]:  # noqa: ARG002 - for those who have packed sums
+        """Return which rows of packed sums to add to another as of `at` (ms): old key -> the key it becomes."""
+        return {}

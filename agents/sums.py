@@ -6,7 +6,7 @@ enters with the static weight 2^(t / half_life - landmark), and whoever reads at
 which is exact.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import ldexp
 from typing import Any, Protocol, TypeAlias
 
@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 Key: TypeAlias = tuple[Any, ...]
 """The key columns of a row, each a str or an int as its table declares."""
-Row: TypeAlias = NDArray[np.float64]
-"""The sums of a row."""
+Matrix: TypeAlias = NDArray[np.float64]
 
 
 class SumTable(Struct, frozen=True):
@@ -27,7 +26,7 @@ class SumTable(Struct, frozen=True):
         name: unique among all learners.
         key: the key columns with their types, str or int. Changes are tracked by the values of the first one.
         sums: the names of the sums in a row, all of them double precision. Empty: one packed vector a row, for sums
-            that are only ever read whole.
+            that are only ever read whole; rows that are read or merged together are then of one length.
         half_life_ms: of forward decay; None for what does not fade in place.
         lookup: a key column to look rows up by, besides the first.
     """
@@ -37,6 +36,10 @@ class SumTable(Struct, frozen=True):
     sums: tuple[str, ...] = ()
     half_life_ms: int | None = None
     lookup: str | None = None
+
+    def column(self, name: str) -> int:
+        """The place of key column `name`."""
+        return [column for column, _ in self.key].index(name)
 
     def landmark(self, ts: int) -> int:
         """The newest landmark at time `ts` (ms): whole half-lives since the epoch; 0 without decay."""
@@ -55,35 +58,38 @@ class Sums:
 
     Args:
         table: what the rows are of.
-        rows: the sums by key.
-        landmark: what the rows' weights refer to.
+        keys: of the rows, each once.
+        values: the sums, (rows, sums).
+        landmark: what the weights in the sums refer to.
     """
 
-    def __init__(self, table: SumTable, rows: dict[Key, Row] | None = None, landmark: int = 0) -> None:
+    def __init__(
+        self, table: SumTable, keys: Sequence[Key] = (), values: Matrix | None = None, landmark: int = 0
+    ) -> None:
         self.table = table
-        self.rows = {} if rows is None else rows
+        self.keys = keys
+        self.values = np.empty((0, len(table.sums))) if values is None else values
         self.landmark = landmark
 
-    def scale_to(self, landmark: int) -> float:
-        """The factor (a power of two) that takes the rows to `landmark`."""
-        return ldexp(1.0, self.landmark - landmark)
+    def rescaled(self, landmark: int) -> Matrix:
+        """Return the sums with weights that refer to `landmark`: a multiplication by a power of two."""
+        return self.values if landmark == self.landmark else self.values * ldexp(1.0, self.landmark - landmark)
 
     def merge(self, other: "Sums") -> "Sums":
         """Return the sum of both. Commutative and associative; rows that one side lacks are zero there."""
-        if not self.rows or not other.rows:
-            return self if self.rows else other
+        if not self.keys or not other.keys:
+            return self if self.keys else other
         landmark = max(self.landmark, other.landmark)
-        mine, theirs = self.scale_to(landmark), other.scale_to(landmark)
-        rows = {key: row * mine for key, row in self.rows.items()}
-        for key, row in other.rows.items():
-            present = rows.get(key)
-            rows[key] = row * theirs if present is None else present + row * theirs
-        return Sums(self.table, rows, landmark)
+        index = {key: row for row, key in enumerate(self.keys)}
+        rows = [index.setdefault(key, len(index)) for key in other.keys]
+        values = np.zeros((len(index), self.values.shape[1]))
+        values[: len(self.keys)] = self.rescaled(landmark)
+        values[rows] += other.rescaled(landmark)
+        return Sums(self.table, list(index), values, landmark)
 
-    def at(self, ts: int) -> dict[Key, Row]:
-        """Return the decayed sums as of time `ts` (ms)."""
-        factor = 1.0 / self.table.weight(ts, self.landmark)
-        return {key: row * factor for key, row in self.rows.items()}
+    def at(self, ts: int) -> Matrix:
+        """Return the sums as they have faded by time `ts` (ms)."""
+        return self.values / self.table.weight(ts, self.landmark)
 
 
 Delta: TypeAlias = dict[str, Sums]
@@ -119,5 +125,6 @@ class MemorySums:
             return Sums(table)
         if column is None:
             return sums
-        index, wanted = [name for name, _ in table.key].index(column), set(values)
-        return Sums(table, {key: row for key, row in sums.rows.items() if key[index] in wanted}, sums.landmark)
+        position, wanted = table.column(column), set(values)
+        rows = [row for row, key in enumerate(sums.keys) if key[position] in wanted]
+        return Sums(table, [sums.keys[row] for row in rows], sums.values[rows], sums.landmark)

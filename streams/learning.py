@@ -1,0 +1,31 @@
+"""What is learned, put together: the judge and all learners of one configuration."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from backchannel.agents.bandit import StrategyBandit
+from backchannel.agents.learner import Learner
+from backchannel.agents.memory import MemoryIndex
+from backchannel.agents.outcomes import Judge
+from backchannel.agents.rephrases import RephraseGraph
+from backchannel.agents.sums import Delta, SumTable, merge
+from backchannel.schemas.turn import Turn
+from backchannel.streams.config import Config
+
+
+class Learning:
+    """Closed turns -> the delta of all learners. Pure."""
+
+    def __init__(self, config: Config) -> None:
+        self._judge: Final = Judge(config.rewards)
+        self.learners: Final[tuple[Learner, ...]] = (
+            StrategyBandit(config.bandit),
+            MemoryIndex(config.memory),
+            RephraseGraph(config.rephrases),
+        )
+        self.tables: Final[tuple[SumTable, ...]] = tuple(table for one in self.learners for table in one.tables)
+
+    def learn(self, turns: Sequence[Turn]) -> Delta:
+        """Return what `turns` add."""
+        outcomes = self._judge.judge(turns)
+        return merge(learner.learn(outcomes) for learner in self.learners)

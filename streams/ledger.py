@@ -1,0 +1,297 @@
+"""The ledger: the sums, and with each partition's position in the stream, moved together or not at all."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from math import ldexp
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from sqlalchemy import Connection, Insert, Table, delete, insert, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from backchannel.agents.sums import Delta, Key, Matrix, Sums, SumTable, merge
+from backchannel.streams import store as tables
+from backchannel.streams.position import BEGINNING, Position, TopicPosition
+from backchannel.streams.store import Store, StoreError, batches
+
+MAX_AHEAD: Final = 500
+"""Half-lives that weights may run ahead of a table's landmark before it moves. A double holds 1023 doublings."""
+
+
+class Claim(Struct, frozen=True):
+    """The right to commit for a partition, until somebody else claims it.
+
+    Attributes:
+        source: the stream that the partition is of.
+        number: of the partition.
+        epoch: of this claim; a later claim has a higher one.
+        commits: made for the partition so far, under any claim.
+        position: where the partition stands.
+    """
+
+    source: str
+    number: int
+    epoch: int
+    commits: int
+    position: Position
+
+
+class Contribution(Struct, frozen=True):
+    """What one partition has to commit: deltas and counts, and the position that they bring it to."""
+
+    claim: Claim
+    position: Position
+    delta: Delta
+    counts: Mapping[str, int]
+
+
+class FencedError(RuntimeError):
+    """Another process has claimed the partition; what this one learned of it since its last commit is dropped."""
+
+
+class Ledger:
+    """The sums and positions in a store.
+
+    Raises:
+        StoreError: the sums in the store were made with another half-life than the learners have now.
+    """
+
+    def __init__(self, store: Store, learned: Sequence[SumTable]) -> None:
+        self._store: Final = store
+        self._declared: Final = {table.name: table for table in learned}
+        with store.read() as connection:
+            for name, half_life, _ in connection.execute(select(tables.landmark)):
+                declared = self._declared.get(name)
+                if declared is not None and declared.half_life_ms != half_life:
+                    raise StoreError(
+                        f"table {name} was learned with a half-life of {half_life / 86_400_000:g} days, the "
+                        f"configuration says {(declared.half_life_ms or 0) / 86_400_000:g}. Decayed sums cannot be "
+                        "converted: restore the old value, or begin a new store"
+                    )
+
+    def claim(self, source: str, number: int) -> Claim:
+        """Take a partition over: from now on nobody who claimed it before can commit for it."""
+        row = tables.partition
+        mine = (row.c.source == source, row.c.number == number)
+        with self._store.write() as connection:
+            bumped = connection.execute(update(row).where(*mine).values(epoch=row.c.epoch + 1))
+            if not bumped.rowcount:
+                start = Position()
+                connection.execute(
+                    row.insert().values(
+                        source=source,
+                        number=number,
+                        epoch=1,
+                        commits=0,
+                        watermark=start.watermark,
+                        topics=msgspec.json.encode(start.topics),
+                    )
+                )
+            found = connection.execute(select(row).where(*mine)).one()
+        topics = msgspec.json.decode(found.topics, type=dict[str, TopicPosition])
+        return Claim(source, number, found.epoch, found.commits, Position(found.watermark, topics))
+
+    def commit(self, contributions: Sequence[Contribution]) -> list[Claim]:
+        """Add the contributions' deltas and move their partitions' positions, in one transaction.
+
+        1. Fence: move each position, if its partition's epoch is still that of the claim.
+        2. Merge the deltas, so that each row is touched once.
+        3. Bring weights and landmark of each table together.
+        4. Add the rows, in the order of their keys, so that workers cannot deadlock.
+        5. Log which keys changed, for the publisher.
+        6. Add the counts.
+
+        Returns:
+            the claims to commit with the next time.
+
+        Raises:
+            FencedError: a partition was claimed by somebody else. Nothing is committed.
+        """
+        with self._store.write() as connection:
+            # 1. Fence.
+            for contribution in contributions:
+                self._move(connection, contribution)
+            # 2. Merge.
+            delta = merge(contribution.delta for contribution in contributions)
+            for name in sorted(delta):
+                sums = delta[name]
+                if not sums.keys:
+                    continue
+                # 3. Landmarks.
+                values = sums.rescaled(self._landmark(connection, sums))
+                # 4. Add.
+                table = self._store.sum_tables[name]
+                order = sorted(range(len(sums.keys)), key=sums.keys.__getitem__)
+                keys = [sums.keys[row] for row in order]
+                if sums.table.sums:
+                    _add(connection, table, keys, values[order].tolist())
+                else:
+                    _add_packed(connection, table, keys, values[order])
+                    # 5. Log.
+                changed = dict.fromkeys(key[0] for key in keys)
+                _execute_many(
+                    connection, insert(tables.change), ["table_name", "value"], [(name, value) for value in changed]
+                )
+            # 6. Count.
+            counts: Counter[str] = Counter()
+            for contribution in contributions:
+                counts.update(contribution.counts)
+            names = sorted(counts)
+            _add(connection, tables.counter, [(name,) for name in names], [(counts[name],) for name in names])
+        return [
+            Claim(claim.source, claim.number, claim.epoch, claim.commits + 1, contribution.position)
+            for contribution in contributions
+            for claim in (contribution.claim,)
+        ]
+
+    def counts(self) -> dict[str, int]:
+        """Return what was counted in all, by name."""
+        with self._store.read() as connection:
+            return dict(connection.execute(select(tables.counter)).tuples().all())
+
+    def _move(self, connection: Connection, contribution: Contribution) -> None:
+        claim, position, row = contribution.claim, contribution.position, tables.partition
+        moved = connection.execute(
+            update(row)
+            .where(
+                row.c.source == claim.source,
+                row.c.number == claim.number,
+                row.c.epoch == claim.epoch,
+                row.c.commits == claim.commits,
+            )
+            .values(
+                commits=claim.commits + 1, watermark=position.watermark, topics=msgspec.json.encode(position.topics)
+            )
+        )
+        if moved.rowcount != 1:
+            raise FencedError(
+                f"partition {claim.number} of {claim.source} was claimed by another process after epoch {claim.epoch}: "
+                "let only one read it. What it had not committed is learned by the other one"
+            )
+
+    def _landmark(self, connection: Connection, sums: Sums) -> int:
+        """The landmark that the rows of the store have, moved first if `sums` run too far ahead of it."""
+        row, table = tables.landmark, sums.table
+        if not table.half_life_ms:
+            return 0
+        mine = row.c.table_name == table.name
+        stored = connection.execute(select(row.c.landmark).where(mine)).scalar()
+        if stored is None:
+            connection.execute(
+                insert(row).values(table_name=table.name, half_life_ms=table.half_life_ms, landmark=sums.landmark)
+            )
+            return sums.landmark
+        if sums.landmark <= stored + MAX_AHEAD:
+            return int(stored)
+        target = self._store.sum_tables[table.name]
+        factor = ldexp(1.0, stored - sums.landmark)
+        connection.execute(update(target).values({name: target.c[name] * factor for name in table.sums}))
+        connection.execute(update(row).where(mine).values(landmark=sums.landmark))
+        return sums.landmark
+
+
+class LedgerSums:
+    """A `SumReader` within a transaction."""
+
+    def __init__(self, store: Store, connection: Connection) -> None:
+        self._store: Final = store
+        self._connection: Final = connection
+        self._landmarks: Final = dict(
+            connection.execute(select(tables.landmark.c.table_name, tables.landmark.c.landmark)).tuples().all()
+        )
+
+    def read(self, table: SumTable, column: str | None = None, values: Collection[Any] = ()) -> Sums:
+        """See `SumReader.read`."""
+        stored = self._store.sum_tables[table.name]
+        rows: list[Sequence[Any]] = []
+        if column is None:
+            rows.extend(self._connection.execute(select(stored)))
+        else:
+            for some in batches(values):
+                rows.extend(self._connection.execute(select(stored).where(stored.c[column].in_(some))))
+        width = len(table.key)
+        if not rows:
+            return Sums(table)
+        read = [row[width:] for row in rows] if table.sums else [np.frombuffer(row[width]) for row in rows]
+        return Sums(table, [tuple(row[:width]) for row in rows], np.array(read), self._landmarks.get(table.name, 0))
+
+
+def watermark(connection: Connection) -> int:
+    """Event time (ms) up to which all that was committed is complete: of the source that is furthest ahead, the
+    partition that is furthest behind. BEGINNING when there is nothing."""
+    sources: dict[str, int] = {}
+    for source, reached in connection.execute(select(tables.partition.c.source, tables.partition.c.watermark)):
+        sources[source] = min(sources.get(source, reached), reached)
+    return max(sources.values(), default=BEGINNING)
+
+
+def take_changes(connection: Connection) -> dict[str, set[str]]:
+    """Return what changed since the last time, and forget it: table -> values of its first key column.
+
+    Rows that another transaction has logged but not committed yet are not seen, and stay for the next time.
+    """
+    changed: dict[str, set[str]] = {}
+    log = tables.change
+    for table, value in connection.execute(delete(log).returning(log.c.table_name, log.c.value)):
+        changed.setdefault(table, set()).add(value)
+    return changed
+
+
+def move_rows(connection: Connection, table: Table, moved: Mapping[Key, Key]) -> None:
+    """Add rows of packed sums to others, and remove them: old key -> new key."""
+    key_columns = list(table.primary_key)
+    sums: dict[Key, Matrix] = {}
+    for some in batches(moved):
+        mine = tuple_(*key_columns).in_(some)
+        for row in connection.execute(select(table).where(mine).with_for_update()):
+            target = moved[tuple(row[:-1])]
+            sums[target] = sums.get(target, 0.0) + np.frombuffer(row[-1])
+        connection.execute(delete(table).where(mine))
+    _add_packed(connection, table, sorted(sums), [sums[key] for key in sorted(sums)])
+
+
+def _add(connection: Connection, table: Table, keys: Sequence[Key], values: Sequence[Sequence[float]]) -> None:
+    """Add to rows of plain sums; those that are not there begin at zero."""
+    statement = _insert(connection, table)
+    sums = [column.name for column in table.columns if not column.primary_key]
+    added = {name: table.c[name] + statement.excluded[name] for name in sums}
+    _execute_many(
+        connection,
+        statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=added),
+        table.columns.keys(),
+        [(*key, *row) for key, row in zip(keys, values, strict=True)],
+    )
+
+
+def _add_packed(connection: Connection, table: Table, keys: Sequence[Key], values: Iterable[Matrix]) -> None:
+    """Add to rows of packed sums. SQL cannot, so they are read, under lock, and written: they are few."""
+    key_columns = list(table.primary_key)
+    stored: dict[Key, Matrix] = {}
+    for some in batches(keys):
+        rows = connection.execute(select(table).where(tuple_(*key_columns).in_(some)).with_for_update())
+        stored.update({tuple(row[:-1]): np.frombuffer(row[-1]) for row in rows})
+    statement = _insert(connection, table)
+    _execute_many(
+        connection,
+        statement.on_conflict_do_update(index_elements=key_columns, set_={"packed": statement.excluded.packed}),
+        table.columns.keys(),
+        [(*key, (row + stored.get(key, 0.0)).tobytes()) for key, row in zip(keys, values, strict=True)],
+    )
+
+
+def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """SQL has no one word for adding to a row that may be missing; SQLite and PostgreSQL say it alike."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def _execute_many(
+    connection: Connection, statement: Insert, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> None:
+    """Execute `statement` for each of `rows`. Tuples handed straight to the driver cost half of what dicts do."""
+    if rows:
+        dialect: Any = type(connection.dialect)
+        positional = dialect(paramstyle="format" if connection.dialect.name == "postgresql" else "qmark")
+        sql = str(statement.compile(dialect=positional, column_keys=list(columns)))
+        connection.exec_driver_sql(sql, list(rows))

@@ -1,0 +1,135 @@
+"""One partition's way from records to a contribution: decode, assemble, learn."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from backchannel.schemas.events import Event, EventDecoder, EventError
+from backchannel.schemas.turn import Turn
+from backchannel.streams.learning import Learning
+from backchannel.streams.ledger import Claim, Contribution
+from backchannel.streams.turns import TurnAssembler, TurnConfig
+
+MAX_AHEAD_MS: Final = 24 * 3_600_000
+"""An event that lies further in the future has a wrong clock, and would close every open turn before its time."""
+
+
+class DeadLetter(Struct, frozen=True):
+    """A record that is not a valid event."""
+
+    topic: str
+    offset: int
+    record: bytes
+    reason: str
+
+
+class Partition:
+    """A claimed partition. Pure but for what it is handed; its owner reads, commits and publishes.
+
+    Args:
+        claim: as the ledger gave it; records are then added from each topic's resume offset on.
+        topics: the partition's topics, each with the decoder of its records.
+        turns: how events become turns.
+        learning: what to learn from them.
+    """
+
+    def __init__(self, claim: Claim, topics: Mapping[str, EventDecoder], turns: TurnConfig, learning: Learning) -> None:
+        self.claim = claim
+        self._decoders: Final = dict(topics)
+        self._learning: Final = learning
+        self._assembler: Final = TurnAssembler(topics, turns, claim.position)
+        self._read: Final = {topic: claim.position.topic(topic).read for topic in topics}
+        self._closed: list[Turn] = []
+        self._dead = 0
+        self._uncommitted = 0
+
+    @property
+    def uncommitted(self) -> int:
+        """What the next contribution would bring: new records added, and turns that were closed at the end."""
+        return self._uncommitted
+
+    @property
+    def rebuilding(self) -> bool:
+        """Whether open turns are still being rebuilt after a restart; there is nothing to contribute until then."""
+        return self._assembler.rebuilding
+
+    @property
+    def open(self) -> int:
+        """Turns open and events waiting."""
+        return self._assembler.open
+
+    @property
+    def watermark(self) -> int:
+        """Event time (ms) up to which the partition is complete."""
+        return self._assembler.watermark
+
+    def add(self, topic: str, offsets: Sequence[int], records: Sequence[bytes], now: int) -> list[DeadLetter]:
+        """Decode and add a chunk of records.
+
+        Args:
+            topic: one of the constructor's.
+            offsets: ascending; of each record.
+            records: as they came.
+            now: wall clock, ms since the Unix epoch; what lies more than a day after it is refused.
+
+        Returns:
+            what is no valid event, unless it was read before.
+
+        Raises:
+            TooManyOpenError: see `TurnAssembler.add`.
+        """
+        decoded = self._decoders[topic].decode_many(records)
+        latest = now + MAX_AHEAD_MS
+        dead = []
+        events: list[Event | None] = []
+        for index, event in enumerate(decoded):
+            if isinstance(event, EventError):
+                reason = str(event)
+            elif event.ts > latest:
+                reason = f"ts: {event.ts} is more than a day ahead of the clock"
+            else:
+                events.append(event)
+                continue
+            events.append(None)
+            if offsets[index] >= self._read[topic]:
+                dead.append(DeadLetter(topic, offsets[index], records[index], reason))
+        self._dead += len(dead)
+        self.add_events(topic, offsets, events)
+        return dead
+
+    def add_events(self, topic: str, offsets: Sequence[int], events: Sequence[Event | None]) -> None:
+        """Add a chunk that is decoded already; see `TurnAssembler.add`."""
+        self._assembler.add(topic, offsets, events)
+        if offsets and offsets[-1] >= self._read[topic]:
+            self._uncommitted += offsets[-1] + 1 - max(offsets[0], self._read[topic])
+
+    def advance(self, caught_up: Collection[str] = ()) -> None:
+        """Move the watermark on; see `TurnAssembler.advance`."""
+        self._closed += self._assembler.advance(caught_up)
+
+    def finish(self) -> None:
+        """Close every open turn, because no more records will come."""
+        closed = self._assembler.finish()
+        self._closed += closed
+        self._uncommitted += len(closed)
+
+    def contribution(self) -> Contribution:
+        """Learn from the turns that were closed since the last one; the caller commits it, then calls `committed`.
+
+        Raises:
+            RuntimeError: while rebuilding.
+        """
+        counts: Counter[str] = Counter(self._assembler.counts)
+        counts["dead_letter"] += self._dead
+        delta = self._learning.learn(self._closed)
+        return Contribution(self.claim, self._assembler.position, delta, {n: c for n, c in counts.items() if c})
+
+    def committed(self, claim: Claim) -> None:
+        """Go on from `claim`, now that the last contribution is in the ledger."""
+        self.claim = claim
+        self._assembler.counts.clear()
+        self._closed = []
+        self._dead = 0
+        self._uncommitted = 0

@@ -1,0 +1,123 @@
+"""A policy as serving uses it: immutable, in memory, no I/O."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from msgspec import Struct, structs
+
+from backchannel.agents.allocation import Allocator, Decision
+from backchannel.agents.features import Value
+from backchannel.schemas.snapshot import Section, Snapshot
+from backchannel.schemas.text import normalize
+
+
+class Recalled(Struct, frozen=True):
+    """An entity that has worked for a query.
+
+    Attributes:
+        entity_id: which.
+        score: Q2E, 0 to 1: the estimated gain of showing it for the query where it is examined.
+    """
+
+    entity_id: str
+    score: float
+
+
+class Rewriting(Struct, frozen=True):
+    """What a query should have been.
+
+    Attributes:
+        target: a normalised query, or an interpretation if that is what was looked up.
+        probability: that somebody who starts with the query passes through the target and succeeds there.
+    """
+
+    target: str
+    probability: float
+
+
+class _RewriteRow(Struct, frozen=True):
+    target: str = msgspec.field(name="to")
+    probability: float
+
+
+_decode_recalled = msgspec.json.Decoder(list[tuple[str, float]]).decode
+_decode_rewrite = msgspec.json.Decoder(_RewriteRow).decode
+
+
+class Policy:
+    """One version of the policy.
+
+    Args:
+        snapshot: its header.
+        sections: its rows, by learner.
+        rng: where chance comes from when `allocate` is given no other.
+
+    Raises:
+        EncodingError: the publisher encodes contexts in another way than this process would.
+    """
+
+    def __init__(self, snapshot: Snapshot, sections: Mapping[str, Section], rng: np.random.Generator) -> None:
+        self.snapshot: Final = snapshot
+        self._allocator: Final = Allocator(sections["bandit"])
+        self._memory: Final = sections.get("memory", {})
+        self._rewrites: Final = sections.get("rewrites", {})
+        self._rng: Final = rng
+
+    @property
+    def version(self) -> int:
+        """1, 2, 3 ..."""
+        return self.snapshot.version
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """The strategies that it chooses from."""
+        return self._allocator.strategies
+
+    def allocate(self, context: Mapping[str, Value], budget: int, rng: np.random.Generator | None = None) -> Decision:
+        """Decide which strategies to ask for a query, and how many candidates from each.
+
+        Args:
+            context: of the query, see `features.context_of`.
+            budget: candidates to draw in all, at least 1.
+            rng: where chance comes from.
+
+        Returns:
+            the decision; log its fields in the `impression` event.
+
+        Raises:
+            ValueError: no budget.
+        """
+        decision = self._allocator.allocate(context, budget, rng or self._rng)
+        return structs.replace(decision, policy_version=self.version)
+
+    def utilities(self, context: Mapping[str, Value]) -> dict[str, tuple[float, float]]:
+        """Return each strategy's expected reward for a query and the standard deviation that is explored."""
+        means, deviations = self._allocator.utilities(context)
+        return dict(zip(self.strategies, zip(means.tolist(), deviations.tolist(), strict=True), strict=True))
+
+    def recall(self, query: str, k: int) -> list[Recalled]:
+        """Return at most `k` entities that have worked for `query`, best first."""
+        row = self._memory.get(normalize(query))
+        return [Recalled(*pair) for pair in _decode_recalled(row)[:k]] if row else []
+
+    def rewrite(self, query: str, interpretation: str | None = None) -> Rewriting | None:
+        """Return what `query` should have been, or None if it had better stay as it is.
+
+        Args:
+            query: the text.
+            interpretation: the NLU's, where events carry one; then the target is an interpretation too.
+        """
+        row = self._rewrites.get(interpretation or normalize(query))
+        if row is None:
+            return None
+        found = _decode_rewrite(row)
+        return Rewriting(found.target, found.probability)
+
+    def rows(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the memory index and the rewrites whole, decoded: for people and reports, not for serving."""
+        return {
+            "memory": {query: _decode_recalled(row) for query, row in self._memory.items()},
+            "rewrites": {state: _decode_rewrite(row).target for state, row in self._rewrites.items()},
+        }

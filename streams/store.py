@@ -1,0 +1,189 @@
+"""The SQL store, shared by ledger and snapshots: connections, tables, and its schema version."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Double,
+    Engine,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+)
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from backchannel.agents.sums import SumTable
+
+SCHEMA_VERSION: Final = 1
+
+_MAX_PARAMETERS: Final = 5_000  # in keys of up to three columns; SQLite takes 32,766 values
+_T = TypeVar("_T")
+
+metadata = MetaData()
+_ID = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers only INTEGER keys by itself
+
+schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
+
+partition = Table(
+    "partition",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("commits", BigInteger, nullable=False),
+    Column("watermark", BigInteger, nullable=False),
+    Column("topics", LargeBinary, nullable=False),  # JSON: topic -> TopicPosition
+)
+counter = Table(
+    "counter", metadata, Column("name", Text, primary_key=True), Column("value", BigInteger, nullable=False)
+)
+landmark = Table(
+    "landmark",
+    metadata,
+    Column("table_name", Text, primary_key=True),
+    Column("half_life_ms", BigInteger, nullable=False),
+    Column("landmark", BigInteger, nullable=False),
+)
+change = Table(
+    "change",
+    metadata,
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("table_name", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+snapshot = Table(
+    "snapshot",
+    metadata,
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("header", LargeBinary, nullable=False),  # JSON: schemas.snapshot.Snapshot
+)
+snapshot_row = Table(
+    "snapshot_row",
+    metadata,
+    Column("section", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("valid_from", BigInteger, primary_key=True),
+    Column("valid_to", BigInteger),  # the first version without it; NULL: it is live
+    Column("value", LargeBinary, nullable=False),
+    Index("snapshot_row_from", "valid_from"),
+    Index("snapshot_row_to", "valid_to"),
+)
+
+
+class StoreError(RuntimeError):
+    """The store cannot be used as it is; the message says why and what to do."""
+
+
+class Store:
+    """A database with Backchannel's tables.
+
+    Args:
+        url: SQLAlchemy's, `sqlite:///policy.db` for one.
+
+    Attributes:
+        sum_tables: the tables of the learners' sums, by name, once `create` was called.
+
+    Raises:
+        StoreError: the URL is not one.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._engine: Final[Engine] = create_engine(url)
+        except (ArgumentError, NoSuchModuleError, ImportError) as error:
+            raise StoreError(f"store {url!r}: {error}; a URL like sqlite:///policy.db is needed") from None
+        if self._engine.dialect.name == "sqlite":
+            _set_up_sqlite(self._engine)
+        self.sum_tables: dict[str, Table] = {}
+
+    def create(self, sums: Sequence[SumTable]) -> None:
+        """Make the tables that are missing, those of the learners' `sums` among them.
+
+        Raises:
+            StoreError: the store was written by another version.
+        """
+        own = MetaData()
+        self.sum_tables = {table.name: _sum_table(own, table) for table in sums}
+        with self.write() as connection:
+            if not inspect(connection).has_table(schema_version.name):
+                metadata.create_all(connection)
+                connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
+            self.check(connection)
+            own.create_all(connection)
+
+    def check(self, connection: Connection) -> None:
+        """Check that this version can work with the store.
+
+        Raises:
+            StoreError: it has no tables yet, or was written by another version.
+        """
+        if not inspect(connection).has_table(schema_version.name):
+            raise StoreError(f"store {self._engine.url} is empty: nothing has been learned into it yet")
+        found = connection.execute(select(schema_version.c.version)).scalar_one()
+        if found != SCHEMA_VERSION:
+            raise StoreError(
+                f"store {self._engine.url} has schema version {found}, this Backchannel needs {SCHEMA_VERSION}: "
+                "use the Backchannel that wrote it, or begin a new store"
+            )
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that may write; rolled back when its block raises."""
+        with self._engine.connect().execution_options(backchannel_write=True) as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads, and sees one state throughout."""
+        with self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
+def batches(values: Iterable[_T]) -> Iterator[list[_T]]:
+    """Split `values` into lists that fit into one SQL statement as parameters."""
+    every = iter(values)
+    while some := list(islice(every, _MAX_PARAMETERS)):
+        yield some
+
+
+def _sum_table(own: MetaData, table: SumTable) -> Table:
+    keys = [
+        Column(name, Text if kind is str else BigInteger, primary_key=True, autoincrement=False)
+        for name, kind in table.key
+    ]
+    sums: list[Column[Any]] = [Column(name, Double, nullable=False) for name in table.sums]
+    packed = [] if sums else [Column("packed", LargeBinary, nullable=False)]
+    lookup = [Index(f"{table.name}_{table.lookup}", table.lookup)] if table.lookup else []
+    return Table(table.name, own, *keys, *sums, *packed, *lookup, sqlite_with_rowid=False)
+
+
+def _set_up_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # transactions begin where we say, not where the driver guesses
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "cache_size=-262144"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A write lock taken at the first write, not at the start, fails if somebody else wrote in between.
+        write = connection.get_execution_options().get("backchannel_write")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
