@@ -61,6 +61,10 @@ class Allocator:
     Args:
         section: as `StrategyBandit.solve` wrote it.
 
+    Attributes:
+        strategies: that it chooses from.
+        evidence: strategy -> turns in which it was asked, as far as not faded, and their mean reward.
+
     Raises:
         EncodingError: contexts would not be encoded as they were when the section was learned.
     """
@@ -76,6 +80,10 @@ class Allocator:
         self.strategies: Final = settings.strategies
         self._settings: Final = settings
         posteriors = [msgspec.json.decode(section[name], type=_Posterior) for name in self.strategies]
+        self.evidence: Final = {
+            name: (posterior.count, posterior.reward)
+            for name, posterior in zip(self.strategies, posteriors, strict=True)
+        }
         # One product with a context gives the mean and, squared and summed, the variance of every strategy.
         self._stacked: Final = np.array([[posterior.theta, *posterior.whitener] for posterior in posteriors])
 

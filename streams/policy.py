@@ -1,7 +1,7 @@
 """A policy as serving uses it: immutable, in memory, no I/O."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -110,14 +110,21 @@ class Policy:
             interpretation: the NLU's, where events carry one; then the target is an interpretation too.
         """
         row = self._rewrites.get(interpretation or normalize(query))
-        if row is None:
-            return None
-        found = _decode_rewrite(row)
-        return Rewriting(found.target, found.probability)
+        return None if row is None else _rewriting(row)
 
-    def rows(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return the memory index and the rewrites whole, decoded: for people and reports, not for serving."""
-        return {
-            "memory": {query: _decode_recalled(row) for query, row in self._memory.items()},
-            "rewrites": {state: _decode_rewrite(row).target for state, row in self._rewrites.items()},
-        }
+    def evidence(self) -> dict[str, tuple[float, float]]:
+        """Return for each strategy in how many turns it was asked, as far as not faded, and their mean reward."""
+        return self._allocator.evidence
+
+    def memory(self) -> dict[str, list[Recalled]]:
+        """Return the memory index whole, best entities first: for people and reports."""
+        return {query: self.recall(query, len(row)) for query, row in self._memory.items()}
+
+    def rewrites(self) -> dict[str, Rewriting]:
+        """Return all rewrites: for people and reports."""
+        return {state: _rewriting(row) for state, row in self._rewrites.items()}
+
+
+def _rewriting(row: bytes) -> Rewriting:
+    found = _decode_rewrite(row)
+    return Rewriting(found.target, found.probability)

@@ -1,0 +1,58 @@
+"""The `backchannel` command."""
+
+import importlib
+from typing import Final
+
+import click
+
+_COMMANDS: Final = {
+    "run": "backchannel.ops.run:run",
+    "config": "backchannel.ops.config:config",
+    "convert": "backchannel.ops.convert.command:convert",
+    "demo": "backchannel.ops.demo:demo",
+    "bench": "backchannel.ops.bench:bench",
+    "schemas": "backchannel.ops.schemas:schemas",
+}
+_EXTRAS: Final = {"rapidfuzz": "learn", "river": "learn", "matplotlib": "demo", "jinja2": "demo"}
+
+
+class _Group(click.Group):
+    """Imports a command when it is asked for: the parts have unlike needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = _COMMANDS[cmd_name].partition(":")
+        try:
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            extra = _EXTRAS.get(error.name or "")
+            if extra is None:
+                raise
+            name = cmd_name
+            return click.Command(
+                name,
+                help=f"Needs pip install 'backchannel[{extra}]'.",
+                context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+                callback=lambda: _need(name, extra),
+            )
+        return command
+
+
+def _need(command: str, extra: str) -> None:
+    raise click.ClickException(f"`backchannel {command}` needs more packages: pip install 'backchannel[{extra}]'")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="backchannel")
+def main() -> None:
+    """Learn from clicks, barge-ins and rephrases as they happen, and publish what was learned.
+
+    \b
+    Try it:                 backchannel demo
+    Learn from your events: backchannel run events.jsonl --store sqlite:///policy.db
+    Read the policy:        from backchannel.streams.reader import PolicyReader
+    """

@@ -1,0 +1,89 @@
+"""`backchannel config`: the effective configuration, with what each key means."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import orjson
+from msgspec import Struct, inspect
+
+from backchannel.streams.config import Config, ConfigError, load
+
+config_option = click.option(
+    "--config",
+    "config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=lambda _context, _option, path: _load(path),
+    help="A TOML file; `backchannel config` prints one. Without it the defaults hold.",
+    metavar="FILE",
+)
+"""Hands a command its checked `Config`."""
+
+
+def _load(path: Path | None) -> Config:
+    if path is None:
+        return Config()
+    try:
+        return load(path)
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command("config")
+@config_option
+def config(config: Config) -> None:
+    """Print the effective configuration as TOML, with what each key means.
+
+    \b
+    backchannel config > backchannel.toml     to begin your own
+    """
+    click.echo(render(config), nl=False)
+
+
+def render(config: Config) -> str:
+    """Return `config` as a commented TOML document."""
+    lines = []
+    for section in _fields(config):
+        lines += [f"# {section.description}", f"[{section.name}]"]
+        for key in _fields(section.value):
+            lines += [f"# {key.description}{key.bounds}", f"{key.name} = {_toml(msgspec.to_builtins(key.value))}"]
+        lines.append("")
+    return "\n".join(lines)
+
+
+class _Field(Struct):
+    name: str
+    value: Any
+    description: str
+    bounds: str
+
+
+def _fields(struct: Struct) -> Iterator[_Field]:
+    described = inspect.type_info(type(struct))
+    assert isinstance(described, inspect.StructType)
+    for field in described.fields:
+        kind, description = field.type, ""
+        while isinstance(kind, inspect.Metadata):
+            description = (kind.extra_json_schema or {}).get("description", description)
+            kind = kind.type
+        yield _Field(field.name, getattr(struct, field.name), description, _bounds(kind))
+
+
+def _bounds(kind: inspect.Type) -> str:
+    if not isinstance(kind, inspect.IntType | inspect.FloatType):
+        return ""
+    words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+    bounds = [f"{word} {getattr(kind, name):g}" for name, word in words.items() if getattr(kind, name) is not None]
+    return f" ({', '.join(bounds)})" if bounds else ""
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{_toml(key)} = {_toml(item)}' for key, item in value.items())} }}" if value else "{}"
+    if isinstance(value, list | tuple):
+        if value and isinstance(value[0], dict):
+            return "".join(["[\n", *(f"  {_toml(item)},\n" for item in value), "]"])
+        return f"[{', '.join(map(_toml, value))}]"
+    return orjson.dumps(value).decode()  # a TOML string, number or boolean is written like a JSON one
