@@ -46,11 +46,18 @@ class SumTable(Struct, frozen=True):
         return ts // self.half_life_ms if self.half_life_ms else 0
 
     def weight(self, ts: int, landmark: int) -> float:
-        """The static weight of what happens at `ts`; within [1, 2) for the landmark of `ts` itself."""
+        """The static weight of what happens at `ts`; within [1, 2) for the landmark of `ts` itself, less before it."""
         if not self.half_life_ms:
             return 1.0
         periods, rest = divmod(ts, self.half_life_ms)
         return ldexp(2.0 ** (rest / self.half_life_ms), periods - landmark)
+
+    def decay(self, ts: int, landmark: int) -> float:
+        """What a weight that refers to `landmark` is to be multiplied by at time `ts` (ms), which is not before it."""
+        if not self.half_life_ms:
+            return 1.0
+        periods, rest = divmod(ts, self.half_life_ms)
+        return ldexp(2.0 ** -(rest / self.half_life_ms), landmark - periods)
 
 
 class Sums:
@@ -88,8 +95,8 @@ class Sums:
         return Sums(self.table, list(index), values, landmark)
 
     def at(self, ts: int) -> Matrix:
-        """Return the sums as they have faded by time `ts` (ms)."""
-        return self.values / self.table.weight(ts, self.landmark)
+        """Return the sums as they have faded by time `ts` (ms), which is not before the landmark."""
+        return self.values * self.table.decay(ts, self.landmark)
 
 
 Delta: TypeAlias = dict[str, Sums]

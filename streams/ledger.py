@@ -149,7 +149,7 @@ class Ledger:
     def counts(self) -> dict[str, int]:
         """Return what was counted in all, by name."""
         with self._store.read() as connection:
-            return dict(connection.execute(select(tables.counter)).tuples().all())
+            return dict(connection.execute(select(tables.counter)).all())
 
     def _move(self, connection: Connection, contribution: Contribution) -> None:
         claim, position, row = contribution.claim, contribution.position, tables.partition
@@ -199,7 +199,7 @@ class LedgerSums:
         self._store: Final = store
         self._connection: Final = connection
         self._landmarks: Final = dict(
-            connection.execute(select(tables.landmark.c.table_name, tables.landmark.c.landmark)).tuples().all()
+            connection.execute(select(tables.landmark.c.table_name, tables.landmark.c.landmark)).all()
         )
 
     def read(self, table: SumTable, column: str | None = None, values: Collection[Any] = ()) -> Sums:
@@ -218,13 +218,17 @@ class LedgerSums:
         return Sums(table, [tuple(row[:width]) for row in rows], np.array(read), self._landmarks.get(table.name, 0))
 
 
-def watermark(connection: Connection) -> int:
-    """Event time (ms) up to which all that was committed is complete: of the source that is furthest ahead, the
-    partition that is furthest behind. BEGINNING when there is nothing."""
-    sources: dict[str, int] = {}
+def watermarks(connection: Connection) -> tuple[int, int]:
+    """Return up to which event time (ms) what was committed is complete, and the newest event time it reaches.
+
+    A source is complete as far as its slowest partition; of several sources the one that is furthest ahead counts, as
+    the others may have ended long ago. Both are BEGINNING when there is nothing.
+    """
+    sources: dict[str, list[int]] = {}
     for source, reached in connection.execute(select(tables.partition.c.source, tables.partition.c.watermark)):
-        sources[source] = min(sources.get(source, reached), reached)
-    return max(sources.values(), default=BEGINNING)
+        sources.setdefault(source, []).append(reached)
+    complete = max(map(min, sources.values()), default=BEGINNING)
+    return complete, max(map(max, sources.values()), default=BEGINNING)
 
 
 def take_changes(connection: Connection) -> dict[str, set[str]]:

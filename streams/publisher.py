@@ -5,7 +5,6 @@ from typing import Final
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams import ledger, snapshots
 from backchannel.streams.learning import Learning
-from backchannel.streams.position import BEGINNING
 from backchannel.streams.store import Store
 
 
@@ -37,15 +36,15 @@ class Publisher:
             if not changed:
                 return None
             # 2. Solve.
-            watermark = ledger.watermark(connection)
-            at = 0 if watermark == BEGINNING else watermark
+            complete, newest = ledger.watermarks(connection)
+            at = max(newest, 0)
             sums = ledger.LedgerSums(self._store, connection)
             solved = {}
             for learner in self._learning.learners:
                 own = {table.name: changed[table.name] for table in learner.tables if table.name in changed}
                 solved[learner.name] = learner.solve(sums, own, at)
             # 3. Write.
-            snapshot = snapshots.publish(connection, solved, at, self._fingerprint)
+            snapshot = snapshots.publish(connection, solved, max(complete, 0), self._fingerprint)
             # 4. Compact.
             for learner in self._learning.learners:
                 for table in learner.tables:

@@ -99,5 +99,5 @@ def _live(connection: Connection, section: str, keys: Iterable[str]) -> Section:
         found = select(row.c.key, row.c.value).where(
             row.c.section == section, row.c.valid_to.is_(None), row.c.key.in_(some)
         )
-        live.update(connection.execute(found).tuples().all())
+        live.update(connection.execute(found).all())
     return live

@@ -23,7 +23,7 @@ from sqlalchemy import (
     inspect,
     select,
 )
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from backchannel.agents.sums import SumTable
 
@@ -114,16 +114,19 @@ class Store:
         """Make the tables that are missing, those of the learners' `sums` among them.
 
         Raises:
-            StoreError: the store was written by another version.
+            StoreError: the store cannot be opened, or was written by another version.
         """
         own = MetaData()
         self.sum_tables = {table.name: _sum_table(own, table) for table in sums}
-        with self.write() as connection:
-            if not inspect(connection).has_table(schema_version.name):
-                metadata.create_all(connection)
-                connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
-            self.check(connection)
-            own.create_all(connection)
+        try:
+            with self.write() as connection:
+                if not inspect(connection).has_table(schema_version.name):
+                    metadata.create_all(connection)
+                    connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
+                self.check(connection)
+                own.create_all(connection)
+        except DBAPIError as error:
+            raise StoreError(f"store {self._engine.url} cannot be opened: {error.orig}") from None
 
     def check(self, connection: Connection) -> None:
         """Check that this version can work with the store.

@@ -1,0 +1,5 @@
+"""`python -m backchannel` is `backchannel`."""
+
+from backchannel.ops.cli import main
+
+main()
