@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Final, TypeAlias
@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from backchannel.ops.config import config_option
 from backchannel.ops.summary import Summary, summarize
 from backchannel.streams.config import Config
-from backchannel.streams.embedded import Embedded
+from backchannel.streams.embedded import TOPIC, Embedded
 from backchannel.streams.ledger import FencedError
 from backchannel.streams.partition import DeadLetter
 from backchannel.streams.source import EventFile, SourceError
@@ -65,7 +65,8 @@ def run(source: str, store: str, config: Config, dead_letters: Path | None, as_j
     """
     letters = _DeadLetters(dead_letters or Path("pipe" if source == "-" else source).with_suffix(".dead-letters.jsonl"))
     try:
-        summary, stopped_by = _learn(source, store, config, letters)
+        with closing(letters):
+            summary, stopped_by = _learn(source, store, config, letters)
     except (SourceError, StoreError, FencedError, TooManyOpenError) as error:
         raise click.ClickException(str(error)) from None
     if as_json:
@@ -81,38 +82,48 @@ def run(source: str, store: str, config: Config, dead_letters: Path | None, as_j
 
 def _learn(source: str, store: str, config: Config, letters: "_DeadLetters") -> tuple[Summary, int | None]:
     """Read `source` to its end, or until a signal; return what was learned, and the signal."""
-    file = EventFile(source)
-    if file.name is None:
-        raise SourceError(f"{source} is empty: there is nothing to learn from")
     started = time.monotonic()
-    with Embedded(store, config, file.name) as embedded, _until_signalled() as stopped_by, _progress(file) as report:
-        before = embedded.ledger.counts()
-        partition = embedded.partition
-        first = partition.claim.position.topic("events").resume
-        next_publish = started
-        for chunk in _ahead(file.chunks(first), lambda: stopped_by() is not None):
+    with EventFile(source) as file:
+        if file.name is None:
+            raise SourceError(f"{source} is empty: there is nothing to learn from")
+        with Embedded(store, config, file.name) as embedded, _until_signalled() as stopped_by:
+            before = embedded.ledger.counts()
+            _read(file, embedded, config, letters, stopped_by)
+            counts = embedded.ledger.counts()
+    new = {name: count - before.get(name, 0) for name, count in counts.items()}
+    return summarize(store, new, time.monotonic() - started), stopped_by()
+
+
+def _read(
+    file: EventFile,
+    embedded: Embedded,
+    config: Config,
+    letters: "_DeadLetters",
+    stopped_by: Callable[[], int | None],
+) -> None:
+    """Feed `file` to its end, or until a signal, with commits and versions on the way."""
+    partition = embedded.partition
+    chunks = file.chunks(partition.claim.position.topic(TOPIC).resume)
+    next_publish = time.monotonic()
+    with _progress(file) as report:
+        for chunk in _ahead(chunks, lambda: stopped_by() is not None):
             if chunk is not None:
                 letters.write(embedded.feed_records(*chunk))
                 report(len(chunk[1]), partition.open)
             due = time.monotonic() >= next_publish
-            if partition.uncommitted >= config.commits.events or (due and partition.uncommitted):
+            if due or partition.uncommitted >= config.commits.events:
                 letters.flush()
                 embedded.commit()
             if due:
                 embedded.publish()
                 next_publish = time.monotonic() + config.commits.publish_s
-        if stopped_by() is None:
-            if partition.rebuilding:
-                raise SourceError(
-                    f"{source} is shorter than what was read of it before: restore it, or begin a new store"
-                )
-            embedded.finish()
-        letters.flush()
-        embedded.commit()
-        embedded.publish()
-        counts = embedded.ledger.counts()
-        new = {name: count - before.get(name, 0) for name, count in counts.items()}
-        return summarize(store, new, time.monotonic() - started), stopped_by()
+    if stopped_by() is None:
+        if partition.rebuilding:
+            raise SourceError("the source is shorter than when it was read before: restore it, or begin a new store")
+        embedded.finish()
+    letters.flush()
+    embedded.commit()
+    embedded.publish()
 
 
 def _ahead(chunks: Iterator[Chunk], stopped: Callable[[], bool]) -> Iterator[Chunk | None]:
@@ -201,6 +212,10 @@ class _DeadLetters:
                 line["record_base64"] = base64.b64encode(letter.record).decode()
             self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
         self.count += len(letters)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def flush(self) -> None:
         """Before a commit moves on: a letter may be written twice after a crash, but is never lost."""

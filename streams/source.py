@@ -3,11 +3,13 @@
 import gzip
 import hashlib
 import io
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Final
+from types import TracebackType
+from typing import IO, Final, Self
 
 from backchannel.schemas.events import MAX_RECORD_BYTES
 
@@ -81,8 +83,17 @@ class EventFile:
             )
 
     def close(self) -> None:
-        """Close the file."""
-        self._raw.close()
+        """Close the file. Not a pipe: a thread may be waiting in it."""
+        if self.size is not None:
+            self._raw.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _blocks(self, stream: IO[bytes]) -> Iterator[list[bytes]]:
         read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
@@ -101,7 +112,8 @@ class EventFile:
 
 def _open(path: str) -> IO[bytes]:
     if path == "-":
-        return sys.stdin.buffer
+        # A reader of our own: Python cannot end while a thread waits in its own sys.stdin.
+        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     try:
         return Path(path).open("rb")
     except OSError as error:

@@ -1,0 +1,75 @@
+"""The configuration says what is wrong with it, and prints itself."""
+
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from backchannel.agents.bandit import BanditConfig
+from backchannel.agents.features import Categorical, Numeric
+from backchannel.agents.outcomes import RewardConfig
+from backchannel.ops.cli import main
+from backchannel.ops.config import render
+from backchannel.streams.config import Config, ConfigError, load, parse
+
+OWN = Config(
+    rewards=RewardConfig(click_gain={"play": 1.0, 'odd "kind"': 0.25}),
+    bandit=BanditConfig(strategies=("web",), features=(Numeric("n", 1.0, 2.0), Categorical("device", ("tv", 'a "b"')))),
+)
+
+
+@pytest.mark.parametrize("config", [Config(), OWN])
+def test_what_is_printed_is_the_configuration(config: Config) -> None:
+    assert parse(tomllib.loads(render(config)), "printed") == config
+
+
+def test_every_key_is_explained() -> None:
+    lines = render(Config()).splitlines()
+    for before, line in pairwise(lines):
+        if " = " in line and not line.startswith(("#", " ")):
+            assert before.startswith("# "), line
+            assert len(before) > 10, line
+
+
+def test_the_command_prints_the_effective_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text("[memory]\nkappa = 7.5\n")
+    done = CliRunner().invoke(main, ["config", "--config", str(path)])
+    assert done.exit_code == 0
+    assert "kappa = 7.5" in done.output
+    assert parse(tomllib.loads(done.output), "printed").memory.kappa == 7.5
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"turn": {}}, "unknown field `turn`"),
+        ({"turns": {"window": 3}}, "turns: .*unknown field `window`"),
+        ({"turns": {"window_s": "long"}}, "turns.window_s: Expected `float`, got `str`"),
+        ({"memory": {"kappa": 0}}, "memory.kappa: Expected `float` > 0"),
+        ({"bandit": {"strategies": ["a", "a"]}}, "bandit: 'a' stands twice"),
+        ({"bandit": {"features": [{"kind": "odd", "name": "x"}]}}, r"bandit.features\[0\].kind: Invalid value 'odd'"),
+        ({"rewards": {"rephrase_similarity": [0.9, 0.1]}}, r"rewards: rephrase_similarity: \[0.9, 0.1\]"),
+        ({"rewards": {"click_gain": {"play": 2}}}, r"rewards.click_gain\[...\]: Expected `float` <= 1"),
+    ],
+)
+def test_the_error_names_the_key(document: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"own.toml: .*{message}"):
+        parse(document, "own.toml")
+
+
+@pytest.mark.parametrize("content", [b"not toml", b"\xff", None])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "own.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"own\.toml"):
+        load(path)
+
+
+def test_another_configuration_has_another_fingerprint() -> None:
+    assert Config().fingerprint == msgspec.convert({}, Config).fingerprint != OWN.fingerprint

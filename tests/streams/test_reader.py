@@ -1,0 +1,238 @@
+"""Readers see whole versions, pull what changed, and keep serving the last good one."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backchannel.ops.load import mixed_stream
+from backchannel.schemas.snapshot import Section
+from backchannel.streams import snapshots
+from backchannel.streams.config import Config
+from backchannel.streams.embedded import Embedded
+from backchannel.streams.reader import NoPolicyError, PolicyReader
+from backchannel.streams.store import Store
+from tests.streams.ledgers import sqlite_url
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return sqlite_url(tmp_path)
+
+
+@pytest.fixture
+def embedded(url: str) -> Iterator[Embedded]:
+    with Embedded(url, Config(), "test") as embedded:
+        yield embedded
+
+
+@pytest.fixture
+def reader(url: str) -> Iterator[PolicyReader]:
+    reader = PolicyReader(url, rng=rng())
+    yield reader
+    reader.close()
+
+
+def learn(embedded: Embedded, turns: int, start_ms: int = 1_700_000_000_000) -> None:
+    embedded.feed(list(mixed_stream(turns, rng(), queries=20, start_ms=start_ms)))
+    embedded.finish()
+    embedded.commit()
+
+
+def test_before_the_first_version_there_is_a_clear_error(url: str, reader: PolicyReader) -> None:
+    with pytest.raises(NoPolicyError, match="nothing has been learned into it yet"):
+        _ = reader.policy
+    with Embedded(url, Config(), "test"), pytest.raises(NoPolicyError, match="nothing has been published"):
+        _ = reader.policy
+    assert reader.status.version is None
+
+
+def test_a_policy_can_be_served_before_anything_was_learned(embedded: Embedded, reader: PolicyReader) -> None:
+    embedded.publish()
+    policy = reader.policy
+    assert policy.version == 1
+    decision = policy.allocate({}, 10)
+    assert sum(decision.allocation.values()) == 10
+    assert decision.policy_version == 1
+    assert policy.recall("anything", 5) == []
+    assert policy.rewrite("anything") is None
+
+
+def test_what_was_learned_can_be_read(embedded: Embedded, reader: PolicyReader) -> None:
+    learn(embedded, 2000)
+    embedded.publish()
+    policy = reader.policy
+    query, remembered = next(iter(policy.memory().items()))
+    assert policy.recall(f"  {query.upper()}!", 2) == remembered[:2]
+    assert all(0 < one.score <= 1 for one in remembered)
+    assert sorted(remembered, key=lambda one: -one.score) == remembered
+    assert sum(turns for turns, _ in policy.evidence().values()) == pytest.approx(5 * 2000, rel=1e-3)
+
+
+def test_nothing_new_is_no_new_version(embedded: Embedded) -> None:
+    learn(embedded, 100)
+    assert embedded.publish() is not None
+    assert embedded.publish() is None
+
+
+def test_a_policy_in_use_never_changes(embedded: Embedded, reader: PolicyReader) -> None:
+    learn(embedded, 500)
+    embedded.publish()
+    policy = reader.policy
+    before = policy.memory()
+    learn(embedded, 500, start_ms=1_700_100_000_000)
+    embedded.publish()
+    assert reader.refresh()
+    assert policy.memory() == before
+    assert reader.policy.version == policy.version + 1
+    assert reader.policy.memory() != before
+
+
+def test_only_changed_rows_are_pulled(
+    embedded: Embedded, reader: PolicyReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn(embedded, 2000)
+    embedded.publish()
+    reader.refresh()
+    pulled: list[int] = []
+    original = snapshots.difference
+
+    def watch(*arguments: object) -> snapshots.Difference:
+        found = original(*arguments)  # type: ignore[arg-type]
+        pulled.append(len(found.live))
+        return found
+
+    monkeypatch.setattr(snapshots, "difference", watch)
+    learn(embedded, 1, start_ms=1_700_100_000_000)
+    embedded.publish()
+    reader.refresh()
+    assert len(pulled) == 1
+    assert pulled[0] < 10 < len(reader.policy.memory())
+
+
+sections = st.dictionaries(
+    st.sampled_from(["memory", "rewrites"]), st.dictionaries(st.sampled_from("abcd"), st.none() | st.binary(max_size=3))
+)
+
+
+@settings(max_examples=60)
+@given(versions=st.lists(sections, min_size=1, max_size=6))
+def test_every_version_can_be_reached_from_every_earlier_one(
+    versions: list[dict[str, dict[str, bytes | None]]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    store = Store(sqlite_url(tmp_path_factory.mktemp("snapshots")))
+    store.create([])
+    expected: list[dict[str, Section]] = [{}]
+    with store.write() as connection:
+        for changes in versions:
+            header = snapshots.publish(connection, changes, 0, "f")
+            if header is None:
+                continue
+            state = {name: dict(rows) for name, rows in expected[-1].items()}
+            for name, rows in changes.items():
+                for key, value in rows.items():
+                    if value is None:
+                        state.get(name, {}).pop(key, None)
+                    else:
+                        state.setdefault(name, {})[key] = value
+            expected.append(state)
+            assert header.version == len(expected) - 1
+            assert {name: count for name, count in header.rows.items() if count} == {
+                name: len(rows) for name, rows in state.items() if rows
+            }
+        for since, start in enumerate(expected):
+            for until in range(since, len(expected)):
+                found = snapshots.difference(connection, since, until)
+                state = {name: dict(rows) for name, rows in start.items()}
+                for name, key in found.removed:
+                    del state[name][key]
+                for name, key, value in found.live:
+                    state.setdefault(name, {})[key] = value
+                assert {name: rows for name, rows in state.items() if rows} == {
+                    name: rows for name, rows in expected[until].items() if rows
+                }
+    store.close()
+
+
+def damage(url: str, statement: str) -> None:
+    store = Store(url)
+    with store.write() as connection:
+        connection.exec_driver_sql(statement)
+    store.close()
+
+
+def test_a_damaged_version_is_not_served(url: str, embedded: Embedded, reader: PolicyReader) -> None:
+    learn(embedded, 300)
+    embedded.publish()
+    good = reader.policy
+    learn(embedded, 300, start_ms=1_700_100_000_000)
+    embedded.publish()
+    damage(url, "UPDATE snapshot_row SET value = X'5B5D' WHERE section = 'memory' AND valid_to IS NULL")
+    assert not reader.refresh()
+    assert reader.policy is good
+    assert "version 2 is damaged" in (reader.status.error or "")
+
+
+def test_what_the_reader_holds_may_be_at_fault(embedded: Embedded, reader: PolicyReader) -> None:
+    learn(embedded, 300)
+    embedded.publish()
+    section = reader.policy._memory
+    assert isinstance(section, dict)
+    section.pop(next(iter(section)))
+    learn(embedded, 1, start_ms=1_700_100_000_000)
+    embedded.publish()
+    assert reader.refresh()
+    assert reader.status.error is None
+
+
+def test_when_the_store_is_down_the_last_policy_stays(embedded: Embedded, reader: PolicyReader, tmp_path: Path) -> None:
+    learn(embedded, 100)
+    embedded.publish()
+    policy = reader.policy
+    embedded.close()
+    reader._store.close()
+    (tmp_path / "store.db").rename(tmp_path / "away.db")
+    for suffix in ("-wal", "-shm"):
+        (tmp_path / f"store.db{suffix}").unlink(missing_ok=True)
+    (tmp_path / "store.db").mkdir()
+    assert not reader.refresh()
+    assert reader.policy is policy
+    assert reader.status.version == 1
+    assert reader.status.error
+    (tmp_path / "store.db").rmdir()
+    (tmp_path / "away.db").rename(tmp_path / "store.db")
+    reader.refresh()
+    assert reader.status.error is None
+
+
+def test_it_refreshes_in_the_background(url: str, embedded: Embedded) -> None:
+    embedded.publish()
+    with PolicyReader(url, poll_s=0.01, rng=rng()) as reader:
+        assert reader.policy.version == 1
+        learn(embedded, 100)
+        embedded.publish()
+        for _ in range(1000):
+            if reader.policy.version == 2:
+                break
+            threading.Event().wait(0.01)
+        assert reader.policy.version == 2
+
+
+def test_serving_imports_neither_kafka_nor_faust_nor_river() -> None:
+    program = (
+        "import sys, backchannel.streams.reader\n"
+        "heavy = {'faust', 'kafka', 'aiokafka', 'river', 'rapidfuzz', 'scipy', 'pandas', 'zstandard'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
