@@ -169,11 +169,16 @@ class StrategyBandit(Learner):
         }
 
 
-def asked(turn: Turn) -> Iterable[str]:
+def asked(turn: Turn) -> set[str]:
     """The strategies that took part in a turn: those with candidates, or, if none are logged, those with results."""
-    if any(impression.allocation for impression in turn.impressions):
-        return {name for impression in turn.impressions for name, count in impression.allocation.items() if count}
-    return {name for impression in turn.impressions for result in impression.results for name in result.strategies}
+    names = set()
+    for impression in turn.impressions:
+        for name, count in impression.allocation.items():
+            if count:
+                names.add(name)
+    return names or {
+        name for impression in turn.impressions for result in impression.results for name in result.strategies
+    }
 
 
 def strategy_rewards(outcome: Outcome) -> dict[str, float]:

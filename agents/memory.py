@@ -57,22 +57,29 @@ class MemoryIndex(Learner):
             return {}
         table, examined = self.table, self._examined
         landmark = table.landmark(max(outcome.turn.query.ts for outcome in outcomes))
-        exposures: defaultdict[Key, float] = defaultdict(float)
-        gains: defaultdict[Key, float] = defaultdict(float)
+        # By query, then entity: a turn's pairs are summed without building their keys.
+        exposures: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        gains: defaultdict[str, dict[str, float]] = defaultdict(dict)
         for outcome in outcomes:
             query = outcome.query
             if not query:  # nothing was recognised
                 continue
             weight = table.weight(outcome.turn.query.ts, landmark)
+            exposed = exposures[query]
             for impression in outcome.turn.impressions:
                 for result in impression.results:
-                    exposures[query, result.entity_id] += weight * examined[result.position]
-            for entity, gain in outcome.gains.items():
-                gains[query, entity] += weight * gain
-        keys = list(exposures | gains)
+                    entity = result.entity_id
+                    exposed[entity] = exposed.get(entity, 0.0) + weight * examined[result.position]
+            if outcome.gains:
+                gained = gains[query]
+                for entity, gain in outcome.gains.items():
+                    gained[entity] = gained.get(entity, 0.0) + weight * gain
+                    exposed.setdefault(entity, 0.0)
+        keys: list[Key] = [(query, entity) for query, exposed in exposures.items() for entity in exposed]
         values = np.zeros((len(keys), 2))
-        values[:, 0] = [gains.get(key, 0.0) for key in keys]
-        values[:, 1] = [exposures.get(key, 0.0) for key in keys]
+        values[:, 1] = [exposure for exposed in exposures.values() for exposure in exposed.values()]
+        nothing: dict[str, float] = {}
+        values[:, 0] = [gains.get(query, nothing).get(entity, 0.0) for query, entity in keys]
         return {table.name: Sums(table, keys, values, landmark)} if keys else {}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:

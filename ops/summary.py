@@ -34,7 +34,6 @@ class Summary(Struct, frozen=True):
         watermark: event time that the policy has learned up to, ms since the Unix epoch.
         strategies: the bandit's view of each.
         remembered: queries in the memory index.
-        entities: query-entity pairs in it.
         rewrites: published.
         examples: some rewrites.
     """
@@ -51,7 +50,6 @@ class Summary(Struct, frozen=True):
     watermark: int
     strategies: list[StrategySummary]
     remembered: int
-    entities: int
     rewrites: int
     examples: dict[str, str]
 
@@ -84,7 +82,7 @@ class Summary(Struct, frozen=True):
         else:
             names = ", ".join(one.strategy for one in self.strategies)
             console.print(f"Strategy bandit: no event names {names}; set bandit.strategies to what yours name")
-        console.print(f"Memory index: {self.remembered:,} queries, {self.entities:,} entities for them")
+        console.print(f"Memory index: {self.remembered:,} queries")
         console.print(f"Rephrase graph: {self.rewrites:,} rewrites" + (", such as" if self.examples else ""))
         for source, target in self.examples.items():
             console.print(f"  {source!r} -> {target!r}", markup=False)
@@ -97,7 +95,7 @@ def summarize(store: str, new: Mapping[str, int], seconds: float) -> Summary:
         policy = reader.policy
     finally:
         reader.close()
-    memory, rewrites = policy.memory(), policy.rewrites()
+    rewrites = policy.rewrites()
     likeliest = sorted(rewrites, key=lambda source: -rewrites[source].probability)[:3]
     return Summary(
         store=store,
@@ -111,8 +109,7 @@ def summarize(store: str, new: Mapping[str, int], seconds: float) -> Summary:
         version=policy.version,
         watermark=policy.snapshot.watermark,
         strategies=[StrategySummary(name, turns, reward) for name, (turns, reward) in policy.evidence().items()],
-        remembered=len(memory),
-        entities=sum(map(len, memory.values())),
+        remembered=policy.snapshot.rows.get("memory", 0),
         rewrites=len(rewrites),
         examples={source: rewrites[source].target for source in likeliest},
     )
