@@ -126,13 +126,18 @@ class StrategyBandit(Learner):
         return section
 
     def compact(self, keys: Iterable[Key], at: int) -> dict[Key, Key]:
-        """See `Learner.compact`. A bucket is at most about an eighth of its age long, so their number stays small."""
+        """See `Learner.compact`. A bucket is at most about an eighth of its age long, so their number stays small.
+
+        What a bucket becomes depends on `at` only, not on when it was compacted before: whether it reaches a length
+        is asked of the bucket of that length.
+        """
         coarser: dict[Key, Key] = {}
         for encoding, strategy, start in keys:
-            periods = (at - start) // (8 * self._bucket_ms)
-            length = self._bucket_ms << max(periods.bit_length() - 1, 0)
-            if start % length:
-                coarser[encoding, strategy, start] = (encoding, strategy, start - start % length)
+            became, length = start, 2 * self._bucket_ms
+            while at - (start - start % length) >= 8 * length:
+                became, length = start - start % length, 2 * length
+            if became != start:
+                coarser[encoding, strategy, start] = (encoding, strategy, became)
         return coarser
 
     def _observations(self, outcomes: Sequence[Outcome]) -> tuple[list[int], list[int], list[float]]:
