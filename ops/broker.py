@@ -185,7 +185,8 @@ class Broker:
 
     def _class_path(self) -> str:
         """Ask Maven for the jars, once for each version of the pom."""
-        cache = self.data / "classpath.json"
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "backchannel" / "kafka-jars.json"
+        cache.parent.mkdir(parents=True, exist_ok=True)
         pom = POM.read_text()
         if cache.exists():
             cached = json.loads(cache.read_bytes())

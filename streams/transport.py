@@ -107,6 +107,18 @@ class Receiver(Protocol):
         """
 
 
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer thread, ending also while the brokers are away."""
+
+    async def on_thread_stop(self) -> None:
+        try:
+            await super().on_thread_stop()
+        except asyncio.CancelledError:
+            # aiokafka cancels its own fetch that waits to be retried, and lets that come out. Faust would take it for
+            # the end of the thread, never say so, and wait a minute for it.
+            await self._ensure_consumer()._client.close()
+
+
 class ChunkConsumer(driver.Consumer):
     """Faust's Kafka consumer, handing over chunks and resuming where the receiver says."""
 
@@ -117,6 +129,9 @@ class ChunkConsumer(driver.Consumer):
         self._chunk_records = transport.chunk_records
         #: What was handed over since the last seek and is not yet committed, in order.
         self._handed_over: defaultdict[TP, deque[ConsumerMessage]] = defaultdict(deque)
+
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def getmany(
         self,
@@ -172,12 +187,16 @@ class ChunkConsumer(driver.Consumer):
         # For lag tools only, the ledger is what counts: a failure is worth a line, not a crash.
         positions = {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
         try:
-            async with asyncio.timeout(COMMIT_TIMEOUT):
-                await self._in_thread(self._kafka.commit, positions)
+            await self._in_thread(self._commit_in_time, positions)
         except (KafkaError, TimeoutError) as error:
             logger.info("Kafka did not take the positions for lag tools: %r", error)
             return False
         return True
+
+    async def _commit_in_time(self, positions: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        # The limit is set in the thread: an unlimited commit there would keep the thread from ending.
+        async with asyncio.timeout(COMMIT_TIMEOUT):
+            await self._kafka.commit(positions)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Ask the receiver where to resume, and seek there."""
@@ -256,7 +275,7 @@ class ChunkTransport(driver.Transport):
 class ChunkSchema(faust.Schema[None, Sequence[ConsumerRecord]]):
     """Leaves keys and values as they are: chunks are decoded by the receiver, which also knows what to do if not."""
 
-    def loads_key(self, app: AppT, message: Any, **_: Any) -> None:  # noqa: ARG002 -- Faust's signature
+    def loads_key(self, app: AppT, message: Any, **_: Any) -> None:
         """A chunk has no key of its own."""
 
     def loads_value(self, app: AppT, message: Any, **_: Any) -> Any:  # noqa: ARG002 -- Faust's signature
