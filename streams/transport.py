@@ -116,7 +116,12 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         except asyncio.CancelledError:
             # aiokafka cancels its own fetch that waits to be retried, and lets that come out. Faust would take it for
             # the end of the thread, never say so, and wait a minute for it.
-            await self._ensure_consumer()._client.close()
+            consumer = self._ensure_consumer()
+            retries = consumer._fetcher._pending_tasks
+            for retry in retries:
+                retry.cancel()
+            await asyncio.gather(*retries, return_exceptions=True)
+            await consumer._client.close()
 
 
 class ChunkConsumer(driver.Consumer):
