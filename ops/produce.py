@@ -1,25 +1,23 @@
 """`backchannel produce`: send an event file to the topics."""
 
-import gzip
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import closing
 from typing import Final, NamedTuple
 
 import click
 import msgspec
-import zstandard
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from kafka.producer.future import FutureRecordMetadata
 from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from backchannel.ops.topics import kafka_config, servers_option
 from backchannel.schemas.events import Event, EventDecoder, EventError, encode
 from backchannel.streams.kafka_config import KafkaConfig
+from backchannel.streams.source import EventFile, SourceError
 from backchannel.streams.topics import TopicError, check_topics
 
 IN_FLIGHT: Final = 20_000
@@ -62,25 +60,26 @@ class Sender:
         """Acknowledged records by topic."""
         self.failures: list[Failure] = []
 
-    def send(self, lines: Iterable[bytes]) -> Iterator[None]:
-        """Send `lines`, one event each, and yield after every one; when exhausted, all are acknowledged or failed."""
+    def send(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[int]:
+        """Send the events in `lines`, pairs of (line number, line), and count them as they go.
+
+        When this is exhausted, each is acknowledged or among the failures.
+        """
         decode = EventDecoder().decode
         started = time.monotonic()
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
+        for count, (number, line) in enumerate(lines):
             try:
                 event = decode(line)
             except EventError as error:
                 self.failures.append(Failure(number, str(error)))
             else:
                 if self._rate is not None:
-                    time.sleep(max(0.0, started + (number - 1) / self._rate - time.monotonic()))
+                    time.sleep(max(0.0, started + count / self._rate - time.monotonic()))
                 if self._now:
                     event = msgspec.structs.replace(event, ts=time.time_ns() // 1_000_000)
                     line = encode(event)  # noqa: PLW2901 -- the same event, at another time
-                self._enqueue(number, event, line.rstrip(b"\r\n"))
-            yield
+                self._enqueue(number, event, line)
+            yield count + 1
         while self._in_flight:
             self._settle_oldest()
 
@@ -105,22 +104,8 @@ class Sender:
             self.sent[topic] += 1
 
 
-@contextmanager
-def open_lines(path: Path) -> Iterator[Iterable[bytes]]:
-    """Open an event file: plain, .gz or .zst."""
-    if path.suffix == ".gz":
-        with gzip.open(path) as lines:
-            yield lines
-    elif path.suffix == ".zst":
-        with zstandard.open(path, "rb") as lines:
-            yield lines
-    else:
-        with path.open("rb") as lines:
-            yield lines
-
-
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file")
 @servers_option
 @click.option("--now", is_flag=True, help="Give each event the time at which it is sent.")
 @click.option(
@@ -128,11 +113,12 @@ def open_lines(path: Path) -> Iterator[Iterable[bytes]]:
     type=click.FloatRange(min=0, min_open=True),
     help="Events per second.  [default: as fast as Kafka takes them]",
 )
-def produce(file: Path, servers: str | None, now: bool, rate: float | None) -> None:
+def produce(file: str, servers: str | None, now: bool, rate: float | None) -> None:
     """Send the events of FILE to the topics.
 
-    FILE has one JSON event per line, each with its `type`; plain, .gz or .zst. Records are keyed by session and carry
-    the events' time. Lines that are not valid events are listed and not sent; then the exit code is 1.
+    FILE has one JSON event per line, each with its `type`; plain, gzip or Zstandard, or - for a pipe. Records are
+    keyed by session and carry the events' time. Lines that are not valid events are listed and not sent; then the
+    exit code is 1.
     """
     console = Console(stderr=True)
     config = kafka_config(servers)
@@ -143,16 +129,21 @@ def produce(file: Path, servers: str | None, now: bool, rate: float | None) -> N
     sender = Sender(config, now=now, rate=rate)
     started = time.monotonic()
     columns = (
-        TextColumn("{task.completed:,.0f} events"),
-        TextColumn("{task.fields[rate]:,.0f}/s"),
+        BarColumn(),
+        TextColumn("{task.fields[count]:,} events, {task.fields[rate]:,.0f}/s"),
         TimeElapsedColumn(),
     )
     try:
-        with open_lines(file) as lines, Progress(*columns, console=console) as progress:
-            task = progress.add_task("produce", total=None, rate=0.0)
-            for count, _ in enumerate(sender.send(lines), 1):
+        source = EventFile(file)
+        with closing(source), Progress(*columns, console=console) as progress:
+            task = progress.add_task("", total=source.size, count=0, rate=0.0)
+            for count in sender.send(_numbered(source)):
                 if count % 1000 == 0:
-                    progress.update(task, completed=count, rate=count / (time.monotonic() - started))
+                    progress.update(
+                        task, completed=source.consumed, count=count, rate=count / (time.monotonic() - started)
+                    )
+    except SourceError as error:
+        raise click.ClickException(str(error)) from None
     finally:
         sender.close()
     for failure in sender.failures[:20]:
@@ -162,3 +153,9 @@ def produce(file: Path, servers: str | None, now: bool, rate: float | None) -> N
     console.print(f"{total:,} events in {seconds:.1f} s ({total / seconds:,.0f}/s): {by_topic or 'none'}")
     if sender.failures:
         raise click.ClickException(f"{len(sender.failures):,} lines were not sent")
+
+
+def _numbered(source: EventFile) -> Iterator[tuple[int, bytes]]:
+    for offsets, lines in source.chunks(0):
+        for offset, line in zip(offsets, lines, strict=True):
+            yield offset + 1, line

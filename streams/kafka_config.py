@@ -46,7 +46,7 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     group: Annotated[
         str, Meta(min_length=1, max_length=200, description="consumer group; workers of one group share the partitions")
     ] = "backchannel"
-    session_timeout: Annotated[
+    session_timeout_s: Annotated[
         float, Meta(ge=6, le=300, description="seconds until the partitions of a worker that died are given to others")
     ] = 10.0
 

@@ -300,8 +300,8 @@ def chunk_app(
         config.group,
         broker=[URL(f"kafka://{server}") for server in config.servers.split(",")],
         broker_credentials=_credentials(config),
-        broker_session_timeout=config.session_timeout,
-        broker_heartbeat_interval=config.session_timeout / 5,
+        broker_session_timeout=config.session_timeout_s,
+        broker_heartbeat_interval=config.session_timeout_s / 5,
         broker_max_poll_records=None,
         # Any other supervisor restarts an agent that failed, past the chunk that it failed on.
         agent_supervisor=CrashingSupervisor,

@@ -39,7 +39,7 @@ def new_topics() -> Callable[[str], KafkaConfig]:
 
     def create(servers: str) -> KafkaConfig:
         prefix = f"t{os.getpid()}-{next(numbers)}-"
-        config = KafkaConfig(servers=servers, topic_prefix=prefix, group=f"{prefix}workers", session_timeout=6.0)
+        config = KafkaConfig(servers=servers, topic_prefix=prefix, group=f"{prefix}workers", session_timeout_s=6.0)
         create_topics(config, partitions=4, replication=1)
         return config
 

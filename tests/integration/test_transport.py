@@ -282,7 +282,7 @@ def test_it_goes_on_after_the_broker_was_away(
             await until(lambda: worker.received > 5_000, app)
             await asyncio.to_thread(own_broker.stop if outage == "stopped" else own_broker.pause)
             # Longer than the session, so that the group has lost the worker when the broker is back.
-            await asyncio.sleep(1.5 * kafka.session_timeout)
+            await asyncio.sleep(1.5 * kafka.session_timeout_s)
             await asyncio.to_thread(own_broker.start if outage == "stopped" else own_broker.resume)
             for tp, values in (await produce(kafka, 1_000)).items():
                 sent[tp] += values
