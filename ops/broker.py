@@ -51,6 +51,9 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
+# After a crash the node is let in again when its last session has ended: 9 s by default.
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=2000
 # Development and tests start one worker at a time: nobody else is about to join.
 group.initial.rebalance.delay.ms=0
 """

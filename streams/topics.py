@@ -23,7 +23,7 @@ def admin_client(config: KafkaConfig) -> Iterator[KafkaAdminClient]:
         TopicError: it cannot be reached, or refuses what is asked of it.
     """
     try:
-        with KafkaAdminClient(**config.client_settings(), bootstrap_timeout_ms=10_000) as admin:
+        with KafkaAdminClient(**config.client_settings(), bootstrap_timeout_ms=5_000) as admin:
             yield admin
     except KafkaError as error:
         raise TopicError(
