@@ -65,6 +65,10 @@ COMMIT_TIMEOUT: Final = 5.0
 """Seconds that a commit for lag tools may take. aiokafka would try for as long as the brokers are away."""
 
 
+class LogError(RuntimeError):
+    """A topic partition no longer holds what is to be read next. The message names it and the offsets."""
+
+
 class LogBounds(NamedTuple):
     """What a topic partition holds: offsets from `start` to just before `end`."""
 
@@ -88,7 +92,7 @@ class Receiver(Protocol):
         """Return the offset to read from for each of the topic partitions that are ours from now on.
 
         Awaited on every assignment, before the first chunk of it; whatever was held of an earlier assignment is
-        void. What it raises ends the worker.
+        void. `bounds` tell whether what was to be read next is still there. What it raises ends the worker.
         """
 
     async def receive(self, chunk: Chunk) -> None:
@@ -132,6 +136,8 @@ class ChunkConsumer(driver.Consumer):
         transport = cast(ChunkTransport, self.transport)
         self._receiver = transport.receiver
         self._chunk_records = transport.chunk_records
+        #: The offset after the last record that was handed over.
+        self._position: dict[TP, int] = {}
         #: What was handed over since the last seek and is not yet committed, in order.
         self._handed_over: defaultdict[TP, deque[ConsumerMessage]] = defaultdict(deque)
 
@@ -152,9 +158,22 @@ class ChunkConsumer(driver.Consumer):
             if self.should_stop or not self.flow_active or generation != self.app.consumer_generation_id:
                 return
             if tp in active or tp in self._buffered_partitions:
+                if chunk[0].offset != self._position[tp]:
+                    await self._explain_jump(tp, chunk[0].offset)
+                self._position[tp] = chunk[-1].offset + 1
                 message = self._to_message(tp, chunk)
                 self._handed_over[tp].append(message)
                 yield tp, message
+
+    async def _explain_jump(self, tp: TP, offset: int) -> None:
+        # Compaction and transactions leave holes, which are none of our business. But where the log has lost the
+        # position, aiokafka goes on at its start without a word.
+        position, start = self._position[tp], (await self.earliest_offsets(tp))[tp]
+        if offset < position or position < start:
+            raise LogError(
+                f"{_name(tp)}: offset {position} was to be read next, but the log was cut or created anew: "
+                f"it starts at {start}, and what came is {offset}"
+            )
 
     def _to_message(self, tp: TP, record: Sequence[ConsumerRecord]) -> ConsumerMessage:
         message = super()._to_message(tp, record[-1])
@@ -190,6 +209,8 @@ class ChunkConsumer(driver.Consumer):
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # For lag tools only, the ledger is what counts: a failure is worth a line, not a crash.
+        if self._thread.should_stop:
+            return False
         positions = {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
         try:
             await self._in_thread(self._commit_in_time, positions)
@@ -216,6 +237,7 @@ class ChunkConsumer(driver.Consumer):
                 raise LookupError(f"no offset to resume from for {', '.join(map(_name, sorted(missing)))}")
             # In the consumer's thread, so that no fetch that began before the seek can return after it.
             await self._in_thread(self._seek_all, offsets)
+        self._position = dict(offsets)
         for state in (self._acked, self._acked_index, self._gap, self._handed_over):
             state.clear()
         return offsets
@@ -232,9 +254,12 @@ class ChunkConsumer(driver.Consumer):
         try:
             async with asyncio.timeout(deadline):
                 await self._receiver.flush()
-                await self.commit_and_end_transactions()
         except TimeoutError:
-            logger.warning("gave up after %.1f s: what is not committed is read again by its next owner", deadline)
+            logger.warning("gave up after %.1f s: what is not durable is read again by its next owner", deadline)
+        except Exception as error:
+            # Not raised: Faust would leave what remains to be stopped as it is.
+            await self.crash(error)
+        await self.commit_and_end_transactions()
 
     @Service.task
     async def _watch_coordinator(self) -> None:
@@ -263,7 +288,14 @@ class ChunkConsumer(driver.Consumer):
         return self._thread._ensure_consumer()
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> None:
-        await self._thread.call_thread(function, *args)
+        try:
+            await self._thread.call_thread(function, *args)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # It was not this task that was cancelled, but what the thread was doing when it ended.
+            raise KafkaError("the consumer's thread has ended") from None
 
 
 class ChunkTransport(driver.Transport):
@@ -327,7 +359,8 @@ async def serve(app: faust.App, stop: asyncio.Event) -> None:
     """Run `app` until `stop` is set, and end it in good order.
 
     Raises:
-        Exception: what crashed the app.
+        LogError: records were deleted before they were read.
+        Exception: what else crashed the app.
     """
     try:
         await app.start()

@@ -15,11 +15,13 @@ from faust.types import TP
 
 from backchannel.ops.broker import Broker
 from backchannel.streams.kafka_config import KafkaConfig
+from backchannel.streams.topics import admin_client
 from backchannel.streams.transport import (
     QUEUED_CHUNKS,
     Chunk,
     ChunkConsumer,
     LogBounds,
+    LogError,
     check_versions,
     chunk_app,
     serve,
@@ -324,6 +326,25 @@ def test_a_refused_join_is_tried_again(kafka: KafkaConfig, caplog: pytest.LogCap
         assert ledger.values == sent
 
     asyncio.run(scenario())
+
+
+def test_records_that_were_deleted_unread_end_the_worker(kafka: KafkaConfig) -> None:
+    async def scenario() -> None:
+        tp = TP(kafka.event_topics["query"], 0)
+        async with AIOKafkaProducer(bootstrap_servers=kafka.servers) as producer:
+            for _ in range(20_000):
+                await producer.send(tp.topic, bytes(300), partition=0)
+        worker = Worker(Ledger())
+        worker.may_go_on.clear()
+        async with running(kafka, worker) as app:
+            await until(lambda: worker.received > 0, app)
+            with admin_client(kafka) as admin:
+                admin.delete_records({TopicPartition(*tp): 19_990})
+            worker.may_go_on.set()
+            await until(lambda: worker.received == 20_000, app)
+
+    with pytest.raises(LogError, match=r"queries\[0\]: offset \d+ was to be read next, .* it starts at 19990"):
+        asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("method", ["resume", "receive", "flush"])
