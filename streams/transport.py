@@ -92,7 +92,9 @@ class Receiver(Protocol):
         """Return the offset to read from for each of the topic partitions that are ours from now on.
 
         Awaited on every assignment, before the first chunk of it; whatever was held of an earlier assignment is
-        void. `bounds` tell whether what was to be read next is still there. What it raises ends the worker.
+        void. `bounds` tell whether what was to be read next is still there. It is cancelled when the assignment
+        changes again meanwhile, and called anew; it has 0.9 of Faust's request timeout, 81 s. What it raises ends
+        the worker.
         """
 
     async def receive(self, chunk: Chunk) -> None:
