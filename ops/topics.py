@@ -1,0 +1,85 @@
+"""`backchannel topics`: create and check the Kafka topics."""
+
+import os
+
+import click
+import msgspec
+
+from backchannel.streams.kafka_config import SERVERS_VARIABLE, KafkaConfig, with_environment
+from backchannel.streams.topics import TopicError, admin_client, check_topics, partition_counts
+
+servers_option = click.option(
+    "--servers", envvar=SERVERS_VARIABLE, show_envvar=True, help="host:port of one or more brokers, comma-separated."
+)
+
+
+def kafka_config(servers: str | None) -> KafkaConfig:
+    """Return the configuration that the environment and `--servers` give.
+
+    Raises:
+        click.ClickException: a value is not valid; the message names it.
+    """
+    try:
+        return with_environment({}, {**os.environ, SERVERS_VARIABLE: servers or ""})
+    except msgspec.ValidationError as error:
+        raise click.ClickException(f"Kafka settings: {error}") from None
+
+
+def create_topics(config: KafkaConfig, partitions: int, replication: int = -1) -> list[str]:
+    """Create the topics that do not exist yet, check all of them, and return those that were created.
+
+    Args:
+        config: where, and under which names.
+        partitions: of each event topic, and of the dead letters.
+        replication: copies of each partition; -1: the cluster's default.
+
+    Raises:
+        TopicError: Kafka refused, or a topic that existed is not as it must be.
+    """
+    wanted: dict[str, dict[str, object]] = {
+        name: {"num_partitions": partitions} for name in (*config.event_topics.values(), config.dead_letter_topic)
+    }
+    # Versions are announced in order, hence one partition; a newcomer needs the newest one only.
+    wanted[config.snapshot_topic] = {"num_partitions": 1, "configs": {"cleanup.policy": "compact"}}
+    with admin_client(config) as admin:
+        existing = partition_counts(admin, config)
+        missing = {
+            name: {**topic, "replication_factor": replication} for name, topic in wanted.items() if name not in existing
+        }
+        if missing:
+            admin.create_topics(missing, wait_for_metadata=True)
+    check_topics(config)
+    return list(missing)
+
+
+@click.group()
+def topics() -> None:
+    """Create and check the Kafka topics."""
+
+
+@topics.command()
+@servers_option
+@click.option("--partitions", type=click.IntRange(1, 10_000), default=8, show_default=True)
+@click.option("--replication", type=click.IntRange(1, 100), default=None, help="Copies.  [default: the cluster's]")
+def create(servers: str | None, partitions: int, replication: int | None) -> None:
+    """Create the topics that are missing.
+
+    As many workers can share the work as there are partitions, and their number cannot be changed later
+    without separating sessions from their open turns.
+    """
+    try:
+        created = create_topics(kafka_config(servers), partitions, replication or -1)
+    except TopicError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"created: {', '.join(created)}" if created else "nothing to create: all topics exist")
+
+
+@topics.command()
+@servers_option
+def check(servers: str | None) -> None:
+    """Check that the topics are as a worker needs them."""
+    try:
+        partitions = check_topics(kafka_config(servers))
+    except TopicError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"the topics are as they should be: {partitions} partitions each")

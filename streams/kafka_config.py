@@ -1,0 +1,122 @@
+"""How to reach Kafka, and what the topics are called: one struct for Faust and for kafka-python."""
+
+import os
+import ssl
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from backchannel.schemas.documents import TOPICS
+
+SERVERS_VARIABLE = "BACKCHANNEL_KAFKA"
+PASSWORD_VARIABLE = "BACKCHANNEL_KAFKA_PASSWORD"  # noqa: S105 -- a variable's name
+
+
+class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Connection, topic names and group membership.
+
+    Raises:
+        ValueError: settings that contradict each other; the message names them.
+    """
+
+    servers: Annotated[
+        str,
+        Meta(
+            pattern=r"^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$",
+            description=f"host:port of one or more brokers, comma-separated; {SERVERS_VARIABLE} overrides it",
+        ),
+    ] = "127.0.0.1:9092"
+    security_protocol: Annotated[
+        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"],
+        Meta(description="encryption and authentication of the connection"),
+    ] = "PLAINTEXT"
+    sasl_mechanism: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], Meta(description="used with SASL_PLAINTEXT and SASL_SSL")
+    ] = "PLAIN"
+    sasl_username: Annotated[str, Meta(description="used with SASL_PLAINTEXT and SASL_SSL")] = ""
+    sasl_password: Annotated[str, Meta(description=f"better given as {PASSWORD_VARIABLE}")] = ""
+    tls_ca: Annotated[str, Meta(description="file of trusted certificates (PEM); empty: the system's")] = ""
+    tls_certificate: Annotated[str, Meta(description="file with our certificate (PEM), if brokers ask for one")] = ""
+    tls_key: Annotated[str, Meta(description="file with the key of tls_certificate (PEM)")] = ""
+    topic_prefix: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9._-]{0,100}$", description="put before the name of every topic")
+    ] = ""
+    group: Annotated[
+        str, Meta(min_length=1, max_length=200, description="consumer group; workers of one group share the partitions")
+    ] = "backchannel"
+    session_timeout_s: Annotated[
+        float, Meta(ge=6, le=300, description="seconds until the partitions of a worker that died are given to others")
+    ] = 10.0
+
+    def __post_init__(self) -> None:
+        if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
+            raise ValueError(
+                f"kafka: security_protocol {self.security_protocol} needs sasl_username and sasl_password "
+                f"(or {PASSWORD_VARIABLE})"
+            )
+        if self.tls_key and not self.tls_certificate:
+            raise ValueError("kafka: tls_key needs tls_certificate")
+
+    @property
+    def event_topics(self) -> dict[str, str]:
+        """Each event's topic."""
+        return {event: self.topic_prefix + topic for event, topic in TOPICS.items()}
+
+    @property
+    def dead_letter_topic(self) -> str:
+        """Takes the records that are not valid events."""
+        return f"{self.topic_prefix}dead-letters"
+
+    @property
+    def snapshot_topic(self) -> str:
+        """Announces each published version of the policy."""
+        return f"{self.topic_prefix}policy-snapshots"
+
+    @property
+    def sasl(self) -> bool:
+        """Whether the client authenticates itself with SASL."""
+        return self.security_protocol.startswith("SASL")
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Return the TLS settings, or None for an unencrypted connection.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        if not self.security_protocol.endswith("SSL"):
+            return None
+        context = ssl.create_default_context(cafile=self.tls_ca or None)
+        if self.tls_certificate:
+            context.load_cert_chain(self.tls_certificate, self.tls_key or None)
+        return context
+
+    def client_settings(self) -> dict[str, Any]:
+        """Return the connection settings of a kafka-python client."""
+        settings: dict[str, Any] = {
+            "bootstrap_servers": self.servers.split(","),
+            "security_protocol": self.security_protocol,
+            "ssl_context": self.ssl_context(),
+        }
+        if self.sasl:
+            settings |= {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_plain_username": self.sasl_username,
+                "sasl_plain_password": self.sasl_password,
+            }
+        return settings
+
+
+def with_environment(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> KafkaConfig:
+    """Read a configuration table; variables that are set win over it.
+
+    Raises:
+        msgspec.ValidationError: a value is ill-typed or out of range; the message names its key.
+    """
+    overrides = {
+        key: environment[variable]
+        for key, variable in (("servers", SERVERS_VARIABLE), ("sasl_password", PASSWORD_VARIABLE))
+        if environment.get(variable)
+    }
+    return msgspec.convert({**config, **overrides}, KafkaConfig)

@@ -1,0 +1,61 @@
+"""The real broker: the one that BACKCHANNEL_KAFKA names, or a local one, started once."""
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from backchannel.ops.broker import Broker, BrokerError
+from backchannel.ops.topics import create_topics
+from backchannel.streams.kafka_config import SERVERS_VARIABLE, KafkaConfig
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a broker that runs as long as the tests."""
+    if given := os.environ.get(SERVERS_VARIABLE):
+        yield given
+        return
+    broker = Broker(tmp_path_factory.mktemp("kafka"))
+    yield _start(broker)
+    broker.stop()
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[Broker]:
+    """A broker of the test's own, running, to be stopped, paused and killed."""
+    broker = Broker(tmp_path)
+    _start(broker)
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def new_topics() -> Callable[[str], KafkaConfig]:
+    """Creates topics with a prefix of their own, four partitions each, and names a new group."""
+    numbers = count(1)
+
+    def create(servers: str) -> KafkaConfig:
+        prefix = f"t{os.getpid()}-{next(numbers)}-"
+        config = KafkaConfig(servers=servers, topic_prefix=prefix, group=f"{prefix}workers", session_timeout_s=6.0)
+        create_topics(config, partitions=4, replication=1)
+        return config
+
+    return create
+
+
+@pytest.fixture
+def kafka(servers: str, new_topics: Callable[[str], KafkaConfig]) -> KafkaConfig:
+    """Topics and a group that no other test has."""
+    return new_topics(servers)
+
+
+def _start(broker: Broker) -> str:
+    try:
+        return broker.start()
+    except BrokerError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"no broker to test against: {error}")
+        pytest.skip(f"no broker to test against: {error}")

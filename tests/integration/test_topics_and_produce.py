@@ -1,0 +1,152 @@
+"""Topics and `backchannel produce` against a real broker."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from backchannel.ops.broker import Broker
+from backchannel.ops.topics import create_topics
+from backchannel.streams.kafka_config import KafkaConfig
+from backchannel.streams.topics import TopicError, admin_client, check_topics
+
+EVENTS = [
+    {"type": "query", "event_id": "1", "ts": 1000, "session_id": "s", "query_id": "q", "text": "hi", "new_field": 1},
+    {"type": "click", "event_id": "2", "ts": 2000, "session_id": "s", "query_id": "q", "entity_id": "e"},
+    {"type": "click", "event_id": "3", "ts": 3000, "session_id": "t", "query_id": "r", "entity_id": "e"},
+]
+
+COMMANDS = """
+import click
+from backchannel.ops.broker import broker
+from backchannel.ops.produce import produce
+from backchannel.ops.topics import topics
+click.Group(commands=[broker, produce, topics])()
+"""
+
+
+def backchannel(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command, in a process of its own as people do."""
+    return subprocess.run([sys.executable, "-c", COMMANDS, *arguments], capture_output=True, text=True, check=False)
+
+
+def refusal(config: KafkaConfig) -> str:
+    """Return why the check fails; a change of the topics may take a moment to be seen."""
+    for _ in range(100):
+        try:
+            check_topics(config)
+        except TopicError as error:
+            return str(error)
+        time.sleep(0.1)
+    pytest.fail("the check passed")
+
+
+def test_created_topics_pass_the_check_and_are_left_alone(kafka: KafkaConfig) -> None:
+    assert check_topics(kafka) == 4
+    assert create_topics(kafka, partitions=7) == []
+    assert check_topics(kafka) == 4
+
+
+def test_missing_topics_are_named(kafka: KafkaConfig) -> None:
+    with admin_client(kafka) as admin:
+        admin.delete_topics([kafka.event_topics["click"]])
+    assert refusal(kafka).startswith(f"missing: {kafka.event_topics['click']}; `backchannel topics create`")
+
+
+def test_unequal_partition_counts_are_named(kafka: KafkaConfig) -> None:
+    names = kafka.event_topics
+    with admin_client(kafka) as admin:
+        admin.create_partitions({names["impression"]: 6})
+    assert f"{names['query']}, {names['click']}, {names['barge_in']}: 4; {names['impression']}: 6" in refusal(kafka)
+
+
+def test_a_snapshot_topic_that_is_not_compacted_is_refused(kafka: KafkaConfig) -> None:
+    with admin_client(kafka) as admin:
+        admin.alter_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, kafka.snapshot_topic, {"cleanup.policy": "delete"})]
+        )
+    assert f"{kafka.snapshot_topic} is not compacted" in refusal(kafka)
+
+
+def test_no_broker_is_one_line_that_says_what_to_set() -> None:
+    result = backchannel("topics", "check", "--servers", "127.0.0.1:1")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert "127.0.0.1:1" in line
+    assert "BACKCHANNEL_KAFKA" in line
+
+
+def test_the_commands_from_broker_to_records(tmp_path: Path) -> None:
+    """A local broker by its commands, and records as the file has them: bytes, key, time."""
+    data = ["--data", str(tmp_path / "kafka")]
+    started = backchannel("broker", "start", *data)
+    if started.returncode and not os.environ.get("CI"):
+        pytest.skip(started.stderr)
+    assert started.returncode == 0, started.stderr
+    try:
+        found = json.loads(backchannel("broker", "status", "--json", *data).stdout)
+        assert found["running"]
+        servers = ["--servers", found["servers"]]
+        assert "created: queries" in backchannel("topics", "create", "--partitions", "3", *servers).stdout
+        assert "3 partitions each" in backchannel("topics", "check", *servers).stdout
+
+        lines = [json.dumps(event) for event in EVENTS]
+        file = tmp_path / "events.jsonl.gz"
+        file.write_bytes(gzip.compress("\n".join([lines[0], "", '{"type": "click"}', *lines[1:]]).encode()))
+        for options in ([], ["--now", "--rate", "1000"]):
+            produced = backchannel("produce", str(file), *servers, *options)
+            assert produced.returncode == 1
+            assert "line 3: event_id: missing" in produced.stderr
+            assert "clicks 2, queries 1" in produced.stderr
+
+        records = _read_all(KafkaConfig(servers=found["servers"]))
+        assert sorted(
+            (r.value.decode(), r.key.decode(), r.timestamp) for r in records if r.timestamp <= 3000
+        ) == sorted((line, event["session_id"], event["ts"]) for line, event in zip(lines, EVENTS, strict=True))
+        live = [record for record in records if record.timestamp > 3000]
+        assert len(live) == 3
+        assert all(json.loads(record.value)["ts"] == record.timestamp for record in live)
+        partitions = {(record.key, record.partition) for record in records}
+        assert len(partitions) == 2, "a session is in one partition of all topics"
+    finally:
+        assert backchannel("broker", "stop", *data).stdout == "stopped\n"
+    assert "not running" in backchannel("broker", "status", *data).stdout
+
+
+def test_a_killed_broker_comes_back_where_it_was_with_its_data(
+    own_broker: Broker, new_topics: Callable[[str], KafkaConfig]
+) -> None:
+    address = own_broker.servers
+    kafka = new_topics(str(address))
+    own_broker.kill()
+    assert own_broker.servers is None
+    assert own_broker.start() == address
+    assert check_topics(kafka) == 4
+
+
+def _read_all(config: KafkaConfig) -> list[Any]:
+    consumer = KafkaConsumer(**config.client_settings(), auto_offset_reset="earliest")
+    try:
+        partitions = [
+            TopicPartition(topic, number)
+            for topic in config.event_topics.values()
+            for number in consumer.partitions_for_topic(topic)
+        ]
+        consumer.assign(partitions)
+        ends = consumer.end_offsets(partitions)
+        records: list[Any] = []
+        while len(records) < sum(ends.values()):
+            for batch in consumer.poll(timeout_ms=500).values():
+                records += batch
+        return records
+    finally:
+        consumer.close()

@@ -1,0 +1,370 @@
+"""The batch transport against a real broker."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import cast
+
+import faust
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import OffsetAndMetadata
+from faust.types import TP
+
+from backchannel.ops.broker import Broker
+from backchannel.streams.kafka_config import KafkaConfig
+from backchannel.streams.topics import admin_client
+from backchannel.streams.transport import (
+    QUEUED_CHUNKS,
+    Chunk,
+    ChunkConsumer,
+    LogBounds,
+    LogError,
+    check_versions,
+    chunk_app,
+    serve,
+)
+
+CHUNK = 100
+
+
+class Ledger:
+    """What a store holds: every record once. Shared by the workers of a test."""
+
+    def __init__(self) -> None:
+        self.values: defaultdict[TP, list[bytes]] = defaultdict(list)
+
+    @property
+    def total(self) -> int:
+        return sum(map(len, self.values.values()))
+
+
+class Worker:
+    """A receiver that persists every `batch` chunks, and checks what it is promised."""
+
+    def __init__(self, ledger: Ledger, batch: int = 1) -> None:
+        self.ledger = ledger
+        self.batch = batch
+        self.bounds: Mapping[TP, LogBounds] = {}
+        self.received = 0
+        self.flushed = 0
+        self.in_hand: list[Chunk] = []
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
+        self._next: dict[TP, int] = {}
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(chunk.records) for chunk in self.in_hand)
+
+    async def resume(self, bounds: Mapping[TP, LogBounds]) -> Mapping[TP, int]:
+        self.bounds = bounds
+        self.in_hand.clear()
+        self._next = {tp: len(self.ledger.values[tp]) for tp in bounds}
+        assert len({frozenset(numbers) for numbers in by_topic(bounds).values()}) == 1, "same partitions of all topics"
+        return dict(self._next)
+
+    async def receive(self, chunk: Chunk) -> None:
+        first = self._next[chunk.tp]
+        self._next[chunk.tp] = first + len(chunk.records)
+        assert [record.offset for record in chunk.records] == list(range(first, self._next[chunk.tp]))
+        assert len(chunk.records) <= CHUNK
+        self.received += len(chunk.records)
+        self.in_hand.append(chunk)
+        if len(self.in_hand) >= self.batch:
+            self.persist()
+        await self.may_go_on.wait()
+
+    async def flush(self) -> None:
+        self.flushed += len(self.in_hand)
+        self.persist()
+
+    def persist(self) -> None:
+        for chunk in self.in_hand:
+            values = self.ledger.values[chunk.tp]
+            assert chunk.records[0].offset == len(values), "nothing lost, nothing twice"
+            values.extend(record.value for record in chunk.records)
+            chunk.ack()
+        self.in_hand.clear()
+
+
+def by_topic(tps: Iterable[TP]) -> dict[str, set[int]]:
+    numbers = defaultdict(set)
+    for tp in tps:
+        numbers[tp.topic].add(tp.partition)
+    return numbers
+
+
+@asynccontextmanager
+async def running(config: KafkaConfig, worker: Worker) -> AsyncIterator[faust.App]:
+    """Run a worker; leaving stops it in good order and raises what crashed it."""
+    app = chunk_app(config, config.event_topics.values(), worker, chunk_records=CHUNK)
+    stop = asyncio.Event()
+    task = asyncio.create_task(serve(app, stop))
+    try:
+        yield app
+    finally:
+        stop.set()
+        async with asyncio.timeout(60):
+            await task
+
+
+async def produce(config: KafkaConfig, count: int) -> dict[TP, list[bytes]]:
+    """Send numbers to all event topics in turn, and return what was sent to each topic partition."""
+    sent: defaultdict[TP, list[bytes]] = defaultdict(list)
+    topics = list(config.event_topics.values())
+    async with AIOKafkaProducer(bootstrap_servers=config.servers) as producer:
+        for number in range(count):
+            tp = TP(topics[number % 4], number // 4 % 4)
+            await producer.send(tp.topic, b"%d" % number, partition=tp.partition)
+            sent[tp].append(b"%d" % number)
+    return sent
+
+
+async def until(condition: Callable[[], bool], *apps: faust.App) -> None:
+    """Wait for `condition`, unless an app crashes, which `running` then raises, or a minute passes."""
+    async with asyncio.timeout(60):
+        while not condition() and not any(app.crash_reason for app in apps):  # noqa: ASYNC110 -- of many kinds
+            await asyncio.sleep(0.01)
+
+
+async def committed(config: KafkaConfig) -> dict[TP, int]:
+    """Return what lag tools see."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=config.servers)
+    await admin.start()
+    try:
+        offsets = await admin.list_consumer_group_offsets(config.group)
+    finally:
+        await admin.close()
+    return {TP(*tp): at.offset for tp, at in offsets.items()}
+
+
+def test_chunks_arrive_complete_and_in_order_and_lag_tools_see_them(kafka: KafkaConfig) -> None:
+    async def scenario() -> None:
+        backlog = await produce(kafka, 20_000)
+        ledger = Ledger()
+        async with running(kafka, Worker(ledger)) as app:
+            await until(lambda: ledger.total == 20_000, app)
+            live = await produce(kafka, 500)
+            await until(lambda: ledger.total == 20_500, app)
+        assert ledger.values == {tp: values + live[tp] for tp, values in backlog.items()}
+        assert await committed(kafka) == {tp: len(values) for tp, values in ledger.values.items()}
+
+    asyncio.run(scenario())
+
+
+def test_only_prefixes_of_acked_chunks_are_committed(kafka: KafkaConfig) -> None:
+    async def scenario() -> None:
+        tp = TP(kafka.event_topics["click"], 0)
+        async with AIOKafkaProducer(bootstrap_servers=kafka.servers) as producer:
+            for _ in range(5 * CHUNK):
+                await producer.send(tp.topic, b"x", partition=0)
+        worker = Worker(Ledger(), batch=1_000_000)
+        async with running(kafka, worker) as app:
+            await until(lambda: worker.received == 5 * CHUNK, app)
+            first, second, third, *rest = chunks = list(worker.in_hand)
+            assert rest
+            for chunk in (second, *rest):
+                chunk.ack()
+            await app.consumer.commit()
+            assert await committed(kafka) == {}, "the first chunk is not acked"
+            first.ack()
+            await app.consumer.commit()
+            assert await committed(kafka) == {tp: third.records[0].offset}
+            third.ack()
+            await app.consumer.commit()
+            assert await committed(kafka) == {tp: chunks[-1].records[-1].offset + 1}
+
+    asyncio.run(scenario())
+
+
+def test_it_resumes_where_the_receiver_says_and_not_where_kafka_does(kafka: KafkaConfig) -> None:
+    async def scenario() -> None:
+        sent = await produce(kafka, 8_000)
+        # Kafka believes that everything was read, but for one partition of which it knows nothing.
+        offsets = {TopicPartition(*tp): OffsetAndMetadata(len(values), "") for tp, values in sent.items()}
+        offsets.popitem()
+        other = AIOKafkaConsumer(bootstrap_servers=kafka.servers, group_id=kafka.group, enable_auto_commit=False)
+        await other.start()
+        other.assign(list(offsets))
+        await other.commit(offsets)
+        await other.stop()
+
+        ledger = Ledger()
+        for tp, values in sent.items():
+            ledger.values[tp] = values[: 7 * tp.partition]
+        worker = Worker(ledger)
+        async with running(kafka, worker) as app:
+            await until(lambda: ledger.total == 8_000, app)
+        assert worker.bounds == {tp: LogBounds(0, len(values)) for tp, values in sent.items()}
+        assert ledger.values == sent
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_flushes_what_was_received(kafka: KafkaConfig) -> None:
+    async def scenario() -> None:
+        sent = await produce(kafka, 4_000)
+        ledger = Ledger()
+        worker = Worker(ledger, batch=1_000_000)
+        async with running(kafka, worker) as app:
+            await until(lambda: worker.received == 4_000, app)
+            assert ledger.total == 0
+        assert ledger.values == sent
+        assert await committed(kafka) == {tp: len(values) for tp, values in sent.items()}
+
+    asyncio.run(scenario())
+
+
+def test_partitions_change_hands_without_loss_or_repetition(kafka: KafkaConfig) -> None:
+    async def scenario() -> None:
+        ledger = Ledger()
+        sent: defaultdict[TP, list[bytes]] = defaultdict(list)
+
+        enough = asyncio.Event()
+
+        async def load() -> None:
+            while not enough.is_set():
+                for tp, values in (await produce(kafka, 500)).items():
+                    sent[tp] += values
+
+        async def come_and_go(app: faust.App) -> None:
+            second = Worker(ledger, batch=5)
+            await until(lambda: len(first.bounds) == 16, app)
+            async with running(kafka, second) as other:
+                await until(lambda: len(first.bounds) == 8 and second.received > 0, app, other)
+                assert not second.bounds.keys() & first.bounds.keys()
+
+        first = Worker(ledger, batch=7)
+        async with running(kafka, first) as app:
+            producing = asyncio.create_task(load())
+            for _ in range(3):
+                await come_and_go(app)
+            enough.set()
+            await producing
+            total = sum(map(len, sent.values()))
+            await until(lambda: ledger.total + first.waiting == total, app)
+        assert ledger.values == sent
+        assert first.flushed, "chunks were in hand when partitions were taken away"
+
+    asyncio.run(scenario())
+
+
+def test_a_receiver_that_waits_holds_back_consumption(kafka: KafkaConfig) -> None:
+    async def scenario() -> None:
+        sent = await produce(kafka, 20_000)
+        ledger = Ledger()
+        worker = Worker(ledger)
+        worker.may_go_on.clear()
+        async with running(kafka, worker) as app:
+            await until(lambda: worker.received > 0, app)
+            await asyncio.sleep(2)
+            waiting = sum(len(chunks) for chunks in cast(ChunkConsumer, app.consumer)._handed_over.values())
+            assert waiting <= QUEUED_CHUNKS + 2
+            assert worker.received <= CHUNK
+            worker.may_go_on.set()
+            await until(lambda: ledger.total == 20_000, app)
+        assert ledger.values == sent
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("outage", ["stopped", "paused"])
+def test_it_goes_on_after_the_broker_was_away(
+    outage: str, own_broker: Broker, new_topics: Callable[[str], KafkaConfig]
+) -> None:
+    async def scenario() -> None:
+        kafka = new_topics(str(own_broker.servers))
+        ledger = Ledger()
+        worker = Worker(ledger, batch=3)
+        async with running(kafka, worker) as app:
+            sent = await produce(kafka, 10_000)
+            await until(lambda: worker.received > 5_000, app)
+            await asyncio.to_thread(own_broker.stop if outage == "stopped" else own_broker.pause)
+            # Longer than the session, so that the group has lost the worker when the broker is back.
+            await asyncio.sleep(1.5 * kafka.session_timeout_s)
+            await asyncio.to_thread(own_broker.start if outage == "stopped" else own_broker.resume)
+            for tp, values in (await produce(kafka, 1_000)).items():
+                sent[tp] += values
+            await until(lambda: ledger.total + worker.waiting == 11_000, app)
+        assert ledger.values == sent
+
+    asyncio.run(scenario())
+
+
+def test_it_stops_in_good_order_while_the_broker_is_away(
+    own_broker: Broker, new_topics: Callable[[str], KafkaConfig]
+) -> None:
+    async def scenario() -> None:
+        kafka = new_topics(str(own_broker.servers))
+        sent = await produce(kafka, 4_000)
+        ledger = Ledger()
+        worker = Worker(ledger, batch=1_000_000)
+        async with running(kafka, worker) as app:
+            await until(lambda: worker.received == 4_000, app)
+            await asyncio.to_thread(own_broker.kill)
+        assert ledger.values == sent
+
+    asyncio.run(scenario())
+
+
+def test_a_refused_join_is_tried_again(kafka: KafkaConfig, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        sent = await produce(kafka, 1_000)
+        ledger = Ledger()
+        # A member that does not know Faust's way of assigning partitions: the group refuses the worker.
+        other = AIOKafkaConsumer(
+            kafka.event_topics["query"], bootstrap_servers=kafka.servers, group_id=kafka.group, session_timeout_ms=6000
+        )
+        await other.start()
+        async with running(kafka, Worker(ledger)) as app:
+            await until(lambda: "joining the consumer group failed" in caplog.text, app)
+            await other.stop()
+            await until(lambda: ledger.total == 1_000, app)
+        assert ledger.values == sent
+
+    asyncio.run(scenario())
+
+
+def test_records_that_were_deleted_unread_end_the_worker(kafka: KafkaConfig) -> None:
+    async def scenario() -> None:
+        tp = TP(kafka.event_topics["query"], 0)
+        async with AIOKafkaProducer(bootstrap_servers=kafka.servers) as producer:
+            for _ in range(20_000):
+                await producer.send(tp.topic, bytes(300), partition=0)
+        worker = Worker(Ledger())
+        worker.may_go_on.clear()
+        async with running(kafka, worker) as app:
+            await until(lambda: worker.received > 0, app)
+            with admin_client(kafka) as admin:
+                admin.delete_records({TopicPartition(*tp): 19_990})
+            worker.may_go_on.set()
+            await until(lambda: worker.received == 20_000, app)
+
+    with pytest.raises(LogError, match=r"queries\[0\]: offset \d+ was to be read next, .* it starts at 19990"):
+        asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("method", ["resume", "receive", "flush"])
+def test_an_error_in_the_receiver_ends_the_worker(
+    method: str, kafka: KafkaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise OSError("the store is gone")
+
+    async def scenario() -> None:
+        await produce(kafka, 100)
+        worker = Worker(Ledger())
+        monkeypatch.setattr(worker, method, fail)
+        async with running(kafka, worker) as app:
+            await until(lambda: method == "flush" and worker.received == 100, app)
+
+    with pytest.raises(OSError, match="the store is gone"):
+        asyncio.run(scenario())
+
+
+def test_other_versions_of_the_libraries_are_refused() -> None:
+    with pytest.raises(ImportError, match=r"aiokafka 0\.14\.0 \(found 0\.15\.0\)"):
+        check_versions({"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.15.0"}.__getitem__)
