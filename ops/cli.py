@@ -7,13 +7,24 @@ import click
 
 _COMMANDS: Final = {
     "run": "backchannel.ops.run:run",
+    "produce": "backchannel.ops.produce:produce",
+    "topics": "backchannel.ops.topics:topics",
+    "broker": "backchannel.ops.broker:broker",
     "config": "backchannel.ops.config:config",
     "convert": "backchannel.ops.convert.command:convert",
     "demo": "backchannel.ops.demo:demo",
     "bench": "backchannel.ops.bench:bench",
     "schemas": "backchannel.ops.schemas:schemas",
 }
-_EXTRAS: Final = {"rapidfuzz": "learn", "river": "learn", "matplotlib": "demo", "jinja2": "demo"}
+_EXTRAS: Final = {
+    "aiokafka": "kafka",
+    "faust": "kafka",
+    "jinja2": "demo",
+    "kafka": "kafka",
+    "matplotlib": "demo",
+    "rapidfuzz": "learn",
+    "river": "learn",
+}
 
 
 class _Group(click.Group):
