@@ -12,9 +12,6 @@ from backchannel.streams.learning import Learning
 from backchannel.streams.ledger import Claim, Contribution
 from backchannel.streams.turns import TurnAssembler, TurnConfig
 
-MAX_AHEAD_MS: Final = 24 * 3_600_000
-"""An event that lies further in the future has a wrong clock, and would close every open turn before its time."""
-
 
 class DeadLetter(Struct, frozen=True):
     """A record that is not a valid event."""
@@ -39,6 +36,7 @@ class Partition:
         self.claim = claim
         self._decoders: Final = dict(topics)
         self._learning: Final = learning
+        self._max_ahead: Final = round(turns.max_ahead_s * 1000)
         self._assembler: Final = TurnAssembler(topics, turns, claim.position)
         self._read: Final = {topic: claim.position.topic(topic).read for topic in topics}
         self._closed: list[Turn] = []
@@ -72,7 +70,7 @@ class Partition:
             topic: one of the constructor's.
             offsets: ascending; of each record.
             records: as they came.
-            now: wall clock, ms since the Unix epoch; what lies more than a day after it is refused.
+            now: wall clock, ms since the Unix epoch; what lies too far ahead of it is refused.
 
         Returns:
             what is no valid event, unless it was read before.
@@ -81,14 +79,14 @@ class Partition:
             TooManyOpenError: see `TurnAssembler.add`.
         """
         decoded = self._decoders[topic].decode_many(records)
-        latest = now + MAX_AHEAD_MS
+        latest = now + self._max_ahead
         dead = []
         events: list[Event | None] = []
         for index, event in enumerate(decoded):
             if isinstance(event, EventError):
                 reason = str(event)
             elif event.ts > latest:
-                reason = f"ts: {event.ts} is more than a day ahead of the clock"
+                reason = f"ts: {event.ts} is more than turns.max_ahead_s ahead of the clock"
             else:
                 events.append(event)
                 continue

@@ -10,7 +10,7 @@ it may be open; so what a turn holds never depends on which came first. And re-r
 read before the restart) rebuild turns but count nothing, unless together with an event that is new.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
 from heapq import heappop, heappush
@@ -36,6 +36,14 @@ class TurnConfig(Struct, frozen=True, forbid_unknown_fields=True):
     lateness_s: Annotated[
         float, Meta(ge=0, le=86_400, description="how far out of order a topic's events may come, in event time")
     ] = 10.0
+    max_ahead_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="an event further ahead of this machine's clock has a wrong one, would close all open turns "
+            "before their time, and goes to the dead letters",
+        ),
+    ] = 300.0
     max_open: Annotated[
         int, Meta(ge=1, description="open turns and waiting events of one partition; more of them stop the run")
     ] = 500_000
@@ -67,6 +75,10 @@ class _OpenTurn:
         return self.barge_ins.setdefault(signal.event_id, signal) is signal
 
 
+def _closing_order(turn: _OpenTurn) -> tuple[int, int]:
+    return turn.deadline, turn.order
+
+
 class TurnAssembler:
     """Assembles the turns of one partition.
 
@@ -93,8 +105,8 @@ class TurnAssembler:
         self._open: dict[str, _OpenTurn] = {}  # by query_id
         self._sessions: dict[str, list[_OpenTurn]] = {}  # open turns in event-time order
         self._closing: list[tuple[int, int, _OpenTurn]] = []  # heap: (deadline, order, turn)
-        self._waiting: dict[str, list[tuple[Signal, bool]]] = {}  # by query_id: (event, is it fresh?)
-        self._expiring: list[tuple[int, int, Signal]] = []  # heap: (expiry, order, event)
+        self._waiting: dict[str, dict[int, tuple[Signal, bool]]] = {}  # by query_id and order: (event, is it fresh?)
+        self._expiring: list[tuple[int, int, str]] = []  # heap: (expiry, order, query_id)
         self.counts: Counter[str] = Counter()
 
     @property
@@ -195,17 +207,14 @@ class TurnAssembler:
         turn = _OpenTurn(query, query.ts - self._lateness, deadline, self._order, fresh)
         self._open[query.query_id] = turn
         heappush(self._closing, (deadline, self._order, turn))
-        session = self._sessions.setdefault(query.session_id, [])
-        session.append(turn)
-        if len(session) > 1 and session[-2].deadline > deadline:
-            session.sort(key=lambda turn: (turn.deadline, turn.order))
-        waiting = self._waiting.pop(query.query_id, [])
-        for signal, was_fresh in waiting:
+        insort(self._sessions.setdefault(query.session_id, []), turn, key=_closing_order)
+        waiting = self._waiting.pop(query.query_id, {})
+        for order, (signal, was_fresh) in list(waiting.items()):
             if turn.earliest <= signal.ts < deadline:
+                del waiting[order]
                 self._take(turn, signal, was_fresh, waited=True)
-        outside = [entry for entry in waiting if not turn.earliest <= entry[0].ts < deadline]
-        if outside:
-            self._waiting[query.query_id] = outside
+        if waiting:
+            self._waiting[query.query_id] = waiting
 
     def _add_signal(self, signal: Signal, fresh: bool) -> None:
         turn = self._open.get(signal.query_id)
@@ -217,9 +226,9 @@ class TurnAssembler:
             self.counts["late"] += fresh
             return
         self.counts["orphan"] += fresh
-        self._waiting.setdefault(signal.query_id, []).append((signal, fresh))
         self._order += 1
-        heappush(self._expiring, (expiry, self._order, signal))
+        self._waiting.setdefault(signal.query_id, {})[self._order] = (signal, fresh)
+        heappush(self._expiring, (expiry, self._order, signal.query_id))
 
     def _take(self, turn: _OpenTurn, signal: Signal, fresh: bool, *, waited: bool) -> None:
         # What waited counts as an orphan until its query comes. Whether that was so before a restart shows in the
@@ -262,10 +271,12 @@ class TurnAssembler:
     def _expire_through(self, watermark: int) -> None:
         expiring, waiting = self._expiring, self._waiting
         while expiring and expiring[0][0] <= watermark:
-            _, _, signal = heappop(expiring)
-            still = [entry for entry in waiting.pop(signal.query_id, ()) if entry[0] is not signal]
-            if still:
-                waiting[signal.query_id] = still
+            _, order, query_id = heappop(expiring)
+            of_query = waiting.get(query_id)
+            if of_query is not None:
+                of_query.pop(order, None)
+                if not of_query:
+                    del waiting[query_id]
 
     def _explain_open(self) -> str:
         held = min(self._topics, key=lambda name: self._topics[name].seen)
