@@ -30,7 +30,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
     return url
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     cuts=st.lists(st.tuples(st.integers(1, 120), st.sampled_from(["feed", "commit", "publish", "crash"])), max_size=12)
 )
