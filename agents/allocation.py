@@ -19,6 +19,8 @@ from backchannel.agents.features import Encoder, Feature, Value
 from backchannel.schemas.snapshot import Section
 
 DRAWS: Final = 32
+MAX_BUDGET: Final = 10_000
+"""As many candidates of one strategy as an `impression` event can log."""
 
 
 class Decision(Struct, frozen=True):
@@ -97,14 +99,14 @@ class Allocator:
 
         Args:
             context: of the query, see `features.context_of`.
-            budget: candidates to draw in all, at least 1.
+            budget: candidates to draw in all, 1 to MAX_BUDGET.
             rng: where chance comes from.
 
         Raises:
-            ValueError: no budget.
+            ValueError: no budget, or too much of it.
         """
-        if budget < 1:
-            raise ValueError(f"budget: {budget} candidates; at least 1 must be drawn")
+        if not 1 <= budget <= MAX_BUDGET:
+            raise ValueError(f"budget: {budget} candidates; draw at least 1 and at most {MAX_BUDGET}")
         strategies, floor = self.strategies, self._settings.floor
         means, deviations = self.utilities(context)
         sampled = means + deviations * rng.standard_normal((DRAWS, len(strategies)))

@@ -33,9 +33,11 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Numeric("query.words", center=4.0, scale=4.0),
         Numeric("query.interpreted"),
     )
-    bucket_s: Annotated[float, Meta(ge=60, description="length of a time bucket")] = 3600.0
-    half_life_days: Annotated[float, Meta(gt=0, description="after which a turn counts half in the policy")] = 30.0
-    ridge: Annotated[float, Meta(gt=0, description="prior precision of each weight")] = 1.0
+    bucket_s: Annotated[float, Meta(ge=60, le=31_536_000, description="length of a time bucket")] = 3600.0
+    half_life_days: Annotated[
+        float, Meta(ge=0.01, le=100_000, description="after which a turn counts half in the policy")
+    ] = 30.0
+    ridge: Annotated[float, Meta(ge=0.001, le=1e6, description="prior precision of each weight")] = 1.0
     exploration: Annotated[
         float, Meta(ge=0, le=10, description="Thompson sampling's width, in standard deviations of the residual")
     ] = 0.2

@@ -1,6 +1,7 @@
 """Contexts as vectors, encoded alike by the learner and by the policy reader."""
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Final, TypeAlias
 
@@ -25,8 +26,8 @@ class Numeric(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind",
     """A number, as (value - center) / scale. Missing, or not a number: 0, as if it were at the center."""
 
     name: Name
-    center: float = 0.0
-    scale: Annotated[float, Meta(gt=0)] = 1.0
+    center: Annotated[float, Meta(ge=-1e300, le=1e300)] = 0.0
+    scale: Annotated[float, Meta(ge=1e-300, le=1e300)] = 1.0
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -35,7 +36,7 @@ class Numeric(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind",
 
     def encode(self, value: Value) -> float:
         """Return the scaled, clipped and rounded number."""
-        if value is None or isinstance(value, str):
+        if value is None or isinstance(value, str) or math.isnan(value):
             return 0.0
         scaled = (value - self.center) / self.scale
         return round(min(max(scaled, -LIMIT), LIMIT) * GRID) / GRID
@@ -62,7 +63,7 @@ Feature: TypeAlias = Numeric | Categorical
 
 _HOUR_MS: Final = 3_600_000
 DERIVED: Final[dict[str, Callable[[Query], Value]]] = {
-    "query.words": lambda query: float(normalize(query.text).count(" ") + 1),
+    "query.words": lambda query: float(len(normalize(query.text).split())),
     "query.characters": lambda query: float(len(query.text)),
     "query.interpreted": lambda query: query.interpretation is not None,
     "query.locale": lambda query: query.locale,
@@ -81,7 +82,8 @@ class Encoder:
     """Encodes contexts as vectors of `dimension` columns, of which the first is the constant 1."""
 
     def __init__(self, features: Sequence[Feature]) -> None:
-        self.features: Final = tuple(features)
+        # As they come back from JSON, so that a center of 12 and one of 12.0 have the same fingerprint.
+        self.features: Final = msgspec.convert(msgspec.to_builtins(features), tuple[Feature, ...])
         self.columns: Final = ("1", *(column for feature in self.features for column in feature.columns))
         self.dimension: Final = len(self.columns)
 

@@ -23,10 +23,10 @@ from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
 class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How the memory index remembers."""
 
-    half_life_days: Annotated[float, Meta(gt=0, description="after which evidence counts half")] = 30.0
-    kappa: Annotated[float, Meta(gt=0, description="exposures that a query-entity pair starts with, none clicked")] = (
-        5.0
-    )
+    half_life_days: Annotated[float, Meta(ge=0.01, le=100_000, description="after which evidence counts half")] = 30.0
+    kappa: Annotated[
+        float, Meta(ge=0.01, le=1e6, description="exposures that a query-entity pair starts with, none clicked")
+    ] = 5.0
     position_decay: Annotated[
         float,
         Meta(ge=0, le=4, description="the probability that position p is examined is p to the power of minus this"),

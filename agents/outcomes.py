@@ -31,7 +31,8 @@ class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
         float, Meta(ge=0, le=1, description="the share of a gain that a rephrase takes back")
     ] = 1.0
     rephrase_gap_s: Annotated[
-        float, Meta(gt=0, description="a query that comes later than this after the last one is no rephrase of it")
+        float,
+        Meta(gt=0, le=86_400, description="a query that comes later than this after the last one is no rephrase of it"),
     ] = 60.0
     rephrase_similarity: Annotated[
         tuple[float, float],

@@ -25,12 +25,12 @@ from backchannel.schemas.text import normalize
 class RephraseConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """When a rewrite is published."""
 
-    half_life_days: Annotated[float, Meta(gt=0, description="after which evidence counts half")] = 30.0
-    min_support: Annotated[float, Meta(gt=0, description="turns, as far as not faded, that both states must have")] = (
-        3.0
-    )
+    half_life_days: Annotated[float, Meta(ge=0.01, le=100_000, description="after which evidence counts half")] = 30.0
+    min_support: Annotated[
+        float, Meta(gt=0, le=1e6, description="turns, as far as not faded, that both states must have")
+    ] = 3.0
     margin: Annotated[
-        float, Meta(ge=0, le=1, description="by how much the target's success rate must exceed that of its source")
+        float, Meta(gt=0, le=1, description="by how much the target's success rate must exceed that of its source")
     ] = 0.3
     max_source_success: Annotated[
         float, Meta(ge=0, le=1, description="a query that succeeds more often than this is never rewritten")
@@ -114,13 +114,14 @@ class _Graph:
         following: dict[str, dict[str, float]] = {}
         known: set[str] = set()
         border = set(states)
-        for _ in range(self._config.depth):
+        for _ in range(self._config.depth + 1):  # the support of the farthest states lies in their rows, too
             known |= border
             rows = sums.read(learner.transitions, "state", border)
             for (state, target), (weight,) in zip(rows.keys, rows.at(at).tolist(), strict=True):
-                following.setdefault(state, {})[target] = weight
+                if weight:  # not faded to nothing
+                    following.setdefault(state, {})[target] = weight
             border = {target for _, target in rows.keys} - known
-        absorbed = sums.read(learner.absorptions, "state", known | border)
+        absorbed = sums.read(learner.absorptions, "state", known)
         self._success_rate: dict[str, float] = {}  # of the turns in a state, with one failure added to them
         self._support: dict[str, float] = {}
         for (state,), (success, failure) in zip(absorbed.keys, absorbed.at(at).tolist(), strict=True):
@@ -141,12 +142,12 @@ class _Graph:
         own_rate = self._success_rate[source]
         if own_rate > config.max_source_success:
             return None
-        states = self._reachable(source)
+        states, followed = self._reachable(source)
         wanted = own_rate + config.margin
         targets = [state for state in states[1:] if self._is_good(state, wanted)]
         if not targets:
             return None
-        passing = dict(zip(states, self._passing(states), strict=True))
+        passing = dict(zip(states, self._passing(states, followed), strict=True))
         probability, target = max((passing[state] * self._success_rate[state], state) for state in targets)
         return orjson.dumps({"to": target, "probability": probability, "support": support})
 
@@ -155,8 +156,11 @@ class _Graph:
             self._support.get(target, 0.0) >= self._config.min_support and self._success_rate.get(target, 0.0) >= wanted
         )
 
-    def _reachable(self, source: str) -> list[str]:
-        """`source` and what it leads to, nearest and likeliest first, within `depth` and `max_states`."""
+    def _reachable(self, source: str) -> tuple[list[str], int]:
+        """`source` and what it leads to, nearest and likeliest first, within `depth` and `max_states`.
+
+        Also, how many of them are followed: all but those that are `depth` rephrases away.
+        """
         found = {source: None}
         border = [source]
         for _ in range(self._config.depth):
@@ -166,16 +170,16 @@ class _Graph:
                 if following not in found and len(found) < self._config.max_states:
                     found[following] = None
                     border.append(following)
-        return list(found)
+        return list(found), len(found) - len(border)
 
-    def _passing(self, states: Sequence[str]) -> list[float]:
-        """The probability of ever passing through each of `states`, starting from the first.
+    def _passing(self, states: Sequence[str], followed: int) -> list[float]:
+        """The probability of ever passing through each of `states`, of which some are followed, from the first.
 
         With the fundamental matrix N = (I - Q)^-1 it is N[0, j] / N[j, j] (Kemeny & Snell 1960, theorem 3.2.4).
         """
         index = {state: row for row, state in enumerate(states)}
         transient: Matrix = np.zeros((len(states), len(states)))
-        for state, row in index.items():
+        for row, state in enumerate(states[:followed]):
             for following, weight in self._following.get(state, {}).items():
                 if following in index:
                     transient[row, index[following]] = weight / self._support[state]

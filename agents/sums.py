@@ -53,10 +53,13 @@ class SumTable(Struct, frozen=True):
         return ldexp(2.0 ** (rest / self.half_life_ms), periods - landmark)
 
     def decay(self, ts: int, landmark: int) -> float:
-        """What a weight that refers to `landmark` is to be multiplied by at time `ts` (ms), which is not before it."""
+        """What weights that refer to `landmark` are to be multiplied by at time `ts` (ms): at most 1.
+
+        A time before the landmark, as a partition that lags may have it, is read as the landmark.
+        """
         if not self.half_life_ms:
             return 1.0
-        periods, rest = divmod(ts, self.half_life_ms)
+        periods, rest = divmod(max(ts, landmark * self.half_life_ms), self.half_life_ms)
         return ldexp(2.0 ** -(rest / self.half_life_ms), landmark - periods)
 
 
@@ -95,7 +98,7 @@ class Sums:
         return Sums(self.table, list(index), values, landmark)
 
     def at(self, ts: int) -> Matrix:
-        """Return the sums as they have faded by time `ts` (ms), which is not before the landmark."""
+        """Return the sums as they have faded by time `ts` (ms), or by the landmark if that is later."""
         return self.values * self.table.decay(ts, self.landmark)
 
 

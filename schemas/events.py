@@ -17,6 +17,7 @@ Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
 Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Timestamp: TypeAlias = Annotated[int, Meta(ge=0, lt=253_402_300_800_000, description="ms since the Unix epoch")]
+Count: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 53)]
 Scalar: TypeAlias = float | bool | Annotated[str, Meta(max_length=256)]
 Context: TypeAlias = Annotated[dict[Name, Scalar], Meta(max_length=64)]
 Strategies: TypeAlias = Annotated[tuple[Name, ...], Meta(max_length=32)]
@@ -66,7 +67,7 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
     results: Annotated[tuple[Result, ...], Meta(max_length=500)]
     allocation: Annotated[Allocation, Meta(description="strategy -> number of candidates drawn")] = {}
     propensities: Annotated[Propensities, Meta(description="strategy -> probability that it was asked")] = {}
-    policy_version: Annotated[int, Meta(ge=0)] | None = None
+    policy_version: Count | None = None
     rewrite: Rewrite | None = None
 
 
@@ -75,13 +76,13 @@ class Click(_Event, frozen=True, gc=False, kw_only=True, tag="click"):
 
     entity_id: Id
     kind: Annotated[Name, Meta(description="click, play, like, add ...")] = "click"
-    dwell_ms: Annotated[int, Meta(ge=0)] | None = None
+    dwell_ms: Count | None = None
 
 
 class BargeIn(_Event, frozen=True, gc=False, kw_only=True, tag="barge_in"):
     """Somebody interrupted the response."""
 
-    offset_ms: Annotated[int, Meta(ge=0, description="into the response")] | None = None
+    offset_ms: Annotated[Count, Meta(description="into the response")] | None = None
 
 
 Event: TypeAlias = Query | Impression | Click | BargeIn
@@ -146,17 +147,22 @@ def encode(event: Event) -> bytes:
 
 
 def _explain(error: Exception) -> str:
-    """Put msgspec's message (`Expected ... - at `$.field``) the other way round: the field, then what is wrong."""
+    """Put msgspec's message the other way round: the field, then what is wrong.
+
+    It ends in " - at `$.field`", or in " - at `key` in `$.field`", unless the fault is in the record as a whole.
+    """
     if isinstance(error, UnicodeDecodeError):
         return "record: not UTF-8"
     if isinstance(error, RecursionError):
         return "record: nested too deeply"
-    what, at, where = str(error).partition(" - at `$")
-    if at:
-        return f"{where.rstrip('`').lstrip('.') or 'record'}: {what}"
-    if what.startswith("Object missing required field"):
-        return f"{what.split('`')[1]}: missing"
-    return f"record: {what}"
+    message = str(error)
+    what, _, where = message.rpartition(" - at `")
+    if what:
+        key, _, name = where.rstrip("`").rpartition("$")
+        return f"{name.lstrip('.') or 'record'}{' key' if key else ''}: {what}"
+    if message.startswith("Object missing required field"):
+        return f"{message.split('`')[1]}: missing"
+    return f"record: {message}"
 
 
 def _refuse_nul(value: object, name: str) -> None:

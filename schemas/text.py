@@ -40,7 +40,7 @@ def normalize(text: str) -> str:
     """
     folded = text.casefold() if text.isascii() else _fold(text)
     # Dropping a character may bring together what composes, so the words are folded once more.
-    separated = _fold(folded.translate(_CHARACTERS))
+    separated = _fold(folded.translate(_CHARACTERS)).replace("..", " ")
     words = [word.lstrip("'&.+#").rstrip("'&.") for word in separated.split()]
     return " ".join(filter(None, words)) or " ".join(folded.replace("\0", " ").split())
 
@@ -48,5 +48,5 @@ def normalize(text: str) -> str:
 def _fold(text: str) -> str:
     # Folding and composing can each undo the other (Unicode 3.13, D146), hence both twice.
     for _ in range(2):
-        text = unicodedata.normalize("NFKC", text).casefold()
+        text = unicodedata.normalize("NFKD", text).casefold()
     return unicodedata.normalize("NFKC", text)

@@ -1,0 +1,222 @@
+"""The bandit's posterior against independent computations, and its time buckets."""
+
+from collections import defaultdict
+from math import log2
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from river.linear_model import BayesianLinearRegression
+
+from backchannel.agents.bandit import BanditConfig, StrategyBandit, asked, strategy_rewards
+from backchannel.agents.features import Categorical, Numeric
+from backchannel.agents.outcomes import Outcome, RewardConfig
+from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, Sums
+from backchannel.schemas.events import Result
+from backchannel.schemas.turn import Turn
+from tests.agents.turns import DAY, LAST, changes, click, impression, judged, query, turns
+
+CONFIG = BanditConfig(
+    strategies=("lexical", "semantic", "memory"),
+    features=(Numeric("hour", center=12, scale=4), Categorical("device", ("car", "phone"))),
+    ridge=0.5,
+)
+BANDIT = StrategyBandit(CONFIG)
+HOUR = 3_600_000
+HOURS = st.integers(0, 300) | st.integers(0, 100_000)
+
+
+def logged(seed: int, count: int, ts: int = 0) -> list[Outcome]:
+    """Turns whose clicks depend on strategy and context."""
+    rng = np.random.default_rng(seed)
+    some = []
+    for _ in range(count):
+        hour, device = float(rng.uniform(0, 24)), str(rng.choice(["car", "phone", "tv"]))
+        names = rng.choice(CONFIG.strategies, size=rng.integers(1, 4), replace=False).tolist()
+        results = [Result(name, place, (name,)) for place, name in enumerate(names, start=1)]
+        liked = "lexical" if device == "car" else "semantic"
+        clicks = (click(liked, str(rng.choice(["click", "like"]))),) if rng.random() < hour / 24 else ()
+        at = int(rng.integers(0, ts, endpoint=True))
+        some.append(Turn(query(at, context={"hour": hour, "device": device}), (impression(*results),), clicks))
+    return judged(some, RewardConfig(click_gain={"like": 0.3}))
+
+
+def observations(outcomes: list[Outcome], strategy: str) -> tuple[Matrix, Matrix, list[int]]:
+    """Contexts, rewards and times of the turns in which `strategy` was asked."""
+    rows = [outcome for outcome in outcomes if strategy in asked(outcome.turn)]
+    contexts = BANDIT.encoder.encode_queries([outcome.turn.query for outcome in rows])
+    rewards = [round(strategy_rewards(outcome).get(strategy, 0.0) * 1024) / 1024 for outcome in rows]
+    return contexts, np.array(rewards), [outcome.turn.query.ts for outcome in rows]
+
+
+def posterior(delta: Delta, strategy: str, at: int, bandit: StrategyBandit = BANDIT) -> dict[str, Matrix]:
+    row = bandit.solve(MemorySums(delta), changes(delta), at)[strategy]
+    assert row is not None
+    return {name: np.array(value) for name, value in orjson.loads(row).items()}
+
+
+@pytest.mark.parametrize("strategy", CONFIG.strategies)
+def test_the_posterior_is_that_of_ridge_regression(strategy: str) -> None:
+    outcomes = logged(seed=1, count=400)
+    contexts, rewards, _ = observations(outcomes, strategy)
+    precision = contexts.T @ contexts + CONFIG.ridge * np.eye(contexts.shape[1])
+    found = posterior(BANDIT.learn(outcomes), strategy, at=0)
+    assert found["theta"] == pytest.approx(np.linalg.solve(precision, contexts.T @ rewards), rel=1e-9)
+    assert found["whitener"].T @ found["whitener"] == pytest.approx(np.linalg.inv(precision), rel=1e-9)
+    assert found["count"] == len(rewards)
+    assert found["reward"] == pytest.approx(rewards.mean())
+
+
+def test_the_width_is_that_of_the_residual() -> None:
+    outcomes = logged(seed=2, count=400)
+    delta = BANDIT.learn(outcomes)
+    squares, count = 0.25, 1.0
+    for strategy in CONFIG.strategies:
+        contexts, rewards, _ = observations(outcomes, strategy)
+        theta = posterior(delta, strategy, at=0)["theta"]
+        # Of a ridge solution: what is left of the squares, and what the prior holds back.
+        squares += ((rewards - contexts @ theta) ** 2).sum() + CONFIG.ridge * theta @ theta
+        count += len(rewards)
+    row = BANDIT.solve(MemorySums(delta), changes(delta), 0)[""]
+    assert row is not None
+    assert orjson.loads(row)["width"] == pytest.approx(CONFIG.exploration * np.sqrt(squares / count))
+
+
+def test_the_posterior_is_that_of_river() -> None:
+    outcomes = logged(seed=3, count=300)
+    bandit = StrategyBandit(BanditConfig(strategies=CONFIG.strategies, features=CONFIG.features, ridge=1.0))
+    delta = bandit.learn(outcomes)
+    for strategy in CONFIG.strategies:
+        contexts, rewards, _ = observations(outcomes, strategy)
+        model: Any = BayesianLinearRegression(alpha=1, beta=1)
+        for context, reward in zip(contexts, rewards, strict=True):
+            model.learn_one(dict(zip(bandit.encoder.columns, context.tolist(), strict=True)), float(reward))
+        theta = posterior(delta, strategy, 0, bandit)["theta"]
+        for context in contexts[:20]:
+            predicted = model.predict_one(dict(zip(bandit.encoder.columns, context.tolist(), strict=True)))
+            assert context @ theta == pytest.approx(predicted, rel=1e-6)
+
+
+@pytest.mark.parametrize("half_life_days", [0.1, 30.0])
+def test_forgetting_discounts_each_bucket(half_life_days: float) -> None:
+    bandit = StrategyBandit(
+        BanditConfig(strategies=CONFIG.strategies, features=CONFIG.features, half_life_days=half_life_days)
+    )
+    outcomes, at = logged(seed=4, count=300, ts=2 * DAY), 3 * DAY
+    delta = bandit.learn(outcomes)
+    contexts, rewards, times = observations(outcomes, "lexical")
+    weights = np.array([2.0 ** (-(at - ts // HOUR * HOUR) / (half_life_days * DAY)) for ts in times])
+    precision = (contexts.T * weights) @ contexts + np.eye(contexts.shape[1])
+    found = posterior(delta, "lexical", at, bandit)
+    assert found["theta"] == pytest.approx(np.linalg.solve(precision, (contexts.T * weights) @ rewards), rel=1e-9)
+    assert found["count"] == pytest.approx(weights.sum())
+
+
+def test_before_anything_is_learned_there_is_the_prior() -> None:
+    found = BANDIT.solve(MemorySums({}), {"bandit": set()}, 0)
+    assert set(found) == {"", *CONFIG.strategies}
+    for strategy in CONFIG.strategies:
+        row = orjson.loads(found[strategy] or b"")
+        assert row["count"] == row["reward"] == 0
+        assert row["theta"] == [0.0] * BANDIT.encoder.dimension
+    assert BANDIT.solve(MemorySums({}), {}, 0) == {}
+
+
+@given(st.lists(turns(st.integers(0, DAY)), max_size=4))
+@settings(max_examples=50)
+def test_rewards_lie_within_0_and_1_and_belong_to_what_was_clicked(some: list[Turn]) -> None:
+    for outcome in judged(some):
+        rewards = strategy_rewards(outcome)
+        clicked = {event.entity_id for event in outcome.turn.clicks}
+        results = [result for shown in outcome.turn.impressions for result in shown.results]
+        assert rewards.keys() == {
+            name for result in results if result.entity_id in clicked for name in result.strategies
+        }
+        assert all(0 <= reward <= outcome.success for reward in rewards.values())
+
+
+def test_every_strategy_that_produced_the_clicked_item_gets_the_credit() -> None:
+    shown = impression(
+        Result("clicked", 1, ("lexical", "semantic")),
+        Result("liked", 2, ("semantic",)),
+        Result("other", 3, ("memory",)),
+        allocation={"lexical": 2, "semantic": 1, "memory": 1, "new": 0},
+    )
+    turn = Turn(query(), (shown,), (click("clicked"), click("liked", "like"), click("elsewhere")))
+    (outcome,) = judged([turn], RewardConfig(click_gain={"click": 0.5}))
+    assert strategy_rewards(outcome) == {"lexical": 0.5, "semantic": 1.0}
+    assert asked(turn) == {"lexical", "semantic", "memory"}
+    delta = BANDIT.learn([outcome])
+    assert {strategy: float(posterior(delta, strategy, 0)["reward"]) for strategy in CONFIG.strategies} == {
+        "lexical": 0.5,
+        "semantic": 1.0,
+        "memory": 0.0,
+    }
+
+
+def test_without_an_allocation_those_with_results_were_asked() -> None:
+    shown = impression(Result("one", 1, ("lexical",)), Result("two", 2, ("semantic", "unheard-of")))
+    assert asked(Turn(query(), (shown,))) == {"lexical", "semantic", "unheard-of"}
+    assert asked(Turn(query())) == set()
+
+
+# --- time buckets
+
+
+def compacted(delta: Delta, at: int) -> Delta:
+    """The delta with its buckets run together, as the publisher leaves the ledger."""
+    moved = BANDIT.compact(delta["bandit"].keys, at)
+    rows: dict[Key, Matrix] = {}
+    for key, row in zip(delta["bandit"].keys, delta["bandit"].values, strict=True):
+        target = moved.get(key, key)
+        rows[target] = rows[target] + row if target in rows else row
+    return {"bandit": Sums(BANDIT.table, list(rows), np.stack(list(rows.values())))}
+
+
+def totals(delta: Delta) -> dict[str, bytes]:
+    summed: dict[str, Matrix] = defaultdict(lambda: np.zeros(1))
+    for (_, strategy, _), row in zip(delta["bandit"].keys, delta["bandit"].values, strict=True):
+        summed[strategy] = summed[strategy] + row
+    return {strategy: row.tobytes() for strategy, row in summed.items()}
+
+
+def keys(starts: list[int]) -> list[Key]:
+    return [("encoding", "lexical", start * HOUR) for start in starts]
+
+
+@given(st.lists(turns(st.integers(0, 300 * DAY)), min_size=1, max_size=8), st.lists(st.integers(0, LAST), max_size=4))
+@settings(max_examples=50)
+def test_compaction_changes_no_sum(some: list[Turn], times: list[int]) -> None:
+    before = BANDIT.learn(judged(some))
+    if before:
+        after = before
+        for at in times:
+            after = compacted(after, at)
+        assert totals(after) == totals(before)
+
+
+@given(st.lists(HOURS, min_size=1, max_size=60, unique=True), HOURS)
+def test_compaction_is_idempotent(starts: list[int], at: int) -> None:
+    moved = BANDIT.compact(keys(starts), at * HOUR)
+    assert not BANDIT.compact(set(moved.values()), at * HOUR)
+
+
+@given(HOURS, HOURS)
+def test_a_bucket_is_at_most_an_eighth_of_its_age_long(start: int, at: int) -> None:
+    (key,) = keys([start])
+    *_, target = BANDIT.compact([key], at * HOUR).get(key, key)
+    assert target % HOUR == 0
+    assert 0 <= start * HOUR - target <= max(at * HOUR - target, 0) / 8
+
+
+@pytest.mark.parametrize("step", [1, 5, 100, 10_000])
+def test_the_number_of_buckets_is_logarithmic(step: int) -> None:
+    hours, live = 10_000, set[Key]()
+    for now in range(step, hours + step, step):
+        live |= set(keys(list(range(now - step, now))))
+        moved = BANDIT.compact(live, now * HOUR)
+        live = {moved.get(key, key) for key in live}
+        assert len(live) <= 16 * (1 + log2(now))

@@ -1,0 +1,100 @@
+"""Turns for the tests of the learners."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import numpy as np
+from hypothesis import strategies as st
+
+from backchannel.agents.outcomes import Judge, Outcome, RewardConfig
+from backchannel.agents.sums import Delta
+from backchannel.schemas.events import BargeIn, Click, Impression, Query, Result, Rewrite
+from backchannel.schemas.turn import Turn
+
+DAY: Final = 86_400_000
+LAST: Final = 253_402_300_799_999
+"""The largest `ts` that events may have: the end of the year 9999."""
+
+STRATEGIES = ("lexical", "semantic", "memory", "unheard-of")
+ENTITIES = st.sampled_from(["e1", "e2", "e3", "e4"])
+# Alike, so that one may rephrase the other; unlike; symbols; nothing recognised. The interpretations are states.
+TEXTS = st.sampled_from(["play jazz", "Play, jass!", "weather", "🙂", ""])
+INTERPRETATIONS = st.none() | st.sampled_from(["a", "b", "c", "d", "e"])
+CONTEXTS = st.dictionaries(
+    st.sampled_from(["hour", "device", "driving"]),
+    st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.sampled_from(["car", "phone", "tv"]),
+    max_size=3,
+)
+
+
+def query(ts: int = 0, text: str = "play jazz", **fields: Any) -> Query:
+    return Query(event_id="e", ts=ts, session_id="s", query_id="q", text=text, **fields)
+
+
+def impression(*results: Result, **fields: Any) -> Impression:
+    return Impression(event_id="e", ts=0, session_id="s", query_id="q", results=results, **fields)
+
+
+def click(entity: str, kind: str = "click") -> Click:
+    return Click(event_id="e", ts=0, session_id="s", query_id="q", entity_id=entity, kind=kind)
+
+
+def barge_in() -> BargeIn:
+    return BargeIn(event_id="e", ts=0, session_id="s", query_id="q")
+
+
+def judged(turns: Iterable[Turn], config: RewardConfig | None = None) -> list[Outcome]:
+    return Judge(config or RewardConfig()).judge(list(turns))
+
+
+def turns(
+    ts: st.SearchStrategy[int],
+    positions: st.SearchStrategy[int] = st.integers(1, 12),  # noqa: B008 - is immutable
+) -> st.SearchStrategy[Turn]:
+    """Turns of a small world, so that they meet in the same rows."""
+    names = st.sampled_from(STRATEGIES)
+    results = st.builds(Result, ENTITIES, positions, st.lists(names, max_size=2, unique=True).map(tuple))
+    queries = st.builds(query, ts, TEXTS, interpretation=INTERPRETATIONS, context=CONTEXTS)
+    impressions = st.builds(
+        lambda results, **fields: impression(*results, **fields),
+        st.lists(results, max_size=3),
+        allocation=st.dictionaries(names, st.integers(0, 3), max_size=3),
+        rewrite=st.none() | st.none() | st.none() | st.builds(Rewrite, source=TEXTS, target=TEXTS),
+    )
+    return st.builds(
+        lambda asked, shown, clicks, barge_ins, later, gap: Turn(
+            asked,
+            tuple(shown),
+            tuple(clicks),
+            barge_ins,
+            later and query(asked.ts + gap, later[0], interpretation=later[1]),
+        ),
+        queries,
+        st.lists(impressions, max_size=2),
+        st.lists(st.builds(click, ENTITIES, st.sampled_from(["click", "play"])), max_size=2),
+        st.just(()) | st.just((barge_in(),)),
+        st.none() | st.tuples(TEXTS, INTERPRETATIONS),
+        st.integers(0, 90_000),
+    )
+
+
+def unlike(one: Delta, two: Delta, *, exact: bool) -> str:
+    """What two deltas differ in; nothing if they are equal, to the last bit or else to 1e-9 relative."""
+    one, two = ({name: sums for name, sums in delta.items() if sums.keys} for delta in (one, two))
+    if one.keys() != two.keys():
+        return f"tables {sorted(one)} and {sorted(two)}"
+    for name, sums in one.items():
+        landmark = max(sums.landmark, two[name].landmark)
+        rows, others = (dict(zip(some.keys, some.rescaled(landmark), strict=True)) for some in (sums, two[name]))
+        if rows.keys() != others.keys():
+            return f"{name}: keys {sorted(rows)} and {sorted(others)}"
+        for key, row in rows.items():
+            same = row.tobytes() == others[key].tobytes() if exact else np.allclose(row, others[key], 1e-9, 1e-300)
+            if not same:
+                return f"{name} {key}: {row} and {others[key]}"
+    return ""
+
+
+def changes(delta: Delta) -> dict[str, set[str]]:
+    """What the ledger would log as changed by `delta`."""
+    return {name: {key[0] for key in sums.keys} for name, sums in delta.items()}

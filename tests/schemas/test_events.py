@@ -1,0 +1,184 @@
+"""Whatever bytes come, there is an event or an EventError that names what is wrong."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import inspect
+
+from backchannel.schemas.events import EVENT_TYPES, MAX_RECORD_BYTES, EventDecoder, EventError, encode
+from tests.schemas.cases import ALL_DOCUMENTS, JSON, Document, faults, leaves, minimal, struct_of
+
+UNTYPED = EventDecoder()
+DECODERS = [UNTYPED, *map(EventDecoder, EVENT_TYPES.values())]
+QUERY = minimal(struct_of("query"))
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A valid record in which some stretches are replaced by others."""
+    record = json.dumps(draw(ALL_DOCUMENTS), ensure_ascii=draw(st.booleans())).encode()
+    for _ in range(draw(st.integers(1, 3))):
+        start = draw(st.integers(0, len(record)))
+        end = draw(st.integers(start, min(start + 8, len(record))))
+        piece = draw(
+            st.binary(max_size=4) | st.sampled_from([b'"', b"{", b"[", b"\\u0000", b"\\ud800", b"\\", b"NaN", b"1e400"])
+        )
+        record = record[:start] + piece + record[end:]
+    return record
+
+
+@st.composite
+def altered(draw: st.DrawFn) -> bytes:
+    """A valid record in which one field is gone or has some other value."""
+    document = draw(ALL_DOCUMENTS)
+    name = draw(st.sampled_from(sorted(document)))
+    if draw(st.booleans()):
+        del document[name]
+    else:
+        document[name] = draw(JSON)
+    return json.dumps(document).encode()
+
+
+def refusal(record: bytes, decoder: EventDecoder = UNTYPED) -> str:
+    with pytest.raises(EventError) as refused:
+        decoder.decode(record)
+    return str(refused.value)
+
+
+def with_raw(name: str, value: bytes) -> bytes:
+    """A query with a field of raw JSON."""
+    return json.dumps({**QUERY, name: "@"}).encode().replace(b'"@"', value)
+
+
+@given(st.lists(st.binary(max_size=64) | damaged() | altered(), max_size=4), st.sampled_from(DECODERS))
+def test_nothing_but_an_event_error_is_raised(records: list[bytes], decoder: EventDecoder) -> None:
+    one_by_one: list[Any] = []
+    for record in records:
+        try:
+            one_by_one.append(decoder.decode(record))
+        except EventError as error:
+            one_by_one.append(str(error))
+    together = [str(item) if isinstance(item, EventError) else item for item in decoder.decode_many(records)]
+    assert together == one_by_one
+
+
+@given(damaged() | altered())
+def test_what_is_decoded_can_be_stored(record: bytes) -> None:
+    (decoded,) = UNTYPED.decode_many([record])
+    if not isinstance(decoded, EventError):
+        stored = encode(decoded)
+        assert b"\n" not in stored
+        assert b"\\u0000" not in stored.replace(rb"\\", b"")
+        assert UNTYPED.decode(stored) == decoded
+
+
+@given(ALL_DOCUMENTS)
+def test_round_trip(document: Document) -> None:
+    event = UNTYPED.decode(json.dumps(document).encode())
+    assert UNTYPED.decode(encode(event)) == event
+    assert EventDecoder(type(event)).decode(encode(event)) == event
+
+
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [
+        pytest.param(event, field, id=f"{event}-{field.encode_name}")
+        for event in EVENT_TYPES
+        for field in struct_of(event).fields
+    ],
+)
+def test_a_fault_is_named(event: str, field: inspect.Field) -> None:
+    name = field.encode_name
+    for fault in faults(field.type):
+        record = json.dumps({**minimal(struct_of(event)), name: fault}).encode()
+        for decoder in (UNTYPED, EventDecoder(EVENT_TYPES[event])):
+            assert refusal(record, decoder).startswith(name), fault
+
+
+@pytest.mark.parametrize("event", EVENT_TYPES)
+def test_a_missing_field_is_named(event: str) -> None:
+    document = minimal(struct_of(event))
+    for name in document:
+        record = json.dumps({key: value for key, value in document.items() if key != name}).encode()
+        assert refusal(record) == f"{name}: missing"
+        if name != "type":  # the topic tells
+            assert refusal(record, EventDecoder(EVENT_TYPES[event])) == f"{name}: missing"
+
+
+@pytest.mark.parametrize("event", EVENT_TYPES)
+def test_a_topic_tells_the_type(event: str) -> None:
+    document = minimal(struct_of(event))
+    del document["type"]
+    decoded = EventDecoder(EVENT_TYPES[event]).decode(json.dumps(document).encode())
+    assert type(decoded) is EVENT_TYPES[event]
+    other = "click" if event == "query" else "query"
+    assert refusal(json.dumps({**document, "type": other}).encode(), EventDecoder(EVENT_TYPES[event])).startswith(
+        "type:"
+    )
+
+
+@pytest.mark.parametrize("event", EVENT_TYPES)
+def test_everything_is_bounded(event: str) -> None:
+    for info in leaves(struct_of(event)):
+        match info:
+            case inspect.StrType() | inspect.DictType() | inspect.VarTupleType():
+                assert info.max_length is not None
+            case inspect.IntType():
+                # Within what every JSON reader and SQL's BIGINT hold exactly.
+                assert info.ge is not None
+                assert max(bound or 0 for bound in (info.lt, info.le)) in range(1, 2**53 + 1)
+
+
+@given(ALL_DOCUMENTS, st.dictionaries(st.text(max_size=8).map("new_{}".format), JSON, max_size=3))
+def test_unknown_fields_are_ignored(document: Document, unknown: Document) -> None:
+    assert UNTYPED.decode(json.dumps({**document, **unknown}).encode()) == UNTYPED.decode(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (b'{"a": NaN}', "record: JSON is malformed"),
+        (b'{"a": -Infinity}', "record: JSON is malformed"),
+        (b'{"a": 1e400}', "context[...]: Number out of range"),
+        (b'{"a": ' + b"9" * 400 + b"}", "context[...]: Number out of range"),
+        (b'{"a\\u0000": 1}', "context key: contains the character U+0000"),
+        (b'{"a": "\\u0000"}', "a: contains the character U+0000"),
+        (b'{"a": "\0"}', "record: JSON is malformed"),
+        (b'{"a": "\\ud800"}', "record: "),
+        (b'{"a": "\\udc00"}', "record: "),
+        (b'{"a": "\xed\xa0\x80"}', "record: not UTF-8"),
+        (b'{"a": "\xff"}', "record: not UTF-8"),
+        (b'{"": 1}', "context key: Expected `str` of length >= 1"),
+    ],
+)
+def test_what_json_readers_differ_on_is_refused(value: bytes, message: str) -> None:
+    assert refusal(with_raw("context", value)).startswith(message)
+
+
+@pytest.mark.parametrize("name", ["context", "unknown"])
+@pytest.mark.parametrize("piece", [b"[", b'{"a":'])
+def test_deep_nesting_is_refused(name: str, piece: bytes) -> None:
+    record = with_raw(name, piece * 40_000)
+    assert refusal(record)
+    assert isinstance(UNTYPED.decode_many([record])[0], EventError)
+
+
+def test_a_huge_integer_is_refused() -> None:
+    record = with_raw("ts", b"9" * 10_000)
+    assert refusal(record).startswith("ts: ")
+
+
+def test_a_record_may_be_no_longer_than_the_limit() -> None:
+    padding = MAX_RECORD_BYTES - len(encode(UNTYPED.decode(json.dumps(QUERY).encode())))
+    record = encode(UNTYPED.decode(json.dumps(QUERY).encode())) + b" " * padding
+    assert UNTYPED.decode(record)
+    for longer in (record + b" ", b"\0" * (MAX_RECORD_BYTES + 1)):
+        assert str(MAX_RECORD_BYTES) in refusal(longer)
+        assert isinstance(UNTYPED.decode_many([longer])[0], EventError)
+
+
+def test_a_message_about_a_value_that_looks_like_a_message() -> None:
+    assert refusal(json.dumps({**QUERY, "type": "x` - at `$.text"}).encode()).startswith("type: ")
