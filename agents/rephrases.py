@@ -149,6 +149,9 @@ class _Graph:
             return None
         passing = dict(zip(states, self._passing(states, followed), strict=True))
         probability, target = max((passing[state] * self._success_rate[state], state) for state in targets)
+        # Where few who ask this go on to the target, they do not mean it, however well it does for those who ask it.
+        if probability <= own_rate:
+            return None
         return orjson.dumps({"to": target, "probability": probability, "support": support})
 
     def _is_good(self, target: str, wanted: float) -> bool:

@@ -101,11 +101,13 @@ def test_rewrites_equal_the_sum_over_all_paths(steps: list[Step], depth: int) ->
     found = rewrites(learned(steps), structs.replace(OPEN, depth=depth))
     for state in STATES:
         targets = chain.targets(state, depth)
-        assert (state in found) == bool(targets)
-        if targets:
+        best = max(targets.values(), default=0.0)
+        if best != pytest.approx(chain.rate[state], abs=1e-7):  # a tie may fall either way
+            assert (state in found) == (best > chain.rate[state])
+        if state in found:
             target, probability = found[state]
             assert probability == pytest.approx(targets[target], abs=1e-7)
-            assert probability == pytest.approx(max(targets.values()), abs=1e-7)
+            assert probability == pytest.approx(best, abs=1e-7)
 
 
 @given(st.lists(STEPS, max_size=4), st.integers(1, 3), st.integers(2, 6))

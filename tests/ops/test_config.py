@@ -50,7 +50,7 @@ def test_the_command_prints_the_effective_configuration(tmp_path: Path) -> None:
         ({"turn": {}}, "unknown field `turn`"),
         ({"turns": {"window": 3}}, "turns: .*unknown field `window`"),
         ({"turns": {"window_s": "long"}}, "turns.window_s: Expected `float`, got `str`"),
-        ({"memory": {"kappa": 0}}, "memory.kappa: Expected `float` > 0"),
+        ({"memory": {"kappa": 0}}, "memory.kappa: Expected `float` >= 0.01"),
         ({"bandit": {"strategies": ["a", "a"]}}, "bandit: 'a' stands twice"),
         ({"bandit": {"features": [{"kind": "odd", "name": "x"}]}}, r"bandit.features\[0\].kind: Invalid value 'odd'"),
         ({"rewards": {"rephrase_similarity": [0.9, 0.1]}}, r"rewards: rephrase_similarity: \[0.9, 0.1\]"),
