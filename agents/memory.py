@@ -75,11 +75,12 @@ class MemoryIndex(Learner):
                 for entity, gain in outcome.gains.items():
                     gained[entity] = gained.get(entity, 0.0) + weight * gain
                     exposed.setdefault(entity, 0.0)
-        keys: list[Key] = [(query, entity) for query, exposed in exposures.items() for entity in exposed]
-        values = np.zeros((len(keys), 2))
-        values[:, 1] = [exposure for exposed in exposures.values() for exposure in exposed.values()]
+        # In order, as the ledger wants them: many small sorts cost less than a large one.
+        keys: list[Key] = [(query, entity) for query in sorted(exposures) for entity in sorted(exposures[query])]
         nothing: dict[str, float] = {}
+        values = np.zeros((len(keys), 2))
         values[:, 0] = [gains.get(query, nothing).get(entity, 0.0) for query, entity in keys]
+        values[:, 1] = [exposures[query][entity] for query, entity in keys]
         return {table.name: Sums(table, keys, values, landmark)} if keys else {}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 from sqlalchemy import Connection, Insert, Table, delete, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -125,11 +126,9 @@ class Ledger:
                 table = self._store.sum_tables[name]
                 order = sorted(range(len(sums.keys)), key=sums.keys.__getitem__)
                 keys = [sums.keys[row] for row in order]
-                if sums.table.sums:
-                    _add(connection, table, keys, values[order].tolist())
-                else:
-                    _add_packed(connection, table, keys, values[order])
-                    # 5. Log.
+                add = _add if sums.table.sums else _add_packed
+                add(connection, table, keys, values[order])
+                # 5. Log.
                 changed = dict.fromkeys(key[0] for key in keys)
                 _execute_many(
                     connection, insert(tables.change), ["table_name", "value"], [(name, value) for value in changed]
@@ -139,7 +138,9 @@ class Ledger:
             for contribution in contributions:
                 counts.update(contribution.counts)
             names = sorted(counts)
-            _add(connection, tables.counter, [(name,) for name in names], [(counts[name],) for name in names])
+            if names:
+                added = np.array([[counts[name]] for name in names])
+                _add(connection, tables.counter, [(name,) for name in names], added)
         return [
             Claim(claim.source, claim.number, claim.epoch, claim.commits + 1, contribution.position)
             for contribution in contributions
@@ -256,7 +257,7 @@ def move_rows(connection: Connection, table: Table, moved: Mapping[Key, Key]) ->
     _add_packed(connection, table, sorted(sums), [sums[key] for key in sorted(sums)])
 
 
-def _add(connection: Connection, table: Table, keys: Sequence[Key], values: Sequence[Sequence[float]]) -> None:
+def _add(connection: Connection, table: Table, keys: Sequence[Key], values: NDArray[Any]) -> None:
     """Add to rows of plain sums; those that are not there begin at zero."""
     statement = _insert(connection, table)
     sums = [column.name for column in table.columns if not column.primary_key]
@@ -265,7 +266,7 @@ def _add(connection: Connection, table: Table, keys: Sequence[Key], values: Sequ
         connection,
         statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=added),
         table.columns.keys(),
-        [(*key, *row) for key, row in zip(keys, values, strict=True)],
+        list(zip(*zip(*keys, strict=True), *values.T.tolist(), strict=True)),
     )
 
 
