@@ -2,9 +2,7 @@
 
 Per strategy and time bucket it sums Z'Z, where a row of Z is an encoded context followed by the reward: Gram matrix,
 reward moment, count and sum of squared rewards in one symmetric matrix. Contexts and rewards lie on a grid of 1/1024,
-so the sums are exact and do not depend on order. Discounting by age and solving (ridge regression, which is the
-posterior mean of a Bayesian linear model; Agrawal & Goyal, "Thompson sampling for contextual bandits with linear
-payoffs", ICML 2013) happen when a policy is made.
+so the sums are exact and do not depend on order. Everything else happens when a policy is made: see `posterior`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +16,8 @@ from msgspec import Meta, Struct
 from backchannel.agents.features import GRID, Encoder, Feature, Numeric
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
-from backchannel.agents.sums import Delta, Key, Matrix, SumReader, Sums, SumTable
+from backchannel.agents.posterior import Bank, Evidence
+from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
 from backchannel.schemas.events import Name
 from backchannel.schemas.turn import Turn
 
@@ -34,10 +33,22 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Numeric("query.interpreted"),
     )
     bucket_s: Annotated[float, Meta(ge=60, le=31_536_000, description="length of a time bucket")] = 3600.0
-    half_life_days: Annotated[
-        float, Meta(ge=0.01, le=100_000, description="after which a turn counts half in the policy")
-    ] = 30.0
-    ridge: Annotated[float, Meta(ge=0.001, le=1e6, description="prior precision of each weight")] = 1.0
+    half_lives_days: Annotated[
+        tuple[Annotated[float, Meta(ge=0.01, le=100_000)], ...],
+        Meta(
+            max_length=6,
+            description="after which a turn counts half in the policy. Never to forget is tried, too, and each counts "
+            "as far as it has predicted the rewards that came",
+        ),
+    ] = (8.0, 2.0, 0.5)
+    ridges: Annotated[
+        tuple[Annotated[float, Meta(ge=0.001, le=1e6)], ...],
+        Meta(
+            min_length=1,
+            max_length=6,
+            description="of how many turns the weight is that a strategy works like all others; likewise",
+        ),
+    ] = (1.0, 10.0, 100.0)
     exploration: Annotated[
         float, Meta(ge=0, le=10, description="Thompson sampling's width, in standard deviations of the residual")
     ] = 0.2
@@ -66,6 +77,7 @@ class StrategyBandit(Learner):
         self.table: Final = SumTable(name="bandit", key=(("encoding", str), ("strategy", str), ("bucket", int)))
         self.tables = (self.table,)
         self._bucket_ms: Final = round(config.bucket_s * 1000)
+        self._bank: Final = Bank([days * 86_400_000 for days in config.half_lives_days], config.ridges)
         self._code: Final = {strategy: code for code, strategy in enumerate(config.strategies)}
         width = self.encoder.dimension + 1
         self._triangle: Final = np.triu_indices(width)
@@ -97,30 +109,29 @@ class StrategyBandit(Learner):
         if self.table.name not in changed:
             return {}
         config, encoder = self.config, self.encoder
-        width = encoder.dimension + 1
-        total = {strategy: np.zeros((width, width)) for strategy in config.strategies}
-        stored = sums.read(self.table, "encoding", [encoder.fingerprint])
-        for (_, strategy, bucket), packed in zip(stored.keys, stored.values, strict=True):
-            if strategy in total:
-                discount = 2.0 ** (-max(at - bucket, 0) / (config.half_life_days * 86_400_000))
-                total[strategy][self._triangle] += discount * packed
-        solved = {strategy: self._posterior(upper) for strategy, upper in total.items()}
-        residual = sum(posterior["residual"] for posterior in solved.values())
-        count = sum(posterior["count"] for posterior in solved.values())
+        evidence = self._evidence(sums)
+        posterior = self._bank.infer(evidence, at)
+        moments = np.tensordot(posterior.discounts, evidence.sums[:, :, 0, (0, -1)], axes=1)
         section: dict[str, bytes | None] = {
             strategy: orjson.dumps(
-                {name: posterior[name] for name in ("count", "reward", "theta", "whitener")},
+                {
+                    "count": count,
+                    "reward": reward / count if count else 0.0,
+                    "theta": theta,
+                    "whitener": whitener,
+                },
                 option=orjson.OPT_SERIALIZE_NUMPY,
             )
-            for strategy, posterior in solved.items()
+            for strategy, (count, reward), theta, whitener in zip(
+                config.strategies, moments.tolist(), posterior.theta, posterior.whitener, strict=True
+            )
         }
         section[""] = orjson.dumps(
             {
                 "features": msgspec.to_builtins(encoder.features),
                 "encoding": encoder.fingerprint,
                 "strategies": config.strategies,
-                # One turn of mean squared reward 1/4 keeps exploration alive until there is a residual to speak of.
-                "width": config.exploration * float(np.sqrt((residual + 0.25) / (count + 1.0))),
+                "width": config.exploration * posterior.deviation,
                 "floor": config.floor,
                 "rank_decay": config.rank_decay,
             }
@@ -158,22 +169,18 @@ class StrategyBandit(Learner):
                     rewards.append(reward.get(strategy, 0.0))
         return rows, codes, rewards
 
-    def _posterior(self, upper: Matrix) -> dict[str, Matrix | float]:
-        """Mean and whitener (the inverse of the precision's Cholesky factor) from the upper triangle of Z'Z."""
-        dimension = self.encoder.dimension
-        gram = upper[:dimension, :dimension] + np.triu(upper[:dimension, :dimension], 1).T
-        moment = upper[:dimension, dimension]
-        factor = np.linalg.cholesky(gram + self.config.ridge * np.eye(dimension))
-        whitener = np.linalg.inv(factor)
-        theta = whitener.T @ (whitener @ moment)
-        count = float(gram[0, 0])
-        return {
-            "count": count,
-            "reward": float(moment[0]) / count if count else 0.0,
-            "theta": theta,
-            "whitener": whitener,
-            "residual": max(float(upper[dimension, dimension] - moment @ theta), 0.0),
-        }
+    def _evidence(self, sums: SumReader) -> Evidence:
+        """The sums of this encoding, bucket by bucket."""
+        stored = sums.read(self.table, "encoding", [self.encoder.fingerprint])
+        rows = [row for row, (_, strategy, _) in enumerate(stored.keys) if strategy in self._code]
+        starts = sorted({stored.keys[row][2] for row in rows})
+        width = self.encoder.dimension + 1
+        packed = np.zeros((len(starts), len(self._code), width, width))
+        place = {start: place for place, start in enumerate(starts)}
+        for row in rows:
+            _, strategy, start = stored.keys[row]
+            packed[place[start], self._code[strategy]][self._triangle] = stored.values[row]
+        return Evidence(np.array(starts, dtype=float), packed + np.triu(packed, 1).swapaxes(-1, -2))
 
 
 def asked(turn: Turn) -> set[str]:

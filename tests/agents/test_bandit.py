@@ -2,14 +2,13 @@
 
 from collections import defaultdict
 from math import log2
-from typing import Any
 
 import numpy as np
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from river.linear_model import BayesianLinearRegression
+from msgspec import structs
 
 from backchannel.agents.bandit import BanditConfig, StrategyBandit, asked, strategy_rewards
 from backchannel.agents.features import Categorical, Numeric
@@ -22,7 +21,8 @@ from tests.agents.turns import DAY, LAST, changes, click, impression, judged, qu
 CONFIG = BanditConfig(
     strategies=("lexical", "semantic", "memory"),
     features=(Numeric("hour", center=12, scale=4), Categorical("device", ("car", "phone"))),
-    ridge=0.5,
+    half_lives_days=(),
+    ridges=(0.5,),
 )
 BANDIT = StrategyBandit(CONFIG)
 HOUR = 3_600_000
@@ -58,61 +58,54 @@ def posterior(delta: Delta, strategy: str, at: int, bandit: StrategyBandit = BAN
     return {name: np.array(value) for name, value in orjson.loads(row).items()}
 
 
+def pooled(precision: float, delta: Delta) -> Matrix:
+    """The weights that fit all strategies together: the mean of their common prior."""
+    packed = delta["bandit"].values.sum(axis=0)
+    dimension = BANDIT.encoder.dimension
+    total = np.zeros((dimension + 1, dimension + 1))
+    total[np.triu_indices(dimension + 1)] = packed
+    total += np.triu(total, 1).T
+    gram = total[:dimension, :dimension] + precision * np.eye(dimension)
+    return np.asarray(np.linalg.solve(gram, total[:dimension, dimension]))
+
+
 @pytest.mark.parametrize("strategy", CONFIG.strategies)
 def test_the_posterior_is_that_of_ridge_regression(strategy: str) -> None:
     outcomes = logged(seed=1, count=400)
+    (ridge,) = CONFIG.ridges
     contexts, rewards, _ = observations(outcomes, strategy)
-    precision = contexts.T @ contexts + CONFIG.ridge * np.eye(contexts.shape[1])
-    found = posterior(BANDIT.learn(outcomes), strategy, at=0)
-    assert found["theta"] == pytest.approx(np.linalg.solve(precision, contexts.T @ rewards), rel=1e-9)
+    precision = contexts.T @ contexts + ridge * np.eye(contexts.shape[1])
+    delta = BANDIT.learn(outcomes)
+    prior = pooled(ridge, delta)
+    found = posterior(delta, strategy, at=0)
+    expected = prior + np.linalg.solve(precision, contexts.T @ (rewards - contexts @ prior))
+    assert found["theta"] == pytest.approx(expected, rel=1e-9)
     assert found["whitener"].T @ found["whitener"] == pytest.approx(np.linalg.inv(precision), rel=1e-9)
     assert found["count"] == len(rewards)
     assert found["reward"] == pytest.approx(rewards.mean())
 
 
+def test_a_strategy_that_was_never_asked_is_believed_to_do_what_others_do() -> None:
+    bandit = StrategyBandit(structs.replace(CONFIG, strategies=(*CONFIG.strategies, "new")))
+    delta = bandit.learn(logged(seed=1, count=400))
+    found = posterior(delta, "new", 0, bandit)
+    assert found["theta"] == pytest.approx(pooled(0.5, delta), rel=1e-9)
+    assert found["whitener"] == pytest.approx(np.eye(bandit.encoder.dimension) / np.sqrt(0.5))
+
+
 def test_the_width_is_that_of_the_residual() -> None:
+    """The residual is predicted from the buckets before; with a single bucket, from nothing."""
     outcomes = logged(seed=2, count=400)
     delta = BANDIT.learn(outcomes)
     squares, count = 0.25, 1.0
     for strategy in CONFIG.strategies:
         contexts, rewards, _ = observations(outcomes, strategy)
-        theta = posterior(delta, strategy, at=0)["theta"]
-        # Of a ridge solution: what is left of the squares, and what the prior holds back.
-        squares += ((rewards - contexts @ theta) ** 2).sum() + CONFIG.ridge * theta @ theta
+        spread = np.eye(len(rewards)) + contexts @ contexts.T / 0.5
+        squares += float(rewards @ np.linalg.solve(spread, rewards))
         count += len(rewards)
     row = BANDIT.solve(MemorySums(delta), changes(delta), 0)[""]
     assert row is not None
     assert orjson.loads(row)["width"] == pytest.approx(CONFIG.exploration * np.sqrt(squares / count))
-
-
-def test_the_posterior_is_that_of_river() -> None:
-    outcomes = logged(seed=3, count=300)
-    bandit = StrategyBandit(BanditConfig(strategies=CONFIG.strategies, features=CONFIG.features, ridge=1.0))
-    delta = bandit.learn(outcomes)
-    for strategy in CONFIG.strategies:
-        contexts, rewards, _ = observations(outcomes, strategy)
-        model: Any = BayesianLinearRegression(alpha=1, beta=1)
-        for context, reward in zip(contexts, rewards, strict=True):
-            model.learn_one(dict(zip(bandit.encoder.columns, context.tolist(), strict=True)), float(reward))
-        theta = posterior(delta, strategy, 0, bandit)["theta"]
-        for context in contexts[:20]:
-            predicted = model.predict_one(dict(zip(bandit.encoder.columns, context.tolist(), strict=True)))
-            assert context @ theta == pytest.approx(predicted, rel=1e-6)
-
-
-@pytest.mark.parametrize("half_life_days", [0.1, 30.0])
-def test_forgetting_discounts_each_bucket(half_life_days: float) -> None:
-    bandit = StrategyBandit(
-        BanditConfig(strategies=CONFIG.strategies, features=CONFIG.features, half_life_days=half_life_days)
-    )
-    outcomes, at = logged(seed=4, count=300, ts=2 * DAY), 3 * DAY
-    delta = bandit.learn(outcomes)
-    contexts, rewards, times = observations(outcomes, "lexical")
-    weights = np.array([2.0 ** (-(at - ts // HOUR * HOUR) / (half_life_days * DAY)) for ts in times])
-    precision = (contexts.T * weights) @ contexts + np.eye(contexts.shape[1])
-    found = posterior(delta, "lexical", at, bandit)
-    assert found["theta"] == pytest.approx(np.linalg.solve(precision, (contexts.T * weights) @ rewards), rel=1e-9)
-    assert found["count"] == pytest.approx(weights.sum())
 
 
 def test_before_anything_is_learned_there_is_the_prior() -> None:

@@ -76,7 +76,7 @@ def test_what_was_learned_can_be_read(embedded: Embedded, reader: PolicyReader) 
     assert policy.recall(f"  {query.upper()}!", 2) == remembered[:2]
     assert all(0 < one.score <= 1 for one in remembered)
     assert sorted(remembered, key=lambda one: -one.score) == remembered
-    assert sum(turns for turns, _ in policy.evidence().values()) == pytest.approx(5 * 2000, rel=1e-3)
+    assert sum(turns for turns, _ in policy.evidence().values()) == pytest.approx(5 * 2000, rel=1e-2)
 
 
 def test_nothing_new_is_no_new_version(embedded: Embedded) -> None:

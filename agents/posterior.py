@@ -1,0 +1,225 @@
+"""From sums per time bucket to posteriors: what still counts, how strong the prior is, and whether the world changed.
+
+Each bucket was once the future. Going through them in order, every member of a bank of models (a half-life and a prior
+precision) predicts the bucket from those before it, and is weighed by the likelihood of what came: Bayesian model
+averaging by progressive predictive likelihood (Dawid, "Statistical theory: the prequential approach", JRSS A 1984). A
+fixed share goes back to the prior weights, so that the best may change (Herbster & Warmuth, "Tracking the best
+expert", Machine Learning 1998). All of it is a function of the sums.
+
+Where reward falls below prediction, what came before is cut down. The test is ADWIN's (Bifet & Gavaldà, "Learning from
+time-changing data with adaptive windowing", SDM 2007) on the signed residual. ADWIN keeps its window as an exponential
+histogram of buckets, and so does the ledger: the test runs on the ledger's own buckets and needs no second window. As
+reward counts whatever is credited in a turn, a turn that credits several strategies counts as several observations.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+
+from backchannel.agents.sums import Matrix
+
+STEADY: Final = 0.7
+"""Prior weight of never forgetting; the half-lives share the rest."""
+SHARE: Final = 0.01
+"""Of the weights, goes back to the prior with each bucket."""
+CONFIDENCE: Final = 0.002
+"""ADWIN's delta: about the probability of a false alarm."""
+CUT: Final = 0.05
+"""What is left of the evidence from before a change."""
+_TINY: Final = 2.0**-20  # the square of the grid that rewards lie on
+
+
+class Evidence(Struct, frozen=True):
+    """The sums of one encoding.
+
+    Attributes:
+        starts: of the buckets, (buckets,), ms, rising.
+        sums: Z'Z, (buckets, strategies, d + 1, d + 1), a row of Z being a context and its reward.
+    """
+
+    starts: Matrix
+    sums: Matrix
+
+
+class Posterior(Struct, frozen=True):
+    """What is believed of the strategies' weights.
+
+    Attributes:
+        theta: their means, (strategies, d).
+        whitener: (strategies, d, d); W'W is the covariance in units of the residual's variance.
+        deviation: the residual's standard deviation.
+        discounts: how much each bucket counts, (buckets,), 0 to 1.
+        weights: of the half-lives, the first being never to forget, (1 + half-lives,); they add up to 1.
+        changes: starts of the buckets, ms, whose rewards fell below prediction.
+    """
+
+    theta: Matrix
+    whitener: Matrix
+    deviation: float
+    discounts: Matrix
+    weights: Matrix
+    changes: tuple[int, ...]
+
+
+class Bank:
+    """A bank of Bayesian linear models over the same sums: every half-life, and never to forget, with every ridge.
+
+    Strategies share a prior mean: the weights that fit all of them pooled, so that one of which little is known is
+    believed to do what strategies do in general. `ridge` is its precision, in observations.
+
+    Args:
+        half_lives_ms: besides never to forget.
+        ridges: at least one.
+    """
+
+    def __init__(self, half_lives_ms: Sequence[float], ridges: Sequence[float]) -> None:
+        self._half_lives: Final = np.array([np.inf, *half_lives_ms])
+        self._ridges: Final = np.array(ridges)[:, np.newaxis, np.newaxis]
+        count = len(half_lives_ms)
+        steady = STEADY if count else 1.0
+        by_half_life = np.array([steady, *[(1.0 - steady) / count for _ in range(count)]])
+        self._prior: Final = np.outer(by_half_life, np.full(len(ridges), 1.0 / len(ridges)))
+
+    def infer(self, evidence: Evidence, at: int) -> Posterior:
+        """Return the posterior at event time `at` (ms)."""
+        starts, sums = evidence.starts, evidence.sums
+        buckets = len(starts)
+        counts = sums[:, :, 0, 0].sum(axis=1)
+        kept = np.ones(buckets)  # what cuts have left
+        losses = np.zeros((buckets, *self._prior.shape))  # half of the squared residuals
+        weights = self._prior
+        window = _Window()
+        changes = []
+        for bucket in range(buckets):
+            upto = slice(bucket + 1)
+            discounts = self._discounts(starts[upto], kept[upto], starts[bucket])
+            predicted = _predict(*self._models(sums[:bucket], discounts[:, :-1]), sums[bucket])
+            losses[bucket] = predicted.loss
+            noise = max(2.0 * float((weights * predicted.loss).sum()) / counts[bucket], _TINY)
+            variance = self._variance(weights, discounts, counts[upto], losses[upto])
+            window.add(
+                counts[bucket],
+                float((weights * predicted.residual).sum()),
+                variance * (counts[bucket] + float((weights * predicted.doubt).sum())),
+            )
+            weights = self._reweighed(weights, -predicted.loss / noise - predicted.spread)
+            since = window.fall()
+            if since is not None:
+                kept[: bucket + 1 - since] *= CUT
+                changes.append(int(starts[bucket]))
+                window = _Window()
+        discounts = self._discounts(starts, kept, at)
+        precision, moment = self._models(sums, discounts)
+        # Averaged in natural parameters (a logarithmic opinion pool), so that what comes of it is normal again.
+        precision = np.tensordot(weights, precision, axes=2)
+        moment = np.tensordot(weights, moment, axes=2)
+        whitener = np.linalg.inv(np.linalg.cholesky(precision))
+        by_half_life = weights.sum(axis=1)
+        return Posterior(
+            theta=(whitener.swapaxes(-1, -2) @ (whitener @ moment[..., np.newaxis]))[..., 0],
+            whitener=whitener,
+            deviation=float(np.sqrt(self._variance(weights, discounts, counts, losses))),
+            discounts=by_half_life @ discounts,
+            weights=by_half_life,
+            changes=tuple(changes),
+        )
+
+    def _discounts(self, starts: Matrix, kept: Matrix, at: float) -> Matrix:
+        """How much buckets count at time `at`, (half-lives, buckets)."""
+        ages = np.maximum(at - starts, 0.0)
+        discounts: Matrix = kept * np.exp2(-ages / self._half_lives[:, np.newaxis])
+        return discounts
+
+    def _models(self, sums: Matrix, discounts: Matrix) -> tuple[Matrix, Matrix]:
+        """Precisions (half-lives, ridges, strategies, d, d), in units of the noise, and their products with means."""
+        total = np.tensordot(discounts, sums, axes=1)
+        gram, moment = total[..., :-1, :-1], total[..., :-1, -1]
+        identity = np.eye(gram.shape[-1])
+        pooled = np.linalg.solve(
+            gram.sum(axis=1) + self._ridges.min() * identity, moment.sum(axis=1)[..., np.newaxis]
+        ).swapaxes(-1, -2)
+        # Where sums are so large that a small ridge is lost in them, it grows along.
+        ridges = np.maximum(self._ridges, 1e-12 * np.trace(gram, axis1=-2, axis2=-1)[:, np.newaxis, :, np.newaxis])
+        return (
+            gram[:, np.newaxis] + ridges[..., np.newaxis] * identity,
+            moment[:, np.newaxis] + ridges * pooled[:, np.newaxis],
+        )
+
+    def _variance(self, weights: Matrix, discounts: Matrix, counts: Matrix, losses: Matrix) -> float:
+        """The residual's. One turn of mean squared reward 1/4 stands in until there is a residual to speak of."""
+        squares = 0.25 + 2.0 * np.einsum("hb,bhr->hr", discounts, losses)
+        return float((weights * squares / (1.0 + discounts @ counts)[:, np.newaxis]).sum())
+
+    def _reweighed(self, weights: Matrix, log_likelihood: Matrix) -> Matrix:
+        likelihood: Matrix = weights * np.exp(log_likelihood - log_likelihood.max())
+        reweighed: Matrix = (1.0 - SHARE) * likelihood / likelihood.sum() + SHARE * self._prior
+        return reweighed
+
+
+class _Prediction(Struct, frozen=True):
+    """What the models, (half-lives, ridges), made of a bucket that they had not seen.
+
+    Attributes:
+        loss: half of the squared residuals, each predicted from all before it.
+        spread: half of the logarithm of how much wider than the noise the predictions were.
+        residual: rewards less predictions from before the bucket, added up.
+        doubt: the variance of that sum, as far as it is due to the weights, in units of the noise.
+    """
+
+    loss: Matrix
+    spread: Matrix
+    residual: Matrix
+    doubt: Matrix
+
+
+def _predict(precision: Matrix, moment: Matrix, sums: Matrix) -> _Prediction:
+    """Predict a bucket with `sums`, (strategies, d + 1, d + 1), from models with `precision` and `moment`."""
+    gram, rewarded, squares = sums[..., :-1, :-1], sums[..., :-1, -1], sums[..., -1, -1]
+    before = np.linalg.cholesky(precision)
+    after = np.linalg.cholesky(precision + gram)
+    whitener = np.linalg.inv(before)
+    theta = (whitener.swapaxes(-1, -2) @ (whitener @ moment[..., np.newaxis]))[..., 0]
+    error = rewarded - (gram @ theta[..., np.newaxis])[..., 0]
+    learned = (np.linalg.solve(after, error[..., np.newaxis])[..., 0] ** 2).sum(axis=-1)
+    loss = 0.5 * np.maximum(squares - (theta * (rewarded + error)).sum(axis=-1) - learned, 0.0)
+    widened = np.log(np.diagonal(after, axis1=-2, axis2=-1)) - np.log(np.diagonal(before, axis1=-2, axis2=-1))
+    return _Prediction(
+        loss=loss.sum(axis=-1),
+        spread=widened.sum(axis=(-1, -2)),
+        residual=error[..., 0].sum(axis=-1),  # the first column is the constant 1
+        doubt=((whitener @ gram[..., :1]) ** 2).sum(axis=(-1, -2, -3)),
+    )
+
+
+class _Window:
+    """The buckets since the last change, as ADWIN sees them."""
+
+    def __init__(self) -> None:
+        self._rows: Final[list[tuple[float, float, float]]] = []
+
+    def add(self, count: float, residual: float, variance: float) -> None:
+        """Add a bucket: its observations, the sum of their residuals, and the variance that this was to have."""
+        self._rows.append((count, residual, variance))
+
+    def fall(self) -> int | None:
+        """Return for how many buckets rewards have been below prediction, or None if they have not.
+
+        That they are below what they were is not enough: a model that has been learning, too, leaves ever smaller
+        residuals. So the newer part must also be below zero, both by more than chance allows.
+        """
+        if len(self._rows) < 2:
+            return None
+        count, residual, variance = np.cumsum(self._rows, axis=0).T
+        older, newer = count[:-1], count[-1] - count[:-1]
+        below = -(residual[-1] - residual[:-1]) / newer
+        drop = residual[:-1] / older + below
+        newer_variance = (variance[-1] - variance[:-1]) / newer**2
+        confidence = np.log(2.0 * np.log(count[-1]) / CONFIDENCE)
+        bound = np.sqrt(2.0 * confidence * (variance[:-1] / older**2 + newer_variance))
+        bound += 2.0 / 3.0 * confidence * (1.0 / older + 1.0 / newer)
+        fallen = (drop > bound) & (below > np.sqrt(2.0 * confidence * newer_variance))
+        if not fallen.any():
+            return None
+        return len(older) - int(np.where(fallen, drop / bound, 0.0).argmax())
