@@ -28,7 +28,7 @@ SENT = st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | STRING
 QUERIES = st.builds(
     query,
     st.integers(0, LAST),
-    TEXTS | st.text(max_size=5),
+    TEXTS | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5),
     interpretation=st.none() | TEXTS,
     locale=st.none() | STRINGS,
     context=st.dictionaries(NAMES, SENT, max_size=5),
