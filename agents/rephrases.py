@@ -63,7 +63,7 @@ class RephraseGraph(Learner):
         """See `Learner.learn`. Turns that were served a rewrite are not the users' own, and are left out."""
         transitions: defaultdict[Key, float] = defaultdict(float)
         success: defaultdict[Key, float] = defaultdict(float)
-        total: defaultdict[Key, float] = defaultdict(float)
+        failure: defaultdict[Key, float] = defaultdict(float)  # not as what success leaves: that would cancel digits
         landmark = self.absorptions.landmark(max((outcome.turn.query.ts for outcome in outcomes), default=0))
         for outcome in outcomes:
             turn = outcome.turn
@@ -74,16 +74,15 @@ class RephraseGraph(Learner):
             if outcome.rephrased and turn.next is not None:
                 transitions[state, state_of(turn.next)] += weight * outcome.rephrased
                 weight *= 1.0 - outcome.rephrased
-            total[state,] += weight
+            failure[state,] += weight * (1.0 - outcome.success)
             if outcome.success:
                 success[state,] += weight * outcome.success
-        if not total:
+        if not failure:
             return {}
-        absorbed = np.empty((len(total), 2))
-        absorbed[:, 0] = [success.get(state, 0.0) for state in total]
-        absorbed[:, 1] = list(total.values())
-        absorbed[:, 1] -= absorbed[:, 0]
-        delta = {self.absorptions.name: Sums(self.absorptions, list(total), absorbed, landmark)}
+        absorbed = np.empty((len(failure), 2))
+        absorbed[:, 0] = [success.get(state, 0.0) for state in failure]
+        absorbed[:, 1] = list(failure.values())
+        delta = {self.absorptions.name: Sums(self.absorptions, list(failure), absorbed, landmark)}
         if transitions:
             weights = np.fromiter(transitions.values(), float)[:, np.newaxis]
             delta[self.transitions.name] = Sums(self.transitions, list(transitions), weights, landmark)
