@@ -113,7 +113,7 @@ class Broker:
         properties.write_text(PROPERTIES.format(data=self.data, **ports))
         if not (self.data / "log" / "meta.properties").exists():
             cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            _run([*command, "kafka.tools.StorageTool", "format", "-c", str(properties), "-t", cluster])
+            _run([*command, "kafka.tools.StorageTool", "format", "-c", str(properties), f"--cluster-id={cluster}"])
         with self._pid_file.open("a") as lock, self._log_file.open("ab") as log:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -140,6 +140,8 @@ class ChunkConsumer(driver.Consumer):
         self._chunk_records = transport.chunk_records
         #: The offset after the last record that was handed over.
         self._position: dict[TP, int] = {}
+        #: Of these, something was fetched that was not handed over: it must be fetched again.
+        self._left_out: set[TP] = set()
         #: What was handed over since the last seek and is not yet committed, in order.
         self._handed_over: defaultdict[TP, deque[ConsumerMessage]] = defaultdict(deque)
 
@@ -155,8 +157,9 @@ class ChunkConsumer(driver.Consumer):
         generation = self.app.consumer_generation_id
         if not records:
             return
+        # A fetch that began before a rebalance may end after the seek that follows it, with what was to be read first.
+        self._left_out.update(records)
         for tp, chunk in _chunks_in_turn(records, self._chunk_records):
-            # What is left when a rebalance begins is fetched again, after the seek, by whoever owns it then.
             if self.should_stop or not self.flow_active or generation != self.app.consumer_generation_id:
                 return
             if tp in active or tp in self._buffered_partitions:
@@ -166,6 +169,7 @@ class ChunkConsumer(driver.Consumer):
                 message = self._to_message(tp, chunk)
                 self._handed_over[tp].append(message)
                 yield tp, message
+        self._left_out -= active | self._buffered_partitions
 
     async def _explain_jump(self, tp: TP, offset: int) -> None:
         # Compaction and transactions leave holes, which are none of our business. But where the log has lost the
@@ -193,6 +197,11 @@ class ChunkConsumer(driver.Consumer):
         if self._buffered_partitions or not active:
             await asyncio.sleep(HELD_BACK_PAUSE)
             return {}, active
+        if self._left_out:
+            await self._in_thread(
+                self._seek_back, {tp: self._position[tp] for tp in self._left_out & self._position.keys()}
+            )
+            self._left_out.clear()
         return await self._getmany(active_partitions=active, timeout=timeout), active
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
@@ -247,6 +256,10 @@ class ChunkConsumer(driver.Consumer):
     async def _seek_all(self, offsets: Mapping[TP, int]) -> None:
         for tp, offset in offsets.items():
             self._kafka.seek(TopicPartition(*tp), offset)
+
+    async def _seek_back(self, offsets: Mapping[TP, int]) -> None:
+        held = self._kafka.assignment()
+        await self._seek_all({tp: offset for tp, offset in offsets.items() if TopicPartition(*tp) in held})
 
     @Service.transitions_to("WAIT_EMPTY")
     async def wait_empty(self) -> None:

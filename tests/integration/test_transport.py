@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Any, cast
 
 import faust
 import pytest
@@ -248,6 +248,36 @@ def test_partitions_change_hands_without_loss_or_repetition(kafka: KafkaConfig) 
             await until(lambda: ledger.total + first.waiting == total, app)
         assert ledger.values == sent
         assert first.flushed, "chunks were in hand when partitions were taken away"
+
+    asyncio.run(scenario())
+
+
+def test_what_was_fetched_but_not_handed_over_is_fetched_again(
+    kafka: KafkaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a fetch that began before a rebalance ends between the seek and the resumption of flow."""
+
+    async def scenario() -> None:
+        sent = await produce(kafka, 2_000)
+        ledger = Ledger()
+        interruptions = 0
+        async with running(kafka, Worker(ledger)) as app:
+            consumer = cast(ChunkConsumer, app.consumer)
+            fetch = consumer._getmany
+
+            async def interrupted(*args: Any, **kwargs: Any) -> Any:
+                nonlocal interruptions
+                records = await fetch(*args, **kwargs)
+                if records and interruptions < 3:
+                    interruptions += 1
+                    consumer.stop_flow()
+                    asyncio.get_running_loop().call_later(0.05, consumer.resume_flow)
+                return records
+
+            monkeypatch.setattr(consumer, "_getmany", interrupted)
+            await until(lambda: ledger.total == 2_000, app)
+        assert interruptions == 3
+        assert ledger.values == sent
 
     asyncio.run(scenario())
 
