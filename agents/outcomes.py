@@ -98,6 +98,9 @@ class Judge:
         if following is None or following.ts - turn.query.ts > self._gap_ms:
             return 0.0
         low, high = self.config.rephrase_similarity
-        similarity = ratio(normalize(turn.query.text), normalize(following.text)) / 100
+        text = normalize(turn.query.text)
+        if not text:  # nothing was recognised, so nothing can be said again
+            return 0.0
+        similarity = ratio(text, normalize(following.text)) / 100
         similarity += 0.1 * bool(turn.barge_ins)
         return min(max((similarity - low) / (high - low), 0.0), 1.0)

@@ -25,6 +25,7 @@ Allocation: TypeAlias = Annotated[dict[Name, Annotated[int, Meta(ge=0, le=10_000
 Propensities: TypeAlias = Annotated[dict[Name, Annotated[float, Meta(ge=0, le=1)]], Meta(max_length=32)]
 
 
+_MAX_EXPLANATION: Final = 400
 _FAULTS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """All that msgspec raises, whatever the bytes are."""
 
@@ -158,6 +159,8 @@ def _explain(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "record: nested too deeply"
     message = str(error)
+    if len(message) > _MAX_EXPLANATION:  # it quotes a value
+        message = f"{message[: _MAX_EXPLANATION // 2]} ... {message[-_MAX_EXPLANATION // 2 :]}"
     what, _, where = message.rpartition(" - at `")
     if what:
         key, _, name = where.rstrip("`").rpartition("$")

@@ -22,7 +22,7 @@ class CommitConfig(Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=1, description="events after which to commit; more of them are quicker, and more to read again")
     ] = 50_000
     publish_s: Annotated[
-        float, Meta(gt=0, description="seconds between two policy versions while there is something new")
+        float, Meta(gt=0, le=86_400, description="seconds between two policy versions while there is something new")
     ] = 5.0
 
 
