@@ -122,11 +122,14 @@ class EventDecoder:
             _refuse_nul(msgspec.to_builtins(event), "event")
         return event
 
-    def decode_many(self, records: Iterable[bytes]) -> list[Event | EventError]:
-        """Decode each of `records`; an invalid one leaves its error in its place."""
+    def decode_many(self, records: Iterable[bytes | None]) -> list[Event | EventError]:
+        """Decode each of `records`; an invalid one leaves its error in its place, as does None, Kafka's null value."""
         decoded: list[Event | EventError] = []
         add, decode, limit, nul = decoded.append, self._decode, MAX_RECORD_BYTES, b"\\u0000"
         for record in records:
+            if record is None:
+                add(EventError("record: null"))
+                continue
             try:
                 if len(record) <= limit and nul not in record:
                     add(decode(record))
