@@ -8,7 +8,8 @@ from typing import Any, Final, Literal
 import orjson
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_CHATTY: Final = ("aiokafka", "faust", "kafka", "mode")
+_CHATTY: Final = ("aiokafka", "faust", "kafka", "mode", "backchannel.streams.transport")
+"""The transport is a Faust service, which tells of each of its steps."""
 
 
 class JsonFormatter(logging.Formatter):

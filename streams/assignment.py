@@ -189,6 +189,8 @@ class Assignment:
             if self._void or not self.partitions:
                 return
             ends = await log_ends()
+            if not ends:  # a log that cannot be reached is not quiet
+                self._heard.clear()
             for number, partition in self.partitions.items():
                 topics = partition.claim.position.topics
                 caught_up = [t for t in topics if (tp := TP(t, number)) in ends and self._next[tp] >= ends[tp]]

@@ -128,7 +128,8 @@ class Worker:
             logger.warning("partition %d: %s", claim.number, loss)
         if losses and not self._accept_loss:
             raise LostRecordsError(
-                f"partition {claim.number}: {'; '.join(losses)}. `backchannel worker --accept-loss` goes on without"
+                f"partition {claim.number}: {'; '.join(losses)}. "
+                "`backchannel worker --accept-loss` goes on all the same"
             )
         decoders = {topic: EventDecoder(event_type) for topic, event_type in self._topics.items()}
         return Partition(structs.replace(claim, position=position), decoders, self._config.turns, self._learning)
