@@ -15,11 +15,11 @@ from statistics import median
 import click
 import msgspec
 import numpy as np
-from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
 from backchannel.ops.load import mixed_stream
+from backchannel.ops.measure import Measure
 from backchannel.ops.run import relax_collector
 from backchannel.schemas.events import EventDecoder, encode
 from backchannel.streams.config import Config
@@ -27,32 +27,28 @@ from backchannel.streams.embedded import Embedded
 from backchannel.streams.source import EventFile
 
 
-class Measure(Struct, frozen=True):
-    """One line of the table: a figure, and its ratio to what it is compared with."""
-
-    name: str
-    value: float
-    unit: str
-    ratio: float | None = None
-    peer: str = ""
-
-
 @click.command("bench")
 @click.option("--events", type=click.IntRange(10_000), default=500_000, show_default=True, help="For the rates.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Alternated; medians are shown.")
 @click.option("--memory/--no-memory", default=True, show_default=True, help="Compare 200,000 with 2,000,000 events.")
+@click.option("--kafka", is_flag=True, help="Measure the worker instead, with a broker that is started for it.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def bench(events: int, rounds: int, memory: bool, as_json: bool) -> None:
+def bench(events: int, rounds: int, memory: bool, kafka: bool, as_json: bool) -> None:
     """Measure rates and memory on made-up events: 1 query : 1 impression of ten : 0.4 clicks : 0.1 barge-ins."""
     relax_collector()
     console = Console(stderr=True)
     measures: list[Measure] = []
     with tempfile.TemporaryDirectory() as folder, console.status("") as status:
-        status.update("rates: events from a file to a committed ledger")
-        measures += _rates(Path(folder), events, rounds)
-        if memory:
-            status.update("memory: 200,000 and 2,000,000 events")
-            measures += _memory(Path(folder))
+        if kafka:
+            from backchannel.ops.bench_kafka import kafka_measures  # noqa: PLC0415 -- needs the extra
+
+            measures += kafka_measures(Path(folder), events, rounds, status.update)
+        else:
+            status.update("rates: events from a file to a committed ledger")
+            measures += _rates(Path(folder), events, rounds)
+            if memory:
+                status.update("memory: 200,000 and 2,000,000 events")
+                measures += _memory(Path(folder))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(measures)))
         return

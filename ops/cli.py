@@ -7,6 +7,7 @@ import click
 
 _COMMANDS: Final = {
     "run": "backchannel.ops.run:run",
+    "worker": "backchannel.ops.worker:worker",
     "produce": "backchannel.ops.produce:produce",
     "topics": "backchannel.ops.topics:topics",
     "broker": "backchannel.ops.broker:broker",

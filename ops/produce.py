@@ -14,8 +14,10 @@ from kafka.producer.future import FutureRecordMetadata
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from backchannel.ops.config import config_option
 from backchannel.ops.topics import kafka_config, servers_option
 from backchannel.schemas.events import Event, EventDecoder, EventError, encode
+from backchannel.streams.config import Config
 from backchannel.streams.kafka_config import KafkaConfig
 from backchannel.streams.source import EventFile, SourceError
 from backchannel.streams.topics import TopicError, check_topics
@@ -106,6 +108,7 @@ class Sender:
 
 @click.command()
 @click.argument("file")
+@config_option
 @servers_option
 @click.option("--now", is_flag=True, help="Give each event the time at which it is sent.")
 @click.option(
@@ -113,7 +116,7 @@ class Sender:
     type=click.FloatRange(min=0, min_open=True),
     help="Events per second.  [default: as fast as Kafka takes them]",
 )
-def produce(file: str, servers: str | None, now: bool, rate: float | None) -> None:
+def produce(file: str, config: Config, servers: str | None, now: bool, rate: float | None) -> None:
     """Send the events of FILE to the topics.
 
     FILE has one JSON event per line, each with its `type`; plain, gzip or Zstandard, or - for a pipe. Records are
@@ -121,12 +124,12 @@ def produce(file: str, servers: str | None, now: bool, rate: float | None) -> No
     exit code is 1.
     """
     console = Console(stderr=True)
-    config = kafka_config(servers)
+    kafka = kafka_config(config, servers)
     try:
-        check_topics(config)
+        check_topics(kafka)
     except TopicError as error:
         raise click.ClickException(str(error)) from None
-    sender = Sender(config, now=now, rate=rate)
+    sender = Sender(kafka, now=now, rate=rate)
     started = time.monotonic()
     columns = (
         BarColumn(),

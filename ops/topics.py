@@ -1,27 +1,32 @@
 """`backchannel topics`: create and check the Kafka topics."""
 
 import os
+from typing import Final
 
 import click
-import msgspec
 
+from backchannel.ops.config import config_option
+from backchannel.streams.config import Config
 from backchannel.streams.kafka_config import SERVERS_VARIABLE, KafkaConfig, with_environment
 from backchannel.streams.topics import TopicError, admin_client, check_topics, partition_counts
+
+DEAD_LETTER_BYTES: Final = 2 << 20
+"""Twice Kafka's own default."""
 
 servers_option = click.option(
     "--servers", envvar=SERVERS_VARIABLE, show_envvar=True, help="host:port of one or more brokers, comma-separated."
 )
 
 
-def kafka_config(servers: str | None) -> KafkaConfig:
-    """Return the configuration that the environment and `--servers` give.
+def kafka_config(config: Config, servers: str | None) -> KafkaConfig:
+    """Return how to reach Kafka: `--servers` wins over the environment, and this over the file.
 
     Raises:
         click.ClickException: a value is not valid; the message names it.
     """
     try:
-        return with_environment({}, {**os.environ, SERVERS_VARIABLE: servers or ""})
-    except msgspec.ValidationError as error:
+        return with_environment(config.kafka, {**os.environ, SERVERS_VARIABLE: servers or ""})
+    except ValueError as error:
         raise click.ClickException(f"Kafka settings: {error}") from None
 
 
@@ -37,8 +42,11 @@ def create_topics(config: KafkaConfig, partitions: int, replication: int = -1) -
         TopicError: Kafka refused, or a topic that existed is not as it must be.
     """
     wanted: dict[str, dict[str, object]] = {
-        name: {"num_partitions": partitions} for name in (*config.event_topics.values(), config.dead_letter_topic)
+        name: {"num_partitions": partitions} for name in config.event_topics.values()
     }
+    # A dead letter is larger than the record in it, by what its headers say.
+    letters = {"max.message.bytes": str(DEAD_LETTER_BYTES)}
+    wanted[config.dead_letter_topic] = {"num_partitions": partitions, "configs": letters}
     # Versions are announced in order, hence one partition; a newcomer needs the newest one only.
     wanted[config.snapshot_topic] = {"num_partitions": 1, "configs": {"cleanup.policy": "compact"}}
     with admin_client(config) as admin:
@@ -58,28 +66,30 @@ def topics() -> None:
 
 
 @topics.command()
+@config_option
 @servers_option
 @click.option("--partitions", type=click.IntRange(1, 10_000), default=8, show_default=True)
 @click.option("--replication", type=click.IntRange(1, 100), default=None, help="Copies.  [default: the cluster's]")
-def create(servers: str | None, partitions: int, replication: int | None) -> None:
+def create(config: Config, servers: str | None, partitions: int, replication: int | None) -> None:
     """Create the topics that are missing.
 
     As many workers can share the work as there are partitions, and their number cannot be changed later
     without separating sessions from their open turns.
     """
     try:
-        created = create_topics(kafka_config(servers), partitions, replication or -1)
+        created = create_topics(kafka_config(config, servers), partitions, replication or -1)
     except TopicError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"created: {', '.join(created)}" if created else "nothing to create: all topics exist")
 
 
 @topics.command()
+@config_option
 @servers_option
-def check(servers: str | None) -> None:
+def check(config: Config, servers: str | None) -> None:
     """Check that the topics are as a worker needs them."""
     try:
-        partitions = check_topics(kafka_config(servers))
+        partitions = check_topics(kafka_config(config, servers))
     except TopicError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"the topics are as they should be: {partitions} partitions each")

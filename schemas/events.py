@@ -127,17 +127,21 @@ class EventDecoder:
             _refuse_nul(msgspec.to_builtins(event), "event")
         return event
 
-    def decode_many(self, records: Sequence[bytes]) -> list[Event | EventError]:
-        """Decode each of `records`; an invalid one leaves its error in its place."""
+    def decode_many(self, records: Sequence[bytes | None]) -> list[Event | EventError]:
+        """Decode each of `records`; an invalid one leaves its error in its place, as does None, Kafka's null value."""
         # At once, if all are well: of a chunk of records hardly any ever has an escape, let alone a fault.
-        if max(map(len, records), default=0) <= MAX_RECORD_BYTES and b"\\" not in b"".join(records):
+        whole = [record for record in records if record is not None]
+        plain = max(map(len, whole), default=0) <= MAX_RECORD_BYTES and b"\\" not in b"".join(whole)
+        if plain and len(whole) == len(records):
             try:
-                return list(map(self._decode, records))
+                return list(map(self._decode, whole))
             except _FAULTS:
                 pass
         return [self._decode_or_explain(record) for record in records]
 
-    def _decode_or_explain(self, record: bytes) -> Event | EventError:
+    def _decode_or_explain(self, record: bytes | None) -> Event | EventError:
+        if record is None:
+            return EventError("record: null")
         try:
             return self.decode(record)
         except EventError as error:

@@ -31,6 +31,14 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     checksum: str
 
 
+class Announcement(Struct, frozen=True):
+    """Says on the snapshot topic that a version was published; see `Snapshot`."""
+
+    version: int
+    watermark: int
+    checksum: str
+
+
 class Checksum:
     """The checksum of a set of rows, kept up as rows come and go.
 

@@ -12,6 +12,7 @@ from backchannel.agents.bandit import BanditConfig
 from backchannel.agents.memory import MemoryConfig
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.rephrases import RephraseConfig
+from backchannel.streams.kafka_config import KafkaConfig
 from backchannel.streams.turns import TurnConfig
 
 
@@ -38,10 +39,15 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     )
     commits: Annotated[CommitConfig, Meta(description="Commits and publishing.")] = field(default_factory=CommitConfig)
 
+    kafka: Annotated[KafkaConfig, Meta(description="How to reach Kafka. `backchannel run` needs none.")] = field(
+        default_factory=KafkaConfig
+    )
+
     @property
     def fingerprint(self) -> str:
-        """A short hash of all values."""
-        return hashlib.blake2b(msgspec.json.encode(self), digest_size=8).hexdigest()
+        """A short hash of all values that decide what is learned from an event."""
+        learned = (self.turns, self.rewards, self.bandit, self.memory, self.rephrases)
+        return hashlib.blake2b(msgspec.json.encode(learned), digest_size=8).hexdigest()
 
 
 class ConfigError(ValueError):

@@ -15,11 +15,7 @@ PASSWORD_VARIABLE = "BACKCHANNEL_KAFKA_PASSWORD"  # noqa: S105 -- a variable's n
 
 
 class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Connection, topic names and group membership.
-
-    Raises:
-        ValueError: settings that contradict each other; the message names them.
-    """
+    """Connection, topic names and group membership; `with_environment` completes and checks it."""
 
     servers: Annotated[
         str,
@@ -49,15 +45,6 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     session_timeout_s: Annotated[
         float, Meta(ge=6, le=300, description="seconds until the partitions of a worker that died are given to others")
     ] = 10.0
-
-    def __post_init__(self) -> None:
-        if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
-            raise ValueError(
-                f"kafka: security_protocol {self.security_protocol} needs sasl_username and sasl_password "
-                f"(or {PASSWORD_VARIABLE})"
-            )
-        if self.tls_key and not self.tls_certificate:
-            raise ValueError("kafka: tls_key needs tls_certificate")
 
     @property
     def event_topics(self) -> dict[str, str]:
@@ -108,15 +95,23 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return settings
 
 
-def with_environment(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> KafkaConfig:
-    """Read a configuration table; variables that are set win over it.
+def with_environment(config: KafkaConfig, environment: Mapping[str, str] = os.environ) -> KafkaConfig:
+    """Return what to connect with: variables that are set win over `config`, which so need not hold the password.
 
     Raises:
-        msgspec.ValidationError: a value is ill-typed or out of range; the message names its key.
+        ValueError: a variable is not valid, or settings contradict each other; the message names them.
     """
     overrides = {
         key: environment[variable]
         for key, variable in (("servers", SERVERS_VARIABLE), ("sasl_password", PASSWORD_VARIABLE))
         if environment.get(variable)
     }
-    return msgspec.convert({**config, **overrides}, KafkaConfig)
+    complete = msgspec.convert({**msgspec.structs.asdict(config), **overrides}, KafkaConfig)
+    if complete.sasl and not (complete.sasl_username and complete.sasl_password):
+        raise ValueError(
+            f"security_protocol {complete.security_protocol} needs sasl_username and sasl_password "
+            f"(or {PASSWORD_VARIABLE})"
+        )
+    if complete.tls_key and not complete.tls_certificate:
+        raise ValueError("tls_key needs tls_certificate")
+    return complete

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Insert, Table, delete, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -90,14 +90,13 @@ class Ledger:
                         topics=msgspec.json.encode(start.topics),
                     )
                 )
-            found = connection.execute(select(row).where(*mine)).one()
-        topics = msgspec.json.decode(found.topics, type=dict[str, TopicPosition])
-        return Claim(source, number, found.epoch, found.commits, Position(found.watermark, topics))
+            return self._find(connection, source, number)
 
     def commit(self, contributions: Sequence[Contribution]) -> list[Claim]:
         """Add the contributions' deltas and move their partitions' positions, in one transaction.
 
-        1. Fence: move each position, if its partition's epoch is still that of the claim.
+        1. Fence: move each position, if its partition's epoch is still that of the claim. The same contributions may
+           be committed again when no answer came the first time: what is in already is not added twice.
         2. Merge the deltas, so that each row is touched once.
         3. Bring weights and landmark of each table together.
         4. Add the rows, in the order of their keys, so that workers cannot deadlock.
@@ -110,10 +109,22 @@ class Ledger:
         Raises:
             FencedError: a partition was claimed by somebody else. Nothing is committed.
         """
+        claims = [
+            structs.replace(contribution.claim, commits=contribution.claim.commits + 1, position=contribution.position)
+            for contribution in contributions
+        ]
         with self._store.write() as connection:
             # 1. Fence.
-            for contribution in contributions:
-                self._move(connection, contribution)
+            fenced = [
+                claim for claim, was in zip(claims, contributions, strict=True) if not self._move(connection, was)
+            ]
+            if fenced and fenced == claims == [self._find(connection, claim.source, claim.number) for claim in claims]:
+                return claims
+            if fenced:
+                raise FencedError(
+                    f"partition {fenced[0].number} of {fenced[0].source} was claimed by another process after epoch "
+                    f"{fenced[0].epoch}: let only one read it. What it had not committed is learned by the other one"
+                )
             # 2. Merge.
             delta = merge(contribution.delta for contribution in contributions)
             for name in sorted(delta):
@@ -141,18 +152,23 @@ class Ledger:
             if names:
                 added = np.array([[counts[name]] for name in names])
                 _add(connection, tables.counter, [(name,) for name in names], added)
-        return [
-            Claim(claim.source, claim.number, claim.epoch, claim.commits + 1, contribution.position)
-            for contribution in contributions
-            for claim in (contribution.claim,)
-        ]
+        return claims
 
     def counts(self) -> dict[str, int]:
         """Return what was counted in all, by name."""
         with self._store.read() as connection:
             return dict(connection.execute(select(tables.counter)).all())
 
-    def _move(self, connection: Connection, contribution: Contribution) -> None:
+    def _find(self, connection: Connection, source: str, number: int) -> Claim:
+        """The claim as the store has it, whoever's it is."""
+        row = tables.partition
+        mine = (row.c.source == source, row.c.number == number)
+        found = connection.execute(select(row).where(*mine)).one()
+        topics = msgspec.json.decode(found.topics, type=dict[str, TopicPosition])
+        return Claim(source, number, found.epoch, found.commits, Position(found.watermark, topics))
+
+    def _move(self, connection: Connection, contribution: Contribution) -> bool:
+        """Move the position, unless the partition is not as it was claimed."""
         claim, position, row = contribution.claim, contribution.position, tables.partition
         moved = connection.execute(
             update(row)
@@ -166,11 +182,7 @@ class Ledger:
                 commits=claim.commits + 1, watermark=position.watermark, topics=msgspec.json.encode(position.topics)
             )
         )
-        if moved.rowcount != 1:
-            raise FencedError(
-                f"partition {claim.number} of {claim.source} was claimed by another process after epoch {claim.epoch}: "
-                "let only one read it. What it had not committed is learned by the other one"
-            )
+        return moved.rowcount == 1
 
     def _landmark(self, connection: Connection, sums: Sums) -> int:
         """The landmark that the rows of the store have, moved first if `sums` run too far ahead of it."""
@@ -222,11 +234,12 @@ class LedgerSums:
 def watermarks(connection: Connection) -> tuple[int, int]:
     """Return up to which event time (ms) what was committed is complete, and the newest event time it reaches.
 
-    A source is complete as far as its slowest partition; of several sources the one that is furthest ahead counts, as
-    the others may have ended long ago. Both are BEGINNING when there is nothing.
+    A source is complete as far as its slowest partition, of those that ever held an event; of several sources the one
+    that is furthest ahead counts, as the others may have ended long ago. Both are BEGINNING when there is nothing.
     """
     sources: dict[str, list[int]] = {}
-    for source, reached in connection.execute(select(tables.partition.c.source, tables.partition.c.watermark)):
+    row = tables.partition
+    for source, reached in connection.execute(select(row.c.source, row.c.watermark).where(row.c.watermark > BEGINNING)):
         sources.setdefault(source, []).append(reached)
     complete = max(map(min, sources.values()), default=BEGINNING)
     return complete, max(map(max, sources.values()), default=BEGINNING)

@@ -14,7 +14,7 @@ from backchannel.streams.turns import TurnAssembler, TurnConfig
 
 
 class DeadLetter(Struct, frozen=True):
-    """A record that is not a valid event."""
+    """A record that is not a valid event; an empty one may have been null."""
 
     topic: str
     offset: int
@@ -45,8 +45,8 @@ class Partition:
 
     @property
     def uncommitted(self) -> int:
-        """What the next contribution would bring: new records added, and turns that were closed at the end."""
-        return self._uncommitted
+        """What the next contribution would bring: new records, or else turns that closed without any."""
+        return self._uncommitted or len(self._closed)
 
     @property
     def rebuilding(self) -> bool:
@@ -63,7 +63,7 @@ class Partition:
         """Event time (ms) up to which the partition is complete."""
         return self._assembler.watermark
 
-    def add(self, topic: str, offsets: Sequence[int], records: Sequence[bytes], now: int) -> list[DeadLetter]:
+    def add(self, topic: str, offsets: Sequence[int], records: Sequence[bytes | None], now: int) -> list[DeadLetter]:
         """Decode and add a chunk of records.
 
         Args:
@@ -92,7 +92,7 @@ class Partition:
                 continue
             events.append(None)
             if offsets[index] >= self._read[topic]:
-                dead.append(DeadLetter(topic, offsets[index], records[index], reason))
+                dead.append(DeadLetter(topic, offsets[index], records[index] or b"", reason))
         self._dead += len(dead)
         self.add_events(topic, offsets, events)
         return dead
@@ -109,9 +109,7 @@ class Partition:
 
     def finish(self) -> None:
         """Close every open turn, because no more records will come."""
-        closed = self._assembler.finish()
-        self._closed += closed
-        self._uncommitted += len(closed)
+        self._closed += self._assembler.finish()
 
     def contribution(self) -> Contribution:
         """Learn from the turns that were closed since the last one; the caller commits it, then calls `committed`.

@@ -64,6 +64,9 @@ HELD_BACK_PAUSE: Final = 0.005
 COMMIT_TIMEOUT: Final = 5.0
 """Seconds that a commit for lag tools may take. aiokafka would try for as long as the brokers are away."""
 
+ENDS_TIMEOUT: Final = 2.0
+"""Seconds in which the brokers must say where their logs end. aiokafka would ask for 40 s."""
+
 
 class LogError(RuntimeError):
     """A topic partition no longer holds what is to be read next. The message names it and the offsets."""
@@ -235,6 +238,22 @@ class ChunkConsumer(driver.Consumer):
         async with asyncio.timeout(COMMIT_TIMEOUT):
             await self._kafka.commit(positions)
 
+    async def log_ends(self) -> Mapping[TP, int]:
+        """Ask where the logs of the assigned topic partitions end, no earlier than now. No answer: empty."""
+        if self._thread.should_stop:
+            return {}
+        try:
+            ends: Mapping[TP, int] = await self._in_thread(self._log_ends_in_time, self.assignment())
+        except (KafkaError, TimeoutError) as error:
+            logger.info("Kafka does not say where its logs end: %r", error)
+            return {}
+        return ends
+
+    async def _log_ends_in_time(self, assigned: Iterable[TP]) -> Mapping[TP, int]:
+        async with asyncio.timeout(ENDS_TIMEOUT):
+            found = await self._kafka.end_offsets([TopicPartition(*tp) for tp in assigned])
+        return {TP(*tp): end for tp, end in found.items()}
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Ask the receiver where to resume, and seek there."""
         assigned = self.assignment()
@@ -302,9 +321,9 @@ class ChunkConsumer(driver.Consumer):
     def _kafka(self) -> AIOKafkaConsumer:
         return self._thread._ensure_consumer()
 
-    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> None:
+    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         try:
-            await self._thread.call_thread(function, *args)
+            return await self._thread.call_thread(function, *args)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -384,6 +403,15 @@ async def serve(app: faust.App, stop: asyncio.Event) -> None:
         await app.stop()
     if app.crash_reason is not None:
         raise app.crash_reason
+
+
+async def log_ends(app: faust.App) -> Mapping[TP, int]:
+    """Ask where the logs of the topic partitions that `app` has end: at least where they end now.
+
+    Returns:
+        the offset after each one's last record; empty when the brokers do not answer.
+    """
+    return await cast(ChunkConsumer, app.consumer).log_ends()
 
 
 def _acker(event: EventT[Any]) -> Callable[[], None]:

@@ -8,16 +8,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from backchannel.ops.broker import Broker
 from backchannel.ops.topics import create_topics
 from backchannel.streams.kafka_config import KafkaConfig
 from backchannel.streams.topics import TopicError, admin_client, check_topics
+from tests.integration.workers import records_of
 
 EVENTS = [
     {"type": "query", "event_id": "1", "ts": 1000, "session_id": "s", "query_id": "q", "text": "hi", "new_field": 1},
@@ -108,7 +107,8 @@ def test_the_commands_from_broker_to_records(tmp_path: Path) -> None:
             assert "line 3: event_id: missing" in produced.stderr
             assert "clicks 2, queries 1" in produced.stderr
 
-        records = _read_all(KafkaConfig(servers=found["servers"]))
+        config = KafkaConfig(servers=found["servers"])
+        records = records_of(config, config.event_topics.values())
         assert sorted(
             (r.value.decode(), r.key.decode(), r.timestamp) for r in records if r.timestamp <= 3000
         ) == sorted((line, event["session_id"], event["ts"]) for line, event in zip(lines, EVENTS, strict=True))
@@ -131,22 +131,3 @@ def test_a_killed_broker_comes_back_where_it_was_with_its_data(
     assert own_broker.servers is None
     assert own_broker.start() == address
     assert check_topics(kafka) == 4
-
-
-def _read_all(config: KafkaConfig) -> list[Any]:
-    consumer = KafkaConsumer(**config.client_settings(), auto_offset_reset="earliest")
-    try:
-        partitions = [
-            TopicPartition(topic, number)
-            for topic in config.event_topics.values()
-            for number in consumer.partitions_for_topic(topic)
-        ]
-        consumer.assign(partitions)
-        ends = consumer.end_offsets(partitions)
-        records: list[Any] = []
-        while len(records) < sum(ends.values()):
-            for batch in consumer.poll(timeout_ms=500).values():
-                records += batch
-        return records
-    finally:
-        consumer.close()

@@ -17,8 +17,8 @@ def sqlite_url(folder: Path, name: str = "store.db") -> str:
     return f"sqlite:///{folder / name}"
 
 
-def contents(url: str, config: Config) -> dict[str, Any]:
-    """The counts, the positions, and all sums as of one time, by table and key."""
+def contents(url: str, config: Config, at: int | None = None) -> dict[str, Any]:
+    """The counts, the positions, and all sums as of `at` (None: of the newest watermark), by table and key."""
     learning = Learning(config)
     store = Store(url)
     store.create(learning.tables)
@@ -33,7 +33,8 @@ def contents(url: str, config: Config) -> dict[str, Any]:
                 )
             },
         }
-        at = max((watermark for watermark, _ in found["positions"].values()), default=0)
+        if at is None:
+            at = max((watermark for watermark, _ in found["positions"].values()), default=0)
         reader = LedgerSums(store, connection)
         for table in learning.tables:
             sums = reader.read(table)

@@ -91,12 +91,21 @@ def test_a_claim_takes_the_partition_from_whoever_held_it(url: str) -> None:
     assert ledger.counts() == {"turn": 3}
 
 
-def test_a_contribution_is_committed_once(url: str) -> None:
-    _, ledger = open_ledger(url)
-    contribution = Contribution(ledger.claim("s", 0), Position(5), delta(a=1.0), {})
-    ledger.commit([contribution])
-    with pytest.raises(FencedError):
-        ledger.commit([contribution])
+def test_a_contribution_whose_answer_was_lost_is_committed_once(url: str) -> None:
+    store, ledger = open_ledger(url)
+    claim, other = ledger.claim("s", 0), ledger.claim("s", 1)
+    contribution = Contribution(claim, Position(5), delta(a=1.0), {"turn": 1})
+    assert ledger.commit([contribution]) == ledger.commit([contribution])
+    assert read(store, FADING).values.tolist() == [[1.0, 0.0]]
+    assert ledger.counts() == {"turn": 1}
+    for more in (
+        [Contribution(claim, Position(6), delta(a=2.0), {})],
+        [contribution, Contribution(other, Position(5), delta(a=2.0), {})],
+    ):
+        with pytest.raises(FencedError):
+            ledger.commit(more)
+    assert read(store, FADING).values.tolist() == [[1.0, 0.0]]
+    assert ledger.claim("s", 1).position == Position()
 
 
 def test_one_fenced_partition_drops_the_whole_commit(url: str) -> None:

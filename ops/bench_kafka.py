@@ -1,0 +1,346 @@
+"""The worker's figures, with a real broker: throughput, freshness, and time to be back after a kill.
+
+Everything runs in processes of its own: two sides of a comparison must not share an interpreter, nor what one has left
+in it.
+"""
+
+import asyncio
+import multiprocessing
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing, contextmanager
+from itertools import islice, pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, TypeVar
+
+import faust
+import numpy as np
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from faust.types import StreamT
+from msgspec import structs
+from yarl import URL
+
+from backchannel.ops.broker import Broker
+from backchannel.ops.config import render
+from backchannel.ops.load import mixed_stream
+from backchannel.ops.measure import Measure
+from backchannel.ops.run import relax_collector
+from backchannel.ops.topics import create_topics
+from backchannel.schemas.events import EVENT_TYPES, EventDecoder, encode
+from backchannel.streams.config import CommitConfig, Config
+from backchannel.streams.kafka_config import KafkaConfig
+from backchannel.streams.learning import Learning
+from backchannel.streams.ledger import Ledger
+from backchannel.streams.partition import Partition
+from backchannel.streams.reader import PolicyReader
+from backchannel.streams.store import Store
+from backchannel.streams.transport import Chunk
+from backchannel.streams.turns import TurnConfig
+from backchannel.streams.worker import Worker
+
+PARTITIONS: Final = 4
+STOCK_EVENTS: Final = 50_000
+"""A stock agent is so slow that a part of the topics must do."""
+LOAD_RATE: Final = 10_000
+"""Events per second."""
+KILLS: Final = 5
+LIVE: Final = Config(turns=TurnConfig(window_s=1.0, lateness_s=0.5), commits=CommitConfig(publish_s=1.0))
+"""For live load: turns close soon, so that there is much to see in a short time."""
+FRESH_MS: Final = 2_000
+"""A worker whose commits are at most so far behind what has happened is caught up."""
+
+_T = TypeVar("_T")
+
+
+def kafka_measures(folder: Path, events: int, rounds: int, say: Callable[[str], None]) -> Iterator[Measure]:
+    """Yield all figures.
+
+    Args:
+        folder: for the broker's data and the stores.
+        events: for the throughput.
+        rounds: alternated; medians are given.
+        say: is told what is being measured.
+    """
+    broker = Broker(folder / "kafka")
+    say("starting a broker")
+    servers = broker.start()
+    try:
+        backlog = _topics(servers, "backlog-")
+        say("throughput: filling the topics")
+        sent = _apart(_fill, backlog, events)
+        taken: dict[str, list[float]] = {"raw": [], "stock": [], "worker": []}
+        for number in range(rounds):
+            say(f"throughput: round {number + 1} of {rounds}")
+            own = structs.replace(backlog, group=f"bench-{number}")
+            taken["raw"].append(_apart(_read_raw, own, sent))
+            taken["stock"].append(_apart(_learn_stock, own, str(folder / f"stock-{number}.db"), STOCK_EVENTS))
+            taken["worker"].append(_apart(_learn, own, str(folder / f"worker-{number}.db"), sent))
+        raw, stock, worker = (median(taken[side]) for side in ("raw", "stock", "worker"))
+        yield Measure("Kafka: aiokafka getmany, decode", raw, "events/s")
+        yield Measure(
+            "Kafka: the same learning in a stock Faust agent", stock, "events/s", stock / raw, "getmany, decode"
+        )
+        yield Measure("Kafka: worker, to committed ledger", worker, "events/s", worker / raw, "getmany, decode")
+        yield Measure("Kafka: worker, to committed ledger", worker, "events/s", worker / stock, "stock Faust agent")
+        say(f"freshness: {LOAD_RATE:,} events/s")
+        yield from _freshness(folder, _topics(servers, "live-"), seconds=40.0)
+        say(f"recovery: {KILLS} kills at {LOAD_RATE:,} events/s")
+        yield from _recovery(folder, _topics(servers, "killed-"))
+    finally:
+        broker.stop()
+
+
+def _topics(servers: str, prefix: str) -> KafkaConfig:
+    kafka = KafkaConfig(servers=servers, topic_prefix=prefix, group=prefix, session_timeout_s=6.0)
+    create_topics(kafka, PARTITIONS, replication=1)
+    return kafka
+
+
+def _apart(function: Callable[..., _T], *args: Any) -> _T:
+    """Call `function` in a new process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
+def _fill(kafka: KafkaConfig, events: int) -> int:
+    records = [
+        (kafka.event_topics[str(event.__struct_config__.tag)], encode(event), event.session_id.encode())
+        for event in mixed_stream(events * 2 // 5, np.random.default_rng(0))
+    ]
+    asyncio.run(_send(kafka, records))
+    return len(records)
+
+
+async def _send(kafka: KafkaConfig, records: list[tuple[str, bytes, bytes]], rate: float | None = None) -> None:
+    started = time.monotonic()
+    async with AIOKafkaProducer(bootstrap_servers=kafka.servers, linger_ms=5, max_batch_size=1 << 17) as producer:
+        for number, (topic, record, key) in enumerate(records):
+            await producer.send(topic, record, key=key)
+            if rate is not None and number % 100 == 0:
+                await asyncio.sleep(started + number / rate - time.monotonic())
+        await producer.flush()
+
+
+def _read_raw(kafka: KafkaConfig, events: int) -> float:
+    """Read and decode all topics; return events per second from the first records to the last."""
+    relax_collector()
+    decoders = {topic: EventDecoder(EVENT_TYPES[event]) for event, topic in kafka.event_topics.items()}
+
+    async def read() -> float:
+        async with AIOKafkaConsumer(
+            bootstrap_servers=kafka.servers, group_id=f"{kafka.group}-raw", enable_auto_commit=False
+        ) as consumer:
+            partitions = [TopicPartition(topic, number) for topic in decoders for number in range(PARTITIONS)]
+            consumer.assign(partitions)
+            await consumer.seek_to_beginning()
+            left, started = events, 0.0
+            while left:
+                found = await consumer.getmany(timeout_ms=1000)
+                started = started or time.perf_counter()
+                for tp, records in found.items():
+                    decoders[tp.topic].decode_many([record.value for record in records])
+                    left -= len(records)
+            return events / (time.perf_counter() - started)
+
+    return asyncio.run(read())
+
+
+class _Timed(Worker):
+    """A worker that stops when so many events are committed."""
+
+    def __init__(self, url: str, kafka: KafkaConfig, events: int, stop: asyncio.Event) -> None:
+        super().__init__(url, Config(), kafka)
+        self.left = events
+        self.started = self.ended = 0.0
+        self._stop = stop
+
+    async def receive(self, chunk: Chunk) -> None:
+        self.started = self.started or time.perf_counter()
+        await super().receive(chunk)
+        self.left -= len(chunk.records)
+        if not self.left:
+            await self.flush()
+            self.ended = time.perf_counter()
+            self._stop.set()
+
+
+def _learn(kafka: KafkaConfig, database: str, events: int) -> float:
+    """Learn all there is as a worker does; return events per second from the first chunk to the last commit."""
+    relax_collector()
+
+    async def learn() -> float:
+        stop = asyncio.Event()
+        worker = _Timed(f"sqlite:///{database}", kafka, events, stop)
+        await worker.run(stop)
+        worker.close()
+        return events / (worker.ended - worker.started)
+
+    return asyncio.run(learn())
+
+
+def _learn_stock(kafka: KafkaConfig, database: str, events: int) -> float:
+    """Learn `events` in an agent as Faust's documentation has it; return events per second."""
+    relax_collector()
+    config = Config()
+    learning = Learning(config)
+    store = Store(f"sqlite:///{database}")
+    store.create(learning.tables)
+    ledger = Ledger(store, learning.tables)
+
+    async def learn() -> float:
+        decoders = {topic: EventDecoder(EVENT_TYPES[event]) for event, topic in kafka.event_topics.items()}
+        partitions = [
+            Partition(ledger.claim("stock", number), decoders, config.turns, learning) for number in range(PARTITIONS)
+        ]
+        app = faust.App(
+            f"{kafka.group}-stock",
+            broker=[URL(f"kafka://{kafka.servers}")],
+            consumer_auto_offset_reset="earliest",
+            stream_buffer_maxsize=4096,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            web_enabled=False,
+            store="memory://",
+        )
+        done = asyncio.Event()
+        times: list[float] = []
+        seen = 0
+
+        def commit() -> None:
+            claims = ledger.commit([partition.contribution() for partition in partitions])
+            for partition, claim in zip(partitions, claims, strict=True):
+                partition.committed(claim)
+
+        @app.agent(app.topic(*decoders, key_serializer="raw", value_serializer="raw"))
+        async def agent(stream: StreamT[bytes]) -> None:
+            nonlocal seen
+            times.append(time.perf_counter())
+            async for event in stream.events():
+                if not seen:
+                    times[0] = time.perf_counter()
+                message = event.message
+                partition = partitions[message.partition]
+                partition.add(message.topic, [message.offset], [message.value], time.time_ns() // 1_000_000)
+                partition.advance()
+                seen += 1
+                if seen % config.commits.events == 0:
+                    commit()
+                if seen == events:
+                    commit()
+                    times.append(time.perf_counter())
+                    done.set()
+
+        await app.start()
+        await done.wait()
+        await app.stop()
+        return events / (times[1] - times[0])
+
+    rate = asyncio.run(learn())
+    store.close()
+    return rate
+
+
+@contextmanager
+def _live_load(kafka: KafkaConfig, seconds: float) -> Iterator[None]:
+    """Send `LOAD_RATE` events a second, each at its event time, until the block ends."""
+    process = multiprocessing.get_context("spawn").Process(target=_load, args=(kafka, seconds))
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def _load(kafka: KafkaConfig, seconds: float) -> None:
+    stream = islice(mixed_stream(int(seconds * LOAD_RATE), np.random.default_rng(1)), int(seconds * LOAD_RATE))
+    events = list(stream)
+    start = time.time() * 1000 + len(events) / 40  # encoding takes as long as that
+    records = [
+        (
+            kafka.event_topics[str(event.__struct_config__.tag)],
+            encode(structs.replace(event, ts=round(start + 1000 * number / LOAD_RATE))),
+            event.session_id.encode(),
+        )
+        for number, event in enumerate(events)
+    ]
+    time.sleep(max(0.0, start / 1000 - time.time()))
+    asyncio.run(_send(kafka, records, LOAD_RATE))
+
+
+@contextmanager
+def _worker(folder: Path, kafka: KafkaConfig, store: str) -> Iterator[subprocess.Popen[bytes]]:
+    settings = folder / "live.toml"
+    settings.write_text(render(structs.replace(LIVE, kafka=kafka)))
+    command = [sys.executable, "-m", "backchannel", "worker", "--config", str(settings), "--servers", kafka.servers]
+    with (folder / "worker.log").open("ab") as log:
+        process = subprocess.Popen([*command, "--store", store], stderr=log)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def _freshness(folder: Path, kafka: KafkaConfig, seconds: float) -> Iterator[Measure]:
+    """Time from the moment at which a turn may close to a version that a reader in this process has it in.
+
+    A turn may close when its window and the lateness are over. A version has it in when its watermark, the slowest
+    partition's, is past the window's end. What Kafka takes is included.
+    """
+    url = f"sqlite:///{folder / 'fresh.db'}"
+    seen: list[tuple[float, int]] = []  # wall clock (ms) at which a version came, and its watermark
+    with _worker(folder, kafka, url), _live_load(kafka, seconds):
+        reader = PolicyReader(url)
+        wait_until = time.monotonic() + 60
+        while not seen or seen[-1][1] - seen[0][1] < seconds * 700:
+            if reader.refresh() and (watermark := reader.policy.snapshot.watermark):
+                seen.append((time.time() * 1000, watermark))
+            time.sleep(0.02)
+            if time.monotonic() > wait_until + seconds:
+                raise RuntimeError(f"the worker does not publish: see {folder / 'worker.log'}")
+        reader.close()
+    # The first seconds are those of the start.
+    lag = [
+        came - LIVE.turns.lateness_s * 1000 - end
+        for (_, before), (came, watermark) in pairwise(seen)
+        if before > seen[0][1] + 5_000
+        for end in range(before + 1, watermark + 1, 10)
+    ]
+    for name, percentile in (("p50", 50), ("p99", 99)):
+        yield Measure(f"Kafka: turn's close to PolicyReader, {name}", float(np.percentile(lag, percentile)), "ms")
+
+
+def _recovery(folder: Path, kafka: KafkaConfig) -> Iterator[Measure]:
+    """Time from SIGKILL, with a new worker started at once, to commits that are up to date again."""
+    database = folder / "killed.db"
+    url = f"sqlite:///{database}"
+    taken = []
+    with _live_load(kafka, 25.0 * (KILLS + 1)):
+        for number in range(KILLS + 1):
+            started = time.monotonic()
+            with _worker(folder, kafka, url) as worker:
+                while _behind(database) > FRESH_MS:
+                    time.sleep(0.02)
+                taken.append(time.monotonic() - started)
+                time.sleep(2)
+                if number < KILLS:
+                    worker.kill()
+    yield Measure("Kafka: SIGKILL to caught up", 1000 * median(taken[1:]), "ms")
+
+
+def _behind(database: Path) -> float:
+    """How far the slowest partition's commits are behind the clock, less the lateness, in ms."""
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            rows = connection.execute("SELECT watermark FROM partition").fetchall()
+    except sqlite3.OperationalError:
+        return float("inf")
+    slowest = min((watermark for (watermark,) in rows), default=0)
+    return time.time() * 1000 - LIVE.turns.lateness_s * 1000 - slowest

@@ -1,0 +1,75 @@
+"""`backchannel worker`: learn from Kafka."""
+
+import asyncio
+import logging
+import signal
+import sys
+from typing import Literal
+
+import click
+
+from backchannel.ops.config import config_option
+from backchannel.ops.logs import log_to_stderr
+from backchannel.ops.run import relax_collector
+from backchannel.ops.topics import kafka_config, servers_option
+from backchannel.streams.assignment import CoPartitionError
+from backchannel.streams.config import Config
+from backchannel.streams.kafka_config import KafkaConfig
+from backchannel.streams.ledger import FencedError
+from backchannel.streams.store import StoreError
+from backchannel.streams.topics import TopicError, check_topics
+from backchannel.streams.transport import LogError
+from backchannel.streams.turns import TooManyOpenError
+from backchannel.streams.worker import LostRecordsError, Worker
+
+logger = logging.getLogger(__name__)
+
+EXPECTED = (CoPartitionError, FencedError, LogError, LostRecordsError, StoreError, TooManyOpenError, TopicError)
+
+
+@click.command("worker")
+@click.option(
+    "--store",
+    default="sqlite:///backchannel.db",
+    show_default=True,
+    metavar="URL",
+    help="The SQL store to learn into, and to publish to; all workers of a group have the same.",
+)
+@config_option
+@servers_option
+@click.option("--log", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form of the logs.")
+@click.option("--accept-loss", is_flag=True, help="Go on where topics were cut or created anew, without what is lost.")
+def worker(store: str, config: Config, servers: str | None, log: Literal["text", "json"], accept_loss: bool) -> None:
+    """Learn from the topics, with all other workers of the group, and publish the policy.
+
+    Every event counts once, however often workers are stopped, killed, added or taken away: the store keeps how far
+    the topics were read, in the same transactions as what was learned. What is no valid event goes to the dead-letter
+    topic.
+
+    \b
+    Exit code: 0 stopped by SIGTERM or SIGINT, after a commit; 1 it could not go on, and the last line of the log says
+    why: let your service manager start it again; 2 the command or the configuration is wrong.
+    """
+    log_to_stderr(log)
+    relax_collector()
+    kafka = kafka_config(config, servers)
+    try:
+        check_topics(kafka)
+        asyncio.run(_work(store, config, kafka, accept_loss))
+    except EXPECTED as error:
+        logger.critical("%s", error)
+        sys.exit(1)
+    except Exception:
+        logger.critical("the worker cannot go on", exc_info=True)
+        sys.exit(1)
+
+
+async def _work(store: str, config: Config, kafka: KafkaConfig, accept_loss: bool) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    one = Worker(store, config, kafka, accept_loss=accept_loss)
+    try:
+        await one.run(stop)
+    finally:
+        one.close()

@@ -1,0 +1,258 @@
+"""An assignment: the partitions that are a worker's until the group changes, from chunks to commits."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Protocol, TypeVar
+
+from faust.types import TP
+from msgspec import structs
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from backchannel.streams.ledger import Claim, Contribution, FencedError, Ledger
+from backchannel.streams.partition import Partition
+from backchannel.streams.position import Position, TopicPosition
+from backchannel.streams.producer import Rejected
+from backchannel.streams.transport import Chunk, LogBounds
+
+logger = logging.getLogger(__name__)
+
+STORE_AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError)
+"""What a store raises that is locked, full, or not reached, and may answer the next time."""
+
+RETRY_S: Final = (0.1, 5.0)
+"""Seconds before the first, and at most before any later attempt to reach the store."""
+
+LETTERS_LOGGED: Final = 3
+"""Dead letters that are logged in a second, at most."""
+
+_T = TypeVar("_T")
+
+
+class CoPartitionError(RuntimeError):
+    """The group gave this worker one topic of a partition, but not another; the message says which."""
+
+
+async def until_store_answers(function: Callable[..., _T], *args: object) -> _T:
+    """Call a function that needs the store, in a thread, again and again while the store is away."""
+    pause, longest = RETRY_S
+    while True:
+        try:
+            return await asyncio.to_thread(function, *args)
+        except STORE_AWAY as error:
+            logger.warning("the store does not answer, trying again in %.1f s: %s", pause, error.args[0])
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, longest)
+
+
+def by_partition(bounds: Mapping[TP, LogBounds], topics: set[str]) -> dict[int, dict[str, LogBounds]]:
+    """Group what was assigned by partition number.
+
+    Raises:
+        CoPartitionError: of some partition not all of `topics` are there.
+    """
+    grouped: defaultdict[int, dict[str, LogBounds]] = defaultdict(dict)
+    for tp, log in bounds.items():
+        grouped[tp.partition][tp.topic] = log
+    for number, logs in grouped.items():
+        if missing := topics - logs.keys():
+            raise CoPartitionError(
+                f"partition {number} came without {', '.join(sorted(missing))}, but a session's events lie in the same "
+                "partition of all event topics: let only Backchannel workers into the consumer group, and check the "
+                "topics with `backchannel topics check`"
+            )
+    return dict(grouped)
+
+
+def resume_in(logs: Mapping[str, LogBounds], position: Position) -> tuple[Position, list[str]]:
+    """Find where to go on from `position` in what the logs still hold.
+
+    Returns:
+        the position to go on from, and what was lost on the way to it: nothing, in good order.
+    """
+    topics, losses = {}, []
+    for topic, log in logs.items():
+        at = position.topics.get(topic)
+        if at is None:
+            at = TopicPosition(read=log.start, resume=log.start)
+        elif at.read > log.end:
+            losses.append(
+                f"{topic} was created anew, or lost its end: offset {at.read} was to be read next, and it ends at "
+                f"{log.end}; all it holds would be taken as new"
+            )
+            at = TopicPosition(read=log.start, resume=log.start)
+        elif at.read < log.start:
+            losses.append(f"{topic} lost offsets {at.read} to {log.start - 1}, which were not read yet")
+            at = structs.replace(at, read=log.start, resume=log.start)
+        elif at.resume < log.start:
+            losses.append(
+                f"{topic} lost offsets {at.resume} to {log.start - 1}, which turns that are still open were made of"
+            )
+            at = structs.replace(at, resume=log.start)
+        topics[topic] = at
+    return structs.replace(position, topics=topics), losses
+
+
+class Letters(Protocol):
+    """Where records go that are no valid events."""
+
+    async def deliver(self, rejected: list[Rejected]) -> None:
+        """Return when all of them are durable."""
+
+
+class Assignment:
+    """Adds chunks to the partitions, and commits what came of them. One thing at a time, one commit at a time.
+
+    While the store or the dead-letter topic is away everything here waits, and with it consumption. An attempt that
+    was cancelled is made again by the next call, whatever came of it.
+
+    Args:
+        ledger: that the partitions were claimed in.
+        partitions: by number, each at its claim's position.
+        letters: where dead letters go.
+        commit_events: commit when so many new records are there.
+        quiet_ms: close a partition's open turns when it was read to its end and nothing has come for so long.
+    """
+
+    def __init__(
+        self, ledger: Ledger, partitions: Mapping[int, Partition], letters: Letters, commit_events: int, quiet_ms: int
+    ) -> None:
+        self.partitions: Final = partitions
+        self._ledger: Final = ledger
+        self._producer: Final = letters
+        self._commit_events: Final = commit_events
+        self._quiet_ms: Final = quiet_ms
+        self._void = False
+        self._lock: Final = asyncio.Lock()
+        self._attempt: asyncio.Future[list[Contribution]] | None = None
+        self._chunks: list[Chunk] = []  # added since the last commit
+        self._rejected: list[Rejected] = []  # not yet durable
+        self._heard: dict[int, int] = {}  # partition -> when something came last
+        self._log_second, self._logged = 0, 0
+        self._next = {
+            TP(topic, number): at.resume
+            for number, partition in partitions.items()
+            for topic, at in partition.claim.position.topics.items()
+        }
+
+    @property
+    def offsets(self) -> Mapping[TP, int]:
+        """The offset of each topic partition to read next."""
+        return self._next
+
+    def end(self) -> None:
+        """Forget it: the partitions may be somebody else's now."""
+        self._void = True
+
+    async def add(self, chunk: Chunk, now: int) -> None:
+        """Add a chunk; commit if it is time.
+
+        Args:
+            chunk: the next of its topic partition.
+            now: wall clock, ms since the Unix epoch.
+
+        Raises:
+            TooManyOpenError: see `TurnAssembler.add`.
+            FencedError: see `commit`.
+        """
+        async with self._lock:
+            await self._settle()
+            if self._void:
+                return
+            topic, number = chunk.tp
+            partition = self.partitions[number]
+            offsets = [record.offset for record in chunk.records]
+            dead = partition.add(topic, offsets, [record.value for record in chunk.records], now)
+            partition.advance()
+            self._next[chunk.tp] = offsets[-1] + 1
+            self._chunks.append(chunk)
+            self._heard[number] = now
+            if dead:
+                records = dict(zip(offsets, chunk.records, strict=True))
+                self._reject([(records[letter.offset], letter.reason) for letter in dead], now)
+                await self._deliver()
+            if sum(one.uncommitted for one in self.partitions.values()) >= self._commit_events:
+                await self._commit()
+
+    async def advance(self, log_ends: Callable[[], Awaitable[Mapping[TP, int]]], now: int) -> None:
+        """Let topics that are read to their end not hold back the others, and a quiet partition close its turns.
+
+        Args:
+            log_ends: asks where the logs end. It is asked while nothing is added, so that no event of another topic
+                can be newer than its answer.
+            now: wall clock, ms since the Unix epoch.
+        """
+        async with self._lock:
+            await self._settle()
+            if self._void or not self.partitions:
+                return
+            ends = await log_ends()
+            if not ends:  # a log that cannot be reached is not quiet
+                self._heard.clear()
+            for number, partition in self.partitions.items():
+                topics = partition.claim.position.topics
+                caught_up = [t for t in topics if (tp := TP(t, number)) in ends and self._next[tp] >= ends[tp]]
+                partition.advance(caught_up)
+                quiet_since = self._heard.setdefault(number, now)
+                if len(caught_up) == len(topics) and partition.open and now - quiet_since >= self._quiet_ms:
+                    partition.finish()
+
+    async def commit(self) -> None:
+        """Make durable what was added so far, and ack it.
+
+        Raises:
+            FencedError: another process has claimed one of the partitions.
+        """
+        async with self._lock:
+            await self._settle()
+            await self._commit()
+
+    async def _settle(self) -> None:
+        """Bring an attempt that was cancelled to its end: nothing may be added to its partitions before."""
+        if self._attempt is not None:
+            await self._commit()
+
+    async def _commit(self) -> None:
+        if self._attempt is None:
+            ready = [one for one in self.partitions.values() if not one.rebuilding]
+            if self._void or not any(one.uncommitted for one in ready):
+                return
+            await self._deliver()
+            self._attempt = asyncio.ensure_future(asyncio.to_thread(_contributions, ready))
+        contributions = await asyncio.shield(self._attempt)
+        try:
+            claims = await until_store_answers(self._write, contributions)
+        except FencedError:
+            if self._void:  # by our own next claim
+                return
+            raise
+        for claim in claims:
+            self.partitions[claim.number].committed(claim)
+        self._attempt = None
+        done = {claim.number for claim in claims}
+        for chunk in self._chunks:
+            if chunk.tp.partition in done:
+                chunk.ack()
+        self._chunks = [chunk for chunk in self._chunks if chunk.tp.partition not in done]
+
+    def _write(self, contributions: list[Contribution]) -> list[Claim]:
+        return [] if self._void else self._ledger.commit(contributions)
+
+    def _reject(self, rejected: list[Rejected], now: int) -> None:
+        self._rejected += rejected
+        if now // 1000 != self._log_second:
+            self._log_second, self._logged = now // 1000, 0
+        for record, reason in rejected[: LETTERS_LOGGED - self._logged]:
+            logger.warning("dead letter: %s[%d] offset %d: %s", record.topic, record.partition, record.offset, reason)
+            self._logged += 1
+
+    async def _deliver(self) -> None:
+        if self._rejected:
+            await self._producer.deliver(self._rejected)
+            self._rejected = []
+
+
+def _contributions(partitions: list[Partition]) -> list[Contribution]:
+    return [partition.contribution() for partition in partitions]

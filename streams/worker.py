@@ -1,0 +1,183 @@
+"""The worker: learns from Kafka into a store, with others of its group, and publishes when it has partition 0."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from faust.types import TP
+from msgspec import structs
+
+from backchannel.schemas.events import EVENT_TYPES, EventDecoder
+from backchannel.streams.assignment import STORE_AWAY, Assignment, by_partition, resume_in, until_store_answers
+from backchannel.streams.config import Config
+from backchannel.streams.kafka_config import KafkaConfig
+from backchannel.streams.learning import Learning
+from backchannel.streams.ledger import Claim, Ledger
+from backchannel.streams.partition import Partition
+from backchannel.streams.producer import Producer
+from backchannel.streams.publisher import Publisher
+from backchannel.streams.store import Store
+from backchannel.streams.transport import Chunk, LogBounds, chunk_app, log_ends, serve
+
+logger = logging.getLogger(__name__)
+
+COMMIT_S: Final = 1.0
+"""Seconds between two commits, unless the configured number of events is reached before."""
+
+FIRST_VERSIONS: Final = 10
+"""Versions that are published after every commit: what is learned first matters most."""
+
+
+class LostRecordsError(RuntimeError):
+    """The topics do not hold any more what was to be read; the message says what is missing."""
+
+
+class Worker:
+    """One member of the consumer group: a `transport.Receiver`.
+
+    Args:
+        url: of the store, SQLAlchemy's.
+        config: what to learn, and how.
+        kafka: how to reach Kafka, complete with what the environment says.
+        accept_loss: go on where topics were cut or created anew, without what they held.
+
+    Raises:
+        StoreError: the store cannot be used, see the message.
+    """
+
+    def __init__(self, url: str, config: Config, kafka: KafkaConfig, *, accept_loss: bool = False) -> None:
+        self._config: Final = config
+        self._accept_loss: Final = accept_loss
+        self._learning: Final = Learning(config)
+        self._store: Final = Store(url)
+        self._store.create(self._learning.tables)
+        self._ledger: Final = Ledger(self._store, self._learning.tables)
+        self._publisher: Final = Publisher(self._store, self._learning, config.fingerprint)
+        self._source: Final = f"kafka:{kafka.group}" + (f"/{kafka.topic_prefix}" if kafka.topic_prefix else "")
+        self._topics: Final = {topic: EVENT_TYPES[event] for event, topic in kafka.event_topics.items()}
+        # An event may come as late as this after the last one, and still belong to a turn of before.
+        self._quiet_ms: Final = round(1000 * (config.turns.window_s + config.turns.lateness_s))
+        self._producer: Final = Producer(kafka)
+        self._app: Final = chunk_app(kafka, self._topics, self)
+        self._assignment: Assignment | None = None
+        self._committed: Final = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Learn until `stop` is set; then commit, leave the group and return.
+
+        Raises:
+            TooManyOpenError: more turns are open than the configuration allows.
+            FencedError: another process has claimed a partition that Kafka gave to this one.
+            CoPartitionError: the partitions of the four topics are not assigned together.
+            LostRecordsError: topics were cut or created anew.
+            LogError: records were deleted before they were read.
+        """
+        async with self._producer:
+            routines = [asyncio.create_task(routine) for routine in (self._commit_regularly(), self._publish_often())]
+            for one in routines:
+                one.add_done_callback(lambda _: stop.set())  # they end by an error only
+            try:
+                await serve(self._app, stop)
+            finally:
+                for one in routines:
+                    one.cancel()
+                ended = await asyncio.gather(*routines, return_exceptions=True)
+        for result in ended:
+            if isinstance(result, Exception):
+                raise result
+
+    def close(self) -> None:
+        """Close the store."""
+        self._store.close()
+
+    async def resume(self, bounds: Mapping[TP, LogBounds]) -> Mapping[TP, int]:
+        """See `Receiver.resume`."""
+        self._end_assignment()
+        grouped = by_partition(bounds, set(self._topics))
+        claims = [await until_store_answers(self._ledger.claim, self._source, number) for number in sorted(grouped)]
+        partitions = {claim.number: self._partition(claim, grouped[claim.number]) for claim in claims}
+        self._assignment = Assignment(
+            self._ledger, partitions, self._producer, self._config.commits.events, self._quiet_ms
+        )
+        logger.info("partitions %s are this worker's", ", ".join(map(str, partitions)) or "none")
+        return self._assignment.offsets
+
+    async def receive(self, chunk: Chunk) -> None:
+        """See `Receiver.receive`."""
+        if self._assignment is not None:
+            await self._assignment.add(chunk, _now())
+
+    async def flush(self) -> None:
+        """See `Receiver.flush`."""
+        try:
+            if self._assignment is not None:
+                await self._assignment.commit()
+        finally:
+            self._end_assignment()
+
+    def _end_assignment(self) -> None:
+        if self._assignment is not None:
+            self._assignment.end()
+            self._assignment = None
+
+    def _partition(self, claim: Claim, logs: Mapping[str, LogBounds]) -> Partition:
+        position, losses = resume_in(logs, claim.position)
+        for loss in losses:
+            logger.warning("partition %d: %s", claim.number, loss)
+        if losses and not self._accept_loss:
+            raise LostRecordsError(
+                f"partition {claim.number}: {'; '.join(losses)}. "
+                "`backchannel worker --accept-loss` goes on all the same"
+            )
+        decoders = {topic: EventDecoder(event_type) for topic, event_type in self._topics.items()}
+        return Partition(structs.replace(claim, position=position), decoders, self._config.turns, self._learning)
+
+    async def _commit_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(COMMIT_S)
+            assignment = self._assignment
+            if assignment is not None:
+                await assignment.advance(lambda: log_ends(self._app), _now())
+                await assignment.commit()
+                self._committed.set()
+
+    async def _publish_often(self) -> None:
+        versions = 0
+        while True:
+            started = time.monotonic()
+            # Right after a commit, so that a turn waits once only.
+            await self._committed.wait()
+            self._committed.clear()
+            if self._assignment is None or 0 not in self._assignment.partitions:
+                continue
+            versions = await self._publish() or versions
+            if versions >= FIRST_VERSIONS:
+                await asyncio.sleep(max(0.0, started + self._config.commits.publish_s - time.monotonic()))
+
+    async def _publish(self) -> int | None:
+        """Publish and announce what is new; return its version."""
+        started = time.monotonic()
+        try:
+            snapshot = await asyncio.to_thread(self._publisher.publish)
+        except STORE_AWAY as error:
+            logger.warning("nothing can be published, the store does not answer: %s", error.args[0])
+            return None
+        if snapshot is None:
+            return None
+        seconds = time.monotonic() - started
+        logger.info(
+            "published version %d: %s rows, learned up to %d, in %.2f s",
+            snapshot.version,
+            f"{sum(snapshot.rows.values()):,}",
+            snapshot.watermark,
+            seconds,
+            extra={"version": snapshot.version, "watermark": snapshot.watermark, "checksum": snapshot.checksum},
+        )
+        await self._producer.announce(snapshot)
+        return snapshot.version
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

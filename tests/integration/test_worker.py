@@ -1,0 +1,158 @@
+"""Workers against a real broker: whatever happens to them, they learn what `backchannel run` learns."""
+
+import asyncio
+import json
+import random
+import signal
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from aiokafka import AIOKafkaProducer
+
+from backchannel.ops.broker import Broker
+from backchannel.streams.kafka_config import KafkaConfig
+from tests.integration.workers import Fleet, disordered, records_of, send
+
+KILLS = 32
+OUTAGE_S = 15.0
+
+
+def test_killed_again_and_again_they_learn_what_an_uninterrupted_run_learns(kafka: KafkaConfig, tmp_path: Path) -> None:
+    """One worker, then two; killed while starting, joining, learning, committing, or while the other one does."""
+    rng = random.Random(20261120)
+    events = disordered(200_000, seed=1)
+    share = len(events) // KILLS + 1
+    done: Counter[str] = Counter()
+    # Nothing may be taken for quiet while a worker that was killed is missed.
+    with Fleet(tmp_path, kafka, window_s=30, commit_events=700) as fleet:
+        for number in range(KILLS):
+            asyncio.run(send(kafka, events[number * share : (number + 1) * share]))
+            size = 1 if number < KILLS // 2 else 2
+            while len(fleet.workers) < size:
+                fleet.start()
+            if rng.random() < 0.7:
+                fleet.until_commits(rng.randint(1, 12), or_read=min((number + 1) * share, len(events)))
+                time.sleep(rng.random() * 0.1)
+            else:
+                time.sleep(rng.random() * 4)
+            victim = rng.choice(fleet.workers)
+            how = rng.choice([signal.SIGKILL, signal.SIGTERM])
+            fleet.end(victim, how)
+            done[f"{how.name} of {size}"] += 1
+        fleet.start()
+        counts = fleet.assert_learned(events)
+        claims = fleet.claims()
+    print(f"\n{len(events):,} events, {done.total()} kills {dict(done)}, {claims} claims: {counts}")
+    assert sum(counts[name] for name in ("query", "impression", "click", "barge_in")) == len(events) >= 200_000
+
+
+def test_a_second_worker_joins_and_leaves_under_load(kafka: KafkaConfig, tmp_path: Path) -> None:
+    events = disordered(60_000, seed=2)
+    with Fleet(tmp_path, kafka, window_s=10) as fleet:
+        fleet.start()
+        load = threading.Thread(target=lambda: asyncio.run(send(kafka, events, rate=2_000)))
+        load.start()
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            fleet.until(lambda: fleet.read() > 0)
+            second = fleet.start()
+            fleet.until_claims(1)
+            time.sleep(3)
+            fleet.end(second, how)
+        load.join()
+        fleet.assert_learned(events)
+
+
+def test_it_goes_on_by_itself_after_the_broker_was_away(
+    own_broker: Broker, new_topics: Callable[[str], KafkaConfig], tmp_path: Path
+) -> None:
+    kafka = new_topics(str(own_broker.servers))
+    events = disordered(30_000, seed=3)
+    with Fleet(tmp_path, kafka, window_s=10, commit_events=1_000) as fleet:
+        asyncio.run(send(kafka, events[:20_000]))
+        fleet.start()
+        fleet.until(lambda: fleet.read() > 2_000)
+        own_broker.stop()
+        time.sleep(OUTAGE_S)
+        own_broker.start()
+        asyncio.run(send(kafka, events[20_000:]))
+        fleet.assert_learned(events)
+
+
+def test_it_goes_on_by_itself_after_the_store_was_locked(kafka: KafkaConfig, tmp_path: Path) -> None:
+    events = disordered(30_000, seed=4)
+    with Fleet(tmp_path, kafka, window_s=10, commit_events=1_000) as fleet:
+        asyncio.run(send(kafka, events))
+        fleet.start()
+        fleet.until(lambda: fleet.read() > 2_000)
+        with closing(sqlite3.connect(fleet.database, timeout=30, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            before = fleet.counts()
+            time.sleep(OUTAGE_S)
+            assert fleet.counts() == before, "the position stands still"
+            other.execute("ROLLBACK")
+        fleet.assert_learned(events)
+
+
+def test_poison_goes_to_the_dead_letters_and_everything_else_is_learned(kafka: KafkaConfig, tmp_path: Path) -> None:
+    rng = random.Random(5)
+    events = disordered(30_000, seed=5)
+    blob = rng.randbytes(1_000_000)
+
+    def poison(number: int) -> bytes | None:
+        return (
+            rng.randbytes(rng.randint(0, 200)),
+            json.dumps({"event_id": number, "ts": "now", "session_id": [], "query_id": None}).encode(),
+            None,
+            blob[number:],
+        )[number % 4]
+
+    async def spoil(count: int) -> dict[tuple[str, int, int], tuple[bytes | None, bytes]]:
+        sent = {}
+        async with AIOKafkaProducer(bootstrap_servers=kafka.servers, acks="all") as producer:
+            for number in range(count):
+                topic = rng.choice(list(kafka.event_topics.values()))
+                value, key = poison(number), b"session-%d" % number
+                at = await producer.send_and_wait(topic, value, key=key)
+                sent[topic, at.partition, at.offset] = (value, key)
+        return sent
+
+    async def work() -> dict[tuple[str, int, int], tuple[bytes | None, bytes]]:
+        both = await asyncio.gather(spoil(len(events) // 100), send(kafka, events, rate=6_000))
+        return both[0]
+
+    with Fleet(tmp_path, kafka, window_s=10) as fleet:
+        fleet.start()
+        sent = asyncio.run(work())
+        fleet.assert_learned(events, dead_letters=len(sent))
+        assert fleet.logs().count("dead letter:") <= len(sent)
+    letters = records_of(kafka, [kafka.dead_letter_topic])
+    found, reasons = {}, Counter[str]()
+    for letter in letters:
+        headers = {name: value.decode() for name, value in letter.headers}
+        found[headers["topic"], int(headers["partition"]), int(headers["offset"])] = (letter.value, letter.key)
+        reasons[headers["reason"].split(":")[0]] += 1
+    assert found == sent
+    assert len(letters) == len(sent)
+    print(f"\n{len(sent)} dead letters: {dict(reasons)}")
+
+
+def test_announcements_name_the_versions_of_the_store(kafka: KafkaConfig, tmp_path: Path) -> None:
+    events = disordered(2_000, seed=6)
+    with Fleet(tmp_path, kafka, window_s=1) as fleet:
+        fleet.start()
+        asyncio.run(send(kafka, events))
+        fleet.assert_learned(events)
+        with closing(sqlite3.connect(fleet.database)) as connection:
+            headers = [json.loads(header) for (header,) in connection.execute("SELECT header FROM snapshot")]
+    announced = records_of(kafka, [kafka.snapshot_topic])
+    known = {header["version"]: header for header in headers}
+    assert announced
+    for one in announced:
+        said = json.loads(one.value)
+        assert one.key == b"policy"
+        assert said == {name: known[said["version"]][name] for name in ("version", "watermark", "checksum")}

@@ -1,0 +1,209 @@
+"""Events that come out of order and twice, and worker processes that learn from them."""
+
+import asyncio
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import chain, islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+from aiokafka import AIOKafkaProducer
+from kafka import KafkaConsumer, TopicPartition
+from msgspec import structs
+
+from backchannel.ops.config import render
+from backchannel.ops.load import mixed_stream
+from backchannel.schemas.events import EVENT_TYPES, Event, encode
+from backchannel.streams.config import CommitConfig, Config
+from backchannel.streams.kafka_config import KafkaConfig
+from backchannel.streams.turns import TurnConfig
+from tests.streams.ledgers import assert_same, contents, sqlite_url
+
+LATENESS_MS: Final = 5_000
+GAP_MS: Final = 50
+SLICE_MS: Final = 2_000
+"""Topics are at most so far apart, in event time: with the disorder within them, less than the lateness."""
+
+PATIENCE_S: Final = 240.0
+
+
+def disordered(events: int, seed: int) -> list[Event]:
+    """A mixed stream: 3% come twice, 1% have no query, 10% change places with one that is up to 2 s younger."""
+    rng = random.Random(seed)
+    ordered: list[Event] = []
+    for event in mixed_stream(events * 2 // 5, np.random.default_rng(seed), queries=400, gap_ms=GAP_MS):
+        ordered += [event] * (1 + (rng.random() < 0.03))
+        if rng.random() < 0.01:
+            ordered.append(structs.replace(event, event_id=f"{event.event_id}-again", query_id=f"none-{len(ordered)}"))
+    for _ in range(len(ordered) // 10):
+        here = rng.randrange(len(ordered) - 100)
+        there = here + rng.choice([1, 5, 30, 100])
+        ordered[here], ordered[there] = ordered[there], ordered[here]
+    return ordered
+
+
+async def send(config: KafkaConfig, events: Sequence[Event], rate: float | None = None) -> None:
+    """Send `events` to their topics, all topics keeping pace with each other; `rate` is in events per second."""
+    started = time.monotonic()
+    sent = 0
+    async with AIOKafkaProducer(bootstrap_servers=config.servers, acks="all", linger_ms=2) as producer:
+        for some in _slices(events):
+            for event in some:
+                topic = config.event_topics[str(event.__struct_config__.tag)]
+                await producer.send(topic, encode(event), key=event.session_id.encode(), timestamp_ms=event.ts)
+            await producer.flush()
+            sent += len(some)
+            if rate is not None:
+                await asyncio.sleep(started + sent / rate - time.monotonic())
+
+
+def _slices(events: Sequence[Event]) -> Iterator[list[Event]]:
+    rest = iter(events)
+    # 2.5 events per turn, and as many in a slice as their turns take.
+    while some := list(islice(rest, round(2.5 * SLICE_MS / GAP_MS))):
+        yield some
+
+
+def records_of(config: KafkaConfig, topics: Iterable[str]) -> list[Any]:
+    """All records that lie in `topics`."""
+    with closing(KafkaConsumer(**config.client_settings(), auto_offset_reset="earliest")) as consumer:
+        partitions = [
+            TopicPartition(topic, number) for topic in topics for number in consumer.partitions_for_topic(topic)
+        ]
+        consumer.assign(partitions)
+        ends = consumer.end_offsets(partitions)
+        records: list[Any] = []
+        while len(records) < sum(ends.values()):
+            for some in consumer.poll(timeout_ms=500).values():
+                records += some
+    return records
+
+
+class Fleet:
+    """Worker processes of one group, and the store that they learn into.
+
+    Args:
+        folder: for the store, the configuration and the logs.
+        kafka: of the topics.
+        window_s: attribution window. A partition is quiet, and closes its last turns, after this and the lateness.
+        commit_events: see `CommitConfig.events`.
+    """
+
+    def __init__(self, folder: Path, kafka: KafkaConfig, window_s: float, commit_events: int = 50_000) -> None:
+        self.config: Final = Config(
+            turns=TurnConfig(window_s=window_s, lateness_s=LATENESS_MS / 1000),
+            commits=CommitConfig(events=commit_events, publish_s=1.0),
+            kafka=kafka,
+        )
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self._folder: Final = folder
+        self._settings: Final = folder / "backchannel.toml"
+        self._settings.write_text(render(self.config))
+        self._logs = 0
+
+    @property
+    def database(self) -> Path:
+        return self._folder / "worker.db"
+
+    def start(self) -> subprocess.Popen[bytes]:
+        self._logs += 1
+        with (self._folder / f"worker-{self._logs}.log").open("wb") as log:
+            options = {
+                "--config": str(self._settings),
+                "--store": sqlite_url(self._folder, "worker.db"),
+                "--servers": self.config.kafka.servers,
+            }
+            command = [sys.executable, "-m", "backchannel", "worker", *chain.from_iterable(options.items())]
+            worker = subprocess.Popen(command, stderr=log, stdout=log)
+        self.workers.append(worker)
+        return worker
+
+    def end(self, worker: subprocess.Popen[bytes], number: signal.Signals) -> None:
+        """End a worker that must still be running; one that may say goodbye must do so in good order."""
+        assert worker.poll() is None, self.logs()
+        worker.send_signal(number)
+        assert worker.wait(PATIENCE_S) == (0 if number == signal.SIGTERM else -number), self.logs()
+        self.workers.remove(worker)
+
+    def logs(self) -> str:
+        """The end of every log, for when something is wrong."""
+        return "\n".join(f"{log.name}: {log.read_text()[-3000:]}" for log in sorted(self._folder.glob("worker-*.log")))
+
+    def counts(self) -> dict[str, int]:
+        return dict(self._select("SELECT name, value FROM counter"))
+
+    def read(self) -> int:
+        """Events that are in the ledger."""
+        counts = self.counts()
+        return sum(counts.get(name, 0) for name in EVENT_TYPES)
+
+    def commits(self) -> int:
+        return dict(self._select("SELECT 'commits', sum(commits) FROM partition")).get("commits") or 0
+
+    def claims(self) -> int:
+        return dict(self._select("SELECT 'claims', sum(epoch) FROM partition")).get("claims") or 0
+
+    def until_commits(self, more: int, or_read: int) -> None:
+        enough = self.commits() + more
+        self.until(lambda: self.commits() >= enough or self.read() >= or_read)
+
+    def until_claims(self, more: int) -> None:
+        enough = self.claims() + more
+        self.until(lambda: self.claims() >= enough)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for `condition`; all workers must live on meanwhile."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert all(worker.poll() is None for worker in self.workers), self.logs()
+            assert time.monotonic() < deadline, f"{self.counts()}\n{self.logs()}"
+            time.sleep(0.02)
+
+    def assert_learned(self, events: Sequence[Event], dead_letters: int = 0) -> dict[str, int]:
+        """Wait until all is learned, end the workers, and compare with `backchannel run` on the same events."""
+        file = self._folder / "events.jsonl"
+        file.write_bytes(b"".join(encode(event) + b"\n" for event in events))
+        run = [sys.executable, "-m", "backchannel", "run", str(file), "--config", str(self._settings)]
+        once = sqlite_url(self._folder, "once.db")
+        done = subprocess.run([*run, "--store", once, "--json"], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        at = max(event.ts for event in events) + 3_600_000
+        expected = contents(once, self.config, at)
+        assert expected["counts"]["duplicate"]
+        assert expected["counts"]["orphan"]
+        assert "late" not in expected["counts"], "what is late depends on the topics' interleaving"
+        if dead_letters:
+            expected["counts"]["dead_letter"] = dead_letters
+        self.until(lambda: self.counts().get("turn", 0) >= expected["counts"]["turn"])
+        self.until(lambda: {name: n for name, n in self.counts().items() if n} == expected["counts"])
+        for worker in list(self.workers):
+            self.end(worker, signal.SIGTERM)
+        found = contents(sqlite_url(self._folder, "worker.db"), self.config, at)
+        found["positions"] = expected["positions"] = {}
+        assert_same(found, expected)
+        return dict(found["counts"])
+
+    def _select(self, query: str) -> list[tuple[str, int]]:
+        try:
+            with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as connection:
+                return connection.execute(query).fetchall()
+        except sqlite3.OperationalError:  # not there yet
+            return []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self.workers:
+            worker.kill()
+            worker.wait()
