@@ -108,6 +108,7 @@ class Fleet:
         self._settings: Final = folder / "backchannel.toml"
         self._settings.write_text(render(self.config))
         self._logs = 0
+        self._log_of: Final[dict[int, Path]] = {}
 
     @property
     def database(self) -> Path:
@@ -123,6 +124,7 @@ class Fleet:
             }
             command = [sys.executable, "-m", "backchannel", "worker", *chain.from_iterable(options.items())]
             worker = subprocess.Popen(command, stderr=log, stdout=log)
+        self._log_of[worker.pid] = Path(log.name)
         self.workers.append(worker)
         return worker
 
@@ -130,7 +132,9 @@ class Fleet:
         """End a worker that must still be running; one that may say goodbye must do so in good order."""
         assert worker.poll() is None, self.logs()
         worker.send_signal(number)
-        assert worker.wait(PATIENCE_S) == (0 if number == signal.SIGTERM else -number), self.logs()
+        code = worker.wait(PATIENCE_S)
+        polite = number == signal.SIGTERM and self._log_of[worker.pid].stat().st_size  # it had begun to listen
+        assert code == (0 if polite else -number) or (code == 0 and number == signal.SIGTERM), self.logs()
         self.workers.remove(worker)
 
     def logs(self) -> str:
