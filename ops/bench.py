@@ -53,7 +53,7 @@ def bench(events: int, rounds: int, memory: bool, kafka: bool, as_json: bool) ->
         click.echo(msgspec.json.format(msgspec.json.encode(measures)))
         return
     table = Table("what", "figure", "ratio", "to", box=None, pad_edge=False)
-    table.columns[0].no_wrap = True
+    table.columns[0].no_wrap = table.columns[1].no_wrap = True
     table.columns[1].justify = table.columns[2].justify = "right"
     for one in measures:
         ratio = "" if one.ratio is None else f"{one.ratio:.3f}"

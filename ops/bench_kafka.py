@@ -324,9 +324,9 @@ def _recovery(folder: Path, kafka: KafkaConfig) -> Iterator[Measure]:
     taken = []
     with _live_load(kafka, 25.0 * (KILLS + 1)):
         for number in range(KILLS + 1):
-            started = time.monotonic()
+            started, before = time.monotonic(), _epochs(database)
             with _worker(folder, kafka, url) as worker:
-                while _behind(database) > FRESH_MS:
+                while _epochs(database) < before + PARTITIONS or _behind(database) > FRESH_MS:
                     time.sleep(0.02)
                 taken.append(time.monotonic() - started)
                 time.sleep(2)
@@ -337,10 +337,17 @@ def _recovery(folder: Path, kafka: KafkaConfig) -> Iterator[Measure]:
 
 def _behind(database: Path) -> float:
     """How far the slowest partition's commits are behind the clock, less the lateness, in ms."""
+    slowest = min(_select(database, "watermark"), default=0)
+    return time.time() * 1000 - LIVE.turns.lateness_s * 1000 - slowest
+
+
+def _epochs(database: Path) -> int:
+    return sum(_select(database, "epoch"))
+
+
+def _select(database: Path, column: str) -> list[int]:
     try:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            rows = connection.execute("SELECT watermark FROM partition").fetchall()
-    except sqlite3.OperationalError:
-        return float("inf")
-    slowest = min((watermark for (watermark,) in rows), default=0)
-    return time.time() * 1000 - LIVE.turns.lateness_s * 1000 - slowest
+            return [value for (value,) in connection.execute(f"SELECT {column} FROM partition")]
+    except sqlite3.OperationalError:  # not there yet
+        return []

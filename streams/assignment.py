@@ -167,7 +167,10 @@ class Assignment:
             dead = partition.add(topic, offsets, [record.value for record in chunk.records], now)
             partition.advance()
             self._next[chunk.tp] = offsets[-1] + 1
-            self._chunks.append(chunk)
+            if self._next[chunk.tp] <= partition.claim.position.topic(topic).read:
+                chunk.ack()  # read once more; so it does not stay in memory
+            else:
+                self._chunks.append(chunk)
             self._heard[number] = now
             if dead:
                 records = dict(zip(offsets, chunk.records, strict=True))

@@ -64,6 +64,10 @@ HELD_BACK_PAUSE: Final = 0.005
 COMMIT_TIMEOUT: Final = 5.0
 """Seconds that a commit for lag tools may take. aiokafka would try for as long as the brokers are away."""
 
+FETCH_WAIT_MS: Final = 50
+"""How long a broker may wait for new records before it answers a fetch. Nothing else is answered on that connection
+meanwhile, neither a fetch of partitions that have a backlog. Faust's 1500 ms leave a worker idle most of the time."""
+
 ENDS_TIMEOUT: Final = 2.0
 """Seconds in which the brokers must say where their logs end. aiokafka would ask for 40 s."""
 
@@ -117,7 +121,12 @@ class Receiver(Protocol):
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread, ending also while the brokers are away."""
+    """Faust's consumer thread, with quicker answers, and ending also while the brokers are away."""
+
+    def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> AIOKafkaConsumer:
+        consumer = super()._create_consumer(loop)
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        return consumer
 
     async def on_thread_stop(self) -> None:
         try:

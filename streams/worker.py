@@ -27,7 +27,7 @@ COMMIT_S: Final = 1.0
 """Seconds between two commits, unless the configured number of events is reached before."""
 
 FIRST_VERSIONS: Final = 10
-"""Versions that are published after every commit: what is learned first matters most."""
+"""Versions that are published as often as a tenth of the time allows: what is learned first matters most."""
 
 
 class LostRecordsError(RuntimeError):
@@ -146,15 +146,15 @@ class Worker:
     async def _publish_often(self) -> None:
         versions = 0
         while True:
-            started = time.monotonic()
             # Right after a commit, so that a turn waits once only.
             await self._committed.wait()
             self._committed.clear()
+            started = time.monotonic()
             if self._assignment is None or 0 not in self._assignment.partitions:
                 continue
             versions = await self._publish() or versions
-            if versions >= FIRST_VERSIONS:
-                await asyncio.sleep(max(0.0, started + self._config.commits.publish_s - time.monotonic()))
+            taken, pause = time.monotonic() - started, self._config.commits.publish_s
+            await asyncio.sleep((pause if versions >= FIRST_VERSIONS else min(pause, 10 * taken)) - taken)
 
     async def _publish(self) -> int | None:
         """Publish and announce what is new; return its version."""

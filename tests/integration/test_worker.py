@@ -13,9 +13,12 @@ from contextlib import closing
 from pathlib import Path
 
 from aiokafka import AIOKafkaProducer
+from kafka import TopicPartition
 
 from backchannel.ops.broker import Broker
+from backchannel.schemas.events import Click
 from backchannel.streams.kafka_config import KafkaConfig
+from backchannel.streams.topics import admin_client
 from tests.integration.workers import Fleet, disordered, records_of, send
 
 KILLS = 32
@@ -156,3 +159,30 @@ def test_announcements_name_the_versions_of_the_store(kafka: KafkaConfig, tmp_pa
         said = json.loads(one.value)
         assert one.key == b"policy"
         assert said == {name: known[said["version"]][name] for name in ("version", "watermark", "checksum")}
+
+
+def test_records_that_are_lost_stop_the_worker_until_that_is_accepted(kafka: KafkaConfig, tmp_path: Path) -> None:
+    events = disordered(4_000, seed=7)
+    clicks = kafka.event_topics["click"]
+    with Fleet(tmp_path, kafka, window_s=1) as fleet:
+        asyncio.run(send(kafka, events[:3_000]))
+        first = fleet.start()
+        fleet.until(lambda: fleet.read() == 3_000)
+        fleet.end(first, signal.SIGTERM)
+        asyncio.run(send(kafka, events[3_000:]))
+        with admin_client(kafka) as admin:
+            partitions = [TopicPartition(clicks, number) for number in range(4)]
+            admin.delete_records(dict.fromkeys(partitions, -1))  # all there are
+        refusal = fleet.refusal()
+        assert refusal["level"] == "critical"
+        assert f"{clicks} lost offsets" in refusal["message"]
+        assert "which were not read yet. `backchannel worker --accept-loss`" in refusal["message"]
+        fleet.start("--accept-loss")
+        others = sum(not isinstance(event, Click) for event in events[3_000:])
+        fleet.until(lambda: fleet.read() == 3_000 + others)
+
+
+def test_too_many_open_turns_stop_the_worker_and_say_why(kafka: KafkaConfig, tmp_path: Path) -> None:
+    with Fleet(tmp_path, kafka, window_s=3600, max_open=100) as fleet:
+        asyncio.run(send(kafka, disordered(4_000, seed=8)))
+        assert "more than turns.max_open = 100" in fleet.refusal()["message"]

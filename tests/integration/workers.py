@@ -1,6 +1,7 @@
 """Events that come out of order and twice, and worker processes that learn from them."""
 
 import asyncio
+import json
 import random
 import signal
 import sqlite3
@@ -95,11 +96,19 @@ class Fleet:
         kafka: of the topics.
         window_s: attribution window. A partition is quiet, and closes its last turns, after this and the lateness.
         commit_events: see `CommitConfig.events`.
+        max_open: see `TurnConfig`.
     """
 
-    def __init__(self, folder: Path, kafka: KafkaConfig, window_s: float, commit_events: int = 50_000) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kafka: KafkaConfig,
+        window_s: float,
+        commit_events: int = 50_000,
+        max_open: int = 500_000,
+    ) -> None:
         self.config: Final = Config(
-            turns=TurnConfig(window_s=window_s, lateness_s=LATENESS_MS / 1000),
+            turns=TurnConfig(window_s=window_s, lateness_s=LATENESS_MS / 1000, max_open=max_open),
             commits=CommitConfig(events=commit_events, publish_s=1.0),
             kafka=kafka,
         )
@@ -114,15 +123,15 @@ class Fleet:
     def database(self) -> Path:
         return self._folder / "worker.db"
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self, *options: str) -> subprocess.Popen[bytes]:
         self._logs += 1
         with (self._folder / f"worker-{self._logs}.log").open("wb") as log:
-            options = {
+            given = {
                 "--config": str(self._settings),
                 "--store": sqlite_url(self._folder, "worker.db"),
                 "--servers": self.config.kafka.servers,
             }
-            command = [sys.executable, "-m", "backchannel", "worker", *chain.from_iterable(options.items())]
+            command = [sys.executable, "-m", "backchannel", "worker", *chain.from_iterable(given.items()), *options]
             worker = subprocess.Popen(command, stderr=log, stdout=log)
         self._log_of[worker.pid] = Path(log.name)
         self.workers.append(worker)
@@ -136,6 +145,14 @@ class Fleet:
         polite = number == signal.SIGTERM and self._log_of[worker.pid].stat().st_size  # it had begun to listen
         assert code == (0 if polite else -number) or (code == 0 and number == signal.SIGTERM), self.logs()
         self.workers.remove(worker)
+
+    def refusal(self, *options: str) -> dict[str, str]:
+        """Start a worker that must end by itself, and return the last line of its log."""
+        worker = self.start("--log", "json", *options)
+        self.workers.remove(worker)
+        assert worker.wait(PATIENCE_S) == 1, self.logs()
+        last: dict[str, str] = json.loads((self._folder / f"worker-{self._logs}.log").read_bytes().splitlines()[-1])
+        return last
 
     def logs(self) -> str:
         """The end of every log, for when something is wrong."""

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 import pytest
 from click.testing import CliRunner
@@ -14,7 +15,9 @@ from backchannel.agents.features import Categorical, Numeric
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.ops.cli import main
 from backchannel.ops.config import render
-from backchannel.streams.config import Config, ConfigError, load, parse
+from backchannel.ops.topics import kafka_config
+from backchannel.streams.config import CommitConfig, Config, ConfigError, load, parse
+from backchannel.streams.kafka_config import KafkaConfig
 
 OWN = Config(
     rewards=RewardConfig(click_gain={"play": 1.0, 'odd "kind"': 0.25}),
@@ -50,6 +53,7 @@ def test_the_command_prints_the_effective_configuration(tmp_path: Path) -> None:
         ({"turn": {}}, "unknown field `turn`"),
         ({"turns": {"window": 3}}, "turns: .*unknown field `window`"),
         ({"turns": {"window_s": "long"}}, "turns.window_s: Expected `float`, got `str`"),
+        ({"kafka": {"servers": "here"}}, "kafka.servers: Expected `str` matching regex"),
         ({"memory": {"kappa": 0}}, "memory.kappa: Expected `float` >= 0.01"),
         ({"bandit": {"strategies": ["a", "a"]}}, "bandit: 'a' stands twice"),
         ({"bandit": {"features": [{"kind": "odd", "name": "x"}]}}, r"bandit.features\[0\].kind: Invalid value 'odd'"),
@@ -71,5 +75,24 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
         load(path)
 
 
-def test_another_configuration_has_another_fingerprint() -> None:
+def test_what_is_learned_from_an_event_has_a_fingerprint() -> None:
     assert Config().fingerprint == msgspec.convert({}, Config).fingerprint != OWN.fingerprint
+    elsewhere = Config(kafka=KafkaConfig(group="other"), commits=CommitConfig(events=7))
+    assert elsewhere.fingerprint == Config().fingerprint
+
+
+def test_a_password_from_the_environment_is_not_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BACKCHANNEL_KAFKA_PASSWORD", "secret")
+    path = tmp_path / "own.toml"
+    path.write_text('[kafka]\nsecurity_protocol = "SASL_SSL"\nsasl_username = "me"\n')
+    done = CliRunner().invoke(main, ["config", "--config", str(path)])
+    assert done.exit_code == 0
+    assert "secret" not in done.output
+    assert kafka_config(load(path), None).sasl_password == "secret"
+
+
+def test_kafka_settings_that_contradict_each_other_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BACKCHANNEL_KAFKA_PASSWORD", raising=False)
+    config = Config(kafka=KafkaConfig(security_protocol="SASL_SSL", sasl_username="me"))
+    with pytest.raises(click.ClickException, match=r"Kafka settings: .*BACKCHANNEL_KAFKA_PASSWORD"):
+        kafka_config(config, "a:1")
