@@ -28,6 +28,8 @@ CONFIDENCE: Final = 0.002
 """ADWIN's delta: about the probability of a false alarm."""
 CUT: Final = 0.05
 """What is left of the evidence from before a change."""
+PAST: Final = -1
+"""Start of the bucket that holds what is from before the last change."""
 _TINY: Final = 2.0**-20  # the square of the grid that rewards lie on
 
 
@@ -35,7 +37,7 @@ class Evidence(Struct, frozen=True):
     """The sums of one encoding.
 
     Attributes:
-        starts: of the buckets, (buckets,), ms, rising.
+        starts: of the buckets, (buckets,), ms, rising; the first may be PAST.
         sums: Z'Z, (buckets, strategies, d + 1, d + 1), a row of Z being a context and its reward.
     """
 
@@ -52,7 +54,7 @@ class Posterior(Struct, frozen=True):
         deviation: the residual's standard deviation.
         discounts: how much each bucket counts, (buckets,), 0 to 1.
         weights: of the half-lives, the first being never to forget, (1 + half-lives,); they add up to 1.
-        changes: starts of the buckets, ms, whose rewards fell below prediction.
+        changes: starts of the buckets, ms, from which on rewards fell below prediction.
     """
 
     theta: Matrix
@@ -87,7 +89,7 @@ class Bank:
         starts, sums = evidence.starts, evidence.sums
         buckets = len(starts)
         counts = sums[:, :, 0, 0].sum(axis=1)
-        kept = np.ones(buckets)  # what cuts have left
+        kept = np.where(starts == PAST, CUT, 1.0)  # what cuts have left
         losses = np.zeros((buckets, *self._prior.shape))  # half of the squared residuals
         weights = self._prior
         window = _Window()
@@ -99,16 +101,19 @@ class Bank:
             losses[bucket] = predicted.loss
             noise = max(2.0 * float((weights * predicted.loss).sum()) / counts[bucket], _TINY)
             variance = self._variance(weights, discounts, counts[upto], losses[upto])
+            believed = weights
+            weights = self._reweighed(weights, -predicted.loss / noise - predicted.spread)
+            if starts[bucket] == PAST:
+                continue
             window.add(
                 counts[bucket],
-                float((weights * predicted.residual).sum()),
-                variance * (counts[bucket] + float((weights * predicted.doubt).sum())),
+                float((believed * predicted.residual).sum()),
+                variance * (counts[bucket] + float((believed * predicted.doubt).sum())),
             )
-            weights = self._reweighed(weights, -predicted.loss / noise - predicted.spread)
             since = window.fall()
             if since is not None:
                 kept[: bucket + 1 - since] *= CUT
-                changes.append(int(starts[bucket]))
+                changes.append(int(starts[bucket + 1 - since]))
                 window = _Window()
         discounts = self._discounts(starts, kept, at)
         precision, moment = self._models(sums, discounts)
