@@ -6,7 +6,7 @@ so the sums are exact and do not depend on order. Everything else happens when a
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Annotated, Final
@@ -21,7 +21,7 @@ from backchannel.agents.allocation import Exploration, Limits
 from backchannel.agents.features import GRID, Encoder, Feature, Numeric
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
-from backchannel.agents.posterior import PAST, Bank, Evidence
+from backchannel.agents.posterior import Bank, Evidence, run_together
 from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, SumReader, Sums, SumTable
 from backchannel.schemas.events import Name
 from backchannel.schemas.turn import Turn
@@ -196,39 +196,19 @@ class StrategyBandit(Learner):
         return section
 
     def compact(self, sums: Sums, at: int) -> dict[Key, Key]:
-        """See `Learner.compact`, and `coarser`."""
+        """See `Learner.compact`, and `posterior.run_together`."""
         evidence, _ = self._evidence(MemorySums({self.table.name: sums}))
         changes = self._bank.infer(evidence, at).changes
         became: dict[str, dict[int, int]] = {}
         for encoding in {encoding for encoding, _, _ in sums.keys}:
             starts = {start for one, _, start in sums.keys if one == encoding}
-            became[encoding] = self.coarser(starts, changes if encoding == self.encoder.fingerprint else (), at)
+            own = changes if encoding == self.encoder.fingerprint else ()
+            became[encoding] = run_together(starts, own, self._bucket_ms, at)
         return {
             (encoding, strategy, start): (encoding, strategy, became[encoding][start])
             for encoding, strategy, start in sums.keys
             if start in became[encoding]
         }
-
-    def coarser(self, starts: Iterable[int], changes: Sequence[int], at: int) -> dict[int, int]:
-        """Return which buckets run together: old start -> new start.
-
-        A bucket is at most about an eighth of its age long, so their number stays small. What it becomes depends on
-        `at` only, not on when it was compacted before: whether it reaches a length is asked of the bucket of that
-        length. But what is from before the last of `changes` becomes the PAST, because in coarser buckets the change
-        might no longer show.
-        """
-        change = max(changes, default=PAST)
-        coarser: dict[int, int] = {}
-        for start in starts:
-            became, length = start, 2 * self._bucket_ms
-            if start < change:
-                became = PAST
-            elif start != PAST:
-                while at - (start - start % length) >= 8 * length:
-                    became, length = start - start % length, 2 * length
-            if became != start:
-                coarser[start] = became
-        return coarser
 
     def _observations(self, outcomes: Sequence[Outcome]) -> "_Observations":
         seen = _Observations([], [], [], [], [], [])

@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 from numpy.random import Generator
 
-from backchannel.agents.bandit import BanditConfig, StrategyBandit
-from backchannel.agents.posterior import Bank, Evidence
+from backchannel.agents.bandit import BanditConfig
+from backchannel.agents.posterior import Bank, Buckets
 from backchannel.agents.sums import Matrix
 from backchannel.ops.simulation import Choices, Contender, World
 
@@ -67,35 +67,26 @@ class Linear:
 
 
 class Backchannel:
-    """The strategy bandit: its own sums by time bucket, compaction, posterior and exploration."""
+    """The strategy bandit's own posterior, time buckets and exploration, as they are by default."""
 
     def __init__(self, world: World) -> None:
         config = BanditConfig()
-        self._bandit: Final = StrategyBandit(config)
-        self._bank: Final = Bank([days * 86_400_000 for days in config.half_lives_days], config.ridges)
-        self._bucket_ms: Final = round(config.bucket_s * 1000)
+        bank = Bank([days * 86_400_000 for days in config.half_lives_days], config.ridges)
+        self._buckets: Final = Buckets(bank, world.strategies, world.dimension, round(config.bucket_s * 1000))
         self._exploration: Final = config.exploration
         self._strategies: Final = world.strategies
-        self._buckets: dict[int, Matrix] = {}
-        self._width: Final = world.dimension + 1
+        self._step: Final = round(config.bucket_s * 1000) // ROUND_MS
 
     def learn(self, contexts: Matrix, chosen: Choices, rewards: Matrix, first_round: int) -> None:
         """See `Contender.learn`."""
-        times = ROUND_MS * np.arange(first_round, first_round + len(contexts))
-        starts = times - times % self._bucket_ms
-        for start in np.unique(starts).tolist():
-            rows = starts == start
-            added = sums_of(contexts[rows], chosen[rows], rewards[rows], self._strategies)
-            self._buckets[start] = self._buckets.get(start, 0.0) + added
+        for first in range(0, len(contexts), self._step):
+            rows = slice(first, first + self._step)
+            sums = sums_of(contexts[rows], chosen[rows], rewards[rows], self._strategies)
+            self._buckets.add(sums, (first_round + first) * ROUND_MS)
 
     def refresh(self, now: int) -> None:
         """See `Contender.refresh`."""
-        starts = sorted(self._buckets)
-        empty = np.zeros((0, self._strategies, self._width, self._width))
-        sums = np.array([self._buckets[start] for start in starts]) if starts else empty
-        self._posterior = self._bank.infer(Evidence(np.array(starts, dtype=float), sums), now * ROUND_MS)
-        for old, new in self._bandit.coarser(starts, self._posterior.changes, now * ROUND_MS).items():
-            self._buckets[new] = self._buckets.get(new, 0.0) + self._buckets.pop(old)
+        self._posterior = self._buckets.infer(now * ROUND_MS)
 
     def choose(self, contexts: Matrix, rng: Generator) -> Choices:
         """See `Contender.choose`."""

@@ -13,7 +13,7 @@ from msgspec import structs
 from backchannel.agents.bandit import BanditConfig, StrategyBandit, asked, credits_of, rank_curve
 from backchannel.agents.features import Categorical, Numeric
 from backchannel.agents.outcomes import Outcome, RewardConfig
-from backchannel.agents.posterior import PAST
+from backchannel.agents.posterior import PAST, run_together
 from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, Sums
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
@@ -230,13 +230,13 @@ def test_compaction_changes_no_sum(some: list[Turn], times: list[int]) -> None:
 
 @given(st.lists(HOURS, min_size=1, max_size=60, unique=True), HOURS)
 def test_compaction_is_idempotent(starts: list[int], at: int) -> None:
-    moved = BANDIT.coarser([start * HOUR for start in starts], (), at * HOUR)
-    assert not BANDIT.coarser(set(moved.values()), (), at * HOUR)
+    moved = run_together([start * HOUR for start in starts], (), HOUR, at * HOUR)
+    assert not run_together(set(moved.values()), (), HOUR, at * HOUR)
 
 
 @given(HOURS, HOURS)
 def test_a_bucket_is_at_most_an_eighth_of_its_age_long(start: int, at: int) -> None:
-    target = BANDIT.coarser([start * HOUR], (), at * HOUR).get(start * HOUR, start * HOUR)
+    target = run_together([start * HOUR], (), HOUR, at * HOUR).get(start * HOUR, start * HOUR)
     assert target % HOUR == 0
     assert 0 <= start * HOUR - target <= max(at * HOUR - target, 0) / 8
 
@@ -246,7 +246,7 @@ def test_the_number_of_buckets_is_logarithmic(step: int) -> None:
     hours, live = 10_000, set[int]()
     for now in range(step, hours + step, step):
         live |= {hour * HOUR for hour in range(now - step, now)}
-        moved = BANDIT.coarser(live, (), now * HOUR)
+        moved = run_together(live, (), HOUR, now * HOUR)
         live = {moved.get(start, start) for start in live}
         assert len(live) <= 16 * (1 + log2(now))
 
