@@ -1,39 +1,61 @@
 """The strategy bandit, serving: which strategies to ask for a query, and how many candidates from each.
 
-Linear Thompson sampling over sets of strategies. DRAWS samples of every strategy's expected reward are taken from its
-posterior. Each sample gives an allocation: the budget goes, candidate by candidate, to the strategy whose next one is
-worth most, the n-th of a strategy being worth `rank_decay`^(n - 1) of its first. One of the samples' allocations is
-served; or, with probability `floor`, a random set of strategies. So the probability of each strategy is that of a known
-mixture: exact, and never 0.
+A decision is drawn from a known mixture of allocations (see `mixture`). By default its parts are DRAWS samples of every
+strategy's expected reward from the posterior (linear Thompson sampling; Agrawal & Goyal, ICML 2013), of which each
+gives an allocation: the budget goes, candidate by candidate, to the strategy whose next one gains most. The n-th of a
+strategy gains its expected reward times the n-th point of its rank curve, over its cost.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from backchannel.agents.features import Encoder, Feature, Value
+from backchannel.agents.mixture import Counts, Mixture, RandomSets
 from backchannel.schemas.snapshot import Section
+
+Exploration: TypeAlias = Literal["thompson", "greedy", "squarecb", "ucb", "uniform"]
 
 DRAWS: Final = 32
 MAX_BUDGET: Final = 10_000
 """As many candidates of one strategy as an `impression` event can log."""
+GAP_WEIGHT: Final = 3.0
+"""SquareCB's learning rate, in units of sqrt(strategies * turns) over the residual's standard deviation."""
+_HOPELESS: Final = np.float32(1e-20)  # stands for expected rewards of zero and less: they come last, but come
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a strategy may be asked for."""
+
+    minimum: Annotated[int, Meta(ge=0, le=MAX_BUDGET)] = 0
+    maximum: Annotated[int, Meta(ge=1, le=MAX_BUDGET)] = MAX_BUDGET
+    cost: Annotated[float, Meta(ge=0.001, le=1000)] = 1.0
+    on: bool = True
+
+    def __post_init__(self) -> None:
+        if self.minimum > self.maximum:
+            raise ValueError(f"minimum: {self.minimum} candidates are more than the maximum, {self.maximum}")
 
 
 class Decision(Struct, frozen=True):
     """What to ask for one query; its fields go into the `impression` event as they are.
 
     Attributes:
-        allocation: strategy -> number of candidates to draw, for the strategies to ask; adds up to the budget.
-        propensities: strategy -> probability with which it was to be asked, for all strategies.
+        allocation: strategy -> number of candidates to draw, for the strategies to ask; adds up to the budget, or to
+            what the limits leave of it.
+        propensities: strategy -> probability with which it was to be asked, for all strategies; none if the decision
+            was not left to chance (ucb).
+        allocation_propensity: the probability of the whole allocation, likewise.
         policy_version: of the policy that decided.
     """
 
     allocation: dict[str, int]
     propensities: dict[str, float]
+    allocation_propensity: float | None = None
     policy_version: int | None = None
 
 
@@ -41,9 +63,12 @@ class _Settings(Struct, frozen=True):
     features: tuple[Feature, ...]
     encoding: str
     strategies: tuple[str, ...]
-    width: float
+    policy: Exploration
+    deviation: float
+    exploration: float
     floor: float
     rank_decay: float
+    limits: tuple[Limits, ...]
 
 
 class _Posterior(Struct, frozen=True):
@@ -51,6 +76,7 @@ class _Posterior(Struct, frozen=True):
     reward: float
     theta: list[float]
     whitener: list[list[float]]
+    curve: list[float]
 
 
 class EncodingError(ValueError):
@@ -87,12 +113,28 @@ class Allocator:
             for name, posterior in zip(self.strategies, posteriors, strict=True)
         }
         # One product with a context gives the mean and, squared and summed, the variance of every strategy.
-        self._stacked: Final = np.array([[posterior.theta, *posterior.whitener] for posterior in posteriors])
+        stacked = np.array([[posterior.theta, *posterior.whitener] for posterior in posteriors])
+        self._stacked: Final = stacked.reshape(-1, stacked.shape[-1])
+        self._width: Final = settings.exploration * settings.deviation
+        turns = sum(posterior.count for posterior in posteriors)
+        self._gap_weight: Final = GAP_WEIGHT * float(np.sqrt(len(posteriors) * turns)) / settings.deviation
+        self._curves: Final = [posterior.curve for posterior in posteriors]
+        self._minima: Final = [limits.minimum if limits.on else 0 for limits in settings.limits]
+        self._maxima: Final = [limits.maximum if limits.on else 0 for limits in settings.limits]
+        self._plans: Final[dict[int, _Plan]] = {}
 
     def utilities(self, context: Mapping[str, Value]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return each strategy's expected reward and the standard deviation that is explored, both (strategies,)."""
-        projected = self._stacked @ self._encoder.encode(context)
-        return projected[:, 0], self._settings.width * np.sqrt((projected[:, 1:] ** 2).sum(axis=1))
+        projected = (self._stacked @ self._encoder.encode(context)).reshape(len(self.strategies), -1)
+        return projected[:, 0], self._width * np.sqrt(np.einsum("kd,kd->k", projected[:, 1:], projected[:, 1:]))
+
+    def gains(self, context: Mapping[str, Value]) -> dict[str, list[float]]:
+        """Return what each strategy's candidates are expected to gain, best rank first: for ranking their union."""
+        means, _ = self.utilities(context)
+        return {
+            name: [max(mean, 0.0) * share for share in curve]
+            for name, mean, curve in zip(self.strategies, means.tolist(), self._curves, strict=True)
+        }
 
     def allocate(self, context: Mapping[str, Value], budget: int, rng: np.random.Generator) -> Decision:
         """Decide.
@@ -103,37 +145,82 @@ class Allocator:
             rng: where chance comes from.
 
         Raises:
-            ValueError: no budget, or too much of it.
+            ValueError: no budget, too much of it, or less than the strategies' minima.
         """
-        if not 1 <= budget <= MAX_BUDGET:
-            raise ValueError(f"budget: {budget} candidates; draw at least 1 and at most {MAX_BUDGET}")
-        strategies, floor = self.strategies, self._settings.floor
-        means, deviations = self.utilities(context)
-        sampled = means + deviations * rng.standard_normal((DRAWS, len(strategies)))
-        counts = self._fill(sampled, budget)
-        most = min(len(strategies), budget)
-        if rng.random() < floor:
-            asked = rng.choice(len(strategies), size=rng.integers(1, most, endpoint=True), replace=False)
-            served = np.zeros(len(strategies), dtype=int)
-            served[asked] = budget // len(asked)
-            served[asked[: budget % len(asked)]] += 1
-        else:
-            served = counts[rng.integers(DRAWS)]
-        # A set of uniformly random size 1..most holds a strategy with probability (most + 1) / (2 * strategies).
-        propensities = (1 - floor) * (counts > 0).mean(axis=0) + floor * (most + 1) / (2 * len(strategies))
-        return Decision(
-            {name: count for name, count in zip(strategies, served.tolist(), strict=True) if count},
-            dict(zip(strategies, propensities.tolist(), strict=True)),
-        )
+        mixture = self.mixture(context, budget, rng)
+        counts = mixture.draw(rng)
+        strategies = self.strategies
+        allocation = {name: count for name, count in zip(strategies, counts, strict=True) if count}
+        if self._settings.policy == "ucb":
+            return Decision(allocation, {})
+        propensities = dict(zip(strategies, mixture.propensities().tolist(), strict=True))
+        return Decision(allocation, propensities, mixture.probability(counts))
 
-    def _fill(self, utilities: NDArray[np.float64], budget: int) -> NDArray[Any]:
-        """Fill the budget greedily by marginal gain, for each row of (draws, strategies) utilities."""
-        draws, strategies = utilities.shape
-        hopeless = utilities.max(axis=1) <= 0
-        utilities = np.maximum(utilities, 0.0)
-        utilities[hopeless] = 1.0
-        gains = utilities[:, :, np.newaxis] * self._settings.rank_decay ** np.arange(budget)
-        flat = gains.reshape(draws, strategies * budget)
-        best = np.argpartition(flat, -budget, axis=1)[:, -budget:] // budget
-        offsets = best + strategies * np.arange(draws)[:, np.newaxis]
-        return np.bincount(offsets.ravel(), minlength=draws * strategies).reshape(draws, strategies)
+    def mixture(self, context: Mapping[str, Value], budget: int, rng: np.random.Generator) -> Mixture:
+        """Return the allocations that `allocate` chooses from, with their probabilities; see there."""
+        plan = self._plans.get(budget) or self._planned(budget)
+        utilities, shares = self._explore(*self.utilities(context), rng)
+        floor = {"uniform": 1.0, "ucb": 0.0}.get(self._settings.policy, self._settings.floor)
+        return Mixture(_fill(utilities, plan), shares, floor, plan.sets)
+
+    def _explore(
+        self, means: NDArray[np.float64], deviations: NDArray[np.float64], rng: np.random.Generator
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The utilities, (parts, strategies), that the mixture's parts stand for, and the parts' shares."""
+        policy = self._settings.policy
+        if policy == "thompson":
+            return means + deviations * rng.standard_normal((DRAWS, len(means))), np.full(DRAWS, 1.0 / DRAWS)
+        if policy == "squarecb":
+            # Each part lifts one strategy to the best. The wider the gap, the smaller its share (Foster & Rakhlin,
+            # "Beyond UCB", ICML 2020).
+            best = means.argmax()
+            shares = 1.0 / (len(means) + self._gap_weight * (means[best] - means))
+            shares[best] += 1.0 - shares.sum()
+            return np.maximum(means, np.where(np.eye(len(means), dtype=bool), means[best], -np.inf)), shares
+        return (means + deviations if policy == "ucb" else means)[np.newaxis], np.ones(1)
+
+    def _planned(self, budget: int) -> "_Plan":
+        least = max(sum(self._minima), 1)
+        if not least <= budget <= MAX_BUDGET:
+            raise ValueError(f"budget: {budget} candidates; draw at least {least} and at most {MAX_BUDGET}")
+        ranks = np.arange(budget)
+        gains = np.empty((len(self.strategies), budget), dtype=np.float32)
+        for strategy, (curve, limits) in enumerate(zip(self._curves, self._settings.limits, strict=True)):
+            beyond = curve[-1] * self._settings.rank_decay ** np.maximum(ranks - len(curve) + 1, 0)
+            gains[strategy] = np.where(ranks < len(curve), np.resize(curve, budget), beyond) / limits.cost
+            gains[strategy, : self._minima[strategy]] = np.inf
+            gains[strategy, self._maxima[strategy] :] = -1.0
+        self._plans[budget] = plan = _Plan(
+            min(budget, sum(self._maxima)), gains, RandomSets(self._minima, self._maxima, budget)
+        )
+        return plan
+
+
+class _Plan(Struct, frozen=True):
+    """What follows from a budget alone.
+
+    Attributes:
+        budget: as far as the maxima allow.
+        gains: of each candidate for an expected reward of 1, (strategies, ranks): infinite where a limit demands it,
+            and negative where one forbids it.
+        sets: random ones.
+    """
+
+    budget: int
+    gains: NDArray[np.float32]
+    sets: RandomSets
+
+
+def _fill(utilities: NDArray[np.float64], plan: _Plan) -> Counts:
+    """Fill the budget greedily by marginal gain, for each row of (parts, strategies) utilities."""
+    gains = np.maximum(utilities.astype(np.float32), _HOPELESS)[:, :, np.newaxis] * plan.gains
+    # To sort whole rows in single precision takes less time than to find their best: it is done in vectors.
+    last = np.sort(gains.reshape(len(gains), -1), axis=1)[:, -plan.budget, np.newaxis, np.newaxis]
+    counts: Counts = (gains >= last).sum(axis=2)
+    if counts.sum() > len(counts) * plan.budget:
+        # What is as good as the last one counts in the order of the strategies, as far as the budget goes.
+        equal = (gains == last).sum(axis=2)
+        better = counts - equal
+        left = plan.budget - better.sum(axis=1, keepdims=True) - (equal.cumsum(axis=1) - equal)
+        counts = better + np.minimum(np.maximum(left, 0), equal)
+    return counts

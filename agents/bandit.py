@@ -5,21 +5,31 @@ reward moment, count and sum of squared rewards in one symmetric matrix. Context
 so the sums are exact and do not depend on order. Everything else happens when a policy is made: see `posterior`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+from operator import attrgetter
 from typing import Annotated, Final
 
 import msgspec
 import numpy as np
 import orjson
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
+from scipy.optimize import isotonic_regression
 
+from backchannel.agents.allocation import Exploration, Limits
 from backchannel.agents.features import GRID, Encoder, Feature, Numeric
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
-from backchannel.agents.posterior import Bank, Evidence
-from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
+from backchannel.agents.posterior import Bank, Evidence, run_together
+from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, SumReader, Sums, SumTable
 from backchannel.schemas.events import Name
 from backchannel.schemas.turn import Turn
+
+RANKS: Final = 32
+"""Of a strategy's list whose worth is learned one by one; deeper ones follow `rank_decay`."""
+_NOTHING: Final = 0.0, 0, 1
+_CURVE_PRIOR: Final = 10.0  # clicks that the prior of a rank curve is worth
 
 
 class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,14 +66,42 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
         float, Meta(ge=0, le=1, description="share of decisions in which a random set of strategies is asked")
     ] = 0.05
     rank_decay: Annotated[
-        float, Meta(gt=0, lt=1, description="worth of a strategy's next candidate, relative to the one before")
+        float,
+        Meta(
+            gt=0,
+            lt=1,
+            description="worth of a strategy's next candidate, relative to the one before, until clicks tell",
+        ),
     ] = 0.8
+    position_decay: Annotated[
+        float,
+        Meta(ge=0, le=4, description="the probability that position p is examined is p to the power of minus this"),
+    ] = 0.7
+    policy: Annotated[
+        Exploration,
+        Meta(
+            description="how to explore: thompson; greedy; squarecb, which asks the rarer the wider the gap to "
+            "the best; ucb, which is deterministic, so without propensities; uniform"
+        ),
+    ] = "thompson"
+    limits: Annotated[
+        dict[Name, Limits],
+        Meta(
+            description="strategy -> least and most candidates whenever there is a budget (minimum, maximum), what its "
+            "candidates cost relative to others' (cost), and whether it is asked at all (on)"
+        ),
+    ] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [*self.strategies, *(feature.name for feature in self.features)]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"{name!r} stands twice in strategies or features")
+        for name in self.limits:
+            if name not in self.strategies:
+                raise ValueError(f"limits: {name!r} is none of the strategies")
+        if not any(self.limits.get(name, Limits()).on for name in self.strategies):
+            raise ValueError("limits: no strategy is on")
 
 
 class StrategyBandit(Learner):
@@ -77,6 +115,8 @@ class StrategyBandit(Learner):
         self.table: Final = SumTable(name="bandit", key=(("encoding", str), ("strategy", str), ("bucket", int)))
         self.tables = (self.table,)
         self._bucket_ms: Final = round(config.bucket_s * 1000)
+        # One over the probability that a position is examined; positions that schemas.events admits.
+        self._unseen: Final[list[float]] = [1.0, *(np.arange(1.0, 10_001.0) ** config.position_decay).tolist()]
         self._bank: Final = Bank([days * 86_400_000 for days in config.half_lives_days], config.ridges)
         self._code: Final = {strategy: code for code, strategy in enumerate(config.strategies)}
         width = self.encoder.dimension + 1
@@ -84,11 +124,13 @@ class StrategyBandit(Learner):
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`. A strategy that is not configured is ignored."""
-        rows, codes, rewards = self._observations(outcomes)
-        if not rows:
+        seen = self._observations(outcomes)
+        if not seen.rows:
             return {}
+        rows, codes, drawn, ranks = map(np.array, (seen.rows, seen.codes, seen.drawn, seen.ranks))
+        rewards, unbiased = (np.rint(np.array(some) * GRID) / GRID for some in (seen.rewards, seen.unbiased))
         contexts = self.encoder.encode_queries([outcome.turn.query for outcome in outcomes])
-        observed = np.column_stack((contexts[rows], np.rint(np.array(rewards) * GRID) / GRID))
+        observed = np.column_stack((contexts[rows], rewards))
         buckets = np.array([outcome.turn.query.ts for outcome in outcomes])[rows] // self._bucket_ms
         strategies, first_bucket = self.config.strategies, int(buckets.min())
         groups = (buckets - first_bucket) * len(strategies) + codes
@@ -97,7 +139,14 @@ class StrategyBandit(Learner):
         groups = groups[order]
         starts = np.flatnonzero(np.diff(groups, prepend=-1))
         parts = np.split(observed[order], starts[1:])
-        values = np.stack([(part.T @ part)[self._triangle] for part in parts])
+        products = np.stack([(part.T @ part)[self._triangle] for part in parts])
+        place = np.repeat(np.arange(len(parts)), [len(part) for part in parts]) * (RANKS + 1)
+        size = len(parts) * (RANKS + 1)
+        # How many lists ended at each rank, 0 to RANKS; so, from the end, how many reached it.
+        ended = np.bincount(place + drawn[order], minlength=size).reshape(-1, RANKS + 1)
+        reached = ended[:, :0:-1].cumsum(axis=1)[:, ::-1]
+        clicked = np.bincount(place + ranks[order], unbiased[order], size).reshape(-1, RANKS + 1)[:, 1:]
+        values = np.column_stack((products, reached, clicked))
         keys = []
         for group in groups[starts].tolist():
             bucket, code = divmod(group, len(strategies))
@@ -109,9 +158,13 @@ class StrategyBandit(Learner):
         if self.table.name not in changed:
             return {}
         config, encoder = self.config, self.encoder
-        evidence = self._evidence(sums)
+        evidence, ranks = self._evidence(sums)
         posterior = self._bank.infer(evidence, at)
         moments = np.tensordot(posterior.discounts, evidence.sums[:, :, 0, (0, -1)], axes=1)
+        curves = [
+            rank_curve(reached, clicked, config.rank_decay)
+            for reached, clicked in np.tensordot(posterior.discounts, ranks, axes=1)
+        ]
         section: dict[str, bytes | None] = {
             strategy: orjson.dumps(
                 {
@@ -119,11 +172,12 @@ class StrategyBandit(Learner):
                     "reward": reward / count if count else 0.0,
                     "theta": theta,
                     "whitener": whitener,
+                    "curve": curve.tolist(),
                 },
                 option=orjson.OPT_SERIALIZE_NUMPY,
             )
-            for strategy, (count, reward), theta, whitener in zip(
-                config.strategies, moments.tolist(), posterior.theta, posterior.whitener, strict=True
+            for strategy, (count, reward), theta, whitener, curve in zip(
+                config.strategies, moments.tolist(), posterior.theta, posterior.whitener, curves, strict=True
             )
         }
         section[""] = orjson.dumps(
@@ -131,79 +185,134 @@ class StrategyBandit(Learner):
                 "features": msgspec.to_builtins(encoder.features),
                 "encoding": encoder.fingerprint,
                 "strategies": config.strategies,
-                "width": config.exploration * posterior.deviation,
+                "policy": config.policy,
+                "deviation": posterior.deviation,
+                "exploration": config.exploration,
                 "floor": config.floor,
                 "rank_decay": config.rank_decay,
+                "limits": [msgspec.to_builtins(config.limits.get(name, Limits())) for name in config.strategies],
             }
         )
         return section
 
-    def compact(self, keys: Iterable[Key], at: int) -> dict[Key, Key]:
-        """See `Learner.compact`. A bucket is at most about an eighth of its age long, so their number stays small.
+    def compact(self, sums: Sums, at: int) -> dict[Key, Key]:
+        """See `Learner.compact`, and `posterior.run_together`."""
+        evidence, _ = self._evidence(MemorySums({self.table.name: sums}))
+        changes = self._bank.infer(evidence, at).changes
+        became: dict[str, dict[int, int]] = {}
+        for encoding in {encoding for encoding, _, _ in sums.keys}:
+            starts = {start for one, _, start in sums.keys if one == encoding}
+            own = changes if encoding == self.encoder.fingerprint else ()
+            became[encoding] = run_together(starts, own, self._bucket_ms, at)
+        return {
+            (encoding, strategy, start): (encoding, strategy, became[encoding][start])
+            for encoding, strategy, start in sums.keys
+            if start in became[encoding]
+        }
 
-        What a bucket becomes depends on `at` only, not on when it was compacted before: whether it reaches a length
-        is asked of the bucket of that length.
-        """
-        coarser: dict[Key, Key] = {}
-        for encoding, strategy, start in keys:
-            became, length = start, 2 * self._bucket_ms
-            while at - (start - start % length) >= 8 * length:
-                became, length = start - start % length, 2 * length
-            if became != start:
-                coarser[encoding, strategy, start] = (encoding, strategy, became)
-        return coarser
-
-    def _observations(self, outcomes: Sequence[Outcome]) -> tuple[list[int], list[int], list[float]]:
-        """Which strategies were asked in which turn, by position and code, and their rewards."""
-        rows: list[int] = []
-        codes: list[int] = []
-        rewards: list[float] = []
+    def _observations(self, outcomes: Sequence[Outcome]) -> "_Observations":
+        seen = _Observations([], [], [], [], [], [])
         known = self._code
         for row, outcome in enumerate(outcomes):
-            reward = strategy_rewards(outcome)
-            for strategy in asked(outcome.turn):
+            credited = credits_of(outcome)
+            for strategy, drawn in asked(outcome.turn).items():
                 code = known.get(strategy)
                 if code is not None:
-                    rows.append(row)
-                    codes.append(code)
-                    rewards.append(reward.get(strategy, 0.0))
-        return rows, codes, rewards
+                    reward, rank, position = credited.get(strategy, _NOTHING)
+                    seen.rows.append(row)
+                    seen.codes.append(code)
+                    seen.rewards.append(reward)
+                    seen.ranks.append(rank if rank <= RANKS else 0)
+                    seen.drawn.append(min(max(drawn, rank), RANKS))
+                    seen.unbiased.append(reward * self._unseen[position])
+        return seen
 
-    def _evidence(self, sums: SumReader) -> Evidence:
-        """The sums of this encoding, bucket by bucket."""
+    def _evidence(self, sums: SumReader) -> tuple[Evidence, Matrix]:
+        """The sums of this encoding, bucket by bucket; and those of ranks, (buckets, strategies, 2, RANKS)."""
         stored = sums.read(self.table, "encoding", [self.encoder.fingerprint])
         rows = [row for row, (_, strategy, _) in enumerate(stored.keys) if strategy in self._code]
         starts = sorted({stored.keys[row][2] for row in rows})
         width = self.encoder.dimension + 1
-        packed = np.zeros((len(starts), len(self._code), width, width))
+        products = np.zeros((len(starts), len(self._code), width, width))
+        ranks = np.zeros((len(starts), len(self._code), 2, RANKS))
         place = {start: place for place, start in enumerate(starts)}
         for row in rows:
             _, strategy, start = stored.keys[row]
-            packed[place[start], self._code[strategy]][self._triangle] = stored.values[row]
-        return Evidence(np.array(starts, dtype=float), packed + np.triu(packed, 1).swapaxes(-1, -2))
+            target = place[start], self._code[strategy]
+            products[target][self._triangle], ranks[target].flat = np.split(stored.values[row], [-2 * RANKS])
+        products += np.triu(products, 1).swapaxes(-1, -2)
+        return Evidence(np.array(starts, dtype=float), products), ranks
 
 
-def asked(turn: Turn) -> set[str]:
-    """The strategies that took part in a turn: those with candidates, or, if none are logged, those with results."""
-    names = set()
+class _Observations(Struct):
+    """A row for each strategy asked in each turn.
+
+    Attributes:
+        rows: the place of the turn.
+        codes: of the strategy.
+        rewards: 0 to 1.
+        drawn: candidates, at most RANKS.
+        ranks: of the clicked one in the strategy's list, 1 to RANKS; 0 if none was.
+        unbiased: the reward over the probability that the position of the clicked one is examined.
+    """
+
+    rows: list[int]
+    codes: list[int]
+    rewards: list[float]
+    drawn: list[int]
+    ranks: list[int]
+    unbiased: list[float]
+
+
+def rank_curve(reached: Matrix, clicked: Matrix, decay: float) -> Matrix:
+    """Return which share of a strategy's reward its n-th candidate brings, (ranks,), not rising.
+
+    Args:
+        reached: turns in which an n-th candidate was drawn, (ranks,).
+        clicked: the reward of those in which it was the clicked one, (ranks,).
+        decay: of the geometric curve that is believed in until clicks tell.
+    """
+    prior = (1.0 - decay) * decay ** np.arange(len(reached))
+    expected = clicked.sum() * reached / max(reached[0], 1.0) + _CURVE_PRIOR
+    shares = (clicked + _CURVE_PRIOR * prior) / expected
+    return np.asarray(isotonic_regression(shares, weights=expected, increasing=False).x)
+
+
+def asked(turn: Turn) -> dict[str, int]:
+    """Return how many candidates each strategy that took part in a turn drew.
+
+    They are those of the allocation or, where none is logged, those among the results.
+    """
+    drawn: dict[str, int] = {}
     for impression in turn.impressions:
         for name, count in impression.allocation.items():
-            if count:
-                names.add(name)
-    return names or {
-        name for impression in turn.impressions for result in impression.results for name in result.strategies
-    }
+            if count > drawn.get(name, 0):
+                drawn[name] = count
+    if not drawn:
+        for impression in turn.impressions:
+            for name, count in Counter(chain.from_iterable(one.strategies for one in impression.results)).items():
+                drawn[name] = max(count, drawn.get(name, 0))
+    return drawn
 
 
-def strategy_rewards(outcome: Outcome) -> dict[str, float]:
-    """The reward, in [0, 1], of each strategy that produced something that was clicked; of any other it is 0."""
-    rewards: dict[str, float] = {}
+def credits_of(outcome: Outcome) -> dict[str, tuple[float, int, int]]:
+    """Return for each strategy that produced something that was clicked its reward, in [0, 1], and rank and position.
+
+    The rank, from 1, counts the results of the strategy alone, in the order of their positions. Of several clicks that
+    of most gain counts, then that of the better rank.
+    """
+    credited: dict[str, tuple[float, int, int]] = {}
     gains = outcome.gains
     if gains:
         for impression in outcome.turn.impressions:
-            for result in impression.results:
+            placed: dict[str, int] = {}
+            for result in sorted(impression.results, key=attrgetter("position")):
+                for strategy in result.strategies:
+                    placed[strategy] = placed.get(strategy, 0) + 1
                 gain = gains.get(result.entity_id)
                 if gain is not None:
                     for strategy in result.strategies:
-                        rewards[strategy] = max(rewards.get(strategy, 0.0), gain)
-    return rewards
+                        best, rank, _ = credited.get(strategy, (-1.0, 0, 0))
+                        if gain > best or (gain == best and placed[strategy] < rank):
+                            credited[strategy] = gain, placed[strategy], result.position
+    return credited

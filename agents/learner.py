@@ -1,11 +1,11 @@
 """The contract of a learner."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 from backchannel.agents.outcomes import Outcome
-from backchannel.agents.sums import Delta, Key, SumReader, SumTable
+from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
 
 Changed = Mapping[str, Collection[str]]
 """Table name -> the values of the first key column whose rows changed."""
@@ -39,6 +39,6 @@ class Learner(ABC):
             at: event time (ms) as of which to forget.
         """
 
-    def compact(self, keys: Iterable[Key], at: int) -> dict[Key, Key]:  # noqa: ARG002 - for those who have packed sums
-        """Return which rows of packed sums to add to another as of `at` (ms): old key -> the key it becomes."""
+    def compact(self, sums: Sums, at: int) -> dict[Key, Key]:  # noqa: ARG002 - for those who have packed sums
+        """Return which of all rows of packed sums to add to another as of `at` (ms): old key -> the key it becomes."""
         return {}

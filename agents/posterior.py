@@ -12,7 +12,7 @@ histogram of buckets, and so does the ledger: the test runs on the ledger's own 
 reward counts whatever is credited in a turn, a turn that credits several strategies counts as several observations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -28,6 +28,8 @@ CONFIDENCE: Final = 0.002
 """ADWIN's delta: about the probability of a false alarm."""
 CUT: Final = 0.05
 """What is left of the evidence from before a change."""
+PAST: Final = -1
+"""Start of the bucket that holds what is from before the last change."""
 _TINY: Final = 2.0**-20  # the square of the grid that rewards lie on
 
 
@@ -35,7 +37,7 @@ class Evidence(Struct, frozen=True):
     """The sums of one encoding.
 
     Attributes:
-        starts: of the buckets, (buckets,), ms, rising.
+        starts: of the buckets, (buckets,), ms, rising; the first may be PAST.
         sums: Z'Z, (buckets, strategies, d + 1, d + 1), a row of Z being a context and its reward.
     """
 
@@ -52,7 +54,7 @@ class Posterior(Struct, frozen=True):
         deviation: the residual's standard deviation.
         discounts: how much each bucket counts, (buckets,), 0 to 1.
         weights: of the half-lives, the first being never to forget, (1 + half-lives,); they add up to 1.
-        changes: starts of the buckets, ms, whose rewards fell below prediction.
+        changes: starts of the buckets, ms, from which on rewards fell below prediction.
     """
 
     theta: Matrix
@@ -87,7 +89,7 @@ class Bank:
         starts, sums = evidence.starts, evidence.sums
         buckets = len(starts)
         counts = sums[:, :, 0, 0].sum(axis=1)
-        kept = np.ones(buckets)  # what cuts have left
+        kept = np.where(starts == PAST, CUT, 1.0)  # what cuts have left
         losses = np.zeros((buckets, *self._prior.shape))  # half of the squared residuals
         weights = self._prior
         window = _Window()
@@ -99,16 +101,19 @@ class Bank:
             losses[bucket] = predicted.loss
             noise = max(2.0 * float((weights * predicted.loss).sum()) / counts[bucket], _TINY)
             variance = self._variance(weights, discounts, counts[upto], losses[upto])
+            believed = weights
+            weights = self._reweighed(weights, -predicted.loss / noise - predicted.spread)
+            if starts[bucket] == PAST:
+                continue
             window.add(
                 counts[bucket],
-                float((weights * predicted.residual).sum()),
-                variance * (counts[bucket] + float((weights * predicted.doubt).sum())),
+                float((believed * predicted.residual).sum()),
+                variance * (counts[bucket] + float((believed * predicted.doubt).sum())),
             )
-            weights = self._reweighed(weights, -predicted.loss / noise - predicted.spread)
             since = window.fall()
             if since is not None:
                 kept[: bucket + 1 - since] *= CUT
-                changes.append(int(starts[bucket]))
+                changes.append(int(starts[bucket + 1 - since]))
                 window = _Window()
         discounts = self._discounts(starts, kept, at)
         precision, moment = self._models(sums, discounts)
@@ -156,6 +161,77 @@ class Bank:
         likelihood: Matrix = weights * np.exp(log_likelihood - log_likelihood.max())
         reweighed: Matrix = (1.0 - SHARE) * likelihood / likelihood.sum() + SHARE * self._prior
         return reweighed
+
+
+def run_together(starts: Iterable[int], changes: Sequence[int], bucket_ms: int, at: int) -> dict[int, int]:
+    """Return which buckets to run together at event time `at` (ms): old start -> new start.
+
+    A bucket is at most about an eighth of its age long, so their number stays small. What it becomes depends on `at`
+    only, not on when it was compacted before: whether it reaches a length is asked of the bucket of that length. But
+    what is from before the last of `changes` becomes the PAST, because in coarser buckets the change might no longer
+    show.
+    """
+    change = max(changes, default=PAST)
+    together: dict[int, int] = {}
+    for start in starts:
+        became, length = start, 2 * bucket_ms
+        if start < change:
+            became = PAST
+        elif start != PAST:
+            while at - (start - start % length) >= 8 * length:
+                became, length = start - start % length, 2 * length
+        if became != start:
+            together[start] = became
+    return together
+
+
+class Buckets:
+    """Evidence as it comes in, in memory, bucket by bucket: for simulations, and where there is no ledger.
+
+    Args:
+        bank: of models.
+        strategies: how many.
+        dimension: of contexts.
+        bucket_ms: length of a bucket.
+    """
+
+    def __init__(self, bank: Bank, strategies: int, dimension: int, bucket_ms: int) -> None:
+        self._bank: Final = bank
+        self._shape = strategies, dimension + 1, dimension + 1
+        self._bucket_ms: Final = bucket_ms
+        self._sums: Final[dict[int, Matrix]] = {}
+
+    def add(self, sums: Matrix, at: int) -> None:
+        """Add Z'Z, (strategies, d + 1, d + 1), of event time `at` (ms)."""
+        start = at - at % self._bucket_ms
+        self._sums[start] = self._sums.get(start, 0.0) + sums
+
+    def add_row(self, strategy: int, row: Matrix, at: int) -> None:
+        """Add one row of Z, (d + 1,), of a strategy."""
+        start = at - at % self._bucket_ms
+        if start not in self._sums:
+            self._sums[start] = np.zeros(self._shape)
+        self._sums[start][strategy] += np.outer(row, row)
+
+    def grow(self, strategies: int) -> None:
+        """Make room for more strategies."""
+        more = strategies - self._shape[0]
+        self._shape = strategies, *self._shape[1:]
+        for start, sums in self._sums.items():
+            self._sums[start] = np.pad(sums, ((0, more), (0, 0), (0, 0)))
+
+    def total(self) -> Matrix:
+        """Return the undiscounted sums, (strategies, d + 1, d + 1)."""
+        return np.asarray(sum(self._sums.values(), np.zeros(self._shape)))
+
+    def infer(self, at: int) -> Posterior:
+        """Return the posterior at event time `at` (ms), and let old buckets run together."""
+        starts = sorted(self._sums)
+        sums = np.array([self._sums[start] for start in starts]).reshape(-1, *self._shape)
+        posterior = self._bank.infer(Evidence(np.array(starts, dtype=float), sums), at)
+        for old, new in run_together(starts, posterior.changes, self._bucket_ms, at).items():
+            self._sums[new] = self._sums.get(new, 0.0) + self._sums.pop(old)
+        return posterior
 
 
 class _Prediction(Struct, frozen=True):

@@ -85,6 +85,21 @@ def blend(candidates: Mapping[str, Sequence[str]]) -> tuple[Result, ...]:
     )
 
 
+def rank(candidates: Mapping[str, Sequence[str]], gains: Mapping[str, Sequence[float]]) -> tuple[Result, ...]:
+    """Return the candidates of all strategies as one list, those first that are expected to gain most.
+
+    What several strategies produced is expected to gain what they say together. A result names all of them.
+    """
+    expected: dict[str, float] = {}
+    produced: dict[str, list[str]] = {}
+    for strategy, found in candidates.items():
+        for entity_id, gain in zip(found, gains[strategy], strict=False):
+            expected[entity_id] = expected.get(entity_id, 0.0) + gain
+            produced.setdefault(entity_id, []).append(strategy)
+    order = sorted(expected, key=lambda entity_id: -expected[entity_id])
+    return tuple(Result(entity_id, place, tuple(produced[entity_id])) for place, entity_id in enumerate(order, start=1))
+
+
 class UniformServer:
     """Knows nothing: asks a random set of strategies for equally many candidates, and rewrites no query.
 
@@ -132,14 +147,16 @@ class LearnedServer:
         query = request.query
         rewriting = policy.rewrite(query.text)
         text = rewriting.target if rewriting else query.text
-        decision = policy.allocate(context_of(query), SHOWN, self._rng)
-        results = blend(
+        context = context_of(query)
+        decision = policy.allocate(context, SHOWN, self._rng)
+        results = rank(
             {
                 strategy: [recalled.entity_id for recalled in policy.recall(text, count)]
                 if strategy == "memory"
                 else self._retrieval.candidates(strategy, text, count, query.ts)
                 for strategy, count in decision.allocation.items()
-            }
+            },
+            policy.gains(context),
         )
         return Answer(
             results,

@@ -72,6 +72,9 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
     results: Annotated[tuple[Result, ...], Meta(max_length=500)]
     allocation: Annotated[Allocation, Meta(description="strategy -> number of candidates drawn")] = {}
     propensities: Annotated[Propensities, Meta(description="strategy -> probability that it was asked")] = {}
+    allocation_propensity: (
+        Annotated[float, Meta(ge=0, le=1, description="probability of the allocation as a whole")] | None
+    ) = None
     policy_version: Count | None = None
     rewrite: Rewrite | None = None
 

@@ -97,6 +97,10 @@ class Policy:
         means, deviations = self._allocator.utilities(context)
         return dict(zip(self.strategies, zip(means.tolist(), deviations.tolist(), strict=True), strict=True))
 
+    def gains(self, context: Mapping[str, Value]) -> dict[str, list[float]]:
+        """Return what each strategy's candidates are expected to gain, best rank first: for ranking their union."""
+        return self._allocator.gains(context)
+
     def recall(self, query: str, k: int) -> list[Recalled]:
         """Return at most `k` entities that have worked for `query`, best first."""
         row = self._memory.get(normalize(query))

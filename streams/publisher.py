@@ -23,7 +23,7 @@ class Publisher:
            even what has none.
         2. Let every learner solve what its changes affect.
         3. Write the version.
-        4. Let old time buckets run together.
+        4. Let old time buckets run together, as far as the learners say.
 
         Returns:
             the header of the new version; None if the newest one still stands.
@@ -49,6 +49,6 @@ class Publisher:
             for learner in self._learning.learners:
                 for table in learner.tables:
                     if not table.sums and table.name in changed:
-                        moved = learner.compact(sums.read(table).keys, at)
+                        moved = learner.compact(sums.read(table), at)
                         ledger.move_rows(connection, self._store.sum_tables[table.name], moved)
             return snapshot

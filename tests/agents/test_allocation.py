@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from itertools import combinations, product
-from math import comb
 from typing import Any, cast
 
 import msgspec
@@ -12,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backchannel.agents.allocation import DRAWS, MAX_BUDGET, Allocator, Decision, EncodingError
+from backchannel.agents.allocation import MAX_BUDGET, Allocator, EncodingError, Limits
 from backchannel.agents.bandit import BanditConfig, StrategyBandit
 from backchannel.agents.features import Categorical, Encoder, Numeric
-from backchannel.agents.sums import Matrix, MemorySums
+from backchannel.agents.mixture import Mixture
+from backchannel.agents.sums import MemorySums
 from backchannel.schemas.events import EventDecoder, Impression, encode
 from backchannel.schemas.snapshot import Section
 from tests.agents.turns import impression
@@ -24,7 +24,15 @@ ENCODER = Encoder([Numeric("hour", center=12, scale=4), Categorical("device", ("
 CONTEXTS = st.fixed_dictionaries({"hour": st.floats(0, 24), "device": st.sampled_from(["car", "phone", "tv"])})
 
 
-def section(count: int, seed: int = 0, floor: float = 0.1, rank_decay: float = 0.8, width: float = 0.3) -> Section:
+def section(
+    count: int,
+    seed: int = 0,
+    floor: float = 0.1,
+    rank_decay: float = 0.8,
+    exploration: float = 0.6,
+    policy: str = "thompson",
+    limits: dict[int, Limits] | None = None,
+) -> Section:
     """A bandit's section with some posterior for each of `count` strategies."""
     rng = np.random.default_rng(seed)
     names = [f"strategy{number}" for number in range(count)]
@@ -34,6 +42,7 @@ def section(count: int, seed: int = 0, floor: float = 0.1, rank_decay: float = 0
             "reward": 0.5,
             "theta": rng.normal(0.1, 0.3, ENCODER.dimension).tolist(),
             "whitener": np.tril(rng.normal(0, 0.5, (ENCODER.dimension, ENCODER.dimension))).tolist(),
+            "curve": (np.sort(rng.random(3))[::-1] / 3).tolist(),
         }
         for name in names
     }
@@ -41,144 +50,213 @@ def section(count: int, seed: int = 0, floor: float = 0.1, rank_decay: float = 0
         "features": msgspec.to_builtins(ENCODER.features),
         "encoding": ENCODER.fingerprint,
         "strategies": names,
-        "width": width,
+        "policy": policy,
+        "deviation": 0.5,
+        "exploration": exploration,
         "floor": floor,
         "rank_decay": rank_decay,
+        "limits": [msgspec.to_builtins((limits or {}).get(number, Limits())) for number in range(count)],
     }
     return {key: orjson.dumps(row) for key, row in rows.items()}
 
 
+LIMITS = st.builds(
+    Limits,
+    minimum=st.sampled_from([0, 0, 1, 2]),
+    maximum=st.sampled_from([2, 3, 10_000]),
+    cost=st.sampled_from([0.5, 1.0, 3.0]),
+    on=st.sampled_from([True, True, True, False]),
+)
 SECTIONS = st.builds(
     section,
     st.integers(1, 5),
     st.integers(0, 1000),
     floor=st.sampled_from([0.0, 0.05, 0.3, 1.0]),
     rank_decay=st.sampled_from([0.01, 0.5, 0.8, 0.99]),
-    width=st.sampled_from([0.0, 0.2, 5.0]),
+    exploration=st.sampled_from([0.0, 0.4, 10.0]),
+    policy=st.sampled_from(["thompson", "greedy", "squarecb", "uniform"]),
+    # The first strategy is on, and can do without candidates.
+    limits=st.none() | st.dictionaries(st.integers(1, 4), LIMITS, max_size=3),
 )
 
 
-class Script:
-    """Stands in for a numpy Generator: the same draws each time, then the one turn of chance that it is told."""
-
-    def __init__(self, normals: Matrix, draw: int | None = None, asked: tuple[int, ...] = ()) -> None:
-        self.normals = normals
-        self.draw = draw
-        self.asked = asked
-
-    def standard_normal(self, size: tuple[int, int]) -> Matrix:
-        assert size == self.normals.shape
-        return self.normals
-
-    def random(self) -> float:
-        return 0.0 if self.draw is None else 1.0
-
-    def integers(self, low: int, high: int | None = None, *, endpoint: bool = False) -> int:
-        if self.draw is None:
-            assert endpoint
-            assert high is not None
-            assert low <= len(self.asked) <= high
-            return len(self.asked)
-        assert (low, high) == (DRAWS, None)
-        return self.draw
-
-    def choice(self, count: int, *, size: int, replace: bool) -> np.ndarray[Any, Any]:
-        assert not replace
-        assert size == len(self.asked)
-        assert max(self.asked) < count
-        return np.array(self.asked)
+def limits_of(some: Section) -> list[Limits]:
+    return msgspec.convert(orjson.loads(some[""])["limits"], list[Limits])
 
 
-def decide(allocator: Allocator, context: dict[str, Any], budget: int, script: Script) -> Decision:
-    return allocator.allocate(context, budget, cast(np.random.Generator, script))
+def budgets(some: Section, most: int) -> range:
+    """What there may be to spend: at least the minima."""
+    least = max(sum(limits.minimum for limits in limits_of(some) if limits.on), 1)
+    return range(least, least + most)
 
 
-def every_turn_of_chance(normals: Matrix, floor: float, budget: int) -> Iterator[tuple[float, Script]]:
-    """Everything that can follow the same draws, with its probability."""
-    for draw in range(DRAWS):
-        yield (1 - floor) / DRAWS, Script(normals, draw)
-    strategies = normals.shape[1]
-    most = min(strategies, budget)
-    if floor:
-        for size in range(1, most + 1):
-            for asked in combinations(range(strategies), size):
-                yield floor / most / comb(strategies, size), Script(normals, None, asked)
-
-
-@given(SECTIONS, CONTEXTS, st.integers(1, 40), st.integers(0, 2**32))
-def test_a_decision_is_valid(some: Section, context: dict[str, Any], budget: int, seed: int) -> None:
-    allocator = Allocator(some)
+@given(SECTIONS, CONTEXTS, st.integers(0, 39), st.integers(0, 2**32))
+def test_a_decision_keeps_to_the_budget_and_the_limits(
+    some: Section, context: dict[str, Any], place: int, seed: int
+) -> None:
+    allocator, budget = Allocator(some), budgets(some, 40)[place]
     decision = allocator.allocate(context, budget, np.random.default_rng(seed))
-    assert sum(decision.allocation.values()) == budget
-    assert all(count > 0 for count in decision.allocation.values())
-    assert decision.allocation.keys() <= set(allocator.strategies)
-    assert tuple(decision.propensities) == allocator.strategies
-    floor, strategies = orjson.loads(some[""])["floor"], len(allocator.strategies)
-    least = floor * (min(strategies, budget) + 1) / (2 * strategies)
-    assert all(least <= propensity <= 1 for propensity in decision.propensities.values())
-    assert all(decision.propensities[name] > 0 for name in decision.allocation)
-    # And its fields go into the event as they are.
-    shown = impression(allocation=decision.allocation, propensities=decision.propensities)
+    spent = sum(decision.allocation.values())
+    assert (
+        spent == budget if "uniform" not in str(some[""]) and not orjson.loads(some[""])["floor"] else spent <= budget
+    )
+    for name, limits in zip(allocator.strategies, limits_of(some), strict=True):
+        count = decision.allocation.get(name, 0)
+        if limits.on:
+            assert limits.minimum <= count <= limits.maximum
+        else:
+            assert count == decision.propensities[name] == 0
+    # Its fields go into the event as they are.
+    shown = impression(
+        allocation=decision.allocation,
+        propensities=decision.propensities,
+        allocation_propensity=decision.allocation_propensity,
+    )
     assert EventDecoder(Impression).decode(encode(shown)) == shown
 
 
-@given(SECTIONS, CONTEXTS, st.integers(1, 8), st.integers(0, 2**32))
-@settings(max_examples=30)
-def test_propensities_are_exact(some: Section, context: dict[str, Any], budget: int, seed: int) -> None:
-    """Given the draws, a strategy's propensity is its share of everything that can follow them."""
-    allocator = Allocator(some)
-    normals = np.random.default_rng(seed).standard_normal((DRAWS, len(allocator.strategies)))
-    floor = orjson.loads(some[""])["floor"]
-    shares = dict.fromkeys(allocator.strategies, 0.0)
-    for probability, script in every_turn_of_chance(normals, floor, budget):
-        decision = decide(allocator, context, budget, script)
-        assert sum(decision.allocation.values()) == budget
-        for name in decision.allocation:
-            shares[name] += probability
-    assert decision.propensities == pytest.approx(shares, abs=1e-12)
+@given(SECTIONS, CONTEXTS, st.integers(0, 7), st.integers(0, 2**32))
+def test_no_strategy_falls_below_the_floor(some: Section, context: dict[str, Any], place: int, seed: int) -> None:
+    allocator, budget = Allocator(some), budgets(some, 8)[place]
+    settings = orjson.loads(some[""])
+    floor = 1.0 if settings["policy"] == "uniform" else settings["floor"]
+    decision = allocator.allocate(context, budget, np.random.default_rng(seed))
+    limits = limits_of(some)
+    if budget > sum(one.minimum for one in limits if one.on):
+        for name, one in zip(allocator.strategies, limits, strict=True):
+            if one.on:
+                assert floor / 2 / len(limits) <= decision.propensities[name] <= 1
+    assert all(decision.propensities[name] > 0 for name in decision.allocation)
 
 
-def test_propensities_are_frequencies() -> None:
-    allocator, rng = Allocator(section(4, seed=5, floor=0.2)), np.random.default_rng(6)
-    names, surprise, variance = allocator.strategies, np.zeros(4), np.zeros(4)
-    for _ in range(3000):
-        decision = allocator.allocate({"hour": 13.0, "device": "car"}, 3, rng)
-        propensities = np.array(list(decision.propensities.values()))
-        surprise += np.array([name in decision.allocation for name in names]) - propensities
-        variance += propensities * (1 - propensities)
-    assert (variance > 50).all()
-    assert (np.abs(surprise) < 4 * np.sqrt(variance)).all()
+def distribution(mixture: Mixture, strategies: int) -> dict[tuple[int, ...], float]:
+    """Everything that can be drawn, with its probability; random sets by enumeration of all chance that makes them."""
+    shares: dict[tuple[int, ...], float] = {}
+    for part, share in zip(mixture.parts.tolist(), mixture.shares.tolist(), strict=True):
+        shares[tuple(part)] = shares.get(tuple(part), 0.0) + (1 - mixture.floor) * share
+    for probability, script in every_set(mixture, strategies):
+        counts = tuple(mixture.sets.draw(cast(np.random.Generator, script)))
+        shares[counts] = shares.get(counts, 0.0) + mixture.floor * probability
+    return shares
 
 
-@given(SECTIONS, CONTEXTS, st.integers(1, 4), st.integers(0, 2**32))
-@settings(max_examples=30)
-def test_a_budget_is_spent_as_well_as_can_be(some: Section, context: dict[str, Any], budget: int, seed: int) -> None:
-    allocator, rank_decay = Allocator(some), orjson.loads(some[""])["rank_decay"]
-    strategies = len(allocator.strategies)
-    normals = np.random.default_rng(seed).standard_normal((DRAWS, strategies))
-    means, deviations = allocator.utilities(context)
+class Script:
+    """Stands in for a numpy Generator: draws the size and the set that it is told."""
 
-    def worth(counts: tuple[int, ...], utilities: Matrix) -> float:
-        ranks = [sum(rank_decay**rank for rank in range(count)) for count in counts]
-        return float(np.maximum(utilities, 0) @ ranks)
+    def __init__(self, size: int, chosen: tuple[int, ...] = ()) -> None:
+        self.size = size
+        self.sizes = 0
+        self.choices: list[int] = []
+        self.drawn = 0
+        self.chosen = chosen
 
-    for draw in (0, DRAWS - 1):
-        allocation = decide(allocator, context, budget, Script(normals, draw)).allocation
-        utilities = means + deviations * normals[draw]
-        if utilities.max() <= 0:  # nothing looks good, so all are as good
-            utilities = np.ones(strategies)
-        best = max(
-            worth(counts, utilities)
-            for counts in product(range(budget + 1), repeat=strategies)
-            if sum(counts) == budget
-        )
-        served = tuple(allocation.get(name, 0) for name in allocator.strategies)
-        assert worth(served, utilities) == pytest.approx(best)
+    def integers(self, high: int) -> int:
+        self.sizes = high
+        return self.size
+
+    def choice(self, optional: list[int], size: int, *, replace: bool) -> np.ndarray[Any, Any]:
+        assert not replace
+        self.choices, self.drawn = optional, size
+        return np.array([optional[place] for place in self.chosen])
+
+
+def every_set(mixture: Mixture, strategies: int) -> Iterator[tuple[float, Script]]:
+    probe = Script(0)
+    mixture.sets.draw(cast(np.random.Generator, probe))
+    for size in range(probe.sizes):
+        sized = Script(size)
+        mixture.sets.draw(cast(np.random.Generator, sized))
+        sets = list(combinations(range(len(sized.choices)), sized.drawn))
+        for chosen in sets:
+            yield 1 / probe.sizes / len(sets), Script(size, chosen)
+
+
+@given(SECTIONS, CONTEXTS, st.integers(0, 7), st.integers(0, 2**32))
+@settings(max_examples=60)
+def test_propensities_are_exact(some: Section, context: dict[str, Any], place: int, seed: int) -> None:
+    allocator, budget = Allocator(some), budgets(some, 8)[place]
+    mixture = allocator.mixture(context, budget, np.random.default_rng(seed))
+    shares = distribution(mixture, len(allocator.strategies))
+    assert sum(shares.values()) == pytest.approx(1)
+    asked = sum(share * (np.array(counts) > 0) for counts, share in shares.items())
+    assert mixture.propensities() == pytest.approx(asked, abs=1e-12)
+    for counts, share in shares.items():
+        assert mixture.probability(list(counts)) == pytest.approx(share, abs=1e-12)
+
+
+@pytest.mark.parametrize("policy", ["thompson", "squarecb"])
+def test_propensities_are_frequencies(policy: str) -> None:
+    """Of 200,000 draws from one mixture."""
+    draws = 200_000
+    allocator, rng = (
+        Allocator(section(5, 5, floor=0.2, policy=policy, limits={1: Limits(1, 2)})),
+        np.random.default_rng(6),
+    )
+    mixture = allocator.mixture({"hour": 13.0, "device": "car"}, 6, rng)
+    drawn, times = np.unique([mixture.draw(rng) for _ in range(draws)], axis=0, return_counts=True)
+    for counts, found in zip(drawn.tolist(), times.tolist(), strict=True):
+        expected = draws * mixture.probability(counts)
+        assert abs(found - expected) < 5 * np.sqrt(expected) + 1
+    asked = mixture.propensities()
+    error = 5 * np.sqrt(draws * asked * (1 - asked))
+    assert (np.abs(times @ (drawn > 0) - draws * asked) <= error + 1e-6).all()
+
+
+def test_estimates_by_inverse_propensity_are_unbiased() -> None:
+    """Of the reward of always asking all strategies for two each, and of what each strategy gets when asked."""
+    allocator, rng = Allocator(section(3, 7, floor=0.5)), np.random.default_rng(8)
+    worth, target = np.array([0.2, 0.5, 0.9]), {"strategy0": 2, "strategy1": 2, "strategy2": 2}
+    whole, single = [], []
+    for _ in range(6000):
+        hour = float(rng.uniform(0, 24))
+        decision = allocator.allocate({"hour": hour, "device": "car"}, 6, rng)
+        asked = np.array([name in decision.allocation for name in allocator.strategies])
+        reward = rng.random() < (worth * asked).mean() * hour / 24
+        assert decision.allocation_propensity is not None
+        whole.append(reward * (decision.allocation == target) / decision.allocation_propensity)
+        single.append(worth * asked / np.array(list(decision.propensities.values())))
+    for estimates, truth in ((np.array(whole), worth.mean() / 2), (np.array(single), worth)):
+        error = estimates.std(axis=0) / np.sqrt(len(estimates))
+        assert (np.abs(estimates.mean(axis=0) - truth) < 4 * error).all()
+
+
+def test_what_is_not_left_to_chance_has_no_propensities() -> None:
+    allocator = Allocator(section(3, policy="ucb"))
+    one, two = (allocator.allocate({"hour": 3.0}, 5, np.random.default_rng(seed)) for seed in (1, 2))
+    assert one == two
+    assert one.propensities == {}
+    assert one.allocation_propensity is None
+
+
+@given(SECTIONS, CONTEXTS, st.integers(0, 3), st.integers(0, 2**32))
+@settings(max_examples=60)
+def test_a_budget_is_spent_as_well_as_can_be(some: Section, context: dict[str, Any], place: int, seed: int) -> None:
+    """The greedy allocation gains at least as much as any other that the limits allow."""
+    row = orjson.loads(some[""])
+    row["policy"], row["exploration"] = "greedy", 0.0
+    some = {**some, "": orjson.dumps(row)}
+    allocator, budget, limits = Allocator(some), budgets(some, 4)[place], limits_of(some)
+    means, _ = allocator.utilities(context)
+    curves = [orjson.loads(some[name])["curve"] for name in allocator.strategies]
+    gains = []
+    for mean, curve, one in zip(means.tolist(), curves, limits, strict=True):
+        beyond = [curve[-1] * row["rank_decay"] ** rank for rank in range(1, budget)]
+        gains.append(np.concatenate(([0], np.cumsum([*curve, *beyond]))) * max(mean, 1e-20) / one.cost)
+
+    def worth(counts: tuple[int, ...]) -> float:
+        return float(sum(gained[count] for gained, count in zip(gains, counts, strict=True)))
+
+    allowed = [range(one.minimum, min(one.maximum, budget) + 1) if one.on else range(1) for one in limits]
+    most = min(budget, sum(max(counts) for counts in allowed))
+    best = max(worth(counts) for counts in product(*allowed) if sum(counts) == most)
+    (greedy,) = allocator.mixture(context, budget, np.random.default_rng(seed)).parts.tolist()
+    assert sum(greedy) == most
+    assert worth(greedy) == pytest.approx(best, rel=1e-5)
 
 
 @given(SECTIONS, CONTEXTS)
 def test_utilities_are_the_posteriors(some: Section, context: dict[str, Any]) -> None:
-    allocator, vector, width = Allocator(some), ENCODER.encode(context), orjson.loads(some[""])["width"]
+    allocator, vector, width = Allocator(some), ENCODER.encode(context), orjson.loads(some[""])["exploration"] * 0.5
     means, deviations = allocator.utilities(context)
     for name, mean, deviation in zip(allocator.strategies, means, deviations, strict=True):
         row = orjson.loads(some[name])
@@ -234,3 +312,15 @@ def test_it_reads_what_the_bandit_solved() -> None:
     assert allocator.strategies == bandit.config.strategies
     decision = allocator.allocate({}, 20, np.random.default_rng(0))
     assert sum(decision.allocation.values()) == 20
+
+
+def test_a_budget_covers_the_minima() -> None:
+    allocator = Allocator(section(3, limits={0: Limits(minimum=2), 2: Limits(minimum=3)}))
+    with pytest.raises(ValueError, match="budget: 4 candidates; draw at least 5"):
+        allocator.allocate({}, 4, np.random.default_rng(0))
+    assert allocator.allocate({}, 5, np.random.default_rng(0)).allocation == {"strategy0": 2, "strategy2": 3}
+
+
+def test_a_minimum_is_at_most_the_maximum() -> None:
+    with pytest.raises(ValueError, match="minimum: 3"):
+        Limits(minimum=3, maximum=2)

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from backchannel.agents.bandit import BanditConfig, StrategyBandit, asked, strategy_rewards
+from backchannel.agents.bandit import BanditConfig, StrategyBandit, asked, credits_of, rank_curve
 from backchannel.agents.features import Categorical, Numeric
 from backchannel.agents.outcomes import Outcome, RewardConfig
+from backchannel.agents.posterior import PAST, run_together
 from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, Sums
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
@@ -23,6 +24,7 @@ CONFIG = BanditConfig(
     features=(Numeric("hour", center=12, scale=4), Categorical("device", ("car", "phone"))),
     half_lives_days=(),
     ridges=(0.5,),
+    position_decay=0.0,
 )
 BANDIT = StrategyBandit(CONFIG)
 HOUR = 3_600_000
@@ -48,7 +50,7 @@ def observations(outcomes: list[Outcome], strategy: str) -> tuple[Matrix, Matrix
     """Contexts, rewards and times of the turns in which `strategy` was asked."""
     rows = [outcome for outcome in outcomes if strategy in asked(outcome.turn)]
     contexts = BANDIT.encoder.encode_queries([outcome.turn.query for outcome in rows])
-    rewards = [round(strategy_rewards(outcome).get(strategy, 0.0) * 1024) / 1024 for outcome in rows]
+    rewards = [round(credits_of(outcome).get(strategy, (0.0, 0, 1))[0] * 1024) / 1024 for outcome in rows]
     return contexts, np.array(rewards), [outcome.turn.query.ts for outcome in rows]
 
 
@@ -60,8 +62,8 @@ def posterior(delta: Delta, strategy: str, at: int, bandit: StrategyBandit = BAN
 
 def pooled(precision: float, delta: Delta) -> Matrix:
     """The weights that fit all strategies together: the mean of their common prior."""
-    packed = delta["bandit"].values.sum(axis=0)
     dimension = BANDIT.encoder.dimension
+    packed = delta["bandit"].values.sum(axis=0)[: (dimension + 1) * (dimension + 2) // 2]
     total = np.zeros((dimension + 1, dimension + 1))
     total[np.triu_indices(dimension + 1)] = packed
     total += np.triu(total, 1).T
@@ -93,7 +95,7 @@ def test_a_strategy_that_was_never_asked_is_believed_to_do_what_others_do() -> N
     assert found["whitener"] == pytest.approx(np.eye(bandit.encoder.dimension) / np.sqrt(0.5))
 
 
-def test_the_width_is_that_of_the_residual() -> None:
+def test_the_deviation_is_that_of_the_residual() -> None:
     """The residual is predicted from the buckets before; with a single bucket, from nothing."""
     outcomes = logged(seed=2, count=400)
     delta = BANDIT.learn(outcomes)
@@ -105,7 +107,7 @@ def test_the_width_is_that_of_the_residual() -> None:
         count += len(rewards)
     row = BANDIT.solve(MemorySums(delta), changes(delta), 0)[""]
     assert row is not None
-    assert orjson.loads(row)["width"] == pytest.approx(CONFIG.exploration * np.sqrt(squares / count))
+    assert orjson.loads(row)["deviation"] == pytest.approx(np.sqrt(squares / count))
 
 
 def test_before_anything_is_learned_there_is_the_prior() -> None:
@@ -122,13 +124,13 @@ def test_before_anything_is_learned_there_is_the_prior() -> None:
 @settings(max_examples=50)
 def test_rewards_lie_within_0_and_1_and_belong_to_what_was_clicked(some: list[Turn]) -> None:
     for outcome in judged(some):
-        rewards = strategy_rewards(outcome)
+        rewards = credits_of(outcome)
         clicked = {event.entity_id for event in outcome.turn.clicks}
         results = [result for shown in outcome.turn.impressions for result in shown.results]
         assert rewards.keys() == {
             name for result in results if result.entity_id in clicked for name in result.strategies
         }
-        assert all(0 <= reward <= outcome.success for reward in rewards.values())
+        assert all(0 <= reward <= outcome.success and rank >= 1 for reward, rank, _ in rewards.values())
 
 
 def test_every_strategy_that_produced_the_clicked_item_gets_the_credit() -> None:
@@ -140,8 +142,8 @@ def test_every_strategy_that_produced_the_clicked_item_gets_the_credit() -> None
     )
     turn = Turn(query(), (shown,), (click("clicked"), click("liked", "like"), click("elsewhere")))
     (outcome,) = judged([turn], RewardConfig(click_gain={"click": 0.5}))
-    assert strategy_rewards(outcome) == {"lexical": 0.5, "semantic": 1.0}
-    assert asked(turn) == {"lexical", "semantic", "memory"}
+    assert credits_of(outcome) == {"lexical": (0.5, 1, 1), "semantic": (1.0, 2, 2)}
+    assert asked(turn) == {"lexical": 2, "semantic": 1, "memory": 1}
     delta = BANDIT.learn([outcome])
     assert {strategy: float(posterior(delta, strategy, 0)["reward"]) for strategy in CONFIG.strategies} == {
         "lexical": 0.5,
@@ -152,8 +154,47 @@ def test_every_strategy_that_produced_the_clicked_item_gets_the_credit() -> None
 
 def test_without_an_allocation_those_with_results_were_asked() -> None:
     shown = impression(Result("one", 1, ("lexical",)), Result("two", 2, ("semantic", "unheard-of")))
-    assert asked(Turn(query(), (shown,))) == {"lexical", "semantic", "unheard-of"}
-    assert asked(Turn(query())) == set()
+    assert asked(Turn(query(), (shown,))) == {"lexical": 1, "semantic": 1, "unheard-of": 1}
+    assert asked(Turn(query())) == {}
+
+
+# --- rank curves
+
+
+def curve(delta: Delta, strategy: str) -> list[float]:
+    found: list[float] = posterior(delta, strategy, 0)["curve"].tolist()
+    return found
+
+
+def test_a_rank_counts_the_results_of_the_strategy_alone() -> None:
+    shown = impression(
+        Result("third", 9, ("lexical",)),
+        Result("first", 1, ("semantic", "lexical")),
+        Result("second", 4, ("lexical",)),
+    )
+    (outcome,) = judged([Turn(query(), (shown,), (click("third"), click("second")))])
+    assert credits_of(outcome) == {"lexical": (1.0, 2, 4)}
+
+
+def test_rank_curves_learn_where_the_clicked_stand() -> None:
+    def turn(clicked: int | None, drawn: int) -> Turn:
+        results = [Result(f"e{rank}", rank, ("lexical",)) for rank in range(1, drawn + 1)]
+        clicks = () if clicked is None else (click(f"e{clicked}"),)
+        return Turn(query(), (impression(*results, allocation={"lexical": drawn}),), clicks)
+
+    steep = [turn(1, 10)] * 500 + [turn(None, 10)] * 500
+    flat = [turn(rank, 10) for rank in range(1, 11)] * 50 + [turn(None, 10)] * 500
+    # Ranks that are drawn in a tenth of the turns only, and there are as good as the others.
+    rare = [turn(1, 1)] * 450 + [turn(None, 1)] * 450 + [turn(1, 2)] * 50 + [turn(2, 2)] * 50
+    for turns_, expected in ((steep, [1.0, 0.0]), (flat, [0.1, 0.1]), (rare, [0.9, 0.9])):
+        found = curve(BANDIT.learn(judged(turns_)), "lexical")
+        assert found == sorted(found, reverse=True)
+        assert found[:2] == pytest.approx(expected, abs=0.15)
+
+
+def test_without_clicks_a_rank_curve_is_geometric() -> None:
+    found = rank_curve(np.zeros(32), np.zeros(32), 0.5)
+    assert found.tolist() == pytest.approx([0.5 ** (rank + 1) for rank in range(32)])
 
 
 # --- time buckets
@@ -161,7 +202,7 @@ def test_without_an_allocation_those_with_results_were_asked() -> None:
 
 def compacted(delta: Delta, at: int) -> Delta:
     """The delta with its buckets run together, as the publisher leaves the ledger."""
-    moved = BANDIT.compact(delta["bandit"].keys, at)
+    moved = BANDIT.compact(delta["bandit"], at)
     rows: dict[Key, Matrix] = {}
     for key, row in zip(delta["bandit"].keys, delta["bandit"].values, strict=True):
         target = moved.get(key, key)
@@ -174,10 +215,6 @@ def totals(delta: Delta) -> dict[str, bytes]:
     for (_, strategy, _), row in zip(delta["bandit"].keys, delta["bandit"].values, strict=True):
         summed[strategy] = summed[strategy] + row
     return {strategy: row.tobytes() for strategy, row in summed.items()}
-
-
-def keys(starts: list[int]) -> list[Key]:
-    return [("encoding", "lexical", start * HOUR) for start in starts]
 
 
 @given(st.lists(turns(st.integers(0, 300 * DAY)), min_size=1, max_size=8), st.lists(st.integers(0, LAST), max_size=4))
@@ -193,23 +230,40 @@ def test_compaction_changes_no_sum(some: list[Turn], times: list[int]) -> None:
 
 @given(st.lists(HOURS, min_size=1, max_size=60, unique=True), HOURS)
 def test_compaction_is_idempotent(starts: list[int], at: int) -> None:
-    moved = BANDIT.compact(keys(starts), at * HOUR)
-    assert not BANDIT.compact(set(moved.values()), at * HOUR)
+    moved = run_together([start * HOUR for start in starts], (), HOUR, at * HOUR)
+    assert not run_together(set(moved.values()), (), HOUR, at * HOUR)
 
 
 @given(HOURS, HOURS)
 def test_a_bucket_is_at_most_an_eighth_of_its_age_long(start: int, at: int) -> None:
-    (key,) = keys([start])
-    *_, target = BANDIT.compact([key], at * HOUR).get(key, key)
+    target = run_together([start * HOUR], (), HOUR, at * HOUR).get(start * HOUR, start * HOUR)
     assert target % HOUR == 0
     assert 0 <= start * HOUR - target <= max(at * HOUR - target, 0) / 8
 
 
 @pytest.mark.parametrize("step", [1, 5, 100, 10_000])
 def test_the_number_of_buckets_is_logarithmic(step: int) -> None:
-    hours, live = 10_000, set[Key]()
+    hours, live = 10_000, set[int]()
     for now in range(step, hours + step, step):
-        live |= set(keys(list(range(now - step, now))))
-        moved = BANDIT.compact(live, now * HOUR)
-        live = {moved.get(key, key) for key in live}
+        live |= {hour * HOUR for hour in range(now - step, now)}
+        moved = run_together(live, (), HOUR, now * HOUR)
+        live = {moved.get(start, start) for start in live}
         assert len(live) <= 16 * (1 + log2(now))
+
+
+def test_what_is_from_before_a_change_stays_so() -> None:
+    def turn(hour: int, clicked: bool) -> Turn:
+        shown = impression(Result("e", 1, ("lexical",)), allocation={"lexical": 1})
+        return Turn(query(hour * HOUR), (shown,), (click("e"),) if clicked else ())
+
+    change, at = 30, 60
+    some = [turn(hour, number % 10 < (8 if hour < change else 2)) for hour in range(at) for number in range(50)]
+    delta = BANDIT.learn(judged(some))
+    before = posterior(delta, "lexical", at * HOUR)
+    # The change is seen to the nearest few buckets; once seen, nothing hides it.
+    after = compacted(delta, at * HOUR)
+    assert {start for _, _, start in after["bandit"].keys if start < (change - 3) * HOUR} == {PAST}
+    for later in (at, 2 * at, 10_000):
+        after = compacted(after, later * HOUR)
+        assert posterior(after, "lexical", later * HOUR)["reward"] == pytest.approx(before["reward"])
+    assert totals(after) == totals(delta)

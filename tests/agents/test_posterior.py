@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river.drift import ADWIN
 
-from backchannel.agents.posterior import CUT, SHARE, STEADY, Bank, Evidence
+from backchannel.agents.posterior import CUT, PAST, SHARE, STEADY, Bank, Evidence
 from backchannel.agents.sums import Matrix
 
 HOUR = 3_600_000
@@ -89,6 +89,14 @@ def test_evidence_from_before_a_fall_is_cut() -> None:
     assert [start // HOUR for start in found.changes] == [15]
     assert found.discounts == pytest.approx([CUT] * 15 + [1.0] * 5)
     assert found.theta[1, 0] == pytest.approx(0.1, abs=0.1)
+    # What has been set apart counts as little, and is no change anew.
+    past = Evidence(
+        np.concatenate(([PAST], evidence.starts[15:])),
+        np.concatenate((evidence.sums[:15].sum(axis=0, keepdims=True), evidence.sums[15:])),
+    )
+    again = Bank((), (1.0,)).infer(past, 20 * HOUR)
+    assert again.changes == ()
+    assert again.theta == pytest.approx(found.theta)
     later = Bank((), (1.0,)).infer(Evidence(evidence.starts[:15], evidence.sums[:15]), 15 * HOUR)
     assert later.theta[1, 0] == pytest.approx(0.5, abs=0.1)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backchannel.ops.servers import STRATEGIES, Retrieval, UniformServer, blend
+from backchannel.ops.servers import STRATEGIES, Retrieval, UniformServer, blend, rank
 from backchannel.ops.world import SHOWN, World
 
 CANDIDATES = st.dictionaries(
@@ -28,6 +28,15 @@ def test_a_blend_shows_every_candidate_once_and_names_who_produced_it(candidates
 def test_a_blend_lets_the_favoured_strategy_lead() -> None:
     results = blend({"lexical": ["a", "b"], "semantic": ["p", "q", "a", "r"], "new": ["x"]})
     assert [result.entity_id for result in results] == ["p", "q", "a", "b", "r", "x"]
+
+
+def test_a_ranking_puts_first_what_is_expected_to_gain_most() -> None:
+    results = rank({"lexical": ["a", "b"], "semantic": ["p", "b"]}, {"lexical": [0.5, 0.3], "semantic": [0.4, 0.3]})
+    assert [(result.entity_id, result.strategies) for result in results] == [
+        ("b", ("lexical", "semantic")),
+        ("a", ("lexical",)),
+        ("p", ("semantic",)),
+    ]
 
 
 @pytest.fixture(scope="module")

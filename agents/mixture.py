@@ -1,0 +1,104 @@
+"""Mixtures of allocations, with the exact probabilities of what is drawn from them.
+
+With probability 1 - floor one of the parts is drawn, by its share; otherwise a random set of strategies. As the parts
+are known when the decision is made, so is the probability of each strategy and of the whole allocation.
+"""
+
+from collections.abc import Sequence
+from math import comb
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from msgspec import Struct
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+Counts: TypeAlias = NDArray[Any]
+"""Candidates by strategy, (..., strategies), whole numbers."""
+
+
+class RandomSets:
+    """Random sets of strategies: each size equally often, and of one size each set.
+
+    Strategies with a minimum are asked always and count in no set. What the minima leave of the budget is dealt to the
+    set, evenly, as far as its maxima go; what is left then, to those that are asked always.
+
+    Args:
+        minima: by strategy.
+        maxima: by strategy; 0 for one that is never asked.
+        budget: at least the minima together.
+
+    Attributes:
+        propensities: the probability that each strategy is asked, (strategies,).
+    """
+
+    def __init__(self, minima: Sequence[int], maxima: Sequence[int], budget: int) -> None:
+        self._minima: Final = list(minima)
+        self._maxima: Final = list(maxima)
+        self._left: Final = budget - sum(minima)
+        places = range(len(self._minima))
+        self._always: Final = [place for place in places if minima[place]]
+        self._optional: Final = [place for place in places if maxima[place] and not minima[place]]
+        # The empty set only where somebody is asked without it.
+        self._sizes: Final = range(0 if self._always else 1, min(len(self._optional), self._left) + 1)
+        self.propensities: Final = np.minimum(self._minima, 1).astype(float)
+        if self._optional:
+            self.propensities[self._optional] = (self._sizes[0] + self._sizes[-1]) / 2 / len(self._optional)
+
+    def draw(self, rng: Generator) -> list[int]:
+        """Draw a set, and deal the budget; return counts by strategy."""
+        size = self._sizes[rng.integers(len(self._sizes))]
+        return self._deal(sorted(rng.choice(self._optional, size, replace=False).tolist()) if size else [])
+
+    def probability(self, counts: list[int]) -> float:
+        """Return the probability that `counts` are drawn."""
+        members = [place for place in self._optional if counts[place]]
+        if len(members) not in self._sizes or self._deal(members) != counts:
+            return 0.0
+        return 1.0 / len(self._sizes) / comb(len(self._optional), len(members))
+
+    def _deal(self, members: list[int]) -> list[int]:
+        counts, left = self._minima.copy(), self._left
+        for group in (members, self._always):
+            while left and (room := [place for place in group if counts[place] < self._maxima[place]]):
+                share, over = divmod(left, len(room))
+                for order, place in enumerate(room):
+                    dealt = min(share + (order < over), self._maxima[place] - counts[place])
+                    counts[place] += dealt
+                    left -= dealt
+        return counts
+
+
+class Mixture(Struct, frozen=True):
+    """What a decision is drawn from.
+
+    Attributes:
+        parts: allocations, (parts, strategies).
+        shares: of the parts, (parts,); they add up to 1.
+        floor: the probability of a random set instead.
+        sets: those.
+    """
+
+    parts: Counts
+    shares: NDArray[np.float64]
+    floor: float
+    sets: RandomSets
+
+    def draw(self, rng: Generator) -> list[int]:
+        """Draw an allocation; return counts by strategy."""
+        chance = rng.random()
+        if chance < self.floor:
+            return self.sets.draw(rng)
+        part = self.shares.cumsum().searchsorted((chance - self.floor) / (1.0 - self.floor), side="right")
+        counts: list[int] = self.parts[min(int(part), len(self.parts) - 1)].tolist()
+        return counts
+
+    def propensities(self) -> NDArray[np.float64]:
+        """Return the probability that each strategy is asked, (strategies,)."""
+        asked: NDArray[np.float64] = self.shares @ (self.parts > 0)
+        return np.minimum((1.0 - self.floor) * asked + self.floor * self.sets.propensities, 1.0)
+
+    def probability(self, counts: list[int]) -> float:
+        """Return the probability that `counts` are drawn."""
+        drawn = float(self.shares @ (self.parts == counts).all(axis=1))
+        return min((1.0 - self.floor) * drawn + self.floor * self.sets.probability(counts), 1.0)
