@@ -1,9 +1,14 @@
 """The `backchannel` command."""
 
 import importlib
+import os
 from typing import Final
 
 import click
+
+# To be set before numpy is imported. Our matrices are small: more threads than one gain nothing on an idle machine, and
+# on a busy one they wait for each other, which takes a policy seconds instead of tenths.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 _COMMANDS: Final = {
     "run": "backchannel.ops.run:run",

@@ -363,6 +363,13 @@ class ChunkSchema(faust.Schema[None, Sequence[ConsumerRecord]]):
         return message.value
 
 
+class _App(faust.App):
+    """A Faust app that keeps nothing in files."""
+
+    def _create_directories(self) -> None:
+        """Faust would make a folder wherever it is started."""
+
+
 def chunk_app(
     config: KafkaConfig, topics: Iterable[str], receiver: Receiver, *, chunk_records: int = CHUNK_RECORDS
 ) -> faust.App:
@@ -371,7 +378,7 @@ def chunk_app(
     `await app.start()` returns when it is a member of the group; `await app.stop()` flushes, commits and leaves.
     An error in the receiver crashes the app: `app.crash_reason` holds it.
     """
-    app = faust.App(
+    app = _App(
         config.group,
         broker=[URL(f"kafka://{server}") for server in config.servers.split(",")],
         broker_credentials=_credentials(config),
