@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test lint types unit bench schemas lock clean
+.PHONY: help install demo test lint types unit bench schemas rivals lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -39,9 +39,12 @@ bench: install  ## Measure, as ratios side by side in one run
 schemas: install  ## Write the JSON Schemas and the AsyncAPI document from the structs
 	$(BIN)/backchannel schemas
 
+rivals: install  ## Install the libraries that `backchannel bandits` and `backchannel bench --bandit` compare with
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group bench
+
 lock: install  ## Resolve requirements.lock anew
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --no-header --no-emit-index-url --quiet --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --group bench --universal --no-header --no-emit-index-url --quiet --output-file requirements.lock
 
 clean:  ## Remove what was installed and written
 	rm -rf .venv out dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

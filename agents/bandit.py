@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import orjson
 from msgspec import Meta, Struct, field
+from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from backchannel.agents.allocation import Exploration, Limits
@@ -134,21 +135,18 @@ class StrategyBandit(Learner):
         buckets = np.array([outcome.turn.query.ts for outcome in outcomes])[rows] // self._bucket_ms
         strategies, first_bucket = self.config.strategies, int(buckets.min())
         groups = (buckets - first_bucket) * len(strategies) + codes
-        # A stable sort of 16-bit numbers is a radix sort.
-        order = np.argsort(groups.astype(np.min_scalar_type(int(groups.max()))), kind="stable")
-        groups = groups[order]
-        starts = np.flatnonzero(np.diff(groups, prepend=-1))
-        parts = np.split(observed[order], starts[1:])
-        products = np.stack([(part.T @ part)[self._triangle] for part in parts])
-        place = np.repeat(np.arange(len(parts)), [len(part) for part in parts]) * (RANKS + 1)
-        size = len(parts) * (RANKS + 1)
+        parts = by_group(observed, groups)
+        order, counts = parts.order, parts.counts
+        products = parts.products[:, *self._triangle]
+        place = np.repeat(np.arange(len(counts)), counts) * (RANKS + 1)
+        size = len(counts) * (RANKS + 1)
         # How many lists ended at each rank, 0 to RANKS; so, from the end, how many reached it.
         ended = np.bincount(place + drawn[order], minlength=size).reshape(-1, RANKS + 1)
         reached = ended[:, :0:-1].cumsum(axis=1)[:, ::-1]
         clicked = np.bincount(place + ranks[order], unbiased[order], size).reshape(-1, RANKS + 1)[:, 1:]
         values = np.column_stack((products, reached, clicked))
         keys = []
-        for group in groups[starts].tolist():
+        for group in parts.groups.tolist():
             bucket, code = divmod(group, len(strategies))
             keys.append((self.encoder.fingerprint, strategies[code], (first_bucket + bucket) * self._bucket_ms))
         return {self.table.name: Sums(self.table, keys, values)}
@@ -262,6 +260,33 @@ class _Observations(Struct):
     drawn: list[int]
     ranks: list[int]
     unbiased: list[float]
+
+
+class _Parts(Struct, frozen=True):
+    """Rows by group.
+
+    Attributes:
+        groups: that have rows, rising.
+        counts: of their rows.
+        order: that sorts the rows by group.
+        products: Z'Z of each, (groups, d + 1, d + 1).
+    """
+
+    groups: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    order: NDArray[np.intp]
+    products: Matrix
+
+
+def by_group(rows: Matrix, groups: NDArray[np.int64]) -> _Parts:
+    """Return Z'Z of each group of `rows`, (rows, d + 1), given the group of each row, 0 and up."""
+    # A stable sort of numbers of at most 16 bits is a radix sort.
+    order = np.argsort(groups.astype(np.min_scalar_type(int(groups.max()))), kind="stable")
+    ordered = groups[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+    parts = np.split(rows[order], starts[1:])
+    counts = np.diff(starts, append=len(rows))
+    return _Parts(ordered[starts], counts, order, np.stack([part.T @ part for part in parts]))
 
 
 def rank_curve(reached: Matrix, clicked: Matrix, decay: float) -> Matrix:

@@ -24,7 +24,7 @@ STEADY: Final = 0.7
 """Prior weight of never forgetting; the half-lives share the rest."""
 SHARE: Final = 0.01
 """Of the weights, goes back to the prior with each bucket."""
-CONFIDENCE: Final = 0.002
+CONFIDENCE: Final = 0.01
 """ADWIN's delta: about the probability of a false alarm."""
 CUT: Final = 0.05
 """What is left of the evidence from before a change."""

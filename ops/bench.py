@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from backchannel.ops.bench_bandit import bandit_measures
 from backchannel.ops.load import mixed_stream
 from backchannel.ops.measure import Measure
 from backchannel.ops.run import relax_collector
@@ -32,8 +33,9 @@ from backchannel.streams.source import EventFile
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Alternated; medians are shown.")
 @click.option("--memory/--no-memory", default=True, show_default=True, help="Compare 200,000 with 2,000,000 events.")
 @click.option("--kafka", is_flag=True, help="Measure the worker instead, with a broker that is started for it.")
+@click.option("--bandit", is_flag=True, help="Measure the bandit instead, and, where installed, others.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def bench(events: int, rounds: int, memory: bool, kafka: bool, as_json: bool) -> None:
+def bench(*, events: int, rounds: int, memory: bool, kafka: bool, bandit: bool, as_json: bool) -> None:
     """Measure rates and memory on made-up events: 1 query : 1 impression of ten : 0.4 clicks : 0.1 barge-ins."""
     relax_collector()
     console = Console(stderr=True)
@@ -43,6 +45,9 @@ def bench(events: int, rounds: int, memory: bool, kafka: bool, as_json: bool) ->
             from backchannel.ops.bench_kafka import kafka_measures  # noqa: PLC0415 -- needs the extra
 
             measures += kafka_measures(Path(folder), events, rounds, status.update)
+        elif bandit:
+            status.update("the bandit: learning and deciding")
+            measures += bandit_measures(rounds)
         else:
             status.update("rates: events from a file to a committed ledger")
             measures += _rates(Path(folder), events, rounds)
@@ -57,7 +62,7 @@ def bench(events: int, rounds: int, memory: bool, kafka: bool, as_json: bool) ->
     table.columns[1].justify = table.columns[2].justify = "right"
     for one in measures:
         ratio = "" if one.ratio is None else f"{one.ratio:.3f}"
-        table.add_row(one.name, f"{one.value:,.0f} {one.unit}", ratio, one.peer)
+        table.add_row(one.name, f"{one.value:,.{0 if one.value >= 10 else 2}f} {one.unit}", ratio, one.peer)
     Console().print(table)
 
 

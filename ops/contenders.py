@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.random import Generator
 
-from backchannel.agents.bandit import BanditConfig
+from backchannel.agents.bandit import BanditConfig, by_group
 from backchannel.agents.posterior import Bank, Buckets
 from backchannel.agents.sums import Matrix
 from backchannel.ops.simulation import Choices, Contender, World
@@ -136,9 +136,11 @@ def deviations(contexts: Matrix, whitener: Matrix) -> Matrix:
 
 def sums_of(contexts: Matrix, chosen: Choices, rewards: Matrix, strategies: int) -> Matrix:
     """Return Z'Z of each strategy's rounds, (strategies, d + 1, d + 1)."""
-    rows = np.column_stack((contexts, rewards))
-    parts = [rows[chosen == strategy] for strategy in range(strategies)]
-    return np.stack([part.T @ part for part in parts])
+    parts = by_group(np.column_stack((contexts, rewards)), chosen)
+    width = contexts.shape[1] + 1
+    sums = np.zeros((strategies, width, width))
+    sums[parts.groups] = parts.products
+    return sums
 
 
 CONTENDERS: Final[dict[str, Callable[[World], Contender]]] = {
