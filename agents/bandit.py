@@ -29,7 +29,6 @@ from backchannel.schemas.turn import Turn
 
 RANKS: Final = 32
 """Of a strategy's list whose worth is learned one by one; deeper ones follow `rank_decay`."""
-_NOTHING: Final = 0.0, 0, 1
 _CURVE_PRIOR: Final = 10.0  # clicks that the prior of a rank curve is worth
 
 
@@ -98,6 +97,7 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"{name!r} stands twice in strategies or features")
+        Encoder(self.features)  # says what is wrong with them
         for name in self.limits:
             if name not in self.strategies:
                 raise ValueError(f"limits: {name!r} is none of the strategies")
@@ -126,10 +126,11 @@ class StrategyBandit(Learner):
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`. A strategy that is not configured is ignored."""
         seen = self._observations(outcomes)
-        if not seen.rows:
+        if not seen:
             return {}
-        rows, codes, drawn, ranks = map(np.array, (seen.rows, seen.codes, seen.drawn, seen.ranks))
-        rewards, unbiased = (np.rint(np.array(some) * GRID) / GRID for some in (seen.rewards, seen.unbiased))
+        table = np.array(seen)
+        rows, codes, drawn, ranks = table[:, :4].astype(np.int64).T
+        rewards, unbiased = np.rint(table[:, 4:].T * GRID) / GRID
         contexts = self.encoder.encode_queries([outcome.turn.query for outcome in outcomes])
         observed = np.column_stack((contexts[rows], rewards))
         buckets = np.array([outcome.turn.query.ts for outcome in outcomes])[rows] // self._bucket_ms
@@ -208,21 +209,26 @@ class StrategyBandit(Learner):
             if start in became[encoding]
         }
 
-    def _observations(self, outcomes: Sequence[Outcome]) -> "_Observations":
-        seen = _Observations([], [], [], [], [], [])
-        known = self._code
+    def _observations(self, outcomes: Sequence[Outcome]) -> list[tuple[int, int, int, int, float, float]]:
+        """A row for each strategy asked in each turn.
+
+        It holds the place of the turn; the strategy's code; the candidates drawn, at most RANKS; the rank of the
+        clicked one, 1 to RANKS, or 0; the reward; and this over the probability that its position is examined.
+        """
+        seen = []
+        codes, unseen = self._code, self._unseen
         for row, outcome in enumerate(outcomes):
-            credited = credits_of(outcome)
+            credited = credits_of(outcome) if outcome.gains else {}
             for strategy, drawn in asked(outcome.turn).items():
-                code = known.get(strategy)
-                if code is not None:
-                    reward, rank, position = credited.get(strategy, _NOTHING)
-                    seen.rows.append(row)
-                    seen.codes.append(code)
-                    seen.rewards.append(reward)
-                    seen.ranks.append(rank if rank <= RANKS else 0)
-                    seen.drawn.append(min(max(drawn, rank), RANKS))
-                    seen.unbiased.append(reward * self._unseen[position])
+                code = codes.get(strategy)
+                if code is None:
+                    continue
+                if strategy in credited:
+                    reward, rank, position = credited[strategy]
+                    reached = min(max(drawn, rank), RANKS)
+                    seen.append((row, code, reached, rank if rank <= RANKS else 0, reward, reward * unseen[position]))
+                else:
+                    seen.append((row, code, min(drawn, RANKS), 0, 0.0, 0.0))
         return seen
 
     def _evidence(self, sums: SumReader) -> tuple[Evidence, Matrix]:
@@ -240,26 +246,6 @@ class StrategyBandit(Learner):
             products[target][self._triangle], ranks[target].flat = np.split(stored.values[row], [-2 * RANKS])
         products += np.triu(products, 1).swapaxes(-1, -2)
         return Evidence(np.array(starts, dtype=float), products), ranks
-
-
-class _Observations(Struct):
-    """A row for each strategy asked in each turn.
-
-    Attributes:
-        rows: the place of the turn.
-        codes: of the strategy.
-        rewards: 0 to 1.
-        drawn: candidates, at most RANKS.
-        ranks: of the clicked one in the strategy's list, 1 to RANKS; 0 if none was.
-        unbiased: the reward over the probability that the position of the clicked one is examined.
-    """
-
-    rows: list[int]
-    codes: list[int]
-    rewards: list[float]
-    drawn: list[int]
-    ranks: list[int]
-    unbiased: list[float]
 
 
 class _Parts(Struct, frozen=True):
@@ -328,16 +314,15 @@ def credits_of(outcome: Outcome) -> dict[str, tuple[float, int, int]]:
     """
     credited: dict[str, tuple[float, int, int]] = {}
     gains = outcome.gains
-    if gains:
-        for impression in outcome.turn.impressions:
-            placed: dict[str, int] = {}
-            for result in sorted(impression.results, key=attrgetter("position")):
+    for impression in outcome.turn.impressions:
+        placed: dict[str, int] = {}
+        for result in sorted(impression.results, key=attrgetter("position")):
+            for strategy in result.strategies:
+                placed[strategy] = placed.get(strategy, 0) + 1
+            gain = gains.get(result.entity_id)
+            if gain is not None:
                 for strategy in result.strategies:
-                    placed[strategy] = placed.get(strategy, 0) + 1
-                gain = gains.get(result.entity_id)
-                if gain is not None:
-                    for strategy in result.strategies:
-                        best, rank, _ = credited.get(strategy, (-1.0, 0, 0))
-                        if gain > best or (gain == best and placed[strategy] < rank):
-                            credited[strategy] = gain, placed[strategy], result.position
+                    best, rank, _ = credited.get(strategy, (-1.0, 0, 0))
+                    if gain > best or (gain == best and placed[strategy] < rank):
+                        credited[strategy] = gain, placed[strategy], result.position
     return credited

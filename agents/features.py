@@ -1,9 +1,9 @@
 """Contexts as vectors, encoded alike by the learner and by the policy reader."""
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Final, TypeAlias
+from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -34,13 +34,6 @@ class Numeric(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind",
         """The names of its columns."""
         return (self.name,)
 
-    def encode(self, value: Value) -> float:
-        """Return the scaled, clipped and rounded number."""
-        if value is None or isinstance(value, str) or math.isnan(value):
-            return 0.0
-        scaled = (value - self.center) / self.scale
-        return round(min(max(scaled, -LIMIT), LIMIT) * GRID) / GRID
-
 
 class Categorical(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="categorical"):
     """One of the listed values, each a column of zeros and ones. Missing or not listed: zeros only."""
@@ -59,7 +52,38 @@ class Categorical(Struct, frozen=True, forbid_unknown_fields=True, tag_field="ki
         return self.values.index(text) if text in self.values else None
 
 
-Feature: TypeAlias = Numeric | Categorical
+class Hashed(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="hashed"):
+    """One of any values, each in one of so many columns of zeros and ones, by its hash. Missing: zeros only."""
+
+    name: Name
+    buckets: Annotated[int, Meta(ge=2, le=256)] = 16
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of its columns."""
+        return tuple(f"{self.name}#{bucket}" for bucket in range(self.buckets))
+
+    def encode(self, value: Value) -> int | None:
+        """Return the column of a value. It depends on the feature's name, so that features do not collide alike."""
+        if value is None:
+            return None
+        text = value if isinstance(value, str) else repr(value) if isinstance(value, bool) else repr(float(value))
+        return crc32(f"{self.name}={text}".encode(errors="surrogatepass")) % self.buckets
+
+
+class Cross(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="cross"):
+    """Every product of a column of one feature and a column of another, both listed before it."""
+
+    left: Name
+    right: Name
+
+    @property
+    def name(self) -> str:
+        """Of both."""
+        return f"{self.left}*{self.right}"
+
+
+Feature: TypeAlias = Numeric | Categorical | Hashed | Cross
 
 _HOUR_MS: Final = 3_600_000
 DERIVED: Final[dict[str, Callable[[Query], Value]]] = {
@@ -78,14 +102,49 @@ def context_of(query: Query) -> dict[str, Value]:
     return {**query.context, **{name: derive(query) for name, derive in DERIVED.items()}}
 
 
+MAX_DIMENSION: Final = 256
+
+
 class Encoder:
-    """Encodes contexts as vectors of `dimension` columns, of which the first is the constant 1."""
+    """Encodes contexts as vectors of `dimension` columns, of which the first is the constant 1.
+
+    Raises:
+        ValueError: a cross of features that are not listed before it, or more than MAX_DIMENSION columns.
+    """
 
     def __init__(self, features: Sequence[Feature]) -> None:
         # As they come back from JSON, so that a center of 12 and one of 12.0 have the same fingerprint.
         self.features: Final = msgspec.convert(msgspec.to_builtins(features), tuple[Feature, ...])
-        self.columns: Final = ("1", *(column for feature in self.features for column in feature.columns))
-        self.dimension: Final = len(self.columns)
+        columns, places = ["1"], dict[str, slice]()
+        self._crosses: Final[list[tuple[slice, slice, slice]]] = []
+        self._choices: Final[list[tuple[Categorical | Hashed, int]]] = []
+        numeric: dict[str, tuple[Numeric, int]] = {}
+        for feature in self.features:
+            begin = len(columns)
+            if isinstance(feature, Cross):
+                for name in (feature.left, feature.right):
+                    if name not in places:
+                        raise ValueError(f"cross {feature.name}: {name!r} is none of the features listed before it")
+                left, right = places[feature.left], places[feature.right]
+                columns += [f"{one}*{other}" for one in columns[left] for other in columns[right]]
+                self._crosses.append((left, right, slice(begin, len(columns))))
+            else:
+                columns += feature.columns
+                if isinstance(feature, Numeric):
+                    numeric[feature.name] = feature, begin
+                else:
+                    self._choices.append((feature, begin))
+            places[feature.name] = slice(begin, len(columns))
+        if len(columns) > MAX_DIMENSION:
+            raise ValueError(f"features: {len(columns)} columns in all; at most {MAX_DIMENSION} can be learned from")
+        self.columns: Final = tuple(columns)
+        self.dimension: Final = len(columns)
+        self._numbers: Final = tuple(numeric)
+        self._number_columns: Final = [column for _, column in numeric.values()]
+        self._centers: Final = np.array([feature.center for feature, _ in numeric.values()])
+        self._scales: Final = np.array([feature.scale for feature, _ in numeric.values()])
+        own = [*numeric, *(feature.name for feature, _ in self._choices)]
+        self._derived: Final = [name for name in own if name in DERIVED]
 
     @property
     def fingerprint(self) -> str:
@@ -94,31 +153,48 @@ class Encoder:
 
     def encode(self, context: Mapping[str, Value]) -> NDArray[np.float64]:
         """Return the vector, (dimension,), of one context."""
-        vector = np.zeros(self.dimension)
-        vector[0] = 1.0
-        column = 1
-        for feature in self.features:
-            value = context.get(feature.name)
-            if isinstance(feature, Numeric):
-                vector[column] = feature.encode(value)
-            elif (index := feature.encode(value)) is not None:
-                vector[column + index] = 1.0
-            column += len(feature.columns)
-        return vector
+        (vector,) = self._encode([context])
+        return np.asarray(vector)
 
     def encode_queries(self, queries: Sequence[Query]) -> NDArray[np.float64]:
         """Return the vectors, (queries, dimension), of `queries`."""
-        vectors = np.zeros((len(queries), self.dimension))
+        if not self._derived:
+            return self._encode([query.context for query in queries])
+        derived = [(name, DERIVED[name]) for name in self._derived]
+        return self._encode([{**query.context, **{name: get(query) for name, get in derived}} for query in queries])
+
+    def _encode(self, contexts: Sequence[Mapping[str, Value]]) -> NDArray[np.float64]:
+        vectors = np.zeros((len(contexts), self.dimension))
         vectors[:, 0] = 1.0
-        column = 1
-        for feature in self.features:
-            name, derive = feature.name, DERIVED.get(feature.name)
-            values = map(derive, queries) if derive else (query.context.get(name) for query in queries)
-            if isinstance(feature, Numeric):
-                vectors[:, column] = list(map(feature.encode, values))
-            else:
-                indices = list(map(feature.encode, values))
-                rows = [row for row, index in enumerate(indices) if index is not None]
-                vectors[rows, [column + index for index in indices if index is not None]] = 1.0
-            column += len(feature.columns)
+        if names := self._numbers:
+            numbers = [
+                value if (value := context.get(name)).__class__ is float else _number(value)
+                for context in contexts
+                for name in names
+            ]
+            vectors[:, self._number_columns] = self._scaled(np.array(numbers).reshape(-1, len(names)))
+        for feature, begin in self._choices:
+            name = feature.name
+            for row, context in enumerate(contexts):
+                place = feature.encode(context.get(name))
+                if place is not None:
+                    vectors[row, begin + place] = 1.0
+        for left, right, both in self._crosses:
+            products = vectors[:, left, np.newaxis] * vectors[:, np.newaxis, right]
+            vectors[:, both] = _on_grid(products.reshape(len(contexts), both.stop - both.start))
         return vectors
+
+    def _scaled(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = (numbers - self._centers) / self._scales
+        return np.where(np.isnan(scaled), 0.0, _on_grid(scaled))
+
+
+def _number(value: Value) -> float:
+    """What is no number has none."""
+    return np.nan if value is None or isinstance(value, str) else float(value)
+
+
+def _on_grid(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Clip and round. Zero has no sign, so that what is alike is alike to the last bit."""
+    return np.rint(np.minimum(np.maximum(numbers, -LIMIT), LIMIT) * GRID) / GRID + 0.0

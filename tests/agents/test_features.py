@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backchannel.agents.features import DERIVED, GRID, LIMIT, Categorical, Encoder, Feature, Numeric, Value, context_of
+from backchannel.agents.features import (
+    DERIVED,
+    GRID,
+    LIMIT,
+    Categorical,
+    Cross,
+    Encoder,
+    Feature,
+    Hashed,
+    Numeric,
+    Value,
+    context_of,
+)
 from backchannel.schemas.events import EventDecoder, Query, encode
 from tests.agents.turns import LAST, TEXTS, query
 
@@ -21,9 +33,20 @@ NUMERICS = st.builds(
     scale=st.floats(1e-300, 1e300) | st.floats(0.1, 10),
 )
 CATEGORICALS = st.builds(Categorical, NAMES, st.lists(STRINGS, min_size=1, max_size=4, unique=True).map(tuple))
-FEATURES: st.SearchStrategy[list[Feature]] = st.lists(
-    NUMERICS | CATEGORICALS, max_size=5, unique_by=lambda feature: feature.name
-)
+HASHED = st.builds(Hashed, NAMES, st.sampled_from([2, 5]))
+
+
+@st.composite
+def feature_lists(draw: st.DrawFn) -> list[Feature]:
+    plain = draw(st.lists(NUMERICS | CATEGORICALS | HASHED, max_size=5, unique_by=lambda feature: feature.name))
+    if not plain:
+        return []
+    names = st.sampled_from([feature.name for feature in plain])
+    crosses = draw(st.lists(st.builds(Cross, names, names), max_size=2, unique_by=lambda cross: cross.name))
+    return [*plain, *crosses]
+
+
+FEATURES = feature_lists()
 SENT = st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | STRINGS
 QUERIES = st.builds(
     query,
@@ -55,13 +78,11 @@ def test_vectors_lie_on_the_grid_and_within_the_limit(features: list[Feature], c
     assert vector[0] == 1
     assert (np.abs(vector) <= LIMIT).all()
     assert (vector * GRID % 1 == 0).all()
-    column = 1
     for feature in features:
-        if isinstance(feature, Categorical):
-            chosen = vector[column : column + len(feature.values)]
+        if isinstance(feature, Categorical | Hashed):
+            chosen = vector[[encoder.columns.index(column) for column in feature.columns]]
             assert set(chosen) <= {0.0, 1.0}
             assert chosen.sum() <= 1
-        column += len(feature.columns)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +101,7 @@ def test_vectors_lie_on_the_grid_and_within_the_limit(features: list[Feature], c
     ],
 )
 def test_numbers(value: Value, encoded: float) -> None:
-    assert Numeric("hour", center=4, scale=2).encode(value) == encoded
+    assert Encoder([Numeric("hour", center=4, scale=2)]).encode({"hour": value}).tolist() == [1, encoded]
 
 
 @pytest.mark.parametrize(
@@ -122,3 +143,32 @@ def test_the_fingerprint_tells_features_apart(one: list[Feature], two: list[Feat
 def test_a_feature_of_no_number_is_refused(field: str, value: Any) -> None:
     with pytest.raises(msgspec.ValidationError, match=field):
         msgspec.convert({"kind": "numeric", "name": "hour", field: value}, Numeric)
+
+
+def test_hashed_values_have_columns_of_their_own() -> None:
+    feature = Hashed("artist", 64)
+    places = [feature.encode(f"artist{number}") for number in range(200)]
+    assert len(set(places)) > 50
+    assert feature.encode(None) is None
+    assert feature.encode(1) == feature.encode(1.0) != feature.encode(True)
+    # As it is on every machine, for the sums are kept.
+    assert feature.encode("abba") == 45
+
+
+def test_a_cross_multiplies_columns() -> None:
+    encoder = Encoder(
+        [Numeric("hour", scale=2), Categorical("device", ("car", "tv")), Cross("hour", "device"), Cross("hour", "hour")]
+    )
+    assert encoder.columns[4:] == ("hour*device=car", "hour*device=tv", "hour*hour")
+    assert encoder.encode({"hour": 3.0, "device": "tv"})[4:].tolist() == [0, 1.5, 2.25]
+    assert encoder.encode({"hour": -1000.0, "device": "car"})[4:].tolist() == [-LIMIT, 0, LIMIT]
+
+
+def test_a_cross_is_of_features_before_it() -> None:
+    with pytest.raises(ValueError, match=r"cross hour\*device: 'device' is none"):
+        Encoder([Numeric("hour"), Cross("hour", "device")])
+
+
+def test_there_are_not_too_many_columns() -> None:
+    with pytest.raises(ValueError, match="features: 1089 columns"):
+        Encoder([Hashed("artist", 32), Hashed("album", 32), Cross("artist", "album")])
