@@ -203,6 +203,7 @@ def _learn_stock(kafka: KafkaConfig, database: str, events: int) -> float:
             broker=[URL(f"kafka://{kafka.servers}")],
             consumer_auto_offset_reset="earliest",
             stream_buffer_maxsize=4096,
+            datadir=f"{database}-faust",
             topic_allow_declare=False,
             topic_disable_leader=True,
             web_enabled=False,

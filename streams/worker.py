@@ -135,8 +135,10 @@ class Worker:
         return Partition(structs.replace(claim, position=position), decoders, self._config.turns, self._learning)
 
     async def _commit_regularly(self) -> None:
+        due = time.monotonic()
         while True:
-            await asyncio.sleep(COMMIT_S)
+            due = max(due + COMMIT_S, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
             assignment = self._assignment
             if assignment is not None:
                 await assignment.advance(lambda: log_ends(self._app), _now())
