@@ -125,27 +125,31 @@ class StrategyBandit(Learner):
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`. A strategy that is not configured is ignored."""
-        seen = self._observations(outcomes)
-        if not seen:
+        rows, codes, drawn, clicked = self._observations(outcomes)
+        if not rows:
             return {}
-        table = np.array(seen)
-        rows, codes, drawn, ranks = table[:, :4].astype(np.int64).T
-        rewards, unbiased = np.rint(table[:, 4:].T * GRID) / GRID
+        lengths = np.minimum(drawn, RANKS)
+        ranks = np.zeros(len(rows), dtype=np.int64)
+        rewards = np.zeros((2, len(rows)))  # as they are, and over the probability of examination
+        if clicked:
+            at, rank, reward, unbiased = zip(*clicked, strict=True)
+            ranks[list(at)] = rank
+            rewards[:, list(at)] = np.rint(np.array((reward, unbiased)) * GRID) / GRID
         contexts = self.encoder.encode_queries([outcome.turn.query for outcome in outcomes])
-        observed = np.column_stack((contexts[rows], rewards))
+        observed = np.column_stack((contexts[rows], rewards[0]))
         buckets = np.array([outcome.turn.query.ts for outcome in outcomes])[rows] // self._bucket_ms
         strategies, first_bucket = self.config.strategies, int(buckets.min())
-        groups = (buckets - first_bucket) * len(strategies) + codes
+        groups = (buckets - first_bucket) * len(strategies) + np.array(codes, dtype=np.int64)
         parts = by_group(observed, groups)
         order, counts = parts.order, parts.counts
         products = parts.products[:, *self._triangle]
         place = np.repeat(np.arange(len(counts)), counts) * (RANKS + 1)
         size = len(counts) * (RANKS + 1)
         # How many lists ended at each rank, 0 to RANKS; so, from the end, how many reached it.
-        ended = np.bincount(place + drawn[order], minlength=size).reshape(-1, RANKS + 1)
+        ended = np.bincount(place + lengths[order], minlength=size).reshape(-1, RANKS + 1)
         reached = ended[:, :0:-1].cumsum(axis=1)[:, ::-1]
-        clicked = np.bincount(place + ranks[order], unbiased[order], size).reshape(-1, RANKS + 1)[:, 1:]
-        values = np.column_stack((products, reached, clicked))
+        chosen = np.bincount(place + ranks[order], rewards[1, order], size).reshape(-1, RANKS + 1)[:, 1:]
+        values = np.column_stack((products, reached, chosen))
         keys = []
         for group in parts.groups.tolist():
             bucket, code = divmod(group, len(strategies))
@@ -209,27 +213,33 @@ class StrategyBandit(Learner):
             if start in became[encoding]
         }
 
-    def _observations(self, outcomes: Sequence[Outcome]) -> list[tuple[int, int, int, int, float, float]]:
-        """A row for each strategy asked in each turn.
+    def _observations(
+        self, outcomes: Sequence[Outcome]
+    ) -> tuple[list[int], list[int], list[int], list[tuple[int, int, float, float]]]:
+        """The strategies asked, turn by turn, as columns: the place of the turn, the strategy's code, candidates drawn.
 
-        It holds the place of the turn; the strategy's code; the candidates drawn, at most RANKS; the rank of the
-        clicked one, 1 to RANKS, or 0; the reward; and this over the probability that its position is examined.
+        And for each of them that produced what was clicked: its place in these columns, the rank of what was clicked,
+        0 if beyond RANKS, the reward, and this over the probability that its position is examined.
         """
-        seen = []
-        codes, unseen = self._code, self._unseen
+        rows: list[int] = []
+        codes: list[int] = []
+        drawn: list[int] = []
+        clicked: list[tuple[int, int, float, float]] = []
+        known, unseen = self._code, self._unseen
         for row, outcome in enumerate(outcomes):
             credited = credits_of(outcome) if outcome.gains else {}
-            for strategy, drawn in asked(outcome.turn).items():
-                code = codes.get(strategy)
+            for strategy, count in asked(outcome.turn).items():
+                code = known.get(strategy)
                 if code is None:
                     continue
                 if strategy in credited:
                     reward, rank, position = credited[strategy]
-                    reached = min(max(drawn, rank), RANKS)
-                    seen.append((row, code, reached, rank if rank <= RANKS else 0, reward, reward * unseen[position]))
-                else:
-                    seen.append((row, code, min(drawn, RANKS), 0, 0.0, 0.0))
-        return seen
+                    clicked.append((len(rows), rank if rank <= RANKS else 0, reward, reward * unseen[position]))
+                    count = max(count, rank)  # noqa: PLW2901 - so many it must have drawn
+                rows.append(row)
+                codes.append(code)
+                drawn.append(count)
+        return rows, codes, drawn, clicked
 
     def _evidence(self, sums: SumReader) -> tuple[Evidence, Matrix]:
         """The sums of this encoding, bucket by bucket; and those of ranks, (buckets, strategies, 2, RANKS)."""
