@@ -188,6 +188,7 @@ class Allocator:
         for strategy, (curve, limits) in enumerate(zip(self._curves, self._settings.limits, strict=True)):
             beyond = curve[-1] * self._settings.rank_decay ** np.maximum(ranks - len(curve) + 1, 0)
             gains[strategy] = np.where(ranks < len(curve), np.resize(curve, budget), beyond) / limits.cost
+            gains[strategy] *= 1.0 - 1e-6 * ranks  # so that level stretches of a curve make no ties
             gains[strategy, : self._minima[strategy]] = np.inf
             gains[strategy, self._maxima[strategy] :] = -1.0
         self._plans[budget] = plan = _Plan(

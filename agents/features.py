@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Annotated, Final, TypeAlias
 from zlib import crc32
 
@@ -139,8 +140,8 @@ class Encoder:
             raise ValueError(f"features: {len(columns)} columns in all; at most {MAX_DIMENSION} can be learned from")
         self.columns: Final = tuple(columns)
         self.dimension: Final = len(columns)
-        self._numbers: Final = tuple(numeric)
-        self._number_columns: Final = [column for _, column in numeric.values()]
+        self._numbers: Final = [(name, feature.center) for name, (feature, _) in numeric.items()]
+        self._number_columns: Final = np.array([column for _, column in numeric.values()], dtype=np.intp)
         self._centers: Final = np.array([feature.center for feature, _ in numeric.values()])
         self._scales: Final = np.array([feature.scale for feature, _ in numeric.values()])
         own = [*numeric, *(feature.name for feature, _ in self._choices)]
@@ -168,9 +169,9 @@ class Encoder:
         vectors[:, 0] = 1.0
         if names := self._numbers:
             numbers = [
-                value if (value := context.get(name)).__class__ is float else _number(value)
+                value if (value := context.get(name)).__class__ is float and value <= inf else _number(value, center)
                 for context in contexts
-                for name in names
+                for name, center in names
             ]
             vectors[:, self._number_columns] = self._scaled(np.array(numbers).reshape(-1, len(names)))
         for feature, begin in self._choices:
@@ -185,14 +186,13 @@ class Encoder:
         return vectors
 
     def _scaled(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-        with np.errstate(over="ignore", invalid="ignore"):
-            scaled = (numbers - self._centers) / self._scales
-        return np.where(np.isnan(scaled), 0.0, _on_grid(scaled))
+        with np.errstate(over="ignore"):
+            return _on_grid((numbers - self._centers) / self._scales)
 
 
-def _number(value: Value) -> float:
-    """What is no number has none."""
-    return np.nan if value is None or isinstance(value, str) else float(value)
+def _number(value: Value, center: float) -> float:
+    """What is no number is at the center; nor is NaN one, which is not even at most infinite."""
+    return center if value is None or isinstance(value, str) or not value <= inf else float(value)
 
 
 def _on_grid(numbers: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -91,6 +91,9 @@ def compare(
         click.echo(msgspec.json.format(msgspec.json.encode(results)))
         return
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=100)
+    console.print("Regret in percent of a uniform choice's, with its standard error")
     console.print(_table(results, worlds, seeds))
     best, behind = recommend(results)
     console.print(f"Recommended: [bold]{best}[/bold], in no world more than {behind:.0%} behind the best there.")
@@ -121,12 +124,12 @@ def _title(world: World) -> str:
 
 def _table(results: Iterable[Result], worlds: Sequence[World], seeds: int) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column(f"Simulated regret, % of uniform's, {seeds} runs")
+    table.add_column(f"{seeds} runs, simulated", no_wrap=True)
     rows: dict[str, list[str]] = {}
     for world in worlds:
         table.add_column(_title(world), justify="right")
     for one in results:
-        rows.setdefault(one.contender, []).append(f"{one.regret:.1f} ± {one.error:.1f}")
+        rows.setdefault(one.contender, []).append(f"{one.regret:.1f}±{one.error:.1f}")
     for name, cells in rows.items():
         table.add_row(name, *cells)
     return table

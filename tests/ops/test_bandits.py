@@ -23,9 +23,8 @@ def test_it_compares_and_recommends(tmp_path: Path) -> None:
     )
     assert ran.exit_code == 0, ran.output
     assert "Recommended: " in ran.output
-    assert "linear, 2 drifts" in ran.output
     assert all(name in ran.output for name in CONTENDERS)
-    assert "Simulated" in plot.read_text(encoding="utf-8") or plot.stat().st_size > 1000
+    assert plot.read_text(encoding="utf-8").rstrip().endswith("</svg>")
 
 
 def test_the_figures_are_those_of_the_runs() -> None:
