@@ -235,10 +235,11 @@ class StrategyBandit(Learner):
                 if strategy in credited:
                     reward, rank, position = credited[strategy]
                     clicked.append((len(rows), rank if rank <= RANKS else 0, reward, reward * unseen[position]))
-                    count = max(count, rank)  # noqa: PLW2901 - so many it must have drawn
+                    drawn.append(max(count, rank))  # so many it must have drawn
+                else:
+                    drawn.append(count)
                 rows.append(row)
                 codes.append(code)
-                drawn.append(count)
         return rows, codes, drawn, clicked
 
     def _evidence(self, sums: SumReader) -> tuple[Evidence, Matrix]:
