@@ -218,17 +218,21 @@ class LedgerSums:
     def read(self, table: SumTable, column: str | None = None, values: Collection[Any] = ()) -> Sums:
         """See `SumReader.read`."""
         stored = self._store.sum_tables[table.name]
-        rows: list[Sequence[Any]] = []
         if column is None:
-            rows.extend(self._connection.execute(select(stored)))
+            queries = [select(stored)]
         else:
-            for some in batches(values):
-                rows.extend(self._connection.execute(select(stored).where(stored.c[column].in_(some))))
+            queries = [select(stored).where(stored.c[column].in_(some)) for some in batches(values)]
+        columns: list[list[Any]] = [[] for _ in stored.columns]
+        for query in queries:
+            # All rows at once, and by column: half of what it costs row by row.
+            for whole, some in zip(columns, zip(*self._connection.execute(query).all(), strict=True), strict=False):
+                whole.extend(some)
         width = len(table.key)
-        if not rows:
+        if not columns[0]:
             return Sums(table)
-        read = [row[width:] for row in rows] if table.sums else [np.frombuffer(row[width]) for row in rows]
-        return Sums(table, [tuple(row[:width]) for row in rows], np.array(read), self._landmarks.get(table.name, 0))
+        keys, sums = list(zip(*columns[:width], strict=True)), columns[width:]
+        read = np.array(sums).T if table.sums else np.array([np.frombuffer(packed) for packed in sums[0]])
+        return Sums(table, keys, read, self._landmarks.get(table.name, 0))
 
 
 def watermarks(connection: Connection) -> tuple[int, int]:
