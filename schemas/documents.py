@@ -5,19 +5,25 @@ from typing import Any, Final
 import msgspec
 
 from backchannel.schemas.events import EVENT_TYPES
+from backchannel.schemas.snapshot import Announcement
 
 TOPICS: Final = {"query": "queries", "impression": "impressions", "click": "clicks", "barge_in": "barge_ins"}
 """Each event's topic."""
+DEAD_LETTERS: Final = "dead-letters"
+"""The topic of records that are no valid events."""
+SNAPSHOTS: Final = "policy-snapshots"
+"""The topic that announces policy versions."""
 
 
 def documents() -> dict[str, dict[str, Any]]:
     """Return every document by its file name."""
     files: dict[str, dict[str, Any]] = {}
-    for name, event_type in EVENT_TYPES.items():
-        schema = msgspec.json.schema(event_type)
+    for name, struct in {**EVENT_TYPES, "announcement": Announcement}.items():
+        schema = msgspec.json.schema(struct)
         # On a topic the type is known from the topic; in a file each line names it.
-        definition = schema["$defs"][event_type.__name__]
-        definition["required"].remove("type")
+        required = schema["$defs"][struct.__name__]["required"]
+        if "type" in required:
+            required.remove("type")
         # The newest draft that AsyncAPI tools must know; nothing in the schemas needs a newer one.
         files[f"{name}.schema.json"] = {"$schema": "http://json-schema.org/draft-07/schema#", **schema}
     files["asyncapi.json"] = _asyncapi()
@@ -25,49 +31,80 @@ def documents() -> dict[str, dict[str, Any]]:
 
 
 def _asyncapi() -> dict[str, Any]:
+    messages = {
+        event: {
+            **_message(event, event_type),
+            "bindings": _kafka(key={"type": "string", "description": "the event's session_id"}),
+        }
+        for event, event_type in EVENT_TYPES.items()
+    }
+    messages["dead_letter"] = {
+        "name": "dead_letter",
+        "summary": "A record that is no valid event, with its key and value as they came.",
+        "contentType": "application/octet-stream",
+        "headers": {
+            "type": "object",
+            "properties": {
+                "reason": {"type": "string", "description": "what is wrong with it, naming the field"},
+                "topic": {"type": "string", "description": "that it came from"},
+                "partition": {"type": "string", "description": "that it lies in, a number"},
+                "offset": {"type": "string", "description": "that it has there, a number"},
+            },
+            "required": ["reason", "topic", "partition", "offset"],
+        },
+    }
+    messages["announcement"] = {
+        **_message("announcement", Announcement),
+        "bindings": _kafka(key={"type": "string", "const": "policy"}),
+    }
+    channels = {topic: event for event, topic in TOPICS.items()}
+    channels |= {DEAD_LETTERS: "dead_letter", SNAPSHOTS: "announcement"}
     return {
         "asyncapi": "3.0.0",
         "info": {
             "title": "Backchannel",
             "version": "1.0.0",
-            "description": "Events from which Backchannel learns. All four topics have the same number of partitions.",
+            "description": "Events from which Backchannel learns, in four topics of the same number of partitions; and "
+            "what it says in turn.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
         "channels": {
             topic: {
                 "address": topic,
-                "messages": {event: {"$ref": f"#/components/messages/{event}"}},
-                "bindings": {"kafka": {"topic": topic, "bindingVersion": "0.5.0"}},
+                "messages": {message: {"$ref": f"#/components/messages/{message}"}},
+                "bindings": _kafka(topic=topic),
             }
-            for event, topic in TOPICS.items()
+            for topic, message in channels.items()
         },
         "operations": {
-            f"learn_from_{topic}": {
-                "action": "receive",
-                "channel": {"$ref": f"#/channels/{topic}"},
-                "messages": [{"$ref": f"#/channels/{topic}/messages/{event}"}],
-            }
-            for event, topic in TOPICS.items()
+            **{f"learn_from_{topic}": _operation("receive", topic, event) for event, topic in TOPICS.items()},
+            "reject": _operation("send", DEAD_LETTERS, "dead_letter"),
+            "announce": _operation("send", SNAPSHOTS, "announcement"),
         },
-        "components": {
-            "messages": {
-                event: {
-                    "name": event,
-                    "summary": (event_type.__doc__ or "").strip(),
-                    "contentType": "application/json",
-                    "payload": {
-                        "schemaFormat": "application/schema+json;version=draft-07",
-                        "schema": {"$ref": f"./{event}.schema.json"},
-                    },
-                    "bindings": {
-                        "kafka": {
-                            "key": {"type": "string", "description": "the event's session_id"},
-                            "bindingVersion": "0.5.0",
-                        }
-                    },
-                }
-                for event, event_type in EVENT_TYPES.items()
-            }
+        "components": {"messages": messages},
+    }
+
+
+def _message(name: str, struct: type) -> dict[str, Any]:
+    return {
+        "name": name,
+        "summary": (struct.__doc__ or "").strip(),
+        "contentType": "application/json",
+        "payload": {
+            "schemaFormat": "application/schema+json;version=draft-07",
+            "schema": {"$ref": f"./{name}.schema.json"},
         },
     }
+
+
+def _operation(action: str, topic: str, message: str) -> dict[str, Any]:
+    return {
+        "action": action,
+        "channel": {"$ref": f"#/channels/{topic}"},
+        "messages": [{"$ref": f"#/channels/{topic}/messages/{message}"}],
+    }
+
+
+def _kafka(**binding: Any) -> dict[str, Any]:
+    return {"kafka": {**binding, "bindingVersion": "0.5.0"}}

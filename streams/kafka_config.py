@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from backchannel.schemas.documents import TOPICS
+from backchannel.schemas.documents import DEAD_LETTERS, SNAPSHOTS, TOPICS
 
 SERVERS_VARIABLE = "BACKCHANNEL_KAFKA"
 PASSWORD_VARIABLE = "BACKCHANNEL_KAFKA_PASSWORD"  # noqa: S105 -- a variable's name
@@ -54,12 +54,12 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     @property
     def dead_letter_topic(self) -> str:
         """Takes the records that are not valid events."""
-        return f"{self.topic_prefix}dead-letters"
+        return f"{self.topic_prefix}{DEAD_LETTERS}"
 
     @property
     def snapshot_topic(self) -> str:
         """Announces each published version of the policy."""
-        return f"{self.topic_prefix}policy-snapshots"
+        return f"{self.topic_prefix}{SNAPSHOTS}"
 
     @property
     def sasl(self) -> bool:

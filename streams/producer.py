@@ -22,7 +22,7 @@ RETRY_S: Final = 1.0
 """Seconds between two attempts to deliver a dead letter."""
 
 ANNOUNCE_TIMEOUT_S: Final = 10.0
-"""Seconds after which an announcement is given up: the next version brings another."""
+"""Seconds after which an announcement is given up, until it is time to publish again."""
 
 MAX_REQUEST_BYTES: Final = 1 << 30
 """How large a dead letter may be is for its topic to decide, not for the client."""
@@ -88,8 +88,8 @@ class Producer:
         ]
         await self._client.send_and_wait(self._config.dead_letter_topic, value, key=record.key, headers=headers)
 
-    async def announce(self, snapshot: Snapshot) -> None:
-        """Say that a version was published. Who misses it finds it in the store."""
+    async def announce(self, snapshot: Snapshot) -> bool:
+        """Say that a version was published, and return whether the brokers took it. Who misses it asks the store."""
         announcement = Announcement(snapshot.version, snapshot.watermark, snapshot.checksum)
         try:
             async with asyncio.timeout(ANNOUNCE_TIMEOUT_S):
@@ -98,3 +98,5 @@ class Producer:
                 )
         except (KafkaError, TimeoutError) as error:
             logger.warning("version %d could not be announced: %r", snapshot.version, error)
+            return False
+        return True

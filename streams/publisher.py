@@ -52,3 +52,8 @@ class Publisher:
                         moved = learner.compact(sums.read(table), at)
                         ledger.move_rows(connection, self._store.sum_tables[table.name], moved)
             return snapshot
+
+    def newest(self) -> Snapshot | None:
+        """Return the header of the newest version, whoever published it."""
+        with self._store.read() as connection:
+            return snapshots.head(connection)

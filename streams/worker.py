@@ -63,6 +63,7 @@ class Worker:
         self._app: Final = chunk_app(kafka, self._topics, self)
         self._assignment: Assignment | None = None
         self._committed: Final = asyncio.Event()
+        self._announced = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Learn until `stop` is set; then commit, leave the group and return.
@@ -159,26 +160,27 @@ class Worker:
             await asyncio.sleep((pause if versions >= FIRST_VERSIONS else min(pause, 10 * taken)) - taken)
 
     async def _publish(self) -> int | None:
-        """Publish and announce what is new; return its version."""
+        """Publish what is new; announce the newest version, unless it was; return its number."""
         started = time.monotonic()
         try:
             snapshot = await asyncio.to_thread(self._publisher.publish)
+            newest = snapshot or await asyncio.to_thread(self._publisher.newest)
         except STORE_AWAY as error:
             logger.warning("nothing can be published, the store does not answer: %s", error.args[0])
             return None
-        if snapshot is None:
-            return None
-        seconds = time.monotonic() - started
-        logger.info(
-            "published version %d: %s rows, learned up to %d, in %.2f s",
-            snapshot.version,
-            f"{sum(snapshot.rows.values()):,}",
-            snapshot.watermark,
-            seconds,
-            extra={"version": snapshot.version, "watermark": snapshot.watermark, "checksum": snapshot.checksum},
-        )
-        await self._producer.announce(snapshot)
-        return snapshot.version
+        if snapshot is not None:
+            logger.info(
+                "published version %d: %s rows, learned up to %d, in %.2f s",
+                snapshot.version,
+                f"{sum(snapshot.rows.values()):,}",
+                snapshot.watermark,
+                time.monotonic() - started,
+                extra={"version": snapshot.version, "watermark": snapshot.watermark, "checksum": snapshot.checksum},
+            )
+        # The newest may be that of a publisher which did not live to announce it.
+        if newest is not None and newest.version != self._announced and await self._producer.announce(newest):
+            self._announced = newest.version
+        return newest.version if newest is not None else None
 
 
 def _now() -> int:

@@ -17,9 +17,11 @@ from kafka import TopicPartition
 
 from backchannel.ops.broker import Broker
 from backchannel.schemas.events import Click
+from backchannel.streams.embedded import Embedded
 from backchannel.streams.kafka_config import KafkaConfig
 from backchannel.streams.topics import admin_client
 from tests.integration.workers import Fleet, disordered, records_of, send
+from tests.streams.ledgers import sqlite_url
 
 KILLS = 32
 OUTAGE_S = 15.0
@@ -159,6 +161,22 @@ def test_announcements_name_the_versions_of_the_store(kafka: KafkaConfig, tmp_pa
         said = json.loads(one.value)
         assert one.key == b"policy"
         assert said == {name: known[said["version"]][name] for name in ("version", "watermark", "checksum")}
+
+
+def test_a_version_that_its_publisher_did_not_announce_is_announced_by_the_next(
+    kafka: KafkaConfig, tmp_path: Path
+) -> None:
+    with Fleet(tmp_path, kafka, window_s=1) as fleet:
+        with Embedded(sqlite_url(tmp_path, "worker.db"), fleet.config, "file") as embedded:
+            embedded.feed(disordered(500, seed=8))
+            embedded.finish()
+            embedded.commit()
+            published = embedded.publish()
+        assert published
+        fleet.start()
+        fleet.until(lambda: any(records_of(kafka, [kafka.snapshot_topic])))
+    first = json.loads(records_of(kafka, [kafka.snapshot_topic])[0].value)
+    assert first["version"] == published.version
 
 
 def test_records_that_are_lost_stop_the_worker_until_that_is_accepted(kafka: KafkaConfig, tmp_path: Path) -> None:
