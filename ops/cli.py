@@ -20,7 +20,7 @@ _COMMANDS: Final = {
     "convert": "backchannel.ops.convert.command:convert",
     "demo": "backchannel.ops.demo:demo",
     "bandits": "backchannel.ops.bandits:bandits",
-    "bench": "backchannel.ops.bench:bench",
+    "bench": "backchannel.ops.bench.command:bench",
     "schemas": "backchannel.ops.schemas:schemas",
 }
 _EXTRAS: Final = {
