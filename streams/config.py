@@ -11,6 +11,7 @@ from msgspec import Meta, Struct, field
 from backchannel.agents.bandit import BanditConfig
 from backchannel.agents.memory import MemoryConfig
 from backchannel.agents.outcomes import RewardConfig
+from backchannel.agents.quality import QualityConfig
 from backchannel.agents.rephrases import RephraseConfig
 from backchannel.streams.kafka_config import KafkaConfig
 from backchannel.streams.turns import TurnConfig
@@ -36,6 +37,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     memory: Annotated[MemoryConfig, Meta(description="The memory index.")] = field(default_factory=MemoryConfig)
     rephrases: Annotated[RephraseConfig, Meta(description="The rephrase graph.")] = field(
         default_factory=RephraseConfig
+    )
+    quality: Annotated[QualityConfig, Meta(description="Watching how good the answers are.")] = field(
+        default_factory=QualityConfig
     )
     commits: Annotated[CommitConfig, Meta(description="Commits and publishing.")] = field(default_factory=CommitConfig)
 

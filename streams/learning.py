@@ -7,6 +7,7 @@ from backchannel.agents.bandit import StrategyBandit
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory import MemoryIndex
 from backchannel.agents.outcomes import Judge
+from backchannel.agents.quality import AnswerQuality
 from backchannel.agents.rephrases import RephraseGraph
 from backchannel.agents.sums import Delta, SumTable, merge
 from backchannel.schemas.turn import Turn
@@ -22,6 +23,7 @@ class Learning:
             StrategyBandit(config.bandit),
             MemoryIndex(config.memory),
             RephraseGraph(config.rephrases),
+            AnswerQuality(config.quality, config.bandit.strategies),
         )
         self.tables: Final[tuple[SumTable, ...]] = tuple(table for one in self.learners for table in one.tables)
 
