@@ -24,11 +24,13 @@ _COMMANDS: Final = {
     "schemas": "backchannel.ops.schemas:schemas",
 }
 _EXTRAS: Final = {
+    "aiohttp": "kafka",
     "aiokafka": "kafka",
     "faust": "kafka",
     "jinja2": "demo",
     "kafka": "kafka",
     "matplotlib": "demo",
+    "prometheus_client": "kafka",
     "rapidfuzz": "learn",
     "river": "learn",
     "scipy": "learn",

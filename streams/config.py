@@ -28,6 +28,17 @@ class CommitConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 5.0
 
 
+class MetricsConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a worker answers Prometheus and probes."""
+
+    port: Annotated[
+        int, Meta(ge=0, le=65_535, description="of /metrics, /healthz and /readyz; 0: they are not served")
+    ] = 0
+    host: Annotated[str, Meta(min_length=1, description="address to listen on. Nothing here asks for a password")] = (
+        "127.0.0.1"
+    )
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be configured. The defaults are a working configuration."""
 
@@ -42,7 +53,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=QualityConfig
     )
     commits: Annotated[CommitConfig, Meta(description="Commits and publishing.")] = field(default_factory=CommitConfig)
-
+    metrics: Annotated[MetricsConfig, Meta(description="Metrics and probes of a worker.")] = field(
+        default_factory=MetricsConfig
+    )
     kafka: Annotated[KafkaConfig, Meta(description="How to reach Kafka. `backchannel run` needs none.")] = field(
         default_factory=KafkaConfig
     )

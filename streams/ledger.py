@@ -137,7 +137,7 @@ class Ledger:
                 table = self._store.sum_tables[name]
                 order = sorted(range(len(sums.keys)), key=sums.keys.__getitem__)
                 keys = [sums.keys[row] for row in order]
-                add = _add if sums.table.sums else _add_packed
+                add = add_rows if sums.table.sums else _add_packed
                 add(connection, table, keys, values[order])
                 # 5. Log.
                 changed = dict.fromkeys(key[0] for key in keys)
@@ -151,7 +151,7 @@ class Ledger:
             names = sorted(counts)
             if names:
                 added = np.array([[counts[name]] for name in names])
-                _add(connection, tables.counter, [(name,) for name in names], added)
+                add_rows(connection, tables.counter, [(name,) for name in names], added)
         return claims
 
     def counts(self) -> dict[str, int]:
@@ -274,7 +274,7 @@ def move_rows(connection: Connection, table: Table, moved: Mapping[Key, Key]) ->
     _add_packed(connection, table, sorted(sums), [sums[key] for key in sorted(sums)])
 
 
-def _add(connection: Connection, table: Table, keys: Sequence[Key], values: NDArray[Any]) -> None:
+def add_rows(connection: Connection, table: Table, keys: Sequence[Key], values: NDArray[Any]) -> None:
     """Add to rows of plain sums; those that are not there begin at zero."""
     statement = _insert(connection, table)
     sums = [column.name for column in table.columns if not column.primary_key]
