@@ -3,10 +3,10 @@
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, structs
 
 from backchannel.agents.bandit import BanditConfig
 from backchannel.agents.memory import MemoryConfig
@@ -39,6 +39,37 @@ class MetricsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     )
 
 
+Bounds: TypeAlias = tuple[Annotated[float, Meta(ge=0, le=1e9)], Annotated[float, Meta(ge=0, le=1e9)]]
+"""From where on something is worth a warning, and from where on it is critical."""
+
+
+class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """When `backchannel health` warns, and when it calls something critical."""
+
+    lag_s: Annotated[Bounds, Meta(description="event time by which reading is behind, where something is unread")] = (
+        60.0,
+        600.0,
+    )
+    commit_s: Annotated[Bounds, Meta(description="since the last commit, where something is unread")] = (30.0, 300.0)
+    heartbeat_s: Annotated[Bounds, Meta(description="since a worker was last heard of")] = (20.0, 60.0)
+    policy_s: Annotated[Bounds, Meta(description="event time by which the policy is behind what was learned")] = (
+        120.0,
+        900.0,
+    )
+    dead_letters: Annotated[Bounds, Meta(description="share of records that were no valid events, of late")] = (
+        0.001,
+        0.05,
+    )
+    late: Annotated[Bounds, Meta(description="share of events that came too late, of late")] = (0.01, 0.1)
+    store_gb: Annotated[Bounds, Meta(description="size of the store")] = (50.0, 200.0)
+    alarm_h: Annotated[float, Meta(ge=0, le=1e6, description="hours for which a drift alarm is worth a warning")] = 24.0
+
+    def __post_init__(self) -> None:
+        for name, value in structs.asdict(self).items():
+            if isinstance(value, tuple) and value[0] > value[1]:
+                raise ValueError(f"{name}: {list(value)} must be two rising numbers")
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be configured. The defaults are a working configuration."""
 
@@ -56,6 +87,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     metrics: Annotated[MetricsConfig, Meta(description="Metrics and probes of a worker.")] = field(
         default_factory=MetricsConfig
     )
+    health: Annotated[
+        HealthConfig, Meta(description="What `backchannel health` expects: warning from, critical from.")
+    ] = field(default_factory=HealthConfig)
     kafka: Annotated[KafkaConfig, Meta(description="How to reach Kafka. `backchannel run` needs none.")] = field(
         default_factory=KafkaConfig
     )

@@ -107,6 +107,7 @@ class Heartbeat(Observer):
         """
         with self._store.write() as connection:
             self._add(connection, self._counts)
+            self._counts = Counter()
             connection.execute(delete(tables.worker).where(tables.worker.c.name == self.name))
 
     def _write(self, row: dict[str, object], counts: Counter[tuple[int, str]], oldest: int) -> None:

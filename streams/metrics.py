@@ -12,7 +12,15 @@ from typing import Final
 
 from aiohttp import web
 from faust.types import TP
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from backchannel.agents.quality import EVERY
@@ -42,6 +50,7 @@ class Metrics(Observer):
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock: Final = clock
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's
         registry = self.registry = CollectorRegistry()
 
         def counter(name: str, what: str, *labels: str) -> Counter:

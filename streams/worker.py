@@ -69,7 +69,7 @@ class Worker:
         self._observer: Final = Observers(self._heartbeat, *([observer] if observer else []))
         self._ledger: Final = Ledger(self._store, self._learning.tables)
         self._publisher: Final = Publisher(self._store, self._learning, config.fingerprint)
-        self._source: Final = f"kafka:{kafka.group}" + (f"/{kafka.topic_prefix}" if kafka.topic_prefix else "")
+        self._source: Final = kafka.source
         self._topics: Final = {topic: EVENT_TYPES[event] for event, topic in kafka.event_topics.items()}
         # An event may come as late as this after the last one, and still belong to a turn of before.
         self._quiet_ms: Final = round(1000 * (config.turns.window_s + config.turns.lateness_s))
