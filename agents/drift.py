@@ -4,14 +4,16 @@ A. Bifet and R. Gavaldà, "Learning from time-changing data with adaptive window
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from msgspec import Struct
 from river.drift import ADWIN
 
+_ADWIN: Final[Any] = ADWIN  # River does not annotate it
+
 SAMPLES: Final = 100
-"""Observations that a bucket stands for, at most: from there on it is size, not traffic, that makes a change notable."""
+"""Observations that a bucket stands for, at most: beyond that a change must be large, not only certain."""
 
 
 class Bucket(Struct, frozen=True):
@@ -68,9 +70,34 @@ def changes(buckets: Sequence[Bucket], confidence: float) -> list[Change]:
     return found
 
 
+def judge(
+    buckets: Sequence[Bucket], since: int, judged: int, *, span_ms: int, confidence: float
+) -> tuple[list[Change], int]:
+    """Return the changes noticed from the time `judged` on, and the start of the newest regime.
+
+    So that it takes bounded time, the past is forgotten in spans: buckets of a span are compared with those of the same
+    span and the one before. Whether buckets are judged in one call or in many makes no difference.
+
+    Args:
+        buckets: without those that are empty; from the span before that of `judged` on.
+        since: the start (ms) of the newest regime so far; buckets before it are ignored.
+        judged: start (ms) of the first bucket that was not judged yet.
+        span_ms: a multiple of a bucket's length.
+        confidence: ADWIN's delta.
+    """
+    found = []
+    for span in sorted({bucket.start // span_ms for bucket in buckets if bucket.start >= judged}):
+        begin, end = max(since, (span - 1) * span_ms), (span + 1) * span_ms
+        for change in changes([bucket for bucket in buckets if begin <= bucket.start < end], confidence):
+            since = change.since
+            if change.noticed >= max(judged, span * span_ms):
+                found.append(change)
+    return found, since
+
+
 def _notice(buckets: Sequence[Bucket], confidence: float) -> int | None:
     """The first bucket at which ADWIN cuts its window, other than the very first."""
-    adwin = ADWIN(delta=confidence)
+    adwin: Any = _ADWIN(delta=confidence)
     carried = 0.5
     for place, bucket in enumerate(buckets):
         rate = bucket.total / bucket.count

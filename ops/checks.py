@@ -256,9 +256,10 @@ def _drift(facts: Facts, config: Config) -> Check:
     if not recent:
         return Check("drift", "ok", f"no alarm in {config.health.alarm_h:g} hours")
     newest = recent[0]
-    of = f" of {newest.strategy}" if newest.strategy else ""
-    more = f"; {len(recent) - 1} more" if len(recent) > 1 else ""
-    summary = f"{newest.measure}{of} went from {newest.before:.3g} to {newest.after:.3g} at {_when(newest.since)}{more}"
+    rate = newest.measure.replace("_", " ") + (f" of {newest.strategy}" if newest.strategy else "")
+    summary = f"{rate} went from {newest.before:.3g} to {newest.after:.3g} at {_when(newest.since)}"
+    if len(recent) > 1:
+        summary += f"; {len(recent) - 1} more"
     remedy = "see what changed then: a deployment, a catalogue, a season. The bandit forgets faster by itself"
     return Check("drift", "warn", summary, remedy, {"alarms": len(recent)})
 

@@ -23,15 +23,13 @@ from backchannel.streams import store as tables
 from backchannel.streams.ledger import Contribution, add_rows
 from backchannel.streams.observer import Observer
 from backchannel.streams.partition import Partition
-from backchannel.streams.store import Store
+from backchannel.streams.store import MINUTE_MS, Store
 
 BEAT_S: Final = 5.0
 """Seconds between two heartbeats."""
 
 RATE_S: Final = 60.0
 """Seconds over which a worker's rate is taken."""
-
-MINUTE_MS: Final = 60_000
 
 KEPT_MS: Final = 2 * 86_400_000
 """For how long the counts of a minute, and the row of a worker that was never heard of again, are kept."""

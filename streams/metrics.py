@@ -26,6 +26,7 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 from backchannel.agents.quality import EVERY
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.snapshot import Snapshot
+from backchannel.streams.alarms import Alarm
 from backchannel.streams.ledger import Contribution
 from backchannel.streams.observer import Observer
 from backchannel.streams.partition import Partition
@@ -97,6 +98,8 @@ class Metrics(Observer):
         self._published: Final = gauge("snapshot_timestamp_seconds", "When it was.")
         self._learned: Final = gauge("snapshot_watermark_timestamp_seconds", "Event time that it has learned up to.")
         self._rows: Final = gauge("snapshot_rows", "Its rows, by section.", "section")
+        # Drift.
+        self._alarms: Final = counter("drift_alarms", "Changes noticed in a rate.", "measure", "strategy")
         self._waiting: list[tuple[float, float]] = []  # when they were committed, and when the first of them closed
         self._publisher = False
 
@@ -172,6 +175,11 @@ class Metrics(Observer):
         self._waiting = [turns for turns in self._waiting if turns[0] > began]
         if published:
             self._freshness.observe(now - min(published))
+
+    def on_alarms(self, alarms: Sequence[Alarm]) -> None:
+        """See `Observer`."""
+        for alarm in alarms:
+            self._alarms.labels(alarm.measure, alarm.strategy).inc()
 
 
 def field_of(reason: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from faust.types import TP
 
 from backchannel.schemas.snapshot import Snapshot
+from backchannel.streams.alarms import Alarm
 from backchannel.streams.ledger import Contribution
 from backchannel.streams.partition import Partition
 
@@ -12,7 +13,7 @@ from backchannel.streams.partition import Partition
 class Observer:
     """Hooks, each called in the worker's event loop after what it tells of. They must not raise, wait or interfere.
 
-    Here they do nothing: a subclass overrides those that it wants. Times are wall clock, ms since the Unix epoch.
+    Here they do nothing: a subclass overrides those that it wants.
     """
 
     def on_assigned(self, partitions: Mapping[int, Partition]) -> None:
@@ -35,14 +36,17 @@ class Observer:
         Args:
             contributions: what was committed.
             seconds: that learning and committing took.
-            closed: when the first of the turns in them closed; None if there are none.
+            closed: when the first of the turns in them closed (ms since the Unix epoch); None if there are none.
         """
 
     def on_fenced(self) -> None:
         """A commit was refused, because another process has claimed a partition."""
 
     def on_publish(self, snapshot: Snapshot, started: int) -> None:
-        """A version was published, of what had been committed when this `started`."""
+        """A version was published, of what had been committed when this `started` (ms since the Unix epoch)."""
+
+    def on_alarms(self, alarms: Sequence[Alarm]) -> None:
+        """Rates have changed."""
 
 
 class Observers(Observer):
@@ -80,3 +84,8 @@ class Observers(Observer):
         """See `Observer`."""
         for one in self._observers:
             one.on_publish(snapshot, started)
+
+    def on_alarms(self, alarms: Sequence[Alarm]) -> None:
+        """See `Observer`."""
+        for one in self._observers:
+            one.on_alarms(alarms)

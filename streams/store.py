@@ -83,6 +83,9 @@ snapshot_row = Table(
     Index("snapshot_row_to", "valid_to"),
 )
 
+MINUTE_MS: Final = 60_000
+"""Length of the minutes in `tally`."""
+
 # For people and alarms: see heartbeat and alarms. Times are wall clock, ms since the Unix epoch, but for event times.
 worker = Table(
     "worker",

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams import snapshots
 from backchannel.streams import store as tables
+from backchannel.streams.alarms import Alarm
 from backchannel.streams.kafka_config import KafkaConfig
 from backchannel.streams.ledger import watermarks
 from backchannel.streams.position import Position, TopicPosition
@@ -56,28 +57,6 @@ class WorkerState(Struct, frozen=True):
     committed: int | None
     rate: float
     partitions: list[int]
-
-
-class Alarm(Struct, frozen=True):
-    """A change that was noticed in a rate.
-
-    Attributes:
-        measure: which rate.
-        strategy: of which strategy; empty: of all turns.
-        noticed: event time (ms) at which it was noticed.
-        since: event time (ms) since when it is so.
-        before: the rate until then.
-        after: the rate from then on.
-        raised: wall clock, ms since the Unix epoch.
-    """
-
-    measure: str
-    strategy: str
-    noticed: int
-    since: int
-    before: float
-    after: float
-    raised: int
 
 
 class StoreVitals(Struct, frozen=True):

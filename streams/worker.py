@@ -11,6 +11,7 @@ from faust.types import TP
 from msgspec import structs
 
 from backchannel.schemas.events import EVENT_TYPES, EventDecoder
+from backchannel.streams.alarms import Watch
 from backchannel.streams.assignment import STORE_AWAY, Assignment, by_partition, resume_in, until_store_answers
 from backchannel.streams.config import Config
 from backchannel.streams.heartbeat import BEAT_S, Heartbeat
@@ -69,6 +70,7 @@ class Worker:
         self._observer: Final = Observers(self._heartbeat, *([observer] if observer else []))
         self._ledger: Final = Ledger(self._store, self._learning.tables)
         self._publisher: Final = Publisher(self._store, self._learning, config.fingerprint)
+        self._watch: Final = Watch(self._store, config)
         self._source: Final = kafka.source
         self._topics: Final = {topic: EVENT_TYPES[event] for event, topic in kafka.event_topics.items()}
         # An event may come as late as this after the last one, and still belong to a turn of before.
@@ -222,6 +224,9 @@ class Worker:
         while True:
             try:
                 await self._heartbeat.beat()
+                if self._assignment is not None and 0 in self._assignment.partitions:
+                    alarms = await asyncio.to_thread(self._watch.look, _now())
+                    self._observer.on_alarms(alarms)
             except STORE_AWAY as error:
                 logger.info("no heartbeat, the store does not answer: %s", error.args[0])
             await asyncio.sleep(BEAT_S)

@@ -18,10 +18,11 @@ from backchannel.ops import health
 from backchannel.ops.checks import CHECKS, STATUSES, Check, Facts, judge, worst
 from backchannel.ops.cli import main
 from backchannel.schemas.snapshot import Snapshot
+from backchannel.streams.alarms import Alarm
 from backchannel.streams.config import Config, ConfigError, parse
 from backchannel.streams.position import BEGINNING, Position, TopicPosition
 from backchannel.streams.store import Store
-from backchannel.streams.vitals import Alarm, BrokerVitals, PartitionState, StoreVitals, WorkerState
+from backchannel.streams.vitals import BrokerVitals, PartitionState, StoreVitals, WorkerState
 from tests.streams.ledgers import sqlite_url
 
 NOW = 1_800_000_000_000
@@ -102,7 +103,7 @@ def test_all_is_well() -> None:
         ("store", {"bytes": 60_000_000_000}, "warn", "60 GB"),
         (
             "drift",
-            {"alarms": [Alarm("click rate", "", NOW, NOW - 1000, 0.4, 0.2, NOW - 5)]},
+            {"alarms": [Alarm("click_rate", "", NOW, NOW - 1000, 0.4, 0.2, NOW - 5)]},
             "warn",
             "click rate went from 0.4 to 0.2 at 2027-01-15 07:59:59 UTC",
         ),

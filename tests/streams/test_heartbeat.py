@@ -9,10 +9,10 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from backchannel.streams import store as tables
-from backchannel.streams.heartbeat import KEPT_MS, MINUTE_MS, Heartbeat
+from backchannel.streams.heartbeat import KEPT_MS, Heartbeat
 from backchannel.streams.ledger import Claim, Contribution
 from backchannel.streams.position import Position
-from backchannel.streams.store import Store
+from backchannel.streams.store import MINUTE_MS, Store
 from tests.streams.ledgers import sqlite_url
 
 
