@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test lint types unit bench schemas rivals lock clean
+.PHONY: help install demo test lint types unit bench schemas docs rivals lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ bench: install  ## Measure, as ratios side by side in one run
 
 schemas: install  ## Write the JSON Schemas and the AsyncAPI document from the structs
 	$(BIN)/backchannel schemas
+
+docs: install  ## Write the configuration reference from the code
+	$(BIN)/backchannel config --markdown > docs/configuration.md
 
 rivals: install  ## Install the libraries that `backchannel bandits` and `backchannel bench --bandit` compare with
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group bench

@@ -14,18 +14,26 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from backchannel.agents.features import Encoder, Feature, Value
+from backchannel.agents.features import HISTORY, Encoder, Feature, Value
 from backchannel.agents.mixture import Counts, Mixture, RandomSets
 from backchannel.schemas.snapshot import Section
 
 Exploration: TypeAlias = Literal["thompson", "greedy", "squarecb", "ucb", "uniform"]
+
+StrategyContext: TypeAlias = Mapping[str, Mapping[str, Value]]
+"""strategy -> what is known of it."""
 
 DRAWS: Final = 32
 MAX_BUDGET: Final = 10_000
 """As many candidates of one strategy as an `impression` event can log."""
 GAP_WEIGHT: Final = 3.0
 """SquareCB's learning rate, in units of sqrt(strategies * turns) over the residual's standard deviation."""
+HISTORY_PRIOR: Final = 10.0
+"""Turns that a strategy's mean reward on all queries is worth on one of them."""
+NOTHING_KNOWN: Final[StrategyContext] = {}
 _HOPELESS: Final = np.float32(1e-20)  # stands for expected rewards of zero and less: they come last, but come
+
+_decode_history = msgspec.json.Decoder(dict[str, tuple[float, float]]).decode
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,13 +58,45 @@ class Decision(Struct, frozen=True):
         propensities: strategy -> probability with which it was to be asked, for all strategies; none if the decision
             was not left to chance (ucb).
         allocation_propensity: the probability of the whole allocation, likewise.
+        strategy_context: what was known of each strategy.
         policy_version: of the policy that decided.
     """
 
     allocation: dict[str, int]
     propensities: dict[str, float]
     allocation_propensity: float | None = None
+    strategy_context: StrategyContext = {}
     policy_version: int | None = None
+
+
+class Segment(Struct, frozen=True, array_like=True):
+    """How a strategy does on the queries with a listed value, or on all.
+
+    Attributes:
+        name: of the column of features; empty for all queries.
+        turns: in which it was asked, as far as not faded.
+        share: of these turns among those of all strategies.
+        reward: expected of it, on average over these turns.
+        deviation: standard deviation of that expectation.
+    """
+
+    name: str
+    turns: float
+    share: float
+    reward: float
+    deviation: float
+
+
+class StrategySummary(Struct, frozen=True):
+    """What was learned of a strategy, for people.
+
+    Attributes:
+        weights: column of features -> its weight in the expected reward, and the standard deviation of that.
+        segments: all queries first.
+    """
+
+    weights: dict[str, tuple[float, float]]
+    segments: list[Segment]
 
 
 class _Settings(Struct, frozen=True):
@@ -77,6 +117,7 @@ class _Posterior(Struct, frozen=True):
     theta: list[float]
     whitener: list[list[float]]
     curve: list[float]
+    segments: list[Segment]
 
 
 class EncodingError(ValueError):
@@ -113,53 +154,87 @@ class Allocator:
             for name, posterior in zip(self.strategies, posteriors, strict=True)
         }
         # One product with a context gives the mean and, squared and summed, the variance of every strategy.
-        stacked = np.array([[posterior.theta, *posterior.whitener] for posterior in posteriors])
-        self._stacked: Final = stacked.reshape(-1, stacked.shape[-1])
+        self._stacked: Final = np.array([[posterior.theta, *posterior.whitener] for posterior in posteriors])
+        self._flat: Final = self._stacked.reshape(-1, self._stacked.shape[-1])
         self._width: Final = settings.exploration * settings.deviation
         turns = sum(posterior.count for posterior in posteriors)
         self._gap_weight: Final = GAP_WEIGHT * float(np.sqrt(len(posteriors) * turns)) / settings.deviation
         self._curves: Final = [posterior.curve for posterior in posteriors]
         self._minima: Final = [limits.minimum if limits.on else 0 for limits in settings.limits]
         self._maxima: Final = [limits.maximum if limits.on else 0 for limits in settings.limits]
+        self._segments: Final = [posterior.segments for posterior in posteriors]
         self._plans: Final[dict[int, _Plan]] = {}
 
-    def utilities(self, context: Mapping[str, Value]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def utilities(
+        self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return each strategy's expected reward and the standard deviation that is explored, both (strategies,)."""
-        projected = (self._stacked @ self._encoder.encode(context)).reshape(len(self.strategies), -1)
+        if self._encoder.of_strategies:
+            contexts = [{**context, **strategy_context.get(name, {})} for name in self.strategies]
+            projected = np.einsum("kij,kj->ki", self._stacked, self._encoder.encode_all(contexts))
+        else:
+            projected = (self._flat @ self._encoder.encode(context)).reshape(len(self.strategies), -1)
         return projected[:, 0], self._width * np.sqrt(np.einsum("kd,kd->k", projected[:, 1:], projected[:, 1:]))
 
-    def gains(self, context: Mapping[str, Value]) -> dict[str, list[float]]:
+    def gains(
+        self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
+    ) -> dict[str, list[float]]:
         """Return what each strategy's candidates are expected to gain, best rank first: for ranking their union."""
-        means, _ = self.utilities(context)
+        means, _ = self.utilities(context, strategy_context)
         return {
             name: [max(mean, 0.0) * share for share in curve]
             for name, mean, curve in zip(self.strategies, means.tolist(), self._curves, strict=True)
         }
 
-    def allocate(self, context: Mapping[str, Value], budget: int, rng: np.random.Generator) -> Decision:
+    def summaries(self) -> dict[str, StrategySummary]:
+        """Return what was learned of each strategy."""
+        theta, whitener = self._stacked[:, 0], self._stacked[:, 1:]
+        deviations = self._settings.deviation * np.sqrt((whitener**2).sum(axis=1))
+        columns = self._encoder.columns
+        return {
+            name: StrategySummary(dict(zip(columns, zip(*pair, strict=True), strict=True)), segments)
+            for name, *pair, segments in zip(
+                self.strategies, theta.tolist(), deviations.tolist(), self._segments, strict=True
+            )
+        }
+
+    def allocate(
+        self,
+        context: Mapping[str, Value],
+        budget: int,
+        rng: np.random.Generator,
+        strategy_context: StrategyContext = NOTHING_KNOWN,
+    ) -> Decision:
         """Decide.
 
         Args:
             context: of the query, see `features.context_of`.
             budget: candidates to draw in all, 1 to MAX_BUDGET.
             rng: where chance comes from.
+            strategy_context: strategy -> what is known of it; features named `strategy.` and so on.
 
         Raises:
             ValueError: no budget, too much of it, or less than the strategies' minima.
         """
-        mixture = self.mixture(context, budget, rng)
+        mixture = self.mixture(context, budget, rng, strategy_context)
         counts = mixture.draw(rng)
         strategies = self.strategies
         allocation = {name: count for name, count in zip(strategies, counts, strict=True) if count}
         if self._settings.policy == "ucb":
-            return Decision(allocation, {})
+            return Decision(allocation, {}, strategy_context=strategy_context)
         propensities = dict(zip(strategies, mixture.propensities().tolist(), strict=True))
-        return Decision(allocation, propensities, mixture.probability(counts))
+        return Decision(allocation, propensities, mixture.probability(counts), strategy_context)
 
-    def mixture(self, context: Mapping[str, Value], budget: int, rng: np.random.Generator) -> Mixture:
+    def mixture(
+        self,
+        context: Mapping[str, Value],
+        budget: int,
+        rng: np.random.Generator,
+        strategy_context: StrategyContext = NOTHING_KNOWN,
+    ) -> Mixture:
         """Return the allocations that `allocate` chooses from, with their probabilities; see there."""
         plan = self._plans.get(budget) or self._planned(budget)
-        utilities, shares = self._explore(*self.utilities(context), rng)
+        utilities, shares = self._explore(*self.utilities(context, strategy_context), rng)
         floor = {"uniform": 1.0, "ucb": 0.0}.get(self._settings.policy, self._settings.floor)
         return Mixture(_fill(utilities, plan), shares, floor, plan.sets)
 
@@ -225,3 +300,18 @@ def _fill(utilities: NDArray[np.float64], plan: _Plan) -> Counts:
         left = plan.budget - better.sum(axis=1, keepdims=True) - (equal.cumsum(axis=1) - equal)
         counts = better + np.minimum(np.maximum(left, 0), equal)
     return counts
+
+
+def lifts(history: bytes | None, means: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Return strategy -> the feature HISTORY.
+
+    Args:
+        history: what `StrategyHistory` published of a query, if anything.
+        means: strategy -> its mean reward on all queries.
+    """
+    known = _decode_history(history) if history else {}
+    found = {}
+    for name, mean in means.items():
+        turns, reward = known.get(name, (0.0, 0.0))
+        found[name] = {HISTORY: (reward - turns * mean) / (turns + HISTORY_PRIOR)}
+    return found

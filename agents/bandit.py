@@ -5,7 +5,7 @@ reward moment, count and sum of squared rewards in one symmetric matrix. Context
 so the sums are exact and do not depend on order. Everything else happens when a policy is made: see `posterior`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from backchannel.agents.allocation import Exploration, Limits
-from backchannel.agents.features import GRID, Encoder, Feature, Numeric
+from backchannel.agents.features import GRID, Encoder, Feature, Numeric, Value
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
-from backchannel.agents.posterior import Bank, Evidence, run_together
+from backchannel.agents.posterior import Bank, Evidence, Posterior, run_together
 from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, SumReader, Sums, SumTable
 from backchannel.schemas.events import Name
+from backchannel.schemas.turn import Turn
 
 RANKS: Final = 32
 """Of a strategy's list whose worth is learned one by one; deeper ones follow `rank_decay`."""
@@ -34,7 +35,13 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
     strategies: Annotated[
         tuple[Name, ...], Meta(min_length=1, max_length=32, description="the retrieval strategies to choose from")
     ] = ("lexical", "semantic", "memory", "popular", "new")
-    features: Annotated[tuple[Feature, ...], Meta(max_length=64, description="what of a query's context counts")] = (
+    features: Annotated[
+        tuple[Feature, ...],
+        Meta(
+            max_length=64,
+            description="what counts of a query's context, and of a strategy's if the name begins with `strategy.`",
+        ),
+    ] = (
         Numeric("query.words", center=4.0, scale=4.0),
         Numeric("query.interpreted"),
     )
@@ -55,6 +62,15 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
             description="of how many turns the weight is that a strategy works like all others; likewise",
         ),
     ] = (1.0, 10.0, 100.0)
+    history_half_life_days: Annotated[
+        float,
+        Meta(
+            ge=0.01,
+            le=100_000,
+            description="after which a turn counts half in the feature `strategy.history`: how well a strategy has "
+            "done on the query. It is learned if it is one of the features",
+        ),
+    ] = 30.0
     exploration: Annotated[
         float, Meta(ge=0, le=10, description="Thompson sampling's width, in standard deviations of the residual")
     ] = 0.2
@@ -131,8 +147,7 @@ class StrategyBandit(Learner):
             at, rank, reward, unbiased = zip(*clicked, strict=True)
             ranks[list(at)] = rank
             rewards[:, list(at)] = np.rint(np.array((reward, unbiased)) * GRID) / GRID
-        contexts = self.encoder.encode_queries([outcome.turn.query for outcome in outcomes])
-        observed = np.column_stack((contexts[rows], rewards[0]))
+        observed = np.column_stack((self._vectors(outcomes, rows, codes), rewards[0]))
         buckets = np.array([outcome.turn.query.ts for outcome in outcomes])[rows] // self._bucket_ms
         strategies, first_bucket = self.config.strategies, int(buckets.min())
         groups = (buckets - first_bucket) * len(strategies) + np.array(codes, dtype=np.int64)
@@ -159,7 +174,7 @@ class StrategyBandit(Learner):
         config, encoder = self.config, self.encoder
         evidence, ranks = self._evidence(sums)
         posterior = self._bank.infer(evidence, at)
-        moments = np.tensordot(posterior.discounts, evidence.sums[:, :, 0, (0, -1)], axes=1)
+        total = np.tensordot(posterior.discounts, evidence.sums, axes=1)
         curves = [
             rank_curve(reached, clicked, config.rank_decay)
             for reached, clicked in np.tensordot(posterior.discounts, ranks, axes=1)
@@ -172,11 +187,18 @@ class StrategyBandit(Learner):
                     "theta": theta,
                     "whitener": whitener,
                     "curve": curve.tolist(),
+                    "segments": segments,
                 },
                 option=orjson.OPT_SERIALIZE_NUMPY,
             )
-            for strategy, (count, reward), theta, whitener, curve in zip(
-                config.strategies, moments.tolist(), posterior.theta, posterior.whitener, curves, strict=True
+            for strategy, (count, reward), theta, whitener, curve, segments in zip(
+                config.strategies,
+                total[:, 0, (0, -1)].tolist(),
+                posterior.theta,
+                posterior.whitener,
+                curves,
+                self._segments(total, posterior),
+                strict=True,
             )
         }
         section[""] = orjson.dumps(
@@ -238,6 +260,38 @@ class StrategyBandit(Learner):
                 codes.append(code)
         return rows, codes, drawn, clicked
 
+    def _segments(self, total: Matrix, posterior: Posterior) -> list[list[tuple[str, float, float, float, float]]]:
+        """Each strategy's `allocation.Segment`s, of which somebody was asked in."""
+        of_strategy: list[list[tuple[str, float, float, float, float]]] = [[] for _ in self.config.strategies]
+        for name, column in {"": 0, **self.encoder.segments}.items():
+            turns = total[:, 0, column]
+            contexts = total[:, :-1, column] / np.maximum(turns, 1e-300)[:, np.newaxis]
+            expected = (posterior.theta * contexts).sum(axis=1)
+            deviations = posterior.deviation * np.linalg.norm(
+                (posterior.whitener @ contexts[..., np.newaxis])[..., 0], axis=1
+            )
+            shares = turns / max(turns.sum(), 1e-300)
+            for own, *row in zip(
+                of_strategy, turns.tolist(), shares.tolist(), expected.tolist(), deviations.tolist(), strict=True
+            ):
+                if row[0]:
+                    own.append((name, *row))
+        return of_strategy
+
+    def _vectors(self, outcomes: Sequence[Outcome], rows: Sequence[int], codes: Sequence[int]) -> Matrix:
+        """The encoded contexts of the strategies asked, turn by turn, (rows, d)."""
+        contexts = self.encoder.contexts([outcome.turn.query for outcome in outcomes])
+        if not self.encoder.of_strategies:
+            vectors: Matrix = self.encoder.encode_all(contexts)[rows]
+            return vectors
+        strategies = self.config.strategies
+        return self.encoder.encode_all(
+            [
+                {**contexts[row], **_known_of(strategies[code], outcomes[row].turn)}
+                for row, code in zip(rows, codes, strict=True)
+            ]
+        )
+
     def _evidence(self, sums: SumReader) -> tuple[Evidence, Matrix]:
         """The sums of this encoding, bucket by bucket; and those of ranks, (buckets, strategies, 2, RANKS)."""
         stored = sums.read(self.table, "encoding", [self.encoder.fingerprint])
@@ -294,3 +348,8 @@ def rank_curve(reached: Matrix, clicked: Matrix, decay: float) -> Matrix:
     expected = clicked.sum() * reached / max(reached[0], 1.0) + _CURVE_PRIOR
     shares = (clicked + _CURVE_PRIOR * prior) / expected
     return np.asarray(isotonic_regression(shares, weights=expected, increasing=False).x)
+
+
+def _known_of(strategy: str, turn: Turn) -> Mapping[str, Value]:
+    """What was known of a strategy when the turn's first impression was decided that says so."""
+    return next((own for shown in turn.impressions if (own := shown.strategy_context.get(strategy))), {})

@@ -98,6 +98,13 @@ DERIVED: Final[dict[str, Callable[[Query], Value]]] = {
 """Features of every query, besides what its own context carries. Times are UTC; Monday is weekday 0."""
 
 
+OF_STRATEGY: Final = "strategy."
+"""How the names of features begin that are not of the query but of each strategy: see `Impression.strategy_context`."""
+
+HISTORY: Final = f"{OF_STRATEGY}history"
+"""By how much a strategy's mean reward on the query is above that on all queries, -1 to 1; 0 if nothing is known."""
+
+
 def context_of(query: Query) -> dict[str, Value]:
     """Return the context that serving passes to `Policy.allocate`: the query's own and what is derived from it."""
     return {**query.context, **{name: derive(query) for name, derive in DERIVED.items()}}
@@ -108,6 +115,13 @@ MAX_DIMENSION: Final = 256
 
 class Encoder:
     """Encodes contexts as vectors of `dimension` columns, of which the first is the constant 1.
+
+    Attributes:
+        features: that it encodes.
+        columns: their names.
+        dimension: how many.
+        segments: names of the columns that stand for a listed value, and their places.
+        of_strategies: whether some features are of strategies, so that each strategy has a vector of its own.
 
     Raises:
         ValueError: a cross of features that are not listed before it, or more than MAX_DIMENSION columns.
@@ -145,7 +159,14 @@ class Encoder:
         self._centers: Final = np.array([feature.center for feature, _ in numeric.values()])
         self._scales: Final = np.array([feature.scale for feature, _ in numeric.values()])
         own = [*numeric, *(feature.name for feature, _ in self._choices)]
-        self._derived: Final = [name for name in own if name in DERIVED]
+        self._derived: Final = [(name, DERIVED[name]) for name in own if name in DERIVED]
+        self.segments: Final = {
+            column: begin + place
+            for feature, begin in self._choices
+            if isinstance(feature, Categorical)
+            for place, column in enumerate(feature.columns)
+        }
+        self.of_strategies: Final = any(name.startswith(OF_STRATEGY) for name in own)
 
     @property
     def fingerprint(self) -> str:
@@ -154,17 +175,17 @@ class Encoder:
 
     def encode(self, context: Mapping[str, Value]) -> NDArray[np.float64]:
         """Return the vector, (dimension,), of one context."""
-        (vector,) = self._encode([context])
+        (vector,) = self.encode_all([context])
         return np.asarray(vector)
 
-    def encode_queries(self, queries: Sequence[Query]) -> NDArray[np.float64]:
-        """Return the vectors, (queries, dimension), of `queries`."""
+    def contexts(self, queries: Sequence[Query]) -> list[Mapping[str, Value]]:
+        """Return of each of `queries` its context, with what is derived of it and encoded here."""
         if not self._derived:
-            return self._encode([query.context for query in queries])
-        derived = [(name, DERIVED[name]) for name in self._derived]
-        return self._encode([{**query.context, **{name: get(query) for name, get in derived}} for query in queries])
+            return [query.context for query in queries]
+        return [{**query.context, **{name: get(query) for name, get in self._derived}} for query in queries]
 
-    def _encode(self, contexts: Sequence[Mapping[str, Value]]) -> NDArray[np.float64]:
+    def encode_all(self, contexts: Sequence[Mapping[str, Value]]) -> NDArray[np.float64]:
+        """Return the vectors, (contexts, dimension), of `contexts`."""
         vectors = np.zeros((len(contexts), self.dimension))
         vectors[:, 0] = 1.0
         if names := self._numbers:

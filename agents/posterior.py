@@ -13,6 +13,7 @@ reward counts whatever is credited in a turn, a turn that credits several strate
 """
 
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from typing import Final
 
 import numpy as np
@@ -83,53 +84,64 @@ class Bank:
         steady = STEADY if count else 1.0
         by_half_life = np.array([steady, *[(1.0 - steady) / count for _ in range(count)]])
         self._prior: Final = np.outer(by_half_life, np.full(len(ridges), 1.0 / len(ridges)))
+        nothing = np.zeros((0, *self._prior.shape))
+        self._passed = [_Passed(b"", np.zeros(0), np.zeros(0), nothing, self._prior, (), ())]
 
     def infer(self, evidence: Evidence, at: int) -> Posterior:
-        """Return the posterior at event time `at` (ms)."""
-        starts, sums = evidence.starts, evidence.sums
-        buckets = len(starts)
-        counts = sums[:, :, 0, 0].sum(axis=1)
-        kept = np.where(starts == PAST, CUT, 1.0)  # what cuts have left
-        losses = np.zeros((buckets, *self._prior.shape))  # half of the squared residuals
-        weights = self._prior
-        window = _Window()
-        changes = []
-        for bucket in range(buckets):
-            upto = slice(bucket + 1)
-            discounts = self._discounts(starts[upto], kept[upto], starts[bucket])
-            predicted = _predict(*self._models(sums[:bucket], discounts[:, :-1]), sums[bucket])
-            losses[bucket] = predicted.loss
-            noise = max(2.0 * float((weights * predicted.loss).sum()) / counts[bucket], _TINY)
-            variance = self._variance(weights, discounts, counts[upto], losses[upto])
-            believed = weights
-            weights = self._reweighed(weights, -predicted.loss / noise - predicted.spread)
-            if starts[bucket] == PAST:
-                continue
-            window.add(
-                counts[bucket],
-                float((believed * predicted.residual).sum()),
-                variance * (counts[bucket] + float((believed * predicted.doubt).sum())),
-            )
-            since = window.fall()
-            if since is not None:
-                kept[: bucket + 1 - since] *= CUT
-                changes.append(int(starts[bucket + 1 - since]))
-                window = _Window()
-        discounts = self._discounts(starts, kept, at)
-        precision, moment = self._models(sums, discounts)
+        """Return the posterior at event time `at` (ms).
+
+        What is the same as the last time, as most buckets are, is not gone through again.
+        """
+        known, passed = self._passed, self._passed[:1]
+        for bucket, (start, sums) in enumerate(zip(evidence.starts, evidence.sums, strict=True), 1):
+            digest = blake2b(passed[-1].digest + start.tobytes() + sums.tobytes(), digest_size=16).digest()
+            same = bucket < len(known) and known[bucket].digest == digest
+            passed.append(known[bucket] if same else self._pass(passed[-1], evidence, digest))
+        self._passed = passed
+        last = passed[-1]
+        discounts = self._discounts(evidence.starts, last.kept, at)
+        precision, moment = self._models(evidence.sums, discounts)
         # Averaged in natural parameters (a logarithmic opinion pool), so that what comes of it is normal again.
-        precision = np.tensordot(weights, precision, axes=2)
-        moment = np.tensordot(weights, moment, axes=2)
+        precision = np.tensordot(last.weights, precision, axes=2)
+        moment = np.tensordot(last.weights, moment, axes=2)
         whitener = np.linalg.inv(np.linalg.cholesky(precision))
-        by_half_life = weights.sum(axis=1)
+        by_half_life = last.weights.sum(axis=1)
         return Posterior(
             theta=(whitener.swapaxes(-1, -2) @ (whitener @ moment[..., np.newaxis]))[..., 0],
             whitener=whitener,
-            deviation=float(np.sqrt(self._variance(weights, discounts, counts, losses))),
+            deviation=float(np.sqrt(self._variance(last.weights, discounts, last.counts, last.losses))),
             discounts=by_half_life @ discounts,
             weights=by_half_life,
-            changes=tuple(changes),
+            changes=last.changes,
         )
+
+    def _pass(self, before: "_Passed", evidence: Evidence, digest: bytes) -> "_Passed":
+        """Go on by one bucket."""
+        bucket = len(before.kept)
+        starts, sums = evidence.starts[: bucket + 1], evidence.sums[bucket]
+        start = starts[bucket]
+        kept = np.append(before.kept, CUT if start == PAST else 1.0)  # what cuts have left
+        counts = np.append(before.counts, sums[:, 0, 0].sum())
+        discounts = self._discounts(starts, kept, start)
+        predicted = _predict(*self._models(evidence.sums[:bucket], discounts[:, :-1]), sums)
+        losses = np.concatenate((before.losses, predicted.loss[np.newaxis]))
+        noise = max(2.0 * float((before.weights * predicted.loss).sum()) / counts[bucket], _TINY)
+        weights = self._reweighed(before.weights, -predicted.loss / noise - predicted.spread)
+        window, changes = before.window, before.changes
+        if start != PAST:
+            variance = self._variance(before.weights, discounts, counts, losses)
+            observed = (
+                counts[bucket],
+                float((before.weights * predicted.residual).sum()),
+                variance * (counts[bucket] + float((before.weights * predicted.doubt).sum())),
+            )
+            window = (*window, observed)
+            since = _fall(window)
+            if since is not None:
+                kept[: bucket + 1 - since] *= CUT
+                changes = (*changes, int(starts[bucket + 1 - since]))
+                window = ()
+        return _Passed(digest, kept, counts, losses, weights, window, changes)
 
     def _discounts(self, starts: Matrix, kept: Matrix, at: float) -> Matrix:
         """How much buckets count at time `at`, (half-lives, buckets)."""
@@ -234,6 +246,28 @@ class Buckets:
         return posterior
 
 
+class _Passed(Struct, frozen=True):
+    """What is known after some buckets.
+
+    Attributes:
+        digest: of these buckets.
+        kept: what cuts have left of each, (buckets,).
+        counts: their observations, (buckets,).
+        losses: half of the squared residuals, (buckets, half-lives, ridges).
+        weights: of the models, (half-lives, ridges).
+        window: see `_fall`.
+        changes: see `Posterior`.
+    """
+
+    digest: bytes
+    kept: Matrix
+    counts: Matrix
+    losses: Matrix
+    weights: Matrix
+    window: tuple[tuple[float, float, float], ...]
+    changes: tuple[int, ...]
+
+
 class _Prediction(Struct, frozen=True):
     """What the models, (half-lives, ridges), made of a bucket that they had not seen.
 
@@ -269,33 +303,27 @@ def _predict(precision: Matrix, moment: Matrix, sums: Matrix) -> _Prediction:
     )
 
 
-class _Window:
-    """The buckets since the last change, as ADWIN sees them."""
+def _fall(window: Sequence[tuple[float, float, float]]) -> int | None:
+    """Return for how many buckets rewards have been below prediction, or None if they have not.
 
-    def __init__(self) -> None:
-        self._rows: Final[list[tuple[float, float, float]]] = []
+    That they are below what they were is not enough: a model that has been learning, too, leaves ever smaller
+    residuals. So the newer part must also be below zero, both by more than chance allows.
 
-    def add(self, count: float, residual: float, variance: float) -> None:
-        """Add a bucket: its observations, the sum of their residuals, and the variance that this was to have."""
-        self._rows.append((count, residual, variance))
-
-    def fall(self) -> int | None:
-        """Return for how many buckets rewards have been below prediction, or None if they have not.
-
-        That they are below what they were is not enough: a model that has been learning, too, leaves ever smaller
-        residuals. So the newer part must also be below zero, both by more than chance allows.
-        """
-        if len(self._rows) < 2:
-            return None
-        count, residual, variance = np.cumsum(self._rows, axis=0).T
-        older, newer = count[:-1], count[-1] - count[:-1]
-        below = -(residual[-1] - residual[:-1]) / newer
-        drop = residual[:-1] / older + below
-        newer_variance = (variance[-1] - variance[:-1]) / newer**2
-        confidence = np.log(2.0 * np.log(count[-1]) / CONFIDENCE)
-        bound = np.sqrt(2.0 * confidence * (variance[:-1] / older**2 + newer_variance))
-        bound += 2.0 / 3.0 * confidence * (1.0 / older + 1.0 / newer)
-        fallen = (drop > bound) & (below > np.sqrt(2.0 * confidence * newer_variance))
-        if not fallen.any():
-            return None
-        return len(older) - int(np.where(fallen, drop / bound, 0.0).argmax())
+    Args:
+        window: the buckets since the last change: observations, the sum of their residuals, and the variance that this
+            was to have.
+    """
+    if len(window) < 2:
+        return None
+    count, residual, variance = np.cumsum(window, axis=0).T
+    older, newer = count[:-1], count[-1] - count[:-1]
+    below = -(residual[-1] - residual[:-1]) / newer
+    drop = residual[:-1] / older + below
+    newer_variance = (variance[-1] - variance[:-1]) / newer**2
+    confidence = np.log(2.0 * np.log(count[-1]) / CONFIDENCE)
+    bound = np.sqrt(2.0 * confidence * (variance[:-1] / older**2 + newer_variance))
+    bound += 2.0 / 3.0 * confidence * (1.0 / older + 1.0 / newer)
+    fallen = (drop > bound) & (below > np.sqrt(2.0 * confidence * newer_variance))
+    if not fallen.any():
+        return None
+    return len(older) - int(np.where(fallen, drop / bound, 0.0).argmax())

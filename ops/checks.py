@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from math import inf
 from typing import Any, Final, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.streams.config import Bounds, Config
@@ -203,14 +203,31 @@ def _commits(facts: Facts, config: Config) -> Check:
 def _policy(facts: Facts, config: Config) -> Check:
     if isinstance(facts.store, str):
         return _unknown("policy", "the store does not answer")
-    snapshot, complete = facts.store.snapshot, facts.store.complete
-    if snapshot is None:
-        return Check("policy", "warn", "no version yet", "the worker with partition 0 publishes: see its log")
-    behind = max(complete - snapshot.watermark, 0) / 1000 if complete > BEGINNING else 0.0
-    summary = f"version {snapshot.version}, learned up to {_when(snapshot.watermark)}, {_age(behind)} behind the ledger"
-    details = {"version": snapshot.version, "watermark": snapshot.watermark, "seconds": behind}
-    remedy = "the worker with partition 0 publishes: see its log"
-    return _bounded("policy", behind, config.health.policy_s, summary=summary, remedy=remedy, details=details)
+    served, newest, complete = facts.store.served, facts.store.newest, facts.store.complete
+    publisher = "the worker with partition 0 publishes: see its log"
+    if served is None or newest is None:
+        return Check("policy", "warn", "no version is served yet", publisher)
+    behind = max(complete - served.watermark, 0) / 1000 if complete > BEGINNING else 0.0
+    age = (facts.now - served.created) / 1000
+    summary = f"version {served.version} is served, {_age(age)} old, {_age(behind)} behind the ledger in event time"
+    details = {
+        "version": served.version,
+        "newest": newest.version,
+        "verdict": newest.verdict,
+        "hold": facts.store.head.hold,
+        "age": age,
+        "seconds": behind,
+    }
+    check = _bounded("policy", behind, config.health.policy_s, summary=summary, remedy=publisher, details=details)
+    if facts.store.head.hold is not None:
+        held, remedy = f"held: {facts.store.head.hold}", "see `backchannel versions --help` to let it go on"
+    elif newest.verdict in ("hold", "warn"):
+        held = f"the gate says {newest.verdict} of version {newest.version}: {newest.reason}"
+        remedy = "see what changed, and whether the gate is right"
+    else:
+        return check
+    status = max(check.status, "warn", key=STATUSES.index)
+    return structs.replace(check, status=status, summary=f"{summary}; {held}", remedy=remedy)
 
 
 def _dead_letters(facts: Facts, config: Config) -> Check:

@@ -33,13 +33,14 @@ def _load(path: Path | None) -> Config:
 
 @click.command("config")
 @config_option
-def config(config: Config) -> None:
+@click.option("--markdown", is_flag=True, help="As tables for people, instead of TOML.")
+def config(config: Config, markdown: bool) -> None:
     """Print the effective configuration as TOML, with what each key means.
 
     \b
     backchannel config > backchannel.toml     to begin your own
     """
-    click.echo(render(config), nl=False)
+    click.echo(reference(config) if markdown else render(config), nl=False)
 
 
 def render(config: Config) -> str:
@@ -51,6 +52,30 @@ def render(config: Config) -> str:
             lines += [f"# {key.description}{key.bounds}", f"{key.name} = {_toml(msgspec.to_builtins(key.value))}"]
         lines.append("")
     return "\n".join(lines)
+
+
+def reference(config: Config) -> str:
+    """Return `config` as a Markdown document."""
+    lines = [
+        "# Configuration",
+        "",
+        "Written by `backchannel config --markdown`. `backchannel config > backchannel.toml` writes a file to begin",
+        "with; a key that a file does not name has its default.",
+    ]
+    for section in _fields(config):
+        lines += [
+            "",
+            f"## [{section.name}]",
+            "",
+            section.description,
+            "",
+            "| key | default | meaning |",
+            "|---|---|---|",
+        ]
+        for key in _fields(section.value):
+            default = " ".join(_toml(msgspec.to_builtins(key.value)).split())
+            lines.append(f"| `{key.name}` | `{default}` | {key.description}{key.bounds} |")
+    return "\n".join(lines) + "\n"
 
 
 class _Field(Struct):

@@ -75,6 +75,13 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
     allocation_propensity: (
         Annotated[float, Meta(ge=0, le=1, description="probability of the allocation as a whole")] | None
     ) = None
+    strategy_context: Annotated[
+        dict[Name, Context],
+        Meta(
+            max_length=64,
+            description="strategy -> what was known of it when it was decided: flat, as a query's context",
+        ),
+    ] = {}
     policy_version: Count | None = None
     rewrite: Rewrite | None = None
 

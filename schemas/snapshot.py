@@ -1,7 +1,7 @@
 """The snapshot: an immutable, versioned policy, as a header and the rows of its sections."""
 
 from hashlib import blake2b
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -11,24 +11,48 @@ Section: TypeAlias = dict[str, bytes]
 _MODULUS: Final = 1 << 256
 
 
+Verdict: TypeAlias = Literal["publish", "warn", "hold"]
+"""What the gate says of a version: serve it; serve it, but see the reason; do not serve it."""
+
+
+class Reached(Struct, frozen=True):
+    """How far a partition was read.
+
+    Attributes:
+        watermark: its turns are learned up to this event time, ms since the Unix epoch.
+        read: topic -> the offset after the last record that was read.
+    """
+
+    watermark: int
+    read: dict[str, int]
+
+
 class Snapshot(Struct, frozen=True, kw_only=True):
     """The header of one version.
 
     Attributes:
         version: 1, 2, 3 ...
-        parent: the version that this one was made from; None for the first.
+        parent: the version whose rows this one has, but for those that changed; None for the first.
+        created: when it was made, ms since the Unix epoch.
         watermark: event time up to which the policy has learned, ms since the Unix epoch.
+        positions: source -> partition -> how far it was read. The policy is a function of what lies before.
         fingerprint: of the configuration that it was learned under.
         rows: the number of live rows in each section.
         checksum: of all live rows: 64 hexadecimal digits, see `Checksum`.
+        verdict: the gate's; None if it was not asked.
+        reason: for the verdict.
     """
 
     version: int
     parent: int | None
+    created: int
     watermark: int
+    positions: dict[str, dict[int, Reached]]
     fingerprint: str
     rows: dict[str, int]
     checksum: str
+    verdict: Verdict | None = None
+    reason: str | None = None
 
 
 class Announcement(Struct, frozen=True):

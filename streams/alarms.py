@@ -6,7 +6,7 @@ worker is the publisher now.
 """
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import asdict
@@ -17,7 +17,7 @@ from backchannel.agents.quality import EVERY
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.streams import store as tables
 from backchannel.streams.config import Config
-from backchannel.streams.ledger import watermarks
+from backchannel.streams.ledger import positions, watermarks
 from backchannel.streams.position import BEGINNING
 from backchannel.streams.store import MINUTE_MS, Store
 
@@ -58,6 +58,10 @@ class _Rate(Struct, frozen=True):
     """The time (ms) up to which the buckets are complete."""
 
 
+_Judgement: TypeAlias = tuple[_Rate, int, int, list[Change]]
+"""A rate, from when on it was judged, the start of its newest regime, and the changes."""
+
+
 class Watch:
     """Looks for changes in a store.
 
@@ -80,10 +84,10 @@ class Watch:
             now: wall clock, ms since the Unix epoch.
         """
         watch, confidence = tables.watch, self._config.drift_confidence
-        judgements = []
+        judgements: list[_Judgement] = []
         with self._store.read() as connection:
             before = {(row.measure, row.strategy): row for row in connection.execute(select(watch))}
-            for rate in self._rates(watermarks(connection)[0], now):
+            for rate in self._rates(watermarks(positions(connection))[0], now):
                 row = before.get((rate.measure, rate.strategy))
                 since, judged = (row.since, row.judged) if row else (BEGINNING, BEGINNING)
                 if rate.complete <= judged:
@@ -95,29 +99,28 @@ class Watch:
                 buckets = [Bucket(*row) for row in rows if row[1]]
                 changes, since = judge(buckets, since, judged, span_ms=span_ms, confidence=confidence)
                 judgements.append((rate, judged, since, changes))
-        if not judgements:
-            return []
+        return self._store.transact(lambda connection: self._write(connection, judgements, now)) if judgements else []
+
+    def _write(self, connection: Connection, judgements: list[_Judgement], now: int) -> list[Alarm]:
         alarms: list[Alarm] = []
-        with self._store.write() as connection:
-            for rate, judged, since, changes in judgements:
-                mine = watch.c.measure == rate.measure, watch.c.strategy == rate.strategy
-                found = connection.execute(select(watch.c.judged).where(*mine).with_for_update()).scalar()
-                if (BEGINNING if found is None else found) != judged:
-                    continue  # another publisher has been here meanwhile, and saw the same
-                connection.execute(delete(watch).where(*mine))
-                connection.execute(
-                    insert(watch).values(
-                        measure=rate.measure, strategy=rate.strategy, since=since, judged=rate.complete
-                    )
-                )
-                alarms += [
-                    Alarm(rate.measure, rate.strategy, one.noticed, one.since, one.before, one.after, now)
-                    for one in changes
-                    if self._is_notable(one)
-                ]
-            if alarms:
-                connection.execute(insert(tables.alarm), [asdict(alarm) for alarm in alarms])
-            self._forget(connection)
+        watch = tables.watch
+        for rate, judged, since, changes in judgements:
+            mine = watch.c.measure == rate.measure, watch.c.strategy == rate.strategy
+            found = connection.execute(select(watch.c.judged).where(*mine).with_for_update()).scalar()
+            if (BEGINNING if found is None else found) != judged:
+                continue  # another publisher has been here meanwhile, and saw the same
+            connection.execute(delete(watch).where(*mine))
+            connection.execute(
+                insert(watch).values(measure=rate.measure, strategy=rate.strategy, since=since, judged=rate.complete)
+            )
+            alarms += [
+                Alarm(rate.measure, rate.strategy, one.noticed, one.since, one.before, one.after, now)
+                for one in changes
+                if self._is_notable(one)
+            ]
+        if alarms:
+            connection.execute(insert(tables.alarm), [asdict(alarm) for alarm in alarms])
+        self._forget(connection)
         return alarms
 
     def _rates(self, complete: int, now: int) -> Iterator[_Rate]:

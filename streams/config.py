@@ -28,6 +28,15 @@ class CommitConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 5.0
 
 
+class SnapshotConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which policy versions are kept, to be looked at and rolled back to."""
+
+    keep: Annotated[int, Meta(ge=1, le=10_000, description="the newest versions, all of them")] = 100
+    keep_days: Annotated[
+        float, Meta(ge=0, le=3650, description="of those before them, the first of each hour for so long")
+    ] = 7.0
+
+
 class MetricsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Where a worker answers Prometheus and probes."""
 
@@ -84,6 +93,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=QualityConfig
     )
     commits: Annotated[CommitConfig, Meta(description="Commits and publishing.")] = field(default_factory=CommitConfig)
+    snapshots: Annotated[SnapshotConfig, Meta(description="Policy versions.")] = field(default_factory=SnapshotConfig)
     metrics: Annotated[MetricsConfig, Meta(description="Metrics and probes of a worker.")] = field(
         default_factory=MetricsConfig
     )

@@ -40,7 +40,7 @@ class Embedded:
         self._store: Final = Store(url)
         self._store.create(self._learning.tables)
         self.ledger: Final = Ledger(self._store, self._learning.tables)
-        self._publisher: Final = Publisher(self._store, self._learning, config.fingerprint)
+        self._publisher: Final = Publisher(self._store, self._learning, config)
         self._watch: Final = Watch(self._store, config)
         claim = self.ledger.claim(source, 0)
         self.partition: Final = Partition(claim, {TOPIC: EventDecoder()}, config.turns, self._learning)

@@ -15,12 +15,12 @@ from secrets import token_hex
 from typing import Final
 
 import msgspec
-import numpy as np
 from sqlalchemy import Connection, delete, insert, or_
 
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.streams import store as tables
-from backchannel.streams.ledger import Contribution, add_rows
+from backchannel.streams.bulk import insert_rows
+from backchannel.streams.ledger import Contribution
 from backchannel.streams.observer import Observer
 from backchannel.streams.partition import Partition
 from backchannel.streams.store import MINUTE_MS, Store
@@ -117,9 +117,14 @@ class Heartbeat(Observer):
             self._add(connection, counts)
 
     def _add(self, connection: Connection, counts: Counter[tuple[int, str]]) -> None:
+        # In order, so that workers cannot deadlock.
         keys = sorted(key for key, count in counts.items() if count)
-        if keys:
-            add_rows(connection, tables.tally, keys, np.array([[counts[key]] for key in keys]))
+        columns: dict[str, Sequence[int | str]] = {
+            "minute": [minute for minute, _ in keys],
+            "name": [name for _, name in keys],
+            "value": [counts[key] for key in keys],
+        }
+        insert_rows(connection, tables.tally, columns, add=["value"])
 
     def _now(self) -> int:
         return round(1000 * self._clock())

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from backchannel.agents.bandit import StrategyBandit
+from backchannel.agents.features import HISTORY
+from backchannel.agents.history import StrategyHistory
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory import MemoryIndex
 from backchannel.agents.outcomes import Judge
@@ -19,12 +21,15 @@ class Learning:
 
     def __init__(self, config: Config) -> None:
         self._judge: Final = Judge(config.rewards)
-        self.learners: Final[tuple[Learner, ...]] = (
+        learners: list[Learner] = [
             StrategyBandit(config.bandit),
             MemoryIndex(config.memory),
             RephraseGraph(config.rephrases),
             AnswerQuality(config.quality, config.bandit.strategies),
-        )
+        ]
+        if HISTORY in {feature.name for feature in config.bandit.features}:
+            learners.append(StrategyHistory(config.bandit.strategies, config.bandit.history_half_life_days))
+        self.learners: Final = tuple(learners)
         self.tables: Final[tuple[SumTable, ...]] = tuple(table for one in self.learners for table in one.tables)
 
     def learn(self, turns: Sequence[Turn]) -> Delta:

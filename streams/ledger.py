@@ -1,24 +1,29 @@
 """The ledger: the sums, and with each partition's position in the stream, moved together or not at all."""
 
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from math import ldexp
+from math import inf, ldexp
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 from msgspec import Struct, structs
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Insert, Table, delete, insert, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Table, case, delete, func, select, tuple_, update
 
 from backchannel.agents.sums import Delta, Key, Matrix, Sums, SumTable, merge
+from backchannel.schemas.snapshot import Reached
 from backchannel.streams import store as tables
+from backchannel.streams.bulk import insert_rows
 from backchannel.streams.position import BEGINNING, Position, TopicPosition
 from backchannel.streams.store import Store, StoreError, batches
 
 MAX_AHEAD: Final = 500
 """Half-lives that weights may run ahead of a table's landmark before it moves. A double holds 1023 doublings."""
+
+
+_decode_topics = msgspec.json.Decoder(dict[str, TopicPosition]).decode
 
 
 class Claim(Struct, frozen=True):
@@ -65,7 +70,7 @@ class Ledger:
         with store.read() as connection:
             for name, half_life, _ in connection.execute(select(tables.landmark)):
                 declared = self._declared.get(name)
-                if declared is not None and declared.half_life_ms != half_life:
+                if declared is not None and (declared.half_life_ms or 0) != half_life:
                     raise StoreError(
                         f"table {name} was learned with a half-life of {half_life / 86_400_000:g} days, the "
                         f"configuration says {(declared.half_life_ms or 0) / 86_400_000:g}. Decayed sums cannot be "
@@ -74,23 +79,25 @@ class Ledger:
 
     def claim(self, source: str, number: int) -> Claim:
         """Take a partition over: from now on nobody who claimed it before can commit for it."""
-        row = tables.partition
-        mine = (row.c.source == source, row.c.number == number)
-        with self._store.write() as connection:
-            bumped = connection.execute(update(row).where(*mine).values(epoch=row.c.epoch + 1))
-            if not bumped.rowcount:
-                start = Position()
-                connection.execute(
-                    row.insert().values(
-                        source=source,
-                        number=number,
-                        epoch=1,
-                        commits=0,
-                        watermark=start.watermark,
-                        topics=msgspec.json.encode(start.topics),
-                    )
-                )
+        start, row = Position(), tables.partition
+
+        def claim(connection: Connection) -> Claim:
+            insert_rows(
+                connection,
+                row,
+                {
+                    "source": [source],
+                    "number": [number],
+                    "epoch": [1],
+                    "commits": [0],
+                    "watermark": [start.watermark],
+                    "topics": [msgspec.json.encode(start.topics)],
+                },
+                add=["epoch"],
+            )
             return self._find(connection, source, number)
+
+        return self._store.transact(claim)
 
     def commit(self, contributions: Sequence[Contribution]) -> list[Claim]:
         """Add the contributions' deltas and move their partitions' positions, in one transaction.
@@ -98,8 +105,9 @@ class Ledger:
         1. Fence: move each position, if its partition's epoch is still that of the claim. The same contributions may
            be committed again when no answer came the first time: what is in already is not added twice.
         2. Merge the deltas, so that each row is touched once.
-        3. Bring weights and landmark of each table together.
-        4. Add the rows, in the order of their keys, so that workers cannot deadlock.
+        3. Lock the tables, and bring their landmarks and the deltas' together.
+        4. Add the rows, in the order of their keys, so that workers cannot deadlock; packed sums, for which they wait
+           for each other, last.
         5. Log which keys changed, for the publisher.
         6. Add the counts.
 
@@ -109,49 +117,46 @@ class Ledger:
         Raises:
             FencedError: a partition was claimed by somebody else. Nothing is committed.
         """
+        return self._store.transact(lambda connection: self._commit(connection, contributions))
+
+    def _commit(self, connection: Connection, contributions: Sequence[Contribution]) -> list[Claim]:
         claims = [
             structs.replace(contribution.claim, commits=contribution.claim.commits + 1, position=contribution.position)
             for contribution in contributions
         ]
-        with self._store.write() as connection:
-            # 1. Fence.
-            fenced = [
-                claim for claim, was in zip(claims, contributions, strict=True) if not self._move(connection, was)
-            ]
-            if fenced and fenced == claims == [self._find(connection, claim.source, claim.number) for claim in claims]:
-                return claims
-            if fenced:
-                raise FencedError(
-                    f"partition {fenced[0].number} of {fenced[0].source} was claimed by another process after epoch "
-                    f"{fenced[0].epoch}: let only one read it. What it had not committed is learned by the other one"
-                )
-            # 2. Merge.
-            delta = merge(contribution.delta for contribution in contributions)
-            for name in sorted(delta):
-                sums = delta[name]
-                if not sums.keys:
-                    continue
-                # 3. Landmarks.
-                values = sums.rescaled(self._landmark(connection, sums))
-                # 4. Add.
-                table = self._store.sum_tables[name]
-                order = sorted(range(len(sums.keys)), key=sums.keys.__getitem__)
-                keys = [sums.keys[row] for row in order]
-                add = add_rows if sums.table.sums else _add_packed
-                add(connection, table, keys, values[order])
-                # 5. Log.
-                changed = dict.fromkeys(key[0] for key in keys)
-                _execute_many(
-                    connection, insert(tables.change), ["table_name", "value"], [(name, value) for value in changed]
-                )
-            # 6. Count.
-            counts: Counter[str] = Counter()
-            for contribution in contributions:
-                counts.update(contribution.counts)
-            names = sorted(counts)
-            if names:
-                added = np.array([[counts[name]] for name in names])
-                add_rows(connection, tables.counter, [(name,) for name in names], added)
+        # 1. Fence.
+        fenced = [claim for claim, was in zip(claims, contributions, strict=True) if not self._move(connection, was)]
+        if fenced and fenced == claims == [self._find(connection, claim.source, claim.number) for claim in claims]:
+            return claims
+        if fenced:
+            raise FencedError(
+                f"partition {fenced[0].number} of {fenced[0].source} was claimed by another process after epoch "
+                f"{fenced[0].epoch}: let only one read it. What it had not committed is learned by the other one"
+            )
+        # 2. Merge.
+        delta = merge(contribution.delta for contribution in contributions)
+        all_sums = [sums for sums in delta.values() if sums.keys]
+        all_sums.sort(key=lambda sums: (not sums.table.sums, sums.table.name))
+        # 3. Landmarks.
+        all_values = [sums.rescaled(self._landmark(connection, sums)) for sums in all_sums]
+        for sums, values in zip(all_sums, all_values, strict=True):
+            # 4. Add.
+            name = sums.table.name
+            order = sorted(range(len(sums.keys)), key=sums.keys.__getitem__)
+            keys = [sums.keys[row] for row in order]
+            add = _add if sums.table.sums else _add_packed
+            add(connection, self._store.sum_tables[name], keys, values[order])
+            # 5. Log.
+            changed = list(dict.fromkeys(key[0] for key in keys))
+            insert_rows(connection, tables.change, {"table_name": [name] * len(changed), "value": changed})
+        # 6. Count.
+        counts: Counter[str] = Counter()
+        for contribution in contributions:
+            counts.update(contribution.counts)
+        names = sorted(counts)
+        insert_rows(
+            connection, tables.counter, {"name": names, "value": [counts[name] for name in names]}, add=["value"]
+        )
         return claims
 
     def counts(self) -> dict[str, int]:
@@ -164,8 +169,8 @@ class Ledger:
         row = tables.partition
         mine = (row.c.source == source, row.c.number == number)
         found = connection.execute(select(row).where(*mine)).one()
-        topics = msgspec.json.decode(found.topics, type=dict[str, TopicPosition])
-        return Claim(source, number, found.epoch, found.commits, Position(found.watermark, topics))
+        position = Position(found.watermark, _decode_topics(found.topics))
+        return Claim(source, number, found.epoch, found.commits, position)
 
     def _move(self, connection: Connection, contribution: Contribution) -> bool:
         """Move the position, unless the partition is not as it was claimed."""
@@ -185,24 +190,41 @@ class Ledger:
         return moved.rowcount == 1
 
     def _landmark(self, connection: Connection, sums: Sums) -> int:
-        """The landmark that the rows of the store have, moved first if `sums` run too far ahead of it."""
-        row, table = tables.landmark, sums.table
-        if not table.half_life_ms:
-            return 0
-        mine = row.c.table_name == table.name
-        stored = connection.execute(select(row.c.landmark).where(mine)).scalar()
-        if stored is None:
-            connection.execute(
-                insert(row).values(table_name=table.name, half_life_ms=table.half_life_ms, landmark=sums.landmark)
-            )
-            return sums.landmark
+        """Lock the table, and return the landmark of its rows, moved first if `sums` run too far ahead of it."""
+        table = sums.table
+        stored = lock(connection, table, sums.landmark)
         if sums.landmark <= stored + MAX_AHEAD:
-            return int(stored)
-        target = self._store.sum_tables[table.name]
-        factor = ldexp(1.0, stored - sums.landmark)
-        connection.execute(update(target).values({name: target.c[name] * factor for name in table.sums}))
-        connection.execute(update(row).where(mine).values(landmark=sums.landmark))
+            return stored
+        target, row = self._store.sum_tables[table.name], tables.landmark
+        # In two steps: rows may be so far ahead of the landmark that the one factor would be too small for a double.
+        shift = stored - sums.landmark
+        first, second = ldexp(1.0, shift // 2), ldexp(1.0, shift - shift // 2)
+        # PostgreSQL takes it for an error when a product is too small for a double.
+        tiny = sys.float_info.min / first / second if first else inf
+        faded = {
+            name: case((func.abs(target.c[name]) < tiny, 0.0), else_=target.c[name] * first * second)
+            for name in table.sums
+        }
+        connection.execute(update(target).values(faded))
+        connection.execute(update(row).where(row.c.table_name == table.name).values(landmark=sums.landmark))
         return sums.landmark
+
+
+def lock(connection: Connection, table: SumTable, landmark: int = 0) -> int:
+    """Lock a table of sums until the transaction ends, and return its landmark: `landmark`, if it has none yet.
+
+    Those who add to plain sums share the lock: who moves the landmark waits for them, and they for whoever moves it.
+    Packed sums are read, added to and written, which one transaction at a time may do.
+    """
+    row = tables.landmark
+    query = select(row.c.landmark).where(row.c.table_name == table.name).with_for_update(read=bool(table.sums))
+    stored = connection.execute(query).scalar()
+    if stored is None:
+        first = (table.name, table.half_life_ms or 0, landmark)
+        mine = dict(zip(row.columns.keys(), [[value] for value in first], strict=True))
+        insert_rows(connection, row, mine, replace=["table_name"])  # unless another one was quicker
+        stored = connection.execute(query).scalar_one()
+    return int(stored)
 
 
 class LedgerSums:
@@ -235,18 +257,29 @@ class LedgerSums:
         return Sums(table, keys, read, self._landmarks.get(table.name, 0))
 
 
-def watermarks(connection: Connection) -> tuple[int, int]:
+def positions(connection: Connection) -> dict[str, dict[int, Reached]]:
+    """Return how far each partition was read, by source and number."""
+    row = tables.partition
+    reached: dict[str, dict[int, Reached]] = {}
+    for source, number, watermark, topics in connection.execute(
+        select(row.c.source, row.c.number, row.c.watermark, row.c.topics).order_by(row.c.source, row.c.number)
+    ):
+        read = {name: topic.read for name, topic in _decode_topics(topics).items()}
+        reached.setdefault(source, {})[number] = Reached(watermark, read)
+    return reached
+
+
+def watermarks(reached: Mapping[str, Mapping[int, Reached]]) -> tuple[int, int]:
     """Return up to which event time (ms) what was committed is complete, and the newest event time it reaches.
 
     A source is complete as far as its slowest partition, of those that ever held an event; of several sources the one
     that is furthest ahead counts, as the others may have ended long ago. Both are BEGINNING when there is nothing.
     """
-    sources: dict[str, list[int]] = {}
-    row = tables.partition
-    for source, reached in connection.execute(select(row.c.source, row.c.watermark).where(row.c.watermark > BEGINNING)):
-        sources.setdefault(source, []).append(reached)
-    complete = max(map(min, sources.values()), default=BEGINNING)
-    return complete, max(map(max, sources.values()), default=BEGINNING)
+    sources = [
+        [one.watermark for one in partitions.values() if one.watermark > BEGINNING] for partitions in reached.values()
+    ]
+    complete = max(map(min, filter(None, sources)), default=BEGINNING)
+    return complete, max(map(max, filter(None, sources)), default=BEGINNING)
 
 
 def take_changes(connection: Connection) -> dict[str, set[str]]:
@@ -262,58 +295,33 @@ def take_changes(connection: Connection) -> dict[str, set[str]]:
 
 
 def move_rows(connection: Connection, table: Table, moved: Mapping[Key, Key]) -> None:
-    """Add rows of packed sums to others, and remove them: old key -> new key."""
+    """Add rows of packed sums, whose table is locked, to others, and remove them: old key -> new key."""
     key_columns = list(table.primary_key)
     sums: dict[Key, Matrix] = {}
     for some in batches(moved):
         mine = tuple_(*key_columns).in_(some)
-        for row in connection.execute(select(table).where(mine).with_for_update()):
+        for row in connection.execute(select(table).where(mine)):
             target = moved[tuple(row[:-1])]
             sums[target] = sums.get(target, 0.0) + np.frombuffer(row[-1])
         connection.execute(delete(table).where(mine))
     _add_packed(connection, table, sorted(sums), [sums[key] for key in sorted(sums)])
 
 
-def add_rows(connection: Connection, table: Table, keys: Sequence[Key], values: NDArray[Any]) -> None:
+def _add(connection: Connection, table: Table, keys: Sequence[Key], values: NDArray[Any]) -> None:
     """Add to rows of plain sums; those that are not there begin at zero."""
-    statement = _insert(connection, table)
-    sums = [column.name for column in table.columns if not column.primary_key]
-    added = {name: table.c[name] + statement.excluded[name] for name in sums}
-    _execute_many(
-        connection,
-        statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=added),
-        table.columns.keys(),
-        list(zip(*zip(*keys, strict=True), *values.T.tolist(), strict=True)),
-    )
+    columns = dict(zip(table.columns.keys(), [*map(list, zip(*keys, strict=True)), *values.T.tolist()], strict=True))
+    insert_rows(connection, table, columns, add=[column.name for column in table.columns if not column.primary_key])
 
 
 def _add_packed(connection: Connection, table: Table, keys: Sequence[Key], values: Iterable[Matrix]) -> None:
-    """Add to rows of packed sums. SQL cannot, so they are read, under lock, and written: they are few."""
+    """Add to rows of packed sums. SQL cannot, so they are read and written: they are few, and their table is locked."""
+    if not keys:
+        return
     key_columns = list(table.primary_key)
     stored: dict[Key, Matrix] = {}
     for some in batches(keys):
-        rows = connection.execute(select(table).where(tuple_(*key_columns).in_(some)).with_for_update())
+        rows = connection.execute(select(table).where(tuple_(*key_columns).in_(some)))
         stored.update({tuple(row[:-1]): np.frombuffer(row[-1]) for row in rows})
-    statement = _insert(connection, table)
-    _execute_many(
-        connection,
-        statement.on_conflict_do_update(index_elements=key_columns, set_={"packed": statement.excluded.packed}),
-        table.columns.keys(),
-        [(*key, (row + stored.get(key, 0.0)).tobytes()) for key, row in zip(keys, values, strict=True)],
-    )
-
-
-def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """SQL has no one word for adding to a row that may be missing; SQLite and PostgreSQL say it alike."""
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
-
-
-def _execute_many(
-    connection: Connection, statement: Insert, columns: Sequence[str], rows: Sequence[Sequence[Any]]
-) -> None:
-    """Execute `statement` for each of `rows`. Tuples handed straight to the driver cost half of what dicts do."""
-    if rows:
-        dialect: Any = type(connection.dialect)
-        positional = dialect(paramstyle="format" if connection.dialect.name == "postgresql" else "qmark")
-        sql = str(statement.compile(dialect=positional, column_keys=list(columns)))
-        connection.exec_driver_sql(sql, list(rows))
+    packed = [(row + stored.get(key, 0.0)).tobytes() for key, row in zip(keys, values, strict=True)]
+    columns = dict(zip(table.columns.keys(), [*map(list, zip(*keys, strict=True)), packed], strict=True))
+    insert_rows(connection, table, columns, replace=["packed"])

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct, structs
 
-from backchannel.agents.allocation import Allocator, Decision
+from backchannel.agents.allocation import NOTHING_KNOWN, Allocator, Decision, StrategyContext, StrategySummary, lifts
 from backchannel.agents.features import Value
 from backchannel.schemas.snapshot import Section, Snapshot
 from backchannel.schemas.text import normalize
@@ -63,6 +63,7 @@ class Policy:
         self._allocator: Final = Allocator(sections["bandit"])
         self._memory: Final = sections.get("memory", {})
         self._rewrites: Final = sections.get("rewrites", {})
+        self._history: Final = sections.get("history", {})
         self._rng: Final = rng
 
     @property
@@ -75,13 +76,20 @@ class Policy:
         """The strategies that it chooses from."""
         return self._allocator.strategies
 
-    def allocate(self, context: Mapping[str, Value], budget: int, rng: np.random.Generator | None = None) -> Decision:
+    def allocate(
+        self,
+        context: Mapping[str, Value],
+        budget: int,
+        rng: np.random.Generator | None = None,
+        strategy_context: StrategyContext = NOTHING_KNOWN,
+    ) -> Decision:
         """Decide which strategies to ask for a query, and how many candidates from each.
 
         Args:
             context: of the query, see `features.context_of`.
             budget: candidates to draw in all, at least 1.
             rng: where chance comes from.
+            strategy_context: strategy -> what is known of it: `history`, and whatever else is configured as features.
 
         Returns:
             the decision; log its fields in the `impression` event.
@@ -89,17 +97,33 @@ class Policy:
         Raises:
             ValueError: no budget.
         """
-        decision = self._allocator.allocate(context, budget, rng or self._rng)
+        decision = self._allocator.allocate(context, budget, rng or self._rng, strategy_context)
         return structs.replace(decision, policy_version=self.version)
 
-    def utilities(self, context: Mapping[str, Value]) -> dict[str, tuple[float, float]]:
+    def utilities(
+        self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
+    ) -> dict[str, tuple[float, float]]:
         """Return each strategy's expected reward for a query and the standard deviation that is explored."""
-        means, deviations = self._allocator.utilities(context)
+        means, deviations = self._allocator.utilities(context, strategy_context)
         return dict(zip(self.strategies, zip(means.tolist(), deviations.tolist(), strict=True), strict=True))
 
-    def gains(self, context: Mapping[str, Value]) -> dict[str, list[float]]:
+    def gains(
+        self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
+    ) -> dict[str, list[float]]:
         """Return what each strategy's candidates are expected to gain, best rank first: for ranking their union."""
-        return self._allocator.gains(context)
+        return self._allocator.gains(context, strategy_context)
+
+    def history(self, query: str) -> dict[str, dict[str, float]]:
+        """Return how each strategy has done on `query` in particular, as a context of strategies for `allocate`.
+
+        It is known if `strategy.history` is one of the configured features.
+        """
+        means = {name: mean for name, (_, mean) in self._allocator.evidence.items()}
+        return lifts(self._history.get(normalize(query)), means)
+
+    def summaries(self) -> dict[str, StrategySummary]:
+        """Return what was learned of each strategy, for people."""
+        return self._allocator.summaries()
 
     def recall(self, query: str, k: int) -> list[Recalled]:
         """Return at most `k` entities that have worked for `query`, best first."""

@@ -1,9 +1,14 @@
 """The publisher: reads the sums that changed, solves, and writes the next policy version."""
 
+import time
+from collections.abc import Collection, Mapping
 from typing import Final
+
+from sqlalchemy import Connection
 
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams import ledger, snapshots
+from backchannel.streams.config import Config
 from backchannel.streams.learning import Learning
 from backchannel.streams.store import Store
 
@@ -11,49 +16,79 @@ from backchannel.streams.store import Store
 class Publisher:
     """Publishes what is in the ledger. At any time one process should do so; two are safe, only wasteful."""
 
-    def __init__(self, store: Store, learning: Learning, fingerprint: str) -> None:
+    def __init__(self, store: Store, learning: Learning, config: Config) -> None:
         self._store: Final = store
         self._learning: Final = learning
-        self._fingerprint: Final = fingerprint
+        self._config: Final = config
 
-    def publish(self) -> Snapshot | None:
-        """Publish the next version, if anything changed. All in one transaction:
+    def publish(self, now: int | None = None) -> Snapshot | None:
+        """Publish the next version, if anything changed; then let old time buckets run together.
 
-        1. Take the log of changes. For the first version, which readers may get before anything was learned, solve
-           even what has none.
-        2. Let every learner solve what its changes affect.
-        3. Write the version.
-        4. Let old time buckets run together, as far as the learners say.
+        Args:
+            now: ms since the Unix epoch; by default what the clock says.
 
         Returns:
-            the header of the new version; None if the newest one still stands.
+            the header of the version that readers serve from now on; None if they go on with the one they have,
+            because nothing changed, or because the new version is held back.
         """
-        with self._store.write() as connection:
-            # 1. Changes.
-            changed = ledger.take_changes(connection)
-            if snapshots.head(connection) is None:
-                changed = {table.name: changed.get(table.name, set()) for table in self._learning.tables}
-            if not changed:
-                return None
-            # 2. Solve.
-            complete, newest = ledger.watermarks(connection)
-            at = max(newest, 0)
-            sums = ledger.LedgerSums(self._store, connection)
-            solved = {}
-            for learner in self._learning.learners:
-                own = {table.name: changed[table.name] for table in learner.tables if table.name in changed}
-                solved[learner.name] = learner.solve(sums, own, at)
-            # 3. Write.
-            snapshot = snapshots.publish(connection, solved, max(complete, 0), self._fingerprint)
-            # 4. Compact.
-            for learner in self._learning.learners:
-                for table in learner.tables:
-                    if not table.sums and table.name in changed:
-                        moved = learner.compact(sums.read(table), at)
-                        ledger.move_rows(connection, self._store.sum_tables[table.name], moved)
-            return snapshot
+        created = time.time_ns() // 1_000_000 if now is None else now
+        changed, made = self._store.transact(lambda connection: self._publish(connection, created), stable=True)
+        if any(table.name in changed and not table.sums for table in self._learning.tables):
+            self._store.transact(self._compact)
+        return made
 
-    def newest(self) -> Snapshot | None:
-        """Return the header of the newest version, whoever published it."""
+    def served(self) -> Snapshot | None:
+        """Return the header of the version that readers serve, whoever published it."""
         with self._store.read() as connection:
-            return snapshots.head(connection)
+            version = snapshots.current(connection).version
+            return None if version is None else snapshots.header(connection, version)
+
+    def _publish(self, connection: Connection, now: int) -> tuple[Mapping[str, Collection[str]], Snapshot | None]:
+        """All in one transaction, and of one state of the ledger:
+
+        1. Let nobody else publish meanwhile.
+        2. Take the log of changes. For the first version, which readers may get before anything was learned, solve
+           even what has none.
+        3. Let every learner solve what its changes affect.
+        4. Write the version.
+        5. Forget old versions.
+        """
+        # 1. Lock.
+        snapshots.current(connection, lock=True)
+        # 2. Changes.
+        changed = ledger.take_changes(connection)
+        if snapshots.newest(connection) is None:
+            changed = {table.name: changed.get(table.name, set()) for table in self._learning.tables}
+        if not changed:
+            return changed, None
+        # 3. Solve.
+        positions = ledger.positions(connection)
+        complete, newest = ledger.watermarks(positions)
+        at = max(newest, 0)
+        sums = ledger.LedgerSums(self._store, connection)
+        solved = {}
+        for learner in self._learning.learners:
+            own = {table.name: changed[table.name] for table in learner.tables if table.name in changed}
+            solved[learner.name] = learner.solve(sums, own, at)
+        # 4. Write.
+        provenance = snapshots.Provenance(
+            created=now, watermark=max(complete, 0), positions=positions, fingerprint=self._config.fingerprint
+        )
+        made = snapshots.publish(connection, solved, provenance)
+        if made is None:
+            return changed, None
+        # 5. Forget.
+        retention = self._config.snapshots
+        snapshots.prune(connection, retention.keep, round(retention.keep_days * 86_400_000), now)
+        return changed, made if snapshots.current(connection).version == made.version else None
+
+    def _compact(self, connection: Connection) -> None:
+        """Not when publishing: workers wait for who locks packed sums, and would wait while others are solved."""
+        _, newest = ledger.watermarks(ledger.positions(connection))
+        for learner in self._learning.learners:
+            for table in learner.tables:
+                if not table.sums:
+                    ledger.lock(connection, table)
+                    sums = ledger.LedgerSums(self._store, connection).read(table)
+                    moved = learner.compact(sums, max(newest, 0))
+                    ledger.move_rows(connection, self._store.sum_tables[table.name], moved)

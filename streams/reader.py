@@ -88,19 +88,19 @@ class PolicyReader:
         return ReaderStatus(version, time.monotonic() - self._checked, self._error)
 
     def refresh(self) -> bool:
-        """Look for a newer version, pull the rows that changed, and swap it in.
+        """Look for another version to serve, pull the rows that changed, and swap it in.
 
         Returns:
-            whether a newer version is served now. It never raises; see `status`.
+            whether another version is served now. It never raises; see `status`.
         """
         with self._lock:
             try:
                 with self._store.read() as connection:
                     if self._policy is None:
                         self._store.check(connection)
-                    newest = snapshots.head(connection)
-                    if newest is not None and (self._policy is None or newest.version != self._policy.version):
-                        self._swap(connection, newest)
+                    served = snapshots.current(connection).version
+                    if served is not None and (self._policy is None or served != self._policy.version):
+                        self._swap(connection, served)
                         return True
             except (SQLAlchemyError, StoreError, CorruptPolicyError, EncodingError) as error:
                 self._error = str(error)
@@ -135,27 +135,30 @@ class PolicyReader:
         while not self._stop.wait(self._poll_s):
             self.refresh()
 
-    def _swap(self, connection: Connection, newest: Snapshot) -> None:
+    def _swap(self, connection: Connection, version: int) -> None:
         held = self._policy.snapshot if self._policy else None
-        sections, checksum = _apply(connection, self._sections, held, newest)
-        if checksum != newest.checksum and held is not None:  # what we hold may be at fault: read it all anew
-            sections, checksum = _apply(connection, {}, None, newest)
-        if checksum != newest.checksum:
+        target = snapshots.header(connection, version)
+        if target is None:
+            raise CorruptPolicyError(f"version {version} is to be served, but is not in the store: restore the store")
+        sections, checksum = _apply(connection, self._sections, held, target)
+        if checksum != target.checksum and held is not None:  # what we hold may be at fault: read it all anew
+            sections, checksum = _apply(connection, {}, None, target)
+        if checksum != target.checksum:
             raise CorruptPolicyError(
-                f"version {newest.version} is damaged: its rows have checksum {checksum}, its header says "
-                f"{newest.checksum}. Publish a new version, or restore the store"
+                f"version {target.version} is damaged: its rows have checksum {checksum}, its header says "
+                f"{target.checksum}. Publish a new version, or restore the store"
             )
-        self._policy = Policy(newest, sections, self._rng)
+        self._policy = Policy(target, sections, self._rng)
         self._sections = sections
         self._checked = time.monotonic()
         self._error = None
 
 
 def _apply(
-    connection: Connection, sections: dict[str, Section], held: Snapshot | None, newest: Snapshot
+    connection: Connection, sections: dict[str, Section], held: Snapshot | None, target: Snapshot
 ) -> tuple[dict[str, Section], str]:
-    """Return the sections of version `newest` and their checksum, given those of version `held`."""
-    changes = snapshots.difference(connection, held.version if held else 0, newest.version)
+    """Return the sections of version `target` and their checksum, given those of version `held`."""
+    changes = snapshots.difference(connection, held.version if held else 0, target.version)
     touched = {section for section, _, _ in changes.live} | {section for section, _ in changes.removed}
     updated = {**sections, **{section: dict(sections.get(section, {})) for section in touched}}
     checksum = Checksum(held.checksum) if held else Checksum()

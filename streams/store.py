@@ -1,12 +1,14 @@
-"""The SQL store, shared by ledger and snapshots: connections, tables, and its schema version."""
+"""The SQL store, shared by ledger and snapshots: connections, transactions, tables, and its schema version."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Connection,
     Double,
@@ -30,6 +32,8 @@ from backchannel.agents.sums import SumTable
 SCHEMA_VERSION: Final = 1
 
 _MAX_PARAMETERS: Final = 5_000  # in keys of up to three columns; SQLite takes 32,766 values
+_CONFLICTS: Final = ("40001", "40P01")  # SQLSTATE of a serialisation failure, and of a deadlock
+_PAUSES: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
 _T = TypeVar("_T")
 
 metadata = MetaData()
@@ -69,7 +73,17 @@ snapshot = Table(
     "snapshot",
     metadata,
     Column("version", BigInteger, primary_key=True, autoincrement=False),
-    Column("header", LargeBinary, nullable=False),  # JSON: schemas.snapshot.Snapshot
+    Column("created", BigInteger, nullable=False),
+    Column("header", Text, nullable=False),  # JSON: schemas.snapshot.Snapshot
+    Column("signature", Text),  # of the header; NULL: not signed
+    Column("pinned", Boolean, nullable=False),
+)
+head = Table(
+    "head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # one row: 1
+    Column("version", BigInteger),  # what readers serve; NULL before the first
+    Column("hold", Text),  # why later versions do not become the head; NULL: they do
 )
 snapshot_row = Table(
     "snapshot_row",
@@ -80,8 +94,10 @@ snapshot_row = Table(
     Column("valid_to", BigInteger),  # the first version without it; NULL: it is live
     Column("value", LargeBinary, nullable=False),
     Index("snapshot_row_from", "valid_from"),
-    Index("snapshot_row_to", "valid_to"),
 )
+# Of live rows, which are most of them, nobody asks when they ended.
+_ENDED: Final = snapshot_row.c.valid_to.is_not(None)
+Index("snapshot_row_to", snapshot_row.c.valid_to, sqlite_where=_ENDED, postgresql_where=_ENDED)
 
 MINUTE_MS: Final = 60_000
 """Length of the minutes in `tally`."""
@@ -134,7 +150,8 @@ class Store:
     """A database with Backchannel's tables.
 
     Args:
-        url: SQLAlchemy's, `sqlite:///policy.db` for one.
+        url: SQLAlchemy's: `sqlite:///policy.db`, or `postgresql://user@host/database?sslmode=verify-full`, where what
+            comes after the question mark goes to libpq.
 
     Attributes:
         sum_tables: the tables of the learners' sums, by name, once `create` was called.
@@ -145,9 +162,14 @@ class Store:
 
     def __init__(self, url: str) -> None:
         try:
-            self._engine: Final[Engine] = create_engine(url)
-        except (ArgumentError, NoSuchModuleError, ImportError) as error:
-            raise StoreError(f"store {url!r}: {error}; a URL like sqlite:///policy.db is needed") from None
+            self._engine: Final[Engine] = create_engine(url, pool_pre_ping=True)
+        except ModuleNotFoundError as error:
+            raise StoreError(f"this store needs {error.name}: pip install 'backchannel[postgres]'") from None
+        except (ArgumentError, NoSuchModuleError) as error:
+            kind = url.partition("://")[0]  # what follows may hold a password
+            raise StoreError(f"store {kind!r}: {error}; a URL like sqlite:///policy.db is needed") from None
+        if self._engine.dialect.name not in ("sqlite", "postgresql"):
+            raise StoreError(f"store {self._engine.url}: only sqlite:///... and postgresql://... can be used")
         if self._engine.dialect.name == "sqlite":
             _set_up_sqlite(self._engine)
         self.sum_tables: dict[str, Table] = {}
@@ -165,6 +187,7 @@ class Store:
                 if not inspect(connection).has_table(schema_version.name):
                     metadata.create_all(connection)
                     connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
+                    connection.execute(insert(head).values(id=1))
                 self.check(connection)
                 own.create_all(connection)
         except DBAPIError as error:
@@ -186,15 +209,46 @@ class Store:
             )
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that may write; rolled back when its block raises."""
-        with self._engine.connect().execution_options(backchannel_write=True) as connection, connection.begin():
+    def write(self, *, stable: bool = False) -> Iterator[Connection]:
+        """A transaction that may write; rolled back when its block raises.
+
+        Args:
+            stable: every statement sees the state at the first one. Without it, each sees what was committed before it
+                began, and locked rows as they are by then.
+        """
+        with self._begin(write=True, stable=stable) as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that only reads, and sees one state throughout."""
-        with self._engine.connect() as connection, connection.begin():
+        with self._begin(write=False, stable=True) as connection:
+            yield connection
+
+    def transact(self, work: Callable[[Connection], _T], *, stable: bool = False) -> _T:
+        """Return what `work` does in a transaction that may write; see `write`.
+
+        It is done again, from the start, where the transactions of others were in its way: it must have no other effect
+        than on the store.
+        """
+        for pause in _PAUSES:
+            try:
+                with self.write(stable=stable) as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in _CONFLICTS:
+                    raise
+            time.sleep(pause)
+        with self.write(stable=stable) as connection:
+            return work(connection)
+
+    @contextmanager
+    def _begin(self, *, write: bool, stable: bool) -> Iterator[Connection]:
+        options: dict[str, Any] = {"backchannel_write": write}
+        if self._engine.dialect.name == "postgresql":
+            options["isolation_level"] = "REPEATABLE READ" if stable else "READ COMMITTED"
+            options["postgresql_readonly"] = not write
+        with self._engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
 
     def close(self) -> None:

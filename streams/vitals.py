@@ -16,8 +16,9 @@ from backchannel.streams import snapshots
 from backchannel.streams import store as tables
 from backchannel.streams.alarms import Alarm
 from backchannel.streams.kafka_config import KafkaConfig
-from backchannel.streams.ledger import watermarks
+from backchannel.streams.ledger import positions, watermarks
 from backchannel.streams.position import Position, TopicPosition
+from backchannel.streams.snapshots import Head
 from backchannel.streams.store import Store, StoreError
 from backchannel.streams.topics import TopicError, admin_client, check_topics_with
 
@@ -66,7 +67,9 @@ class StoreVitals(Struct, frozen=True):
         partitions: of all sources.
         complete: event time (ms) up to which what was committed is complete.
         workers: that were heard of in the last days.
-        snapshot: the newest version.
+        head: the version that is served, and why later ones are not.
+        served: its header; None before the first.
+        newest: the header of the newest version, served or not.
         recent: what workers counted in the last minutes, by name.
         alarms: the newest first.
         bytes: that the store takes.
@@ -75,7 +78,9 @@ class StoreVitals(Struct, frozen=True):
     partitions: list[PartitionState]
     complete: int
     workers: list[WorkerState]
-    snapshot: Snapshot | None
+    head: Head
+    served: Snapshot | None
+    newest: Snapshot | None
     recent: dict[str, int]
     alarms: list[Alarm]
     bytes: int
@@ -121,7 +126,7 @@ def read_store(url: str, now: int) -> StoreVitals:
 
 def _read(connection: Connection, now: int) -> StoreVitals:
     partition, worker, tally, alarm = tables.partition, tables.worker, tables.tally, tables.alarm
-    positions = [
+    partitions = [
         PartitionState(
             row.source,
             row.number,
@@ -134,14 +139,17 @@ def _read(connection: Connection, now: int) -> StoreVitals:
         WorkerState(**{**row, "partitions": msgspec.json.decode(row["partitions"], type=list[int])})
         for row in connection.execute(select(worker).order_by(worker.c.name)).mappings()
     ]
+    head = snapshots.current(connection)
     since = now - RECENT_MS
     recent = select(tally.c.name, func.sum(tally.c.value)).where(tally.c.minute >= since).group_by(tally.c.name)
     alarms = connection.execute(select(alarm).order_by(alarm.c.raised.desc(), alarm.c.noticed.desc()).limit(100))
     return StoreVitals(
-        partitions=positions,
-        complete=watermarks(connection)[0],
+        partitions=partitions,
+        complete=watermarks(positions(connection))[0],
         workers=workers,
-        snapshot=snapshots.head(connection),
+        head=head,
+        served=None if head.version is None else snapshots.header(connection, head.version),
+        newest=snapshots.newest(connection),
         recent={name: int(value) for name, value in connection.execute(recent)},
         alarms=[Alarm(**row) for row in alarms.mappings()],
         bytes=_size(connection),

@@ -69,7 +69,7 @@ class Worker:
         self._heartbeat: Final = Heartbeat(self._store)
         self._observer: Final = Observers(self._heartbeat, *([observer] if observer else []))
         self._ledger: Final = Ledger(self._store, self._learning.tables)
-        self._publisher: Final = Publisher(self._store, self._learning, config.fingerprint)
+        self._publisher: Final = Publisher(self._store, self._learning, config)
         self._watch: Final = Watch(self._store, config)
         self._source: Final = kafka.source
         self._topics: Final = {topic: EVENT_TYPES[event] for event, topic in kafka.event_topics.items()}
@@ -197,11 +197,11 @@ class Worker:
             await asyncio.sleep((pause if versions >= FIRST_VERSIONS else min(pause, 10 * taken)) - taken)
 
     async def _publish(self) -> int | None:
-        """Publish what is new; announce the newest version, unless it was; return its number."""
+        """Publish what is new; announce what readers serve, unless it was; return its version."""
         started, at = time.monotonic(), _now()
         try:
             snapshot = await asyncio.to_thread(self._publisher.publish)
-            newest = snapshot or await asyncio.to_thread(self._publisher.newest)
+            served = snapshot or await asyncio.to_thread(self._publisher.served)
         except STORE_AWAY as error:
             logger.warning("nothing can be published, the store does not answer: %s", error.args[0])
             return None
@@ -215,10 +215,10 @@ class Worker:
                 time.monotonic() - started,
                 extra={"version": snapshot.version, "watermark": snapshot.watermark, "checksum": snapshot.checksum},
             )
-        # The newest may be that of a publisher which did not live to announce it.
-        if newest is not None and newest.version != self._announced and await self._producer.announce(newest):
-            self._announced = newest.version
-        return newest.version if newest is not None else None
+        # It may be that of a publisher which did not live to announce it, or one that was rolled back to.
+        if served is not None and served.version != self._announced and await self._producer.announce(served):
+            self._announced = served.version
+        return served.version if served is not None else None
 
     async def _beat_regularly(self) -> None:
         while True:

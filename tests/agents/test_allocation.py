@@ -43,6 +43,7 @@ def section(
             "theta": rng.normal(0.1, 0.3, ENCODER.dimension).tolist(),
             "whitener": np.tril(rng.normal(0, 0.5, (ENCODER.dimension, ENCODER.dimension))).tolist(),
             "curve": (np.sort(rng.random(3))[::-1] / 3).tolist(),
+            "segments": [],
         }
         for name in names
     }

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from backchannel.agents.allocation import Allocator
 from backchannel.agents.bandit import BanditConfig, StrategyBandit, rank_curve
-from backchannel.agents.features import Categorical, Numeric
+from backchannel.agents.features import Categorical, Cross, Numeric
 from backchannel.agents.outcomes import Outcome, RewardConfig
 from backchannel.agents.posterior import PAST, run_together
 from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, Sums
@@ -49,7 +50,7 @@ def logged(seed: int, count: int, ts: int = 0) -> list[Outcome]:
 def observations(outcomes: list[Outcome], strategy: str) -> tuple[Matrix, Matrix, list[int]]:
     """Contexts, rewards and times of the turns in which `strategy` was asked."""
     rows = [outcome for outcome in outcomes if strategy in outcome.asked]
-    contexts = BANDIT.encoder.encode_queries([outcome.turn.query for outcome in rows])
+    contexts = BANDIT.encoder.encode_all(BANDIT.encoder.contexts([outcome.turn.query for outcome in rows]))
     rewards = [round(outcome.credited.get(strategy, (0.0, 0, 1))[0] * 1024) / 1024 for outcome in rows]
     return contexts, np.array(rewards), [outcome.turn.query.ts for outcome in rows]
 
@@ -267,3 +268,69 @@ def test_what_is_from_before_a_change_stays_so() -> None:
         after = compacted(after, later * HOUR)
         assert posterior(after, "lexical", later * HOUR)["reward"] == pytest.approx(before["reward"])
     assert totals(after) == totals(delta)
+
+
+OF_STRATEGIES = StrategyBandit(
+    BanditConfig(
+        strategies=("lexical", "semantic"),
+        features=(
+            Categorical("device", ("car", "phone")),
+            Numeric("strategy.results"),
+            Cross("device", "strategy.results"),
+        ),
+        half_lives_days=(),
+        ridges=(1e-3,),
+        exploration=0.0,
+    )
+)
+
+
+def allocator(bandit: StrategyBandit, delta: Delta) -> Allocator:
+    section = bandit.solve(MemorySums(delta), changes(delta), 0)
+    return Allocator({name: row for name, row in section.items() if row is not None})
+
+
+def found_by_results(count: int) -> list[Outcome]:
+    """In the car, what a strategy finds is good if it finds much; else, whatever it finds."""
+    rng = np.random.default_rng(5)
+    some = []
+    for _ in range(count):
+        device = str(rng.choice(["car", "phone"]))
+        results = {name: float(rng.integers(0, 2)) for name in ("lexical", "semantic")}
+        liked = [name for name, number in results.items() if device == "phone" or number]
+        shown = impression(
+            *(Result(name, place, (name,)) for place, name in enumerate(results, start=1)),
+            strategy_context={name: {"strategy.results": number} for name, number in results.items()},
+        )
+        some.append(Turn(query(0, context={"device": device}), (shown,), tuple(map(click, liked))))
+    return judged(some)
+
+
+def test_it_learns_from_what_was_known_of_each_strategy() -> None:
+    learned = allocator(OF_STRATEGIES, OF_STRATEGIES.learn(found_by_results(400)))
+    known = {"lexical": {"strategy.results": 0.0}, "semantic": {"strategy.results": 1.0}}
+    for device, expected in (("car", (0, 1)), ("phone", (1, 1))):
+        means, _ = learned.utilities({"device": device}, known)
+        assert means == pytest.approx(expected, abs=0.01)
+    decision = learned.allocate({"device": "car"}, 5, np.random.default_rng(0), known)
+    assert decision.strategy_context == known
+    assert decision.propensities["semantic"] > decision.propensities["lexical"]
+    # What is not known is at the feature's center, which is 0 here.
+    assert learned.utilities({"device": "car"})[0] == pytest.approx((0, 0), abs=0.01)
+
+
+def test_summaries_say_what_was_learned_in_words_of_features() -> None:
+    outcomes = found_by_results(400)
+    learned = allocator(OF_STRATEGIES, OF_STRATEGIES.learn(outcomes))
+    in_car = [outcome for outcome in outcomes if outcome.turn.query.context["device"] == "car"]
+    for name, summary in learned.summaries().items():
+        everywhere, car, phone = summary.segments
+        assert (everywhere.name, car.name, phone.name) == ("", "device=car", "device=phone")
+        assert (everywhere.turns, car.turns, car.share) == (400, len(in_car), 0.5)
+        clicked = sum(name in outcome.gains for outcome in in_car) / len(in_car)
+        assert car.reward == pytest.approx(clicked, abs=0.01)
+        assert phone.reward == pytest.approx(1, abs=0.01)
+        assert 0 < car.deviation < 0.1
+        weight, deviation = summary.weights["device=car*strategy.results"]
+        assert weight == pytest.approx(0.5, abs=0.2)  # which it shares with strategy.results
+        assert deviation > 0

@@ -61,7 +61,7 @@ QUERIES = st.builds(
 @given(FEATURES, st.lists(QUERIES, max_size=4))
 def test_serving_and_learning_encode_alike(features: list[Feature], queries: list[Query]) -> None:
     encoder = Encoder(features)
-    vectors = encoder.encode_queries(queries)
+    vectors = encoder.encode_all(encoder.contexts(queries))
     assert vectors.shape == (len(queries), encoder.dimension)
     for vector, one in zip(vectors, queries, strict=True):
         sent = EventDecoder().decode(encode(one))

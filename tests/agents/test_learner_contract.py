@@ -11,6 +11,7 @@ from msgspec import inspect
 
 from backchannel.agents.bandit import BanditConfig, StrategyBandit
 from backchannel.agents.features import Categorical, Numeric
+from backchannel.agents.history import StrategyHistory
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory import MemoryConfig
 from backchannel.agents.outcomes import RewardConfig
@@ -34,9 +35,11 @@ LEARNERS: list[Learner] = [
                 Categorical("device", ("car", "phone")),
                 Categorical("driving", ("true",)),
                 Numeric("query.characters", scale=100),
+                Numeric("strategy.results", scale=10),
             ),
         )
     ),
+    StrategyHistory(("lexical", "semantic"), half_life_days=30),
     # Rewrites that a few turns suffice for.
     RephraseGraph(RephraseConfig(min_support=0.5, margin=1e-6, max_source_success=1.0, depth=2, max_states=4)),
 ]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from river.drift import ADWIN
 
 from backchannel.agents.posterior import CUT, PAST, SHARE, STEADY, Bank, Evidence
@@ -127,6 +128,32 @@ def test_the_half_life_that_predicts_best_gets_the_weight() -> None:
     wandering, _ = logged([[0.3, 0.5 + 0.4 * (-1) ** (hour // 8)] for hour in range(40)])
     assert bank.infer(steady, 40 * HOUR).weights[0] > 0.8
     assert bank.infer(wandering, 40 * HOUR).weights[1] > 0.9
+
+
+@given(
+    st.lists(st.sampled_from(["more", "late", "merge"]), min_size=1, max_size=12),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=40)
+def test_what_is_remembered_of_the_last_time_changes_nothing(steps: list[str], seed: int) -> None:
+    """Buckets come, grow, and run together; what was gone through before is as if gone through anew."""
+    evidence, _ = logged([[0.8, 0.5]] * 6 + [[0.1, 0.5]] * 6, seed=seed)
+    rng = np.random.default_rng(seed)
+    remembering = Bank((2 * HOUR,), (1.0, 10.0))
+    known = 2
+    for step in steps:
+        known = min(known + (step == "more"), 12)
+        sums, starts = evidence.sums.copy(), evidence.starts
+        if step == "late":
+            sums[rng.integers(known)] *= 1.5
+        if step == "merge":
+            sums[1] += sums[0]
+            sums, starts = sums[1:], starts[1:]
+        now = Evidence(starts[:known], sums[:known])
+        found = remembering.infer(now, known * HOUR)
+        expected = Bank((2 * HOUR,), (1.0, 10.0)).infer(now, known * HOUR)
+        for one, other in zip(structs.astuple(found), structs.astuple(expected), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_without_evidence_there_is_the_prior() -> None:

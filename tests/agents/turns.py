@@ -59,6 +59,9 @@ def turns(
         lambda results, **fields: impression(*results, **fields),
         st.lists(results, max_size=3),
         allocation=st.dictionaries(names, st.integers(0, 3), max_size=3),
+        strategy_context=st.dictionaries(
+            names, st.dictionaries(st.just("strategy.results"), st.floats(0, 100), max_size=1), max_size=2
+        ),
         rewrite=st.none() | st.none() | st.none() | st.builds(Rewrite, source=TEXTS, target=TEXTS),
     )
     return st.builds(

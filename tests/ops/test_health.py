@@ -17,10 +17,11 @@ from msgspec import structs
 from backchannel.ops import health
 from backchannel.ops.checks import CHECKS, STATUSES, Check, Facts, judge, worst
 from backchannel.ops.cli import main
-from backchannel.schemas.snapshot import Snapshot
+from backchannel.schemas.snapshot import Snapshot, Verdict
 from backchannel.streams.alarms import Alarm
 from backchannel.streams.config import Config, ConfigError, parse
 from backchannel.streams.position import BEGINNING, Position, TopicPosition
+from backchannel.streams.snapshots import Head
 from backchannel.streams.store import Store
 from backchannel.streams.vitals import BrokerVitals, PartitionState, StoreVitals, WorkerState
 from tests.streams.ledgers import sqlite_url
@@ -40,11 +41,23 @@ def worker(name: str = "a", seen_s: float = 2.0, committed_s: float = 1.0, **fie
     return WorkerState(name, seen=round(NOW - 1000 * seen_s), committed=round(NOW - 1000 * committed_s), **values)
 
 
+SNAPSHOT = Snapshot(
+    version=9,
+    parent=8,
+    created=NOW - 5_000,
+    watermark=NOW - 12_000,
+    positions={},
+    fingerprint="",
+    rows={},
+    checksum="",
+)
 STORE = StoreVitals(
     partitions=[PartitionState(CONFIG.kafka.source, number, 1, position(90, 1.0)) for number in (0, 1)],
     complete=NOW - 11_000,
     workers=[worker()],
-    snapshot=Snapshot(version=9, parent=8, watermark=NOW - 12_000, fingerprint="", rows={}, checksum=""),
+    head=Head(9, None),
+    served=SNAPSHOT,
+    newest=SNAPSHOT,
     recent={"query": 1000, "turn": 990},
     alarms=[],
     bytes=1_000_000,
@@ -58,6 +71,10 @@ def verdicts(store: StoreVitals | str = STORE, brokers: BrokerVitals | str = BRO
 
 def store(**changes: Any) -> StoreVitals:
     return structs.replace(STORE, **changes)
+
+
+def version(number: int, verdict: Verdict, reason: str) -> Snapshot:
+    return structs.replace(SNAPSHOT, version=number, verdict=verdict, reason=reason)
 
 
 def partitions(read: int, behind_s: float) -> list[PartitionState]:
@@ -92,10 +109,13 @@ def test_all_is_well() -> None:
         ("commits", {"workers": [worker(committed_s=301)]}, "critical", "5 min ago"),
         ("commits", {"workers": [worker(committed_s=999)], "partitions": partitions(100, 1)}, "ok", "17 min ago"),
         ("commits", {"workers": []}, "warn", "no worker has committed"),
-        ("policy", {"snapshot": None}, "warn", "no version yet"),
-        ("policy", {"complete": NOW + 110_000}, "warn", "version 9, learned up to 2027-01-15 07:59:48 UTC, 2 min"),
+        ("policy", {"served": None}, "warn", "no version is served yet"),
+        ("policy", {"complete": NOW + 110_000}, "warn", "version 9 is served, 5.0 s old, 2 min behind the ledger"),
         ("policy", {"complete": NOW + 1_000_000}, "critical", "17 min behind the ledger"),
         ("policy", {"complete": BEGINNING}, "ok", "0.0 s behind"),
+        ("policy", {"head": Head(9, "rolled back")}, "warn", "held: rolled back"),
+        ("policy", {"newest": version(10, "hold", "worse")}, "warn", "the gate says hold of version 10: worse"),
+        ("policy", {"newest": version(10, "publish", "better")}, "ok", "version 9"),
         ("dead-letters", {"recent": {"query": 98, "dead_letter": 2}}, "warn", "2 of 100 in ten minutes, 2%"),
         ("dead-letters", {"recent": {"dead_letter": 9}}, "critical", "100%"),
         ("dead-letters", {"recent": {}}, "ok", "nothing came"),
@@ -170,7 +190,7 @@ def test_an_absent_broker_is_critical_and_the_store_is_judged(learned: str) -> N
     code, checks = run("--store", learned, "--servers", f"127.0.0.1:{port}")
     assert code == 2
     assert "no broker accepts a connection" in checks["broker"]["summary"]
-    assert (checks["store"]["status"], checks["policy"]["summary"]) == ("ok", "no version yet")
+    assert (checks["store"]["status"], checks["policy"]["summary"]) == ("ok", "no version is served yet")
 
 
 def test_what_hangs_is_left_behind(deaf: int) -> None:

@@ -1,6 +1,6 @@
 """However a stream is cut into feeds and commits, it teaches the same."""
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,15 +14,15 @@ from backchannel.streams.embedded import Embedded
 from backchannel.streams.ledger import FencedError
 from backchannel.streams.position import Position
 from backchannel.streams.turns import TurnConfig
-from tests.streams.ledgers import assert_same, contents, sqlite_url
+from tests.streams.ledgers import assert_same, contents
 
 CONFIG = Config(turns=TurnConfig(window_s=3.0, lateness_s=1.0))
 EVENTS = list(mixed_stream(200, np.random.default_rng(3), queries=15, gap_ms=400))
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
-    url = sqlite_url(tmp_path_factory.mktemp("whole"))
+def whole(new_store: Callable[[], str]) -> str:
+    url = new_store()
     with Embedded(url, CONFIG, "test") as embedded:
         embedded.feed(EVENTS)
         embedded.finish()
@@ -35,9 +35,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
     cuts=st.lists(st.tuples(st.integers(1, 120), st.sampled_from(["feed", "commit", "publish", "crash"])), max_size=12)
 )
 def test_feeds_commits_versions_and_crashes_make_no_difference(
-    cuts: list[tuple[int, str]], whole: str, tmp_path_factory: pytest.TempPathFactory
+    cuts: list[tuple[int, str]], whole: str, new_store: Callable[[], str]
 ) -> None:
-    url = sqlite_url(tmp_path_factory.mktemp("cut"))
+    url = new_store()
     embedded = Embedded(url, CONFIG, "test")
     at = 0
     for size, then in cuts:
@@ -58,23 +58,21 @@ def test_feeds_commits_versions_and_crashes_make_no_difference(
     assert_same(contents(url, CONFIG), contents(whole, CONFIG))
 
 
-def test_two_sources_add_up_to_one(whole: str, tmp_path: Path) -> None:
+def test_two_sources_add_up_to_one(whole: str, store_url: str) -> None:
     """Sessions are split over two partitions' worth of streams: the sums are those of one."""
-    url = sqlite_url(tmp_path)
     for half in (0, 1):
-        with Embedded(url, CONFIG, f"half {half}") as embedded:
+        with Embedded(store_url, CONFIG, f"half {half}") as embedded:
             embedded.feed([event for event in EVENTS if int(event.session_id.split("-")[1]) % 2 == half])
             embedded.finish()
             embedded.commit()
             embedded.publish()
-    one, other = contents(url, CONFIG), contents(whole, CONFIG)
+    one, other = contents(store_url, CONFIG), contents(whole, CONFIG)
     one["positions"] = other["positions"] = {}
     assert_same(one, other)
 
 
-def test_the_later_of_two_processes_has_the_stream(tmp_path: Path) -> None:
-    url = sqlite_url(tmp_path)
-    with Embedded(url, CONFIG, "test") as first, Embedded(url, CONFIG, "test") as second:
+def test_the_later_of_two_processes_has_the_stream(store_url: str) -> None:
+    with Embedded(store_url, CONFIG, "test") as first, Embedded(store_url, CONFIG, "test") as second:
         first.feed(EVENTS)
         with pytest.raises(FencedError):
             first.commit()
@@ -82,22 +80,21 @@ def test_the_later_of_two_processes_has_the_stream(tmp_path: Path) -> None:
         second.commit()
 
 
-def test_nothing_read_is_nothing_committed(tmp_path: Path) -> None:
-    with Embedded(sqlite_url(tmp_path), CONFIG, "test") as embedded:
+def test_nothing_read_is_nothing_committed(store_url: str) -> None:
+    with Embedded(store_url, CONFIG, "test") as embedded:
         embedded.finish()
         embedded.commit()
         assert embedded.ledger.claim("test", 0).position == Position()
 
 
-def test_records_that_are_no_events_are_dead_letters_once(tmp_path: Path) -> None:
+def test_records_that_are_no_events_are_dead_letters_once(store_url: str) -> None:
     records = [encode(EVENTS[0]), b"nonsense", encode(EVENTS[1]), b"{}"]
-    url = sqlite_url(tmp_path)
-    with Embedded(url, CONFIG, "test") as embedded:
+    with Embedded(store_url, CONFIG, "test") as embedded:
         dead = embedded.feed_records(range(4), records)
         assert [(letter.offset, letter.record) for letter in dead] == [(1, b"nonsense"), (3, b"{}")]
         embedded.commit()
         assert embedded.ledger.counts()["dead_letter"] == 2
-    with Embedded(url, CONFIG, "test") as embedded:
+    with Embedded(store_url, CONFIG, "test") as embedded:
         assert embedded.feed_records(range(5), [*records, b"more"])[0].offset == 4
         embedded.commit()
         assert embedded.ledger.counts()["dead_letter"] == 3

@@ -1,6 +1,8 @@
 """Sums and positions move together, once, and only for who holds the claim."""
 
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import count
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from backchannel.streams import ledger as ledger_module
 from backchannel.streams.ledger import Contribution, FencedError, Ledger, LedgerSums
 from backchannel.streams.position import Position, TopicPosition
 from backchannel.streams.store import Store, StoreError
+from tests.streams.stores import failing
 
 FADING = SumTable(name="fading", key=(("a", str), ("b", str)), sums=("x", "y"), half_life_ms=1000, lookup="b")
 PACKED = SumTable(name="packed", key=(("a", str), ("n", int)))
@@ -47,8 +50,13 @@ def deltas(draw: st.DrawFn) -> Delta:
 
 @settings(max_examples=60)
 @given(batches=st.lists(st.lists(deltas(), min_size=1, max_size=3), min_size=1, max_size=5))
-def test_what_is_committed_adds_up(batches: list[list[Delta]], tmp_path_factory: pytest.TempPathFactory) -> None:
-    store, ledger = open_ledger(f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'store.db'}")
+def test_what_is_committed_adds_up(batches: list[list[Delta]], new_store: Callable[[], str]) -> None:
+    store, ledger = open_ledger(new_store())
+    with closing(store):
+        check_sums(store, ledger, batches)
+
+
+def check_sums(store: Store, ledger: Ledger, batches: list[list[Delta]]) -> None:
     claims = [ledger.claim("s", number) for number in range(3)]
     for batch in batches:
         contributions = [
@@ -64,7 +72,17 @@ def test_what_is_committed_adds_up(batches: list[list[Delta]], tmp_path_factory:
         for key, values in zip(wanted.keys, wanted.at(now), strict=True):
             np.testing.assert_allclose(by_key[key], values, rtol=1e-12, atol=1e-280)
     assert ledger.counts() == {"turn": sum(map(len, batches))}
-    store.close()
+
+
+@pytest.mark.parametrize("last", [999, 1400, 4000])
+def test_what_was_ahead_of_the_landmark_is_not_lost_when_it_moves(store: Store, ledger: Ledger, last: int) -> None:
+    claim = ledger.claim("s", 0)
+    for landmark in (0, 500, last):
+        sums = Sums(FADING, [("p", str(landmark))], np.array([[1.0, 0.0]]), landmark)
+        (claim,) = ledger.commit([Contribution(claim, Position(1), {"fading": sums}, {})])
+    stored = read(store, FADING)
+    by_key = {int(key[1]): values[0] for key, values in zip(stored.keys, stored.at(last * 1000), strict=True)}
+    assert by_key == {landmark: 2.0 ** max(landmark - last, -1100) for landmark in (0, 500, last)}
 
 
 def delta(**rows: float) -> Delta:
@@ -72,12 +90,18 @@ def delta(**rows: float) -> Delta:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'store.db'}"
+def store(store_url: str) -> Iterator[Store]:
+    store, _ = open_ledger(store_url)
+    with closing(store):
+        yield store
 
 
-def test_a_claim_takes_the_partition_from_whoever_held_it(url: str) -> None:
-    store, ledger = open_ledger(url)
+@pytest.fixture
+def ledger(store: Store) -> Ledger:
+    return Ledger(store, TABLES)
+
+
+def test_a_claim_takes_the_partition_from_whoever_held_it(store: Store, ledger: Ledger) -> None:
     first = ledger.claim("s", 0)
     (first,) = ledger.commit(
         [Contribution(first, Position(5, {"t": TopicPosition(7, 3, 5)}), delta(a=1.0), {"turn": 1})]
@@ -91,8 +115,7 @@ def test_a_claim_takes_the_partition_from_whoever_held_it(url: str) -> None:
     assert ledger.counts() == {"turn": 3}
 
 
-def test_a_contribution_whose_answer_was_lost_is_committed_once(url: str) -> None:
-    store, ledger = open_ledger(url)
+def test_a_contribution_whose_answer_was_lost_is_committed_once(store: Store, ledger: Ledger) -> None:
     claim, other = ledger.claim("s", 0), ledger.claim("s", 1)
     contribution = Contribution(claim, Position(5), delta(a=1.0), {"turn": 1})
     assert ledger.commit([contribution]) == ledger.commit([contribution])
@@ -108,8 +131,7 @@ def test_a_contribution_whose_answer_was_lost_is_committed_once(url: str) -> Non
     assert ledger.claim("s", 1).position == Position()
 
 
-def test_one_fenced_partition_drops_the_whole_commit(url: str) -> None:
-    store, ledger = open_ledger(url)
+def test_one_fenced_partition_drops_the_whole_commit(store: Store, ledger: Ledger) -> None:
     mine, lost = ledger.claim("s", 0), ledger.claim("s", 1)
     ledger.claim("s", 1)
     with pytest.raises(FencedError):
@@ -118,21 +140,26 @@ def test_one_fenced_partition_drops_the_whole_commit(url: str) -> None:
     assert ledger.claim("s", 0).position == Position()
 
 
-def test_a_failure_between_sums_and_position_leaves_neither(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, ledger = open_ledger(url)
+def test_a_commit_that_ends_at_any_statement_leaves_nothing(store: Store, ledger: Ledger) -> None:
     claim = ledger.claim("s", 0)
-    with monkeypatch.context() as patch:
-        patch.setattr(ledger_module, "insert", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            ledger.commit([Contribution(claim, Position(5), delta(a=1.0), {"turn": 1})])
-    assert not read(store, FADING).keys
-    assert ledger.counts() == {}
-    ledger.commit([Contribution(claim, Position(5), delta(a=1.0), {"turn": 1})])
+    both: Delta = {**delta(a=1.0), "packed": Sums(PACKED, [("p", 1)], np.ones((1, 2)))}
+    contribution = Contribution(claim, Position(5), both, {"turn": 1})
+    for statement in count(1):
+        with failing(store, statement) as failed:
+            try:
+                ledger.commit([contribution])
+            except ZeroDivisionError:
+                assert not read(store, FADING).keys
+                assert not read(store, PACKED).keys
+                assert ledger.counts() == {}
+        if not failed:
+            break
+    assert statement > 8
     assert read(store, FADING).values.tolist() == [[1.0, 0.0]]
+    assert read(store, PACKED).values.tolist() == [[1.0, 1.0]]
 
 
-def test_rows_are_found_by_column(url: str) -> None:
-    store, ledger = open_ledger(url)
+def test_rows_are_found_by_column(store: Store, ledger: Ledger) -> None:
     keys = [(a, b) for a in "pq" for b in "uv"]
     ledger.commit([Contribution(ledger.claim("s", 0), Position(), {"fading": Sums(FADING, keys, np.ones((4, 2)))}, {})])
     assert sorted(read(store, FADING, "a", ("p",)).keys) == [("p", "u"), ("p", "v")]
@@ -140,8 +167,7 @@ def test_rows_are_found_by_column(url: str) -> None:
     assert read(store, FADING, "b", ()).keys == ()
 
 
-def test_changes_are_taken_once(url: str) -> None:
-    store, ledger = open_ledger(url)
+def test_changes_are_taken_once(store: Store, ledger: Ledger) -> None:
     claim = ledger.claim("s", 0)
     ledger.commit([Contribution(claim, Position(), delta(a=1.0, b=1.0), {})])
     with store.write() as connection:
@@ -149,8 +175,7 @@ def test_changes_are_taken_once(url: str) -> None:
         assert ledger_module.take_changes(connection) == {}
 
 
-def test_rows_move_to_others_and_keep_their_sum(url: str) -> None:
-    store, ledger = open_ledger(url)
+def test_rows_move_to_others_and_keep_their_sum(store: Store, ledger: Ledger) -> None:
     keys = [("p", 1), ("p", 2), ("p", 3), ("q", 1)]
     packed = Sums(PACKED, keys, np.arange(8.0).reshape(4, 2))
     ledger.commit([Contribution(ledger.claim("s", 0), Position(), {"packed": packed}, {})])
@@ -164,21 +189,18 @@ def test_rows_move_to_others_and_keep_their_sum(url: str) -> None:
     }
 
 
-def test_another_half_life_is_refused(url: str) -> None:
-    _, ledger = open_ledger(url)
+def test_another_half_life_is_refused(store: Store, ledger: Ledger) -> None:
     ledger.commit([Contribution(ledger.claim("s", 0), Position(), delta(a=1.0), {})])
     other = SumTable(name="fading", key=FADING.key, sums=FADING.sums, half_life_ms=2000)
-    store = Store(url)
     with pytest.raises(StoreError, match=r"table fading was learned with a half-life of .* begin a new store"):
         Ledger(store, [other])
 
 
-def test_a_store_of_another_version_is_refused(url: str) -> None:
-    store, _ = open_ledger(url)
+def test_a_store_of_another_version_is_refused(store: Store) -> None:
     with store.write() as connection:
         connection.exec_driver_sql("UPDATE schema_version SET version = 99")
     with pytest.raises(StoreError, match="has schema version 99, this Backchannel needs 1"):
-        open_ledger(url)
+        store.create(TABLES)
 
 
 @pytest.mark.parametrize("bad", ["nonsense", "mysterious://x", "sqlite:///no/such/folder/x.db"])

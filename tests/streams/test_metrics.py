@@ -61,7 +61,16 @@ def test_a_commit_counts_what_is_in_it(metrics: Metrics) -> None:
 
 def test_freshness_is_from_the_first_close_to_the_version_with_it(metrics: Metrics) -> None:
     now = round(1000 * NOW)
-    header = Snapshot(version=7, parent=6, watermark=now - 9_000, fingerprint="", rows={"memory": 3}, checksum="")
+    header = Snapshot(
+        version=7,
+        parent=6,
+        created=now,
+        watermark=now - 9_000,
+        positions={},
+        fingerprint="",
+        rows={"memory": 3},
+        checksum="",
+    )
     metrics.on_assigned({0: partition()})
     metrics.on_commit([], 0.1, now - 4_000)
     metrics.on_commit([], 0.1, now - 5_000)

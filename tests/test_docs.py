@@ -1,0 +1,62 @@
+"""The documents hold: their commands run, their links lead somewhere, and what is generated is up to date.
+
+A fence that begins with ```sh is run, block by block in the order of the document, in one shell in an empty folder;
+```sh kafka runs in tests/integration; ```sh not-run is for the reader only, and the text says why.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backchannel.ops.config import reference
+from backchannel.streams.config import Config
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+
+
+def blocks(document: Path, info: str) -> list[str]:
+    return re.findall(rf"^```{re.escape(info)}\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def run_blocks(document: Path, info: str, folder: Path, **environment: str) -> None:
+    script = "set -euo pipefail\n" + "\n".join(blocks(document, info))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-xc", script],
+        cwd=folder,
+        env={**os.environ, **environment, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+
+@every_document
+def test_the_commands_run(document: Path, tmp_path: Path) -> None:
+    run_blocks(document, "sh", tmp_path)
+
+
+@every_document
+def test_every_block_says_what_it_is(document: Path) -> None:
+    known = {"sh", "sh kafka", "sh not-run", "json", "python", "toml", "sql", "mermaid", "text", "yaml"}
+    infos = re.findall(r"^```(.*)\n(?:.*\n)*?```$", document.read_text(), re.MULTILINE)
+    assert set(infos) <= known
+
+
+@every_document
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text()):
+        if not target.startswith(("http:", "https:")):
+            assert (document.parent / target).exists(), target
+
+
+def test_the_configuration_reference_is_that_of_the_code() -> None:
+    written = (ROOT / "docs" / "configuration.md").read_text()
+    assert written == reference(Config()), "docs/configuration.md has drifted from the code: run `make docs`"
