@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import asdict
-from sqlalchemy import Connection, Select, case, delete, func, insert, select
+from sqlalchemy import Connection, Double, Select, case, delete, func, insert, select
 
 from backchannel.agents.drift import Bucket, Change, judge
 from backchannel.agents.quality import EVERY
@@ -125,8 +125,8 @@ class Watch:
 
     def _rates(self, complete: int, now: int) -> Iterator[_Rate]:
         tally, quality = tables.tally, self._store.sum_tables["quality"]
-        dead = func.sum(case((tally.c.name == "dead_letter", tally.c.value), else_=0))
-        records = select(tally.c.minute, func.sum(tally.c.value), dead)
+        dead = case((tally.c.name == "dead_letter", tally.c.value), else_=0)
+        records = select(tally.c.minute, func.sum(tally.c.value.cast(Double)), func.sum(dead.cast(Double)))
         records = records.where(tally.c.name.in_([*EVENT_TYPES, "dead_letter"])).group_by(tally.c.minute)
         # Workers may be late to tell, but hardly by a minute.
         minute = (now // MINUTE_MS - 1) * MINUTE_MS

@@ -71,7 +71,7 @@ class StoreVitals(Struct, frozen=True):
         served: its header; None before the first.
         newest: the header of the newest version, served or not.
         recent: what workers counted in the last minutes, by name.
-        alarms: the newest first.
+        alarms: those last raised first, and of these those noticed first.
         bytes: that the store takes.
     """
 
@@ -142,7 +142,7 @@ def _read(connection: Connection, now: int) -> StoreVitals:
     head = snapshots.current(connection)
     since = now - RECENT_MS
     recent = select(tally.c.name, func.sum(tally.c.value)).where(tally.c.minute >= since).group_by(tally.c.name)
-    alarms = connection.execute(select(alarm).order_by(alarm.c.raised.desc(), alarm.c.noticed.desc()).limit(100))
+    alarms = connection.execute(select(alarm).order_by(alarm.c.raised.desc(), alarm.c.noticed).limit(100))
     return StoreVitals(
         partitions=partitions,
         complete=watermarks(positions(connection))[0],

@@ -40,16 +40,15 @@ def alarms(url: str) -> list[Alarm]:
 
 
 @pytest.mark.parametrize("chunk", [100, 1_000_000])
-def test_a_change_is_written_down_once_whenever_somebody_looks(chunk: int, tmp_path: Path) -> None:
-    url = sqlite_url(tmp_path)
+def test_a_change_is_written_down_once_whenever_somebody_looks(chunk: int, store_url: str) -> None:
     events = stream(clicks_until_minute=30, minutes=45)
     for begin in range(0, len(events), chunk):
-        with Embedded(url, CONFIG, "s") as embedded:
+        with Embedded(store_url, CONFIG, "s") as embedded:
             embedded.feed(events[begin : begin + chunk])
             embedded.commit()
             embedded.publish()
             embedded.publish()
-    found = alarms(url)
+    found = alarms(store_url)
     rates = ["click_rate", *["reward"] * len(CONFIG.bandit.strategies)]
     assert [alarm.measure for alarm in found] == rates
     assert {alarm.strategy for alarm in found[1:]} == set(CONFIG.bandit.strategies)
@@ -85,14 +84,14 @@ def test_old_buckets_are_forgotten(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(sqlite_url(tmp_path))
+def store(store_url: str) -> Iterator[Store]:
+    store = Store(store_url)
     store.create(Learning(CONFIG).tables)
     yield store
     store.close()
 
 
-def test_dead_letters_are_watched_by_the_clock(store: Store, tmp_path: Path) -> None:
+def test_dead_letters_are_watched_by_the_clock(store: Store, store_url: str) -> None:
     rng = np.random.default_rng(2)
     with store.write() as connection:
         for minute in range(60):
@@ -108,4 +107,4 @@ def test_dead_letters_are_watched_by_the_clock(store: Store, tmp_path: Path) -> 
     assert (alarm.measure, alarm.since) == ("dead_letter_rate", NOW + 50 * MINUTE_MS)
     assert alarm.raised == time
     assert alarm.noticed == alarm.raised - 2 * MINUTE_MS  # a minute is complete when the next one is over
-    assert alarms(sqlite_url(tmp_path)) == [alarm]
+    assert alarms(store_url) == [alarm]

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select
@@ -13,7 +12,6 @@ from backchannel.streams.heartbeat import KEPT_MS, Heartbeat
 from backchannel.streams.ledger import Claim, Contribution
 from backchannel.streams.position import Position
 from backchannel.streams.store import MINUTE_MS, Store
-from tests.streams.ledgers import sqlite_url
 
 
 class Clock:
@@ -25,8 +23,8 @@ class Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(sqlite_url(tmp_path))
+def store(store_url: str) -> Iterator[Store]:
+    store = Store(store_url)
     store.create(())
     yield store
     store.close()
