@@ -1,23 +1,31 @@
 """The memory index: which entities have worked for which query.
 
-For every query q and entity e it sums, with forward decay, the examined exposure (each time e was shown for q, weighted
-by the probability that somebody looks at that position; Craswell et al., "An experimental comparison of click
-position-bias models", WSDM 2008) and the gain of the clicks. The score is a posterior mean that starts at 0:
+For every query q and entity e it sums, with forward decay, the gain of the clicks (see `outcomes`) and the exposure:
+each time e was shown for q, weighted by the probability that somebody looks at that position (see `examination`). The
+score is the mean of a gamma posterior, whose prior is a predicted score (see `priors`) that counts like kappa
+exposures:
 
-    Q2E(q, e) = gain / (kappa + exposure)
+    Q2E(q, e) = (kappa * prior + gain) / (kappa + exposure)
+
+Ranked is by a lower credible bound, so that one lucky click does not outrank long evidence.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import count
+from statistics import NormalDist
 from typing import Annotated, Final
+from zlib import crc32
 
+import msgspec
 import numpy as np
-import orjson
 from msgspec import Meta, Struct
 
+from backchannel.agents.examination import BASIS, HARVESTED, Examination
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
-from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
+from backchannel.agents.recall import HEADER, Evidence, Header, Row, posterior
+from backchannel.agents.sums import Delta, Key, Matrix, SumReader, Sums, SumTable
 
 
 class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,77 +33,178 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     half_life_days: Annotated[float, Meta(ge=0.01, le=100_000, description="after which evidence counts half")] = 30.0
     kappa: Annotated[
-        float, Meta(ge=0.01, le=1e6, description="exposures that a query-entity pair starts with, none clicked")
+        float,
+        Meta(
+            ge=0.01, le=1e6, description="exposures that a query-entity pair starts with: at its predicted score, or 0"
+        ),
     ] = 5.0
     position_decay: Annotated[
         float,
-        Meta(ge=0, le=4, description="the probability that position p is examined is p to the power of minus this"),
+        Meta(
+            ge=0,
+            le=4,
+            description="position p is examined with the probability p to the power of minus this, until people's "
+            "clicks say otherwise",
+        ),
     ] = 0.7
+    confidence: Annotated[
+        float,
+        Meta(ge=0.5, le=0.999, description="with which a true score lies above the bound that entities are ranked by"),
+    ] = 0.9
     top: Annotated[int, Meta(ge=1, le=1000, description="entities published per query")] = 50
+    challengers: Annotated[
+        int, Meta(ge=0, le=1000, description="more of them, little known ones that may turn out best")
+    ] = 5
 
 
 class MemoryIndex(Learner):
-    """The learner of Q2E scores. Its section: normalised query -> [[entity, score], ...], best first."""
+    """The learner of Q2E scores. Its section: see `recall`."""
 
     name = "memory"
 
     def __init__(self, config: MemoryConfig) -> None:
         self.config: Final = config
+        half_life_ms = round(config.half_life_days * 86_400_000)
         self.table: Final = SumTable(
             name="memory",
             key=(("query", str), ("entity", str)),
-            sums=("gain", "exposure"),
-            half_life_ms=round(config.half_life_days * 86_400_000),
+            sums=("gain", *(f"exposure_{power}" for power in range(BASIS))),
+            half_life_ms=half_life_ms,
         )
-        self.tables = (self.table,)
-        # Positions that schemas.events admits.
-        self._examined: Final[list[float]] = [0.0, *(np.arange(1, 10_001.0) ** -config.position_decay).tolist()]
+        self.priors: Final = SumTable(name="priors", key=(("query", str), ("entity", str)), sums=("score",))
+        self.examination: Final = Examination(config.position_decay, half_life_ms)
+        self.tables = (self.table, self.priors, self.examination.table)
+        self._deviations: Final = NormalDist().inv_cdf(config.confidence)
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`."""
-        if not outcomes:
+        shown = Shown(self.table, outcomes, lambda outcome: (outcome.query,) if outcome.query else None)
+        if not shown.keys:
             return {}
-        table, examined = self.table, self._examined
-        landmark = table.landmark(max(outcome.turn.query.ts for outcome in outcomes))
-        # By query, then entity: a turn's pairs are summed without building their keys.
-        exposures: defaultdict[str, dict[str, float]] = defaultdict(dict)
-        gains: defaultdict[str, dict[str, float]] = defaultdict(dict)
-        for outcome in outcomes:
-            query = outcome.query
-            if not query:  # nothing was recognised
-                continue
-            weight = table.weight(outcome.turn.query.ts, landmark)
-            exposed = exposures[query]
-            for impression in outcome.turn.impressions:
-                for result in impression.results:
-                    entity = result.entity_id
-                    exposed[entity] = exposed.get(entity, 0.0) + weight * examined[result.position]
-            if outcome.gains:
-                gained = gains[query]
-                for entity, gain in outcome.gains.items():
-                    gained[entity] = gained.get(entity, 0.0) + weight * gain
-                    exposed.setdefault(entity, 0.0)
-        # In order, as the ledger wants them: many small sorts cost less than a large one.
-        keys: list[Key] = [(query, entity) for query in sorted(exposures) for entity in sorted(exposures[query])]
-        nothing: dict[str, float] = {}
-        values = np.zeros((len(keys), 2))
-        values[:, 0] = [gains.get(query, nothing).get(entity, 0.0) for query, entity in keys]
-        values[:, 1] = [exposures[query][entity] for query, entity in keys]
-        return {table.name: Sums(table, keys, values, landmark)} if keys else {}
+        return {
+            self.table.name: shown.sums(self.examination),
+            self.examination.table.name: shown.harvest(self.examination),
+        }
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
-        """See `Learner.solve`."""
-        queries = changed.get(self.table.name, ())
-        rows = sums.read(self.table, "query", queries)
-        gain, exposure = rows.at(at).T
-        scores = np.minimum(gain / (self.config.kappa + exposure), 1.0)
-        section: dict[str, list[tuple[float, str]]] = {query: [] for query in queries}
-        for (query, entity), score in zip(rows.keys, scores.tolist(), strict=True):
-            if score > 0:
-                section[query].append((-score, entity))
-        return {
-            query: orjson.dumps([[entity, -score] for score, entity in sorted(ranked)[: self.config.top]])
-            if ranked
-            else None
-            for query, ranked in section.items()
-        }
+        """See `Learner.solve`. A query keeps the curve that was in use when it last changed."""
+        if not changed:
+            return {}
+        queries = {query for table in (self.table, self.priors) for query in changed.get(table.name, ())}
+        curve = self.examination.curve(sums)
+        section: dict[str, bytes | None] = dict.fromkeys(sorted(queries))
+        section[HEADER] = msgspec.json.encode(self._header(curve))
+        section.update(self._rows(*self._evidence(sums, queries, curve, at), at))
+        return section
+
+    def _header(self, curve: Matrix) -> Header:
+        examined = self.examination.examined(curve, HARVESTED).round(3)
+        half_life_ms = self.table.half_life_ms or 0
+        return Header(
+            self.config.kappa, self._deviations, half_life_ms, tuple(curve.tolist()), tuple(examined.tolist())
+        )
+
+    def _evidence(self, sums: SumReader, queries: Collection[str], curve: Matrix, at: int) -> tuple[list[Key], Matrix]:
+        """The pairs of some queries, and their gain, exposure and prior, (pairs, 3)."""
+        rows, priors = sums.read(self.table, "query", queries), sums.read(self.priors, "query", queries)
+        index = {key: row for row, key in enumerate(rows.keys)}
+        primed = [index.setdefault(key, len(index)) for key in priors.keys]
+        values = np.zeros((len(index), 3))
+        seen = rows.at(at)
+        values[: len(seen), 0] = seen[:, 0]
+        values[: len(seen), 1] = seen[:, 1:] @ curve
+        values[primed, 2] = priors.values[:, 0]
+        return list(index), values
+
+    def _rows(self, keys: Sequence[Key], values: Matrix, at: int) -> Iterable[tuple[str, bytes]]:
+        """Each query's row, of the entities that anything speaks for."""
+        kappa, config = self.config.kappa, self.config
+        values = values.round(6)  # about what a turn adds is worth when it is 20 half-lives old
+        gain, exposure, prior = values.T
+        alpha = kappa * prior + gain
+        worth = np.flatnonzero(alpha > 0)
+        alpha, beta = alpha[worth], (kappa + exposure)[worth]
+        scores, lower = posterior(alpha, beta, -self._deviations)
+        _, upper = posterior(alpha, beta, self._deviations)
+        by_query: defaultdict[str, list[tuple[float, float, str, float, Evidence]]] = defaultdict(list)
+        numbers = zip((-lower).tolist(), (-scores).tolist(), (-upper).tolist(), values[worth].tolist(), strict=True)
+        for row, (low, score, high, evidence) in zip(worth.tolist(), numbers, strict=True):
+            query, entity = keys[row]
+            by_query[query].append((low, score, entity, high, Evidence(entity, *evidence)))
+        for query, ranked in by_query.items():
+            ranked.sort()
+            left = sorted(ranked[config.top :], key=lambda one: (one[3], one[2]))[: config.challengers]
+            best = [*ranked[: config.top], *sorted(left)]
+            yield query, msgspec.json.encode(Row(at, tuple(one[-1] for one in best)))
+
+
+class Shown:
+    """What was shown and clicked in some turns, by the keys under which it is summed.
+
+    Args:
+        table: to sum into; its key ends in the entity.
+        outcomes: the turns.
+        owner: what of a turn precedes the entity in the key; None to leave the turn out.
+
+    Attributes:
+        keys: in order, as the ledger wants them.
+    """
+
+    def __init__(
+        self, table: SumTable, outcomes: Sequence[Outcome], owner: Callable[[Outcome], tuple[str, ...] | None]
+    ) -> None:
+        self._table: Final = table
+        # By what precedes the entity, so that pairs are counted without building their keys.
+        number = count().__next__
+        index: defaultdict[tuple[str, ...], dict[str, int]] = defaultdict(lambda: defaultdict(number))
+        rows: list[int] = []
+        positions: list[int] = []
+        turns: list[int] = []
+        gained: list[tuple[int, int, int, float]] = []
+        for turn, outcome in enumerate(outcomes):
+            prefix = owner(outcome)
+            if prefix is None:
+                continue
+            of_prefix = index[prefix]
+            first = len(rows)
+            for impression in outcome.turn.impressions:
+                rows += [of_prefix[result.entity_id] for result in impression.results]
+                positions += [result.position for result in impression.results]
+            turns += [turn] * (len(rows) - first)
+            for entity, gain in outcome.gains.items():
+                row = of_prefix[entity]
+                # Shown in several places, it counts as clicked in the first; shown in none, as clicked in 0.
+                where = next((positions[at] for at in range(first, len(rows)) if rows[at] == row), 0)
+                gained.append((row, where, turn, gain))
+        ordered = [(prefix, entity, of[entity]) for prefix, of in sorted(index.items()) for entity in sorted(of)]
+        self.keys: Final[list[Key]] = [(*prefix, entity) for prefix, entity, _ in ordered]
+        self._order: Final = np.array([row for _, _, row in ordered], dtype=np.intp)
+        # Each line is a showing or a click; neither is the other.
+        clicked_rows, clicked_positions, clicked_turns, gains = zip(*gained, strict=True) if gained else ((),) * 4
+        self._rows: Final = np.array([*rows, *clicked_rows], dtype=np.intp)
+        self._positions: Final = np.array([*positions, *clicked_positions], dtype=np.intp)
+        self._turns: Final = np.array([*turns, *clicked_turns], dtype=np.intp)
+        self._gains: Final = np.zeros(len(self._rows))
+        self._gains[len(rows) :] = gains
+        self._shown: Final = np.ones(len(self._rows))
+        self._shown[len(rows) :] = 0.0
+        self._times: Final = np.array([outcome.turn.query.ts for outcome in outcomes], dtype=np.int64)
+
+    def sums(self, examination: Examination) -> Sums:
+        """Return what each key gained, and its exposure to each of the powers of the curve."""
+        landmark = self._table.landmark(int(self._times.max()))
+        weights = np.array([self._table.weight(ts, landmark) for ts in self._times.tolist()])[self._turns]
+        values = np.empty((len(self.keys), 1 + BASIS))
+        values[:, 0] = np.bincount(self._rows, weights * self._gains, len(self.keys))
+        shown = weights * self._shown
+        for power, exposure in zip(examination.powers.T, values.T[1:], strict=True):
+            exposure[:] = np.bincount(self._rows, shown * power[self._positions], len(self.keys))
+        return Sums(self._table, self.keys, values[self._order], landmark)
+
+    def harvest(self, examination: Examination) -> Sums:
+        """Return what the keys add to the comparison of positions."""
+        hashes = np.empty(len(self.keys), dtype=np.uint32)
+        hashes[self._order] = [crc32("\0".join(key).encode()) for key in self.keys]
+        return examination.harvest(
+            self._times[self._turns], hashes[self._rows], self._positions, self._gains, self._shown
+        )

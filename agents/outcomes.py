@@ -24,6 +24,15 @@ class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
     click_gain: Annotated[
         dict[str, Share], Meta(description="what a click of a kind is worth; kinds not named here are worth 1")
     ] = field(default_factory=lambda: {"click": 1.0})
+    dwell_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="dwell time from which a click is worth its all; a shorter one is worth its share of that. One "
+            "without a dwell time is worth its all, and so is every one if this is 0",
+        ),
+    ] = 0.0
     barge_in_weight: Annotated[
         float,
         Meta(
@@ -81,6 +90,7 @@ class Judge:
     def __init__(self, config: RewardConfig) -> None:
         self.config: Final = config
         self._gap_ms: Final = config.rephrase_gap_s * 1000
+        self._dwell_ms: Final = config.dwell_s * 1000
 
     def judge(self, turns: Sequence[Turn]) -> list[Outcome]:
         """Return the outcome of each of `turns`."""
@@ -99,6 +109,8 @@ class Judge:
         gains: dict[str, float] = {}
         for click in turn.clicks:
             gain = kept * config.click_gain.get(click.kind, 1.0)
+            if click.dwell_ms is not None and click.dwell_ms < self._dwell_ms:
+                gain *= click.dwell_ms / self._dwell_ms
             gains[click.entity_id] = max(gains.get(click.entity_id, 0.0), gain)
         credited = _credits(turn, gains)
         return Outcome(turn, query, gains, max(gains.values()), rephrased, rewrite is not None, _asked(turn), credited)

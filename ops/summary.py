@@ -109,7 +109,7 @@ def summarize(store: str, new: Mapping[str, int], seconds: float) -> Summary:
         version=policy.version,
         watermark=policy.snapshot.watermark,
         strategies=[StrategySummary(name, turns, reward) for name, (turns, reward) in policy.evidence().items()],
-        remembered=policy.snapshot.rows.get("memory", 0),
+        remembered=policy.remembered,
         rewrites=len(rewrites),
         examples={source: rewrites[source].target for source in likeliest},
     )

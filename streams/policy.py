@@ -1,5 +1,6 @@
 """A policy as serving uses it: immutable, in memory, no I/O."""
 
+import sys
 from collections.abc import Mapping
 from typing import Final
 
@@ -9,20 +10,9 @@ from msgspec import Struct, structs
 
 from backchannel.agents.allocation import NOTHING_KNOWN, Allocator, Decision, StrategyContext, StrategySummary, lifts
 from backchannel.agents.features import Value
+from backchannel.agents.recall import Memory, Recalled
 from backchannel.schemas.snapshot import Section, Snapshot
 from backchannel.schemas.text import normalize
-
-
-class Recalled(Struct, frozen=True):
-    """An entity that has worked for a query.
-
-    Attributes:
-        entity_id: which.
-        score: Q2E, 0 to 1: the estimated gain of showing it for the query where it is examined.
-    """
-
-    entity_id: str
-    score: float
 
 
 class Rewriting(Struct, frozen=True):
@@ -42,7 +32,6 @@ class _RewriteRow(Struct, frozen=True):
     probability: float
 
 
-_decode_recalled = msgspec.json.Decoder(list[tuple[str, float]]).decode
 _decode_rewrite = msgspec.json.Decoder(_RewriteRow).decode
 
 
@@ -61,7 +50,7 @@ class Policy:
     def __init__(self, snapshot: Snapshot, sections: Mapping[str, Section], rng: np.random.Generator) -> None:
         self.snapshot: Final = snapshot
         self._allocator: Final = Allocator(sections["bandit"])
-        self._memory: Final = sections.get("memory", {})
+        self._memory: Final = Memory(sections.get("memory", {}), snapshot.watermark)
         self._rewrites: Final = sections.get("rewrites", {})
         self._history: Final = sections.get("history", {})
         self._rng: Final = rng
@@ -75,6 +64,16 @@ class Policy:
     def strategies(self) -> tuple[str, ...]:
         """The strategies that it chooses from."""
         return self._allocator.strategies
+
+    @property
+    def remembered(self) -> int:
+        """How many queries the memory index knows something of."""
+        return len(self._memory)
+
+    @property
+    def examined(self) -> tuple[float, ...]:
+        """The probabilities that positions 1, 2 ... are looked at which the memory index was made with."""
+        return self._memory.header.examined if self._memory.header else ()
 
     def allocate(
         self,
@@ -126,9 +125,8 @@ class Policy:
         return self._allocator.summaries()
 
     def recall(self, query: str, k: int) -> list[Recalled]:
-        """Return at most `k` entities that have worked for `query`, best first."""
-        row = self._memory.get(normalize(query))
-        return [Recalled(*pair) for pair in _decode_recalled(row)[:k]] if row else []
+        """Return at most `k` entities that have worked for `query`, or are predicted to, best first."""
+        return self._memory.recall(query, k)
 
     def rewrite(self, query: str, interpretation: str | None = None) -> Rewriting | None:
         """Return what `query` should have been, or None if it had better stay as it is.
@@ -146,7 +144,7 @@ class Policy:
 
     def memory(self) -> dict[str, list[Recalled]]:
         """Return the memory index whole, best entities first: for people and reports."""
-        return {query: self.recall(query, len(row)) for query, row in self._memory.items()}
+        return {query: self.recall(query, sys.maxsize) for query in self._memory.queries()}
 
     def rewrites(self) -> dict[str, Rewriting]:
         """Return all rewrites: for people and reports."""

@@ -1,14 +1,17 @@
 """The memory index against a direct computation."""
 
+from statistics import NormalDist
 from typing import Any
 
-import orjson
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import gamma
 
 from backchannel.agents.memory import MemoryConfig, MemoryIndex
 from backchannel.agents.outcomes import RewardConfig
+from backchannel.agents.recall import HEADER, Header, Memory, Recalled, posterior
 from backchannel.agents.sums import Delta, MemorySums, merge
 from backchannel.schemas.events import Result, Rewrite
 from backchannel.schemas.turn import Turn
@@ -21,19 +24,31 @@ def learned(some: list[Turn], config: MemoryConfig = CONFIG, rewards: RewardConf
     return MemoryIndex(config).learn(judged(some, rewards))
 
 
+def section(delta: Delta, at: int = 0, config: MemoryConfig = CONFIG) -> dict[str, bytes]:
+    solved = MemoryIndex(config).solve(MemorySums(delta), changes(delta), at)
+    return {key: row for key, row in solved.items() if row is not None}
+
+
+def recalled(delta: Delta, at: int = 0, config: MemoryConfig = CONFIG) -> dict[str, list[Recalled]]:
+    memory = Memory(section(delta, at, config), at)
+    return {text: memory.recall(text, 1000) for text in memory.queries()}
+
+
 def scores(delta: Delta, at: int = 0, config: MemoryConfig = CONFIG) -> dict[str, list[tuple[str, Any]]]:
-    section = MemoryIndex(config).solve(MemorySums(delta), changes(delta), at)
-    return {key: [(entity, score) for entity, score in orjson.loads(row)] for key, row in section.items() if row}
+    return {text: [(one.entity_id, one.score) for one in found] for text, found in recalled(delta, at, config).items()}
 
 
 def shown(*entities: str) -> tuple[Result, ...]:
     return tuple(Result(entity, position) for position, entity in enumerate(entities, start=1))
 
 
-@given(st.lists(turns(st.integers(0, 100 * DAY)), max_size=6), st.integers(0, 100 * DAY))
+@given(st.lists(turns(st.integers(0, 100 * DAY)), max_size=6), st.integers(0, 20 * DAY))
 @settings(max_examples=60)
 def test_scores_equal_their_definition(some: list[Turn], later: int) -> None:
     at = max((turn.query.ts for turn in some), default=0) + later
+    delta = learned(some)
+    header = section(delta, at).get(HEADER)
+    curve = msgspec.json.decode(header, type=Header).curve if header else ()
     gain: dict[tuple[str, str], float] = {}
     exposure: dict[tuple[str, str], float] = {}
     for outcome in judged(some):
@@ -41,19 +56,40 @@ def test_scores_equal_their_definition(some: list[Turn], later: int) -> None:
         for event in outcome.turn.impressions:
             for result in event.results:
                 pair = outcome.query, result.entity_id
-                exposure[pair] = exposure.get(pair, 0.0) + weight / result.position
+                examined = sum(share * result.position**-power for power, share in enumerate(curve))
+                exposure[pair] = exposure.get(pair, 0.0) + weight * examined
         for entity, value in outcome.gains.items():
             gain[outcome.query, entity] = gain.get((outcome.query, entity), 0.0) + weight * value
     expected: dict[str, dict[str, float]] = {}
     for (text, entity), value in gain.items():
-        if text and value > 0:
+        if text and value > 1e-5:
             expected.setdefault(text, {})[entity] = min(value / (2 + exposure.get((text, entity), 0.0)), 1.0)
-    found = scores(learned(some), at)
-    assert {key: dict(row) for key, row in found.items()} == {
-        key: pytest.approx(row, rel=1e-9) for key, row in expected.items()
-    }
+    found = recalled(delta, at)
+    assert {
+        key: {one.entity_id: one.score for one in row if one.score > 1e-5}
+        for key, row in found.items()
+        if key in expected
+    } == {key: pytest.approx(row, abs=2e-6) for key, row in expected.items()}
     for row in found.values():
-        assert row == sorted(row, key=lambda pair: (-pair[1], pair[0]))
+        assert row == sorted(row, key=lambda one: (-one.lower, -one.score, one.entity_id))
+        assert all(0 <= one.lower <= one.score <= 1 for one in row)
+
+
+@given(st.floats(0.5, 1e6), st.floats(0.01, 1e6), st.floats(-2.5, 2.5))
+def test_bounds_are_quantiles_of_the_posterior(alpha: float, beta: float, deviations: float) -> None:
+    mean, bound = posterior(alpha, beta, deviations)
+    assert mean == pytest.approx(min(alpha / beta, 1.0))
+    quantile = gamma.ppf(NormalDist().cdf(deviations), alpha) / beta
+    assert bound == pytest.approx(min(quantile, 1.0), rel=0.05, abs=0.05 * alpha / beta)
+
+
+def test_one_lucky_click_does_not_outrank_long_evidence() -> None:
+    lucky = Turn(query(), (impression(*shown("lucky")),), (click("lucky"),))
+    long = [Turn(query(), (impression(*shown("long")),), (click("long"),) if n % 3 == 0 else ()) for n in range(300)]
+    ranked = recalled(learned([lucky, *long], MemoryConfig(kappa=0.5)), config=MemoryConfig(kappa=0.5))["play jazz"]
+    assert [one.entity_id for one in ranked] == ["long", "lucky"]
+    assert ranked[0].score < ranked[1].score
+    assert ranked[0].evidence == pytest.approx(300)
 
 
 def test_an_entity_is_worth_more_the_lower_it_was_clicked() -> None:
@@ -77,10 +113,29 @@ def test_a_score_never_exceeds_one() -> None:
     assert scores(learned(some)) == {"play jazz": [("unseen", 1.0)]}
 
 
-def test_ties_are_broken_by_name_and_only_the_top_is_published() -> None:
-    some = [Turn(query(), (), tuple(click(entity) for entity in "dbca"))]
-    config = MemoryConfig(top=3)
-    assert [entity for entity, _ in scores(learned(some, config), config=config)["play jazz"]] == ["a", "b", "c"]
+def test_ties_are_broken_by_name_and_only_the_top_and_challengers_are_published() -> None:
+    some = [Turn(query(), (), tuple(click(entity) for entity in "dbcea"))]
+    config = MemoryConfig(top=2, challengers=1)
+    assert [entity for entity, _ in scores(learned(some), config=config)["play jazz"]] == ["a", "b", "c"]
+
+
+def test_challengers_are_those_that_may_turn_out_best() -> None:
+    config = MemoryConfig(kappa=0.5, top=1, challengers=1)
+    known = [Turn(query(), (impression(*shown("known")),), (click("known"),))] * 100
+    poor = [Turn(query(), (impression(*shown("poor")),), (click("poor"),) if n % 20 == 0 else ()) for n in range(100)]
+    new = [Turn(query(), (impression(*shown("new")),), (click("new"),) if n == 0 else ()) for n in range(9)]
+    found = recalled(learned([*known, *poor, *new], config), config=config)["play jazz"]
+    assert [one.entity_id for one in found] == ["known", "new"]
+
+
+def test_evidence_fades_after_it_was_published() -> None:
+    delta = learned([Turn(query(), (impression(*shown("a")),), (click("a"),))] * 8)
+    published = section(delta)
+    (fresh,), (faded,) = (Memory(published, at).recall("play jazz", 1) for at in (0, 10 * DAY))
+    assert (fresh.evidence, faded.evidence) == (8.0, 4.0)
+    assert (fresh.score, faded.score) == (8 / 10, 4 / 6)
+    assert faded.lower < fresh.lower
+    assert faded == recalled(delta, 10 * DAY)["play jazz"][0]
 
 
 def test_feedback_belongs_to_the_query_that_was_served() -> None:
@@ -92,12 +147,16 @@ def test_feedback_belongs_to_the_query_that_was_served() -> None:
 def test_a_query_without_anything_left_is_taken_out() -> None:
     taken_back = RewardConfig(click_gain={"click": 0.0})
     delta = learned([Turn(query(), (impression(*shown("a")),), (click("a"),))], rewards=taken_back)
-    assert MemoryIndex(CONFIG).solve(MemorySums(delta), changes(delta), 0) == {"play jazz": None}
+    assert MemoryIndex(CONFIG).solve(MemorySums(delta), changes(delta), 0)["play jazz"] is None
 
 
 def test_only_what_changed_is_solved() -> None:
     total = merge([learned([Turn(query(text=text), (), (click("a"),))]) for text in ("one", "two")])
     index = MemoryIndex(CONFIG)
-    assert set(index.solve(MemorySums(total), {"memory": {"one"}}, 0)) == {"one"}
-    assert index.solve(MemorySums(total), {"memory": {"never heard"}}, 0) == {"never heard": None}
-    assert index.solve(MemorySums(total), {"absorptions": {"one"}}, 0) == {}
+    assert index.solve(MemorySums(total), {"memory": {"one"}}, 0).keys() == {HEADER, "one"}
+    assert index.solve(MemorySums(total), {"memory": {"never heard"}}, 0)["never heard"] is None
+    assert index.solve(MemorySums(total), {}, 0) == {}
+
+
+def test_the_empty_query_recalls_nothing() -> None:
+    assert Memory(section(learned([Turn(query(), (), (click("a"),))])), 0).recall(" ", 5) == []

@@ -59,6 +59,13 @@ def test_the_best_click_counts() -> None:
     assert outcome(turn, config).gains == {"a": 0.25, "b": 1.0, "c": 0.0}
 
 
+@pytest.mark.parametrize(("dwell_s", "gain"), [(None, 1.0), (0, 0.0), (5, 0.25), (20, 1.0), (300, 1.0)])
+def test_a_click_that_is_left_soon_is_worth_less(dwell_s: int | None, gain: float) -> None:
+    dwelt = msgspec.structs.replace(click("a"), dwell_ms=None if dwell_s is None else 1000 * dwell_s)
+    assert outcome(Turn(query(), clicks=(dwelt,)), RewardConfig(dwell_s=20)).gains == {"a": gain}
+    assert outcome(Turn(query(), clicks=(dwelt,))).gains == {"a": 1.0}
+
+
 @pytest.mark.parametrize(("times", "gain"), [(0, 1.0), (1, 0.75), (2, 0.75)])
 def test_a_barge_in_takes_its_share_back_once(times: int, gain: float) -> None:
     turn = Turn(query(), clicks=(click("a"),), barge_ins=(barge_in(),) * times)

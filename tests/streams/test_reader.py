@@ -194,7 +194,7 @@ def test_a_damaged_version_is_not_served(url: str, embedded: Embedded, reader: P
 def test_what_the_reader_holds_may_be_at_fault(embedded: Embedded, reader: PolicyReader) -> None:
     learn(embedded, 300)
     embedded.publish()
-    section = reader.policy._memory
+    section = reader.policy._memory._rows
     assert isinstance(section, dict)
     section.pop(next(iter(section)))
     learn(embedded, 1, start_ms=1_700_100_000_000)
