@@ -5,10 +5,7 @@ reward moment, count and sum of squared rewards in one symmetric matrix. Context
 so the sums are exact and do not depend on order. Everything else happens when a policy is made: see `posterior`.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import chain
-from operator import attrgetter
 from typing import Annotated, Final
 
 import msgspec
@@ -248,8 +245,8 @@ class StrategyBandit(Learner):
         clicked: list[tuple[int, int, float, float]] = []
         known, unseen = self._code, self._unseen
         for row, outcome in enumerate(outcomes):
-            credited = credits_of(outcome) if outcome.gains else {}
-            for strategy, count in asked(outcome.turn).items():
+            credited = outcome.credited
+            for strategy, count in outcome.asked.items():
                 code = known.get(strategy)
                 if code is None:
                     continue
@@ -357,45 +354,6 @@ def rank_curve(reached: Matrix, clicked: Matrix, decay: float) -> Matrix:
     return np.asarray(isotonic_regression(shares, weights=expected, increasing=False).x)
 
 
-def asked(turn: Turn) -> dict[str, int]:
-    """Return how many candidates each strategy that took part in a turn drew.
-
-    They are those of the allocation or, where none is logged, those among the results.
-    """
-    drawn: dict[str, int] = {}
-    for impression in turn.impressions:
-        for name, count in impression.allocation.items():
-            if count > drawn.get(name, 0):
-                drawn[name] = count
-    if not drawn:
-        for impression in turn.impressions:
-            for name, count in Counter(chain.from_iterable(one.strategies for one in impression.results)).items():
-                drawn[name] = max(count, drawn.get(name, 0))
-    return drawn
-
-
 def _known_of(strategy: str, turn: Turn) -> Mapping[str, Value]:
     """What was known of a strategy when the turn's first impression was decided that says so."""
     return next((own for shown in turn.impressions if (own := shown.strategy_context.get(strategy))), {})
-
-
-def credits_of(outcome: Outcome) -> dict[str, tuple[float, int, int]]:
-    """Return for each strategy that produced something that was clicked its reward, in [0, 1], and rank and position.
-
-    The rank, from 1, counts the results of the strategy alone, in the order of their positions. Of several clicks that
-    of most gain counts, then that of the better rank.
-    """
-    credited: dict[str, tuple[float, int, int]] = {}
-    gains = outcome.gains
-    for impression in outcome.turn.impressions:
-        placed: dict[str, int] = {}
-        for result in sorted(impression.results, key=attrgetter("position")):
-            for strategy in result.strategies:
-                placed[strategy] = placed.get(strategy, 0) + 1
-            gain = gains.get(result.entity_id)
-            if gain is not None:
-                for strategy in result.strategies:
-                    best, rank, _ = credited.get(strategy, (-1.0, 0, 0))
-                    if gain > best or (gain == best and placed[strategy] < rank):
-                        credited[strategy] = gain, placed[strategy], result.position
-    return credited

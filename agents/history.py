@@ -12,7 +12,6 @@ from typing import Final
 import numpy as np
 import orjson
 
-from backchannel.agents.bandit import asked, credits_of
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
 from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
@@ -49,8 +48,8 @@ class StrategyHistory(Learner):
             if not outcome.query:  # nothing was recognised
                 continue
             weight = table.weight(outcome.turn.query.ts, landmark)
-            credited = credits_of(outcome) if outcome.gains else {}
-            for strategy in asked(outcome.turn).keys() & self._strategies:
+            credited = outcome.credited
+            for strategy in outcome.asked.keys() & self._strategies:
                 row = sums[outcome.query, strategy]
                 row[0] += weight
                 if strategy in credited:

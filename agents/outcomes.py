@@ -1,7 +1,10 @@
 """What a closed turn says of the answer: the one place where clicks, barge-ins and rephrases are weighed."""
 
-from collections.abc import Sequence
-from typing import Annotated, Final
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from operator import attrgetter
+from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta, Struct, field
 from rapidfuzz.fuzz import ratio
@@ -10,6 +13,9 @@ from backchannel.schemas.text import normalize
 from backchannel.schemas.turn import Turn
 
 Share = Annotated[float, Meta(ge=0, le=1)]
+
+Credit: TypeAlias = tuple[float, int, int]
+"""Of a strategy for a click: its reward, in [0, 1], and the rank and the position of what was clicked."""
 
 
 class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,6 +70,8 @@ class Outcome(Struct, frozen=True, gc=False):
         success: the best of the gains, 0 without a click.
         rephrased: the probability, 0 to 1, that the session's next query rephrases this one.
         rewritten: whether a rewrite was served.
+        asked: strategy -> candidates that it drew.
+        credited: the credit of each strategy that produced something that was clicked.
     """
 
     turn: Turn
@@ -72,6 +80,8 @@ class Outcome(Struct, frozen=True, gc=False):
     success: float
     rephrased: float
     rewritten: bool
+    asked: dict[str, int] = {}
+    credited: dict[str, Credit] = {}
 
 
 class Judge:
@@ -91,7 +101,7 @@ class Judge:
         query = normalize(rewrite.target if rewrite else turn.query.text)
         rephrased = self._rephrased(turn) if turn.next else 0.0
         if not turn.clicks:
-            return Outcome(turn, query, {}, 0.0, rephrased, rewrite is not None)
+            return Outcome(turn, query, {}, 0.0, rephrased, rewrite is not None, _asked(turn))
         config = self.config
         kept = 1.0 - config.rephrase_weight * rephrased
         if turn.barge_ins:
@@ -102,7 +112,8 @@ class Judge:
             if click.dwell_ms is not None and click.dwell_ms < self._dwell_ms:
                 gain *= click.dwell_ms / self._dwell_ms
             gains[click.entity_id] = max(gains.get(click.entity_id, 0.0), gain)
-        return Outcome(turn, query, gains, max(gains.values()), rephrased, rewrite is not None)
+        credited = _credits(turn, gains)
+        return Outcome(turn, query, gains, max(gains.values()), rephrased, rewrite is not None, _asked(turn), credited)
 
     def _rephrased(self, turn: Turn) -> float:
         """A ramp over the similarity of two queries in quick succession. A barge-in counts as a tenth more similar."""
@@ -116,3 +127,41 @@ class Judge:
         similarity = ratio(text, normalize(following.text)) / 100
         similarity += 0.1 * bool(turn.barge_ins)
         return min(max((similarity - low) / (high - low), 0.0), 1.0)
+
+
+def _asked(turn: Turn) -> dict[str, int]:
+    """Return how many candidates each strategy that took part in a turn drew.
+
+    They are those of the allocation or, where none is logged, those among the results.
+    """
+    drawn: dict[str, int] = {}
+    for impression in turn.impressions:
+        for name, count in impression.allocation.items():
+            if count > drawn.get(name, 0):
+                drawn[name] = count
+    if not drawn:
+        for impression in turn.impressions:
+            for name, count in Counter(chain.from_iterable(one.strategies for one in impression.results)).items():
+                drawn[name] = max(count, drawn.get(name, 0))
+    return drawn
+
+
+def _credits(turn: Turn, gains: Mapping[str, float]) -> dict[str, Credit]:
+    """Return the credit of each strategy that produced something that was clicked.
+
+    The rank, from 1, counts the results of the strategy alone, in the order of their positions. Of several clicks that
+    of most gain counts, then that of the better rank.
+    """
+    credited: dict[str, Credit] = {}
+    for impression in turn.impressions:
+        placed: dict[str, int] = {}
+        for result in sorted(impression.results, key=attrgetter("position")):
+            for strategy in result.strategies:
+                placed[strategy] = placed.get(strategy, 0) + 1
+            gain = gains.get(result.entity_id)
+            if gain is not None:
+                for strategy in result.strategies:
+                    best, rank, _ = credited.get(strategy, (-1.0, 0, 0))
+                    if gain > best or (gain == best and placed[strategy] < rank):
+                        credited[strategy] = gain, placed[strategy], result.position
+    return credited

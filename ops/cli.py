@@ -13,6 +13,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 _COMMANDS: Final = {
     "run": "backchannel.ops.run:run",
     "worker": "backchannel.ops.worker:worker",
+    "health": "backchannel.ops.health:health",
     "produce": "backchannel.ops.produce:produce",
     "topics": "backchannel.ops.topics:topics",
     "broker": "backchannel.ops.broker:broker",
@@ -25,11 +26,13 @@ _COMMANDS: Final = {
     "schemas": "backchannel.ops.schemas:schemas",
 }
 _EXTRAS: Final = {
+    "aiohttp": "kafka",
     "aiokafka": "kafka",
     "faust": "kafka",
     "jinja2": "demo",
     "kafka": "kafka",
     "matplotlib": "demo",
+    "prometheus_client": "kafka",
     "rapidfuzz": "learn",
     "river": "learn",
     "scipy": "learn",

@@ -4,9 +4,11 @@ import asyncio
 import logging
 import signal
 import sys
+from contextlib import AsyncExitStack
 from typing import Literal
 
 import click
+from msgspec import structs
 
 from backchannel.ops.config import config_option
 from backchannel.ops.logs import log_to_stderr
@@ -16,6 +18,7 @@ from backchannel.streams.assignment import CoPartitionError
 from backchannel.streams.config import Config
 from backchannel.streams.kafka_config import KafkaConfig
 from backchannel.streams.ledger import FencedError
+from backchannel.streams.metrics import Metrics, answering
 from backchannel.streams.store import StoreError
 from backchannel.streams.topics import TopicError, check_topics
 from backchannel.streams.transport import LogError
@@ -38,8 +41,21 @@ EXPECTED = (CoPartitionError, FencedError, LogError, LostRecordsError, StoreErro
 @config_option
 @servers_option
 @click.option("--log", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form of the logs.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65_535),
+    help="Serve /metrics for Prometheus, /healthz and /readyz on this port.  [default: metrics.port, off]",
+)
 @click.option("--accept-loss", is_flag=True, help="Go on where topics were cut or created anew, without what is lost.")
-def worker(store: str, config: Config, servers: str | None, log: Literal["text", "json"], accept_loss: bool) -> None:
+def worker(
+    *,
+    store: str,
+    config: Config,
+    servers: str | None,
+    log: Literal["text", "json"],
+    metrics_port: int | None,
+    accept_loss: bool,
+) -> None:
     """Learn from the topics, with all other workers of the group, and publish the policy.
 
     Every event counts once, however often workers are stopped, killed, added or taken away: the store keeps how far
@@ -53,9 +69,11 @@ def worker(store: str, config: Config, servers: str | None, log: Literal["text",
     log_to_stderr(log)
     relax_collector()
     kafka = kafka_config(config, servers)
+    if metrics_port is not None:
+        config = structs.replace(config, metrics=structs.replace(config.metrics, port=metrics_port))
     try:
         check_topics(kafka)
-        asyncio.run(_work(store, config, kafka, accept_loss))
+        asyncio.run(_work(store, config, kafka, accept_loss=accept_loss))
     except EXPECTED as error:
         logger.critical("%s", error)
         sys.exit(1)
@@ -64,12 +82,17 @@ def worker(store: str, config: Config, servers: str | None, log: Literal["text",
         sys.exit(1)
 
 
-async def _work(store: str, config: Config, kafka: KafkaConfig, accept_loss: bool) -> None:
+async def _work(store: str, config: Config, kafka: KafkaConfig, *, accept_loss: bool) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    one = Worker(store, config, kafka, accept_loss=accept_loss)
-    try:
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        one = Worker(store, config, kafka, accept_loss=accept_loss, observer=metrics)
+        stack.callback(one.close)
+        if config.metrics.port:
+            await stack.enter_async_context(
+                answering(metrics, lambda: one.unready, config.metrics.host, config.metrics.port)
+            )
+            logger.info("metrics and probes at http://%s:%d", config.metrics.host, config.metrics.port)
         await one.run(stop)
-    finally:
-        one.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol, TypeVar
@@ -12,6 +13,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from backchannel.streams.ledger import Claim, Contribution, FencedError, Ledger
+from backchannel.streams.observer import Observer
 from backchannel.streams.partition import Partition
 from backchannel.streams.position import Position, TopicPosition
 from backchannel.streams.producer import Rejected
@@ -114,22 +116,32 @@ class Assignment:
         letters: where dead letters go.
         commit_events: commit when so many new records are there.
         quiet_ms: close a partition's open turns when it was read to its end and nothing has come for so long.
+        observer: who is told.
     """
 
     def __init__(
-        self, ledger: Ledger, partitions: Mapping[int, Partition], letters: Letters, commit_events: int, quiet_ms: int
+        self,
+        ledger: Ledger,
+        partitions: Mapping[int, Partition],
+        letters: Letters,
+        commit_events: int,
+        quiet_ms: int,
+        *,
+        observer: Observer,
     ) -> None:
         self.partitions: Final = partitions
         self._ledger: Final = ledger
         self._producer: Final = letters
         self._commit_events: Final = commit_events
         self._quiet_ms: Final = quiet_ms
+        self._observer: Final = observer
         self._void = False
         self._lock: Final = asyncio.Lock()
         self._attempt: asyncio.Future[list[Contribution]] | None = None
         self._chunks: list[Chunk] = []  # added since the last commit
         self._rejected: list[Rejected] = []  # not yet durable
         self._heard: dict[int, int] = {}  # partition -> when something came last
+        self._closed: int | None = None  # when the first turn did that is not committed
         self._log_second, self._logged = 0, 0
         self._next = {
             TP(topic, number): at.resume
@@ -165,7 +177,7 @@ class Assignment:
             partition = self.partitions[number]
             offsets = [record.offset for record in chunk.records]
             dead = partition.add(topic, offsets, [record.value for record in chunk.records], now)
-            partition.advance()
+            self._note(partition.advance(), now)
             self._next[chunk.tp] = offsets[-1] + 1
             if self._next[chunk.tp] <= partition.claim.position.topic(topic).read:
                 chunk.ack()  # read once more; so it does not stay in memory
@@ -197,10 +209,11 @@ class Assignment:
             for number, partition in self.partitions.items():
                 topics = partition.claim.position.topics
                 caught_up = [t for t in topics if (tp := TP(t, number)) in ends and self._next[tp] >= ends[tp]]
-                partition.advance(caught_up)
+                self._note(partition.advance(caught_up), now)
                 quiet_since = self._heard.setdefault(number, now)
                 if len(caught_up) == len(topics) and partition.open and now - quiet_since >= self._quiet_ms:
-                    partition.finish()
+                    self._note(partition.finish(), now)
+            self._observer.on_tick(self.partitions, {tp: max(end - self._next[tp], 0) for tp, end in ends.items()})
 
     async def commit(self) -> None:
         """Make durable what was added so far, and ack it.
@@ -217,7 +230,12 @@ class Assignment:
         if self._attempt is not None:
             await self._commit()
 
+    def _note(self, closed: int, now: int) -> None:
+        if closed and self._closed is None:
+            self._closed = now
+
     async def _commit(self) -> None:
+        started = time.monotonic()
         if self._attempt is None:
             ready = [one for one in self.partitions.values() if not one.rebuilding]
             if self._void or not any(one.uncommitted for one in ready):
@@ -230,10 +248,13 @@ class Assignment:
         except FencedError:
             if self._void:  # by our own next claim
                 return
+            self._observer.on_fenced()
             raise
         for claim in claims:
             self.partitions[claim.number].committed(claim)
         self._attempt = None
+        self._observer.on_commit(contributions, time.monotonic() - started, self._closed)
+        self._closed = None
         done = {claim.number for claim in claims}
         for chunk in self._chunks:
             if chunk.tp.partition in done:
@@ -245,6 +266,7 @@ class Assignment:
 
     def _reject(self, rejected: list[Rejected], now: int) -> None:
         self._rejected += rejected
+        self._observer.on_dead_letters([reason for _, reason in rejected])
         if now // 1000 != self._log_second:
             self._log_second, self._logged = now // 1000, 0
         for record, reason in rejected[: LETTERS_LOGGED - self._logged]:

@@ -3,14 +3,15 @@
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, structs
 
 from backchannel.agents.bandit import BanditConfig
 from backchannel.agents.memory import MemoryConfig
 from backchannel.agents.outcomes import RewardConfig
+from backchannel.agents.quality import QualityConfig
 from backchannel.agents.rephrases import RephraseConfig
 from backchannel.streams.kafka_config import KafkaConfig
 from backchannel.streams.turns import TurnConfig
@@ -36,6 +37,48 @@ class SnapshotConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 7.0
 
 
+class MetricsConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a worker answers Prometheus and probes."""
+
+    port: Annotated[
+        int, Meta(ge=0, le=65_535, description="of /metrics, /healthz and /readyz; 0: they are not served")
+    ] = 0
+    host: Annotated[str, Meta(min_length=1, description="address to listen on. Nothing here asks for a password")] = (
+        "127.0.0.1"
+    )
+
+
+Bounds: TypeAlias = tuple[Annotated[float, Meta(ge=0, le=1e9)], Annotated[float, Meta(ge=0, le=1e9)]]
+"""From where on something is worth a warning, and from where on it is critical."""
+
+
+class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """When `backchannel health` warns, and when it calls something critical."""
+
+    lag_s: Annotated[Bounds, Meta(description="event time by which reading is behind, where something is unread")] = (
+        60.0,
+        600.0,
+    )
+    commit_s: Annotated[Bounds, Meta(description="since the last commit, where something is unread")] = (30.0, 300.0)
+    heartbeat_s: Annotated[Bounds, Meta(description="since a worker was last heard of")] = (20.0, 60.0)
+    policy_s: Annotated[Bounds, Meta(description="event time by which the policy is behind what was learned")] = (
+        120.0,
+        900.0,
+    )
+    dead_letters: Annotated[Bounds, Meta(description="share of records that were no valid events, of late")] = (
+        0.001,
+        0.05,
+    )
+    late: Annotated[Bounds, Meta(description="share of events that came too late, of late")] = (0.01, 0.1)
+    store_gb: Annotated[Bounds, Meta(description="size of the store")] = (50.0, 200.0)
+    alarm_h: Annotated[float, Meta(ge=0, le=1e6, description="hours for which a drift alarm is worth a warning")] = 24.0
+
+    def __post_init__(self) -> None:
+        for name, value in structs.asdict(self).items():
+            if isinstance(value, tuple) and value[0] > value[1]:
+                raise ValueError(f"{name}: {list(value)} must be two rising numbers")
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be configured. The defaults are a working configuration."""
 
@@ -46,8 +89,17 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     rephrases: Annotated[RephraseConfig, Meta(description="The rephrase graph.")] = field(
         default_factory=RephraseConfig
     )
+    quality: Annotated[QualityConfig, Meta(description="Watching how good the answers are.")] = field(
+        default_factory=QualityConfig
+    )
     commits: Annotated[CommitConfig, Meta(description="Commits and publishing.")] = field(default_factory=CommitConfig)
     snapshots: Annotated[SnapshotConfig, Meta(description="Policy versions.")] = field(default_factory=SnapshotConfig)
+    metrics: Annotated[MetricsConfig, Meta(description="Metrics and probes of a worker.")] = field(
+        default_factory=MetricsConfig
+    )
+    health: Annotated[
+        HealthConfig, Meta(description="What `backchannel health` expects: warning from, critical from.")
+    ] = field(default_factory=HealthConfig)
     kafka: Annotated[KafkaConfig, Meta(description="How to reach Kafka. `backchannel run` needs none.")] = field(
         default_factory=KafkaConfig
     )

@@ -7,6 +7,7 @@ from typing import Final, Self
 
 from backchannel.schemas.events import Event, EventDecoder
 from backchannel.schemas.snapshot import Snapshot
+from backchannel.streams.alarms import Watch
 from backchannel.streams.config import Config
 from backchannel.streams.learning import Learning
 from backchannel.streams.ledger import Ledger
@@ -40,6 +41,7 @@ class Embedded:
         self._store.create(self._learning.tables)
         self.ledger: Final = Ledger(self._store, self._learning.tables)
         self._publisher: Final = Publisher(self._store, self._learning, config)
+        self._watch: Final = Watch(self._store, config)
         claim = self.ledger.claim(source, 0)
         self.partition: Final = Partition(claim, {TOPIC: EventDecoder()}, config.turns, self._learning)
         self._next = claim.position.topic(TOPIC).resume
@@ -71,7 +73,8 @@ class Embedded:
             self.partition.committed(claim)
 
     def publish(self) -> Snapshot | None:
-        """Publish what was committed, if it changes anything."""
+        """Publish what was committed, if it changes anything; raise an alarm if a rate has changed."""
+        self._watch.look(time.time_ns() // 1_000_000)
         return self._publisher.publish()
 
     def close(self) -> None:

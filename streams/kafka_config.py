@@ -62,6 +62,11 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return f"{self.topic_prefix}{SNAPSHOTS}"
 
     @property
+    def source(self) -> str:
+        """Names what is read, in the store: partitions of one number are another's in another group or prefix."""
+        return f"kafka:{self.group}" + (f"/{self.topic_prefix}" if self.topic_prefix else "")
+
+    @property
     def sasl(self) -> bool:
         """Whether the client authenticates itself with SASL."""
         return self.security_protocol.startswith("SASL")

@@ -9,6 +9,7 @@ from backchannel.agents.history import StrategyHistory
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory import MemoryIndex
 from backchannel.agents.outcomes import Judge
+from backchannel.agents.quality import AnswerQuality
 from backchannel.agents.rephrases import RephraseGraph
 from backchannel.agents.sums import Delta, SumTable, merge
 from backchannel.schemas.turn import Turn
@@ -24,6 +25,7 @@ class Learning:
             StrategyBandit(config.bandit),
             MemoryIndex(config.memory),
             RephraseGraph(config.rephrases),
+            AnswerQuality(config.quality, config.bandit.strategies),
         ]
         if HISTORY in {feature.name for feature in config.bandit.features}:
             learners.append(StrategyHistory(config.bandit.strategies, config.bandit.history_half_life_days))

@@ -103,13 +103,17 @@ class Partition:
         if offsets and offsets[-1] >= self._read[topic]:
             self._uncommitted += offsets[-1] + 1 - max(offsets[0], self._read[topic])
 
-    def advance(self, caught_up: Collection[str] = ()) -> None:
-        """Move the watermark on; see `TurnAssembler.advance`."""
-        self._closed += self._assembler.advance(caught_up)
+    def advance(self, caught_up: Collection[str] = ()) -> int:
+        """Move the watermark on, and return how many turns that closes; see `TurnAssembler.advance`."""
+        closed = self._assembler.advance(caught_up)
+        self._closed += closed
+        return len(closed)
 
-    def finish(self) -> None:
-        """Close every open turn, because no more records will come."""
-        self._closed += self._assembler.finish()
+    def finish(self) -> int:
+        """Close every open turn, because no more records will come, and return how many."""
+        closed = self._assembler.finish()
+        self._closed += closed
+        return len(closed)
 
     def contribution(self) -> Contribution:
         """Learn from the turns that were closed since the last one; the caller commits it, then calls `committed`.

@@ -99,6 +99,48 @@ snapshot_row = Table(
 _ENDED: Final = snapshot_row.c.valid_to.is_not(None)
 Index("snapshot_row_to", snapshot_row.c.valid_to, sqlite_where=_ENDED, postgresql_where=_ENDED)
 
+MINUTE_MS: Final = 60_000
+"""Length of the minutes in `tally`."""
+
+# For people and alarms: see heartbeat and alarms. Times are wall clock, ms since the Unix epoch, but for event times.
+worker = Table(
+    "worker",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Text, nullable=False),
+    Column("started", BigInteger, nullable=False),
+    Column("seen", BigInteger, nullable=False),
+    Column("committed", BigInteger),  # when the last commit was made
+    Column("rate", Double, nullable=False),  # events per second
+    Column("partitions", Text, nullable=False),  # JSON: list of numbers
+)
+tally = Table(
+    "tally",
+    metadata,
+    Column("minute", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+watch = Table(
+    "watch",
+    metadata,
+    Column("measure", Text, primary_key=True),
+    Column("strategy", Text, primary_key=True),
+    Column("since", BigInteger, nullable=False),  # event time of the last change
+    Column("judged", BigInteger, nullable=False),  # event time up to which was looked for changes
+)
+alarm = Table(
+    "alarm",
+    metadata,
+    Column("measure", Text, primary_key=True),
+    Column("strategy", Text, primary_key=True),
+    Column("noticed", BigInteger, primary_key=True, autoincrement=False),  # event time
+    Column("since", BigInteger, nullable=False),  # event time of the change
+    Column("before", Double, nullable=False),
+    Column("after", Double, nullable=False),
+    Column("raised", BigInteger, nullable=False),
+)
+
 
 class StoreError(RuntimeError):
     """The store cannot be used as it is; the message says why and what to do."""

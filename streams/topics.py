@@ -51,6 +51,12 @@ def topic_names(config: KafkaConfig) -> list[str]:
 
 
 def check_topics(config: KafkaConfig) -> int:
+    """Connect, and check the topics; see `check_topics_with`."""
+    with admin_client(config) as admin:
+        return check_topics_with(admin, config)
+
+
+def check_topics_with(admin: KafkaAdminClient, config: KafkaConfig) -> int:
     """Check the topics, and return the number of partitions that each event topic has.
 
     A session's events lie in the partition of the same number in all four event topics, because they are placed by
@@ -60,21 +66,20 @@ def check_topics(config: KafkaConfig) -> int:
         TopicError: a topic is missing, the event topics differ in their number of partitions, or the snapshot topic
             is not compacted.
     """
-    with admin_client(config) as admin:
-        counts = partition_counts(admin, config)
-        if missing := [name for name in topic_names(config) if name not in counts]:
-            raise TopicError(f"missing: {', '.join(missing)}; `backchannel topics create` creates them")
-        by_count = defaultdict(list)
-        for name in config.event_topics.values():
-            by_count[counts[name]].append(name)
-        if len(by_count) > 1:
-            raise TopicError(
-                "the event topics must have the same number of partitions, but "
-                + "; ".join(f"{', '.join(names)}: {count}" for count, names in sorted(by_count.items()))
-                + ". Add partitions to the smaller ones before anything is produced, or create the topics anew"
-            )
-        resource = ConfigResource(ConfigResourceType.TOPIC, config.snapshot_topic, ["cleanup.policy"])
-        described = admin.describe_configs([resource], config_filter="all")["topic"][config.snapshot_topic]
-        if "compact" not in described["cleanup.policy"]["value"]:
-            raise TopicError(f"{config.snapshot_topic} is not compacted: set its cleanup.policy to compact")
+    counts = partition_counts(admin, config)
+    if missing := [name for name in topic_names(config) if name not in counts]:
+        raise TopicError(f"missing: {', '.join(missing)}; `backchannel topics create` creates them")
+    by_count = defaultdict(list)
+    for name in config.event_topics.values():
+        by_count[counts[name]].append(name)
+    if len(by_count) > 1:
+        raise TopicError(
+            "the event topics must have the same number of partitions, but "
+            + "; ".join(f"{', '.join(names)}: {count}" for count, names in sorted(by_count.items()))
+            + ". Add partitions to the smaller ones before anything is produced, or create the topics anew"
+        )
+    resource = ConfigResource(ConfigResourceType.TOPIC, config.snapshot_topic, ["cleanup.policy"])
+    described = admin.describe_configs([resource], config_filter="all")["topic"][config.snapshot_topic]
+    if "compact" not in described["cleanup.policy"]["value"]:
+        raise TopicError(f"{config.snapshot_topic} is not compacted: set its cleanup.policy to compact")
     return next(iter(by_count))

@@ -4,17 +4,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from faust.types import TP
 from msgspec import structs
 
 from backchannel.schemas.events import EVENT_TYPES, EventDecoder
+from backchannel.streams.alarms import Watch
 from backchannel.streams.assignment import STORE_AWAY, Assignment, by_partition, resume_in, until_store_answers
 from backchannel.streams.config import Config
+from backchannel.streams.heartbeat import BEAT_S, Heartbeat
 from backchannel.streams.kafka_config import KafkaConfig
 from backchannel.streams.learning import Learning
 from backchannel.streams.ledger import Claim, Ledger
+from backchannel.streams.observer import Observer, Observers
 from backchannel.streams.partition import Partition
 from backchannel.streams.producer import Producer
 from backchannel.streams.publisher import Publisher
@@ -42,20 +46,32 @@ class Worker:
         config: what to learn, and how.
         kafka: how to reach Kafka, complete with what the environment says.
         accept_loss: go on where topics were cut or created anew, without what they held.
+        observer: who is told.
 
     Raises:
         StoreError: the store cannot be used, see the message.
     """
 
-    def __init__(self, url: str, config: Config, kafka: KafkaConfig, *, accept_loss: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        config: Config,
+        kafka: KafkaConfig,
+        *,
+        accept_loss: bool = False,
+        observer: Observer | None = None,
+    ) -> None:
         self._config: Final = config
         self._accept_loss: Final = accept_loss
         self._learning: Final = Learning(config)
         self._store: Final = Store(url)
         self._store.create(self._learning.tables)
+        self._heartbeat: Final = Heartbeat(self._store)
+        self._observer: Final = Observers(self._heartbeat, *([observer] if observer else []))
         self._ledger: Final = Ledger(self._store, self._learning.tables)
         self._publisher: Final = Publisher(self._store, self._learning, config)
-        self._source: Final = f"kafka:{kafka.group}" + (f"/{kafka.topic_prefix}" if kafka.topic_prefix else "")
+        self._watch: Final = Watch(self._store, config)
+        self._source: Final = kafka.source
         self._topics: Final = {topic: EVENT_TYPES[event] for event, topic in kafka.event_topics.items()}
         # An event may come as late as this after the last one, and still belong to a turn of before.
         self._quiet_ms: Final = round(1000 * (config.turns.window_s + config.turns.lateness_s))
@@ -76,7 +92,10 @@ class Worker:
             LogError: records were deleted before they were read.
         """
         async with self._producer:
-            routines = [asyncio.create_task(routine) for routine in (self._commit_regularly(), self._publish_often())]
+            routines = [
+                asyncio.create_task(routine)
+                for routine in (self._commit_regularly(), self._publish_often(), self._beat_regularly())
+            ]
             for one in routines:
                 one.add_done_callback(lambda _: stop.set())  # they end by an error only
             try:
@@ -91,7 +110,18 @@ class Worker:
 
     def close(self) -> None:
         """Close the store."""
+        with suppress(*STORE_AWAY):
+            self._heartbeat.end()
         self._store.close()
+
+    @property
+    def unready(self) -> str | None:
+        """Why the worker is not ready, in words; None when it is."""
+        if self._assignment is None:
+            return "no partitions were assigned yet"
+        if behind := [number for number, one in self._assignment.partitions.items() if one.rebuilding]:
+            return f"open turns of partitions {', '.join(map(str, behind))} are being rebuilt"
+        return None
 
     async def resume(self, bounds: Mapping[TP, LogBounds]) -> Mapping[TP, int]:
         """See `Receiver.resume`."""
@@ -100,8 +130,14 @@ class Worker:
         claims = [await until_store_answers(self._ledger.claim, self._source, number) for number in sorted(grouped)]
         partitions = {claim.number: self._partition(claim, grouped[claim.number]) for claim in claims}
         self._assignment = Assignment(
-            self._ledger, partitions, self._producer, self._config.commits.events, self._quiet_ms
+            self._ledger,
+            partitions,
+            self._producer,
+            self._config.commits.events,
+            self._quiet_ms,
+            observer=self._observer,
         )
+        self._observer.on_assigned(partitions)
         logger.info("partitions %s are this worker's", ", ".join(map(str, partitions)) or "none")
         return self._assignment.offsets
 
@@ -122,6 +158,7 @@ class Worker:
         if self._assignment is not None:
             self._assignment.end()
             self._assignment = None
+            self._observer.on_assigned({})
 
     def _partition(self, claim: Claim, logs: Mapping[str, LogBounds]) -> Partition:
         position, losses = resume_in(logs, claim.position)
@@ -161,7 +198,7 @@ class Worker:
 
     async def _publish(self) -> int | None:
         """Publish what is new; announce what readers serve, unless it was; return its version."""
-        started = time.monotonic()
+        started, at = time.monotonic(), _now()
         try:
             snapshot = await asyncio.to_thread(self._publisher.publish)
             served = snapshot or await asyncio.to_thread(self._publisher.served)
@@ -169,6 +206,7 @@ class Worker:
             logger.warning("nothing can be published, the store does not answer: %s", error.args[0])
             return None
         if snapshot is not None:
+            self._observer.on_publish(snapshot, at)
             logger.info(
                 "published version %d: %s rows, learned up to %d, in %.2f s",
                 snapshot.version,
@@ -181,6 +219,17 @@ class Worker:
         if served is not None and served.version != self._announced and await self._producer.announce(served):
             self._announced = served.version
         return served.version if served is not None else None
+
+    async def _beat_regularly(self) -> None:
+        while True:
+            try:
+                await self._heartbeat.beat()
+                if self._assignment is not None and 0 in self._assignment.partitions:
+                    alarms = await asyncio.to_thread(self._watch.look, _now())
+                    self._observer.on_alarms(alarms)
+            except STORE_AWAY as error:
+                logger.info("no heartbeat, the store does not answer: %s", error.args[0])
+            await asyncio.sleep(BEAT_S)
 
 
 def _now() -> int:

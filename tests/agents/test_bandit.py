@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from backchannel.agents.allocation import Allocator
-from backchannel.agents.bandit import BanditConfig, StrategyBandit, asked, credits_of, rank_curve
+from backchannel.agents.bandit import BanditConfig, StrategyBandit, rank_curve
 from backchannel.agents.features import Categorical, Cross, Numeric
 from backchannel.agents.outcomes import Outcome, RewardConfig
 from backchannel.agents.posterior import PAST, run_together
@@ -49,9 +49,9 @@ def logged(seed: int, count: int, ts: int = 0) -> list[Outcome]:
 
 def observations(outcomes: list[Outcome], strategy: str) -> tuple[Matrix, Matrix, list[int]]:
     """Contexts, rewards and times of the turns in which `strategy` was asked."""
-    rows = [outcome for outcome in outcomes if strategy in asked(outcome.turn)]
+    rows = [outcome for outcome in outcomes if strategy in outcome.asked]
     contexts = BANDIT.encoder.encode_all(BANDIT.encoder.contexts([outcome.turn.query for outcome in rows]))
-    rewards = [round(credits_of(outcome).get(strategy, (0.0, 0, 1))[0] * 1024) / 1024 for outcome in rows]
+    rewards = [round(outcome.credited.get(strategy, (0.0, 0, 1))[0] * 1024) / 1024 for outcome in rows]
     return contexts, np.array(rewards), [outcome.turn.query.ts for outcome in rows]
 
 
@@ -125,7 +125,7 @@ def test_before_anything_is_learned_there_is_the_prior() -> None:
 @settings(max_examples=50)
 def test_rewards_lie_within_0_and_1_and_belong_to_what_was_clicked(some: list[Turn]) -> None:
     for outcome in judged(some):
-        rewards = credits_of(outcome)
+        rewards = outcome.credited
         clicked = {event.entity_id for event in outcome.turn.clicks}
         results = [result for shown in outcome.turn.impressions for result in shown.results]
         assert rewards.keys() == {
@@ -143,8 +143,8 @@ def test_every_strategy_that_produced_the_clicked_item_gets_the_credit() -> None
     )
     turn = Turn(query(), (shown,), (click("clicked"), click("liked", "like"), click("elsewhere")))
     (outcome,) = judged([turn], RewardConfig(click_gain={"click": 0.5}))
-    assert credits_of(outcome) == {"lexical": (0.5, 1, 1), "semantic": (1.0, 2, 2)}
-    assert asked(turn) == {"lexical": 2, "semantic": 1, "memory": 1}
+    assert outcome.credited == {"lexical": (0.5, 1, 1), "semantic": (1.0, 2, 2)}
+    assert outcome.asked == {"lexical": 2, "semantic": 1, "memory": 1}
     delta = BANDIT.learn([outcome])
     assert {strategy: float(posterior(delta, strategy, 0)["reward"]) for strategy in CONFIG.strategies} == {
         "lexical": 0.5,
@@ -155,8 +155,8 @@ def test_every_strategy_that_produced_the_clicked_item_gets_the_credit() -> None
 
 def test_without_an_allocation_those_with_results_were_asked() -> None:
     shown = impression(Result("one", 1, ("lexical",)), Result("two", 2, ("semantic", "unheard-of")))
-    assert asked(Turn(query(), (shown,))) == {"lexical": 1, "semantic": 1, "unheard-of": 1}
-    assert asked(Turn(query())) == {}
+    assert judged([Turn(query(), (shown,))])[0].asked == {"lexical": 1, "semantic": 1, "unheard-of": 1}
+    assert judged([Turn(query())])[0].asked == {}
 
 
 # --- rank curves
@@ -174,7 +174,7 @@ def test_a_rank_counts_the_results_of_the_strategy_alone() -> None:
         Result("second", 4, ("lexical",)),
     )
     (outcome,) = judged([Turn(query(), (shown,), (click("third"), click("second")))])
-    assert credits_of(outcome) == {"lexical": (1.0, 2, 4)}
+    assert outcome.credited == {"lexical": (1.0, 2, 4)}
 
 
 def test_rank_curves_learn_where_the_clicked_stand() -> None:

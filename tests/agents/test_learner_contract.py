@@ -15,6 +15,7 @@ from backchannel.agents.history import StrategyHistory
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory import MemoryConfig
 from backchannel.agents.outcomes import RewardConfig
+from backchannel.agents.quality import AnswerQuality, QualityConfig
 from backchannel.agents.rephrases import RephraseConfig, RephraseGraph
 from backchannel.agents.sums import Delta, MemorySums, Sums, merge
 from backchannel.schemas.events import Result
@@ -57,7 +58,7 @@ ALL_OR_NOTHING = RewardConfig(rephrase_weight=0.5, rephrase_similarity=(0.0, 0.0
 
 
 def is_exact(learner: Learner) -> bool:
-    return isinstance(learner, StrategyBandit)
+    return isinstance(learner, StrategyBandit | AnswerQuality)
 
 
 def learn(learner: Learner, some: list[Turn]) -> Delta:
@@ -191,7 +192,7 @@ def test_a_section_is_finite_json(learner: Learner, some: list[Turn], at: int) -
         assert orjson.loads(row)
 
 
-@pytest.mark.parametrize("config", [BanditConfig, MemoryConfig, RephraseConfig, RewardConfig])
+@pytest.mark.parametrize("config", [BanditConfig, MemoryConfig, QualityConfig, RephraseConfig, RewardConfig])
 def test_every_number_in_a_configuration_is_bounded(config: type) -> None:
     for info in leaves(inspect.type_info(config)):
         if isinstance(info, inspect.FloatType):

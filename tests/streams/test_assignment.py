@@ -19,6 +19,7 @@ from backchannel.streams.assignment import Assignment, CoPartitionError, by_part
 from backchannel.streams.config import Config
 from backchannel.streams.learning import Learning
 from backchannel.streams.ledger import Claim, Contribution, FencedError, Ledger
+from backchannel.streams.observer import Observer
 from backchannel.streams.partition import Partition
 from backchannel.streams.position import Position, TopicPosition
 from backchannel.streams.producer import Rejected
@@ -61,7 +62,7 @@ class Desk:
         position, _ = resume_in({"events": LogBounds(0, 10_000)}, claim.position)
         claim = Claim("s", 0, claim.epoch, claim.commits, position)
         partition = Partition(claim, {"events": EventDecoder()}, CONFIG.turns, self.learning)
-        return Assignment(self.ledger, {0: partition}, self.letters, commit_events, QUIET_MS)
+        return Assignment(self.ledger, {0: partition}, self.letters, commit_events, QUIET_MS, observer=Observer())
 
     def chunk(self, first: int, values: list[bytes]) -> Chunk:
         records = [
