@@ -6,12 +6,15 @@ from itertools import chain
 from operator import attrgetter
 from typing import Annotated, Final, TypeAlias
 
+import numpy as np
 from msgspec import Meta, Struct, field
+from numpy.typing import NDArray
 from rapidfuzz.fuzz import ratio
 
 from backchannel.schemas.text import normalize
 from backchannel.schemas.turn import Turn
 
+Integers: TypeAlias = NDArray[np.int64]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 Credit: TypeAlias = tuple[float, int, int]
@@ -82,6 +85,53 @@ class Outcome(Struct, frozen=True, gc=False):
     rewritten: bool
     asked: dict[str, int] = {}
     credited: dict[str, Credit] = {}
+
+
+class Asked(Struct, frozen=True):
+    """The strategies that were asked in some turns, turn by turn, as columns.
+
+    Attributes:
+        rows: place of the turn among the turns, (asked,).
+        codes: of the strategy, (asked,).
+        drawn: candidates, (asked,).
+        credited: places among these of those that are credited with something, (credited,).
+        rewards: of those, (credited,); see `Credit`.
+        ranks: likewise.
+        positions: likewise.
+    """
+
+    rows: Integers
+    codes: Integers
+    drawn: Integers
+    credited: Integers
+    rewards: NDArray[np.float64]
+    ranks: Integers
+    positions: Integers
+
+
+def asked_in(outcomes: Sequence[Outcome], codes: Mapping[str, int]) -> Asked:
+    """Return the strategies that were asked and have a code.
+
+    Args:
+        outcomes: of turns.
+        codes: strategy -> its code, 0 and up.
+    """
+    asked = [outcome.asked for outcome in outcomes]
+    coded = np.array([codes.get(name, -1) for own in asked for name in own], dtype=np.int64)
+    drawn = np.array([count for own in asked for count in own.values()], dtype=np.int64)
+    lengths = np.array([len(own) for own in asked], dtype=np.int64)
+    rows = np.repeat(np.arange(len(asked)), lengths)
+    credited = [
+        (first + place, *credit)
+        for first, outcome in zip((lengths.cumsum() - lengths).tolist(), outcomes, strict=True)
+        if outcome.credited
+        for place, name in enumerate(outcome.asked)
+        if (credit := outcome.credited.get(name)) and name in codes
+    ]
+    place, reward, rank, position = np.array(credited, dtype=float).reshape(-1, 4).T
+    known = coded >= 0
+    at = (known.cumsum() - 1)[place.astype(np.int64)]
+    return Asked(rows[known], coded[known], drawn[known], at, reward, rank.astype(np.int64), position.astype(np.int64))
 
 
 class Judge:
