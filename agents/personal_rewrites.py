@@ -61,7 +61,7 @@ class PersonalRewrites(Learner):
             if outcome.rephrased and following is not None:
                 rows[user, state, state_of(following)][0] += weight * outcome.rephrased
                 weight *= 1.0 - outcome.rephrased
-            if weight and outcome.unrephrased:
+            if outcome.unrephrased and outcome.rephrased < 1.0:
                 row = rows[user, state, _ABSORBED]
                 row[1] += weight * outcome.unrephrased
                 row[2] += weight * (1.0 - outcome.unrephrased)

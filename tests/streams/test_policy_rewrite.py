@@ -21,7 +21,9 @@ def policy(
         "rewrites": {**rows, SETTINGS: msgspec.json.encode(Settings(share))},
         "personal_rewrites": {user: msgspec.json.encode(own) for user, own in (personal or {}).items()},
     }
-    header = Snapshot(version=7, parent=None, watermark=0, fingerprint="", rows={}, checksum="")
+    header = Snapshot(
+        version=7, parent=None, created=0, watermark=0, positions={}, fingerprint="", rows={}, checksum=""
+    )
     return Policy(header, sections, np.random.default_rng(0))
 
 
