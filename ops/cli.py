@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "rewrites": "backchannel.ops.rewrites:rewrites",
     "bandits": "backchannel.ops.bandits:bandits",
     "bench": "backchannel.ops.bench.command:bench",
+    "capacity": "backchannel.ops.capacity:capacity",
     "schemas": "backchannel.ops.schemas:schemas",
 }
 _EXTRAS: Final = {
