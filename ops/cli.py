@@ -14,6 +14,8 @@ _COMMANDS: Final = {
     "run": "backchannel.ops.run:run",
     "worker": "backchannel.ops.worker:worker",
     "health": "backchannel.ops.health:health",
+    "prime": "backchannel.ops.prime:prime",
+    "memory": "backchannel.ops.memory:memory",
     "produce": "backchannel.ops.produce:produce",
     "topics": "backchannel.ops.topics:topics",
     "broker": "backchannel.ops.broker:broker",
