@@ -313,6 +313,12 @@ def forget(store: Store, table: SumTable, at: int, connection: Connection) -> in
     return len(gone)
 
 
+def all_keys(connection: Connection, store: Store, learned: Sequence[SumTable]) -> dict[str, set[str]]:
+    """Return what `take_changes` would if everything had changed; with the tables in which there is nothing."""
+    first = {table.name: store.sum_tables[table.name].c[table.key[0][0]] for table in learned}
+    return {name: set(connection.execute(select(column).distinct()).scalars()) for name, column in first.items()}
+
+
 def move_rows(connection: Connection, table: Table, moved: Mapping[Key, Key]) -> None:
     """Add rows of packed sums, whose table is locked, to others, and remove them: old key -> new key."""
     key_columns = list(table.primary_key)

@@ -188,7 +188,7 @@ def test_a_damaged_version_is_not_served(url: str, embedded: Embedded, reader: P
     damage(url)
     assert not reader.refresh()
     assert reader.policy is good
-    assert "version 2 is damaged" in (reader.status.error or "")
+    assert "version 2 is not served: its rows do not have" in (reader.status.error or "")
 
 
 def test_what_the_reader_holds_may_be_at_fault(embedded: Embedded, reader: PolicyReader) -> None:
