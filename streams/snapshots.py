@@ -214,6 +214,11 @@ def serve(connection: Connection, version: int, hold: str | None) -> None:
     connection.execute(update(head).values(version=version, hold=hold))
 
 
+def pinned(connection: Connection) -> set[int]:
+    """Return the versions that are kept, however many come after them."""
+    return set(connection.execute(select(snapshot.c.version).where(snapshot.c.pinned)).scalars())
+
+
 def pin(connection: Connection, version: int, *, pinned: bool) -> None:
     """Keep a version from being forgotten, or not any more."""
     connection.execute(update(snapshot).where(snapshot.c.version == version).values(pinned=pinned))
