@@ -109,19 +109,18 @@ class Publisher:
 
         It is not when there is none, when it was imported, or made under another configuration or key.
         """
-        newest = snapshots.newest(connection)
-        if newest is None:
-            return False
         try:
-            made = snapshots.header(connection, newest, self._key)
-            assert made is not None
+            made = snapshots.newest(connection, self._key)
+            if made is None:
+                return False
             if made.imported or made.fingerprint != self._config.fingerprint:
                 return False
             if self._checked or snapshots.intact(connection, made, self._key):
                 return True
-            logger.error("version %d is damaged: the next one is made anew, from all that was learned", newest)
+            fault = "its rows do not have the checksum of its header"
         except snapshots.CorruptPolicyError as error:
-            logger.error("version %d: %s: the next one is made anew, from all that was learned", newest, error)
+            fault = str(error)
+        logger.error("the newest version is damaged, so the next one is made of all that was learned: %s", fault)
         return False
 
     def _compact(self, connection: Connection) -> None:

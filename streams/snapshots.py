@@ -93,9 +93,15 @@ def opened(text: str, signature: str | None, key: bytes = b"") -> Snapshot:
         raise CorruptPolicyError(f"its header cannot be read: {error}. Roll back, or restore the store") from None
 
 
-def newest(connection: Connection) -> int | None:
+def last(connection: Connection) -> int | None:
     """Return the newest version, whether it is served or not."""
     return connection.execute(select(func.max(snapshot.c.version))).scalar()
+
+
+def newest(connection: Connection, key: bytes = b"") -> Snapshot | None:
+    """Return the header of the newest version; see `header`."""
+    version = last(connection)
+    return None if version is None else header(connection, version, key)
 
 
 def versions(connection: Connection) -> list[int]:
@@ -150,7 +156,7 @@ def publish(
     Raises:
         CorruptPolicyError: the newest version cannot be gone on from.
     """
-    before = newest(connection)
+    before = last(connection)
     parent = None if before is None or whole else header(connection, before, key)
     ended, begun = _changes(connection, solved, whole=parent is None)
     if parent and not ended and not begun:

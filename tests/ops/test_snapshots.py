@@ -177,7 +177,7 @@ def test_a_damaged_version_is_not_rolled_back_to(url: str) -> None:
     store = Store(url)
     row = tables.snapshot_row
     with store.write() as connection:
-        connection.execute(update(row).where(row.c.section == "memory", row.c.valid_from == 1).values(value=b"[]"))
+        connection.execute(update(row).where(row.c.section == "memory", row.c.valid_from == 1).values(value=b"{}"))
     store.close()
     assert "do not have the checksum" in ok(url, "show", "1")
     done = invoke(url, "rollback", "--to", "1")

@@ -163,7 +163,7 @@ def test_nothing_is_missed_by_publishers_at_work_while_workers_commit(store_url:
     with closing(open_store(store_url)) as store:
         Publisher(store, LEARNING, Config()).publish()
         with store.read() as connection:
-            newest = snapshots.newest(connection)
+            newest = snapshots.last(connection)
             assert newest is not None
             assert snapshots.section(connection, newest, "totals") == totals(given)
         assert Ledger(store, LEARNING.tables).counts() == {"turn": commits * workers}
@@ -206,7 +206,7 @@ def test_a_hold_keeps_new_versions_from_readers_until_it_is_released(store: Stor
     assert publisher.publish() is None
     assert served(store) == totals(given[:1])
     with store.write() as connection:
-        assert snapshots.newest(connection) == 2
+        assert snapshots.last(connection) == 2
         snapshots.serve(connection, 2, hold=None)
     assert served(store) == totals(given)
 

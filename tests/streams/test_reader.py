@@ -171,12 +171,13 @@ def test_every_version_can_be_reached_from_every_other_one(
     store.close()
 
 
-def damage(url: str) -> None:
-    """Change what the memory index has in the newest version."""
+def damage(url: str, version: int) -> None:
+    """Change what the memory index has of queries that are new in a version."""
     row = tables.snapshot_row
+    mine = (row.c.section == "memory", row.c.key != "", row.c.valid_from == version)
     store = Store(url)
     with store.write() as connection:
-        connection.execute(update(row).where(row.c.section == "memory", row.c.valid_to.is_(None)).values(value=b"[]"))
+        assert connection.execute(update(row).where(*mine).values(value=b"{}")).rowcount
     store.close()
 
 
@@ -186,7 +187,7 @@ def test_a_damaged_version_is_not_served(url: str, embedded: Embedded, reader: P
     good = reader.policy
     learn(embedded, 300, start_ms=1_700_100_000_000)
     embedded.publish()
-    damage(url)
+    damage(url, 2)
     assert not reader.refresh()
     assert reader.policy is good
     assert "version 2 is not served: its rows do not have" in (reader.status.error or "")
@@ -197,7 +198,7 @@ def test_who_begins_with_a_damaged_version_serves_the_one_before(url: str, embed
     embedded.publish()
     learn(embedded, 300, start_ms=1_700_100_000_000)
     embedded.publish()
-    damage(url)
+    damage(url, 2)
     with PolicyReader(url, poll_s=60, rng=rng()) as reader:
         assert reader.policy.version == 1
         assert "version 2 is not served" in (reader.status.error or "")
@@ -244,7 +245,7 @@ def test_rows_that_the_publisher_did_not_write_are_refused_even_with_their_check
     with Embedded(url, Config(snapshots=SnapshotConfig(signing_key="a")), "test") as embedded:
         learn(embedded, 100)
         embedded.publish()
-    damage(url)
+    damage(url, 1)
     store = Store(url)
     with store.write() as connection:
         header = snapshots.header(connection, 1)

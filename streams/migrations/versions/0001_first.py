@@ -61,3 +61,36 @@ def upgrade() -> None:
     op.create_index("snapshot_row_from", "snapshot_row", ["valid_from"])
     ended = sa.text("valid_to IS NOT NULL")
     op.create_index("snapshot_row_to", "snapshot_row", ["valid_to"], sqlite_where=ended, postgresql_where=ended)
+    op.create_table(
+        "worker",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("version", sa.Text, nullable=False),
+        sa.Column("started", sa.BigInteger, nullable=False),
+        sa.Column("seen", sa.BigInteger, nullable=False),
+        sa.Column("committed", sa.BigInteger),
+        sa.Column("rate", sa.Double, nullable=False),
+        sa.Column("partitions", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "tally",
+        sa.Column("minute", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("value", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "watch",
+        sa.Column("measure", sa.Text, primary_key=True),
+        sa.Column("strategy", sa.Text, primary_key=True),
+        sa.Column("since", sa.BigInteger, nullable=False),
+        sa.Column("judged", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "alarm",
+        sa.Column("measure", sa.Text, primary_key=True),
+        sa.Column("strategy", sa.Text, primary_key=True),
+        sa.Column("noticed", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("since", sa.BigInteger, nullable=False),
+        sa.Column("before", sa.Double, nullable=False),
+        sa.Column("after", sa.Double, nullable=False),
+        sa.Column("raised", sa.BigInteger, nullable=False),
+    )
