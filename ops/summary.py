@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import make_url
 
 from backchannel.ops.times import since_epoch
 from backchannel.streams.reader import PolicyReader
@@ -97,7 +98,7 @@ def summarize(store: str, new: Mapping[str, int], seconds: float) -> Summary:
     rewrites = policy.rewrites()
     likeliest = sorted(rewrites, key=lambda source: -rewrites[source].probability)[:3]
     return Summary(
-        store=store,
+        store=str(make_url(store)),  # without its password
         events=sum(new.get(name, 0) for name in ("query", "impression", "click", "barge_in")),
         turns=new.get("turn", 0),
         late=new.get("late", 0),

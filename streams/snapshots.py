@@ -13,9 +13,9 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
 
 from backchannel.schemas.snapshot import Checksum, Reached, Section, Snapshot, Verdict, nonce
-from backchannel.streams.bulk import insert_rows
+from backchannel.streams.bulk import among, insert_rows
 from backchannel.streams.signing import sign, signed
-from backchannel.streams.store import batches, head, snapshot, snapshot_row
+from backchannel.streams.store import head, snapshot, snapshot_row
 
 Row: TypeAlias = tuple[str, str, bytes]
 """Section, key and value."""
@@ -253,8 +253,7 @@ def prune(connection: Connection, keep: int, keep_ms: int, now: int) -> None:
         hours.add(hour)
     if not passed:
         return
-    for some in batches(sorted(passed)):
-        connection.execute(delete(snapshot).where(snapshot.c.version.in_(some)))
+    connection.execute(delete(snapshot).where(among(connection, snapshot.c.version, passed)))
     # A row goes with the last version that has it: none is left from where it begins to before where it ends.
     row, before = snapshot_row, 0
     for version in [version for version, _, _ in versions if version not in passed]:
@@ -316,17 +315,11 @@ def _end(connection: Connection, ended: Iterable[Row], version: int) -> None:
     for name, key, _ in ended:
         keys.setdefault(name, []).append(key)
     for name, own in keys.items():
-        for some in batches(own):
-            mine = (row.c.section == name, row.c.valid_to.is_(None), row.c.key.in_(some))
-            connection.execute(update(row).where(*mine).values(valid_to=version))
+        mine = (row.c.section == name, row.c.valid_to.is_(None), among(connection, row.c.key, own))
+        connection.execute(update(row).where(*mine).values(valid_to=version))
 
 
 def _live(connection: Connection, name: str, keys: Iterable[str]) -> Section:
     row = snapshot_row
-    live: Section = {}
-    for some in batches(keys):
-        found = select(row.c.key, row.c.value).where(
-            row.c.section == name, row.c.valid_to.is_(None), row.c.key.in_(some)
-        )
-        live.update(connection.execute(found).all())
-    return live
+    mine = (row.c.section == name, row.c.valid_to.is_(None), among(connection, row.c.key, keys))
+    return dict(connection.execute(select(row.c.key, row.c.value).where(*mine)).all())

@@ -25,6 +25,7 @@ from sqlalchemy import (
     func,
     insert,
     inspect,
+    make_url,
     select,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
@@ -166,14 +167,14 @@ class Store:
 
     def __init__(self, url: str) -> None:
         try:
+            if make_url(url).get_backend_name() not in ("sqlite", "postgresql"):
+                raise StoreError(f"store {make_url(url)}: it must be sqlite:///... or postgresql://...")
             self._engine: Final[Engine] = create_engine(url, pool_pre_ping=True)
         except ModuleNotFoundError as error:
             raise StoreError(f"this store needs {error.name}: pip install 'backchannel[postgres]'") from None
         except (ArgumentError, NoSuchModuleError) as error:
             kind = url.partition("://")[0]  # what follows may hold a password
             raise StoreError(f"store {kind!r}: {error}; a URL like sqlite:///policy.db is needed") from None
-        if self._engine.dialect.name not in ("sqlite", "postgresql"):
-            raise StoreError(f"store {self._engine.url}: only sqlite:///... and postgresql://... can be used")
         if self._engine.dialect.name == "sqlite":
             _set_up_sqlite(self._engine)
         self.sum_tables: dict[str, Table] = {}
