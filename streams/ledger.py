@@ -307,7 +307,8 @@ def forget(store: Store, table: SumTable, at: int, connection: Connection) -> in
     """
     stored = store.sum_tables[table.name]
     fading = table.decay(at, lock(connection, table))
-    faded = [func.abs(stored.c[name]) * fading < FADED for name in table.sums]
+    bound = FADED / fading if fading else inf  # PostgreSQL takes it for an error when a product is too small
+    faded = [func.abs(stored.c[name]) < bound for name in table.sums]
     gone = connection.execute(delete(stored).where(*faded).returning(stored.c[table.key[0][0]])).all()
     values = sorted({value for (value,) in gone})
     if values:

@@ -96,8 +96,11 @@ class Publisher:
 
     def _forget(self, made: Snapshot) -> None:
         """Now and then: it reads whole tables. What goes is logged as changed, for the next version."""
-        with self._store.read() as connection:
-            parent = snapshots.header(connection, made.parent or 0)
+        try:
+            with self._store.read() as connection:
+                parent = snapshots.header(connection, made.parent or 0)
+        except snapshots.CorruptPolicyError:
+            parent = None
         before = parent.watermark if parent else 0
         for table in self._learning.tables:
             period = (table.half_life_ms or 0) // FORGETS_PER_HALF_LIFE
