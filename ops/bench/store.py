@@ -6,6 +6,8 @@ from contextlib import ExitStack, closing
 from statistics import median
 from typing import Any, Final
 
+from backchannel.agents.memory import MemoryIndex
+from backchannel.agents.outcomes import Judge
 from backchannel.agents.sums import Delta
 from backchannel.ops.bench.measure import Load, Measure
 from backchannel.ops.postgres import Postgres, PostgresError
@@ -30,7 +32,10 @@ def store(load: Load) -> Iterator[Measure]:
     config = Config()
     learning = Learning(config)
     load.say(f"{ROWS:,} turns, each with a query of its own")
-    deltas = [learning.learn(_turns(range(first, first + BATCH), 0)) for first in range(0, ROWS, BATCH)]
+    index, judge = MemoryIndex(config.memory), Judge(config.rewards)
+    deltas = [
+        index.learn(judge.judge(_turns(range(first, min(first + BATCH, ROWS)), 0))) for first in range(0, ROWS, BATCH)
+    ]
     with ExitStack() as stack:
         urls = {"SQLite": f"sqlite:///{load.folder / 'publish.db'}"}
         try:
@@ -46,7 +51,7 @@ def store(load: Load) -> Iterator[Measure]:
         later: dict[str, list[tuple[float, float]]] = {name: [] for name in sites}
         for number in range(1, load.rounds + 1):
             load.say(f"1% changed, {number} of {load.rounds}")
-            changed = learning.learn(_turns(range(0, ROWS, ROWS // CHANGED), number))
+            changed = index.learn(judge.judge(_turns(range(0, ROWS, ROWS // CHANGED), number)))
             for name, site in sites.items():
                 site.commit([changed])
                 later[name].append(site.publish())
