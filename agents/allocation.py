@@ -31,6 +31,7 @@ GAP_WEIGHT: Final = 3.0
 HISTORY_PRIOR: Final = 10.0
 """Turns that a strategy's mean reward on all queries is worth on one of them."""
 NOTHING_KNOWN: Final[StrategyContext] = {}
+_CONTEXTS: Final = 256  # that are decided on together
 _HOPELESS: Final = np.float32(1e-20)  # stands for expected rewards of zero and less: they come last, but come
 
 _decode_history = msgspec.json.Decoder(dict[str, tuple[float, float]]).decode
@@ -132,6 +133,8 @@ class Allocator:
 
     Attributes:
         strategies: that it chooses from.
+        encoder: of contexts.
+        least: candidates that may be asked for in all.
         evidence: strategy -> turns in which it was asked, as far as not faded, and their mean reward.
 
     Raises:
@@ -140,11 +143,11 @@ class Allocator:
 
     def __init__(self, section: Section) -> None:
         settings = msgspec.json.decode(section[""], type=_Settings)
-        self._encoder: Final = Encoder(settings.features)
-        if self._encoder.fingerprint != settings.encoding:
+        self.encoder: Final = Encoder(settings.features)
+        if self.encoder.fingerprint != settings.encoding:
             raise EncodingError(
                 f"the policy's contexts have fingerprint {settings.encoding}, here the same features give "
-                f"{self._encoder.fingerprint}: let publisher and reader run the same version of Backchannel"
+                f"{self.encoder.fingerprint}: let publisher and reader run the same version of Backchannel"
             )
         self.strategies: Final = settings.strategies
         self._settings: Final = settings
@@ -156,6 +159,7 @@ class Allocator:
         # One product with a context gives the mean and, squared and summed, the variance of every strategy.
         self._stacked: Final = np.array([[posterior.theta, *posterior.whitener] for posterior in posteriors])
         self._flat: Final = self._stacked.reshape(-1, self._stacked.shape[-1])
+        self._floor: Final = {"uniform": 1.0, "ucb": 0.0}.get(settings.policy, settings.floor)
         self._width: Final = settings.exploration * settings.deviation
         turns = sum(posterior.count for posterior in posteriors)
         self._gap_weight: Final = GAP_WEIGHT * float(np.sqrt(len(posteriors) * turns)) / settings.deviation
@@ -163,17 +167,18 @@ class Allocator:
         self._minima: Final = [limits.minimum if limits.on else 0 for limits in settings.limits]
         self._maxima: Final = [limits.maximum if limits.on else 0 for limits in settings.limits]
         self._segments: Final = [posterior.segments for posterior in posteriors]
+        self.least: Final = max(sum(self._minima), 1)
         self._plans: Final[dict[int, _Plan]] = {}
 
     def utilities(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return each strategy's expected reward and the standard deviation that is explored, both (strategies,)."""
-        if self._encoder.of_strategies:
+        if self.encoder.of_strategies:
             contexts = [{**context, **strategy_context.get(name, {})} for name in self.strategies]
-            projected = np.einsum("kij,kj->ki", self._stacked, self._encoder.encode_all(contexts))
+            projected = np.einsum("kij,kj->ki", self._stacked, self.encoder.encode_all(contexts))
         else:
-            projected = (self._flat @ self._encoder.encode(context)).reshape(len(self.strategies), -1)
+            projected = (self._flat @ self.encoder.encode(context)).reshape(len(self.strategies), -1)
         return projected[:, 0], self._width * np.sqrt(np.einsum("kd,kd->k", projected[:, 1:], projected[:, 1:]))
 
     def gains(
@@ -190,7 +195,7 @@ class Allocator:
         """Return what was learned of each strategy."""
         theta, whitener = self._stacked[:, 0], self._stacked[:, 1:]
         deviations = self._settings.deviation * np.sqrt((whitener**2).sum(axis=1))
-        columns = self._encoder.columns
+        columns = self.encoder.columns
         return {
             name: StrategySummary(dict(zip(columns, zip(*pair, strict=True), strict=True)), segments)
             for name, *pair, segments in zip(
@@ -235,34 +240,90 @@ class Allocator:
         """Return the allocations that `allocate` chooses from, with their probabilities; see there."""
         plan = self._plans.get(budget) or self._planned(budget)
         utilities, shares = self._explore(*self.utilities(context, strategy_context), rng)
-        floor = {"uniform": 1.0, "ucb": 0.0}.get(self._settings.policy, self._settings.floor)
-        return Mixture(_fill(utilities, plan), shares, floor, plan.sets)
+        return Mixture(_fill(utilities, plan), shares, self._floor, plan.sets)
+
+    def worth(self, depth: int) -> NDArray[np.float64]:
+        """Return what a strategy's first 0, 1, ... `depth` candidates are worth together, (strategies, depth + 1).
+
+        It is a share of what its whole list is worth, by its rank curve.
+        """
+        return np.pad(
+            np.array([self._curve(strategy, depth) for strategy in range(len(self.strategies))]).cumsum(1),
+            ((0, 0), (1, 0)),
+        )
+
+    def expect(
+        self,
+        vectors: NDArray[np.float64],
+        budget: int,
+        worths: NDArray[np.float64],
+        rng: np.random.Generator,
+        draws: int = DRAWS,
+    ) -> NDArray[np.float64]:
+        """Return what `allocate` is expected to draw for each of many contexts, (measures, contexts, strategies).
+
+        Args:
+            vectors: the contexts, encoded, (contexts, strategies, d), or (contexts, 1, d) if all strategies have one.
+            budget: see `allocate`.
+            worths: in several measures, of a strategy's first 0, 1, ... `budget` candidates, (measures, strategies,
+                budget + 1): numbers from 0 count them; see `worth`, too.
+            rng: where chance comes from.
+            draws: of Thompson sampling's for each context.
+
+        Raises:
+            ValueError: see `allocate`.
+        """
+        plan = self._plans.get(budget) or self._planned(budget)
+        strategies = np.arange(len(self.strategies))
+        expected = np.empty((len(worths), len(vectors), len(strategies)))
+        for first in range(0, len(vectors), _CONTEXTS):
+            rows = slice(first, first + _CONTEXTS)
+            projected = vectors[rows].swapaxes(0, 1) @ self._stacked.swapaxes(1, 2)
+            deviations = self._width * np.sqrt((projected[:, :, 1:] ** 2).sum(axis=2))
+            utilities, shares = self._explore(projected[:, :, 0].T, deviations.T, rng, draws)
+            counts = _fill(utilities.reshape(-1, len(strategies)), plan).reshape(utilities.shape)
+            expected[:, rows] = (worths[:, strategies, counts] * shares[..., np.newaxis]).sum(axis=2)
+        return (1.0 - self._floor) * expected + self._floor * self.expect_at_random(budget, worths)[:, np.newaxis]
+
+    def expect_at_random(self, budget: int, worths: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what a random set of strategies is expected to draw, (measures, strategies); see `expect`."""
+        plan = self._plans.get(budget) or self._planned(budget)
+        sets, probabilities = plan.sets.every()
+        expected: NDArray[np.float64] = probabilities @ worths[:, np.arange(len(self.strategies)), sets]
+        return expected
 
     def _explore(
-        self, means: NDArray[np.float64], deviations: NDArray[np.float64], rng: np.random.Generator
+        self, means: NDArray[np.float64], deviations: NDArray[np.float64], rng: np.random.Generator, draws: int = DRAWS
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The utilities, (parts, strategies), that the mixture's parts stand for, and the parts' shares."""
-        policy = self._settings.policy
+        """The utilities, (..., parts, strategies), that the mixture's parts stand for, and the parts' shares."""
+        policy, size = self._settings.policy, means.shape[-1]
         if policy == "thompson":
-            return means + deviations * rng.standard_normal((DRAWS, len(means))), np.full(DRAWS, 1.0 / DRAWS)
+            normal = rng.standard_normal((*means.shape[:-1], draws, size))
+            return means[..., np.newaxis, :] + deviations[..., np.newaxis, :] * normal, np.full(draws, 1.0 / draws)
         if policy == "squarecb":
             # Each part lifts one strategy to the best. The wider the gap, the smaller its share (Foster & Rakhlin,
             # "Beyond UCB", ICML 2020).
-            best = means.argmax()
-            shares = 1.0 / (len(means) + self._gap_weight * (means[best] - means))
-            shares[best] += 1.0 - shares.sum()
-            return np.maximum(means, np.where(np.eye(len(means), dtype=bool), means[best], -np.inf)), shares
-        return (means + deviations if policy == "ucb" else means)[np.newaxis], np.ones(1)
+            best = means.max(axis=-1, keepdims=True)
+            shares = 1.0 / (size + self._gap_weight * (best - means))
+            leader = np.arange(size) == means.argmax(axis=-1)[..., np.newaxis]
+            shares += np.where(leader, 1.0 - shares.sum(axis=-1, keepdims=True), 0.0)
+            lifted = np.where(np.eye(size, dtype=bool), best[..., np.newaxis], -np.inf)
+            return np.maximum(means[..., np.newaxis, :], lifted), shares
+        return (means + deviations if policy == "ucb" else means)[..., np.newaxis, :], np.ones(1)
+
+    def _curve(self, strategy: int, depth: int) -> NDArray[np.float64]:
+        """What a strategy's candidates are worth, (depth,), as shares of its list."""
+        curve, ranks = self._curves[strategy], np.arange(depth)
+        beyond = curve[-1] * self._settings.rank_decay ** np.maximum(ranks - len(curve) + 1, 0)
+        return np.where(ranks < len(curve), np.resize(curve, depth), beyond)
 
     def _planned(self, budget: int) -> "_Plan":
-        least = max(sum(self._minima), 1)
-        if not least <= budget <= MAX_BUDGET:
-            raise ValueError(f"budget: {budget} candidates; draw at least {least} and at most {MAX_BUDGET}")
+        if not self.least <= budget <= MAX_BUDGET:
+            raise ValueError(f"budget: {budget} candidates; draw at least {self.least} and at most {MAX_BUDGET}")
         ranks = np.arange(budget)
         gains = np.empty((len(self.strategies), budget), dtype=np.float32)
-        for strategy, (curve, limits) in enumerate(zip(self._curves, self._settings.limits, strict=True)):
-            beyond = curve[-1] * self._settings.rank_decay ** np.maximum(ranks - len(curve) + 1, 0)
-            gains[strategy] = np.where(ranks < len(curve), np.resize(curve, budget), beyond) / limits.cost
+        for strategy, limits in enumerate(self._settings.limits):
+            gains[strategy] = self._curve(strategy, budget) / limits.cost
             gains[strategy] *= 1.0 - 1e-6 * ranks  # so that level stretches of a curve make no ties
             gains[strategy, : self._minima[strategy]] = np.inf
             gains[strategy, self._maxima[strategy] :] = -1.0

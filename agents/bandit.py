@@ -329,11 +329,15 @@ def by_group(rows: Matrix, groups: NDArray[np.int64]) -> _Parts:
     """Return Z'Z of each group of `rows`, (rows, d + 1), given the group of each row, 0 and up."""
     # A stable sort of numbers of at most 16 bits is a radix sort.
     order = np.argsort(groups.astype(np.min_scalar_type(int(groups.max()))), kind="stable")
-    ordered = groups[order]
-    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-    parts = np.split(rows[order], starts[1:])
-    counts = np.diff(starts, append=len(rows))
-    return _Parts(ordered[starts], counts, order, np.stack([part.T @ part for part in parts]))
+    ordered, sorted_groups = rows.take(order, axis=0), groups[order]
+    starts = np.flatnonzero(np.diff(sorted_groups, prepend=-1))
+    ends = np.append(starts[1:], len(rows))
+    # A copy, as the product of a matrix with itself takes BLAS's symmetric routine, which is slower on small ones.
+    transposed = ordered.T.copy()
+    products = np.empty((len(starts), rows.shape[1], rows.shape[1]))
+    for product, start, end in zip(products, starts.tolist(), ends.tolist(), strict=True):
+        np.matmul(transposed[:, start:end], ordered[start:end], out=product)
+    return _Parts(sorted_groups[starts], ends - starts, order, products)
 
 
 def rank_curve(reached: Matrix, clicked: Matrix, decay: float) -> Matrix:

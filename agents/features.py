@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
+from operator import itemgetter
 from typing import Annotated, Final, TypeAlias
 from zlib import crc32
 
@@ -155,6 +156,7 @@ class Encoder:
         self.columns: Final = tuple(columns)
         self.dimension: Final = len(columns)
         self._numbers: Final = [(name, feature.center) for name, (feature, _) in numeric.items()]
+        self._get_numbers: Final = itemgetter(*(numeric or ("",)))
         self._number_columns: Final = np.array([column for _, column in numeric.values()], dtype=np.intp)
         self._centers: Final = np.array([feature.center for feature, _ in numeric.values()])
         self._scales: Final = np.array([feature.scale for feature, _ in numeric.values()])
@@ -188,13 +190,9 @@ class Encoder:
         """Return the vectors, (contexts, dimension), of `contexts`."""
         vectors = np.zeros((len(contexts), self.dimension))
         vectors[:, 0] = 1.0
-        if names := self._numbers:
-            numbers = [
-                value if (value := context.get(name)).__class__ is float and value <= inf else _number(value, center)
-                for context in contexts
-                for name, center in names
-            ]
-            vectors[:, self._number_columns] = self._scaled(np.array(numbers).reshape(-1, len(names)))
+        if self._numbers:
+            numbers = self._read_numbers(contexts).reshape(-1, len(self._numbers))
+            vectors[:, self._number_columns] = self._scaled(numbers)
         for feature, begin in self._choices:
             name = feature.name
             for row, context in enumerate(contexts):
@@ -205,6 +203,17 @@ class Encoder:
             products = vectors[:, left, np.newaxis] * vectors[:, np.newaxis, right]
             vectors[:, both] = _on_grid(products.reshape(len(contexts), both.stop - both.start))
         return vectors
+
+    def _read_numbers(self, contexts: Sequence[Mapping[str, Value]]) -> NDArray[np.float64]:
+        """The values of the numeric features, context by context; at the center where there is none."""
+        try:
+            numbers = np.array(list(map(self._get_numbers, contexts)))
+        except KeyError:  # not every context has all of them
+            pass
+        else:
+            if numbers.dtype == np.float64 and not np.isnan(numbers).any():
+                return numbers
+        return np.array([_number(context.get(name), center) for context in contexts for name, center in self._numbers])
 
     def _scaled(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
         with np.errstate(over="ignore"):

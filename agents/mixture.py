@@ -5,6 +5,7 @@ are known when the decision is made, so is the probability of each strategy and 
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 from math import comb
 from typing import Any, Final, TypeAlias
 
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 
 Counts: TypeAlias = NDArray[Any]
 """Candidates by strategy, (..., strategies), whole numbers."""
+
+MANY: Final = 4096
+"""Sets of strategies that are enumerated; of more a sample is drawn."""
 
 
 class RandomSets:
@@ -56,6 +60,21 @@ class RandomSets:
         if len(members) not in self._sizes or self._deal(members) != counts:
             return 0.0
         return 1.0 / len(self._sizes) / comb(len(self._optional), len(members))
+
+    def every(self) -> tuple[Counts, NDArray[np.float64]]:
+        """Return all that may be drawn, (allocations, strategies), with its probabilities, (allocations,).
+
+        Of more than MANY a sample, always the same: as many of them, equally probable.
+        """
+        if 2 ** len(self._optional) > MANY:
+            rng = np.random.default_rng(0)
+            return np.array([self.draw(rng) for _ in range(MANY)]), np.full(MANY, 1.0 / MANY)
+        drawn, shares = [], []
+        for size in self._sizes:
+            for members in combinations(self._optional, size):
+                drawn.append(self._deal(list(members)))
+                shares.append(1.0 / len(self._sizes) / comb(len(self._optional), size))
+        return np.array(drawn), np.array(shares)
 
     def _deal(self, members: list[int]) -> list[int]:
         counts, left = self._minima.copy(), self._left

@@ -20,8 +20,9 @@ _COMMANDS: Final = {
     "config": "backchannel.ops.config:config",
     "convert": "backchannel.ops.convert.command:convert",
     "demo": "backchannel.ops.demo:demo",
+    "evaluate": "backchannel.ops.evaluate:evaluate",
     "bandits": "backchannel.ops.bandits:bandits",
-    "bench": "backchannel.ops.bench:bench",
+    "bench": "backchannel.ops.bench.command:bench",
     "schemas": "backchannel.ops.schemas:schemas",
 }
 _EXTRAS: Final = {

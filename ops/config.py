@@ -21,6 +21,16 @@ config_option = click.option(
 )
 """Hands a command its checked `Config`."""
 
+store_option = click.option(
+    "--store",
+    default="sqlite:///backchannel.db",
+    show_default=True,
+    envvar="BACKCHANNEL_STORE",
+    show_envvar=True,
+    metavar="URL",
+    help="The SQL store to learn into, and to publish to; all workers of a group have the same.",
+)
+
 
 def _load(path: Path | None) -> Config:
     if path is None:

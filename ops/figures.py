@@ -1,61 +1,39 @@
-"""The figures of the demo's report, as SVG to be inlined in HTML.
+"""The figures of the demo's report."""
 
-Each is drawn for a wide and a narrow screen. What is drawn in a token becomes a CSS variable of that name, so that one
-drawing serves light and dark.
-"""
-
-import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from io import StringIO
-from typing import Final
+from collections.abc import Mapping
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from backchannel.ops import drawing
+from backchannel.ops.drawing import TOKENS, panels
 from backchannel.ops.findings import SERVERS, Findings
-from backchannel.ops.servers import STRATEGIES
 from backchannel.ops.world import QUERY_KINDS
-
-_NAMES: Final = ("ink", "muted", "grid", "surface", "on-bar", *SERVERS, *STRATEGIES, "right", "wrong")
-_TOKENS: Final = {name: f"#0101{number:02x}" for number, name in enumerate(_NAMES)}
-
-_SHAPES: Final = {"wide": 8.6, "narrow": 4.2}
-"""Widths in inches, for letters of 10 points."""
 
 
 def draw(findings: Findings) -> dict[str, dict[str, str]]:
     """Return SVG by the figure's name and its shape, `wide` or `narrow`."""
-    drawings: tuple[Callable[[Findings, float], Figure], ...] = (rates, kinds, shares, rewrites, memory)
-    with _style():
-        return {
-            drawing.__name__: {
-                shape: _svg(drawing(findings, width), f"{drawing.__name__}-{shape}", str(drawing.__doc__))
-                for shape, width in _SHAPES.items()
-            }
-            for drawing in drawings
-        }
+    return drawing.draw((rates, kinds, shares, rewrites, memory), findings)
 
 
 def rates(findings: Findings, width: float) -> Figure:
     """Click rate and defect rate of the three servers over time."""
-    figure, panels = _panels(width, 2, 3.2)
+    figure, sides = panels(width, 2, 3.2)
     turns = np.asarray(findings.points)
     shown = turns >= 100
     curves = findings.curves
     for axes, title, values in (
-        (panels[0], "Click rate", {server: curves[server].click_rate for server in SERVERS}),
-        (panels[1], "Defect rate", {server: curves[server].defect_rate for server in SERVERS}),
+        (sides[0], "Click rate", {server: curves[server].click_rate for server in SERVERS}),
+        (sides[1], "Defect rate", {server: curves[server].defect_rate for server in SERVERS}),
     ):
         axes.set_title(title)
         for server in ("uniform", "best", "learned"):
             rate = np.asarray(values[server])
             low, high = _wilson(rate, np.minimum(turns, findings.window))
-            color = _TOKENS[server]
+            color = TOKENS[server]
             axes.fill_between(turns[shown], low[shown], high[shown], color=color, alpha=0.15, linewidth=0)
             axes.plot(turns[shown], rate[shown], color=color, linewidth=2.4 if server == "learned" else 1.5)
         _label_ends(axes, {server: (values[server][-1], server) for server in SERVERS}, 0.075)
@@ -67,20 +45,20 @@ def rates(findings: Findings, width: float) -> Figure:
 
 def kinds(findings: Findings, width: float) -> Figure:
     """Click rates of the three servers for each kind of query, late in the run."""
-    figure, (axes,) = _panels(width, 1, 3.0)
+    figure, (axes,) = panels(width, 1, 3.0)
     by_kind = {kind: [findings.late[server].click_rate_by_kind[kind] for server in SERVERS] for kind in QUERY_KINDS}
     roomiest = max(QUERY_KINDS, key=lambda kind: np.diff(sorted(by_kind[kind])).min())
     for row, kind in enumerate(reversed(QUERY_KINDS)):
         values = dict(zip(SERVERS, by_kind[kind], strict=True))
-        axes.plot([values["uniform"], values["best"]], [row, row], color=_TOKENS["grid"], linewidth=4, zorder=1)
+        axes.plot([values["uniform"], values["best"]], [row, row], color=TOKENS["grid"], linewidth=4, zorder=1)
         for server, size in (("uniform", 50), ("best", 50), ("learned", 90)):
-            axes.scatter(values[server], row, s=size, color=_TOKENS[server], zorder=2, linewidth=0)
-        _note(axes, _percent(values["learned"]), (values["learned"], row), -17, _TOKENS["learned"])
+            axes.scatter(values[server], row, s=size, color=TOKENS[server], zorder=2, linewidth=0)
+        _note(axes, _percent(values["learned"]), (values["learned"], row), -17, TOKENS["learned"])
         if kind == roomiest:
             for server, value in values.items():
-                _note(axes, server, (value, row), 9, _TOKENS[server])
+                _note(axes, server, (value, row), 9, TOKENS[server])
     axes.grid(axis="x")
-    axes.set_yticks(range(len(QUERY_KINDS)), reversed(QUERY_KINDS), color=_TOKENS["ink"])
+    axes.set_yticks(range(len(QUERY_KINDS)), reversed(QUERY_KINDS), color=TOKENS["ink"])
     axes.set_ylim(-0.7, len(QUERY_KINDS) - 0.3)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(_percent)
@@ -90,20 +68,20 @@ def kinds(findings: Findings, width: float) -> Figure:
 
 def shares(findings: Findings, width: float) -> Figure:
     """Shares of the candidates asked of each strategy for each kind of query, early and late in the run."""
-    figure, (axes,) = _panels(width, 1, 4.0)
+    figure, (axes,) = panels(width, 1, 4.0)
     ticks: dict[float, str] = {}
     for group, kind in enumerate(reversed(QUERY_KINDS)):
         for place, phase in ((2.5 * group, "late"), (2.5 * group + 1, "early")):
             ticks[place] = f"{kind}, {phase}"
             start = 0.0
             for strategy, share in findings.shares[phase][kind].items():
-                color = _TOKENS[strategy]
-                axes.barh(place, share, 0.9, start, color=color, edgecolor=_TOKENS["surface"], linewidth=1.2)
+                color = TOKENS[strategy]
+                axes.barh(place, share, 0.9, start, color=color, edgecolor=TOKENS["surface"], linewidth=1.2)
                 if share >= 0.4 / width:
                     text = f"{100 * share:.0f}"
-                    axes.text(start + share / 2, place, text, ha="center", va="center", color=_TOKENS["on-bar"])
+                    axes.text(start + share / 2, place, text, ha="center", va="center", color=TOKENS["on-bar"])
                 start += share
-    axes.set_yticks(list(ticks), ticks.values(), color=_TOKENS["ink"])
+    axes.set_yticks(list(ticks), ticks.values(), color=TOKENS["ink"])
     axes.set_xlim(0, 1)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
@@ -112,10 +90,10 @@ def shares(findings: Findings, width: float) -> Figure:
 
 def rewrites(findings: Findings, width: float) -> Figure:
     """Rewrites that the policy makes over time: right ones and wrong ones."""
-    figure, (axes,) = _panels(width, 1, 2.6)
+    figure, (axes,) = panels(width, 1, 2.6)
     found = findings.rewrites
     for name, values in (("right", found.right), ("wrong", found.wrong)):
-        axes.plot(findings.points, values, color=_TOKENS[name], linewidth=2.2)
+        axes.plot(findings.points, values, color=TOKENS[name], linewidth=2.2)
     ends = {
         "right": (found.right[-1], f"{found.right[-1]} right"),
         "wrong": (found.wrong[-1], f"{found.wrong[-1]} wrong"),
@@ -129,12 +107,12 @@ def rewrites(findings: Findings, width: float) -> Figure:
 
 def memory(findings: Findings, width: float) -> Figure:
     """Scores of recalled entities against their true attractiveness."""
-    figure, (axes,) = _panels(min(width, 5.2), 1, 4.4)
-    axes.plot([0, 1], [0, 1], color=_TOKENS["muted"], linewidth=1, linestyle=(0, (2, 3)))
-    axes.annotate("equal", (0.97, 0.97), (-4, 2), textcoords="offset points", ha="right", color=_TOKENS["muted"])
+    figure, (axes,) = panels(min(width, 5.2), 1, 4.4)
+    axes.plot([0, 1], [0, 1], color=TOKENS["muted"], linewidth=1, linestyle=(0, (2, 3)))
+    axes.annotate("equal", (0.97, 0.97), (-4, 2), textcoords="offset points", ha="right", color=TOKENS["muted"])
     for remembered in findings.memory:
         size = 6 + 2.5 * np.sqrt(remembered.asked)
-        color = _TOKENS[{"fresh": "new", "garbled": "best"}.get(remembered.kind, "learned")]
+        color = TOKENS[{"fresh": "new", "garbled": "best"}.get(remembered.kind, "learned")]
         axes.scatter(remembered.attractiveness, remembered.score, s=size, color=color, alpha=0.6, linewidth=0)
     axes.set_xlabel("true attractiveness")
     axes.set_title("Score in the memory index")
@@ -143,41 +121,6 @@ def memory(findings: Findings, width: float) -> Figure:
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
     return figure
-
-
-def _style() -> AbstractContextManager[None]:
-    return rc_context(
-        {
-            "axes.axisbelow": True,
-            "axes.edgecolor": _TOKENS["grid"],
-            "axes.labelcolor": _TOKENS["muted"],
-            "axes.spines.left": False,
-            "axes.spines.right": False,
-            "axes.spines.top": False,
-            "axes.titlecolor": _TOKENS["ink"],
-            "axes.titlelocation": "left",
-            "axes.titlesize": 11,
-            "axes.titleweight": "bold",
-            "font.size": 10,
-            "grid.color": _TOKENS["grid"],
-            "grid.linewidth": 0.7,
-            "lines.solid_capstyle": "round",
-            "svg.fonttype": "none",
-            "text.color": _TOKENS["ink"],
-            "xtick.bottom": False,
-            "xtick.color": _TOKENS["muted"],
-            "ytick.color": _TOKENS["muted"],
-            "ytick.left": False,
-        }
-    )
-
-
-def _panels(width: float, count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
-    """Make panels of `height` inches: side by side where there is room for it, else one above the other."""
-    beside = count if width > 6 else 1
-    figure = Figure(figsize=(width, height * count / beside), layout="constrained")
-    panels = figure.subplots(count // beside, beside, squeeze=False)
-    return figure, panels.ravel().tolist()
 
 
 def _turns_axis(axes: Axes, findings: Findings) -> None:
@@ -203,7 +146,7 @@ def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]], gap: float) -
     for name, (value, text) in sorted(ends.items(), key=lambda end: end[1][0]):
         above = max(value, above + gap)
         axes.text(
-            1.02, above, text, transform=axes.get_yaxis_transform(), va="center", color=_TOKENS[name], weight="bold"
+            1.02, above, text, transform=axes.get_yaxis_transform(), va="center", color=TOKENS[name], weight="bold"
         )
 
 
@@ -214,21 +157,3 @@ def _wilson(share: NDArray[np.float64], count: NDArray[np.int64]) -> tuple[NDArr
     center = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
     return center - half, center + half
-
-
-def _svg(figure: Figure, name: str, label: str) -> str:
-    """Return `figure` as an SVG element that fits its container, with its tokens as CSS variables."""
-    drawn = StringIO()
-    with rc_context({"svg.hashsalt": name}):
-        figure.savefig(
-            drawn, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        )
-    text = drawn.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # not unique across figures
-    text = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 var(--font)", text)
-    for token, color in _TOKENS.items():
-        text = text.replace(color, f"var(--{token})")
-    return re.sub(r'width="[^"]*" height="[^"]*"', "", text, count=1).replace(
-        "<svg", f'<svg role="img" aria-label="{label}"', 1
-    )

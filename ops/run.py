@@ -19,7 +19,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from backchannel.ops.config import config_option
+from backchannel.ops.config import config_option, store_option
 from backchannel.ops.summary import Summary, summarize
 from backchannel.streams.config import Config
 from backchannel.streams.embedded import TOPIC, Embedded
@@ -36,13 +36,7 @@ Chunk: TypeAlias = tuple[Sequence[int], Sequence[bytes]]
 
 @click.command("run")
 @click.argument("source", metavar="SOURCE")
-@click.option(
-    "--store",
-    default="sqlite:///backchannel.db",
-    show_default=True,
-    metavar="URL",
-    help="The SQL store to learn into, and to publish to.",
-)
+@store_option
 @config_option
 @click.option(
     "--dead-letters",

@@ -43,13 +43,16 @@ class Policy:
         sections: its rows, by learner.
         rng: where chance comes from when `allocate` is given no other.
 
+    Attributes:
+        allocator: what decides.
+
     Raises:
         EncodingError: the publisher encodes contexts in another way than this process would.
     """
 
     def __init__(self, snapshot: Snapshot, sections: Mapping[str, Section], rng: np.random.Generator) -> None:
         self.snapshot: Final = snapshot
-        self._allocator: Final = Allocator(sections["bandit"])
+        self.allocator: Final = Allocator(sections["bandit"])
         self._memory: Final = Memory(sections.get("memory", {}), snapshot.watermark)
         self._rewrites: Final = sections.get("rewrites", {})
         self._history: Final = sections.get("history", {})
@@ -63,7 +66,7 @@ class Policy:
     @property
     def strategies(self) -> tuple[str, ...]:
         """The strategies that it chooses from."""
-        return self._allocator.strategies
+        return self.allocator.strategies
 
     @property
     def remembered(self) -> int:
@@ -96,33 +99,33 @@ class Policy:
         Raises:
             ValueError: no budget.
         """
-        decision = self._allocator.allocate(context, budget, rng or self._rng, strategy_context)
+        decision = self.allocator.allocate(context, budget, rng or self._rng, strategy_context)
         return structs.replace(decision, policy_version=self.version)
 
     def utilities(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
     ) -> dict[str, tuple[float, float]]:
         """Return each strategy's expected reward for a query and the standard deviation that is explored."""
-        means, deviations = self._allocator.utilities(context, strategy_context)
+        means, deviations = self.allocator.utilities(context, strategy_context)
         return dict(zip(self.strategies, zip(means.tolist(), deviations.tolist(), strict=True), strict=True))
 
     def gains(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
     ) -> dict[str, list[float]]:
         """Return what each strategy's candidates are expected to gain, best rank first: for ranking their union."""
-        return self._allocator.gains(context, strategy_context)
+        return self.allocator.gains(context, strategy_context)
 
     def history(self, query: str) -> dict[str, dict[str, float]]:
         """Return how each strategy has done on `query` in particular, as a context of strategies for `allocate`.
 
         It is known if `strategy.history` is one of the configured features.
         """
-        means = {name: mean for name, (_, mean) in self._allocator.evidence.items()}
+        means = {name: mean for name, (_, mean) in self.allocator.evidence.items()}
         return lifts(self._history.get(normalize(query)), means)
 
     def summaries(self) -> dict[str, StrategySummary]:
         """Return what was learned of each strategy, for people."""
-        return self._allocator.summaries()
+        return self.allocator.summaries()
 
     def recall(self, query: str, k: int) -> list[Recalled]:
         """Return at most `k` entities that have worked for `query`, or are predicted to, best first."""
@@ -140,7 +143,7 @@ class Policy:
 
     def evidence(self) -> dict[str, tuple[float, float]]:
         """Return for each strategy in how many turns it was asked, as far as not faded, and their mean reward."""
-        return self._allocator.evidence
+        return self.allocator.evidence
 
     def memory(self) -> dict[str, list[Recalled]]:
         """Return the memory index whole, best entities first: for people and reports."""

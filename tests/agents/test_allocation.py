@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from backchannel.agents.allocation import MAX_BUDGET, Allocator, EncodingError, Limits
 from backchannel.agents.bandit import BanditConfig, StrategyBandit
 from backchannel.agents.features import Categorical, Encoder, Numeric
-from backchannel.agents.mixture import Mixture
+from backchannel.agents.mixture import MANY, Mixture, RandomSets
 from backchannel.agents.sums import MemorySums
 from backchannel.schemas.events import EventDecoder, Impression, encode
 from backchannel.schemas.snapshot import Section
@@ -89,6 +89,37 @@ def budgets(some: Section, most: int) -> range:
     """What there may be to spend: at least the minima."""
     least = max(sum(limits.minimum for limits in limits_of(some) if limits.on), 1)
     return range(least, least + most)
+
+
+@given(SECTIONS, st.lists(CONTEXTS, min_size=1, max_size=3), st.integers(0, 9), st.integers(0, 100))
+@settings(max_examples=50)
+def test_what_is_expected_is_the_mean_of_what_is_drawn(
+    some: Section, contexts: list[dict[str, Any]], place: int, seed: int
+) -> None:
+    allocator, budget = Allocator(some), budgets(some, 10)[place]
+    worths = np.stack([np.tile(np.arange(budget + 1.0), (len(allocator.strategies), 1)), allocator.worth(budget)])
+    vectors = allocator.encoder.encode_all(contexts)[:, np.newaxis]
+    found = allocator.expect(vectors, budget, worths, np.random.default_rng(seed), draws=400)
+    sets, probabilities = allocator.mixture(contexts[0], budget, np.random.default_rng(0)).sets.every()
+    assert probabilities.sum() == pytest.approx(1.0)
+    rows = np.arange(len(allocator.strategies))
+    for context, expected in zip(contexts, found.swapaxes(0, 1), strict=True):
+        # Thompson sampling's parts are a sample of 32; others' are always the same.
+        mixtures = [allocator.mixture(context, budget, np.random.default_rng([seed, n])) for n in range(20)]
+        for measure, worth in zip(expected, worths, strict=True):
+            at_random = probabilities @ worth[rows, sets]
+            means = [
+                (1 - one.floor) * (one.shares @ worth[rows, one.parts]) + one.floor * at_random for one in mixtures
+            ]
+            error = 5 * np.std(means, axis=0) / np.sqrt(20) + 5 * np.std(means, axis=0) * np.sqrt(32 / 400)
+            assert (abs(np.mean(means, axis=0) - measure) <= error + 0.01 * budget).all()
+
+
+def test_of_very_many_sets_a_sample_stands_for_all() -> None:
+    sets = RandomSets([0] * 14, [10] * 14, 5)
+    drawn, probabilities = sets.every()
+    assert len(drawn) == MANY
+    assert probabilities @ (drawn > 0) == pytest.approx(sets.propensities, abs=0.05)
 
 
 @given(SECTIONS, CONTEXTS, st.integers(0, 39), st.integers(0, 2**32))

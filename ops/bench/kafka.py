@@ -5,6 +5,7 @@ in it.
 """
 
 import asyncio
+import importlib.util
 import multiprocessing
 import signal
 import sqlite3
@@ -26,10 +27,10 @@ from faust.types import StreamT
 from msgspec import structs
 from yarl import URL
 
+from backchannel.ops.bench.measure import Load, Measure
 from backchannel.ops.broker import Broker
 from backchannel.ops.config import render
 from backchannel.ops.load import mixed_stream
-from backchannel.ops.measure import Measure
 from backchannel.ops.run import relax_collector
 from backchannel.ops.topics import create_topics
 from backchannel.schemas.events import EVENT_TYPES, EventDecoder, encode
@@ -58,42 +59,51 @@ FRESH_MS: Final = 2_000
 _T = TypeVar("_T")
 
 
-def kafka_measures(folder: Path, events: int, rounds: int, say: Callable[[str], None]) -> Iterator[Measure]:
-    """Yield all figures.
-
-    Args:
-        folder: for the broker's data and the stores.
-        events: for the throughput.
-        rounds: alternated; medians are given.
-        say: is told what is being measured.
-    """
+def kafka(load: Load) -> Iterator[Measure]:
+    """Yield the figures of throughput, freshness and recovery."""
+    folder = load.folder
     broker = Broker(folder / "kafka")
-    say("starting a broker")
+    load.say("starting a broker")
     servers = broker.start()
     try:
-        backlog = _topics(servers, "backlog-")
-        say("throughput: filling the topics")
-        sent = _apart(_fill, backlog, events)
-        taken: dict[str, list[float]] = {"raw": [], "stock": [], "worker": []}
-        for number in range(rounds):
-            say(f"throughput: round {number + 1} of {rounds}")
-            own = structs.replace(backlog, group=f"bench-{number}")
-            taken["raw"].append(_apart(_read_raw, own, sent))
-            taken["stock"].append(_apart(_learn_stock, own, str(folder / f"stock-{number}.db"), STOCK_EVENTS))
-            taken["worker"].append(_apart(_learn, own, str(folder / f"worker-{number}.db"), sent))
-        raw, stock, worker = (median(taken[side]) for side in ("raw", "stock", "worker"))
-        yield Measure("Kafka: aiokafka getmany, decode", raw, "events/s")
-        yield Measure(
-            "Kafka: the same learning in a stock Faust agent", stock, "events/s", stock / raw, "getmany, decode"
-        )
-        yield Measure("Kafka: worker, to committed ledger", worker, "events/s", worker / raw, "getmany, decode")
-        yield Measure("Kafka: worker, to committed ledger", worker, "events/s", worker / stock, "stock Faust agent")
-        say(f"freshness: {LOAD_RATE:,} events/s")
+        yield from _throughput(load, _topics(servers, "backlog-"))
+        load.say(f"freshness: {LOAD_RATE:,} events/s")
         yield from _freshness(folder, _topics(servers, "live-"), seconds=40.0)
-        say(f"recovery: {KILLS} kills at {LOAD_RATE:,} events/s")
+        load.say(f"recovery: {KILLS} kills at {LOAD_RATE:,} events/s")
         yield from _recovery(folder, _topics(servers, "killed-"))
     finally:
         broker.stop()
+
+
+def _throughput(load: Load, backlog: KafkaConfig) -> Iterator[Measure]:
+    load.say("throughput: filling the topics")
+    folder, sent = load.folder, _apart(_fill, backlog, load.events)
+    raw, stock, own = "aiokafka getmany, decode", "the same learning in a stock Faust agent", "worker"
+    sides: dict[str, Callable[[KafkaConfig, str], float]] = {
+        raw: lambda group, _: _apart(_read_raw, group, sent),
+        stock: lambda group, name: _apart(_learn_stock, group, str(folder / f"stock-{name}.db"), STOCK_EVENTS),
+        own: lambda group, name: _apart(_learn, group, str(folder / f"worker-{name}.db"), sent),
+    }
+    if all(map(importlib.util.find_spec, ("bytewax", "quixstreams"))):
+        from backchannel.ops.bench import kafka_peers  # noqa: PLC0415 - needs more packages
+
+        sides["Quix Streams, which decodes and counts only"] = lambda group, _: _apart(
+            kafka_peers.count_with_quix, group, sent
+        )
+        sides["Bytewax, which decodes and counts only"] = lambda group, _: _apart(
+            kafka_peers.count_with_bytewax, group, sent
+        )
+    taken: dict[str, list[float]] = {side: [] for side in sides}
+    for number in range(load.rounds):
+        for side, measure in sides.items():
+            load.say(f"throughput, round {number + 1} of {load.rounds}: {side}")
+            taken[side].append(measure(structs.replace(backlog, group=f"bench-{number}"), str(number)))
+    rates = {side: median(rounds) for side, rounds in taken.items()}
+    worker = rates.pop(own)
+    for side, rate in rates.items():
+        yield Measure(side, rate, "events/s")
+    for side, rate in rates.items():
+        yield Measure("worker, from Kafka to a committed ledger", worker, "events/s", worker / rate, side)
 
 
 def _topics(servers: str, prefix: str) -> KafkaConfig:
@@ -315,7 +325,7 @@ def _freshness(folder: Path, kafka: KafkaConfig, seconds: float) -> Iterator[Mea
         for end in range(before + 1, watermark + 1, 10)
     ]
     for name, percentile in (("p50", 50), ("p99", 99)):
-        yield Measure(f"Kafka: turn's close to PolicyReader, {name}", float(np.percentile(lag, percentile)), "ms")
+        yield Measure(f"turn's close to PolicyReader, {name}", float(np.percentile(lag, percentile)), "ms")
 
 
 def _recovery(folder: Path, kafka: KafkaConfig) -> Iterator[Measure]:
@@ -333,7 +343,7 @@ def _recovery(folder: Path, kafka: KafkaConfig) -> Iterator[Measure]:
                 time.sleep(2)
                 if number < KILLS:
                     worker.kill()
-    yield Measure("Kafka: SIGKILL to caught up", 1000 * median(taken[1:]), "ms")
+    yield Measure("SIGKILL to caught up", 1000 * median(taken[1:]), "ms")
 
 
 def _behind(database: Path) -> float:

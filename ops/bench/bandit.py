@@ -14,7 +14,7 @@ from backchannel.agents.bandit import BanditConfig, StrategyBandit, by_group
 from backchannel.agents.features import Numeric
 from backchannel.agents.outcomes import Judge, Outcome, RewardConfig
 from backchannel.agents.sums import MemorySums
-from backchannel.ops.measure import Measure
+from backchannel.ops.bench.measure import Load, Measure
 from backchannel.ops.simulation import World
 from backchannel.schemas.events import Click, Impression, Query, Result
 from backchannel.schemas.turn import Turn
@@ -22,42 +22,46 @@ from backchannel.schemas.turn import Turn
 STRATEGIES: Final = 8
 DIMENSION: Final = 20
 BATCH: Final = 1000
+REPEATED: Final = 5
 BUDGET: Final = 50
 _NAMES: Final = tuple(f"strategy{number}" for number in range(STRATEGIES))
 _FEATURES: Final = tuple(Numeric(f"feature{number}") for number in range(1, DIMENSION))
 
 
-def bandit_measures(rounds: int) -> Iterator[Measure]:
-    """Yield the rows, in microseconds: learning as the median of `rounds` alternated ones, deciding of single calls."""
+def bandit(load: Load) -> Iterator[Measure]:
+    """Yield microseconds: of learning as the median of alternated rounds, of deciding of single calls."""
     rng = np.random.default_rng(0)
     contexts = rng.standard_normal((BATCH, DIMENSION)).round(3)
     contexts[:, 0] = 1.0
     chosen = rng.integers(STRATEGIES, size=BATCH)
     rewards = (rng.random(BATCH) < 0.4).astype(float)
-    bandit = StrategyBandit(BanditConfig(strategies=_NAMES, features=_FEATURES))
+    learner = StrategyBandit(BanditConfig(strategies=_NAMES, features=_FEATURES))
     outcomes = Judge(RewardConfig()).judge([_turn(*row) for row in zip(contexts, chosen, rewards, strict=True)])
     observed = np.column_stack((contexts, rewards))
     learners: dict[str, tuple[Callable[[], object], int]] = {
         "learn, from encoded arrays": (lambda: by_group(observed, chosen), BATCH),
-        "learn, from decoded turns": (lambda: bandit.learn(outcomes), BATCH),
+        "learn, from decoded turns": (lambda: learner.learn(outcomes), BATCH),
         "River LinUCBDisjoint": _river(contexts, chosen, rewards),
     }
     if all(map(importlib.util.find_spec, ("mabwiser", "vowpalwabbit"))):
         learners |= _rivals(contexts, chosen, rewards)
     taken: dict[str, list[float]] = {name: [] for name in learners}
-    for _ in range(rounds):
+    for learn, _ in learners.values():
+        learn()  # what is only done once is not counted
+    for _ in range(load.rounds):
         for name, (learn, events) in learners.items():
             began = time.perf_counter()
-            learn()
-            taken[name].append((time.perf_counter() - began) / events * 1e6)
+            for _ in range(REPEATED):
+                learn()
+            taken[name].append((time.perf_counter() - began) / events / REPEATED * 1e6)
     first = median(taken["learn, from encoded arrays"])
     for name, times in taken.items():
-        yield Measure(f"bandit: {name}", median(times), "µs", median(times) / first, "encoded arrays")
-    yield from _deciding(bandit, outcomes, rng)
+        yield Measure(f"{name}", median(times), "µs", median(times) / first, "encoded arrays")
+    yield from _deciding(learner, outcomes, rng)
 
 
-def _deciding(bandit: StrategyBandit, outcomes: list[Outcome], rng: np.random.Generator) -> Iterator[Measure]:
-    solved = bandit.solve(MemorySums(bandit.learn(outcomes)), {"bandit": set()}, 0)
+def _deciding(learner: StrategyBandit, outcomes: list[Outcome], rng: np.random.Generator) -> Iterator[Measure]:
+    solved = learner.solve(MemorySums(learner.learn(outcomes)), {"bandit": set()}, 0)
     allocator = Allocator({key: row for key, row in solved.items() if row is not None})
     contexts = [outcome.turn.query.context for outcome in outcomes]
     for name, decide in (
@@ -70,7 +74,7 @@ def _deciding(bandit: StrategyBandit, outcomes: list[Outcome], rng: np.random.Ge
             decide(number)
             times[number] = time.perf_counter() - began
         for percent in (50, 99):
-            yield Measure(f"bandit: {name}, p{percent}", float(np.percentile(times, percent)) * 1e6, "µs")
+            yield Measure(f"{name}, p{percent}", float(np.percentile(times, percent)) * 1e6, "µs")
 
 
 def _turn(context: Any, strategy: int, reward: float) -> Turn:

@@ -1,0 +1,296 @@
+"""Values of policies from logged decisions, one decision at a time.
+
+In a turn i with context x_i a logged policy asked some of K strategies, each with a known probability p_ik, and each
+that was asked got a reward r_ik. The policy to be evaluated, the target, would ask strategy k to an extent tau_k(x_i).
+Its value is
+
+    V = E[sum_k tau_k(x) q_k(x)],    q_k(x) = E[r_k | x, k is asked],
+
+as far as what a strategy gets does not depend on what else is asked: the semi-bandit form, as the item-position
+estimator of Li et al., "Offline evaluation of ranking policies with click models", KDD 2018. Where one of K actions is
+chosen, tau is the target's probability of each, and this is the textbook's V.
+
+Each estimator returns terms, one for each turn, whose mean is the estimate. With weights w_ik = tau_k(x_i) / p_ik for
+what was asked, and 0 for what was not:
+
+    IPS          sum_k w_ik r_ik                                    Horvitz & Thompson, JASA 1952
+    clipped IPS  sum_k min(w_ik, c) r_ik                            Ionides, JCGS 2008
+    SNIPS        IPS, over the mean of sum_k w_ik / tau             Swaminathan & Joachims, NIPS 2015
+    DM           sum_k tau_k(x_i) q'_k(x_i)                         Dudik, Langford & Li, ICML 2011
+    DR           DM + sum_k w_ik (r_ik - q'_k(x_i))                 the same
+    switch-DR    DM + sum_k w_ik [w_ik <= c] (r_ik - q'_k(x_i))     Wang, Agarwal & Dudik, ICML 2017
+
+where tau is the mean of sum_k tau_k(x_i), 1 where one action is chosen, and q' a model of the rewards that was not
+fitted to turn i; see `rewards`.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from backchannel.agents.sums import Matrix
+
+_TINY: Final = 1e-12
+
+
+class SupportError(ValueError):
+    """Something was logged that by its propensity cannot have happened; the message names the first such turn."""
+
+
+class Model(Struct, frozen=True):
+    """What a model of the rewards says of logged turns and a target.
+
+    Attributes:
+        expected: sum_k tau_k(x_i) q'_k(x_i), (turns,).
+        predicted: q' of what may have been asked, in the shape of the log's rewards.
+    """
+
+    expected: Matrix
+    predicted: Matrix
+
+
+class Feedback(Struct, frozen=True):
+    """Logged turns, weighed for one target.
+
+    Attributes:
+        weights: w_ik, (turns, strategies), or (turns, 1) where only the one action that was chosen is kept.
+        rewards: r_ik, likewise, at least 0; what was not asked has any finite number.
+        total: the mean of sum_k tau_k(x_i) over the turns.
+        ceiling: the most that a reward can be, for all of them or in their shape.
+        model: of the rewards, for those estimators that need one.
+    """
+
+    weights: Matrix
+    rewards: Matrix
+    total: float = 1.0
+    ceiling: Matrix | float = 1.0
+    model: Model | None = None
+
+    @property
+    def turns(self) -> int:
+        """How many."""
+        return len(self.weights)
+
+
+class Terms(Struct, frozen=True):
+    """An estimate as a mean over turns, or as a ratio of two.
+
+    Attributes:
+        values: (turns,).
+        divisors: (turns,), for a ratio: the estimate is sum(values) / sum(divisors).
+        low, high: between which the values must lie, given the weights and the most that rewards can be.
+    """
+
+    values: Matrix
+    low: float
+    high: float
+    divisors: Matrix | None = None
+
+    @property
+    def value(self) -> float:
+        """The estimate; NaN of no turns, and of a ratio whose divisors are all zero."""
+        if not len(self.values):
+            return float("nan")
+        if self.divisors is None:
+            return float(self.values.mean())
+        divisor = float(self.divisors.sum())
+        return float(self.values.sum()) / divisor if divisor else float("nan")
+
+    def linear(self) -> Matrix:
+        """Return terms, (turns,), whose mean is the estimate: of a ratio, by its first-order expansion."""
+        if self.divisors is None:
+            return self.values
+        value = self.value
+        linear: Matrix = value + (self.values - value * self.divisors) / self.divisors.mean()
+        return linear
+
+    def minus(self, other: "Terms") -> "Terms":
+        """Return the terms of the difference of two estimates from the same turns."""
+        return Terms(self.linear() - other.linear(), self.low - other.high, self.high - other.low)
+
+
+def weigh(extents: Matrix, propensities: Matrix, asked: NDArray[np.bool_]) -> Matrix:
+    """Return the importance weights w_ik = tau_k(x_i) / p_ik, 0 for what was not asked.
+
+    Args:
+        extents: tau, at least 0, in any shape.
+        propensities: p, in the same shape; where nothing was asked they do not count.
+        asked: whether it was, likewise.
+
+    Raises:
+        SupportError: something was asked with propensity 0, or with one that is no probability.
+    """
+    bad = asked & ~((propensities > 0) & (propensities <= 1.0 + _TINY))
+    if bad.any():
+        first = np.argwhere(bad)[0]
+        where = f"turn {first[0]}" + (f", strategy {first[1]}" if len(first) > 1 else "")
+        raise SupportError(
+            f"{where}: it was asked with propensity {propensities[tuple(first)]:g}; log the probability with which it "
+            f"was to be asked, more than 0 and at most 1, or leave such turns out ({int(bad.sum())} in all)"
+        )
+    weights: Matrix = np.divide(extents, propensities, out=np.zeros_like(extents, dtype=float), where=asked)
+    return weights
+
+
+def ips(log: Feedback) -> Terms:
+    """Inverse propensity scores. Unbiased where the logged policy asks whatever the target may."""
+    return Terms(_dots(log.weights, log.rewards), 0.0, _largest(log, log.weights))
+
+
+def clipped(log: Feedback, cap: float | None = None) -> Terms:
+    """IPS with weights cut at `cap`, by default the square root of the number of turns: biased down, less variance."""
+    weights = np.minimum(log.weights, threshold(log) if cap is None else cap)
+    return Terms(_dots(weights, log.rewards), 0.0, _largest(log, weights))
+
+
+def snips(log: Feedback) -> Terms:
+    """Self-normalised IPS: it does not depend on the rewards' origin. Consistent, and biased by O(1 / turns)."""
+    divisors = log.weights.sum(axis=1) / max(log.total, _TINY)
+    return Terms(_dots(log.weights, log.rewards), 0.0, _largest(log, log.weights), divisors)
+
+
+def direct(log: Feedback) -> Terms:
+    """The direct method: as good as the model of the rewards, whose error no interval knows."""
+    expected = _model(log).expected
+    return Terms(expected, float(expected.min(initial=0.0)), float(expected.max(initial=0.0)))
+
+
+def doubly_robust(log: Feedback) -> Terms:
+    """Unbiased as IPS is; the better the model, the less variance."""
+    return _corrected(log, log.weights)
+
+
+def switch(log: Feedback, cap: float | None = None) -> Terms:
+    """Doubly robust where the weight is at most `cap`, see `clipped`; the direct method elsewhere."""
+    return _corrected(log, np.where(log.weights <= (threshold(log) if cap is None else cap), log.weights, 0.0))
+
+
+ESTIMATORS: Final[dict[str, Callable[[Feedback], Terms]]] = {
+    "IPS": ips,
+    "clipped IPS": clipped,
+    "SNIPS": snips,
+    "DM": direct,
+    "DR": doubly_robust,
+    "switch-DR": switch,
+}
+"""By name. Those after SNIPS need a model."""
+
+
+def threshold(log: Feedback) -> float:
+    """Return Ionides' truncation level: the square root of the number of turns, for weights of mean 1."""
+    return float(np.sqrt(log.turns)) * max(log.total, _TINY)
+
+
+class Diagnosis(Struct, frozen=True):
+    """What a log is good for, given a target.
+
+    Attributes:
+        turns: logged.
+        effective: the effective sample size (Kish, "Survey sampling", 1965): (sum w)^2 / sum w^2 over turns.
+        largest: weight of a turn; 1 is what an average one has.
+        heaviest: the share of all weight that this turn has.
+        mean: of the weights; 1 but for chance, if the propensities are true and cover the target.
+        error: the standard error of that.
+    """
+
+    turns: int
+    effective: float
+    largest: float
+    heaviest: float
+    mean: float
+    error: float
+
+    def faults(self, minimum: float = 100.0) -> list[str]:
+        """Return why estimates that rest on weights cannot be relied upon; nothing if they can.
+
+        Args:
+            minimum: effective sample size.
+        """
+        found = []
+        if self.effective < minimum:
+            found.append(f"effective sample size {self.effective:.0f} of {self.turns:,} turns is below {minimum:.0f}")
+        if self.heaviest > 0.1:
+            found.append(f"one turn has {self.heaviest:.0%} of all weight")
+        if abs(self.mean - 1.0) > max(4.0 * self.error, 1e-9):
+            found.append(
+                f"the mean weight is {self.mean:.2f}, not 1: propensities are wrong, or do not cover the policy"
+            )
+        return found
+
+
+def diagnose(log: Feedback) -> Diagnosis:
+    """Return what can be said of the weights before any reward is looked at."""
+    if not log.turns:
+        return Diagnosis(0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    weights = log.weights.sum(axis=1) / max(log.total, _TINY)
+    total, squares, largest = float(weights.sum()), float(weights @ weights), float(weights.max())
+    return Diagnosis(
+        turns=log.turns,
+        effective=total**2 / squares if squares else 0.0,
+        largest=largest,
+        heaviest=largest / total if total else 0.0,
+        mean=total / log.turns,
+        error=float(weights.std(ddof=1) / np.sqrt(log.turns)) if log.turns > 1 else float("inf"),
+    )
+
+
+class Replay(Struct, frozen=True):
+    """What a replay found: the mean reward of the turns that it kept.
+
+    Attributes:
+        terms: of the kept turns.
+        kept: how many.
+    """
+
+    terms: Terms
+    kept: int
+
+
+def replay(log: Feedback, rng: np.random.Generator) -> Replay:
+    """Keep each turn with probability w_i / max w: what is left is as the target would have made it.
+
+    Rejection sampling, the replay of Li, Chu, Langford & Wang, WSDM 2011, for logs of any propensities. For one chosen
+    action.
+
+    Args:
+        log: with weights (turns, 1).
+        rng: where chance comes from.
+
+    Raises:
+        ValueError: the log has more than one action a turn.
+    """
+    if log.weights.shape[1] != 1:
+        raise ValueError(f"weights: {log.weights.shape[1]} columns; a replay needs one action a turn")
+    weights = log.weights[:, 0]
+    largest = weights.max(initial=0.0)
+    kept = rng.random(len(weights)) * largest < weights if largest else np.zeros(len(weights), dtype=bool)
+    return Replay(Terms(log.rewards[kept, 0], 0.0, 1.0), int(kept.sum()))
+
+
+def _corrected(log: Feedback, weights: Matrix) -> Terms:
+    model = _model(log)
+    if not log.turns:
+        return Terms(model.expected, 0.0, 0.0)
+    values = model.expected + _dots(weights, log.rewards - model.predicted)
+    least = model.expected - _dots(weights, model.predicted)  # for rewards of 0
+    most = least + (weights * log.ceiling).sum(axis=1)
+    return Terms(values, float(least.min()), float(most.max()))
+
+
+def _model(log: Feedback) -> Model:
+    if log.model is None:
+        raise ValueError("model: this estimator needs a model of the rewards; see rewards.cross_fitted")
+    return log.model
+
+
+def _dots(left: Matrix, right: Matrix) -> Matrix:
+    """The products of rows, (turns,), without a copy of both."""
+    return np.asarray(np.einsum("ik,ik->i", left, right))
+
+
+def _largest(log: Feedback, weights: Matrix) -> float:
+    """The most that a turn's term can be."""
+    return float((weights * log.ceiling).sum(axis=1).max(initial=0.0))

@@ -1,0 +1,78 @@
+"""Confidence intervals of estimates that are means over turns, or ratios of two."""
+
+from statistics import NormalDist
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+from msgspec import Struct
+
+from backchannel.agents.ope.estimators import Terms
+from backchannel.agents.sums import Matrix
+
+Method: TypeAlias = Literal["normal", "bootstrap", "bernstein"]
+
+RESAMPLES: Final = 1000
+BLOCKS: Final = 2_000
+"""Of more turns than that, runs of consecutive ones are resampled together (Künsch, Annals of Statistics 1989)."""
+_DRAWN: Final = 1 << 20  # numbers at a time
+
+
+class Estimate(Struct, frozen=True):
+    """A value with its interval; NaN where there is nothing to tell it from."""
+
+    value: float
+    low: float
+    high: float
+
+
+def interval(
+    terms: Terms, method: Method = "normal", confidence: float = 0.95, rng: np.random.Generator | None = None
+) -> Estimate:
+    """Return the estimate with a two-sided interval.
+
+    Args:
+        terms: of an estimator.
+        method: `normal`, the central limit theorem; `bootstrap`, percentiles of 1000 resamples of turns (Efron, Annals
+            of Statistics 1979); `bernstein`, the empirical Bernstein bound (Maurer & Pontil, COLT 2009, theorem 4),
+            which holds for any number of turns and is wide. It takes the largest weight in the log for the largest
+            there can be, and of a ratio the first-order expansion.
+        confidence: between 0 and 1.
+        rng: where the bootstrap's chance comes from.
+
+    Raises:
+        ValueError: a bootstrap without `rng`.
+    """
+    value, turns = terms.value, len(terms.values)
+    if turns < 2 or not np.isfinite(value):
+        return Estimate(value, float("nan"), float("nan"))
+    if method == "bootstrap":
+        if rng is None:
+            raise ValueError("rng: a bootstrap needs one")
+        tails = [(1.0 - confidence) / 2, (1.0 + confidence) / 2]
+        low, high = np.nanquantile(_resampled(terms, rng), tails).tolist()
+        return Estimate(value, low, high)
+    deviation = float(terms.linear().std(ddof=1))
+    if method == "normal":
+        half = NormalDist().inv_cdf((1.0 + confidence) / 2) * deviation / np.sqrt(turns)
+    else:
+        # Both tails, so the bound for half of the error probability on either side.
+        doubt = np.log(4.0 / (1.0 - confidence))
+        half = deviation * np.sqrt(2.0 * doubt / turns) + 7.0 * (terms.high - terms.low) * doubt / (3.0 * (turns - 1))
+    return Estimate(value, value - float(half), value + float(half))
+
+
+def _resampled(terms: Terms, rng: np.random.Generator) -> Matrix:
+    """The estimate from each of RESAMPLES resamples of the turns."""
+    turns = len(terms.values)
+    columns = np.column_stack((terms.values, np.ones(turns) if terms.divisors is None else terms.divisors))
+    if turns > BLOCKS:
+        columns = np.add.reduceat(columns, np.arange(BLOCKS) * turns // BLOCKS)
+    estimates = np.empty(RESAMPLES)
+    step = max(_DRAWN // len(columns), 1)
+    for first in range(0, RESAMPLES, step):
+        size = min(step, RESAMPLES - first)
+        # Poisson counts stand for multinomial ones: each turn is drawn once on average.
+        drawn = rng.poisson(1.0, (size, len(columns))) @ columns
+        with np.errstate(invalid="ignore", divide="ignore"):
+            estimates[first : first + size] = drawn[:, 0] / drawn[:, 1]
+    return estimates

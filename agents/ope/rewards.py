@@ -1,0 +1,51 @@
+"""Models of rewards, fitted to other turns than those that they predict."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backchannel.agents.sums import Matrix
+
+Integers = NDArray[np.int64]
+
+
+def cross_fitted(contexts: Matrix, drawn: Matrix, rewards: Matrix, folds: Integers, ridge: float) -> Matrix:
+    """Return q'_k(x_i), (turns, strategies): per strategy a ridge regression on the turns of all other folds.
+
+    Cross-fitting (Chernozhukov et al., "Double/debiased machine learning", Econometrics Journal 2018) by a difference
+    of sums: the Gram matrix of the other folds is that of all less that of the own. Strategies of which little is known
+    are pulled towards what predicts all of them alike.
+
+    Args:
+        contexts: (turns, strategies, d), or (turns, 1, d) if all strategies have one; the first column is 1.
+        drawn: (turns, strategies): 0 for what was not asked, 1 for what was, or else the share of q that its reward is
+            expected to be.
+        rewards: likewise; those of what was not asked do not count.
+        folds: of each turn, 0 and up, at least two of them; turns that depend on each other belong in one.
+        ridge: the weight of that pull, in turns.
+    """
+    dimension, strategies, count = contexts.shape[2], drawn.shape[1], int(folds.max(initial=0)) + 1
+    shared = contexts.shape[1] == 1
+    sums = np.zeros((count, strategies, dimension, dimension + 1))
+    members = [folds == fold for fold in range(count)]
+    for fold, own in enumerate(members):
+        rows, shares, gains = contexts[own], drawn[own], rewards[own]
+        for strategy in range(strategies):
+            some = np.flatnonzero(shares[:, strategy])
+            share = shares[some, strategy, np.newaxis]
+            design = rows[some, 0 if shared else strategy] * share
+            sums[fold, strategy, :, :-1] = design.T @ design
+            sums[fold, strategy, :, -1] = design.T @ gains[some, strategy]
+    others = sums.sum(axis=0) - sums
+    identity = np.eye(dimension)
+    pooled = others.sum(axis=1)
+    common = np.linalg.solve(pooled[..., :-1] + 1e-6 * identity, pooled[..., -1:])[:, np.newaxis]
+    theta = np.linalg.solve(others[..., :-1] + ridge * identity, others[..., -1:] + ridge * common)[..., 0]
+    predicted = np.empty(drawn.shape)
+    for own, weights in zip(members, theta, strict=True):
+        predicted[own] = (contexts[own].swapaxes(0, 1) @ weights[..., np.newaxis])[..., 0].T
+    return predicted
+
+
+def folds_of(keys: NDArray[np.uint64], count: int) -> Integers:
+    """Return the fold of each turn by a hash of what it belongs to, (turns,): a session's turns share one."""
+    return (keys % np.uint64(count)).astype(np.int64)
