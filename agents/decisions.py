@@ -21,7 +21,6 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from backchannel.agents.allocation import MAX_BUDGET, Allocator, StrategyContext
-from backchannel.agents.bandit import credits_of
 from backchannel.agents.features import Encoder, Value, context_of
 from backchannel.agents.ope.estimators import Feedback, Model, weigh
 from backchannel.agents.ope.rewards import Integers, cross_fitted, folds_of
@@ -71,7 +70,7 @@ def decision_of(outcome: Outcome) -> LoggedDecision:
     turn = outcome.turn
     shown = next(shown for shown in turn.impressions if shown.propensities and shown.allocation)
     asked = {name: count for name, count in shown.allocation.items() if count}
-    credited = credits_of(outcome) if outcome.gains else {}
+    credited = outcome.credited
     return LoggedDecision(
         session_id=turn.query.session_id,
         ts=turn.query.ts,
