@@ -70,6 +70,7 @@ class StoreVitals(Struct, frozen=True):
         head: the version that is served, and why later ones are not.
         served: its header; None before the first.
         newest: the header of the newest version, served or not.
+        unpublished: whether something was learned since the newest version was made.
         recent: what workers counted in the last minutes, by name.
         alarms: those last raised first, and of these those noticed first.
         bytes: that the store takes.
@@ -81,6 +82,7 @@ class StoreVitals(Struct, frozen=True):
     head: Head
     served: Snapshot | None
     newest: Snapshot | None
+    unpublished: bool
     recent: dict[str, int]
     alarms: list[Alarm]
     bytes: int
@@ -150,6 +152,7 @@ def _read(connection: Connection, now: int) -> StoreVitals:
         head=head,
         served=None if head.version is None else snapshots.header(connection, head.version),
         newest=snapshots.newest(connection),
+        unpublished=connection.execute(select(tables.change.c.id).limit(1)).first() is not None,
         recent={name: int(value) for name, value in connection.execute(recent)},
         alarms=[Alarm(**row) for row in alarms.mappings()],
         bytes=_size(connection),

@@ -32,6 +32,7 @@ def test_a_store_says_how_it_does(store_url: str) -> None:
     assert made is not None
     assert found.served == found.newest == made
     assert found.head.version == made.version
+    assert not found.unpublished
     assert [(one.source, one.number) for one in found.partitions] == [("file", 0)]
     assert found.partitions[0].position.watermark == found.complete == made.watermark
     assert [(one.name, one.seen, one.partitions) for one in found.workers] == [(heartbeat.name, NOW, [])]
