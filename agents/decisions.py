@@ -70,14 +70,13 @@ def decision_of(outcome: Outcome) -> LoggedDecision:
     turn = outcome.turn
     shown = next(shown for shown in turn.impressions if shown.propensities and shown.allocation)
     asked = {name: count for name, count in shown.allocation.items() if count}
-    credited = outcome.credited
     return LoggedDecision(
         session_id=turn.query.session_id,
         ts=turn.query.ts,
         context=context_of(turn.query),
         allocation=asked,
         propensities=shown.propensities,
-        rewards={name: credited[name][0] for name in asked if name in credited},
+        rewards={name: outcome.credited[name][0] for name in asked if name in outcome.credited},
         success=outcome.success,
         allocation_propensity=shown.allocation_propensity,
         strategy_context=shown.strategy_context,
