@@ -102,6 +102,17 @@ class BrokerVitals(Struct, frozen=True):
     ends: dict[tuple[str, int], int]
 
 
+def require_store(url: str) -> None:
+    """Check that a store's file is there: looking at one that is not would make it.
+
+    Raises:
+        StoreError: it is not.
+    """
+    store = make_url(url)
+    if store.get_backend_name() == "sqlite" and store.database and not Path(store.database).exists():
+        raise StoreError(f"there is no file {store.database}: nothing has been learned into it yet")
+
+
 def read_store(url: str, now: int) -> StoreVitals:
     """Look into a store.
 
@@ -112,16 +123,14 @@ def read_store(url: str, now: int) -> StoreVitals:
     Raises:
         StoreError: it is not there, does not answer, or is none of ours.
     """
-    place = make_url(url)
-    if place.get_backend_name() == "sqlite" and place.database and not Path(place.database).exists():
-        raise StoreError(f"there is no file {place.database}: nothing has been learned into it yet")
+    require_store(url)
     store = Store(url)
     try:
         with store.read() as connection:
             store.check(connection)
             return _read(connection, now)
     except SQLAlchemyError as error:
-        raise StoreError(f"store {place}: {error.args[0] if error.args else error}") from None
+        raise StoreError(f"store {make_url(url)}: {error.args[0] if error.args else error}") from None
     finally:
         store.close()
 
