@@ -18,7 +18,7 @@ from scipy.optimize import isotonic_regression
 from backchannel.agents.allocation import Exploration, Limits
 from backchannel.agents.features import GRID, Encoder, Feature, Numeric, Value
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcome
+from backchannel.agents.outcomes import Asked, Outcome, asked_in
 from backchannel.agents.posterior import Bank, Evidence, Posterior, run_together
 from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, SumReader, Sums, SumTable
 from backchannel.schemas.events import Name
@@ -129,7 +129,7 @@ class StrategyBandit(Learner):
         self.tables = (self.table,)
         self._bucket_ms: Final = round(config.bucket_s * 1000)
         # One over the probability that a position is examined; positions that schemas.events admits.
-        self._unseen: Final[list[float]] = [1.0, *(np.arange(1.0, 10_001.0) ** config.position_decay).tolist()]
+        self._unseen: Final = np.arange(10_001.0) ** config.position_decay
         self._bank: Final = Bank([days * 86_400_000 for days in config.half_lives_days], config.ridges)
         self._code: Final = {strategy: code for code, strategy in enumerate(config.strategies)}
         width = self.encoder.dimension + 1
@@ -137,20 +137,20 @@ class StrategyBandit(Learner):
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`. A strategy that is not configured is ignored."""
-        rows, codes, drawn, clicked = self._observations(outcomes)
-        if not rows:
+        asked = asked_in(outcomes, self._code)
+        if not len(asked.rows):
             return {}
-        lengths = np.minimum(drawn, RANKS)
-        ranks = np.zeros(len(rows), dtype=np.int64)
-        rewards = np.zeros((2, len(rows)))  # as they are, and over the probability of examination
-        if clicked:
-            at, rank, reward, unbiased = zip(*clicked, strict=True)
-            ranks[list(at)] = rank
-            rewards[:, list(at)] = np.rint(np.array((reward, unbiased)) * GRID) / GRID
-        observed = np.column_stack((self._vectors(outcomes, rows, codes), rewards[0]))
-        buckets = np.array([outcome.turn.query.ts for outcome in outcomes])[rows] // self._bucket_ms
+        ranks = np.zeros(len(asked.rows), dtype=np.int64)  # of what was clicked
+        ranks[asked.credited] = asked.ranks
+        lengths = np.minimum(np.maximum(asked.drawn, ranks), RANKS)  # so many it must have drawn
+        ranks[ranks > RANKS] = 0
+        rewards = np.zeros((2, len(asked.rows)))  # as they are, and over the probability of examination
+        rewards[:, asked.credited] = asked.rewards * (np.ones(len(asked.rewards)), self._unseen[asked.positions])
+        rewards = np.rint(rewards * GRID) / GRID
+        observed = np.column_stack((self._vectors(outcomes, asked), rewards[0]))
+        buckets = np.array([outcome.turn.query.ts for outcome in outcomes])[asked.rows] // self._bucket_ms
         strategies, first_bucket = self.config.strategies, int(buckets.min())
-        groups = (buckets - first_bucket) * len(strategies) + np.array(codes, dtype=np.int64)
+        groups = (buckets - first_bucket) * len(strategies) + asked.codes
         parts = by_group(observed, groups)
         order, counts = parts.order, parts.counts
         products = parts.products[:, *self._triangle]
@@ -231,35 +231,6 @@ class StrategyBandit(Learner):
             if start in became[encoding]
         }
 
-    def _observations(
-        self, outcomes: Sequence[Outcome]
-    ) -> tuple[list[int], list[int], list[int], list[tuple[int, int, float, float]]]:
-        """The strategies asked, turn by turn, as columns: the place of the turn, the strategy's code, candidates drawn.
-
-        And for each of them that produced what was clicked: its place in these columns, the rank of what was clicked,
-        0 if beyond RANKS, the reward, and this over the probability that its position is examined.
-        """
-        rows: list[int] = []
-        codes: list[int] = []
-        drawn: list[int] = []
-        clicked: list[tuple[int, int, float, float]] = []
-        known, unseen = self._code, self._unseen
-        for row, outcome in enumerate(outcomes):
-            credited = outcome.credited
-            for strategy, count in outcome.asked.items():
-                code = known.get(strategy)
-                if code is None:
-                    continue
-                if strategy in credited:
-                    reward, rank, position = credited[strategy]
-                    clicked.append((len(rows), rank if rank <= RANKS else 0, reward, reward * unseen[position]))
-                    drawn.append(max(count, rank))  # so many it must have drawn
-                else:
-                    drawn.append(count)
-                rows.append(row)
-                codes.append(code)
-        return rows, codes, drawn, clicked
-
     def _segments(self, total: Matrix, posterior: Posterior) -> list[list[tuple[str, float, float, float, float]]]:
         """Each strategy's `allocation.Segment`s, of which somebody was asked in."""
         of_strategy: list[list[tuple[str, float, float, float, float]]] = [[] for _ in self.config.strategies]
@@ -278,17 +249,17 @@ class StrategyBandit(Learner):
                     own.append((name, *row))
         return of_strategy
 
-    def _vectors(self, outcomes: Sequence[Outcome], rows: Sequence[int], codes: Sequence[int]) -> Matrix:
-        """The encoded contexts of the strategies asked, turn by turn, (rows, d)."""
+    def _vectors(self, outcomes: Sequence[Outcome], asked: Asked) -> Matrix:
+        """The encoded contexts of the strategies asked, (asked, d)."""
         contexts = self.encoder.contexts([outcome.turn.query for outcome in outcomes])
         if not self.encoder.of_strategies:
-            vectors: Matrix = self.encoder.encode_all(contexts)[rows]
+            vectors: Matrix = self.encoder.encode_all(contexts)[asked.rows]
             return vectors
         strategies = self.config.strategies
         return self.encoder.encode_all(
             [
                 {**contexts[row], **_known_of(strategies[code], outcomes[row].turn)}
-                for row, code in zip(rows, codes, strict=True)
+                for row, code in zip(asked.rows.tolist(), asked.codes.tolist(), strict=True)
             ]
         )
 

@@ -10,7 +10,7 @@ exposures:
 Ranked is by a lower credible bound, so that one lucky click does not outrank long evidence.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import count
 from statistics import NormalDist
@@ -55,6 +55,19 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
     challengers: Annotated[
         int, Meta(ge=0, le=1000, description="more of them, little known ones that may turn out best")
     ] = 5
+    min_users: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100,
+            description="distinct people who must have asked a query before anything is published of it but "
+            "predictions; who has no user_id counts by session. They are counted from when this is first more than 1",
+        ),
+    ] = 1
+
+
+SLOTS: Final = 256
+"""Of one query. As many as were hit is never more than there were people, and of a hundred hit 127 were enough."""
 
 
 class MemoryIndex(Learner):
@@ -72,8 +85,11 @@ class MemoryIndex(Learner):
             half_life_ms=half_life_ms,
         )
         self.priors: Final = SumTable(name="priors", key=(("query", str), ("entity", str)), sums=("score",))
+        self.people: Final = SumTable(
+            name="people", key=(("query", str), ("slot", int)), sums=("turns",), half_life_ms=half_life_ms
+        )
         self.examination: Final = Examination(config.position_decay, half_life_ms)
-        self.tables = (self.table, self.priors, self.examination.table)
+        self.tables = (self.table, self.priors, self.people, self.examination.table)
         self._deviations: Final = NormalDist().inv_cdf(config.confidence)
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
@@ -81,16 +97,30 @@ class MemoryIndex(Learner):
         shown = Shown(self.table, outcomes, lambda outcome: (outcome.query,) if outcome.query else None)
         if not shown.keys:
             return {}
-        return {
+        delta = {
             self.table.name: shown.sums(self.examination),
             self.examination.table.name: shown.harvest(self.examination),
         }
+        if self.config.min_users > 1:
+            delta[self.people.name] = self._people(outcomes)
+        return delta
+
+    def _people(self, outcomes: Sequence[Outcome]) -> Sums:
+        """Linear counting (Whang, Vander-Zanden & Taylor 1990): which of the query's slots people's hashes hit."""
+        landmark = self.people.landmark(max(outcome.turn.query.ts for outcome in outcomes))
+        turns: defaultdict[Key, float] = defaultdict(float)
+        for outcome in outcomes:
+            asked = outcome.turn.query
+            if outcome.query:
+                slot = crc32((asked.user_id or asked.session_id).encode()) % SLOTS
+                turns[outcome.query, slot] += self.people.weight(asked.ts, landmark)
+        return Sums(self.people, list(turns), np.array(list(turns.values()))[:, np.newaxis], landmark)
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
         """See `Learner.solve`. A query keeps the curve that was in use when it last changed."""
         if not changed:
             return {}
-        queries = {query for table in (self.table, self.priors) for query in changed.get(table.name, ())}
+        queries = {query for table in (self.table, self.priors, self.people) for query in changed.get(table.name, ())}
         curve = self.examination.curve(sums)
         section: dict[str, bytes | None] = dict.fromkeys(sorted(queries))
         section[HEADER] = msgspec.json.encode(self._header(curve))
@@ -106,13 +136,16 @@ class MemoryIndex(Learner):
 
     def _evidence(self, sums: SumReader, queries: Collection[str], curve: Matrix, at: int) -> tuple[list[Key], Matrix]:
         """The pairs of some queries, and their gain, exposure and prior, (pairs, 3)."""
-        rows, priors = sums.read(self.table, "query", queries), sums.read(self.priors, "query", queries)
+        rows, priors = (sums.read(table, "query", queries) for table in (self.table, self.priors))
         index = {key: row for row, key in enumerate(rows.keys)}
         primed = [index.setdefault(key, len(index)) for key in priors.keys]
         values = np.zeros((len(index), 3))
         seen = rows.at(at)
         values[: len(seen), 0] = seen[:, 0]
         values[: len(seen), 1] = seen[:, 1:] @ curve
+        if self.config.min_users > 1:
+            slots = Counter(query for query, _ in sums.read(self.people, "query", queries).keys)
+            values[: len(seen)] *= np.array([[slots[query] >= self.config.min_users] for query, _ in rows.keys])
         values[primed, 2] = priors.values[:, 0]
         return list(index), values
 

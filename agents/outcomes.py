@@ -6,12 +6,15 @@ from itertools import chain
 from operator import attrgetter
 from typing import Annotated, Final, TypeAlias
 
+import numpy as np
 from msgspec import Meta, Struct, field
-from rapidfuzz.fuzz import ratio
+from numpy.typing import NDArray
 
+from backchannel.agents.rephrase_detector import RephraseDetector
 from backchannel.schemas.text import normalize
 from backchannel.schemas.turn import Turn
 
+Integers: TypeAlias = NDArray[np.int64]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 Credit: TypeAlias = tuple[float, int, int]
@@ -49,15 +52,6 @@ class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
         float,
         Meta(gt=0, le=86_400, description="a query that comes later than this after the last one is no rephrase of it"),
     ] = 60.0
-    rephrase_similarity: Annotated[
-        tuple[float, float],
-        Meta(description="similarity of two queries (0 to 1) from which a rephrase is possible, and at which certain"),
-    ] = (0.45, 0.85)
-
-    def __post_init__(self) -> None:
-        low, high = self.rephrase_similarity
-        if not 0 <= low < high <= 1:
-            raise ValueError(f"rephrase_similarity: [{low}, {high}] must be two rising numbers from 0 to 1")
 
 
 class Outcome(Struct, frozen=True, gc=False):
@@ -69,9 +63,10 @@ class Outcome(Struct, frozen=True, gc=False):
         gains: entity -> gain in [0, 1] of its best click, less what a barge-in and a rephrase took back.
         success: the best of the gains, 0 without a click.
         rephrased: the probability, 0 to 1, that the session's next query rephrases this one.
-        rewritten: whether a rewrite was served.
+        rewritten: the target of the rewrite that was served; None without one.
         asked: strategy -> candidates that it drew.
         credited: the credit of each strategy that produced something that was clicked.
+        unrephrased: the success before a rephrase took its share back.
     """
 
     turn: Turn
@@ -79,9 +74,57 @@ class Outcome(Struct, frozen=True, gc=False):
     gains: dict[str, float]
     success: float
     rephrased: float
-    rewritten: bool
+    rewritten: str | None
     asked: dict[str, int] = {}
     credited: dict[str, Credit] = {}
+    unrephrased: float = 0.0
+
+
+class Asked(Struct, frozen=True):
+    """The strategies that were asked in some turns, turn by turn, as columns.
+
+    Attributes:
+        rows: place of the turn among the turns, (asked,).
+        codes: of the strategy, (asked,).
+        drawn: candidates, (asked,).
+        credited: places among these of those that are credited with something, (credited,).
+        rewards: of those, (credited,); see `Credit`.
+        ranks: likewise.
+        positions: likewise.
+    """
+
+    rows: Integers
+    codes: Integers
+    drawn: Integers
+    credited: Integers
+    rewards: NDArray[np.float64]
+    ranks: Integers
+    positions: Integers
+
+
+def asked_in(outcomes: Sequence[Outcome], codes: Mapping[str, int]) -> Asked:
+    """Return the strategies that were asked and have a code.
+
+    Args:
+        outcomes: of turns.
+        codes: strategy -> its code, 0 and up.
+    """
+    asked = [outcome.asked for outcome in outcomes]
+    coded = np.array([codes.get(name, -1) for own in asked for name in own], dtype=np.int64)
+    drawn = np.array([count for own in asked for count in own.values()], dtype=np.int64)
+    lengths = np.array([len(own) for own in asked], dtype=np.int64)
+    rows = np.repeat(np.arange(len(asked)), lengths)
+    credited = [
+        (first + place, *credit)
+        for first, outcome in zip((lengths.cumsum() - lengths).tolist(), outcomes, strict=True)
+        if outcome.credited
+        for place, name in enumerate(outcome.asked)
+        if (credit := outcome.credited.get(name)) and name in codes
+    ]
+    place, reward, rank, position = np.array(credited, dtype=float).reshape(-1, 4).T
+    known = coded >= 0
+    at = (known.cumsum() - 1)[place.astype(np.int64)]
+    return Asked(rows[known], coded[known], drawn[known], at, reward, rank.astype(np.int64), position.astype(np.int64))
 
 
 class Judge:
@@ -91,42 +134,52 @@ class Judge:
         self.config: Final = config
         self._gap_ms: Final = config.rephrase_gap_s * 1000
         self._dwell_ms: Final = config.dwell_s * 1000
+        self._detector: Final = RephraseDetector()
 
     def judge(self, turns: Sequence[Turn]) -> list[Outcome]:
         """Return the outcome of each of `turns`."""
-        return [self._judge(turn) for turn in turns]
+        rephrased = [0.0] * len(turns)
+        places = [place for place, turn in enumerate(turns) if self._may_be_rephrased(turn)]
+        for place, probability in zip(
+            places, self._detector.probabilities([turns[place] for place in places]), strict=True
+        ):
+            rephrased[place] = probability
+        return list(map(self._judge, turns, rephrased))
 
-    def _judge(self, turn: Turn) -> Outcome:
+    def _may_be_rephrased(self, turn: Turn) -> bool:
+        """Whether a query followed soon, and something was recognised both times: else nothing is said again."""
+        following = turn.next
+        return (
+            following is not None
+            and following.ts - turn.query.ts <= self._gap_ms
+            and bool(normalize(turn.query.text))
+            and bool(normalize(following.text))
+        )
+
+    def _judge(self, turn: Turn, rephrased: float) -> Outcome:
         rewrite = next((shown.rewrite for shown in turn.impressions if shown.rewrite), None)
         query = normalize(rewrite.target if rewrite else turn.query.text)
-        rephrased = self._rephrased(turn) if turn.next else 0.0
+        rewritten = None
+        if rewrite:
+            rewritten = rewrite.target if turn.query.interpretation else query
         if not turn.clicks:
-            return Outcome(turn, query, {}, 0.0, rephrased, rewrite is not None, _asked(turn))
+            return Outcome(turn, query, {}, 0.0, rephrased, rewritten, _asked(turn))
         config = self.config
-        kept = 1.0 - config.rephrase_weight * rephrased
-        if turn.barge_ins:
-            kept *= 1.0 - config.barge_in_weight
+        kept = 1.0 - config.barge_in_weight if turn.barge_ins else 1.0
+        taken_back = config.rephrase_weight * rephrased
         gains: dict[str, float] = {}
         for click in turn.clicks:
             gain = kept * config.click_gain.get(click.kind, 1.0)
             if click.dwell_ms is not None and click.dwell_ms < self._dwell_ms:
                 gain *= click.dwell_ms / self._dwell_ms
             gains[click.entity_id] = max(gains.get(click.entity_id, 0.0), gain)
+        unrephrased = max(gains.values())
+        if taken_back:
+            gains = {entity: gain * (1.0 - taken_back) for entity, gain in gains.items()}
         credited = _credits(turn, gains)
-        return Outcome(turn, query, gains, max(gains.values()), rephrased, rewrite is not None, _asked(turn), credited)
-
-    def _rephrased(self, turn: Turn) -> float:
-        """A ramp over the similarity of two queries in quick succession. A barge-in counts as a tenth more similar."""
-        following = turn.next
-        if following is None or following.ts - turn.query.ts > self._gap_ms:
-            return 0.0
-        low, high = self.config.rephrase_similarity
-        text = normalize(turn.query.text)
-        if not text:  # nothing was recognised, so nothing can be said again
-            return 0.0
-        similarity = ratio(text, normalize(following.text)) / 100
-        similarity += 0.1 * bool(turn.barge_ins)
-        return min(max((similarity - low) / (high - low), 0.0), 1.0)
+        return Outcome(
+            turn, query, gains, max(gains.values()), rephrased, rewritten, _asked(turn), credited, unrephrased
+        )
 
 
 def _asked(turn: Turn) -> dict[str, int]:

@@ -4,7 +4,6 @@ Per time bucket and strategy it counts turns, and adds up what people's feedback
 grid of 1/1024, so the sums are exact and do not depend on order.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Annotated, Final
 
@@ -13,10 +12,8 @@ from msgspec import Meta, Struct
 
 from backchannel.agents.features import GRID
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcome
+from backchannel.agents.outcomes import Outcome, asked_in
 from backchannel.agents.sums import Delta, SumReader, Sums, SumTable
-
-_NO_CREDIT: Final = (None, 0, 0)
 
 EVERY: Final = ""
 """Stands in the place of a strategy for all turns together."""
@@ -67,47 +64,39 @@ class AnswerQuality(Learner):
         )
         self.tables = (self.table,)
         self.bucket_ms: Final = round(config.bucket_s * 1000)
-        self._strategies: Final = frozenset(strategies)
+        self._codes: Final = {name: code for code, name in enumerate(strategies)}
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`."""
-        sums: dict[int, defaultdict[str, list[float]]] = {}
-        for outcome in outcomes:
-            turn = outcome.turn
-            rows = sums.setdefault(turn.query.ts // self.bucket_ms, defaultdict(_empty))
-            barged_in, rephrased = float(bool(turn.barge_ins)), _on_grid(outcome.rephrased)
-            complaints = (barged_in, rephrased, max(barged_in, rephrased))
-            drawn = 0
-            for strategy, count in outcome.asked.items():
-                drawn += count
-                if strategy in self._strategies:
-                    _add(rows[strategy], count, outcome.credited.get(strategy, _NO_CREDIT)[0], complaints)
-            _add(rows[EVERY], drawn, outcome.success if turn.clicks else None, complaints)
-        keys = [(strategy, bucket * self.bucket_ms) for bucket, rows in sums.items() for strategy in rows]
-        values = [row for rows in sums.values() for row in rows.values()]
-        return {self.table.name: Sums(self.table, keys, np.array(values))} if keys else {}
+        if not outcomes:
+            return {}
+        asked = asked_in(outcomes, self._codes)
+        turns = len(outcomes)
+        feedback = np.array(
+            [
+                (bool(one.turn.clicks), bool(one.turn.barge_ins), one.rephrased, one.success, sum(one.asked.values()))
+                for one in outcomes
+            ]
+        )
+        # Every turn has a line for all strategies together, which comes first, and one for each that was asked.
+        rows = np.concatenate((np.arange(turns), asked.rows))
+        clicked, barged_in, rephrased, reward, candidates = feedback[rows].T
+        candidates[turns:] = asked.drawn
+        clicked[turns:] = reward[turns:] = 0.0
+        clicked[turns + asked.credited] = 1.0
+        reward[turns + asked.credited] = asked.rewards
+        rephrased, reward = (np.rint(one * GRID) / GRID for one in (rephrased, reward))
+        defects = np.maximum(barged_in, rephrased)
+        names = [EVERY, *self._codes]
+        codes = np.concatenate((np.zeros(turns, dtype=np.int64), asked.codes + 1))
+        buckets = np.array([one.turn.query.ts // self.bucket_ms for one in outcomes])[rows]
+        groups, line = np.unique((buckets - buckets.min()) * len(names) + codes, return_inverse=True)
+        columns = (np.ones(len(rows)), candidates, clicked, barged_in, rephrased, defects, reward)
+        sums = np.array([np.bincount(line, column, len(groups)) for column in columns], dtype=float).T
+        placed = ((int(group) // len(names) + int(buckets.min()), int(group) % len(names)) for group in groups)
+        keys = [(names[code], bucket * self.bucket_ms) for bucket, code in placed]
+        return {self.table.name: Sums(self.table, keys, sums)}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:  # noqa: ARG002 -- Learner's
         """See `Learner.solve`: serving needs nothing of this."""
         return {}
-
-
-def _empty() -> list[float]:
-    return [0.0] * 7
-
-
-def _add(row: list[float], drawn: int, reward: float | None, complaints: tuple[float, float, float]) -> None:
-    """Add a turn; its reward is None without a click."""
-    row[0] += 1.0
-    row[1] += drawn
-    if reward is not None:
-        row[2] += 1.0
-        row[6] += _on_grid(reward)
-    if complaints[2]:
-        row[3] += complaints[0]
-        row[4] += complaints[1]
-        row[5] += complaints[2]
-
-
-def _on_grid(value: float) -> float:
-    return round(value * GRID) / GRID if value else 0.0

@@ -28,8 +28,9 @@ store_option = click.option(
     envvar="BACKCHANNEL_STORE",
     show_envvar=True,
     metavar="URL",
-    help="The SQL store to learn into, and to publish to; all workers of a group have the same.",
+    help="The SQL store to learn into, and to publish to.",
 )
+"""Hands a command the URL of its store."""
 
 
 def _load(path: Path | None) -> Config:

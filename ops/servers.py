@@ -145,7 +145,7 @@ class LearnedServer:
         except NoPolicyError:
             return self._unlearned(request)
         query = request.query
-        rewriting = policy.rewrite(query.text)
+        rewriting = policy.rewrite(query.text, user=query.user_id, session=query.session_id)
         text = rewriting.target if rewriting else query.text
         context = context_of(query)
         decision = policy.allocate(context, SHOWN, self._rng)

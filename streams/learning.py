@@ -9,6 +9,7 @@ from backchannel.agents.history import StrategyHistory
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory import MemoryIndex
 from backchannel.agents.outcomes import Judge
+from backchannel.agents.personal_rewrites import PersonalRewrites
 from backchannel.agents.quality import AnswerQuality
 from backchannel.agents.rephrases import RephraseGraph
 from backchannel.agents.sums import Delta, SumTable, merge
@@ -26,6 +27,7 @@ class Learning:
             MemoryIndex(config.memory),
             RephraseGraph(config.rephrases),
             AnswerQuality(config.quality, config.bandit.strategies),
+            PersonalRewrites(config.rephrases),
         ]
         if HISTORY in {feature.name for feature in config.bandit.features}:
             learners.append(StrategyHistory(config.bandit.strategies, config.bandit.history_half_life_days))

@@ -25,6 +25,9 @@ MAX_AHEAD: Final = 500
 
 _decode_topics = msgspec.json.Decoder(dict[str, TopicPosition]).decode
 
+FADED: Final = 2.0**-10
+"""Sums below this are taken for nothing: what is left of 1 after ten half-lives."""
+
 
 class Claim(Struct, frozen=True):
     """The right to commit for a partition, until somebody else claims it.
@@ -292,6 +295,22 @@ def take_changes(connection: Connection) -> dict[str, set[str]]:
     for table, value in connection.execute(delete(log).returning(log.c.table_name, log.c.value)):
         changed.setdefault(table, set()).add(value)
     return changed
+
+
+def forget(store: Store, table: SumTable, at: int, connection: Connection) -> int:
+    """Remove the rows whose sums have all faded below `FADED` by the time `at` (ms), and log them as changed.
+
+    Returns:
+        how many there were.
+    """
+    stored = store.sum_tables[table.name]
+    fading = table.decay(at, lock(connection, table))
+    faded = [func.abs(stored.c[name]) * fading < FADED for name in table.sums]
+    gone = connection.execute(delete(stored).where(*faded).returning(stored.c[table.key[0][0]])).all()
+    values = sorted({value for (value,) in gone})
+    if values:
+        insert_rows(connection, tables.change, {"table_name": [table.name] * len(values), "value": values})
+    return len(gone)
 
 
 def move_rows(connection: Connection, table: Table, moved: Mapping[Key, Key]) -> None:

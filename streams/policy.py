@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 from backchannel.agents.allocation import NOTHING_KNOWN, Allocator, Decision, StrategyContext, StrategySummary, lifts
 from backchannel.agents.features import Value
 from backchannel.agents.recall import Memory, Recalled
+from backchannel.agents.rewriting import EVERY, SETTINGS, PersonalRow, RewriteRow, Settings, is_held_out
 from backchannel.schemas.snapshot import Section, Snapshot
 from backchannel.schemas.text import normalize
 
@@ -20,19 +21,24 @@ class Rewriting(Struct, frozen=True):
 
     Attributes:
         target: a normalised query, or an interpretation if that is what was looked up.
+        layer: who says so: `personal`, the user's own rephrases; `global`, everybody's; `pinned`, a decree.
         probability: that somebody who starts with the query passes through the target and succeeds there.
+        policy_version: which version says so.
+        support: turns that the query had, as far as not faded; 0 in the personal layer.
+        withdrawn: why it is not served any more; empty while it is.
     """
 
     target: str
+    layer: Literal["personal", "global", "pinned"]
     probability: float
+    policy_version: int
+    support: float = 0.0
+    withdrawn: str = ""
 
 
-class _RewriteRow(Struct, frozen=True):
-    target: str = msgspec.field(name="to")
-    probability: float
-
-
-_decode_rewrite = msgspec.json.Decoder(_RewriteRow).decode
+_decode_rewrite = msgspec.json.Decoder(RewriteRow).decode
+_decode_settings = msgspec.json.Decoder(Settings).decode
+_decode_personal = msgspec.json.Decoder(PersonalRow).decode
 
 
 class Policy:
@@ -56,6 +62,8 @@ class Policy:
         self._memory: Final = Memory(sections.get("memory", {}), snapshot.watermark)
         self._rewrites: Final = sections.get("rewrites", {})
         self._history: Final = sections.get("history", {})
+        self._personal: Final = sections.get("personal_rewrites", {})
+        self._held_out: Final = _decode_settings(self._rewrites.get(SETTINGS, b"{}")).held_out
         self._rng: Final = rng
 
     @property
@@ -131,15 +139,31 @@ class Policy:
         """Return at most `k` entities that have worked for `query`, or are predicted to, best first."""
         return self._memory.recall(query, k)
 
-    def rewrite(self, query: str, interpretation: str | None = None) -> Rewriting | None:
+    def rewrite(
+        self, query: str, interpretation: str | None = None, *, user: str | None = None, session: str | None = None
+    ) -> Rewriting | None:
         """Return what `query` should have been, or None if it had better stay as it is.
+
+        Log what is served as `rewrite` of the `impression`: only so can a rewrite that does harm be withdrawn.
 
         Args:
             query: the text.
             interpretation: the NLU's, where events carry one; then the target is an interpretation too.
+            user: who asks; their own rephrases come before everybody's.
+            session: the session's id. The configured share of sessions is served no rewrites but pinned ones, so that
+                it shows what rewrites are good for. Without it, nobody is held out.
         """
-        row = self._rewrites.get(interpretation or normalize(query))
-        return None if row is None else _rewriting(row)
+        state = interpretation or normalize(query)
+        row = self._row(state)
+        if row is not None and row.pinned:
+            return self._global(row)
+        if session is not None and is_held_out(session, self._held_out):
+            return None
+        own = self._personal.get(user) if user is not None else None
+        found = _decode_personal(own).get(state) if own else None
+        if found is not None and not (row and {EVERY, found[0]}.intersection(row.blocked)):
+            return Rewriting(found[0], "personal", found[1], self.version)
+        return self._global(row) if row and row.target and not row.withdrawn else None
 
     def evidence(self) -> dict[str, tuple[float, float]]:
         """Return for each strategy in how many turns it was asked, as far as not faded, and their mean reward."""
@@ -150,10 +174,14 @@ class Policy:
         return {query: self.recall(query, sys.maxsize) for query in self._memory.queries()}
 
     def rewrites(self) -> dict[str, Rewriting]:
-        """Return all rewrites: for people and reports."""
-        return {state: _rewriting(row) for state, row in self._rewrites.items()}
+        """Return all rewrites of the global layer, the withdrawn ones too: for people and reports."""
+        rows = ((state, self._row(state)) for state in self._rewrites)
+        return {state: self._global(row) for state, row in rows if row and row.target}
 
+    def _row(self, state: str) -> RewriteRow | None:
+        row = self._rewrites.get(state) if state != SETTINGS else None
+        return None if row is None else _decode_rewrite(row)
 
-def _rewriting(row: bytes) -> Rewriting:
-    found = _decode_rewrite(row)
-    return Rewriting(found.target, found.probability)
+    def _global(self, row: RewriteRow) -> Rewriting:
+        layer: Literal["pinned", "global"] = "pinned" if row.pinned else "global"
+        return Rewriting(row.target, layer, row.probability, self.version, row.support, row.withdrawn)

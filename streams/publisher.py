@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection
@@ -11,6 +12,8 @@ from backchannel.streams import ledger, snapshots
 from backchannel.streams.config import Config
 from backchannel.streams.learning import Learning
 from backchannel.streams.store import Store
+
+FORGETS_PER_HALF_LIFE: Final = 8
 
 
 class Publisher:
@@ -22,7 +25,7 @@ class Publisher:
         self._config: Final = config
 
     def publish(self, now: int | None = None) -> Snapshot | None:
-        """Publish the next version, if anything changed; then let old time buckets run together.
+        """Publish the next version, if anything changed; then tidy up: join old time buckets, drop what has faded.
 
         Args:
             now: ms since the Unix epoch; by default what the clock says.
@@ -35,6 +38,8 @@ class Publisher:
         changed, made = self._store.transact(lambda connection: self._publish(connection, created), stable=True)
         if any(table.name in changed and not table.sums for table in self._learning.tables):
             self._store.transact(self._compact)
+        if made is not None and made.parent is not None:
+            self._forget(made)
         return made
 
     def served(self) -> Snapshot | None:
@@ -81,6 +86,16 @@ class Publisher:
         retention = self._config.snapshots
         snapshots.prune(connection, retention.keep, round(retention.keep_days * 86_400_000), now)
         return changed, made if snapshots.current(connection).version == made.version else None
+
+    def _forget(self, made: Snapshot) -> None:
+        """Now and then: it reads whole tables. What goes is logged as changed, for the next version."""
+        with self._store.read() as connection:
+            parent = snapshots.header(connection, made.parent or 0)
+        before = parent.watermark if parent else 0
+        for table in self._learning.tables:
+            period = (table.half_life_ms or 0) // FORGETS_PER_HALF_LIFE
+            if period and before // period < made.watermark // period:
+                self._store.transact(partial(ledger.forget, self._store, table, made.watermark))
 
     def _compact(self, connection: Connection) -> None:
         """Not when publishing: workers wait for who locks packed sums, and would wait while others are solved."""

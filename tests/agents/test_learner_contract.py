@@ -15,6 +15,7 @@ from backchannel.agents.history import StrategyHistory
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory import MemoryConfig
 from backchannel.agents.outcomes import RewardConfig
+from backchannel.agents.personal_rewrites import PersonalRewrites
 from backchannel.agents.quality import AnswerQuality, QualityConfig
 from backchannel.agents.rephrases import RephraseConfig, RephraseGraph
 from backchannel.agents.sums import Delta, MemorySums, Sums, merge
@@ -41,7 +42,10 @@ LEARNERS: list[Learner] = [
     ),
     StrategyHistory(("lexical", "semantic"), half_life_days=30),
     # Rewrites that a few turns suffice for.
-    RephraseGraph(RephraseConfig(min_support=0.5, margin=1e-6, max_source_success=1.0, depth=2, max_states=4)),
+    RephraseGraph(
+        RephraseConfig(min_support=0.5, min_users=0, margin=1e-6, max_source_success=1.0, depth=2, max_states=4)
+    ),
+    PersonalRewrites(RephraseConfig(personal=2, personal_support=0.25)),
 ]
 every_learner = pytest.mark.parametrize(
     "learner", LEARNERS, ids=lambda learner: f"{learner.name}-{LEARNERS.index(learner)}"
@@ -54,7 +58,7 @@ TURNS = st.lists(turns(TIMES), max_size=5)
 # Turns whose sums are exact in every learner, so that whatever is solved from them is equal to the last bit.
 WHOLE_HALF_LIVES = st.integers(0, 3).map(lambda number: number * 30 * DAY)
 EXACT_TURNS = st.lists(turns(WHOLE_HALF_LIVES, positions=st.just(1)), max_size=12)
-ALL_OR_NOTHING = RewardConfig(rephrase_weight=0.5, rephrase_similarity=(0.0, 0.01))
+HALF_TAKEN_BACK = RewardConfig(rephrase_weight=0.5)
 
 
 def is_exact(learner: Learner) -> bool:
@@ -160,10 +164,10 @@ def test_the_merged_policy_is_the_single_workers(learner: Learner, data: st.Data
     order = data.draw(st.permutations(range(len(some))))
     workers = data.draw(st.lists(st.integers(0, 2), min_size=len(some), max_size=len(some)))
     split = [
-        learner.learn(judged([some[turn] for turn in order if workers[turn] == worker], ALL_OR_NOTHING))
+        learner.learn(judged([some[turn] for turn in order if workers[turn] == worker], HALF_TAKEN_BACK))
         for worker in range(3)
     ]
-    single = learner.learn(judged(some, ALL_OR_NOTHING))
+    single = learner.learn(judged(some, HALF_TAKEN_BACK))
     at = max((turn.query.ts for turn in some), default=0)
     assert solved(learner, merge(split), at) == solved(learner, single, at)
 
@@ -177,7 +181,7 @@ def test_solving_what_changed_is_enough(learner: Learner, batches: list[list[Tur
     section: dict[str, bytes | None] = {}
     section.update(learner.solve(MemorySums(total), everything(learner, total), at))
     for batch in batches:
-        delta = learner.learn(judged(batch, ALL_OR_NOTHING))
+        delta = learner.learn(judged(batch, HALF_TAKEN_BACK))
         total = merge([total, delta])
         section.update(learner.solve(MemorySums(total), changes(delta), at))
     assert {key: row for key, row in section.items() if row is not None} == solved(learner, total, at)

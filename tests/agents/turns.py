@@ -20,6 +20,7 @@ ENTITIES = st.sampled_from(["e1", "e2", "e3", "e4"])
 # Alike, so that one may rephrase the other; unlike; symbols; nothing recognised. The interpretations are states.
 TEXTS = st.sampled_from(["play jazz", "Play, jass!", "weather", "🙂", ""])
 INTERPRETATIONS = st.none() | st.sampled_from(["a", "b", "c", "d", "e"])
+USERS = st.none() | st.sampled_from(["ann", "bob"])
 CONTEXTS = st.dictionaries(
     st.sampled_from(["hour", "device", "driving"]),
     st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.sampled_from(["car", "phone", "tv"]),
@@ -27,8 +28,8 @@ CONTEXTS = st.dictionaries(
 )
 
 
-def query(ts: int = 0, text: str = "play jazz", **fields: Any) -> Query:
-    return Query(event_id="e", ts=ts, session_id="s", query_id="q", text=text, **fields)
+def query(ts: int = 0, text: str = "play jazz", session_id: str = "s", **fields: Any) -> Query:
+    return Query(event_id="e", ts=ts, session_id=session_id, query_id="q", text=text, **fields)
 
 
 def impression(*results: Result, **fields: Any) -> Impression:
@@ -54,7 +55,7 @@ def turns(
     """Turns of a small world, so that they meet in the same rows."""
     names = st.sampled_from(STRATEGIES)
     results = st.builds(Result, ENTITIES, positions, st.lists(names, max_size=2, unique=True).map(tuple))
-    queries = st.builds(query, ts, TEXTS, interpretation=INTERPRETATIONS, context=CONTEXTS)
+    queries = st.builds(query, ts, TEXTS, interpretation=INTERPRETATIONS, user_id=USERS, context=CONTEXTS)
     impressions = st.builds(
         lambda results, **fields: impression(*results, **fields),
         st.lists(results, max_size=3),

@@ -57,7 +57,6 @@ def test_the_command_prints_the_effective_configuration(tmp_path: Path) -> None:
         ({"memory": {"kappa": 0}}, "memory.kappa: Expected `float` >= 0.01"),
         ({"bandit": {"strategies": ["a", "a"]}}, "bandit: 'a' stands twice"),
         ({"bandit": {"features": [{"kind": "odd", "name": "x"}]}}, r"bandit.features\[0\].kind: Invalid value 'odd'"),
-        ({"rewards": {"rephrase_similarity": [0.9, 0.1]}}, r"rewards: rephrase_similarity: \[0.9, 0.1\]"),
         ({"rewards": {"click_gain": {"play": 2}}}, r"rewards.click_gain\[...\]: Expected `float` <= 1"),
     ],
 )

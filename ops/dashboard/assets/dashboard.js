@@ -170,6 +170,13 @@ async function refresh() {
 
 // --- the search box
 
+function explain({ query, rewriting }) {
+  if (!rewriting) return `“${query}” stays as it is.`;
+  const becomes = `“${query}” becomes “${rewriting.target}”`;
+  if (rewriting.layer === "pinned") return `${becomes}, because somebody has pinned it.`;
+  return `${becomes}: of those who begin with it, ${percent(rewriting.probability)} come to that by rephrasing and succeed there. It rests on ${number(rewriting.support)} turns.`;
+}
+
 function showAnswer(answer) {
   const place = byId("answer");
   place.hidden = false;
@@ -177,9 +184,7 @@ function showAnswer(answer) {
     place.replaceChildren(element("p", { className: "critical" }, answer.error));
     return;
   }
-  const rewrite = answer.rewriting
-    ? `“${answer.query}” becomes “${answer.rewriting.target}”: of those who begin with it, ${percent(answer.rewriting.probability)} come to that and succeed.`
-    : `“${answer.query}” stays as it is.`;
+  const rewrite = explain(answer);
   const most = Math.max(...answer.choices.map((one) => one.reward + 2 * one.deviation), 1e-9);
   const bar = ({ reward, deviation }) => {
     const made = element("div", { className: "bar", title: `${reward} ± ${deviation}` }, element("i"), element("u"));

@@ -1,0 +1,245 @@
+"""An absorbing Markov chain of rephrases, and its solution for many states at once.
+
+Its transient states are queries; it is absorbed in success or failure. With Q the probabilities of the steps between
+transient states, the fundamental matrix N = (I - Q)^-1 has the expected numbers of visits, and whoever starts in i ever
+passes through j with probability N[i, j] / N[j, j] (Kemeny & Snell, "Finite Markov chains", 1960, theorem 3.2.4).
+
+Each state to be solved has a subgraph of its own, bounded in depth and size, so that its solution does not depend on
+what else is solved. The subgraphs together are one block-diagonal system, which is factored once, sparsely.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heappop, heappush
+from math import log
+from typing import Final, Generic, TypeAlias, TypeVar
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+from scipy.sparse import csc_array
+from scipy.sparse.linalg import splu
+
+Floats: TypeAlias = NDArray[np.float64]
+Numbers: TypeAlias = NDArray[np.int64]
+Admissible: TypeAlias = Callable[[Numbers, Numbers], NDArray[np.bool_]]
+"""(places of sources, states) -> which of these may be a target of those."""
+State = TypeVar("State", str, tuple[str, str])
+
+_BATCH: Final = 1000  # states whose subgraphs are solved together: enough to make numpy worth its while
+_STAYS: Final = 1 - 1e-9  # a chain that is never left would be singular; no chain of people is
+
+
+class Solution(Struct, frozen=True):
+    """The best target of each source.
+
+    Attributes:
+        targets: the number of the state; -1 if none is admissible.
+        probabilities: that somebody who starts with the source passes through the target and succeeds there.
+    """
+
+    targets: Numbers
+    probabilities: Floats
+
+
+class Chain(Generic[State]):
+    """A part of the chain.
+
+    Args:
+        states: in ascending order; their places are their numbers.
+        steps: (steps, 2): state and following state, by number; each pair once.
+        weights: of the steps, more than 0.
+        trusted: which of the steps are followed. The others count, but lead nowhere.
+        absorbed: (states, 2): the weights of success and of failure in each state.
+        max_steps: that are followed from a state: the likeliest.
+
+    Attributes:
+        support: the weight of all turns in each state.
+        rephrased: of which somebody went on to another query.
+        success: of which somebody succeeded.
+    """
+
+    def __init__(
+        self,
+        states: Sequence[State],
+        steps: Numbers,
+        weights: Floats,
+        trusted: NDArray[np.bool_],
+        absorbed: Floats,
+        *,
+        max_steps: int,
+    ) -> None:
+        self.states: Final[Sequence[State]] = states
+        self._number: Final[dict[State, int]] = {state: number for number, state in enumerate(states)}
+        count = len(states)
+        self.rephrased: Final = np.bincount(steps[:, 0], weights, count)
+        self.success: Final = absorbed[:, 0]
+        self.support: Final = self.rephrased + absorbed.sum(axis=1)
+        order = np.flatnonzero(trusted)
+        order = order[np.lexsort((steps[order, 1], -weights[order], steps[order, 0]))]
+        place = np.arange(len(order)) - np.searchsorted(steps[order, 0], steps[order, 0])
+        order = order[place < max_steps]
+        self._starts: Final = np.searchsorted(steps[order, 0], np.arange(count + 1))
+        self._following: Final = steps[order, 1]
+        self._weights: Final = weights[order]
+        self._probabilities: Final = self._weights / self.support[steps[order, 0]]
+
+    def numbers(self, states: Iterable[State]) -> Numbers:
+        """The numbers of those of `states` that are in this part."""
+        found = (self._number.get(state, -1) for state in states)
+        return np.array(sorted(number for number in found if number >= 0), np.int64)
+
+    def following(self, states: Numbers) -> Numbers:
+        """The states that some of `states` lead to directly."""
+        return np.unique(self._following[self._steps(states)[1]])
+
+    @property
+    def branches(self) -> NDArray[np.bool_]:
+        """Which states have a step that is followed."""
+        return np.diff(self._starts) > 0
+
+    @property
+    def rate(self) -> Floats:
+        """The success rate of the turns in each state, with one failure added to them."""
+        rate: Floats = self.success / (self.support + 1.0)
+        return rate
+
+    def bounds(self, z: float) -> tuple[Floats, Floats]:
+        """Return lower and upper bounds of the success rates: Wilson's score interval of `z` standard deviations."""
+        return wilson(self.success, self.support, z)
+
+    def solve(self, sources: Numbers, admissible: Admissible, depth: int, max_states: int) -> Solution:
+        """Find for each of `sources` the target at which somebody who starts there most probably passes and succeeds.
+
+        Args:
+            sources: the states to solve.
+            admissible: which targets they may have.
+            depth: rephrases that are followed.
+            max_states: in a subgraph; the nearest and likeliest.
+        """
+        targets, probabilities = np.full(len(sources), -1), np.zeros(len(sources))
+        for first in range(0, len(sources), _BATCH):
+            batch = np.arange(first, min(first + _BATCH, len(sources)))
+            targets[batch], probabilities[batch] = self._solve(sources, batch, admissible, depth, max_states)
+        return Solution(targets, probabilities)
+
+    def path(self, source: State, target: State) -> list[State]:
+        """Return the likeliest way from `source` to `target`, both included; empty if there is none."""
+        first, last = self._number.get(source), self._number.get(target)
+        if first is None or last is None:
+            return []
+        cost = {first: 0.0}
+        before: dict[int, int] = {}
+        border = [(0.0, first)]
+        while border:
+            so_far, state = heappop(border)
+            if state == last:
+                way = [state]
+                while way[-1] != first:
+                    way.append(before[way[-1]])
+                return [self.states[number] for number in reversed(way)]
+            for step in range(self._starts[state], self._starts[state + 1]):
+                following = int(self._following[step])
+                further = so_far - log(self._probabilities[step])
+                if further < cost.get(following, float("inf")):
+                    cost[following], before[following] = further, state
+                    heappush(border, (further, following))
+        return []
+
+    def _solve(
+        self, all_sources: Numbers, batch: Numbers, admissible: Admissible, depth: int, max_states: int
+    ) -> tuple[Numbers, Floats]:
+        sources = all_sources[batch]
+        target, best = np.full(len(sources), -1), np.zeros(len(sources))
+        nodes, followed = self._subgraphs(sources, depth, max_states)
+        blocks, states = np.divmod(nodes, len(self.states))
+        start = np.searchsorted(nodes, np.arange(len(sources)) * len(self.states) + sources)
+        candidates = np.flatnonzero(admissible(batch[blocks], states) & (states != sources[blocks]))
+        if not len(candidates):
+            return target, best
+        factors = splu(self._transposed(nodes, followed))
+        ones = np.zeros(len(nodes))
+        ones[start] = 1.0
+        rates = self.rate
+        # Visits bound the probability of passing from above: the best bounds come first, and most need no second look.
+        bound = factors.solve(ones)[candidates] * rates[states[candidates]]
+        order = np.lexsort((states[candidates], -bound, blocks[candidates]))
+        candidates, bound = candidates[order], bound[order]
+        turn = np.arange(len(order)) - np.searchsorted(blocks[candidates], blocks[candidates])
+        for number in range(int(turn.max()) + 1):
+            mine = (turn == number) & (bound > best[blocks[candidates]])
+            if not mine.any():
+                break
+            chosen = candidates[mine]
+            ones[:] = 0.0
+            ones[chosen] = 1.0
+            probability = bound[mine] / factors.solve(ones)[chosen]
+            block = blocks[chosen]
+            better = probability > best[block]
+            best[block[better]] = probability[better]
+            target[block[better]] = states[chosen[better]]
+        return target, best
+
+    def _subgraphs(self, sources: Numbers, depth: int, max_states: int) -> tuple[Numbers, Numbers]:
+        """What each of `sources` leads to, as nodes: place in `sources` * states + state, ascending.
+
+        Also, those of them that are followed: all but those that are `depth` rephrases away.
+        """
+        count = len(self.states)
+        border = np.arange(len(sources)) * count + sources
+        nodes = followed = border
+        size = np.ones(len(sources), np.int64)
+        for level in range(depth):
+            if level:
+                followed = nodes
+            at, steps = self._steps(border % count)
+            found = border[at] // count * count + self._following[steps]
+            fresh = ~_contains(nodes, found)
+            found, weights = found[fresh], self._weights[steps[fresh]]
+            found = found[np.lexsort((found, -weights))]
+            found = found[np.sort(np.unique(found, return_index=True)[1])]
+            found = found[np.argsort(found // count, kind="stable")]
+            block = found // count
+            place = size[block] + np.arange(len(found)) - np.searchsorted(block, block)
+            border = found[place < max_states]
+            if not len(border):
+                return nodes, nodes
+            size += np.bincount(border // count, minlength=len(sources))
+            nodes = np.sort(np.concatenate([nodes, border]))
+        return nodes, followed
+
+    def _steps(self, states: Numbers) -> tuple[Numbers, Numbers]:
+        """All steps from `states`: the places in `states` that they start from, and their own numbers."""
+        counts = self._starts[states + 1] - self._starts[states]
+        at = np.repeat(np.arange(len(states)), counts)
+        first = np.cumsum(counts) - counts
+        return at, np.arange(len(at)) - first[at] + self._starts[states][at]
+
+    def _transposed(self, nodes: Numbers, followed: Numbers) -> csc_array:
+        """(I - Q)' of all subgraphs together."""
+        count = len(self.states)
+        at, steps = self._steps(followed % count)
+        reached = followed[at] // count * count + self._following[steps]
+        inside = _contains(nodes, reached)
+        columns = np.searchsorted(nodes, followed[at[inside]])
+        rows = np.searchsorted(nodes, reached[inside])
+        diagonal = np.arange(len(nodes))
+        values = np.concatenate([np.ones(len(nodes)), -_STAYS * self._probabilities[steps[inside]]])
+        places = np.concatenate([diagonal, rows]), np.concatenate([diagonal, columns])
+        return csc_array((values, places), shape=(len(nodes), len(nodes)))
+
+
+def wilson(success: Floats, support: Floats, z: float) -> tuple[Floats, Floats]:
+    """Return the bounds of the rate success / support within `z` standard deviations; 0 and 1 without support.
+
+    Wilson's score interval (JASA 1927), which holds for few turns, too.
+    """
+    center = success + z * z / 2
+    spread = z * np.sqrt(np.maximum(success * (1 - success / np.maximum(support, 1e-300)), 0) + z * z / 4)
+    total = support + z * z
+    return np.maximum((center - spread) / total, 0.0), np.minimum((center + spread) / total, 1.0)
+
+
+def _contains(ascending: Numbers, wanted: Numbers) -> NDArray[np.bool_]:
+    place = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
+    found: NDArray[np.bool_] = ascending[place] == wanted
+    return found

@@ -1,0 +1,100 @@
+"""The built-in predictor: which queries a new entity may be asked for, before anybody clicked it.
+
+People name a thing by some of its words. So the queries that are proposed for an entity are its title, its aliases, and
+subsets of the words in its title, aliases and attributes: those that people's queries make most use of, in people's own
+wording where there is one. What several entities share, none of them is likely to be wanted for: the score of a
+proposal is HIT over the number of entities that have all its words.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, combinations
+from math import prod
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from backchannel.schemas.events import Id, Text
+from backchannel.schemas.text import normalize
+
+HIT: Final = 0.5
+"""The score of a query that only one entity answers."""
+PROPOSALS: Final = 20
+"""Subsets proposed per entity, at most; titles and aliases come on top."""
+
+_WORDS: Final = 3  # in a subset, at most
+_CONSIDERED: Final = 12  # words of an entity, at most: they have 298 such subsets
+
+
+class Entity(Struct, frozen=True):
+    """Something that can be found: a line of type `entity`.
+
+    Attributes:
+        entity_id: as events name it.
+        title: what it is called.
+        aliases: what else.
+        attributes: what is said of it, by name; names do not matter.
+    """
+
+    entity_id: Id
+    title: Annotated[Text, Meta(min_length=1)]
+    aliases: tuple[Text, ...] = ()
+    attributes: dict[str, str | tuple[str, ...]] = {}
+
+
+class Predictor:
+    """Proposes queries.
+
+    Args:
+        entities: all that compete with each other.
+        queries: people's queries, normalised, with how often each was asked.
+    """
+
+    def __init__(self, entities: Sequence[Entity], queries: Mapping[str, float]) -> None:
+        self._entities: Final = entities
+        self._having: Final[defaultdict[str, set[int]]] = defaultdict(set)
+        for number, entity in enumerate(entities):
+            for word in _words(entity):
+                self._having[word].add(number)
+        self._wordings: Final[defaultdict[frozenset[str], list[str]]] = defaultdict(list)
+        use: defaultdict[str, float] = defaultdict(float)
+        total = sum(queries.values()) or 1.0
+        for query, asked in queries.items():
+            words = frozenset(query.split())
+            for word in words:
+                use[word] += asked / total
+            if len(words) <= _WORDS:
+                self._wordings[words].append(query)
+        self._use: Final = use
+
+    def proposals(self) -> Iterator[tuple[str, str, float]]:
+        """Yield (normalised query, entity id, score)."""
+        for entity in self._entities:
+            names = {normalize(name) for name in (entity.title, *entity.aliases)} - {""}
+            subsets = self._subsets(list(_words(entity)))
+            for query in sorted(names.union(*map(self._worded, subsets))):
+                yield query, entity.entity_id, HIT / self._rivals(query.split())
+
+    def _subsets(self, words: Sequence[str]) -> list[tuple[str, ...]]:
+        """The subsets that people make most use of; of none whose words they never use."""
+        known = sorted((word for word in words if self._use.get(word)), key=lambda word: -self._use[word])
+        kept = set(known[:_CONSIDERED])
+        ordered = [word for word in words if word in kept]
+        subsets = chain.from_iterable(combinations(ordered, size) for size in range(1, _WORDS + 1))
+        return sorted(subsets, key=self._worth, reverse=True)[:PROPOSALS]
+
+    def _worth(self, subset: tuple[str, ...]) -> tuple[bool, float]:
+        """First what people have asked in just these words, then what they may ask, were words independent."""
+        return frozenset(subset) in self._wordings, prod(self._use[word] for word in subset)
+
+    def _worded(self, subset: tuple[str, ...]) -> Sequence[str]:
+        return self._wordings.get(frozenset(subset)) or [normalize(" ".join(subset))]
+
+    def _rivals(self, words: Sequence[str]) -> int:
+        return max(len(set.intersection(*(self._having.get(word, set()) for word in words))), 1)
+
+
+def _words(entity: Entity) -> dict[str, None]:
+    """The words of an entity, each once, those of the title first."""
+    said = chain.from_iterable([one] if isinstance(one, str) else one for one in entity.attributes.values())
+    return dict.fromkeys(word for text in (entity.title, *entity.aliases, *said) for word in normalize(text).split())

@@ -1,0 +1,119 @@
+"""`backchannel capacity`: what a load needs, by arithmetic over measured costs."""
+
+from math import ceil
+from typing import Final
+
+import click
+import msgspec
+from msgspec import Struct
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+DAY_S: Final = 86_400
+EVENTS_PER_TURN: Final = 2.5
+"""1 query : 1 impression : 0.4 clicks : 0.1 barge-ins, as in the bench."""
+HEADROOM: Final = 0.5
+"""Of what a part can do, so much is planned with: the rest is for catching up after a stop."""
+
+
+class Costs(Struct, frozen=True):
+    """What one part of the machine does in a second; see docs/scale.md for how each was measured."""
+
+    worker_rate: float
+    row_rate: float
+    solve_rate: float
+
+
+class Need(Struct, frozen=True):
+    """What a load needs at its peak.
+
+    Attributes:
+        load: in words.
+        events: a second.
+        workers: processes, of a core each.
+        partitions: of each topic.
+        rows: of sums added a second, after those of one commit were merged.
+        stores: to spread the rows over.
+        publish_s: the shortest interval between versions that one publisher keeps up with.
+    """
+
+    load: str
+    events: float
+    workers: int
+    partitions: int
+    rows: float
+    stores: int
+    publish_s: float
+
+
+def need(load: str, events: float, costs: Costs, results: int, distinct: float) -> Need:
+    """Return what `events` a second need.
+
+    Args:
+        load: in words.
+        events: at the peak.
+        costs: measured.
+        results: per impression.
+        distinct: share of query-entity pairs, and of queries, that come up once in a commit or version, 0 to 1.
+    """
+    turns = events / EVENTS_PER_TURN
+    workers = ceil(events / (HEADROOM * costs.worker_rate))
+    rows = turns * results * distinct
+    return Need(
+        load=load,
+        events=events,
+        workers=workers,
+        partitions=max(4, 2 * workers),  # so that there are partitions for twice as many workers
+        rows=rows,
+        stores=ceil(rows / (HEADROOM * costs.row_rate)),
+        publish_s=max(1.0, turns * distinct / (HEADROOM * costs.solve_rate)),
+    )
+
+
+@click.command("capacity")
+@click.option("--events-per-day", "days", type=click.FloatRange(1), multiple=True, help="Loads.  [default: a billion]")
+@click.option(
+    "--peak", type=click.FloatRange(1), default=3.0, show_default=True, help="Of a day, relative to its mean."
+)
+@click.option("--results", type=click.IntRange(1), default=10, show_default=True, help="Per impression.")
+@click.option(
+    "--distinct",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.5,
+    show_default=True,
+    help="Share of query-entity pairs that come up only once between two commits: the longer the tail, the more.",
+)
+@click.option("--worker-rate", default=50_000.0, show_default=True, help="Events a second of a worker on one core.")
+@click.option("--row-rate", default=150_000.0, show_default=True, help="Rows a second that the store adds.")
+@click.option("--solve-rate", default=10_000.0, show_default=True, help="Changed queries a second of the publisher.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def capacity(
+    *, days: tuple[float, ...], peak: float, results: int, distinct: float, as_json: bool, **costs: float
+) -> None:
+    """Say what 1, 10 and 100 busy workers, and so many events a day, need: partitions, stores, and how fresh it stays.
+
+    The rates are those of the project's machine: measure yours with `backchannel bench`.
+    """
+    measured = Costs(**costs)
+    loads = [(f"{workers} busy workers", workers * HEADROOM * measured.worker_rate) for workers in (1, 10, 100)] + [
+        (f"{day:,.0f} events a day", peak * day / DAY_S) for day in days or (1e9,)
+    ]
+    needs = [need(load, events, measured, results, distinct) for load, events in loads]
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(needs)))
+        return
+    table = Table("load", "events/s", "workers", "partitions", "rows/s", "stores", "a version every", box=SIMPLE_HEAD)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for one in needs:
+        table.add_row(
+            one.load,
+            f"{one.events:,.0f}",
+            f"{one.workers:,}",
+            f"{one.partitions:,}",
+            f"{one.rows:,.0f}",
+            f"{one.stores:,}",
+            f"{one.publish_s:,.0f} s",
+        )
+    Console(width=100).print(table)

@@ -1,0 +1,115 @@
+"""`backchannel memory`: whether the memory index can be trusted, with the evidence."""
+
+from pathlib import Path
+
+import click
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from backchannel.ops.convergence import VARIANTS, Convergence, converge
+from backchannel.ops.convert import ConversionError
+from backchannel.ops.relevance import Interval, Relevance, Result, evaluate, read
+
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group("memory")
+def memory() -> None:
+    """Examine the memory index."""
+
+
+@memory.command("evaluate")
+@click.argument("log", type=_file)
+@click.argument("judgements", type=_file)
+@click.option("--folds", type=click.IntRange(2), default=20, show_default=True, help="Of sessions.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of folds and intervals.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def evaluate_(log: Path, judgements: Path, folds: int, seed: int, as_json: bool) -> None:
+    """Rank what people were shown by learned scores, and compare with graded judgements.
+
+    LOG is the TREC Session Track's sessiontrack2013.xml, JUDGEMENTS its qrels.txt; plain or gzipped. Sessions are
+    ranked by what was learned from those in the other folds. Intervals are of 95%, by bootstrap over sessions; the
+    gains over the order shown are paired.
+    """
+    try:
+        judged = read(log, judgements)
+    except (ConversionError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    with Console(stderr=True).status("learning, fold by fold"):
+        found = [evaluate(judged, known_by, folds, np.random.default_rng(seed)) for known_by in ("text", "topic")]
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    console = _console()
+    for one in found:
+        _show(one, console)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=130)
+
+
+def _show(found: Relevance, console: Console) -> None:
+    console.print(
+        f"[bold]Queries known by their {found.known_by}[/bold]: {found.impressions} impressions with a relevant "
+        f"document, in {found.sessions} sessions"
+    )
+    console.print(f"Positions 1 to 10 are examined: {', '.join(f'{one:.2f}' for one in found.examined)}")
+    console.print(_table("all impressions", found.everywhere))
+    console.print(_table(f"the {found.informed:.0%} where another session clicked one of them", found.where_informed))
+    console.print()
+
+
+def _table(title: str, results: list[Result]) -> Table:
+    table = Table(title, "nDCG@10", "AUC", "nDCG gain", "AUC gain", box=None, pad_edge=False)
+    for one in results:
+        cells = map(_interval, (one.ndcg, one.auc, one.ndcg_gain, one.auc_gain))
+        table.add_row(one.ranking, *cells)
+    return table
+
+
+def _interval(one: Interval) -> str:
+    return f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
+
+
+@memory.command("converge")
+@click.option("--turns", type=click.IntRange(100), default=10_000, show_default=True, help="In the end.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Worlds.")
+@click.option(
+    "--decay",
+    type=click.FloatRange(0, 4),
+    default=0.7,
+    show_default=True,
+    help="Of the configured curve; theirs is 0.8.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def converge_(turns: int, seeds: int, decay: float, as_json: bool) -> None:
+    """Simulate how fast scores approach the truth, with and without position bias and predictions.
+
+    The error is the mean absolute error of scores, of pairs as often as they were shown. The first place is the
+    attractiveness of what is put first for a query, as a share of that of the query's most attractive entity.
+    """
+    checkpoints = [round(turns * 0.5**power) for power in (6, 4, 3, 2, 1, 0)]
+    found: list[Convergence] = []
+    with Console(stderr=True).status("") as status:
+        for seed in range(seeds):
+            status.update(f"world {seed + 1} of {seeds}")
+            found += converge(seed, checkpoints, decay)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    console = _console()
+    for title, measure in (("error", "error"), ("first place", "ranked")):
+        table = Table(
+            f"{title}, {seeds} simulated worlds, after turns", *map(str, checkpoints), box=None, pad_edge=False
+        )
+        for variant in VARIANTS:
+            means = [
+                np.mean([getattr(one, measure) for one in found if one.variant == variant and one.turns == count])
+                for count in sorted({one.turns for one in found if one.variant == variant})
+            ]
+            table.add_row(variant, *(f"{mean:.3f}" for mean in means))
+        console.print(table)
