@@ -164,7 +164,8 @@ def _workers(facts: Facts, config: Config) -> Check:
             "workers", "critical", summary, "start `backchannel worker`, and see why the last one ended", details
         )
     if silent:
-        remedy = "it was killed, or hangs: see its log; kill it if it still runs. Others have taken over what it had"
+        remedy = "it was killed, or hangs: see its log, and kill it if it still runs"
+        remedy += "; the others take over what it had" if alive else "; start another one"
         return Check("workers", "warn", summary, remedy, details)
     return Check("workers", "ok", summary, "", details)
 

@@ -16,7 +16,6 @@ from backchannel.streams import snapshots
 from backchannel.streams import store as tables
 from backchannel.streams.alarms import Alarm
 from backchannel.streams.kafka_config import KafkaConfig
-from backchannel.streams.ledger import positions, watermarks
 from backchannel.streams.position import Position, TopicPosition
 from backchannel.streams.snapshots import Head
 from backchannel.streams.store import Store, StoreError
@@ -65,7 +64,6 @@ class StoreVitals(Struct, frozen=True):
 
     Attributes:
         partitions: of all sources.
-        complete: event time (ms) up to which what was committed is complete.
         workers: that were heard of in the last days.
         head: the version that is served, and why later ones are not.
         served: its header; None before the first.
@@ -77,7 +75,6 @@ class StoreVitals(Struct, frozen=True):
     """
 
     partitions: list[PartitionState]
-    complete: int
     workers: list[WorkerState]
     head: Head
     served: Snapshot | None
@@ -156,7 +153,6 @@ def _read(connection: Connection, now: int) -> StoreVitals:
     alarms = connection.execute(select(alarm).order_by(alarm.c.raised.desc(), alarm.c.noticed).limit(100))
     return StoreVitals(
         partitions=partitions,
-        complete=watermarks(positions(connection))[0],
         workers=workers,
         head=head,
         served=None if head.version is None else snapshots.header(connection, head.version),

@@ -27,8 +27,7 @@ _ASSETS: Final = {
     "/uPlot.js": ("dashboard/assets/uPlot.iife.min.js", "text/javascript"),
 }
 _HEADERS: Final = {
-    # uPlot sets styles on the elements that it makes.
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",

@@ -53,7 +53,6 @@ SNAPSHOT = Snapshot(
 )
 STORE = StoreVitals(
     partitions=[PartitionState(CONFIG.kafka.source, number, 1, position(90, 1.0)) for number in (0, 1)],
-    complete=NOW - 11_000,
     workers=[worker()],
     head=Head(9, None),
     served=SNAPSHOT,
