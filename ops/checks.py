@@ -225,7 +225,7 @@ def _policy(facts: Facts, config: Config) -> Check:
         summary += f"; what was learned since waits for {_age(waiting)}"
     check = _bounded("policy", waiting, config.health.policy_s, summary=summary, remedy=publisher, details=details)
     if facts.store.head.hold is not None:
-        held, remedy = f"held: {facts.store.head.hold}", "see `backchannel versions --help` to let it go on"
+        held, remedy = f"held: {facts.store.head.hold}", "see `backchannel snapshots --help` to let it go on"
     elif newest.verdict in ("hold", "warn"):
         held = f"the gate says {newest.verdict} of version {newest.version}: {newest.reason}"
         remedy = "see what changed, and whether the gate is right"

@@ -7,20 +7,13 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import BigInteger, Connection, Double, RowMapping, Text, column, func, inspect, select, table
 
-from backchannel.agents.quality import EVERY
+from backchannel.agents.quality import EVERY, SUMS
 from backchannel.schemas.events import EVENT_TYPES
-from backchannel.schemas.snapshot import Snapshot
+from backchannel.schemas.snapshot import Snapshot, Verdict
 from backchannel.streams import store as tables
 
-_SUMS: Final = ("turns", "candidates", "clicked", "barged_in", "rephrased", "defects", "reward")
 _QUALITY: Final = table(
-    "quality",
-    column("strategy", Text),
-    column("bucket", BigInteger),
-    *(
-        column(name, Double)
-        for name in ("turns", "candidates", "clicked", "barged_in", "rephrased", "defects", "reward")
-    ),
+    "quality", column("strategy", Text), column("bucket", BigInteger), *(column(name, Double) for name in SUMS)
 )
 
 Column = list[float | None]
@@ -74,6 +67,17 @@ class Intake(Struct, frozen=True):
     dead_letters: Column
 
 
+class Version(Struct, frozen=True):
+    """A version of the policy, as far as a list shows it; see `Snapshot`."""
+
+    version: int
+    created: int
+    watermark: int
+    rows: int
+    verdict: Verdict | None
+    reason: str | None
+
+
 class Trends(Struct, frozen=True):
     """Everything for charts.
 
@@ -85,7 +89,7 @@ class Trends(Struct, frozen=True):
 
     answers: Answers
     intake: Intake
-    versions: list[Snapshot]
+    versions: list[Version]
 
 
 def read_trends(connection: Connection, buckets: int, minutes: int, versions: int) -> Trends:
@@ -94,8 +98,12 @@ def read_trends(connection: Connection, buckets: int, minutes: int, versions: in
     return Trends(
         _answers(connection, buckets),
         _intake(connection, minutes),
-        [msgspec.json.decode(header, type=Snapshot) for header in connection.execute(headers).scalars()],
+        [_version(msgspec.json.decode(header, type=Snapshot)) for header in connection.execute(headers).scalars()],
     )
+
+
+def _version(made: Snapshot) -> Version:
+    return Version(made.version, made.created, made.watermark, sum(made.rows.values()), made.verdict, made.reason)
 
 
 def _answers(connection: Connection, buckets: int) -> Answers:

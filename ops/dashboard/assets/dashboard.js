@@ -150,7 +150,7 @@ function showTrends({ trends: { answers, intake, versions }, served }) {
     [" version", "made", "learned up to", " rows", "verdict", "reason"],
     versions.slice(0, 50).map((one) => [
       one.version === served ? `${one.version} (served)` : one.version, when(one.created), when(one.watermark),
-      number(Object.values(one.rows).reduce((sum, rows) => sum + rows, 0), 9), one.verdict ?? "–", one.reason ?? "",
+      number(one.rows, 9), one.verdict ?? "–", one.reason ?? "",
     ]),
     "No version yet.",
   );
