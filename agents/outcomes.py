@@ -187,6 +187,8 @@ def _asked(turn: Turn) -> dict[str, int]:
 
     They are those of the allocation or, where none is logged, those among the results.
     """
+    if len(turn.impressions) == 1 and 0 not in (allocation := turn.impressions[0].allocation).values() and allocation:
+        return allocation  # as is usual
     drawn: dict[str, int] = {}
     for impression in turn.impressions:
         for name, count in impression.allocation.items():
@@ -208,7 +210,9 @@ def _credits(turn: Turn, gains: Mapping[str, float]) -> dict[str, Credit]:
     credited: dict[str, Credit] = {}
     for impression in turn.impressions:
         placed: dict[str, int] = {}
-        for result in sorted(impression.results, key=attrgetter("position")):
+        results = sorted(impression.results, key=attrgetter("position"))
+        chosen = [place for place, result in enumerate(results) if result.entity_id in gains]
+        for result in results[: chosen[-1] + 1] if chosen else ():
             for strategy in result.strategies:
                 placed[strategy] = placed.get(strategy, 0) + 1
             gain = gains.get(result.entity_id)
