@@ -13,6 +13,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 _COMMANDS: Final = {
     "run": "backchannel.ops.run:run",
     "worker": "backchannel.ops.worker:worker",
+    "dashboard": "backchannel.ops.dashboard.command:dashboard",
     "health": "backchannel.ops.health:health",
     "prime": "backchannel.ops.prime:prime",
     "memory": "backchannel.ops.memory:memory",

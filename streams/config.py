@@ -69,9 +69,9 @@ class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
     )
     commit_s: Annotated[Bounds, Meta(description="since the last commit, where something is unread")] = (30.0, 300.0)
     heartbeat_s: Annotated[Bounds, Meta(description="since a worker was last heard of")] = (20.0, 60.0)
-    policy_s: Annotated[Bounds, Meta(description="event time by which the policy is behind what was learned")] = (
-        120.0,
-        900.0,
+    policy_s: Annotated[Bounds, Meta(description="since the newest version, where something is unpublished")] = (
+        60.0,
+        600.0,
     )
     dead_letters: Annotated[Bounds, Meta(description="share of records that were no valid events, of late")] = (
         0.001,
