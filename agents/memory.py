@@ -24,7 +24,7 @@ from msgspec import Meta, Struct
 from backchannel.agents.examination import BASIS, HARVESTED, Examination
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
-from backchannel.agents.recall import HEADER, Evidence, Header, Row, posterior
+from backchannel.agents.recall import HEADER, NOTHING, Evidence, Header, Row, posterior
 from backchannel.agents.sums import Delta, Key, Matrix, SumReader, Sums, SumTable
 
 
@@ -55,6 +55,15 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
     challengers: Annotated[
         int, Meta(ge=0, le=1000, description="more of them, little known ones that may turn out best")
     ] = 5
+    personal: Annotated[
+        int, Meta(ge=0, le=10_000, description="query-entity pairs remembered of each user besides; 0: none")
+    ] = 0
+    personal_kappa: Annotated[
+        float,
+        Meta(
+            ge=0.01, le=1e6, description="exposures that everybody's evidence counts for at most, beside a user's own"
+        ),
+    ] = 10.0
     min_users: Annotated[
         int,
         Meta(
@@ -128,10 +137,13 @@ class MemoryIndex(Learner):
         return section
 
     def _header(self, curve: Matrix) -> Header:
-        examined = self.examination.examined(curve, HARVESTED).round(3)
-        half_life_ms = self.table.half_life_ms or 0
         return Header(
-            self.config.kappa, self._deviations, half_life_ms, tuple(curve.tolist()), tuple(examined.tolist())
+            kappa=self.config.kappa,
+            personal_kappa=self.config.personal_kappa,
+            deviations=self._deviations,
+            half_life_ms=self.table.half_life_ms or 0,
+            curve=tuple(curve.tolist()),
+            examined=tuple(self.examination.examined(curve, HARVESTED).round(3).tolist()),
         )
 
     def _evidence(self, sums: SumReader, queries: Collection[str], curve: Matrix, at: int) -> tuple[list[Key], Matrix]:
@@ -155,7 +167,7 @@ class MemoryIndex(Learner):
         values = values.round(6)  # about what a turn adds is worth when it is 20 half-lives old
         gain, exposure, prior = values.T
         alpha = kappa * prior + gain
-        worth = np.flatnonzero(alpha > 0)
+        worth = np.flatnonzero(alpha >= NOTHING)
         alpha, beta = alpha[worth], (kappa + exposure)[worth]
         scores, lower = posterior(alpha, beta, -self._deviations)
         _, upper = posterior(alpha, beta, self._deviations)

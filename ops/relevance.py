@@ -211,7 +211,7 @@ def _memory(learned_from: Sequence[Outcome], config: MemoryConfig, *, learn_curv
     at = max(outcome.turn.query.ts for outcome in learned_from)
     changed = {index.table.name: {query for query, _ in delta[index.table.name].keys}}
     section = {key: row for key, row in index.solve(MemorySums(delta), changed, at).items() if row is not None}
-    memory = Memory(section, at)
+    memory = Memory(section, {}, at)
     # Where bounds are equal, as those of 0 are, the score decides.
     return lambda query: {one.entity_id: one.lower + 1e-6 * one.score for one in memory.recall(query, config.top)}
 

@@ -59,7 +59,7 @@ class Policy:
     def __init__(self, snapshot: Snapshot, sections: Mapping[str, Section], rng: np.random.Generator) -> None:
         self.snapshot: Final = snapshot
         self.allocator: Final = Allocator(sections["bandit"])
-        self._memory: Final = Memory(sections.get("memory", {}), snapshot.watermark)
+        self._memory: Final = Memory(sections.get("memory", {}), sections.get("personal", {}), snapshot.watermark)
         self._rewrites: Final = sections.get("rewrites", {})
         self._history: Final = sections.get("history", {})
         self._personal: Final = sections.get("personal_rewrites", {})
@@ -135,9 +135,15 @@ class Policy:
         """Return what was learned of each strategy, for people."""
         return self.allocator.summaries()
 
-    def recall(self, query: str, k: int) -> list[Recalled]:
-        """Return at most `k` entities that have worked for `query`, or are predicted to, best first."""
-        return self._memory.recall(query, k)
+    def recall(self, query: str, k: int, user: str | None = None) -> list[Recalled]:
+        """Return at most `k` entities that have worked for `query`, or are predicted to, best first.
+
+        Args:
+            query: the text.
+            k: how many at most.
+            user: the `user_id` of who asks, whose own evidence then counts more, if `memory.personal` is configured.
+        """
+        return self._memory.recall(query, k, user)
 
     def rewrite(
         self, query: str, interpretation: str | None = None, *, user: str | None = None, session: str | None = None

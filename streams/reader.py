@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import defaultdict
 from types import TracebackType
 from typing import Final, Self
 
@@ -11,7 +12,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from backchannel.agents.allocation import EncodingError
-from backchannel.schemas.snapshot import Checksum, Section, Snapshot
+from backchannel.schemas.rows import Rows
+from backchannel.schemas.snapshot import Checksum, Snapshot
 from backchannel.streams import snapshots
 from backchannel.streams.policy import Policy
 from backchannel.streams.store import Store, StoreError
@@ -60,7 +62,7 @@ class PolicyReader:
         self._rng: Final = rng or np.random.default_rng()
         self._lock: Final = threading.Lock()
         self._policy: Policy | None = None
-        self._sections: dict[str, Section] = {}
+        self._sections: dict[str, Rows] = {}
         self._checked = time.monotonic()
         self._error: str | None = None
         self._stop: Final = threading.Event()
@@ -155,18 +157,22 @@ class PolicyReader:
 
 
 def _apply(
-    connection: Connection, sections: dict[str, Section], held: Snapshot | None, target: Snapshot
-) -> tuple[dict[str, Section], str]:
+    connection: Connection, sections: dict[str, Rows], held: Snapshot | None, target: Snapshot
+) -> tuple[dict[str, Rows], str]:
     """Return the sections of version `target` and their checksum, given those of version `held`."""
     changes = snapshots.difference(connection, held.version if held else 0, target.version)
-    touched = {section for section, _, _ in changes.live} | {section for section, _ in changes.removed}
-    updated = {**sections, **{section: dict(sections.get(section, {})) for section in touched}}
+    removed: defaultdict[str, list[str]] = defaultdict(list)
+    live: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
     checksum = Checksum(held.checksum) if held else Checksum()
     for section, key in changes.removed:
-        old = updated[section].pop(key, None)
+        old = sections[section].get(key) if section in sections else None
         if old is not None:
             checksum.remove(section, key, old)
+        removed[section].append(key)
     for section, key, value in changes.live:
-        updated[section][key] = value
+        live[section][key] = value
         checksum.add(section, key, value)
+    updated = dict(sections)
+    for section in {*removed, *live}:
+        updated[section] = sections.get(section, Rows()).updated(removed[section], live[section])
     return updated, checksum.hexdigest()

@@ -31,6 +31,7 @@ PARTS: Final = {
     "memory": "backchannel.ops.bench.file:memory",
     "kafka": "backchannel.ops.bench.kafka:kafka",
     "bandit": "backchannel.ops.bench.bandit:bandit",
+    "memory-index": "backchannel.ops.bench.memory_index:memory_index",
 }
 _NAMED: Final = (
     *("backchannel", "numpy", "msgspec", "sqlalchemy", "faust-streaming", "aiokafka", "river"),
@@ -52,6 +53,7 @@ def bench(*, parts: tuple[str, ...], events: int, rounds: int, as_json: bool, ma
     memory   of 200,000 and of 2,000,000 events
     kafka    the worker, with a broker that is started for it: needs Java and Maven
     bandit   learning and deciding
+    memory-index   recall from a million queries, starting, refreshing and publishing
 
     Without a PART, all of them. `make rivals` installs the peers that are not there otherwise; those that are not
     installed are left out.
