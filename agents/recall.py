@@ -127,11 +127,12 @@ class Memory:
         when everybody's evidence counts for `personal_kappa` exposures at most and the user's own is added.
         """
         header = self.header
-        # What is a key is normalised already.
-        text = query if query in self._rows else normalize(query)
+        text, row = query, self._rows.get(query)
+        if row is None:  # else it is normalised already
+            text = normalize(query)
+            row = self._rows.get(text)
         if not text or header is None:
             return []
-        row = self._rows.get(text)
         known = self._own.get(user) if user else None
         own = _decode_own_row(known) if known else None
         if own and text in own.queries:

@@ -12,7 +12,7 @@ from backchannel.agents.allocation import NOTHING_KNOWN, Allocator, Decision, St
 from backchannel.agents.features import Value
 from backchannel.agents.recall import Memory, Recalled
 from backchannel.agents.rewriting import EVERY, SETTINGS, PersonalRow, RewriteRow, Settings, is_held_out
-from backchannel.schemas.snapshot import Section, Snapshot
+from backchannel.schemas.snapshot import Snapshot
 from backchannel.schemas.text import normalize
 
 
@@ -56,7 +56,9 @@ class Policy:
         EncodingError: the publisher encodes contexts in another way than this process would.
     """
 
-    def __init__(self, snapshot: Snapshot, sections: Mapping[str, Section], rng: np.random.Generator) -> None:
+    def __init__(
+        self, snapshot: Snapshot, sections: Mapping[str, Mapping[str, bytes]], rng: np.random.Generator
+    ) -> None:
         self.snapshot: Final = snapshot
         self.allocator: Final = Allocator(sections["bandit"])
         self._memory: Final = Memory(sections.get("memory", {}), sections.get("personal", {}), snapshot.watermark)

@@ -26,7 +26,8 @@ def test_a_user_is_forgotten_in_all_versions_and_by_readers(tmp_path: Path) -> N
         assert reader.policy.recall("jazz", 1, "user-1") != everybody
         done = CliRunner().invoke(main, ["forget-user", "user-1", "--store", url])
         assert done.exit_code == 0, done.output
-        assert "4 rows of 'user-1' are gone" in done.stdout  # one sum, and three versions of one row
+        # A sum of the memory index, one of the rewrites, and three versions of a row of the policy.
+        assert "5 rows of 'user-1' are gone" in done.stdout
         assert {user for user, _, _ in contents(url, CONFIG)["personal"]} == {"user-0"}
         engine = create_engine(url)
         with engine.connect() as connection:
