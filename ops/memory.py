@@ -10,7 +10,7 @@ from rich.table import Table
 
 from backchannel.ops.convergence import VARIANTS, Convergence, converge
 from backchannel.ops.convert import ConversionError
-from backchannel.ops.relevance import Interval, Relevance, Result, evaluate, read
+from backchannel.ops.relevance import SIMILAR, Interval, Relevance, Result, evaluate, guesses, read
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -39,12 +39,18 @@ def evaluate_(log: Path, judgements: Path, folds: int, seed: int, as_json: bool)
         raise click.ClickException(str(error)) from None
     with Console(stderr=True).status("learning, fold by fold"):
         found = [evaluate(judged, known_by, folds, np.random.default_rng(seed)) for known_by in ("text", "topic")]
+    guessed = guesses(judged)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        document = {"rankings": found, "guesses": guessed}
+        click.echo(msgspec.json.format(msgspec.json.encode(document)))
         return
     console = _console()
     for one in found:
         _show(one, console)
+    console.print(
+        f"Of {guessed.unseen} queries that no other session asked, {guessed.guessed} are at least {SIMILAR:.0f}% like "
+        f"one that was asked; {guessed.right} of these are on its topic"
+    )
 
 
 def _console() -> Console:

@@ -58,7 +58,9 @@ def test_the_real_log(public_log: Callable[[str], Path]) -> None:
     files = [str(public_log(f"trec_session_2013/{name}")) for name in ("sessiontrack2013.xml.gz", "qrels.txt.gz")]
     done = CliRunner().invoke(main, ["memory", "evaluate", *files, "--json"])
     assert done.exit_code == 0, done.output
-    text, topic = orjson.loads(done.stdout)
+    document = orjson.loads(done.stdout)
+    text, topic = document["rankings"]
+    assert 0 < document["guesses"]["right"] < document["guesses"]["guessed"] < document["guesses"]["unseen"]
     assert (text["impressions"], topic["impressions"]) == (235, 235)
     assert text["informed"] < topic["informed"] < 1
     for found in (text, topic):
@@ -67,7 +69,7 @@ def test_the_real_log(public_log: Callable[[str], Path]) -> None:
     shown, clicks = topic["where_informed"][:2]
     assert clicks["auc"]["value"] > shown["auc"]["value"]
     again = orjson.loads(CliRunner().invoke(main, ["memory", "evaluate", *files, "--json"]).stdout)
-    assert again == [text, topic]
+    assert again == document
 
 
 def test_bad_judgements_are_named(tmp_path: Path) -> None:
