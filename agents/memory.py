@@ -44,7 +44,7 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
             ge=0,
             le=4,
             description="position p is examined with the probability p to the power of minus this, until people's "
-            "clicks say otherwise",
+            "clicks say otherwise. It is part of the sums, as the half-life is",
         ),
     ] = 0.7
     confidence: Annotated[
@@ -75,6 +75,7 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 1
 
 
+_SOLVED_TOGETHER: Final = 20_000  # queries, so that the sums of a million are never in memory at once
 SLOTS: Final = 256
 """Of one query. As many as were hit is never more than there were people, and of a hundred hit 127 were enough."""
 
@@ -131,9 +132,12 @@ class MemoryIndex(Learner):
             return {}
         queries = {query for table in (self.table, self.priors, self.people) for query in changed.get(table.name, ())}
         curve = self.examination.curve(sums)
-        section: dict[str, bytes | None] = dict.fromkeys(sorted(queries))
+        ordered = sorted(queries)
+        section: dict[str, bytes | None] = dict.fromkeys(ordered)
         section[HEADER] = msgspec.json.encode(self._header(curve))
-        section.update(self._rows(*self._evidence(sums, queries, curve, at), at))
+        for first in range(0, len(ordered), _SOLVED_TOGETHER):
+            some = ordered[first : first + _SOLVED_TOGETHER]
+            section.update(self._rows(*self._evidence(sums, some, curve, at), at))
         return section
 
     def _header(self, curve: Matrix) -> Header:

@@ -1,7 +1,5 @@
 """`backchannel forget-user`."""
 
-from pathlib import Path
-
 from click.testing import CliRunner
 from sqlalchemy import create_engine, text
 
@@ -10,14 +8,14 @@ from backchannel.ops.cli import main
 from backchannel.streams.config import Config
 from backchannel.streams.embedded import Embedded
 from backchannel.streams.reader import PolicyReader
-from tests.streams.ledgers import contents, sqlite_url
+from tests.streams.ledgers import contents
 from tests.streams.test_priming import learn, turn
 
 CONFIG = Config(memory=MemoryConfig(personal=10))
 
 
-def test_a_user_is_forgotten_in_all_versions_and_by_readers(tmp_path: Path) -> None:
-    url = sqlite_url(tmp_path)
+def test_a_user_is_forgotten_in_all_versions_and_by_readers(store_url: str) -> None:
+    url = store_url
     reader = PolicyReader(url)
     with Embedded(url, CONFIG, "test") as embedded:
         for number in range(6):
