@@ -35,7 +35,9 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
     kappa: Annotated[
         float,
         Meta(
-            ge=0.01, le=1e6, description="exposures that a query-entity pair starts with: at its predicted score, or 0"
+            ge=0.01,
+            le=1e6,
+            description="exposures that the predicted score of a query-entity pair counts for; without one it is 0",
         ),
     ] = 5.0
     position_decay: Annotated[
@@ -105,13 +107,11 @@ class MemoryIndex(Learner):
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`."""
         shown = Shown(self.table, outcomes, lambda outcome: (outcome.query,) if outcome.query else None)
-        if not shown.keys:
-            return {}
-        delta = {
-            self.table.name: shown.sums(self.examination),
-            self.examination.table.name: shown.harvest(self.examination),
-        }
-        if self.config.min_users > 1:
+        delta = {}
+        if shown.keys:
+            delta[self.table.name] = shown.sums(self.examination)
+            delta[self.examination.table.name] = shown.harvest(self.examination)
+        if outcomes and self.config.min_users > 1:
             delta[self.people.name] = self._people(outcomes)
         return delta
 
@@ -161,7 +161,8 @@ class MemoryIndex(Learner):
         values[: len(seen), 1] = seen[:, 1:] @ curve
         if self.config.min_users > 1:
             slots = Counter(query for query, _ in sums.read(self.people, "query", queries).keys)
-            values[: len(seen)] *= np.array([[slots[query] >= self.config.min_users] for query, _ in rows.keys])
+            enough = np.array([slots[query] >= self.config.min_users for query, _ in rows.keys], dtype=bool)
+            values[: len(seen)][~enough] = 0.0
         values[primed, 2] = priors.values[:, 0]
         return list(index), values
 
