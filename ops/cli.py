@@ -16,6 +16,7 @@ _COMMANDS: Final = {
     "dashboard": "backchannel.ops.dashboard.command:dashboard",
     "health": "backchannel.ops.health:health",
     "prime": "backchannel.ops.prime:prime",
+    "forget-user": "backchannel.ops.forget_user:forget_user",
     "memory": "backchannel.ops.memory:memory",
     "produce": "backchannel.ops.produce:produce",
     "topics": "backchannel.ops.topics:topics",

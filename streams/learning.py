@@ -9,6 +9,7 @@ from backchannel.agents.history import StrategyHistory
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory import MemoryIndex
 from backchannel.agents.outcomes import Judge
+from backchannel.agents.personal import PersonalMemory
 from backchannel.agents.personal_rewrites import PersonalRewrites
 from backchannel.agents.quality import AnswerQuality
 from backchannel.agents.rephrases import RephraseGraph
@@ -22,15 +23,18 @@ class Learning:
 
     def __init__(self, config: Config) -> None:
         self._judge: Final = Judge(config.rewards)
+        index = MemoryIndex(config.memory)
         learners: list[Learner] = [
             StrategyBandit(config.bandit),
-            MemoryIndex(config.memory),
+            index,
             RephraseGraph(config.rephrases),
             AnswerQuality(config.quality, config.bandit.strategies),
             PersonalRewrites(config.rephrases),
         ]
         if HISTORY in {feature.name for feature in config.bandit.features}:
             learners.append(StrategyHistory(config.bandit.strategies, config.bandit.history_half_life_days))
+        if config.memory.personal:
+            learners.append(PersonalMemory(index))
         self.learners: Final = tuple(learners)
         self.tables: Final[tuple[SumTable, ...]] = tuple(table for one in self.learners for table in one.tables)
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import defaultdict
 from types import TracebackType
 from typing import Final, Self
 
@@ -12,7 +13,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from backchannel.agents.allocation import EncodingError
-from backchannel.schemas.snapshot import Checksum, Section, Snapshot
+from backchannel.schemas.rows import Rows
+from backchannel.schemas.snapshot import Checksum, Snapshot
 from backchannel.streams import snapshots
 from backchannel.streams.policy import Policy
 from backchannel.streams.signing import signing_key
@@ -65,7 +67,7 @@ class PolicyReader:
         self._rng: Final = rng or np.random.default_rng()
         self._lock: Final = threading.Lock()
         self._policy: Policy | None = None
-        self._sections: dict[str, Section] = {}
+        self._sections: dict[str, Rows] = {}
         self._checked = time.monotonic()
         self._error: str | None = None
         self._refused: tuple[int, float] = (0, 0.0)
@@ -161,7 +163,7 @@ class PolicyReader:
         self._refused = served, self._checked + REFUSED_S
         return False
 
-    def _load(self, connection: Connection, version: int) -> tuple[Policy, dict[str, Section]]:
+    def _load(self, connection: Connection, version: int) -> tuple[Policy, dict[str, Rows]]:
         header = snapshots.header(connection, version, self._key)
         if header is None:
             raise CorruptPolicyError("it is not in the store. Roll back, or restore the store")
@@ -176,18 +178,22 @@ class PolicyReader:
 
 
 def _apply(
-    connection: Connection, sections: dict[str, Section], held: Snapshot | None, version: int, key: bytes
-) -> tuple[dict[str, Section], Checksum]:
+    connection: Connection, sections: dict[str, Rows], held: Snapshot | None, version: int, key: bytes
+) -> tuple[dict[str, Rows], Checksum]:
     """Return the sections of `version` and their checksum, given those of version `held`."""
     changes = snapshots.difference(connection, held.version if held else 0, version)
-    touched = {section for section, _, _ in changes.live} | {section for section, _ in changes.removed}
-    updated = {**sections, **{section: dict(sections.get(section, {})) for section in touched}}
+    removed: defaultdict[str, list[str]] = defaultdict(list)
+    live: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
     checksum = held.checksums(key) if held else Checksum(key=key)
     for section, name in changes.removed:
-        old = updated[section].pop(name, None)
+        old = sections[section].get(name) if section in sections else None
         if old is not None:
             checksum.remove(section, name, old)
+        removed[section].append(name)
     for section, name, value in changes.live:
-        updated[section][name] = value
+        live[section][name] = value
         checksum.add(section, name, value)
+    updated = dict(sections)
+    for section in {*removed, *live}:
+        updated[section] = sections.get(section, Rows()).updated(removed[section], live[section])
     return updated, checksum

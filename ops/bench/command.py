@@ -32,6 +32,7 @@ PARTS: Final = {
     "kafka": "backchannel.ops.bench.kafka:kafka",
     "bandit": "backchannel.ops.bench.bandit:bandit",
     "store": "backchannel.ops.bench.store:store",
+    "memory-index": "backchannel.ops.bench.memory_index:memory_index",
 }
 _NAMED: Final = (
     *("backchannel", "numpy", "msgspec", "sqlalchemy", "psycopg", "faust-streaming", "aiokafka", "river"),
@@ -54,6 +55,7 @@ def bench(*, parts: tuple[str, ...], events: int, rounds: int, as_json: bool, ma
     kafka    the worker, with a broker that is started for it: needs Java and Maven
     bandit   learning and deciding
     store    publishing a large policy of which little changed, and reading it: PostgreSQL too, where it is installed
+    memory-index   recall from a million queries, starting, refreshing and publishing
 
     Without a PART, all of them. `make rivals` installs the peers that are not there otherwise; those that are not
     installed are left out.

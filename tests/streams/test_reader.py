@@ -16,6 +16,7 @@ from sqlalchemy import update
 
 from backchannel.ops.load import mixed_stream
 from backchannel.ops.postgres import Postgres
+from backchannel.schemas.rows import Rows
 from backchannel.schemas.snapshot import Checksum, Section
 from backchannel.streams import snapshots
 from backchannel.streams import store as tables
@@ -265,8 +266,8 @@ def test_what_the_reader_holds_may_be_at_fault(embedded: Embedded, reader: Polic
     learn(embedded, 300)
     embedded.publish()
     section = reader.policy._memory._rows
-    assert isinstance(section, dict)
-    section.pop(next(iter(section)))
+    assert isinstance(section, Rows)
+    section._changed.pop(next(iter(section)))
     learn(embedded, 1, start_ms=1_700_100_000_000)
     embedded.publish()
     assert reader.refresh()
