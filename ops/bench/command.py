@@ -31,6 +31,7 @@ PARTS: Final = {
     "memory": "backchannel.ops.bench.file:memory",
     "kafka": "backchannel.ops.bench.kafka:kafka",
     "bandit": "backchannel.ops.bench.bandit:bandit",
+    "rephrases": "backchannel.ops.bench.rephrases:rephrases",
 }
 _NAMED: Final = (
     *("backchannel", "numpy", "msgspec", "sqlalchemy", "faust-streaming", "aiokafka", "river"),
@@ -48,10 +49,11 @@ def bench(*, parts: tuple[str, ...], events: int, rounds: int, as_json: bool, ma
     """Measure what it costs, side by side with peers.
 
     \b
-    rates    events from a file to a committed ledger
-    memory   of 200,000 and of 2,000,000 events
-    kafka    the worker, with a broker that is started for it: needs Java and Maven
-    bandit   learning and deciding
+    rates      events from a file to a committed ledger
+    memory     of 200,000 and of 2,000,000 events
+    kafka      the worker, with a broker that is started for it: needs Java and Maven
+    bandit     learning and deciding
+    rephrases  telling them, solving a graph of 1,000,000 edges, looking rewrites up
 
     Without a PART, all of them. `make rivals` installs the peers that are not there otherwise; those that are not
     installed are left out.
