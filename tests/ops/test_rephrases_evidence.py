@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner
-from msgspec import structs
 
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.rephrases import RephraseConfig
@@ -26,7 +25,8 @@ def test_the_interval_of_wins_per_loss_is_that_of_the_share_of_wins() -> None:
     low, high = Verdicts(1000, 500, 81, 263 - 81, 9).interval
     assert (low / (1 + low), high / (1 + high)) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     low, high = Verdicts(1000, 500, 20, 0, 9).interval
-    assert (low / (1 + low), high) == (pytest.approx(1 - 0.1611, abs=5e-5), inf)
+    assert low / (1 + low) == pytest.approx(1 - 0.1611, abs=5e-5)
+    assert high == inf
     assert Verdicts(10, 5, 0, 0, 0).interval == (0.0, inf)
 
 
@@ -59,7 +59,7 @@ def test_recogniser_errors_are_won_and_valid_queries_kept(public_log: Callable[[
     assert last.heard.wins <= last.heard.winnable <= last.heard.wrong
     assert last.unheard.queries < last.heard.queries == 1_000
     assert (last.valid, last.valid_broken) == (42, 0)
-    assert list(grow(data, RephraseConfig(), [500], 1_000, 1)) == [structs.replace(first)]
+    assert list(grow(data, RephraseConfig(), [500], 1_000, 1)) == [first]
 
 
 def test_the_commands(public_log: Callable[[str], Path]) -> None:
@@ -75,7 +75,7 @@ def test_the_commands(public_log: Callable[[str], Path]) -> None:
 
 
 def test_the_loop_is_closed_in_three_ways() -> None:
-    found = CliRunner().invoke(rephrases, ["world", "--turns", "3000", "--seeds", "1", "--json"])
+    found = CliRunner().invoke(rephrases, ["world", "--turns", "2000", "--seeds", "1", "--json"])
     loops = {one.rewriting: one for one in msgspec.json.decode(found.stdout, type=list[Loop])}
     assert set(loops) == {"on", "off", "unaware"}
     assert loops["on"].garbled_click_rate > loops["off"].garbled_click_rate
