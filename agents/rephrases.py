@@ -235,16 +235,16 @@ class Rewrites:
         self._states: Final = sorted(states)
         known, steps, absorbed = set(states), [self._read_steps(states)], [self._read_absorbed(states)]
         chain = self._chain(steps, absorbed)
-        border = self._sources(chain)
+        visited = border = {chain.states[number] for number in self._sources(chain).tolist()}
         for _ in range(learner.config.depth):
-            reached = {chain.states[number] for number in chain.following(border).tolist()} - known
-            if not reached:
-                break
-            known |= reached
-            steps.append(self._read_steps(reached))
-            absorbed.append(self._read_absorbed(reached))
-            chain = self._chain(steps, absorbed)
-            border = chain.numbers(reached)
+            reached = chain.following(chain.numbers(border))
+            border = {chain.states[number] for number in reached.tolist()} - visited
+            visited = visited | border
+            if border - known:
+                steps.append(self._read_steps(border - known))
+                absorbed.append(self._read_absorbed(border - known))
+                known |= border
+                chain = self._chain(steps, absorbed)
         self.chain: Final = chain
 
     def rows(self) -> dict[str, RewriteRow]:

@@ -42,6 +42,7 @@ class Traffic(Struct, frozen=True):
         turns: learned from.
         heard: on the recordings that are in the traffic.
         unheard: on recordings that are not.
+        right: of the rewrites, how many turn a wrong form into what is meant by it most often.
         valid_broken: of the wrong forms that are themselves proper queries, how many are rewritten to something else.
         valid: how many such forms there are.
     """
@@ -49,6 +50,7 @@ class Traffic(Struct, frozen=True):
     turns: int
     heard: Verdicts
     unheard: Verdicts
+    right: int
     valid_broken: int
     valid: int
 
@@ -78,6 +80,9 @@ def grow(data: Path, config: RephraseConfig, sizes: Sequence[int], judged: int, 
         list(filter(None, (speech.utter(want, judges, kept_apart=apart) for want in wants))) for apart in (False, True)
     ]
     valid = {one.heard for one in speech.all if one.heard != one.meant and one.heard in meaning}
+    meant: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for one in speech.all:
+        meant[one.heard][meaning[one.meant]] += 1
     rewriter = Rewriter(RewardConfig(), config)
     sessions = turns = 0
     for size in sizes:
@@ -93,7 +98,8 @@ def grow(data: Path, config: RephraseConfig, sizes: Sequence[int], judged: int, 
         rewrites = rewriter.rewrites()
         heard, unheard = (_judge(test, rewrites, meaning, speech.understood) for test in tests)
         broken = sum(meaning.get(rewrites.get(form, form)) != meaning[form] for form in valid)
-        yield Traffic(turns, heard, unheard, broken, len(valid))
+        right = sum(meaning.get(to) == meant[form].most_common(1)[0][0] for form, to in rewrites.items())
+        yield Traffic(turns, heard, unheard, right, broken, len(valid))
 
 
 def _judge(

@@ -27,7 +27,10 @@ class Verdicts(Struct, frozen=True):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95% interval of the wins per loss: Wilson's of the share of wins (JASA 1927), as odds."""
+        """95% interval of the wins per loss: Wilson's of the share of wins (JASA 1927), as odds.
+
+        It takes queries for independent. Those that share a rewrite are not, so with few rewrites it is too narrow.
+        """
         total, z = self.wins + self.losses, 1.959964
         if not total:
             return 0.0, float("inf")

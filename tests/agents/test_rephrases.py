@@ -95,6 +95,15 @@ def test_solving_what_changed_is_enough(batches: list[list[Step]], depth: int, m
     assert live(section) == live(learner.solve(MemorySums(total), changes(total), 0))
 
 
+def test_what_lies_behind_a_changed_state_counts() -> None:
+    learner = RephraseGraph(structs.replace(OPEN, min_support=5))
+    before = learned([*failing("a", "b"), *failing("b", "c", 3), *succeeding("c")])
+    delta = learned(failing("b", "c", 1))  # too few for a rewrite of b itself
+    total = merge([before, delta])
+    section = learner.solve(MemorySums(total), changes(delta), 0)
+    assert msgspec.json.decode(section["a"] or b"", type=RewriteRow).target == "c"
+
+
 @given(STEPS, st.integers(1, 8))
 def test_every_turn_adds_a_mass_of_one(steps: list[Step], share: int) -> None:
     outcomes = [structs.replace(outcome(*step), rephrased=share / 8) for step in steps]
