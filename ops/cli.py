@@ -27,7 +27,7 @@ _COMMANDS: Final = {
     "convert": "backchannel.ops.convert.command:convert",
     "demo": "backchannel.ops.demo:demo",
     "evaluate": "backchannel.ops.evaluate:evaluate",
-    "rephrases": "backchannel.ops.rephrases:rephrases",
+    "rephrases": "backchannel.ops.rephrases.command:rephrases",
     "rewrites": "backchannel.ops.rewrites:rewrites",
     "bandits": "backchannel.ops.bandits:bandits",
     "bench": "backchannel.ops.bench.command:bench",

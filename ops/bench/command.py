@@ -33,6 +33,7 @@ PARTS: Final = {
     "bandit": "backchannel.ops.bench.bandit:bandit",
     "store": "backchannel.ops.bench.store:store",
     "memory-index": "backchannel.ops.bench.memory_index:memory_index",
+    "rephrases": "backchannel.ops.bench.rephrases:rephrases",
 }
 _NAMED: Final = (
     *("backchannel", "numpy", "msgspec", "sqlalchemy", "psycopg", "faust-streaming", "aiokafka", "river"),
@@ -50,12 +51,13 @@ def bench(*, parts: tuple[str, ...], events: int, rounds: int, as_json: bool, ma
     """Measure what it costs, side by side with peers.
 
     \b
-    rates    events from a file to a committed ledger
-    memory   of 200,000 and of 2,000,000 events
-    kafka    the worker, with a broker that is started for it: needs Java and Maven
-    bandit   learning and deciding
-    store    publishing a large policy of which little changed, and reading it: PostgreSQL too, where it is installed
-    memory-index   recall from a million queries, starting, refreshing and publishing
+    rates         events from a file to a committed ledger
+    memory        of 200,000 and of 2,000,000 events
+    kafka         the worker, with a broker that is started for it: needs Java and Maven
+    bandit        learning and deciding
+    store         publishing a large policy of which little changed; on PostgreSQL, too, where it is installed
+    memory-index  recall from a million queries, starting, refreshing and publishing
+    rephrases     telling them, solving a graph of 1,000,000 edges, looking rewrites up
 
     Without a PART, all of them. `make rivals` installs the peers that are not there otherwise; those that are not
     installed are left out.
