@@ -1,17 +1,24 @@
 """The publisher: reads the sums that changed, solves, and writes the next policy version."""
 
+import logging
 import time
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Final
 
+import msgspec
 from sqlalchemy import Connection
 
+from backchannel.agents.allocation import Allocator, EncodingError
+from backchannel.agents.bandit import StrategyBandit
+from backchannel.agents.gate import Judgement, judge
 from backchannel.schemas.snapshot import Snapshot
-from backchannel.streams import ledger, snapshots
+from backchannel.streams import decisions, ledger, snapshots
 from backchannel.streams.config import Config
 from backchannel.streams.learning import Learning
 from backchannel.streams.store import Store
+
+logger = logging.getLogger(__name__)
 
 FORGETS_PER_HALF_LIFE: Final = 8
 
@@ -55,14 +62,16 @@ class Publisher:
         2. Take the log of changes. For the first version, which readers may get before anything was learned, solve
            even what has none.
         3. Let every learner solve what its changes affect.
-        4. Write the version.
-        5. Forget old versions.
+        4. Judge the strategy bandit's policy against the one that readers serve.
+        5. Write the version.
+        6. Forget old versions, and decisions that have left the sample.
         """
         # 1. Lock.
         snapshots.current(connection, lock=True)
         # 2. Changes.
         changed = ledger.take_changes(connection)
-        if snapshots.newest(connection) is None:
+        previous = snapshots.newest(connection)
+        if previous is None:
             changed = {table.name: changed.get(table.name, set()) for table in self._learning.tables}
         if not changed:
             return changed, None
@@ -75,14 +84,24 @@ class Publisher:
         for learner in self._learning.learners:
             own = {table.name: changed[table.name] for table in learner.tables if table.name in changed}
             solved[learner.name] = learner.solve(sums, own, at)
-        # 4. Write.
+        # 4. Judge.
+        judgement = self._judge(connection, solved[StrategyBandit.name]) if self._config.gate.turns else None
+        # 5. Write.
         provenance = snapshots.Provenance(
-            created=now, watermark=max(complete, 0), positions=positions, fingerprint=self._config.fingerprint
+            created=now,
+            watermark=max(complete, 0),
+            positions=positions,
+            fingerprint=self._config.fingerprint,
+            verdict=judgement.verdict if judgement else None,
+            reason=judgement.reason if judgement else None,
         )
         made = snapshots.publish(connection, solved, provenance)
         if made is None:
             return changed, None
-        # 5. Forget.
+        if made.verdict == "hold" and (previous is None or previous.verdict != "hold"):
+            logger.warning("version %d is held back, readers keep the one they have: %s", made.version, made.reason)
+        # 6. Forget.
+        decisions.prune(connection, max(self._config.gate.turns, 1))
         retention = self._config.snapshots
         snapshots.prune(connection, retention.keep, round(retention.keep_days * 86_400_000), now)
         return changed, made if snapshots.current(connection).version == made.version else None
@@ -96,6 +115,20 @@ class Publisher:
             period = (table.half_life_ms or 0) // FORGETS_PER_HALF_LIFE
             if period and before // period < made.watermark // period:
                 self._store.transact(partial(ledger.forget, self._store, table, made.watermark))
+
+    def _judge(self, connection: Connection, solved: Mapping[str, bytes | None]) -> Judgement:
+        """Judge the newest version's policy with the rows in `solved` put in place."""
+        newest, served = snapshots.newest(connection), snapshots.current(connection).version
+        rows = snapshots.section(connection, newest.version, StrategyBandit.name) if newest else {}
+        candidate = {key: row for key, row in {**rows, **solved}.items() if row is not None}
+        live = None
+        if served is not None:
+            try:
+                live = Allocator(snapshots.section(connection, served, StrategyBandit.name))
+            except (EncodingError, KeyError, msgspec.MsgspecError) as error:
+                return Judgement("warn", f"unjudged, as the policy that is served cannot be read: {error}")
+        logged = decisions.read(connection, self._config.gate.turns)
+        return judge(Allocator(candidate), live, logged, self._config.gate)
 
     def _compact(self, connection: Connection) -> None:
         """Not when publishing: workers wait for who locks packed sums, and would wait while others are solved."""

@@ -31,6 +31,8 @@ PARTS: Final = {
     "memory": "backchannel.ops.bench.file:memory",
     "kafka": "backchannel.ops.bench.kafka:kafka",
     "bandit": "backchannel.ops.bench.bandit:bandit",
+    "ope": "backchannel.ops.bench.ope:ope",
+    "gate": "backchannel.ops.bench.gate:gate",
 }
 _NAMED: Final = (
     *("backchannel", "numpy", "msgspec", "sqlalchemy", "faust-streaming", "aiokafka", "river"),
@@ -52,6 +54,8 @@ def bench(*, parts: tuple[str, ...], events: int, rounds: int, as_json: bool, ma
     memory   of 200,000 and of 2,000,000 events
     kafka    the worker, with a broker that is started for it: needs Java and Maven
     bandit   learning and deciding
+    ope      off-policy evaluation of a million turns
+    gate     how often it is right, in 100 simulated logs for each of the rounds: takes minutes
 
     Without a PART, all of them. `make rivals` installs the peers that are not there otherwise; those that are not
     installed are left out.
