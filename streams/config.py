@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct, field, structs
 
 from backchannel.agents.bandit import BanditConfig
+from backchannel.agents.gate import GateConfig
 from backchannel.agents.memory import MemoryConfig
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.quality import QualityConfig
@@ -101,6 +102,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=QualityConfig
     )
     commits: Annotated[CommitConfig, Meta(description="Commits and publishing.")] = field(default_factory=CommitConfig)
+    gate: Annotated[GateConfig, Meta(description="When a policy may go live.")] = field(default_factory=GateConfig)
     snapshots: Annotated[SnapshotConfig, Meta(description="Policy versions.")] = field(default_factory=SnapshotConfig)
     metrics: Annotated[MetricsConfig, Meta(description="Metrics and probes of a worker.")] = field(
         default_factory=MetricsConfig

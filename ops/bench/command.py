@@ -34,6 +34,8 @@ PARTS: Final = {
     "store": "backchannel.ops.bench.store:store",
     "memory-index": "backchannel.ops.bench.memory_index:memory_index",
     "rephrases": "backchannel.ops.bench.rephrases:rephrases",
+    "ope": "backchannel.ops.bench.ope:ope",
+    "gate": "backchannel.ops.bench.gate:gate",
 }
 _NAMED: Final = (
     *("backchannel", "numpy", "msgspec", "sqlalchemy", "psycopg", "faust-streaming", "aiokafka", "river"),
@@ -58,6 +60,8 @@ def bench(*, parts: tuple[str, ...], events: int, rounds: int, as_json: bool, ma
     store         publishing a large policy of which little changed; on PostgreSQL, too, where it is installed
     memory-index  recall from a million queries, starting, refreshing and publishing
     rephrases     telling them, solving a graph of 1,000,000 edges, looking rewrites up
+    ope           off-policy evaluation of a million turns
+    gate          how often it is right, in 100 simulated logs for each of the rounds: takes minutes
 
     Without a PART, all of them. `make rivals` installs the peers that are not there otherwise; those that are not
     installed are left out.
