@@ -88,8 +88,10 @@ class Publisher:
             own = {table.name: changed[table.name] for table in learner.tables if table.name in changed}
             solved[learner.name] = learner.solve(sums, own, at)
         # 4. Judge.
-        judged = self._config.gate.turns > 0
-        judgement = self._judge(connection, previous, solved[StrategyBandit.name]) if judged else None
+        bandit = solved.get(StrategyBandit.name)
+        judgement = None
+        if bandit is not None and self._config.gate.turns:
+            judgement = self._judge(connection, previous, bandit)
         # 5. Write.
         provenance = snapshots.Provenance(
             created=now,

@@ -36,6 +36,11 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_table(
+        "decision",
+        sa.Column("rank", sa.Double, primary_key=True, autoincrement=False),
+        sa.Column("value", sa.LargeBinary, nullable=False),
+    )
+    op.create_table(
         "snapshot",
         sa.Column("version", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("created", sa.BigInteger, nullable=False),
