@@ -206,6 +206,9 @@ def _policy(facts: Facts, config: Config) -> Check:
         return _unknown("policy", "the store does not answer")
     served, newest = facts.store.served, facts.store.newest
     publisher = "the worker with partition 0 publishes: see its log"
+    if facts.store.fault is not None:
+        remedy = "readers serve the last good version: `backchannel snapshots rollback`, or restart the publisher"
+        return Check("policy", "critical", f"the version to be served is damaged: {facts.store.fault}", remedy)
     if served is None or newest is None:
         return Check("policy", "warn", "no version is served yet", publisher)
     summary = f"version {served.version} is served, {_age((facts.now - served.created) / 1000)} old"
@@ -225,7 +228,7 @@ def _policy(facts: Facts, config: Config) -> Check:
         summary += f"; what was learned since waits for {_age(waiting)}"
     check = _bounded("policy", waiting, config.health.policy_s, summary=summary, remedy=publisher, details=details)
     if facts.store.head.hold is not None:
-        held, remedy = f"held: {facts.store.head.hold}", "see `backchannel snapshots --help` to let it go on"
+        held, remedy = f"held: {facts.store.head.hold}", "`backchannel snapshots release` lets it go on"
     elif newest.verdict in ("hold", "warn"):
         held = f"the gate says {newest.verdict} of version {newest.version}: {newest.reason}"
         remedy = "see what changed, and whether the gate is right"

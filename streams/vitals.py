@@ -17,7 +17,7 @@ from backchannel.streams import store as tables
 from backchannel.streams.alarms import Alarm
 from backchannel.streams.kafka_config import KafkaConfig
 from backchannel.streams.position import Position, TopicPosition
-from backchannel.streams.snapshots import Head
+from backchannel.streams.snapshots import CorruptPolicyError, Head
 from backchannel.streams.store import Store, StoreError
 from backchannel.streams.topics import TopicError, admin_client, check_topics_with
 
@@ -72,6 +72,7 @@ class StoreVitals(Struct, frozen=True):
         recent: what workers counted in the last minutes, by name.
         alarms: those last raised first, and of these those noticed first.
         bytes: that the store takes.
+        fault: why the version to be served, or the newest, cannot be; None if nothing is wrong with their headers.
     """
 
     partitions: list[PartitionState]
@@ -83,6 +84,7 @@ class StoreVitals(Struct, frozen=True):
     recent: dict[str, int]
     alarms: list[Alarm]
     bytes: int
+    fault: str | None = None
 
 
 class BrokerVitals(Struct, frozen=True):
@@ -147,7 +149,13 @@ def _read(connection: Connection, now: int) -> StoreVitals:
         WorkerState(**{**row, "partitions": msgspec.json.decode(row["partitions"], type=list[int])})
         for row in connection.execute(select(worker).order_by(worker.c.name)).mappings()
     ]
-    head = snapshots.current(connection)
+    head, fault = snapshots.current(connection), None
+    served = newest = None
+    try:
+        served = None if head.version is None else snapshots.header(connection, head.version)
+        newest = snapshots.newest(connection)
+    except CorruptPolicyError as error:
+        fault = str(error)
     since = now - RECENT_MS
     recent = select(tally.c.name, func.sum(tally.c.value)).where(tally.c.minute >= since).group_by(tally.c.name)
     alarms = connection.execute(select(alarm).order_by(alarm.c.raised.desc(), alarm.c.noticed).limit(100))
@@ -155,12 +163,13 @@ def _read(connection: Connection, now: int) -> StoreVitals:
         partitions=partitions,
         workers=workers,
         head=head,
-        served=None if head.version is None else snapshots.header(connection, head.version),
-        newest=snapshots.newest(connection),
+        served=served,
+        newest=newest,
         unpublished=connection.execute(select(tables.change.c.id).limit(1)).first() is not None,
         recent={name: int(value) for name, value in connection.execute(recent)},
         alarms=[Alarm(**row) for row in alarms.mappings()],
         bytes=_size(connection),
+        fault=fault,
     )
 
 

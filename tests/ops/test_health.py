@@ -113,6 +113,12 @@ def test_all_is_well() -> None:
         ("commits", {"workers": [worker(committed_s=301)]}, "critical", "5 min ago"),
         ("commits", {"workers": [worker(committed_s=999)], "partitions": partitions(100, 1)}, "ok", "17 min ago"),
         ("commits", {"workers": []}, "warn", "no worker has committed"),
+        (
+            "policy",
+            {"fault": "its header is odd"},
+            "critical",
+            "the version to be served is damaged: its header is odd",
+        ),
         ("policy", {"served": None}, "warn", "no version is served yet"),
         (
             "policy",

@@ -4,6 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
+from sqlalchemy import update
 
 from backchannel.ops.load import mixed_stream
 from backchannel.streams.config import Config
@@ -11,7 +12,7 @@ from backchannel.streams.embedded import Embedded
 from backchannel.streams.heartbeat import Heartbeat
 from backchannel.streams.ledger import Claim, Contribution
 from backchannel.streams.position import Position
-from backchannel.streams.store import Store, StoreError
+from backchannel.streams.store import Store, StoreError, snapshot
 from backchannel.streams.vitals import RECENT_MS, BrokerVitals, read_store, unread
 
 NOW = 1_800_000_000_000
@@ -39,6 +40,18 @@ def test_a_store_says_how_it_does(store_url: str) -> None:
     assert found.recent == {"query": 7}
     assert found.bytes > 10_000
     assert read_store(store_url, NOW + 2 * RECENT_MS).recent == {}
+
+
+def test_a_header_that_cannot_be_read_is_a_fault(store_url: str) -> None:
+    with Embedded(store_url, Config(), "file") as embedded:
+        embedded.publish()
+    store = Store(store_url)
+    with store.write() as connection:
+        connection.execute(update(snapshot).values(header="{"))
+    store.close()
+    found = read_store(store_url, NOW)
+    assert (found.head.version, found.served) == (1, None)
+    assert "its header cannot be read" in (found.fault or "")
 
 
 def test_an_empty_store_says_so(store_url: str) -> None:
