@@ -20,6 +20,8 @@ _COMMANDS: Final = {
     "produce": "backchannel.ops.produce:produce",
     "topics": "backchannel.ops.topics:topics",
     "broker": "backchannel.ops.broker:broker",
+    "snapshots": "backchannel.ops.snapshots:snapshots",
+    "store": "backchannel.ops.store:store",
     "config": "backchannel.ops.config:config",
     "convert": "backchannel.ops.convert.command:convert",
     "demo": "backchannel.ops.demo:demo",
@@ -33,6 +35,7 @@ _COMMANDS: Final = {
 }
 _EXTRAS: Final = {
     "aiohttp": "kafka",
+    "alembic": "learn",
     "aiokafka": "kafka",
     "faust": "kafka",
     "jellyfish": "learn",

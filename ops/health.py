@@ -17,6 +17,7 @@ from rich.text import Text
 
 from backchannel.ops.checks import CHECKS, STATUSES, Check, Facts, judge, worst
 from backchannel.ops.config import config_option
+from backchannel.ops.open_store import store_option
 from backchannel.ops.topics import kafka_config, servers_option
 from backchannel.streams.config import Config
 from backchannel.streams.store import StoreError
@@ -73,9 +74,7 @@ def look(store: str, config: Config) -> list[Check]:
 
 
 @click.command("health")
-@click.option(
-    "--store", default="sqlite:///backchannel.db", show_default=True, metavar="URL", help="The SQL store to look at."
-)
+@store_option
 @config_option
 @servers_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all numbers.")

@@ -8,9 +8,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from backchannel.ops.config import config_option, store_option
+from backchannel.ops.config import config_option
 from backchannel.ops.convergence import VARIANTS, Convergence, converge
 from backchannel.ops.convert import ConversionError
+from backchannel.ops.open_store import store_option
 from backchannel.ops.relevance import SIMILAR, Interval, Relevance, Result, evaluate, guesses, read
 from backchannel.streams.config import Config
 from backchannel.streams.sizes import sizes

@@ -19,7 +19,8 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from backchannel.ops.config import config_option, store_option
+from backchannel.ops.config import config_option
+from backchannel.ops.open_store import store_option
 from backchannel.ops.summary import Summary, summarize
 from backchannel.streams.config import Config
 from backchannel.streams.embedded import TOPIC, Embedded
@@ -78,7 +79,7 @@ def run(source: str, store: str, config: Config, dead_letters: Path | None, as_j
 
 def relax_collector() -> None:
     """Let Python look for reference cycles less often: events, turns and sums make none, and looking costs a fifth."""
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(500_000, 20, 50)
 
 
 def _learn(source: str, store: str, config: Config, letters: "_DeadLetters") -> tuple[Summary, int | None]:

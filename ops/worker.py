@@ -12,6 +12,7 @@ from msgspec import structs
 
 from backchannel.ops.config import config_option
 from backchannel.ops.logs import log_to_stderr
+from backchannel.ops.open_store import store_option
 from backchannel.ops.run import relax_collector
 from backchannel.ops.topics import kafka_config, servers_option
 from backchannel.streams.assignment import CoPartitionError
@@ -31,13 +32,7 @@ EXPECTED = (CoPartitionError, FencedError, LogError, LostRecordsError, StoreErro
 
 
 @click.command("worker")
-@click.option(
-    "--store",
-    default="sqlite:///backchannel.db",
-    show_default=True,
-    metavar="URL",
-    help="The SQL store to learn into, and to publish to; all workers of a group have the same.",
-)
+@store_option
 @config_option
 @servers_option
 @click.option("--log", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form of the logs.")

@@ -1,5 +1,6 @@
 """The publisher: reads the sums that changed, solves, and writes the next policy version."""
 
+import logging
 import time
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -11,9 +12,12 @@ from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams import ledger, snapshots
 from backchannel.streams.config import Config
 from backchannel.streams.learning import Learning
+from backchannel.streams.signing import signing_key
 from backchannel.streams.store import Store
 
 FORGETS_PER_HALF_LIFE: Final = 8
+
+logger = logging.getLogger(__name__)
 
 
 class Publisher:
@@ -23,6 +27,8 @@ class Publisher:
         self._store: Final = store
         self._learning: Final = learning
         self._config: Final = config
+        self._key: Final = signing_key(config.snapshots.signing_key)
+        self._checked = False
 
     def publish(self, now: int | None = None) -> Snapshot | None:
         """Publish the next version, if anything changed; then tidy up: join old time buckets, drop what has faded.
@@ -36,6 +42,7 @@ class Publisher:
         """
         created = time.time_ns() // 1_000_000 if now is None else now
         changed, made = self._store.transact(lambda connection: self._publish(connection, created), stable=True)
+        self._checked = True
         if any(table.name in changed and not table.sums for table in self._learning.tables):
             self._store.transact(self._compact)
         if made is not None and made.parent is not None:
@@ -52,8 +59,7 @@ class Publisher:
         """All in one transaction, and of one state of the ledger:
 
         1. Let nobody else publish meanwhile.
-        2. Take the log of changes. For the first version, which readers may get before anything was learned, solve
-           even what has none.
+        2. Take the log of changes. For a version that cannot go on from the newest one, everything counts as changed.
         3. Let every learner solve what its changes affect.
         4. Write the version.
         5. Forget old versions.
@@ -62,8 +68,9 @@ class Publisher:
         snapshots.current(connection, lock=True)
         # 2. Changes.
         changed = ledger.take_changes(connection)
-        if snapshots.newest(connection) is None:
-            changed = {table.name: changed.get(table.name, set()) for table in self._learning.tables}
+        whole = not self._goes_on(connection)
+        if whole:
+            changed = ledger.all_keys(connection, self._store, self._learning.tables)
         if not changed:
             return changed, None
         # 3. Solve.
@@ -79,7 +86,7 @@ class Publisher:
         provenance = snapshots.Provenance(
             created=now, watermark=max(complete, 0), positions=positions, fingerprint=self._config.fingerprint
         )
-        made = snapshots.publish(connection, solved, provenance)
+        made = snapshots.publish(connection, solved, provenance, whole=whole, key=self._key)
         if made is None:
             return changed, None
         # 5. Forget.
@@ -89,13 +96,35 @@ class Publisher:
 
     def _forget(self, made: Snapshot) -> None:
         """Now and then: it reads whole tables. What goes is logged as changed, for the next version."""
-        with self._store.read() as connection:
-            parent = snapshots.header(connection, made.parent or 0)
+        try:
+            with self._store.read() as connection:
+                parent = snapshots.header(connection, made.parent or 0)
+        except snapshots.CorruptPolicyError:
+            parent = None
         before = parent.watermark if parent else 0
         for table in self._learning.tables:
             period = (table.half_life_ms or 0) // FORGETS_PER_HALF_LIFE
             if period and before // period < made.watermark // period:
                 self._store.transact(partial(ledger.forget, self._store, table, made.watermark))
+
+    def _goes_on(self, connection: Connection) -> bool:
+        """Whether the next version can go on from the newest: is that one ours, and undamaged when we begin?
+
+        It is not when there is none, when it was imported, or made under another configuration or key.
+        """
+        try:
+            made = snapshots.newest(connection, self._key)
+            if made is None:
+                return False
+            if made.imported or made.fingerprint != self._config.fingerprint:
+                return False
+            if self._checked or snapshots.intact(connection, made, self._key):
+                return True
+            fault = "its rows do not have the checksum of its header"
+        except snapshots.CorruptPolicyError as error:
+            fault = str(error)
+        logger.error("the newest version is damaged, so the next one is made of all that was learned: %s", fault)
+        return False
 
     def _compact(self, connection: Connection) -> None:
         """Not when publishing: workers wait for who locks packed sums, and would wait while others are solved."""

@@ -32,9 +32,10 @@ PARTS: Final = {
     "kafka": "backchannel.ops.bench.kafka:kafka",
     "bandit": "backchannel.ops.bench.bandit:bandit",
     "memory-index": "backchannel.ops.bench.memory_index:memory_index",
+    "store": "backchannel.ops.bench.store:store",
 }
 _NAMED: Final = (
-    *("backchannel", "numpy", "msgspec", "sqlalchemy", "faust-streaming", "aiokafka", "river"),
+    *("backchannel", "numpy", "msgspec", "sqlalchemy", "psycopg", "faust-streaming", "aiokafka", "river"),
     *("quixstreams", "bytewax", "mabwiser", "vowpalwabbit"),
 )
 
@@ -53,7 +54,8 @@ def bench(*, parts: tuple[str, ...], events: int, rounds: int, as_json: bool, ma
     memory   of 200,000 and of 2,000,000 events
     kafka    the worker, with a broker that is started for it: needs Java and Maven
     bandit   learning and deciding
-    memory-index   recall from a million queries, starting, refreshing and publishing
+    memory-index   recalling from a million queries; starting, refreshing and publishing
+    store    publishing a large policy of which little changed, and reading it: PostgreSQL too, where it is installed
 
     Without a PART, all of them. `make rivals` installs the peers that are not there otherwise; those that are not
     installed are left out.
