@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test lint types unit bench schemas docs rivals lock clean
+.PHONY: help install demo test lint types unit bench schemas docs rivals docker-checks lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -45,9 +45,12 @@ docs: install  ## Write the configuration reference from the code
 rivals: install  ## Install the libraries that `backchannel bandits` and `backchannel bench --bandit` compare with
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group bench
 
+docker-checks: install  ## Install what the tests check the files in docker/ with
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group docker
+
 lock: install  ## Resolve requirements.lock anew
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --group bench --universal --no-header --no-emit-index-url --quiet --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --group bench --group docker --universal --no-header --no-emit-index-url --quiet --output-file requirements.lock
 
 clean:  ## Remove what was installed and written
 	rm -rf .venv out dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -18,6 +18,9 @@ from backchannel.agents.sums import Delta, SumReader, Sums, SumTable
 EVERY: Final = ""
 """Stands in the place of a strategy for all turns together."""
 
+SUMS: Final = ("turns", "candidates", "clicked", "barged_in", "rephrased", "defects", "reward")
+"""See `AnswerQuality`."""
+
 
 class QualityConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How the quality of answers is watched."""
@@ -60,7 +63,7 @@ class AnswerQuality(Learner):
         self.table: Final = SumTable(
             name="quality",
             key=(("strategy", str), ("bucket", int)),
-            sums=("turns", "candidates", "clicked", "barged_in", "rephrased", "defects", "reward"),
+            sums=SUMS,
         )
         self.tables = (self.table,)
         self.bucket_ms: Final = round(config.bucket_s * 1000)

@@ -164,7 +164,8 @@ def _workers(facts: Facts, config: Config) -> Check:
             "workers", "critical", summary, "start `backchannel worker`, and see why the last one ended", details
         )
     if silent:
-        remedy = "it was killed, or hangs: see its log; kill it if it still runs. Others have taken over what it had"
+        remedy = "it was killed, or hangs: see its log, and kill it if it still runs"
+        remedy += "; the others take over what it had" if alive else "; start another one"
         return Check("workers", "warn", summary, remedy, details)
     return Check("workers", "ok", summary, "", details)
 
@@ -203,24 +204,28 @@ def _commits(facts: Facts, config: Config) -> Check:
 def _policy(facts: Facts, config: Config) -> Check:
     if isinstance(facts.store, str):
         return _unknown("policy", "the store does not answer")
-    served, newest, complete = facts.store.served, facts.store.newest, facts.store.complete
+    served, newest = facts.store.served, facts.store.newest
     publisher = "the worker with partition 0 publishes: see its log"
     if served is None or newest is None:
         return Check("policy", "warn", "no version is served yet", publisher)
-    behind = max(complete - served.watermark, 0) / 1000 if complete > BEGINNING else 0.0
-    age = (facts.now - served.created) / 1000
-    summary = f"version {served.version} is served, {_age(age)} old, {_age(behind)} behind the ledger in event time"
+    summary = f"version {served.version} is served, {_age((facts.now - served.created) / 1000)} old"
+    if served.watermark:
+        summary += f", learned up to {_when(served.watermark)}"
+    # How old the newest is does not matter while there is nothing new to publish.
+    waiting = (facts.now - newest.created) / 1000 if facts.store.unpublished else 0.0
     details = {
         "version": served.version,
+        "watermark": served.watermark,
         "newest": newest.version,
         "verdict": newest.verdict,
         "hold": facts.store.head.hold,
-        "age": age,
-        "seconds": behind,
+        "seconds": waiting,
     }
-    check = _bounded("policy", behind, config.health.policy_s, summary=summary, remedy=publisher, details=details)
+    if waiting > config.health.policy_s[0]:
+        summary += f"; what was learned since waits for {_age(waiting)}"
+    check = _bounded("policy", waiting, config.health.policy_s, summary=summary, remedy=publisher, details=details)
     if facts.store.head.hold is not None:
-        held, remedy = f"held: {facts.store.head.hold}", "see `backchannel versions --help` to let it go on"
+        held, remedy = f"held: {facts.store.head.hold}", "see `backchannel snapshots --help` to let it go on"
     elif newest.verdict in ("hold", "warn"):
         held = f"the gate says {newest.verdict} of version {newest.version}: {newest.reason}"
         remedy = "see what changed, and whether the gate is right"

@@ -13,6 +13,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 _COMMANDS: Final = {
     "run": "backchannel.ops.run:run",
     "worker": "backchannel.ops.worker:worker",
+    "dashboard": "backchannel.ops.dashboard.command:dashboard",
     "health": "backchannel.ops.health:health",
     "prime": "backchannel.ops.prime:prime",
     "forget-user": "backchannel.ops.forget_user:forget_user",
@@ -26,7 +27,7 @@ _COMMANDS: Final = {
     "convert": "backchannel.ops.convert.command:convert",
     "demo": "backchannel.ops.demo:demo",
     "evaluate": "backchannel.ops.evaluate:evaluate",
-    "rephrases": "backchannel.ops.rephrases:rephrases",
+    "rephrases": "backchannel.ops.rephrases.command:rephrases",
     "rewrites": "backchannel.ops.rewrites:rewrites",
     "bandits": "backchannel.ops.bandits:bandits",
     "bench": "backchannel.ops.bench.command:bench",

@@ -81,7 +81,7 @@ async def _work(store: str, config: Config, kafka: KafkaConfig, *, accept_loss: 
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    metrics = Metrics()
+    metrics = Metrics(config.bandit.strategies)
     async with AsyncExitStack() as stack:
         one = Worker(store, config, kafka, accept_loss=accept_loss, observer=metrics)
         stack.callback(one.close)

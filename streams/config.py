@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct, field, structs
 
 from backchannel.agents.bandit import BanditConfig
+from backchannel.agents.gate import GateConfig
 from backchannel.agents.memory import MemoryConfig
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.quality import QualityConfig
@@ -69,9 +70,9 @@ class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
     )
     commit_s: Annotated[Bounds, Meta(description="since the last commit, where something is unread")] = (30.0, 300.0)
     heartbeat_s: Annotated[Bounds, Meta(description="since a worker was last heard of")] = (20.0, 60.0)
-    policy_s: Annotated[Bounds, Meta(description="event time by which the policy is behind what was learned")] = (
-        120.0,
-        900.0,
+    policy_s: Annotated[Bounds, Meta(description="since the newest version, where something is unpublished")] = (
+        60.0,
+        600.0,
     )
     dead_letters: Annotated[Bounds, Meta(description="share of records that were no valid events, of late")] = (
         0.001,
@@ -101,6 +102,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=QualityConfig
     )
     commits: Annotated[CommitConfig, Meta(description="Commits and publishing.")] = field(default_factory=CommitConfig)
+    gate: Annotated[GateConfig, Meta(description="When a policy may go live.")] = field(default_factory=GateConfig)
     snapshots: Annotated[SnapshotConfig, Meta(description="Policy versions.")] = field(default_factory=SnapshotConfig)
     metrics: Annotated[MetricsConfig, Meta(description="Metrics and probes of a worker.")] = field(
         default_factory=MetricsConfig

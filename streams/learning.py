@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from backchannel.agents.bandit import StrategyBandit
+from backchannel.agents.decisions import TurnSample
 from backchannel.agents.features import HISTORY
 from backchannel.agents.history import StrategyHistory
 from backchannel.agents.learner import Learner
@@ -24,6 +25,8 @@ class Learning:
     def __init__(self, config: Config) -> None:
         self._judge: Final = Judge(config.rewards)
         index = MemoryIndex(config.memory)
+        self._sampled: Final = config.gate.turns
+        self._features: Final = {feature.name for feature in config.bandit.features}
         learners: list[Learner] = [
             StrategyBandit(config.bandit),
             index,
@@ -31,7 +34,7 @@ class Learning:
             AnswerQuality(config.quality, config.bandit.strategies),
             PersonalRewrites(config.rephrases),
         ]
-        if HISTORY in {feature.name for feature in config.bandit.features}:
+        if HISTORY in self._features:
             learners.append(StrategyHistory(config.bandit.strategies, config.bandit.history_half_life_days))
         if config.memory.personal:
             learners.append(PersonalMemory(index))
@@ -42,3 +45,7 @@ class Learning:
         """Return what `turns` add."""
         outcomes = self._judge.judge(turns)
         return merge(learner.learn(outcomes) for learner in self.learners)
+
+    def sample(self, turns: Sequence[Turn]) -> TurnSample:
+        """Return which of the decisions in `turns` are to be kept, to judge policies with."""
+        return TurnSample(turns, self._sampled, self._judge, self._features)

@@ -12,8 +12,10 @@ from msgspec import Struct, structs
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Table, case, delete, func, select, tuple_, update
 
+from backchannel.agents.decisions import TurnSample
 from backchannel.agents.sums import Delta, Key, Matrix, Sums, SumTable, merge
 from backchannel.schemas.snapshot import Reached
+from backchannel.streams import decisions
 from backchannel.streams import store as tables
 from backchannel.streams.bulk import among, insert_rows
 from backchannel.streams.position import BEGINNING, Position, TopicPosition
@@ -53,12 +55,13 @@ class Claim(Struct, frozen=True):
 
 
 class Contribution(Struct, frozen=True):
-    """What one partition has to commit: deltas and counts, and the position that they bring it to."""
+    """What one partition has to commit: deltas, counts and decisions, and the position that they bring it to."""
 
     claim: Claim
     position: Position
     delta: Delta
     counts: Mapping[str, int]
+    sample: TurnSample | None = None
 
 
 class FencedError(RuntimeError):
@@ -118,6 +121,7 @@ class Ledger:
            for each other, last.
         5. Log which keys changed, for the publisher.
         6. Add the counts.
+        7. Add the logged decisions that belong into the sample.
 
         Returns:
             the claims to commit with the next time.
@@ -166,6 +170,10 @@ class Ledger:
         insert_rows(
             connection, tables.counter, {"name": names, "value": [counts[name] for name in names]}, add=["value"]
         )
+        # 7. Sample.
+        for contribution in contributions:
+            if contribution.sample is not None:
+                decisions.add(connection, contribution.sample)
         return claims
 
     def counts(self) -> dict[str, int]:

@@ -35,6 +35,8 @@ from backchannel.streams.position import BEGINNING
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Bounds of the histograms: from a small commit to a store that was away."""
 
+OUTCOMES: Final = ("clicked", "barged_in", "rephrased")
+
 FIELDS: Final = frozenset(name for event in EVENT_TYPES.values() for name in event.__struct_fields__) | {"record"}
 """What a dead letter may be at fault in. The names of a producer's own keys are not ours to make labels of."""
 
@@ -43,13 +45,14 @@ class Metrics(Observer):
     """What a worker has done, as metrics.
 
     Args:
+        strategies: that are learned about.
         clock: seconds since the Unix epoch.
 
     Attributes:
         registry: that holds them.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, strategies: Sequence[str], clock: Callable[[], float] = time.time) -> None:
         self._clock: Final = clock
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's
         registry = self.registry = CollectorRegistry()
@@ -102,6 +105,19 @@ class Metrics(Observer):
         self._alarms: Final = counter("drift_alarms", "Changes noticed in a rate.", "measure", "strategy")
         self._waiting: list[tuple[float, float]] = []  # when they were committed, and when the first of them closed
         self._publisher = False
+        # Prometheus sees that a counter grows when it has seen it at zero.
+        for event_type in EVENT_TYPES:
+            self._events.labels(event_type)
+        for field in FIELDS | {"other"}:
+            self._failures.labels(field)
+        for outcome in OUTCOMES:
+            self._outcomes.labels(outcome)
+        for strategy in strategies:
+            for metric in (self._asked, self._candidates, self._rewards):
+                metric.labels(strategy)
+            self._alarms.labels("reward", strategy)
+        for measure in ("click_rate", "defect_rate", "dead_letter_rate"):
+            self._alarms.labels(measure, EVERY)
 
     def on_assigned(self, partitions: Mapping[int, Partition]) -> None:
         """See `Observer`."""
@@ -155,7 +171,7 @@ class Metrics(Observer):
             return
         self._turns.inc(sums["turns"])
         self._successes.inc(sums["reward"])
-        for outcome in ("clicked", "barged_in", "rephrased"):
+        for outcome in OUTCOMES:
             self._outcomes.labels(outcome).inc(sums[outcome])
 
     def on_fenced(self) -> None:

@@ -74,6 +74,12 @@ change = Table(
     Column("value", Text, nullable=False),
     sqlite_autoincrement=True,
 )
+decision = Table(
+    "decision",
+    metadata,
+    Column("rank", Double, primary_key=True, autoincrement=False),  # see agents.decisions
+    Column("value", LargeBinary, nullable=False),  # JSON: agents.decisions.LoggedDecision
+)
 snapshot = Table(
     "snapshot",
     metadata,

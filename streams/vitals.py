@@ -16,7 +16,6 @@ from backchannel.streams import snapshots
 from backchannel.streams import store as tables
 from backchannel.streams.alarms import Alarm
 from backchannel.streams.kafka_config import KafkaConfig
-from backchannel.streams.ledger import positions, watermarks
 from backchannel.streams.position import Position, TopicPosition
 from backchannel.streams.snapshots import Head
 from backchannel.streams.store import Store, StoreError
@@ -65,22 +64,22 @@ class StoreVitals(Struct, frozen=True):
 
     Attributes:
         partitions: of all sources.
-        complete: event time (ms) up to which what was committed is complete.
         workers: that were heard of in the last days.
         head: the version that is served, and why later ones are not.
         served: its header; None before the first.
         newest: the header of the newest version, served or not.
+        unpublished: whether something was learned since the newest version was made.
         recent: what workers counted in the last minutes, by name.
         alarms: those last raised first, and of these those noticed first.
         bytes: that the store takes.
     """
 
     partitions: list[PartitionState]
-    complete: int
     workers: list[WorkerState]
     head: Head
     served: Snapshot | None
     newest: Snapshot | None
+    unpublished: bool
     recent: dict[str, int]
     alarms: list[Alarm]
     bytes: int
@@ -100,6 +99,17 @@ class BrokerVitals(Struct, frozen=True):
     ends: dict[tuple[str, int], int]
 
 
+def require_store(url: str) -> None:
+    """Check that a store's file is there: looking at one that is not would make it.
+
+    Raises:
+        StoreError: it is not.
+    """
+    store = make_url(url)
+    if store.get_backend_name() == "sqlite" and store.database and not Path(store.database).exists():
+        raise StoreError(f"there is no file {store.database}: nothing has been learned into it yet")
+
+
 def read_store(url: str, now: int) -> StoreVitals:
     """Look into a store.
 
@@ -110,16 +120,14 @@ def read_store(url: str, now: int) -> StoreVitals:
     Raises:
         StoreError: it is not there, does not answer, or is none of ours.
     """
-    place = make_url(url)
-    if place.get_backend_name() == "sqlite" and place.database and not Path(place.database).exists():
-        raise StoreError(f"there is no file {place.database}: nothing has been learned into it yet")
+    require_store(url)
     store = Store(url)
     try:
         with store.read() as connection:
             store.check(connection)
             return _read(connection, now)
     except SQLAlchemyError as error:
-        raise StoreError(f"store {place}: {error.args[0] if error.args else error}") from None
+        raise StoreError(f"store {make_url(url)}: {error.args[0] if error.args else error}") from None
     finally:
         store.close()
 
@@ -145,11 +153,11 @@ def _read(connection: Connection, now: int) -> StoreVitals:
     alarms = connection.execute(select(alarm).order_by(alarm.c.raised.desc(), alarm.c.noticed).limit(100))
     return StoreVitals(
         partitions=partitions,
-        complete=watermarks(positions(connection))[0],
         workers=workers,
         head=head,
         served=None if head.version is None else snapshots.header(connection, head.version),
         newest=snapshots.newest(connection),
+        unpublished=connection.execute(select(tables.change.c.id).limit(1)).first() is not None,
         recent={name: int(value) for name, value in connection.execute(recent)},
         alarms=[Alarm(**row) for row in alarms.mappings()],
         bytes=_size(connection),

@@ -9,6 +9,7 @@ from typing import Final
 
 from faust.types import TP
 from msgspec import structs
+from sqlalchemy.exc import SQLAlchemyError
 
 from backchannel.schemas.events import EVENT_TYPES, EventDecoder
 from backchannel.streams.alarms import Watch
@@ -110,7 +111,7 @@ class Worker:
 
     def close(self) -> None:
         """Close the store."""
-        with suppress(*STORE_AWAY):
+        with suppress(SQLAlchemyError):
             self._heartbeat.end()
         self._store.close()
 
@@ -227,7 +228,7 @@ class Worker:
                 if self._assignment is not None and 0 in self._assignment.partitions:
                     alarms = await asyncio.to_thread(self._watch.look, _now())
                     self._observer.on_alarms(alarms)
-            except STORE_AWAY as error:
+            except SQLAlchemyError as error:  # of any kind: a worker must not end because it is not observed
                 logger.info("no heartbeat, the store does not answer: %s", error.args[0])
             await asyncio.sleep(BEAT_S)
 

@@ -1,8 +1,8 @@
 """The quality of answers over time: what each sum counts."""
 
-from typing import Any
+from msgspec import structs
 
-from backchannel.agents.outcomes import RewardConfig
+from backchannel.agents.outcomes import Outcome, RewardConfig
 from backchannel.agents.quality import EVERY, AnswerQuality, QualityConfig
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
@@ -12,8 +12,8 @@ QUALITY = AnswerQuality(QualityConfig(bucket_s=60), ("lexical", "semantic"))
 SHOWN = impression(Result("e1", 1, ("lexical",)), Result("e2", 2, ("other",)), allocation={"lexical": 3, "other": 2})
 
 
-def sums(turns: list[Turn], **rewards: Any) -> dict[tuple[str, int], dict[str, float]]:
-    (found,) = QUALITY.learn(judged(turns, RewardConfig(**rewards))).values()
+def sums(outcomes: list[Outcome]) -> dict[tuple[str, int], dict[str, float]]:
+    (found,) = QUALITY.learn(outcomes).values()
     return {
         key: {name: value for name, value in zip(found.table.sums, row, strict=True) if value}
         for key, row in zip(found.keys, found.values.tolist(), strict=True)
@@ -23,7 +23,7 @@ def sums(turns: list[Turn], **rewards: Any) -> dict[tuple[str, int], dict[str, f
 def test_a_click_is_of_the_strategy_that_is_credited_with_it() -> None:
     turns = [Turn(query(59_999), (SHOWN,), (click("e1"),)), Turn(query(60_000), (SHOWN,), (click("e2"),))]
     turns.append(Turn(query(60_001), (SHOWN,)))
-    assert sums(turns) == {
+    assert sums(judged(turns)) == {
         (EVERY, 0): {"turns": 1, "candidates": 5, "clicked": 1, "reward": 1},
         ("lexical", 0): {"turns": 1, "candidates": 3, "clicked": 1, "reward": 1},
         (EVERY, 60_000): {"turns": 2, "candidates": 10, "clicked": 1, "reward": 1},
@@ -32,14 +32,13 @@ def test_a_click_is_of_the_strategy_that_is_credited_with_it() -> None:
 
 
 def test_a_barge_in_is_a_defect_and_a_rephrase_as_far_as_it_is_one() -> None:
-    interrupted = Turn(query(), (), (click("e1"),), (barge_in(),))
-    repeated = Turn(query(text="play jazz"), next=query(1_000, "play jass"))
-    both = Turn(query(text="play jazz"), (), (), (barge_in(),), query(1_000, "play jazz"))
-    assert sums([interrupted], barge_in_weight=0.25) == {
-        (EVERY, 0): {"turns": 1, "clicked": 1, "barged_in": 1, "defects": 1, "reward": 0.75}
-    }
-    assert sums([repeated], rephrase_similarity=(0.0, 0.1))[EVERY, 0] == {"turns": 1, "rephrased": 1, "defects": 1}
-    assert sums([both])[EVERY, 0] == {"turns": 1, "barged_in": 1, "rephrased": 1, "defects": 1}
+    (interrupted,) = judged([Turn(query(), (), (click("e1"),), (barge_in(),))], RewardConfig(barge_in_weight=0.25))
+    (left,) = judged([Turn(query())])
+    repeated = structs.replace(left, rephrased=0.75)
+    both = structs.replace(interrupted, gains={}, success=0.0, rephrased=0.75)
+    assert sums([interrupted]) == {(EVERY, 0): {"turns": 1, "clicked": 1, "barged_in": 1, "defects": 1, "reward": 0.75}}
+    assert sums([repeated]) == {(EVERY, 0): {"turns": 1, "rephrased": 0.75, "defects": 0.75}}
+    assert sums([both])[EVERY, 0] == {"turns": 1, "clicked": 1, "barged_in": 1, "rephrased": 0.75, "defects": 1}
 
 
 def test_no_turns_are_nothing_and_nobody_serves_it() -> None:

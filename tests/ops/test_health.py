@@ -20,7 +20,7 @@ from backchannel.ops.cli import main
 from backchannel.schemas.snapshot import Snapshot, Verdict
 from backchannel.streams.alarms import Alarm
 from backchannel.streams.config import Config, ConfigError, parse
-from backchannel.streams.position import BEGINNING, Position, TopicPosition
+from backchannel.streams.position import Position, TopicPosition
 from backchannel.streams.snapshots import Head
 from backchannel.streams.store import Store
 from backchannel.streams.vitals import BrokerVitals, PartitionState, StoreVitals, WorkerState
@@ -53,11 +53,11 @@ SNAPSHOT = Snapshot(
 )
 STORE = StoreVitals(
     partitions=[PartitionState(CONFIG.kafka.source, number, 1, position(90, 1.0)) for number in (0, 1)],
-    complete=NOW - 11_000,
     workers=[worker()],
     head=Head(9, None),
     served=SNAPSHOT,
     newest=SNAPSHOT,
+    unpublished=True,
     recent={"query": 1000, "turn": 990},
     alarms=[],
     bytes=1_000_000,
@@ -75,6 +75,10 @@ def store(**changes: Any) -> StoreVitals:
 
 def version(number: int, verdict: Verdict, reason: str) -> Snapshot:
     return structs.replace(SNAPSHOT, version=number, verdict=verdict, reason=reason)
+
+
+def made(seconds: float) -> Snapshot:
+    return structs.replace(SNAPSHOT, created=round(NOW - 1000 * seconds))
 
 
 def partitions(read: int, behind_s: float) -> list[PartitionState]:
@@ -110,9 +114,15 @@ def test_all_is_well() -> None:
         ("commits", {"workers": [worker(committed_s=999)], "partitions": partitions(100, 1)}, "ok", "17 min ago"),
         ("commits", {"workers": []}, "warn", "no worker has committed"),
         ("policy", {"served": None}, "warn", "no version is served yet"),
-        ("policy", {"complete": NOW + 110_000}, "warn", "version 9 is served, 5.0 s old, 2 min behind the ledger"),
-        ("policy", {"complete": NOW + 1_000_000}, "critical", "17 min behind the ledger"),
-        ("policy", {"complete": BEGINNING}, "ok", "0.0 s behind"),
+        (
+            "policy",
+            {"newest": made(61)},
+            "warn",
+            "5.0 s old, learned up to 2027-01-15 07:59:48 UTC",
+        ),
+        ("policy", {"newest": made(61)}, "warn", "what was learned since waits for 61 s"),
+        ("policy", {"newest": made(601)}, "critical", "waits for 10 min"),
+        ("policy", {"newest": made(601), "unpublished": False}, "ok", "version 9"),
         ("policy", {"head": Head(9, "rolled back")}, "warn", "held: rolled back"),
         ("policy", {"newest": version(10, "hold", "worse")}, "warn", "the gate says hold of version 10: worse"),
         ("policy", {"newest": version(10, "publish", "better")}, "ok", "version 9"),

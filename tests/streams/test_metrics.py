@@ -28,7 +28,7 @@ NOW = 1_800_000_000.0
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(lambda: NOW)
+    return Metrics(Config().bandit.strategies, lambda: NOW)
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:

@@ -10,7 +10,7 @@ from backchannel.streams.config import Config
 from backchannel.streams.embedded import Embedded
 from backchannel.streams.heartbeat import Heartbeat
 from backchannel.streams.ledger import Claim, Contribution
-from backchannel.streams.position import BEGINNING, Position
+from backchannel.streams.position import Position
 from backchannel.streams.store import Store, StoreError
 from backchannel.streams.vitals import RECENT_MS, BrokerVitals, read_store, unread
 
@@ -32,8 +32,9 @@ def test_a_store_says_how_it_does(store_url: str) -> None:
     assert made is not None
     assert found.served == found.newest == made
     assert found.head.version == made.version
+    assert not found.unpublished
     assert [(one.source, one.number) for one in found.partitions] == [("file", 0)]
-    assert found.partitions[0].position.watermark == found.complete == made.watermark
+    assert found.partitions[0].position.watermark == made.watermark
     assert [(one.name, one.seen, one.partitions) for one in found.workers] == [(heartbeat.name, NOW, [])]
     assert found.recent == {"query": 7}
     assert found.bytes > 10_000
@@ -52,6 +53,5 @@ def test_an_empty_store_says_so(store_url: str) -> None:
 def test_what_is_not_read_yet_is_counted(store_url: str) -> None:
     Embedded(store_url, Config(), "file").close()
     found = read_store(store_url, NOW)
-    assert found.complete == BEGINNING
     brokers = BrokerVitals(2, None, {("events", 0): 10, ("events", 1): 0})
     assert unread(found, brokers, "file") == {("events", 0): 10, ("events", 1): 0}

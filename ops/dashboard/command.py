@@ -1,0 +1,65 @@
+"""`backchannel dashboard`: a page to look at."""
+
+import asyncio
+import secrets
+import signal
+
+import click
+from aiohttp import web
+from msgspec import structs
+
+from backchannel.ops.config import config_option
+from backchannel.ops.dashboard.server import application, is_loopback
+from backchannel.ops.dashboard.state import Observatory
+from backchannel.ops.open_store import store_option
+from backchannel.ops.topics import kafka_config, servers_option
+from backchannel.streams.config import Config
+from backchannel.streams.store import StoreError
+from backchannel.streams.vitals import require_store
+
+
+@click.command("dashboard")
+@store_option
+@config_option
+@servers_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8765, show_default=True, help="0: any that is free.")
+@click.option(
+    "--token",
+    envvar="BACKCHANNEL_DASHBOARD_TOKEN",
+    show_envvar=True,
+    help="What whoever looks must know.  [default: nothing on this machine; elsewhere, a token is made up and printed]",
+)
+def dashboard(*, store: str, config: Config, servers: str | None, host: str, port: int, token: str | None) -> None:
+    """Serve a page that shows what was learned, how it does, and what it does with a query.
+
+    It reads the store and asks the brokers where their logs end, and changes nothing. It also works while the brokers
+    are away, and on the store of `backchannel run`. Everything it needs comes from this server.
+
+    The page is not encrypted: for anything but this machine, put a proxy with TLS before it.
+    """
+    config = structs.replace(config, kafka=kafka_config(config, servers))
+    if token is None and not is_loopback(host):
+        token = secrets.token_urlsafe(16)
+    try:
+        require_store(store)
+        asyncio.run(_serve(Observatory(store, config), host, port, token))
+    except (OSError, StoreError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+async def _serve(observatory: Observatory, host: str, port: int, token: str | None) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    runner = web.AppRunner(application(observatory, token), access_log=None)
+    await runner.setup()
+    observatory.reader.start()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        name = f"[{host}]" if ":" in host else host
+        click.echo(f"http://{name}:{runner.addresses[0][1]}/" + (f"?token={token}" if token else ""))
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+        observatory.reader.close()

@@ -1,0 +1,170 @@
+"""What the page shows, as one JSON object; and what the policy does with a query."""
+
+import threading
+import time
+from collections import deque
+from typing import Any, Final
+
+import numpy as np
+from msgspec import Struct, structs
+
+from backchannel.agents.features import context_of
+from backchannel.agents.recall import Recalled
+from backchannel.ops.checks import Check, Status, worst
+from backchannel.ops.health import look
+from backchannel.schemas.events import Context, Query
+from backchannel.schemas.text import normalize
+from backchannel.streams.alarms import Alarm
+from backchannel.streams.config import Config
+from backchannel.streams.policy import Rewriting
+from backchannel.streams.reader import NoPolicyError, PolicyReader
+from backchannel.streams.store import Store
+from backchannel.streams.trends import Trends, read_trends
+from backchannel.streams.vitals import read_store
+
+FRESH_S: Final = 4.0
+"""Seconds for which what was found is shown to everybody who asks."""
+
+BUCKETS: Final = 300
+MINUTES: Final = 240
+VERSIONS: Final = 200
+LAGS: Final = 900
+
+RECALLED: Final = 20
+
+
+class SegmentView(Struct, frozen=True):
+    """How a strategy does on some of the queries; see `allocation.Segment`."""
+
+    strategy: str
+    segment: str
+    turns: float
+    share: float
+    reward: float
+    deviation: float
+
+
+class Lag(Struct, frozen=True):
+    """Unread records, each time somebody looked (ms since the Unix epoch)."""
+
+    time: list[int]
+    records: list[int | None]
+
+
+class State(Struct, frozen=True):
+    """Everything on the page but the answers of its search box."""
+
+    now: int
+    status: Status
+    checks: list[Check]
+    served: int | None
+    trends: Trends | None
+    alarms: list[Alarm]
+    lag: Lag
+    segments: list[SegmentView]
+
+
+class Choice(Struct, frozen=True):
+    """What is expected of a strategy for a query: its mean reward, and the standard deviation that is explored."""
+
+    strategy: str
+    reward: float
+    deviation: float
+    candidates: int
+    propensity: float | None
+
+
+class QueryView(Struct, frozen=True):
+    """What the policy does with a query. The allocation is one draw: where it explores, the next one may differ."""
+
+    version: int
+    query: str
+    rewriting: Rewriting | None
+    recalled: list[Recalled]
+    choices: list[Choice]
+
+
+class Observatory:
+    """Looks at a store and the brokers, at most once in `FRESH_S` whoever asks, and at the policy.
+
+    Args:
+        url: of the store.
+        config: with Kafka's settings complete.
+    """
+
+    def __init__(self, url: str, config: Config) -> None:
+        self._url: Final = url
+        self._config: Final = config
+        self.reader: Final = PolicyReader(url)
+        self._lock: Final = threading.Lock()
+        self._state: State | None = None
+        self._looked = 0.0
+        self._lags: Final[deque[tuple[int, int | None]]] = deque(maxlen=LAGS)
+
+    def state(self) -> State:
+        """Return what is to be seen. It blocks for some seconds when store or brokers hang, and never raises."""
+        with self._lock:
+            if self._state is None or time.monotonic() - self._looked > FRESH_S:
+                self._state = self._look()
+                self._looked = time.monotonic()
+            return self._state
+
+    def query(self, text: str, context: Context, budget: int) -> QueryView:
+        """Return what the policy does with a query.
+
+        Raises:
+            NoPolicyError: there is none yet.
+        """
+        policy = self.reader.policy
+        asked = Query(event_id="-", ts=0, session_id="-", query_id="-", text=text, context=context)
+        rewriting = policy.rewrite(text)
+        served = rewriting.target if rewriting else text
+        whole, history = context_of(asked), policy.history(served)
+        decision = policy.allocate(whole, budget, np.random.default_rng(), history)
+        return QueryView(
+            version=policy.version,
+            query=normalize(text),
+            rewriting=rewriting,
+            recalled=policy.recall(served, RECALLED),
+            choices=[
+                Choice(name, mean, deviation, decision.allocation.get(name, 0), decision.propensities.get(name))
+                for name, (mean, deviation) in policy.utilities(whole, history).items()
+            ],
+        )
+
+    def _look(self) -> State:
+        checks = look(self._url, self._config)
+        now = time.time_ns() // 1_000_000
+        lag: dict[str, Any] = next(check.details for check in checks if check.name == "lag")
+        self._lags.append((now, lag.get("records")))
+        answers = next(check for check in checks if check.name == "store").status != "critical"
+        vitals = read_store(self._url, now) if answers else None
+        return State(
+            now=now,
+            status=worst(checks),
+            checks=checks,
+            served=vitals.head.version if vitals else None,
+            trends=self._trends() if answers else None,
+            alarms=vitals.alarms if vitals else [],
+            lag=Lag([time for time, _ in self._lags], [records for _, records in self._lags]),
+            segments=self._segments(),
+        )
+
+    def _trends(self) -> Trends:
+        store = Store(self._url)
+        try:
+            with store.read() as connection:
+                return read_trends(connection, BUCKETS, MINUTES, VERSIONS)
+        finally:
+            store.close()
+
+    def _segments(self) -> list[SegmentView]:
+        try:
+            summaries = self.reader.policy.summaries()
+        except NoPolicyError:
+            return []
+        return [
+            SegmentView(strategy, segment.name, *structs.astuple(segment)[1:])
+            for strategy, summary in summaries.items()
+            for segment in summary.segments
+        ]
