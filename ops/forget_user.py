@@ -6,6 +6,7 @@ from backchannel.ops.config import config_option
 from backchannel.ops.open_store import store_option
 from backchannel.streams.config import Config
 from backchannel.streams.forgetting import forget_user as forget
+from backchannel.streams.snapshots import CorruptPolicyError
 from backchannel.streams.store import StoreError
 
 
@@ -24,6 +25,6 @@ def forget_user(user: str, store: str, config: Config) -> None:
     """
     try:
         gone = forget(store, config, user)
-    except StoreError as error:
+    except (CorruptPolicyError, StoreError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{gone:,} rows of {user!r} are gone" if gone else f"nothing was stored of {user!r}")

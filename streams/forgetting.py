@@ -7,9 +7,9 @@ from sqlalchemy import Connection, delete, select, update
 from backchannel.agents.memory import MemoryIndex
 from backchannel.agents.personal import PersonalMemory
 from backchannel.agents.personal_rewrites import PersonalRewrites
-from backchannel.schemas.snapshot import Checksum, Snapshot
 from backchannel.streams import snapshots
 from backchannel.streams.config import Config
+from backchannel.streams.signing import sign, signing_key
 from backchannel.streams.store import Store, change, snapshot, snapshot_row
 
 
@@ -21,8 +21,10 @@ def forget_user(url: str, config: Config, user: str) -> int:
 
     Raises:
         StoreError: the store cannot be used, see the message.
+        CorruptPolicyError: a version is damaged, or was signed with another key than is configured here.
     """
     learners = (PersonalMemory(MemoryIndex(config.memory)), PersonalRewrites(config.rephrases))
+    key = signing_key(config.snapshots.signing_key)
     store = Store(url)
     try:
         store.create([table for learner in learners for table in learner.tables])
@@ -36,7 +38,7 @@ def forget_user(url: str, config: Config, user: str) -> int:
                     connection.execute(delete(change).where(of_table, change.c.value == user))
                     stored = store.sum_tables[table.name]
                     gone += connection.execute(delete(stored).where(stored.c.user == user)).rowcount
-                gone += _erase(connection, learner.name, user)
+                gone += _erase(connection, learner.name, user, key)
             return gone
 
         return store.transact(forget)
@@ -44,24 +46,27 @@ def forget_user(url: str, config: Config, user: str) -> int:
         store.close()
 
 
-def _erase(connection: Connection, section: str, key: str) -> int:
-    """Remove a row from every version that has it."""
+def _erase(connection: Connection, section: str, row_key: str, key: bytes) -> int:
+    """Remove a row from every version that has it, and seal these anew with the `key`, if there is one."""
     row = snapshot_row
-    mine = (row.c.section == section, row.c.key == key)
+    mine = (row.c.section == section, row.c.key == row_key)
     held = connection.execute(select(row.c.valid_from, row.c.valid_to, row.c.value).where(*mine)).all()
     for begun, ended, value in held:
-        versions = select(snapshot.c.version, snapshot.c.header).where(snapshot.c.version >= begun)
-        for version, encoded in connection.execute(versions).all():
-            if ended is None or version < ended:
-                header = msgspec.json.decode(encoded, type=Snapshot)
-                checksum = Checksum(header.checksum)
-                checksum.remove(section, key, value)
-                rows = {**header.rows, section: header.rows[section] - 1}
-                changed = structs.replace(header, rows=rows, checksum=checksum.hexdigest())
-                connection.execute(
-                    update(snapshot)
-                    .where(snapshot.c.version == version)
-                    .values(header=msgspec.json.encode(changed).decode())
-                )
+        for version in snapshots.versions(connection):
+            header = snapshots.header(connection, version, key)
+            if header is None or version < begun or (ended is not None and version >= ended):
+                continue
+            digests = []
+            for secret in (b"", key) if key else (b"",):
+                checksum = header.checksums(secret)
+                checksum.remove(section, row_key, value)
+                digests.append(checksum.hexdigest(header.nonce))
+            rows = {**header.rows, section: header.rows[section] - 1}
+            changed = structs.replace(header, rows=rows, checksum=digests[0], seal=digests[1] if key else None)
+            text = msgspec.json.encode(changed).decode()
+            signature = sign(text, key) if key else None
+            connection.execute(
+                update(snapshot).where(snapshot.c.version == version).values(header=text, signature=signature)
+            )
     connection.execute(delete(row).where(*mine))
     return len(held)

@@ -1,5 +1,6 @@
 """`backchannel forget-user`."""
 
+import pytest
 from click.testing import CliRunner
 from sqlalchemy import create_engine, text
 
@@ -8,13 +9,18 @@ from backchannel.ops.cli import main
 from backchannel.streams.config import Config
 from backchannel.streams.embedded import Embedded
 from backchannel.streams.reader import PolicyReader
+from backchannel.streams.signing import KEY_VARIABLE
 from tests.streams.ledgers import contents
 from tests.streams.test_priming import learn, turn
 
 CONFIG = Config(memory=MemoryConfig(personal=10))
 
 
-def test_a_user_is_forgotten_in_all_versions_and_by_readers(store_url: str) -> None:
+@pytest.mark.parametrize("key", ["", "secret"])
+def test_a_user_is_forgotten_in_all_versions_and_by_readers(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, key)
     url = store_url
     reader = PolicyReader(url)
     with Embedded(url, CONFIG, "test") as embedded:
