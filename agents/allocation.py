@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from backchannel.agents.features import HISTORY, Encoder, Feature, Value
 from backchannel.agents.mixture import Counts, Mixture, RandomSets
-from backchannel.schemas.snapshot import Section
 
 Exploration: TypeAlias = Literal["thompson", "greedy", "squarecb", "ucb", "uniform"]
 
@@ -141,7 +140,7 @@ class Allocator:
         EncodingError: contexts would not be encoded as they were when the section was learned.
     """
 
-    def __init__(self, section: Section) -> None:
+    def __init__(self, section: Mapping[str, bytes]) -> None:
         settings = msgspec.json.decode(section[""], type=_Settings)
         self.encoder: Final = Encoder(settings.features)
         if self.encoder.fingerprint != settings.encoding:

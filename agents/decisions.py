@@ -9,10 +9,7 @@ decay (Cormode et al., ICDE 2009): a turn counts half as much after a half-life,
 sample is mergeable: that of a union is that of the union of samples, in any order and on any number of workers.
 """
 
-from collections.abc import Iterable, Sequence
-from hashlib import blake2b
-from heapq import nsmallest
-from math import log
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 from zlib import crc32
 
@@ -24,8 +21,9 @@ from backchannel.agents.allocation import MAX_BUDGET, Allocator, StrategyContext
 from backchannel.agents.features import Encoder, Value, context_of
 from backchannel.agents.ope.estimators import Feedback, Model, weigh
 from backchannel.agents.ope.rewards import Integers, cross_fitted, folds_of
-from backchannel.agents.outcomes import Outcome
+from backchannel.agents.outcomes import Judge, Outcome
 from backchannel.agents.sums import Matrix
+from backchannel.schemas.events import Impression, Query
 from backchannel.schemas.turn import Turn
 
 HALF_LIFE_MS: Final = 86_400_000
@@ -61,41 +59,67 @@ class LoggedDecision(Struct, frozen=True, gc=False):
 
 
 def is_logged(turn: Turn) -> bool:
-    """Return whether a turn's decision was left to chance, with probabilities that are known."""
-    return any(shown.propensities and shown.allocation for shown in turn.impressions)
+    """Return whether a turn's decision was left to chance, with probabilities that are known and possible."""
+    return any(map(_tells, turn.impressions))
 
 
-def decision_of(outcome: Outcome) -> LoggedDecision:
-    """Return the decision of a judged turn that is logged: that of the first impression that tells."""
+def decision_of(outcome: Outcome, features: Collection[str] | None = None) -> LoggedDecision:
+    """Return the decision of a judged turn that is logged: that of the first impression that tells.
+
+    Args:
+        outcome: of the turn.
+        features: what of the contexts to keep; by default all.
+    """
     turn = outcome.turn
-    shown = next(shown for shown in turn.impressions if shown.propensities and shown.allocation)
+    shown = next(filter(_tells, turn.impressions))
     asked = {name: count for name, count in shown.allocation.items() if count}
     return LoggedDecision(
         session_id=turn.query.session_id,
         ts=turn.query.ts,
-        context=context_of(turn.query),
+        context=_only(features, context_of(turn.query)),
         allocation=asked,
         propensities=shown.propensities,
         rewards={name: outcome.credited[name][0] for name in asked if name in outcome.credited},
         success=outcome.success,
         allocation_propensity=shown.allocation_propensity,
-        strategy_context=shown.strategy_context,
+        strategy_context={name: _only(features, known) for name, known in shown.strategy_context.items()},
     )
 
 
-def rank_of(turn: Turn) -> float:
-    """Return a turn's rank in the sample; see the module."""
-    query = turn.query
-    digest = blake2b(f"{query.session_id}\n{query.query_id}".encode(errors="surrogatepass"), digest_size=8).digest()
-    chance = (int.from_bytes(digest, "big") + 0.5) * 2.0**-64
-    # Of a chance that rounds to 1 the logarithm would be 0; the largest below it stands in.
-    return log(-log(min(chance, 1.0 - 2.0**-53))) - log(2.0) * query.ts / HALF_LIFE_MS
+def ranks_of(turns: Sequence[Turn]) -> Matrix:
+    """Return the turns' ranks in the sample, (turns,); see the module."""
+    hashes = np.fromiter((_hash(turn.query) for turn in turns), dtype=np.uint64, count=len(turns))
+    chances = np.minimum((_mixed(hashes) >> np.uint64(11)) * 2.0**-53 + 2.0**-54, 1.0 - 2.0**-53)
+    times = np.fromiter((turn.query.ts for turn in turns), dtype=float, count=len(turns))
+    ranks: Matrix = np.log(-np.log(chances)) - np.log(2.0) * times / HALF_LIFE_MS
+    return ranks
 
 
-def sample(turns: Iterable[Turn], size: int) -> list[tuple[float, Turn]]:
-    """Return the `size` turns of least rank among those that are logged, with their ranks, least first."""
-    ranked = [(rank_of(turn), number, turn) for number, turn in enumerate(turns) if is_logged(turn)]
-    return [(rank, turn) for rank, _, turn in nsmallest(size, ranked)]
+class TurnSample:
+    """The sample of some turns. Of those that rank too high nothing but the rank is ever looked at.
+
+    Args:
+        turns: closed.
+        size: how many are kept of those that are logged.
+        judge: of turns.
+        features: of contexts, to be kept.
+    """
+
+    def __init__(self, turns: Sequence[Turn], size: int, judge: Judge, features: Collection[str]) -> None:
+        self.size: Final = size
+        self._turns: Final = [turn for turn in turns if is_logged(turn)] if size else []
+        self._judge: Final = judge
+        self._features: Final = features
+
+    def below(self, bound: float) -> list[tuple[float, LoggedDecision]]:
+        """Return the decisions that rank below `bound`, least first and at most `size` of them, with their ranks."""
+        ranks = ranks_of(self._turns)
+        kept = [place for place in np.argsort(ranks, kind="stable")[: self.size].tolist() if ranks[place] < bound]
+        outcomes = self._judge.judge([self._turns[place] for place in kept])
+        return [
+            (float(ranks[place]), decision_of(outcome, self._features))
+            for place, outcome in zip(kept, outcomes, strict=True)
+        ]
 
 
 class DecisionTable(Struct, frozen=True):
@@ -125,7 +149,7 @@ class DecisionTable(Struct, frozen=True):
     def expected(
         self,
         policy: Allocator,
-        decisions: Sequence[LoggedDecision],
+        contexts: Matrix,
         worth: Matrix,
         rng: np.random.Generator,
         draws: int,
@@ -134,12 +158,11 @@ class DecisionTable(Struct, frozen=True):
 
         Args:
             policy: its strategies are among the table's.
-            decisions: that the table is of, as the policy encodes contexts in its own way.
+            contexts: of the turns, as the policy encodes them; see `vectors_of`.
             worth: of a strategy's first 0, 1, ... candidates, (K, as many as are ever drawn + 1).
             rng: where chance comes from.
             draws: of Thompson sampling's for each turn; 0: what a random set of strategies would draw.
         """
-        vectors = vectors_of(decisions, policy.encoder, policy.strategies)
         budgets = np.clip(self.budgets, policy.least, MAX_BUDGET)
         columns = [self.strategies.index(name) for name in policy.strategies]
         expected = np.zeros((2, *self.counts.shape))
@@ -147,7 +170,7 @@ class DecisionTable(Struct, frozen=True):
             rows = np.flatnonzero(budgets == budget)
             worths = np.stack([np.tile(np.arange(budget + 1.0), (len(columns), 1)), worth[columns, : budget + 1]])
             expected[:, rows[:, np.newaxis], columns] = (
-                policy.expect(vectors[rows], budget, worths, rng, draws)
+                policy.expect(contexts[rows], budget, worths, rng, draws)
                 if draws
                 else policy.expect_at_random(budget, worths)[:, np.newaxis]
             )
@@ -165,7 +188,7 @@ class DecisionTable(Struct, frozen=True):
         """Weigh the turns for a policy.
 
         What a strategy gets grows with what is drawn from it: with a share F of its list, F q. So the target's extents
-        are tau = E[F], and a reward stands for q as r / F.
+        are tau = E[F], and a reward stands for q as r / F. Intervals leave out that the curve is an estimate itself.
 
         Args:
             extents: E[F] of the policy in each turn, (turns, K).
@@ -194,20 +217,51 @@ def vectors_of(decisions: Sequence[LoggedDecision], encoder: Encoder, strategies
     return encoder.encode_all(contexts).reshape(len(decisions), len(strategies), -1)
 
 
-def table_of(decisions: Sequence[LoggedDecision], encoder: Encoder, strategies: Sequence[str]) -> DecisionTable:
-    """Return logged decisions as columns. Strategies that are not among `strategies` are left out."""
+def table_of(decisions: Sequence[LoggedDecision], contexts: Matrix, strategies: Sequence[str]) -> DecisionTable:
+    """Return logged decisions as columns.
+
+    Args:
+        decisions: the rows.
+        contexts: of them, encoded; see `vectors_of`.
+        strategies: the columns. What was done by others is left out.
+    """
     shape = len(decisions), len(strategies)
     counts, propensities, rewards = np.zeros(shape, dtype=np.int64), np.zeros(shape), np.zeros(shape)
     for column, name in enumerate(strategies):
         counts[:, column] = [one.allocation.get(name, 0) for one in decisions]
         propensities[:, column] = [one.propensities.get(name, 0.0) for one in decisions]
         rewards[:, column] = [one.rewards.get(name, 0.0) for one in decisions]
-    keys = np.array([crc32(one.session_id.encode(errors="surrogatepass")) for one in decisions], dtype=np.uint64)
+    sessions = [crc32(one.session_id.encode(errors="surrogatepass")) for one in decisions]
     return DecisionTable(
         strategies=tuple(strategies),
-        contexts=vectors_of(decisions, encoder, strategies),
+        contexts=contexts,
         counts=counts,
         propensities=propensities,
         rewards=rewards,
-        folds=folds_of(keys, FOLDS),
+        folds=folds_of(_mixed(np.array(sessions, dtype=np.uint64)), FOLDS),
     )
+
+
+def _tells(shown: Impression) -> bool:
+    """Whether an impression says with what probability each strategy was asked that was."""
+    known = shown.propensities
+    return (
+        bool(known)
+        and min((known.get(name, 0.0) for name, count in shown.allocation.items() if count), default=0.0) > 0
+    )
+
+
+def _only(features: Collection[str] | None, context: Mapping[str, Value]) -> dict[str, Value]:
+    return {name: value for name, value in context.items() if features is None or name in features}
+
+
+def _hash(query: Query) -> int:
+    return crc32(query.query_id.encode(errors="surrogatepass"), crc32(query.session_id.encode(errors="surrogatepass")))
+
+
+def _mixed(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Spread hashes evenly over 64 bits: the finaliser of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014)."""
+    mixed = hashes + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))

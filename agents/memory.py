@@ -24,7 +24,7 @@ from msgspec import Meta, Struct
 from backchannel.agents.examination import BASIS, HARVESTED, Examination
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
-from backchannel.agents.recall import HEADER, Evidence, Header, Row, posterior
+from backchannel.agents.recall import HEADER, NOTHING, Evidence, Header, Row, posterior
 from backchannel.agents.sums import Delta, Key, Matrix, SumReader, Sums, SumTable
 
 
@@ -35,7 +35,9 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
     kappa: Annotated[
         float,
         Meta(
-            ge=0.01, le=1e6, description="exposures that a query-entity pair starts with: at its predicted score, or 0"
+            ge=0.01,
+            le=1e6,
+            description="exposures that the predicted score of a query-entity pair counts for; without one it is 0",
         ),
     ] = 5.0
     position_decay: Annotated[
@@ -44,7 +46,7 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
             ge=0,
             le=4,
             description="position p is examined with the probability p to the power of minus this, until people's "
-            "clicks say otherwise",
+            "clicks say otherwise. It is part of the sums, as the half-life is",
         ),
     ] = 0.7
     confidence: Annotated[
@@ -55,6 +57,15 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
     challengers: Annotated[
         int, Meta(ge=0, le=1000, description="more of them, little known ones that may turn out best")
     ] = 5
+    personal: Annotated[
+        int, Meta(ge=0, le=10_000, description="query-entity pairs remembered of each user besides; 0: none")
+    ] = 0
+    personal_kappa: Annotated[
+        float,
+        Meta(
+            ge=0.01, le=1e6, description="exposures that everybody's evidence counts for at most, beside a user's own"
+        ),
+    ] = 10.0
     min_users: Annotated[
         int,
         Meta(
@@ -66,6 +77,7 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 1
 
 
+_SOLVED_TOGETHER: Final = 20_000  # queries, so that the sums of a million are never in memory at once
 SLOTS: Final = 256
 """Of one query. As many as were hit is never more than there were people, and of a hundred hit 127 were enough."""
 
@@ -95,13 +107,11 @@ class MemoryIndex(Learner):
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`."""
         shown = Shown(self.table, outcomes, lambda outcome: (outcome.query,) if outcome.query else None)
-        if not shown.keys:
-            return {}
-        delta = {
-            self.table.name: shown.sums(self.examination),
-            self.examination.table.name: shown.harvest(self.examination),
-        }
-        if self.config.min_users > 1:
+        delta = {}
+        if shown.keys:
+            delta[self.table.name] = shown.sums(self.examination)
+            delta[self.examination.table.name] = shown.harvest(self.examination)
+        if outcomes and self.config.min_users > 1:
             delta[self.people.name] = self._people(outcomes)
         return delta
 
@@ -122,16 +132,22 @@ class MemoryIndex(Learner):
             return {}
         queries = {query for table in (self.table, self.priors, self.people) for query in changed.get(table.name, ())}
         curve = self.examination.curve(sums)
-        section: dict[str, bytes | None] = dict.fromkeys(sorted(queries))
+        ordered = sorted(queries)
+        section: dict[str, bytes | None] = dict.fromkeys(ordered)
         section[HEADER] = msgspec.json.encode(self._header(curve))
-        section.update(self._rows(*self._evidence(sums, queries, curve, at), at))
+        for first in range(0, len(ordered), _SOLVED_TOGETHER):
+            some = ordered[first : first + _SOLVED_TOGETHER]
+            section.update(self._rows(*self._evidence(sums, some, curve, at), at))
         return section
 
     def _header(self, curve: Matrix) -> Header:
-        examined = self.examination.examined(curve, HARVESTED).round(3)
-        half_life_ms = self.table.half_life_ms or 0
         return Header(
-            self.config.kappa, self._deviations, half_life_ms, tuple(curve.tolist()), tuple(examined.tolist())
+            kappa=self.config.kappa,
+            personal_kappa=self.config.personal_kappa,
+            deviations=self._deviations,
+            half_life_ms=self.table.half_life_ms or 0,
+            curve=tuple(curve.tolist()),
+            examined=tuple(self.examination.examined(curve, HARVESTED).round(3).tolist()),
         )
 
     def _evidence(self, sums: SumReader, queries: Collection[str], curve: Matrix, at: int) -> tuple[list[Key], Matrix]:
@@ -145,7 +161,8 @@ class MemoryIndex(Learner):
         values[: len(seen), 1] = seen[:, 1:] @ curve
         if self.config.min_users > 1:
             slots = Counter(query for query, _ in sums.read(self.people, "query", queries).keys)
-            values[: len(seen)] *= np.array([[slots[query] >= self.config.min_users] for query, _ in rows.keys])
+            enough = np.array([slots[query] >= self.config.min_users for query, _ in rows.keys], dtype=bool)
+            values[: len(seen)][~enough] = 0.0
         values[primed, 2] = priors.values[:, 0]
         return list(index), values
 
@@ -155,7 +172,7 @@ class MemoryIndex(Learner):
         values = values.round(6)  # about what a turn adds is worth when it is 20 half-lives old
         gain, exposure, prior = values.T
         alpha = kappa * prior + gain
-        worth = np.flatnonzero(alpha > 0)
+        worth = np.flatnonzero(alpha >= NOTHING)
         alpha, beta = alpha[worth], (kappa + exposure)[worth]
         scores, lower = posterior(alpha, beta, -self._deviations)
         _, upper = posterior(alpha, beta, self._deviations)

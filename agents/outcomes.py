@@ -36,6 +36,16 @@ class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
             "without a dwell time is worth its all, and so is every one if this is 0",
         ),
     ] = 0.0
+    unclicked_gain: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="how far a query has succeeded in whose turn nobody clicked, if the session goes on with "
+            "another one that does not rephrase it. Where nobody clicks, as with most voice assistants, rewrites are "
+            "only learned with more than 0",
+        ),
+    ] = 0.0
     barge_in_weight: Annotated[
         float,
         Meta(
@@ -61,7 +71,7 @@ class Outcome(Struct, frozen=True, gc=False):
         turn: what is judged.
         query: the normalised query that the results were for: the rewrite, if one was served.
         gains: entity -> gain in [0, 1] of its best click, less what a barge-in and a rephrase took back.
-        success: the best of the gains, 0 without a click.
+        success: the best of the gains; without a click, what going on to something else is worth.
         rephrased: the probability, 0 to 1, that the session's next query rephrases this one.
         rewritten: the target of the rewrite that was served; None without one.
         asked: strategy -> candidates that it drew.
@@ -162,11 +172,13 @@ class Judge:
         rewritten = None
         if rewrite:
             rewritten = rewrite.target if turn.query.interpretation else query
-        if not turn.clicks:
-            return Outcome(turn, query, {}, 0.0, rephrased, rewritten, _asked(turn))
         config = self.config
         kept = 1.0 - config.barge_in_weight if turn.barge_ins else 1.0
         taken_back = config.rephrase_weight * rephrased
+        if not turn.clicks:
+            unrephrased = kept * config.unclicked_gain if turn.next else 0.0
+            success = unrephrased * (1.0 - taken_back)
+            return Outcome(turn, query, {}, success, rephrased, rewritten, _asked(turn), unrephrased=unrephrased)
         gains: dict[str, float] = {}
         for click in turn.clicks:
             gain = kept * config.click_gain.get(click.kind, 1.0)

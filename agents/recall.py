@@ -17,6 +17,9 @@ from backchannel.schemas.text import normalize
 HEADER: Final = ""
 """The key of the section's first row; a query is never empty."""
 
+NOTHING: Final = 2.0**-20
+"""Clicks, of the prior and of people, below which an entity is not recalled."""
+
 _T = TypeVar("_T", float, NDArray[np.float64])
 
 
@@ -41,6 +44,7 @@ class Header(Struct, frozen=True):
 
     Attributes:
         kappa: exposures that the prior is worth.
+        personal_kappa: exposures that everybody's evidence is worth at most, beside a user's own.
         deviations: how far below the score the lower bound is, in standard deviations of a normal distribution.
         half_life_ms: of evidence.
         curve: the examination curve in use, as the weights of its powers; see `examination`.
@@ -48,6 +52,7 @@ class Header(Struct, frozen=True):
     """
 
     kappa: float
+    personal_kappa: float
     deviations: float
     half_life_ms: int
     curve: tuple[float, ...]
@@ -70,6 +75,13 @@ class Row(Struct, frozen=True, array_like=True):
     entities: tuple[Evidence, ...]
 
 
+class OwnRow(Struct, frozen=True, array_like=True):
+    """What is known of one user, by query, as of `at` (event time, ms)."""
+
+    at: int
+    queries: dict[str, list[Evidence]]
+
+
 def posterior(alpha: _T, beta: _T, deviations: float) -> tuple[_T, _T]:
     """Return the mean of the posterior of a click rate, and its quantile at so many normal deviations; at most 1.
 
@@ -77,7 +89,7 @@ def posterior(alpha: _T, beta: _T, deviations: float) -> tuple[_T, _T]:
     of Wilson & Hilferty ("The distribution of chi-square", PNAS 1931), 0 where that says less.
 
     Args:
-        alpha: clicks, those of the prior among them; more than 0.
+        alpha: clicks, those of the prior among them; at least `NOTHING`.
         beta: exposures, likewise.
         deviations: negative for the lower bound.
     """
@@ -88,6 +100,7 @@ def posterior(alpha: _T, beta: _T, deviations: float) -> tuple[_T, _T]:
 
 
 _decode_row = msgspec.json.Decoder(Row).decode
+_decode_own_row = msgspec.json.Decoder(OwnRow).decode
 _decode_header = msgspec.json.Decoder(Header).decode
 
 
@@ -96,30 +109,69 @@ class Memory:
 
     Args:
         section: its rows.
+        own: the rows of users.
         watermark: event time (ms) as of which the policy forgets.
     """
 
-    def __init__(self, section: Mapping[str, bytes], watermark: int) -> None:
+    def __init__(self, section: Mapping[str, bytes], own: Mapping[str, bytes], watermark: int) -> None:
         self._rows: Final = section
+        self._own: Final = own
         self._watermark: Final = watermark
         header = section.get(HEADER)
         self.header: Final = None if header is None else _decode_header(header)
 
-    def recall(self, query: str, k: int) -> list[Recalled]:
-        """Return at most `k` entities, best first: in the order of their lower bounds when the query last changed."""
-        text, header = normalize(query), self.header
-        row = self._rows.get(text)
-        if not text or row is None or header is None:
+    def recall(self, query: str, k: int, user: str | None = None) -> list[Recalled]:
+        """Return at most `k` entities, best first: in the order of their lower bounds when the query last changed.
+
+        With a user who is known to have been shown something for the query, in the order of the bounds that are left
+        when everybody's evidence counts for `personal_kappa` exposures at most and the user's own is added.
+        """
+        header = self.header
+        text, row = query, self._rows.get(query)
+        if row is None:  # else it is normalised already
+            text = normalize(query)
+            row = self._rows.get(text)
+        if not text or header is None:
+            return []
+        known = self._own.get(user) if user else None
+        own = _decode_own_row(known) if known else None
+        if own and text in own.queries:
+            return self._blended(header, _decode_row(row) if row else None, own.queries[text], own.at)[:k]
+        if row is None:
             return []
         found = _decode_row(row)
-        fading = 2.0 ** (min(found.at - self._watermark, 0) / header.half_life_ms)
+        fading = self._fading(header, found.at)
         kappa, deviations = header.kappa, -header.deviations
         recalled = []
         for one in found.entities[:k]:
             evidence = fading * one.exposure
             alpha = kappa * one.prior + fading * one.gain
+            if alpha < NOTHING:
+                continue
             recalled.append(Recalled(one.entity_id, *posterior(alpha, kappa + evidence, deviations), evidence))
         return recalled
+
+    def _blended(self, header: Header, row: Row | None, own: list[Evidence], own_at: int) -> list[Recalled]:
+        kappa = header.kappa
+        clicks: dict[str, tuple[float, float]] = {one.entity_id: (0.0, kappa) for one in own}
+        if row is not None:
+            fading = self._fading(header, row.at)
+            for one in row.entities:
+                clicks[one.entity_id] = kappa * one.prior + fading * one.gain, kappa + fading * one.exposure
+        fading = self._fading(header, own_at)
+        of_user = {one.entity_id: (fading * one.gain, fading * one.exposure) for one in own}
+        recalled = []
+        for entity, (alpha, beta) in clicks.items():
+            gain, exposure = of_user.get(entity, (0.0, 0.0))
+            share = min(1.0, header.personal_kappa / beta)
+            if share * alpha + gain >= NOTHING:
+                bounds = posterior(share * alpha + gain, share * beta + exposure, -header.deviations)
+                recalled.append(Recalled(entity, *bounds, beta - kappa + exposure))
+        return sorted(recalled, key=lambda one: (-one.lower, -one.score, one.entity_id))
+
+    def _fading(self, header: Header, at: int) -> float:
+        fading: float = 2.0 ** (min(at - self._watermark, 0) / header.half_life_ms)
+        return fading
 
     def __len__(self) -> int:
         return len(self._rows) - (HEADER in self._rows)

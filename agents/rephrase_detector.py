@@ -11,6 +11,7 @@ matters how soon it came, what was added, whether the answer was interrupted or 
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -30,6 +31,7 @@ GRID: Final = 1024
 FLOOR: Final = 0.05
 """A lower probability is none: else every two queries of a session would become a row in the ledger."""
 
+_results = attrgetter("results")
 _corrects = re.compile(r"(no|nope|not|wrong|actually|sorry|i (said|meant|mean|asked))\b").match
 _parts = re.compile(r"[\w=' ]+").findall
 
@@ -71,7 +73,7 @@ def features(turns: Sequence[Turn]) -> dict[str, Matrix]:
     length = np.log1p(lengths)
     interpreted, next_interpreted = (np.array([bool(form) for form in some], float) for some in (forms, next_forms))
     both = interpreted * next_interpreted
-    answered = np.array([any(shown.results for shown in turn.impressions) for turn in turns], float)
+    answered = np.array([any(map(_results, turn.impressions)) for turn in turns], float)
     return {
         "constant": np.ones(len(turns)),
         "gap": gap,
@@ -91,7 +93,7 @@ def features(turns: Sequence[Turn]) -> dict[str, Matrix]:
         "both": both,
         "both, characters": both * characters,
         "both, characters squared": both * characters**2,
-        "meaning": np.array([_overlap(form, after) for form, after in zip(forms, next_forms, strict=True)], float),
+        "meaning": np.array(list(map(_overlap, forms, next_forms))) if both.any() else both,
         "corrects": np.array([_corrects(text) is not None for text in next_texts], float),
         "barged in": np.array([bool(turn.barge_ins) for turn in turns], float),
         "answered": answered,

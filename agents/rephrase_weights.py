@@ -8,7 +8,7 @@ Measured on held-out callers (dstc2), sessions (trec) and sentences (slurp); one
 | trec | 66 | 0 | - | - | 0.015 | - | 0.014 | 0.031 |
 | slurp | 10,053 | 2,146 | 0.940 | 0.867 | 0.015 | 0.981 | 0.031 | 0.011 |
 
-How the pairs are labelled is told in `ops.rephrase_pairs`.
+How the pairs are labelled is told in `ops.rephrases.pairs`.
 """
 
 from typing import Final

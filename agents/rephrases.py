@@ -155,7 +155,8 @@ class RephraseGraph(Learner):
         """See `Learner.solve`. Solved anew are the changed states and those that lead to them within `depth`."""
         rules = Rules(sums.read(self.rules))
         affected = {state for states in changed.values() for state in states}
-        affected.update(rules.pins[state] for state in changed.get(self.rules.name, ()) if state in rules.pins)
+        if changed.get(self.rules.name):  # they are few, and bear on each other
+            affected |= rules.states
         border: Collection[str] = affected
         for _ in range(self.config.depth):
             leading = sums.read(self.transitions, "following", border)
@@ -175,18 +176,28 @@ class Rules:
         sums: of the table of rules.
 
     Attributes:
-        pins: state -> the target that it is to be rewritten to.
+        pins: state -> the target that it is to be rewritten to. Where that is pinned, too, it is what that leads to;
+            what leads back to itself is not pinned.
         blocked: state -> the targets that it must not be rewritten to.
+        states: all that were ever named.
     """
 
     def __init__(self, sums: Sums) -> None:
         self.pins: dict[str, str] = {}
         self.blocked: defaultdict[str, set[str]] = defaultdict(set)
+        self.states: Final = {state for key in sums.keys for state in key if state}
         for (state, target), (pinned, blocked) in zip(sums.keys, sums.values.tolist(), strict=True):
             if blocked > 0:
                 self.blocked[state].add(target)
             elif pinned > 0:
                 self.pins[state] = max(target, self.pins.get(state, ""))  # of several any, but always the same
+        for state in list(self.pins):
+            passed = {state}
+            while (target := self.pins[state]) in self.pins and target not in passed:
+                passed.add(target)
+                self.pins[state] = self.pins[target]
+        for state in [state for state, target in self.pins.items() if target in self.pins]:
+            del self.pins[state]
         self._aims: Final = set(self.pins.values())
 
     def __bool__(self) -> bool:
@@ -224,16 +235,16 @@ class Rewrites:
         self._states: Final = sorted(states)
         known, steps, absorbed = set(states), [self._read_steps(states)], [self._read_absorbed(states)]
         chain = self._chain(steps, absorbed)
-        border = self._sources(chain)
+        visited = border = {chain.states[number] for number in self._sources(chain).tolist()}
         for _ in range(learner.config.depth):
-            reached = {chain.states[number] for number in chain.following(border).tolist()} - known
-            if not reached:
-                break
-            known |= reached
-            steps.append(self._read_steps(reached))
-            absorbed.append(self._read_absorbed(reached))
-            chain = self._chain(steps, absorbed)
-            border = chain.numbers(reached)
+            reached = chain.following(chain.numbers(border))
+            border = {chain.states[number] for number in reached.tolist()} - visited
+            visited = visited | border
+            if border - known:
+                steps.append(self._read_steps(border - known))
+                absorbed.append(self._read_absorbed(border - known))
+                known |= border
+                chain = self._chain(steps, absorbed)
         self.chain: Final = chain
 
     def rows(self) -> dict[str, RewriteRow]:

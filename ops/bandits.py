@@ -14,8 +14,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from backchannel.ops.config import config_option
 from backchannel.ops.contenders import CONTENDERS
+from backchannel.ops.evaluation import Options
+from backchannel.ops.event_log import UnloggedError, evaluate
 from backchannel.ops.simulation import EXPECTED, World, regret
+from backchannel.streams.config import Config
+from backchannel.streams.source import SourceError
+from backchannel.streams.turns import TooManyOpenError
 
 
 class Result(Struct, frozen=True):
@@ -42,6 +48,8 @@ def bandits() -> None:
 
 
 @bandits.command("compare")
+@click.argument("log", required=False, metavar="[LOG]")
+@config_option
 @click.option(
     "--world", "rewards", type=click.Choice(list(EXPECTED)), multiple=True, help="Type of reward.  [default: all]"
 )
@@ -59,6 +67,8 @@ def bandits() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def compare(
     *,
+    log: str | None,
+    config: Config,
     rewards: tuple[Any, ...],
     drifts: tuple[int, ...],
     seeds: int,
@@ -67,11 +77,17 @@ def compare(
     as_json: bool,
     **world: int,
 ) -> None:
-    """Run bandits through simulated worlds, and recommend one.
+    """Run bandits through simulated worlds, or compare ways to explore on LOG, and recommend one.
 
-    Rewards come late, and policies are refreshed now and then, as in production. Name the worlds that are like yours;
-    the best in the worst of them is recommended.
+    In the worlds rewards come late, and policies are refreshed now and then, as in production. Name the worlds that are
+    like yours; the best in the worst of them is recommended.
+
+    LOG is an event file whose impressions have propensities. The bandit learns from the first half, and how it would
+    have explored is evaluated on the second; see `backchannel evaluate`, which says more.
     """
+    if log is not None:
+        _compare_on(log, config, as_json=as_json)
+        return
     contenders = dict(CONTENDERS)
     if rivals or (rivals is None and all(map(importlib.util.find_spec, ("mabwiser", "vowpalwabbit")))):
         from backchannel.ops.rivals import RIVALS  # noqa: PLC0415 - needs more packages
@@ -97,6 +113,31 @@ def compare(
     console.print(_table(results, worlds, seeds))
     best, behind = recommend(results)
     console.print(f"Recommended: [bold]{best}[/bold], in no world more than {behind:.0%} behind the best there.")
+
+
+def _compare_on(log: str, config: Config, *, as_json: bool) -> None:
+    try:
+        found = evaluate(log, config, {}, Options(), lambda _: None)
+    except (SourceError, TooManyOpenError, UnloggedError) as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    table = Table("policy", "reward a turn", "95% from", "to", "to what was done", "from", "to", box=SIMPLE_HEAD)
+    for policy in found.policies:
+        numbers = [
+            *msgspec.structs.astuple(policy.estimates["DR"]),
+            *msgspec.structs.astuple(policy.lift),
+        ]
+        table.add_row(policy.name, *(f"{number:.4f}" for number in numbers))
+    Console().print(table)
+    usable = [policy for policy in found.policies if not policy.faults]
+    for policy in found.policies:
+        for fault in policy.faults:
+            click.echo(f"Warning: {policy.name}: {fault}")
+    if usable:
+        best = max(usable, key=lambda policy: policy.lift.low)
+        click.echo(f"Recommended: {best.name}, whose lower bound is the highest.")
 
 
 def _result(world: World, contender: str, lost: Any) -> Result:

@@ -37,6 +37,7 @@ def close_the_loop(
     turns: int,
     seed: int,
     progress: Callable[[Scoreboard], None],
+    server: type[LearnedServer] = LearnedServer,
 ) -> Scoreboard:
     """Serve `turns` turns from `reader` and learn from them through `driver`; serve the same people in two other ways.
 
@@ -50,11 +51,12 @@ def close_the_loop(
         turns: at least, because sessions are played to their end.
         seed: of the servers' randomness.
         progress: called after every session.
+        server: that serves what was learned.
     """
     learned_rng, uniform_rng = np.random.default_rng(seed).spawn(2)
     retrieval = Retrieval(world.catalogue)
     servers: dict[str, Server] = {
-        "learned": LearnedServer(reader, retrieval, learned_rng),
+        "learned": server(reader, retrieval, learned_rng),
         "uniform": UniformServer(retrieval, uniform_rng),
         "best": BestServer(world),
     }

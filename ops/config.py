@@ -21,17 +21,6 @@ config_option = click.option(
 )
 """Hands a command its checked `Config`."""
 
-store_option = click.option(
-    "--store",
-    default="sqlite:///backchannel.db",
-    show_default=True,
-    envvar="BACKCHANNEL_STORE",
-    show_envvar=True,
-    metavar="URL",
-    help="The SQL store to learn into, and to publish to.",
-)
-"""Hands a command the URL of its store."""
-
 
 def _load(path: Path | None) -> Config:
     if path is None:

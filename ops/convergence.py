@@ -110,7 +110,7 @@ def _measured(world: World, index: MemoryIndex, total: Delta, turns: Sequence[Tu
             for result in impression.results:
                 of_query[result.entity_id] = of_query.get(result.entity_id, 0) + 1
     solved = index.solve(MemorySums(total), {index.table.name: shown.keys()}, now)
-    memory = Memory({query: row for query, row in solved.items() if row is not None}, now)
+    memory = Memory({query: row for query, row in solved.items() if row is not None}, {}, now)
     errors, weights, ranked, asked = [], [], [], []
     for query, entities in shown.items():
         truth = world.attractiveness(query, now)

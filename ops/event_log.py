@@ -9,7 +9,7 @@ from msgspec import structs
 
 from backchannel.agents.allocation import Allocator, Exploration
 from backchannel.agents.bandit import StrategyBandit
-from backchannel.agents.decisions import DecisionTable, LoggedDecision, decision_of, is_logged, table_of
+from backchannel.agents.decisions import DecisionTable, LoggedDecision, decision_of, is_logged, table_of, vectors_of
 from backchannel.agents.ope.estimators import Feedback, Terms
 from backchannel.agents.ope.intervals import interval
 from backchannel.agents.ope.sessions import Sessions, in_sessions, per_decision, weighted_per_decision
@@ -100,13 +100,15 @@ def _evaluate(
 ) -> Evaluation:
     rng = np.random.default_rng(options.seed)
     reference = next(iter(policies.values()))
-    table = table_of(decisions, reference.encoder, reference.strategies)
+    contexts = vectors_of(decisions, reference.encoder, reference.strategies)
+    table = table_of(decisions, contexts, reference.strategies)
     worth = reference.worth(int(table.budgets.max()))
     modelled = table.modelled(worth)
     rewards = Terms(table.rewards.sum(axis=1), 0.0, float(table.rewards.shape[1]))
     values = []
     for name, allocator in policies.items():
-        _, extents = table.expected(allocator, decisions, worth, rng, DRAWS)
+        vectors = vectors_of(decisions, allocator.encoder, allocator.strategies)
+        _, extents = table.expected(allocator, vectors, worth, rng, DRAWS)
         log = table.feedback(extents, worth, modelled)
         whole = _whole(table, decisions, allocator, rng)
         value = assess(name, log, rewards, options, rng, whole=whole)

@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from backchannel.ops.checks import CHECKS, STATUSES, Check, Facts, judge, worst
-from backchannel.ops.config import config_option, store_option
+from backchannel.ops.config import config_option
+from backchannel.ops.open_store import store_option
 from backchannel.ops.topics import kafka_config, servers_option
 from backchannel.streams.config import Config
 from backchannel.streams.store import StoreError

@@ -1,4 +1,4 @@
-"""`backchannel memory`: whether the memory index can be trusted, with the evidence."""
+"""`backchannel memory`: how large the memory index is, and whether it can be trusted, with the evidence."""
 
 from pathlib import Path
 
@@ -8,9 +8,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from backchannel.ops.config import config_option
 from backchannel.ops.convergence import VARIANTS, Convergence, converge
 from backchannel.ops.convert import ConversionError
-from backchannel.ops.relevance import Interval, Relevance, Result, evaluate, read
+from backchannel.ops.open_store import store_option
+from backchannel.ops.relevance import SIMILAR, Interval, Relevance, Result, evaluate, guesses, read
+from backchannel.streams.config import Config
+from backchannel.streams.sizes import sizes
+from backchannel.streams.store import StoreError
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -18,6 +23,31 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.group("memory")
 def memory() -> None:
     """Examine the memory index."""
+
+
+@memory.command("size")
+@store_option
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def size(store: str, config: Config, as_json: bool) -> None:
+    """Say how much the ledger holds, and how much of it readers do."""
+    try:
+        found = sizes(store, config)
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    console = _console()
+    ledger = Table("ledger", "rows", box=None, pad_edge=False)
+    for name, rows in found.ledger.items():
+        ledger.add_row(name, f"{rows:,}")
+    policy = Table("newest policy", "rows", "MiB", box=None, pad_edge=False)
+    for name, section in found.policy.items():
+        policy.add_row(name, f"{section.rows:,}", f"{section.bytes / 2**20:,.2f}")
+    console.print(ledger)
+    console.print()
+    console.print(policy)
 
 
 @memory.command("evaluate")
@@ -39,12 +69,18 @@ def evaluate_(log: Path, judgements: Path, folds: int, seed: int, as_json: bool)
         raise click.ClickException(str(error)) from None
     with Console(stderr=True).status("learning, fold by fold"):
         found = [evaluate(judged, known_by, folds, np.random.default_rng(seed)) for known_by in ("text", "topic")]
+    guessed = guesses(judged)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        document = {"rankings": found, "guesses": guessed}
+        click.echo(msgspec.json.format(msgspec.json.encode(document)))
         return
     console = _console()
     for one in found:
         _show(one, console)
+    console.print(
+        f"Of {guessed.unseen} queries that no other session asked, {guessed.guessed} are at least {SIMILAR:.0f}% like "
+        f"one that was asked; {guessed.right} of these are on its topic"
+    )
 
 
 def _console() -> Console:

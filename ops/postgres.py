@@ -16,10 +16,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+DEBIAN: Final = Path("/usr/lib/postgresql")
+"""Where Debian keeps the programs, in a folder for each version."""
 START_TIMEOUT: Final = 60.0
 STOP_TIMEOUT: Final = 30.0
 NOT_DURABLE: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """Settings for a server whose data need not outlive a power cut: tests run in half the time."""
+
+
+_RUN_UNTIL_STDIN_CLOSES: Final = """\
+exec 3<&0
+"$@" & server=$!
+{ read -r _ <&3; kill -INT $server; } & watch=$!
+wait $server
+kill $watch
+"""
+"""For sh: however the process that started the server ends, the server ends with it."""
 
 
 class PostgresError(RuntimeError):
@@ -55,8 +67,14 @@ class Postgres:
             probe.bind(("127.0.0.1", 0))
             self._port: Final[int] = probe.getsockname()[1]
         self.url: Final = f"postgresql://backchannel@127.0.0.1:{self._port}/postgres"
-        self._run("initdb", "-D", str(self.data), "-U", "backchannel", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
-        self.start()
+        try:
+            self._run(
+                "initdb", "-D", str(self.data), "-U", "backchannel", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"
+            )
+            self.start()
+        except BaseException:
+            self._folder.cleanup()
+            raise
 
     def start(self) -> None:
         """Start it, also again after `stop`, and wait until it answers."""
@@ -64,8 +82,8 @@ class Postgres:
         options = [f"--{name}={value}" for name, value in {**settings, **self._settings}.items()]
         with (self.data / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(self._programs / "postgres"), "-D", str(self.data), *options],
-                stdin=subprocess.DEVNULL,
+                ["/bin/sh", "-c", _RUN_UNTIL_STDIN_CLOSES, "sh", self._program("postgres"), "-D", self.data, *options],
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 cwd=self._folder.name,
@@ -83,11 +101,12 @@ class Postgres:
     def stop(self) -> None:
         """Stop it, whoever is connected; its data stay."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
+            assert self._process.stdin is not None
+            self._process.stdin.close()
             try:
                 self._process.wait(STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
             self._process = None
 
@@ -104,12 +123,15 @@ class Postgres:
     ) -> None:
         self.close()
 
+    def _program(self, name: str) -> str:
+        return str(self._programs / name)
+
     def _answers(self) -> bool:
-        command = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self._port)]
+        command = [self._program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self._port)]
         return subprocess.run(command, check=False).returncode == 0
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self._programs / program), *arguments]
+        command = [self._program(program), *arguments]
         done = subprocess.run(command, cwd=self._folder.name, capture_output=True, text=True, check=False, **self._user)
         if done.returncode:
             raise PostgresError(f"`{program}` failed with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
@@ -119,7 +141,7 @@ def _programs() -> Path:
     """Return the folder of the server's programs: from the PATH, or where Debian puts the newest."""
     if found := shutil.which("initdb"):
         return Path(found).resolve().parent
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    debian = sorted(DEBIAN.glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     if not debian:
         raise PostgresError(
             "PostgreSQL is not installed: `apt-get install postgresql`, or `brew install postgresql`, or set "

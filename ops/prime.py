@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from backchannel.agents.predictor import Entity, Predictor
-from backchannel.ops.config import config_option, store_option
+from backchannel.ops.config import config_option
+from backchannel.ops.open_store import store_option
 from backchannel.ops.predictions import BadLine, PredictionFile, PredictionFileError
 from backchannel.schemas.text import normalize
 from backchannel.streams.config import Config

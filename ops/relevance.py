@@ -6,7 +6,7 @@ few texts come up in two sessions, by its topic: as if all wordings of one need 
 """
 
 import gzip
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 from xml.etree import ElementTree
@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import Struct, structs
 from numpy.random import Generator
 from numpy.typing import NDArray
+from rapidfuzz import fuzz, process
 
 from backchannel.agents.memory import MemoryConfig, MemoryIndex
 from backchannel.agents.outcomes import Judge, Outcome, RewardConfig
@@ -30,6 +31,8 @@ Ranker: TypeAlias = Callable[[str], Scores]
 
 DEPTH: Final = 10
 RESAMPLES: Final = 2000
+SIMILAR: Final = 60.0
+"""Percent of similarity from which one query is taken for another, where that is tried."""
 _CONFIG: Final = MemoryConfig(half_life_days=100_000.0, top=1000)  # the log has no dates
 _TURNS: Final = TurnConfig(window_s=3600.0)
 
@@ -72,6 +75,20 @@ class Result(Struct, frozen=True):
     auc: Interval
     ndcg_gain: Interval
     auc_gain: Interval
+
+
+class Guesses(Struct, frozen=True):
+    """What comes of taking a query that no other session asked for the one most like it, if it is `SIMILAR`.
+
+    Attributes:
+        unseen: queries that no other session asked.
+        guessed: of these, taken for another.
+        right: of these, on the same topic.
+    """
+
+    unseen: int
+    guessed: int
+    right: int
 
 
 class Relevance(Struct, frozen=True):
@@ -181,6 +198,29 @@ def evaluate(judged: Judged, known_by: KnownBy, folds: int, rng: Generator) -> R
     )
 
 
+def guesses(judged: Judged) -> Guesses:
+    """Count what guessing at unseen queries comes to."""
+    topics = judged.topics
+    asked = [(one.query, one.turn.query.session_id) for one in judged.outcomes if one.query]
+    unseen = guessed = right = 0
+    for query, session in asked:
+        known: dict[str, set[str]] = {}
+        for other, elsewhere in asked:
+            if elsewhere != session:
+                known.setdefault(other, set()).add(topics[elsewhere])
+        if query not in known:
+            nearest = _nearest(query, known)
+            unseen += 1
+            guessed += nearest is not None
+            right += nearest is not None and topics[session] in known[nearest]
+    return Guesses(unseen, guessed, right)
+
+
+def _nearest(query: str, known: Iterable[str]) -> str | None:
+    nearest = process.extractOne(query, sorted(known), scorer=fuzz.token_sort_ratio, score_cutoff=SIMILAR)
+    return nearest[0] if nearest else None
+
+
 def _rankers(learned_from: Sequence[Outcome]) -> dict[str, Ranker]:
     """The ways to rank, by name. The last one is ours, with the curve that was learned."""
     clicks: dict[str, dict[str, float]] = {}
@@ -188,14 +228,27 @@ def _rankers(learned_from: Sequence[Outcome]) -> dict[str, Ranker]:
         of_query = clicks.setdefault(outcome.query, {})
         for click in outcome.turn.clicks:
             of_query[click.entity_id] = of_query.get(click.entity_id, 0.0) + 1.0
+    learned = _memory(learned_from, _CONFIG, learn_curve=True)
     return {
         "order shown": lambda _: {},
         "number of clicks": lambda query: clicks.get(query, {}),
         "Q2E, no click taken back": _memory(_untaken(learned_from), _CONFIG, learn_curve=True),
         "Q2E, no position bias": _memory(learned_from, structs.replace(_CONFIG, position_decay=0.0), learn_curve=False),
         "Q2E, configured curve": _memory(learned_from, _CONFIG, learn_curve=False),
-        "Q2E, learned curve": _memory(learned_from, _CONFIG, learn_curve=True),
+        "Q2E, guessing what is unseen": _guessing(learned, {outcome.query for outcome in learned_from}),
+        "Q2E, learned curve": learned,
     }
+
+
+def _guessing(ranker: Ranker, known: Collection[str]) -> Ranker:
+    """As `ranker` ranks; a query that nobody asked before like the known one that is most like it, if any is."""
+
+    def guess(query: str) -> Scores:
+        if query not in known:
+            query = _nearest(query, known) or query
+        return ranker(query)
+
+    return guess
 
 
 def _untaken(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -211,7 +264,7 @@ def _memory(learned_from: Sequence[Outcome], config: MemoryConfig, *, learn_curv
     at = max(outcome.turn.query.ts for outcome in learned_from)
     changed = {index.table.name: {query for query, _ in delta[index.table.name].keys}}
     section = {key: row for key, row in index.solve(MemorySums(delta), changed, at).items() if row is not None}
-    memory = Memory(section, at)
+    memory = Memory(section, {}, at)
     # Where bounds are equal, as those of 0 are, the score decides.
     return lambda query: {one.entity_id: one.lower + 1e-6 * one.score for one in memory.recall(query, config.top)}
 

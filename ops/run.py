@@ -19,7 +19,8 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from backchannel.ops.config import config_option, store_option
+from backchannel.ops.config import config_option
+from backchannel.ops.open_store import store_option
 from backchannel.ops.summary import Summary, summarize
 from backchannel.streams.config import Config
 from backchannel.streams.embedded import TOPIC, Embedded

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Final
+from typing import ClassVar, Final
 from zlib import crc32
 
 import numpy as np
@@ -131,7 +131,14 @@ class LearnedServer:
     """Serves what was learned: rewrites, allocates and recalls as the reader's newest policy says.
 
     Until there is one, it serves as a `UniformServer` does.
+
+    Attributes:
+        rewrites: whether it serves rewrites.
+        logs_rewrites: whether it says so in the impression.
     """
+
+    rewrites: ClassVar[bool] = True
+    logs_rewrites: ClassVar[bool] = True
 
     def __init__(self, reader: PolicyReader, retrieval: Retrieval, rng: Generator) -> None:
         self._reader = reader
@@ -145,7 +152,7 @@ class LearnedServer:
         except NoPolicyError:
             return self._unlearned(request)
         query = request.query
-        rewriting = policy.rewrite(query.text, user=query.user_id, session=query.session_id)
+        rewriting = policy.rewrite(query.text, session=query.session_id) if self.rewrites else None
         text = rewriting.target if rewriting else query.text
         context = context_of(query)
         decision = policy.allocate(context, SHOWN, self._rng)
@@ -163,7 +170,7 @@ class LearnedServer:
             decision.allocation,
             decision.propensities,
             decision.policy_version,
-            Rewrite(source=query.text, target=text) if rewriting else None,
+            Rewrite(source=query.text, target=text) if rewriting and self.logs_rewrites else None,
         )
 
 

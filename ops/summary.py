@@ -1,12 +1,13 @@
 """What a run has learned, for people and for machines."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import make_url
 
+from backchannel.ops.times import since_epoch
 from backchannel.streams.reader import PolicyReader
 
 
@@ -70,8 +71,7 @@ class Summary(Struct, frozen=True):
             numbers.add_row(f"{count:,}", what)
         console.print(numbers)
         console.print()
-        when = datetime.fromtimestamp(self.watermark / 1000, UTC)
-        console.print(f"[bold]Policy version {self.version}[/bold], learned up to {when:%Y-%m-%d %H:%M:%S} UTC")
+        console.print(f"[bold]Policy version {self.version}[/bold], learned up to {since_epoch(self.watermark)}")
         if any(one.turns for one in self.strategies):
             bandit = Table("strategy", "turns", "mean reward", box=None, pad_edge=False)
             for column in bandit.columns[1:]:
@@ -98,7 +98,7 @@ def summarize(store: str, new: Mapping[str, int], seconds: float) -> Summary:
     rewrites = policy.rewrites()
     likeliest = sorted(rewrites, key=lambda source: -rewrites[source].probability)[:3]
     return Summary(
-        store=store,
+        store=str(make_url(store)),  # without its password
         events=sum(new.get(name, 0) for name in ("query", "impression", "click", "barge_in")),
         turns=new.get("turn", 0),
         late=new.get("late", 0),

@@ -10,8 +10,9 @@ from typing import Literal
 import click
 from msgspec import structs
 
-from backchannel.ops.config import config_option, store_option
+from backchannel.ops.config import config_option
 from backchannel.ops.logs import log_to_stderr
+from backchannel.ops.open_store import store_option
 from backchannel.ops.run import relax_collector
 from backchannel.ops.topics import kafka_config, servers_option
 from backchannel.streams.assignment import CoPartitionError

@@ -39,8 +39,10 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         fingerprint: of the configuration that it was learned under.
         rows: the number of live rows in each section.
         checksum: of all live rows: 64 hexadecimal digits, see `Checksum`.
+        seal: the same with the publisher's key; None without one.
         verdict: the gate's; None if it was not asked.
         reason: for the verdict.
+        imported: whether it comes from another store. Then `positions` are of that one.
     """
 
     version: int
@@ -51,8 +53,28 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     fingerprint: str
     rows: dict[str, int]
     checksum: str
+    seal: str | None = None
     verdict: Verdict | None = None
     reason: str | None = None
+    imported: bool = False
+
+    def checksums(self, key: bytes = b"") -> "Checksum":
+        """Return the checksum to go on from, or with a key the seal."""
+        return Checksum(self.seal if key else self.checksum, self.nonce, key)
+
+    def confirms(self, checksum: "Checksum", key: bytes = b"") -> bool:
+        """Whether these are the rows, by their checksum made with the same key."""
+        return checksum.hexdigest(self.nonce) == (self.seal if key else self.checksum)
+
+    @property
+    def nonce(self) -> str:
+        """What no other version has, in this store or another."""
+        return nonce(self.version, self.created)
+
+
+def nonce(version: int, created: int) -> str:
+    """Return the nonce of a version's seal."""
+    return f"{version}/{created}"
 
 
 class Announcement(Struct, frozen=True):
@@ -67,26 +89,37 @@ class Checksum:
     """The checksum of a set of rows, kept up as rows come and go.
 
     It is the sum of the rows' 256-bit BLAKE2b digests modulo 2^256 (AdHash; Bellare & Micciancio, EUROCRYPT 1997), so
-    whoever applies a delta can check the whole policy at the cost of the delta. It guards against corruption, not
-    against forgery.
+    whoever applies a delta can check the whole policy at the cost of the delta. It guards against corruption. With a
+    key it guards against forgery too: digests are keyed, and what is shown is the sum plus a number that only those who
+    have the key can tell (MSet-Add-Hash; Clarke, Devadas, van Dijk, Gassend & Suh, ASIACRYPT 2003).
+
+    Args:
+        digest: to go on from, as `hexdigest` returned it; None: from no rows at all.
+        nonce: with which it did.
+        key: at most 64 bytes.
     """
 
-    def __init__(self, digest: str = "0" * 64) -> None:
-        self._sum = int(digest, 16)
+    def __init__(self, digest: str | None = None, nonce: str = "", key: bytes = b"") -> None:
+        self._key = key
+        self._sum = 0 if digest is None else int(digest, 16) - self._mask(nonce)
 
     def add(self, section: str, key: str, value: bytes) -> None:
         """Count a row in."""
-        self._sum = (self._sum + _digest(section, key, value)) % _MODULUS
+        self._sum += self._digest(section, key, value)
 
     def remove(self, section: str, key: str, value: bytes) -> None:
         """Count a row out."""
-        self._sum = (self._sum - _digest(section, key, value)) % _MODULUS
+        self._sum -= self._digest(section, key, value)
 
-    def hexdigest(self) -> str:
-        """Return 64 hexadecimal digits."""
-        return f"{self._sum:064x}"
+    def hexdigest(self, nonce: str = "") -> str:
+        """Return 64 hexadecimal digits. With a key, no two sets of rows may have the same nonce."""
+        return f"{(self._sum + self._mask(nonce)) % _MODULUS:064x}"
 
+    def _digest(self, section: str, key: str, value: bytes) -> int:
+        name = f"{len(section)}:{section}{len(key)}:{key}".encode()
+        return int.from_bytes(blake2b(name + value, digest_size=32, key=self._key).digest(), "big")
 
-def _digest(section: str, key: str, value: bytes) -> int:
-    name = f"{len(section)}:{section}{len(key)}:{key}".encode()
-    return int.from_bytes(blake2b(name + value, digest_size=32).digest(), "big")
+    def _mask(self, nonce: str) -> int:
+        if not self._key:
+            return 0
+        return int.from_bytes(blake2b(nonce.encode(), digest_size=32, key=self._key, person=b"mask").digest(), "big")

@@ -1,12 +1,23 @@
-"""Many rows in one statement: as arrays for PostgreSQL; one by one for SQLite, whose driver is quick at that."""
+"""Many rows in one statement: as arrays for PostgreSQL; for SQLite one by one, at which its driver is quick.
 
-from collections.abc import Collection, Mapping, Sequence
+Statements with a parameter for each value take longer to write than to execute.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ARRAY, Connection, Table, bindparam, func, select
+import orjson
+from sqlalchemy import ARRAY, ColumnElement, Connection, Table, any_, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 _BATCH: Final = 20_000  # rows in a statement, so that one of a million rows does not have to be held twice
+
+
+def among(connection: Connection, column: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
+    """Return the condition that `column` has one of `values`, however many they are."""
+    if connection.dialect.name == "postgresql":
+        return column == any_(bindparam(None, list(values), type_=ARRAY(column.type)))
+    return column.in_(select(func.json_each(orjson.dumps(list(values)).decode()).table_valued("value").c.value))
 
 
 def insert_rows(

@@ -9,11 +9,13 @@ import msgspec
 from msgspec import Meta, Struct, field, structs
 
 from backchannel.agents.bandit import BanditConfig
+from backchannel.agents.gate import GateConfig
 from backchannel.agents.memory import MemoryConfig
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.quality import QualityConfig
 from backchannel.agents.rephrases import RephraseConfig
 from backchannel.streams.kafka_config import KafkaConfig
+from backchannel.streams.signing import KEY_VARIABLE
 from backchannel.streams.turns import TurnConfig
 
 
@@ -29,12 +31,19 @@ class CommitConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SnapshotConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which policy versions are kept, to be looked at and rolled back to."""
+    """Which policy versions are kept, to be looked at and rolled back to; and how they are signed."""
 
     keep: Annotated[int, Meta(ge=1, le=10_000, description="the newest versions, all of them")] = 100
     keep_days: Annotated[
         float, Meta(ge=0, le=3650, description="of those before them, the first of each hour for so long")
     ] = 7.0
+    signing_key: Annotated[
+        str,
+        Meta(
+            description=f"what readers have too, so that they serve what was signed with it and nothing else; empty: "
+            f"versions are not signed. Better given as {KEY_VARIABLE}"
+        ),
+    ] = ""
 
 
 class MetricsConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,6 +102,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=QualityConfig
     )
     commits: Annotated[CommitConfig, Meta(description="Commits and publishing.")] = field(default_factory=CommitConfig)
+    gate: Annotated[GateConfig, Meta(description="When a policy may go live.")] = field(default_factory=GateConfig)
     snapshots: Annotated[SnapshotConfig, Meta(description="Policy versions.")] = field(default_factory=SnapshotConfig)
     metrics: Annotated[MetricsConfig, Meta(description="Metrics and probes of a worker.")] = field(
         default_factory=MetricsConfig

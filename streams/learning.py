@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from backchannel.agents.bandit import StrategyBandit
+from backchannel.agents.decisions import TurnSample
 from backchannel.agents.features import HISTORY
 from backchannel.agents.history import StrategyHistory
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory import MemoryIndex
 from backchannel.agents.outcomes import Judge
+from backchannel.agents.personal import PersonalMemory
 from backchannel.agents.personal_rewrites import PersonalRewrites
 from backchannel.agents.quality import AnswerQuality
 from backchannel.agents.rephrases import RephraseGraph
@@ -22,15 +24,20 @@ class Learning:
 
     def __init__(self, config: Config) -> None:
         self._judge: Final = Judge(config.rewards)
+        index = MemoryIndex(config.memory)
+        self._sampled: Final = config.gate.turns
+        self._features: Final = {feature.name for feature in config.bandit.features}
         learners: list[Learner] = [
             StrategyBandit(config.bandit),
-            MemoryIndex(config.memory),
+            index,
             RephraseGraph(config.rephrases),
             AnswerQuality(config.quality, config.bandit.strategies),
             PersonalRewrites(config.rephrases),
         ]
-        if HISTORY in {feature.name for feature in config.bandit.features}:
+        if HISTORY in self._features:
             learners.append(StrategyHistory(config.bandit.strategies, config.bandit.history_half_life_days))
+        if config.memory.personal:
+            learners.append(PersonalMemory(index))
         self.learners: Final = tuple(learners)
         self.tables: Final[tuple[SumTable, ...]] = tuple(table for one in self.learners for table in one.tables)
 
@@ -38,3 +45,7 @@ class Learning:
         """Return what `turns` add."""
         outcomes = self._judge.judge(turns)
         return merge(learner.learn(outcomes) for learner in self.learners)
+
+    def sample(self, turns: Sequence[Turn]) -> TurnSample:
+        """Return which of the decisions in `turns` are to be kept, to judge policies with."""
+        return TurnSample(turns, self._sampled, self._judge, self._features)

@@ -12,10 +12,12 @@ from msgspec import Struct, structs
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Table, case, delete, func, select, tuple_, update
 
+from backchannel.agents.decisions import TurnSample
 from backchannel.agents.sums import Delta, Key, Matrix, Sums, SumTable, merge
 from backchannel.schemas.snapshot import Reached
+from backchannel.streams import decisions
 from backchannel.streams import store as tables
-from backchannel.streams.bulk import insert_rows
+from backchannel.streams.bulk import among, insert_rows
 from backchannel.streams.position import BEGINNING, Position, TopicPosition
 from backchannel.streams.store import Store, StoreError, batches
 
@@ -27,6 +29,11 @@ _decode_topics = msgspec.json.Decoder(dict[str, TopicPosition]).decode
 
 FADED: Final = 2.0**-10
 """Sums below this are taken for nothing: what is left of 1 after ten half-lives."""
+
+
+MAX_KEY_BYTES: Final = 1000
+"""Of a text in a row's key. PostgreSQL cannot index much more than twice that; and what has so long a name as this is
+no query that comes again."""
 
 
 class Claim(Struct, frozen=True):
@@ -48,12 +55,13 @@ class Claim(Struct, frozen=True):
 
 
 class Contribution(Struct, frozen=True):
-    """What one partition has to commit: deltas and counts, and the position that they bring it to."""
+    """What one partition has to commit: deltas, counts and decisions, and the position that they bring it to."""
 
     claim: Claim
     position: Position
     delta: Delta
     counts: Mapping[str, int]
+    sample: TurnSample | None = None
 
 
 class FencedError(RuntimeError):
@@ -107,12 +115,13 @@ class Ledger:
 
         1. Fence: move each position, if its partition's epoch is still that of the claim. The same contributions may
            be committed again when no answer came the first time: what is in already is not added twice.
-        2. Merge the deltas, so that each row is touched once.
+        2. Merge the deltas, so that each row is touched once; leave out, and count, those with keys of excessive size.
         3. Lock the tables, and bring their landmarks and the deltas' together.
         4. Add the rows, in the order of their keys, so that workers cannot deadlock; packed sums, for which they wait
            for each other, last.
         5. Log which keys changed, for the publisher.
         6. Add the counts.
+        7. Add the logged decisions that belong into the sample.
 
         Returns:
             the claims to commit with the next time.
@@ -138,7 +147,7 @@ class Ledger:
             )
         # 2. Merge.
         delta = merge(contribution.delta for contribution in contributions)
-        all_sums = [sums for sums in delta.values() if sums.keys]
+        all_sums = [fitting for sums in delta.values() if (fitting := _fitting(sums)).keys]
         all_sums.sort(key=lambda sums: (not sums.table.sums, sums.table.name))
         # 3. Landmarks.
         all_values = [sums.rescaled(self._landmark(connection, sums)) for sums in all_sums]
@@ -156,10 +165,15 @@ class Ledger:
         counts: Counter[str] = Counter()
         for contribution in contributions:
             counts.update(contribution.counts)
-        names = sorted(counts)
+        counts["oversized"] += sum(len(sums.keys) for sums in delta.values()) - sum(len(sums.keys) for sums in all_sums)
+        names = sorted(name for name, count in counts.items() if count)
         insert_rows(
             connection, tables.counter, {"name": names, "value": [counts[name] for name in names]}, add=["value"]
         )
+        # 7. Sample.
+        for contribution in contributions:
+            if contribution.sample is not None:
+                decisions.add(connection, contribution.sample)
         return claims
 
     def counts(self) -> dict[str, int]:
@@ -243,17 +257,13 @@ class LedgerSums:
     def read(self, table: SumTable, column: str | None = None, values: Collection[Any] = ()) -> Sums:
         """See `SumReader.read`."""
         stored = self._store.sum_tables[table.name]
-        if column is None:
-            queries = [select(stored)]
-        else:
-            queries = [select(stored).where(stored.c[column].in_(some)) for some in batches(values)]
-        columns: list[list[Any]] = [[] for _ in stored.columns]
-        for query in queries:
-            # All rows at once, and by column: half of what it costs row by row.
-            for whole, some in zip(columns, zip(*self._connection.execute(query).all(), strict=True), strict=False):
-                whole.extend(some)
+        query = select(stored)
+        if column is not None:
+            query = query.where(among(self._connection, stored.c[column], values))
+        # All rows at once, and by column: half of what it costs row by row.
+        columns = list(zip(*self._connection.execute(query).all(), strict=True))
         width = len(table.key)
-        if not columns[0]:
+        if not columns:
             return Sums(table)
         keys, sums = list(zip(*columns[:width], strict=True)), columns[width:]
         read = np.array(sums).T if table.sums else np.array([np.frombuffer(packed) for packed in sums[0]])
@@ -305,12 +315,19 @@ def forget(store: Store, table: SumTable, at: int, connection: Connection) -> in
     """
     stored = store.sum_tables[table.name]
     fading = table.decay(at, lock(connection, table))
-    faded = [func.abs(stored.c[name]) * fading < FADED for name in table.sums]
+    bound = FADED / fading if fading else inf  # PostgreSQL takes it for an error when a product is too small
+    faded = [func.abs(stored.c[name]) < bound for name in table.sums]
     gone = connection.execute(delete(stored).where(*faded).returning(stored.c[table.key[0][0]])).all()
     values = sorted({value for (value,) in gone})
     if values:
         insert_rows(connection, tables.change, {"table_name": [table.name] * len(values), "value": values})
     return len(gone)
+
+
+def all_keys(connection: Connection, store: Store, learned: Sequence[SumTable]) -> dict[str, set[str]]:
+    """Return what `take_changes` would if everything had changed; with the tables in which there is nothing."""
+    first = {table.name: store.sum_tables[table.name].c[table.key[0][0]] for table in learned}
+    return {name: set(connection.execute(select(column).distinct()).scalars()) for name, column in first.items()}
 
 
 def move_rows(connection: Connection, table: Table, moved: Mapping[Key, Key]) -> None:
@@ -324,6 +341,17 @@ def move_rows(connection: Connection, table: Table, moved: Mapping[Key, Key]) ->
             sums[target] = sums.get(target, 0.0) + np.frombuffer(row[-1])
         connection.execute(delete(table).where(mine))
     _add_packed(connection, table, sorted(sums), [sums[key] for key in sorted(sums)])
+
+
+def _fitting(sums: Sums) -> Sums:
+    """Leave out the rows whose keys are too long."""
+    kinds = [kind for _, kind in sums.table.key]
+    texts = [column for column, kind in zip(zip(*sums.keys, strict=True), kinds, strict=False) if kind is str]
+    if all(max(map(len, column)) <= MAX_KEY_BYTES // 4 for column in texts):  # a character takes four bytes at most
+        return sums
+    long = {row for column in texts for row, text in enumerate(column) if len(text.encode()) > MAX_KEY_BYTES}
+    kept = [row for row in range(len(sums.keys)) if row not in long]
+    return Sums(sums.table, [sums.keys[row] for row in kept], sums.values[kept], sums.landmark)
 
 
 def _add(connection: Connection, table: Table, keys: Sequence[Key], values: NDArray[Any]) -> None:

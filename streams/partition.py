@@ -124,7 +124,8 @@ class Partition:
         counts: Counter[str] = Counter(self._assembler.counts)
         counts["dead_letter"] += self._dead
         delta = self._learning.learn(self._closed)
-        return Contribution(self.claim, self._assembler.position, delta, {n: c for n, c in counts.items() if c})
+        sample = self._learning.sample(self._closed)
+        return Contribution(self.claim, self._assembler.position, delta, {n: c for n, c in counts.items() if c}, sample)
 
     def committed(self, claim: Claim) -> None:
         """Go on from `claim`, now that the last contribution is in the ledger."""

@@ -12,7 +12,7 @@ from backchannel.agents.allocation import NOTHING_KNOWN, Allocator, Decision, St
 from backchannel.agents.features import Value
 from backchannel.agents.recall import Memory, Recalled
 from backchannel.agents.rewriting import EVERY, SETTINGS, PersonalRow, RewriteRow, Settings, is_held_out
-from backchannel.schemas.snapshot import Section, Snapshot
+from backchannel.schemas.snapshot import Snapshot
 from backchannel.schemas.text import normalize
 
 
@@ -56,10 +56,12 @@ class Policy:
         EncodingError: the publisher encodes contexts in another way than this process would.
     """
 
-    def __init__(self, snapshot: Snapshot, sections: Mapping[str, Section], rng: np.random.Generator) -> None:
+    def __init__(
+        self, snapshot: Snapshot, sections: Mapping[str, Mapping[str, bytes]], rng: np.random.Generator
+    ) -> None:
         self.snapshot: Final = snapshot
         self.allocator: Final = Allocator(sections["bandit"])
-        self._memory: Final = Memory(sections.get("memory", {}), snapshot.watermark)
+        self._memory: Final = Memory(sections.get("memory", {}), sections.get("personal", {}), snapshot.watermark)
         self._rewrites: Final = sections.get("rewrites", {})
         self._history: Final = sections.get("history", {})
         self._personal: Final = sections.get("personal_rewrites", {})
@@ -135,9 +137,15 @@ class Policy:
         """Return what was learned of each strategy, for people."""
         return self.allocator.summaries()
 
-    def recall(self, query: str, k: int) -> list[Recalled]:
-        """Return at most `k` entities that have worked for `query`, or are predicted to, best first."""
-        return self._memory.recall(query, k)
+    def recall(self, query: str, k: int, user: str | None = None) -> list[Recalled]:
+        """Return at most `k` entities that have worked for `query`, or are predicted to, best first.
+
+        Args:
+            query: the text.
+            k: how many at most.
+            user: the `user_id` of who asks, whose own evidence then counts more, if `memory.personal` is configured.
+        """
+        return self._memory.recall(query, k, user)
 
     def rewrite(
         self, query: str, interpretation: str | None = None, *, user: str | None = None, session: str | None = None

@@ -1,17 +1,25 @@
 """The publisher: reads the sums that changed, solves, and writes the next policy version."""
 
+import logging
 import time
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Final
 
+import msgspec
 from sqlalchemy import Connection
 
+from backchannel.agents.allocation import Allocator, EncodingError
+from backchannel.agents.bandit import StrategyBandit
+from backchannel.agents.gate import Judgement, judge
 from backchannel.schemas.snapshot import Snapshot
-from backchannel.streams import ledger, snapshots
+from backchannel.streams import decisions, ledger, snapshots
 from backchannel.streams.config import Config
 from backchannel.streams.learning import Learning
+from backchannel.streams.signing import signing_key
 from backchannel.streams.store import Store
+
+logger = logging.getLogger(__name__)
 
 FORGETS_PER_HALF_LIFE: Final = 8
 
@@ -23,6 +31,8 @@ class Publisher:
         self._store: Final = store
         self._learning: Final = learning
         self._config: Final = config
+        self._key: Final = signing_key(config.snapshots.signing_key)
+        self._checked = False
 
     def publish(self, now: int | None = None) -> Snapshot | None:
         """Publish the next version, if anything changed; then tidy up: join old time buckets, drop what has faded.
@@ -36,6 +46,7 @@ class Publisher:
         """
         created = time.time_ns() // 1_000_000 if now is None else now
         changed, made = self._store.transact(lambda connection: self._publish(connection, created), stable=True)
+        self._checked = True
         if any(table.name in changed and not table.sums for table in self._learning.tables):
             self._store.transact(self._compact)
         if made is not None and made.parent is not None:
@@ -52,18 +63,19 @@ class Publisher:
         """All in one transaction, and of one state of the ledger:
 
         1. Let nobody else publish meanwhile.
-        2. Take the log of changes. For the first version, which readers may get before anything was learned, solve
-           even what has none.
+        2. Take the log of changes. For a version that cannot go on from the newest one, everything counts as changed.
         3. Let every learner solve what its changes affect.
-        4. Write the version.
-        5. Forget old versions.
+        4. Judge the strategy bandit's policy against the one that readers serve.
+        5. Write the version.
+        6. Forget old versions, and decisions that have left the sample.
         """
         # 1. Lock.
         snapshots.current(connection, lock=True)
         # 2. Changes.
         changed = ledger.take_changes(connection)
-        if snapshots.newest(connection) is None:
-            changed = {table.name: changed.get(table.name, set()) for table in self._learning.tables}
+        previous = self._previous(connection)
+        if previous is None:
+            changed = ledger.all_keys(connection, self._store, self._learning.tables)
         if not changed:
             return changed, None
         # 3. Solve.
@@ -75,27 +87,76 @@ class Publisher:
         for learner in self._learning.learners:
             own = {table.name: changed[table.name] for table in learner.tables if table.name in changed}
             solved[learner.name] = learner.solve(sums, own, at)
-        # 4. Write.
+        # 4. Judge.
+        bandit = solved.get(StrategyBandit.name)
+        judgement = None
+        if bandit is not None and self._config.gate.turns:
+            judgement = self._judge(connection, previous, bandit)
+        # 5. Write.
         provenance = snapshots.Provenance(
-            created=now, watermark=max(complete, 0), positions=positions, fingerprint=self._config.fingerprint
+            created=now,
+            watermark=max(complete, 0),
+            positions=positions,
+            fingerprint=self._config.fingerprint,
+            verdict=judgement.verdict if judgement else None,
+            reason=judgement.reason if judgement else None,
         )
-        made = snapshots.publish(connection, solved, provenance)
+        made = snapshots.publish(connection, solved, provenance, whole=previous is None, key=self._key)
         if made is None:
             return changed, None
-        # 5. Forget.
+        if made.verdict == "hold" and (previous is None or previous.verdict != "hold"):
+            logger.warning("version %d is held back, readers keep the one they have: %s", made.version, made.reason)
+        # 6. Forget.
+        decisions.prune(connection, max(self._config.gate.turns, 1))
         retention = self._config.snapshots
         snapshots.prune(connection, retention.keep, round(retention.keep_days * 86_400_000), now)
         return changed, made if snapshots.current(connection).version == made.version else None
 
     def _forget(self, made: Snapshot) -> None:
         """Now and then: it reads whole tables. What goes is logged as changed, for the next version."""
-        with self._store.read() as connection:
-            parent = snapshots.header(connection, made.parent or 0)
+        try:
+            with self._store.read() as connection:
+                parent = snapshots.header(connection, made.parent or 0)
+        except snapshots.CorruptPolicyError:
+            parent = None
         before = parent.watermark if parent else 0
         for table in self._learning.tables:
             period = (table.half_life_ms or 0) // FORGETS_PER_HALF_LIFE
             if period and before // period < made.watermark // period:
                 self._store.transact(partial(ledger.forget, self._store, table, made.watermark))
+
+    def _previous(self, connection: Connection) -> Snapshot | None:
+        """The newest version, if the next one can go on from it: if it is ours, and undamaged when we begin.
+
+        It is not when it was imported, or made under another configuration or key.
+        """
+        try:
+            made = snapshots.newest(connection, self._key)
+            if made is None or made.imported or made.fingerprint != self._config.fingerprint:
+                return None
+            if self._checked or snapshots.intact(connection, made, self._key):
+                return made
+            fault = "its rows do not have the checksum of its header"
+        except snapshots.CorruptPolicyError as error:
+            fault = str(error)
+        logger.error("the newest version is damaged, so the next one is made of all that was learned: %s", fault)
+        return None
+
+    def _judge(
+        self, connection: Connection, previous: Snapshot | None, solved: Mapping[str, bytes | None]
+    ) -> Judgement:
+        """Judge the policy of the previous version with the rows in `solved` put in place."""
+        served = snapshots.current(connection).version
+        rows = snapshots.section(connection, previous.version, StrategyBandit.name) if previous else {}
+        candidate = {key: row for key, row in {**rows, **solved}.items() if row is not None}
+        live = None
+        if served is not None:
+            try:
+                live = Allocator(snapshots.section(connection, served, StrategyBandit.name))
+            except (EncodingError, KeyError, msgspec.MsgspecError) as error:
+                return Judgement("warn", f"unjudged, as the policy that is served cannot be read: {error}")
+        logged = decisions.read(connection, self._config.gate.turns)
+        return judge(Allocator(candidate), live, logged, self._config.gate)
 
     def _compact(self, connection: Connection) -> None:
         """Not when publishing: workers wait for who locks packed sums, and would wait while others are solved."""

@@ -2,27 +2,31 @@
 
 import threading
 import time
+from collections import defaultdict
 from types import TracebackType
 from typing import Final, Self
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from backchannel.agents.allocation import EncodingError
-from backchannel.schemas.snapshot import Checksum, Section, Snapshot
+from backchannel.schemas.rows import Rows
+from backchannel.schemas.snapshot import Checksum, Snapshot
 from backchannel.streams import snapshots
 from backchannel.streams.policy import Policy
+from backchannel.streams.signing import signing_key
+from backchannel.streams.snapshots import CorruptPolicyError
 from backchannel.streams.store import Store, StoreError
+
+REFUSED_S: Final = 60.0
+"""Seconds after which a version that could not be served is read again: somebody may have restored it."""
 
 
 class NoPolicyError(LookupError):
     """No policy has been published to the store yet."""
-
-
-class CorruptPolicyError(RuntimeError):
-    """The rows in the store do not add up to the checksum of their version."""
 
 
 class ReaderStatus(Struct, frozen=True):
@@ -49,20 +53,24 @@ class PolicyReader:
         url: of the store, SQLAlchemy's.
         poll_s: seconds between two looks at the store once `start` was called, or within a `with` block.
         rng: where the policy's chance comes from; by default seeded by the operating system.
+        key: what versions must be signed with to be served. The environment's BACKCHANNEL_SIGNING_KEY wins over it;
+            where there is none, signatures are not looked at.
 
     Raises:
         StoreError: the URL is not one.
     """
 
-    def __init__(self, url: str, poll_s: float = 1.0, rng: np.random.Generator | None = None) -> None:
+    def __init__(self, url: str, poll_s: float = 1.0, rng: np.random.Generator | None = None, key: str = "") -> None:
         self._store: Final = Store(url)
         self._poll_s: Final = poll_s
+        self._key: Final = signing_key(key)
         self._rng: Final = rng or np.random.default_rng()
         self._lock: Final = threading.Lock()
         self._policy: Policy | None = None
-        self._sections: dict[str, Section] = {}
+        self._sections: dict[str, Rows] = {}
         self._checked = time.monotonic()
         self._error: str | None = None
+        self._refused: tuple[int, float] = (0, 0.0)
         self._stop: Final = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -100,9 +108,8 @@ class PolicyReader:
                         self._store.check(connection)
                     served = snapshots.current(connection).version
                     if served is not None and (self._policy is None or served != self._policy.version):
-                        self._swap(connection, served)
-                        return True
-            except (SQLAlchemyError, StoreError, CorruptPolicyError, EncodingError) as error:
+                        return self._swap(connection, served)
+            except (SQLAlchemyError, StoreError) as error:
                 self._error = str(error)
                 return False
             self._checked = time.monotonic()
@@ -135,38 +142,58 @@ class PolicyReader:
         while not self._stop.wait(self._poll_s):
             self.refresh()
 
-    def _swap(self, connection: Connection, version: int) -> None:
-        held = self._policy.snapshot if self._policy else None
-        target = snapshots.header(connection, version)
-        if target is None:
-            raise CorruptPolicyError(f"version {version} is to be served, but is not in the store: restore the store")
-        sections, checksum = _apply(connection, self._sections, held, target)
-        if checksum != target.checksum and held is not None:  # what we hold may be at fault: read it all anew
-            sections, checksum = _apply(connection, {}, None, target)
-        if checksum != target.checksum:
-            raise CorruptPolicyError(
-                f"version {target.version} is damaged: its rows have checksum {checksum}, its header says "
-                f"{target.checksum}. Publish a new version, or restore the store"
-            )
-        self._policy = Policy(target, sections, self._rng)
-        self._sections = sections
+    def _swap(self, connection: Connection, served: int) -> bool:
+        """Serve version `served`. If it cannot be and there is no policy yet, serve the newest before it that can."""
+        refused, until = self._refused
+        if refused == served and time.monotonic() < until:
+            return False
+        older = [] if self._policy else [version for version in snapshots.versions(connection) if version < served]
+        error: str | None = None
+        for version in [served, *older]:
+            try:
+                self._policy, self._sections = self._load(connection, version)
+            except (CorruptPolicyError, EncodingError, KeyError, msgspec.MsgspecError) as fault:
+                error = error or f"version {version} is not served: {fault}"
+            else:
+                break
+        self._error = error
         self._checked = time.monotonic()
-        self._error = None
+        if error is None:
+            return True
+        self._refused = served, self._checked + REFUSED_S
+        return False
+
+    def _load(self, connection: Connection, version: int) -> tuple[Policy, dict[str, Rows]]:
+        header = snapshots.header(connection, version, self._key)
+        if header is None:
+            raise CorruptPolicyError("it is not in the store. Roll back, or restore the store")
+        # What we hold may be at fault, or have been forgotten in the store: then it is read anew.
+        held = self._policy.snapshot if self._policy else None
+        for base in (held, None) if held else (None,):
+            sections = self._sections if base else {}
+            sections, checksum = _apply(connection, sections, base, version, self._key)
+            if header.confirms(checksum, self._key):
+                return Policy(header, sections, self._rng), sections
+        raise CorruptPolicyError("its rows do not have the checksum of its header. Roll back, or restore the store")
 
 
 def _apply(
-    connection: Connection, sections: dict[str, Section], held: Snapshot | None, target: Snapshot
-) -> tuple[dict[str, Section], str]:
-    """Return the sections of version `target` and their checksum, given those of version `held`."""
-    changes = snapshots.difference(connection, held.version if held else 0, target.version)
-    touched = {section for section, _, _ in changes.live} | {section for section, _ in changes.removed}
-    updated = {**sections, **{section: dict(sections.get(section, {})) for section in touched}}
-    checksum = Checksum(held.checksum) if held else Checksum()
-    for section, key in changes.removed:
-        old = updated[section].pop(key, None)
+    connection: Connection, sections: dict[str, Rows], held: Snapshot | None, version: int, key: bytes
+) -> tuple[dict[str, Rows], Checksum]:
+    """Return the sections of `version` and their checksum, given those of version `held`."""
+    changes = snapshots.difference(connection, held.version if held else 0, version)
+    removed: defaultdict[str, list[str]] = defaultdict(list)
+    live: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+    checksum = held.checksums(key) if held else Checksum(key=key)
+    for section, name in changes.removed:
+        old = sections[section].get(name) if section in sections else None
         if old is not None:
-            checksum.remove(section, key, old)
-    for section, key, value in changes.live:
-        updated[section][key] = value
-        checksum.add(section, key, value)
-    return updated, checksum.hexdigest()
+            checksum.remove(section, name, old)
+        removed[section].append(name)
+    for section, name, value in changes.live:
+        live[section][name] = value
+        checksum.add(section, name, value)
+    updated = dict(sections)
+    for section in {*removed, *live}:
+        updated[section] = sections.get(section, Rows()).updated(removed[section], live[section])
+    return updated, checksum

@@ -4,25 +4,32 @@ Versions are numbered in the order in which they were made. The head is the one 
 its verdict or a hold keeps it from them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeAlias
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
 
-from backchannel.schemas.snapshot import Checksum, Reached, Section, Snapshot, Verdict
-from backchannel.streams.bulk import insert_rows
-from backchannel.streams.store import batches, head, snapshot, snapshot_row
+from backchannel.schemas.snapshot import Checksum, Reached, Section, Snapshot, Verdict, nonce
+from backchannel.streams.bulk import among, insert_rows
+from backchannel.streams.signing import sign, signed
+from backchannel.streams.store import head, snapshot, snapshot_row
 
-Rows = list[tuple[str, str, bytes]]
-"""(section, key, value)"""
+Row: TypeAlias = tuple[str, str, bytes]
+"""Section, key and value."""
+
+
+class CorruptPolicyError(RuntimeError):
+    """A version is not what its publisher wrote; the message says why and what to do."""
 
 
 class Difference(Struct, frozen=True):
     """What leads from one version to another."""
 
     removed: list[tuple[str, str]]
-    live: Rows
+    live: list[Row]
 
 
 class Head(Struct, frozen=True):
@@ -46,6 +53,7 @@ class Provenance(Struct, frozen=True, kw_only=True):
     fingerprint: str
     verdict: Verdict | None = None
     reason: str | None = None
+    imported: bool = False
 
 
 def current(connection: Connection, *, lock: bool = False) -> Head:
@@ -59,81 +67,167 @@ def current(connection: Connection, *, lock: bool = False) -> Head:
     return Head(*connection.execute(query.with_for_update() if lock else query).one())
 
 
-def header(connection: Connection, version: int) -> Snapshot | None:
-    """Return the header of `version`; None if it is not there, or not any more."""
-    found = connection.execute(select(snapshot.c.header).where(snapshot.c.version == version)).scalar()
-    return None if found is None else msgspec.json.decode(found, type=Snapshot)
+def header(connection: Connection, version: int, key: bytes = b"") -> Snapshot | None:
+    """Return the header of `version`; None if it is not there, or not any more.
+
+    Raises:
+        CorruptPolicyError: it is damaged, or not signed with the `key`.
+    """
+    found = connection.execute(
+        select(snapshot.c.header, snapshot.c.signature).where(snapshot.c.version == version)
+    ).one_or_none()
+    return None if found is None else opened(*found, key)
 
 
-def newest(connection: Connection) -> Snapshot | None:
-    """Return the header of the newest version, whether it is served or not."""
-    found = connection.execute(select(snapshot.c.header).order_by(snapshot.c.version.desc()).limit(1)).scalar()
-    return None if found is None else msgspec.json.decode(found, type=Snapshot)
+def opened(text: str, signature: str | None, key: bytes = b"") -> Snapshot:
+    """Return the header in `text`.
+
+    Raises:
+        CorruptPolicyError: it is damaged, or not signed with the `key`.
+    """
+    if key and not signed(text, signature, key):
+        raise CorruptPolicyError("it is not signed with the key that is configured here. Let its publisher have that")
+    try:
+        return msgspec.json.decode(text, type=Snapshot)
+    except msgspec.MsgspecError as error:
+        raise CorruptPolicyError(f"its header cannot be read: {error}. Roll back, or restore the store") from None
+
+
+def last(connection: Connection) -> int | None:
+    """Return the newest version, whether it is served or not."""
+    return connection.execute(select(func.max(snapshot.c.version))).scalar()
+
+
+def newest(connection: Connection, key: bytes = b"") -> Snapshot | None:
+    """Return the header of the newest version; see `header`."""
+    version = last(connection)
+    return None if version is None else header(connection, version, key)
+
+
+def versions(connection: Connection) -> list[int]:
+    """Return all versions that are retained, newest first."""
+    return list(connection.execute(select(snapshot.c.version).order_by(snapshot.c.version.desc())).scalars())
+
+
+def rows(connection: Connection, version: int) -> Iterator[Row]:
+    """Yield all rows of a retained version: section, key and value."""
+    row = snapshot_row
+    found = select(row.c.section, row.c.key, row.c.value).where(*_valid(version)).execution_options(yield_per=10_000)
+    yield from map(tuple, connection.execute(found))
+
+
+def intact(connection: Connection, made: Snapshot, key: bytes = b"") -> bool:
+    """Whether all rows of a version are as its header says."""
+    checksum = Checksum(key=key)
+    for row in rows(connection, made.version):
+        checksum.add(*row)
+    return made.confirms(checksum, key)
 
 
 def section(connection: Connection, version: int, name: str) -> Section:
     """Return the rows that section `name` has in a retained version."""
     row = snapshot_row
-    found = select(row.c.key, row.c.value).where(
-        row.c.section == name, row.c.valid_from <= version, or_(row.c.valid_to.is_(None), row.c.valid_to > version)
-    )
+    found = select(row.c.key, row.c.value).where(row.c.section == name, *_valid(version))
     return dict(connection.execute(found).all())
 
 
 def publish(
-    connection: Connection, solved: Mapping[str, Mapping[str, bytes | None]], provenance: Provenance
+    connection: Connection,
+    solved: Mapping[str, Mapping[str, bytes | None]],
+    provenance: Provenance,
+    *,
+    whole: bool = False,
+    key: bytes = b"",
 ) -> Snapshot | None:
     """Write the next version: the newest one with the rows in `solved` put in place, or removed where they are None.
 
     It becomes the head, unless its verdict or a hold is against it. The head must be locked, see `current`.
 
+    Args:
+        connection: within a transaction.
+        solved: section -> key -> row.
+        provenance: what else its header says.
+        whole: it has no other rows than those in `solved`. The first version always is.
+        key: to sign it with, and with which the newest version is signed, unless the next one is whole.
+
     Returns:
-        its header; None, if there is a version and nothing in it would change.
+        its header; None, if nothing would change in a version that is not whole.
+
+    Raises:
+        CorruptPolicyError: the newest version cannot be gone on from.
     """
-    parent = newest(connection)
-    version = parent.version + 1 if parent else 1
-    checksum = Checksum(parent.checksum) if parent else Checksum()
-    counts = dict(parent.rows) if parent else {}
-    ended: dict[str, list[str]] = {}
-    begun: Rows = []
-    for name, rows in solved.items():
-        live = _live(connection, name, rows)
-        for key, value in rows.items():
-            old = live.get(key)
-            if value == old:
-                continue
-            if old is not None:
-                checksum.remove(name, key, old)
-                ended.setdefault(name, []).append(key)
-            if value is not None:
-                checksum.add(name, key, value)
-                begun.append((name, key, value))
-            counts[name] = counts.get(name, 0) + (value is not None) - (old is not None)
+    before = last(connection)
+    parent = None if before is None or whole else header(connection, before, key)
+    ended, begun = _changes(connection, solved, whole=parent is None)
     if parent and not ended and not begun:
         return None
-    row = snapshot_row
-    for name, keys in ended.items():
-        for some in batches(keys):
-            mine = (row.c.section == name, row.c.valid_to.is_(None), row.c.key.in_(some))
-            connection.execute(update(row).where(*mine).values(valid_to=version))
-    if begun:
-        columns = dict(zip(("section", "key", "value"), map(list, zip(*begun, strict=True)), strict=True))
-        insert_rows(connection, row, {**columns, "valid_from": [version] * len(begun)})
+    version = (before or 0) + 1
+    number = nonce(version, provenance.created)
+    removed: Iterable[Row]
+    removed, added = ended, begun
+    if parent is None:
+        removed, added = (
+            (),
+            [(name, one, value) for name, some in solved.items() for one, value in some.items() if value is not None],
+        )
+    counts = Counter(parent.rows if parent else {})
+    counts.subtract(Counter(name for name, _, _ in removed))
+    counts.update(name for name, _, _ in added)
+    digests = []
+    for secret in (b"", key) if key else (b"",):
+        checksum = parent.checksums(secret) if parent else Checksum(key=secret)
+        for row in removed:
+            checksum.remove(*row)
+        for row in added:
+            checksum.add(*row)
+        digests.append(checksum.hexdigest(number))
     made = Snapshot(
         version=version,
-        parent=parent.version if parent else None,
-        rows=counts,
-        checksum=checksum.hexdigest(),
+        parent=before,
+        rows=dict(counts),
+        checksum=digests[0],
+        seal=digests[1] if key else None,
         **msgspec.structs.asdict(provenance),
     )
+    _end(connection, ended, version)
+    insert_rows(
+        connection,
+        snapshot_row,
+        {
+            "section": [name for name, _, _ in begun],
+            "key": [row_key for _, row_key, _ in begun],
+            "valid_from": [version] * len(begun),
+            "value": [value for _, _, value in begun],
+        },
+    )
+    text = msgspec.json.encode(made).decode()
     connection.execute(
         insert(snapshot).values(
-            version=version, created=made.created, header=msgspec.json.encode(made).decode(), pinned=False
+            version=version,
+            created=made.created,
+            header=text,
+            signature=sign(text, key) if key else None,
+            pinned=False,
         )
     )
     if provenance.verdict != "hold" and current(connection).hold is None:
-        connection.execute(update(head).values(version=version))
+        serve(connection, version, hold=None)
     return made
+
+
+def serve(connection: Connection, version: int, hold: str | None) -> None:
+    """Let readers serve `version`, and with a `hold` no other by its being published. The head must be locked."""
+    connection.execute(update(head).values(version=version, hold=hold))
+
+
+def pinned(connection: Connection) -> set[int]:
+    """Return the versions that are kept, however many come after them."""
+    return set(connection.execute(select(snapshot.c.version).where(snapshot.c.pinned)).scalars())
+
+
+def pin(connection: Connection, version: int, *, pinned: bool) -> None:
+    """Keep a version from being forgotten, or not any more."""
+    connection.execute(update(snapshot).where(snapshot.c.version == version).values(pinned=pinned))
 
 
 def prune(connection: Connection, keep: int, keep_ms: int, now: int) -> None:
@@ -159,8 +253,7 @@ def prune(connection: Connection, keep: int, keep_ms: int, now: int) -> None:
         hours.add(hour)
     if not passed:
         return
-    for some in batches(sorted(passed)):
-        connection.execute(delete(snapshot).where(snapshot.c.version.in_(some)))
+    connection.execute(delete(snapshot).where(among(connection, snapshot.c.version, passed)))
     # A row goes with the last version that has it: none is left from where it begins to before where it ends.
     row, before = snapshot_row, 0
     for version in [version for version, _, _ in versions if version not in passed]:
@@ -185,12 +278,48 @@ def difference(connection: Connection, since: int, until: int) -> Difference:
     )
 
 
+def _valid(version: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    row = snapshot_row
+    return row.c.valid_from <= version, or_(row.c.valid_to.is_(None), row.c.valid_to > version)
+
+
+def _changes(
+    connection: Connection, solved: Mapping[str, Mapping[str, bytes | None]], *, whole: bool
+) -> tuple[list[Row], list[Row]]:
+    """Which live rows end, and which begin, for those in `solved` to take their place; or the place of all."""
+    ended: list[Row] = []
+    begun: list[Row] = []
+    live: dict[str, Section] = {}
+    if whole:
+        row = snapshot_row
+        query = select(row.c.section, row.c.key, row.c.value).where(row.c.valid_to.is_(None))
+        for name, key, value in connection.execute(query):
+            live.setdefault(name, {})[key] = value
+    else:
+        live = {name: _live(connection, name, some) for name, some in solved.items()}
+    for name in live.keys() | solved.keys():
+        stored, wanted = live.get(name, {}), solved.get(name, {})
+        for key, value in ({**dict.fromkeys(stored), **wanted} if whole else wanted).items():
+            old = stored.get(key)
+            if value != old:
+                if old is not None:
+                    ended.append((name, key, old))
+                if value is not None:
+                    begun.append((name, key, value))
+    return ended, begun
+
+
+def _end(connection: Connection, ended: Iterable[Row], version: int) -> None:
+    row = snapshot_row
+    keys: dict[str, list[str]] = {}
+    for name, key, _ in ended:
+        keys.setdefault(name, []).append(key)
+    for name, own in keys.items():
+        mine = (row.c.section == name, row.c.valid_to.is_(None), among(connection, row.c.key, own))
+        connection.execute(update(row).where(*mine).values(valid_to=version))
+
+
 def _live(connection: Connection, name: str, keys: Iterable[str]) -> Section:
     row = snapshot_row
-    live: Section = {}
-    for some in batches(keys):
-        found = select(row.c.key, row.c.value).where(
-            row.c.section == name, row.c.valid_to.is_(None), row.c.key.in_(some)
-        )
-        live.update(connection.execute(found).all())
-    return live
+    mine = (row.c.section == name, row.c.valid_to.is_(None), among(connection, row.c.key, keys))
+    return dict(connection.execute(select(row.c.key, row.c.value).where(*mine)).all())

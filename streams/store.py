@@ -17,29 +17,34 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    String,
     Table,
     Text,
     create_engine,
     event,
+    func,
     insert,
     inspect,
+    make_url,
     select,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from backchannel.agents.sums import SumTable
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = "0001"
+"""Of the tables below: the newest of the migrations, which make them what they are here."""
 
 _MAX_PARAMETERS: Final = 5_000  # in keys of up to three columns; SQLite takes 32,766 values
 _CONFLICTS: Final = ("40001", "40P01")  # SQLSTATE of a serialisation failure, and of a deadlock
 _PAUSES: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
+_CREATING: Final = 0x6261636B  # the number of an advisory lock
 _T = TypeVar("_T")
 
 metadata = MetaData()
 _ID = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers only INTEGER keys by itself
 
-schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
+schema_version = Table("schema_version", metadata, Column("version_num", String(32), primary_key=True))
 
 partition = Table(
     "partition",
@@ -68,6 +73,12 @@ change = Table(
     Column("table_name", Text, nullable=False),
     Column("value", Text, nullable=False),
     sqlite_autoincrement=True,
+)
+decision = Table(
+    "decision",
+    metadata,
+    Column("rank", Double, primary_key=True, autoincrement=False),  # see agents.decisions
+    Column("value", LargeBinary, nullable=False),  # JSON: agents.decisions.LoggedDecision
 )
 snapshot = Table(
     "snapshot",
@@ -162,14 +173,14 @@ class Store:
 
     def __init__(self, url: str) -> None:
         try:
+            if make_url(url).get_backend_name() not in ("sqlite", "postgresql"):
+                raise StoreError(f"store {make_url(url)}: it must be sqlite:///... or postgresql://...")
             self._engine: Final[Engine] = create_engine(url, pool_pre_ping=True)
         except ModuleNotFoundError as error:
             raise StoreError(f"this store needs {error.name}: pip install 'backchannel[postgres]'") from None
         except (ArgumentError, NoSuchModuleError) as error:
             kind = url.partition("://")[0]  # what follows may hold a password
             raise StoreError(f"store {kind!r}: {error}; a URL like sqlite:///policy.db is needed") from None
-        if self._engine.dialect.name not in ("sqlite", "postgresql"):
-            raise StoreError(f"store {self._engine.url}: only sqlite:///... and postgresql://... can be used")
         if self._engine.dialect.name == "sqlite":
             _set_up_sqlite(self._engine)
         self.sum_tables: dict[str, Table] = {}
@@ -184,12 +195,15 @@ class Store:
         self.sum_tables = {table.name: _sum_table(own, table) for table in sums}
         try:
             with self.write() as connection:
+                if connection.dialect.name == "postgresql":  # else two that begin at once would both make them
+                    connection.execute(select(func.pg_advisory_xact_lock(_CREATING)))
                 if not inspect(connection).has_table(schema_version.name):
                     metadata.create_all(connection)
-                    connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
+                    connection.execute(insert(schema_version).values(version_num=SCHEMA_VERSION))
                     connection.execute(insert(head).values(id=1))
                 self.check(connection)
                 own.create_all(connection)
+                self._check_sums(connection)
         except DBAPIError as error:
             raise StoreError(f"store {self._engine.url} cannot be opened: {error.orig}") from None
 
@@ -199,14 +213,30 @@ class Store:
         Raises:
             StoreError: it has no tables yet, or was written by another version.
         """
-        if not inspect(connection).has_table(schema_version.name):
+        found = self.version(connection)
+        if found is None:
             raise StoreError(f"store {self._engine.url} is empty: nothing has been learned into it yet")
-        found = connection.execute(select(schema_version.c.version)).scalar_one()
         if found != SCHEMA_VERSION:
             raise StoreError(
                 f"store {self._engine.url} has schema version {found}, this Backchannel needs {SCHEMA_VERSION}: "
-                "use the Backchannel that wrote it, or begin a new store"
+                "`backchannel store upgrade` brings an older one to it; a newer one needs the Backchannel that wrote it"
             )
+
+    def version(self, connection: Connection) -> str | None:
+        """Return the version of the store's schema; None if it has no tables yet."""
+        if not inspect(connection).has_table(schema_version.name):
+            return None
+        return str(connection.execute(select(schema_version.c.version_num)).scalar_one())
+
+    def _check_sums(self, connection: Connection) -> None:
+        for name, table in self.sum_tables.items():
+            found = {column["name"] for column in inspect(connection).get_columns(name)}
+            needed = set(table.columns.keys())
+            if found != needed:
+                raise StoreError(
+                    f"store {self._engine.url}: table {name} has the columns {', '.join(sorted(found))}, this "
+                    f"Backchannel needs {', '.join(sorted(needed))}: use the one that wrote it, or begin a new store"
+                )
 
     @contextmanager
     def write(self, *, stable: bool = False) -> Iterator[Connection]:

@@ -276,7 +276,7 @@ def _corrected(log: Feedback, weights: Matrix) -> Terms:
         return Terms(model.expected, 0.0, 0.0)
     values = model.expected + _dots(weights, log.rewards - model.predicted)
     least = model.expected - _dots(weights, model.predicted)  # for rewards of 0
-    most = least + (weights * log.ceiling).sum(axis=1)
+    most = least + _at_most(log, weights)
     return Terms(values, float(least.min()), float(most.max()))
 
 
@@ -291,6 +291,10 @@ def _dots(left: Matrix, right: Matrix) -> Matrix:
     return np.asarray(np.einsum("ik,ik->i", left, right))
 
 
+def _at_most(log: Feedback, weights: Matrix) -> Matrix:
+    """What the weighted rewards of a turn can add up to, (turns,)."""
+    return _dots(weights, np.broadcast_to(log.ceiling, weights.shape))
+
+
 def _largest(log: Feedback, weights: Matrix) -> float:
-    """The most that a turn's term can be."""
-    return float((weights * log.ceiling).sum(axis=1).max(initial=0.0))
+    return float(_at_most(log, weights).max(initial=0.0))

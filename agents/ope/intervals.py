@@ -32,10 +32,10 @@ def interval(
 
     Args:
         terms: of an estimator.
-        method: `normal`, the central limit theorem; `bootstrap`, percentiles of 1000 resamples of turns (Efron, Annals
-            of Statistics 1979); `bernstein`, the empirical Bernstein bound (Maurer & Pontil, COLT 2009, theorem 4),
-            which holds for any number of turns and is wide. It takes the largest weight in the log for the largest
-            there can be, and of a ratio the first-order expansion.
+        method: `normal`, the central limit theorem; `bootstrap`, percentiles of 1000 resamples in which turns have
+            exponential weights (Rubin, "The Bayesian bootstrap", Annals of Statistics 1981); `bernstein`, the empirical
+            Bernstein bound (Maurer & Pontil, COLT 2009, theorem 4), which holds for any number of turns and is wide. It
+            takes the largest weight in the log for the largest there can be, and of a ratio the first-order expansion.
         confidence: between 0 and 1.
         rng: where the bootstrap's chance comes from.
 
@@ -71,8 +71,7 @@ def _resampled(terms: Terms, rng: np.random.Generator) -> Matrix:
     step = max(_DRAWN // len(columns), 1)
     for first in range(0, RESAMPLES, step):
         size = min(step, RESAMPLES - first)
-        # Poisson counts stand for multinomial ones: each turn is drawn once on average.
-        drawn = rng.poisson(1.0, (size, len(columns))) @ columns
+        drawn = rng.standard_exponential((size, len(columns))) @ columns
         with np.errstate(invalid="ignore", divide="ignore"):
             estimates[first : first + size] = drawn[:, 0] / drawn[:, 1]
     return estimates

@@ -31,9 +31,14 @@ PARTS: Final = {
     "memory": "backchannel.ops.bench.file:memory",
     "kafka": "backchannel.ops.bench.kafka:kafka",
     "bandit": "backchannel.ops.bench.bandit:bandit",
+    "store": "backchannel.ops.bench.store:store",
+    "memory-index": "backchannel.ops.bench.memory_index:memory_index",
+    "rephrases": "backchannel.ops.bench.rephrases:rephrases",
+    "ope": "backchannel.ops.bench.ope:ope",
+    "gate": "backchannel.ops.bench.gate:gate",
 }
 _NAMED: Final = (
-    *("backchannel", "numpy", "msgspec", "sqlalchemy", "faust-streaming", "aiokafka", "river"),
+    *("backchannel", "numpy", "msgspec", "sqlalchemy", "psycopg", "faust-streaming", "aiokafka", "river"),
     *("quixstreams", "bytewax", "mabwiser", "vowpalwabbit"),
 )
 
@@ -48,10 +53,15 @@ def bench(*, parts: tuple[str, ...], events: int, rounds: int, as_json: bool, ma
     """Measure what it costs, side by side with peers.
 
     \b
-    rates    events from a file to a committed ledger
-    memory   of 200,000 and of 2,000,000 events
-    kafka    the worker, with a broker that is started for it: needs Java and Maven
-    bandit   learning and deciding
+    rates         events from a file to a committed ledger
+    memory        of 200,000 and of 2,000,000 events
+    kafka         the worker, with a broker that is started for it: needs Java and Maven
+    bandit        learning and deciding
+    store         publishing a large policy of which little changed; on PostgreSQL, too, where it is installed
+    memory-index  recall from a million queries, starting, refreshing and publishing
+    rephrases     telling them, solving a graph of 1,000,000 edges, looking rewrites up
+    ope           off-policy evaluation of a million turns
+    gate          how often it is right, in 100 simulated logs for each of the rounds: takes minutes
 
     Without a PART, all of them. `make rivals` installs the peers that are not there otherwise; those that are not
     installed are left out.

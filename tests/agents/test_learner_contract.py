@@ -13,8 +13,9 @@ from backchannel.agents.bandit import BanditConfig, StrategyBandit
 from backchannel.agents.features import Categorical, Numeric
 from backchannel.agents.history import StrategyHistory
 from backchannel.agents.learner import Learner
-from backchannel.agents.memory import MemoryConfig
+from backchannel.agents.memory import MemoryConfig, MemoryIndex
 from backchannel.agents.outcomes import RewardConfig
+from backchannel.agents.personal import PersonalMemory
 from backchannel.agents.personal_rewrites import PersonalRewrites
 from backchannel.agents.quality import AnswerQuality, QualityConfig
 from backchannel.agents.rephrases import RephraseConfig, RephraseGraph
@@ -46,6 +47,8 @@ LEARNERS: list[Learner] = [
         RephraseConfig(min_support=0.5, min_users=0, margin=1e-6, max_source_success=1.0, depth=2, max_states=4)
     ),
     PersonalRewrites(RephraseConfig(personal=2, personal_support=0.25)),
+    MemoryIndex(MemoryConfig(min_users=2, top=2, challengers=1)),
+    PersonalMemory(MemoryIndex(MemoryConfig(personal=2))),
 ]
 every_learner = pytest.mark.parametrize(
     "learner", LEARNERS, ids=lambda learner: f"{learner.name}-{LEARNERS.index(learner)}"

@@ -30,7 +30,7 @@ def section(delta: Delta, at: int = 0, config: MemoryConfig = CONFIG) -> dict[st
 
 
 def recalled(delta: Delta, at: int = 0, config: MemoryConfig = CONFIG) -> dict[str, list[Recalled]]:
-    memory = Memory(section(delta, at, config), at)
+    memory = Memory(section(delta, at, config), {}, at)
     return {text: memory.recall(text, 1000) for text in memory.queries()}
 
 
@@ -131,7 +131,7 @@ def test_challengers_are_those_that_may_turn_out_best() -> None:
 def test_evidence_fades_after_it_was_published() -> None:
     delta = learned([Turn(query(), (impression(*shown("a")),), (click("a"),))] * 8)
     published = section(delta)
-    (fresh,), (faded,) = (Memory(published, at).recall("play jazz", 1) for at in (0, 10 * DAY))
+    (fresh,), (faded,) = (Memory(published, {}, at).recall("play jazz", 1) for at in (0, 10 * DAY))
     assert (fresh.evidence, faded.evidence) == (8.0, 4.0)
     assert (fresh.score, faded.score) == (8 / 10, 4 / 6)
     assert faded.lower < fresh.lower
@@ -159,4 +159,10 @@ def test_only_what_changed_is_solved() -> None:
 
 
 def test_the_empty_query_recalls_nothing() -> None:
-    assert Memory(section(learned([Turn(query(), (), (click("a"),))])), 0).recall(" ", 5) == []
+    assert Memory(section(learned([Turn(query(), (), (click("a"),))])), {}, 0).recall(" ", 5) == []
+
+
+@pytest.mark.parametrize("later", [100 * DAY, 100_000 * DAY])
+def test_what_has_faded_to_nothing_is_not_recalled(later: int) -> None:
+    published = section(learned([Turn(query(), (impression(*shown("a")),), (click("a"),))]))
+    assert len(Memory(published, {}, later).recall("play jazz", 1)) == (later == 100 * DAY)

@@ -103,3 +103,15 @@ def test_a_rewrite_is_what_the_results_were_for() -> None:
     assert (found.query, found.rewritten) == ("play jazz", "play jazz")
     found = outcome(Turn(query(text="Play jass"), (impression(),)))
     assert (found.query, found.rewritten) == ("play jass", None)
+
+
+def test_who_goes_on_without_a_click_may_be_content() -> None:
+    config = RewardConfig(unclicked_gain=0.5, barge_in_weight=0.5)
+    on = query(8_000, "weather tomorrow")
+    assert outcome(Turn(query(), next=on), config).success == 0.5
+    assert outcome(Turn(query(), barge_ins=(barge_in(),), next=on), config).success == 0.25
+    assert outcome(Turn(query()), config).success == 0
+    assert outcome(Turn(query(), next=on)).success == 0
+    again = outcome(Turn(query(text="play some jass"), next=query(8_000, "play some jazz")), config)
+    assert (again.unrephrased, again.success) == (0.5, 0.5 * (1 - again.rephrased))
+    assert again.gains == {}

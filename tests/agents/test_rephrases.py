@@ -95,6 +95,15 @@ def test_solving_what_changed_is_enough(batches: list[list[Step]], depth: int, m
     assert live(section) == live(learner.solve(MemorySums(total), changes(total), 0))
 
 
+def test_what_lies_behind_a_changed_state_counts() -> None:
+    learner = RephraseGraph(structs.replace(OPEN, min_support=5))
+    before = learned([*failing("a", "b"), *failing("b", "c", 3), *succeeding("c")])
+    delta = learned(failing("b", "c", 1))  # too few for a rewrite of b itself
+    total = merge([before, delta])
+    section = learner.solve(MemorySums(total), changes(delta), 0)
+    assert msgspec.json.decode(section["a"] or b"", type=RewriteRow).target == "c"
+
+
 @given(STEPS, st.integers(1, 8))
 def test_every_turn_adds_a_mass_of_one(steps: list[Step], share: int) -> None:
     outcomes = [structs.replace(outcome(*step), rephrased=share / 8) for step in steps]
@@ -242,12 +251,33 @@ def test_what_is_pinned_is_served() -> None:
     assert rewrites(merge([delta, decreed("y", "a", pinned=1)])) == {"y": "a"}
 
 
+@given(st.dictionaries(st.sampled_from(STATES), st.sampled_from(STATES), max_size=5))
+def test_pins_make_no_chains_and_no_loops(wanted: dict[str, str]) -> None:
+    delta = merge(decreed(state, target, pinned=1) for state, target in wanted.items())
+    found = rewrites(delta)
+    assert not set(found) & set(found.values())
+    for state, target in found.items():
+        passed = [state]
+        while passed[-1] in wanted and len(passed) < 9:
+            passed.append(wanted[passed[-1]])
+        assert passed[-1] == target
+
+
 def test_a_decree_is_all_that_need_change() -> None:
     learner = RephraseGraph(OPEN)
     delta = learned([*failing("a", "b"), *succeeding("b")])
-    for rule in (decreed("b", "z", pinned=1), decreed("y", "a", pinned=1), decreed("a", "", blocked=1)):
-        total = merge([delta, rule])
-        section = learner.solve(MemorySums(delta), changes(delta), 0)
+    total = delta
+    section = learner.solve(MemorySums(delta), changes(delta), 0)
+    for rule in (
+        decreed("b", "z", pinned=1),
+        decreed("b", "z", pinned=-1),
+        decreed("y", "a", pinned=1),
+        decreed("a", "x", pinned=1),
+        decreed("y", "a", pinned=-1),
+        decreed("a", "x", pinned=-1),
+        decreed("a", "", blocked=1),
+    ):
+        total = merge([total, rule])
         section |= learner.solve(MemorySums(total), changes(rule), 0)
         anew = learner.solve(MemorySums(total), changes(total), 0)
         assert live(section) == live(anew)

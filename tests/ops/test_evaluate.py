@@ -191,3 +191,14 @@ def test_logs_that_cannot_be_evaluated_say_what_to_log(tmp_path: Path) -> None:
     ran = run(str(log), "--config", str(config))
     assert ran.exit_code == 1
     assert "bandit.strategies" in ran.output
+
+
+def test_bandits_are_compared_on_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    write_log(log, 1200)
+    ran = CliRunner().invoke(main, ["bandits", "compare", str(log)], terminal_width=200)
+    assert ran.exit_code == 0, ran.output
+    assert "Recommended: learned, " in ran.output
+    ran = CliRunner().invoke(main, ["bandits", "compare", str(log), "--json"])
+    assert msgspec.json.decode(ran.stdout, type=Evaluation).turns == 600
+    assert CliRunner().invoke(main, ["bandits", "compare", str(tmp_path / "none")]).exit_code == 1

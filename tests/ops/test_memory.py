@@ -13,7 +13,10 @@ from backchannel.ops.relevance import Judged, evaluate
 from backchannel.schemas.events import Click, Impression, Query
 from backchannel.schemas.events import Result as Shown
 from backchannel.schemas.turn import Turn
+from backchannel.streams.config import Config
+from backchannel.streams.priming import Primer
 from tests.agents.turns import judged
+from tests.streams.ledgers import sqlite_url
 
 
 def made_up(sessions: int, relevant_clicked: bool) -> Judged:
@@ -58,7 +61,9 @@ def test_the_real_log(public_log: Callable[[str], Path]) -> None:
     files = [str(public_log(f"trec_session_2013/{name}")) for name in ("sessiontrack2013.xml.gz", "qrels.txt.gz")]
     done = CliRunner().invoke(main, ["memory", "evaluate", *files, "--json"])
     assert done.exit_code == 0, done.output
-    text, topic = orjson.loads(done.stdout)
+    document = orjson.loads(done.stdout)
+    text, topic = document["rankings"]
+    assert 0 < document["guesses"]["right"] < document["guesses"]["guessed"] < document["guesses"]["unseen"]
     assert (text["impressions"], topic["impressions"]) == (235, 235)
     assert text["informed"] < topic["informed"] < 1
     for found in (text, topic):
@@ -67,7 +72,7 @@ def test_the_real_log(public_log: Callable[[str], Path]) -> None:
     shown, clicks = topic["where_informed"][:2]
     assert clicks["auc"]["value"] > shown["auc"]["value"]
     again = orjson.loads(CliRunner().invoke(main, ["memory", "evaluate", *files, "--json"]).stdout)
-    assert again == [text, topic]
+    assert again == document
 
 
 def test_bad_judgements_are_named(tmp_path: Path) -> None:
@@ -95,3 +100,22 @@ def test_for_people_they_are_tables() -> None:
     done = CliRunner().invoke(main, ["memory", "converge", "--turns", "200", "--seeds", "1"])
     assert done.exit_code == 0, done.output
     assert "learned curve, predictions" in done.stdout
+
+
+def test_sizes(store_url: str) -> None:
+    with Primer(store_url, Config()) as primer:
+        primer.put({("jazz", "a"): 0.5, ("jazz", "b"): 0.5, ("rock", "a"): 0.5})
+        primer.publish()
+    done = CliRunner().invoke(main, ["memory", "size", "--store", store_url, "--json"])
+    assert done.exit_code == 0, done.output
+    found = orjson.loads(done.stdout)
+    assert found["ledger"]["priors"] == 3
+    assert found["policy"]["memory"]["rows"] == 3  # two queries and the header
+    assert found["policy"]["memory"]["bytes"] > 100
+    assert "priors" in CliRunner().invoke(main, ["memory", "size", "--store", store_url]).stdout
+
+
+def test_the_size_of_nothing_is_an_error(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["memory", "size", "--store", sqlite_url(tmp_path)])
+    assert done.exit_code == 1
+    assert "nothing has been learned into it yet" in done.stderr

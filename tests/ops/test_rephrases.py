@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from backchannel.agents.rephrase_detector import RephraseDetector, features
 from backchannel.agents.rephrase_weights import WEIGHTS
-from backchannel.ops.rephrase_pairs import Pair, labelled
-from backchannel.ops.rephrase_training import Calibration, Quality, fit, measure
-from backchannel.ops.rephrases import rephrases
+from backchannel.ops.rephrases.command import rephrases
+from backchannel.ops.rephrases.pairs import Pair, labelled
+from backchannel.ops.rephrases.training import Calibration, Quality, fit, measure
 from backchannel.schemas.turn import Turn
 from tests.agents.turns import query
 

@@ -1,21 +1,23 @@
 """`backchannel run`, killed again and again, learns what an uninterrupted run learns."""
 
 import random
-import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import orjson
+from sqlalchemy import Engine, NullPool, create_engine, text
+from sqlalchemy.exc import DBAPIError
 
 from backchannel.ops.load import mixed_stream
 from backchannel.schemas.events import encode
 from backchannel.streams.config import Config
-from tests.streams.ledgers import assert_same, contents, sqlite_url
+from tests.streams.ledgers import assert_same, contents
 
-KILLS = 25
+KILLS = {"sqlite": 25, "postgresql": 8}
 TURNS = 30_000
 
 
@@ -34,33 +36,34 @@ def events(rng: random.Random) -> list[bytes]:
     return lines
 
 
-def commits(database: Path) -> int:
+def commits(engine: Engine) -> int:
     try:
-        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-            return int(connection.execute("SELECT commits FROM partition").fetchone()[0])
-    except (sqlite3.OperationalError, TypeError):
+        with engine.connect() as connection:
+            return connection.execute(text("SELECT commits FROM partition")).scalar() or 0
+    except DBAPIError:
         return 0
 
 
-def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, new_store: Callable[[], str]) -> None:
     rng = random.Random(20261120)
     file = tmp_path / "events.jsonl"
     file.write_bytes(b"\n".join(events(rng)) + b"\n")
     settings = tmp_path / "backchannel.toml"
     settings.write_text("[turns]\nlateness_s = 2.0\nwindow_s = 30.0\n[commits]\nevents = 900\npublish_s = 0.05\n")
 
+    urls = {name: new_store() for name in ("killed", "once")}
+
     def command(name: str) -> list[str]:
-        letters = str(tmp_path / f"{name}.dead-letters.jsonl")
-        store = sqlite_url(tmp_path, f"{name}.db")
+        letters, store = str(tmp_path / f"{name}.dead-letters.jsonl"), urls[name]
         run = [sys.executable, "-m", "backchannel", "run", str(file), "--store", store, "--json"]
         return [*run, "--dead-letters", letters, "--config", str(settings)]
 
-    database = tmp_path / "killed.db"
-    killed = 0
-    while killed < KILLS:
+    engine = create_engine(urls["killed"], poolclass=NullPool)
+    kills, killed = KILLS[engine.dialect.name], 0
+    while killed < kills:
         process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        enough = commits(database) + rng.randint(1, 3)
-        while process.poll() is None and commits(database) < enough:
+        enough = commits(engine) + rng.randint(1, 3)
+        while process.poll() is None and commits(engine) < enough:
             time.sleep(0.002)
         time.sleep(rng.random() * 0.03)
         if process.poll() is not None:
@@ -68,14 +71,14 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         killed += 1
-    assert killed == KILLS, f"it ended after {killed} kills: the file is too short for this machine"
+    assert killed == kills, f"it ended after {killed} kills: the file is too short for this machine"
     last = subprocess.run(command("killed"), capture_output=True, check=False)
     assert last.returncode == 3, last.stderr
 
     once = subprocess.run(command("once"), capture_output=True, check=False)
     assert once.returncode == 3, once.stderr
     config = Config()
-    expected, found = (contents(sqlite_url(tmp_path, f"{name}.db"), config) for name in ("once", "killed"))
+    expected, found = (contents(urls[name], config) for name in ("once", "killed"))
     assert expected["counts"]["turn"] > TURNS * 0.9
     assert all(expected["counts"][name] for name in ("duplicate", "orphan", "late", "dead_letter"))
     assert_same(expected, found)

@@ -44,9 +44,13 @@ def learn(embedded: Embedded, events: list[Event]) -> None:
     embedded.publish()
 
 
-def test_evidence_takes_over_from_a_prediction(tmp_path: Path) -> None:
+@pytest.fixture
+def url(store_url: str) -> str:
+    return store_url
+
+
+def test_evidence_takes_over_from_a_prediction(url: str) -> None:
     """From the prediction alone to people's clicks alone, and in between a mixture of both."""
-    url = sqlite_url(tmp_path)
     with Primer(url, Config()) as primer:
         primer.put({("jazz", "a"): 0.8})
         primer.publish()
@@ -81,8 +85,7 @@ def test_priming_while_others_learn_changes_nothing_of_what_they_learn(tmp_path:
     assert_same(one, other)
 
 
-def test_who_primes_at_the_same_time_is_fenced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = sqlite_url(tmp_path)
+def test_who_primes_at_the_same_time_is_fenced(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Primer(url, Config()) as one, Primer(url, Config()) as other:
         claim = one._ledger.claim
 
@@ -98,8 +101,7 @@ def test_who_primes_at_the_same_time_is_fenced(tmp_path: Path, monkeypatch: pyte
     assert score(url) == pytest.approx(0.7, abs=1e-5)
 
 
-def test_what_faded_leaves_ledger_and_policy(tmp_path: Path) -> None:
-    url = sqlite_url(tmp_path)
+def test_what_faded_leaves_ledger_and_policy(url: str) -> None:
     config = Config(memory=MemoryConfig(half_life_days=1))
     with Embedded(url, config, "test") as embedded:
         learn(embedded, turn(0, True, 0, "old"))
@@ -115,8 +117,7 @@ def test_what_faded_leaves_ledger_and_policy(tmp_path: Path) -> None:
     reader.close()
 
 
-def test_a_query_is_withheld_until_enough_people_asked_it(tmp_path: Path) -> None:
-    url = sqlite_url(tmp_path)
+def test_a_query_is_withheld_until_enough_people_asked_it(url: str) -> None:
     config = Config(memory=MemoryConfig(min_users=3))
     with Embedded(url, config, "test") as embedded:
         learn(embedded, [event for number in range(9) for event in turn(number, True, user=f"u{number % 2}")])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,10 +16,11 @@ from sqlalchemy import update
 
 from backchannel.ops.load import mixed_stream
 from backchannel.ops.postgres import Postgres
-from backchannel.schemas.snapshot import Section
+from backchannel.schemas.rows import Rows
+from backchannel.schemas.snapshot import Checksum, Section
 from backchannel.streams import snapshots
 from backchannel.streams import store as tables
-from backchannel.streams.config import Config
+from backchannel.streams.config import Config, SnapshotConfig
 from backchannel.streams.embedded import Embedded
 from backchannel.streams.reader import NoPolicyError, PolicyReader
 from backchannel.streams.store import Store
@@ -170,12 +172,13 @@ def test_every_version_can_be_reached_from_every_other_one(
     store.close()
 
 
-def damage(url: str) -> None:
-    """Change what the memory index has in the newest version."""
+def damage(url: str, version: int) -> None:
+    """Change what the memory index has of queries that are new in a version."""
     row = tables.snapshot_row
+    mine = (row.c.section == "memory", row.c.key != "", row.c.valid_from == version)
     store = Store(url)
     with store.write() as connection:
-        connection.execute(update(row).where(row.c.section == "memory", row.c.valid_to.is_(None)).values(value=b"[]"))
+        assert connection.execute(update(row).where(*mine).values(value=b"{}")).rowcount
     store.close()
 
 
@@ -185,18 +188,86 @@ def test_a_damaged_version_is_not_served(url: str, embedded: Embedded, reader: P
     good = reader.policy
     learn(embedded, 300, start_ms=1_700_100_000_000)
     embedded.publish()
-    damage(url)
+    damage(url, 2)
     assert not reader.refresh()
     assert reader.policy is good
-    assert "version 2 is damaged" in (reader.status.error or "")
+    assert "version 2 is not served: its rows do not have" in (reader.status.error or "")
+
+
+def test_who_begins_with_a_damaged_version_serves_the_one_before(url: str, embedded: Embedded) -> None:
+    learn(embedded, 300)
+    embedded.publish()
+    learn(embedded, 300, start_ms=1_700_100_000_000)
+    embedded.publish()
+    damage(url, 2)
+    with PolicyReader(url, poll_s=60, rng=rng()) as reader:
+        assert reader.policy.version == 1
+        assert "version 2 is not served" in (reader.status.error or "")
+        assert not reader.refresh()
+        assert "version 2 is not served" in (reader.status.error or "")
+    with Embedded(url, Config(), "test") as restarted:
+        restarted.publish()
+    with PolicyReader(url, poll_s=60, rng=rng()) as reader:
+        assert reader.policy.version == 3
+        assert reader.status.error is None
+
+
+def test_a_header_that_cannot_be_read_is_not_served(url: str, embedded: Embedded, reader: PolicyReader) -> None:
+    learn(embedded, 300)
+    embedded.publish()
+    good = reader.policy
+    learn(embedded, 300, start_ms=1_700_100_000_000)
+    embedded.publish()
+    store = Store(url)
+    with store.write() as connection:
+        connection.execute(update(tables.snapshot).where(tables.snapshot.c.version == 2).values(header='{"version"'))
+    store.close()
+    assert not reader.refresh()
+    assert reader.policy is good
+    assert "its header cannot be read" in (reader.status.error or "")
+
+
+@pytest.mark.parametrize(
+    ("publisher", "key", "served"), [("a", "a", 1), ("a", "b", None), ("", "a", None), ("a", "", 1)]
+)
+def test_a_reader_with_a_key_serves_what_is_signed_with_it(
+    url: str, publisher: str, key: str, served: int | None
+) -> None:
+    with Embedded(url, Config(snapshots=SnapshotConfig(signing_key=publisher)), "test") as embedded:
+        learn(embedded, 100)
+        embedded.publish()
+    with PolicyReader(url, poll_s=60, rng=rng(), key=key) as reader:
+        assert reader.status.version == served
+        assert ("not signed with the key" in (reader.status.error or "")) == (served is None)
+
+
+def test_rows_that_the_publisher_did_not_write_are_refused_even_with_their_checksum(url: str) -> None:
+    """Whoever can write to the store can change rows and checksum alike; but not the seal."""
+    with Embedded(url, Config(snapshots=SnapshotConfig(signing_key="a")), "test") as embedded:
+        learn(embedded, 100)
+        embedded.publish()
+    damage(url, 1)
+    store = Store(url)
+    with store.write() as connection:
+        header = snapshots.header(connection, 1)
+        assert header is not None
+        checksum = Checksum()
+        for row in snapshots.rows(connection, 1):
+            checksum.add(*row)
+        forged = msgspec.structs.replace(header, checksum=checksum.hexdigest())
+        connection.execute(update(tables.snapshot).values(header=msgspec.json.encode(forged).decode()))
+    store.close()
+    with PolicyReader(url, poll_s=60, rng=rng()) as trusting, PolicyReader(url, poll_s=60, rng=rng(), key="a") as wary:
+        assert trusting.status.version == 1
+        assert wary.status.version is None
 
 
 def test_what_the_reader_holds_may_be_at_fault(embedded: Embedded, reader: PolicyReader) -> None:
     learn(embedded, 300)
     embedded.publish()
     section = reader.policy._memory._rows
-    assert isinstance(section, dict)
-    section.pop(next(iter(section)))
+    assert isinstance(section, Rows)
+    section._changed.pop(next(iter(section)))
     learn(embedded, 1, start_ms=1_700_100_000_000)
     embedded.publish()
     assert reader.refresh()

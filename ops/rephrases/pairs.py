@@ -100,14 +100,14 @@ def assembled(events: Iterable[Event]) -> list[Turn]:
 
 def dialogues(folder: Path) -> list[Event]:
     """Return the events of DSTC2 in time order."""
-    with _open(folder / dstc2.DIALOGS) as dialogs, _open(folder / dstc2.TURNS) as rows:
+    with open_log(folder / dstc2.DIALOGS) as dialogs, open_log(folder / dstc2.TURNS) as rows:
         return list(dstc2.events(dialogs, rows))
 
 
 def meanings(folder: Path) -> dict[str, frozenset[tuple[str, str, str]]]:
     """Return what each query of DSTC2 meant, as annotated: query_id -> inform and request acts, slots and values."""
     decode = msgspec.json.Decoder(_Meant).decode
-    with _open(folder / dstc2.TURNS) as lines:
+    with open_log(folder / dstc2.TURNS) as lines:
         return {
             f"{row.session_id}/{row.turn}": frozenset(
                 (act, slot, value)
@@ -122,12 +122,13 @@ def meanings(folder: Path) -> dict[str, frozenset[tuple[str, str, str]]]:
 
 def hypotheses(data: Path) -> list[Hypothesis]:
     """Return SLURP's recordings, as they were recognised; those of which nothing was are left out."""
-    with _open(data / "slurp_asr" / "test_asr_hyps.jsonl.gz") as lines:
+    with open_log(data / "slurp_asr" / "test_asr_hyps.jsonl.gz") as lines:
         decode = msgspec.json.Decoder(Hypothesis).decode
         return [found for found in map(decode, lines) if found.heard]
 
 
-def _open(path: Path) -> BufferedIOBase:
+def open_log(path: Path) -> BufferedIOBase:
+    """Open a gzipped log."""
     return gzip.open(path)
 
 
@@ -146,7 +147,7 @@ def _dstc2(folder: Path) -> Iterator[Pair]:
 
 
 def _trec(path: Path) -> Iterator[Pair]:
-    with _open(path) as log:
+    with open_log(path) as log:
         turns = assembled(trec_session.events(log, 0))
     for turn in turns:
         if turn.next is not None:

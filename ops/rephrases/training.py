@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 from backchannel.agents.rephrase_detector import RephraseDetector, features
 from backchannel.agents.sums import Matrix
-from backchannel.ops.rephrase_pairs import Pair
+from backchannel.ops.rephrases.pairs import Pair
 
 WEIGHT: Final = {"dstc2": 1.0, "slurp": 0.3, "trec": 4.0}
 """What a pair of each log counts: callers and recordings about alike in all, the few searchers a tenth of that."""
