@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 from river.drift import ADWIN
 
 _ADWIN: Final[Any] = ADWIN  # River does not annotate it
@@ -49,6 +49,8 @@ class Change(Struct, frozen=True):
 def changes(buckets: Sequence[Bucket], confidence: float) -> list[Change]:
     """Return how a rate changed over `buckets`, which are in order of time; the same for the same buckets.
 
+    What is noticed at once, such as a rate that fell and rose again, is one change.
+
     ADWIN takes values one by one, but sums are what we have. So a bucket is shown to it as zeros and ones with the
     same mean, evenly spread, as many as it has observations, up to `SAMPLES`. Values between 0 and 1, and traffic above
     that, make it more careful than it would have to be. It knows no seasons: a rate that rises every morning has
@@ -63,9 +65,12 @@ def changes(buckets: Sequence[Bucket], confidence: float) -> list[Change]:
     while (noticed := _notice(buckets[begin:], confidence)) is not None:
         regime = buckets[begin : begin + noticed + 1]
         split = _split(regime)
-        # After a change some of the same buckets are looked at once more, and can tell no sooner.
-        newest = max([regime[-1].start, *(change.noticed for change in found[-1:])])
-        found.append(Change(newest, regime[split].start, _rate(regime[:split]), _rate(regime[split:])))
+        change = Change(regime[-1].start, regime[split].start, _rate(regime[:split]), _rate(regime[split:]))
+        if found and change.noticed <= found[-1].noticed:
+            # Some of the buckets are looked at once more: what is found in them now was there to be noticed then.
+            found[-1] = structs.replace(found[-1], after=change.after)
+        else:
+            found.append(change)
         begin += split
     return found
 

@@ -1,5 +1,7 @@
 """Drift: one change, one alarm, wherever the buckets are cut; and none without a change."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -44,28 +46,35 @@ def test_chance_is_no_change() -> None:
         assert changes(series(seed, (400, 0.3)), CONFIDENCE) == []
 
 
-@given(
-    st.lists(
-        st.builds(
-            lambda start, count, share: Bucket(start * MINUTE, float(count), count * share),
-            st.integers(0, 200),
-            st.integers(1, 1000),
-            st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]),
-        ),
-        max_size=80,
-        unique_by=lambda bucket: bucket.start,
+BUCKETS = st.lists(
+    st.builds(
+        lambda start, count, share: Bucket(start * MINUTE, float(count), count * share),
+        st.integers(0, 200),
+        st.integers(1, 1000),
+        st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]),
     ),
-    st.lists(st.integers(0, 201), max_size=6),
-)
+    max_size=80,
+    unique_by=lambda bucket: bucket.start,
+).map(lambda buckets: sorted(buckets, key=lambda bucket: bucket.start))
+
+
+@given(BUCKETS)
+def test_what_is_noticed_at_once_is_one_change(buckets: list[Bucket]) -> None:
+    found = changes(buckets, 0.5)
+    for one, other in itertools.pairwise(found):
+        assert one.since < other.since
+        assert one.noticed < other.noticed
+
+
+@given(BUCKETS, st.lists(st.integers(0, 201), max_size=6))
 @settings(max_examples=100)
 def test_it_does_not_matter_when_buckets_are_judged(buckets: list[Bucket], looks: list[int]) -> None:
-    ordered = sorted(buckets, key=lambda bucket: bucket.start)
     span = 20 * MINUTE
 
     def look(times: list[int]) -> list[Change]:
         since, judged, found = 0, 0, []
         for time in sorted({*times, 201}):
-            complete = [bucket for bucket in ordered if bucket.start < time * MINUTE]
+            complete = [bucket for bucket in buckets if bucket.start < time * MINUTE]
             new, since = judge(complete, since, judged, span_ms=span, confidence=0.5)
             found += new
             judged = time * MINUTE

@@ -13,7 +13,8 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-const number = (value, digits = 3) => (value == null ? "–" : value.toLocaleString("en", { maximumSignificantDigits: digits }));
+const number = (value, digits = 3) =>
+  value == null ? "–" : value.toLocaleString("en", { maximumSignificantDigits: digits, notation: digits < 9 && Math.abs(value) >= 1e5 ? "compact" : "standard" });
 const percent = (value) => (value == null ? "–" : `${(100 * value).toFixed(1)}%`);
 const when = (ms) => (ms > 0 ? new Date(ms).toISOString().slice(0, 19).replace("T", " ") : "–");
 
