@@ -92,7 +92,11 @@ class RephraseConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RephraseGraph(Learner):
-    """The learner of rewrites. Its section: state -> `RewriteRow`."""
+    """The learner of rewrites. Its section: state -> `RewriteRow`.
+
+    A row is solved anew when its state is asked, or one that it leads to. So a rewrite does not lapse for growing old
+    while nobody asks for it; when somebody does, the next version has looked at it.
+    """
 
     name = "rewrites"
 
