@@ -114,6 +114,7 @@ def judge_recogniser(*, data: Path, config: Config, sessions: int, wants: int, s
     console = Console(width=_WIDTH)
     console.print(table)
     last = found[-1]
+    console.print(f"Of the {last.heard.rewrites:,} rewrites, {last.right:,} lead to what is mostly meant.")
     console.print(
         f"Of {last.valid} wrong forms that are proper queries, {last.valid_broken} are rewritten to something else."
     )

@@ -59,6 +59,7 @@ def test_recogniser_errors_are_won_and_valid_queries_kept(public_log: Callable[[
     assert last.heard.wins <= last.heard.winnable <= last.heard.wrong
     assert last.unheard.queries < last.heard.queries == 1_000
     assert (last.valid, last.valid_broken) == (42, 0)
+    assert 0.9 * last.heard.rewrites <= last.right <= last.heard.rewrites
     assert list(grow(data, RephraseConfig(), [500], 1_000, 1)) == [first]
 
 
