@@ -244,11 +244,8 @@ def table_of(decisions: Sequence[LoggedDecision], contexts: Matrix, strategies: 
 
 def _tells(shown: Impression) -> bool:
     """Whether an impression says with what probability each strategy was asked that was."""
-    known = shown.propensities
-    return (
-        bool(known)
-        and min((known.get(name, 0.0) for name, count in shown.allocation.items() if count), default=0.0) > 0
-    )
+    asked, known = shown.allocation, shown.propensities
+    return any(asked.values()) and all(map(known.get, filter(asked.get, asked)))
 
 
 def _only(features: Collection[str] | None, context: Mapping[str, Value]) -> dict[str, Value]:
