@@ -13,6 +13,7 @@ Ranked is by a lower credible bound, so that one lucky click does not outrank lo
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import count
+from operator import attrgetter
 from statistics import NormalDist
 from typing import Annotated, Final
 from zlib import crc32
@@ -188,6 +189,10 @@ class MemoryIndex(Learner):
             yield query, msgspec.json.encode(Row(at, tuple(one[-1] for one in best)))
 
 
+_entity = attrgetter("entity_id")
+_position = attrgetter("position")
+
+
 class Shown:
     """What was shown and clicked in some turns, by the keys under which it is summed.
 
@@ -209,23 +214,21 @@ class Shown:
         index: defaultdict[tuple[str, ...], dict[str, int]] = defaultdict(lambda: defaultdict(number))
         rows: list[int] = []
         positions: list[int] = []
-        turns: list[int] = []
+        ends: list[int] = []  # where each turn's rows do
         gained: list[tuple[int, int, int, float]] = []
         for turn, outcome in enumerate(outcomes):
-            prefix = owner(outcome)
-            if prefix is None:
-                continue
-            of_prefix = index[prefix]
-            first = len(rows)
-            for impression in outcome.turn.impressions:
-                rows += [of_prefix[result.entity_id] for result in impression.results]
-                positions += [result.position for result in impression.results]
-            turns += [turn] * (len(rows) - first)
-            for entity, gain in outcome.gains.items():
-                row = of_prefix[entity]
-                # Shown in several places, it counts as clicked in the first; shown in none, as clicked in 0.
-                where = next((positions[at] for at in range(first, len(rows)) if rows[at] == row), 0)
-                gained.append((row, where, turn, gain))
+            prefix, first = owner(outcome), len(rows)
+            if prefix is not None:
+                of_prefix = index[prefix]
+                for impression in outcome.turn.impressions:
+                    rows += map(of_prefix.__getitem__, map(_entity, impression.results))
+                    positions += map(_position, impression.results)
+                for entity, gain in outcome.gains.items():
+                    row = of_prefix[entity]
+                    # Shown in several places, it counts as clicked in the first; shown in none, as clicked in 0.
+                    where = positions[rows.index(row, first)] if row in rows[first:] else 0
+                    gained.append((row, where, turn, gain))
+            ends.append(len(rows))
         ordered = [(prefix, entity, of[entity]) for prefix, of in sorted(index.items()) for entity in sorted(of)]
         self.keys: Final[list[Key]] = [(*prefix, entity) for prefix, entity, _ in ordered]
         self._order: Final = np.array([row for _, _, row in ordered], dtype=np.intp)
@@ -233,7 +236,8 @@ class Shown:
         clicked_rows, clicked_positions, clicked_turns, gains = zip(*gained, strict=True) if gained else ((),) * 4
         self._rows: Final = np.array([*rows, *clicked_rows], dtype=np.intp)
         self._positions: Final = np.array([*positions, *clicked_positions], dtype=np.intp)
-        self._turns: Final = np.array([*turns, *clicked_turns], dtype=np.intp)
+        turns = np.repeat(np.arange(len(ends)), np.diff(np.array(ends, dtype=np.intp), prepend=0))
+        self._turns: Final = np.append(turns, np.array(clicked_turns, dtype=np.intp))
         self._gains: Final = np.zeros(len(self._rows))
         self._gains[len(rows) :] = gains
         self._shown: Final = np.ones(len(self._rows))
