@@ -214,7 +214,7 @@ class Shown:
         index: defaultdict[tuple[str, ...], dict[str, int]] = defaultdict(lambda: defaultdict(number))
         rows: list[int] = []
         positions: list[int] = []
-        ends: list[int] = []  # where each turn's rows do
+        lengths: list[int] = []
         gained: list[tuple[int, int, int, float]] = []
         for turn, outcome in enumerate(outcomes):
             prefix, first = owner(outcome), len(rows)
@@ -228,7 +228,7 @@ class Shown:
                     # Shown in several places, it counts as clicked in the first; shown in none, as clicked in 0.
                     where = positions[rows.index(row, first)] if row in rows[first:] else 0
                     gained.append((row, where, turn, gain))
-            ends.append(len(rows))
+            lengths.append(len(rows) - first)
         ordered = [(prefix, entity, of[entity]) for prefix, of in sorted(index.items()) for entity in sorted(of)]
         self.keys: Final[list[Key]] = [(*prefix, entity) for prefix, entity, _ in ordered]
         self._order: Final = np.array([row for _, _, row in ordered], dtype=np.intp)
@@ -236,7 +236,7 @@ class Shown:
         clicked_rows, clicked_positions, clicked_turns, gains = zip(*gained, strict=True) if gained else ((),) * 4
         self._rows: Final = np.array([*rows, *clicked_rows], dtype=np.intp)
         self._positions: Final = np.array([*positions, *clicked_positions], dtype=np.intp)
-        turns = np.repeat(np.arange(len(ends)), np.diff(np.array(ends, dtype=np.intp), prepend=0))
+        turns = np.repeat(np.arange(len(lengths)), np.array(lengths, dtype=np.intp))
         self._turns: Final = np.append(turns, np.array(clicked_turns, dtype=np.intp))
         self._gains: Final = np.zeros(len(self._rows))
         self._gains[len(rows) :] = gains
