@@ -117,7 +117,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def fingerprint(self) -> str:
         """A short hash of all values that decide what is learned from an event."""
-        learned = (self.turns, self.rewards, self.bandit, self.memory, self.rephrases)
+        alike = msgspec.convert(msgspec.to_builtins(self), Config)  # as if from a file, where 1 and 1.0 are the same
+        learned = (alike.turns, alike.rewards, alike.bandit, alike.memory, alike.rephrases)
         return hashlib.blake2b(msgspec.json.encode(learned), digest_size=8).hexdigest()
 
 

@@ -12,12 +12,14 @@ from click.testing import CliRunner
 
 from backchannel.agents.bandit import BanditConfig
 from backchannel.agents.features import Categorical, Numeric
+from backchannel.agents.memory import MemoryConfig
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.ops.cli import main
 from backchannel.ops.config import render
 from backchannel.ops.topics import kafka_config
 from backchannel.streams.config import CommitConfig, Config, ConfigError, load, parse
 from backchannel.streams.kafka_config import KafkaConfig
+from backchannel.streams.turns import TurnConfig
 
 OWN = Config(
     rewards=RewardConfig(click_gain={"play": 1.0, 'odd "kind"': 0.25}),
@@ -78,6 +80,11 @@ def test_what_is_learned_from_an_event_has_a_fingerprint() -> None:
     assert Config().fingerprint == msgspec.convert({}, Config).fingerprint != OWN.fingerprint
     elsewhere = Config(kafka=KafkaConfig(group="other"), commits=CommitConfig(events=7))
     assert elsewhere.fingerprint == Config().fingerprint
+
+
+def test_the_fingerprint_is_that_of_the_file() -> None:
+    given = Config(turns=TurnConfig(window_s=1), memory=MemoryConfig(kappa=2))
+    assert parse(tomllib.loads(render(given)), "x").fingerprint == given.fingerprint
 
 
 def test_a_password_from_the_environment_is_not_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
