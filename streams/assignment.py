@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from backchannel.streams.ledger import Claim, Contribution, FencedError, Ledger
 from backchannel.streams.observer import Observer
-from backchannel.streams.partition import Partition
+from backchannel.streams.partition import Partition, contributions
 from backchannel.streams.position import Position, TopicPosition
 from backchannel.streams.producer import Rejected
 from backchannel.streams.transport import Chunk, LogBounds
@@ -241,10 +241,10 @@ class Assignment:
             if self._void or not any(one.uncommitted for one in ready):
                 return
             await self._deliver()
-            self._attempt = asyncio.ensure_future(asyncio.to_thread(_contributions, ready))
-        contributions = await asyncio.shield(self._attempt)
+            self._attempt = asyncio.ensure_future(asyncio.to_thread(contributions, ready))
+        made = await asyncio.shield(self._attempt)
         try:
-            claims = await until_store_answers(self._write, contributions)
+            claims = await until_store_answers(self._write, made)
         except FencedError:
             if self._void:  # by our own next claim
                 return
@@ -253,7 +253,7 @@ class Assignment:
         for claim in claims:
             self.partitions[claim.number].committed(claim)
         self._attempt = None
-        self._observer.on_commit(contributions, time.monotonic() - started, self._closed)
+        self._observer.on_commit(made, time.monotonic() - started, self._closed)
         self._closed = None
         done = {claim.number for claim in claims}
         for chunk in self._chunks:
@@ -261,8 +261,8 @@ class Assignment:
                 chunk.ack()
         self._chunks = [chunk for chunk in self._chunks if chunk.tp.partition not in done]
 
-    def _write(self, contributions: list[Contribution]) -> list[Claim]:
-        return [] if self._void else self._ledger.commit(contributions)
+    def _write(self, made: list[Contribution]) -> list[Claim]:
+        return [] if self._void else self._ledger.commit(made)
 
     def _reject(self, rejected: list[Rejected], now: int) -> None:
         self._rejected += rejected
@@ -277,7 +277,3 @@ class Assignment:
         if self._rejected:
             await self._producer.deliver(self._rejected)
             self._rejected = []
-
-
-def _contributions(partitions: list[Partition]) -> list[Contribution]:
-    return [partition.contribution() for partition in partitions]

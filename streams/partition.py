@@ -10,6 +10,7 @@ from backchannel.schemas.events import Event, EventDecoder, EventError
 from backchannel.schemas.turn import Turn
 from backchannel.streams.learning import Learning
 from backchannel.streams.ledger import Claim, Contribution
+from backchannel.streams.position import Position
 from backchannel.streams.turns import TurnAssembler, TurnConfig
 
 
@@ -30,23 +31,43 @@ class Partition:
         topics: the partition's topics, each with the decoder of its records.
         turns: how events become turns.
         learning: what to learn from them.
+
+    Attributes:
+        claim: to commit with.
+        closed: turns that were closed since the last contribution that was committed.
+        learning: as above.
     """
 
     def __init__(self, claim: Claim, topics: Mapping[str, EventDecoder], turns: TurnConfig, learning: Learning) -> None:
         self.claim = claim
         self._decoders: Final = dict(topics)
-        self._learning: Final = learning
+        self.learning: Final = learning
         self._max_ahead: Final = round(turns.max_ahead_s * 1000)
         self._assembler: Final = TurnAssembler(topics, turns, claim.position)
         self._read: Final = {topic: claim.position.topic(topic).read for topic in topics}
-        self._closed: list[Turn] = []
+        self.closed: list[Turn] = []
         self._dead = 0
         self._uncommitted = 0
 
     @property
     def uncommitted(self) -> int:
         """What the next contribution would bring: new records, or else turns that closed without any."""
-        return self._uncommitted or len(self._closed)
+        return self._uncommitted or len(self.closed)
+
+    @property
+    def position(self) -> Position:
+        """What the next contribution brings the partition to.
+
+        Raises:
+            RuntimeError: while rebuilding.
+        """
+        return self._assembler.position
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was counted since the last contribution."""
+        counts = Counter({**self._assembler.counts, "dead_letter": self._dead})
+        return {name: count for name, count in counts.items() if count}
 
     @property
     def rebuilding(self) -> bool:
@@ -106,13 +127,13 @@ class Partition:
     def advance(self, caught_up: Collection[str] = ()) -> int:
         """Move the watermark on, and return how many turns that closes; see `TurnAssembler.advance`."""
         closed = self._assembler.advance(caught_up)
-        self._closed += closed
+        self.closed += closed
         return len(closed)
 
     def finish(self) -> int:
         """Close every open turn, because no more records will come, and return how many."""
         closed = self._assembler.finish()
-        self._closed += closed
+        self.closed += closed
         return len(closed)
 
     def contribution(self) -> Contribution:
@@ -121,16 +142,29 @@ class Partition:
         Raises:
             RuntimeError: while rebuilding.
         """
-        counts: Counter[str] = Counter(self._assembler.counts)
-        counts["dead_letter"] += self._dead
-        delta = self._learning.learn(self._closed)
-        sample = self._learning.sample(self._closed)
-        return Contribution(self.claim, self._assembler.position, delta, {n: c for n, c in counts.items() if c}, sample)
+        (own,) = contributions([self])
+        return own
 
     def committed(self, claim: Claim) -> None:
         """Go on from `claim`, now that the last contribution is in the ledger."""
         self.claim = claim
         self._assembler.counts.clear()
-        self._closed = []
+        self.closed = []
         self._dead = 0
         self._uncommitted = 0
+
+
+def contributions(partitions: Sequence[Partition]) -> list[Contribution]:
+    """Return what partitions of one worker have to commit, in one transaction: see `Partition.contribution`.
+
+    To learn from all their turns together costs less than from each one's. The first contribution carries what was
+    learned.
+    """
+    learning = partitions[0].learning
+    turns = [turn for one in partitions for turn in one.closed]
+    learned = [learning.learn(turns), *({} for _ in partitions[1:])]
+    samples = [learning.sample(turns), *(learning.sample([]) for _ in partitions[1:])]
+    return [
+        Contribution(one.claim, one.position, delta, one.counts, sample)
+        for one, delta, sample in zip(partitions, learned, samples, strict=True)
+    ]
