@@ -100,7 +100,7 @@ class PredictionFile:
         if importlib.util.find_spec("pyarrow") is None:
             raise PredictionFileError(f"{self._path}: Parquet needs pip install 'backchannel[parquet]'")
         import pyarrow  # noqa: PLC0415 - an extra
-        import pyarrow.parquet  # noqa: PLC0415
+        import pyarrow.parquet  # noqa: PLC0415 - likewise
 
         try:
             number = 0

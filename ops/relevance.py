@@ -7,6 +7,7 @@ few texts come up in two sessions, by its topic: as if all wordings of one need 
 
 import gzip
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 from xml.etree import ElementTree
@@ -121,8 +122,7 @@ def read(log: Path, judgements: Path) -> Judged:
         ValueError: the judgements are none.
     """
     content = _content(log)
-    with _opened(log) as file:
-        events = list(trec_session.events(file, 0))
+    events = list(trec_session.events(BytesIO(content), 0))
     assembler = TurnAssembler(["log"], _TURNS)
     assembler.add("log", range(len(events)), events)
     turns = assembler.advance() + assembler.finish()
@@ -142,13 +142,9 @@ def read(log: Path, judgements: Path) -> Judged:
     return Judged(Judge(RewardConfig()).judge(turns), topics, grades)
 
 
-def _opened(path: Path) -> gzip.GzipFile:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
-
-
 def _content(path: Path) -> bytes:
-    with _opened(path) as file:
-        return file.read()
+    content = path.read_bytes()
+    return gzip.decompress(content) if path.suffix == ".gz" else content
 
 
 def evaluate(judged: Judged, known_by: KnownBy, folds: int, rng: Generator) -> Relevance:

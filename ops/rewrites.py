@@ -1,7 +1,7 @@
 """`backchannel rewrites`: look at the rewrites, and have the last word on them."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -11,26 +11,23 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy.exc import SQLAlchemyError
 
 from backchannel.agents.rephrases import RephraseConfig, RephraseGraph
 from backchannel.agents.rewriting import EVERY
 from backchannel.agents.sums import Sums
 from backchannel.ops.config import config_option
 from backchannel.ops.explanation import Explanation, explain
+from backchannel.ops.open_store import opened_store, store_option
 from backchannel.schemas.text import normalize
 from backchannel.streams import ledger
 from backchannel.streams.config import Config
 from backchannel.streams.ledger import Contribution, Ledger, LedgerSums
 from backchannel.streams.reader import NoPolicyError, PolicyReader
-from backchannel.streams.store import Store, StoreError
+from backchannel.streams.store import StoreError
 
 _SOURCE: Final = "rewrite rules"
 """Under this name the ledger counts what people decree, as if it were a stream."""
 
-_store = click.option(
-    "--store", default="sqlite:///backchannel.db", show_default=True, metavar="URL", help="Where the policy is."
-)
 _json = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 _interpretation = click.option(
     "--interpretation", is_flag=True, help="SOURCE and TARGET are interpretations, to be taken as they are, not texts."
@@ -49,7 +46,7 @@ def rewrites() -> None:
 
 
 @rewrites.command("list")
-@_store
+@store_option
 @_json
 def list_rewrites(store: str, as_json: bool) -> None:
     """List the rewrites of the newest policy, those with the most turns first."""
@@ -70,7 +67,7 @@ def list_rewrites(store: str, as_json: bool) -> None:
 
 @rewrites.command("show")
 @click.argument("source")
-@_store
+@store_option
 @config_option
 @_interpretation
 @_json
@@ -78,7 +75,7 @@ def show(source: str, store: str, config: Config, interpretation: bool, as_json:
     """Explain why SOURCE is rewritten, or why not: with counts and path, from the sums as they are now."""
     graph = RephraseGraph(config.rephrases)
     state = source if interpretation else normalize(source)
-    with _opened(store) as opened:
+    with opened_store(store) as opened:
         opened.create(graph.tables)
         with opened.read() as connection:
             _, newest = ledger.watermarks(ledger.positions(connection))
@@ -93,7 +90,7 @@ def show(source: str, store: str, config: Config, interpretation: bool, as_json:
 @click.argument("source", required=False)
 @click.argument("target", required=False)
 @_file
-@_store
+@store_option
 @_interpretation
 @click.option("--undo", is_flag=True, help="Unblock.")
 def block(
@@ -111,7 +108,7 @@ def block(
 @click.argument("source", required=False)
 @click.argument("target", required=False)
 @_file
-@_store
+@store_option
 @_interpretation
 @click.option("--undo", is_flag=True, help="Leave it to what is learned.")
 def pin(
@@ -126,21 +123,6 @@ def pin(
         if not aim or aim == one:
             raise click.UsageError(f"pin {one!r}: needs a TARGET that is another query")
     _decree(store, pairs, "pinned", not undo)
-
-
-@contextmanager
-def _opened(url: str) -> Iterator[Store]:
-    """A store that something was learned into."""
-    try:
-        store = Store(url)
-        try:
-            with store.read() as connection:
-                store.check(connection)
-            yield store
-        finally:
-            store.close()
-    except (StoreError, SQLAlchemyError) as error:
-        raise click.ClickException(str(error)) from None
 
 
 def _pairs(source: str | None, target: str, file: Path | None, as_is: bool) -> list[tuple[str, str]]:
@@ -159,7 +141,7 @@ def _decree(url: str, pairs: Sequence[tuple[str, str]], column: str, value: bool
     graph = RephraseGraph(RephraseConfig())
     table = graph.rules
     place = table.sums.index(column)
-    with _opened(url) as store:
+    with opened_store(url) as store:
         store.create([table])
         book = Ledger(store, [table])
         claim = book.claim(_SOURCE, 0)

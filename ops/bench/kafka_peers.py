@@ -82,7 +82,7 @@ class _Clock:
 
 
 class _Nowhere(DynamicSink[Any]):
-    def build(self, step_id: str, worker_index: int, worker_count: int) -> StatelessSinkPartition[Any]:  # noqa: ARG002
+    def build(self, *_: object) -> StatelessSinkPartition[Any]:
         return _Discard()
 
 
