@@ -10,6 +10,7 @@ sample is mergeable: that of a union is that of the union of samples, in any ord
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 from typing import Final
 from zlib import crc32
 
@@ -107,14 +108,16 @@ class TurnSample:
 
     def __init__(self, turns: Sequence[Turn], size: int, judge: Judge, features: Collection[str]) -> None:
         self.size: Final = size
-        self._turns: Final = [turn for turn in turns if is_logged(turn)] if size else []
+        self._turns: Final = turns if size else ()
         self._judge: Final = judge
         self._features: Final = features
 
     def below(self, bound: float) -> list[tuple[float, LoggedDecision]]:
         """Return the decisions that rank below `bound`, least first and at most `size` of them, with their ranks."""
         ranks = ranks_of(self._turns)
-        kept = [place for place in np.argsort(ranks, kind="stable")[: self.size].tolist() if ranks[place] < bound]
+        below = np.flatnonzero(ranks < bound)
+        ordered = below[np.argsort(ranks[below], kind="stable")].tolist()
+        kept = list(islice((place for place in ordered if is_logged(self._turns[place])), self.size))
         outcomes = self._judge.judge([self._turns[place] for place in kept])
         return [
             (float(ranks[place]), decision_of(outcome, self._features))

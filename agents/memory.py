@@ -247,7 +247,7 @@ class Shown:
     def sums(self, examination: Examination) -> Sums:
         """Return what each key gained, and its exposure to each of the powers of the curve."""
         landmark = self._table.landmark(int(self._times.max()))
-        weights = np.array([self._table.weight(ts, landmark) for ts in self._times.tolist()])[self._turns]
+        weights = self._table.weights(self._times, landmark)[self._turns]
         values = np.empty((len(self.keys), 1 + BASIS))
         values[:, 0] = np.bincount(self._rows, weights * self._gains, len(self.keys))
         shown = weights * self._shown

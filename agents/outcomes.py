@@ -64,6 +64,9 @@ class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 60.0
 
 
+_rewrite = attrgetter("rewrite")
+
+
 class Outcome(Struct, frozen=True, gc=False):
     """A turn, judged.
 
@@ -167,7 +170,7 @@ class Judge:
         )
 
     def _judge(self, turn: Turn, rephrased: float) -> Outcome:
-        rewrite = next((shown.rewrite for shown in turn.impressions if shown.rewrite), None)
+        rewrite = next(filter(None, map(_rewrite, turn.impressions)), None)
         query = normalize(rewrite.target if rewrite else turn.query.text)
         rewritten = None
         if rewrite:

@@ -129,25 +129,26 @@ class RephraseGraph(Learner):
         steps: dict[Key, list[float]] = {}
         absorbed: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
         tried: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        landmark = self.absorptions.landmark(max((outcome.turn.query.ts for outcome in outcomes), default=0))
-        for outcome in outcomes:
+        times = np.array([outcome.turn.query.ts for outcome in outcomes], dtype=np.int64)
+        landmark = self.absorptions.landmark(int(times.max(initial=0)))
+        weights = self.absorptions.weights(times, landmark).tolist()
+        for outcome, weight in zip(outcomes, weights, strict=True):
             query = outcome.turn.query
             state = state_of(query)
             if not state:
                 continue
-            weight = self.absorptions.weight(query.ts, landmark)
             if outcome.rewritten is not None:
                 if outcome.rewritten:
                     _add(tried[state, outcome.rewritten], weight * outcome.success, weight * (1.0 - outcome.success))
                 continue
             if is_held_out(query.session_id, self.config.held_out):
                 _add(tried[state, HELD_OUT], weight * outcome.success, weight * (1.0 - outcome.success))
-            following = outcome.turn.next
+            following, kept = outcome.turn.next, weight
             if outcome.rephrased and following is not None:
                 sketch = steps.setdefault((state, state_of(following)), [0.0] * len(BUCKETS))
                 sketch[bucket(query.user_id or query.session_id)] += weight * outcome.rephrased
-                weight *= 1.0 - outcome.rephrased
-            _add(absorbed[state,], weight * outcome.unrephrased, weight * (1.0 - outcome.unrephrased))
+                kept *= 1.0 - outcome.rephrased
+            _add(absorbed[state,], kept * outcome.unrephrased, kept * (1.0 - outcome.unrephrased))
         learned = {self.transitions: steps, self.absorptions: absorbed, self.trials: tried}
         return {
             table.name: Sums(table, list(rows), np.array(list(rows.values())), landmark)

@@ -52,6 +52,14 @@ class SumTable(Struct, frozen=True):
         periods, rest = divmod(ts, self.half_life_ms)
         return ldexp(2.0 ** (rest / self.half_life_ms), periods - landmark)
 
+    def weights(self, times: NDArray[np.int64], landmark: int) -> Matrix:
+        """The static weights of what happens at `times` (ms), (times,); see `weight`."""
+        if not self.half_life_ms:
+            return np.ones(len(times))
+        periods, rest = np.divmod(times, self.half_life_ms)
+        weights: Matrix = np.ldexp(np.exp2(rest / self.half_life_ms), periods - landmark)
+        return weights
+
     def decay(self, ts: int, landmark: int) -> float:
         """What weights that refer to `landmark` are to be multiplied by at time `ts` (ms): at most 1.
 

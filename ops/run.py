@@ -78,8 +78,11 @@ def run(source: str, store: str, config: Config, dead_letters: Path | None, as_j
 
 
 def relax_collector() -> None:
-    """Let Python look for reference cycles less often: events, turns and sums make none, and looking costs a fifth."""
-    gc.set_threshold(500_000, 20, 50)
+    """Let Python look for reference cycles less often: events, turns and sums make none, and looking costs a fifth.
+
+    A commit's events are some hundred thousand objects, which must not be taken for a reason to look.
+    """
+    gc.set_threshold(5_000_000, 20, 50)
 
 
 def _learn(source: str, store: str, config: Config, letters: "_DeadLetters") -> tuple[Summary, int | None]:

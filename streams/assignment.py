@@ -107,8 +107,9 @@ class Letters(Protocol):
 class Assignment:
     """Adds chunks to the partitions, and commits what came of them. One thing at a time, one commit at a time.
 
-    While the store or the dead-letter topic is away everything here waits, and with it consumption. An attempt that
-    was cancelled is made again by the next call, whatever came of it.
+    Chunks are added while the store writes what was learned before; the next commit waits until it has. So while the
+    store is away everything here waits from then on, and with it consumption; while the dead-letter topic is, at once.
+    A commit goes on when whoever waits for it is cancelled.
 
     Args:
         ledger: that the partitions were claimed in.
@@ -137,7 +138,10 @@ class Assignment:
         self._observer: Final = observer
         self._void = False
         self._lock: Final = asyncio.Lock()
-        self._attempt: asyncio.Future[list[Contribution]] | None = None
+        self._commit: asyncio.Task[None] | None = None  # the last one
+        self._begun = 0.0  # monotonic time of its beginning
+        self._learned: Final = asyncio.Event()  # nothing is being learned: partitions may change
+        self._learned.set()
         self._chunks: list[Chunk] = []  # added since the last commit
         self._rejected: list[Rejected] = []  # not yet durable
         self._heard: dict[int, int] = {}  # partition -> when something came last
@@ -170,7 +174,7 @@ class Assignment:
             FencedError: see `commit`.
         """
         async with self._lock:
-            await self._settle()
+            await self._go_on()
             if self._void:
                 return
             topic, number = chunk.tp
@@ -189,21 +193,23 @@ class Assignment:
                 self._reject([(records[letter.offset], letter.reason) for letter in dead], now)
                 await self._deliver()
             if sum(one.uncommitted for one in self.partitions.values()) >= self._commit_events:
-                await self._commit()
+                await self._begin_commit()
 
     async def advance(self, log_ends: Callable[[], Awaitable[Mapping[TP, int]]], now: int) -> None:
         """Let topics that are read to their end not hold back the others, and a quiet partition close its turns.
 
         Args:
-            log_ends: asks where the logs end. It is asked while nothing is added, so that no event of another topic
-                can be newer than its answer.
+            log_ends: asks where the logs end. Where it seems that one is read to its end, it is asked again while
+                nothing is added, so that no event of another topic can be newer than its answer.
             now: wall clock, ms since the Unix epoch.
         """
+        ends = await log_ends()
         async with self._lock:
-            await self._settle()
+            await self._go_on()
             if self._void or not self.partitions:
                 return
-            ends = await log_ends()
+            if any(self._next[tp] >= end for tp, end in ends.items()):
+                ends = await log_ends()
             if not ends:  # a log that cannot be reached is not quiet
                 self._heard.clear()
             for number, partition in self.partitions.items():
@@ -215,34 +221,57 @@ class Assignment:
                     self._note(partition.finish(), now)
             self._observer.on_tick(self.partitions, {tp: max(end - self._next[tp], 0) for tp, end in ends.items()})
 
-    async def commit(self) -> None:
+    async def commit(self, pause_s: float = 0.0) -> None:
         """Make durable what was added so far, and ack it.
+
+        Args:
+            pause_s: since the last commit was begun; before that, it has to do.
 
         Raises:
             FencedError: another process has claimed one of the partitions.
         """
         async with self._lock:
-            await self._settle()
-            await self._commit()
+            await self._go_on()
+            if time.monotonic() >= self._begun + pause_s:
+                await self._begin_commit()
+        await self._settle()
+
+    async def _go_on(self) -> None:
+        """Wait until partitions may change, and raise what has kept the last commit from being made."""
+        await self._learned.wait()
+        if self._commit is not None and self._commit.done() and not self._void:
+            self._commit.result()
 
     async def _settle(self) -> None:
-        """Bring an attempt that was cancelled to its end: nothing may be added to its partitions before."""
-        if self._attempt is not None:
-            await self._commit()
+        """Wait for the end of the last commit, and raise what has kept it from being made."""
+        if self._commit is not None and not self._void:
+            await asyncio.shield(self._commit)
 
     def _note(self, closed: int, now: int) -> None:
         if closed and self._closed is None:
             self._closed = now
 
-    async def _commit(self) -> None:
-        started = time.monotonic()
-        if self._attempt is None:
-            ready = [one for one in self.partitions.values() if not one.rebuilding]
-            if self._void or not any(one.uncommitted for one in ready):
-                return
-            await self._deliver()
-            self._attempt = asyncio.ensure_future(asyncio.to_thread(contributions, ready))
-        made = await asyncio.shield(self._attempt)
+    async def _begin_commit(self) -> None:
+        """Learn what was added, and begin to commit it."""
+        await self._settle()
+        ready = [one for one in self.partitions.values() if not one.rebuilding]
+        if self._void or not any(one.uncommitted for one in ready):
+            return
+        await self._deliver()
+        self._begun = time.monotonic()
+        self._learned.clear()
+        self._commit = asyncio.create_task(self._learn_and_write(ready))
+        await self._learned.wait()
+
+    async def _learn_and_write(self, ready: list[Partition]) -> None:
+        closed, self._closed = self._closed, None
+        numbers = {one.claim.number for one in ready}
+        chunks = [chunk for chunk in self._chunks if chunk.tp.partition in numbers]
+        self._chunks = [chunk for chunk in self._chunks if chunk.tp.partition not in numbers]
+        try:
+            made = await asyncio.to_thread(contributions, ready)
+        finally:
+            self._learned.set()
         try:
             claims = await until_store_answers(self._write, made)
         except FencedError:
@@ -250,16 +279,13 @@ class Assignment:
                 return
             self._observer.on_fenced()
             raise
+        if not claims:  # void
+            return
         for claim in claims:
-            self.partitions[claim.number].committed(claim)
-        self._attempt = None
-        self._observer.on_commit(made, time.monotonic() - started, self._closed)
-        self._closed = None
-        done = {claim.number for claim in claims}
-        for chunk in self._chunks:
-            if chunk.tp.partition in done:
-                chunk.ack()
-        self._chunks = [chunk for chunk in self._chunks if chunk.tp.partition not in done]
+            self.partitions[claim.number].claim = claim
+        self._observer.on_commit(made, time.monotonic() - self._begun, closed)
+        for chunk in chunks:
+            chunk.ack()
 
     def _write(self, made: list[Contribution]) -> list[Claim]:
         return [] if self._void else self._ledger.commit(made)

@@ -1,14 +1,32 @@
-"""Many rows in one statement: as arrays for PostgreSQL; for SQLite one by one, at which its driver is quick.
+"""Many rows in one statement: as arrays for PostgreSQL, as JSON for SQLite.
 
-Statements with a parameter for each value take longer to write than to execute.
+Statements with a parameter for each value take longer to write than to execute. SQLite's driver would be quick at rows
+one by one, too. But it gives the interpreter up for each of them, and has to wait for it each time while another thread
+is busy: a worker reads on while it commits.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import ARRAY, ColumnElement, Connection, Table, any_, bindparam, func, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Table,
+    any_,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    select,
+    true,
+)
 from sqlalchemy.dialects import postgresql, sqlite
+
+from backchannel.streams.store import JsonBytes
 
 _BATCH: Final = 20_000  # rows in a statement, so that one of a million rows does not have to be held twice
 
@@ -52,9 +70,21 @@ def insert_rows(
         for first in range(0, len(next(iter(columns.values()))), _BATCH):
             some = {f"all_{name}": values[first : first + _BATCH] for name, values in columns.items()}
             connection.execute(statement, some)
-    else:
-        # Tuples handed straight to the driver cost half of what dicts do.
+        return
+    every = zip(*columns.values(), strict=True)
+    kinds = [table.c[name].type for name in columns]
+    if any(isinstance(kind, LargeBinary) and not isinstance(kind, JsonBytes) for kind in kinds):
         dialect: Any = type(connection.dialect)
         sql = str(statement.compile(dialect=dialect(paramstyle="qmark"), column_keys=list(columns)))
-        if tuples := list(zip(*columns.values(), strict=True)):
-            connection.exec_driver_sql(sql, tuples)
+        if one_by_one := list(every):
+            connection.exec_driver_sql(sql, one_by_one)
+        return
+    values: list[ColumnElement[Any]] = [literal_column(f"value ->> {place}") for place in range(len(columns))]
+    for place, kind in enumerate(kinds):
+        if isinstance(kind, JsonBytes):
+            values[place] = cast(values[place], LargeBinary)
+    given = func.json_each(bindparam("rows")).table_valued("value")
+    # Without a condition SQLite takes ON CONFLICT for that of a join.
+    statement = statement.from_select(list(columns), select(*values).select_from(given).where(true()))
+    while batch := list(islice(every, _BATCH)):
+        connection.execute(statement, {"rows": orjson.dumps(batch, default=bytes.decode).decode()})

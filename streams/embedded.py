@@ -10,7 +10,7 @@ from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.alarms import Watch
 from backchannel.streams.config import Config
 from backchannel.streams.learning import Learning
-from backchannel.streams.ledger import Ledger
+from backchannel.streams.ledger import Contribution, Ledger
 from backchannel.streams.partition import DeadLetter, Partition
 from backchannel.streams.publisher import Publisher
 from backchannel.streams.store import Store
@@ -45,6 +45,7 @@ class Embedded:
         claim = self.ledger.claim(source, 0)
         self.partition: Final = Partition(claim, {TOPIC: EventDecoder()}, config.turns, self._learning)
         self._next = claim.position.topic(TOPIC).resume
+        self._made: Contribution | None = None  # not yet committed
 
     def feed(self, events: Sequence[Event]) -> None:
         """Take the next events, from the stream's resume offset on, and close what turns they let close."""
@@ -68,9 +69,15 @@ class Embedded:
         Raises:
             FencedError: another process reads the same stream into the same store.
         """
+        self._write()
         if self.partition.uncommitted and not self.partition.rebuilding:
-            (claim,) = self.ledger.commit([self.partition.contribution()])
-            self.partition.committed(claim)
+            self._made = self.partition.contribution()
+            self._write()
+
+    def _write(self) -> None:
+        if self._made is not None:
+            (self.partition.claim,) = self.ledger.commit([self._made])
+            self._made = None
 
     def publish(self) -> Snapshot | None:
         """Publish what was committed, if it changes anything; raise an alarm if a rate has changed."""

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from operator import attrgetter
+from typing import Final, cast
 
 from msgspec import Struct
 
@@ -12,6 +13,8 @@ from backchannel.streams.learning import Learning
 from backchannel.streams.ledger import Claim, Contribution
 from backchannel.streams.position import Position
 from backchannel.streams.turns import TurnAssembler, TurnConfig
+
+_ts = attrgetter("ts")
 
 
 class DeadLetter(Struct, frozen=True):
@@ -33,8 +36,8 @@ class Partition:
         learning: what to learn from them.
 
     Attributes:
-        claim: to commit with.
-        closed: turns that were closed since the last contribution that was committed.
+        claim: to commit the next contribution with.
+        closed: turns that were closed since the last contribution.
         learning: as above.
     """
 
@@ -51,7 +54,7 @@ class Partition:
 
     @property
     def uncommitted(self) -> int:
-        """What the next contribution would bring: new records, or else turns that closed without any."""
+        """What the next contribution brings: new records, or else turns that closed without any."""
         return self._uncommitted or len(self.closed)
 
     @property
@@ -101,6 +104,9 @@ class Partition:
         """
         decoded = self._decoders[topic].decode_many(records)
         latest = now + self._max_ahead
+        if EventError not in set(map(type, decoded)) and max(map(_ts, decoded), default=0) <= latest:
+            self.add_events(topic, offsets, cast("list[Event]", decoded))
+            return []
         dead = []
         events: list[Event | None] = []
         for index, event in enumerate(decoded):
@@ -137,7 +143,9 @@ class Partition:
         return len(closed)
 
     def contribution(self) -> Contribution:
-        """Learn from the turns that were closed since the last one; the caller commits it, then calls `committed`.
+        """Learn from the turns that were closed since the last one, and begin anew.
+
+        The caller commits it, and sets the claim before the next one.
 
         Raises:
             RuntimeError: while rebuilding.
@@ -145,9 +153,8 @@ class Partition:
         (own,) = contributions([self])
         return own
 
-    def committed(self, claim: Claim) -> None:
-        """Go on from `claim`, now that the last contribution is in the ledger."""
-        self.claim = claim
+    def begin_anew(self) -> None:
+        """Forget what the last contribution brings to the ledger."""
         self._assembler.counts.clear()
         self.closed = []
         self._dead = 0
@@ -164,7 +171,10 @@ def contributions(partitions: Sequence[Partition]) -> list[Contribution]:
     turns = [turn for one in partitions for turn in one.closed]
     learned = [learning.learn(turns), *({} for _ in partitions[1:])]
     samples = [learning.sample(turns), *(learning.sample([]) for _ in partitions[1:])]
-    return [
+    made = [
         Contribution(one.claim, one.position, delta, one.counts, sample)
         for one, delta, sample in zip(partitions, learned, samples, strict=True)
     ]
+    for one in partitions:
+        one.begin_anew()
+    return made

@@ -41,6 +41,13 @@ _PAUSES: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
 _CREATING: Final = 0x6261636B  # the number of an advisory lock
 _T = TypeVar("_T")
 
+
+class JsonBytes(LargeBinary):
+    """JSON, as bytes."""
+
+    cache_ok = True
+
+
 metadata = MetaData()
 _ID = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers only INTEGER keys by itself
 
@@ -54,7 +61,7 @@ partition = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("commits", BigInteger, nullable=False),
     Column("watermark", BigInteger, nullable=False),
-    Column("topics", LargeBinary, nullable=False),  # JSON: topic -> TopicPosition
+    Column("topics", JsonBytes, nullable=False),  # topic -> TopicPosition
 )
 counter = Table(
     "counter", metadata, Column("name", Text, primary_key=True), Column("value", BigInteger, nullable=False)
@@ -78,7 +85,7 @@ decision = Table(
     "decision",
     metadata,
     Column("rank", Double, primary_key=True, autoincrement=False),  # see agents.decisions
-    Column("value", LargeBinary, nullable=False),  # JSON: agents.decisions.LoggedDecision
+    Column("value", JsonBytes, nullable=False),  # agents.decisions.LoggedDecision
 )
 snapshot = Table(
     "snapshot",
@@ -103,7 +110,7 @@ snapshot_row = Table(
     Column("key", Text, primary_key=True),
     Column("valid_from", BigInteger, primary_key=True),
     Column("valid_to", BigInteger),  # the first version without it; NULL: it is live
-    Column("value", LargeBinary, nullable=False),
+    Column("value", JsonBytes, nullable=False),
     Index("snapshot_row_from", "valid_from"),
 )
 # Of live rows, which are most of them, nobody asks when they ended.

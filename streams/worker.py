@@ -181,7 +181,7 @@ class Worker:
             assignment = self._assignment
             if assignment is not None:
                 await assignment.advance(lambda: log_ends(self._app), _now())
-                await assignment.commit()
+                await assignment.commit(COMMIT_S / 2)
                 self._committed.set()
 
     async def _publish_often(self) -> None:

@@ -226,7 +226,7 @@ def _learn_stock(kafka: KafkaConfig, database: str, events: int) -> float:
         def commit() -> None:
             claims = ledger.commit([partition.contribution() for partition in partitions])
             for partition, claim in zip(partitions, claims, strict=True):
-                partition.committed(claim)
+                partition.claim = claim
 
         @app.agent(app.topic(*decoders, key_serializer="raw", value_serializer="raw"))
         async def agent(stream: StreamT[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,7 @@ def test_it_commits_when_there_is_enough_and_acks_what_is_committed(desk: Desk) 
         await one.add(desk.chunk(0, RECORDS[:20]), NOW)
         assert desk.acked == []
         await one.add(desk.chunk(20, RECORDS[20:40]), NOW)
+        await one.commit()
         assert desk.acked == [0, 20]
         before = desk.ledger.counts()
         await one.add(desk.chunk(40, RECORDS[40:60]), NOW)
@@ -167,16 +169,59 @@ def test_a_commit_that_was_cancelled_is_brought_to_its_end(desk: Desk, monkeypat
     async def scenario() -> None:
         one = desk.assign(commit_events=1)
         monkeypatch.setattr(desk.ledger, "commit", fail)
-        adding = asyncio.create_task(one.add(desk.chunk(0, RECORDS[:50]), NOW))
+        await one.add(desk.chunk(0, RECORDS[:50]), NOW)
+        adding = asyncio.create_task(one.add(desk.chunk(50, RECORDS[50:70]), NOW))
         await asyncio.sleep(0.05)
-        assert not adding.done(), "consumption waits"
+        assert not adding.done(), "consumption waits when the next commit is due"
         assert not desk.acked
         adding.cancel()
         await asyncio.wait([adding])
         monkeypatch.setattr(desk.ledger, "commit", commit)
+        await one.add(desk.chunk(70, RECORDS[70:]), NOW)
+        await one.commit()
+        assert desk.acked == [0, 50, 70]
+        assert desk.ledger.counts()["query"] == 40
+
+    asyncio.run(scenario())
+
+
+def test_what_keeps_a_commit_from_being_made_is_raised_by_whatever_comes_next(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: list[Contribution]) -> list[Claim]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(desk.ledger, "commit", fail)
+
+    async def scenario() -> None:
+        one = desk.assign(commit_events=30)
+        await one.add(desk.chunk(0, RECORDS[:50]), NOW)
+        for call in (one.commit(), one.advance(ends(50), NOW), one.add(desk.chunk(50, RECORDS[50:51]), NOW)):
+            with pytest.raises(ZeroDivisionError):
+                await call
+        assert not desk.acked
+
+    asyncio.run(scenario())
+
+
+def test_chunks_are_added_while_the_store_writes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit, may_write = desk.ledger.commit, threading.Event()
+
+    def wait(contributions: list[Contribution]) -> list[Claim]:
+        may_write.wait()
+        return commit(contributions)
+
+    monkeypatch.setattr(desk.ledger, "commit", wait)
+
+    async def scenario() -> None:
+        one = desk.assign(commit_events=30)
+        await one.add(desk.chunk(0, RECORDS[:30]), NOW)
+        await one.add(desk.chunk(30, RECORDS[30:50]), NOW)
+        assert not desk.acked
+        may_write.set()
         await one.add(desk.chunk(50, RECORDS[50:]), NOW)
         await one.commit()
-        assert desk.acked == [0, 50]
+        assert desk.acked == [0, 30, 50]
         assert desk.ledger.counts()["query"] == 40
 
     asyncio.run(scenario())
