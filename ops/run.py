@@ -118,7 +118,7 @@ def _read(
             due = time.monotonic() >= next_publish
             if due or partition.uncommitted >= config.commits.events:
                 letters.flush()
-                embedded.commit()
+                embedded.commit(wait=False)
             if due:
                 embedded.publish()
                 next_publish = time.monotonic() + config.commits.publish_s

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
 
@@ -10,7 +11,7 @@ from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.alarms import Watch
 from backchannel.streams.config import Config
 from backchannel.streams.learning import Learning
-from backchannel.streams.ledger import Contribution, Ledger
+from backchannel.streams.ledger import Claim, Contribution, Ledger
 from backchannel.streams.partition import DeadLetter, Partition
 from backchannel.streams.publisher import Publisher
 from backchannel.streams.store import Store
@@ -45,7 +46,9 @@ class Embedded:
         claim = self.ledger.claim(source, 0)
         self.partition: Final = Partition(claim, {TOPIC: EventDecoder()}, config.turns, self._learning)
         self._next = claim.position.topic(TOPIC).resume
-        self._made: Contribution | None = None  # not yet committed
+        self._writer: Final = ThreadPoolExecutor(1, "backchannel-commit")
+        self._writing: Future[list[Claim]] | None = None
+        self._made: Contribution | None = None  # not known to be committed
 
     def feed(self, events: Sequence[Event]) -> None:
         """Take the next events, from the stream's resume offset on, and close what turns they let close."""
@@ -63,29 +66,39 @@ class Embedded:
         """Close every open turn, because the stream is at its end."""
         self.partition.finish()
 
-    def commit(self) -> None:
+    def commit(self, *, wait: bool = True) -> None:
         """Make durable what was learned so far.
+
+        Args:
+            wait: until it is. Else what hinders it is raised by whichever of `commit` and `publish` comes next.
 
         Raises:
             FencedError: another process reads the same stream into the same store.
         """
-        self._write()
+        self._settle()
         if self.partition.uncommitted and not self.partition.rebuilding:
             self._made = self.partition.contribution()
-            self._write()
+            self._writing = self._writer.submit(self.ledger.commit, [self._made])
+        if wait:
+            self._settle()
 
-    def _write(self) -> None:
+    def _settle(self) -> None:
+        """Wait for the end of the last commit; make one that failed again."""
         if self._made is not None:
-            (self.partition.claim,) = self.ledger.commit([self._made])
+            writing, self._writing = self._writing, None
+            claims = writing.result() if writing else self.ledger.commit([self._made])
+            (self.partition.claim,) = claims
             self._made = None
 
     def publish(self) -> Snapshot | None:
         """Publish what was committed, if it changes anything; raise an alarm if a rate has changed."""
+        self._settle()
         self._watch.look(time.time_ns() // 1_000_000)
         return self._publisher.publish()
 
     def close(self) -> None:
         """Close the store. What was not committed is read again the next time."""
+        self._writer.shutdown()
         self._store.close()
 
     def __enter__(self) -> Self:
