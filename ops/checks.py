@@ -222,6 +222,7 @@ def _policy(facts: Facts, config: Config) -> Check:
         "newest": newest.version,
         "verdict": newest.verdict,
         "hold": facts.store.head.hold,
+        "withheld": facts.store.withheld,
         "seconds": waiting,
     }
     if waiting > config.health.policy_s[0]:
@@ -234,6 +235,8 @@ def _policy(facts: Facts, config: Config) -> Check:
         remedy = "see what changed, and whether the gate is right"
     else:
         return check
+    if facts.store.withheld is not None:
+        held = f"readers wait for a newer one for {_age((facts.now - facts.store.withheld) / 1000)}; {held}"
     status = max(check.status, "warn", key=STATUSES.index)
     return structs.replace(check, status=status, summary=f"{summary}; {held}", remedy=remedy)
 

@@ -23,6 +23,7 @@ from backchannel.streams.observer import Observer, Observers
 from backchannel.streams.partition import Partition
 from backchannel.streams.producer import Producer
 from backchannel.streams.publisher import Publisher
+from backchannel.streams.snapshots import CorruptPolicyError
 from backchannel.streams.store import Store
 from backchannel.streams.transport import Chunk, LogBounds, chunk_app, log_ends, serve
 
@@ -191,20 +192,26 @@ class Worker:
             await self._committed.wait()
             self._committed.clear()
             started = time.monotonic()
-            if self._assignment is None or 0 not in self._assignment.partitions:
+            if self._assignment is None:
                 continue
-            versions = await self._publish() or versions
+            versions = await self._publish(first=0 in self._assignment.partitions) or versions
             taken, pause = time.monotonic() - started, self._config.commits.publish_s
             await asyncio.sleep((pause if versions >= FIRST_VERSIONS else min(pause, 10 * taken)) - taken)
 
-    async def _publish(self) -> int | None:
-        """Publish what is new; announce what readers serve, unless it was; return its version."""
+    async def _publish(self, *, first: bool) -> int | None:
+        """Look which versions there are; return the one that readers serve.
+
+        The worker with the first partition publishes what is new before, and announces it unless it was.
+        """
         started, at = time.monotonic(), _now()
         try:
-            snapshot = await asyncio.to_thread(self._publisher.publish)
-            served = snapshot or await asyncio.to_thread(self._publisher.served)
+            snapshot = await asyncio.to_thread(self._publisher.publish) if first else None
+            standing = await asyncio.to_thread(self._publisher.standing)
         except STORE_AWAY as error:
             logger.warning("nothing can be published, the store does not answer: %s", error.args[0])
+            return None
+        except CorruptPolicyError as error:
+            logger.error("the version to be served, or the newest, is damaged: %s", error)
             return None
         if snapshot is not None:
             self._observer.on_publish(snapshot, at)
@@ -216,10 +223,14 @@ class Worker:
                 time.monotonic() - started,
                 extra={"version": snapshot.version, "watermark": snapshot.watermark, "checksum": snapshot.checksum},
             )
+        self._observer.on_standing(standing)
+        served = standing.served
+        if served is None:
+            return None
         # It may be that of a publisher which did not live to announce it, or one that was rolled back to.
-        if served is not None and served.version != self._announced and await self._producer.announce(served):
+        if first and served.version != self._announced and await self._producer.announce(served):
             self._announced = served.version
-        return served.version if served is not None else None
+        return served.version
 
     async def _beat_regularly(self) -> None:
         while True:
