@@ -161,7 +161,7 @@ def _workers(facts: Facts, config: Config) -> Check:
     dead = not any(facts.now - one.seen < critical for one in facts.store.workers)
     if dead or orphaned:
         return Check(
-            "workers", "critical", summary, "start `backchannel worker`, and see why the last one ended", details
+            "workers", "critical", summary, "start `backchannel worker`, and see why the last one ended or hangs", details
         )
     if silent:
         remedy = "it was killed, or hangs: see its log, and kill it if it still runs"

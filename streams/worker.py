@@ -80,6 +80,7 @@ class Worker:
         self._producer: Final = Producer(kafka)
         self._app: Final = chunk_app(kafka, self._topics, self)
         self._assignment: Assignment | None = None
+        self._assigned: Final = asyncio.Event()
         self._committed: Final = asyncio.Event()
         self._announced = 0
 
@@ -140,6 +141,7 @@ class Worker:
             observer=self._observer,
         )
         self._observer.on_assigned(partitions)
+        self._assigned.set()
         logger.info("partitions %s are this worker's", ", ".join(map(str, partitions)) or "none")
         return self._assignment.offsets
 
@@ -241,7 +243,10 @@ class Worker:
                     self._observer.on_alarms(alarms)
             except SQLAlchemyError as error:  # of any kind: a worker must not end because it is not observed
                 logger.info("no heartbeat, the store does not answer: %s", error.args[0])
-            await asyncio.sleep(BEAT_S)
+            # What a worker has is to be known at once: else it seems that nobody has it.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._assigned.wait(), BEAT_S)
+            self._assigned.clear()
 
 
 def _now() -> int:

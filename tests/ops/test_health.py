@@ -227,6 +227,13 @@ def test_what_hangs_is_left_behind(deaf: int) -> None:
     assert checks["store"]["summary"] == checks["broker"]["summary"] == f"no answer within {health.PATIENCE_S:g} s"
 
 
+def test_it_starts_without_what_only_learners_need() -> None:
+    """River and SciPy alone take a second, and the answer is due within five."""
+    told = "import backchannel.ops.health, sys; print(*{'river', 'scipy', 'pandas', 'faust'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path, "none.db")
     code, checks = run("--store", url, "--servers", "127.0.0.1:1", "--check", "store", "--check", "drift")
