@@ -173,9 +173,10 @@ def _print(explanation: Explanation) -> None:
     console.print(table)
     for title, steps in (("likeliest path", explanation.path), ("rephrased to", explanation.steps[:10])):
         if steps:
-            rephrases = Table(title, "", "turns", "people, at least", box=SIMPLE_HEAD, pad_edge=False)
+            rephrases = Table(title, "", "turns", "share", "people, at least", box=SIMPLE_HEAD, pad_edge=False)
             for step in steps:
-                rephrases.add_row(step.source, step.target, f"{step.turns:.1f}", f"{step.people:.1f}")
+                cells = f"{step.turns:.1f}", f"{step.share:.0%}", f"{step.people:.1f}"
+                rephrases.add_row(step.source, step.target, *cells)
             console.print(rephrases)
     for who, record in (("served the rewrite", explanation.served), ("held out", explanation.held_out)):
         if record:

@@ -77,6 +77,7 @@ def test_show_tells_counts_and_path(store: str) -> None:
     (step,) = found.path
     assert (step.source, step.target) == (GARBLED, TITLE)
     assert step.turns == pytest.approx(12 * found.source.rephrased, abs=0.01)
+    assert step.share == pytest.approx(found.source.rephrased)
     assert 2 < step.people <= 8
     assert "served" in run("show", GARBLED, "--store", store).stdout
 
