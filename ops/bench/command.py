@@ -5,15 +5,11 @@ median of each.
 """
 
 import importlib
-import os
-import platform
-import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +19,8 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from backchannel.ops.bench.measure import Load, Measure
+from backchannel.ops.bench.measure import Load
+from backchannel.ops.bench.record import Part, Record, cells, document, machine, together, versions
 from backchannel.ops.run import relax_collector
 
 PARTS: Final = {
@@ -37,19 +34,22 @@ PARTS: Final = {
     "ope": "backchannel.ops.bench.ope:ope",
     "gate": "backchannel.ops.bench.gate:gate",
 }
-_NAMED: Final = (
-    *("backchannel", "numpy", "msgspec", "sqlalchemy", "psycopg", "faust-streaming", "aiokafka", "river"),
-    *("quixstreams", "bytewax", "mabwiser", "vowpalwabbit"),
-)
-
-
 @click.command("bench")
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)), metavar="[PART]...")
-@click.option("--events", type=click.IntRange(10_000), default=500_000, show_default=True, help="For the rates.")
+@click.option("--events", type=click.IntRange(10_000), default=200_000, show_default=True, help="For the rates.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Alternated; medians are shown.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-@click.option("--markdown", is_flag=True, help="Print as a document, with the machine and the versions.")
-def bench(*, parts: tuple[str, ...], events: int, rounds: int, as_json: bool, markdown: bool) -> None:
+@click.option(
+    "--of",
+    "files",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Show what an earlier run has found with --json, and measure nothing; repeatable: later files go over earlier.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON, with the machine and the versions.")
+@click.option("--markdown", is_flag=True, help="Print as a document.")
+def bench(
+    *, parts: tuple[str, ...], events: int, rounds: int, files: tuple[Path, ...], as_json: bool, markdown: bool
+) -> None:
     """Measure what it costs, side by side with peers.
 
     \b
@@ -61,65 +61,56 @@ def bench(*, parts: tuple[str, ...], events: int, rounds: int, as_json: bool, ma
     memory-index  recall from a million queries, starting, refreshing and publishing
     rephrases     telling them, solving a graph of 1,000,000 edges, looking rewrites up
     ope           off-policy evaluation of a million turns
-    gate          how often it is right, in 100 simulated logs for each of the rounds: takes minutes
+    gate          how often it is right, in 40 simulated logs for each of the rounds
 
-    Without a PART, all of them. `make rivals` installs the peers that are not there otherwise; those that are not
+    Without a PART, all of them: a quarter of an hour on an idle machine with two cores. `make rivals` installs the peers that are not there otherwise; those that are not
     installed are left out.
     """
+    if files and parts:
+        raise click.UsageError("--of shows what was measured before: name no parts with it")
+    records = [record for file in files for record in _read(file)]
+    if not records:
+        records = [_measure(parts or tuple(PARTS), events, rounds)]
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(records)))
+    elif markdown:
+        click.echo(document(records), nl=False)
+    else:
+        Console().print(_table(together(records)))
+
+
+def _read(file: Path) -> list[Record]:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=list[Record])
+    except msgspec.MsgspecError as error:
+        raise click.ClickException(f"{file}: not what `backchannel bench --json` prints: {error}") from None
+
+
+def _measure(parts: Sequence[str], events: int, rounds: int) -> Record:
     relax_collector()
-    started = datetime.now(UTC)
-    measured: dict[str, list[Measure]] = {}
+    began, measured = datetime.now(UTC), dict[str, Part]()
     with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status("") as status:
-        for part in parts or PARTS:
+        for part in parts:
             status.update(part)
+            started = time.monotonic()
             load = Load(Path(folder), events, rounds, partial(_say, status, part))
             module, _, function = PARTS[part].partition(":")
-            measured[part] = list(getattr(importlib.import_module(module), function)(load))
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(measured)))
-    elif markdown:
-        click.echo(document(measured, started, sys.argv[1:]), nl=False)
-    else:
-        Console().print(_table(measured))
+            measures = list(getattr(importlib.import_module(module), function)(load))
+            measured[part] = Part(time.monotonic() - started, measures)
+    named = "" if set(parts) == PARTS.keys() else f" {' '.join(parts)}"
+    command = f"backchannel bench{named} --events {events} --rounds {rounds}"
+    return Record(command, began, machine(), list(versions()), measured)
 
 
 def _say(status: Status, part: str, what: str) -> None:
     status.update(f"{part}: {what}")
 
 
-def _table(measured: Mapping[str, Iterable[Measure]]) -> Table:
+def _table(parts: Mapping[str, Part]) -> Table:
     table = Table("", "what", "figure", "ratio", "to", box=None, pad_edge=False)
     table.columns[1].no_wrap = table.columns[2].no_wrap = True
     table.columns[2].justify = table.columns[3].justify = "right"
-    for part, measures in measured.items():
-        for one in measures:
-            table.add_row(part, one.name, *_cells(one))
+    for name, part in parts.items():
+        for one in part.measures:
+            table.add_row(name, one.name, *cells(one))
     return table
-
-
-def _cells(one: Measure) -> tuple[str, str, str]:
-    ratio = "" if one.ratio is None else f"{one.ratio:.3g}"
-    return f"{one.value:,.{0 if one.value >= 10 else 2}f} {one.unit}", ratio, one.peer
-
-
-def document(measured: Mapping[str, Iterable[Measure]], at: datetime, arguments: Sequence[str]) -> str:
-    """Return what was measured as a Markdown document."""
-    lines = [
-        "# Performance",
-        "",
-        f"Written by `backchannel {' '.join(arguments)}` on {at:%Y-%m-%d}: {platform.machine()}, {os.cpu_count()} "
-        f"cores, Python {platform.python_version()}. Peers and we are measured side by side in one run, and medians "
-        "are given. Machines differ and are noisy: compare ratios.",
-        "",
-        f"Versions: {', '.join(_versions())}.",
-    ]
-    for part, measures in measured.items():
-        lines += ["", f"## {part}", "", "| what | figure | ratio | to |", "|---|---:|---:|---|"]
-        lines += [f"| {' | '.join((one.name, *_cells(one)))} |" for one in measures]
-    return "\n".join(lines) + "\n"
-
-
-def _versions() -> Iterator[str]:
-    for name in _NAMED:
-        with suppress(PackageNotFoundError):
-            yield f"{name} {version(name)}"
