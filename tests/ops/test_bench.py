@@ -1,13 +1,16 @@
 """The bench: what is measured once can be shown again, and together with what was measured at another time."""
 
-from collections.abc import Iterator
+import platform
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
-from backchannel.ops.bench import file
-from backchannel.ops.bench.measure import Load, Measure
+from backchannel.ops.bench.measure import Measure
+from backchannel.ops.bench.record import Part, Record
 from backchannel.ops.cli import main
 
 
@@ -18,30 +21,40 @@ def run(*arguments: str, code: int = 0) -> str:
 
 
 @pytest.fixture
-def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+def measured(tmp_path: Path) -> tuple[Path, Path]:
     """Two runs: the first one of two parts, the second one of one of them, again."""
-    runs = iter((111.0, 222.0))
 
-    def rates(load: Load) -> Iterator[Measure]:
-        yield Measure("decode alone", next(runs), "events/s")
+    def write(name: str, command: str, **parts: Part) -> Path:
+        record = Record(command, datetime(2026, 11, 21, tzinfo=UTC), "a machine", ["numpy 2.4"], parts)
+        (tmp_path / name).write_bytes(msgspec.json.encode([record]))
+        return tmp_path / name
 
-    def memory(load: Load) -> Iterator[Measure]:
-        yield Measure("peak memory", 64.0, "MiB", 1.25, "fewer events")
+    memory = Part(70.0, [Measure("peak memory", 64.0, "MiB", 1.25, "fewer events")])
+    return (
+        write("first.json", "backchannel bench rates memory", rates=rates(111.0), memory=memory),
+        write("second.json", "backchannel bench rates", rates=rates(222.0)),
+    )
 
-    monkeypatch.setattr(file, "rates", rates)
-    monkeypatch.setattr(file, "memory", memory)
-    files = tmp_path / "first.json", tmp_path / "second.json"
-    files[0].write_text(run("rates", "memory", "--json"))
-    files[1].write_text(run("rates", "--rounds", "1", "--json"))
-    return files
+
+def rates(found: float) -> Part:
+    return Part(50.0, [Measure("decode alone", found, "events/s")])
+
+
+def test_what_is_measured_can_be_shown_later(tmp_path: Path) -> None:
+    found = tmp_path / "bench.json"
+    found.write_text(run("rates", "--events", "10000", "--rounds", "1", "--json"))
+    page = run("--of", str(found), "--markdown")
+    assert re.search(r"\| decode alone \| [\d,]+ events/s \|  \|  \|", page)
+    assert f"Python {platform.python_version()}" in page
+    assert "`backchannel bench rates --events 10000 --rounds 1`" in page
+    assert "msgspec 0." in page
 
 
 def test_a_document_says_what_was_measured_and_how(measured: tuple[Path, Path]) -> None:
     page = run("--of", str(measured[0]), "--markdown")
-    assert "- `backchannel bench rates memory --events 200000 --rounds 5` on 20" in page
+    assert "- `backchannel bench rates memory` on 2026-11-21, in 2 minutes: a machine" in page
     assert "| decode alone | 111 events/s |  |  |" in page
     assert "| peak memory | 64 MiB | 1.25 | fewer events |" in page
-    assert "numpy 2." in page
 
 
 def test_what_is_measured_anew_goes_over_what_was_before(measured: tuple[Path, Path]) -> None:
@@ -63,3 +76,10 @@ def test_what_is_no_record_is_refused(measured: tuple[Path, Path], tmp_path: Pat
     other.write_text("{}")
     assert "not what `backchannel bench --json` prints" in run("--of", str(other), code=1)
     assert "name no parts" in run("memory", "--of", str(measured[0]), code=2)
+
+
+def test_a_part_that_cannot_be_measured_is_said_and_the_others_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # no Java, no Maven
+    told = run("kafka", "rates", "--events", "10000", "--rounds", "1", code=1)
+    assert "kafka could not be measured: BrokerError" in told
+    assert "decode alone" in told
