@@ -21,7 +21,7 @@ from backchannel.ops.open_store import opened_store, store_option
 from backchannel.schemas.text import normalize
 from backchannel.streams import ledger
 from backchannel.streams.config import Config
-from backchannel.streams.ledger import Contribution, Ledger, LedgerSums
+from backchannel.streams.ledger import Contribution, FencedError, Ledger, LedgerSums
 from backchannel.streams.reader import NoPolicyError, PolicyReader
 from backchannel.streams.store import StoreError
 
@@ -152,7 +152,10 @@ def _decree(url: str, pairs: Sequence[tuple[str, str]], column: str, value: bool
         lacking = [pair for pair, change in changes.items() if change]
         values = np.zeros((len(lacking), len(table.sums)))
         values[:, place] = [changes[pair] for pair in lacking]
-        book.commit([Contribution(claim, claim.position, {table.name: Sums(table, lacking, values)}, {})])
+        try:
+            book.commit([Contribution(claim, claim.position, {table.name: Sums(table, lacking, values)}, {})])
+        except FencedError:
+            raise click.ClickException("somebody else changes rules at this moment: nothing was done, try again") from None
     done = column if value else f"no longer {column}"
     click.echo(
         f"{len(lacking):,} {done}, {len(changes) - len(lacking):,} as they were. It holds from the next version on."
