@@ -33,8 +33,10 @@ types: install
 unit: install
 	$(BIN)/pytest --cov --cov-report=term
 
-bench: install  ## Measure, as ratios side by side in one run
-	$(BIN)/backchannel bench
+bench: install rivals  ## Measure everything, in a quarter of an hour, and write docs/performance.md
+	mkdir -p out
+	$(BIN)/backchannel bench --json > out/bench.json
+	$(BIN)/backchannel bench --of out/bench.json --markdown > docs/performance.md
 
 schemas: install  ## Write the JSON Schemas and the AsyncAPI document from the structs
 	$(BIN)/backchannel schemas

@@ -13,7 +13,6 @@ import numpy as np
 import orjson
 from msgspec import Meta, Struct, field
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 from backchannel.agents.allocation import Exploration, Limits
 from backchannel.agents.features import GRID, Encoder, Feature, Numeric, Value
@@ -319,6 +318,8 @@ def rank_curve(reached: Matrix, clicked: Matrix, decay: float) -> Matrix:
         clicked: the reward of those in which it was the clicked one, (ranks,).
         decay: of the geometric curve that is believed in until clicks tell.
     """
+    from scipy.optimize import isotonic_regression  # noqa: PLC0415 - slow to import, and not everybody solves
+
     prior = (1.0 - decay) * decay ** np.arange(len(reached))
     expected = clicked.sum() * reached / max(reached[0], 1.0) + _CURVE_PRIOR
     shares = (clicked + _CURVE_PRIOR * prior) / expected

@@ -11,13 +11,11 @@ what else is solved. The subgraphs together are one block-diagonal system, which
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 from math import log
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
-from scipy.sparse import csc_array
-from scipy.sparse.linalg import splu
 
 Floats: TypeAlias = NDArray[np.float64]
 Numbers: TypeAlias = NDArray[np.int64]
@@ -156,7 +154,7 @@ class Chain(Generic[State]):
         candidates = np.flatnonzero(admissible(batch[blocks], states) & (states != sources[blocks]))
         if not len(candidates):
             return target, best
-        factors = splu(self._transposed(nodes, followed))
+        factors = self._factors(nodes, followed)
         ones = np.zeros(len(nodes))
         ones[start] = 1.0
         rates = self.rate
@@ -214,8 +212,12 @@ class Chain(Generic[State]):
         first = np.cumsum(counts) - counts
         return at, np.arange(len(at)) - first[at] + self._starts[states][at]
 
-    def _transposed(self, nodes: Numbers, followed: Numbers) -> csc_array:
-        """(I - Q)' of all subgraphs together."""
+    def _factors(self, nodes: Numbers, followed: Numbers) -> Any:
+        """(I - Q)' of all subgraphs together, as SciPy factors it."""
+        # Not everybody who imports this module solves, and SciPy is slow to import.
+        from scipy.sparse import csc_array  # noqa: PLC0415
+        from scipy.sparse.linalg import splu  # noqa: PLC0415
+
         count = len(self.states)
         at, steps = self._steps(followed % count)
         reached = followed[at] // count * count + self._following[steps]
@@ -225,7 +227,7 @@ class Chain(Generic[State]):
         diagonal = np.arange(len(nodes))
         values = np.concatenate([np.ones(len(nodes)), -_STAYS * self._probabilities[steps[inside]]])
         places = np.concatenate([diagonal, rows]), np.concatenate([diagonal, columns])
-        return csc_array((values, places), shape=(len(nodes), len(nodes)))
+        return splu(csc_array((values, places), shape=(len(nodes), len(nodes))))
 
 
 def wilson(success: Floats, support: Floats, z: float) -> tuple[Floats, Floats]:

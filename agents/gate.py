@@ -32,9 +32,9 @@ from backchannel.agents.allocation import Allocator
 from backchannel.agents.decisions import DecisionTable, LoggedDecision, table_of, vectors_of
 from backchannel.agents.features import Encoder
 from backchannel.agents.ope.estimators import Feedback, Terms, diagnose, doubly_robust
-from backchannel.agents.ope.intervals import Estimate, interval
+from backchannel.agents.ope.intervals import interval
 from backchannel.agents.sums import Matrix
-from backchannel.schemas.snapshot import Verdict
+from backchannel.schemas.snapshot import Estimate, Evidence, Verdict
 
 DRAWS: Final = 8
 """Of Thompson sampling's, for each turn: their noise averages out over turns."""
@@ -119,18 +119,13 @@ class Judgement(Struct, frozen=True):
     Attributes:
         verdict: `publish`; `warn`, which publishes too; or `hold`.
         reason: in words.
-        effective: effective sample size of the evidence.
-        live: the difference to the live policy, in rewards per turn; `low` is the bound that counts. None if there is
-            too little data, or no live policy.
-        uniform: likewise to the uniform one.
+        evidence: in numbers; of the gains, `low` is the bound that counts.
         change: of shares; None without a live policy or data.
     """
 
     verdict: Verdict
     reason: str
-    effective: float = 0.0
-    live: Estimate | None = None
-    uniform: Estimate | None = None
+    evidence: Evidence = Evidence()
     change: Change | None = None
 
 
@@ -152,10 +147,10 @@ def judge(
         return Judgement("publish", "the first version")
     if not decisions:
         return Judgement("publish", "early learning: unjudged, as no decision is logged with its propensities yet")
-    evidence = _gather(candidate, live, decisions, config)
-    diagnosis, change = diagnose(evidence.log), evidence.change
+    weighed = _weigh(candidate, live, decisions, config)
+    diagnosis, change = diagnose(weighed.log), weighed.change
     faults = diagnosis.faults(config.minimum_effective)
-    found: dict[str, Estimate] = {}
+    value, gains = None, dict[str, Estimate]()
     if faults:
         early = diagnosis.turns < 2.0 * config.minimum_effective
         grade, told = "early" if early else "unfit", faults
@@ -163,26 +158,23 @@ def judge(
         # One-sided, so with twice the error probability on both sides together.
         confidence = max(2.0 * config.confidence - 1.0, 1e-6)
         grade, told = "sure", []
-        for name, value in evidence.others:
-            difference, scale = interval(evidence.value.minus(value), "normal", confidence), max(value.value, 1e-12)
-            if difference.low < -config.max_loss * scale:
-                grade = "bad" if difference.value < 0 or grade == "bad" else "unsure"
-            found[name] = difference
-            told.append(
-                f"{difference.value / scale:+.1%} to the {name} policy (at least {difference.low / scale:+.1%})"
-            )
+        value = interval(weighed.value, "normal", confidence)
+        for name, other in weighed.others:
+            gain, scale = interval(weighed.value.minus(other), "normal", confidence), max(other.value, 1e-12)
+            if gain.low < -config.max_loss * scale:
+                grade = "bad" if gain.value < 0 or grade == "bad" else "unsure"
+            gains[name] = gain
+            told.append(f"{gain.value / scale:+.1%} to the {name} policy (at least {gain.low / scale:+.1%})")
         told.append(f"effective sample size {diagnosis.effective:,.0f}")
     leap = change.size > config.max_change
     reason = (
         f"{_SAID[grade]}{'; '.join(told)}; {change.strategy} goes from {change.before:.0%} to {change.after:.0%} "
         f"of the candidates{change.where}{f', more than the {config.max_change:.0%} allowed' if leap else ''}"
     )
-    return Judgement(
-        _VERDICTS[grade, leap], reason, diagnosis.effective, found.get("live"), found.get("uniform"), change
-    )
+    return Judgement(_VERDICTS[grade, leap], reason, Evidence(diagnosis.effective, value, gains), change)
 
 
-class _Evidence(Struct, frozen=True):
+class _Weighed(Struct, frozen=True):
     """What logged decisions say of a candidate.
 
     Attributes:
@@ -198,9 +190,7 @@ class _Evidence(Struct, frozen=True):
     change: Change
 
 
-def _gather(
-    candidate: Allocator, live: Allocator, decisions: Sequence[LoggedDecision], config: GateConfig
-) -> _Evidence:
+def _weigh(candidate: Allocator, live: Allocator, decisions: Sequence[LoggedDecision], config: GateConfig) -> _Weighed:
     # A strategy that only one of them knows is never asked by the other.
     strategies = [*candidate.strategies, *(name for name in live.strategies if name not in candidate.strategies)]
     # A policy waits for this, so of what is too much, fewer turns are looked at, and then fewer draws in each.
@@ -225,7 +215,7 @@ def _gather(
         shares[name] = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
         logs[name] = table.feedback(extents, worth, modelled)
     values = {name: doubly_robust(log) for name, log in logs.items()}
-    return _Evidence(
+    return _Weighed(
         log=logs["candidate"],
         value=values["candidate"],
         others=[(name, values[name]) for name in ("live", "uniform")],

@@ -161,7 +161,11 @@ def _workers(facts: Facts, config: Config) -> Check:
     dead = not any(facts.now - one.seen < critical for one in facts.store.workers)
     if dead or orphaned:
         return Check(
-            "workers", "critical", summary, "start `backchannel worker`, and see why the last one ended", details
+            "workers",
+            "critical",
+            summary,
+            "start `backchannel worker`, and see why the last one ended or hangs",
+            details,
         )
     if silent:
         remedy = "it was killed, or hangs: see its log, and kill it if it still runs"
@@ -222,6 +226,7 @@ def _policy(facts: Facts, config: Config) -> Check:
         "newest": newest.version,
         "verdict": newest.verdict,
         "hold": facts.store.head.hold,
+        "withheld": facts.store.withheld,
         "seconds": waiting,
     }
     if waiting > config.health.policy_s[0]:
@@ -234,6 +239,8 @@ def _policy(facts: Facts, config: Config) -> Check:
         remedy = "see what changed, and whether the gate is right"
     else:
         return check
+    if facts.store.withheld is not None:
+        held = f"readers wait for a newer one for {_age((facts.now - facts.store.withheld) / 1000)}; {held}"
     status = max(check.status, "warn", key=STATUSES.index)
     return structs.replace(check, status=status, summary=f"{summary}; {held}", remedy=remedy)
 

@@ -13,11 +13,12 @@ from rich.table import Table
 
 from backchannel.agents.allocation import Allocator
 from backchannel.agents.ope.estimators import SupportError
-from backchannel.agents.ope.intervals import Estimate, Method
+from backchannel.agents.ope.intervals import Method
 from backchannel.ops import event_log, open_bandit
 from backchannel.ops.config import config_option
 from backchannel.ops.evaluation import Evaluation, Options, PolicyValue
 from backchannel.ops.evaluation_report import render
+from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.config import Config
 from backchannel.streams.reader import NoPolicyError, PolicyReader
 from backchannel.streams.source import SourceError

@@ -8,8 +8,9 @@ import numpy as np
 from msgspec import Struct
 
 from backchannel.agents.ope.estimators import ESTIMATORS, Diagnosis, Feedback, Terms, diagnose, doubly_robust, replay
-from backchannel.agents.ope.intervals import Estimate, Method, interval
+from backchannel.agents.ope.intervals import Method, interval
 from backchannel.agents.ope.sessions import Sessions
+from backchannel.schemas.snapshot import Estimate
 
 REPLAY = "replay"
 

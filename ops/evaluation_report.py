@@ -3,10 +3,10 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from backchannel.agents.ope.intervals import Estimate
 from backchannel.ops import page
 from backchannel.ops.drawing import TOKENS, draw, panels
 from backchannel.ops.evaluation import Evaluation
+from backchannel.schemas.snapshot import Estimate
 
 
 def render(found: Evaluation) -> str:

@@ -12,12 +12,20 @@ from backchannel.agents.sums import SumReader, Sums
 
 
 class Step(Struct, frozen=True):
-    """A rephrase of one query to another: the weight of the turns, and of how many people they are, at least."""
+    """A rephrase of one query to another.
+
+    Attributes:
+        source, target: from which to which.
+        turns: their weight.
+        people: of how many they are, at least.
+        share: of all turns of the source: the probability of this step.
+    """
 
     source: str
     target: str
     turns: float
     people: float
+    share: float
 
 
 class Record(Struct, frozen=True):
@@ -77,8 +85,9 @@ def explain(graph: RephraseGraph, sums: SumReader, state: str, at: int) -> Expla
     target = _known(solved, row.target) if row.target else None
     path = solved.chain.path(state, row.target) if row.target else []
     taken = sums.read(graph.transitions, "state", {state, *path})
+    support = {one: _known(solved, one).turns for one, _ in taken.keys}
     steps = {
-        (one, other): Step(one, other, float(weights.sum()), float(distinct(weights)))
+        (one, other): Step(one, other, turns := float(weights.sum()), float(distinct(weights)), turns / support[one])
         for (one, other), weights in zip(taken.keys, taken.at(at), strict=True)
     }
     records = _records(sums.read(graph.trials, "state", [state]), at)

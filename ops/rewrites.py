@@ -21,7 +21,7 @@ from backchannel.ops.open_store import opened_store, store_option
 from backchannel.schemas.text import normalize
 from backchannel.streams import ledger
 from backchannel.streams.config import Config
-from backchannel.streams.ledger import Contribution, Ledger, LedgerSums
+from backchannel.streams.ledger import Contribution, FencedError, Ledger, LedgerSums
 from backchannel.streams.reader import NoPolicyError, PolicyReader
 from backchannel.streams.store import StoreError
 
@@ -152,7 +152,12 @@ def _decree(url: str, pairs: Sequence[tuple[str, str]], column: str, value: bool
         lacking = [pair for pair, change in changes.items() if change]
         values = np.zeros((len(lacking), len(table.sums)))
         values[:, place] = [changes[pair] for pair in lacking]
-        book.commit([Contribution(claim, claim.position, {table.name: Sums(table, lacking, values)}, {})])
+        try:
+            book.commit([Contribution(claim, claim.position, {table.name: Sums(table, lacking, values)}, {})])
+        except FencedError:
+            raise click.ClickException(
+                "somebody else changes rules at this moment: nothing was done, try again"
+            ) from None
     done = column if value else f"no longer {column}"
     click.echo(
         f"{len(lacking):,} {done}, {len(changes) - len(lacking):,} as they were. It holds from the next version on."
@@ -173,9 +178,10 @@ def _print(explanation: Explanation) -> None:
     console.print(table)
     for title, steps in (("likeliest path", explanation.path), ("rephrased to", explanation.steps[:10])):
         if steps:
-            rephrases = Table(title, "", "turns", "people, at least", box=SIMPLE_HEAD, pad_edge=False)
+            rephrases = Table(title, "", "turns", "share", "people, at least", box=SIMPLE_HEAD, pad_edge=False)
             for step in steps:
-                rephrases.add_row(step.source, step.target, f"{step.turns:.1f}", f"{step.people:.1f}")
+                cells = f"{step.turns:.1f}", f"{step.share:.0%}", f"{step.people:.1f}"
+                rephrases.add_row(step.source, step.target, *cells)
             console.print(rephrases)
     for who, record in (("served the rewrite", explanation.served), ("held out", explanation.held_out)):
         if record:

@@ -10,9 +10,30 @@ Section: TypeAlias = dict[str, bytes]
 
 _MODULUS: Final = 1 << 256
 
-
 Verdict: TypeAlias = Literal["publish", "warn", "hold"]
 """What the gate says of a version: serve it; serve it, but see the reason; do not serve it."""
+
+
+class Estimate(Struct, frozen=True):
+    """A value with its interval; NaN where there is nothing to tell it from."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Evidence(Struct, frozen=True):
+    """What logged decisions say of a version's policy, by off-policy evaluation; in rewards a turn.
+
+    Attributes:
+        effective: effective sample size, in turns.
+        value: what a turn is expected to earn; None where there is too little to tell.
+        gains: how much more that is than under the other policies, `live` and `uniform`; none likewise.
+    """
+
+    effective: float = 0.0
+    value: Estimate | None = None
+    gains: dict[str, Estimate] = {}
 
 
 class Reached(Struct, frozen=True):
@@ -42,6 +63,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         seal: the same with the publisher's key; None without one.
         verdict: the gate's; None if it was not asked.
         reason: for the verdict.
+        evidence: likewise, in numbers.
         imported: whether it comes from another store. Then `positions` are of that one.
     """
 
@@ -56,6 +78,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     seal: str | None = None
     verdict: Verdict | None = None
     reason: str | None = None
+    evidence: Evidence | None = None
     imported: bool = False
 
     def checksums(self, key: bytes = b"") -> "Checksum":

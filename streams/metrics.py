@@ -8,10 +8,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Final
+from typing import Final, get_args
 
 from aiohttp import web
 from faust.types import TP
+from msgspec import Struct, structs
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -25,12 +26,13 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 
 from backchannel.agents.quality import EVERY
 from backchannel.schemas.events import EVENT_TYPES
-from backchannel.schemas.snapshot import Snapshot
+from backchannel.schemas.snapshot import Estimate, Evidence, Reached, Snapshot, Verdict
 from backchannel.streams.alarms import Alarm
 from backchannel.streams.ledger import Contribution
 from backchannel.streams.observer import Observer
 from backchannel.streams.partition import Partition
 from backchannel.streams.position import BEGINNING
+from backchannel.streams.publisher import Standing
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Bounds of the histograms: from a small commit to a store that was away."""
@@ -39,6 +41,30 @@ OUTCOMES: Final = ("clicked", "barged_in", "rephrased")
 
 FIELDS: Final = frozenset(name for event in EVENT_TYPES.values() for name in event.__struct_fields__) | {"record"}
 """What a dead letter may be at fault in. The names of a producer's own keys are not ours to make labels of."""
+
+
+MOST_WAITING: Final = 1000
+"""Commits whose turns are waited for. When readers get none of them for long, the first ones tell how long."""
+
+
+class _Waiting(Struct, frozen=True):
+    """Turns that were committed, and that readers do not have yet.
+
+    Attributes:
+        closed: when the first of them did, seconds since the Unix epoch.
+        reached: source and number of their partitions -> the watermark that they brought it to.
+    """
+
+    closed: float
+    reached: dict[tuple[str, int], int]
+
+    def is_in(self, version: Snapshot) -> bool:
+        """Whether a version has learned from all of them."""
+        nowhere = Reached(BEGINNING, {})
+        return all(
+            version.positions.get(source, {}).get(number, nowhere).watermark >= watermark
+            for (source, number), watermark in self.reached.items()
+        )
 
 
 class Metrics(Observer):
@@ -95,16 +121,29 @@ class Metrics(Observer):
         # Policy.
         self._publishes: Final = seconds("publish_duration", "Making and writing a version of the policy.")
         self._freshness: Final = seconds(
-            "freshness", "From a turn's close to the version with it: the longest wait of the publisher's own turns."
+            "freshness",
+            "From a turn's close to readers having it: the longest wait of this worker's turns in a version.",
         )
-        self._version: Final = gauge("snapshot_version", "The last version that was published.")
-        self._published: Final = gauge("snapshot_timestamp_seconds", "When it was.")
+        self._version: Final = gauge("snapshot_version", "The version that readers serve.")
+        self._published: Final = gauge("snapshot_timestamp_seconds", "When it was made.")
         self._learned: Final = gauge("snapshot_watermark_timestamp_seconds", "Event time that it has learned up to.")
         self._rows: Final = gauge("snapshot_rows", "Its rows, by section.", "section")
+        self._withheld: Final = gauge(
+            "snapshot_withheld_timestamp_seconds",
+            "When the first version was made that readers do not have; 0 while they have the newest.",
+        )
+        # The gate's, of the newest version; what is not known is not shown.
+        self._verdict: Final = gauge("gate_verdict", "1 for the verdict of the newest version.", "verdict")
+        self._effective: Final = gauge("ope_effective_turns", "Effective sample size of what it rests on.")
+        self._value: Final = gauge(
+            "ope_reward", "Expected reward of a turn under the newest version: estimate, low and high.", "bound"
+        )
+        self._gains: Final = gauge(
+            "ope_gain", "By how much that is more than under another policy, live or uniform.", "policy", "bound"
+        )
         # Drift.
         self._alarms: Final = counter("drift_alarms", "Changes noticed in a rate.", "measure", "strategy")
-        self._waiting: list[tuple[float, float]] = []  # when they were committed, and when the first of them closed
-        self._publisher = False
+        self._waiting: list[_Waiting] = []
         # Prometheus sees that a counter grows when it has seen it at zero.
         for event_type in EVENT_TYPES:
             self._events.labels(event_type)
@@ -119,15 +158,10 @@ class Metrics(Observer):
         for measure in ("click_rate", "defect_rate", "dead_letter_rate"):
             self._alarms.labels(measure, EVERY)
 
-    def on_assigned(self, partitions: Mapping[int, Partition]) -> None:
+    def on_assigned(self, partitions: Mapping[int, Partition]) -> None:  # noqa: ARG002 -- Observer's
         """See `Observer`."""
         for gauge in (self._open, self._lag, self._watermark):
             gauge.clear()
-        if 0 not in partitions:  # somebody else publishes, and says so
-            for gauge in (self._version, self._published, self._learned):
-                gauge.set(0)
-            self._rows.clear()
-        self._publisher = 0 in partitions
         self._waiting.clear()
 
     def on_tick(self, partitions: Mapping[int, Partition], lag: Mapping[TP, int]) -> None:
@@ -149,8 +183,9 @@ class Metrics(Observer):
         now = self._clock()
         self._commits.observe(seconds)
         self._committed.set(now)
-        if closed is not None and self._publisher:
-            self._waiting.append((now, closed / 1000))
+        if closed is not None and len(self._waiting) < MOST_WAITING:
+            reached = {(one.claim.source, one.claim.number): one.position.watermark for one in contributions}
+            self._waiting.append(_Waiting(closed / 1000, reached))
         for contribution in contributions:
             counts = contribution.counts
             for event_type in EVENT_TYPES:
@@ -178,24 +213,48 @@ class Metrics(Observer):
         """See `Observer`."""
         self._conflicts.inc()
 
-    def on_publish(self, snapshot: Snapshot, started: int) -> None:
+    def on_publish(self, snapshot: Snapshot, started: int) -> None:  # noqa: ARG002 -- likewise
         """See `Observer`."""
-        now, began = self._clock(), started / 1000
-        self._publishes.observe(now - began)
-        self._version.set(snapshot.version)
-        self._published.set(now)
-        self._learned.set(snapshot.watermark / 1000)
-        for section, rows in snapshot.rows.items():
+        self._publishes.observe(self._clock() - started / 1000)
+
+    def on_standing(self, standing: Standing) -> None:
+        """See `Observer`."""
+        served, newest = standing.served, standing.newest
+        if served is None or newest is None:
+            return
+        self._version.set(served.version)
+        self._published.set(served.created / 1000)
+        self._learned.set(served.watermark / 1000)
+        for section, rows in served.rows.items():
             self._rows.labels(section).set(rows)
-        published = [closed for committed, closed in self._waiting if committed <= began]
-        self._waiting = [turns for turns in self._waiting if turns[0] > began]
-        if published:
-            self._freshness.observe(now - min(published))
+        self._withheld.set((standing.withheld or 0) / 1000)
+        had = [one.closed for one in self._waiting if one.is_in(served)]
+        if had:
+            self._freshness.observe(self._clock() - min(had))
+            self._waiting = [one for one in self._waiting if not one.is_in(served)]
+        self._judged(newest)
+
+    def _judged(self, newest: Snapshot) -> None:
+        for verdict in get_args(Verdict):
+            self._verdict.labels(verdict).set(verdict == newest.verdict)
+        evidence = newest.evidence or Evidence()
+        self._effective.set(evidence.effective)
+        self._value.clear()
+        self._gains.clear()
+        if evidence.value is not None:
+            _show(evidence.value, self._value)
+        for policy, gain in evidence.gains.items():
+            _show(gain, self._gains, policy)
 
     def on_alarms(self, alarms: Sequence[Alarm]) -> None:
         """See `Observer`."""
         for alarm in alarms:
             self._alarms.labels(alarm.measure, alarm.strategy).inc()
+
+
+def _show(estimate: Estimate, gauge: Gauge, *labels: str) -> None:
+    for bound, value in zip(("estimate", "low", "high"), structs.astuple(estimate), strict=True):
+        gauge.labels(*labels, bound).set(value)
 
 
 def field_of(reason: str) -> str:

@@ -8,6 +8,7 @@ from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.alarms import Alarm
 from backchannel.streams.ledger import Contribution
 from backchannel.streams.partition import Partition
+from backchannel.streams.publisher import Standing
 
 
 class Observer:
@@ -43,7 +44,10 @@ class Observer:
         """A commit was refused, because another process has claimed a partition."""
 
     def on_publish(self, snapshot: Snapshot, started: int) -> None:
-        """A version was published, of what had been committed when this `started` (ms since the Unix epoch)."""
+        """A version was published by this worker, which `started` to make it then (ms since the Unix epoch)."""
+
+    def on_standing(self, standing: Standing) -> None:
+        """These versions there are, whoever published them. Told now and then, after commits."""
 
     def on_alarms(self, alarms: Sequence[Alarm]) -> None:
         """Rates have changed."""
@@ -84,6 +88,11 @@ class Observers(Observer):
         """See `Observer`."""
         for one in self._observers:
             one.on_publish(snapshot, started)
+
+    def on_standing(self, standing: Standing) -> None:
+        """See `Observer`."""
+        for one in self._observers:
+            one.on_standing(standing)
 
     def on_alarms(self, alarms: Sequence[Alarm]) -> None:
         """See `Observer`."""

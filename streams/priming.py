@@ -1,7 +1,6 @@
 """Priming: predicted scores into the ledger, while workers learn or not."""
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Final, Self
 
 import numpy as np
@@ -85,7 +84,5 @@ class Primer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from backchannel.agents.allocation import Allocator, EncodingError
@@ -22,6 +23,20 @@ from backchannel.streams.store import Store
 logger = logging.getLogger(__name__)
 
 FORGETS_PER_HALF_LIFE: Final = 8
+
+
+class Standing(Struct, frozen=True):
+    """Which versions there are, whoever published them.
+
+    Attributes:
+        served: the header of the version that readers serve; None before the first.
+        newest: likewise of the newest one, be it held back or not.
+        withheld: when the first version was made that readers do not have yet (ms); None if they have the newest.
+    """
+
+    served: Snapshot | None
+    newest: Snapshot | None
+    withheld: int | None
 
 
 class Publisher:
@@ -53,11 +68,19 @@ class Publisher:
             self._forget(made)
         return made
 
-    def served(self) -> Snapshot | None:
-        """Return the header of the version that readers serve, whoever published it."""
+    def standing(self) -> Standing:
+        """Return which versions there are.
+
+        Raises:
+            CorruptPolicyError: a header is damaged.
+        """
         with self._store.read() as connection:
             version = snapshots.current(connection).version
-            return None if version is None else snapshots.header(connection, version)
+            return Standing(
+                None if version is None else snapshots.header(connection, version),
+                snapshots.newest(connection),
+                snapshots.withheld(connection),
+            )
 
     def _publish(self, connection: Connection, now: int) -> tuple[Mapping[str, Collection[str]], Snapshot | None]:
         """All in one transaction, and of one state of the ledger:
@@ -100,6 +123,7 @@ class Publisher:
             fingerprint=self._config.fingerprint,
             verdict=judgement.verdict if judgement else None,
             reason=judgement.reason if judgement else None,
+            evidence=judgement.evidence if judgement else None,
         )
         made = snapshots.publish(connection, solved, provenance, whole=previous is None, key=self._key)
         if made is None:

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections import defaultdict
-from types import TracebackType
 from typing import Final, Self
 
 import msgspec
@@ -133,9 +132,7 @@ class PolicyReader:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _poll(self) -> None:

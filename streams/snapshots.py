@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
 
-from backchannel.schemas.snapshot import Checksum, Reached, Section, Snapshot, Verdict, nonce
+from backchannel.schemas.snapshot import Checksum, Evidence, Reached, Section, Snapshot, Verdict, nonce
 from backchannel.streams.bulk import among, insert_rows
 from backchannel.streams.signing import sign, signed
 from backchannel.streams.store import head, snapshot, snapshot_row
@@ -53,6 +53,7 @@ class Provenance(Struct, frozen=True, kw_only=True):
     fingerprint: str
     verdict: Verdict | None = None
     reason: str | None = None
+    evidence: Evidence | None = None
     imported: bool = False
 
 
@@ -220,6 +221,13 @@ def serve(connection: Connection, version: int, hold: str | None) -> None:
     connection.execute(update(head).values(version=version, hold=hold))
 
 
+def withheld(connection: Connection) -> int | None:
+    """Return when the first version was made that readers do not have yet, ms; None if they have the newest."""
+    served = current(connection).version or 0
+    later = select(snapshot.c.created).where(snapshot.c.version > served)
+    return connection.execute(later.order_by(snapshot.c.version).limit(1)).scalar()
+
+
 def pinned(connection: Connection) -> set[int]:
     """Return the versions that are kept, however many come after them."""
     return set(connection.execute(select(snapshot.c.version).where(snapshot.c.pinned)).scalars())
@@ -233,7 +241,8 @@ def pin(connection: Connection, version: int, *, pinned: bool) -> None:
 def prune(connection: Connection, keep: int, keep_ms: int, now: int) -> None:
     """Forget old versions: all but the newest `keep`, and of those before them the first of each hour.
 
-    The head, the newest version, and those that are pinned stay. The head must be locked, see `current`.
+    The head, the first version after it, which tells since when readers wait, the newest one, and those that are pinned
+    stay. The head must be locked, see `current`.
 
     Args:
         connection: within a transaction.
@@ -241,14 +250,15 @@ def prune(connection: Connection, keep: int, keep_ms: int, now: int) -> None:
         keep_ms: how old a version may become, ms.
         now: ms since the Unix epoch.
     """
-    served = current(connection).version
+    served = current(connection).version or 0
     versions = connection.execute(
         select(snapshot.c.version, snapshot.c.created, snapshot.c.pinned).order_by(snapshot.c.version)
     ).all()
+    kept = {served, next((version for version, _, _ in versions if version > served), 0)}
     passed, hours = set(), set()
     for version, created, pinned in versions[:-keep]:
         hour = created // 3_600_000
-        if not pinned and version != served and (hour in hours or created < now - keep_ms):
+        if not pinned and version not in kept and (hour in hours or created < now - keep_ms):
             passed.add(version)
         hours.add(hour)
     if not passed:

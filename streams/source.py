@@ -8,7 +8,6 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Final, Self
 
 from backchannel.schemas.events import MAX_RECORD_BYTES
@@ -90,9 +89,7 @@ class EventFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _blocks(self, stream: IO[bytes]) -> Iterator[list[bytes]]:

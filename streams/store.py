@@ -172,7 +172,7 @@ class Store:
             comes after the question mark goes to libpq.
 
     Attributes:
-        sum_tables: the tables of the learners' sums, by name, once `create` was called.
+        sum_tables: the tables of the learners' sums, by name, once `create` or `declare` was called.
 
     Raises:
         StoreError: the URL is not one.
@@ -198,8 +198,7 @@ class Store:
         Raises:
             StoreError: the store cannot be opened, or was written by another version.
         """
-        own = MetaData()
-        self.sum_tables = {table.name: _sum_table(own, table) for table in sums}
+        own = self.declare(sums)
         try:
             with self.write() as connection:
                 if connection.dialect.name == "postgresql":  # else two that begin at once would both make them
@@ -213,6 +212,12 @@ class Store:
                 self._check_sums(connection)
         except DBAPIError as error:
             raise StoreError(f"store {self._engine.url} cannot be opened: {error.orig}") from None
+
+    def declare(self, sums: Sequence[SumTable]) -> MetaData:
+        """Say what the tables of the learners' `sums` look like, for who only reads them; return that."""
+        own = MetaData()
+        self.sum_tables = {table.name: _sum_table(own, table) for table in sums}
+        return own
 
     def check(self, connection: Connection) -> None:
         """Check that this version can work with the store.

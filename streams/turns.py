@@ -14,6 +14,7 @@ from bisect import bisect_left, insort
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
 from heapq import heappop, heappush
+from operator import attrgetter
 from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta, Struct
@@ -24,6 +25,8 @@ from backchannel.streams.position import BEGINNING, Position, TopicPosition
 
 Signal: TypeAlias = Impression | Click | BargeIn
 """An event that tells something of a query."""
+
+_ts = attrgetter("ts")
 
 
 class TurnConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -154,12 +157,10 @@ class TurnAssembler:
             return
         source = self._topics[topic]
         first_fresh = bisect_left(offsets, source.read)
-        newest = BEGINNING
         opened = self._open
         for index, event in enumerate(events):
             if event is None:
                 continue
-            newest = max(newest, event.ts)
             fresh = index >= first_fresh
             if isinstance(event, Query):
                 self._add_query(event, fresh, source, offsets[index])
@@ -168,7 +169,7 @@ class TurnAssembler:
             # The common case of `_add_signal`, without a call.
             if not (fresh and turn is not None and turn.earliest <= event.ts < turn.deadline and turn.take(event)):
                 self._add_signal(event, fresh)
-        source.advance(offsets, newest)
+        source.advance(offsets, max(map(_ts, filter(None, events)), default=BEGINNING))
         for event_type, count in Counter(map(type, events[first_fresh:])).items():
             if issubclass(event_type, Struct):
                 self.counts[str(event_type.__struct_config__.tag)] += count

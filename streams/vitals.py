@@ -68,6 +68,7 @@ class StoreVitals(Struct, frozen=True):
         head: the version that is served, and why later ones are not.
         served: its header; None before the first.
         newest: the header of the newest version, served or not.
+        withheld: when the first version was made that readers do not have yet; None if they have the newest.
         unpublished: whether something was learned since the newest version was made.
         recent: what workers counted in the last minutes, by name.
         alarms: those last raised first, and of these those noticed first.
@@ -80,6 +81,7 @@ class StoreVitals(Struct, frozen=True):
     head: Head
     served: Snapshot | None
     newest: Snapshot | None
+    withheld: int | None
     unpublished: bool
     recent: dict[str, int]
     alarms: list[Alarm]
@@ -165,6 +167,7 @@ def _read(connection: Connection, now: int) -> StoreVitals:
         head=head,
         served=served,
         newest=newest,
+        withheld=snapshots.withheld(connection),
         unpublished=connection.execute(select(tables.change.c.id).limit(1)).first() is not None,
         recent={name: int(value) for name, value in connection.execute(recent)},
         alarms=[Alarm(**row) for row in alarms.mappings()],

@@ -23,6 +23,7 @@ from backchannel.streams.observer import Observer, Observers
 from backchannel.streams.partition import Partition
 from backchannel.streams.producer import Producer
 from backchannel.streams.publisher import Publisher
+from backchannel.streams.snapshots import CorruptPolicyError
 from backchannel.streams.store import Store
 from backchannel.streams.transport import Chunk, LogBounds, chunk_app, log_ends, serve
 
@@ -79,6 +80,7 @@ class Worker:
         self._producer: Final = Producer(kafka)
         self._app: Final = chunk_app(kafka, self._topics, self)
         self._assignment: Assignment | None = None
+        self._assigned: Final = asyncio.Event()
         self._committed: Final = asyncio.Event()
         self._announced = 0
 
@@ -139,6 +141,7 @@ class Worker:
             observer=self._observer,
         )
         self._observer.on_assigned(partitions)
+        self._assigned.set()
         logger.info("partitions %s are this worker's", ", ".join(map(str, partitions)) or "none")
         return self._assignment.offsets
 
@@ -191,20 +194,26 @@ class Worker:
             await self._committed.wait()
             self._committed.clear()
             started = time.monotonic()
-            if self._assignment is None or 0 not in self._assignment.partitions:
+            if self._assignment is None:
                 continue
-            versions = await self._publish() or versions
+            versions = await self._publish(first=0 in self._assignment.partitions) or versions
             taken, pause = time.monotonic() - started, self._config.commits.publish_s
             await asyncio.sleep((pause if versions >= FIRST_VERSIONS else min(pause, 10 * taken)) - taken)
 
-    async def _publish(self) -> int | None:
-        """Publish what is new; announce what readers serve, unless it was; return its version."""
+    async def _publish(self, *, first: bool) -> int | None:
+        """Look which versions there are; return the one that readers serve.
+
+        The worker with the first partition publishes what is new before, and announces it unless it was.
+        """
         started, at = time.monotonic(), _now()
         try:
-            snapshot = await asyncio.to_thread(self._publisher.publish)
-            served = snapshot or await asyncio.to_thread(self._publisher.served)
+            snapshot = await asyncio.to_thread(self._publisher.publish) if first else None
+            standing = await asyncio.to_thread(self._publisher.standing)
         except STORE_AWAY as error:
             logger.warning("nothing can be published, the store does not answer: %s", error.args[0])
+            return None
+        except CorruptPolicyError as error:
+            logger.error("the version to be served, or the newest, is damaged: %s", error)
             return None
         if snapshot is not None:
             self._observer.on_publish(snapshot, at)
@@ -216,10 +225,14 @@ class Worker:
                 time.monotonic() - started,
                 extra={"version": snapshot.version, "watermark": snapshot.watermark, "checksum": snapshot.checksum},
             )
+        self._observer.on_standing(standing)
+        served = standing.served
+        if served is None:
+            return None
         # It may be that of a publisher which did not live to announce it, or one that was rolled back to.
-        if served is not None and served.version != self._announced and await self._producer.announce(served):
+        if first and served.version != self._announced and await self._producer.announce(served):
             self._announced = served.version
-        return served.version if served is not None else None
+        return served.version
 
     async def _beat_regularly(self) -> None:
         while True:
@@ -230,7 +243,10 @@ class Worker:
                     self._observer.on_alarms(alarms)
             except SQLAlchemyError as error:  # of any kind: a worker must not end because it is not observed
                 logger.info("no heartbeat, the store does not answer: %s", error.args[0])
-            await asyncio.sleep(BEAT_S)
+            # What a worker has is to be known at once: else it seems that nobody has it.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._assigned.wait(), BEAT_S)
+            self._assigned.clear()
 
 
 def _now() -> int:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import settings
@@ -35,14 +36,19 @@ def public_log() -> Callable[[str], Path]:
     return find
 
 
+def missing(what: str) -> NoReturn:
+    """Something to test with is not installed: a failure on CI; elsewhere the test is skipped."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
 def start_postgres(settings: dict[str, str] | None = None) -> Postgres:
-    """Start a server. Where there is none to start, that is a failure on CI, and elsewhere skips the test."""
+    """Start a server, if there is one to start."""
     try:
         return Postgres(NOT_DURABLE | (settings or {}))
     except PostgresError as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"no PostgreSQL to test with: {error}")
-        pytest.skip(f"no PostgreSQL to test with: {error}")
+        missing(f"no PostgreSQL to test with: {error}")
 
 
 @pytest.fixture(scope="session")

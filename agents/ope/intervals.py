@@ -4,10 +4,10 @@ from statistics import NormalDist
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
-from msgspec import Struct
 
 from backchannel.agents.ope.estimators import Terms
 from backchannel.agents.sums import Matrix
+from backchannel.schemas.snapshot import Estimate
 
 Method: TypeAlias = Literal["normal", "bootstrap", "bernstein"]
 
@@ -15,14 +15,6 @@ RESAMPLES: Final = 1000
 BLOCKS: Final = 2_000
 """Of more turns than that, runs of consecutive ones are resampled together (Künsch, Annals of Statistics 1989)."""
 _DRAWN: Final = 1 << 20  # numbers at a time
-
-
-class Estimate(Struct, frozen=True):
-    """A value with its interval; NaN where there is nothing to tell it from."""
-
-    value: float
-    low: float
-    high: float
 
 
 def interval(

@@ -5,25 +5,23 @@ median of each.
 """
 
 import importlib
-import os
-import platform
+import multiprocessing
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
-from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
 import click
 import msgspec
 from rich.console import Console
-from rich.status import Status
 from rich.table import Table
 
-from backchannel.ops.bench.measure import Load, Measure
+from backchannel.ops.bench.measure import Load
+from backchannel.ops.bench.record import Part, Record, cells, document, machine, together, versions
 from backchannel.ops.run import relax_collector
 
 PARTS: Final = {
@@ -37,19 +35,24 @@ PARTS: Final = {
     "ope": "backchannel.ops.bench.ope:ope",
     "gate": "backchannel.ops.bench.gate:gate",
 }
-_NAMED: Final = (
-    *("backchannel", "numpy", "msgspec", "sqlalchemy", "psycopg", "faust-streaming", "aiokafka", "river"),
-    *("quixstreams", "bytewax", "mabwiser", "vowpalwabbit"),
-)
 
 
 @click.command("bench")
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)), metavar="[PART]...")
-@click.option("--events", type=click.IntRange(10_000), default=500_000, show_default=True, help="For the rates.")
+@click.option("--events", type=click.IntRange(10_000), default=200_000, show_default=True, help="For the rates.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Alternated; medians are shown.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-@click.option("--markdown", is_flag=True, help="Print as a document, with the machine and the versions.")
-def bench(*, parts: tuple[str, ...], events: int, rounds: int, as_json: bool, markdown: bool) -> None:
+@click.option(
+    "--of",
+    "files",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Show what an earlier run found with --json, and measure nothing; repeatable: later files go over earlier.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON, with the machine and the versions.")
+@click.option("--markdown", is_flag=True, help="Print as a document.")
+def bench(
+    *, parts: tuple[str, ...], events: int, rounds: int, files: tuple[Path, ...], as_json: bool, markdown: bool
+) -> None:
     """Measure what it costs, side by side with peers.
 
     \b
@@ -61,65 +64,64 @@ def bench(*, parts: tuple[str, ...], events: int, rounds: int, as_json: bool, ma
     memory-index  recall from a million queries, starting, refreshing and publishing
     rephrases     telling them, solving a graph of 1,000,000 edges, looking rewrites up
     ope           off-policy evaluation of a million turns
-    gate          how often it is right, in 100 simulated logs for each of the rounds: takes minutes
+    gate          how often it is right, in 40 simulated logs for each of the rounds
 
-    Without a PART, all of them. `make rivals` installs the peers that are not there otherwise; those that are not
-    installed are left out.
+    Without a PART, all of them: a quarter of an hour on an idle machine with two cores. `make rivals` installs the
+    peers that are not there otherwise; those that are not installed are left out.
+
+    Exit code: 1 if a part could not be measured; the others are shown all the same.
     """
-    relax_collector()
-    started = datetime.now(UTC)
-    measured: dict[str, list[Measure]] = {}
-    with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status("") as status:
-        for part in parts or PARTS:
-            status.update(part)
-            load = Load(Path(folder), events, rounds, partial(_say, status, part))
-            module, _, function = PARTS[part].partition(":")
-            measured[part] = list(getattr(importlib.import_module(module), function)(load))
+    if files and parts:
+        raise click.UsageError("--of shows what was measured before: name no parts with it")
+    records = [record for file in files for record in _read(file)]
+    if not records:
+        records = [_measure(parts or tuple(PARTS), events, rounds)]
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(measured)))
+        click.echo(msgspec.json.format(msgspec.json.encode(records)))
     elif markdown:
-        click.echo(document(measured, started, sys.argv[1:]), nl=False)
+        click.echo(document(records), nl=False)
     else:
-        Console().print(_table(measured))
+        Console().print(_table(together(records)))
+    if not files and len(records[0].parts) < len(set(parts or PARTS)):
+        sys.exit(1)
 
 
-def _say(status: Status, part: str, what: str) -> None:
-    status.update(f"{part}: {what}")
+def _read(file: Path) -> list[Record]:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=list[Record])
+    except msgspec.MsgspecError as error:
+        raise click.ClickException(f"{file}: not what `backchannel bench --json` prints: {error}") from None
 
 
-def _table(measured: Mapping[str, Iterable[Measure]]) -> Table:
+def _measure(parts: Sequence[str], events: int, rounds: int) -> Record:
+    """Each part has a process of its own, so that none of them finds what another one has left."""
+    began, measured = datetime.now(UTC), dict[str, Part]()
+    for part in parts:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            try:
+                measured[part] = pool.submit(_measure_part, part, events, rounds).result()
+            except Exception as error:  # whatever it is, the others are not to be measured again for it
+                click.echo(f"{part} could not be measured: {type(error).__name__}: {error}", err=True)
+    named = "" if set(parts) == PARTS.keys() else f" {' '.join(parts)}"
+    command = f"backchannel bench{named} --events {events} --rounds {rounds}"
+    return Record(command, began, machine(), list(versions()), measured)
+
+
+def _measure_part(part: str, events: int, rounds: int) -> Part:
+    relax_collector()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status(part) as status:
+        load = Load(Path(folder), events, rounds, lambda what: status.update(f"{part}: {what}"))
+        module, _, function = PARTS[part].partition(":")
+        measures = list(getattr(importlib.import_module(module), function)(load))
+    return Part(time.monotonic() - started, measures)
+
+
+def _table(parts: Mapping[str, Part]) -> Table:
     table = Table("", "what", "figure", "ratio", "to", box=None, pad_edge=False)
     table.columns[1].no_wrap = table.columns[2].no_wrap = True
     table.columns[2].justify = table.columns[3].justify = "right"
-    for part, measures in measured.items():
-        for one in measures:
-            table.add_row(part, one.name, *_cells(one))
+    for name, part in parts.items():
+        for one in part.measures:
+            table.add_row(name, one.name, *cells(one))
     return table
-
-
-def _cells(one: Measure) -> tuple[str, str, str]:
-    ratio = "" if one.ratio is None else f"{one.ratio:.3g}"
-    return f"{one.value:,.{0 if one.value >= 10 else 2}f} {one.unit}", ratio, one.peer
-
-
-def document(measured: Mapping[str, Iterable[Measure]], at: datetime, arguments: Sequence[str]) -> str:
-    """Return what was measured as a Markdown document."""
-    lines = [
-        "# Performance",
-        "",
-        f"Written by `backchannel {' '.join(arguments)}` on {at:%Y-%m-%d}: {platform.machine()}, {os.cpu_count()} "
-        f"cores, Python {platform.python_version()}. Peers and we are measured side by side in one run, and medians "
-        "are given. Machines differ and are noisy: compare ratios.",
-        "",
-        f"Versions: {', '.join(_versions())}.",
-    ]
-    for part, measures in measured.items():
-        lines += ["", f"## {part}", "", "| what | figure | ratio | to |", "|---|---:|---:|---|"]
-        lines += [f"| {' | '.join((one.name, *_cells(one)))} |" for one in measures]
-    return "\n".join(lines) + "\n"
-
-
-def _versions() -> Iterator[str]:
-    for name in _NAMED:
-        with suppress(PackageNotFoundError):
-            yield f"{name} {version(name)}"

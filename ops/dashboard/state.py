@@ -3,19 +3,25 @@
 import threading
 import time
 from collections import deque
+from contextlib import closing
 from typing import Any, Final
 
 import numpy as np
 from msgspec import Struct, structs
+from sqlalchemy.exc import SQLAlchemyError
 
 from backchannel.agents.features import context_of
 from backchannel.agents.recall import Recalled
+from backchannel.agents.rephrases import RephraseGraph
 from backchannel.ops.checks import Check, Status, worst
+from backchannel.ops.explanation import Explanation, explain
 from backchannel.ops.health import look
 from backchannel.schemas.events import Context, Query
 from backchannel.schemas.text import normalize
+from backchannel.streams import ledger
 from backchannel.streams.alarms import Alarm
 from backchannel.streams.config import Config
+from backchannel.streams.ledger import LedgerSums
 from backchannel.streams.policy import Rewriting
 from backchannel.streams.reader import NoPolicyError, PolicyReader
 from backchannel.streams.store import Store
@@ -75,11 +81,15 @@ class Choice(Struct, frozen=True):
 
 
 class QueryView(Struct, frozen=True):
-    """What the policy does with a query. The allocation is one draw: where it explores, the next one may differ."""
+    """What the policy does with a query. The allocation is one draw: where it explores, the next one may differ.
+
+    Why it is rewritten or not is told from the sums as they are now; None where the store does not let them be read.
+    """
 
     version: int
     query: str
     rewriting: Rewriting | None
+    explanation: Explanation | None
     recalled: list[Recalled]
     choices: list[Choice]
 
@@ -125,6 +135,7 @@ class Observatory:
             version=policy.version,
             query=normalize(text),
             rewriting=rewriting,
+            explanation=self._explanation(normalize(text)),
             recalled=policy.recall(served, RECALLED),
             choices=[
                 Choice(name, mean, deviation, decision.allocation.get(name, 0), decision.propensities.get(name))
@@ -151,12 +162,19 @@ class Observatory:
         )
 
     def _trends(self) -> Trends:
-        store = Store(self._url)
-        try:
-            with store.read() as connection:
-                return read_trends(connection, BUCKETS, MINUTES, VERSIONS)
-        finally:
-            store.close()
+        with closing(Store(self._url)) as store, store.read() as connection:
+            return read_trends(connection, BUCKETS, MINUTES, VERSIONS)
+
+    def _explanation(self, state: str) -> Explanation | None:
+        graph = RephraseGraph(self._config.rephrases)
+        with closing(Store(self._url)) as store:
+            store.declare(graph.tables)
+            try:
+                with store.read() as connection:
+                    _, newest = ledger.watermarks(ledger.positions(connection))
+                    return explain(graph, LedgerSums(store, connection), state, max(newest, 0))
+            except SQLAlchemyError:  # it is down, or the role may read policies only
+                return None
 
     def _segments(self) -> list[SegmentView]:
         try:

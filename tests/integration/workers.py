@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
@@ -97,6 +96,7 @@ class Fleet:
         window_s: attribution window. A partition is quiet, and closes its last turns, after this and the lateness.
         commit_events: see `CommitConfig.events`.
         max_open: see `TurnConfig`.
+        sections: others of the configuration.
     """
 
     def __init__(
@@ -106,18 +106,24 @@ class Fleet:
         window_s: float,
         commit_events: int = 50_000,
         max_open: int = 500_000,
+        **sections: Any,
     ) -> None:
         self.config: Final = Config(
             turns=TurnConfig(window_s=window_s, lateness_s=LATENESS_MS / 1000, max_open=max_open),
             commits=CommitConfig(events=commit_events, publish_s=1.0),
             kafka=kafka,
+            **sections,
         )
         self.workers: list[subprocess.Popen[bytes]] = []
         self._folder: Final = folder
-        self._settings: Final = folder / "backchannel.toml"
-        self._settings.write_text(render(self.config))
+        self.settings: Final = folder / "backchannel.toml"
+        self.settings.write_text(render(self.config))
         self._logs = 0
         self._log_of: Final[dict[int, Path]] = {}
+
+    @property
+    def url(self) -> str:
+        return sqlite_url(self._folder, "worker.db")
 
     @property
     def database(self) -> Path:
@@ -127,8 +133,8 @@ class Fleet:
         self._logs += 1
         with (self._folder / f"worker-{self._logs}.log").open("wb") as log:
             given = {
-                "--config": str(self._settings),
-                "--store": sqlite_url(self._folder, "worker.db"),
+                "--config": str(self.settings),
+                "--store": self.url,
                 "--servers": self.config.kafka.servers,
             }
             command = [sys.executable, "-m", "backchannel", "worker", *chain.from_iterable(given.items()), *options]
@@ -192,7 +198,7 @@ class Fleet:
         """Wait until all is learned, end the workers, and compare with `backchannel run` on the same events."""
         file = self._folder / "events.jsonl"
         file.write_bytes(b"".join(encode(event) + b"\n" for event in events))
-        run = [sys.executable, "-m", "backchannel", "run", str(file), "--config", str(self._settings)]
+        run = [sys.executable, "-m", "backchannel", "run", str(file), "--config", str(self.settings)]
         once = sqlite_url(self._folder, "once.db")
         done = subprocess.run([*run, "--store", once, "--json"], capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -207,7 +213,7 @@ class Fleet:
         self.until(lambda: {name: n for name, n in self.counts().items() if n} == expected["counts"])
         for worker in list(self.workers):
             self.end(worker, signal.SIGTERM)
-        found = contents(sqlite_url(self._folder, "worker.db"), self.config, at)
+        found = contents(self.url, self.config, at)
         found["positions"] = expected["positions"] = {}
         assert_same(found, expected)
         return dict(found["counts"])
@@ -222,9 +228,7 @@ class Fleet:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for worker in self.workers:
             worker.kill()
             worker.wait()

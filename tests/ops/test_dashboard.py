@@ -6,8 +6,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -20,13 +23,18 @@ from backchannel.ops.dashboard import server
 from backchannel.ops.dashboard.server import application, is_loopback
 from backchannel.ops.dashboard.state import Observatory
 from backchannel.ops.load import mixed_stream
+from backchannel.schemas.events import Click, Event, Impression, Query, Result
 from backchannel.streams.config import Config
 from backchannel.streams.embedded import Embedded
 from backchannel.streams.kafka_config import KafkaConfig
+from backchannel.streams.store import Store
+from tests.conftest import missing
 from tests.streams.ledgers import sqlite_url
 
 CONFIG = Config(kafka=KafkaConfig(servers="127.0.0.1:1"))
 TEXT = "what was asked first"
+GARBLED = ("play the velvet song knight", "play the song velvet knight", "play the song velvet night")
+"""What people say first, then, and at last, when they are understood."""
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +44,30 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> str:
     with Embedded(url, CONFIG, "s") as embedded:
         events = mixed_stream(400, np.random.default_rng(2), queries=1, gap_ms=3_000)
         embedded.feed([structs.replace(event, text=TEXT) if hasattr(event, "text") else event for event in events])
+        embedded.finish()
+        embedded.commit()
+        embedded.publish()
+    return url
+
+
+def sessions(count: int) -> Iterator[Event]:
+    """Each says it in three ways; every fourth gives up after the second."""
+    for number in range(count):
+        for turn, text in enumerate(GARBLED[: 2 if number % 4 == 0 else 3]):
+            ids: dict[str, Any] = {"session_id": f"s{number}", "query_id": f"s{number}-{turn}"}
+            ts = 1_700_000_000_000 + number * 60_000 + turn * 8_000
+            yield Query(event_id=f"q{number}-{turn}", ts=ts, text=text, **ids)
+            if turn == 2:
+                yield Impression(event_id=f"i{number}", ts=ts, results=(Result("e", 1),), **ids)
+                yield Click(event_id=f"c{number}", ts=ts, entity_id="e", **ids)
+
+
+@pytest.fixture(scope="module")
+def rephrased(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store that knows of a rewrite."""
+    url = sqlite_url(tmp_path_factory.mktemp("rephrased"))
+    with Embedded(url, CONFIG, "s") as embedded:
+        embedded.feed(list(sessions(40)))
         embedded.finish()
         embedded.commit()
         embedded.publish()
@@ -85,6 +117,41 @@ def test_a_query_is_answered_with_its_uncertainty(observatory: Observatory) -> N
     assert all(choice.deviation > 0 for choice in found.choices)
     assert found.recalled
     assert all(one.lower <= one.score for one in found.recalled)
+
+
+def test_a_rewrite_is_explained_by_its_path(rephrased: str) -> None:
+    one = Observatory(rephrased, CONFIG)
+    found = one.query(GARBLED[0], {}, 20)
+    other = one.query("never heard of", {}, 20)
+    one.reader.close()
+    assert found.rewriting is not None
+    assert found.rewriting.target == GARBLED[2]
+    assert found.explanation is not None
+    assert tuple(step.source for step in found.explanation.path) == GARBLED[:2]
+    first, second = found.explanation.path
+    assert second.target == GARBLED[2]
+    assert 0 < second.share < first.share < 1
+    assert found.explanation.target is not None
+    # There is no other way, and some of those who arrive fail.
+    arrived = first.share * second.share
+    assert found.explanation.probability == pytest.approx(arrived * found.explanation.target.success, rel=0.05)
+    assert other.explanation is not None
+    assert (other.rewriting, other.explanation.path, other.explanation.source.turns) == (None, [], 0)
+
+
+def test_sums_that_may_not_be_read_do_not_keep_a_query_from_its_answer(rephrased: str, tmp_path: Path) -> None:
+    """As for PostgreSQL's role for readers, which sees policies only."""
+    url = sqlite_url(tmp_path)
+    shutil.copy(rephrased.removeprefix("sqlite:///"), url.removeprefix("sqlite:///"))
+    store = Store(url)
+    with store.write() as connection:
+        connection.exec_driver_sql("DROP TABLE transitions")
+    store.close()
+    one = Observatory(url, CONFIG)
+    found = one.query(GARBLED[0], {}, 20)
+    one.reader.close()
+    assert found.rewriting is not None
+    assert found.explanation is None
 
 
 def test_the_page_and_its_data_are_served(observatory: Observatory) -> None:
@@ -161,10 +228,10 @@ def test_nothing_comes_from_elsewhere() -> None:
     assert "MIT" in (assets / "uPlot.LICENSE").read_text()
 
 
-@pytest.fixture
-def served(learned: str) -> Iterator[str]:
+@contextmanager
+def serving(store: str) -> Iterator[str]:
     """The URL of the command's own page, for anybody with the token."""
-    command = [sys.executable, "-m", "backchannel", "dashboard", "--store", learned, "--servers", "127.0.0.1:1"]
+    command = [sys.executable, "-m", "backchannel", "dashboard", "--store", store, "--servers", "127.0.0.1:1"]
     with subprocess.Popen([*command, "--port", "0", "--token", "t"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
@@ -172,23 +239,38 @@ def served(learned: str) -> Iterator[str]:
         assert process.wait() == 0
 
 
-def test_a_browser_draws_it(served: str, tmp_path: Path) -> None:
+def drawn(url: str, query: str, folder: Path) -> str:
+    """What a browser makes of the page when a query is asked."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
-        pytest.skip("no chromium: install Debian's package `chromium`")
+        missing("no chromium: install Debian's package `chromium`")
     done = subprocess.run(
         [
             *(chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"),
-            *(f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000", f"{served}#{TEXT.replace(' ', '%20')}"),
+            *(f"--user-data-dir={folder}", "--virtual-time-budget=20000", f"{url}#{quote(query)}"),
         ],
         capture_output=True,
         text=True,
         check=False,
     )
-    page = done.stdout
-    assert "Version 1 is served" in page, done.stderr
+    assert "does not answer: Failed" not in done.stdout
+    assert "is served" in done.stdout, done.stderr
+    return done.stdout
+
+
+def test_a_browser_draws_it(learned: str, tmp_path: Path) -> None:
+    with serving(learned) as url:
+        page = drawn(url, TEXT, tmp_path)
+    assert "Version 1 is served" in page
     assert page.count("<canvas") >= 4  # the rates, rewards and shares, and freshness; without workers no intake
     assert re.search(r"<td[^>]*>1 \(served\)</td>", page)
     assert f"“{TEXT}” stays as it is." in page
     assert re.search(r"<td[^>]*>entity-\d+</td>", page)
-    assert "does not answer: Failed" not in page
+
+
+def test_a_browser_draws_the_path_of_a_rewrite(rephrased: str, tmp_path: Path) -> None:
+    with serving(rephrased) as url:
+        page = drawn(url, GARBLED[0], tmp_path)
+    assert f"“{GARBLED[0]}” becomes “{GARBLED[2]}”" in page
+    between = r"</b> → \d+\.\d% → <b>"
+    assert re.search(f'<p id="path"><b>{between.join(GARBLED)}</b> → \\d+\\.\\d% → success</p>', page)

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from backchannel.streams.config import Config, parse
 from backchannel.streams.metrics import Metrics
+from tests.conftest import missing
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -24,11 +25,9 @@ COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 
 
 def tool(name: str, how: str) -> str:
-    """The path of a program that checks files; the test is skipped where it is not installed."""
+    """The path of a program that checks files."""
     found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-    if found is None:
-        pytest.skip(f"no {name}: {how}")
-    return found
+    return found or missing(f"no {name}: {how}")
 
 
 def check(*command: str) -> None:

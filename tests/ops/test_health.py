@@ -57,6 +57,7 @@ STORE = StoreVitals(
     head=Head(9, None),
     served=SNAPSHOT,
     newest=SNAPSHOT,
+    withheld=None,
     unpublished=True,
     recent={"query": 1000, "turn": 990},
     alarms=[],
@@ -131,6 +132,12 @@ def test_all_is_well() -> None:
         ("policy", {"newest": made(601), "unpublished": False}, "ok", "version 9"),
         ("policy", {"head": Head(9, "rolled back")}, "warn", "held: rolled back"),
         ("policy", {"newest": version(10, "hold", "worse")}, "warn", "the gate says hold of version 10: worse"),
+        (
+            "policy",
+            {"newest": version(10, "hold", "worse"), "withheld": NOW - 240_000},
+            "warn",
+            "readers wait for a newer one for 4 min; the gate says hold",
+        ),
         ("policy", {"newest": version(10, "publish", "better")}, "ok", "version 9"),
         ("dead-letters", {"recent": {"query": 98, "dead_letter": 2}}, "warn", "2 of 100 in ten minutes, 2%"),
         ("dead-letters", {"recent": {"dead_letter": 9}}, "critical", "100%"),
@@ -218,6 +225,13 @@ def test_what_hangs_is_left_behind(deaf: int) -> None:
     assert done.returncode == 2, done.stderr
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert checks["store"]["summary"] == checks["broker"]["summary"] == f"no answer within {health.PATIENCE_S:g} s"
+
+
+def test_it_starts_without_what_only_learners_need() -> None:
+    """River and SciPy alone take a second, and the answer is due within five."""
+    told = "import backchannel.ops.health, sys; print(*{'river', 'scipy', 'pandas', 'faust'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from backchannel.schemas.events import Click, Event, Impression, Query
 from backchannel.schemas.events import Result as Shown
 from backchannel.streams.config import Config
 from backchannel.streams.embedded import Embedded
+from backchannel.streams.ledger import Claim, Contribution, Ledger
 from backchannel.streams.policy import Rewriting
 from backchannel.streams.reader import PolicyReader
 
@@ -77,6 +78,7 @@ def test_show_tells_counts_and_path(store: str) -> None:
     (step,) = found.path
     assert (step.source, step.target) == (GARBLED, TITLE)
     assert step.turns == pytest.approx(12 * found.source.rephrased, abs=0.01)
+    assert step.share == pytest.approx(found.source.rephrased)
     assert 2 < step.people <= 8
     assert "served" in run("show", GARBLED, "--store", store).stdout
 
@@ -132,3 +134,22 @@ def test_an_empty_store_is_an_error(arguments: Sequence[str], tmp_path: Path) ->
         result = run(*arguments, "--store", url)
         assert result.exit_code == 1, result.output
         assert result.stderr.startswith("Error: ")
+
+
+def test_of_two_who_change_rules_at_once_one_is_told_to_try_again(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = Ledger.commit
+
+    def after_another(self: Ledger, contributions: Sequence[Contribution]) -> list[Claim]:
+        self.claim(contributions[0].claim.source, 0)
+        return commit(self, contributions)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "commit", after_another)
+        result = run("block", GARBLED, "--store", store)
+    assert result.exit_code == 1
+    assert result.output == "Error: somebody else changes rules at this moment: nothing was done, try again\n"
+    publish(store)
+    assert served(store, GARBLED) == TITLE
+    assert run("block", GARBLED, "--store", store).exit_code == 0
+    publish(store)
+    assert served(store, GARBLED) is None

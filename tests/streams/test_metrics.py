@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -15,13 +16,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from backchannel.ops.load import mixed_stream
 from backchannel.schemas.events import EventDecoder, encode
-from backchannel.schemas.snapshot import Snapshot
+from backchannel.schemas.snapshot import Estimate, Evidence, Reached, Snapshot
 from backchannel.streams.config import Config
 from backchannel.streams.learning import Learning
-from backchannel.streams.ledger import Claim
+from backchannel.streams.ledger import Claim, Contribution
 from backchannel.streams.metrics import FIELDS, Metrics, answering, field_of
 from backchannel.streams.partition import Partition
 from backchannel.streams.position import Position
+from backchannel.streams.publisher import Standing
 
 NOW = 1_800_000_000.0
 
@@ -59,30 +61,68 @@ def test_a_commit_counts_what_is_in_it(metrics: Metrics) -> None:
     assert value(metrics, "commit_timestamp_seconds") == NOW
 
 
-def test_freshness_is_from_the_first_close_to_the_version_with_it(metrics: Metrics) -> None:
+def header(version: int, positions: dict[str, dict[int, Reached]] | None = None, **more: Any) -> Snapshot:
     now = round(1000 * NOW)
-    header = Snapshot(
-        version=7,
-        parent=6,
+    return Snapshot(
+        version=version,
+        parent=version - 1,
         created=now,
         watermark=now - 9_000,
-        positions={},
+        positions=positions or {},
         fingerprint="",
         rows={"memory": 3},
         checksum="",
+        **more,
     )
-    metrics.on_assigned({0: partition()})
-    metrics.on_commit([], 0.1, now - 4_000)
-    metrics.on_commit([], 0.1, now - 5_000)
-    metrics.on_publish(header, now - 1)  # before these commits
-    assert value(metrics, "freshness_seconds_count") == 0
-    metrics.on_publish(header, now)
-    assert value(metrics, "freshness_seconds_count") == 1
+
+
+def committed(number: int, watermark: int) -> Contribution:
+    return Contribution(Claim("s", number, 1, 0, Position()), Position(watermark), {}, {})
+
+
+def test_freshness_is_from_the_first_close_to_the_version_with_it(metrics: Metrics) -> None:
+    """Whichever worker made it, and whichever partition it is of."""
+    now = round(1000 * NOW)
+
+    def told(*watermarks: int) -> float | None:
+        reached = {"s": {number: Reached(watermark, {}) for number, watermark in enumerate(watermarks)}}
+        served = header(7, reached)
+        metrics.on_standing(Standing(served, served, None))
+        return value(metrics, "freshness_seconds_count")
+
+    metrics.on_assigned({})
+    metrics.on_commit([committed(1, 30), committed(2, 20)], 0.1, now - 4_000)
+    metrics.on_commit([committed(2, 25)], 0.1, now - 5_000)
+    metrics.on_commit([committed(2, 40)], 0.1, now - 3_000)
+    assert told() == 0
+    assert told(99, 29, 24) == 0
+    assert told(99, 30, 25) == 1
     assert value(metrics, "freshness_seconds_sum") == pytest.approx(5.0)
+    assert told(99, 30, 25) == 1
+    assert told(99, 30, 40) == 2
+    assert value(metrics, "freshness_seconds_sum") == pytest.approx(8.0)
     assert value(metrics, "snapshot_version") == 7
     assert value(metrics, "snapshot_watermark_timestamp_seconds") == NOW - 9
-    metrics.on_publish(header, now)
-    assert value(metrics, "freshness_seconds_count") == 1
+
+
+def test_what_the_gate_says_of_the_newest_version_is_shown(metrics: Metrics) -> None:
+    gain = Estimate(-0.02, -0.05, 0.01)
+    held = header(8, verdict="hold", evidence=Evidence(321.0, Estimate(0.3, 0.25, 0.35), {"live": gain}))
+    metrics.on_standing(Standing(header(7, verdict="publish"), held, round(1000 * NOW) - 60_000))
+    assert value(metrics, "snapshot_version") == 7
+    assert value(metrics, "snapshot_withheld_timestamp_seconds") == NOW - 60
+    verdicts = {verdict: value(metrics, "gate_verdict", verdict=verdict) for verdict in ("publish", "warn", "hold")}
+    assert verdicts == {"publish": 0, "warn": 0, "hold": 1}
+    assert value(metrics, "ope_effective_turns") == 321
+    assert value(metrics, "ope_reward", bound="low") == 0.25
+    assert value(metrics, "ope_gain", policy="live", bound="estimate") == -0.02
+
+    early = header(9, verdict="publish")
+    metrics.on_standing(Standing(early, early, None))
+    assert value(metrics, "snapshot_withheld_timestamp_seconds") == 0
+    assert value(metrics, "gate_verdict", verdict="hold") == 0
+    assert value(metrics, "ope_reward", bound="low") is None
+    assert value(metrics, "ope_gain", policy="live", bound="estimate") is None
 
 
 def test_what_is_somebody_elses_now_is_not_shown_any_more(metrics: Metrics) -> None:

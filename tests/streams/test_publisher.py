@@ -19,7 +19,7 @@ from backchannel.streams import store as tables
 from backchannel.streams.config import Config, SnapshotConfig
 from backchannel.streams.ledger import Claim, Contribution, Ledger, LedgerSums
 from backchannel.streams.position import Position
-from backchannel.streams.publisher import Publisher
+from backchannel.streams.publisher import Publisher, Standing
 from backchannel.streams.store import Store
 from backchannel.streams.turns import TurnConfig
 from tests.streams.stores import failing
@@ -198,12 +198,17 @@ def test_a_hold_keeps_new_versions_from_readers_until_it_is_released(store: Stor
     publisher = Publisher(store, LEARNING, Config())
     given = [contribution(ledger.claim("s", 0), rng)]
     (claim,) = ledger.commit(given)
-    assert publisher.publish() == publisher.served()
+    first = publisher.publish()
+    assert publisher.standing() == Standing(first, first, None)
     with store.write() as connection:
         snapshots.serve(connection, 1, hold="wait")
     given.append(contribution(claim, rng))
     ledger.commit(given[1:])
-    assert publisher.publish() is None
+    assert publisher.publish(now=77) is None
+    standing = publisher.standing()
+    assert (standing.served, standing.withheld) == (first, 77)
+    assert standing.newest is not None
+    assert standing.newest.version == 2
     assert served(store) == totals(given[:1])
     with store.write() as connection:
         assert snapshots.last(connection) == 2

@@ -102,11 +102,12 @@ class Versions(RuleBasedStateMachine):
         with self.store.write() as connection:
             snapshots.prune(connection, keep, hours * HOUR, self.now)
         ordered = sorted(self.states)
+        waiting = next((version for version in ordered if version > (self.head or 0)), None)
         for index, version in enumerate(ordered):
             hour = self.created[version] // HOUR
             first = all(self.created[other] // HOUR != hour for other in ordered[:index])
             hourly = first and self.created[version] >= self.now - hours * HOUR
-            if version not in (*ordered[-keep:], *self.pinned, self.head) and not hourly:
+            if version not in (*ordered[-keep:], *self.pinned, self.head, waiting) and not hourly:
                 del self.states[version]
 
     @invariant()
@@ -114,6 +115,9 @@ class Versions(RuleBasedStateMachine):
         with self.store.read() as connection:
             assert snapshots.current(connection) == snapshots.Head(self.head, self.hold)
             assert snapshots.versions(connection) == sorted(self.states, reverse=True)
+            assert snapshots.withheld(connection) == next(
+                (self.created[version] for version in sorted(self.states) if version > (self.head or 0)), None
+            )
             for version, state in self.states.items():
                 header = snapshots.header(connection, version, KEY)
                 assert header is not None

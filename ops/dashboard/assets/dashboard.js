@@ -178,6 +178,22 @@ function explain({ query, rewriting }) {
   return `${becomes}: of those who begin with it, ${percent(rewriting.probability)} come to that by rephrasing and succeed there. It rests on ${number(rewriting.support)} turns.`;
 }
 
+// Why: the verdict, the likeliest path through the chain with the probability of each step, and what else was said.
+function why({ explanation: why }) {
+  if (!why) return [element("p", { className: "note" }, "Why cannot be told: the store does not let its sums be read.")];
+  const { source, target, path, steps } = why;
+  const turns = `${number(source.turns)} turns asked it: ${percent(source.success)} succeeded, ${percent(source.rephrased)} were rephrased.`;
+  const parts = [element("p", { className: "note" }, `${source.turns ? turns : "Nobody has asked it."} As things are now: ${why.verdict}.`)];
+  if (path.length) {
+    const way = element("p", { id: "path" }, element("b", {}, path[0].source));
+    for (const step of path) way.append(` → ${percent(step.share)} → `, element("b", {}, step.target));
+    way.append(` → ${percent(target.success)} → success`);
+    parts.push(way);
+  }
+  if (steps.length) parts.push(element("div", { className: "scroll" }, element("table", { id: "steps" })));
+  return parts;
+}
+
 function showAnswer(answer) {
   const place = byId("answer");
   place.hidden = false;
@@ -198,13 +214,22 @@ function showAnswer(answer) {
   const allocation = element("table", { id: "allocation" });
   const recalled = element("table", { id: "recalled" });
   place.replaceChildren(
-    element("h3", {}, "Rewrite"), element("p", {}, rewrite),
+    element("h3", {}, "Rewrite"), element("p", {}, rewrite), ...why(answer),
     element(
       "div", { className: "sides" },
       element("div", {}, element("h3", {}, `Allocation, of version ${answer.version}`), element("div", { className: "scroll" }, allocation)),
       element("div", {}, element("h3", {}, "Recalled"), element("div", { className: "scroll" }, recalled)),
     ),
   );
+  const steps = answer.explanation?.steps.slice(0, 10) ?? [];
+  if (steps.length) {
+    table(
+      "steps",
+      ["rephrased to", " probability", " turns", " people, at least"],
+      steps.map((one) => [one.target, percent(one.share), number(one.turns), number(one.people)]),
+      "",
+    );
+  }
   table(
     "allocation",
     ["strategy", "expected reward, ± two deviations", " mean", " candidates", " asked with probability"],

@@ -1,0 +1,104 @@
+"""Health of a real system: when it is well, and in the states that operators meet."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from backchannel.agents.gate import GateConfig
+from backchannel.ops.broker import Broker
+from backchannel.ops.load import mixed_stream
+from backchannel.streams.config import HealthConfig
+from backchannel.streams.kafka_config import KafkaConfig
+from tests.integration.workers import Fleet, send
+
+UNJUDGED: Final = GateConfig(turns=0)
+SUSPICIOUS: Final = GateConfig(turns=100, max_change=0.0)
+"""Too few decisions to tell, and then no change is allowed: every version is held."""
+
+
+def test_health_says_what_is_wrong_and_what_to_do(
+    own_broker: Broker, new_topics: Callable[[str], KafkaConfig], tmp_path: Path
+) -> None:
+    kafka = new_topics(str(own_broker.servers))
+    bounds = HealthConfig(heartbeat_s=(8.0, 16.0))
+    with Fleet(tmp_path, kafka, window_s=1, gate=UNJUDGED, health=bounds) as fleet:
+        worker = fleet.start()
+        _ask(kafka)
+        checks = _until(fleet, "well", _well)
+        assert "is served" in checks["policy"]["summary"]
+
+        worker.send_signal(signal.SIGSTOP)
+        _ask(kafka)
+        checks = _until(fleet, "a worker is stuck", lambda checks: checks["workers"]["status"] == "critical")
+        assert "is silent for" in checks["workers"]["summary"]
+        assert "start `backchannel worker`" in checks["workers"]["remedy"]
+        worker.send_signal(signal.SIGCONT)
+
+        own_broker.stop()
+        checks = _until(fleet, "the broker is stopped", lambda checks: checks["workers"]["status"] == "ok")
+        assert (checks["broker"]["status"], checks["store"]["status"]) == ("critical", "ok")
+        own_broker.start()
+        _until(fleet, "well again", _well)
+        fleet.end(worker, signal.SIGTERM)
+    with Fleet(tmp_path, kafka, window_s=1, gate=SUSPICIOUS, health=bounds) as fleet:
+        fleet.start()
+        _ask(kafka)
+        checks = _until(fleet, "a version is held", lambda checks: "says hold" in checks["policy"]["summary"])
+        assert "readers wait for a newer one for" in checks["policy"]["summary"]
+        assert (checks["policy"]["status"], checks["workers"]["status"]) == ("warn", "ok")
+
+
+def _ask(kafka: KafkaConfig) -> None:
+    """Send what people do now."""
+    now = time.time_ns() // 1_000_000
+    asyncio.run(send(kafka, list(mixed_stream(200, np.random.default_rng(now), start_ms=now, gap_ms=2))))
+
+
+def _well(checks: dict[str, Any]) -> bool:
+    """Whether nothing is wrong, and something was learned."""
+    return {check["status"] for check in checks.values()} == {"ok"} and "the last one" in checks["commits"]["summary"]
+
+
+def _until(fleet: Fleet, state: str, reached: Callable[[dict[str, Any]], bool]) -> Mapping[str, Mapping[str, str]]:
+    """Look until a state is reached; print what is seen then, and return its checks."""
+    last: dict[str, dict[str, str]] = {}
+
+    def look() -> bool:
+        done = _health(fleet, "--json")
+        report = json.loads(done.stdout)
+        assert done.returncode == ("ok", "warn", "critical").index(report["status"]), done.stderr
+        last.update({check["name"]: check for check in report["checks"]})
+        return reached(last)
+
+    fleet.until(look)
+    print(f"\n# {state}\n{_health(fleet).stdout}")
+    return last
+
+
+def _health(fleet: Fleet, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "backchannel",
+            "health",
+            "--store",
+            fleet.url,
+            "--config",
+            str(fleet.settings),
+            *options,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "160"},
+    )
