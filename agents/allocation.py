@@ -30,6 +30,7 @@ GAP_WEIGHT: Final = 3.0
 HISTORY_PRIOR: Final = 10.0
 """Turns that a strategy's mean reward on all queries is worth on one of them."""
 NOTHING_KNOWN: Final[StrategyContext] = {}
+_HEADS: Final = 3  # times the ranks that suffice if all strategies get the same
 _CONTEXTS: Final = 256  # that are decided on together
 _HOPELESS: Final = np.float32(1e-20)  # stands for expected rewards of zero and less: they come last, but come
 
@@ -157,7 +158,6 @@ class Allocator:
         }
         # One product with a context gives the mean and, squared and summed, the variance of every strategy.
         self._stacked: Final = np.array([[posterior.theta, *posterior.whitener] for posterior in posteriors])
-        self._flat: Final = self._stacked.reshape(-1, self._stacked.shape[-1])
         self._floor: Final = {"uniform": 1.0, "ucb": 0.0}.get(settings.policy, settings.floor)
         self._width: Final = settings.exploration * settings.deviation
         turns = sum(posterior.count for posterior in posteriors)
@@ -177,8 +177,9 @@ class Allocator:
             contexts = [{**context, **strategy_context.get(name, {})} for name in self.strategies]
             projected = np.einsum("kij,kj->ki", self._stacked, self.encoder.encode_all(contexts))
         else:
-            projected = (self._flat @ self.encoder.encode(context)).reshape(len(self.strategies), -1)
-        return projected[:, 0], self._width * np.sqrt(np.einsum("kd,kd->k", projected[:, 1:], projected[:, 1:]))
+            projected = self._stacked @ self.encoder.encode(context)
+        whitened = projected[:, 1:]
+        return projected[:, 0], self._width * np.sqrt(np.vecdot(whitened, whitened))
 
     def gains(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
@@ -297,8 +298,10 @@ class Allocator:
         """The utilities, (..., parts, strategies), that the mixture's parts stand for, and the parts' shares."""
         policy, size = self._settings.policy, means.shape[-1]
         if policy == "thompson":
-            normal = rng.standard_normal((*means.shape[:-1], draws, size))
-            return means[..., np.newaxis, :] + deviations[..., np.newaxis, :] * normal, np.full(draws, 1.0 / draws)
+            sampled = rng.standard_normal((*means.shape[:-1], draws, size))
+            sampled *= deviations[..., np.newaxis, :]
+            sampled += means[..., np.newaxis, :]
+            return sampled, np.full(draws, 1.0 / draws)
         if policy == "squarecb":
             # Each part lifts one strategy to the best. The wider the gap, the smaller its share (Foster & Rakhlin,
             # "Beyond UCB", ICML 2020).
@@ -320,15 +323,18 @@ class Allocator:
         if not self.least <= budget <= MAX_BUDGET:
             raise ValueError(f"budget: {budget} candidates; draw at least {self.least} and at most {MAX_BUDGET}")
         ranks = np.arange(budget)
-        gains = np.empty((len(self.strategies), budget), dtype=np.float32)
+        gains = np.full((len(self.strategies), budget + 1), -1.0, dtype=np.float32)
         for strategy, limits in enumerate(self._settings.limits):
-            gains[strategy] = self._curve(strategy, budget) / limits.cost
-            gains[strategy] *= 1.0 - 1e-6 * ranks  # so that level stretches of a curve make no ties
+            # The last factor is so that level stretches of a curve make no ties.
+            gains[strategy, :-1] = self._curve(strategy, budget) / limits.cost * (1.0 - 1e-6 * ranks)
             gains[strategy, : self._minima[strategy]] = np.inf
             gains[strategy, self._maxima[strategy] :] = -1.0
-        self._plans[budget] = plan = _Plan(
-            min(budget, sum(self._maxima)), gains, RandomSets(self._minima, self._maxima, budget)
-        )
+        affordable = min(budget, sum(self._maxima))
+        dealt_evenly = np.minimum(ranks + 1, np.array(self._maxima)[:, np.newaxis]).sum(axis=0)
+        heads = gains[:, : _HEADS * (int(dealt_evenly.searchsorted(affordable)) + 1) + 1].copy()
+        heads[:, -1] = -1.0
+        sets = RandomSets(self._minima, self._maxima, budget)
+        self._plans[budget] = plan = _Plan(affordable, gains, heads, sets)
         return plan
 
 
@@ -337,27 +343,45 @@ class _Plan(Struct, frozen=True):
 
     Attributes:
         budget: as far as the maxima allow.
-        gains: of each candidate for an expected reward of 1, (strategies, ranks): infinite where a limit demands it,
-            and negative where one forbids it.
+        gains: of each candidate for an expected reward of 1, (strategies, ranks + 1): infinite where a limit demands
+            it, and negative where one forbids it, or where there is none, which is in the last column.
+        heads: likewise, of the first ranks only, which suffice unless a strategy gets far more than its even share.
         sets: random ones.
     """
 
     budget: int
     gains: NDArray[np.float32]
+    heads: NDArray[np.float32]
     sets: RandomSets
 
 
 def _fill(utilities: NDArray[np.float64], plan: _Plan) -> Counts:
     """Fill the budget greedily by marginal gain, for each row of (parts, strategies) utilities."""
-    gains = np.maximum(utilities.astype(np.float32), _HOPELESS)[:, :, np.newaxis] * plan.gains
+    usable = np.maximum(utilities, _HOPELESS).astype(np.float32)
+    counts = _best(usable, plan.heads, plan.budget)
+    heads = plan.heads.shape[1] - 1
+    if counts.max() == heads:
+        # Who has not used up its head has nothing better further down, as gains fall from rank to rank.
+        deep = (counts == heads).any(axis=1)
+        counts[deep] = _best(usable[deep], plan.gains, plan.budget)
+    return counts
+
+
+def _best(utilities: NDArray[np.float32], gains: NDArray[np.float32], budget: int) -> Counts:
+    """Return how many of each strategy's candidates are among the `budget` best, (parts, strategies)."""
+    shape = len(utilities), *gains.shape
+    gained = utilities.repeat(gains.shape[1], axis=1)
+    gained *= gains.reshape(-1)
     # To sort whole rows in single precision takes less time than to find their best: it is done in vectors.
-    last = np.sort(gains.reshape(len(gains), -1), axis=1)[:, -plan.budget, np.newaxis, np.newaxis]
-    counts: Counts = (gains >= last).sum(axis=2)
-    if counts.sum() > len(counts) * plan.budget:
+    last = np.sort(gained, axis=1)[:, -budget, np.newaxis]
+    chosen = gained >= last
+    # As gains fall from rank to rank, the first that is not chosen says how many are.
+    counts: Counts = chosen.reshape(shape).argmin(axis=2)
+    if np.count_nonzero(chosen) > len(counts) * budget:
         # What is as good as the last one counts in the order of the strategies, as far as the budget goes.
-        equal = (gains == last).sum(axis=2)
-        better = counts - equal
-        left = plan.budget - better.sum(axis=1, keepdims=True) - (equal.cumsum(axis=1) - equal)
+        better = (gained > last).reshape(shape).argmin(axis=2)
+        equal = counts - better
+        left = budget - better.sum(axis=1, keepdims=True) - (equal.cumsum(axis=1) - equal)
         counts = better + np.minimum(np.maximum(left, 0), equal)
     return counts
 

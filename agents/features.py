@@ -155,7 +155,10 @@ class Encoder:
             raise ValueError(f"features: {len(columns)} columns in all; at most {MAX_DIMENSION} can be learned from")
         self.columns: Final = tuple(columns)
         self.dimension: Final = len(columns)
-        self._numbers: Final = [(name, feature.center) for name, (feature, _) in numeric.items()]
+        self._numbers: Final = [
+            (column, name, feature.center, LIMIT * feature.scale, feature.scale / GRID)
+            for name, (feature, column) in numeric.items()
+        ]
         self._get_numbers: Final = itemgetter(*(numeric or ("",)))
         self._number_columns: Final = np.array([column for _, column in numeric.values()], dtype=np.intp)
         self._centers: Final = np.array([feature.center for feature, _ in numeric.values()])
@@ -176,9 +179,33 @@ class Encoder:
         return hashlib.blake2b(msgspec.json.encode(self.features), digest_size=8).hexdigest()
 
     def encode(self, context: Mapping[str, Value]) -> NDArray[np.float64]:
-        """Return the vector, (dimension,), of one context."""
-        (vector,) = self.encode_all([context])
-        return np.asarray(vector)
+        """Return the vector, (dimension,), of one context.
+
+        The same as `encode_all` returns, to the last bit. Of one context, number by number takes less time: a call of
+        numpy costs as much as several numbers do.
+        """
+        vector = [0.0] * self.dimension
+        vector[0] = 1.0
+        for column, name, center, reach, step in self._numbers:
+            value = context.get(name)
+            if value is None or isinstance(value, str) or not value <= inf:
+                continue  # as if it were at the center
+            offset = value - center
+            if not -reach <= offset <= reach:
+                offset = reach if offset > 0 else -reach
+            vector[column] = round(offset / step) / GRID
+        for feature, begin in self._choices:
+            place = feature.encode(context.get(feature.name))
+            if place is not None:
+                vector[begin + place] = 1.0
+        for left, right, both in self._crosses:
+            others = vector[right]
+            vector[both] = [
+                round(min(max(one * other, -LIMIT), LIMIT) * GRID) / GRID if one and other else 0.0
+                for one in vector[left]
+                for other in others
+            ]
+        return np.array(vector)
 
     def contexts(self, queries: Sequence[Query]) -> list[Mapping[str, Value]]:
         """Return of each of `queries` its context, with what is derived of it and encoded here."""
@@ -213,7 +240,9 @@ class Encoder:
         else:
             if numbers.dtype == np.float64 and not np.isnan(numbers).any():
                 return numbers
-        return np.array([_number(context.get(name), center) for context in contexts for name, center in self._numbers])
+        return np.array(
+            [_number(context.get(name), center) for context in contexts for _, name, center, *_ in self._numbers]
+        )
 
     def _scaled(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
         with np.errstate(over="ignore"):

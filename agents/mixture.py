@@ -52,7 +52,7 @@ class RandomSets:
     def draw(self, rng: Generator) -> list[int]:
         """Draw a set, and deal the budget; return counts by strategy."""
         size = self._sizes[rng.integers(len(self._sizes))]
-        return self._deal(sorted(rng.choice(self._optional, size, replace=False).tolist()) if size else [])
+        return self._deal(sorted(rng.permutation(self._optional)[:size].tolist()))
 
     def probability(self, counts: list[int]) -> float:
         """Return the probability that `counts` are drawn."""
@@ -114,10 +114,12 @@ class Mixture(Struct, frozen=True):
 
     def propensities(self) -> NDArray[np.float64]:
         """Return the probability that each strategy is asked, (strategies,)."""
-        asked: NDArray[np.float64] = self.shares @ (self.parts > 0)
-        return np.minimum((1.0 - self.floor) * asked + self.floor * self.sets.propensities, 1.0)
+        asked: NDArray[np.float64] = self.shares.dot(self.parts > 0)
+        asked *= 1.0 - self.floor
+        asked += self.floor * self.sets.propensities
+        return np.minimum(asked, 1.0)
 
     def probability(self, counts: list[int]) -> float:
         """Return the probability that `counts` are drawn."""
-        drawn = float(self.shares @ (self.parts == counts).all(axis=1))
+        drawn = float(self.shares.dot((self.parts == counts).all(axis=1)))
         return min((1.0 - self.floor) * drawn + self.floor * self.sets.probability(counts), 1.0)

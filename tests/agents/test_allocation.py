@@ -179,17 +179,16 @@ class Script:
         self.size = size
         self.sizes = 0
         self.choices: list[int] = []
-        self.drawn = 0
         self.chosen = chosen
 
     def integers(self, high: int) -> int:
         self.sizes = high
         return self.size
 
-    def choice(self, optional: list[int], size: int, *, replace: bool) -> np.ndarray[Any, Any]:
-        assert not replace
-        self.choices, self.drawn = optional, size
-        return np.array([optional[place] for place in self.chosen])
+    def permutation(self, optional: list[int]) -> np.ndarray[Any, Any]:
+        self.choices = optional
+        first = [optional[place] for place in self.chosen]
+        return np.array([*first, *(place for place in optional if place not in first)], dtype=int)
 
 
 def every_set(mixture: Mixture, strategies: int) -> Iterator[tuple[float, Script]]:
@@ -197,8 +196,9 @@ def every_set(mixture: Mixture, strategies: int) -> Iterator[tuple[float, Script
     mixture.sets.draw(cast(np.random.Generator, probe))
     for size in range(probe.sizes):
         sized = Script(size)
-        mixture.sets.draw(cast(np.random.Generator, sized))
-        sets = list(combinations(range(len(sized.choices)), sized.drawn))
+        counts = mixture.sets.draw(cast(np.random.Generator, sized))
+        drawn = sum(counts[place] > 0 for place in sized.choices)  # whoever is in a set gets something
+        sets = list(combinations(range(len(sized.choices)), drawn))
         for chosen in sets:
             yield 1 / probe.sizes / len(sets), Script(size, chosen)
 
