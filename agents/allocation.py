@@ -30,7 +30,7 @@ GAP_WEIGHT: Final = 3.0
 HISTORY_PRIOR: Final = 10.0
 """Turns that a strategy's mean reward on all queries is worth on one of them."""
 NOTHING_KNOWN: Final[StrategyContext] = {}
-_HEADS: Final = 3  # times the ranks that suffice if all strategies get the same
+_HEADS: Final = 4  # times the ranks that suffice if all strategies get the same
 _CONTEXTS: Final = 256  # that are decided on together
 _HOPELESS: Final = np.float32(1e-20)  # stands for expected rewards of zero and less: they come last, but come
 
