@@ -60,6 +60,7 @@ class Decision(Struct, frozen=True):
             was not left to chance (ucb).
         allocation_propensity: the probability of the whole allocation, likewise.
         strategy_context: what was known of each strategy.
+        user_context: what was known of who asks, if the policy was told who.
         policy_version: of the policy that decided.
     """
 
@@ -67,6 +68,7 @@ class Decision(Struct, frozen=True):
     propensities: dict[str, float]
     allocation_propensity: float | None = None
     strategy_context: StrategyContext = {}
+    user_context: Mapping[str, float] = {}
     policy_version: int | None = None
 
 

@@ -38,7 +38,8 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
         tuple[Feature, ...],
         Meta(
             max_length=64,
-            description="what counts of a query's context, and of a strategy's if the name begins with `strategy.`",
+            description="what counts of a query's context; of a strategy's if the name begins with `strategy.`, and of "
+            "who asks if it begins with `user.`",
         ),
     ] = (
         Numeric("query.words", center=4.0, scale=4.0),
@@ -68,6 +69,16 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
             le=100_000,
             description="after which a turn counts half in the feature `strategy.history`: how well a strategy has "
             "done on the query. It is learned if it is one of the features",
+        ),
+    ] = 30.0
+    user_half_life_days: Annotated[
+        float,
+        Meta(
+            ge=0.01,
+            le=100_000,
+            description="after which a turn counts half in the features `user.turns`, `user.reward` and "
+            "`user.defects`: how much a user asks, and how much better than others' or worse that goes. They are "
+            "learned if one of them is among the features",
         ),
     ] = 30.0
     exploration: Annotated[
@@ -251,6 +262,9 @@ class StrategyBandit(Learner):
     def _vectors(self, outcomes: Sequence[Outcome], asked: Asked) -> Matrix:
         """The encoded contexts of the strategies asked, (asked, d)."""
         contexts = self.encoder.contexts([outcome.turn.query for outcome in outcomes])
+        if self.encoder.of_users:
+            known = [_known_of_user(outcome.turn) for outcome in outcomes]
+            contexts = [{**context, **own} for context, own in zip(contexts, known, strict=True)]
         if not self.encoder.of_strategies:
             vectors: Matrix = self.encoder.encode_all(contexts)[asked.rows]
             return vectors
@@ -329,3 +343,8 @@ def rank_curve(reached: Matrix, clicked: Matrix, decay: float) -> Matrix:
 def _known_of(strategy: str, turn: Turn) -> Mapping[str, Value]:
     """What was known of a strategy when the turn's first impression was decided that says so."""
     return next((own for shown in turn.impressions if (own := shown.strategy_context.get(strategy))), {})
+
+
+def _known_of_user(turn: Turn) -> Mapping[str, Value]:
+    """What was known of who asked, likewise."""
+    return next((shown.user_context for shown in turn.impressions if shown.user_context), {})

@@ -39,7 +39,7 @@ class LoggedDecision(Struct, frozen=True, gc=False):
     Attributes:
         session_id: of the turn.
         ts: of its query, ms since the Unix epoch.
-        context: of the query, as the policy saw it.
+        context: of the query, as the policy saw it, with what was known of who asked.
         strategy_context: strategy -> what was known of it.
         allocation: strategy -> candidates drawn, for the strategies that were asked.
         propensities: strategy -> probability that it was asked.
@@ -77,7 +77,7 @@ def decision_of(outcome: Outcome, features: Collection[str] | None = None) -> Lo
     return LoggedDecision(
         session_id=turn.query.session_id,
         ts=turn.query.ts,
-        context=_only(features, context_of(turn.query)),
+        context=_only(features, {**context_of(turn.query), **shown.user_context}),
         allocation=asked,
         propensities=shown.propensities,
         rewards={name: outcome.credited[name][0] for name in asked if name in outcome.credited},

@@ -102,6 +102,9 @@ DERIVED: Final[dict[str, Callable[[Query], Value]]] = {
 OF_STRATEGY: Final = "strategy."
 """How the names of features begin that are not of the query but of each strategy: see `Impression.strategy_context`."""
 
+OF_USER: Final = "user."
+"""How the names of features begin that are of who asks: see `Impression.user_context`."""
+
 HISTORY: Final = f"{OF_STRATEGY}history"
 """By how much a strategy's mean reward on the query is above that on all queries, -1 to 1; 0 if nothing is known."""
 
@@ -123,6 +126,7 @@ class Encoder:
         dimension: how many.
         segments: names of the columns that stand for a listed value, and their places.
         of_strategies: whether some features are of strategies, so that each strategy has a vector of its own.
+        of_users: whether some are of who asks.
 
     Raises:
         ValueError: a cross of features that are not listed before it, or more than MAX_DIMENSION columns.
@@ -172,6 +176,7 @@ class Encoder:
             for place, column in enumerate(feature.columns)
         }
         self.of_strategies: Final = any(name.startswith(OF_STRATEGY) for name in own)
+        self.of_users: Final = any(name.startswith(OF_USER) for name in own)
 
     @property
     def fingerprint(self) -> str:

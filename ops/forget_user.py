@@ -15,13 +15,15 @@ from backchannel.streams.store import StoreError
 @store_option
 @config_option
 def forget_user(user: str, store: str, config: Config) -> None:
-    """Remove what the personal layers, of memory index and rewrites, stored of the user with the `user_id` ID.
+    """Remove what is stored of the user with the `user_id` ID.
 
-    It goes from the sums and from all versions of the policy that are retained; readers drop it with the next version.
+    Their own layers of memory index and rewrites, and what is known of them as features, go from the
+    sums and from all versions of the policy that are retained; readers drop it with the next version.
 
-    What remains: the sums over everybody, in which no user can be told from another, and, where `memory.min_users` is
-    more than 1, which of a query's 256 slots were hit. Events are not Backchannel's to delete: those in your topics and
-    files are yours, and what is learned from them from now on is remembered anew.
+    What remains: the sums over everybody, in which no user can be told from another; where `memory.min_users` is more
+    than 1, which of a query's 256 slots were hit; and a sample of logged decisions, which names sessions but no users,
+    until it has faded. Events are not Backchannel's to delete: those in your topics and files are yours, and what is
+    learned from them from now on is remembered anew.
     """
     try:
         gone = forget(store, config, user)

@@ -82,6 +82,9 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
             description="strategy -> what was known of it when it was decided: flat, as a query's context",
         ),
     ] = {}
+    user_context: Annotated[
+        Context, Meta(description="what was known of who asked when it was decided, as the decision says")
+    ] = {}
     policy_version: Count | None = None
     rewrite: Rewrite | None = None
 

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, delete, select, update
 from backchannel.agents.memory import MemoryIndex
 from backchannel.agents.personal import PersonalMemory
 from backchannel.agents.personal_rewrites import PersonalRewrites
+from backchannel.agents.user_history import UserHistory
 from backchannel.streams import snapshots
 from backchannel.streams.config import Config
 from backchannel.streams.signing import sign, signing_key
@@ -23,7 +24,13 @@ def forget_user(url: str, config: Config, user: str) -> int:
         StoreError: the store cannot be used, see the message.
         CorruptPolicyError: a version is damaged, or was signed with another key than is configured here.
     """
-    learners = (PersonalMemory(MemoryIndex(config.memory)), PersonalRewrites(config.rephrases))
+    if not user:  # which nobody's is, but the key of what is known of everybody
+        return 0
+    learners = (
+        PersonalMemory(MemoryIndex(config.memory)),
+        PersonalRewrites(config.rephrases),
+        UserHistory(config.bandit.user_half_life_days),
+    )
     key = signing_key(config.snapshots.signing_key)
     store = Store(url)
     try:

@@ -15,6 +15,8 @@ from backchannel.agents.personal_rewrites import PersonalRewrites
 from backchannel.agents.quality import AnswerQuality
 from backchannel.agents.rephrases import RephraseGraph
 from backchannel.agents.sums import Delta, SumTable, merge
+from backchannel.agents.user_history import UserHistory
+from backchannel.agents.users import USER_FEATURES
 from backchannel.schemas.turn import Turn
 from backchannel.streams.config import Config
 
@@ -36,6 +38,8 @@ class Learning:
         ]
         if HISTORY in self._features:
             learners.append(StrategyHistory(config.bandit.strategies, config.bandit.history_half_life_days))
+        if USER_FEATURES & self._features:
+            learners.append(UserHistory(config.bandit.user_half_life_days))
         if config.memory.personal:
             learners.append(PersonalMemory(index))
         self.learners: Final = tuple(learners)

@@ -12,6 +12,7 @@ from backchannel.agents.allocation import NOTHING_KNOWN, Allocator, Decision, St
 from backchannel.agents.features import Value
 from backchannel.agents.recall import Memory, Recalled
 from backchannel.agents.rewriting import EVERY, SETTINGS, PersonalRow, RewriteRow, Settings, is_held_out
+from backchannel.agents.users import USER_FEATURES, Users
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.schemas.text import normalize
 
@@ -64,6 +65,8 @@ class Policy:
         self._memory: Final = Memory(sections.get("memory", {}), sections.get("personal", {}), snapshot.watermark)
         self._rewrites: Final = sections.get("rewrites", {})
         self._history: Final = sections.get("history", {})
+        self._users: Final = Users(sections.get("users", {}), snapshot.watermark)
+        self._of_users: Final = USER_FEATURES & {feature.name for feature in self.allocator.encoder.features}
         self._personal: Final = sections.get("personal_rewrites", {})
         self._held_out: Final = _decode_settings(self._rewrites.get(SETTINGS, b"{}")).held_out
         self._rng: Final = rng
@@ -94,6 +97,7 @@ class Policy:
         budget: int,
         rng: np.random.Generator | None = None,
         strategy_context: StrategyContext = NOTHING_KNOWN,
+        user: str | None = None,
     ) -> Decision:
         """Decide which strategies to ask for a query, and how many candidates from each.
 
@@ -102,6 +106,7 @@ class Policy:
             budget: candidates to draw in all, at least 1.
             rng: where chance comes from.
             strategy_context: strategy -> what is known of it: `history`, and whatever else is configured as features.
+            user: the `user_id` of who asks; see `of_user`.
 
         Returns:
             the decision; log its fields in the `impression` event.
@@ -109,8 +114,9 @@ class Policy:
         Raises:
             ValueError: no budget.
         """
-        decision = self.allocator.allocate(context, budget, rng or self._rng, strategy_context)
-        return structs.replace(decision, policy_version=self.version)
+        known = self.of_user(user)
+        decision = self.allocator.allocate({**context, **known}, budget, rng or self._rng, strategy_context)
+        return structs.replace(decision, user_context=known, policy_version=self.version)
 
     def utilities(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
@@ -132,6 +138,15 @@ class Policy:
         """
         means = {name: mean for name, (_, mean) in self.allocator.evidence.items()}
         return lifts(self._history.get(normalize(query)), means)
+
+    def of_user(self, user: str | None) -> dict[str, float]:
+        """Return what is known of a user, as far as it is a configured feature: `user.turns` and so on, see `users`.
+
+        `allocate` adds it to the context by itself. Of None nothing is known; of a stranger, what is so on average.
+        """
+        if user is None or not self._of_users:
+            return {}
+        return {name: value for name, value in self._users.features(user).items() if name in self._of_users}
 
     def summaries(self) -> dict[str, StrategySummary]:
         """Return what was learned of each strategy, for people."""

@@ -18,7 +18,7 @@ from backchannel.agents.posterior import PAST, run_together
 from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, Sums
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
-from tests.agents.turns import DAY, LAST, changes, click, impression, judged, query, turns
+from tests.agents.turns import DAY, LAST, changes, click, impression, judged, query, turns, unlike
 
 CONFIG = BanditConfig(
     strategies=("lexical", "semantic", "memory"),
@@ -317,6 +317,17 @@ def test_it_learns_from_what_was_known_of_each_strategy() -> None:
     assert decision.propensities["semantic"] > decision.propensities["lexical"]
     # What is not known is at the feature's center, which is 0 here.
     assert learned.utilities({"device": "car"})[0] == pytest.approx((0, 0), abs=0.01)
+
+
+def test_it_learns_from_what_was_known_of_who_asked() -> None:
+    """As it was logged: all the same as if it had been in the query's own context."""
+    bandit = StrategyBandit(BanditConfig(features=(Numeric("user.reward", scale=0.1),)))
+    first, second = (impression(Result("a", 1, ("lexical",)), user_context=own) for own in ({}, {"user.reward": 0.2}))
+    logged = Turn(query(context={"user.reward": 0.1}), (first, second), (click("a"),))
+    known = Turn(query(context={"user.reward": 0.2}), (first,), (click("a"),))
+    assert not unlike(bandit.learn(judged([logged])), bandit.learn(judged([known])), exact=True)
+    unknown = Turn(query(context={}), (first,), (click("a"),))
+    assert unlike(bandit.learn(judged([logged])), bandit.learn(judged([unknown])), exact=True)
 
 
 def test_summaries_say_what_was_learned_in_words_of_features() -> None:

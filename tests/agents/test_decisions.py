@@ -83,6 +83,7 @@ def test_what_a_turn_decided_and_got() -> None:
         propensities={"lexical": 0.9, "memory": 0.4, "new": 0.1},
         allocation_propensity=0.2,
         strategy_context={"memory": {"strategy.history": 0.5}},
+        user_context={"user.turns": 3.0},
     )
     first = impression(Result("c", 1))  # not logged
     one = Turn(query(7, "play it", context={"device": "phone"}), (first, shown), (click("b"),))
@@ -90,6 +91,7 @@ def test_what_a_turn_decided_and_got() -> None:
     assert found.ts == 7
     assert found.context["device"] == "phone"
     assert found.context["query.words"] == 2.0
+    assert found.context["user.turns"] == 3.0
     assert found.allocation == {"lexical": 3, "memory": 1}
     assert found.rewards == {"lexical": 1.0, "memory": 1.0}
     assert found.success == 1.0

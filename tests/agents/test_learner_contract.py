@@ -20,6 +20,7 @@ from backchannel.agents.personal_rewrites import PersonalRewrites
 from backchannel.agents.quality import AnswerQuality, QualityConfig
 from backchannel.agents.rephrases import RephraseConfig, RephraseGraph
 from backchannel.agents.sums import Delta, MemorySums, Sums, merge
+from backchannel.agents.user_history import UserHistory
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
 from backchannel.streams.config import Config
@@ -38,10 +39,12 @@ LEARNERS: list[Learner] = [
                 Categorical("driving", ("true",)),
                 Numeric("query.characters", scale=100),
                 Numeric("strategy.results", scale=10),
+                Numeric("user.reward", scale=0.1),
             ),
         )
     ),
     StrategyHistory(("lexical", "semantic"), half_life_days=30),
+    UserHistory(half_life_days=30),
     # Rewrites that a few turns suffice for.
     RephraseGraph(
         RephraseConfig(min_support=0.5, min_users=0, margin=1e-6, max_source_success=1.0, depth=2, max_states=4)

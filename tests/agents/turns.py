@@ -63,6 +63,7 @@ def turns(
         strategy_context=st.dictionaries(
             names, st.dictionaries(st.just("strategy.results"), st.floats(0, 100), max_size=1), max_size=2
         ),
+        user_context=st.dictionaries(st.just("user.reward"), st.floats(-1, 1), max_size=1),
         rewrite=st.none() | st.none() | st.none() | st.builds(Rewrite, source=TEXTS, target=TEXTS),
     )
     return st.builds(

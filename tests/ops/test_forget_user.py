@@ -4,16 +4,20 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import create_engine, text
 
+from backchannel.agents.bandit import BanditConfig
+from backchannel.agents.features import Numeric
 from backchannel.agents.memory import MemoryConfig
+from backchannel.agents.users import EVERYBODY, TURNS
 from backchannel.ops.cli import main
 from backchannel.streams.config import Config
 from backchannel.streams.embedded import Embedded
+from backchannel.streams.forgetting import forget_user
 from backchannel.streams.reader import PolicyReader
 from backchannel.streams.signing import KEY_VARIABLE
 from tests.streams.ledgers import contents
 from tests.streams.test_priming import learn, turn
 
-CONFIG = Config(memory=MemoryConfig(personal=10))
+CONFIG = Config(bandit=BanditConfig(features=(Numeric(TURNS),)), memory=MemoryConfig(personal=10))
 
 
 @pytest.mark.parametrize("key", ["", "secret"])
@@ -28,19 +32,24 @@ def test_a_user_is_forgotten_in_all_versions_and_by_readers(
             learn(embedded, turn(number, True, user=f"user-{number % 2}"))
         everybody = reader.policy.recall("jazz", 1)
         assert reader.policy.recall("jazz", 1, "user-1") != everybody
+        assert reader.policy.of_user("user-1")[TURNS] == pytest.approx(2.0, abs=0.01)  # log2(1 + 3), hardly faded
         done = CliRunner().invoke(main, ["forget-user", "user-1", "--store", url])
         assert done.exit_code == 0, done.output
-        # A sum of the memory index, one of the rewrites, and three versions of a row of the policy.
-        assert "5 rows of 'user-1' are gone" in done.stdout
-        assert {user for user, _, _ in contents(url, CONFIG)["personal"]} == {"user-0"}
+        # A sum of the memory index, one of the rewrites, one of turns, and three versions of two rows of the policy.
+        assert "9 rows of 'user-1' are gone" in done.stdout
+        left = contents(url, CONFIG)
+        assert {user for user, _, _ in left["personal"]} == {"user-0"}
+        assert {user for (user,) in left["users"]} == {EVERYBODY, "user-0"}
         engine = create_engine(url)
         with engine.connect() as connection:
-            found = connection.execute(text("SELECT key FROM snapshot_row WHERE section = 'personal'")).all()
+            rows = "SELECT key FROM snapshot_row WHERE section IN ('personal', 'users')"
+            found = connection.execute(text(rows)).all()
         engine.dispose()
-        assert {key for (key,) in found} == {"user-0"}
+        assert {key for (key,) in found} == {EVERYBODY, "user-0"}
         fresh = PolicyReader(url)
         assert fresh.refresh()  # what is left adds up
         assert fresh.policy.recall("jazz", 1, "user-1") == everybody
+        assert fresh.policy.of_user("user-1") == {TURNS: 0.0}
         fresh.close()
         learn(embedded, turn(6, True, user="user-0"))
     assert reader.refresh()
@@ -49,3 +58,6 @@ def test_a_user_is_forgotten_in_all_versions_and_by_readers(
     reader.close()
     again = CliRunner().invoke(main, ["forget-user", "user-1", "--store", url])
     assert again.stdout == "nothing was stored of 'user-1'\n"
+    for nobody in (EVERYBODY, "user-2"):
+        assert not forget_user(url, CONFIG, nobody)
+    assert (EVERYBODY,) in contents(url, CONFIG)["users"]
