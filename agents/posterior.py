@@ -6,7 +6,9 @@ averaging by progressive predictive likelihood (Dawid, "Statistical theory: the 
 fixed share goes back to the prior weights, so that the best may change (Herbster & Warmuth, "Tracking the best
 expert", Machine Learning 1998). All of it is a function of the sums.
 
-Where reward falls below prediction, what came before is cut down. The test is ADWIN's (Bifet & Gavaldà, "Learning from
+Where reward falls below prediction, what came before is cut down. Whether that was right shows: for a while there are
+two courses of events, with the cut and without it, and the bank goes on in both, until one has predicted better. So a
+false alarm costs little, and the test may be quick to raise one. It is ADWIN's (Bifet & Gavaldà, "Learning from
 time-changing data with adaptive windowing", SDM 2007) on the signed residual. ADWIN keeps its window as an exponential
 histogram of buckets, and so does the ledger: the test runs on the ledger's own buckets and needs no second window. As
 reward counts whatever is credited in a turn, a turn that credits several strategies counts as several observations.
@@ -17,7 +19,7 @@ from hashlib import blake2b
 from typing import Final
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from backchannel.agents.sums import Matrix
 
@@ -25,10 +27,14 @@ STEADY: Final = 0.7
 """Prior weight of never forgetting; the half-lives share the rest."""
 SHARE: Final = 0.01
 """Of the weights, goes back to the prior with each bucket."""
-CONFIDENCE: Final = 0.01
+CONFIDENCE: Final = 0.1
 """ADWIN's delta: about the probability of a false alarm."""
 CUT: Final = 0.05
 """What is left of the evidence from before a change."""
+BELIEVED: Final = 0.8
+"""Weight of the course of events with the cut, to begin with."""
+SETTLED: Final = 0.98
+"""Weight at which one of the two is taken for what has happened."""
 PAST: Final = -1
 """Start of the bucket that holds what is from before the last change."""
 _TINY: Final = 2.0**-20  # the square of the grid that rewards lie on
@@ -55,7 +61,7 @@ class Posterior(Struct, frozen=True):
         deviation: the residual's standard deviation.
         discounts: how much each bucket counts, (buckets,), 0 to 1.
         weights: of the half-lives, the first being never to forget, (1 + half-lives,); they add up to 1.
-        changes: starts of the buckets, ms, from which on rewards fell below prediction.
+        changes: starts of the buckets, ms, from which on rewards fell below prediction, as far as that is settled.
     """
 
     theta: Matrix
@@ -84,8 +90,8 @@ class Bank:
         steady = STEADY if count else 1.0
         by_half_life = np.array([steady, *[(1.0 - steady) / count for _ in range(count)]])
         self._prior: Final = np.outer(by_half_life, np.full(len(ridges), 1.0 / len(ridges)))
-        nothing = np.zeros((0, *self._prior.shape))
-        self._passed = [_Passed(b"", np.zeros(0), np.zeros(0), nothing, self._prior, (), ())]
+        nothing = np.zeros((0, 1, *self._prior.shape))
+        self._passed = [_Passed(b"", np.zeros((1, 0)), np.zeros(0), nothing, self._prior[np.newaxis], (), (), None)]
 
     def infer(self, evidence: Evidence, at: int) -> Posterior:
         """Return the posterior at event time `at` (ms).
@@ -102,76 +108,79 @@ class Bank:
         discounts = self._discounts(evidence.starts, last.kept, at)
         precision, moment = self._models(evidence.sums, discounts)
         # Averaged in natural parameters (a logarithmic opinion pool), so that what comes of it is normal again.
-        precision = np.tensordot(last.weights, precision, axes=2)
-        moment = np.tensordot(last.weights, moment, axes=2)
+        precision = np.tensordot(last.weights, precision, axes=3)
+        moment = np.tensordot(last.weights, moment, axes=3)
         whitener = np.linalg.inv(np.linalg.cholesky(precision))
-        by_half_life = last.weights.sum(axis=1)
+        by_half_life = last.weights.sum(axis=2)
         return Posterior(
             theta=(whitener.swapaxes(-1, -2) @ (whitener @ moment[..., np.newaxis]))[..., 0],
             whitener=whitener,
             deviation=float(np.sqrt(self._variance(last.weights, discounts, last.counts, last.losses))),
-            discounts=by_half_life @ discounts,
-            weights=by_half_life,
+            discounts=np.tensordot(by_half_life, discounts, axes=2),
+            weights=by_half_life.sum(axis=0),
             changes=last.changes,
         )
 
     def _pass(self, before: "_Passed", evidence: Evidence, digest: bytes) -> "_Passed":
         """Go on by one bucket."""
-        bucket = len(before.kept)
+        bucket = len(before.counts)
         starts, sums = evidence.starts[: bucket + 1], evidence.sums[bucket]
         start = starts[bucket]
-        kept = np.append(before.kept, CUT if start == PAST else 1.0)  # what cuts have left
+        kept = np.pad(before.kept, ((0, 0), (0, 1)), constant_values=CUT if start == PAST else 1.0)
         counts = np.append(before.counts, sums[:, 0, 0].sum())
         discounts = self._discounts(starts, kept, start)
-        predicted = _predict(*self._models(evidence.sums[:bucket], discounts[:, :-1]), sums)
+        predicted = _predict(*self._models(evidence.sums[:bucket], discounts[..., :-1]), sums)
         losses = np.concatenate((before.losses, predicted.loss[np.newaxis]))
         noise = max(2.0 * float((before.weights * predicted.loss).sum()) / counts[bucket], _TINY)
         weights = self._reweighed(before.weights, -predicted.loss / noise - predicted.spread)
-        window, changes = before.window, before.changes
-        if start != PAST:
-            variance = self._variance(before.weights, discounts, counts, losses)
-            observed = (
-                counts[bucket],
-                float((before.weights * predicted.residual).sum()),
-                variance * (counts[bucket] + float((before.weights * predicted.doubt).sum())),
-            )
-            window = (*window, observed)
-            since = _fall(window)
-            if since is not None:
-                kept[: bucket + 1 - since] *= CUT
-                changes = (*changes, int(starts[bucket + 1 - since]))
-                window = ()
-        return _Passed(digest, kept, counts, losses, weights, window, changes)
+        passed = _Passed(digest, kept, counts, losses, weights, before.window, before.changes, before.doubted)
+        if weights.sum(axis=(1, 2)).max() > SETTLED:
+            passed = passed.settled()
+        if start == PAST:
+            return passed
+        variance = self._variance(before.weights, discounts, counts, losses)
+        observed = (
+            counts[bucket],
+            float((before.weights * predicted.residual).sum()),
+            variance * (counts[bucket] + float((before.weights * predicted.doubt).sum())),
+        )
+        window = (*before.window, observed)
+        since = _fall(window)
+        if since is None:
+            return structs.replace(passed, window=window)
+        changed = bucket + 1 - since
+        return passed.settled().doubting(changed, int(starts[changed]))
 
     def _discounts(self, starts: Matrix, kept: Matrix, at: float) -> Matrix:
-        """How much buckets count at time `at`, (half-lives, buckets)."""
+        """How much buckets count at time `at`, (courses, half-lives, buckets)."""
         ages = np.maximum(at - starts, 0.0)
-        discounts: Matrix = kept * np.exp2(-ages / self._half_lives[:, np.newaxis])
+        discounts: Matrix = kept[:, np.newaxis] * np.exp2(-ages / self._half_lives[:, np.newaxis])
         return discounts
 
     def _models(self, sums: Matrix, discounts: Matrix) -> tuple[Matrix, Matrix]:
-        """Precisions (half-lives, ridges, strategies, d, d), in units of the noise, and their products with means."""
+        """Precisions (courses, half-lives, ridges, strategies, d, d), in units of the noise; those times the means."""
         total = np.tensordot(discounts, sums, axes=1)
         gram, moment = total[..., :-1, :-1], total[..., :-1, -1]
         identity = np.eye(gram.shape[-1])
         pooled = np.linalg.solve(
-            gram.sum(axis=1) + self._ridges.min() * identity, moment.sum(axis=1)[..., np.newaxis]
+            gram.sum(axis=-3) + self._ridges.min() * identity, moment.sum(axis=-2)[..., np.newaxis]
         ).swapaxes(-1, -2)
         # Where sums are so large that a small ridge is lost in them, it grows along.
-        ridges = np.maximum(self._ridges, 1e-12 * np.trace(gram, axis1=-2, axis2=-1)[:, np.newaxis, :, np.newaxis])
+        traces = np.trace(gram, axis1=-2, axis2=-1)[..., np.newaxis, :, np.newaxis]
+        ridges = np.maximum(self._ridges, 1e-12 * traces)
         return (
-            gram[:, np.newaxis] + ridges[..., np.newaxis] * identity,
-            moment[:, np.newaxis] + ridges * pooled[:, np.newaxis],
+            gram[..., np.newaxis, :, :, :] + ridges[..., np.newaxis] * identity,
+            moment[..., np.newaxis, :, :] + ridges * pooled[..., np.newaxis, :, :],
         )
 
     def _variance(self, weights: Matrix, discounts: Matrix, counts: Matrix, losses: Matrix) -> float:
         """The residual's. One turn of mean squared reward 1/4 stands in until there is a residual to speak of."""
-        squares = 0.25 + 2.0 * np.einsum("hb,bhr->hr", discounts, losses)
-        return float((weights * squares / (1.0 + discounts @ counts)[:, np.newaxis]).sum())
+        squares = 0.25 + 2.0 * np.einsum("chb,bchr->chr", discounts, losses)
+        return float((weights * squares / (1.0 + discounts @ counts)[..., np.newaxis]).sum())
 
     def _reweighed(self, weights: Matrix, log_likelihood: Matrix) -> Matrix:
         likelihood: Matrix = weights * np.exp(log_likelihood - log_likelihood.max())
-        reweighed: Matrix = (1.0 - SHARE) * likelihood / likelihood.sum() + SHARE * self._prior
+        reweighed: Matrix = (1.0 - SHARE) * likelihood / likelihood.sum() + SHARE / len(weights) * self._prior
         return reweighed
 
 
@@ -247,16 +256,17 @@ class Buckets:
 
 
 class _Passed(Struct, frozen=True):
-    """What is known after some buckets.
+    """What is known after some buckets, in one course of events, or in two while a change is doubted.
 
     Attributes:
         digest: of these buckets.
-        kept: what cuts have left of each, (buckets,).
+        kept: what cuts have left of each, (courses, buckets).
         counts: their observations, (buckets,).
-        losses: half of the squared residuals, (buckets, half-lives, ridges).
-        weights: of the models, (half-lives, ridges).
+        losses: half of the squared residuals, (buckets, courses, half-lives, ridges).
+        weights: of the models, (courses, half-lives, ridges).
         window: see `_fall`.
         changes: see `Posterior`.
+        doubted: start of the bucket, ms, from which on rewards may have fallen; if so, the first course is right.
     """
 
     digest: bytes
@@ -266,10 +276,39 @@ class _Passed(Struct, frozen=True):
     weights: Matrix
     window: tuple[tuple[float, float, float], ...]
     changes: tuple[int, ...]
+    doubted: int | None
+
+    def doubting(self, bucket: int, start: int) -> "_Passed":
+        """Go on in two courses: in the first one what came before `bucket`, which starts at `start`, is cut."""
+        cut = self.kept.copy()
+        cut[:, :bucket] *= CUT
+        return structs.replace(
+            self,
+            kept=np.concatenate((cut, self.kept)),
+            losses=np.concatenate((self.losses, self.losses), axis=1),
+            weights=np.concatenate((BELIEVED * self.weights, (1.0 - BELIEVED) * self.weights)),
+            window=(),
+            doubted=start,
+        )
+
+    def settled(self) -> "_Passed":
+        """Go on in the likelier course."""
+        if self.doubted is None:
+            return self
+        weights = self.weights.sum(axis=(1, 2))
+        course = int(weights.argmax())
+        return structs.replace(
+            self,
+            kept=self.kept[[course]],
+            losses=self.losses[:, [course]],
+            weights=self.weights[[course]] / weights[course],
+            changes=self.changes if course else (*self.changes, self.doubted),
+            doubted=None,
+        )
 
 
 class _Prediction(Struct, frozen=True):
-    """What the models, (half-lives, ridges), made of a bucket that they had not seen.
+    """What the models, (courses, half-lives, ridges), made of a bucket that they had not seen.
 
     Attributes:
         loss: half of the squared residuals, each predicted from all before it.
