@@ -11,7 +11,8 @@ from scipy.stats import gamma
 
 from backchannel.agents.memory import MemoryConfig, MemoryIndex
 from backchannel.agents.outcomes import RewardConfig
-from backchannel.agents.recall import HEADER, Header, Memory, Recalled, posterior
+from backchannel.agents.recall import HEADER, Guess, Header, Memory, Recalled, posterior
+from backchannel.agents.similar import SimilarQueries
 from backchannel.agents.sums import Delta, MemorySums, merge
 from backchannel.schemas.events import Result, Rewrite
 from backchannel.schemas.turn import Turn
@@ -166,3 +167,17 @@ def test_the_empty_query_recalls_nothing() -> None:
 def test_what_has_faded_to_nothing_is_not_recalled(later: int) -> None:
     published = section(learned([Turn(query(), (impression(*shown("a")),), (click("a"),))]))
     assert len(Memory(published, {}, later).recall("play jazz", 1)) == (later == 100 * DAY)
+
+
+def test_an_unseen_query_recalls_what_it_is_taken_for_marked_and_for_less() -> None:
+    published = section(learned([Turn(query(text="play jazz"), (), (click("a"), click("b")))]))
+    memory = Memory(published, {}, 0, SimilarQueries(0.9).updated(published, published))
+    known, guessed = memory.recall("Play jazz", 5), memory.recall("Play jaz!", 5)
+    assert [one.guess for one in known] == [None, None]
+    assert [one.guess for one in guessed] == [Guess("play jazz", pytest.approx(16 / 17))] * 2
+    for one, other in zip(known, guessed, strict=True):
+        assert (other.entity_id, other.evidence) == (one.entity_id, one.evidence)
+        assert (other.score, other.lower) == pytest.approx((16 / 17 * one.score, 16 / 17 * one.lower))
+    assert len(memory.recall("play jaz", 1)) == 1
+    assert memory.recall("rock", 5) == memory.recall("", 5) == []
+    assert Memory(published, {}, 0).recall("play jaz", 5) == []
