@@ -106,9 +106,9 @@ class _Part:
 
     @property
     def nbytes(self) -> int:
-        return self._numbers.nbytes + self._begins.nbytes + self._lengths.nbytes + 8 * len(self.queries)
+        return 8 * len(self.queries) + int(self._numbers.nbytes + self._begins.nbytes + self._lengths.nbytes)
 
-    def sharing(self, trigrams: NDArray[np.intp], shortest: int, longest: int) -> Iterator[str]:
+    def sharing(self, trigrams: NDArray[np.uint32], shortest: int, longest: int) -> Iterator[str]:
         """Yield those of a length that share most trigrams."""
         lengths = np.array((shortest, longest + 1)).clip(max=_LONGEST).astype(np.uint16)
         bounds = np.searchsorted(self._lengths, lengths).astype(np.uint32)
@@ -128,7 +128,7 @@ def _entries(queries: Sequence[str]) -> Iterator[NDArray[np.uint64]]:
     """Yield the trigrams of the queries: the bucket, and in the lower half the number of the query."""
     for first in range(0, len(queries), _BATCH):
         buckets, owners = _trigrams(queries[first : first + _BATCH])
-        yield buckets.astype(np.uint64) << 32 | (owners + first).astype(np.uint64)
+        yield (buckets.astype(np.uint64) << np.uint64(32)) | (owners + first).astype(np.uint64)
 
 
 def _trigrams(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:

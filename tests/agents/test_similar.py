@@ -11,24 +11,7 @@ from backchannel.agents.recall import HEADER, Guess
 from backchannel.agents.similar import SimilarQueries
 from backchannel.schemas.rows import Rows
 
-WORDS = [
-    "play",
-    "the",
-    "song",
-    "hey",
-    "jude",
-    "kansas",
-    "city",
-    "airport",
-    "hotels",
-    "weather",
-    "tomorrow",
-    "morning",
-    "straße",
-    "音楽を再生",
-    "радио",
-    "джаз",
-]
+WORDS = ["play", "the", "song", "hey", "jude", "kansas", "city", "airport", "weather", "straße", "音楽を再生", "радио"]
 queries = st.lists(st.sampled_from(WORDS), min_size=2, max_size=5, unique=True).map(" ".join)
 
 
@@ -62,10 +45,8 @@ def test_it_finds_what_an_exhaustive_search_does(known: set[str], asked: str, da
 def test_examples(asked: str, nearest: str | None, similarity: float | None) -> None:
     known = {"play hey jude", "channel 4 news", "channel 5", HEADER}
     found = index(known, 0.8).nearest(asked, known)
-    if similarity is None:
-        assert found is None
-    else:
-        assert found == Guess(nearest or "", pytest.approx(similarity))
+    assert (found and found.query) == nearest
+    assert (found and found.similarity) == (similarity and pytest.approx(similarity))
 
 
 def test_of_several_that_are_alike_it_is_always_the_same_one() -> None:
@@ -108,12 +89,15 @@ def test_its_parts_are_few_and_as_large_as_what_is_known() -> None:
 def test_trigrams_that_are_too_common_to_read_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {f"play the song {word}" for word in WORDS}
     monkeypatch.setattr(similar, "_READ", 5)
-    assert index(known).nearest("play the song weathr", known) == Guess("play the song weather", pytest.approx(40 / 41))
+    found = index(known).nearest("play the song weathr", known)
+    assert found == Guess(
+        "play the song weather", fuzz.token_sort_ratio("play song the weathr", "play song the weather") / 100
+    )
     monkeypatch.setattr(similar, "_READ", 0)
     assert index(known).nearest("play the song weathr", known) is None
 
 
 @pytest.mark.parametrize("least", [0.49, 1.01, np.nan])
 def test_a_similarity_out_of_bounds_is_an_error(least: float) -> None:
-    with pytest.raises(ValueError, match="at least 0[.]5 and at most 1"):
+    with pytest.raises(ValueError, match="to guess from"):
         SimilarQueries(least)
