@@ -63,7 +63,9 @@ def test_the_real_log(public_log: Callable[[str], Path]) -> None:
     assert done.exit_code == 0, done.output
     document = orjson.loads(done.stdout)
     text, topic = document["rankings"]
-    assert 0 < document["guesses"]["right"] < document["guesses"]["guessed"] < document["guesses"]["unseen"]
+    bands = document["guesses"]["bands"]
+    assert 0 < sum(one["guesses"] for one in bands) < document["guesses"]["unseen"] == 467
+    assert bands[-1]["right"] / bands[-1]["guesses"] > 0.9 > 0.5 > bands[0]["right"] / bands[0]["guesses"]
     assert (text["impressions"], topic["impressions"]) == (235, 235)
     assert text["informed"] < topic["informed"] < 1
     for found in (text, topic):
@@ -73,6 +75,19 @@ def test_the_real_log(public_log: Callable[[str], Path]) -> None:
     assert clicks["auc"]["value"] > shown["auc"]["value"]
     again = orjson.loads(CliRunner().invoke(main, ["memory", "evaluate", *files, "--json"]).stdout)
     assert again == document
+
+
+def test_what_was_misheard_is_guessed_the_better_the_more_it_is_alike(public_log: Callable[[str], Path]) -> None:
+    data = str(public_log("slurp_asr").parent)
+    done = CliRunner().invoke(main, ["memory", "guesses", data, "--json"])
+    assert done.exit_code == 0, done.output
+    found = orjson.loads(done.stdout)
+    shares = [one["right"] / one["guesses"] for one in found["bands"]]
+    assert shares == sorted(shares)
+    assert shares[-1] > 0.95
+    for one, share in zip(found["bands"], shares, strict=True):
+        assert one["low"] < share < one["high"]
+    assert "0.95" in CliRunner().invoke(main, ["memory", "guesses", data]).stdout
 
 
 def test_bad_judgements_are_named(tmp_path: Path) -> None:
