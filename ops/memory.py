@@ -1,5 +1,6 @@
 """`backchannel memory`: how large the memory index is, and whether it can be trusted, with the evidence."""
 
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -12,9 +13,10 @@ from backchannel.ops.config import config_option
 from backchannel.ops.convergence import VARIANTS, Convergence, converge
 from backchannel.ops.convert import ConversionError
 from backchannel.ops.guesses import Guesses, heard, searched
-from backchannel.ops.open_store import store_option
+from backchannel.ops.open_store import guess_option, store_option
 from backchannel.ops.relevance import Interval, Relevance, Result, evaluate, read
 from backchannel.streams.config import Config
+from backchannel.streams.reader import NoPolicyError, PolicyReader
 from backchannel.streams.sizes import sizes
 from backchannel.streams.store import StoreError
 
@@ -49,6 +51,37 @@ def size(store: str, config: Config, as_json: bool) -> None:
     console.print(ledger)
     console.print()
     console.print(policy)
+
+
+@memory.command("recall")
+@click.argument("query")
+@click.option("-k", "count", type=click.IntRange(1), default=10, show_default=True, help="Entities at most.")
+@click.option("--user", help="Whose own evidence is to count more: a user_id.")
+@guess_option
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def recall(*, query: str, count: int, user: str | None, guess_from: float | None, store: str, as_json: bool) -> None:
+    """Say which entities the newest policy recalls for QUERY."""
+    try:
+        with closing(PolicyReader(store, guess_from=guess_from)) as reader:
+            found = reader.policy.recall(query, count, user)
+    except (NoPolicyError, StoreError) as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    if not found:
+        click.echo("nothing is known to work for it")
+        return
+    console = _console()
+    if guess := found[0].guess:
+        console.print(
+            f"Nothing is known of it. A guess, from {guess.query!r}, which is {guess.similarity:.0%} like it:"
+        )
+    table = Table("entity", "score", "at least", "exposures", box=None, pad_edge=False)
+    for one in found:
+        table.add_row(one.entity_id, f"{one.score:.3f}", f"{one.lower:.3f}", f"{one.evidence:.1f}")
+    console.print(table)
 
 
 @memory.command("evaluate")

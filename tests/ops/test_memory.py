@@ -130,6 +130,24 @@ def test_sizes(store_url: str) -> None:
     assert "priors" in CliRunner().invoke(main, ["memory", "size", "--store", store_url]).stdout
 
 
+def test_what_is_recalled_is_shown_and_a_guess_as_one(store_url: str) -> None:
+    with Primer(store_url, Config()) as primer:
+        primer.put({("jazz music", "a"): 0.5, ("jazz music", "b"): 0.25})
+        primer.publish()
+
+    def recall(*arguments: str) -> str:
+        done = CliRunner().invoke(main, ["memory", "recall", *arguments, "--store", store_url])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    assert [line.split()[:2] for line in recall("Jazz music").splitlines()[1:]] == [["a", "0.500"], ["b", "0.250"]]
+    assert recall("jaz music") == "nothing is known to work for it\n"
+    assert "A guess, from 'jazz music', which is 95% like it" in recall("jaz music", "--guess-from", "0.9")
+    (one,) = orjson.loads(recall("jaz music", "--guess-from", "0.9", "-k", "1", "--json"))
+    assert one["guess"]["query"] == "jazz music"
+    assert one["score"] == pytest.approx(0.5 * one["guess"]["similarity"])
+
+
 def test_the_size_of_nothing_is_an_error(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["memory", "size", "--store", sqlite_url(tmp_path)])
     assert done.exit_code == 1
