@@ -1,5 +1,6 @@
 """The memory index against a direct computation."""
 
+from collections import Counter
 from statistics import NormalDist
 from typing import Any
 
@@ -14,7 +15,7 @@ from backchannel.agents.memory import MemoryConfig, MemoryIndex
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.recall import HEADER, Guess, Header, Memory, Recalled, posterior
 from backchannel.agents.similar import SimilarQueries
-from backchannel.agents.sums import Delta, MemorySums, merge
+from backchannel.agents.sums import Delta, MemorySums, Sums, merge
 from backchannel.schemas.events import Result, Rewrite
 from backchannel.schemas.turn import Turn
 from tests.agents.turns import DAY, changes, click, impression, judged, query, turns
@@ -182,3 +183,42 @@ def test_an_unseen_query_recalls_what_it_is_taken_for_marked_and_for_less() -> N
     assert len(memory.recall("play jaz", 1)) == 1
     assert memory.recall("rock", 5) == memory.recall("", 5) == []
     assert Memory(published, {}, 0).recall("play jaz", 5) == []
+
+
+@given(st.lists(turns(st.integers(0, 100 * DAY)), max_size=12), st.integers(0, 20 * DAY))
+@settings(max_examples=60)
+def test_what_is_dropped_of_a_crowded_query_is_not_missed_by_readers(some: list[Turn], later: int) -> None:
+    config = MemoryConfig(kappa=0.5, top=2, challengers=1, kept=3)
+    index, at = MemoryIndex(config), max((turn.query.ts for turn in some), default=0) + later
+    delta = learned(some, config)
+    sums = delta.get("memory") or Sums(index.table)
+    dropped = set(index.excess(MemorySums(delta), {query for query, _ in sums.keys}, at))
+    left = [row for row, key in enumerate(sums.keys) if key not in dropped]
+    after = {**delta, "memory": Sums(sums.table, [sums.keys[row] for row in left], sums.values[left], sums.landmark)}
+    rows = Counter(query for query, _ in sums.keys)
+    assert Counter(query for query, _ in after["memory"].keys) == {
+        query: min(count, 3) for query, count in rows.items()
+    }
+    solved = [index.solve(MemorySums(one), changes(delta), at) for one in (delta, after)]
+    assert solved[0] == solved[1]
+
+
+def test_what_least_is_known_of_is_dropped_first() -> None:
+    config = MemoryConfig(top=1, challengers=0, kept=2)
+    often = [Turn(query(), (impression(*shown("often")),), ())] * 9
+    once = [Turn(query(), (impression(*shown("once")),), ())]
+    clicked = [Turn(query(), (impression(*shown("clicked")),), (click("clicked"),))]
+    delta = learned([*often, *once, *clicked], config)
+    assert MemoryIndex(config).excess(MemorySums(delta), {"play jazz"}, 0) == [("play jazz", "once")]
+
+
+def test_what_is_published_must_be_kept() -> None:
+    with pytest.raises(ValueError, match="kept: 54 is less than top and challengers together, 55"):
+        MemoryConfig(kept=54)
+
+
+def test_the_sketch_of_positions_is_dropped_when_it_weighs_nothing_any_more() -> None:
+    some = [Turn(query(ts), (impression(*shown("a")),), ()) for ts in (0, 10 * DAY, 100 * DAY, 110 * DAY)]
+    sketch = learned(some)["examination"]
+    assert MemoryIndex(CONFIG).compact(sketch, 0) == {("all", 0): None}
+    assert MemoryIndex(CONFIG).compact(Sums(sketch.table), 0) == {}

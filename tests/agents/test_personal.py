@@ -86,6 +86,15 @@ def test_only_so_many_pairs_are_published_of_a_user() -> None:
     assert sum(map(len, queries.values())) == 3
 
 
+def test_the_ledger_keeps_twice_as_many() -> None:
+    personal = PersonalMemory(MemoryIndex(CONFIG))
+    some = [turn("jazz", "fan", text=f"query {number}") for number in range(5)]
+    delta = personal.learn(judged([*some, some[3], some[4]]))
+    assert (len(delta["personal"].keys), personal.bound) == (10, (personal.table, 6))
+    dropped = personal.excess(MemorySums(delta), {"fan"}, 0)
+    assert sorted(dropped) == [("fan", f"query {number}", "pop") for number in (0, 1, 2, 4)]
+
+
 @pytest.mark.parametrize("user", [None, ""])
 def test_who_has_no_id_is_not_remembered(user: str | None) -> None:
     assert PersonalMemory(MemoryIndex(CONFIG)).learn(judged([turn("jazz", user)])) == {}
