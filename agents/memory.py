@@ -59,13 +59,13 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
     challengers: Annotated[
         int, Meta(ge=0, le=1000, description="more of them, little known ones that may turn out best")
     ] = 5
-    kept: Annotated[
+    reserve: Annotated[
         int,
         Meta(
-            ge=1,
+            ge=0,
             le=100_000,
-            description="entities that the ledger keeps per query: those that are published, and of the others those "
-            "with most evidence. What is dropped is judged as if it were new when it is shown again",
+            description="more of them that the ledger keeps besides, those with most evidence; what is dropped is "
+            "judged as if it were new when it is shown again",
         ),
     ] = 500
     personal: Annotated[
@@ -86,13 +86,6 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
             "predictions; who has no user_id counts by session. They are counted from when this is first more than 1",
         ),
     ] = 1
-
-    def __post_init__(self) -> None:
-        if self.kept < self.top + self.challengers:
-            raise ValueError(
-                f"kept: {self.kept} is less than top and challengers together, {self.top + self.challengers}: "
-                "what is published must be kept"
-            )
 
 
 _SOLVED_TOGETHER: Final = 20_000  # queries, so that the sums of a million are never in memory at once
@@ -120,7 +113,8 @@ class MemoryIndex(Learner):
         )
         self.examination: Final = Examination(config.position_decay, half_life_ms)
         self.tables = (self.table, self.priors, self.people, self.examination.table)
-        self.bound = (self.table, config.kept)
+        self._most: Final = config.top + config.challengers + config.reserve
+        self.bound = (self.table, self._most)
         self._deviations: Final = NormalDist().inv_cdf(config.confidence)
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
@@ -175,7 +169,7 @@ class MemoryIndex(Learner):
         by_query: defaultdict[str, list[tuple[float, Key]]] = defaultdict(list)
         for key, size in zip(keys[:shown], evidence.tolist(), strict=False):
             by_query[key[0]].append((-size, key))
-        return [key for ranked in by_query.values() for _, key in sorted(ranked)[self.config.kept :]]
+        return [key for ranked in by_query.values() for _, key in sorted(ranked)[self._most :]]
 
     def _header(self, curve: Matrix) -> Header:
         return Header(

@@ -123,7 +123,7 @@ def test_records_that_are_no_events_are_dead_letters_once(store_url: str) -> Non
 
 def test_a_ledger_that_has_published_is_bounded(store_url: str) -> None:
     """A stream of 60 half-lives; each of its 15 queries was shown up to 40 entities."""
-    config = Config(turns=CONFIG.turns, memory=MemoryConfig(half_life_days=0.01, top=4, challengers=1, kept=5))
+    config = Config(turns=CONFIG.turns, memory=MemoryConfig(half_life_days=0.01, top=3, challengers=1, reserve=1))
     with Embedded(store_url, config, "test") as embedded:
         for period in range(0, 60, 3):
             start_ms = 1_700_000_000_000 + period * 864_000
