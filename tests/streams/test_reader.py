@@ -131,7 +131,8 @@ def test_only_changed_rows_are_pulled(
 
 PROVENANCE = snapshots.Provenance(created=0, watermark=0, positions={}, fingerprint="f")
 sections = st.dictionaries(
-    st.sampled_from(["memory", "rewrites"]), st.dictionaries(st.sampled_from("abcd"), st.none() | st.binary(max_size=3))
+    st.sampled_from(["memory", "rewrites"]),
+    st.dictionaries(st.sampled_from("abcd"), st.none() | st.text(max_size=3).map(msgspec.json.encode)),
 )
 
 
