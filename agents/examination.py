@@ -17,13 +17,14 @@ A curve is a mixture of BASIS powers of the configured one, p(k) = sum of w(j) *
 square. Exposure is linear in the curve: whoever sums the exposure to each power can weigh it by any curve, later.
 """
 
+from collections.abc import Iterable
 from itertools import combinations
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backchannel.agents.sums import Matrix, SumReader, Sums, SumTable
+from backchannel.agents.sums import Key, Matrix, SumReader, Sums, SumTable
 
 BASIS: Final = 3
 """The powers of the configured curve that are mixed: 0, 1 and 2."""
@@ -32,6 +33,7 @@ HARVESTED: Final = 10
 """Positions that are compared with each other; a curve goes on from there as its powers do."""
 
 _CURVE: Final = "all"  # there is one, for everybody
+_KEPT: Final = 10  # periods before the newest; what is older weighs less than a thousandth of it
 _STEPS: Final = 20
 _TRUST: Final = 0.5
 """The standard deviation of the logarithm of the ratio of two positions that the configured curve is believed to."""
@@ -95,6 +97,12 @@ class Examination:
                 sums[:] = np.bincount(cells[within], some[within], BUCKETS * HARVESTED)
         keys = [(_CURVE, period) for period in found]
         return Sums(self.table, keys, values.reshape(-1, 2 * BUCKETS * HARVESTED))
+
+    def faded(self, periods: Iterable[Key]) -> dict[Key, None]:
+        """Return which rows of the sketch weigh next to nothing beside the newest: see `curve`."""
+        keys = list(periods)
+        newest = max((period for _, period in keys), default=0)
+        return {key: None for key in keys if newest - key[1] > _KEPT}
 
     def curve(self, sums: SumReader) -> Matrix:
         """Return the weights of the mixture, (BASIS,): the configured curve, as far as nothing speaks against it.

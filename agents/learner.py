@@ -20,10 +20,12 @@ class Learner(ABC):
     Attributes:
         name: of its section.
         tables: of its sums.
+        bound: one of them, and how many rows the ledger keeps of it for a value of its first key column; None: all.
     """
 
     name: ClassVar[str]
     tables: Sequence[SumTable]
+    bound: tuple[SumTable, int] | None = None
 
     @abstractmethod
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
@@ -39,6 +41,14 @@ class Learner(ABC):
             at: event time (ms) as of which to forget.
         """
 
-    def compact(self, sums: Sums, at: int) -> dict[Key, Key]:  # noqa: ARG002 - for those who have packed sums
-        """Return which of all rows of packed sums to add to another as of `at` (ms): old key -> the key it becomes."""
+    def compact(self, sums: Sums, at: int) -> Mapping[Key, Key | None]:  # noqa: ARG002 - for those who have packed sums
+        """Return which of all rows of packed sums to add to another as of `at` (ms), or to drop.
+
+        Returns:
+            old key -> the key it becomes; None: it has faded.
+        """
         return {}
+
+    def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:  # noqa: ARG002 - for those who have a bound
+        """Return which rows of `bound`'s table to drop as of `at` (ms): as many as those of `crowded` are too many."""
+        return ()

@@ -11,8 +11,9 @@ Ranked is by a lower credible bound, so that one lucky click does not outrank lo
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import count
+from math import inf
 from operator import attrgetter
 from statistics import NormalDist
 from typing import Annotated, Final
@@ -58,6 +59,15 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
     challengers: Annotated[
         int, Meta(ge=0, le=1000, description="more of them, little known ones that may turn out best")
     ] = 5
+    reserve: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000,
+            description="more of them that the ledger keeps besides, those with most evidence; what is dropped is "
+            "judged as if it were new when it is shown again",
+        ),
+    ] = 500
     personal: Annotated[
         int, Meta(ge=0, le=10_000, description="query-entity pairs remembered of each user besides; 0: none")
     ] = 0
@@ -103,6 +113,8 @@ class MemoryIndex(Learner):
         )
         self.examination: Final = Examination(config.position_decay, half_life_ms)
         self.tables = (self.table, self.priors, self.people, self.examination.table)
+        self._most: Final = config.top + config.challengers + config.reserve
+        self.bound = (self.table, self._most)
         self._deviations: Final = NormalDist().inv_cdf(config.confidence)
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
@@ -138,8 +150,26 @@ class MemoryIndex(Learner):
         section[HEADER] = msgspec.json.encode(self._header(curve))
         for first in range(0, len(ordered), _SOLVED_TOGETHER):
             some = ordered[first : first + _SOLVED_TOGETHER]
-            section.update(self._rows(*self._evidence(sums, some, curve, at), at))
+            keys, values, _ = self._evidence(sums, some, curve, at)
+            if self.config.min_users > 1:
+                self._withhold(sums, some, keys, values)
+            section.update(self._rows(keys, values, at))
         return section
+
+    def compact(self, sums: Sums, at: int) -> Mapping[Key, Key | None]:  # noqa: ARG002 - it fades by what came since
+        """See `Learner.compact`."""
+        return self.examination.faded(sums.keys)
+
+    def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:
+        """See `Learner.excess`: what is published stays, and of the others those with most evidence."""
+        keys, values, shown = self._evidence(sums, crowded, self.examination.curve(sums), at)
+        evidence = values[:, 0] + values[:, 1]
+        for published in self._best(keys, values.round(6)).values():
+            evidence[published] = inf
+        by_query: defaultdict[str, list[tuple[float, Key]]] = defaultdict(list)
+        for key, size in zip(keys[:shown], evidence.tolist(), strict=False):
+            by_query[key[0]].append((-size, key))
+        return [key for ranked in by_query.values() for _, key in sorted(ranked)[self._most :]]
 
     def _header(self, curve: Matrix) -> Header:
         return Header(
@@ -151,8 +181,10 @@ class MemoryIndex(Learner):
             examined=tuple(self.examination.examined(curve, HARVESTED).round(3).tolist()),
         )
 
-    def _evidence(self, sums: SumReader, queries: Collection[str], curve: Matrix, at: int) -> tuple[list[Key], Matrix]:
-        """The pairs of some queries, and their gain, exposure and prior, (pairs, 3)."""
+    def _evidence(
+        self, sums: SumReader, queries: Collection[str], curve: Matrix, at: int
+    ) -> tuple[list[Key], Matrix, int]:
+        """The pairs of some queries; their gain, exposure and prior, (pairs, 3); how many, the first, were shown."""
         rows, priors = (sums.read(table, "query", queries) for table in (self.table, self.priors))
         index = {key: row for row, key in enumerate(rows.keys)}
         primed = [index.setdefault(key, len(index)) for key in priors.keys]
@@ -160,33 +192,43 @@ class MemoryIndex(Learner):
         seen = rows.at(at)
         values[: len(seen), 0] = seen[:, 0]
         values[: len(seen), 1] = seen[:, 1:] @ curve
-        if self.config.min_users > 1:
-            slots = Counter(query for query, _ in sums.read(self.people, "query", queries).keys)
-            enough = np.array([slots[query] >= self.config.min_users for query, _ in rows.keys], dtype=bool)
-            values[: len(seen)][~enough] = 0.0
         values[primed, 2] = priors.values[:, 0]
-        return list(index), values
+        return list(index), values, len(seen)
+
+    def _withhold(self, sums: SumReader, queries: Collection[str], keys: Sequence[Key], values: Matrix) -> None:
+        """Clear the evidence of queries that too few people asked."""
+        slots = Counter(query for query, _ in sums.read(self.people, "query", queries).keys)
+        few = np.array([slots[query] < self.config.min_users for query, _ in keys], dtype=bool)
+        values[few, :2] = 0.0
 
     def _rows(self, keys: Sequence[Key], values: Matrix, at: int) -> Iterable[tuple[str, bytes]]:
         """Each query's row, of the entities that anything speaks for."""
-        kappa, config = self.config.kappa, self.config
         values = values.round(6)  # about what a turn adds is worth when it is 20 half-lives old
+        for query, rows in self._best(keys, values).items():
+            numbers = values[rows].tolist()
+            best = (Evidence(keys[row][1], *evidence) for row, evidence in zip(rows, numbers, strict=True))
+            yield query, msgspec.json.encode(Row(at, tuple(best)))
+
+    def _best(self, keys: Sequence[Key], values: Matrix) -> dict[str, list[int]]:
+        """Which rows of gain, exposure and prior are to be published of each query, best first."""
+        kappa, config = self.config.kappa, self.config
         gain, exposure, prior = values.T
         alpha = kappa * prior + gain
         worth = np.flatnonzero(alpha >= NOTHING)
         alpha, beta = alpha[worth], (kappa + exposure)[worth]
         scores, lower = posterior(alpha, beta, -self._deviations)
         _, upper = posterior(alpha, beta, self._deviations)
-        by_query: defaultdict[str, list[tuple[float, float, str, float, Evidence]]] = defaultdict(list)
-        numbers = zip((-lower).tolist(), (-scores).tolist(), (-upper).tolist(), values[worth].tolist(), strict=True)
-        for row, (low, score, high, evidence) in zip(worth.tolist(), numbers, strict=True):
+        by_query: defaultdict[str, list[tuple[float, float, str, float, int]]] = defaultdict(list)
+        bounds = zip((-lower).tolist(), (-scores).tolist(), (-upper).tolist(), strict=True)
+        for row, (low, score, high) in zip(worth.tolist(), bounds, strict=True):
             query, entity = keys[row]
-            by_query[query].append((low, score, entity, high, Evidence(entity, *evidence)))
+            by_query[query].append((low, score, entity, high, row))
+        best = {}
         for query, ranked in by_query.items():
             ranked.sort()
             left = sorted(ranked[config.top :], key=lambda one: (one[3], one[2]))[: config.challengers]
-            best = [*ranked[: config.top], *sorted(left)]
-            yield query, msgspec.json.encode(Row(at, tuple(one[-1] for one in best)))
+            best[query] = [one[-1] for one in (*ranked[: config.top], *sorted(left))]
+        return best
 
 
 _entity = attrgetter("entity_id")

@@ -5,7 +5,7 @@ everybody, of which no more is counted than some exposures, so that the own one 
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -14,7 +14,9 @@ from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.memory import MemoryIndex, Shown
 from backchannel.agents.outcomes import Outcome
 from backchannel.agents.recall import Evidence, OwnRow
-from backchannel.agents.sums import Delta, SumReader, SumTable
+from backchannel.agents.sums import Delta, Key, SumReader, SumTable
+
+_KEPT: Final = 2  # times as many pairs as are published, so that there are some to come after those that fade
 
 
 class PersonalMemory(Learner):
@@ -35,6 +37,8 @@ class PersonalMemory(Learner):
             half_life_ms=index.table.half_life_ms,
         )
         self.tables = (self.table,)
+        self._most: Final = _KEPT * index.config.personal
+        self.bound = (self.table, self._most)
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`."""
@@ -46,22 +50,32 @@ class PersonalMemory(Learner):
         users = changed.get(self.table.name, ())
         if not users:
             return {}
-        rows = sums.read(self.table, "user", users)
-        values = rows.at(at)
-        exposures = values[:, 1:] @ self._index.examination.curve(sums)
-        known: defaultdict[str, list[tuple[float, str, Evidence]]] = defaultdict(list)
-        numbers = zip(values[:, 0].round(6).tolist(), exposures.round(6).tolist(), strict=True)
-        for (user, query, entity), (gain, exposure) in zip(rows.keys, numbers, strict=True):
-            known[user].append((-gain - exposure, query, Evidence(entity, gain, exposure)))
         section: dict[str, bytes | None] = dict.fromkeys(sorted(users))
-        for user, pairs in known.items():
+        for user, pairs in self._known(sums, users, at).items():
             of_query: defaultdict[str, list[Evidence]] = defaultdict(list)
-            best = sorted(pairs, key=lambda pair: (pair[0], pair[1], pair[2].entity_id))
-            for _, query, evidence in best[: self._index.config.personal]:
-                of_query[query].append(evidence)
+            for _, query, entity, gain, exposure in pairs[: self._index.config.personal]:
+                of_query[query].append(Evidence(entity, gain, exposure))
             if of_query:
                 section[user] = msgspec.json.encode(OwnRow(at, of_query))
         return section
+
+    def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:
+        """See `Learner.excess`."""
+        known = self._known(sums, crowded, at)
+        return [(user, *pair[1:3]) for user, pairs in known.items() for pair in pairs[self._most :]]
+
+    def _known(
+        self, sums: SumReader, users: Collection[str], at: int
+    ) -> dict[str, list[tuple[float, str, str, float, float]]]:
+        """Less the evidence, query, entity, gain and exposure of each user's pairs, those with most evidence first."""
+        rows = sums.read(self.table, "user", users)
+        values = rows.at(at)
+        exposures = values[:, 1:] @ self._index.examination.curve(sums)
+        known: defaultdict[str, list[tuple[float, str, str, float, float]]] = defaultdict(list)
+        numbers = zip(values[:, 0].round(6).tolist(), exposures.round(6).tolist(), strict=True)
+        for (user, query, entity), (gain, exposure) in zip(rows.keys, numbers, strict=True):
+            known[user].append((-gain - exposure, query, entity, gain, exposure))
+        return {user: sorted(pairs) for user, pairs in known.items()}
 
 
 def _owner(outcome: Outcome) -> tuple[str, ...] | None:

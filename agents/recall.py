@@ -4,12 +4,12 @@ A row of the section is one query's evidence as of the time it last changed; the
 asked for, as the evidence has faded by then. So a row need not be published again for growing old.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Final, TypeVar
+from collections.abc import Container, Iterable, Iterator, Mapping
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from backchannel.schemas.text import normalize
@@ -23,6 +23,18 @@ NOTHING: Final = 2.0**-20
 _T = TypeVar("_T", float, NDArray[np.float64])
 
 
+class Guess(Struct, frozen=True):
+    """A known query that one which nobody asked yet is taken for.
+
+    Attributes:
+        query: which, normalised.
+        similarity: of both, 0 to 1; see `similar`.
+    """
+
+    query: str
+    similarity: float
+
+
 class Recalled(Struct, frozen=True):
     """An entity that has worked for a query, or is predicted to.
 
@@ -31,12 +43,26 @@ class Recalled(Struct, frozen=True):
         score: Q2E, 0 to 1: the estimated gain of showing it for the query where it is examined.
         lower: what the true score exceeds with the configured confidence.
         evidence: examined exposures that the score rests on, as far as not faded; 0: it is predicted.
+        guess: None: all this is of the query that was asked. Otherwise it is of that query, with `score` and `lower`
+            times the similarity: as if that were the probability that the two mean the same, and the entity worthless
+            if they do not.
     """
 
     entity_id: str
     score: float
     lower: float
     evidence: float
+    guess: Guess | None = None
+
+
+class Similar(Protocol):
+    """Where to find what an unseen query is like: `similar.SimilarQueries`, which needs more packages than we do."""
+
+    def nearest(self, query: str, known: Container[str]) -> Guess | None:
+        """Return which of the `known` queries `query` is most like; None if it is not much like any."""
+
+    def updated(self, added: Iterable[str], known: Container[str]) -> "Similar":
+        """Return the same for the queries that are `known` now, those `added` among them."""
 
 
 class Header(Struct, frozen=True):
@@ -111,12 +137,16 @@ class Memory:
         section: its rows.
         own: the rows of users.
         watermark: event time (ms) as of which the policy forgets.
+        similar: what unseen queries are taken for; None: nothing is recalled for them.
     """
 
-    def __init__(self, section: Mapping[str, bytes], own: Mapping[str, bytes], watermark: int) -> None:
+    def __init__(
+        self, section: Mapping[str, bytes], own: Mapping[str, bytes], watermark: int, similar: Similar | None = None
+    ) -> None:
         self._rows: Final = section
         self._own: Final = own
         self._watermark: Final = watermark
+        self._similar: Final = similar
         header = section.get(HEADER)
         self.header: Final = None if header is None else _decode_header(header)
 
@@ -125,6 +155,8 @@ class Memory:
 
         With a user who is known to have been shown something for the query, in the order of the bounds that are left
         when everybody's evidence counts for `personal_kappa` exposures at most and the user's own is added.
+
+        For a query that nothing is known of, what is recalled for the known query that it is most like, as a guess.
         """
         header = self.header
         text, row = query, self._rows.get(query)
@@ -138,7 +170,7 @@ class Memory:
         if own and text in own.queries:
             return self._blended(header, _decode_row(row) if row else None, own.queries[text], own.at)[:k]
         if row is None:
-            return []
+            return self._guessed(text, k, user)
         found = _decode_row(row)
         fading = self._fading(header, found.at)
         kappa, deviations = header.kappa, -header.deviations
@@ -150,6 +182,16 @@ class Memory:
                 continue
             recalled.append(Recalled(one.entity_id, *posterior(alpha, kappa + evidence, deviations), evidence))
         return recalled
+
+    def _guessed(self, text: str, k: int, user: str | None) -> list[Recalled]:
+        guess = self._similar.nearest(text, self._rows) if self._similar else None
+        if guess is None:
+            return []
+        share = guess.similarity
+        return [
+            structs.replace(one, score=share * one.score, lower=share * one.lower, guess=guess)
+            for one in self.recall(guess.query, k, user)
+        ]
 
     def _blended(self, header: Header, row: Row | None, own: list[Evidence], own_at: int) -> list[Recalled]:
         kappa = header.kappa

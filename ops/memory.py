@@ -1,5 +1,6 @@
 """`backchannel memory`: how large the memory index is, and whether it can be trusted, with the evidence."""
 
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -11,9 +12,11 @@ from rich.table import Table
 from backchannel.ops.config import config_option
 from backchannel.ops.convergence import VARIANTS, Convergence, converge
 from backchannel.ops.convert import ConversionError
-from backchannel.ops.open_store import store_option
-from backchannel.ops.relevance import SIMILAR, Interval, Relevance, Result, evaluate, guesses, read
+from backchannel.ops.guesses import Guesses, heard, searched
+from backchannel.ops.open_store import guess_option, store_option
+from backchannel.ops.relevance import Interval, Relevance, Result, evaluate, read
 from backchannel.streams.config import Config
+from backchannel.streams.reader import NoPolicyError, PolicyReader
 from backchannel.streams.sizes import sizes
 from backchannel.streams.store import StoreError
 
@@ -50,6 +53,37 @@ def size(store: str, config: Config, as_json: bool) -> None:
     console.print(policy)
 
 
+@memory.command("recall")
+@click.argument("query")
+@click.option("-k", "count", type=click.IntRange(1), default=10, show_default=True, help="Entities at most.")
+@click.option("--user", help="Whose own evidence is to count more: a user_id.")
+@guess_option
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def recall(*, query: str, count: int, user: str | None, guess_from: float | None, store: str, as_json: bool) -> None:
+    """Say which entities the newest policy recalls for QUERY."""
+    try:
+        with closing(PolicyReader(store, guess_from=guess_from)) as reader:
+            found = reader.policy.recall(query, count, user)
+    except (NoPolicyError, StoreError) as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    if not found:
+        click.echo("nothing is known to work for it")
+        return
+    console = _console()
+    if guess := found[0].guess:
+        console.print(
+            f"Nothing is known of it. A guess, from {guess.query!r}, which is {guess.similarity:.0%} like it:"
+        )
+    table = Table("entity", "score", "at least", "exposures", box=None, pad_edge=False)
+    for one in found:
+        table.add_row(one.entity_id, f"{one.score:.3f}", f"{one.lower:.3f}", f"{one.evidence:.1f}")
+    console.print(table)
+
+
 @memory.command("evaluate")
 @click.argument("log", type=_file)
 @click.argument("judgements", type=_file)
@@ -69,7 +103,7 @@ def evaluate_(log: Path, judgements: Path, folds: int, seed: int, as_json: bool)
         raise click.ClickException(str(error)) from None
     with Console(stderr=True).status("learning, fold by fold"):
         found = [evaluate(judged, known_by, folds, np.random.default_rng(seed)) for known_by in ("text", "topic")]
-    guessed = guesses(judged)
+    guessed = searched(judged)
     if as_json:
         document = {"rankings": found, "guesses": guessed}
         click.echo(msgspec.json.format(msgspec.json.encode(document)))
@@ -77,10 +111,33 @@ def evaluate_(log: Path, judgements: Path, folds: int, seed: int, as_json: bool)
     console = _console()
     for one in found:
         _show(one, console)
-    console.print(
-        f"Of {guessed.unseen} queries that no other session asked, {guessed.guessed} are at least {SIMILAR:.0f}% like "
-        f"one that was asked; {guessed.right} of these are on its topic"
-    )
+    console.print(_guesses("a query that no other session asked", guessed, "right: on its topic"))
+
+
+@memory.command("guesses")
+@click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--seed", type=int, default=0, show_default=True, help="Of which half is known.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def guesses_(data: Path, seed: int, as_json: bool) -> None:
+    """Guess what people said from what was heard, and see how often that is right.
+
+    DATA is the folder that has slurp_asr: sentences, half of which are known queries, and what a speech recogniser made
+    of all of them. What was heard is taken for the known sentence that it is most like. A guess is right if that means
+    the same as what was said, as annotated. `evaluate` does the like for typed queries. Intervals are of 95%.
+    """
+    found = heard(data, np.random.default_rng(seed))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    _console().print(_guesses("something heard that is no known query", found, "right: means the same"))
+
+
+def _guesses(what: str, found: Guesses, right: str) -> Table:
+    table = Table(f"{found.unseen} times {what}: similarity from", "guesses", right, box=None, pad_edge=False)
+    for band in found.bands:
+        share = f"{band.right / band.guesses:.3f} [{band.low:.3f}, {band.high:.3f}]" if band.guesses else ""
+        table.add_row(f"{band.similarity:.2f}", f"{band.guesses}", share)
+    return table
 
 
 def _console() -> Console:

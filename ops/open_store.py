@@ -1,4 +1,4 @@
-"""The store that commands work with."""
+"""The store that commands work with, and how they read it."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -19,6 +19,14 @@ store_option = click.option(
     show_envvar=True,
     metavar="URL",
     help="The SQL store: sqlite:///FILE, or postgresql://USER@HOST/DATABASE?sslmode=verify-full.",
+)
+
+guess_option = click.option(
+    "--guess-from",
+    type=click.FloatRange(0.5, 1.0),
+    metavar="SIMILARITY",
+    help="Take a query that nothing is known of for the known one that it is so much like, as a reader with "
+    "`guess_from` does: 0.5 to 1.  [default: do not]",
 )
 
 

@@ -6,7 +6,7 @@ few texts come up in two sessions, by its topic: as if all wordings of one need 
 """
 
 import gzip
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -16,11 +16,11 @@ import numpy as np
 from msgspec import Struct, structs
 from numpy.random import Generator
 from numpy.typing import NDArray
-from rapidfuzz import fuzz, process
 
 from backchannel.agents.memory import MemoryConfig, MemoryIndex
 from backchannel.agents.outcomes import Judge, Outcome, RewardConfig
 from backchannel.agents.recall import Memory
+from backchannel.agents.similar import SimilarQueries
 from backchannel.agents.sums import Delta, MemorySums, merge
 from backchannel.ops.convert import trec_session
 from backchannel.streams.turns import TurnAssembler, TurnConfig
@@ -32,8 +32,8 @@ Ranker: TypeAlias = Callable[[str], Scores]
 
 DEPTH: Final = 10
 RESAMPLES: Final = 2000
-SIMILAR: Final = 60.0
-"""Percent of similarity from which one query is taken for another, where that is tried."""
+GUESSING_FROM: Final = (0.6, 0.9)
+"""Similarities from which an unseen query is taken for a known one, where that is tried."""
 _CONFIG: Final = MemoryConfig(half_life_days=100_000.0, top=1000)  # the log has no dates
 _TURNS: Final = TurnConfig(window_s=3600.0)
 
@@ -76,20 +76,6 @@ class Result(Struct, frozen=True):
     auc: Interval
     ndcg_gain: Interval
     auc_gain: Interval
-
-
-class Guesses(Struct, frozen=True):
-    """What comes of taking a query that no other session asked for the one most like it, if it is `SIMILAR`.
-
-    Attributes:
-        unseen: queries that no other session asked.
-        guessed: of these, taken for another.
-        right: of these, on the same topic.
-    """
-
-    unseen: int
-    guessed: int
-    right: int
 
 
 class Relevance(Struct, frozen=True):
@@ -194,29 +180,6 @@ def evaluate(judged: Judged, known_by: KnownBy, folds: int, rng: Generator) -> R
     )
 
 
-def guesses(judged: Judged) -> Guesses:
-    """Count what guessing at unseen queries comes to."""
-    topics = judged.topics
-    asked = [(one.query, one.turn.query.session_id) for one in judged.outcomes if one.query]
-    unseen = guessed = right = 0
-    for query, session in asked:
-        known: dict[str, set[str]] = {}
-        for other, elsewhere in asked:
-            if elsewhere != session:
-                known.setdefault(other, set()).add(topics[elsewhere])
-        if query not in known:
-            nearest = _nearest(query, known)
-            unseen += 1
-            guessed += nearest is not None
-            right += nearest is not None and topics[session] in known[nearest]
-    return Guesses(unseen, guessed, right)
-
-
-def _nearest(query: str, known: Iterable[str]) -> str | None:
-    nearest = process.extractOne(query, sorted(known), scorer=fuzz.token_sort_ratio, score_cutoff=SIMILAR)
-    return nearest[0] if nearest else None
-
-
 def _rankers(learned_from: Sequence[Outcome]) -> dict[str, Ranker]:
     """The ways to rank, by name. The last one is ours, with the curve that was learned."""
     clicks: dict[str, dict[str, float]] = {}
@@ -224,27 +187,18 @@ def _rankers(learned_from: Sequence[Outcome]) -> dict[str, Ranker]:
         of_query = clicks.setdefault(outcome.query, {})
         for click in outcome.turn.clicks:
             of_query[click.entity_id] = of_query.get(click.entity_id, 0.0) + 1.0
-    learned = _memory(learned_from, _CONFIG, learn_curve=True)
     return {
         "order shown": lambda _: {},
         "number of clicks": lambda query: clicks.get(query, {}),
         "Q2E, no click taken back": _memory(_untaken(learned_from), _CONFIG, learn_curve=True),
         "Q2E, no position bias": _memory(learned_from, structs.replace(_CONFIG, position_decay=0.0), learn_curve=False),
         "Q2E, configured curve": _memory(learned_from, _CONFIG, learn_curve=False),
-        "Q2E, guessing what is unseen": _guessing(learned, {outcome.query for outcome in learned_from}),
-        "Q2E, learned curve": learned,
+        **{
+            f"Q2E, guessing from {least:.0%}": _memory(learned_from, _CONFIG, learn_curve=True, guess_from=least)
+            for least in GUESSING_FROM
+        },
+        "Q2E, learned curve": _memory(learned_from, _CONFIG, learn_curve=True),
     }
-
-
-def _guessing(ranker: Ranker, known: Collection[str]) -> Ranker:
-    """As `ranker` ranks; a query that nobody asked before like the known one that is most like it, if any is."""
-
-    def guess(query: str) -> Scores:
-        if query not in known:
-            query = _nearest(query, known) or query
-        return ranker(query)
-
-    return guess
 
 
 def _untaken(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -252,7 +206,9 @@ def _untaken(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [structs.replace(one, gains=dict.fromkeys(one.gains, 1.0)) for one in outcomes]
 
 
-def _memory(learned_from: Sequence[Outcome], config: MemoryConfig, *, learn_curve: bool) -> Ranker:
+def _memory(
+    learned_from: Sequence[Outcome], config: MemoryConfig, *, learn_curve: bool, guess_from: float | None = None
+) -> Ranker:
     index = MemoryIndex(config)
     delta: Delta = merge([index.learn(learned_from)])
     if not learn_curve:
@@ -260,7 +216,8 @@ def _memory(learned_from: Sequence[Outcome], config: MemoryConfig, *, learn_curv
     at = max(outcome.turn.query.ts for outcome in learned_from)
     changed = {index.table.name: {query for query, _ in delta[index.table.name].keys}}
     section = {key: row for key, row in index.solve(MemorySums(delta), changed, at).items() if row is not None}
-    memory = Memory(section, {}, at)
+    similar = SimilarQueries(guess_from).updated(section, section) if guess_from else None
+    memory = Memory(section, {}, at, similar)
     # Where bounds are equal, as those of 0 are, the score decides.
     return lambda query: {one.entity_id: one.lower + 1e-6 * one.score for one in memory.recall(query, config.top)}
 

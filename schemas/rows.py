@@ -33,6 +33,11 @@ class Rows(Mapping[str, bytes]):
         rows._size += sum((value is not None) - (key in self._base) for key, value in changed.items())
         return rows
 
+    def added_to(self, before: "Rows") -> Iterator[str]:
+        """Yield the keys that are not there `before`; at the cost of what has changed, where both share their rows."""
+        keys = before._changed | self._changed if self._base is before._base else self
+        return (key for key in keys if key in self and key not in before)
+
     def __getitem__(self, key: str) -> bytes:
         value = self._changed[key] if key in self._changed else self._base[key]
         if value is None:

@@ -227,14 +227,15 @@ class Ledger:
         return sums.landmark
 
 
-def lock(connection: Connection, table: SumTable, landmark: int = 0) -> int:
+def lock(connection: Connection, table: SumTable, landmark: int = 0, *, alone: bool = False) -> int:
     """Lock a table of sums until the transaction ends, and return its landmark: `landmark`, if it has none yet.
 
-    Those who add to plain sums share the lock: who moves the landmark waits for them, and they for whoever moves it.
-    Packed sums are read, added to and written, which one transaction at a time may do.
+    Those who add to plain sums share the lock: who moves the landmark waits for them, and they for whoever moves it, or
+    wants the table `alone`. Packed sums are read, added to and written, which one transaction at a time may do.
     """
     row = tables.landmark
-    query = select(row.c.landmark).where(row.c.table_name == table.name).with_for_update(read=bool(table.sums))
+    shared = bool(table.sums) and not alone
+    query = select(row.c.landmark).where(row.c.table_name == table.name).with_for_update(read=shared)
     stored = connection.execute(query).scalar()
     if stored is None:
         first = (table.name, table.half_life_ms or 0, landmark)
@@ -330,17 +331,30 @@ def all_keys(connection: Connection, store: Store, learned: Sequence[SumTable]) 
     return {name: set(connection.execute(select(column).distinct()).scalars()) for name, column in first.items()}
 
 
-def move_rows(connection: Connection, table: Table, moved: Mapping[Key, Key]) -> None:
-    """Add rows of packed sums, whose table is locked, to others, and remove them: old key -> new key."""
+def move_rows(connection: Connection, table: Table, moved: Mapping[Key, Key | None]) -> None:
+    """Add rows of packed sums, whose table is locked, to others, or to none, and remove them: old key -> new key."""
     key_columns = list(table.primary_key)
     sums: dict[Key, Matrix] = {}
     for some in batches(moved):
-        mine = tuple_(*key_columns).in_(some)
-        for row in connection.execute(select(table).where(mine)):
+        for row in connection.execute(select(table).where(tuple_(*key_columns).in_(some))):
             target = moved[tuple(row[:-1])]
-            sums[target] = sums.get(target, 0.0) + np.frombuffer(row[-1])
-        connection.execute(delete(table).where(mine))
+            if target is not None:
+                sums[target] = sums.get(target, 0.0) + np.frombuffer(row[-1])
+    drop_rows(connection, table, moved)
     _add_packed(connection, table, sorted(sums), [sums[key] for key in sorted(sums)])
+
+
+def crowded(connection: Connection, table: Table, values: Iterable[str], most: int) -> list[str]:
+    """Return which of some values of the first key column have more than `most` rows."""
+    first = next(iter(table.primary_key))
+    counted = select(first).where(among(connection, first, values)).group_by(first)
+    return list(connection.execute(counted.having(func.count() > most)).scalars())
+
+
+def drop_rows(connection: Connection, table: Table, keys: Iterable[Key]) -> None:
+    """Remove rows of sums."""
+    for some in batches(keys):
+        connection.execute(delete(table).where(tuple_(*table.primary_key).in_(some)))
 
 
 def _fitting(sums: Sums) -> Sums:

@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 
 from backchannel.agents.allocation import NOTHING_KNOWN, Allocator, Decision, StrategyContext, StrategySummary, lifts
 from backchannel.agents.features import Value
-from backchannel.agents.recall import Memory, Recalled
+from backchannel.agents.recall import Memory, Recalled, Similar
 from backchannel.agents.rewriting import EVERY, SETTINGS, PersonalRow, RewriteRow, Settings, is_held_out
 from backchannel.agents.users import USER_FEATURES, Users
 from backchannel.schemas.snapshot import Snapshot
@@ -49,8 +49,10 @@ class Policy:
         snapshot: its header.
         sections: its rows, by learner.
         rng: where chance comes from when `allocate` is given no other.
+        similar: what unseen queries are taken for by `recall`; None: nothing is recalled for them.
 
     Attributes:
+        snapshot, similar: as given.
         allocator: what decides.
 
     Raises:
@@ -58,11 +60,17 @@ class Policy:
     """
 
     def __init__(
-        self, snapshot: Snapshot, sections: Mapping[str, Mapping[str, bytes]], rng: np.random.Generator
+        self,
+        snapshot: Snapshot,
+        sections: Mapping[str, Mapping[str, bytes]],
+        rng: np.random.Generator,
+        similar: Similar | None = None,
     ) -> None:
         self.snapshot: Final = snapshot
         self.allocator: Final = Allocator(sections["bandit"])
-        self._memory: Final = Memory(sections.get("memory", {}), sections.get("personal", {}), snapshot.watermark)
+        self.similar: Final = similar
+        remembered, own = sections.get("memory", {}), sections.get("personal", {})
+        self._memory: Final = Memory(remembered, own, snapshot.watermark, similar)
         self._rewrites: Final = sections.get("rewrites", {})
         self._history: Final = sections.get("history", {})
         self._users: Final = Users(sections.get("users", {}), snapshot.watermark)
@@ -154,6 +162,9 @@ class Policy:
 
     def recall(self, query: str, k: int, user: str | None = None) -> list[Recalled]:
         """Return at most `k` entities that have worked for `query`, or are predicted to, best first.
+
+        If the reader guesses (see `PolicyReader`), a query that nothing is known of is taken for the known one that it
+        is most like. What is recalled then says so, with the similarity by which its score is less.
 
         Args:
             query: the text.

@@ -13,16 +13,20 @@ from sqlalchemy import Connection
 from backchannel.agents.allocation import Allocator, EncodingError
 from backchannel.agents.bandit import StrategyBandit
 from backchannel.agents.gate import Judgement, judge
+from backchannel.agents.learner import Learner
+from backchannel.agents.sums import SumTable
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams import decisions, ledger, snapshots
 from backchannel.streams.config import Config
 from backchannel.streams.learning import Learning
 from backchannel.streams.signing import signing_key
-from backchannel.streams.store import Store
+from backchannel.streams.store import Store, batches
 
 logger = logging.getLogger(__name__)
 
 FORGETS_PER_HALF_LIFE: Final = 8
+BOUNDED_TOGETHER: Final = 20
+"""Values with too many rows that are seen to in one transaction, for which workers wait."""
 
 
 class Standing(Struct, frozen=True):
@@ -50,7 +54,8 @@ class Publisher:
         self._checked = False
 
     def publish(self, now: int | None = None) -> Snapshot | None:
-        """Publish the next version, if anything changed; then tidy up: join old time buckets, drop what has faded.
+        """Publish the next version, if anything changed; then tidy up: join old time buckets, drop what has faded or is
+        too much.
 
         Args:
             now: ms since the Unix epoch; by default what the clock says.
@@ -64,6 +69,9 @@ class Publisher:
         self._checked = True
         if any(table.name in changed and not table.sums for table in self._learning.tables):
             self._store.transact(self._compact)
+        for learner in self._learning.learners:
+            if learner.bound is not None and changed.get(learner.bound[0].name):
+                self._bound(learner, *learner.bound, changed)
         if made is not None and made.parent is not None:
             self._forget(made)
         return made
@@ -181,6 +189,26 @@ class Publisher:
                 return Judgement("warn", f"unjudged, as the policy that is served cannot be read: {error}")
         logged = decisions.read(connection, self._config.gate.turns)
         return judge(Allocator(candidate), live, logged, self._config.gate)
+
+    def _bound(self, learner: Learner, table: SumTable, most: int, changed: Mapping[str, Collection[str]]) -> None:
+        """Drop the rows of a table that are too many for one of the changed values of its first key column.
+
+        What is dropped is the excess of what is there: workers that would add to the table wait meanwhile, so nothing
+        comes between looking and dropping. To keep that short, only so many values are seen to at a time.
+        """
+        stored = self._store.sum_tables[table.name]
+        with self._store.read() as connection:
+            portions = batches(changed.get(table.name, ()))
+            found = [value for some in portions for value in ledger.crowded(connection, stored, some, most)]
+            _, newest = ledger.watermarks(ledger.positions(connection))
+
+        def drop(some: Collection[str], connection: Connection) -> None:
+            ledger.lock(connection, table, alone=True)
+            excess = learner.excess(ledger.LedgerSums(self._store, connection), some, max(newest, 0))
+            ledger.drop_rows(connection, stored, excess)
+
+        for first in range(0, len(found), BOUNDED_TOGETHER):
+            self._store.transact(partial(drop, found[first : first + BOUNDED_TOGETHER]))
 
     def _compact(self, connection: Connection) -> None:
         """Not when publishing: workers wait for who locks packed sums, and would wait while others are solved."""

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from backchannel.agents.allocation import EncodingError
+from backchannel.agents.recall import Similar
 from backchannel.schemas.rows import Rows
 from backchannel.schemas.snapshot import Checksum, Snapshot
 from backchannel.streams import snapshots
@@ -54,12 +55,25 @@ class PolicyReader:
         rng: where the policy's chance comes from; by default seeded by the operating system.
         key: what versions must be signed with to be served. The environment's BACKCHANNEL_SIGNING_KEY wins over it;
             where there is none, signatures are not looked at.
+        guess_from: how similar a known query must be, 0.5 to 1, for `recall` to take one that nothing is known of for
+            it; 0.9 is good for errors of typing and hearing. None: it does not guess. Guessing needs the extra `guess`,
+            and some 80 bytes of memory for each known query.
 
     Raises:
         StoreError: the URL is not one.
+        ValueError: `guess_from` is out of bounds.
+        ModuleNotFoundError: it is to guess, and the extra is not installed.
     """
 
-    def __init__(self, url: str, poll_s: float = 1.0, rng: np.random.Generator | None = None, key: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        poll_s: float = 1.0,
+        rng: np.random.Generator | None = None,
+        key: str = "",
+        guess_from: float | None = None,
+    ) -> None:
+        self._similar: Final = None if guess_from is None else _similar_queries(guess_from)
         self._store: Final = Store(url)
         self._poll_s: Final = poll_s
         self._key: Final = signing_key(key)
@@ -167,11 +181,26 @@ class PolicyReader:
         # What we hold may be at fault, or have been forgotten in the store: then it is read anew.
         held = self._policy.snapshot if self._policy else None
         for base in (held, None) if held else (None,):
-            sections = self._sections if base else {}
-            sections, checksum = _apply(connection, sections, base, version, self._key)
+            before = self._sections if base else {}
+            sections, checksum = _apply(connection, before, base, version, self._key)
             if header.confirms(checksum, self._key):
-                return Policy(header, sections, self._rng), sections
+                similar = self._policy.similar if base and self._policy else self._similar
+                if similar is not None:
+                    known = sections.get("memory", Rows())
+                    similar = similar.updated(known.added_to(before.get("memory", Rows())), known)
+                return Policy(header, sections, self._rng, similar), sections
         raise CorruptPolicyError("its rows do not have the checksum of its header. Roll back, or restore the store")
+
+
+def _similar_queries(guess_from: float) -> Similar:
+    try:
+        from backchannel.agents.similar import SimilarQueries  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"guess_from={guess_from} needs {error.name}: pip install 'backchannel[guess]', or leave it out",
+            name=error.name,
+        ) from None
+    return SimilarQueries(guess_from)
 
 
 def _apply(

@@ -11,7 +11,7 @@ from msgspec import structs
 from backchannel.ops.config import config_option
 from backchannel.ops.dashboard.server import application, is_loopback
 from backchannel.ops.dashboard.state import Observatory
-from backchannel.ops.open_store import store_option
+from backchannel.ops.open_store import guess_option, store_option
 from backchannel.ops.topics import kafka_config, servers_option
 from backchannel.streams.config import Config
 from backchannel.streams.store import StoreError
@@ -22,6 +22,7 @@ from backchannel.streams.vitals import require_store
 @store_option
 @config_option
 @servers_option
+@guess_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8765, show_default=True, help="0: any that is free.")
 @click.option(
@@ -30,7 +31,16 @@ from backchannel.streams.vitals import require_store
     show_envvar=True,
     help="What whoever looks must know.  [default: nothing on this machine; elsewhere, a token is made up and printed]",
 )
-def dashboard(*, store: str, config: Config, servers: str | None, host: str, port: int, token: str | None) -> None:
+def dashboard(
+    *,
+    store: str,
+    config: Config,
+    servers: str | None,
+    guess_from: float | None,
+    host: str,
+    port: int,
+    token: str | None,
+) -> None:
     """Serve a page that shows what was learned, how it does, and what it does with a query.
 
     It reads the store and asks the brokers where their logs end, and changes nothing. It also works while the brokers
@@ -43,8 +53,8 @@ def dashboard(*, store: str, config: Config, servers: str | None, host: str, por
         token = secrets.token_urlsafe(16)
     try:
         require_store(store)
-        asyncio.run(_serve(Observatory(store, config), host, port, token))
-    except (OSError, StoreError) as error:
+        asyncio.run(_serve(Observatory(store, config, guess_from), host, port, token))
+    except (ModuleNotFoundError, OSError, StoreError) as error:
         raise click.ClickException(str(error)) from None
 
 

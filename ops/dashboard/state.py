@@ -100,12 +100,13 @@ class Observatory:
     Args:
         url: of the store.
         config: with Kafka's settings complete.
+        guess_from: as serving has it, see `PolicyReader`.
     """
 
-    def __init__(self, url: str, config: Config) -> None:
+    def __init__(self, url: str, config: Config, guess_from: float | None = None) -> None:
         self._url: Final = url
         self._config: Final = config
-        self.reader: Final = PolicyReader(url)
+        self.reader: Final = PolicyReader(url, guess_from=guess_from)
         self._lock: Final = threading.Lock()
         self._state: State | None = None
         self._looked = 0.0

@@ -74,7 +74,7 @@ def grow(data: Path, config: RephraseConfig, sizes: Sequence[int], judged: int, 
     """
     people, chance, judges = (np.random.default_rng(one) for one in np.random.SeedSequence(seed).spawn(3))
     speech = _Speech(hypotheses(data), people)
-    meaning = _meanings(data)
+    meaning = sentences(data)
     wants = speech.wants(judged, judges)
     tests = [
         list(filter(None, (speech.utter(want, judges, kept_apart=apart) for want in wants))) for apart in (False, True)
@@ -194,8 +194,8 @@ def _turn(query: Query, one: Hypothesis, clicked: bool, barged_in: bool, followi
     )
 
 
-def _meanings(data: Path) -> dict[str, str]:
-    """Sentence -> its intent with its entities."""
+def sentences(data: Path) -> dict[str, str]:
+    """Return what each sentence of SLURP means, normalised sentence -> intent with entities, as annotated."""
     with open_log(data / "slurp_asr" / "test.jsonl.gz") as lines:
         rows = msgspec.json.Decoder(_Sentence).decode_lines(b"".join(lines).decode())
     return {

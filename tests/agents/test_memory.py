@@ -1,5 +1,6 @@
 """The memory index against a direct computation."""
 
+from collections import Counter
 from statistics import NormalDist
 from typing import Any
 
@@ -7,12 +8,14 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rapidfuzz.fuzz import ratio
 from scipy.stats import gamma
 
 from backchannel.agents.memory import MemoryConfig, MemoryIndex
 from backchannel.agents.outcomes import RewardConfig
-from backchannel.agents.recall import HEADER, Header, Memory, Recalled, posterior
-from backchannel.agents.sums import Delta, MemorySums, merge
+from backchannel.agents.recall import HEADER, Guess, Header, Memory, Recalled, posterior
+from backchannel.agents.similar import SimilarQueries
+from backchannel.agents.sums import Delta, MemorySums, Sums, merge
 from backchannel.schemas.events import Result, Rewrite
 from backchannel.schemas.turn import Turn
 from tests.agents.turns import DAY, changes, click, impression, judged, query, turns
@@ -166,3 +169,51 @@ def test_the_empty_query_recalls_nothing() -> None:
 def test_what_has_faded_to_nothing_is_not_recalled(later: int) -> None:
     published = section(learned([Turn(query(), (impression(*shown("a")),), (click("a"),))]))
     assert len(Memory(published, {}, later).recall("play jazz", 1)) == (later == 100 * DAY)
+
+
+def test_an_unseen_query_recalls_what_it_is_taken_for_marked_and_for_less() -> None:
+    published = section(learned([Turn(query(text="play jazz"), (), (click("a"), click("b")))]))
+    memory = Memory(published, {}, 0, SimilarQueries(0.9).updated(published, published))
+    known, guessed = memory.recall("Play jazz", 5), memory.recall("Play jaz!", 5)
+    assert [one.guess for one in known] == [None, None]
+    assert [one.guess for one in guessed] == [Guess("play jazz", ratio("jaz play", "jazz play") / 100)] * 2
+    for one, other in zip(known, guessed, strict=True):
+        assert (other.entity_id, other.evidence) == (one.entity_id, one.evidence)
+        assert (other.score, other.lower) == pytest.approx((16 / 17 * one.score, 16 / 17 * one.lower))
+    assert len(memory.recall("play jaz", 1)) == 1
+    assert memory.recall("rock", 5) == memory.recall("", 5) == []
+    assert Memory(published, {}, 0).recall("play jaz", 5) == []
+
+
+@given(st.lists(turns(st.integers(0, 100 * DAY)), max_size=12), st.integers(0, 20 * DAY))
+@settings(max_examples=60)
+def test_what_is_dropped_of_a_crowded_query_is_not_missed_by_readers(some: list[Turn], later: int) -> None:
+    config = MemoryConfig(kappa=0.5, top=2, challengers=1, reserve=1)
+    index, at = MemoryIndex(config), max((turn.query.ts for turn in some), default=0) + later
+    delta = learned(some, config)
+    sums = delta.get("memory") or Sums(index.table)
+    dropped = set(index.excess(MemorySums(delta), {query for query, _ in sums.keys}, at))
+    left = [row for row, key in enumerate(sums.keys) if key not in dropped]
+    after = {**delta, "memory": Sums(sums.table, [sums.keys[row] for row in left], sums.values[left], sums.landmark)}
+    rows = Counter(query for query, _ in sums.keys)
+    assert Counter(query for query, _ in after["memory"].keys) == {
+        query: min(count, 4) for query, count in rows.items()
+    }
+    solved = [index.solve(MemorySums(one), changes(delta), at) for one in (delta, after)]
+    assert solved[0] == solved[1]
+
+
+def test_what_least_is_known_of_is_dropped_first() -> None:
+    config = MemoryConfig(top=1, challengers=0, reserve=1)
+    often = [Turn(query(), (impression(*shown("often")),), ())] * 9
+    once = [Turn(query(), (impression(*shown("once")),), ())]
+    clicked = [Turn(query(), (impression(*shown("clicked")),), (click("clicked"),))]
+    delta = learned([*often, *once, *clicked], config)
+    assert MemoryIndex(config).excess(MemorySums(delta), {"play jazz"}, 0) == [("play jazz", "once")]
+
+
+def test_the_sketch_of_positions_is_dropped_when_it_weighs_nothing_any_more() -> None:
+    some = [Turn(query(ts), (impression(*shown("a")),), ()) for ts in (0, 10 * DAY, 100 * DAY, 110 * DAY)]
+    sketch = learned(some)["examination"]
+    assert MemoryIndex(CONFIG).compact(sketch, 0) == {("all", 0): None}
+    assert MemoryIndex(CONFIG).compact(Sums(sketch.table), 0) == {}

@@ -6,6 +6,7 @@ import pytest
 from backchannel.agents.memory import MemoryConfig, MemoryIndex
 from backchannel.agents.personal import PersonalMemory
 from backchannel.agents.recall import Memory, Recalled
+from backchannel.agents.similar import SimilarQueries
 from backchannel.agents.sums import MemorySums, merge
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
@@ -70,10 +71,28 @@ def test_what_only_the_user_knows_is_recalled() -> None:
     assert alone.recall("my list", 5) == []
 
 
+def test_a_guess_is_as_the_known_query_is_for_the_user() -> None:
+    everybody, users = solved([turn("pop"), turn("jazz", "fan"), turn("jazz", "fan")])
+    found = Memory(everybody, users, 0, SimilarQueries(0.9).updated(everybody, everybody))
+    guessed = found.recall("musics", 5, "fan")
+    assert names(guessed) == names(found.recall("music", 5, "fan"))
+    assert {one.guess.query for one in guessed if one.guess} == {"music"}
+    assert names(found.recall("music", 1, "fan")) == ["jazz"]
+
+
 def test_only_so_many_pairs_are_published_of_a_user() -> None:
     _, users = solved([turn("jazz", "fan", text=f"query {number}") for number in range(5)])
     _, queries = orjson.loads(users["fan"])
     assert sum(map(len, queries.values())) == 3
+
+
+def test_the_ledger_keeps_twice_as_many() -> None:
+    personal = PersonalMemory(MemoryIndex(CONFIG))
+    some = [turn("jazz", "fan", text=f"query {number}") for number in range(5)]
+    delta = personal.learn(judged([*some, some[3], some[4]]))
+    assert (len(delta["personal"].keys), personal.bound) == (10, (personal.table, 6))
+    dropped = personal.excess(MemorySums(delta), {"fan"}, 0)
+    assert sorted(dropped) == [("fan", f"query {number}", "pop") for number in (0, 1, 2, 4)]
 
 
 @pytest.mark.parametrize("user", [None, ""])

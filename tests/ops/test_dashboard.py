@@ -154,6 +154,14 @@ def test_sums_that_may_not_be_read_do_not_keep_a_query_from_its_answer(rephrased
     assert found.explanation is None
 
 
+def test_a_guess_is_marked_as_one(learned: str) -> None:
+    one = Observatory(learned, CONFIG, guess_from=0.8)
+    known = next(query for query in one.reader.policy.memory() if len(query) > 10)
+    found = one.query(f"{known}x", {}, 10)
+    one.reader.close()
+    assert {recalled.guess and recalled.guess.query for recalled in found.recalled} == {known}
+
+
 def test_the_page_and_its_data_are_served(observatory: Observatory) -> None:
     async def scenario(client: TestClient) -> None:  # type: ignore[type-arg]
         for path in server._ASSETS:

@@ -63,7 +63,9 @@ def test_the_real_log(public_log: Callable[[str], Path]) -> None:
     assert done.exit_code == 0, done.output
     document = orjson.loads(done.stdout)
     text, topic = document["rankings"]
-    assert 0 < document["guesses"]["right"] < document["guesses"]["guessed"] < document["guesses"]["unseen"]
+    bands = document["guesses"]["bands"]
+    assert 0 < sum(one["guesses"] for one in bands) < document["guesses"]["unseen"] == 467
+    assert bands[-1]["right"] / bands[-1]["guesses"] > 0.9 > 0.5 > bands[0]["right"] / bands[0]["guesses"]
     assert (text["impressions"], topic["impressions"]) == (235, 235)
     assert text["informed"] < topic["informed"] < 1
     for found in (text, topic):
@@ -73,6 +75,19 @@ def test_the_real_log(public_log: Callable[[str], Path]) -> None:
     assert clicks["auc"]["value"] > shown["auc"]["value"]
     again = orjson.loads(CliRunner().invoke(main, ["memory", "evaluate", *files, "--json"]).stdout)
     assert again == document
+
+
+def test_what_was_misheard_is_guessed_the_better_the_more_it_is_alike(public_log: Callable[[str], Path]) -> None:
+    data = str(public_log("slurp_asr").parent)
+    done = CliRunner().invoke(main, ["memory", "guesses", data, "--json"])
+    assert done.exit_code == 0, done.output
+    found = orjson.loads(done.stdout)
+    shares = [one["right"] / one["guesses"] for one in found["bands"]]
+    assert shares == sorted(shares)
+    assert shares[-1] > 0.95
+    for one, share in zip(found["bands"], shares, strict=True):
+        assert one["low"] < share < one["high"]
+    assert "0.95" in CliRunner().invoke(main, ["memory", "guesses", data]).stdout
 
 
 def test_bad_judgements_are_named(tmp_path: Path) -> None:
@@ -113,6 +128,24 @@ def test_sizes(store_url: str) -> None:
     assert found["policy"]["memory"]["rows"] == 3  # two queries and the header
     assert found["policy"]["memory"]["bytes"] > 100
     assert "priors" in CliRunner().invoke(main, ["memory", "size", "--store", store_url]).stdout
+
+
+def test_what_is_recalled_is_shown_and_a_guess_as_one(store_url: str) -> None:
+    with Primer(store_url, Config()) as primer:
+        primer.put({("jazz music", "a"): 0.5, ("jazz music", "b"): 0.25})
+        primer.publish()
+
+    def recall(*arguments: str) -> str:
+        done = CliRunner().invoke(main, ["memory", "recall", *arguments, "--store", store_url])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    assert [line.split()[:2] for line in recall("Jazz music").splitlines()[1:]] == [["a", "0.500"], ["b", "0.250"]]
+    assert recall("jaz music") == "nothing is known to work for it\n"
+    assert "A guess, from 'jazz music', which is 95% like it" in recall("jaz music", "--guess-from", "0.9")
+    (one,) = orjson.loads(recall("jaz music", "--guess-from", "0.9", "-k", "1", "--json"))
+    assert one["guess"]["query"] == "jazz music"
+    assert one["score"] == pytest.approx(0.5 * one["guess"]["similarity"])
 
 
 def test_the_size_of_nothing_is_an_error(tmp_path: Path) -> None:

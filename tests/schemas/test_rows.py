@@ -24,6 +24,9 @@ def test_a_version_is_what_the_changes_made_of_it_and_stays_so(
             expected |= live
             rows = rows.updated(removed, live)
             versions.append((rows, dict(expected)))
+        for before, earlier in versions:
+            for found, wanted in versions:
+                assert sorted(found.added_to(before)) == sorted(wanted.keys() - earlier.keys())
         for found, wanted in versions:
             assert dict(found) == wanted
             assert len(found) == len(wanted)

@@ -1,5 +1,6 @@
 """However a stream is cut into feeds and commits, it teaches the same."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backchannel.agents.memory import MemoryConfig
 from backchannel.ops.load import mixed_stream
 from backchannel.schemas.events import encode
 from backchannel.streams.config import Config
@@ -117,3 +119,18 @@ def test_records_that_are_no_events_are_dead_letters_once(store_url: str) -> Non
         assert embedded.feed_records(range(5), [*records, b"more"])[0].offset == 4
         embedded.commit()
         assert embedded.ledger.counts()["dead_letter"] == 3
+
+
+def test_a_ledger_that_has_published_is_bounded(store_url: str) -> None:
+    """A stream of 60 half-lives; each of its 15 queries was shown up to 40 entities."""
+    config = Config(turns=CONFIG.turns, memory=MemoryConfig(half_life_days=0.01, top=3, challengers=1, reserve=1))
+    with Embedded(store_url, config, "test") as embedded:
+        for period in range(0, 60, 3):
+            start_ms = 1_700_000_000_000 + period * 864_000
+            embedded.feed(list(mixed_stream(200, np.random.default_rng(period), queries=15, start_ms=start_ms)))
+            embedded.finish()
+            embedded.commit()
+            embedded.publish()
+    found = contents(store_url, config)
+    assert max(Counter(query for query, _ in found["memory"]).values()) == 5
+    assert [period for _, period in sorted(found["examination"])] == [1967592 + period for period in (48, 51, 54, 57)]

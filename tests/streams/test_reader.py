@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rapidfuzz.fuzz import ratio
 from sqlalchemy import update
 
+from backchannel.agents.recall import Evidence, Guess, Row
 from backchannel.ops.load import mixed_stream
 from backchannel.ops.postgres import Postgres
 from backchannel.schemas.rows import Rows
@@ -129,7 +131,8 @@ def test_only_changed_rows_are_pulled(
 
 PROVENANCE = snapshots.Provenance(created=0, watermark=0, positions={}, fingerprint="f")
 sections = st.dictionaries(
-    st.sampled_from(["memory", "rewrites"]), st.dictionaries(st.sampled_from("abcd"), st.none() | st.binary(max_size=3))
+    st.sampled_from(["memory", "rewrites"]),
+    st.dictionaries(st.sampled_from("abcd"), st.none() | st.text(max_size=3).map(msgspec.json.encode)),
 )
 
 
@@ -335,6 +338,53 @@ def test_it_refreshes_in_the_background(url: str, embedded: Embedded) -> None:
                 break
             threading.Event().wait(0.01)
         assert reader.policy.version == 2
+
+
+def test_a_reader_that_guesses_knows_what_is_new_and_forgets_what_is_gone(store_url: str) -> None:
+    def publish(**rows: bytes | None) -> None:
+        with closing(Store(store_url)) as store, store.write() as connection:
+            snapshots.publish(
+                connection, {"memory": {name.replace("_", " "): row for name, row in rows.items()}}, PROVENANCE
+            )
+
+    with Embedded(store_url, Config(), "test") as embedded:
+        learn(embedded, 10)
+        embedded.publish()
+    row = msgspec.json.encode(Row(0, (Evidence("a", 0.0, 0.0, 0.5),)))
+    publish(first_song=row)
+    plain, reader = PolicyReader(store_url, rng=rng()), PolicyReader(store_url, rng=rng(), guess_from=0.9)
+    with closing(reader), closing(plain):
+        assert plain.policy.recall("frst song", 1) == []
+        (guessed,) = reader.policy.recall("frst song", 1)
+        assert guessed.guess == Guess("first song", ratio("frst song", "first song") / 100)
+        assert reader.policy.recall("secnd song", 1) == []
+        before = reader.policy
+        publish(second_song=row, first_song=None)
+        assert reader.refresh()
+        (guessed,) = reader.policy.recall("secnd song", 1)
+        assert guessed.guess == Guess("second song", ratio("secnd song", "second song") / 100)
+        assert reader.policy.recall("frst song", 1) == []
+        assert before.recall("frst song", 1)
+        assert before.recall("secnd song", 1) == []
+
+
+@pytest.mark.parametrize("guess_from", [0.1, 2.0])
+def test_a_similarity_out_of_bounds_is_an_error(tmp_path: Path, guess_from: float) -> None:
+    with pytest.raises(ValueError, match="similarity"):
+        PolicyReader(sqlite_url(tmp_path), guess_from=guess_from)
+
+
+def test_guessing_without_what_it_needs_says_what_to_install(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['rapidfuzz'] = None\n"
+        "from backchannel.streams.reader import PolicyReader\n"
+        "PolicyReader('sqlite://')\n"
+        "PolicyReader('sqlite://', guess_from=0.9)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == (
+        "ModuleNotFoundError: guess_from=0.9 needs rapidfuzz: pip install 'backchannel[guess]', or leave it out"
+    )
 
 
 def test_serving_imports_neither_kafka_nor_faust_nor_river() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -19,7 +20,8 @@ from backchannel.streams.store import Store
 KEY = signing_key("secret", {})
 HOUR = 3_600_000
 changes = st.dictionaries(
-    st.sampled_from(["memory", "rewrites"]), st.dictionaries(st.sampled_from("abcd"), st.none() | st.binary(max_size=3))
+    st.sampled_from(["memory", "rewrites"]),
+    st.dictionaries(st.sampled_from("abcd"), st.none() | st.text(max_size=3).map(msgspec.json.encode)),
 )
 
 

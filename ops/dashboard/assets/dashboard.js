@@ -213,12 +213,14 @@ function showAnswer(answer) {
   };
   const allocation = element("table", { id: "allocation" });
   const recalled = element("table", { id: "recalled" });
+  const guess = answer.recalled[0]?.guess;
+  const guessed = guess ? `, guessing that “${guess.query}” was meant (${percent(guess.similarity)} alike)` : "";
   place.replaceChildren(
     element("h3", {}, "Rewrite"), element("p", {}, rewrite), ...why(answer),
     element(
       "div", { className: "sides" },
       element("div", {}, element("h3", {}, `Allocation, of version ${answer.version}`), element("div", { className: "scroll" }, allocation)),
-      element("div", {}, element("h3", {}, "Recalled"), element("div", { className: "scroll" }, recalled)),
+      element("div", {}, element("h3", {}, `Recalled${guessed}`), element("div", { className: "scroll" }, recalled)),
     ),
   );
   const steps = answer.explanation?.steps.slice(0, 10) ?? [];
