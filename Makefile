@@ -12,7 +12,7 @@ help:  ## Show what can be made
 .venv/.installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[demo,kafka,learn,parquet,postgres]' --group dev
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[demo,kafka,learn,parquet,postgres,tracing]' --group dev
 	touch $@
 
 install: .venv/.installed  ## Install Backchannel and its tools into .venv

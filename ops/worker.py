@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from contextlib import AsyncExitStack
-from typing import Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 from msgspec import structs
@@ -20,13 +21,20 @@ from backchannel.streams.config import Config
 from backchannel.streams.kafka_config import KafkaConfig
 from backchannel.streams.ledger import FencedError
 from backchannel.streams.metrics import Metrics, answering
+from backchannel.streams.observer import Observers
 from backchannel.streams.store import StoreError
 from backchannel.streams.topics import TopicError, check_topics
 from backchannel.streams.transport import LogError
 from backchannel.streams.turns import TooManyOpenError
 from backchannel.streams.worker import LostRecordsError, Worker
 
+if TYPE_CHECKING:
+    from backchannel.streams.tracing import Traces
+
 logger = logging.getLogger(__name__)
+
+TRACES_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""OpenTelemetry's own: where traces go. Where neither is set there are none."""
 
 EXPECTED = (CoPartitionError, FencedError, LogError, LostRecordsError, StoreError, TooManyOpenError, TopicError)
 
@@ -83,7 +91,9 @@ async def _work(store: str, config: Config, kafka: KafkaConfig, *, accept_loss: 
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     metrics = Metrics(config.bandit.strategies)
     async with AsyncExitStack() as stack:
-        one = Worker(store, config, kafka, accept_loss=accept_loss, observer=metrics)
+        traces = _traces(stack)
+        observer = Observers(metrics, traces) if traces else metrics
+        one = Worker(store, config, kafka, accept_loss=accept_loss, observer=observer, sensor=traces)
         stack.callback(one.close)
         if config.metrics.port:
             await stack.enter_async_context(
@@ -91,3 +101,17 @@ async def _work(store: str, config: Config, kafka: KafkaConfig, *, accept_loss: 
             )
             logger.info("metrics and probes at http://%s:%d", config.metrics.host, config.metrics.port)
         await one.run(stop)
+
+
+def _traces(stack: AsyncExitStack) -> "Traces | None":
+    """Traces, where they are wanted; the last of them are exported when the stack is left."""
+    if not any(map(os.environ.get, TRACES_VARIABLES)):
+        return None
+    try:
+        from backchannel.streams.tracing import Traces, exporting  # noqa: PLC0415 - needs more packages
+    except ModuleNotFoundError:
+        logger.warning("no traces, although the environment says where to: pip install 'backchannel[tracing]'")
+        return None
+    provider = exporting()
+    stack.callback(provider.shutdown)
+    return Traces(provider)

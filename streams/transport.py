@@ -400,7 +400,10 @@ def chunk_app(
     @app.agent(channel, name=f"{__name__}.chunks")
     async def chunks(stream: StreamT[Sequence[ConsumerRecord]]) -> None:
         async for event in cast("faust.Stream[Any]", stream).noack().events():
-            await receiver.receive(Chunk(event.message.tp, event.message.value, _acker(event)))
+            message = event.message
+            await receiver.receive(Chunk(message.tp, message.value, _acker(event)))
+            # Faust tells its sensors of the end of such events only that it acks itself.
+            app.sensors.on_stream_event_out(message.tp, message.offset, stream, event)
 
     return app
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
+from faust import Sensor
 from faust.types import TP
 from msgspec import structs
 from sqlalchemy.exc import SQLAlchemyError
@@ -49,6 +50,7 @@ class Worker:
         kafka: how to reach Kafka, complete with what the environment says.
         accept_loss: go on where topics were cut or created anew, without what they held.
         observer: who is told.
+        sensor: whom Faust tells.
 
     Raises:
         StoreError: the store cannot be used, see the message.
@@ -62,6 +64,7 @@ class Worker:
         *,
         accept_loss: bool = False,
         observer: Observer | None = None,
+        sensor: Sensor | None = None,
     ) -> None:
         self._config: Final = config
         self._accept_loss: Final = accept_loss
@@ -79,6 +82,8 @@ class Worker:
         self._quiet_ms: Final = round(1000 * (config.turns.window_s + config.turns.lateness_s))
         self._producer: Final = Producer(kafka)
         self._app: Final = chunk_app(kafka, self._topics, self)
+        if sensor is not None:
+            self._app.sensors.add(sensor)
         self._assignment: Assignment | None = None
         self._assigned: Final = asyncio.Event()
         self._committed: Final = asyncio.Event()
@@ -196,9 +201,11 @@ class Worker:
             started = time.monotonic()
             if self._assignment is None:
                 continue
-            versions = await self._publish(first=0 in self._assignment.partitions) or versions
-            taken, pause = time.monotonic() - started, self._config.commits.publish_s
-            await asyncio.sleep((pause if versions >= FIRST_VERSIONS else min(pause, 10 * taken)) - taken)
+            first = 0 in self._assignment.partitions
+            versions = await self._publish(first=first) or versions
+            if first:
+                taken, pause = time.monotonic() - started, self._config.commits.publish_s
+                await asyncio.sleep((pause if versions >= FIRST_VERSIONS else min(pause, 10 * taken)) - taken)
 
     async def _publish(self, *, first: bool) -> int | None:
         """Look which versions there are; return the one that readers serve.

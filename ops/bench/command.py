@@ -20,7 +20,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from backchannel.ops.bench.measure import Load
+from backchannel.ops.bench.measure import Load, Measure
 from backchannel.ops.bench.record import Part, Record, cells, document, machine, together, versions
 from backchannel.ops.run import relax_collector
 
@@ -69,7 +69,7 @@ def bench(
     Without a PART, all of them: a quarter of an hour on an idle machine with two cores. `make rivals` installs the
     peers that are not there otherwise; those that are not installed are left out.
 
-    Exit code: 1 if a part could not be measured; the others are shown all the same.
+    Exit code: 1 if a part could not be measured to the end; all else is shown.
     """
     if files and parts:
         raise click.UsageError("--of shows what was measured before: name no parts with it")
@@ -82,8 +82,10 @@ def bench(
         click.echo(document(records), nl=False)
     else:
         Console().print(_table(together(records)))
-    if not files and len(records[0].parts) < len(set(parts or PARTS)):
-        sys.exit(1)
+    faults = {name: part.fault for name, part in together(records).items() if part.fault}
+    for name, fault in faults.items():
+        click.echo(f"{name} could not be measured to the end: {fault}", err=True)
+    sys.exit(1 if faults else 0)
 
 
 def _read(file: Path) -> list[Record]:
@@ -98,10 +100,7 @@ def _measure(parts: Sequence[str], events: int, rounds: int) -> Record:
     began, measured = datetime.now(UTC), dict[str, Part]()
     for part in parts:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            try:
-                measured[part] = pool.submit(_measure_part, part, events, rounds).result()
-            except Exception as error:  # whatever it is, the others are not to be measured again for it
-                click.echo(f"{part} could not be measured: {type(error).__name__}: {error}", err=True)
+            measured[part] = pool.submit(_measure_part, part, events, rounds).result()
     named = "" if set(parts) == PARTS.keys() else f" {' '.join(parts)}"
     command = f"backchannel bench{named} --events {events} --rounds {rounds}"
     return Record(command, began, machine(), list(versions()), measured)
@@ -109,12 +108,15 @@ def _measure(parts: Sequence[str], events: int, rounds: int) -> Record:
 
 def _measure_part(part: str, events: int, rounds: int) -> Part:
     relax_collector()
-    started = time.monotonic()
+    started, measures, fault = time.monotonic(), list[Measure](), ""
     with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status(part) as status:
         load = Load(Path(folder), events, rounds, lambda what: status.update(f"{part}: {what}"))
         module, _, function = PARTS[part].partition(":")
-        measures = list(getattr(importlib.import_module(module), function)(load))
-    return Part(time.monotonic() - started, measures)
+        try:
+            measures.extend(getattr(importlib.import_module(module), function)(load))
+        except Exception as error:  # whatever it is, the rest is not to be measured again for it
+            fault = f"{type(error).__name__}: {error}"
+    return Part(time.monotonic() - started, measures, fault)
 
 
 def _table(parts: Mapping[str, Part]) -> Table:

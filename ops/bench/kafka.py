@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import islice, pairwise
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, TypeVar
@@ -258,12 +259,12 @@ def _learn_stock(kafka: KafkaConfig, database: str, events: int) -> float:
 
 
 @contextmanager
-def _live_load(kafka: KafkaConfig, seconds: float) -> Iterator[None]:
-    """Send `LOAD_RATE` events a second, each at its event time, until the block ends."""
+def _live_load(kafka: KafkaConfig, seconds: float) -> Iterator[BaseProcess]:
+    """Send `LOAD_RATE` events a second, each at its event time, until the block ends; yield the process that does."""
     process = multiprocessing.get_context("spawn").Process(target=_load, args=(kafka, seconds))
     process.start()
     try:
-        yield
+        yield process
     finally:
         process.kill()
         process.join()
@@ -333,11 +334,15 @@ def _recovery(folder: Path, kafka: KafkaConfig) -> Iterator[Measure]:
     database = folder / "killed.db"
     url = f"sqlite:///{database}"
     taken = []
-    with _live_load(kafka, 25.0 * (KILLS + 1)):
+    with _live_load(kafka, 25.0 * (KILLS + 1)) as sending:
         for number in range(KILLS + 1):
             started, before = time.monotonic(), _epochs(database)
             with _worker(folder, kafka, url) as worker:
                 while _epochs(database) < before + PARTITIONS or _behind(database) > FRESH_MS:
+                    if not sending.is_alive():
+                        raise RuntimeError(
+                            f"no worker catches up with {LOAD_RATE:,} events/s on this machine as it is now"
+                        )
                     time.sleep(0.02)
                 taken.append(time.monotonic() - started)
                 time.sleep(2)

@@ -19,10 +19,11 @@ _NAMED: Final = (
 
 
 class Part(Struct, frozen=True):
-    """What a part of the bench has measured, in so many seconds."""
+    """What a part of the bench has measured, in so many seconds; and what kept it from measuring all."""
 
     seconds: float
     measures: list[Measure]
+    fault: str = ""
 
 
 class Record(Struct, frozen=True):
@@ -82,4 +83,6 @@ def document(records: Sequence[Record]) -> str:
     for name, part in together(records).items():
         lines += ["", f"## {name}", "", "| what | figure | ratio | to |", "|---|---:|---:|---|"]
         lines += [f"| {' | '.join((one.name, *cells(one)))} |" for one in part.measures]
+        if part.fault:
+            lines += ["", f"The rest could not be measured: {part.fault}."]
     return "\n".join(lines) + "\n"

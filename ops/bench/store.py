@@ -20,6 +20,7 @@ from backchannel.streams.position import Position
 from backchannel.streams.publisher import Publisher
 from backchannel.streams.reader import PolicyReader
 from backchannel.streams.store import Store
+from backchannel.streams.vitals import read_store
 
 ROWS: Final = 1_000_000
 CHANGED: Final = ROWS // 100
@@ -45,8 +46,11 @@ def store(load: Load) -> Iterator[Measure]:
         sites = {name: stack.enter_context(closing(_Site(url, config, learning))) for name, url in urls.items()}
         first = {}
         for name, site in sites.items():
+            load.say(f"{name}: {ROWS:,} rows of sums")
+            seconds = site.commit(deltas)
+            yield Measure(f"{name}: rows of sums added, {BATCH:,} in a commit", ROWS / seconds, "rows/s")
+            yield Measure(f"{name}: a query and one of its entities in the ledger", site.size() / ROWS, "bytes")
             load.say(f"{name}: the first version")
-            site.commit(deltas)
             first[name] = site.publish()
         later: dict[str, list[tuple[float, float]]] = {name: [] for name in sites}
         for number in range(1, load.rounds + 1):
@@ -68,6 +72,7 @@ class _Site:
     """A store with a worker, a publisher and a reader."""
 
     def __init__(self, url: str, config: Config, learning: Learning) -> None:
+        self._url = url
         self._store = Store(url)
         self._store.create(learning.tables)
         self._ledger = Ledger(self._store, learning.tables)
@@ -75,10 +80,17 @@ class _Site:
         self._publisher = Publisher(self._store, learning, config)
         self._reader = PolicyReader(url)
 
-    def commit(self, deltas: Sequence[Delta]) -> None:
+    def size(self) -> int:
+        """Return how many bytes the store takes."""
+        return read_store(self._url, 0).bytes
+
+    def commit(self, deltas: Sequence[Delta]) -> float:
+        """Return how many seconds it takes."""
+        began = time.perf_counter()
         for delta in deltas:
             position = Position(self._claim.position.watermark + 1 if self._claim.commits else START_MS)
             (self._claim,) = self._ledger.commit([Contribution(self._claim, position, delta, {})])
+        return time.perf_counter() - began
 
     def publish(self) -> tuple[float, float]:
         """Return how many seconds publishing takes, and how many a reader to serve it."""

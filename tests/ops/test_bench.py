@@ -80,6 +80,7 @@ def test_what_is_no_record_is_refused(measured: tuple[Path, Path], tmp_path: Pat
 
 def test_a_part_that_cannot_be_measured_is_said_and_the_others_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # no Java, no Maven
-    told = run("kafka", "rates", "--events", "10000", "--rounds", "1", code=1)
-    assert "kafka could not be measured: BrokerError" in told
-    assert "decode alone" in told
+    told = run("kafka", "rates", "--events", "10000", "--rounds", "1", "--markdown", code=1)
+    assert "kafka could not be measured to the end: BrokerError" in told
+    assert "The rest could not be measured: BrokerError" in told
+    assert "| decode alone |" in told

@@ -136,6 +136,14 @@ def test_every_label_that_is_asked_for_exists() -> None:
         assert {name.strip() for name in grouped} <= labels, where
 
 
+def test_the_operations_guide_names_every_metric() -> None:
+    (section,) = re.findall(r"\n## Metrics\n(.*?)\n## ", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
+    named = {f"backchannel_{name}" for name in re.findall(r"`(\w+)`", section)}
+    ours = {name for name in SERIES if name.startswith("backchannel_") and not name.endswith("_bucket")}
+    ours = {re.sub(r"_seconds_(sum|count)$", "_seconds", name) for name in ours}
+    assert ours <= named
+
+
 def test_grafana_reads_what_is_provisioned() -> None:
     provisioning = DOCKER / "grafana" / "provisioning"
     (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())["datasources"]
