@@ -1,8 +1,8 @@
 """Traces for OpenTelemetry: a span for each chunk that is processed, each commit, and each version that is published.
 
-Faust offers two ways in. `app.tracer` has to be one of OpenTracing, which is archived, and whose bridge to OpenTelemetry
-is deprecated (specification issue 4849, 2026). So this is one of its sensors: these are told when an event begins and
-ends, and in a worker an event of Faust's is a chunk.
+Faust offers two ways in. `app.tracer` has to be one of OpenTracing, which is archived, and whose bridge to
+OpenTelemetry is deprecated (specification issue 4849, 2026). So this is one of its sensors: these are told when an
+event begins and ends, and in a worker an event of Faust's is a chunk.
 """
 
 import time
@@ -80,7 +80,9 @@ class Traces(Sensor, Observer):
     def on_publish(self, snapshot: Snapshot, started: int) -> None:
         """See `Observer`."""
         rows = sum(snapshot.rows.values())
-        self._done("publish", time.time() - started / 1000, {"backchannel.version": snapshot.version, "backchannel.rows": rows})
+        self._done(
+            "publish", time.time() - started / 1000, {"backchannel.version": snapshot.version, "backchannel.rows": rows}
+        )
 
     def _done(self, name: str, seconds: float, attributes: Mapping[str, int | Sequence[int]]) -> None:
         end = time.time_ns()
