@@ -5,6 +5,7 @@ are known when the decision is made, so is the probability of each strategy and 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import combinations
 from math import comb
 from typing import Any, Final, TypeAlias
@@ -45,6 +46,7 @@ class RandomSets:
         self._optional: Final = [place for place in places if maxima[place] and not minima[place]]
         # The empty set only where somebody is asked without it.
         self._sizes: Final = range(0 if self._always else 1, min(len(self._optional), self._left) + 1)
+        self._dealt: Final = lru_cache(MANY)(self._deal)
         self.propensities: Final = np.minimum(self._minima, 1).astype(float)
         if self._optional:
             self.propensities[self._optional] = (self._sizes[0] + self._sizes[-1]) / 2 / len(self._optional)
@@ -52,12 +54,12 @@ class RandomSets:
     def draw(self, rng: Generator) -> list[int]:
         """Draw a set, and deal the budget; return counts by strategy."""
         size = self._sizes[rng.integers(len(self._sizes))]
-        return self._deal(sorted(rng.permutation(self._optional)[:size].tolist()))
+        return list(self._dealt(tuple(sorted(rng.permutation(self._optional)[:size].tolist()))))
 
     def probability(self, counts: list[int]) -> float:
         """Return the probability that `counts` are drawn."""
-        members = [place for place in self._optional if counts[place]]
-        if len(members) not in self._sizes or self._deal(members) != counts:
+        members = tuple([place for place in self._optional if counts[place]])
+        if len(members) not in self._sizes or self._dealt(members) != tuple(counts):
             return 0.0
         return 1.0 / len(self._sizes) / comb(len(self._optional), len(members))
 
@@ -72,11 +74,11 @@ class RandomSets:
         drawn, shares = [], []
         for size in self._sizes:
             for members in combinations(self._optional, size):
-                drawn.append(self._deal(list(members)))
+                drawn.append(self._deal(members))
                 shares.append(1.0 / len(self._sizes) / comb(len(self._optional), size))
         return np.array(drawn), np.array(shares)
 
-    def _deal(self, members: list[int]) -> list[int]:
+    def _deal(self, members: tuple[int, ...]) -> tuple[int, ...]:
         counts, left = self._minima.copy(), self._left
         for group in (members, self._always):
             while left and (room := [place for place in group if counts[place] < self._maxima[place]]):
@@ -85,7 +87,7 @@ class RandomSets:
                     dealt = min(share + (order < over), self._maxima[place] - counts[place])
                     counts[place] += dealt
                     left -= dealt
-        return counts
+        return tuple(counts)
 
 
 class Mixture(Struct, frozen=True):

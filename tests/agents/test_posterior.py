@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 from river.drift import ADWIN
 
-from backchannel.agents.posterior import CUT, PAST, SHARE, STEADY, Bank, Evidence
+from backchannel.agents.posterior import CUT, PAST, SHARE, STEADY, Bank, Buckets, Evidence
 from backchannel.agents.sums import Matrix
 
 HOUR = 3_600_000
@@ -107,6 +107,24 @@ def test_evidence_from_before_a_fall_is_cut() -> None:
 def test_nothing_is_cut_unless_reward_falls(rates: list[list[float]], seed: int) -> None:
     evidence, _ = logged(rates, seed=seed)
     assert Bank((), (1.0,)).infer(evidence, 20 * HOUR).changes == ()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_that_what_looked_best_disappoints_is_no_change(seed: int) -> None:
+    """At first the choice is random, then of what is best by the little that is known of it."""
+    rng = np.random.default_rng(seed)
+    weights = rng.standard_normal((8, 12)) / np.sqrt(12)
+    buckets = Buckets(Bank((), (1.0, 10.0)), 8, 12, HOUR)
+    for hour in range(6):
+        contexts = np.column_stack((np.ones(500), rng.standard_normal((500, 11))))
+        theta = buckets.infer(hour * HOUR).theta
+        chosen = (contexts @ theta.T).argmax(axis=1) if hour else rng.integers(8, size=500)
+        rates = 1.0 / (1.0 + np.exp(-(contexts * weights[chosen]).sum(axis=1)))
+        rows = np.column_stack((contexts, rng.random(500) < rates))
+        buckets.add(
+            np.array([rows[chosen == strategy].T @ rows[chosen == strategy] for strategy in range(8)]), hour * HOUR
+        )
+        assert buckets.infer((hour + 1) * HOUR).changes == ()
 
 
 @pytest.mark.parametrize(("rates", "changed"), [(STEADY_RATES, False), (FALLING, True)])
