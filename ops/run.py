@@ -82,7 +82,7 @@ def relax_collector() -> None:
 
     A commit's events are some hundred thousand objects, which must not be taken for a reason to look.
     """
-    gc.set_threshold(5_000_000, 20, 50)
+    gc.set_threshold(2_000_000, 20, 50)
 
 
 def _learn(source: str, store: str, config: Config, letters: "_DeadLetters") -> tuple[Summary, int | None]:
