@@ -64,7 +64,7 @@ def bench(
     memory-index  recall from a million queries, starting, refreshing and publishing
     rephrases     telling them, solving a graph of 1,000,000 edges, looking rewrites up
     ope           off-policy evaluation of a million turns
-    gate          how often it is right, in 40 simulated logs for each of the rounds
+    gate          how often it is right, in 30 simulated logs for each of the rounds
 
     Without a PART, all of them: a quarter of an hour on an idle machine with two cores. `make rivals` installs the
     peers that are not there otherwise; those that are not installed are left out.

@@ -24,7 +24,7 @@ from backchannel.ops.off_policy_world import (
     steered,
 )
 
-RUNS: Final = 40
+RUNS: Final = 30
 CLICKS: Final = {"many clicks": -1.5, "few clicks": -3.0}
 """Worlds, by the weight that all strategies have on average."""
 LEARNED: Final = 100
