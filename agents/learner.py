@@ -1,14 +1,25 @@
 """The contract of a learner."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import ClassVar, Final
 
 from backchannel.agents.outcomes import Outcome
 from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
 
 Changed = Mapping[str, Collection[str]]
 """Table name -> the values of the first key column whose rows changed."""
+
+
+_TOGETHER: Final = 20_000
+"""Values of which the rows are in memory at once."""
+
+
+def portions_of(table: SumTable, values: Collection[str]) -> Iterator[Changed]:
+    """Yield values of the first key column of a table in portions, at least one."""
+    ordered = sorted(values)
+    for first in range(0, len(ordered) or 1, _TOGETHER):
+        yield {table.name: ordered[first : first + _TOGETHER]}
 
 
 class Learner(ABC):
@@ -30,6 +41,10 @@ class Learner(ABC):
     @abstractmethod
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """Return what `outcomes` add; of none, an empty delta."""
+
+    def portions(self, changed: Changed) -> Iterator[Changed]:
+        """Split what changed into portions, at least one, each of which `solve` can be given by itself."""
+        yield changed
 
     @abstractmethod
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:

@@ -11,7 +11,7 @@ Ranked is by a lower credible bound, so that one lucky click does not outrank lo
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from math import inf
 from operator import attrgetter
@@ -24,7 +24,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from backchannel.agents.examination import BASIS, HARVESTED, Examination
-from backchannel.agents.learner import Changed, Learner
+from backchannel.agents.learner import Changed, Learner, portions_of
 from backchannel.agents.outcomes import Outcome
 from backchannel.agents.recall import HEADER, NOTHING, Evidence, Header, Row, posterior
 from backchannel.agents.sums import Delta, Key, Matrix, SumReader, Sums, SumTable
@@ -88,7 +88,6 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 1
 
 
-_SOLVED_TOGETHER: Final = 20_000  # queries, so that the sums of a million are never in memory at once
 SLOTS: Final = 256
 """Of one query. As many as were hit is never more than there were people, and of a hundred hit 127 were enough."""
 
@@ -139,22 +138,25 @@ class MemoryIndex(Learner):
                 turns[outcome.query, slot] += self.people.weight(asked.ts, landmark)
         return Sums(self.people, list(turns), np.array(list(turns.values()))[:, np.newaxis], landmark)
 
+    def portions(self, changed: Changed) -> Iterator[Changed]:
+        """See `Learner.portions`."""
+        return portions_of(self.table, self._queries(changed)) if changed else iter([changed])
+
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
         """See `Learner.solve`. A query keeps the curve that was in use when it last changed."""
         if not changed:
             return {}
-        queries = {query for table in (self.table, self.priors, self.people) for query in changed.get(table.name, ())}
-        curve = self.examination.curve(sums)
-        ordered = sorted(queries)
-        section: dict[str, bytes | None] = dict.fromkeys(ordered)
+        queries, curve = sorted(self._queries(changed)), self.examination.curve(sums)
+        section: dict[str, bytes | None] = dict.fromkeys(queries)
         section[HEADER] = msgspec.json.encode(self._header(curve))
-        for first in range(0, len(ordered), _SOLVED_TOGETHER):
-            some = ordered[first : first + _SOLVED_TOGETHER]
-            keys, values, _ = self._evidence(sums, some, curve, at)
-            if self.config.min_users > 1:
-                self._withhold(sums, some, keys, values)
-            section.update(self._rows(keys, values, at))
+        keys, values, _ = self._evidence(sums, queries, curve, at)
+        if self.config.min_users > 1:
+            self._withhold(sums, queries, keys, values)
+        section.update(self._rows(keys, values, at))
         return section
+
+    def _queries(self, changed: Changed) -> set[str]:
+        return {query for table in (self.table, self.priors, self.people) for query in changed.get(table.name, ())}
 
     def compact(self, sums: Sums, at: int) -> Mapping[Key, Key | None]:  # noqa: ARG002 - it fades by what came since
         """See `Learner.compact`."""

@@ -5,12 +5,12 @@ everybody, of which no more is counted than some exposures, so that the own one 
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 import msgspec
 
-from backchannel.agents.learner import Changed, Learner
+from backchannel.agents.learner import Changed, Learner, portions_of
 from backchannel.agents.memory import MemoryIndex, Shown
 from backchannel.agents.outcomes import Outcome
 from backchannel.agents.recall import Evidence, OwnRow
@@ -44,6 +44,10 @@ class PersonalMemory(Learner):
         """See `Learner.learn`."""
         shown = Shown(self.table, outcomes, _owner)
         return {self.table.name: shown.sums(self._index.examination)} if shown.keys else {}
+
+    def portions(self, changed: Changed) -> Iterator[Changed]:
+        """See `Learner.portions`."""
+        return portions_of(self.table, changed.get(self.table.name, ()))
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
         """See `Learner.solve`. Of a user the pairs with most evidence are published."""

@@ -91,6 +91,6 @@ def publish(connection: Connection, archived: Archived, now: int, key: bytes = b
         reason=f"imported; it was version {header.version}",
         imported=True,
     )
-    made = snapshots.publish(connection, archived.sections, provenance, whole=True, key=key)
+    made = snapshots.publish(connection, [archived.sections], provenance, whole=True, key=key)
     assert made is not None
     return made

@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -95,9 +96,9 @@ class Publisher:
 
         1. Let nobody else publish meanwhile.
         2. Take the log of changes. For a version that cannot go on from the newest one, everything counts as changed.
-        3. Let every learner solve what its changes affect.
-        4. Judge the strategy bandit's policy against the one that readers serve.
-        5. Write the version.
+        3. Let the strategy bandit solve what its changes affect; judge its policy against the one that readers serve.
+        4. Let the other learners solve, in portions, so that not all rows are in memory at once.
+        5. Write the version, portion by portion.
         6. Forget old versions, and decisions that have left the sample.
         """
         # 1. Lock.
@@ -109,20 +110,25 @@ class Publisher:
             changed = ledger.all_keys(connection, self._store, self._learning.tables)
         if not changed:
             return changed, None
-        # 3. Solve.
+        # 3. Solve and judge.
         positions = ledger.positions(connection)
         complete, newest = ledger.watermarks(positions)
         at = max(newest, 0)
         sums = ledger.LedgerSums(self._store, connection)
-        solved = {}
-        for learner in self._learning.learners:
-            own = {table.name: changed[table.name] for table in learner.tables if table.name in changed}
-            solved[learner.name] = learner.solve(sums, own, at)
-        # 4. Judge.
-        bandit = solved.get(StrategyBandit.name)
+
+        def solve(learners: Iterable[Learner]) -> Iterator[snapshots.Solved]:
+            for learner in learners:
+                own = {table.name: changed[table.name] for table in learner.tables if table.name in changed}
+                for portion in learner.portions(own):
+                    yield {learner.name: learner.solve(sums, portion, at)}
+
+        bandits = [one for one in self._learning.learners if one.name == StrategyBandit.name]
+        judged = list(solve(bandits))
         judgement = None
-        if bandit is not None and self._config.gate.turns:
-            judgement = self._judge(connection, previous, bandit)
+        if judged and self._config.gate.turns:
+            judgement = self._judge(connection, previous, judged[0][StrategyBandit.name])
+        # 4. Solve the rest, as it is written.
+        others = solve(one for one in self._learning.learners if one not in bandits)
         # 5. Write.
         provenance = snapshots.Provenance(
             created=now,
@@ -133,7 +139,8 @@ class Publisher:
             reason=judgement.reason if judgement else None,
             evidence=judgement.evidence if judgement else None,
         )
-        made = snapshots.publish(connection, solved, provenance, whole=previous is None, key=self._key)
+        portions = chain(judged, others)
+        made = snapshots.publish(connection, portions, provenance, whole=previous is None, key=self._key)
         if made is None:
             return changed, None
         if made.verdict == "hold" and (previous is None or previous.verdict != "hold"):

@@ -5,7 +5,7 @@ its verdict or a hold keeps it from them.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -19,6 +19,8 @@ from backchannel.streams.store import head, snapshot, snapshot_row
 
 Row: TypeAlias = tuple[str, str, bytes]
 """Section, key and value."""
+Solved: TypeAlias = Mapping[str, Mapping[str, bytes | None]]
+"""Section -> key -> row; None: there is none any more."""
 
 
 class CorruptPolicyError(RuntimeError):
@@ -134,21 +136,21 @@ def section(connection: Connection, version: int, name: str) -> Section:
 
 def publish(
     connection: Connection,
-    solved: Mapping[str, Mapping[str, bytes | None]],
+    portions: Iterable[Solved],
     provenance: Provenance,
     *,
     whole: bool = False,
     key: bytes = b"",
 ) -> Snapshot | None:
-    """Write the next version: the newest one with the rows in `solved` put in place, or removed where they are None.
+    """Write the next version: the newest one with the rows in `portions` put in place, or removed where they are None.
 
     It becomes the head, unless its verdict or a hold is against it. The head must be locked, see `current`.
 
     Args:
         connection: within a transaction.
-        solved: section -> key -> row.
+        portions: of what changed, to be written one after the other; a row that is in several is the same in all.
         provenance: what else its header says.
-        whole: it has no other rows than those in `solved`. The first version always is.
+        whole: it has no other rows than those in `portions`. The first version always is.
         key: to sign it with, and with which the newest version is signed, unless the next one is whole.
 
     Returns:
@@ -159,29 +161,33 @@ def publish(
     """
     before = last(connection)
     parent = None if before is None or whole else header(connection, before, key)
-    ended, begun = _changes(connection, solved, whole=parent is None)
-    if parent and not ended and not begun:
-        return None
     version = (before or 0) + 1
     number = nonce(version, provenance.created)
-    removed: Iterable[Row]
-    removed, added = ended, begun
-    if parent is None:
-        removed, added = (
-            (),
-            [(name, one, value) for name, some in solved.items() for one, value in some.items() if value is not None],
-        )
+    checksums = [
+        parent.checksums(secret) if parent else Checksum(key=secret) for secret in ((b"", key) if key else (b"",))
+    ]
     counts = Counter(parent.rows if parent else {})
-    counts.subtract(Counter(name for name, _, _ in removed))
-    counts.update(name for name, _, _ in added)
-    digests = []
-    for secret in (b"", key) if key else (b"",):
-        checksum = parent.checksums(secret) if parent else Checksum(key=secret)
-        for row in removed:
-            checksum.remove(*row)
-        for row in added:
-            checksum.add(*row)
-        digests.append(checksum.hexdigest(number))
+    changed = False
+    written: dict[str, set[str]] = {}
+    for portion in portions:
+        for name, wanted in portion.items():
+            removed, added = _put(connection, name, wanted, version)
+            changed = changed or bool(removed or added)
+            if parent is None:
+                own = written.setdefault(name, set())
+                removed, added = {}, {one: row for one, row in wanted.items() if row is not None and one not in own}
+                own.update(added)
+            counts[name] += len(added) - len(removed)
+            for checksum in checksums:
+                for row_key, value in removed.items():
+                    checksum.remove(name, row_key, value)
+                for row_key, value in added.items():
+                    checksum.add(name, row_key, value)
+    if parent is None:
+        _end_others(connection, written, version)
+    elif not changed:
+        return None
+    digests = [checksum.hexdigest(number) for checksum in checksums]
     made = Snapshot(
         version=version,
         parent=before,
@@ -189,17 +195,6 @@ def publish(
         checksum=digests[0],
         seal=digests[1] if key else None,
         **msgspec.structs.asdict(provenance),
-    )
-    _end(connection, ended, version)
-    insert_rows(
-        connection,
-        snapshot_row,
-        {
-            "section": [name for name, _, _ in begun],
-            "key": [row_key for _, row_key, _ in begun],
-            "valid_from": [version] * len(begun),
-            "value": [value for _, _, value in begun],
-        },
     )
     text = msgspec.json.encode(made).decode()
     connection.execute(
@@ -293,43 +288,38 @@ def _valid(version: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return row.c.valid_from <= version, or_(row.c.valid_to.is_(None), row.c.valid_to > version)
 
 
-def _changes(
-    connection: Connection, solved: Mapping[str, Mapping[str, bytes | None]], *, whole: bool
-) -> tuple[list[Row], list[Row]]:
-    """Which live rows end, and which begin, for those in `solved` to take their place; or the place of all."""
-    ended: list[Row] = []
-    begun: list[Row] = []
-    live: dict[str, Section] = {}
-    if whole:
-        row = snapshot_row
-        query = select(row.c.section, row.c.key, row.c.value).where(row.c.valid_to.is_(None))
-        for name, key, value in connection.execute(query):
-            live.setdefault(name, {})[key] = value
-    else:
-        live = {name: _live(connection, name, some) for name, some in solved.items()}
-    for name in live.keys() | solved.keys():
-        stored, wanted = live.get(name, {}), solved.get(name, {})
-        for key, value in ({**dict.fromkeys(stored), **wanted} if whole else wanted).items():
-            old = stored.get(key)
-            if value != old:
-                if old is not None:
-                    ended.append((name, key, old))
-                if value is not None:
-                    begun.append((name, key, value))
+def _put(
+    connection: Connection, name: str, wanted: Mapping[str, bytes | None], version: int
+) -> tuple[Section, Section]:
+    """Let rows take the place of the live ones of a section, and return which have ended and which begun by that."""
+    row = snapshot_row
+    mine = (row.c.section == name, row.c.valid_to.is_(None), among(connection, row.c.key, wanted))
+    live: Section = dict(connection.execute(select(row.c.key, row.c.value).where(*mine)).all())
+    ended = {key: value for key, value in live.items() if value != wanted[key]}
+    begun = {key: value for key, value in wanted.items() if value is not None and value != live.get(key)}
+    _end(connection, name, ended, version)
+    sections, versions = [name] * len(begun), [version] * len(begun)
+    insert_rows(
+        connection,
+        row,
+        {"section": sections, "key": list(begun), "valid_from": versions, "value": list(begun.values())},
+    )
     return ended, begun
 
 
-def _end(connection: Connection, ended: Iterable[Row], version: int) -> None:
-    row = snapshot_row
-    keys: dict[str, list[str]] = {}
-    for name, key, _ in ended:
-        keys.setdefault(name, []).append(key)
-    for name, own in keys.items():
-        mine = (row.c.section == name, row.c.valid_to.is_(None), among(connection, row.c.key, own))
-        connection.execute(update(row).where(*mine).values(valid_to=version))
-
-
-def _live(connection: Connection, name: str, keys: Iterable[str]) -> Section:
+def _end(connection: Connection, name: str, keys: Iterable[str], version: int) -> None:
     row = snapshot_row
     mine = (row.c.section == name, row.c.valid_to.is_(None), among(connection, row.c.key, keys))
-    return dict(connection.execute(select(row.c.key, row.c.value).where(*mine)).all())
+    connection.execute(update(row).where(*mine).values(valid_to=version))
+
+
+def _end_others(connection: Connection, kept: Mapping[str, Container[str]], version: int) -> None:
+    """End all live rows but those that are kept."""
+    row = snapshot_row
+    live = select(row.c.section, row.c.key).where(row.c.valid_to.is_(None))
+    others: dict[str, list[str]] = {}
+    for name, key in connection.execute(live.execution_options(yield_per=10_000)):
+        if key not in kept.get(name, ()):
+            others.setdefault(name, []).append(key)
+    for name, keys in others.items():
+        _end(connection, name, keys, version)

@@ -219,7 +219,7 @@ def _put(url: str, texts: Sequence[str], rng: np.random.Generator) -> None:
         provenance = snapshots.Provenance(
             created=head.created, watermark=head.watermark, positions=head.positions, fingerprint=head.fingerprint
         )
-        snapshots.publish(connection, {"memory": rows}, provenance)
+        snapshots.publish(connection, [{"memory": rows}], provenance)
     store.close()
 
 

@@ -194,6 +194,20 @@ def test_solving_what_changed_is_enough(learner: Learner, batches: list[list[Tur
 
 
 @every_learner
+@given(EXACT_TURNS, st.integers(1, 3))
+@settings(max_examples=40)
+def test_solving_portion_by_portion_is_solving_all(learner: Learner, some: list[Turn], together: int) -> None:
+    delta = learn(learner, some)
+    for changed in ({}, changes(delta), everything(learner, delta)):
+        section: dict[str, bytes | None] = {}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("backchannel.agents.learner._TOGETHER", together)
+            for portion in learner.portions(changed):
+                section |= learner.solve(MemorySums(delta), portion, LAST)
+        assert section == learner.solve(MemorySums(delta), changed, LAST)
+
+
+@every_learner
 @given(TURNS, TIMES)
 @settings(max_examples=40)
 def test_a_section_is_finite_json(learner: Learner, some: list[Turn], at: int) -> None:

@@ -146,7 +146,7 @@ def test_every_version_can_be_reached_from_every_other_one(
     expected: list[dict[str, Section]] = [{}]
     with store.write() as connection:
         for changes in versions:
-            header = snapshots.publish(connection, changes, PROVENANCE)
+            header = snapshots.publish(connection, [changes], PROVENANCE)
             if header is None:
                 continue
             state = {name: dict(rows) for name, rows in expected[-1].items()}
@@ -343,9 +343,8 @@ def test_it_refreshes_in_the_background(url: str, embedded: Embedded) -> None:
 def test_a_reader_that_guesses_knows_what_is_new_and_forgets_what_is_gone(store_url: str) -> None:
     def publish(**rows: bytes | None) -> None:
         with closing(Store(store_url)) as store, store.write() as connection:
-            snapshots.publish(
-                connection, {"memory": {name.replace("_", " "): row for name, row in rows.items()}}, PROVENANCE
-            )
+            memory = {name.replace("_", " "): row for name, row in rows.items()}
+            snapshots.publish(connection, [{"memory": memory}], PROVENANCE)
 
     with Embedded(store_url, Config(), "test") as embedded:
         learn(embedded, 10)

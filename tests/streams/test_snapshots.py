@@ -58,14 +58,19 @@ class Versions(RuleBasedStateMachine):
         whole=st.booleans(),
         verdict=st.sampled_from([None, "publish", "warn", "hold"]),
         wait=st.integers(0, 3 * HOUR),
+        apart=st.booleans(),
     )
     def publish(
-        self, solved: dict[str, dict[str, bytes | None]], whole: bool, verdict: Verdict | None, wait: int
+        self, solved: dict[str, dict[str, bytes | None]], whole: bool, verdict: Verdict | None, wait: int, apart: bool
     ) -> object:
         self.now += wait
+        # Row by row, and once more in one.
+        portions = [{name: {key: row}} for name, rows in solved.items() for key, row in rows.items()] if apart else []
         with self.store.write() as connection:
             snapshots.current(connection, lock=True)
-            made = snapshots.publish(connection, solved, provenance(self.now, verdict), whole=whole, key=KEY)
+            made = snapshots.publish(
+                connection, [*portions, solved], provenance(self.now, verdict), whole=whole, key=KEY
+            )
         last = max(self.states, default=0)
         state = {} if whole else {name: dict(rows) for name, rows in self.states.get(last, {}).items()}
         for name, rows in solved.items():
@@ -149,7 +154,7 @@ def test_every_retained_version_can_be_read_whole(new_store: Callable[[], str]) 
 @pytest.mark.parametrize("tampering", [{"header": "{}"}, {"signature": None}, {"signature": "00"}])
 def test_a_header_that_is_not_the_publishers_is_refused(store: Store, tampering: dict[str, str | None]) -> None:
     with store.write() as connection:
-        snapshots.publish(connection, {"memory": {"a": b"1"}}, provenance(), key=KEY)
+        snapshots.publish(connection, [{"memory": {"a": b"1"}}], provenance(), key=KEY)
         assert snapshots.header(connection, 1, KEY) is not None
         with pytest.raises(CorruptPolicyError, match="not signed with the key"):
             snapshots.header(connection, 1, signing_key("another", {}))
@@ -160,10 +165,10 @@ def test_a_header_that_is_not_the_publishers_is_refused(store: Store, tampering:
 
 def test_an_unsigned_version_is_gone_on_from_only_without_a_key(store: Store) -> None:
     with store.write() as connection:
-        snapshots.publish(connection, {"memory": {"a": b"1"}}, provenance())
+        snapshots.publish(connection, [{"memory": {"a": b"1"}}], provenance())
         with pytest.raises(CorruptPolicyError, match="not signed"):
-            snapshots.publish(connection, {"memory": {"a": b"2"}}, provenance(), key=KEY)
-        made = snapshots.publish(connection, {"memory": {"a": b"2"}}, provenance(), key=KEY, whole=True)
+            snapshots.publish(connection, [{"memory": {"a": b"2"}}], provenance(), key=KEY)
+        made = snapshots.publish(connection, [{"memory": {"a": b"2"}}], provenance(), key=KEY, whole=True)
         assert made is not None
         assert made.seal is not None
 
