@@ -98,7 +98,11 @@ class _Part:
         queries.sort(key=len)
         self.queries: Final = queries
         self._lengths: Final = np.array([min(len(query), _LONGEST) for query in queries], np.uint16)
-        entries = np.concatenate(list(_entries(queries)))
+        entries = np.empty(sum(len(query) - query.count(" ") for query in queries), np.uint64)
+        filled = 0
+        for some in _entries(queries):
+            entries[filled : filled + len(some)] = some
+            filled += len(some)
         entries.sort()
         entries = entries[np.append(True, entries[1:] != entries[:-1])]
         self._numbers: Final = entries.astype(np.uint32)

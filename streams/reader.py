@@ -57,7 +57,7 @@ class PolicyReader:
             where there is none, signatures are not looked at.
         guess_from: how similar a known query must be, 0.5 to 1, for `recall` to take one that nothing is known of for
             it; 0.9 is good for errors of typing and hearing. None: it does not guess. Guessing needs the extra `guess`,
-            and some 80 bytes of memory for each known query.
+            and about 100 bytes of memory for each known query.
 
     Raises:
         StoreError: the URL is not one.
