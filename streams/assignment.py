@@ -142,7 +142,7 @@ class Assignment:
         self._begun = 0.0  # monotonic time of its beginning
         self._learned: Final = asyncio.Event()  # nothing is being learned: partitions may change
         self._learned.set()
-        self._chunks: list[Chunk] = []  # added since the last commit
+        self._unacked: list[tuple[int, Callable[[], None]]] = []  # of each chunk since the last commit: partition, ack
         self._rejected: list[Rejected] = []  # not yet durable
         self._heard: dict[int, int] = {}  # partition -> when something came last
         self._closed: int | None = None  # when the first turn did that is not committed
@@ -186,7 +186,7 @@ class Assignment:
             if self._next[chunk.tp] <= partition.claim.position.topic(topic).read:
                 chunk.ack()  # read once more; so it does not stay in memory
             else:
-                self._chunks.append(chunk)
+                self._unacked.append((number, chunk.ack))
             self._heard[number] = now
             if dead:
                 records = dict(zip(offsets, chunk.records, strict=True))
@@ -266,8 +266,8 @@ class Assignment:
     async def _learn_and_write(self, ready: list[Partition]) -> None:
         closed, self._closed = self._closed, None
         numbers = {one.claim.number for one in ready}
-        chunks = [chunk for chunk in self._chunks if chunk.tp.partition in numbers]
-        self._chunks = [chunk for chunk in self._chunks if chunk.tp.partition not in numbers]
+        acks = [ack for number, ack in self._unacked if number in numbers]
+        self._unacked = [one for one in self._unacked if one[0] not in numbers]
         try:
             made = await asyncio.to_thread(contributions, ready)
         finally:
@@ -284,8 +284,8 @@ class Assignment:
         for claim in claims:
             self.partitions[claim.number].claim = claim
         self._observer.on_commit(made, time.monotonic() - self._begun, closed)
-        for chunk in chunks:
-            chunk.ack()
+        for ack in acks:
+            ack()
 
     def _write(self, made: list[Contribution]) -> list[Claim]:
         return [] if self._void else self._ledger.commit(made)

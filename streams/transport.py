@@ -404,6 +404,7 @@ def chunk_app(
             await receiver.receive(Chunk(message.tp, message.value, _acker(event)))
             # Faust tells its sensors of the end of such events only that it acks itself.
             app.sensors.on_stream_event_out(message.tp, message.offset, stream, event)
+            message.value = event.value = ()  # else all records would stay in memory until they are acked
 
     return app
 
