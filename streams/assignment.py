@@ -107,9 +107,10 @@ class Letters(Protocol):
 class Assignment:
     """Adds chunks to the partitions, and commits what came of them. One thing at a time, one commit at a time.
 
-    Chunks are added while the store writes what was learned before; the next commit waits until it has. So while the
-    store is away everything here waits from then on, and with it consumption; while the dead-letter topic is, at once.
-    A commit goes on when whoever waits for it is cancelled.
+    When enough has come for a commit, chunks are added while the store writes; the next commit waits until it has. One
+    that is due because time has passed is waited for: there is time, and the next version is to have it. So while the
+    store is away everything here waits sooner or later, and with it consumption; while the dead-letter topic is, at
+    once. A commit goes on when whoever waits for it is cancelled.
 
     Args:
         ledger: that the partitions were claimed in.
@@ -234,7 +235,7 @@ class Assignment:
             await self._go_on()
             if time.monotonic() >= self._begun + pause_s:
                 await self._begin_commit()
-        await self._settle()
+                await self._settle()
 
     async def _go_on(self) -> None:
         """Wait until partitions may change, and raise what has kept the last commit from being made."""
