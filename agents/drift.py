@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 from msgspec import Struct, structs
+from river.drift import ADWIN
 
 SAMPLES: Final = 100
 """Observations that a bucket stands for, at most: beyond that a change must be large, not only certain."""
@@ -99,8 +100,6 @@ def judge(
 
 def _notice(buckets: Sequence[Bucket], confidence: float) -> int | None:
     """The first bucket at which ADWIN cuts its window, other than the very first."""
-    from river.drift import ADWIN  # noqa: PLC0415 - takes half a second: who shows alarms only need not wait for it
-
     adwin: Any = ADWIN(delta=confidence)  # type: ignore[no-untyped-call]  # River does not annotate it
     carried = 0.5
     for place, bucket in enumerate(buckets):

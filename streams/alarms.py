@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Double, Select, case, delete, func, insert, s
 
 from backchannel.agents.drift import Bucket, Change, judge
 from backchannel.agents.quality import EVERY
+from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.streams import store as tables
 from backchannel.streams.config import Config
@@ -23,28 +24,6 @@ from backchannel.streams.store import MINUTE_MS, Store
 
 SPAN: Final = 500
 """Buckets after which the past begins to be forgotten: a rate is compared with one to two spans of them."""
-
-
-class Alarm(Struct, frozen=True):
-    """A change that was noticed in a rate.
-
-    Attributes:
-        measure: which rate: click_rate, defect_rate or reward, by event time; dead_letter_rate, by wall clock.
-        strategy: of which strategy; empty: of all turns.
-        noticed: the time (ms) of what it was noticed by.
-        since: the time (ms) since when it is so.
-        before: the rate until then.
-        after: the rate from then on.
-        raised: wall clock, ms since the Unix epoch.
-    """
-
-    measure: str
-    strategy: str
-    noticed: int
-    since: int
-    before: float
-    after: float
-    raised: int
 
 
 class _Rate(Struct, frozen=True):

@@ -25,9 +25,9 @@ from prometheus_client import (
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from backchannel.agents.quality import EVERY
+from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.snapshot import Estimate, Evidence, Reached, Snapshot, Verdict
-from backchannel.streams.alarms import Alarm
 from backchannel.streams.ledger import Contribution
 from backchannel.streams.observer import Observer
 from backchannel.streams.partition import Partition

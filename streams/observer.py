@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from faust.types import TP
 
+from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.snapshot import Snapshot
-from backchannel.streams.alarms import Alarm
 from backchannel.streams.ledger import Contribution
 from backchannel.streams.partition import Partition
 from backchannel.streams.publisher import Standing

@@ -11,10 +11,10 @@ from msgspec import Struct
 from sqlalchemy import Connection, func, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams import snapshots
 from backchannel.streams import store as tables
-from backchannel.streams.alarms import Alarm
 from backchannel.streams.kafka_config import KafkaConfig
 from backchannel.streams.position import Position, TopicPosition
 from backchannel.streams.snapshots import CorruptPolicyError, Head

@@ -16,10 +16,10 @@ from backchannel.agents.rephrases import RephraseGraph
 from backchannel.ops.checks import Check, Status, worst
 from backchannel.ops.explanation import Explanation, explain
 from backchannel.ops.health import look
+from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import Context, Query
 from backchannel.schemas.text import normalize
 from backchannel.streams import ledger
-from backchannel.streams.alarms import Alarm
 from backchannel.streams.config import Config
 from backchannel.streams.ledger import LedgerSums
 from backchannel.streams.policy import Rewriting

@@ -17,8 +17,8 @@ from msgspec import structs
 from backchannel.ops import health
 from backchannel.ops.checks import CHECKS, STATUSES, Check, Facts, judge, worst
 from backchannel.ops.cli import main
+from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.snapshot import Snapshot, Verdict
-from backchannel.streams.alarms import Alarm
 from backchannel.streams.config import Config, ConfigError, parse
 from backchannel.streams.position import Position, TopicPosition
 from backchannel.streams.snapshots import Head

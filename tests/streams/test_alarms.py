@@ -9,9 +9,10 @@ from sqlalchemy import insert, select
 
 from backchannel.agents.quality import QualityConfig
 from backchannel.ops.load import mixed_stream
+from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import Click, Event
 from backchannel.streams import store as tables
-from backchannel.streams.alarms import Alarm, Watch
+from backchannel.streams.alarms import Watch
 from backchannel.streams.config import Config
 from backchannel.streams.embedded import Embedded
 from backchannel.streams.learning import Learning
