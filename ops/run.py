@@ -1,7 +1,6 @@
 """`backchannel run`: learn from an event file or a pipe."""
 
 import base64
-import gc
 import queue
 import signal
 import sys
@@ -24,6 +23,7 @@ from backchannel.ops.open_store import store_option
 from backchannel.ops.summary import Summary, summarize
 from backchannel.streams.config import Config
 from backchannel.streams.embedded import TOPIC, Embedded
+from backchannel.streams.learning_process import relax_collector
 from backchannel.streams.ledger import FencedError
 from backchannel.streams.partition import DeadLetter
 from backchannel.streams.source import EventFile, SourceError
@@ -77,14 +77,6 @@ def run(source: str, store: str, config: Config, dead_letters: Path | None, as_j
     sys.exit(EXIT_DEAD_LETTERS if letters.count else 0)
 
 
-def relax_collector() -> None:
-    """Let Python look for reference cycles less often: events, turns and sums make none, and looking costs a fifth.
-
-    A commit's events are some hundred thousand objects, which must not be taken for a reason to look.
-    """
-    gc.set_threshold(2_000_000, 20, 50)
-
-
 def _learn(source: str, store: str, config: Config, letters: "_DeadLetters") -> tuple[Summary, int | None]:
     """Read `source` to its end, or until a signal; return what was learned, and the signal."""
     started = time.monotonic()
@@ -118,7 +110,7 @@ def _read(
             due = time.monotonic() >= next_publish
             if due or partition.uncommitted >= config.commits.events:
                 letters.flush()
-                embedded.commit(wait=False)
+                embedded.commit()
             if due:
                 embedded.publish()
                 next_publish = time.monotonic() + config.commits.publish_s

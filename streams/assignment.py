@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
 from faust.types import TP
@@ -12,9 +12,10 @@ from msgspec import structs
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from backchannel.streams.ledger import Claim, Contribution, FencedError, Ledger
+from backchannel.streams.commits import Batch, Commit
+from backchannel.streams.ledger import FencedError
 from backchannel.streams.observer import Observer
-from backchannel.streams.partition import Partition, contributions
+from backchannel.streams.partition import Partition
 from backchannel.streams.position import Position, TopicPosition
 from backchannel.streams.producer import Rejected
 from backchannel.streams.transport import Chunk, LogBounds
@@ -37,12 +38,12 @@ class CoPartitionError(RuntimeError):
     """The group gave this worker one topic of a partition, but not another; the message says which."""
 
 
-async def until_store_answers(function: Callable[..., _T], *args: object) -> _T:
-    """Call a function that needs the store, in a thread, again and again while the store is away."""
+async def until_store_answers(attempt: Callable[[], Awaitable[_T]]) -> _T:
+    """Attempt something that needs the store, again and again while the store is away."""
     pause, longest = RETRY_S
     while True:
         try:
-            return await asyncio.to_thread(function, *args)
+            return await attempt()
         except STORE_AWAY as error:
             logger.warning("the store does not answer, trying again in %.1f s: %s", pause, error.args[0])
         await asyncio.sleep(pause)
@@ -104,17 +105,23 @@ class Letters(Protocol):
         """Return when all of them are durable."""
 
 
-class Assignment:
-    """Adds chunks to the partitions, and commits what came of them. One thing at a time, one commit at a time.
+class Learner(Protocol):
+    """Who learns from batches."""
 
-    When enough has come for a commit, chunks are added while the store writes; the next commit waits until it has. One
-    that is due because time has passed is waited for: there is time, and the next version is to have it. So while the
-    store is away everything here waits sooner or later, and with it consumption; while the dead-letter topic is, at
-    once. A commit goes on when whoever waits for it is cancelled.
+    async def commit(self, batches: Sequence[Batch]) -> Commit:
+        """Learn and commit, see `commits.commit`."""
+
+
+class Assignment:
+    """Adds chunks to the partitions, and commits what came of them: one commit at a time.
+
+    Chunks are added while the last commit is made, until the next one is due. So while the store is away everything
+    here waits sooner or later, and with it consumption; while the dead-letter topic is, at once. A commit goes on when
+    whoever waits for it is cancelled.
 
     Args:
-        ledger: that the partitions were claimed in.
         partitions: by number, each at its claim's position.
+        learner: of what they bring.
         letters: where dead letters go.
         commit_events: commit when so many new records are there.
         quiet_ms: close a partition's open turns when it was read to its end and nothing has come for so long.
@@ -123,8 +130,8 @@ class Assignment:
 
     def __init__(
         self,
-        ledger: Ledger,
         partitions: Mapping[int, Partition],
+        learner: Learner,
         letters: Letters,
         commit_events: int,
         quiet_ms: int,
@@ -132,7 +139,7 @@ class Assignment:
         observer: Observer,
     ) -> None:
         self.partitions: Final = partitions
-        self._ledger: Final = ledger
+        self._learner: Final = learner
         self._producer: Final = letters
         self._commit_events: Final = commit_events
         self._quiet_ms: Final = quiet_ms
@@ -141,8 +148,6 @@ class Assignment:
         self._lock: Final = asyncio.Lock()
         self._commit: asyncio.Task[None] | None = None  # the last one
         self._begun = 0.0  # monotonic time of its beginning
-        self._learned: Final = asyncio.Event()  # nothing is being learned: partitions may change
-        self._learned.set()
         self._unacked: list[tuple[int, Callable[[], None]]] = []  # of each chunk since the last commit: partition, ack
         self._rejected: list[Rejected] = []  # not yet durable
         self._heard: dict[int, int] = {}  # partition -> when something came last
@@ -175,7 +180,7 @@ class Assignment:
             FencedError: see `commit`.
         """
         async with self._lock:
-            await self._go_on()
+            self._raise_failure()
             if self._void:
                 return
             topic, number = chunk.tp
@@ -206,7 +211,7 @@ class Assignment:
         """
         ends = await log_ends()
         async with self._lock:
-            await self._go_on()
+            self._raise_failure()
             if self._void or not self.partitions:
                 return
             if any(self._next[tp] >= end for tp, end in ends.items()):
@@ -232,14 +237,12 @@ class Assignment:
             FencedError: another process has claimed one of the partitions.
         """
         async with self._lock:
-            await self._go_on()
             if time.monotonic() >= self._begun + pause_s:
                 await self._begin_commit()
-                await self._settle()
+        await self._settle()
 
-    async def _go_on(self) -> None:
-        """Wait until partitions may change, and raise what has kept the last commit from being made."""
-        await self._learned.wait()
+    def _raise_failure(self) -> None:
+        """Raise what has kept the last commit from being made."""
         if self._commit is not None and self._commit.done() and not self._void:
             self._commit.result()
 
@@ -253,43 +256,35 @@ class Assignment:
             self._closed = now
 
     async def _begin_commit(self) -> None:
-        """Learn what was added, and begin to commit it."""
         await self._settle()
-        ready = [one for one in self.partitions.values() if not one.rebuilding]
-        if self._void or not any(one.uncommitted for one in ready):
+        ready = {number: one for number, one in self.partitions.items() if not one.rebuilding}
+        if self._void or not any(one.uncommitted for one in ready.values()):
             return
         await self._deliver()
-        self._begun = time.monotonic()
-        self._learned.clear()
-        self._commit = asyncio.create_task(self._learn_and_write(ready))
-        await self._learned.wait()
-
-    async def _learn_and_write(self, ready: list[Partition]) -> None:
         closed, self._closed = self._closed, None
-        numbers = {one.claim.number for one in ready}
-        acks = [ack for number, ack in self._unacked if number in numbers]
-        self._unacked = [one for one in self._unacked if one[0] not in numbers]
+        acks = [ack for number, ack in self._unacked if number in ready]
+        self._unacked = [one for one in self._unacked if one[0] not in ready]
+        self._begun = time.monotonic()
+        self._commit = asyncio.create_task(self._write([one.batch() for one in ready.values()], acks, closed))
+
+    async def _write(self, batches: list[Batch], acks: list[Callable[[], None]], closed: int | None) -> None:
         try:
-            made = await asyncio.to_thread(contributions, ready)
-        finally:
-            self._learned.set()
-        try:
-            claims = await until_store_answers(self._write, made)
+            commit = await until_store_answers(lambda: self._unless_void(batches))
         except FencedError:
             if self._void:  # by our own next claim
                 return
             self._observer.on_fenced()
             raise
-        if not claims:  # void
+        if commit is None:
             return
-        for claim in claims:
+        for claim in commit.claims:
             self.partitions[claim.number].claim = claim
-        self._observer.on_commit(made, time.monotonic() - self._begun, closed)
+        self._observer.on_commit(commit, time.monotonic() - self._begun, closed)
         for ack in acks:
             ack()
 
-    def _write(self, made: list[Contribution]) -> list[Claim]:
-        return [] if self._void else self._ledger.commit(made)
+    async def _unless_void(self, batches: list[Batch]) -> Commit | None:
+        return None if self._void else await self._learner.commit(batches)
 
     def _reject(self, rejected: list[Rejected], now: int) -> None:
         self._rejected += rejected

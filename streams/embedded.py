@@ -2,15 +2,15 @@
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Self
 
 from backchannel.schemas.events import Event, EventDecoder
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.alarms import Watch
+from backchannel.streams.commits import Batch, commit
 from backchannel.streams.config import Config
 from backchannel.streams.learning import Learning
-from backchannel.streams.ledger import Claim, Contribution, Ledger
+from backchannel.streams.ledger import Ledger
 from backchannel.streams.partition import DeadLetter, Partition
 from backchannel.streams.publisher import Publisher
 from backchannel.streams.store import Store
@@ -43,11 +43,9 @@ class Embedded:
         self._publisher: Final = Publisher(self._store, self._learning, config)
         self._watch: Final = Watch(self._store, config)
         claim = self.ledger.claim(source, 0)
-        self.partition: Final = Partition(claim, {TOPIC: EventDecoder()}, config.turns, self._learning)
+        self.partition: Final = Partition(claim, {TOPIC: EventDecoder()}, config.turns)
         self._next = claim.position.topic(TOPIC).resume
-        self._writer: Final = ThreadPoolExecutor(1, "backchannel-commit")
-        self._writing: Future[list[Claim]] | None = None
-        self._made: Contribution | None = None  # not known to be committed
+        self._batch: Batch | None = None  # not known to be committed
 
     def feed(self, events: Sequence[Event]) -> None:
         """Take the next events, from the stream's resume offset on, and close what turns they let close."""
@@ -65,39 +63,30 @@ class Embedded:
         """Close every open turn, because the stream is at its end."""
         self.partition.finish()
 
-    def commit(self, *, wait: bool = True) -> None:
-        """Make durable what was learned so far.
-
-        Args:
-            wait: until it is. Else what hinders it is raised by whichever of `commit` and `publish` comes next.
+    def commit(self) -> None:
+        """Learn from what was fed so far, and make it durable.
 
         Raises:
             FencedError: another process reads the same stream into the same store.
         """
-        self._settle()
+        self._write()
         if self.partition.uncommitted and not self.partition.rebuilding:
-            self._made = self.partition.contribution()
-            self._writing = self._writer.submit(self.ledger.commit, [self._made])
-        if wait:
-            self._settle()
+            self._batch = self.partition.batch()
+            self._write()
 
-    def _settle(self) -> None:
-        """Wait for the end of the last commit; make one that failed again."""
-        if self._made is not None:
-            writing, self._writing = self._writing, None
-            claims = writing.result() if writing else self.ledger.commit([self._made])
-            (self.partition.claim,) = claims
-            self._made = None
+    def _write(self) -> None:
+        """Commit the last batch, unless it is; a failure leaves it to the next time."""
+        if self._batch is not None:
+            (self.partition.claim,) = commit(self._learning, self.ledger, [self._batch]).claims
+            self._batch = None
 
     def publish(self) -> Snapshot | None:
         """Publish what was committed, if it changes anything; raise an alarm if a rate has changed."""
-        self._settle()
         self._watch.look(time.time_ns() // 1_000_000)
         return self._publisher.publish()
 
     def close(self) -> None:
         """Close the store. What was not committed is read again the next time."""
-        self._writer.shutdown()
         self._store.close()
 
     def __enter__(self) -> Self:

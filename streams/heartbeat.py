@@ -20,7 +20,7 @@ from sqlalchemy import Connection, delete, insert, or_
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.streams import store as tables
 from backchannel.streams.bulk import insert_rows
-from backchannel.streams.ledger import Contribution
+from backchannel.streams.commits import Commit
 from backchannel.streams.observer import Observer
 from backchannel.streams.partition import Partition
 from backchannel.streams.store import MINUTE_MS, Store
@@ -60,16 +60,13 @@ class Heartbeat(Observer):
         """See `Observer`."""
         self._partitions = sorted(partitions)
 
-    def on_commit(self, contributions: Sequence[Contribution], seconds: float, closed: int | None) -> None:  # noqa: ARG002 -- Observer's
+    def on_commit(self, commit: Commit, seconds: float, closed: int | None) -> None:  # noqa: ARG002 -- Observer's
         """See `Observer`."""
         self._committed = now = self._now()
         minute = now // MINUTE_MS * MINUTE_MS
-        events = 0
-        for contribution in contributions:
-            for name, count in contribution.counts.items():
-                self._counts[minute, name] += count
-                events += count if name in EVENT_TYPES else 0
-        self._recent.append((now, events))
+        for name, count in commit.counts.items():
+            self._counts[minute, name] += count
+        self._recent.append((now, sum(commit.counts.get(event, 0) for event in EVENT_TYPES)))
 
     async def beat(self) -> None:
         """Write the row, and what was counted since the last time.

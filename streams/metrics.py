@@ -28,7 +28,7 @@ from backchannel.agents.quality import EVERY
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.snapshot import Estimate, Evidence, Reached, Snapshot, Verdict
-from backchannel.streams.ledger import Contribution
+from backchannel.streams.commits import Commit
 from backchannel.streams.observer import Observer
 from backchannel.streams.partition import Partition
 from backchannel.streams.position import BEGINNING
@@ -178,25 +178,23 @@ class Metrics(Observer):
         for reason in reasons:
             self._failures.labels(field_of(reason)).inc()
 
-    def on_commit(self, contributions: Sequence[Contribution], seconds: float, closed: int | None) -> None:
+    def on_commit(self, commit: Commit, seconds: float, closed: int | None) -> None:
         """See `Observer`."""
         now = self._clock()
         self._commits.observe(seconds)
         self._committed.set(now)
         if closed is not None and len(self._waiting) < MOST_WAITING:
-            reached = {(one.claim.source, one.claim.number): one.position.watermark for one in contributions}
+            reached = {(claim.source, claim.number): claim.position.watermark for claim in commit.claims}
             self._waiting.append(_Waiting(closed / 1000, reached))
-        for contribution in contributions:
-            counts = contribution.counts
-            for event_type in EVENT_TYPES:
-                self._events.labels(event_type).inc(counts.get(event_type, 0))
-            self._duplicates.inc(counts.get("duplicate", 0))
-            self._late.inc(counts.get("late", 0))
-            self._orphans.inc(counts.get("orphan", 0))  # may be fewer: their query has come
-            quality = contribution.delta.get("quality")
-            if quality is not None:
-                for (strategy, _), row in zip(quality.keys, quality.values.tolist(), strict=True):
-                    self._add(strategy, dict(zip(quality.table.sums, row, strict=True)))
+        for event_type in EVENT_TYPES:
+            self._events.labels(event_type).inc(commit.counts.get(event_type, 0))
+        self._duplicates.inc(commit.counts.get("duplicate", 0))
+        self._late.inc(commit.counts.get("late", 0))
+        self._orphans.inc(commit.counts.get("orphan", 0))  # may be fewer: their query has come
+        quality = commit.quality
+        if quality is not None:
+            for (strategy, _), row in zip(quality.keys, quality.values.tolist(), strict=True):
+                self._add(strategy, dict(zip(quality.table.sums, row, strict=True)))
 
     def _add(self, strategy: str, sums: Mapping[str, float]) -> None:
         if strategy != EVERY:

@@ -6,7 +6,7 @@ from faust.types import TP
 
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.snapshot import Snapshot
-from backchannel.streams.ledger import Contribution
+from backchannel.streams.commits import Commit
 from backchannel.streams.partition import Partition
 from backchannel.streams.publisher import Standing
 
@@ -31,13 +31,13 @@ class Observer:
     def on_dead_letters(self, reasons: Sequence[str]) -> None:
         """These are why records were no valid events, field first."""
 
-    def on_commit(self, contributions: Sequence[Contribution], seconds: float, closed: int | None) -> None:
-        """Contributions are in the ledger.
+    def on_commit(self, commit: Commit, seconds: float, closed: int | None) -> None:
+        """What was learned is in the ledger.
 
         Args:
-            contributions: what was committed.
+            commit: what was committed.
             seconds: that learning and committing took.
-            closed: when the first of the turns in them closed (ms since the Unix epoch); None if there are none.
+            closed: when the first of the turns in it closed (ms since the Unix epoch); None if there are none.
         """
 
     def on_fenced(self) -> None:
@@ -74,10 +74,10 @@ class Observers(Observer):
         for one in self._observers:
             one.on_dead_letters(reasons)
 
-    def on_commit(self, contributions: Sequence[Contribution], seconds: float, closed: int | None) -> None:
+    def on_commit(self, commit: Commit, seconds: float, closed: int | None) -> None:
         """See `Observer`."""
         for one in self._observers:
-            one.on_commit(contributions, seconds, closed)
+            one.on_commit(commit, seconds, closed)
 
     def on_fenced(self) -> None:
         """See `Observer`."""

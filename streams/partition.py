@@ -1,4 +1,4 @@
-"""One partition's way from records to a contribution: decode, assemble, learn."""
+"""One partition's way from records to a batch of turns: decode, assemble."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from backchannel.schemas.events import Event, EventDecoder, EventError
 from backchannel.schemas.turn import Turn
-from backchannel.streams.learning import Learning
-from backchannel.streams.ledger import Claim, Contribution
+from backchannel.streams.commits import Batch
+from backchannel.streams.ledger import Claim
 from backchannel.streams.position import Position
 from backchannel.streams.turns import TurnAssembler, TurnConfig
 
@@ -33,18 +33,15 @@ class Partition:
         claim: as the ledger gave it; records are then added from each topic's resume offset on.
         topics: the partition's topics, each with the decoder of its records.
         turns: how events become turns.
-        learning: what to learn from them.
 
     Attributes:
-        claim: to commit the next contribution with.
-        closed: turns that were closed since the last contribution.
-        learning: as above.
+        claim: to commit the next batch with.
+        closed: turns that were closed since the last batch.
     """
 
-    def __init__(self, claim: Claim, topics: Mapping[str, EventDecoder], turns: TurnConfig, learning: Learning) -> None:
+    def __init__(self, claim: Claim, topics: Mapping[str, EventDecoder], turns: TurnConfig) -> None:
         self.claim = claim
         self._decoders: Final = dict(topics)
-        self.learning: Final = learning
         self._max_ahead: Final = round(turns.max_ahead_s * 1000)
         self._assembler: Final = TurnAssembler(topics, turns, claim.position)
         self._read: Final = {topic: claim.position.topic(topic).read for topic in topics}
@@ -54,12 +51,12 @@ class Partition:
 
     @property
     def uncommitted(self) -> int:
-        """What the next contribution brings: new records, or else turns that closed without any."""
+        """What the next batch brings: new records, or else turns that closed without any."""
         return self._uncommitted or len(self.closed)
 
     @property
     def position(self) -> Position:
-        """What the next contribution brings the partition to.
+        """What the next batch brings the partition to.
 
         Raises:
             RuntimeError: while rebuilding.
@@ -68,13 +65,13 @@ class Partition:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What was counted since the last contribution."""
+        """What was counted since the last batch."""
         counts = Counter({**self._assembler.counts, "dead_letter": self._dead})
         return {name: count for name, count in counts.items() if count}
 
     @property
     def rebuilding(self) -> bool:
-        """Whether open turns are still being rebuilt after a restart; there is nothing to contribute until then."""
+        """Whether open turns are still being rebuilt after a restart; there is no batch until then."""
         return self._assembler.rebuilding
 
     @property
@@ -142,39 +139,17 @@ class Partition:
         self.closed += closed
         return len(closed)
 
-    def contribution(self) -> Contribution:
-        """Learn from the turns that were closed since the last one, and begin anew.
+    def batch(self) -> Batch:
+        """Return what came since the last one, and begin anew.
 
         The caller commits it, and sets the claim before the next one.
 
         Raises:
             RuntimeError: while rebuilding.
         """
-        (own,) = contributions([self])
-        return own
-
-    def begin_anew(self) -> None:
-        """Forget what the last contribution brings to the ledger."""
+        batch = Batch(self.claim, self.position, self.counts, self.closed)
         self._assembler.counts.clear()
         self.closed = []
         self._dead = 0
         self._uncommitted = 0
-
-
-def contributions(partitions: Sequence[Partition]) -> list[Contribution]:
-    """Return what partitions of one worker have to commit, in one transaction: see `Partition.contribution`.
-
-    To learn from all their turns together costs less than from each one's. The first contribution carries what was
-    learned.
-    """
-    learning = partitions[0].learning
-    turns = [turn for one in partitions for turn in one.closed]
-    learned = [learning.learn(turns), *({} for _ in partitions[1:])]
-    samples = [learning.sample(turns), *(learning.sample([]) for _ in partitions[1:])]
-    made = [
-        Contribution(one.claim, one.position, delta, one.counts, sample)
-        for one, delta, sample in zip(partitions, learned, samples, strict=True)
-    ]
-    for one in partitions:
-        one.begin_anew()
-    return made
+        return batch

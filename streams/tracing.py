@@ -20,7 +20,7 @@ from opentelemetry.trace import Span, SpanKind
 
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.snapshot import Snapshot
-from backchannel.streams.ledger import Contribution
+from backchannel.streams.commits import Commit
 from backchannel.streams.observer import Observer
 
 
@@ -71,10 +71,10 @@ class Traces(Sensor, Observer):
         if span is not None:
             span.end()
 
-    def on_commit(self, contributions: Sequence[Contribution], seconds: float, closed: int | None) -> None:  # noqa: ARG002 -- Observer's
+    def on_commit(self, commit: Commit, seconds: float, closed: int | None) -> None:  # noqa: ARG002 -- Observer's
         """See `Observer`."""
-        events = sum(one.counts.get(event, 0) for one in contributions for event in EVENT_TYPES)
-        partitions = [one.claim.number for one in contributions]
+        events = sum(commit.counts.get(event, 0) for event in EVENT_TYPES)
+        partitions = [claim.number for claim in commit.claims]
         self._done("commit", seconds, {"backchannel.partitions": partitions, "backchannel.events": events})
 
     def on_publish(self, snapshot: Snapshot, started: int) -> None:

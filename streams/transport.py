@@ -14,6 +14,7 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
+from sys import maxsize
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 import faust
@@ -152,6 +153,8 @@ class ChunkConsumer(driver.Consumer):
         self._chunk_records = transport.chunk_records
         #: The offset after the last record that was handed over.
         self._position: dict[TP, int] = {}
+        #: Time (ms) of the records that were handed over last.
+        self._reached: defaultdict[TP, int] = defaultdict(int)
         #: Of these, something was fetched that was not handed over: it must be fetched again.
         self._left_out: set[TP] = set()
         #: What was handed over since the last seek and is not yet committed, in order.
@@ -178,6 +181,7 @@ class ChunkConsumer(driver.Consumer):
                 if chunk[0].offset != self._position[tp]:
                     await self._explain_jump(tp, chunk[0].offset)
                 self._position[tp] = chunk[-1].offset + 1
+                self._reached[tp] = min(chunk[0].timestamp, chunk[-1].timestamp)
                 message = self._to_message(tp, chunk)
                 self._handed_over[tp].append(message)
                 yield tp, message
@@ -204,7 +208,7 @@ class ChunkConsumer(driver.Consumer):
     ) -> tuple[Mapping[TP, list[ConsumerRecord]], set[TP]]:
         if not self.flow_active:
             await self.wait(self.can_resume_flow.wait())
-        active = self._get_active_partitions()
+        active = self._not_ahead(self._get_active_partitions())
         # One queue serves all partitions: if it was too full for one, it is for all.
         if self._buffered_partitions or not active:
             await asyncio.sleep(HELD_BACK_PAUSE)
@@ -215,6 +219,20 @@ class ChunkConsumer(driver.Consumer):
             )
             self._left_out.clear()
         return await self._getmany(active_partitions=active, timeout=timeout), active
+
+    def _not_ahead(self, active: set[TP]) -> set[TP]:
+        """Leave out topic partitions that are ahead of another topic's same partition, by the time of their records.
+
+        A turn's events lie in four topics, and a fetch brings as many bytes of each: records that are small would be
+        read hours ahead of large ones, and wait in memory as open turns. Whoever has no more than a chunk left is not
+        held back, so wrong clocks do no harm to who has caught up.
+        """
+        left = {tp: (self._kafka.highwater(TopicPartition(*tp)) or 0) - self._position.get(tp, 0) for tp in active}
+        behind: dict[int, int] = {}
+        for tp in active:
+            if left[tp] > 0:
+                behind[tp.partition] = min(behind.get(tp.partition, maxsize), self._reached[tp])
+        return {tp for tp in active if left[tp] <= self._chunk_records or self._reached[tp] <= behind[tp.partition]}
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets inside a chunk are no gaps: nothing to track."""
@@ -277,7 +295,7 @@ class ChunkConsumer(driver.Consumer):
             # In the consumer's thread, so that no fetch that began before the seek can return after it.
             await self._in_thread(self._seek_all, offsets)
         self._position = dict(offsets)
-        for state in (self._acked, self._acked_index, self._gap, self._handed_over):
+        for state in (self._acked, self._acked_index, self._gap, self._handed_over, self._reached):
             state.clear()
         return offsets
 
@@ -405,6 +423,7 @@ def chunk_app(
             # Faust tells its sensors of the end of such events only that it acks itself.
             app.sensors.on_stream_event_out(message.tp, message.offset, stream, event)
             message.value = event.value = ()  # else all records would stay in memory until they are acked
+            await asyncio.sleep(0)  # while chunks are queued, nothing else here would let others have their turn
 
     return app
 

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from faust import Sensor
@@ -19,6 +20,7 @@ from backchannel.streams.config import Config
 from backchannel.streams.heartbeat import BEAT_S, Heartbeat
 from backchannel.streams.kafka_config import KafkaConfig
 from backchannel.streams.learning import Learning
+from backchannel.streams.learning_process import LearningProcess
 from backchannel.streams.ledger import Claim, Ledger
 from backchannel.streams.observer import Observer, Observers
 from backchannel.streams.partition import Partition
@@ -68,13 +70,14 @@ class Worker:
     ) -> None:
         self._config: Final = config
         self._accept_loss: Final = accept_loss
-        self._learning: Final = Learning(config)
+        learning = Learning(config)
         self._store: Final = Store(url)
-        self._store.create(self._learning.tables)
+        self._store.create(learning.tables)
         self._heartbeat: Final = Heartbeat(self._store)
         self._observer: Final = Observers(self._heartbeat, *([observer] if observer else []))
-        self._ledger: Final = Ledger(self._store, self._learning.tables)
-        self._publisher: Final = Publisher(self._store, self._learning, config)
+        self._ledger: Final = Ledger(self._store, learning.tables)
+        self._learner: Final = LearningProcess(url, config)
+        self._publisher: Final = Publisher(self._store, learning, config)
         self._watch: Final = Watch(self._store, config)
         self._source: Final = kafka.source
         self._topics: Final = {topic: EVENT_TYPES[event] for event, topic in kafka.event_topics.items()}
@@ -99,6 +102,7 @@ class Worker:
             LostRecordsError: topics were cut or created anew.
             LogError: records were deleted before they were read.
         """
+        await self._learner.started()
         async with self._producer:
             routines = [
                 asyncio.create_task(routine)
@@ -117,7 +121,8 @@ class Worker:
                 raise result
 
     def close(self) -> None:
-        """Close the store."""
+        """Let what is being committed end, and close the store."""
+        self._learner.close()
         with suppress(SQLAlchemyError):
             self._heartbeat.end()
         self._store.close()
@@ -135,11 +140,13 @@ class Worker:
         """See `Receiver.resume`."""
         self._end_assignment()
         grouped = by_partition(bounds, set(self._topics))
-        claims = [await until_store_answers(self._ledger.claim, self._source, number) for number in sorted(grouped)]
-        partitions = {claim.number: self._partition(claim, grouped[claim.number]) for claim in claims}
+        partitions = {}
+        for number in sorted(grouped):
+            claim = await until_store_answers(partial(asyncio.to_thread, self._ledger.claim, self._source, number))
+            partitions[number] = self._partition(claim, grouped[number])
         self._assignment = Assignment(
-            self._ledger,
             partitions,
+            self._learner,
             self._producer,
             self._config.commits.events,
             self._quiet_ms,
@@ -179,7 +186,7 @@ class Worker:
                 "`backchannel worker --accept-loss` goes on all the same"
             )
         decoders = {topic: EventDecoder(event_type) for topic, event_type in self._topics.items()}
-        return Partition(structs.replace(claim, position=position), decoders, self._config.turns, self._learning)
+        return Partition(structs.replace(claim, position=position), decoders, self._config.turns)
 
     async def _commit_regularly(self) -> None:
         due = time.monotonic()
@@ -196,8 +203,8 @@ class Worker:
         versions = 0
         while True:
             # Right after a commit, so that a turn waits once only.
-            await self._committed.wait()
             self._committed.clear()
+            await self._committed.wait()
             started = time.monotonic()
             if self._assignment is None:
                 continue
@@ -205,7 +212,9 @@ class Worker:
             versions = await self._publish(first=first) or versions
             if first:
                 taken, pause = time.monotonic() - started, self._config.commits.publish_s
-                await asyncio.sleep((pause if versions >= FIRST_VERSIONS else min(pause, 10 * taken)) - taken)
+                if versions < FIRST_VERSIONS:
+                    pause = min(pause, 10 * taken)
+                await asyncio.sleep(pause - COMMIT_S / 2 - taken)  # and then until the commit that is next to it
 
     async def _publish(self, *, first: bool) -> int | None:
         """Look which versions there are; return the one that readers serve.

@@ -36,7 +36,7 @@ def rates(load: Load) -> Iterator[Measure]:
             for chunk in file.chunks(0):
                 embedded.feed_records(*chunk)
                 if embedded.partition.uncommitted >= config.commits.events:
-                    embedded.commit(wait=False)
+                    embedded.commit()
             embedded.finish()
             embedded.commit()
 

@@ -32,12 +32,13 @@ from backchannel.ops.bench.measure import Load, Measure
 from backchannel.ops.broker import Broker
 from backchannel.ops.config import render
 from backchannel.ops.load import mixed_stream
-from backchannel.ops.run import relax_collector
 from backchannel.ops.topics import create_topics
 from backchannel.schemas.events import EVENT_TYPES, EventDecoder, encode
+from backchannel.streams.commits import commit
 from backchannel.streams.config import CommitConfig, Config
 from backchannel.streams.kafka_config import KafkaConfig
 from backchannel.streams.learning import Learning
+from backchannel.streams.learning_process import relax_collector
 from backchannel.streams.ledger import Ledger
 from backchannel.streams.partition import Partition
 from backchannel.streams.reader import PolicyReader
@@ -206,9 +207,7 @@ def _learn_stock(kafka: KafkaConfig, database: str, events: int) -> float:
 
     async def learn() -> float:
         decoders = {topic: EventDecoder(EVENT_TYPES[event]) for event, topic in kafka.event_topics.items()}
-        partitions = [
-            Partition(ledger.claim("stock", number), decoders, config.turns, learning) for number in range(PARTITIONS)
-        ]
+        partitions = [Partition(ledger.claim("stock", number), decoders, config.turns) for number in range(PARTITIONS)]
         app = faust.App(
             f"{kafka.group}-stock",
             broker=[URL(f"kafka://{kafka.servers}")],
@@ -224,9 +223,9 @@ def _learn_stock(kafka: KafkaConfig, database: str, events: int) -> float:
         times: list[float] = []
         seen = 0
 
-        def commit() -> None:
-            claims = ledger.commit([partition.contribution() for partition in partitions])
-            for partition, claim in zip(partitions, claims, strict=True):
+        def commit_all() -> None:
+            done = commit(learning, ledger, [partition.batch() for partition in partitions])
+            for partition, claim in zip(partitions, done.claims, strict=True):
                 partition.claim = claim
 
         @app.agent(app.topic(*decoders, key_serializer="raw", value_serializer="raw"))
@@ -242,9 +241,9 @@ def _learn_stock(kafka: KafkaConfig, database: str, events: int) -> float:
                 partition.advance()
                 seen += 1
                 if seen % config.commits.events == 0:
-                    commit()
+                    commit_all()
                 if seen == events:
-                    commit()
+                    commit_all()
                     times.append(time.perf_counter())
                     done.set()
 

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from backchannel.ops.load import mixed_stream
 from backchannel.schemas.events import EventDecoder, encode
 from backchannel.streams import assignment
 from backchannel.streams.assignment import Assignment, CoPartitionError, by_partition, resume_in
+from backchannel.streams.commits import Batch, Commit, commit
 from backchannel.streams.config import Config
 from backchannel.streams.learning import Learning
 from backchannel.streams.ledger import Claim, Contribution, FencedError, Ledger
@@ -48,7 +49,7 @@ class Letters:
 
 
 class Desk:
-    """An assignment of partition 0 of one topic, with what it needs."""
+    """An assignment of partition 0 of one topic, with what it needs; its learner is a thread."""
 
     def __init__(self, url: str) -> None:
         self.learning = Learning(CONFIG)
@@ -62,8 +63,11 @@ class Desk:
         claim = self.ledger.claim("s", 0)
         position, _ = resume_in({"events": LogBounds(0, 10_000)}, claim.position)
         claim = Claim("s", 0, claim.epoch, claim.commits, position)
-        partition = Partition(claim, {"events": EventDecoder()}, CONFIG.turns, self.learning)
-        return Assignment(self.ledger, {0: partition}, self.letters, commit_events, QUIET_MS, observer=Observer())
+        partition = Partition(claim, {"events": EventDecoder()}, CONFIG.turns)
+        return Assignment({0: partition}, self, self.letters, commit_events, QUIET_MS, observer=Observer())
+
+    async def commit(self, batches: Sequence[Batch]) -> Commit:
+        return await asyncio.to_thread(commit, self.learning, self.ledger, batches)
 
     def chunk(self, first: int, values: list[bytes]) -> Chunk:
         records = [
@@ -132,12 +136,12 @@ def test_a_commit_of_unknown_outcome_is_made_once(
 ) -> None:
     monkeypatch.setattr(assignment, "RETRY_S", (0.001, 0.001))
     failures = 3
-    commit = desk.ledger.commit
+    write = desk.ledger.commit
 
     def lose_the_answer(contributions: list[Contribution]) -> list[Claim]:
         nonlocal failures
         if committed or not failures:
-            claims = commit(contributions)
+            claims = write(contributions)
         if failures:
             failures -= 1
             raise OperationalError("COMMIT", None, Exception("connection lost"))
@@ -161,7 +165,7 @@ def test_a_commit_of_unknown_outcome_is_made_once(
 def test_a_commit_that_was_cancelled_is_brought_to_its_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop cancels what waits for a store that is away, and then flushes."""
     monkeypatch.setattr(assignment, "RETRY_S", (0.001, 0.001))
-    commit = desk.ledger.commit
+    write = desk.ledger.commit
 
     def fail(_: list[Contribution]) -> list[Claim]:
         raise OperationalError("BEGIN", None, Exception("database is locked"))
@@ -176,7 +180,7 @@ def test_a_commit_that_was_cancelled_is_brought_to_its_end(desk: Desk, monkeypat
         assert not desk.acked
         adding.cancel()
         await asyncio.wait([adding])
-        monkeypatch.setattr(desk.ledger, "commit", commit)
+        monkeypatch.setattr(desk.ledger, "commit", write)
         await one.add(desk.chunk(70, RECORDS[70:]), NOW)
         await one.commit()
         assert desk.acked == [0, 50, 70]
@@ -205,11 +209,11 @@ def test_what_keeps_a_commit_from_being_made_is_raised_by_whatever_comes_next(
 
 
 def test_chunks_are_added_while_the_store_writes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit, may_write = desk.ledger.commit, threading.Event()
+    write, may_write = desk.ledger.commit, threading.Event()
 
     def wait(contributions: list[Contribution]) -> list[Claim]:
         may_write.wait()
-        return commit(contributions)
+        return write(contributions)
 
     monkeypatch.setattr(desk.ledger, "commit", wait)
 

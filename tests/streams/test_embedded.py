@@ -34,9 +34,7 @@ def whole(new_store: Callable[[], str]) -> str:
 
 @settings(max_examples=30)
 @given(
-    cuts=st.lists(
-        st.tuples(st.integers(1, 120), st.sampled_from(["feed", "begin", "commit", "publish", "crash"])), max_size=12
-    )
+    cuts=st.lists(st.tuples(st.integers(1, 120), st.sampled_from(["feed", "commit", "publish", "crash"])), max_size=12)
 )
 def test_feeds_commits_versions_and_crashes_make_no_difference(
     cuts: list[tuple[int, str]], whole: str, new_store: Callable[[], str]
@@ -47,8 +45,8 @@ def test_feeds_commits_versions_and_crashes_make_no_difference(
     for size, then in cuts:
         embedded.feed(EVENTS[at : at + size])
         at = min(at + size, len(EVENTS))
-        if then in ("begin", "commit", "publish"):
-            embedded.commit(wait=then != "begin")
+        if then in ("commit", "publish"):
+            embedded.commit()
         if then == "publish":
             embedded.publish()
         if then == "crash":
@@ -75,10 +73,7 @@ def test_two_sources_add_up_to_one(whole: str, store_url: str) -> None:
     assert_same(one, other)
 
 
-@pytest.mark.parametrize("wait", [True, False])
-def test_a_commit_that_failed_is_made_again(
-    wait: bool, whole: str, store_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_commit_that_failed_is_made_again(whole: str, store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Embedded(store_url, CONFIG, "test") as embedded:
         embedded.feed(EVENTS[:300])
         with monkeypatch.context() as broken:
@@ -87,7 +82,7 @@ def test_a_commit_that_failed_is_made_again(
                 embedded.commit()
         embedded.feed(EVENTS[300:])
         embedded.finish()
-        embedded.commit(wait=wait)
+        embedded.commit()
         embedded.publish()
     assert_same(contents(store_url, CONFIG), contents(whole, CONFIG))
 

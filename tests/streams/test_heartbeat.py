@@ -8,9 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from backchannel.streams import store as tables
+from backchannel.streams.commits import Commit
 from backchannel.streams.heartbeat import KEPT_MS, Heartbeat
-from backchannel.streams.ledger import Claim, Contribution
-from backchannel.streams.position import Position
 from backchannel.streams.store import MINUTE_MS, Store
 
 
@@ -30,8 +29,8 @@ def store(store_url: str) -> Iterator[Store]:
     store.close()
 
 
-def contribution(**counts: int) -> Contribution:
-    return Contribution(Claim("s", 0, 1, 0, Position()), Position(), {}, counts)
+def committed(**counts: int) -> Commit:
+    return Commit([], counts)
 
 
 def workers(store: Store) -> list[dict[str, object]]:
@@ -48,7 +47,7 @@ def test_it_says_who_lives_and_how_fast(store: Store) -> None:
     clock = Clock()
     one = Heartbeat(store, clock)
     clock.ms += 20_000
-    one.on_commit([contribution(query=300, turn=10)], 0.1, None)
+    one.on_commit(committed(query=300, turn=10), 0.1, None)
     asyncio.run(one.beat())
     (row,) = workers(store)
     assert (row["name"], row["seen"], row["committed"], row["rate"]) == (one.name, clock.ms, clock.ms, 15.0)
@@ -64,13 +63,13 @@ def test_counts_of_all_workers_add_up_by_the_minute(store: Store) -> None:
     clock = Clock()
     first, second = Heartbeat(store, clock), Heartbeat(store, clock)
     start = clock.ms // MINUTE_MS * MINUTE_MS
-    first.on_commit([contribution(query=3, orphan=2), contribution(query=4)], 0.1, None)
-    second.on_commit([contribution(query=5)], 0.1, None)
+    first.on_commit(committed(query=7, orphan=2), 0.1, None)
+    second.on_commit(committed(query=5), 0.1, None)
     clock.ms += MINUTE_MS
-    first.on_commit([contribution(query=6, orphan=-2)], 0.1, None)
+    first.on_commit(committed(query=6, orphan=-2), 0.1, None)
     for one in (first, second, first):
         asyncio.run(one.beat())
-    second.on_commit([contribution(late=1)], 0.1, None)
+    second.on_commit(committed(late=1), 0.1, None)
     second.end()
     assert tallies(store) == {
         (start, "query"): 12,
@@ -91,11 +90,11 @@ def test_a_beat_that_failed_is_made_up_for(store: Store, monkeypatch: pytest.Mon
     def fail() -> None:
         raise OperationalError("BEGIN", None, Exception("database is locked"))
 
-    one.on_commit([contribution(query=3, orphan=-1)], 0.1, None)
+    one.on_commit(committed(query=3, orphan=-1), 0.1, None)
     with monkeypatch.context() as patch:
         patch.setattr(store, "write", fail)
         with pytest.raises(OperationalError):
             asyncio.run(one.beat())
-    one.on_commit([contribution(query=4)], 0.1, None)
+    one.on_commit(committed(query=4), 0.1, None)
     asyncio.run(one.beat())
     assert {name: value for (_, name), value in tallies(store).items()} == {"query": 7, "orphan": -1}

@@ -17,13 +17,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from backchannel.ops.load import mixed_stream
 from backchannel.schemas.events import EventDecoder, encode
 from backchannel.schemas.snapshot import Estimate, Evidence, Reached, Snapshot
+from backchannel.streams.commits import Commit
 from backchannel.streams.config import Config
 from backchannel.streams.learning import Learning
-from backchannel.streams.ledger import Claim, Contribution
+from backchannel.streams.ledger import Claim
 from backchannel.streams.metrics import FIELDS, Metrics, answering, field_of
 from backchannel.streams.partition import Partition
 from backchannel.streams.position import Position
 from backchannel.streams.publisher import Standing
+from backchannel.streams.turns import TurnConfig
 
 NOW = 1_800_000_000.0
 
@@ -38,8 +40,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 def partition() -> Partition:
-    config = Config()
-    one = Partition(Claim("s", 0, 1, 0, Position()), {"events": EventDecoder()}, config.turns, Learning(config))
+    one = Partition(Claim("s", 0, 1, 0, Position()), {"events": EventDecoder()}, TurnConfig())
     records = [encode(event) for event in mixed_stream(100, np.random.default_rng(1))]
     one.add("events", range(len(records)), records, round(1000 * NOW))
     return one
@@ -48,16 +49,18 @@ def partition() -> Partition:
 def test_a_commit_counts_what_is_in_it(metrics: Metrics) -> None:
     one = partition()
     one.finish()
-    contribution = one.contribution()
-    metrics.on_commit([contribution, contribution], 0.5, None)
+    batch = one.batch()
+    commit = Commit([], batch.counts, Learning(Config()).learn(batch.turns)["quality"])
+    metrics.on_commit(commit, 0.5, None)
+    metrics.on_commit(commit, 0.5, None)
     assert value(metrics, "events_total", type="query") == 200
     assert value(metrics, "turns_total") == 200
     assert value(metrics, "strategy_turns_total", strategy="memory") == 200
     assert value(metrics, "strategy_candidates_total", strategy="memory") == 400
-    clicked = value(metrics, "turn_outcomes_total", outcome="clicked")
-    assert clicked == 2 * contribution.counts["click"]
+    clicked = value(metrics, "turn_outcomes_total", outcome="clicked") or 0
+    assert clicked == 2 * commit.counts["click"]
     assert 0 < (value(metrics, "turn_rewards_total") or 0) <= clicked
-    assert value(metrics, "commit_duration_seconds_sum") == 0.5
+    assert value(metrics, "commit_duration_seconds_sum") == 1.0
     assert value(metrics, "commit_timestamp_seconds") == NOW
 
 
@@ -76,8 +79,9 @@ def header(version: int, positions: dict[str, dict[int, Reached]] | None = None,
     )
 
 
-def committed(number: int, watermark: int) -> Contribution:
-    return Contribution(Claim("s", number, 1, 0, Position()), Position(watermark), {}, {})
+def committed(*reached: tuple[int, int]) -> Commit:
+    """A commit that has brought partitions to watermarks."""
+    return Commit([Claim("s", number, 1, 1, Position(watermark)) for number, watermark in reached], {})
 
 
 def test_freshness_is_from_the_first_close_to_the_version_with_it(metrics: Metrics) -> None:
@@ -91,9 +95,9 @@ def test_freshness_is_from_the_first_close_to_the_version_with_it(metrics: Metri
         return value(metrics, "freshness_seconds_count")
 
     metrics.on_assigned({})
-    metrics.on_commit([committed(1, 30), committed(2, 20)], 0.1, now - 4_000)
-    metrics.on_commit([committed(2, 25)], 0.1, now - 5_000)
-    metrics.on_commit([committed(2, 40)], 0.1, now - 3_000)
+    metrics.on_commit(committed((1, 30), (2, 20)), 0.1, now - 4_000)
+    metrics.on_commit(committed((2, 25)), 0.1, now - 5_000)
+    metrics.on_commit(committed((2, 40)), 0.1, now - 3_000)
     assert told() == 0
     assert told(99, 29, 24) == 0
     assert told(99, 30, 25) == 1

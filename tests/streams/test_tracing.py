@@ -11,7 +11,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from backchannel.schemas.snapshot import Snapshot
-from backchannel.streams.ledger import Claim, Contribution
+from backchannel.streams.commits import Commit
+from backchannel.streams.ledger import Claim
 from backchannel.streams.position import Position
 from backchannel.streams.tracing import Traces, exporting
 
@@ -54,9 +55,9 @@ def test_an_end_without_a_begin_is_none(traces: Traces) -> None:
 
 def test_a_commit_took_as_long_as_it_is_said(traces: Traces) -> None:
     counts = {"query": 3, "click": 2, "turn": 3}
-    both = [Contribution(Claim("s", number, 1, 0, Position()), Position(), {}, counts) for number in (1, 4)]
-    traces.on_commit(both, 0.25, None)
-    assert only() == ("commit", 0.25, {"backchannel.partitions": (1, 4), "backchannel.events": 10})
+    both = [Claim("s", number, 1, 1, Position()) for number in (1, 4)]
+    traces.on_commit(Commit(both, counts), 0.25, None)
+    assert only() == ("commit", 0.25, {"backchannel.partitions": (1, 4), "backchannel.events": 5})
 
 
 def test_a_version_took_from_its_start_until_now(traces: Traces) -> None:

@@ -7,11 +7,10 @@ import pytest
 from sqlalchemy import update
 
 from backchannel.ops.load import mixed_stream
+from backchannel.streams.commits import Commit
 from backchannel.streams.config import Config
 from backchannel.streams.embedded import Embedded
 from backchannel.streams.heartbeat import Heartbeat
-from backchannel.streams.ledger import Claim, Contribution
-from backchannel.streams.position import Position
 from backchannel.streams.store import Store, StoreError, snapshot
 from backchannel.streams.vitals import RECENT_MS, BrokerVitals, read_store, unread
 
@@ -26,7 +25,7 @@ def test_a_store_says_how_it_does(store_url: str) -> None:
         made = embedded.publish()
     store = Store(store_url)
     heartbeat = Heartbeat(store, lambda: NOW / 1000)
-    heartbeat.on_commit([Contribution(Claim("s", 0, 1, 0, Position()), Position(), {}, {"query": 7})], 0.1, None)
+    heartbeat.on_commit(Commit([], {"query": 7}), 0.1, None)
     asyncio.run(heartbeat.beat())
     store.close()
     found = read_store(store_url, NOW)
