@@ -1,12 +1,13 @@
 """Many rows in one statement: as arrays for PostgreSQL, as JSON for SQLite.
 
-Statements with a parameter for each value take longer to write than to execute. SQLite's driver would be quick at rows
-one by one, too. But it gives the interpreter up for each of them, and has to wait for it each time while another thread
-is busy: a worker reads on while it commits.
+Statements with a parameter for each value take longer to write than to execute. SQLite's driver is quickest at rows one
+by one. But it gives the interpreter up for each of them, and has to wait for it each time while another thread is busy:
+a worker reads on while it publishes. So it gets them one by one where there is no other thread, and else as JSON.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
+from threading import active_count
 from typing import Any, Final
 
 import orjson
@@ -73,7 +74,8 @@ def insert_rows(
         return
     every = zip(*columns.values(), strict=True)
     kinds = [table.c[name].type for name in columns]
-    if any(isinstance(kind, LargeBinary) and not isinstance(kind, JsonBytes) for kind in kinds):
+    packed = any(isinstance(kind, LargeBinary) and not isinstance(kind, JsonBytes) for kind in kinds)
+    if packed or active_count() == 1:
         dialect: Any = type(connection.dialect)
         sql = str(statement.compile(dialect=dialect(paramstyle="qmark"), column_keys=list(columns)))
         if one_by_one := list(every):

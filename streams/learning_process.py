@@ -69,7 +69,10 @@ class LearningProcess:
             answer: Commit | Exception | None = await asyncio.to_thread(self._pipe.recv)
         except (EOFError, ConnectionError):
             self._process.join()
-            raise RuntimeError(f"the learning process has died: exit code {self._process.exitcode}") from None
+            code = self._process.exitcode
+            raise RuntimeError(
+                f"the learning process has died: exit code {code}; -9 is a kill, as when memory runs out"
+            ) from None
         if isinstance(answer, Exception):
             raise answer
         return answer

@@ -69,6 +69,9 @@ FETCH_WAIT_MS: Final = 50
 """How long a broker may wait for new records before it answers a fetch. Nothing else is answered on that connection
 meanwhile, neither a fetch of partitions that have a backlog. Faust's 1500 ms leave a worker idle most of the time."""
 
+FETCH_BYTES: Final = 1 << 16
+"""A broker need not wait so long when it has as many. With less, a steady stream is fetched in a thousand morsels."""
+
 ENDS_TIMEOUT: Final = 2.0
 """Seconds in which the brokers must say where their logs end. aiokafka would ask for 40 s."""
 
@@ -127,6 +130,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> AIOKafkaConsumer:
         consumer = super()._create_consumer(loop)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        consumer._fetch_min_bytes = FETCH_BYTES
         return consumer
 
     async def on_thread_stop(self) -> None:
