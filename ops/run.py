@@ -21,9 +21,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from backchannel.ops.config import config_option
 from backchannel.ops.open_store import store_option
 from backchannel.ops.summary import Summary, summarize
+from backchannel.streams.apart import relax_collector
 from backchannel.streams.config import Config
 from backchannel.streams.embedded import TOPIC, Embedded
-from backchannel.streams.learning_process import relax_collector
 from backchannel.streams.ledger import FencedError
 from backchannel.streams.partition import DeadLetter
 from backchannel.streams.source import EventFile, SourceError

@@ -15,10 +15,10 @@ from backchannel.ops.config import config_option
 from backchannel.ops.logs import log_to_stderr
 from backchannel.ops.open_store import store_option
 from backchannel.ops.topics import kafka_config, servers_option
+from backchannel.streams.apart import relax_collector
 from backchannel.streams.assignment import CoPartitionError
 from backchannel.streams.config import Config
 from backchannel.streams.kafka_config import KafkaConfig
-from backchannel.streams.learning_process import relax_collector
 from backchannel.streams.ledger import FencedError
 from backchannel.streams.metrics import Metrics, answering
 from backchannel.streams.observer import Observers

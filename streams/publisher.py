@@ -44,6 +44,21 @@ class Standing(Struct, frozen=True):
     withheld: int | None
 
 
+def standing(store: Store) -> Standing:
+    """Return which versions there are.
+
+    Raises:
+        CorruptPolicyError: a header is damaged.
+    """
+    with store.read() as connection:
+        version = snapshots.current(connection).version
+        return Standing(
+            None if version is None else snapshots.header(connection, version),
+            snapshots.newest(connection),
+            snapshots.withheld(connection),
+        )
+
+
 class Publisher:
     """Publishes what is in the ledger. At any time one process should do so; two are safe, only wasteful."""
 
@@ -76,20 +91,6 @@ class Publisher:
         if made is not None and made.parent is not None:
             self._forget(made)
         return made
-
-    def standing(self) -> Standing:
-        """Return which versions there are.
-
-        Raises:
-            CorruptPolicyError: a header is damaged.
-        """
-        with self._store.read() as connection:
-            version = snapshots.current(connection).version
-            return Standing(
-                None if version is None else snapshots.header(connection, version),
-                snapshots.newest(connection),
-                snapshots.withheld(connection),
-            )
 
     def _publish(self, connection: Connection, now: int) -> tuple[Mapping[str, Collection[str]], Snapshot | None]:
         """All in one transaction, and of one state of the ledger:

@@ -14,7 +14,6 @@ from msgspec import structs
 from sqlalchemy.exc import SQLAlchemyError
 
 from backchannel.schemas.events import EVENT_TYPES, EventDecoder
-from backchannel.streams.alarms import Watch
 from backchannel.streams.assignment import STORE_AWAY, Assignment, by_partition, resume_in, until_store_answers
 from backchannel.streams.config import Config
 from backchannel.streams.heartbeat import BEAT_S, Heartbeat
@@ -25,7 +24,8 @@ from backchannel.streams.ledger import Claim, Ledger
 from backchannel.streams.observer import Observer, Observers
 from backchannel.streams.partition import Partition
 from backchannel.streams.producer import Producer
-from backchannel.streams.publisher import Publisher
+from backchannel.streams.publisher import standing
+from backchannel.streams.publishing_process import PublishingProcess
 from backchannel.streams.snapshots import CorruptPolicyError
 from backchannel.streams.store import Store
 from backchannel.streams.transport import Chunk, LogBounds, chunk_app, log_ends, serve
@@ -77,8 +77,7 @@ class Worker:
         self._observer: Final = Observers(self._heartbeat, *([observer] if observer else []))
         self._ledger: Final = Ledger(self._store, learning.tables)
         self._learner: Final = LearningProcess(url, config)
-        self._publisher: Final = Publisher(self._store, learning, config)
-        self._watch: Final = Watch(self._store, config)
+        self._publisher: Final = PublishingProcess(url, config)
         self._source: Final = kafka.source
         self._topics: Final = {topic: EVENT_TYPES[event] for event, topic in kafka.event_topics.items()}
         # An event may come as late as this after the last one, and still belong to a turn of before.
@@ -106,7 +105,12 @@ class Worker:
         async with self._producer:
             routines = [
                 asyncio.create_task(routine)
-                for routine in (self._commit_regularly(), self._publish_often(), self._beat_regularly())
+                for routine in (
+                    self._commit_regularly(),
+                    self._publish_often(),
+                    self._beat_regularly(),
+                    self._watch_regularly(),
+                )
             ]
             for one in routines:
                 one.add_done_callback(lambda _: stop.set())  # they end by an error only
@@ -121,8 +125,9 @@ class Worker:
                 raise result
 
     def close(self) -> None:
-        """Let what is being committed end, and close the store."""
+        """Let what is being committed or published end, and close the store."""
         self._learner.close()
+        self._publisher.close()
         with suppress(SQLAlchemyError):
             self._heartbeat.end()
         self._store.close()
@@ -144,6 +149,8 @@ class Worker:
         for number in sorted(grouped):
             claim = await until_store_answers(partial(asyncio.to_thread, self._ledger.claim, self._source, number))
             partitions[number] = self._partition(claim, grouped[number])
+        if 0 in partitions:
+            await self._publisher.started()  # takes seconds of computing, better before there is a lot to do
         self._assignment = Assignment(
             partitions,
             self._learner,
@@ -223,8 +230,8 @@ class Worker:
         """
         started, at = time.monotonic(), _now()
         try:
-            snapshot = await asyncio.to_thread(self._publisher.publish) if first else None
-            standing = await asyncio.to_thread(self._publisher.standing)
+            snapshot = await self._publisher.publish() if first else None
+            there = await asyncio.to_thread(standing, self._store)
         except STORE_AWAY as error:
             logger.warning("nothing can be published, the store does not answer: %s", error.args[0])
             return None
@@ -241,8 +248,8 @@ class Worker:
                 time.monotonic() - started,
                 extra={"version": snapshot.version, "watermark": snapshot.watermark, "checksum": snapshot.checksum},
             )
-        self._observer.on_standing(standing)
-        served = standing.served
+        self._observer.on_standing(there)
+        served = there.served
         if served is None:
             return None
         # It may be that of a publisher which did not live to announce it, or one that was rolled back to.
@@ -254,15 +261,22 @@ class Worker:
         while True:
             try:
                 await self._heartbeat.beat()
-                if self._assignment is not None and 0 in self._assignment.partitions:
-                    alarms = await asyncio.to_thread(self._watch.look, _now())
-                    self._observer.on_alarms(alarms)
             except SQLAlchemyError as error:  # of any kind: a worker must not end because it is not observed
                 logger.info("no heartbeat, the store does not answer: %s", error.args[0])
             # What a worker has is to be known at once: else it seems that nobody has it.
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._assigned.wait(), BEAT_S)
             self._assigned.clear()
+
+    async def _watch_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            if self._assignment is None or 0 not in self._assignment.partitions:
+                continue
+            try:
+                self._observer.on_alarms(await self._publisher.look(_now()))
+            except SQLAlchemyError as error:
+                logger.info("rates are not watched, the store does not answer: %s", error.args[0])
 
 
 def _now() -> int:

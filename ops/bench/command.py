@@ -22,7 +22,7 @@ from rich.table import Table
 
 from backchannel.ops.bench.measure import Load, Measure
 from backchannel.ops.bench.record import Part, Record, cells, document, machine, together, versions
-from backchannel.streams.learning_process import relax_collector
+from backchannel.streams.apart import relax_collector
 
 PARTS: Final = {
     "rates": "backchannel.ops.bench.file:rates",

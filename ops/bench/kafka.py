@@ -34,11 +34,11 @@ from backchannel.ops.config import render
 from backchannel.ops.load import mixed_stream
 from backchannel.ops.topics import create_topics
 from backchannel.schemas.events import EVENT_TYPES, EventDecoder, encode
+from backchannel.streams.apart import relax_collector
 from backchannel.streams.commits import commit
 from backchannel.streams.config import CommitConfig, Config
 from backchannel.streams.kafka_config import KafkaConfig
 from backchannel.streams.learning import Learning
-from backchannel.streams.learning_process import relax_collector
 from backchannel.streams.ledger import Ledger
 from backchannel.streams.partition import Partition
 from backchannel.streams.reader import PolicyReader

@@ -1,10 +1,6 @@
-"""The process that learns: it does what is done in place, and nothing survives its owner."""
+"""The process that learns does what is done in place."""
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -80,52 +76,3 @@ def test_what_it_raises_is_raised_here_with_where_it_was(store_url: str, claim: 
             assert commit.claims[0].commits == 1
 
     asyncio.run(learn())
-
-
-def test_signals_are_for_its_owner(store_url: str, claim: Callable[[], Claim]) -> None:
-    """Service managers and terminals send them to all processes at once."""
-
-    async def learn() -> None:
-        with closing(LearningProcess(store_url, CONFIG)) as process:
-            await process.started()
-            os.kill(process.pid, signal.SIGTERM)
-            os.kill(process.pid, signal.SIGINT)
-            commit = await process.commit([Batch(claim(), Position(), {"turn": 1}, [])])
-            assert commit.claims[0].commits == 1
-
-    asyncio.run(learn())
-
-
-def test_its_death_is_an_error(store_url: str, claim: Callable[[], Claim]) -> None:
-    async def learn() -> None:
-        with closing(LearningProcess(store_url, CONFIG)) as process:
-            await process.started()
-            os.kill(process.pid, signal.SIGKILL)
-            with pytest.raises(RuntimeError, match="has died: exit code -9"):
-                await process.commit([Batch(claim(), Position(), {"turn": 1}, [])])
-
-    asyncio.run(learn())
-
-
-OWNER = """
-import asyncio, os, signal, sys
-from backchannel.streams.config import Config
-from backchannel.streams.learning_process import LearningProcess
-
-if __name__ == "__main__":
-    process = LearningProcess(sys.argv[1], Config())
-    asyncio.run(process.started())
-    print("started", flush=True)
-    if sys.argv[2] == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-@pytest.mark.parametrize("how", ["killed", "without closing it"])
-def test_it_ends_with_its_owner(how: str, store_url: str) -> None:
-    """The output ends when everybody who could write to it has ended."""
-    owner = subprocess.run(
-        [sys.executable, "-c", OWNER, store_url, how], stdout=subprocess.PIPE, text=True, check=False
-    )
-    assert owner.stdout == "started\n"
-    assert owner.returncode == (-signal.SIGKILL if how == "killed" else 0)

@@ -19,7 +19,7 @@ from backchannel.streams import store as tables
 from backchannel.streams.config import Config, SnapshotConfig
 from backchannel.streams.ledger import Claim, Contribution, Ledger, LedgerSums
 from backchannel.streams.position import Position
-from backchannel.streams.publisher import Publisher, Standing
+from backchannel.streams.publisher import Publisher, Standing, standing
 from backchannel.streams.store import Store
 from backchannel.streams.turns import TurnConfig
 from tests.streams.stores import failing
@@ -202,16 +202,16 @@ def test_a_hold_keeps_new_versions_from_readers_until_it_is_released(store: Stor
     given = [contribution(ledger.claim("s", 0), rng)]
     (claim,) = ledger.commit(given)
     first = publisher.publish()
-    assert publisher.standing() == Standing(first, first, None)
+    assert standing(store) == Standing(first, first, None)
     with store.write() as connection:
         snapshots.serve(connection, 1, hold="wait")
     given.append(contribution(claim, rng))
     ledger.commit(given[1:])
     assert publisher.publish(now=77) is None
-    standing = publisher.standing()
-    assert (standing.served, standing.withheld) == (first, 77)
-    assert standing.newest is not None
-    assert standing.newest.version == 2
+    there = standing(store)
+    assert (there.served, there.withheld) == (first, 77)
+    assert there.newest is not None
+    assert there.newest.version == 2
     assert served(store) == totals(given[:1])
     with store.write() as connection:
         assert snapshots.last(connection) == 2

@@ -1,0 +1,48 @@
+"""The process that publishes for a worker, and watches rates, so that reading and learning go on meanwhile."""
+
+from typing import Final
+
+from backchannel.schemas.alarm import Alarm
+from backchannel.schemas.snapshot import Snapshot
+from backchannel.streams.apart import Apart
+from backchannel.streams.config import Config
+from backchannel.streams.learning import Learning
+from backchannel.streams.publisher import Publisher
+from backchannel.streams.store import Store
+
+
+class PublishingProcess:
+    """See `Apart`.
+
+    Args:
+        url: of the store, SQLAlchemy's.
+        config: what is learned, and how it is published and watched.
+    """
+
+    def __init__(self, url: str, config: Config) -> None:
+        self._apart: Final = Apart("publishing", _Publisher, url, config)
+        self.close: Final = self._apart.close
+
+    async def started(self) -> None:
+        """Wait until it can publish."""
+        await self._apart.call()
+
+    async def publish(self) -> Snapshot | None:
+        """See `Publisher.publish`."""
+        made: Snapshot | None = await self._apart.call("publish")
+        return made
+
+    async def look(self, now: int) -> list[Alarm]:
+        """See `Watch.look`."""
+        alarms: list[Alarm] = await self._apart.call("look", now)
+        return alarms
+
+
+class _Publisher:
+    def __init__(self, url: str, config: Config) -> None:
+        from backchannel.streams.alarms import Watch  # noqa: PLC0415 - River takes a second, which nobody waits for here
+
+        learning, store = Learning(config), Store(url)
+        store.create(learning.tables)
+        self.publish: Final = Publisher(store, learning, config).publish
+        self.look: Final = Watch(store, config).look
