@@ -48,6 +48,8 @@ from backchannel.streams.turns import TurnConfig
 from backchannel.streams.worker import Worker
 
 PARTITIONS: Final = 4
+BACKLOG: Final = 3
+"""Times the events of other benches, so that there are several versions and commits in it."""
 STOCK_EVENTS: Final = 50_000
 """A stock agent is so slow that a part of the topics must do."""
 LOAD_RATE: Final = 10_000
@@ -79,7 +81,7 @@ def kafka(load: Load) -> Iterator[Measure]:
 
 def _throughput(load: Load, backlog: KafkaConfig) -> Iterator[Measure]:
     load.say("throughput: filling the topics")
-    folder, sent = load.folder, _apart(_fill, backlog, load.events)
+    folder, sent = load.folder, _apart(_fill, backlog, BACKLOG * load.events)
     raw, stock, own = "aiokafka getmany, decode", "the same learning in a stock Faust agent", "worker"
     sides: dict[str, Callable[[KafkaConfig, str], float]] = {
         raw: lambda group, _: _apart(_read_raw, group, sent),
