@@ -41,11 +41,6 @@ class Apart:
         self._lock: Final = asyncio.Lock()
         atexit.register(self._requests.close)  # before Python waits for the process, as it does at its end
 
-    @property
-    def pid(self) -> int | None:
-        """Of the process, once it is started."""
-        return self._process.pid
-
     async def call(self, method: str | None = None, *args: object) -> Any:
         """Call a method there, after those that were called before, and return what it returns, or raise its error.
 

@@ -158,7 +158,7 @@ class ChunkConsumer(driver.Consumer):
         #: The offset after the last record that was handed over.
         self._position: dict[TP, int] = {}
         #: Time (ms) of the records that were handed over last.
-        self._reached: defaultdict[TP, int] = defaultdict(int)
+        self._reached: dict[TP, int] = {}
         #: Of these, something was fetched that was not handed over: it must be fetched again.
         self._left_out: set[TP] = set()
         #: What was handed over since the last seek and is not yet committed, in order.
@@ -212,7 +212,8 @@ class ChunkConsumer(driver.Consumer):
     ) -> tuple[Mapping[TP, list[ConsumerRecord]], set[TP]]:
         if not self.flow_active:
             await self.wait(self.can_resume_flow.wait())
-        active = self._not_ahead(self._get_active_partitions())
+        left = {tp: self._left(tp) for tp in self._get_active_partitions()}
+        active = not_ahead(left, self._reached, self._chunk_records)
         # One queue serves all partitions: if it was too full for one, it is for all.
         if self._buffered_partitions or not active:
             await asyncio.sleep(HELD_BACK_PAUSE)
@@ -224,19 +225,9 @@ class ChunkConsumer(driver.Consumer):
             self._left_out.clear()
         return await self._getmany(active_partitions=active, timeout=timeout), active
 
-    def _not_ahead(self, active: set[TP]) -> set[TP]:
-        """Leave out topic partitions that are ahead of another topic's same partition, by the time of their records.
-
-        A turn's events lie in four topics, and a fetch brings as many bytes of each: records that are small would be
-        read hours ahead of large ones, and wait in memory as open turns. Whoever has no more than a chunk left is not
-        held back, so wrong clocks do no harm to who has caught up.
-        """
-        left = {tp: (self._kafka.highwater(TopicPartition(*tp)) or 0) - self._position.get(tp, 0) for tp in active}
-        behind: dict[int, int] = {}
-        for tp in active:
-            if left[tp] > 0:
-                behind[tp.partition] = min(behind.get(tp.partition, maxsize), self._reached[tp])
-        return {tp for tp in active if left[tp] <= self._chunk_records or self._reached[tp] <= behind[tp.partition]}
+    def _left(self, tp: TP) -> int:
+        """Records that are known to be there and were not handed over."""
+        return (self._kafka.highwater(TopicPartition(*tp)) or 0) - self._position.get(tp, 0)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets inside a chunk are no gaps: nothing to track."""
@@ -462,6 +453,24 @@ def _acker(event: EventT[Any]) -> Callable[[], None]:
         event.ack()
 
     return ack
+
+
+def not_ahead(left: Mapping[TP, int], reached: Mapping[TP, int], most: int) -> set[TP]:
+    """Leave out topic partitions that are ahead of another topic's same partition, by the time of their records.
+
+    A turn's events lie in four topics, and a fetch brings as many bytes of each: records that are small would be read
+    hours ahead of large ones, and wait in memory as open turns.
+
+    Args:
+        left: records of each that wait to be read.
+        reached: time (ms) of the newest that were read, of those of which some were.
+        most: who has no more left is not held back: so wrong clocks do no harm to who has caught up.
+    """
+    behind: dict[int, int] = {}
+    for tp, records in left.items():
+        if records > 0:
+            behind[tp.partition] = min(behind.get(tp.partition, maxsize), reached.get(tp, 0))
+    return {tp for tp, records in left.items() if records <= most or reached.get(tp, 0) <= behind[tp.partition]}
 
 
 def _chunks_in_turn(

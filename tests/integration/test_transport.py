@@ -1,7 +1,7 @@
 """The batch transport against a real broker."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -12,6 +12,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 from faust.types import TP
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backchannel.ops.broker import Broker
 from backchannel.streams.kafka_config import KafkaConfig
@@ -24,6 +26,7 @@ from backchannel.streams.transport import (
     LogError,
     check_versions,
     chunk_app,
+    not_ahead,
     serve,
 )
 
@@ -153,6 +156,51 @@ def test_chunks_arrive_complete_and_in_order_and_lag_tools_see_them(kafka: Kafka
         assert await committed(kafka) == {tp: len(values) for tp, values in ledger.values.items()}
 
     asyncio.run(scenario())
+
+
+def test_small_records_are_not_read_far_ahead_of_large_ones(kafka: KafkaConfig) -> None:
+    """A fetch brings 1 MiB of each: some 6,000 of the small ones, or 600 of the large ones."""
+    small, large = TP(kafka.event_topics["query"], 0), TP(kafka.event_topics["impression"], 0)
+    count = 20_000
+
+    async def scenario() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=kafka.servers, linger_ms=5) as producer:
+            for number in range(count):
+                for tp, value in ((small, b"x" * 160), (large, b"x" * 1600)):
+                    await producer.send(tp.topic, value, partition=0, timestamp_ms=1_700_000_000_000 + number)
+        worker, gaps = Worker(Ledger()), []
+        read: Counter[TP] = Counter()
+        receive = worker.receive
+
+        async def watch(chunk: Chunk) -> None:
+            read[chunk.tp] += len(chunk.records)
+            gaps.append(read[small] - read[large])
+            await receive(chunk)
+
+        worker.receive = watch  # type: ignore[method-assign]
+        async with running(kafka, worker) as app:
+            await until(lambda: worker.ledger.total == 2 * count, app)
+        assert max(gaps) < count / 2, "no further than a fetch, and what waits in queues"
+
+    asyncio.run(scenario())
+
+
+TPS = st.builds(TP, st.sampled_from("abcd"), st.integers(0, 2))
+
+
+@given(
+    left=st.dictionaries(TPS, st.integers(0, 3000)),
+    reached=st.dictionaries(TPS, st.integers(0, 5)),
+    most=st.integers(0, 2000),
+)
+def test_somebody_is_always_read_where_something_is_left(
+    left: dict[TP, int], reached: dict[TP, int], most: int
+) -> None:
+    due = not_ahead(left, reached, most)
+    assert {tp for tp, records in left.items() if records <= most} <= due <= left.keys()
+    assert {tp.partition for tp, records in left.items() if records} <= {tp.partition for tp in due if left[tp]}
+    for held in left.keys() - due:
+        assert any(tp.partition == held.partition and reached.get(tp, 0) < reached[held] for tp in due if left[tp])
 
 
 def test_only_prefixes_of_acked_chunks_are_committed(kafka: KafkaConfig) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -77,8 +78,9 @@ def test_signals_are_for_its_owner() -> None:
 
     async def scenario(apart: Apart) -> None:
         await apart.call()
-        os.kill(apart.pid or 0, signal.SIGTERM)
-        os.kill(apart.pid or 0, signal.SIGINT)
+        (process,) = multiprocessing.active_children()
+        os.kill(process.pid or 0, signal.SIGTERM)
+        os.kill(process.pid or 0, signal.SIGINT)
         assert await apart.call("add", 1) == 2
 
     run(scenario)
@@ -87,7 +89,8 @@ def test_signals_are_for_its_owner() -> None:
 def test_its_death_is_an_error() -> None:
     async def scenario(apart: Apart) -> None:
         await apart.call()
-        os.kill(apart.pid or 0, signal.SIGKILL)
+        (process,) = multiprocessing.active_children()
+        process.kill()
         for _ in range(2):
             with pytest.raises(RuntimeError, match="the summing process has died: exit code -9"):
                 await apart.call("add", 1)
