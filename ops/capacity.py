@@ -31,7 +31,7 @@ class Need(Struct, frozen=True):
     Attributes:
         load: in words.
         events: a second.
-        workers: processes, of a core each.
+        workers: of two cores each.
         partitions: of each topic.
         rows: of sums added a second, after those of one commit were merged.
         stores: to spread the rows over.

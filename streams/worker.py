@@ -46,6 +46,9 @@ class LostRecordsError(RuntimeError):
 class Worker:
     """One member of the consumer group: a `transport.Receiver`.
 
+    It reads in this process, and learns and publishes in two others, so a script that makes one does so under
+    `if __name__ == "__main__":`.
+
     Args:
         url: of the store, SQLAlchemy's.
         config: what to learn, and how.
