@@ -85,7 +85,7 @@ def need(load: str, events: float, costs: Costs, results: int, distinct: float) 
     help="Share of query-entity pairs that come up only once between two commits: the longer the tail, the more.",
 )
 @click.option("--worker-rate", default=40_000.0, show_default=True, help="Events a second of a worker on two cores.")
-@click.option("--row-rate", default=150_000.0, show_default=True, help="Rows a second that the store adds.")
+@click.option("--row-rate", default=140_000.0, show_default=True, help="Rows a second that the store adds.")
 @click.option("--solve-rate", default=10_000.0, show_default=True, help="Changed queries a second of the publisher.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def capacity(
