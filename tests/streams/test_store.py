@@ -76,6 +76,7 @@ def test_those_who_lock_the_same_rows_in_unlike_orders_all_succeed(store_url: st
                     store.transact(both, stable=stable)
         except BaseException as error:
             errors.append(error)
+            barrier.abort()
 
     threads = [threading.Thread(target=work, args=order) for order in ("ab", "ba")]
     for thread in threads:
