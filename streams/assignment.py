@@ -256,6 +256,7 @@ class Assignment:
             self._closed = now
 
     async def _begin_commit(self) -> None:
+        """Hand over what was added since the last commit, as soon as that one is made."""
         await self._settle()
         ready = {number: one for number, one in self.partitions.items() if not one.rebuilding}
         if self._void or not any(one.uncommitted for one in ready.values()):

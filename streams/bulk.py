@@ -2,7 +2,8 @@
 
 Statements with a parameter for each value take longer to write than to execute. SQLite's driver is quickest at rows one
 by one. But it gives the interpreter up for each of them, and has to wait for it each time while another thread is busy:
-a worker reads on while it publishes. So it gets them one by one where there is no other thread, and else as JSON.
+a worker reads on while its heartbeat is written. So it gets them one by one where there is no other thread, and else as
+JSON.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
