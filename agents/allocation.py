@@ -7,6 +7,7 @@ strategy gains its expected reward times the n-th point of its rank curve, over 
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
@@ -30,9 +31,12 @@ GAP_WEIGHT: Final = 3.0
 HISTORY_PRIOR: Final = 10.0
 """Turns that a strategy's mean reward on all queries is worth on one of them."""
 NOTHING_KNOWN: Final[StrategyContext] = {}
-_HEADS: Final = 4  # times the ranks that suffice if all strategies get the same
+_HEADS: Final = 3  # times the ranks that suffice if all strategies get the same
+_BUDGETS: Final = 64  # of which the plans are kept
 _CONTEXTS: Final = 256  # that are decided on together
 _HOPELESS: Final = np.float32(1e-20)  # stands for expected rewards of zero and less: they come last, but come
+_DEMANDED: Final = 1e30  # gains of what a limit demands: above all others even if hopeless. Rewards are at most 1
+_EVEN: Final = np.full(DRAWS, 1.0 / DRAWS)
 
 _decode_history = msgspec.json.Decoder(dict[str, tuple[float, float]]).decode
 
@@ -158,10 +162,12 @@ class Allocator:
             name: (posterior.count, posterior.reward)
             for name, posterior in zip(self.strategies, posteriors, strict=True)
         }
-        # One product with a context gives the mean and, squared and summed, the variance of every strategy.
         self._stacked: Final = np.array([[posterior.theta, *posterior.whitener] for posterior in posteriors])
+        # One product with a context gives the mean and, squared and summed, the explored variance of every strategy.
+        self._explored: Final = self._stacked.copy()
+        self._explored[:, 1:] *= settings.exploration * settings.deviation
+        self._rows: Final = self._explored.reshape(-1, self.encoder.dimension)
         self._floor: Final = {"uniform": 1.0, "ucb": 0.0}.get(settings.policy, settings.floor)
-        self._width: Final = settings.exploration * settings.deviation
         turns = sum(posterior.count for posterior in posteriors)
         self._gap_weight: Final = GAP_WEIGHT * float(np.sqrt(len(posteriors) * turns)) / settings.deviation
         self._curves: Final = [posterior.curve for posterior in posteriors]
@@ -169,7 +175,7 @@ class Allocator:
         self._maxima: Final = [limits.maximum if limits.on else 0 for limits in settings.limits]
         self._segments: Final = [posterior.segments for posterior in posteriors]
         self.least: Final = max(sum(self._minima), 1)
-        self._plans: Final[dict[int, _Plan]] = {}
+        self._planned: Final = lru_cache(_BUDGETS)(self._plan)
 
     def utilities(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
@@ -177,11 +183,11 @@ class Allocator:
         """Return each strategy's expected reward and the standard deviation that is explored, both (strategies,)."""
         if self.encoder.of_strategies:
             contexts = [{**context, **strategy_context.get(name, {})} for name in self.strategies]
-            projected = np.einsum("kij,kj->ki", self._stacked, self.encoder.encode_all(contexts))
+            projected = np.einsum("kij,kj->ki", self._explored, self.encoder.encode_all(contexts))
         else:
-            projected = self._stacked @ self.encoder.encode(context)
+            projected = self._rows.dot(self.encoder.encode(context)).reshape(self._explored.shape[:2])
         whitened = projected[:, 1:]
-        return projected[:, 0], self._width * np.sqrt(np.vecdot(whitened, whitened))
+        return projected[:, 0], np.sqrt(np.vecdot(whitened, whitened))
 
     def gains(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
@@ -240,7 +246,7 @@ class Allocator:
         strategy_context: StrategyContext = NOTHING_KNOWN,
     ) -> Mixture:
         """Return the allocations that `allocate` chooses from, with their probabilities; see there."""
-        plan = self._plans.get(budget) or self._planned(budget)
+        plan = self._planned(budget)
         utilities, shares = self._explore(*self.utilities(context, strategy_context), rng)
         return Mixture(_fill(utilities, plan), shares, self._floor, plan.sets)
 
@@ -275,13 +281,13 @@ class Allocator:
         Raises:
             ValueError: see `allocate`.
         """
-        plan = self._plans.get(budget) or self._planned(budget)
+        plan = self._planned(budget)
         strategies = np.arange(len(self.strategies))
         expected = np.empty((len(worths), len(vectors), len(strategies)))
         for first in range(0, len(vectors), _CONTEXTS):
             rows = slice(first, first + _CONTEXTS)
-            projected = vectors[rows].swapaxes(0, 1) @ self._stacked.swapaxes(1, 2)
-            deviations = self._width * np.sqrt((projected[:, :, 1:] ** 2).sum(axis=2))
+            projected = vectors[rows].swapaxes(0, 1) @ self._explored.swapaxes(1, 2)
+            deviations = np.sqrt((projected[:, :, 1:] ** 2).sum(axis=2))
             utilities, shares = self._explore(projected[:, :, 0].T, deviations.T, rng, draws)
             counts = _fill(utilities.reshape(-1, len(strategies)), plan).reshape(utilities.shape)
             expected[:, rows] = (worths[:, strategies, counts] * shares[..., np.newaxis]).sum(axis=2)
@@ -289,7 +295,7 @@ class Allocator:
 
     def expect_at_random(self, budget: int, worths: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what a random set of strategies is expected to draw, (measures, strategies); see `expect`."""
-        plan = self._plans.get(budget) or self._planned(budget)
+        plan = self._planned(budget)
         sets, probabilities = plan.sets.every()
         expected: NDArray[np.float64] = probabilities @ worths[:, np.arange(len(self.strategies)), sets]
         return expected
@@ -303,7 +309,7 @@ class Allocator:
             sampled = rng.standard_normal((*means.shape[:-1], draws, size))
             sampled *= deviations[..., np.newaxis, :]
             sampled += means[..., np.newaxis, :]
-            return sampled, np.full(draws, 1.0 / draws)
+            return sampled, _EVEN if draws == DRAWS else np.full(draws, 1.0 / draws)
         if policy == "squarecb":
             # Each part lifts one strategy to the best. The wider the gap, the smaller its share (Foster & Rakhlin,
             # "Beyond UCB", ICML 2020).
@@ -321,7 +327,7 @@ class Allocator:
         beyond = curve[-1] * self._settings.rank_decay ** np.maximum(ranks - len(curve) + 1, 0)
         return np.where(ranks < len(curve), np.resize(curve, depth), beyond)
 
-    def _planned(self, budget: int) -> "_Plan":
+    def _plan(self, budget: int) -> "_Plan":
         if not self.least <= budget <= MAX_BUDGET:
             raise ValueError(f"budget: {budget} candidates; draw at least {self.least} and at most {MAX_BUDGET}")
         ranks = np.arange(budget)
@@ -329,15 +335,16 @@ class Allocator:
         for strategy, limits in enumerate(self._settings.limits):
             # The last factor is so that level stretches of a curve make no ties.
             gains[strategy, :-1] = self._curve(strategy, budget) / limits.cost * (1.0 - 1e-6 * ranks)
-            gains[strategy, : self._minima[strategy]] = np.inf
+            gains[strategy, : self._minima[strategy]] = _DEMANDED
             gains[strategy, self._maxima[strategy] :] = -1.0
         affordable = min(budget, sum(self._maxima))
         dealt_evenly = np.minimum(ranks + 1, np.array(self._maxima)[:, np.newaxis]).sum(axis=0)
         heads = gains[:, : _HEADS * (int(dealt_evenly.searchsorted(affordable)) + 1) + 1].copy()
         heads[:, -1] = -1.0
+        diagonal = np.zeros((len(heads), *heads.shape), dtype=np.float32)
+        diagonal[np.arange(len(heads)), np.arange(len(heads))] = heads
         sets = RandomSets(self._minima, self._maxima, budget)
-        self._plans[budget] = plan = _Plan(affordable, gains, heads, sets)
-        return plan
+        return _Plan(affordable, gains, heads.shape[1], diagonal.reshape(len(heads), -1), sets)
 
 
 class _Plan(Struct, frozen=True):
@@ -345,14 +352,17 @@ class _Plan(Struct, frozen=True):
 
     Attributes:
         budget: as far as the maxima allow.
-        gains: of each candidate for an expected reward of 1, (strategies, ranks + 1): infinite where a limit demands
-            it, and negative where one forbids it, or where there is none, which is in the last column.
-        heads: likewise, of the first ranks only, which suffice unless a strategy gets far more than its even share.
+        gains: of each candidate for an expected reward of 1, (strategies, ranks + 1): negative where a limit forbids
+            it, or where there is none, which is in the last column.
+        ranks: of which some are looked at first, which suffice unless a strategy gets far more than its even share.
+        heads: their gains, (strategies, strategies * ranks), zero but for a strategy's own: a product with expected
+            rewards gives each candidate's gain in one call.
         sets: random ones.
     """
 
     budget: int
     gains: NDArray[np.float32]
+    ranks: int
     heads: NDArray[np.float32]
     sets: RandomSets
 
@@ -360,23 +370,27 @@ class _Plan(Struct, frozen=True):
 def _fill(utilities: NDArray[np.float64], plan: _Plan) -> Counts:
     """Fill the budget greedily by marginal gain, for each row of (parts, strategies) utilities."""
     usable = np.maximum(utilities, _HOPELESS).astype(np.float32)
-    counts = _best(usable, plan.heads, plan.budget)
-    heads = plan.heads.shape[1] - 1
-    if counts.max() == heads:
+    counts = _best(usable.dot(plan.heads), plan.ranks, plan.budget)
+    if counts.max() == plan.ranks - 1:
         # Who has not used up its head has nothing better further down, as gains fall from rank to rank.
-        deep = (counts == heads).any(axis=1)
-        counts[deep] = _best(usable[deep], plan.gains, plan.budget)
+        deep = (counts == plan.ranks - 1).any(axis=1)
+        gained = usable[deep][..., np.newaxis] * plan.gains
+        counts[deep] = _best(gained.reshape(len(gained), -1), plan.gains.shape[1], plan.budget)
     return counts
 
 
-def _best(utilities: NDArray[np.float32], gains: NDArray[np.float32], budget: int) -> Counts:
-    """Return how many of each strategy's candidates are among the `budget` best, (parts, strategies)."""
-    shape = len(utilities), *gains.shape
-    gained = utilities.repeat(gains.shape[1], axis=1)
-    gained *= gains.reshape(-1)
+def _best(gained: NDArray[np.float32], ranks: int, budget: int) -> Counts:
+    """Return how many of each strategy's candidates are among the `budget` best, (parts, strategies).
+
+    Args:
+        gained: by each, (parts, strategies * ranks).
+        ranks: see there.
+        budget: at least 1.
+    """
     # To sort whole rows in single precision takes less time than to find their best: it is done in vectors.
     last = np.sort(gained, axis=1)[:, -budget, np.newaxis]
     chosen = gained >= last
+    shape = len(gained), -1, ranks
     # As gains fall from rank to rank, the first that is not chosen says how many are.
     counts: Counts = chosen.reshape(shape).argmin(axis=2)
     if np.count_nonzero(chosen) > len(counts) * budget:

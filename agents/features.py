@@ -22,6 +22,7 @@ GRID: Final = 1024.0
 """Vectors are rounded to multiples of 1/GRID, so that sums of their products are exact in double precision."""
 LIMIT: Final = 8.0
 """Numbers are clipped to [-LIMIT, LIMIT] after scaling."""
+_TO_WHOLE: Final = 1.5 * 2**52  # added and taken off again, it rounds as round() does, in half the time
 
 
 class Numeric(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="numeric"):
@@ -160,7 +161,7 @@ class Encoder:
         self.columns: Final = tuple(columns)
         self.dimension: Final = len(columns)
         self._numbers: Final = [
-            (column, name, feature.center, LIMIT * feature.scale, feature.scale / GRID)
+            (column, name, feature.center, -LIMIT * feature.scale, LIMIT * feature.scale, feature.scale / GRID)
             for name, (feature, column) in numeric.items()
         ]
         self._get_numbers: Final = itemgetter(*(numeric or ("",)))
@@ -191,14 +192,17 @@ class Encoder:
         """
         vector = [0.0] * self.dimension
         vector[0] = 1.0
-        for column, name, center, reach, step in self._numbers:
-            value = context.get(name)
-            if value is None or isinstance(value, str) or not value <= inf:
-                continue  # as if it were at the center
-            offset = value - center
-            if not -reach <= offset <= reach:
-                offset = reach if offset > 0 else -reach
-            vector[column] = round(offset / step) / GRID
+        for column, name, center, low, high, step in self._numbers:
+            try:
+                offset = context[name] - center  # type: ignore[operator]
+            except (KeyError, TypeError):
+                continue  # missing or no number: as if it were at the center
+            if low <= offset <= high:
+                vector[column] = (offset / step + _TO_WHOLE - _TO_WHOLE) / GRID
+            elif offset > high:
+                vector[column] = LIMIT
+            elif offset < low:
+                vector[column] = -LIMIT
         for feature, begin in self._choices:
             place = feature.encode(context.get(feature.name))
             if place is not None:
