@@ -1,14 +1,18 @@
 """The strategy bandit, serving: which strategies to ask for a query, and how many candidates from each.
 
-A decision is drawn from a known mixture of allocations (see `mixture`). By default its parts are DRAWS samples of every
-strategy's expected reward from the posterior (linear Thompson sampling; Agrawal & Goyal, ICML 2013), of which each
-gives an allocation: the budget goes, candidate by candidate, to the strategy whose next one gains most. The n-th of a
-strategy gains its expected reward times the n-th point of its rank curve, over its cost.
+A decision is drawn from a known mixture of allocations (see `mixture`). By default its parts are DRAWS linear models of
+all strategies, drawn from the posterior (linear Thompson sampling; Agrawal & Goyal, ICML 2013), of which each gives an
+allocation: the budget goes, candidate by candidate, to the strategy whose next one gains most. The n-th of a strategy
+gains its expected reward times the n-th point of its rank curve, over its cost.
+
+The models are drawn once for each section, by a seed that follows from it. So what a decision's probabilities are
+follows from section and context, and to decide takes no draws from the posterior.
 """
 
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Final, Literal, TypeAlias
+from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -162,11 +166,13 @@ class Allocator:
             name: (posterior.count, posterior.reward)
             for name, posterior in zip(self.strategies, posteriors, strict=True)
         }
-        self._stacked: Final = np.array([[posterior.theta, *posterior.whitener] for posterior in posteriors])
         # One product with a context gives the mean and, squared and summed, the explored variance of every strategy.
-        self._explored: Final = self._stacked.copy()
-        self._explored[:, 1:] *= settings.exploration * settings.deviation
-        self._rows: Final = self._explored.reshape(-1, self.encoder.dimension)
+        self._stacked: Final = np.array([[posterior.theta, *posterior.whitener] for posterior in posteriors])
+        self._deviations: Final = settings.deviation * np.linalg.norm(self._stacked[:, 1:], axis=1)
+        self._stacked[:, 1:] *= settings.exploration * settings.deviation
+        seed = crc32(b"".join(section[key] for key in ("", *self.strategies)))
+        normal = np.random.default_rng(seed).standard_normal((len(posteriors), DRAWS, self.encoder.dimension))
+        self._models: Final = self._stacked[:, :1] + normal @ self._stacked[:, 1:]
         self._floor: Final = {"uniform": 1.0, "ucb": 0.0}.get(settings.policy, settings.floor)
         turns = sum(posterior.count for posterior in posteriors)
         self._gap_weight: Final = GAP_WEIGHT * float(np.sqrt(len(posteriors) * turns)) / settings.deviation
@@ -181,11 +187,7 @@ class Allocator:
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return each strategy's expected reward and the standard deviation that is explored, both (strategies,)."""
-        if self.encoder.of_strategies:
-            contexts = [{**context, **strategy_context.get(name, {})} for name in self.strategies]
-            projected = np.einsum("kij,kj->ki", self._explored, self.encoder.encode_all(contexts))
-        else:
-            projected = self._rows.dot(self.encoder.encode(context)).reshape(self._explored.shape[:2])
+        projected = self._project(self._stacked, context, strategy_context)
         whitened = projected[:, 1:]
         return projected[:, 0], np.sqrt(np.vecdot(whitened, whitened))
 
@@ -201,13 +203,11 @@ class Allocator:
 
     def summaries(self) -> dict[str, StrategySummary]:
         """Return what was learned of each strategy."""
-        theta, whitener = self._stacked[:, 0], self._stacked[:, 1:]
-        deviations = self._settings.deviation * np.sqrt((whitener**2).sum(axis=1))
-        columns = self.encoder.columns
+        theta, columns = self._stacked[:, 0], self.encoder.columns
         return {
             name: StrategySummary(dict(zip(columns, zip(*pair, strict=True), strict=True)), segments)
             for name, *pair, segments in zip(
-                self.strategies, theta.tolist(), deviations.tolist(), self._segments, strict=True
+                self.strategies, theta.tolist(), self._deviations.tolist(), self._segments, strict=True
             )
         }
 
@@ -229,7 +229,7 @@ class Allocator:
         Raises:
             ValueError: no budget, too much of it, or less than the strategies' minima.
         """
-        mixture = self.mixture(context, budget, rng, strategy_context)
+        mixture = self.mixture(context, budget, strategy_context)
         counts = mixture.draw(rng)
         strategies = self.strategies
         allocation = {name: count for name, count in zip(strategies, counts, strict=True) if count}
@@ -239,15 +239,14 @@ class Allocator:
         return Decision(allocation, propensities, mixture.probability(counts), strategy_context)
 
     def mixture(
-        self,
-        context: Mapping[str, Value],
-        budget: int,
-        rng: np.random.Generator,
-        strategy_context: StrategyContext = NOTHING_KNOWN,
+        self, context: Mapping[str, Value], budget: int, strategy_context: StrategyContext = NOTHING_KNOWN
     ) -> Mixture:
         """Return the allocations that `allocate` chooses from, with their probabilities; see there."""
         plan = self._planned(budget)
-        utilities, shares = self._explore(*self.utilities(context, strategy_context), rng)
+        if self._settings.policy == "thompson":
+            utilities, shares = self._project(self._models, context, strategy_context).T, _EVEN
+        else:
+            utilities, shares = self._explore(*self.utilities(context, strategy_context))
         return Mixture(_fill(utilities, plan), shares, self._floor, plan.sets)
 
     def worth(self, depth: int) -> NDArray[np.float64]:
@@ -270,13 +269,16 @@ class Allocator:
     ) -> NDArray[np.float64]:
         """Return what `allocate` is expected to draw for each of many contexts, (measures, contexts, strategies).
 
+        Of Thompson sampling's models others are drawn, for each context: it is the posterior that is judged here, and
+        not the luck of its draws.
+
         Args:
             vectors: the contexts, encoded, (contexts, strategies, d), or (contexts, 1, d) if all strategies have one.
             budget: see `allocate`.
             worths: in several measures, of a strategy's first 0, 1, ... `budget` candidates, (measures, strategies,
                 budget + 1): numbers from 0 count them; see `worth`, too.
-            rng: where chance comes from.
-            draws: of Thompson sampling's for each context.
+            rng: where their chance comes from.
+            draws: of them for each context.
 
         Raises:
             ValueError: see `allocate`.
@@ -286,9 +288,14 @@ class Allocator:
         expected = np.empty((len(worths), len(vectors), len(strategies)))
         for first in range(0, len(vectors), _CONTEXTS):
             rows = slice(first, first + _CONTEXTS)
-            projected = vectors[rows].swapaxes(0, 1) @ self._explored.swapaxes(1, 2)
-            deviations = np.sqrt((projected[:, :, 1:] ** 2).sum(axis=2))
-            utilities, shares = self._explore(projected[:, :, 0].T, deviations.T, rng, draws)
+            projected = vectors[rows].swapaxes(0, 1) @ self._stacked.swapaxes(1, 2)
+            means, deviations = projected[:, :, 0].T, np.sqrt((projected[:, :, 1:] ** 2).sum(axis=2)).T
+            if self._settings.policy == "thompson":
+                normal = rng.standard_normal((len(means), draws, len(strategies)))
+                utilities = means[:, np.newaxis] + normal * deviations[:, np.newaxis]
+                shares = np.full(draws, 1.0 / draws)
+            else:
+                utilities, shares = self._explore(means, deviations)
             counts = _fill(utilities.reshape(-1, len(strategies)), plan).reshape(utilities.shape)
             expected[:, rows] = (worths[:, strategies, counts] * shares[..., np.newaxis]).sum(axis=2)
         return (1.0 - self._floor) * expected + self._floor * self.expect_at_random(budget, worths)[:, np.newaxis]
@@ -300,16 +307,21 @@ class Allocator:
         expected: NDArray[np.float64] = probabilities @ worths[:, np.arange(len(self.strategies)), sets]
         return expected
 
+    def _project(
+        self, models: NDArray[np.float64], context: Mapping[str, Value], strategy_context: StrategyContext
+    ) -> NDArray[np.float64]:
+        """What (strategies, n, d) linear models make of a context, (strategies, n)."""
+        if self.encoder.of_strategies:
+            contexts = [{**context, **strategy_context.get(name, {})} for name in self.strategies]
+            return np.asarray(np.einsum("kij,kj->ki", models, self.encoder.encode_all(contexts)))
+        projected = models.reshape(-1, self.encoder.dimension).dot(self.encoder.encode(context))
+        return np.asarray(projected.reshape(models.shape[:2]))
+
     def _explore(
-        self, means: NDArray[np.float64], deviations: NDArray[np.float64], rng: np.random.Generator, draws: int = DRAWS
+        self, means: NDArray[np.float64], deviations: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The utilities, (..., parts, strategies), that the mixture's parts stand for, and the parts' shares."""
         policy, size = self._settings.policy, means.shape[-1]
-        if policy == "thompson":
-            sampled = rng.standard_normal((*means.shape[:-1], draws, size))
-            sampled *= deviations[..., np.newaxis, :]
-            sampled += means[..., np.newaxis, :]
-            return sampled, _EVEN if draws == DRAWS else np.full(draws, 1.0 / draws)
         if policy == "squarecb":
             # Each part lifts one strategy to the best. The wider the gap, the smaller its share (Foster & Rakhlin,
             # "Beyond UCB", ICML 2020).

@@ -116,7 +116,7 @@ class Mixture(Struct, frozen=True):
 
     def propensities(self) -> NDArray[np.float64]:
         """Return the probability that each strategy is asked, (strategies,)."""
-        asked = self.shares.dot(self.parts > 0)
+        asked: NDArray[np.float64] = self.shares.dot(self.parts > 0)
         return np.minimum((1.0 - self.floor) * asked + self.floor * self.sets.propensities, 1.0)
 
     def probability(self, counts: list[int]) -> float:

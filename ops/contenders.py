@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.random import Generator
 
+from backchannel.agents.allocation import DRAWS
 from backchannel.agents.bandit import BanditConfig, by_group
 from backchannel.agents.posterior import Bank, Buckets
 from backchannel.agents.sums import Matrix
@@ -90,9 +91,11 @@ class Backchannel:
 
     def choose(self, contexts: Matrix, rng: Generator) -> Choices:
         """See `Contender.choose`."""
-        width = self._exploration * self._posterior.deviation
-        wide = width * deviations(contexts, self._posterior.whitener)
-        return best_of(contexts @ self._posterior.theta.T + wide * rng.standard_normal(wide.shape), rng)
+        posterior, part = self._posterior, rng.integers(DRAWS, size=len(contexts))
+        normal = rng.standard_normal((len(posterior.theta), DRAWS, posterior.theta.shape[1]))
+        width = self._exploration * posterior.deviation
+        models = posterior.theta[:, np.newaxis] + normal @ (width * posterior.whitener)
+        return best_of(np.einsum("nd,knd->nk", contexts, models[:, part]), rng)
 
 
 def thompson(utilities: Matrix, wide: Matrix, _count: float, rng: Generator) -> Choices:

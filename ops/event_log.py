@@ -110,7 +110,7 @@ def _evaluate(
         vectors = vectors_of(decisions, allocator.encoder, allocator.strategies)
         _, extents = table.expected(allocator, vectors, worth, rng, DRAWS)
         log = table.feedback(extents, worth, modelled)
-        whole = _whole(table, decisions, allocator, rng)
+        whole = _whole(table, decisions, allocator)
         value = assess(name, log, rewards, options, rng, whole=whole)
         if whole is not None:
             value = structs.replace(value, **_over_sessions(decisions, whole, options, rng))
@@ -152,16 +152,14 @@ def _learned(bandit: StrategyBandit, config: Config, turns: list[Turn]) -> dict[
     return policies
 
 
-def _whole(
-    table: DecisionTable, decisions: list[LoggedDecision], allocator: Allocator, rng: np.random.Generator
-) -> Feedback | None:
+def _whole(table: DecisionTable, decisions: list[LoggedDecision], allocator: Allocator) -> Feedback | None:
     """The turns as single actions, the whole allocations, if these were logged with propensities."""
     propensities = [one.allocation_propensity or 0.0 for one in decisions]
     if not all(propensities):
         return None
     weights = np.array(
         [
-            allocator.mixture(one.context, int(budget), rng, one.strategy_context).probability(counts) / propensity
+            allocator.mixture(one.context, int(budget), one.strategy_context).probability(counts) / propensity
             for one, budget, counts, propensity in zip(
                 decisions, table.budgets, table.counts.tolist(), propensities, strict=True
             )

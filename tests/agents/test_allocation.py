@@ -100,12 +100,13 @@ def test_what_is_expected_is_the_mean_of_what_is_drawn(
     worths = np.stack([np.tile(np.arange(budget + 1.0), (len(allocator.strategies), 1)), allocator.worth(budget)])
     vectors = allocator.encoder.encode_all(contexts)[:, np.newaxis]
     found = allocator.expect(vectors, budget, worths, np.random.default_rng(seed), draws=400)
-    sets, probabilities = allocator.mixture(contexts[0], budget, np.random.default_rng(0)).sets.every()
+    sets, probabilities = allocator.mixture(contexts[0], budget).sets.every()
     assert probabilities.sum() == pytest.approx(1.0)
     rows = np.arange(len(allocator.strategies))
+    # Thompson sampling's parts are a sample of 32, another one for each section; others' are always the same.
+    allocators = [Allocator({**some, "": some[""] + b" " * n}) for n in range(20)]
     for context, expected in zip(contexts, found.swapaxes(0, 1), strict=True):
-        # Thompson sampling's parts are a sample of 32; others' are always the same.
-        mixtures = [allocator.mixture(context, budget, np.random.default_rng([seed, n])) for n in range(20)]
+        mixtures = [one.mixture(context, budget) for one in allocators]
         for measure, worth in zip(expected, worths, strict=True):
             at_random = probabilities @ worth[rows, sets]
             means = [
@@ -203,17 +204,40 @@ def every_set(mixture: Mixture, strategies: int) -> Iterator[tuple[float, Script
             yield 1 / probe.sizes / len(sets), Script(size, chosen)
 
 
-@given(SECTIONS, CONTEXTS, st.integers(0, 7), st.integers(0, 2**32))
+@given(SECTIONS, CONTEXTS, st.integers(0, 7))
 @settings(max_examples=60)
-def test_propensities_are_exact(some: Section, context: dict[str, Any], place: int, seed: int) -> None:
+def test_propensities_are_exact(some: Section, context: dict[str, Any], place: int) -> None:
     allocator, budget = Allocator(some), budgets(some, 8)[place]
-    mixture = allocator.mixture(context, budget, np.random.default_rng(seed))
+    mixture = allocator.mixture(context, budget)
     shares = distribution(mixture, len(allocator.strategies))
     assert sum(shares.values()) == pytest.approx(1)
     asked = sum(share * (np.array(counts) > 0) for counts, share in shares.items())
     assert mixture.propensities() == pytest.approx(asked, abs=1e-12)
     for counts, share in shares.items():
         assert mixture.probability(list(counts)) == pytest.approx(share, abs=1e-12)
+
+
+CAR: dict[str, Any] = {"hour": 13.0, "device": "car"}
+
+
+def test_probabilities_follow_from_section_and_context() -> None:
+    """Whoever reads the same version knows them; a version that learned more has models of its own."""
+    some = section(5)
+    one, two = (Allocator(dict(sorted(some.items(), reverse=order))) for order in (False, True))
+    assert (one.mixture(CAR, 20).parts == two.mixture(CAR, 20).parts).all()
+    later = Allocator({**some, "strategy0": some["strategy0"] + b" "})
+    assert (one.mixture(CAR, 20).parts != later.mixture(CAR, 20).parts).any()
+
+
+def test_the_models_are_drawn_from_the_posterior() -> None:
+    """Of many sections with the same posterior: what the strategies gain has its means and deviations."""
+    some, vector = section(2, exploration=0.6), ENCODER.encode(CAR)
+    means, deviations = Allocator(some).utilities(CAR)
+    drawn = np.concatenate([(Allocator({**some, "": some[""] + b" " * n})._models @ vector).T for n in range(100)])
+    error = 5 * deviations / np.sqrt(len(drawn))
+    assert (np.abs(drawn.mean(axis=0) - means) < error).all()
+    assert (np.abs(drawn.std(axis=0) - deviations) < error).all()
+    assert abs(np.corrcoef(drawn.T)[0, 1]) < 5 / np.sqrt(len(drawn))
 
 
 @pytest.mark.parametrize("policy", ["thompson", "squarecb"])
@@ -224,7 +248,7 @@ def test_propensities_are_frequencies(policy: str) -> None:
         Allocator(section(5, 5, floor=0.2, policy=policy, limits={1: Limits(1, 2)})),
         np.random.default_rng(6),
     )
-    mixture = allocator.mixture({"hour": 13.0, "device": "car"}, 6, rng)
+    mixture = allocator.mixture({"hour": 13.0, "device": "car"}, 6)
     drawn, times = np.unique([mixture.draw(rng) for _ in range(draws)], axis=0, return_counts=True)
     for counts, found in zip(drawn.tolist(), times.tolist(), strict=True):
         expected = draws * mixture.probability(counts)
@@ -260,9 +284,9 @@ def test_what_is_not_left_to_chance_has_no_propensities() -> None:
     assert one.allocation_propensity is None
 
 
-@given(SECTIONS, CONTEXTS, st.integers(0, 3), st.integers(0, 2**32))
+@given(SECTIONS, CONTEXTS, st.integers(0, 3))
 @settings(max_examples=60)
-def test_a_budget_is_spent_as_well_as_can_be(some: Section, context: dict[str, Any], place: int, seed: int) -> None:
+def test_a_budget_is_spent_as_well_as_can_be(some: Section, context: dict[str, Any], place: int) -> None:
     """The greedy allocation gains at least as much as any other that the limits allow."""
     row = orjson.loads(some[""])
     row["policy"], row["exploration"] = "greedy", 0.0
@@ -281,7 +305,7 @@ def test_a_budget_is_spent_as_well_as_can_be(some: Section, context: dict[str, A
     allowed = [range(one.minimum, min(one.maximum, budget) + 1) if one.on else range(1) for one in limits]
     most = min(budget, sum(max(counts) for counts in allowed))
     best = max(worth(counts) for counts in product(*allowed) if sum(counts) == most)
-    (greedy,) = allocator.mixture(context, budget, np.random.default_rng(seed)).parts.tolist()
+    (greedy,) = allocator.mixture(context, budget).parts.tolist()
     assert sum(greedy) == most
     assert worth(greedy) == pytest.approx(best, rel=1e-5)
 
