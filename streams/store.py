@@ -1,5 +1,6 @@
 """The SQL store, shared by ledger and snapshots: connections, transactions, tables, and its schema version."""
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -273,16 +274,15 @@ class Store:
         It is done again, from the start, where the transactions of others were in its way: it must have no other effect
         than on the store.
         """
-        for pause in _PAUSES:
-            try:
-                with self.write(stable=stable) as connection:
-                    return work(connection)
-            except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in _CONFLICTS:
-                    raise
-            time.sleep(pause)
-        with self.write(stable=stable) as connection:
-            return work(connection)
+
+        def once() -> _T:
+            with self.write(stable=stable) as connection:
+                return work(connection)
+
+        return _again(
+            once,
+            lambda error: isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _CONFLICTS,
+        )
 
     @contextmanager
     def _begin(self, *, write: bool, stable: bool) -> Iterator[Connection]:
@@ -305,6 +305,18 @@ def batches(values: Iterable[_T]) -> Iterator[list[_T]]:
         yield some
 
 
+def _again(work: Callable[[], _T], in_the_way: Callable[[Exception], bool]) -> _T:
+    """Return what `work` does, which is done again where others were in its way, as the error tells."""
+    for pause in _PAUSES:
+        try:
+            return work()
+        except Exception as error:
+            if not in_the_way(error):
+                raise
+        time.sleep(pause)
+    return work()
+
+
 def _sum_table(own: MetaData, table: SumTable) -> Table:
     keys = [
         Column(name, Text if kind is str else BigInteger, primary_key=True, autoincrement=False)
@@ -320,8 +332,13 @@ def _set_up_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions begin where we say, not where the driver guesses
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "cache_size=-262144"):
+        for pragma in ("busy_timeout=30000", "synchronous=NORMAL", "cache_size=-262144"):
             connection.execute(f"PRAGMA {pragma}")
+        # Of two that open a new file at once, one is refused, whatever its timeout.
+        _again(
+            lambda: connection.execute("PRAGMA journal_mode=WAL"),
+            lambda error: getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY,
+        )
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

@@ -1,8 +1,10 @@
 """Transactions are done again where those of others were in their way, and only then."""
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +57,16 @@ def test_conflicts_are_tried_again_and_other_errors_are_not(
         with pytest.raises(OperationalError):
             store.transact(work)
     assert counts(store) == ({"a": 1} if done else {})
+
+
+def test_a_new_file_may_be_opened_by_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until a file keeps its journal as it should, who comes second is refused at once, and has to come again."""
+    path = tmp_path / "policy.db"
+    with closing(sqlite3.connect(path)) as first, closing(Store(f"sqlite:///{path}")) as second:
+        first.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr("backchannel.streams.store.time.sleep", lambda _pause: first.rollback())
+        second.create([])
+        assert first.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 @pytest.mark.parametrize("stable", [False, True])
