@@ -1,34 +1,16 @@
-"""Many rows in one statement: as arrays for PostgreSQL, as JSON for SQLite.
+"""Many rows in one statement: as arrays for PostgreSQL; for SQLite one by one, at which its driver is quickest.
 
-Statements with a parameter for each value take longer to write than to execute. SQLite's driver is quickest at rows one
-by one. But it gives the interpreter up for each of them, and has to wait for it each time while another thread is busy:
-a worker reads on while its heartbeat is written. So it gets them one by one where there is no other thread, and else as
-JSON.
+Statements with a parameter for each value take longer to write than to execute. SQLite's driver gives the interpreter
+up for each row, and has to wait for it while another thread is busy: who writes many rows does so in a process of its
+own.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import islice
-from threading import active_count
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import (
-    ARRAY,
-    ColumnElement,
-    Connection,
-    LargeBinary,
-    Table,
-    any_,
-    bindparam,
-    cast,
-    func,
-    literal_column,
-    select,
-    true,
-)
+from sqlalchemy import ARRAY, ColumnElement, Connection, Table, any_, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
-
-from backchannel.streams.store import JsonBytes
 
 _BATCH: Final = 20_000  # rows in a statement, so that one of a million rows does not have to be held twice
 
@@ -72,22 +54,9 @@ def insert_rows(
         for first in range(0, len(next(iter(columns.values()))), _BATCH):
             some = {f"all_{name}": values[first : first + _BATCH] for name, values in columns.items()}
             connection.execute(statement, some)
-        return
-    every = zip(*columns.values(), strict=True)
-    kinds = [table.c[name].type for name in columns]
-    packed = any(isinstance(kind, LargeBinary) and not isinstance(kind, JsonBytes) for kind in kinds)
-    if packed or active_count() == 1:
+    else:
+        # Tuples handed straight to the driver cost half of what dicts do.
         dialect: Any = type(connection.dialect)
         sql = str(statement.compile(dialect=dialect(paramstyle="qmark"), column_keys=list(columns)))
-        if one_by_one := list(every):
-            connection.exec_driver_sql(sql, one_by_one)
-        return
-    values: list[ColumnElement[Any]] = [literal_column(f"value ->> {place}") for place in range(len(columns))]
-    for place, kind in enumerate(kinds):
-        if isinstance(kind, JsonBytes):
-            values[place] = cast(values[place], LargeBinary)
-    given = func.json_each(bindparam("rows")).table_valued("value")
-    # Without a condition SQLite takes ON CONFLICT for that of a join.
-    statement = statement.from_select(list(columns), select(*values).select_from(given).where(true()))
-    while batch := list(islice(every, _BATCH)):
-        connection.execute(statement, {"rows": orjson.dumps(batch, default=bytes.decode).decode()})
+        if tuples := list(zip(*columns.values(), strict=True)):
+            connection.exec_driver_sql(sql, tuples)

@@ -43,12 +43,6 @@ _CREATING: Final = 0x6261636B  # the number of an advisory lock
 _T = TypeVar("_T")
 
 
-class JsonBytes(LargeBinary):
-    """JSON, as bytes."""
-
-    cache_ok = True
-
-
 metadata = MetaData()
 _ID = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers only INTEGER keys by itself
 
@@ -62,7 +56,7 @@ partition = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("commits", BigInteger, nullable=False),
     Column("watermark", BigInteger, nullable=False),
-    Column("topics", JsonBytes, nullable=False),  # topic -> TopicPosition
+    Column("topics", LargeBinary, nullable=False),  # topic -> TopicPosition
 )
 counter = Table(
     "counter", metadata, Column("name", Text, primary_key=True), Column("value", BigInteger, nullable=False)
@@ -86,7 +80,7 @@ decision = Table(
     "decision",
     metadata,
     Column("rank", Double, primary_key=True, autoincrement=False),  # see agents.decisions
-    Column("value", JsonBytes, nullable=False),  # agents.decisions.LoggedDecision
+    Column("value", LargeBinary, nullable=False),  # agents.decisions.LoggedDecision
 )
 snapshot = Table(
     "snapshot",
@@ -111,7 +105,7 @@ snapshot_row = Table(
     Column("key", Text, primary_key=True),
     Column("valid_from", BigInteger, primary_key=True),
     Column("valid_to", BigInteger),  # the first version without it; NULL: it is live
-    Column("value", JsonBytes, nullable=False),
+    Column("value", LargeBinary, nullable=False),
     Index("snapshot_row_from", "valid_from"),
 )
 # Of live rows, which are most of them, nobody asks when they ended.
