@@ -41,15 +41,23 @@ class Apart:
         self._lock: Final = asyncio.Lock()
         atexit.register(self._requests.close)  # before Python waits for the process, as it does at its end
 
-    async def call(self, method: str | None = None, *args: object) -> Any:
-        """Call a method there, after those that were called before, and return what it returns, or raise its error.
-
-        It is called even if this is cancelled meanwhile. None is no method, but waits until the object is made.
+    async def started(self) -> None:
+        """Wait until the object is made.
 
         Raises:
             RuntimeError: the process has died.
         """
-        return await asyncio.shield(asyncio.create_task(self._call(method, args)))
+        await self._ask(None)
+
+    async def call(self, method: str, *args: object) -> Any:
+        """Call a method there, after those that were called before, and return what it returns, or raise its error.
+
+        It is called even if this is cancelled meanwhile.
+
+        Raises:
+            RuntimeError: the process has died.
+        """
+        return await self._ask(method, *args)
 
     def close(self) -> None:
         """Let it end, after what it is doing."""
@@ -57,6 +65,9 @@ class Apart:
         atexit.unregister(self._requests.close)
         if self._process.pid is not None:
             self._process.join()
+
+    async def _ask(self, method: str | None, *args: object) -> Any:
+        return await asyncio.shield(asyncio.create_task(self._call(method, args)))
 
     async def _call(self, method: str | None, args: tuple[object, ...]) -> Any:
         async with self._lock:

@@ -26,11 +26,8 @@ class LearningProcess:
 
     def __init__(self, url: str, config: Config) -> None:
         self._apart: Final = Apart("learning", _Learner, url, config)
+        self.started: Final = self._apart.started
         self.close: Final = self._apart.close
-
-    async def started(self) -> None:
-        """Wait until it can learn."""
-        await self._apart.call()
 
     async def commit(self, batches: Sequence[Batch]) -> Commit:
         """Learn and commit: see `commits.commit`, and raise what that raises."""

@@ -21,11 +21,8 @@ class PublishingProcess:
 
     def __init__(self, url: str, config: Config) -> None:
         self._apart: Final = Apart("publishing", _Publisher, url, config)
+        self.started: Final = self._apart.started
         self.close: Final = self._apart.close
-
-    async def started(self) -> None:
-        """Wait until it can publish."""
-        await self._apart.call()
 
     async def publish(self) -> Snapshot | None:
         """See `Publisher.publish`."""

@@ -23,13 +23,14 @@ STRATEGIES: Final = 8
 DIMENSION: Final = 20
 BATCH: Final = 1000
 REPEATED: Final = 5
+DECISIONS: Final = 10_000
 BUDGET: Final = 50
 _NAMES: Final = tuple(f"strategy{number}" for number in range(STRATEGIES))
 _FEATURES: Final = tuple(Numeric(f"feature{number}") for number in range(1, DIMENSION))
 
 
 def bandit(load: Load) -> Iterator[Measure]:
-    """Yield microseconds: of learning as the median of alternated rounds, of deciding of single calls."""
+    """Yield microseconds, as the median of alternated rounds: of learning an event, and percentiles of deciding."""
     rng = np.random.default_rng(0)
     contexts = rng.standard_normal((BATCH, DIMENSION)).round(3)
     contexts[:, 0] = 1.0
@@ -57,24 +58,32 @@ def bandit(load: Load) -> Iterator[Measure]:
     first = median(taken["learn, from encoded arrays"])
     for name, times in taken.items():
         yield Measure(f"{name}", median(times), "µs", median(times) / first, "encoded arrays")
-    yield from _deciding(learner, outcomes, rng)
+    yield from _deciding(load, learner, outcomes, rng)
 
 
-def _deciding(learner: StrategyBandit, outcomes: list[Outcome], rng: np.random.Generator) -> Iterator[Measure]:
+def _deciding(
+    load: Load, learner: StrategyBandit, outcomes: list[Outcome], rng: np.random.Generator
+) -> Iterator[Measure]:
     solved = learner.solve(MemorySums(learner.learn(outcomes)), {"bandit": set()}, 0)
     allocator = Allocator({key: row for key, row in solved.items() if row is not None})
     contexts = [outcome.turn.query.context for outcome in outcomes]
-    for name, decide in (
-        ("utilities", lambda number: allocator.utilities(contexts[number % BATCH])),
-        ("allocate", lambda number: allocator.allocate(contexts[number % BATCH], BUDGET, rng)),
-    ):
-        times = np.empty(10_000)
-        for number in range(len(times)):
-            began = time.perf_counter()
-            decide(number)
-            times[number] = time.perf_counter() - began
-        for percent in (50, 99):
-            yield Measure(f"{name}, p{percent}", float(np.percentile(times, percent)) * 1e6, "µs")
+    calls: dict[str, Callable[[Any], object]] = {
+        "utilities": allocator.utilities,
+        "allocate": lambda context: allocator.allocate(context, BUDGET, rng),
+    }
+    taken: dict[str, list[Any]] = {name: [] for name in calls}
+    for _ in range(load.rounds):
+        for name, decide in calls.items():
+            times = np.empty(DECISIONS)
+            for number in range(DECISIONS):
+                context = contexts[number % BATCH]
+                began = time.perf_counter()
+                decide(context)
+                times[number] = time.perf_counter() - began
+            taken[name].append(np.percentile(times, (50, 99)) * 1e6)
+    for name, rounds in taken.items():
+        for percent, value in zip((50, 99), np.median(rounds, axis=0).tolist(), strict=True):
+            yield Measure(f"{name}, p{percent}", value, "µs")
 
 
 def _turn(context: Any, strategy: int, reward: float) -> Turn:

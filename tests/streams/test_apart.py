@@ -44,7 +44,7 @@ def run(scenario: Callable[[Apart], Coroutine[Any, Any, None]], make: Callable[[
 
 def test_calls_are_made_in_order_and_what_is_logged_there_is_logged_here(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(apart: Apart) -> None:
-        assert await apart.call() is None
+        await apart.started()
         assert await asyncio.gather(*(apart.call("add", number) for number in (1, 2, 3))) == [2, 4, 7]
 
     run(scenario)
@@ -63,7 +63,7 @@ def test_an_error_is_raised_here_with_where_it_was() -> None:
 
 def test_a_call_that_was_cancelled_is_made_all_the_same() -> None:
     async def scenario(apart: Apart) -> None:
-        await apart.call()
+        await apart.started()
         adding = asyncio.create_task(apart.call("add", 1, 0.2))
         await asyncio.sleep(0.05)
         adding.cancel()
@@ -77,7 +77,7 @@ def test_signals_are_for_its_owner() -> None:
     """Service managers and terminals send them to all processes at once."""
 
     async def scenario(apart: Apart) -> None:
-        await apart.call()
+        await apart.started()
         (process,) = multiprocessing.active_children()
         os.kill(process.pid or 0, signal.SIGTERM)
         os.kill(process.pid or 0, signal.SIGINT)
@@ -88,7 +88,7 @@ def test_signals_are_for_its_owner() -> None:
 
 def test_its_death_is_an_error() -> None:
     async def scenario(apart: Apart) -> None:
-        await apart.call()
+        await apart.started()
         (process,) = multiprocessing.active_children()
         process.kill()
         for _ in range(2):
@@ -101,7 +101,7 @@ def test_its_death_is_an_error() -> None:
 def test_so_is_that_it_cannot_be_made() -> None:
     async def scenario(apart: Apart) -> None:
         with pytest.raises(RuntimeError, match="has died: exit code 1"):
-            await apart.call()
+            await apart.started()
 
     run(scenario, fail)
 
@@ -112,7 +112,7 @@ from backchannel.streams.apart import Apart
 
 async def live():
     apart = Apart("adding", list)
-    await apart.call()
+    await apart.started()
     print("started", flush=True)
     if sys.argv[1] == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
