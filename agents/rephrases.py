@@ -182,7 +182,7 @@ class Rules:
 
     Attributes:
         pins: state -> the target that it is to be rewritten to. Where that is pinned, too, it is what that leads to;
-            what leads back to itself is not pinned.
+            what leads back to itself, or must not be rewritten at all, is not pinned.
         blocked: state -> the targets that it must not be rewritten to.
         states: all that were ever named.
     """
@@ -196,6 +196,8 @@ class Rules:
                 self.blocked[state].add(target)
             elif pinned > 0:
                 self.pins[state] = max(target, self.pins.get(state, ""))  # of several any, but always the same
+        for state in [state for state in self.pins if EVERY in self.blocked.get(state, ())]:
+            del self.pins[state]
         for state in list(self.pins):
             passed = {state}
             while (target := self.pins[state]) in self.pins and target not in passed:

@@ -59,7 +59,7 @@ def upgrade(store: str, config: Config) -> None:
     what they have. Make a backup before.
     """
     with opened_store(store, check=False) as opened:
-        with opened.write() as connection:
+        with opened.write(new=True) as connection:
             before = opened.version(connection)
             try:
                 migrate(connection)

@@ -34,6 +34,8 @@ def forget_user(url: str, config: Config, user: str) -> int:
     key = signing_key(config.snapshots.signing_key)
     store = Store(url)
     try:
+        with store.read() as connection:
+            store.check(connection)
         store.create([table for learner in learners for table in learner.tables])
 
         def forget(connection: Connection) -> int:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import (
@@ -195,7 +196,7 @@ class Store:
         """
         own = self.declare(sums)
         try:
-            with self.write() as connection:
+            with self.write(new=True) as connection:
                 if connection.dialect.name == "postgresql":  # else two that begin at once would both make them
                     connection.execute(select(func.pg_advisory_xact_lock(_CREATING)))
                 if not inspect(connection).has_table(schema_version.name):
@@ -229,6 +230,16 @@ class Store:
                 "`backchannel store upgrade` brings an older one to it; a newer one needs the Backchannel that wrote it"
             )
 
+    def require(self) -> None:
+        """Check that the store is there, if it is a file: to look at one that is not would make it.
+
+        Raises:
+            StoreError: it is not.
+        """
+        url = self._engine.url
+        if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
+            raise StoreError(f"there is no file {url.database}: nothing has been learned into it yet")
+
     def version(self, connection: Connection) -> str | None:
         """Return the version of the store's schema; None if it has no tables yet."""
         if not inspect(connection).has_table(schema_version.name):
@@ -246,14 +257,15 @@ class Store:
                 )
 
     @contextmanager
-    def write(self, *, stable: bool = False) -> Iterator[Connection]:
+    def write(self, *, stable: bool = False, new: bool = False) -> Iterator[Connection]:
         """A transaction that may write; rolled back when its block raises.
 
         Args:
+            new: make the store, if it is a file that is not there.
             stable: every statement sees the state at the first one. Without it, each sees what was committed before it
                 began, and locked rows as they are by then.
         """
-        with self._begin(write=True, stable=stable) as connection:
+        with self._begin(write=True, stable=stable, new=new) as connection:
             yield connection
 
     @contextmanager
@@ -279,7 +291,9 @@ class Store:
         )
 
     @contextmanager
-    def _begin(self, *, write: bool, stable: bool) -> Iterator[Connection]:
+    def _begin(self, *, write: bool, stable: bool, new: bool = False) -> Iterator[Connection]:
+        if not new:
+            self.require()
         options: dict[str, Any] = {"backchannel_write": write}
         if self._engine.dialect.name == "postgresql":
             options["isolation_level"] = "REPEATABLE READ" if stable else "READ COMMITTED"

@@ -1,7 +1,6 @@
 """How a running system does: what the store and the brokers say, as facts without a verdict."""
 
 import socket
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -103,17 +102,6 @@ class BrokerVitals(Struct, frozen=True):
     ends: dict[tuple[str, int], int]
 
 
-def require_store(url: str) -> None:
-    """Check that a store's file is there: looking at one that is not would make it.
-
-    Raises:
-        StoreError: it is not.
-    """
-    store = make_url(url)
-    if store.get_backend_name() == "sqlite" and store.database and not Path(store.database).exists():
-        raise StoreError(f"there is no file {store.database}: nothing has been learned into it yet")
-
-
 def read_store(url: str, now: int) -> StoreVitals:
     """Look into a store.
 
@@ -124,7 +112,6 @@ def read_store(url: str, now: int) -> StoreVitals:
     Raises:
         StoreError: it is not there, does not answer, or is none of ours.
     """
-    require_store(url)
     store = Store(url)
     try:
         with store.read() as connection:

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import signal
+from contextlib import closing
 
 import click
 from aiohttp import web
@@ -14,8 +15,7 @@ from backchannel.ops.dashboard.state import Observatory
 from backchannel.ops.open_store import guess_option, store_option
 from backchannel.ops.topics import kafka_config, servers_option
 from backchannel.streams.config import Config
-from backchannel.streams.store import StoreError
-from backchannel.streams.vitals import require_store
+from backchannel.streams.store import Store, StoreError
 
 
 @click.command("dashboard")
@@ -52,7 +52,8 @@ def dashboard(
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(16)
     try:
-        require_store(store)
+        with closing(Store(store)) as opened:
+            opened.require()
         asyncio.run(_serve(Observatory(store, config, guess_from), host, port, token))
     except (ModuleNotFoundError, OSError, StoreError) as error:
         raise click.ClickException(str(error)) from None

@@ -246,6 +246,8 @@ def test_what_is_pinned_is_served() -> None:
     pinned = merge([delta, decreed("a", "z", pinned=1)])
     assert rewrites(pinned) == {"a": "z"}
     assert rows(pinned)["a"].pinned
+    assert rewrites(merge([pinned, decreed("a", "z", blocked=1)])) == {"a": "b"}
+    assert rewrites(merge([pinned, decreed("a", "", blocked=1)])) == {}
     # Nothing is rewritten to what is itself rewritten by decree, nor is the aim of a decree rewritten.
     assert rewrites(merge([delta, decreed("b", "z", pinned=1)])) == {"b": "z"}
     assert rewrites(merge([delta, decreed("y", "a", pinned=1)])) == {"y": "a"}

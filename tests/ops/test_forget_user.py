@@ -1,5 +1,7 @@
 """`backchannel forget-user`."""
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import create_engine, text
@@ -61,3 +63,11 @@ def test_a_user_is_forgotten_in_all_versions_and_by_readers(
     for nobody in (EVERYBODY, "user-2"):
         assert not forget_user(url, CONFIG, nobody)
     assert (EVERYBODY,) in contents(url, CONFIG)["users"]
+
+
+def test_of_a_store_that_is_not_there_nobody_is_forgotten(tmp_path: Path) -> None:
+    """Else a mistyped name would look like a request that was met."""
+    done = CliRunner().invoke(main, ["forget-user", "u1", "--store", f"sqlite:///{tmp_path / 'typo.db'}"])
+    assert done.exit_code == 1
+    assert "there is no file" in done.output
+    assert not list(tmp_path.iterdir())

@@ -170,7 +170,8 @@ def test_what_cannot_be_is_one_line(url: str, tmp_path: Path) -> None:
         assert "version 9 is not in the store" in done.output
     done = invoke(sqlite_url(tmp_path, "empty.db"), "list")
     assert done.exit_code == 1
-    assert "is empty" in done.output
+    assert "there is no file" in done.output
+    assert not (tmp_path / "empty.db").exists()
 
 
 def test_a_damaged_version_is_not_rolled_back_to(url: str) -> None:

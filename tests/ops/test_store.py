@@ -38,7 +38,7 @@ def store(store_url: str) -> Iterator[Store]:
 
 
 def test_migrations_make_what_the_code_declares(store: Store) -> None:
-    with store.write() as connection:
+    with store.write(new=True) as connection:
         migrate(connection)
         context = MigrationContext.configure(connection, opts={"version_table": schema_version.name})
         assert compare_metadata(context, metadata) == []
@@ -53,7 +53,7 @@ def test_the_code_needs_the_newest_migration() -> None:
 def test_a_store_is_upgraded_once(store_url: str) -> None:
     before = CliRunner().invoke(main, ["store", "check", "--store", store_url])
     assert before.exit_code == 1
-    assert "has no tables yet" in before.output
+    assert "has no tables yet" in before.output or "there is no file" in before.output
     for said in ("it had no tables", "already"):
         done = CliRunner().invoke(main, ["store", "upgrade", "--store", store_url])
         assert done.exit_code == 0, done.output

@@ -55,7 +55,7 @@ def test_a_header_that_cannot_be_read_is_a_fault(store_url: str) -> None:
 
 def test_an_empty_store_says_so(store_url: str) -> None:
     store = Store(store_url)
-    with store.write() as connection:
+    with store.write(new=True) as connection:
         connection.exec_driver_sql("CREATE TABLE nothing_of_ours (x INTEGER)")
     store.close()
     with pytest.raises(StoreError, match="nothing has been learned into it yet"):
