@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Final, TypeAlias
@@ -26,8 +26,10 @@ from backchannel.streams.config import Config
 from backchannel.streams.embedded import TOPIC, Embedded
 from backchannel.streams.ledger import FencedError
 from backchannel.streams.partition import DeadLetter
+from backchannel.streams.publisher import standing
+from backchannel.streams.snapshots import CorruptPolicyError
 from backchannel.streams.source import EventFile, SourceError
-from backchannel.streams.store import StoreError
+from backchannel.streams.store import Store, StoreError
 from backchannel.streams.turns import TooManyOpenError
 
 EXIT_DEAD_LETTERS: Final = 3
@@ -84,11 +86,25 @@ def _learn(source: str, store: str, config: Config, letters: "_DeadLetters") -> 
         if file.name is None:
             raise SourceError(f"{source} is empty: there is nothing to learn from")
         with Embedded(store, config, file.name) as embedded, _until_signalled() as stopped_by:
+            _note_another(store, config)
             before = embedded.ledger.counts()
             _read(file, embedded, config, letters, stopped_by)
             counts = embedded.ledger.counts()
     new = {name: count - before.get(name, 0) for name, count in counts.items()}
     return summarize(store, new, time.monotonic() - started), stopped_by()
+
+
+def _note_another(url: str, config: Config) -> None:
+    """Say so if what is served was made with another configuration: the next version is not."""
+    served = None
+    with suppress(CorruptPolicyError), closing(Store(url)) as store:  # a damaged version is made anew, and says so
+        served = standing(store).served
+    if served is not None and served.fingerprint != config.fingerprint:
+        click.echo(
+            f"note: version {served.version}, which is served, was made with another configuration. If that is not "
+            f"meant, pass its --config, and `backchannel snapshots rollback --to {served.version}`",
+            err=True,
+        )
 
 
 def _read(
@@ -101,7 +117,7 @@ def _read(
     """Feed `file` to its end, or until a signal, with commits and versions on the way."""
     partition = embedded.partition
     chunks = file.chunks(partition.claim.position.topic(TOPIC).resume)
-    next_publish = time.monotonic()
+    next_publish = time.monotonic() + config.commits.publish_s
     with _progress(file) as report:
         for chunk in _ahead(chunks, lambda: stopped_by() is not None):
             if chunk is not None:

@@ -81,7 +81,10 @@ class Summary(Struct, frozen=True):
             console.print(bandit)
         else:
             names = ", ".join(one.strategy for one in self.strategies)
-            console.print(f"Strategy bandit: no event names {names}; set bandit.strategies to what yours name")
+            console.print(
+                f"Strategy bandit: nothing is known of {names} yet. If turns have closed, set bandit.strategies to "
+                "what your events name; what was learned with other bandit.features does not count"
+            )
         console.print(f"Memory index: {self.remembered:,} queries")
         console.print(f"Rephrase graph: {self.rewrites:,} rewrites" + (", such as" if self.examples else ""))
         for source, target in self.examples.items():

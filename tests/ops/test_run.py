@@ -106,6 +106,17 @@ def test_a_policy_can_be_read_from_what_was_run(tmp_path: Path) -> None:
     reader.close()
 
 
+def test_a_forgotten_configuration_is_noticed(tmp_path: Path) -> None:
+    file, store = write(tmp_path / "events.jsonl", turns=20), sqlite_url(tmp_path)
+    (tmp_path / "own.toml").write_text("[bandit]\nfloor = 0.1\n")
+    own = ["run", str(file), "--store", store, "--config", str(tmp_path / "own.toml")]
+    for _ in range(2):
+        assert "another configuration" not in CliRunner().invoke(main, own, catch_exceptions=False).output
+    forgotten = CliRunner().invoke(main, own[:-2], catch_exceptions=False)
+    assert "version 1, which is served, was made with another configuration" in forgotten.stderr
+    assert "snapshots rollback --to 1" in forgotten.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
