@@ -10,7 +10,6 @@ follows from section and context, and to decide takes no draws from the posterio
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Annotated, Final, Literal, TypeAlias
 from zlib import crc32
 
@@ -181,7 +180,7 @@ class Allocator:
         self._maxima: Final = [limits.maximum if limits.on else 0 for limits in settings.limits]
         self._segments: Final = [posterior.segments for posterior in posteriors]
         self.least: Final = max(sum(self._minima), 1)
-        self._planned: Final = lru_cache(_BUDGETS)(self._plan)
+        self._plans: Final[dict[int, _Plan]] = {}
 
     def utilities(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
@@ -338,6 +337,14 @@ class Allocator:
         curve, ranks = self._curves[strategy], np.arange(depth)
         beyond = curve[-1] * self._settings.rank_decay ** np.maximum(ranks - len(curve) + 1, 0)
         return np.where(ranks < len(curve), np.resize(curve, depth), beyond)
+
+    def _planned(self, budget: int) -> "_Plan":
+        plan = self._plans.get(budget)
+        if plan is None:
+            if len(self._plans) == _BUDGETS:
+                self._plans.clear()
+            plan = self._plans[budget] = self._plan(budget)
+        return plan
 
     def _plan(self, budget: int) -> "_Plan":
         if not self.least <= budget <= MAX_BUDGET:
