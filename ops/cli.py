@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -74,6 +74,16 @@ class _Group(click.Group):
                 callback=lambda: _need(name, extra),
             )
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            # A path that cannot be read or written is the user's to mend. Without one it is none of that: a broken
+            # pipe, which click knows, or a fault of ours.
+            if error.filename is None:
+                raise
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from None
 
 
 def _need(command: str, extra: str) -> None:
