@@ -4,6 +4,7 @@ import os
 from typing import Final
 
 import click
+from kafka.errors import for_code
 
 from backchannel.ops.config import config_option
 from backchannel.streams.config import Config
@@ -55,7 +56,13 @@ def create_topics(config: KafkaConfig, partitions: int, replication: int = -1) -
             name: {**topic, "replication_factor": replication} for name, topic in wanted.items() if name not in existing
         }
         if missing:
-            admin.create_topics(missing, wait_for_metadata=True)
+            # An error raised by the client would quote request and response, and the broker says it in a sentence.
+            answers = admin.create_topics(missing, raise_errors=False)["topics"]
+            if refusals := {
+                one["error_message"] or for_code(one["error_code"]).__name__ for one in answers if one["error_code"]
+            }:
+                raise TopicError(f"Kafka at {config.servers} refuses: {' '.join(sorted(refusals))}")
+            admin.wait_for_topics(missing)
     check_topics(config)
     return list(missing)
 
