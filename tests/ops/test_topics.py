@@ -66,3 +66,25 @@ def test_only_who_does_not_answer_may_have_another_address(
     done = create()
     assert done.exit_code == 1
     assert ("BACKCHANNEL_KAFKA" in done.output) == hint
+
+
+def test_another_number_of_partitions_than_there_is_is_refused(cluster: type[Cluster]) -> None:
+    cluster.partitions = {"queries": 4, "clicks": 4}
+    done = create("--partitions", "8")
+    assert done.exit_code == 1
+    assert "not have 8 partitions, but queries 4, clicks 4." in done.output
+    assert "cannot be changed here" in done.output
+
+
+@pytest.mark.parametrize(("partitions", "expected"), [({"queries": 4, "clicks": 4}, 4), ({}, 8)])
+def test_missing_topics_are_like_those_that_are_there(
+    cluster: type[Cluster], monkeypatch: pytest.MonkeyPatch, partitions: dict[str, int], expected: int
+) -> None:
+    asked: dict[str, dict[str, Any]] = {}
+    monkeypatch.setattr(cluster, "create_topics", lambda _, topics, **__: asked.update(topics) or {"topics": []})
+    monkeypatch.setattr(cluster, "wait_for_topics", lambda *_: None, raising=False)
+    monkeypatch.setattr("backchannel.ops.topics.check_topics", lambda _: None)
+    cluster.partitions = partitions
+    assert create().exit_code == 0
+    assert asked["barge_ins"]["num_partitions"] == expected
+    assert "clicks" not in asked or not partitions
