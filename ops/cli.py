@@ -63,15 +63,15 @@ class _Group(click.Group):
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
-            extra = _EXTRAS.get(error.name or "")
-            if extra is None:
+            install = remedy(error)
+            if install is None:
                 raise
             name = cmd_name
             return click.Command(
                 name,
-                help=f"Needs pip install 'backchannel[{extra}]'.",
+                help=f"Needs {install}.",
                 context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-                callback=lambda: _need(name, extra),
+                callback=lambda: _need(name, install),
             )
         return command
 
@@ -86,8 +86,14 @@ class _Group(click.Group):
             raise click.ClickException(f"{error.filename}: {error.strerror}") from None
 
 
-def _need(command: str, extra: str) -> None:
-    raise click.ClickException(f"`backchannel {command}` needs more packages: pip install 'backchannel[{extra}]'")
+def remedy(error: ModuleNotFoundError) -> str | None:
+    """Return what installs the package that is not there; None if that is none of an extra's."""
+    extra = _EXTRAS.get(error.name or "")
+    return f"pip install 'backchannel[{extra}]'" if extra else None
+
+
+def _need(command: str, install: str) -> None:
+    raise click.ClickException(f"`backchannel {command}` needs more packages: {install}")
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
