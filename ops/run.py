@@ -63,7 +63,7 @@ def run(source: str, store: str, config: Config, dead_letters: Path | None, as_j
     if dead_letters is not None:
         require_writable(dead_letters)
     relax_collector()
-    letters = _DeadLetters(dead_letters or Path("pipe" if source == "-" else source).with_suffix(".dead-letters.jsonl"))
+    letters = _DeadLetters(dead_letters or Path(f"{'pipe' if source == '-' else source}.dead-letters.jsonl"))
     try:
         with closing(letters):
             summary, stopped_by = _learn(source, store, config, letters)
