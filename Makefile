@@ -6,7 +6,7 @@ BIN := .venv/bin
 .PHONY: help install demo test lint types unit bench schemas docs rivals docker-checks lock clean
 
 help:  ## Show what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 # One environment for demo and tests: versions come from requirements.lock.
 .venv/.installed: pyproject.toml requirements.lock

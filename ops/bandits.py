@@ -18,6 +18,7 @@ from backchannel.ops.config import config_option
 from backchannel.ops.contenders import CONTENDERS
 from backchannel.ops.evaluation import Options
 from backchannel.ops.event_log import UnloggedError, evaluate
+from backchannel.ops.output import require_writable
 from backchannel.ops.simulation import EXPECTED, World, regret
 from backchannel.streams.config import Config
 from backchannel.streams.source import SourceError
@@ -88,6 +89,8 @@ def compare(
     if log is not None:
         _compare_on(log, config, as_json=as_json)
         return
+    if plot is not None:
+        require_writable(plot)
     contenders = dict(CONTENDERS)
     if rivals or (rivals is None and all(map(importlib.util.find_spec, ("mabwiser", "vowpalwabbit")))):
         from backchannel.ops.rivals import RIVALS  # noqa: PLC0415 - needs more packages

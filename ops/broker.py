@@ -26,6 +26,7 @@ from backchannel.streams.kafka_config import SERVERS_VARIABLE
 
 POM: Final = Path(__file__).resolve().parents[1] / "docker" / "kafka" / "pom.xml"
 DEFAULT_DATA: Final = Path(".backchannel") / "kafka"
+USUAL_PORT: Final = 9092
 START_TIMEOUT: Final = 60.0
 STOP_TIMEOUT: Final = 30.0
 JVM_OPTIONS: Final = (
@@ -71,12 +72,14 @@ class Broker:
 
     Args:
         data: folder for its data, log and pid file; created when it starts.
-        port: where it listens on 127.0.0.1. 0: where it did the last time in this folder, or else a free port.
+        port: where it listens on 127.0.0.1. 0: where it did the last time in this folder, or else at `usual`.
+        usual: where it listens without a `port`, if that is free; else, and for 0, any free port.
     """
 
-    def __init__(self, data: Path, port: int = 0) -> None:
+    def __init__(self, data: Path, port: int = 0, usual: int = 0) -> None:
         self.data = data.absolute()
         self.port = port
+        self.usual = usual
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -101,9 +104,14 @@ class Broker:
         """Start the broker, wait until it answers, and return its address; one that runs is left as it is.
 
         Raises:
-            BrokerError: Java or Maven is missing, a port is taken, or the broker stopped or did not answer.
+            BrokerError: Java or Maven is missing, a port is taken, the broker runs at another port than it shall, or
+                it stopped or did not answer.
         """
         if running := self.servers:
+            if self.port and self.port != self._ports()["port"]:
+                raise BrokerError(
+                    f"Kafka runs at {running} already: `backchannel broker stop` first, to have it at port {self.port}"
+                )
             return running
         java = _program("java", "a Java runtime, 17 or newer")
         self.data.mkdir(parents=True, exist_ok=True)
@@ -180,7 +188,7 @@ class Broker:
         # Clients of a broker that is started again look for it where it was.
         last = self._ports()
         ports = {
-            "port": _bindable(self.port or last["port"], required=bool(self.port)),
+            "port": _bindable(self.port or last["port"] or self.usual, required=bool(self.port)),
             "controller_port": _bindable(last["controller_port"]),
         }
         (self.data / "ports.json").write_text(json.dumps(ports))
@@ -293,11 +301,15 @@ def broker() -> None:
 
 @broker.command()
 @data_option
-@click.option("--port", type=click.IntRange(1, 65535), help="Port on 127.0.0.1.  [default: a free one]")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Port on 127.0.0.1.  [default: as the last time, or else 9092, or if that is taken a free one]",
+)
 def start(data: Path, port: int | None) -> None:
     """Start the broker and wait until it answers."""
     try:
-        address = Broker(data, port or 0).start()
+        address = Broker(data, port or 0, USUAL_PORT).start()
     except BrokerError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"Kafka answers at {address}, so: export {SERVERS_VARIABLE}={address}")

@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -63,21 +63,37 @@ class _Group(click.Group):
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
-            extra = _EXTRAS.get(error.name or "")
-            if extra is None:
+            install = remedy(error)
+            if install is None:
                 raise
             name = cmd_name
             return click.Command(
                 name,
-                help=f"Needs pip install 'backchannel[{extra}]'.",
+                help=f"Needs {install}.",
                 context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-                callback=lambda: _need(name, extra),
+                callback=lambda: _need(name, install),
             )
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            # A path that cannot be read or written is the user's to mend. Without one it is none of that: a broken
+            # pipe, which click knows, or a fault of ours.
+            if error.filename is None:
+                raise
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from None
 
-def _need(command: str, extra: str) -> None:
-    raise click.ClickException(f"`backchannel {command}` needs more packages: pip install 'backchannel[{extra}]'")
+
+def remedy(error: ModuleNotFoundError) -> str | None:
+    """Return what installs the package that is not there; None if that is none of an extra's."""
+    extra = _EXTRAS.get(error.name or "")
+    return f"pip install 'backchannel[{extra}]'" if extra else None
+
+
+def _need(command: str, install: str) -> None:
+    raise click.ClickException(f"`backchannel {command}` needs more packages: {install}")
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from backchannel.ops.closed_loop import CONFIG, close_the_loop
 from backchannel.ops.findings import SERVERS, Estimate, Findings, Scoreboard
+from backchannel.ops.output import require_writable
 from backchannel.ops.report import render
 from backchannel.ops.servers import STRATEGIES
 from backchannel.ops.world import QUERY_KINDS, World
@@ -41,6 +42,8 @@ def demo(turns: int, seed: int, store: str | None, report: Path, as_json: bool) 
     Simulated people search a made-up catalogue, click, barge in and rephrase. Each is served by the policy learned from
     those before, and, for comparison, by a uniform and by the best possible policy.
     """
+    report.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(report)
     began = time.perf_counter()
     world = World(seed, turns)
     try:
@@ -57,7 +60,6 @@ def demo(turns: int, seed: int, store: str | None, report: Path, as_json: bool) 
             findings = board.findings(reader.policy, seed, time.perf_counter() - began)
     except StoreError as error:
         raise click.ClickException(str(error)) from None
-    report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(render(findings), encoding="utf-8")
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(findings)))

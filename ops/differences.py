@@ -153,7 +153,7 @@ def _strategy(one: StrategyChange) -> str:
     if now_turns is None or now_expected is None or now_share is None:
         return f"Strategy {one.strategy} is gone."
     return (
-        f"Strategy {one.strategy}: {now_turns - turns:+,.0f} turns, mean reward {reward:.3f}; without context it is "
+        f"Strategy {one.strategy}: {now_turns - turns:+z,.0f} turns, mean reward {reward:.3f}; without context it is "
         f"expected to earn {expected:.3f} -> {now_expected:.3f} and gets {share:.0%} -> {now_share:.0%} of the "
         "candidates."
     )

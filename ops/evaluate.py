@@ -18,6 +18,7 @@ from backchannel.ops import event_log, open_bandit
 from backchannel.ops.config import config_option
 from backchannel.ops.evaluation import Evaluation, Options, PolicyValue
 from backchannel.ops.evaluation_report import render
+from backchannel.ops.output import require_writable
 from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.config import Config
 from backchannel.streams.reader import NoPolicyError, PolicyReader
@@ -89,6 +90,9 @@ def evaluate(
     Exit code: 0 the log tells something of every policy; 3 of some it does not, see the warnings; 1 it cannot be
     used at all; 2 the command or the configuration is wrong.
     """
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        require_writable(report)
     options = Options(method, confidence, minimum, seed)
     try:
         if log != "-" and open_bandit.is_open_bandit(Path(log)):
@@ -105,7 +109,6 @@ def evaluate(
     except (SourceError, StoreError, NoPolicyError, TooManyOpenError) as error:
         raise click.ClickException(str(error)) from None
     if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(render(found), encoding="utf-8")
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found)))

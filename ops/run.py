@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 
 from backchannel.ops.config import config_option
 from backchannel.ops.open_store import store_option
+from backchannel.ops.output import require_writable
 from backchannel.ops.summary import Summary, summarize
 from backchannel.streams.apart import relax_collector
 from backchannel.streams.config import Config
@@ -61,8 +62,10 @@ def run(source: str, store: str, config: Config, dead_letters: Path | None, as_j
     Exit code: 0 all was learned; 3 all but some lines, which are in the dead-letter file; 1 it could not go on;
     2 the command or the configuration is wrong; 130 or 143 stopped by a signal, after a commit.
     """
+    if dead_letters is not None:
+        require_writable(dead_letters)
     relax_collector()
-    letters = _DeadLetters(dead_letters or Path("pipe" if source == "-" else source).with_suffix(".dead-letters.jsonl"))
+    letters = _DeadLetters(dead_letters or Path(f"{'pipe' if source == '-' else source}.dead-letters.jsonl"))
     try:
         with closing(letters):
             summary, stopped_by = _learn(source, store, config, letters)

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from backchannel.ops.config import config_option
 from backchannel.ops.differences import differences
 from backchannel.ops.open_store import opened_store, store_option
+from backchannel.ops.output import require_writable
 from backchannel.ops.times import since_epoch
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams import archive
@@ -193,6 +194,7 @@ def pin(version: int, store: str, *, off: bool) -> None:
 @config_option
 def export_version(version: int, file: Path, store: str, config: Config) -> None:
     """Write VERSION to FILE: header, signature and rows, as gzipped lines of JSON."""
+    require_writable(file)
     with opened_store(store) as opened, opened.read() as connection:
         _existing(connection, version)
         whole = file.with_name(f"{file.name}.part")

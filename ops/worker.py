@@ -36,7 +36,21 @@ logger = logging.getLogger(__name__)
 TRACES_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 """OpenTelemetry's own: where traces go. Where neither is set there are none."""
 
-EXPECTED = (CoPartitionError, FencedError, LogError, LostRecordsError, StoreError, TooManyOpenError, TopicError)
+
+class MetricsError(RuntimeError):
+    """The metrics cannot be served. The message says why."""
+
+
+EXPECTED = (
+    CoPartitionError,
+    FencedError,
+    LogError,
+    LostRecordsError,
+    MetricsError,
+    StoreError,
+    TooManyOpenError,
+    TopicError,
+)
 
 
 @click.command("worker")
@@ -96,9 +110,12 @@ async def _work(store: str, config: Config, kafka: KafkaConfig, *, accept_loss: 
         one = Worker(store, config, kafka, accept_loss=accept_loss, observer=observer, sensor=traces)
         stack.callback(one.close)
         if config.metrics.port:
-            await stack.enter_async_context(
-                answering(metrics, lambda: one.unready, config.metrics.host, config.metrics.port)
-            )
+            try:
+                await stack.enter_async_context(
+                    answering(metrics, lambda: one.unready, config.metrics.host, config.metrics.port)
+                )
+            except OSError as error:
+                raise MetricsError(f"no metrics: {error}; --metrics-port or metrics.port takes another one") from None
             logger.info("metrics and probes at http://%s:%d", config.metrics.host, config.metrics.port)
         await one.run(stop)
 

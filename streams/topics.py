@@ -6,7 +6,15 @@ from contextlib import contextmanager
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
+from kafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 from backchannel.streams.kafka_config import SERVERS_VARIABLE, KafkaConfig
 
@@ -25,11 +33,13 @@ def admin_client(config: KafkaConfig) -> Iterator[KafkaAdminClient]:
     try:
         with KafkaAdminClient(**config.client_settings(), bootstrap_timeout_ms=5_000) as admin:
             yield admin
-    except KafkaError as error:
+    except (KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError, RequestTimedOutError) as error:
         raise TopicError(
-            f"Kafka at {config.servers} does not do as asked: {error}; its address comes from `servers` in the "
+            f"Kafka at {config.servers} does not answer: {error}; its address comes from `servers` in the "
             f"configuration or from {SERVERS_VARIABLE}"
         ) from error
+    except KafkaError as error:
+        raise TopicError(f"Kafka at {config.servers} does not do as asked: {error}") from error
 
 
 def partition_counts(admin: KafkaAdminClient, config: KafkaConfig) -> dict[str, int]:

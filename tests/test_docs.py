@@ -60,3 +60,9 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_the_configuration_reference_is_that_of_the_code() -> None:
     written = (ROOT / "docs" / "configuration.md").read_text()
     assert written == reference(Config()), "docs/configuration.md has drifted from the code: run `make docs`"
+
+
+def test_make_help_leaves_nothing_out() -> None:
+    described = re.findall(r"^([^\s:]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [line.split()[1] for line in done.stdout.splitlines()] == described

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from backchannel.ops.bench.measure import Load, Measure
 from backchannel.ops.bench.record import Part, Record, cells, document, machine, together, versions
+from backchannel.ops.cli import remedy
 from backchannel.streams.apart import relax_collector
 
 PARTS: Final = {
@@ -115,7 +116,8 @@ def _measure_part(part: str, events: int, rounds: int) -> Part:
         try:
             measures.extend(getattr(importlib.import_module(module), function)(load))
         except Exception as error:  # whatever it is, the rest is not to be measured again for it
-            fault = f"{type(error).__name__}: {error}"
+            install = remedy(error) if isinstance(error, ModuleNotFoundError) else None
+            fault = f"it needs more packages: {install}" if install else f"{type(error).__name__}: {error}"
     return Part(time.monotonic() - started, measures, fault)
 
 

@@ -51,7 +51,9 @@ def refusal(config: KafkaConfig) -> str:
 
 def test_created_topics_pass_the_check_and_are_left_alone(kafka: KafkaConfig) -> None:
     assert check_topics(kafka) == 4
-    assert create_topics(kafka, partitions=7) == []
+    assert create_topics(kafka, partitions=4) == create_topics(kafka, partitions=None) == []
+    with pytest.raises(TopicError, match="not have 7 partitions"):
+        create_topics(kafka, partitions=7)
     assert check_topics(kafka) == 4
 
 

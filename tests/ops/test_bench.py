@@ -84,3 +84,10 @@ def test_a_part_that_cannot_be_measured_is_said_and_the_others_are_shown(monkeyp
     assert "kafka could not be measured to the end: BrokerError" in told
     assert "The rest could not be measured: BrokerError" in told
     assert "| decode alone |" in told
+
+
+def test_a_part_that_needs_more_packages_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "jellyfish.py").write_text("raise ModuleNotFoundError(name=__name__)")
+    monkeypatch.syspath_prepend(tmp_path)
+    told = run("rates", "--events", "10000", "--rounds", "1", code=1)
+    assert "rates could not be measured to the end: it needs more packages: pip install 'backchannel[learn]'" in told

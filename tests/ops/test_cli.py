@@ -1,10 +1,15 @@
 """What all commands have in common."""
 
+import errno
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
+import pytest
+from click.testing import CliRunner
 
-from backchannel.ops.cli import main
+from backchannel.ops.cli import _Group, main
 from backchannel.ops.open_store import STORE_VARIABLE
 
 
@@ -31,3 +36,42 @@ def test_every_command_that_has_a_usual_store_takes_it_from_the_environment() ->
 
 def test_every_command_says_what_it_is_for() -> None:
     assert [name for name, command in commands(main) if not command.help] == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "BAD", "--store", "sqlite://", "--dead-letters", "BAD/letters"],
+        ["demo", "--report", "BAD/report"],
+        ["evaluate", "no-such-log", "--report", "BAD/report"],
+        ["bandits", "compare", "--plot", "BAD/plot.svg"],
+        ["schemas", "--output", "BAD/schemas"],
+        ["broker", "start", "--data", "BAD/data"],
+        ["snapshots", "export", "1", "BAD/policy"],
+        ["memory", "guesses", "."],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_path_that_cannot_be_used_is_one_line_before_the_work_begins(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for work in ("demo.World", "bandits.regret"):
+        monkeypatch.setattr(f"backchannel.ops.{work}", None)  # calling it is a TypeError
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.chdir(tmp_path)
+    Path("BAD").write_text("a file, and no folder\n")
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1, done.output
+    (line,) = done.output.splitlines()
+    reason = "Not a directory|File exists|No such file or directory"
+    assert re.fullmatch(rf"Error: \S*(BAD|slurp_asr)\S*: ({reason})", line), line
+    assert [path.name for path in tmp_path.iterdir()] == ["BAD"]
+
+
+def test_a_fault_that_is_no_path_keeps_its_traceback() -> None:
+    @click.command("faulty")
+    def faulty() -> None:
+        raise OSError(errno.ENOTCONN, "ours")
+
+    done = CliRunner().invoke(_Group(commands=[faulty]), ["faulty"])
+    assert isinstance(done.exception, OSError)

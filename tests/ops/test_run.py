@@ -33,7 +33,7 @@ def test_it_says_what_it_learned(tmp_path: Path) -> None:
     assert "300  turns closed and learned from" in done.output
     assert "Policy version" in done.output
     assert "lexical" in done.output
-    assert not (tmp_path / "events.dead-letters.jsonl").exists()
+    assert not (tmp_path / "events.jsonl.dead-letters.jsonl").exists()
 
 
 def test_bad_lines_go_to_the_dead_letters(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_bad_lines_go_to_the_dead_letters(tmp_path: Path) -> None:
     file.write_bytes(b"\n".join(lines) + b"\n")
     done = CliRunner().invoke(main, ["run", str(file), "--store", sqlite_url(tmp_path), "--json"])
     assert done.exit_code == 3
-    letters = [orjson.loads(line) for line in (tmp_path / "events.dead-letters.jsonl").read_bytes().splitlines()]
+    letters = [orjson.loads(line) for line in (tmp_path / "events.jsonl.dead-letters.jsonl").read_bytes().splitlines()]
     assert [letter["line"] for letter in letters] == [4, 5, len(lines)]
     assert letters[0]["reason"] == "ts: missing"
     assert letters[0]["record"] == '{"type": "click", "event_id": "x"}'

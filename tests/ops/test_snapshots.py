@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from sqlalchemy import update
 
 from backchannel.ops.cli import main
+from backchannel.ops.differences import StrategyChange, _strategy
 from backchannel.ops.load import mixed_stream
 from backchannel.streams import store as tables
 from backchannel.streams.config import Config
@@ -104,6 +105,11 @@ def test_diff_says_what_changed(url: str) -> None:
         assert (one["before"] or [None])[0] != (one["after"] or [None])[0]
     same = orjson.loads(ok(url, "diff", "2", "2", "--json"))
     assert (set(same["rows"].values()), same["rewrites"], same["entities"]) == ({0}, [], [])
+
+
+def test_turns_that_only_faded_a_little_are_none_fewer() -> None:
+    change = StrategyChange("lexical", turns=(9.3, 9.1), reward=(0.5, 0.5), expected=(0.5, 0.5), share=(1.0, 1.0))
+    assert _strategy(change).startswith("Strategy lexical: +0 turns, ")
 
 
 def test_a_version_moves_to_another_store(url: str, tmp_path: Path) -> None:
