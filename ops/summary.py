@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import make_url
 
-from backchannel.ops.times import since_epoch
 from backchannel.streams.reader import PolicyReader
+from backchannel.streams.times import since_epoch
 
 
 class StrategySummary(Struct, frozen=True):
