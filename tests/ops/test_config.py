@@ -55,7 +55,7 @@ def test_the_command_prints_the_effective_configuration(tmp_path: Path) -> None:
         ({"turn": {}}, "unknown field `turn`"),
         ({"turns": {"window": 3}}, "turns: .*unknown field `window`"),
         ({"turns": {"window_s": "long"}}, "turns.window_s: Expected `float`, got `str`"),
-        ({"kafka": {"servers": "here"}}, "kafka.servers: Expected `str` matching regex"),
+        ({"kafka": {"servers": "here"}}, "kafka: servers: 'here' is not host:port"),
         ({"memory": {"kappa": 0}}, "memory.kappa: Expected `float` >= 0.01"),
         ({"bandit": {"strategies": ["a", "a"]}}, "bandit: 'a' stands twice"),
         ({"bandit": {"features": [{"kind": "odd", "name": "x"}]}}, r"bandit.features\[0\].kind: Invalid value 'odd'"),
@@ -100,5 +100,12 @@ def test_a_password_from_the_environment_is_not_printed(monkeypatch: pytest.Monk
 def test_kafka_settings_that_contradict_each_other_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BACKCHANNEL_KAFKA_PASSWORD", raising=False)
     config = Config(kafka=KafkaConfig(security_protocol="SASL_SSL", sasl_username="me"))
-    with pytest.raises(click.ClickException, match=r"Kafka settings: .*BACKCHANNEL_KAFKA_PASSWORD"):
+    with pytest.raises(click.UsageError, match=r"Kafka settings: .*BACKCHANNEL_KAFKA_PASSWORD"):
         kafka_config(config, "a:1")
+
+
+@pytest.mark.parametrize("command", [["worker"], ["topics", "check"], ["health"]])
+def test_servers_that_are_none_are_a_wrong_command_line(command: list[str]) -> None:
+    done = CliRunner().invoke(main, [*command, "--servers", "foo"])
+    assert done.exit_code == 2
+    assert "servers: 'foo' is not host:port of one or more brokers" in done.output
