@@ -102,8 +102,8 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
     policy: Annotated[
         Exploration,
         Meta(
-            description="how to explore: thompson; greedy; squarecb, which asks the rarer the wider the gap to "
-            "the best; ucb, which is deterministic, so without propensities; uniform"
+            description="how to explore. squarecb asks the rarer the wider the gap to the best; ucb is deterministic, "
+            "so without propensities"
         ),
     ] = "thompson"
     limits: Annotated[

@@ -97,6 +97,8 @@ def _fields(struct: Struct) -> Iterator[_Field]:
 
 
 def _bounds(kind: inspect.Type) -> str:
+    if isinstance(kind, inspect.LiteralType):
+        return f" (one of {', '.join(map(str, kind.values))})"
     if not isinstance(kind, inspect.IntType | inspect.FloatType):
         return ""
     words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}

@@ -56,6 +56,8 @@ def test_the_command_prints_the_effective_configuration(tmp_path: Path) -> None:
         ({"turns": {"window": 3}}, "turns: .*unknown field `window`"),
         ({"turns": {"window_s": "long"}}, "turns.window_s: Expected `float`, got `str`"),
         ({"kafka": {"servers": "here"}}, "kafka: servers: 'here' is not host:port"),
+        ({"kafka": {"sasl_mechanism": "FOO"}}, "'FOO', must be one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
+        ({"bandit": {"policy": "best"}}, "bandit.policy: .*'best', must be one of thompson, greedy"),
         ({"memory": {"kappa": 0}}, "memory.kappa: Expected `float` >= 0.01"),
         ({"bandit": {"strategies": ["a", "a"]}}, "bandit: 'a' stands twice"),
         ({"bandit": {"features": [{"kind": "odd", "name": "x"}]}}, r"bandit.features\[0\].kind: Invalid value 'odd'"),
