@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from backchannel.agents.bandit import BanditConfig
-from backchannel.agents.features import Categorical, Numeric
+from backchannel.agents.features import DERIVED, DERIVED_MEANINGS, Categorical, Numeric
 from backchannel.agents.memory import MemoryConfig
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.ops.cli import main
-from backchannel.ops.config import render
+from backchannel.ops.config import reference, render
 from backchannel.ops.topics import kafka_config
 from backchannel.streams.config import CommitConfig, Config, ConfigError, load, parse
 from backchannel.streams.kafka_config import KafkaConfig
@@ -38,6 +38,14 @@ def test_every_key_is_explained() -> None:
         if " = " in line and not line.startswith(("#", " ")):
             assert before.startswith("# "), line
             assert len(before) > 10, line
+
+
+def test_every_kind_of_feature_and_every_derived_one_is_in_the_reference() -> None:
+    said = reference(Config())
+    assert "| `hashed` | `name`, `buckets` (default `16`) | One of any values" in said
+    assert "| `cross` | `left`, `right` |" in said
+    assert DERIVED.keys() == DERIVED_MEANINGS.keys()
+    assert all(f"| `{name}` |" in said for name in DERIVED)
 
 
 def test_the_command_prints_the_effective_configuration(tmp_path: Path) -> None:
