@@ -73,7 +73,7 @@ def judge(facts: Facts, config: Config) -> list[Check]:
 
 def _broker(facts: Facts, config: Config) -> Check:
     if isinstance(facts.brokers, str):
-        remedy = "start the brokers, or correct kafka.servers; workers wait, and go on by themselves"
+        remedy = "start the brokers, or correct kafka.servers; workers that run wait, and go on by themselves"
         return Check("broker", "critical", facts.brokers, remedy)
     return Check("broker", "ok", f"Kafka at {config.kafka.servers} answers")
 
