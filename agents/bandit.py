@@ -39,7 +39,8 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             max_length=64,
             description="what counts of a query's context; of a strategy's if the name begins with `strategy.`, and of "
-            "who asks if it begins with `user.`",
+            "who asks if it begins with `user.`. Kinds are numeric, categorical, hashed and cross: see `Features` in "
+            "docs/configuration.md",
         ),
     ] = (
         Numeric("query.words", center=4.0, scale=4.0),
@@ -102,8 +103,8 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
     policy: Annotated[
         Exploration,
         Meta(
-            description="how to explore: thompson; greedy; squarecb, which asks the rarer the wider the gap to "
-            "the best; ucb, which is deterministic, so without propensities; uniform"
+            description="how to explore. squarecb asks the rarer the wider the gap to the best; ucb is deterministic, "
+            "so without propensities"
         ),
     ] = "thompson"
     limits: Annotated[

@@ -39,7 +39,7 @@ class Numeric(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind",
 
 
 class Categorical(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="categorical"):
-    """One of the listed values, each a column of zeros and ones. Missing or not listed: zeros only."""
+    """One of the listed texts, or true or false: each a column of zeros and ones. Missing or not listed: zeros only."""
 
     name: Name
     values: Annotated[tuple[str, ...], Meta(min_length=1, max_length=256)]
@@ -98,6 +98,16 @@ DERIVED: Final[dict[str, Callable[[Query], Value]]] = {
     "time.weekday": lambda query: float((query.ts // (24 * _HOUR_MS) + 3) % 7),
 }
 """Features of every query, besides what its own context carries. Times are UTC; Monday is weekday 0."""
+
+DERIVED_MEANINGS: Final = {
+    "query.words": "how many words the query has",
+    "query.characters": "how many characters it has",
+    "query.interpreted": "whether it came with an `interpretation`: true or false",
+    "query.locale": "its `locale`, as text",
+    "time.hour": "the hour of its `ts`, 0 to 23, in UTC",
+    "time.weekday": "the day of the week of its `ts`, in UTC: 0 is Monday, 6 is Sunday",
+}
+"""What they are, for people who configure them."""
 
 
 OF_STRATEGY: Final = "strategy."

@@ -1,7 +1,6 @@
 """The verdicts of `backchannel health`: facts and bounds -> checks. Pure."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from math import inf
 from typing import Any, Final, Literal, TypeAlias
 
@@ -10,6 +9,7 @@ from msgspec import Struct, structs
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.streams.config import Bounds, Config
 from backchannel.streams.position import BEGINNING
+from backchannel.streams.times import since_epoch
 from backchannel.streams.vitals import BrokerVitals, StoreVitals, WorkerState, unread
 
 Status: TypeAlias = Literal["ok", "warn", "critical"]
@@ -73,7 +73,7 @@ def judge(facts: Facts, config: Config) -> list[Check]:
 
 def _broker(facts: Facts, config: Config) -> Check:
     if isinstance(facts.brokers, str):
-        remedy = "start the brokers, or correct kafka.servers; workers wait, and go on by themselves"
+        remedy = "start the brokers, or correct kafka.servers; workers that run wait, and go on by themselves"
         return Check("broker", "critical", facts.brokers, remedy)
     return Check("broker", "ok", f"Kafka at {config.kafka.servers} answers")
 
@@ -217,7 +217,7 @@ def _policy(facts: Facts, config: Config) -> Check:
         return Check("policy", "warn", "no version is served yet", publisher)
     summary = f"version {served.version} is served, {_age((facts.now - served.created) / 1000)} old"
     if served.watermark:
-        summary += f", learned up to {_when(served.watermark)}"
+        summary += f", learned up to {since_epoch(served.watermark)}"
     # How old the newest is does not matter while there is nothing new to publish.
     waiting = (facts.now - newest.created) / 1000 if facts.store.unpublished else 0.0
     details = {
@@ -289,7 +289,7 @@ def _drift(facts: Facts, config: Config) -> Check:
         return Check("drift", "ok", f"no alarm in {config.health.alarm_h:g} hours")
     newest = recent[0]
     rate = newest.measure.replace("_", " ") + (f" of {newest.strategy}" if newest.strategy else "")
-    summary = f"{rate} went from {newest.before:.3g} to {newest.after:.3g} at {_when(newest.since)}"
+    summary = f"{rate} went from {newest.before:.3g} to {newest.after:.3g} at {since_epoch(newest.since)}"
     if len(recent) > 1:
         summary += f"; {len(recent) - 1} more"
     remedy = "see what changed then: a deployment, a catalogue, a season. The bandit forgets faster by itself"
@@ -336,10 +336,6 @@ def _age(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:,.0f} {unit}"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-
-
-def _when(ms: int) -> str:
-    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _bytes(size: float) -> str:

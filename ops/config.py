@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import msgspec
 import orjson
 from msgspec import Struct, inspect
 
+from backchannel.agents.features import DERIVED, DERIVED_MEANINGS, HISTORY, MAX_DIMENSION, Feature
+from backchannel.agents.users import USER_FEATURES
 from backchannel.streams.config import Config, ConfigError, load
 
 config_option = click.option(
@@ -75,7 +77,40 @@ def reference(config: Config) -> str:
         for key in _fields(section.value):
             default = " ".join(_toml(msgspec.to_builtins(key.value)).split())
             lines.append(f"| `{key.name}` | `{default}` | {key.description}{key.bounds} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_features()]) + "\n"
+
+
+def _features() -> Iterator[str]:
+    """What `bandit.features` may hold, as lines of Markdown."""
+    yield from (
+        "",
+        "## Features",
+        "",
+        f"What `bandit.features` may hold: at most {MAX_DIMENSION} columns in all, one of which is the constant 1.",
+        "A key without a default must be given.",
+        "",
+        "| kind | keys | meaning |",
+        "|---|---|---|",
+    )
+    for kind in get_args(Feature):
+        described = inspect.type_info(kind)
+        assert isinstance(described, inspect.StructType)
+        keys = ", ".join(
+            f"`{field.name}`" if field.required else f"`{field.name}` (default `{_toml(field.default)}`)"
+            for field in described.fields
+        )
+        yield f"| `{described.tag}` | {keys} | {(kind.__doc__ or '').strip()} |"
+    yield from (
+        "",
+        "A `name` is that of a value in the query's `context`, or of one that is derived from every query:",
+        "",
+        "| name | meaning |",
+        "|---|---|",
+        *(f"| `{name}` | {DERIVED_MEANINGS[name]} |" for name in DERIVED),
+        "",
+        f"`{HISTORY}`, {', '.join(f'`{name}`' for name in sorted(USER_FEATURES))} are learned:",
+        "[the tutorial](tutorial.md#2-what-to-learn) says what they are.",
+    )
 
 
 class _Field(Struct):
@@ -97,6 +132,8 @@ def _fields(struct: Struct) -> Iterator[_Field]:
 
 
 def _bounds(kind: inspect.Type) -> str:
+    if isinstance(kind, inspect.LiteralType):
+        return f" (one of {', '.join(map(str, kind.values))})"
     if not isinstance(kind, inspect.IntType | inspect.FloatType):
         return ""
     words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}

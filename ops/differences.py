@@ -7,10 +7,10 @@ import numpy as np
 from msgspec import Struct
 from sqlalchemy import Connection
 
-from backchannel.ops.times import since_epoch
 from backchannel.schemas.snapshot import Section, Snapshot
 from backchannel.streams import snapshots
 from backchannel.streams.policy import Policy
+from backchannel.streams.times import since_epoch
 
 BUDGET: Final = 100
 DECISIONS: Final = 100

@@ -15,13 +15,13 @@ from backchannel.ops.config import config_option
 from backchannel.ops.differences import differences
 from backchannel.ops.open_store import opened_store, store_option
 from backchannel.ops.output import require_writable
-from backchannel.ops.times import since_epoch
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams import archive
 from backchannel.streams import snapshots as versions
 from backchannel.streams.config import Config
 from backchannel.streams.signing import signing_key
 from backchannel.streams.snapshots import CorruptPolicyError
+from backchannel.streams.times import since_epoch
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 

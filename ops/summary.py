@@ -1,14 +1,18 @@
 """What a run has learned, for people and for machines."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import make_url
 
-from backchannel.ops.times import since_epoch
 from backchannel.streams.reader import PolicyReader
+from backchannel.streams.times import since_epoch
+
+TOO_OLD: Final = 315_532_800_000
+"""1980, in ms since the Unix epoch. Seconds that are taken for milliseconds lie in 1970, whenever they were."""
 
 
 class StrategySummary(Struct, frozen=True):
@@ -72,6 +76,11 @@ class Summary(Struct, frozen=True):
         console.print(numbers)
         console.print()
         console.print(f"[bold]Policy version {self.version}[/bold], learned up to {since_epoch(self.watermark)}")
+        if 0 < self.watermark < TOO_OLD:
+            console.print(
+                f"[yellow]Event times lie in {since_epoch(self.watermark)[:4]}: `ts` is in milliseconds, are yours in "
+                "seconds?[/yellow]"
+            )
         if any(one.turns for one in self.strategies):
             bandit = Table("strategy", "turns", "mean reward", box=None, pad_edge=False)
             for column in bandit.columns[1:]:

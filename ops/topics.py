@@ -24,12 +24,12 @@ def kafka_config(config: Config, servers: str | None) -> KafkaConfig:
     """Return how to reach Kafka: `--servers` wins over the environment, and this over the file.
 
     Raises:
-        click.ClickException: a value is not valid; the message names it.
+        click.UsageError: a value is not valid; the message names it.
     """
     try:
         return with_environment(config.kafka, {**os.environ, SERVERS_VARIABLE: servers or ""})
     except ValueError as error:
-        raise click.ClickException(f"Kafka settings: {error}") from None
+        raise click.UsageError(f"Kafka settings: {error}") from None
 
 
 def create_topics(config: KafkaConfig, partitions: int | None, replication: int = -1) -> list[str]:

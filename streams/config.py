@@ -3,7 +3,7 @@
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct, field, structs
@@ -150,4 +150,13 @@ def parse(document: dict[str, Any], origin: str) -> Config:
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         key = where.rstrip("`") or "the top level"
+        if what.startswith("Invalid enum value"):  # which is all that it says
+            what += f", must be one of {', '.join(_choices(key))}"
         raise ConfigError(f"{origin}: {key}: {what}. `backchannel config` prints every key with its meaning") from None
+
+
+def _choices(key: str) -> tuple[str, ...]:
+    kind: Any = Config
+    for name in key.split("."):
+        kind = get_type_hints(kind)[name]
+    return get_args(kind)

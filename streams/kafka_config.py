@@ -1,6 +1,7 @@
 """How to reach Kafka, and what the topics are called: one struct for Faust and for kafka-python."""
 
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -20,7 +21,6 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     servers: Annotated[
         str,
         Meta(
-            pattern=r"^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$",
             description=f"host:port of one or more brokers, comma-separated; {SERVERS_VARIABLE} overrides it",
         ),
     ] = "127.0.0.1:9092"
@@ -45,6 +45,11 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     session_timeout_s: Annotated[
         float, Meta(ge=6, le=300, description="seconds until the partitions of a worker that died are given to others")
     ] = 10.0
+
+    def __post_init__(self) -> None:
+        # Not a pattern of the field: the message would be no more than the pattern.
+        if not re.fullmatch(r"[^\s,:]+:\d+(,[^\s,:]+:\d+)*", self.servers):
+            raise ValueError(f"servers: {self.servers!r} is not host:port of one or more brokers, comma-separated")
 
     @property
     def event_topics(self) -> dict[str, str]:

@@ -28,6 +28,7 @@ from backchannel.streams.publisher import standing
 from backchannel.streams.publishing_process import PublishingProcess
 from backchannel.streams.snapshots import CorruptPolicyError
 from backchannel.streams.store import Store
+from backchannel.streams.times import since_epoch
 from backchannel.streams.transport import Chunk, LogBounds, chunk_app, log_ends, serve
 
 logger = logging.getLogger(__name__)
@@ -244,10 +245,10 @@ class Worker:
         if snapshot is not None:
             self._observer.on_publish(snapshot, at)
             logger.info(
-                "published version %d: %s rows, learned up to %d, in %.2f s",
+                "published version %d: %s rows, learned up to %s, in %.2f s",
                 snapshot.version,
                 f"{sum(snapshot.rows.values()):,}",
-                snapshot.watermark,
+                since_epoch(snapshot.watermark),
                 time.monotonic() - started,
                 extra={"version": snapshot.version, "watermark": snapshot.watermark, "checksum": snapshot.checksum},
             )

@@ -68,7 +68,7 @@ def test_chunks_commits_and_versions_are_traced(
         worker = fleet.start()
         asyncio.run(send(kafka, disordered(2_000, seed=9)))
         fleet.until(lambda: fleet.counts().get("turn", 0) > 0)
-        fleet.until(lambda: b"published version" in next(tmp_path.glob("worker-*.log")).read_bytes())
+        fleet.until(lambda: b", learned up to 20" in next(tmp_path.glob("worker-*.log")).read_bytes())
         fleet.end(worker, signal.SIGTERM)
     print(f"\n{dict(collector.spans)}")
     assert collector.services == {"backchannel-worker"}

@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from backchannel.agents.bandit import BanditConfig
-from backchannel.agents.features import Categorical, Numeric
+from backchannel.agents.features import DERIVED, DERIVED_MEANINGS, Categorical, Numeric
 from backchannel.agents.memory import MemoryConfig
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.ops.cli import main
-from backchannel.ops.config import render
+from backchannel.ops.config import reference, render
 from backchannel.ops.topics import kafka_config
 from backchannel.streams.config import CommitConfig, Config, ConfigError, load, parse
 from backchannel.streams.kafka_config import KafkaConfig
@@ -40,6 +40,14 @@ def test_every_key_is_explained() -> None:
             assert len(before) > 10, line
 
 
+def test_every_kind_of_feature_and_every_derived_one_is_in_the_reference() -> None:
+    said = reference(Config())
+    assert "| `hashed` | `name`, `buckets` (default `16`) | One of any values" in said
+    assert "| `cross` | `left`, `right` |" in said
+    assert DERIVED.keys() == DERIVED_MEANINGS.keys()
+    assert all(f"| `{name}` |" in said for name in DERIVED)
+
+
 def test_the_command_prints_the_effective_configuration(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text("[memory]\nkappa = 7.5\n")
@@ -55,7 +63,9 @@ def test_the_command_prints_the_effective_configuration(tmp_path: Path) -> None:
         ({"turn": {}}, "unknown field `turn`"),
         ({"turns": {"window": 3}}, "turns: .*unknown field `window`"),
         ({"turns": {"window_s": "long"}}, "turns.window_s: Expected `float`, got `str`"),
-        ({"kafka": {"servers": "here"}}, "kafka.servers: Expected `str` matching regex"),
+        ({"kafka": {"servers": "here"}}, "kafka: servers: 'here' is not host:port"),
+        ({"kafka": {"sasl_mechanism": "FOO"}}, "'FOO', must be one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
+        ({"bandit": {"policy": "best"}}, "bandit.policy: .*'best', must be one of thompson, greedy"),
         ({"memory": {"kappa": 0}}, "memory.kappa: Expected `float` >= 0.01"),
         ({"bandit": {"strategies": ["a", "a"]}}, "bandit: 'a' stands twice"),
         ({"bandit": {"features": [{"kind": "odd", "name": "x"}]}}, r"bandit.features\[0\].kind: Invalid value 'odd'"),
@@ -100,5 +110,12 @@ def test_a_password_from_the_environment_is_not_printed(monkeypatch: pytest.Monk
 def test_kafka_settings_that_contradict_each_other_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BACKCHANNEL_KAFKA_PASSWORD", raising=False)
     config = Config(kafka=KafkaConfig(security_protocol="SASL_SSL", sasl_username="me"))
-    with pytest.raises(click.ClickException, match=r"Kafka settings: .*BACKCHANNEL_KAFKA_PASSWORD"):
+    with pytest.raises(click.UsageError, match=r"Kafka settings: .*BACKCHANNEL_KAFKA_PASSWORD"):
         kafka_config(config, "a:1")
+
+
+@pytest.mark.parametrize("command", [["worker"], ["topics", "check"], ["health"]])
+def test_servers_that_are_none_are_a_wrong_command_line(command: list[str]) -> None:
+    done = CliRunner().invoke(main, [*command, "--servers", "foo"])
+    assert done.exit_code == 2
+    assert "servers: 'foo' is not host:port of one or more brokers" in done.output

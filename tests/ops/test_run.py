@@ -36,6 +36,18 @@ def test_it_says_what_it_learned(tmp_path: Path) -> None:
     assert not (tmp_path / "events.jsonl.dead-letters.jsonl").exists()
 
 
+def test_times_in_seconds_are_noticed(tmp_path: Path) -> None:
+    file = write(tmp_path / "events.jsonl", turns=3)
+    command = ["run", str(file), "--store", sqlite_url(tmp_path)]
+    assert "milliseconds" not in CliRunner().invoke(main, command).output
+    events = map(orjson.loads, file.read_bytes().splitlines())
+    file.write_bytes(b"".join(orjson.dumps({**event, "ts": event["ts"] // 1000}) + b"\n" for event in events))
+    done = CliRunner().invoke(main, ["run", str(file), "--store", sqlite_url(tmp_path, "seconds.db")])
+    assert done.exit_code == 0
+    said = " ".join(done.output.split())
+    assert "Event times lie in 1970: `ts` is in milliseconds, are yours in seconds?" in said
+
+
 def test_bad_lines_go_to_the_dead_letters(tmp_path: Path) -> None:
     file = write(tmp_path / "events.jsonl")
     lines = file.read_bytes().splitlines()
