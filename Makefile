@@ -44,7 +44,7 @@ schemas: install  ## Write the JSON Schemas and the AsyncAPI document from the s
 docs: install  ## Write the configuration reference from the code
 	$(BIN)/backchannel config --markdown > docs/configuration.md
 
-rivals: install  ## Install the libraries that `backchannel bandits` and `backchannel bench --bandit` compare with
+rivals: install  ## Install the libraries that `backchannel bandits` and `backchannel bench bandit` compare with
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group bench
 
 docker-checks: install  ## Install what the tests check the files in docker/ with

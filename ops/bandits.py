@@ -87,6 +87,8 @@ def compare(
     have explored is evaluated on the second; see `backchannel evaluate`, which says more.
     """
     if log is not None:
+        if plot is not None:
+            raise click.UsageError("--plot draws the regret in simulated worlds: leave out LOG")
         _compare_on(log, config, as_json=as_json)
         return
     if plot is not None:

@@ -91,6 +91,7 @@ def health(
     \b
     Exit code: 0 all is well; 1 something is worth a look; 2 something is broken.
     For a probe: backchannel health --check workers --check commits
+    For a store of `backchannel run`, without brokers: backchannel health --check policy --check store --check drift
     """
     config = structs.replace(config, kafka=kafka_config(config, servers))
 

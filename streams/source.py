@@ -1,5 +1,6 @@
 """Event files: JSON lines, plain or compressed, or a pipe."""
 
+import codecs
 import gzip
 import hashlib
 import io
@@ -48,6 +49,8 @@ class EventFile:
         self.size: Final = None if path == "-" else Path(path).stat().st_size
         self._lines: Final = self._blocks(_decompress(self._raw, path))
         self._first: Final = next(self._lines, None)
+        if self._first is not None:
+            self._first[0] = self._first[0].removeprefix(codecs.BOM_UTF8)  # as some programs put before it
         self.name: Final = None if self._first is None else _name(self._first[0])
 
     @property

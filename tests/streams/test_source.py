@@ -49,6 +49,14 @@ def test_a_stream_is_known_by_its_first_line(tmp_path: Path) -> None:
     assert name_of(write(tmp_path / "other", b"{}\n" + content)) not in names
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    plain, marked = (
+        write(tmp_path / name, mark + b"\n".join(LINES)) for name, mark in (("plain", b""), ("marked", b"\xef\xbb\xbf"))
+    )
+    assert read(marked) == read(plain)
+    assert name_of(marked) == name_of(plain)
+
+
 def test_empty_lines_are_passed_over_and_keep_their_numbers(tmp_path: Path) -> None:
     path = write(tmp_path / "events", b"a\n\n\nb\n\nc")
     assert read(path) == [(0, b"a"), (3, b"b"), (5, b"c")]
