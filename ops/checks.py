@@ -240,7 +240,8 @@ def _policy(facts: Facts, config: Config) -> Check:
     else:
         return check
     if facts.store.withheld is not None:
-        held = f"readers wait for a newer one for {_age((facts.now - facts.store.withheld) / 1000)}; {held}"
+        waits = "readers wait" if facts.store.head.hold is not None else "the bandit waits"
+        held = f"{waits} for a newer one for {_age((facts.now - facts.store.withheld) / 1000)}; {held}"
     status = max(check.status, "warn", key=STATUSES.index)
     return structs.replace(check, status=status, summary=f"{summary}; {held}", remedy=remedy)
 

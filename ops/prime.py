@@ -38,7 +38,7 @@ class Primed(Struct, frozen=True):
         changed: pairs whose predicted score is another one now.
         unknown: columns that were ignored.
         bad: lines that could not be used.
-        version: of the policy that was published; None if nothing in it changed, or it is held back.
+        version: of the policy that was published; None if nothing in it changed, or readers do not get it.
     """
 
     predictions: int

@@ -164,14 +164,13 @@ def rollback(version: int, reason: str, store: str, config: Config) -> None:
 @store_option
 @config_option
 def release(store: str, config: Config) -> None:
-    """End a rollback: readers serve the newest version that its verdict allows, and those to come."""
+    """End a rollback: readers serve the newest version, and those to come."""
     with opened_store(store) as opened, opened.write() as connection:
         head = versions.current(connection, lock=True)
         if head.hold is None or head.version is None:
             raise click.ClickException("nothing is held: readers serve new versions as they come")
         listed = (_listed(connection, one, _key(config)) for one in versions.versions(connection))
-        free = (one.version for one in listed if one.header and one.header.verdict != "hold")
-        version = next(free, head.version)
+        version = next((one.version for one in listed if one.header), head.version)
         versions.serve(connection, version, hold=None)
     click.echo(f"Readers serve version {version}, and those to come.")
 

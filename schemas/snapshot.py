@@ -11,7 +11,7 @@ Section: TypeAlias = dict[str, bytes]
 _MODULUS: Final = 1 << 256
 
 Verdict: TypeAlias = Literal["publish", "warn", "hold"]
-"""What the gate says of a version: serve it; serve it, but see the reason; do not serve it."""
+"""What the gate says of a bandit's policy: serve it; serve it, but see the reason; go on with the one that is."""
 
 
 class Estimate(Struct, frozen=True):
@@ -61,9 +61,11 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         rows: the number of live rows in each section.
         checksum: of all live rows: 64 hexadecimal digits, see `Checksum`.
         seal: the same with the publisher's key; None without one.
-        verdict: the gate's; None if it was not asked.
+        verdict: the gate's, of the bandit's policy as it was learned; None if it was not asked.
         reason: for the verdict.
         evidence: likewise, in numbers.
+        held: since when the bandit's section is not what was learned, because that is held back, ms since the Unix
+            epoch; None: it is.
         imported: whether it comes from another store. Then `positions` are of that one.
     """
 
@@ -79,6 +81,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     verdict: Verdict | None = None
     reason: str | None = None
     evidence: Evidence | None = None
+    held: int | None = None
     imported: bool = False
 
     def checksums(self, key: bytes = b"") -> "Checksum":

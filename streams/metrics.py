@@ -130,7 +130,7 @@ class Metrics(Observer):
         self._rows: Final = gauge("snapshot_rows", "Its rows, by section.", "section")
         self._withheld: Final = gauge(
             "snapshot_withheld_timestamp_seconds",
-            "When the first version was made that readers do not have; 0 while they have the newest.",
+            "Since when readers do not have all that was learned; 0 while they have.",
         )
         # The gate's, of the newest version; what is not known is not shown.
         self._verdict: Final = gauge("gate_verdict", "1 for the verdict of the newest version.", "verdict")

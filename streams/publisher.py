@@ -16,7 +16,7 @@ from backchannel.agents.bandit import StrategyBandit
 from backchannel.agents.gate import Judgement, judge
 from backchannel.agents.learner import Learner
 from backchannel.agents.sums import SumTable
-from backchannel.schemas.snapshot import Snapshot
+from backchannel.schemas.snapshot import Evidence, Section, Snapshot
 from backchannel.streams import decisions, ledger, snapshots
 from backchannel.streams.config import Config
 from backchannel.streams.learning import Learning
@@ -35,8 +35,8 @@ class Standing(Struct, frozen=True):
 
     Attributes:
         served: the header of the version that readers serve; None before the first.
-        newest: likewise of the newest one, be it held back or not.
-        withheld: when the first version was made that readers do not have yet (ms); None if they have the newest.
+        newest: likewise of the newest one.
+        withheld: since when readers do not have all that was learned (ms); None if they have. See `snapshots.withheld`.
     """
 
     served: Snapshot | None
@@ -78,7 +78,7 @@ class Publisher:
 
         Returns:
             the header of the version that readers serve from now on; None if they go on with the one they have,
-            because nothing changed, or because the new version is held back.
+            because nothing changed, or because of a rollback.
         """
         created = time.time_ns() // 1_000_000 if now is None else now
         changed, made = self._store.transact(lambda connection: self._publish(connection, created), stable=True)
@@ -97,7 +97,8 @@ class Publisher:
 
         1. Let nobody else publish meanwhile.
         2. Take the log of changes. For a version that cannot go on from the newest one, everything counts as changed.
-        3. Let the strategy bandit solve what its changes affect; judge its policy against the one that readers serve.
+        3. Let the strategy bandit solve what its changes affect; judge its policy against the one that readers serve,
+           which takes its place if it is held back.
         4. Let the other learners solve, in portions, so that not all rows are in memory at once.
         5. Write the version, portion by portion.
         6. Forget old versions, and decisions that have left the sample.
@@ -124,10 +125,19 @@ class Publisher:
                     yield {learner.name: learner.solve(sums, portion, at)}
 
         bandits = [one for one in self._learning.learners if one.name == StrategyBandit.name]
-        judged = list(solve(bandits))
-        judgement = None
-        if judged and self._config.gate.turns:
-            judgement = self._judge(connection, previous, judged[0][StrategyBandit.name])
+        solved = {key: row for portion in solve(bandits) for key, row in portion[StrategyBandit.name].items()}
+        judgement, held = None, None
+        if not solved and previous is not None and previous.held is not None:  # what was said of it still holds
+            judgement = Judgement("hold", previous.reason or "", previous.evidence or Evidence())
+            held = previous.held
+        elif bandits and self._config.gate.turns:
+            judgement = self._judge(connection, previous, solved)
+            if judgement.verdict == "hold":
+                held = now if previous is None or previous.held is None else previous.held
+                solved = dict(_served(connection))
+        if solved and previous is not None:  # which may have gone on with the strategies of another configuration
+            had = snapshots.section(connection, previous.version, StrategyBandit.name)
+            solved = {**dict.fromkeys(had), **solved}
         # 4. Solve the rest, as it is written.
         others = solve(one for one in self._learning.learners if one not in bandits)
         # 5. Write.
@@ -139,13 +149,14 @@ class Publisher:
             verdict=judgement.verdict if judgement else None,
             reason=judgement.reason if judgement else None,
             evidence=judgement.evidence if judgement else None,
+            held=held,
         )
-        portions = chain(judged, others)
+        portions = chain([{StrategyBandit.name: solved}] if bandits else [], others)
         made = snapshots.publish(connection, portions, provenance, whole=previous is None, key=self._key)
         if made is None:
             return changed, None
-        if made.verdict == "hold" and (previous is None or previous.verdict != "hold"):
-            logger.warning("version %d is held back, readers keep the one they have: %s", made.version, made.reason)
+        if made.held is not None and (previous is None or previous.held is None):
+            logger.warning("version %d goes on with the bandit that is served: %s", made.version, made.reason)
         # 6. Forget.
         decisions.prune(connection, max(self._config.gate.turns, 1))
         retention = self._config.snapshots
@@ -186,13 +197,12 @@ class Publisher:
         self, connection: Connection, previous: Snapshot | None, solved: Mapping[str, bytes | None]
     ) -> Judgement:
         """Judge the policy of the previous version with the rows in `solved` put in place."""
-        served = snapshots.current(connection).version
         rows = snapshots.section(connection, previous.version, StrategyBandit.name) if previous else {}
         candidate = {key: row for key, row in {**rows, **solved}.items() if row is not None}
         live = None
-        if served is not None:
+        if served := _served(connection):
             try:
-                live = Allocator(snapshots.section(connection, served, StrategyBandit.name))
+                live = Allocator(served)
             except (EncodingError, KeyError, msgspec.MsgspecError) as error:
                 return Judgement("warn", f"unjudged, as the policy that is served cannot be read: {error}")
         logged = decisions.read(connection, self._config.gate.turns)
@@ -228,3 +238,9 @@ class Publisher:
                     sums = ledger.LedgerSums(self._store, connection).read(table)
                     moved = learner.compact(sums, max(newest, 0))
                     ledger.move_rows(connection, self._store.sum_tables[table.name], moved)
+
+
+def _served(connection: Connection) -> Section:
+    """The bandit's rows that are served; none before the first version."""
+    served = snapshots.current(connection).version
+    return {} if served is None else snapshots.section(connection, served, StrategyBandit.name)

@@ -1,7 +1,7 @@
 """Policy versions in the store: immutable, each row valid from one version to another.
 
-Versions are numbered in the order in which they were made. The head is the one that readers serve: the newest, unless
-its verdict or a hold keeps it from them.
+Versions are numbered in the order in which they were made. The head is the one that readers serve: the newest, unless a
+hold keeps it from them.
 """
 
 from collections import Counter
@@ -56,6 +56,7 @@ class Provenance(Struct, frozen=True, kw_only=True):
     verdict: Verdict | None = None
     reason: str | None = None
     evidence: Evidence | None = None
+    held: int | None = None
     imported: bool = False
 
 
@@ -144,7 +145,7 @@ def publish(
 ) -> Snapshot | None:
     """Write the next version: the newest one with the rows in `portions` put in place, or removed where they are None.
 
-    It becomes the head, unless its verdict or a hold is against it. The head must be locked, see `current`.
+    It becomes the head, unless a hold is against it. The head must be locked, see `current`.
 
     Args:
         connection: within a transaction.
@@ -154,7 +155,7 @@ def publish(
         key: to sign it with, and with which the newest version is signed, unless the next one is whole.
 
     Returns:
-        its header; None, if nothing would change in a version that is not whole.
+        its header; None, if nothing would change in a version that is not whole, not even that its policy is held back.
 
     Raises:
         CorruptPolicyError: the newest version cannot be gone on from.
@@ -185,7 +186,7 @@ def publish(
                     checksum.add(name, row_key, value)
     if parent is None:
         _end_others(connection, written, version)
-    elif not changed:
+    elif not changed and provenance.held == parent.held:
         return None
     digests = [checksum.hexdigest(number) for checksum in checksums]
     made = Snapshot(
@@ -206,7 +207,7 @@ def publish(
             pinned=False,
         )
     )
-    if provenance.verdict != "hold" and current(connection).hold is None:
+    if current(connection).hold is None:
         serve(connection, version, hold=None)
     return made
 
@@ -217,10 +218,19 @@ def serve(connection: Connection, version: int, hold: str | None) -> None:
 
 
 def withheld(connection: Connection) -> int | None:
-    """Return when the first version was made that readers do not have yet, ms; None if they have the newest."""
+    """Return since when readers do not have all that was learned, ms; None if they have.
+
+    That is since the first version was made that they do not serve, or since the gate holds a policy back.
+
+    Raises:
+        CorruptPolicyError: the header of what they serve is damaged.
+    """
     served = current(connection).version or 0
     later = select(snapshot.c.created).where(snapshot.c.version > served)
-    return connection.execute(later.order_by(snapshot.c.version).limit(1)).scalar()
+    since: int | None = connection.execute(later.order_by(snapshot.c.version).limit(1)).scalar()
+    if since is None and (made := header(connection, served)) is not None:
+        return made.held
+    return since
 
 
 def pinned(connection: Connection) -> set[int]:

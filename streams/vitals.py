@@ -67,7 +67,7 @@ class StoreVitals(Struct, frozen=True):
         head: the version that is served, and why later ones are not.
         served: its header; None before the first.
         newest: the header of the newest version, served or not.
-        withheld: when the first version was made that readers do not have yet; None if they have the newest.
+        withheld: since when readers do not have all that was learned; None if they have.
         unpublished: whether something was learned since the newest version was made.
         recent: what workers counted in the last minutes, by name.
         alarms: those last raised first, and of these those noticed first.
@@ -139,10 +139,11 @@ def _read(connection: Connection, now: int) -> StoreVitals:
         for row in connection.execute(select(worker).order_by(worker.c.name)).mappings()
     ]
     head, fault = snapshots.current(connection), None
-    served = newest = None
+    served = newest = withheld = None
     try:
         served = None if head.version is None else snapshots.header(connection, head.version)
         newest = snapshots.newest(connection)
+        withheld = snapshots.withheld(connection)
     except CorruptPolicyError as error:
         fault = str(error)
     since = now - RECENT_MS
@@ -154,7 +155,7 @@ def _read(connection: Connection, now: int) -> StoreVitals:
         head=head,
         served=served,
         newest=newest,
-        withheld=snapshots.withheld(connection),
+        withheld=withheld,
         unpublished=connection.execute(select(tables.change.c.id).limit(1)).first() is not None,
         recent={name: int(value) for name, value in connection.execute(recent)},
         alarms=[Alarm(**row) for row in alarms.mappings()],

@@ -53,7 +53,7 @@ def test_health_says_what_is_wrong_and_what_to_do(
         fleet.start()
         _ask(kafka)
         checks = _until(fleet, "a version is held", lambda checks: "says hold" in checks["policy"]["summary"])
-        assert "readers wait for a newer one for" in checks["policy"]["summary"]
+        assert "the bandit waits for a newer one for" in checks["policy"]["summary"]
         assert (checks["policy"]["status"], checks["workers"]["status"]) == ("warn", "ok")
 
 

@@ -136,7 +136,7 @@ def test_all_is_well() -> None:
             "policy",
             {"newest": version(10, "hold", "worse"), "withheld": NOW - 240_000},
             "warn",
-            "readers wait for a newer one for 4 min; the gate says hold",
+            "the bandit waits for a newer one for 4 min; the gate says hold",
         ),
         ("policy", {"newest": version(10, "publish", "better")}, "ok", "version 9"),
         ("dead-letters", {"recent": {"query": 98, "dead_letter": 2}}, "warn", "2 of 100 in ten minutes, 2%"),

@@ -11,11 +11,13 @@ import pytest
 
 from backchannel.agents.bandit import BanditConfig
 from backchannel.agents.gate import GateConfig
-from backchannel.agents.sums import SumReader
+from backchannel.agents.rephrases import RephraseGraph
+from backchannel.agents.sums import SumReader, Sums
 from backchannel.schemas.events import Click, Event, Impression, Query, Result
 from backchannel.streams import decisions, snapshots
 from backchannel.streams.config import Config
 from backchannel.streams.embedded import Embedded
+from backchannel.streams.ledger import Contribution
 from backchannel.streams.reader import PolicyReader
 from backchannel.streams.store import Store
 
@@ -103,7 +105,7 @@ def test_versions_say_what_the_gate_said(store_url: str) -> None:
     assert "to the live policy" in reasons[-1]
 
 
-def test_a_policy_that_is_held_is_not_served(
+def test_while_a_bandit_is_held_back_the_rest_goes_on(
     store_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     what = config(minimum_effective=50, max_change=1.0)
@@ -112,7 +114,7 @@ def test_a_policy_that_is_held_is_not_served(
         embedded.commit()
         good = embedded.publish()
         assert good is not None
-        learner = embedded._publisher._learning.learners[0]
+        before, learner = reader.policy, embedded._publisher._learning.learners[0]
 
         def broken(sums: SumReader, changed: Any, at: int) -> dict[str, bytes | None]:
             """Prefers what nobody clicks."""
@@ -126,21 +128,37 @@ def test_a_policy_that_is_held_is_not_served(
             patch.setattr(learner, "solve", broken)
             embedded.feed(events(300, 320))
             embedded.commit()
-            assert embedded.publish() is None
-        assert f"version {good.version + 1} is held back" in caplog.text
-        reader.refresh()
-        assert reader.policy.version == good.version
-        with closing(Store(store_url)) as store, store.read() as connection:
-            held = snapshots.newest(connection)
-        assert held is not None
-        assert held.version == good.version + 1
-        assert held.verdict == "hold"
-        assert "to the live policy" in str(held.reason)
+            held = embedded._publisher.publish(5_000)
+            assert held is not None
+            assert (held.version, held.verdict, held.held) == (good.version + 1, "hold", 5_000)
+            assert "to the live policy" in str(held.reason)
+            assert f"version {held.version} goes on with the bandit that is served" in caplog.text
+            reader.refresh()
+            assert reader.policy.version == held.version
+            assert reader.policy.evidence() == before.evidence()
+            assert reader.policy.recall("x", 1) != before.recall("x", 1)
+            # Since when it waits is remembered, be it judged again or not.
+            embedded.feed(events(320, 330))
+            embedded.commit()
+            again = embedded._publisher.publish(6_000)
+            assert again is not None
+            assert (again.verdict, again.held) == ("hold", 5_000)
+            with closing(Store(store_url)) as store, store.read() as connection:
+                assert snapshots.withheld(connection) == 5_000
 
-        embedded.feed(events(320, 340))
+        rules, claim = RephraseGraph(what.rephrases).rules, embedded.ledger.claim("rules", 0)
+        pin = {rules.name: Sums(rules, [("x", "y")], np.array([[1.0, 0.0]]))}
+        embedded.ledger.commit([Contribution(claim, claim.position, pin, {})])
+        unjudged = embedded._publisher.publish(7_000)
+        assert unjudged is not None
+        assert (unjudged.verdict, unjudged.held, unjudged.reason) == ("hold", 5_000, again.reason)
+
+        embedded.feed(events(330, 350))
         embedded.commit()
         mended = embedded.publish()
         assert mended is not None
-        assert mended.verdict == "publish"
+        assert (mended.verdict, mended.held) == ("publish", None)
+        assert mended.rows["bandit"] == len(STRATEGIES) + 1
         reader.refresh()
-        assert reader.policy.version == mended.version == good.version + 2
+        assert reader.policy.version == mended.version == good.version + 4
+        assert reader.policy.evidence() != before.evidence()

@@ -86,7 +86,7 @@ class Versions(RuleBasedStateMachine):
             return multiple()
         assert made.parent == (last or None)
         self.states[made.version], self.created[made.version] = state, self.now
-        if verdict != "hold" and self.hold is None:
+        if self.hold is None:
             self.head = made.version
         return made.version
 
