@@ -1,8 +1,7 @@
 """Many rows in one statement: as arrays for PostgreSQL; for SQLite one by one, at which its driver is quickest.
 
 Statements with a parameter for each value take longer to write than to execute. SQLite's driver gives the interpreter
-up for each row, and has to wait for it while another thread is busy: who writes many rows does so in a process of its
-own.
+up for each row, and has to wait for it while another thread is busy: who writes many rows does so while none is.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
