@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Meta, Struct, field
 from numpy.typing import NDArray
 
-from backchannel.agents.rephrase_detector import RephraseDetector
+from backchannel.agents.rewrites.detector import RephraseDetector
 from backchannel.schemas.text import normalize
 from backchannel.schemas.turn import Turn
 

@@ -11,28 +11,28 @@ import click
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 _COMMANDS: Final = {
-    "run": "backchannel.ops.run:run",
-    "worker": "backchannel.ops.worker:worker",
+    "run": "backchannel.ops.commands.run:run",
+    "worker": "backchannel.ops.commands.worker:worker",
     "dashboard": "backchannel.ops.dashboard.command:dashboard",
-    "health": "backchannel.ops.health:health",
-    "prime": "backchannel.ops.prime:prime",
-    "forget-user": "backchannel.ops.forget_user:forget_user",
-    "memory": "backchannel.ops.memory:memory",
-    "produce": "backchannel.ops.produce:produce",
-    "topics": "backchannel.ops.topics:topics",
-    "broker": "backchannel.ops.broker:broker",
-    "snapshots": "backchannel.ops.snapshots:snapshots",
-    "store": "backchannel.ops.store:store",
-    "config": "backchannel.ops.config:config",
-    "convert": "backchannel.ops.convert.command:convert",
-    "demo": "backchannel.ops.demo:demo",
-    "evaluate": "backchannel.ops.evaluate:evaluate",
-    "rephrases": "backchannel.ops.rephrases.command:rephrases",
-    "rewrites": "backchannel.ops.rewrites:rewrites",
-    "bandits": "backchannel.ops.bandits:bandits",
-    "bench": "backchannel.ops.bench.command:bench",
-    "capacity": "backchannel.ops.capacity:capacity",
-    "schemas": "backchannel.ops.schemas:schemas",
+    "health": "backchannel.ops.health.command:health",
+    "prime": "backchannel.ops.commands.prime:prime",
+    "forget-user": "backchannel.ops.commands.forget_user:forget_user",
+    "memory": "backchannel.ops.inspect.memory:memory",
+    "produce": "backchannel.ops.commands.produce:produce",
+    "topics": "backchannel.ops.commands.topics:topics",
+    "broker": "backchannel.ops.local.broker:broker",
+    "snapshots": "backchannel.ops.commands.snapshots:snapshots",
+    "store": "backchannel.ops.commands.store:store",
+    "config": "backchannel.ops.commands.config:config",
+    "convert": "backchannel.ops.lab.convert.command:convert",
+    "demo": "backchannel.ops.lab.demo.command:demo",
+    "evaluate": "backchannel.ops.evaluate.command:evaluate",
+    "rephrases": "backchannel.ops.lab.rephrases.command:rephrases",
+    "rewrites": "backchannel.ops.inspect.rewrites:rewrites",
+    "bandits": "backchannel.ops.lab.bandits.command:bandits",
+    "bench": "backchannel.ops.lab.bench.command:bench",
+    "capacity": "backchannel.ops.lab.capacity:capacity",
+    "schemas": "backchannel.ops.commands.schemas:schemas",
 }
 _EXTRAS: Final = {
     "aiohttp": "kafka",
@@ -104,5 +104,5 @@ def main() -> None:
     \b
     Try it:                 backchannel demo
     Learn from your events: backchannel run events.jsonl --store sqlite:///policy.db
-    Read the policy:        from backchannel.streams.reader import PolicyReader
+    Read the policy:        from backchannel.streams.serving.reader import PolicyReader
     """

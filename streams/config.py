@@ -8,15 +8,15 @@ from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
 import msgspec
 from msgspec import Meta, Struct, field, structs
 
-from backchannel.agents.bandit import BanditConfig
-from backchannel.agents.gate import GateConfig
-from backchannel.agents.memory import MemoryConfig
+from backchannel.agents.bandit.learner import BanditConfig
+from backchannel.agents.memory.learner import MemoryConfig
+from backchannel.agents.ope.gate import GateConfig
 from backchannel.agents.outcomes import RewardConfig
-from backchannel.agents.quality import QualityConfig
-from backchannel.agents.rephrases import RephraseConfig
-from backchannel.streams.kafka_config import KafkaConfig
-from backchannel.streams.signing import KEY_VARIABLE
-from backchannel.streams.turns import TurnConfig
+from backchannel.agents.quality.learner import QualityConfig
+from backchannel.agents.rewrites.learner import RephraseConfig
+from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.snapshots.signing import KEY_VARIABLE
+from backchannel.streams.turns.assembler import TurnConfig
 
 
 class CommitConfig(Struct, frozen=True, forbid_unknown_fields=True):

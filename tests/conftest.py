@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from sqlalchemy import create_engine
 
-from backchannel.ops.postgres import NOT_DURABLE, Postgres, PostgresError
+from backchannel.ops.local.postgres import NOT_DURABLE, Postgres, PostgresError
 
 # How long an example takes says more about the machine than about us. On CI the examples are always the same ones: new
 # ones are sought where somebody looks.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from backchannel.ops.config import reference
+from backchannel.ops.commands.config import reference
 from backchannel.streams.config import Config
 
 ROOT = Path(__file__).parents[1]

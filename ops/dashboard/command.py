@@ -9,13 +9,13 @@ import click
 from aiohttp import web
 from msgspec import structs
 
-from backchannel.ops.config import config_option
+from backchannel.ops.commands.config import config_option
+from backchannel.ops.commands.topics import kafka_config, servers_option
 from backchannel.ops.dashboard.server import application, is_loopback
 from backchannel.ops.dashboard.state import Observatory
-from backchannel.ops.open_store import guess_option, store_option
-from backchannel.ops.topics import kafka_config, servers_option
+from backchannel.ops.options import guess_option, store_option
 from backchannel.streams.config import Config
-from backchannel.streams.store import Store, StoreError
+from backchannel.streams.store.engine import Store, StoreError
 
 
 @click.command("dashboard")

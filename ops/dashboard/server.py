@@ -12,7 +12,7 @@ from aiohttp import web
 
 from backchannel.ops.dashboard.state import Observatory
 from backchannel.schemas.events import Context
-from backchannel.streams.reader import NoPolicyError
+from backchannel.streams.serving.reader import NoPolicyError
 
 COOKIE: Final = "backchannel"
 LONGEST_QUERY: Final = 2000
@@ -20,7 +20,7 @@ MOST_CANDIDATES: Final = 1000
 
 _ASSETS: Final = {
     "/": ("dashboard/assets/index.html", "text/html"),
-    "/style.css": ("style.css", "text/css"),
+    "/style.css": ("reporting/style.css", "text/css"),
     "/dashboard.css": ("dashboard/assets/dashboard.css", "text/css"),
     "/dashboard.js": ("dashboard/assets/dashboard.js", "text/javascript"),
     "/uPlot.min.css": ("dashboard/assets/uPlot.min.css", "text/css"),

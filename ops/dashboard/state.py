@@ -10,23 +10,23 @@ import numpy as np
 from msgspec import Struct, structs
 from sqlalchemy.exc import SQLAlchemyError
 
-from backchannel.agents.features import context_of
-from backchannel.agents.recall import Recalled
-from backchannel.agents.rephrases import RephraseGraph
-from backchannel.ops.checks import Check, Status, worst
-from backchannel.ops.explanation import Explanation, explain
-from backchannel.ops.health import look
+from backchannel.agents.bandit.features import context_of
+from backchannel.agents.memory.serving import Recalled
+from backchannel.agents.rewrites.learner import RephraseGraph
+from backchannel.ops.health.checks import Check, Status, worst
+from backchannel.ops.health.command import look
+from backchannel.ops.inspect.explanation import Explanation, explain
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import Context, Query
 from backchannel.schemas.text import normalize
-from backchannel.streams import ledger
 from backchannel.streams.config import Config
-from backchannel.streams.ledger import LedgerSums
-from backchannel.streams.policy import Rewriting
-from backchannel.streams.reader import NoPolicyError, PolicyReader
-from backchannel.streams.store import Store
-from backchannel.streams.trends import Trends, read_trends
-from backchannel.streams.vitals import read_store
+from backchannel.streams.monitoring.trends import Trends, read_trends
+from backchannel.streams.monitoring.vitals import read_store
+from backchannel.streams.serving.policy import Rewriting
+from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
+from backchannel.streams.store import ledger
+from backchannel.streams.store.engine import Store
+from backchannel.streams.store.ledger import LedgerSums
 
 FRESH_S: Final = 4.0
 """Seconds for which what was found is shown to everybody who asks."""

@@ -9,24 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 
-from backchannel.agents.bandit import BanditConfig, StrategyBandit
-from backchannel.agents.features import Categorical, Numeric
-from backchannel.agents.history import StrategyHistory
+from backchannel.agents.bandit.features import Categorical, Numeric
+from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
+from backchannel.agents.bandit.strategy_history import StrategyHistory
+from backchannel.agents.bandit.user_history import UserHistory
 from backchannel.agents.learner import Learner
-from backchannel.agents.memory import MemoryConfig, MemoryIndex
+from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
+from backchannel.agents.memory.personal import PersonalMemory
 from backchannel.agents.outcomes import RewardConfig
-from backchannel.agents.personal import PersonalMemory
-from backchannel.agents.personal_rewrites import PersonalRewrites
-from backchannel.agents.quality import AnswerQuality, QualityConfig
-from backchannel.agents.rephrases import RephraseConfig, RephraseGraph
+from backchannel.agents.quality.learner import AnswerQuality, QualityConfig
+from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
+from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.sums import Delta, MemorySums, Sums, merge
-from backchannel.agents.user_history import UserHistory
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
 from backchannel.streams.config import Config
-from backchannel.streams.learning import Learning
-from tests.agents.turns import DAY, LAST, changes, click, impression, judged, query, turns, unlike
-from tests.schemas.cases import leaves
+from backchannel.streams.pipeline.learners import Learning
+from tests.support.cases import leaves
+from tests.support.turns import DAY, LAST, changes, click, impression, judged, query, turns, unlike
 
 LEARNERS: list[Learner] = [
     *Learning(Config()).learners,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from backchannel.agents.outcomes import Outcome, RewardConfig
 from backchannel.schemas.events import Rewrite
 from backchannel.schemas.turn import Turn
-from tests.agents.turns import DAY, barge_in, click, impression, judged, query, turns
+from tests.support.turns import DAY, barge_in, click, impression, judged, query, turns
 
 SHARES = st.floats(0, 1)
 CONFIGS = st.builds(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from backchannel.ops.broker import Broker, BrokerError
-from backchannel.ops.topics import create_topics
-from backchannel.streams.kafka_config import SERVERS_VARIABLE, KafkaConfig
+from backchannel.ops.commands.topics import create_topics
+from backchannel.ops.local.broker import Broker, BrokerError
+from backchannel.streams.kafka.config import SERVERS_VARIABLE, KafkaConfig
 from tests.conftest import missing
 
 

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from backchannel.agents.gate import GateConfig
-from backchannel.ops.broker import Broker
-from backchannel.ops.load import mixed_stream
+from backchannel.agents.ope.gate import GateConfig
+from backchannel.ops.lab.load import mixed_stream
+from backchannel.ops.local.broker import Broker
 from backchannel.streams.config import HealthConfig
-from backchannel.streams.kafka_config import KafkaConfig
+from backchannel.streams.kafka.config import KafkaConfig
 from tests.integration.workers import Fleet, send
 
 UNJUDGED: Final = GateConfig(turns=0)

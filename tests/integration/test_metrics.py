@@ -11,8 +11,8 @@ from urllib.request import urlopen
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from backchannel.ops.load import mixed_stream
-from backchannel.streams.kafka_config import KafkaConfig
+from backchannel.ops.lab.load import mixed_stream
+from backchannel.streams.kafka.config import KafkaConfig
 from tests.integration.workers import Fleet, send
 
 

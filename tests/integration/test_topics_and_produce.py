@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from backchannel.ops.broker import Broker
-from backchannel.ops.topics import create_topics
-from backchannel.streams.kafka_config import KafkaConfig
-from backchannel.streams.topics import TopicError, admin_client, check_topics
+from backchannel.ops.commands.topics import create_topics
+from backchannel.ops.local.broker import Broker
+from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.topics import TopicError, admin_client, check_topics
 from tests.integration.workers import records_of
 
 EVENTS = [
@@ -26,9 +26,9 @@ EVENTS = [
 
 COMMANDS = """
 import click
-from backchannel.ops.broker import broker
-from backchannel.ops.produce import produce
-from backchannel.ops.topics import topics
+from backchannel.ops.local.broker import broker
+from backchannel.ops.commands.produce import produce
+from backchannel.ops.commands.topics import topics
 click.Group(commands=[broker, produce, topics])()
 """
 

@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from backchannel.streams.kafka_config import KafkaConfig
+from backchannel.streams.kafka.config import KafkaConfig
 from tests.integration.workers import Fleet, disordered, send
 
 

@@ -15,10 +15,10 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backchannel.ops.broker import Broker
-from backchannel.streams.kafka_config import KafkaConfig
-from backchannel.streams.topics import admin_client
-from backchannel.streams.transport import (
+from backchannel.ops.local.broker import Broker
+from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.topics import admin_client
+from backchannel.streams.kafka.transport import (
     QUEUED_CHUNKS,
     Chunk,
     ChunkConsumer,

@@ -15,13 +15,13 @@ from pathlib import Path
 from aiokafka import AIOKafkaProducer
 from kafka import TopicPartition
 
-from backchannel.ops.broker import Broker
+from backchannel.ops.local.broker import Broker
 from backchannel.schemas.events import Click
-from backchannel.streams.embedded import Embedded
-from backchannel.streams.kafka_config import KafkaConfig
-from backchannel.streams.topics import admin_client
+from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.topics import admin_client
+from backchannel.streams.pipeline.local import Embedded
 from tests.integration.workers import Fleet, disordered, records_of, send
-from tests.streams.ledgers import sqlite_url
+from tests.support.ledgers import sqlite_url
 
 KILLS = 32
 OUTAGE_S = 15.0

@@ -19,13 +19,13 @@ from aiokafka import AIOKafkaProducer
 from kafka import KafkaConsumer, TopicPartition
 from msgspec import structs
 
-from backchannel.ops.config import render
-from backchannel.ops.load import mixed_stream
+from backchannel.ops.commands.config import render
+from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import EVENT_TYPES, Event, encode
 from backchannel.streams.config import CommitConfig, Config
-from backchannel.streams.kafka_config import KafkaConfig
-from backchannel.streams.turns import TurnConfig
-from tests.streams.ledgers import assert_same, contents, sqlite_url
+from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.turns.assembler import TurnConfig
+from tests.support.ledgers import assert_same, contents, sqlite_url
 
 LATENESS_MS: Final = 5_000
 GAP_MS: Final = 50

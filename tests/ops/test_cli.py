@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from backchannel.ops.cli import _Group, main
-from backchannel.ops.open_store import STORE_VARIABLE
+from backchannel.ops.options import STORE_VARIABLE
 
 
 def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -55,7 +55,7 @@ def test_every_command_says_what_it_is_for() -> None:
 def test_a_path_that_cannot_be_used_is_one_line_before_the_work_begins(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for work in ("demo.World", "bandits.regret"):
+    for work in ("lab.demo.command.World", "lab.bandits.command.regret"):
         monkeypatch.setattr(f"backchannel.ops.{work}", None)  # calling it is a TypeError
     monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.chdir(tmp_path)

@@ -15,7 +15,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from backchannel.streams.config import Config, parse
-from backchannel.streams.metrics import Metrics
+from backchannel.streams.monitoring.metrics import Metrics
 from tests.conftest import missing
 
 ROOT = Path(__file__).parents[2]

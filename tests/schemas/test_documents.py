@@ -12,10 +12,10 @@ from jsonschema import validators
 from jsonschema.protocols import Validator
 
 import backchannel.schemas
-from backchannel.ops.schemas import rendered
+from backchannel.ops.commands.schemas import rendered
 from backchannel.schemas.documents import DEAD_LETTERS, SNAPSHOTS, TOPICS
 from backchannel.schemas.events import EVENT_TYPES, EventDecoder, EventError
-from tests.schemas.cases import ALL_DOCUMENTS, JSON, Document, documents, faults, struct_of
+from tests.support.cases import ALL_DOCUMENTS, JSON, Document, documents, faults, struct_of
 
 FOLDER = Path(backchannel.schemas.__file__).parent / "json"
 FILES = {name: json.loads(content) for name, content in rendered().items()}

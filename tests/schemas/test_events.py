@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 from backchannel.schemas.events import EVENT_TYPES, MAX_RECORD_BYTES, EventDecoder, EventError, encode
-from tests.schemas.cases import ALL_DOCUMENTS, JSON, Document, faults, leaves, minimal, struct_of
+from tests.support.cases import ALL_DOCUMENTS, JSON, Document, faults, leaves, minimal, struct_of
 
 UNTYPED = EventDecoder()
 DECODERS = [UNTYPED, *map(EventDecoder, EVENT_TYPES.values())]

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backchannel.schemas.snapshot import Checksum
-from tests.schemas.cases import CHARACTERS
+from tests.support.cases import CHARACTERS
 
 NAMES = st.text(CHARACTERS, max_size=4)
 ROWS = st.tuples(NAMES, NAMES, st.binary(max_size=4))

@@ -25,7 +25,7 @@ from backchannel.agents.ope.estimators import (
     weigh,
 )
 from backchannel.agents.ope.intervals import interval
-from backchannel.agents.ope.rewards import cross_fitted, folds_of
+from backchannel.agents.ope.reward_models import cross_fitted, folds_of
 from backchannel.agents.sums import Matrix
 
 

@@ -1,0 +1,150 @@
+"""The bandit as a policy of River, and its sums as River's Bayesian linear regression, and back.
+
+For those who have River at hand: learning one reward at a time, to compare with River's own policies on the same
+footing. Serving does not need it.
+"""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from river.bandit.base import ArmID, ContextualPolicy, RewardObj
+from river.compose import TargetTransformRegressor
+from river.linear_model import BayesianLinearRegression
+
+from backchannel.agents.bandit.features import Encoder, Feature, Value
+from backchannel.agents.bandit.posterior import Bank, Buckets
+from backchannel.agents.sums import Matrix
+
+
+class BankPolicy(ContextualPolicy):
+    """Linear Thompson sampling on a bank of half-lives and priors; see `posterior`.
+
+    Time is counted in updates.
+
+    Args:
+        features: what of a context counts. Without any, contexts are ignored.
+        half_lives: updates after which one counts half, besides never to forget.
+        ridges: prior precisions.
+        exploration: in standard deviations of the residual.
+        bucket: updates that are summed together.
+        refresh: updates after which the posterior is made anew; in the beginning more often.
+        reward_obj: River's, for `ranking`.
+        reward_scaler: River's.
+        burn_in: how often each arm is pulled first.
+        seed: of all chance.
+
+    >>> policy = BankPolicy(seed=1)
+    >>> for _ in range(100):
+    ...     arm = policy.pull(["a", "b"], {})
+    ...     policy.update(arm, {}, 0.9 if arm == "b" else 0.1)
+    >>> policy.ranking
+    ['b', 'a']
+    """
+
+    def __init__(
+        self,
+        features: Sequence[Feature] | None = None,  # River cannot clone an empty tuple
+        *,
+        half_lives: Sequence[float] = (48_000.0, 12_000.0, 3_000.0),
+        ridges: Sequence[float] = (1.0, 10.0, 100.0),
+        exploration: float = 0.2,
+        bucket: int = 250,
+        refresh: int = 100,
+        reward_obj: RewardObj | None = None,
+        reward_scaler: TargetTransformRegressor | None = None,
+        burn_in: int = 0,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(reward_obj, reward_scaler, burn_in)
+        self.features = features
+        self.half_lives = half_lives
+        self.ridges = ridges
+        self.exploration = exploration
+        self.bucket = bucket
+        self.refresh = refresh
+        self.seed = seed
+        self._rng = np.random.default_rng(seed)
+        self._encoder = Encoder(features or ())
+        self._bank = Bank(half_lives, ridges)
+        self._arms: dict[Hashable, int] = {}
+        self._buckets = Buckets(self._bank, 0, self._encoder.dimension, bucket)
+        self._due = 0
+
+    def _pull(self, arm_ids: list[ArmID], context: Mapping[str, Value] | None = None) -> ArmID:
+        self._know(arm_ids)
+        if self._n >= self._due:
+            self._posterior = self._buckets.infer(self._n)
+            self._due = self._n + max(min(self.refresh, self._n // 4), 1)
+        arms = [self._arms[arm] for arm in arm_ids]
+        vector = self._encoder.encode(context or {})
+        means = self._posterior.theta[arms] @ vector
+        wide = np.sqrt(((self._posterior.whitener[arms] @ vector) ** 2).sum(axis=1))
+        wide *= self.exploration * self._posterior.deviation
+        return arm_ids[int((means + wide * self._rng.standard_normal(len(arms))).argmax())]
+
+    def update(self, arm_id: ArmID, context: Any, *reward_args: Any, **reward_kwargs: Any) -> None:
+        """Learn from a reward. Without a context, as `river.bandit.evaluate` calls it: `update(arm_id, reward)`."""
+        if not reward_args:
+            context, reward_args = None, (context,)
+        parent: Any = super()
+        parent.update(arm_id, context, *reward_args, **reward_kwargs)
+        self._know([arm_id])
+        reward = self.reward_scaler.func(reward_args[0]) if self.reward_scaler else reward_args[0]
+        row = np.append(self._encoder.encode(context or {}), reward)
+        self._buckets.add_row(self._arms[arm_id], row, self._n - 1)
+
+    def _know(self, arm_ids: Iterable[ArmID]) -> None:
+        """Make room for arms that were never seen before."""
+        known = len(self._arms)
+        for arm in arm_ids:
+            self._arms.setdefault(arm, len(self._arms))
+        if len(self._arms) > known:
+            self._buckets.grow(len(self._arms))
+            self._due = 0
+
+
+def to_river(sums: Matrix, columns: Sequence[str]) -> BayesianLinearRegression:
+    """Return a model of River's with the posterior of a strategy's sums, under a prior of mean 0 and precision 1.
+
+    Args:
+        sums: Z'Z, (d + 1, d + 1).
+        columns: names of the contexts' columns, d of them.
+    """
+    model = BayesianLinearRegression(alpha=1, beta=1)
+    model._ensure_features(columns)
+    size = len(columns)
+    model._ss_arr[:size, :size] += sums[:-1, :-1]
+    model._ss_inv_arr[:size, :size] = np.linalg.inv(model._ss_arr[:size, :size])
+    model._eta_arr[:size] = sums[:-1, -1]
+    model._m_dirty = True
+    return model
+
+
+def from_river(model: BayesianLinearRegression, columns: Sequence[str]) -> Matrix:
+    """Return the sums that a model of River's has learned, (d + 1, d + 1), in units of its noise.
+
+    The sum of squared rewards, the last of them, is not among what River keeps; it is the least that fits.
+
+    Args:
+        model: without smoothing. Its features are found by name, in whatever order it saw them first.
+        columns: names of the contexts' columns, d of them.
+
+    Raises:
+        ValueError: the model forgets, so its prior can no longer be told from what it learned; or it knows features
+            that are none of the columns.
+    """
+    if model.smoothing is not None:
+        raise ValueError("smoothing: a model that forgets its prior cannot be converted; learn without")
+    unknown = sorted(str(name) for name in model._idx.keys() - set(columns))
+    if unknown:
+        raise ValueError(f"columns: the model has learned {', '.join(unknown)}, which are not among them")
+    places = [place for place, name in enumerate(columns) if name in model._idx]
+    own = [model._idx[columns[place]] for place in places]
+    sums = np.zeros((len(columns) + 1, len(columns) + 1))
+    prior = np.eye(len(own)) / model.alpha
+    gram = (model._ss_arr[np.ix_(own, own)] - prior) / model.beta
+    sums[np.ix_(places, places)] = gram
+    sums[places, -1] = sums[-1, places] = model._eta_arr[own] / model.beta
+    sums[-1, -1] = sums[places, -1] @ np.linalg.lstsq(gram, sums[places, -1])[0]
+    return sums

@@ -1,0 +1,82 @@
+"""What is known of who asks, serving: features of users for the bandit.
+
+A row of the section is one user's turns as of the time they last changed; they fade until the features are asked for,
+so a row need not be published again for growing old. What `Policy.allocate` made of them is logged with the decision;
+so the bandit, which learns from the context that was logged, never learns from what came later.
+"""
+
+from collections.abc import Mapping
+from math import log2
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from backchannel.agents.bandit.features import OF_USER
+
+TURNS: Final = f"{OF_USER}turns"
+"""The user's turns, as far as not faded, as log2(1 + turns); 0 if nothing is known."""
+
+REWARD: Final = f"{OF_USER}reward"
+"""By how much the mean success of the user's turns is above that of all users', -1 to 1; 0 if nothing is known."""
+
+DEFECTS: Final = f"{OF_USER}defects"
+"""Likewise of the share of turns that were barged in on or rephrased."""
+
+USER_FEATURES: Final = frozenset({TURNS, REWARD, DEFECTS})
+
+PRIOR: Final = 10.0
+"""Turns that the means of all users are worth on one of them."""
+
+EVERYBODY: Final = ""
+"""The key of the section's first row; a user's id is never empty."""
+
+
+class Everybody(Struct, frozen=True, array_like=True):
+    """The mean success and the share of defects of all users' turns, and the half-life (ms) of turns."""
+
+    reward: float
+    defects: float
+    half_life_ms: int
+
+
+class UserRow(Struct, frozen=True, array_like=True):
+    """A user's turns, their success added up, and their defects, as of `at` (event time, ms)."""
+
+    at: int
+    turns: float
+    reward: float
+    defects: float
+
+
+_decode_everybody = msgspec.json.Decoder(Everybody).decode
+_decode_row = msgspec.json.Decoder(UserRow).decode
+
+
+class Users:
+    """The users of one policy version.
+
+    Args:
+        section: its rows.
+        watermark: event time (ms) as of which the policy forgets.
+    """
+
+    def __init__(self, section: Mapping[str, bytes], watermark: int) -> None:
+        self._rows: Final = section
+        self._watermark: Final = watermark
+        everybody = section.get(EVERYBODY)
+        self._everybody: Final = None if everybody is None else _decode_everybody(everybody)
+
+    def features(self, user: str) -> dict[str, float]:
+        """Return the features of a user; of one who is not known, what they are on average."""
+        everybody, row = self._everybody, self._rows.get(user) if user else None
+        if everybody is None or row is None:
+            return dict.fromkeys(sorted(USER_FEATURES), 0.0)
+        known = _decode_row(row)
+        fading = 2.0 ** (min(known.at - self._watermark, 0) / everybody.half_life_ms)
+        turns = fading * known.turns
+        return {
+            DEFECTS: (fading * known.defects - turns * everybody.defects) / (turns + PRIOR),
+            REWARD: (fading * known.reward - turns * everybody.reward) / (turns + PRIOR),
+            TURNS: log2(1.0 + turns),
+        }

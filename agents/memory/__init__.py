@@ -1,0 +1,1 @@
+"""The memory index: which entities have worked for which query."""

@@ -1,0 +1,87 @@
+"""The personal layer: what has worked for one user, beside what works for everybody.
+
+It sums the same gains and exposures as the memory index, by user. Whoever recalls adds a user's own evidence to that of
+everybody, of which no more is counted than some exposures, so that the own one can tell: see `recall`.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from backchannel.agents.learner import Changed, Learner, portions_of
+from backchannel.agents.memory.learner import MemoryIndex, Shown
+from backchannel.agents.memory.serving import Evidence, OwnRow
+from backchannel.agents.outcomes import Outcome
+from backchannel.agents.sums import Delta, Key, SumReader, SumTable
+
+_KEPT: Final = 2  # times as many pairs as are published, so that there are some to come after those that fade
+
+
+class PersonalMemory(Learner):
+    """The learner of what users prefer. Its section: user id -> the pairs that most is known of, see `recall`.
+
+    Args:
+        index: of everybody, with whose configuration and curve this one goes.
+    """
+
+    name = "personal"
+
+    def __init__(self, index: MemoryIndex) -> None:
+        self._index: Final = index
+        self.table: Final = SumTable(
+            name="personal",
+            key=(("user", str), ("query", str), ("entity", str)),
+            sums=index.table.sums,
+            half_life_ms=index.table.half_life_ms,
+        )
+        self.tables = (self.table,)
+        self._most: Final = _KEPT * index.config.personal
+        self.bound = (self.table, self._most)
+
+    def learn(self, outcomes: Sequence[Outcome]) -> Delta:
+        """See `Learner.learn`."""
+        shown = Shown(self.table, outcomes, _owner)
+        return {self.table.name: shown.sums(self._index.examination)} if shown.keys else {}
+
+    def portions(self, changed: Changed) -> Iterator[Changed]:
+        """See `Learner.portions`."""
+        return portions_of(self.table, changed.get(self.table.name, ()))
+
+    def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
+        """See `Learner.solve`. Of a user the pairs with most evidence are published."""
+        users = changed.get(self.table.name, ())
+        if not users:
+            return {}
+        section: dict[str, bytes | None] = dict.fromkeys(sorted(users))
+        for user, pairs in self._known(sums, users, at).items():
+            of_query: defaultdict[str, list[Evidence]] = defaultdict(list)
+            for _, query, entity, gain, exposure in pairs[: self._index.config.personal]:
+                of_query[query].append(Evidence(entity, gain, exposure))
+            if of_query:
+                section[user] = msgspec.json.encode(OwnRow(at, of_query))
+        return section
+
+    def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:
+        """See `Learner.excess`."""
+        known = self._known(sums, crowded, at)
+        return [(user, *pair[1:3]) for user, pairs in known.items() for pair in pairs[self._most :]]
+
+    def _known(
+        self, sums: SumReader, users: Collection[str], at: int
+    ) -> dict[str, list[tuple[float, str, str, float, float]]]:
+        """Less the evidence, query, entity, gain and exposure of each user's pairs, those with most evidence first."""
+        rows = sums.read(self.table, "user", users)
+        values = rows.at(at)
+        exposures = values[:, 1:] @ self._index.examination.curve(sums)
+        known: defaultdict[str, list[tuple[float, str, str, float, float]]] = defaultdict(list)
+        numbers = zip(values[:, 0].round(6).tolist(), exposures.round(6).tolist(), strict=True)
+        for (user, query, entity), (gain, exposure) in zip(rows.keys, numbers, strict=True):
+            known[user].append((-gain - exposure, query, entity, gain, exposure))
+        return {user: sorted(pairs) for user, pairs in known.items()}
+
+
+def _owner(outcome: Outcome) -> tuple[str, ...] | None:
+    user = outcome.turn.query.user_id
+    return (user, outcome.query) if user and outcome.query else None

@@ -1,0 +1,267 @@
+"""Logged decisions: what of a turn is needed to say what another policy would have earned in it.
+
+A bounded sample of them is kept, in favour of recent turns: the turns of least rank, where
+
+    rank = ln(-ln u) - ln 2 * t / HALF_LIFE,    u in (0, 1) by a hash of the turn,
+
+is weighted sampling without replacement (Efraimidis & Spirakis, Information Processing Letters 2006) under forward
+decay (Cormode et al., ICDE 2009): a turn counts half as much after a half-life, and its rank never changes. So the
+sample is mergeable: that of a union is that of the union of samples, in any order and on any number of workers.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
+from typing import Final
+from zlib import crc32
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from backchannel.agents.bandit.features import Encoder, Value, context_of
+from backchannel.agents.bandit.serving import MAX_BUDGET, Allocator, StrategyContext
+from backchannel.agents.ope.estimators import Feedback, Model, weigh
+from backchannel.agents.ope.reward_models import Integers, cross_fitted, folds_of
+from backchannel.agents.outcomes import Judge, Outcome
+from backchannel.agents.sums import Matrix
+from backchannel.schemas.events import Impression, Query
+from backchannel.schemas.turn import Turn
+
+HALF_LIFE_MS: Final = 86_400_000
+FOLDS: Final = 3
+RIDGE: Final = 10.0
+"""Of the models of rewards."""
+
+
+class LoggedDecision(Struct, frozen=True, gc=False):
+    """What was decided in a turn, with what probability, and what came of it.
+
+    Attributes:
+        session_id: of the turn.
+        ts: of its query, ms since the Unix epoch.
+        context: of the query, as the policy saw it, with what was known of who asked.
+        strategy_context: strategy -> what was known of it.
+        allocation: strategy -> candidates drawn, for the strategies that were asked.
+        propensities: strategy -> probability that it was asked.
+        rewards: strategy -> reward in [0, 1], for those that got one.
+        success: of the turn as a whole, in [0, 1].
+        allocation_propensity: the probability of the whole allocation, if that was logged.
+    """
+
+    session_id: str
+    ts: int
+    context: dict[str, Value]
+    allocation: dict[str, int]
+    propensities: dict[str, float]
+    rewards: dict[str, float]
+    success: float = 0.0
+    allocation_propensity: float | None = None
+    strategy_context: StrategyContext = {}
+
+
+def is_logged(turn: Turn) -> bool:
+    """Return whether a turn's decision was left to chance, with probabilities that are known and possible."""
+    return any(map(_tells, turn.impressions))
+
+
+def decision_of(outcome: Outcome, features: Collection[str] | None = None) -> LoggedDecision:
+    """Return the decision of a judged turn that is logged: that of the first impression that tells.
+
+    Args:
+        outcome: of the turn.
+        features: what of the contexts to keep; by default all.
+    """
+    turn = outcome.turn
+    shown = next(filter(_tells, turn.impressions))
+    asked = {name: count for name, count in shown.allocation.items() if count}
+    return LoggedDecision(
+        session_id=turn.query.session_id,
+        ts=turn.query.ts,
+        context=_only(features, {**context_of(turn.query), **shown.user_context}),
+        allocation=asked,
+        propensities=shown.propensities,
+        rewards={name: outcome.credited[name][0] for name in asked if name in outcome.credited},
+        success=outcome.success,
+        allocation_propensity=shown.allocation_propensity,
+        strategy_context={name: _only(features, known) for name, known in shown.strategy_context.items()},
+    )
+
+
+def ranks_of(turns: Sequence[Turn]) -> Matrix:
+    """Return the turns' ranks in the sample, (turns,); see the module."""
+    hashes = np.fromiter((_hash(turn.query) for turn in turns), dtype=np.uint64, count=len(turns))
+    chances = np.minimum((_mixed(hashes) >> np.uint64(11)) * 2.0**-53 + 2.0**-54, 1.0 - 2.0**-53)
+    times = np.fromiter((turn.query.ts for turn in turns), dtype=float, count=len(turns))
+    ranks: Matrix = np.log(-np.log(chances)) - np.log(2.0) * times / HALF_LIFE_MS
+    return ranks
+
+
+class TurnSample:
+    """The sample of some turns. Of those that rank too high nothing but the rank is ever looked at.
+
+    Args:
+        turns: closed.
+        size: how many are kept of those that are logged.
+        judge: of turns.
+        features: of contexts, to be kept.
+    """
+
+    def __init__(self, turns: Sequence[Turn], size: int, judge: Judge, features: Collection[str]) -> None:
+        self.size: Final = size
+        self._turns: Final = turns if size else ()
+        self._judge: Final = judge
+        self._features: Final = features
+
+    def below(self, bound: float) -> list[tuple[float, LoggedDecision]]:
+        """Return the decisions that rank below `bound`, least first and at most `size` of them, with their ranks."""
+        ranks = ranks_of(self._turns)
+        below = np.flatnonzero(ranks < bound)
+        ordered = below[np.argsort(ranks[below], kind="stable")].tolist()
+        kept = list(islice((place for place in ordered if is_logged(self._turns[place])), self.size))
+        outcomes = self._judge.judge([self._turns[place] for place in kept])
+        return [
+            (float(ranks[place]), decision_of(outcome, self._features))
+            for place, outcome in zip(kept, outcomes, strict=True)
+        ]
+
+
+class DecisionTable(Struct, frozen=True):
+    """Logged decisions as columns.
+
+    Attributes:
+        strategies: K names.
+        contexts: encoded, (turns, K, d), or (turns, 1, d) if all strategies have one.
+        counts: candidates drawn, (turns, K); 0 of those that were not asked.
+        propensities: that they were asked, (turns, K).
+        rewards: (turns, K); 0 of those that were not asked.
+        folds: for cross-fitting, (turns,); a session's turns are in one.
+    """
+
+    strategies: tuple[str, ...]
+    contexts: Matrix
+    counts: NDArray[np.int64]
+    propensities: Matrix
+    rewards: Matrix
+    folds: Integers
+
+    @property
+    def budgets(self) -> NDArray[np.int64]:
+        """Candidates drawn in all, (turns,)."""
+        return np.asarray(self.counts.sum(axis=1))
+
+    def expected(
+        self,
+        policy: Allocator,
+        contexts: Matrix,
+        worth: Matrix,
+        rng: np.random.Generator,
+        draws: int,
+    ) -> Matrix:
+        """Return what a policy is expected to draw in each turn: candidates and their worth, (2, turns, K).
+
+        Args:
+            policy: its strategies are among the table's.
+            contexts: of the turns, as the policy encodes them; see `vectors_of`.
+            worth: of a strategy's first 0, 1, ... candidates, (K, as many as are ever drawn + 1).
+            rng: where chance comes from.
+            draws: of Thompson sampling's for each turn; 0: what a random set of strategies would draw.
+        """
+        budgets = np.clip(self.budgets, policy.least, MAX_BUDGET)
+        columns = [self.strategies.index(name) for name in policy.strategies]
+        expected = np.zeros((2, *self.counts.shape))
+        for budget in np.unique(budgets).tolist():
+            rows = np.flatnonzero(budgets == budget)
+            worths = np.stack([np.tile(np.arange(budget + 1.0), (len(columns), 1)), worth[columns, : budget + 1]])
+            expected[:, rows[:, np.newaxis], columns] = (
+                policy.expect(contexts[rows], budget, worths, rng, draws)
+                if draws
+                else policy.expect_at_random(budget, worths)[:, np.newaxis]
+            )
+        return expected
+
+    def modelled(self, worth: Matrix) -> Matrix:
+        """Return what strategies' whole lists would get as cross-fitted models expect it, (turns, K)."""
+        return cross_fitted(self.contexts, self.drawn(worth), self.rewards, self.folds, RIDGE)
+
+    def drawn(self, worth: Matrix) -> Matrix:
+        """Return which share of its list was drawn from each strategy, (turns, K), by its rank curve."""
+        return np.asarray(worth[np.arange(len(self.strategies)), self.counts])
+
+    def feedback(self, extents: Matrix, worth: Matrix, modelled: Matrix | None = None) -> Feedback:
+        """Weigh the turns for a policy.
+
+        What a strategy gets grows with what is drawn from it: with a share F of its list, F q. So the target's extents
+        are tau = E[F], and a reward stands for q as r / F. Intervals leave out that the curve is an estimate itself.
+
+        Args:
+            extents: E[F] of the policy in each turn, (turns, K).
+            worth: of a strategy's first 0, 1, ... candidates, (K, as many as are ever drawn + 1).
+            modelled: see there; for the estimators that need a model.
+
+        Raises:
+            SupportError: see `weigh`.
+        """
+        asked, drawn = self.counts > 0, self.drawn(worth)
+        ceiling = np.divide(1.0, drawn, out=np.ones_like(drawn), where=asked & (drawn > 0))
+        return Feedback(
+            weights=weigh(extents, self.propensities, asked),
+            rewards=self.rewards * ceiling,
+            total=float(extents.sum(axis=1).mean()) if len(extents) else 0.0,
+            ceiling=ceiling,
+            model=None if modelled is None else Model(np.einsum("ik,ik->i", extents, modelled), modelled),
+        )
+
+
+def vectors_of(decisions: Sequence[LoggedDecision], encoder: Encoder, strategies: Sequence[str]) -> Matrix:
+    """Return encoded contexts, (turns, strategies, d), or (turns, 1, d) if all strategies have one."""
+    if not encoder.of_strategies:
+        return encoder.encode_all([one.context for one in decisions])[:, np.newaxis]
+    contexts = [{**one.context, **one.strategy_context.get(name, {})} for one in decisions for name in strategies]
+    return encoder.encode_all(contexts).reshape(len(decisions), len(strategies), -1)
+
+
+def table_of(decisions: Sequence[LoggedDecision], contexts: Matrix, strategies: Sequence[str]) -> DecisionTable:
+    """Return logged decisions as columns.
+
+    Args:
+        decisions: the rows.
+        contexts: of them, encoded; see `vectors_of`.
+        strategies: the columns. What was done by others is left out.
+    """
+    shape = len(decisions), len(strategies)
+    counts, propensities, rewards = np.zeros(shape, dtype=np.int64), np.zeros(shape), np.zeros(shape)
+    for column, name in enumerate(strategies):
+        counts[:, column] = [one.allocation.get(name, 0) for one in decisions]
+        propensities[:, column] = [one.propensities.get(name, 0.0) for one in decisions]
+        rewards[:, column] = [one.rewards.get(name, 0.0) for one in decisions]
+    sessions = [crc32(one.session_id.encode(errors="surrogatepass")) for one in decisions]
+    return DecisionTable(
+        strategies=tuple(strategies),
+        contexts=contexts,
+        counts=counts,
+        propensities=propensities,
+        rewards=rewards,
+        folds=folds_of(_mixed(np.array(sessions, dtype=np.uint64)), FOLDS),
+    )
+
+
+def _tells(shown: Impression) -> bool:
+    """Whether an impression says with what probability each strategy was asked that was."""
+    asked, known = shown.allocation, shown.propensities
+    return any(asked.values()) and all(map(known.get, filter(asked.get, asked)))
+
+
+def _only(features: Collection[str] | None, context: Mapping[str, Value]) -> dict[str, Value]:
+    return {name: value for name, value in context.items() if features is None or name in features}
+
+
+def _hash(query: Query) -> int:
+    return crc32(query.query_id.encode(errors="surrogatepass"), crc32(query.session_id.encode(errors="surrogatepass")))
+
+
+def _mixed(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Spread hashes evenly over 64 bits: the finaliser of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014)."""
+    mixed = hashes + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))

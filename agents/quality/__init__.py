@@ -1,0 +1,1 @@
+"""How well the answers do over time, and when that changes."""

@@ -1,0 +1,105 @@
+"""How well the answers do over time, as sums: for charts, metrics and drift alarms, not for the policy.
+
+Per time bucket and strategy it counts turns, and adds up what people's feedback said. Rewards and rephrases lie on a
+grid of 1/1024, so the sums are exact and do not depend on order.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import numpy as np
+from msgspec import Meta, Struct
+
+from backchannel.agents.bandit.features import GRID
+from backchannel.agents.learner import Changed, Learner
+from backchannel.agents.outcomes import Outcome, asked_in
+from backchannel.agents.sums import Delta, SumReader, Sums, SumTable
+
+EVERY: Final = ""
+"""Stands in the place of a strategy for all turns together."""
+
+SUMS: Final = ("turns", "candidates", "clicked", "barged_in", "rephrased", "defects", "reward")
+"""See `AnswerQuality`."""
+
+
+class QualityConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the quality of answers is watched."""
+
+    bucket_s: Annotated[float, Meta(ge=1, le=86_400, description="length of a time bucket")] = 300.0
+    keep_days: Annotated[float, Meta(gt=0, le=36_500, description="for how long time buckets are kept")] = 30.0
+    drift_confidence: Annotated[
+        float,
+        Meta(
+            gt=0,
+            lt=1,
+            description="ADWIN's delta: the smaller, the surer it must be that a rate has changed to raise an alarm",
+        ),
+    ] = 0.002
+    drift_change: Annotated[
+        float, Meta(ge=0, le=100, description="a change by a smaller share of what the rate was raises no alarm")
+    ] = 0.1
+
+
+class AnswerQuality(Learner):
+    """Sums of feedback by strategy and time bucket. It publishes nothing.
+
+    Its rows are of the turns that asked a strategy; those of `EVERY` are of all turns.
+
+    - `turns`, and `candidates` drawn in them.
+    - `clicked`, `barged_in`: turns with a click, with a barge-in. A strategy's clicks are those it is credited with.
+    - `rephrased`: the probabilities that the query was rephrased, added up.
+    - `defects`: turns with a barge-in, and of the others the probabilities that the query was rephrased.
+    - `reward`: see `outcomes`; of all turns, their success.
+
+    Args:
+        config: how long a bucket is.
+        strategies: that are watched. Any others are part of `EVERY` only.
+    """
+
+    name = "quality"
+
+    def __init__(self, config: QualityConfig, strategies: Sequence[str]) -> None:
+        self.config: Final = config
+        self.table: Final = SumTable(
+            name="quality",
+            key=(("strategy", str), ("bucket", int)),
+            sums=SUMS,
+        )
+        self.tables = (self.table,)
+        self.bucket_ms: Final = round(config.bucket_s * 1000)
+        self._codes: Final = {name: code for code, name in enumerate(strategies)}
+
+    def learn(self, outcomes: Sequence[Outcome]) -> Delta:
+        """See `Learner.learn`."""
+        if not outcomes:
+            return {}
+        asked = asked_in(outcomes, self._codes)
+        turns = len(outcomes)
+        feedback = np.array(
+            [
+                (bool(one.turn.clicks), bool(one.turn.barge_ins), one.rephrased, one.success, sum(one.asked.values()))
+                for one in outcomes
+            ]
+        )
+        # Every turn has a line for all strategies together, which comes first, and one for each that was asked.
+        rows = np.concatenate((np.arange(turns), asked.rows))
+        clicked, barged_in, rephrased, reward, candidates = feedback[rows].T
+        candidates[turns:] = asked.drawn
+        clicked[turns:] = reward[turns:] = 0.0
+        clicked[turns + asked.credited] = 1.0
+        reward[turns + asked.credited] = asked.rewards
+        rephrased, reward = (np.rint(one * GRID) / GRID for one in (rephrased, reward))
+        defects = np.maximum(barged_in, rephrased)
+        names = [EVERY, *self._codes]
+        codes = np.concatenate((np.zeros(turns, dtype=np.int64), asked.codes + 1))
+        buckets = np.array([one.turn.query.ts // self.bucket_ms for one in outcomes])[rows]
+        groups, line = np.unique((buckets - buckets.min()) * len(names) + codes, return_inverse=True)
+        columns = (np.ones(len(rows)), candidates, clicked, barged_in, rephrased, defects, reward)
+        sums = np.array([np.bincount(line, column, len(groups)) for column in columns], dtype=float).T
+        placed = ((int(group) // len(names) + int(buckets.min()), int(group) % len(names)) for group in groups)
+        keys = [(names[code], bucket * self.bucket_ms) for bucket, code in placed]
+        return {self.table.name: Sums(self.table, keys, sums)}
+
+    def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:  # noqa: ARG002 -- Learner's
+        """See `Learner.solve`: serving needs nothing of this."""
+        return {}

@@ -1,0 +1,1 @@
+"""Rewrites: what a failing query should have been."""

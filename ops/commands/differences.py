@@ -1,0 +1,173 @@
+"""What changed from one policy version to another, in words and numbers."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+from sqlalchemy import Connection
+
+from backchannel.schemas.snapshot import Section, Snapshot
+from backchannel.streams.clock import since_epoch
+from backchannel.streams.serving.policy import Policy
+from backchannel.streams.snapshots import versions as snapshots
+
+BUDGET: Final = 100
+DECISIONS: Final = 100
+"""Over which a strategy's share of the candidates is averaged, for a query without context."""
+
+
+class StrategyChange(Struct, frozen=True):
+    """A strategy in the older and the newer version; None: it is not there.
+
+    Attributes:
+        strategy: which.
+        turns: in which it was asked, as far as not faded.
+        reward: the mean in those.
+        expected: reward of a query without context.
+        share: of the candidates for such a query, 0 to 1.
+    """
+
+    strategy: str
+    turns: tuple[float | None, float | None]
+    reward: tuple[float | None, float | None]
+    expected: tuple[float | None, float | None]
+    share: tuple[float | None, float | None]
+
+
+class Change(Struct, frozen=True):
+    """A query's best entity or rewrite and its score or probability, before and after; None: there is none."""
+
+    query: str
+    before: tuple[str, float] | None
+    after: tuple[str, float] | None
+
+
+class Differences(Struct, frozen=True):
+    """What changed.
+
+    Attributes:
+        older: the header of the version that is compared with.
+        newer: the header of the other one.
+        rows: that differ, by section.
+        strategies: all that either version has.
+        rewrites: that are new, gone or other ones, the most probable first.
+        entities: the queries whose best entity is new, gone or another one, the best scored first.
+    """
+
+    older: Snapshot
+    newer: Snapshot
+    rows: dict[str, int]
+    strategies: list[StrategyChange]
+    rewrites: list[Change]
+    entities: list[Change]
+
+    def words(self, examples: int) -> Iterator[str]:
+        """Yield sentences."""
+        older, newer = self.older, self.newer
+        yield (
+            f"From version {older.version}, learned up to {since_epoch(older.watermark)}, "
+            f"to version {newer.version}, learned up to {since_epoch(newer.watermark)}:"
+        )
+        if older.fingerprint != newer.fingerprint:
+            yield f"The configuration changed, from fingerprint {older.fingerprint} to {newer.fingerprint}."
+        for name, count in self.rows.items():
+            yield f"{count:,} rows of {name} differ; it has {newer.rows.get(name, 0):,}."
+        for one in self.strategies:
+            yield _strategy(one)
+        yield from _tally("rewrites", self.rewrites, examples)
+        yield from _tally("best entities", self.entities, examples)
+
+
+def differences(connection: Connection, older: Snapshot, newer: Snapshot) -> Differences:
+    """Compare two retained versions."""
+    sections = [
+        {name: snapshots.section(connection, header.version, name) for name in header.rows} for header in (older, newer)
+    ]
+    names = sorted(sections[0].keys() | sections[1].keys())
+    changed = {name: _changed(*(one.get(name, {}) for one in sections)) for name in names}
+    before, after = (
+        Policy(header, rows, np.random.default_rng(0)) for header, rows in zip((older, newer), sections, strict=True)
+    )
+    rewrites = _changes(
+        {query: (one.target, one.probability) for query, one in before.rewrites().items()},
+        {query: (one.target, one.probability) for query, one in after.rewrites().items()},
+    )
+    queries = changed.get("memory", set())
+    return Differences(
+        older,
+        newer,
+        {name: len(keys) for name, keys in changed.items()},
+        list(_strategies(before, after)),
+        rewrites,
+        _changes(_best(before, queries), _best(after, queries)),
+    )
+
+
+def _changed(older: Section, newer: Section) -> set[str]:
+    return {key for key in older.keys() | newer.keys() if older.get(key) != newer.get(key)}
+
+
+def _best(policy: Policy, queries: set[str]) -> dict[str, tuple[str, float]]:
+    found = {query: policy.recall(query, 1) for query in queries}
+    return {query: (some[0].entity_id, some[0].score) for query, some in found.items() if some}
+
+
+def _changes(before: Mapping[str, tuple[str, float]], after: Mapping[str, tuple[str, float]]) -> list[Change]:
+    changes = [
+        Change(query, before.get(query), after.get(query))
+        for query in before.keys() | after.keys()
+        if (before.get(query) or ("",))[0] != (after.get(query) or ("",))[0]
+    ]
+    return sorted(changes, key=lambda one: (-(one.after or one.before or ("", 0.0))[1], one.query))
+
+
+def _strategies(before: Policy, after: Policy) -> Iterator[StrategyChange]:
+    numbers = [_numbers(policy) for policy in (before, after)]
+    for strategy in dict.fromkeys((*before.strategies, *after.strategies)):
+        pairs = zip(*(one.get(strategy, (None,) * 4) for one in numbers), strict=True)
+        yield StrategyChange(strategy, *pairs)
+
+
+def _numbers(policy: Policy) -> dict[str, tuple[float, float, float, float]]:
+    """Strategy -> turns, reward, expected reward, share."""
+    rng = np.random.default_rng(0)
+    shares = dict.fromkeys(policy.strategies, 0.0)
+    for _ in range(DECISIONS):
+        decision = policy.allocate({}, BUDGET, rng)
+        for strategy, count in decision.allocation.items():
+            shares[strategy] += count / (DECISIONS * BUDGET)
+    expected = policy.utilities({})
+    return {name: (*policy.evidence()[name], expected[name][0], shares[name]) for name in policy.strategies}
+
+
+def _strategy(one: StrategyChange) -> str:
+    (turns, now_turns), (_, reward), (expected, now_expected), (share, now_share) = (
+        one.turns,
+        one.reward,
+        one.expected,
+        one.share,
+    )
+    if turns is None or expected is None or share is None:
+        return f"Strategy {one.strategy} is new."
+    if now_turns is None or now_expected is None or now_share is None:
+        return f"Strategy {one.strategy} is gone."
+    return (
+        f"Strategy {one.strategy}: {now_turns - turns:+z,.0f} turns, mean reward {reward:.3f}; without context it is "
+        f"expected to earn {expected:.3f} -> {now_expected:.3f} and gets {share:.0%} -> {now_share:.0%} of the "
+        "candidates."
+    )
+
+
+def _tally(what: str, changes: list[Change], examples: int) -> Iterator[str]:
+    new = sum(one.before is None for one in changes)
+    gone = sum(one.after is None for one in changes)
+    if not changes:
+        yield f"No {what} changed."
+        return
+    yield f"{what.capitalize()}: {new:,} new, {gone:,} gone, {len(changes) - new - gone:,} others than before."
+    for one in changes[:examples]:
+        sides = ["nothing" if side is None else f"{side[0]!r} ({side[1]:.2f})" for side in (one.before, one.after)]
+        yield f"  {one.query!r}: {sides[0]} -> {sides[1]}"
+    if len(changes) > examples:
+        yield f"  and {len(changes) - examples:,} more"

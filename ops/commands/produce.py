@@ -1,0 +1,164 @@
+"""`backchannel produce`: send an event file to the topics."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from typing import Final, NamedTuple
+
+import click
+import msgspec
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+from kafka.producer.future import FutureRecordMetadata
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from backchannel.ops.commands.config import config_option
+from backchannel.ops.commands.topics import kafka_config, servers_option
+from backchannel.schemas.events import Event, EventDecoder, EventError, encode
+from backchannel.streams.config import Config
+from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.topics import TopicError, check_topics
+from backchannel.streams.turns.event_file import EventFile, SourceError
+
+IN_FLIGHT: Final = 20_000
+"""Records that may wait for the broker's answer: what a slow broker can cost in memory."""
+
+DELIVERY_TIMEOUT: Final = 120.0
+"""Seconds in which a record must be acknowledged. Retries within it neither lose, repeat nor reorder records."""
+
+
+class Failure(NamedTuple):
+    """A line that did not reach its topic."""
+
+    line: int
+    reason: str
+
+
+class Sender:
+    """Sends events keyed by session, and knows which lines arrived.
+
+    Args:
+        config: where Kafka is, and the topics' names.
+        now: give each event the time at which it is sent, instead of the time that it has.
+        rate: events per second; None: as fast as Kafka takes them.
+    """
+
+    def __init__(self, config: KafkaConfig, *, now: bool = False, rate: float | None = None) -> None:
+        self._topics = config.event_topics
+        self._now = now
+        self._rate = rate
+        self._producer = KafkaProducer(
+            **config.client_settings(),
+            enable_idempotence=True,
+            acks="all",
+            linger_ms=5,
+            batch_size=1 << 18,
+            delivery_timeout_ms=int(DELIVERY_TIMEOUT * 1000),
+        )
+        self._in_flight: deque[tuple[int, str, FutureRecordMetadata]] = deque()
+        self.sent: Counter[str] = Counter()
+        """Acknowledged records by topic."""
+        self.failures: list[Failure] = []
+
+    def send(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[int]:
+        """Send the events in `lines`, pairs of (line number, line), and count them as they go.
+
+        When this is exhausted, each is acknowledged or among the failures.
+        """
+        decode = EventDecoder().decode
+        started = time.monotonic()
+        for count, (number, line) in enumerate(lines):
+            try:
+                event = decode(line)
+            except EventError as error:
+                self.failures.append(Failure(number, str(error)))
+            else:
+                if self._rate is not None:
+                    time.sleep(max(0.0, started + count / self._rate - time.monotonic()))
+                if self._now:
+                    event = msgspec.structs.replace(event, ts=time.time_ns() // 1_000_000)
+                    line = encode(event)  # noqa: PLW2901 -- the same event, at another time
+                self._enqueue(number, event, line)
+            yield count + 1
+        while self._in_flight:
+            self._settle_oldest()
+
+    def close(self) -> None:
+        """Leave; what is not acknowledged by now is lost."""
+        self._producer.close(timeout=5)
+
+    def _enqueue(self, number: int, event: Event, record: bytes) -> None:
+        topic = self._topics[str(event.__struct_config__.tag)]
+        future = self._producer.send(topic, record, key=event.session_id.encode(), timestamp_ms=event.ts)
+        self._in_flight.append((number, topic, future))
+        if len(self._in_flight) > IN_FLIGHT:
+            self._settle_oldest()
+
+    def _settle_oldest(self) -> None:
+        number, topic, future = self._in_flight.popleft()
+        try:
+            future.get(timeout=DELIVERY_TIMEOUT)
+        except KafkaError as error:
+            self.failures.append(Failure(number, f"not delivered: {error}"))
+        else:
+            self.sent[topic] += 1
+
+
+@click.command()
+@click.argument("file")
+@config_option
+@servers_option
+@click.option("--now", is_flag=True, help="Give each event the time at which it is sent.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Events per second.  [default: as fast as Kafka takes them]",
+)
+def produce(file: str, config: Config, servers: str | None, now: bool, rate: float | None) -> None:
+    """Send the events of FILE to the topics.
+
+    FILE has one JSON event per line, each with its `type`; plain, gzip or Zstandard, or - for a pipe. Records are
+    keyed by session and carry the events' time. Lines that are not valid events are listed and not sent; then the
+    exit code is 1.
+    """
+    console = Console(stderr=True)
+    kafka = kafka_config(config, servers)
+    try:
+        check_topics(kafka)
+    except TopicError as error:
+        raise click.ClickException(str(error)) from None
+    sender = Sender(kafka, now=now, rate=rate)
+    started = time.monotonic()
+    columns = (
+        BarColumn(),
+        TextColumn("{task.fields[count]:,} events, {task.fields[rate]:,.0f}/s"),
+        TimeElapsedColumn(),
+    )
+    try:
+        source = EventFile(file)
+        with closing(source), Progress(*columns, console=console) as progress:
+            task = progress.add_task("", total=source.size, count=0, rate=0.0)
+            for count in sender.send(_numbered(source)):
+                if count % 1000 == 0:
+                    progress.update(
+                        task, completed=source.consumed, count=count, rate=count / (time.monotonic() - started)
+                    )
+    except SourceError as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        sender.close()
+    for failure in sender.failures[:20]:
+        console.print(f"line {failure.line}: {failure.reason}", markup=False, highlight=False)
+    total, seconds = sender.sent.total(), time.monotonic() - started
+    by_topic = ", ".join(f"{topic} {count:,}" for topic, count in sorted(sender.sent.items()))
+    console.print(f"{total:,} events in {seconds:.1f} s ({total / seconds:,.0f}/s): {by_topic or 'none'}")
+    if sender.failures:
+        raise click.ClickException(f"{len(sender.failures):,} lines were not sent")
+
+
+def _numbered(source: EventFile) -> Iterator[tuple[int, bytes]]:
+    for offsets, lines in source.chunks(0):
+        for offset, line in zip(offsets, lines, strict=True):
+            yield offset + 1, line

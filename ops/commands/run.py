@@ -1,0 +1,239 @@
+"""`backchannel run`: learn from an event file or a pipe."""
+
+import base64
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, Final, TypeAlias
+
+import click
+import msgspec
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from backchannel.ops.commands.config import config_option
+from backchannel.ops.commands.summary import Summary, summarize
+from backchannel.ops.options import store_option
+from backchannel.ops.output import require_writable
+from backchannel.streams.config import Config
+from backchannel.streams.pipeline.local import TOPIC, Embedded
+from backchannel.streams.pipeline.publisher import standing
+from backchannel.streams.snapshots.versions import CorruptPolicyError
+from backchannel.streams.store.engine import Store, StoreError
+from backchannel.streams.store.ledger import FencedError
+from backchannel.streams.turns.assembler import TooManyOpenError
+from backchannel.streams.turns.event_file import EventFile, SourceError
+from backchannel.streams.turns.partition import DeadLetter
+from backchannel.streams.worker.processes import relax_collector
+
+EXIT_DEAD_LETTERS: Final = 3
+
+Chunk: TypeAlias = tuple[Sequence[int], Sequence[bytes]]
+
+
+@click.command("run")
+@click.argument("source", metavar="SOURCE")
+@store_option
+@config_option
+@click.option(
+    "--dead-letters",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where lines that are no events go, with their reasons.  [default: SOURCE.dead-letters.jsonl]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def run(source: str, store: str, config: Config, dead_letters: Path | None, as_json: bool) -> None:
+    """Learn from SOURCE, publish the policy, and say what was learned.
+
+    SOURCE is a file of events, one JSON object a line, in time order; plain, gzip or Zstandard; "-" reads a pipe. Each
+    line has a `type`: query, impression, click or barge_in (`backchannel schemas` writes their schemas).
+
+    The store keeps how far SOURCE was read. Stopped by Ctrl-C, killed, or run again after the file has grown, it goes
+    on where it ended, and counts nothing twice. At the end of SOURCE all turns close.
+
+    \b
+    Exit code: 0 all was learned; 3 all but some lines, which are in the dead-letter file; 1 it could not go on;
+    2 the command or the configuration is wrong; 130 or 143 stopped by a signal, after a commit.
+    """
+    if dead_letters is not None:
+        require_writable(dead_letters)
+    relax_collector()
+    letters = _DeadLetters(dead_letters or Path(f"{'pipe' if source == '-' else source}.dead-letters.jsonl"))
+    try:
+        with closing(letters):
+            summary, stopped_by = _learn(source, store, config, letters)
+    except (SourceError, StoreError, FencedError, TooManyOpenError) as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(summary)))
+    else:
+        summary.show(Console())
+    if letters.count:
+        click.echo(f"{letters.count:,} lines are no events; they are in {letters.path}", err=True)
+    if stopped_by is not None:
+        sys.exit(128 + stopped_by)
+    sys.exit(EXIT_DEAD_LETTERS if letters.count else 0)
+
+
+def _learn(source: str, store: str, config: Config, letters: "_DeadLetters") -> tuple[Summary, int | None]:
+    """Read `source` to its end, or until a signal; return what was learned, and the signal."""
+    started = time.monotonic()
+    with EventFile(source) as file:
+        if file.name is None:
+            raise SourceError(f"{source} is empty: there is nothing to learn from")
+        with Embedded(store, config, file.name) as embedded, _until_signalled() as stopped_by:
+            _note_another(store, config)
+            before = embedded.ledger.counts()
+            _read(file, embedded, config, letters, stopped_by)
+            counts = embedded.ledger.counts()
+    new = {name: count - before.get(name, 0) for name, count in counts.items()}
+    return summarize(store, new, time.monotonic() - started), stopped_by()
+
+
+def _note_another(url: str, config: Config) -> None:
+    """Say so if what is served was made with another configuration: the next version is not."""
+    served = None
+    with suppress(CorruptPolicyError), closing(Store(url)) as store:  # a damaged version is made anew, and says so
+        served = standing(store).served
+    if served is not None and served.fingerprint != config.fingerprint:
+        click.echo(
+            f"note: version {served.version}, which is served, was made with another configuration. If that is not "
+            f"meant, pass its --config, and `backchannel snapshots rollback --to {served.version}`",
+            err=True,
+        )
+
+
+def _read(
+    file: EventFile,
+    embedded: Embedded,
+    config: Config,
+    letters: "_DeadLetters",
+    stopped_by: Callable[[], int | None],
+) -> None:
+    """Feed `file` to its end, or until a signal, with commits and versions on the way."""
+    partition = embedded.partition
+    chunks = file.chunks(partition.claim.position.topic(TOPIC).resume)
+    next_publish = time.monotonic() + config.commits.publish_s
+    with _progress(file) as report:
+        for chunk in _ahead(chunks, lambda: stopped_by() is not None):
+            if chunk is not None:
+                letters.write(embedded.feed_records(*chunk))
+                report(len(chunk[1]), partition.open)
+            due = time.monotonic() >= next_publish
+            if due or partition.uncommitted >= config.commits.events:
+                letters.flush()
+                embedded.commit()
+            if due:
+                embedded.publish()
+                next_publish = time.monotonic() + config.commits.publish_s
+    if stopped_by() is None:
+        if partition.rebuilding:
+            raise SourceError("the source is shorter than when it was read before: restore it, or begin a new store")
+        embedded.finish()
+    letters.flush()
+    embedded.commit()
+    embedded.publish()
+
+
+def _ahead(chunks: Iterator[Chunk], stopped: Callable[[], bool]) -> Iterator[Chunk | None]:
+    """Read in a thread of its own, so that a silent pipe does not keep what was learned from being committed.
+
+    Yields:
+        chunks; None when none came for a moment.
+    """
+    ready: queue.Queue[Chunk | BaseException | None] = queue.Queue(maxsize=4)
+
+    def read() -> None:
+        try:
+            for chunk in chunks:
+                ready.put(chunk)
+            ready.put(None)
+        except BaseException as error:
+            ready.put(error)
+
+    threading.Thread(target=read, name="backchannel-read", daemon=True).start()
+    while not stopped():
+        try:
+            chunk = ready.get(timeout=0.2)
+        except queue.Empty:
+            yield None
+            continue
+        if isinstance(chunk, BaseException):
+            raise chunk
+        if chunk is None:
+            return
+        yield chunk
+
+
+@contextmanager
+def _until_signalled() -> Iterator[Callable[[], int | None]]:
+    """Note SIGINT and SIGTERM instead of being ended by them."""
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress(file: EventFile) -> Iterator[Callable[[int, int], None]]:
+    """Show how far it is; on a terminal only."""
+    console = Console(stderr=True)
+    columns: list[Any] = [
+        SpinnerColumn(),
+        *([BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn()] if file.size else []),
+        TextColumn("{task.fields[events]:,} events  {task.fields[rate]:,.0f}/s  {task.fields[open]:,} turns open"),
+    ]
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("", total=file.size, events=0, rate=0.0, open=0)
+        events, started = 0, time.monotonic()
+
+        def report(more: int, open_turns: int) -> None:
+            nonlocal events
+            events += more
+            rate = events / max(time.monotonic() - started, 1e-3)
+            progress.update(task, completed=file.consumed, events=events, rate=rate, open=open_turns)
+
+        yield report
+
+
+class _DeadLetters:
+    """The dead-letter file: made when there is something to put into it, and appended to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path: Final = path
+        self.count = 0
+        self._file: IO[bytes] | None = None
+
+    def write(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            self._file = self._file or self.path.open("ab")
+            line: dict[str, str | int] = {"line": letter.offset + 1, "reason": letter.reason}
+            try:
+                line["record"] = letter.record.decode()
+            except UnicodeDecodeError:
+                line["record_base64"] = base64.b64encode(letter.record).decode()
+            self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        self.count += len(letters)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def flush(self) -> None:
+        """Before a commit moves on: a letter may be written twice after a crash, but is never lost."""
+        if self._file is not None:
+            self._file.flush()

@@ -1,0 +1,257 @@
+"""`backchannel snapshots`: look at policy versions, go back to one, keep one, move one."""
+
+import gzip
+import time
+from pathlib import Path
+
+import click
+import msgspec
+from msgspec import Struct
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Connection
+
+from backchannel.ops.commands.config import config_option
+from backchannel.ops.commands.differences import differences
+from backchannel.ops.options import opened_store, store_option
+from backchannel.ops.output import require_writable
+from backchannel.schemas.snapshot import Snapshot
+from backchannel.streams.clock import since_epoch
+from backchannel.streams.config import Config
+from backchannel.streams.snapshots import archive, versions
+from backchannel.streams.snapshots.signing import signing_key
+from backchannel.streams.snapshots.versions import CorruptPolicyError
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+
+
+class Listed(Struct, frozen=True):
+    """A version, as `list` and `show` print it.
+
+    Attributes:
+        header: see `Snapshot`; None when it cannot be read.
+        version: its number.
+        served: whether readers serve it.
+        pinned: whether it is kept.
+        fault: why readers do not serve it, None if nothing is wrong with it.
+    """
+
+    version: int
+    served: bool
+    pinned: bool
+    fault: str | None
+    header: Snapshot | None
+
+
+@click.group("snapshots")
+def snapshots() -> None:
+    """Look at policy versions, go back to one, keep one, and move one between stores.
+
+    \b
+    backchannel snapshots list
+    backchannel snapshots diff 41 57
+    backchannel snapshots rollback --to 41     readers serve 41; later versions wait
+    backchannel snapshots release              readers serve the newest again
+    """
+
+
+@snapshots.command("list")
+@store_option
+@config_option
+@json_option
+def list_versions(store: str, config: Config, *, as_json: bool) -> None:
+    """List the versions that are kept, newest first."""
+    with opened_store(store) as opened, opened.read() as connection:
+        head = versions.current(connection)
+        listed = [_listed(connection, version, _key(config)) for version in versions.versions(connection)]
+    if as_json:
+        _print_json({"hold": head.hold, "versions": listed})
+        return
+    table = Table("version", "made", "learned up to", "rows", "verdict", "", box=None, pad_edge=False)
+    table.columns[0].justify = table.columns[3].justify = "right"
+    for one in listed:
+        marks = [mark for mark, on in (("served", one.served), ("pinned", one.pinned), ("damaged", one.fault)) if on]
+        header = one.header
+        cells = ("", "", "", "")
+        if header is not None:
+            count = f"{sum(header.rows.values()):,}"
+            cells = (since_epoch(header.created), since_epoch(header.watermark), count, header.verdict or "")
+        table.add_row(str(one.version), *cells, ", ".join(marks))
+    Console().print(table)
+    if head.hold is not None:
+        click.echo(f"Later versions wait: {head.hold}. `backchannel snapshots release` lets readers have the newest.")
+
+
+@snapshots.command()
+@click.argument("version", type=int, required=False)
+@store_option
+@config_option
+@json_option
+def show(version: int | None, store: str, config: Config, *, as_json: bool) -> None:
+    """Show what is known of VERSION; by default of the one that readers serve. All its rows are checked."""
+    with opened_store(store) as opened, opened.read() as connection:
+        head = versions.current(connection)
+        number = _existing(connection, head.version if version is None else version)
+        one = _listed(connection, number, _key(config), rows=True)
+    if as_json:
+        _print_json({"hold": head.hold, **msgspec.structs.asdict(one)})
+        return
+    served = "served by readers" if one.served else "not served"
+    facts = [("version", f"{one.version}, {served}{', pinned' if one.pinned else ''}")]
+    if one.served and head.hold:
+        facts.append(("hold", head.hold))
+    facts.append(("rows", one.fault or "complete, as their checksum says"))
+    if header := one.header:
+        partitions = sum(map(len, header.positions.values()))
+        facts += [
+            ("made", since_epoch(header.created) + (f", from version {header.parent}" if header.parent else "")),
+            ("learned up to", f"{since_epoch(header.watermark)}, from {partitions} partitions"),
+            ("verdict", f"{header.verdict}: {header.reason}" if header.verdict else "none was asked for"),
+            ("configuration", header.fingerprint),
+            ("checksum", header.checksum),
+            ("signed", "yes" if header.seal else "no"),
+            *((name, f"{count:,} rows") for name, count in header.rows.items()),
+        ]
+        if header.imported:
+            facts.append(("imported", "from another store"))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for fact in facts:
+        table.add_row(*fact)
+    Console().print(table)
+
+
+@snapshots.command()
+@click.argument("older", type=int)
+@click.argument("newer", type=int)
+@click.option("--examples", type=click.IntRange(0), default=10, show_default=True, help="Of each kind, at most.")
+@store_option
+@config_option
+@json_option
+def diff(older: int, newer: int, examples: int, store: str, config: Config, *, as_json: bool) -> None:
+    """Say what changed from version OLDER to version NEWER: strategies, rewrites, best entities."""
+    with opened_store(store) as opened, opened.read() as connection:
+        headers = [_header(connection, _existing(connection, version), _key(config)) for version in (older, newer)]
+        found = differences(connection, *headers)
+    if as_json:
+        _print_json(found)
+        return
+    for sentence in found.words(examples):
+        click.echo(sentence)
+
+
+@snapshots.command()
+@click.option("--to", "version", type=int, required=True, help="The version that readers shall serve.")
+@click.option("--reason", default="", help="Kept with the hold, for those who wonder.")
+@store_option
+@config_option
+def rollback(version: int, reason: str, store: str, config: Config) -> None:
+    """Let readers serve an earlier version, and no later one until `release`.
+
+    Readers have it with their next look at the store. Learning goes on, and so do versions, which wait.
+    """
+    with opened_store(store) as opened, opened.write() as connection:
+        versions.current(connection, lock=True)
+        header = _header(connection, _existing(connection, version), _key(config))
+        if not versions.intact(connection, header, _key(config)):
+            raise CorruptPolicyError(f"version {version} is damaged: readers would refuse it. Choose another one")
+        hold = f"rolled back to version {version} at {since_epoch(_now())}" + (f", because {reason}" if reason else "")
+        versions.serve(connection, version, hold)
+    click.echo(f"Readers serve version {version}. `backchannel snapshots release` lets them have later ones.")
+
+
+@snapshots.command()
+@store_option
+@config_option
+def release(store: str, config: Config) -> None:
+    """End a rollback: readers serve the newest version, and those to come."""
+    with opened_store(store) as opened, opened.write() as connection:
+        head = versions.current(connection, lock=True)
+        if head.hold is None or head.version is None:
+            raise click.ClickException("nothing is held: readers serve new versions as they come")
+        listed = (_listed(connection, one, _key(config)) for one in versions.versions(connection))
+        version = next((one.version for one in listed if one.header), head.version)
+        versions.serve(connection, version, hold=None)
+    click.echo(f"Readers serve version {version}, and those to come.")
+
+
+@snapshots.command()
+@click.argument("version", type=int)
+@click.option("--off", is_flag=True, help="Do not keep it any longer than others.")
+@store_option
+def pin(version: int, store: str, *, off: bool) -> None:
+    """Keep VERSION, however many come after it."""
+    with opened_store(store) as opened, opened.write() as connection:
+        versions.pin(connection, _existing(connection, version), pinned=not off)
+    click.echo(f"Version {version} is {'no longer ' if off else ''}pinned.")
+
+
+@snapshots.command("export")
+@click.argument("version", type=int)
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@store_option
+@config_option
+def export_version(version: int, file: Path, store: str, config: Config) -> None:
+    """Write VERSION to FILE: header, signature and rows, as gzipped lines of JSON."""
+    require_writable(file)
+    with opened_store(store) as opened, opened.read() as connection:
+        _existing(connection, version)
+        whole = file.with_name(f"{file.name}.part")
+        with gzip.open(whole, "wb") as lines:
+            rows = archive.write(connection, version, lines.write, _key(config))
+        whole.replace(file)
+    click.echo(f"Wrote version {version}, {rows:,} rows, to {file}.")
+
+
+@snapshots.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@store_option
+@config_option
+def import_version(file: Path, store: str, config: Config) -> None:
+    """Publish the version in FILE, which `export` wrote, to a store that nothing was learned into.
+
+    With a signing key, FILE must be signed with it. The store is made if it is not there.
+    """
+    with opened_store(store, create=True) as opened, gzip.open(file, "rb") as lines:
+        archived = archive.read(lines, _key(config))
+        made = opened.transact(lambda connection: archive.publish(connection, archived, _now(), _key(config)))
+    click.echo(f"Readers serve version {made.version}; where it comes from it is version {archived.header.version}.")
+
+
+def _listed(connection: Connection, version: int, key: bytes, *, rows: bool = False) -> Listed:
+    served = versions.current(connection).version == version
+    pinned = version in versions.pinned(connection)
+    try:
+        header = _header(connection, version, key)
+    except CorruptPolicyError as error:
+        return Listed(version, served, pinned, str(error), None)
+    fault = None
+    if rows and not versions.intact(connection, header, key):
+        fault = "its rows do not have the checksum of its header"
+    return Listed(version, served, pinned, fault, header)
+
+
+def _existing(connection: Connection, version: int | None) -> int:
+    found = versions.versions(connection)
+    if not found:
+        raise click.ClickException("the store has no versions yet: `backchannel run` or a worker publishes one")
+    if version not in found:
+        raise click.BadParameter(f"version {version} is not in the store; `backchannel snapshots list` shows what is")
+    return version
+
+
+def _header(connection: Connection, version: int, key: bytes) -> Snapshot:
+    header = versions.header(connection, version, key)
+    assert header is not None
+    return header
+
+
+def _key(config: Config) -> bytes:
+    return signing_key(config.snapshots.signing_key)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _print_json(value: object) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value)))

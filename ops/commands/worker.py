@@ -1,0 +1,134 @@
+"""`backchannel worker`: learn from Kafka."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final, Literal
+
+import click
+from msgspec import structs
+
+from backchannel.ops.commands.config import config_option
+from backchannel.ops.commands.topics import kafka_config, servers_option
+from backchannel.ops.options import store_option
+from backchannel.ops.terminal import log_to_stderr
+from backchannel.streams.config import Config
+from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.topics import TopicError, check_topics
+from backchannel.streams.kafka.transport import LogError
+from backchannel.streams.monitoring.metrics import Metrics, answering
+from backchannel.streams.monitoring.observer import Observers
+from backchannel.streams.store.engine import StoreError
+from backchannel.streams.store.ledger import FencedError
+from backchannel.streams.turns.assembler import TooManyOpenError
+from backchannel.streams.worker.assignment import CoPartitionError
+from backchannel.streams.worker.processes import relax_collector
+from backchannel.streams.worker.worker import LostRecordsError, Worker
+
+if TYPE_CHECKING:
+    from backchannel.streams.monitoring.tracing import Traces
+
+logger = logging.getLogger(__name__)
+
+TRACES_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""OpenTelemetry's own: where traces go. Where neither is set there are none."""
+
+
+class MetricsError(RuntimeError):
+    """The metrics cannot be served. The message says why."""
+
+
+EXPECTED = (
+    CoPartitionError,
+    FencedError,
+    LogError,
+    LostRecordsError,
+    MetricsError,
+    StoreError,
+    TooManyOpenError,
+    TopicError,
+)
+
+
+@click.command("worker")
+@store_option
+@config_option
+@servers_option
+@click.option("--log", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form of the logs.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65_535),
+    help="Serve /metrics for Prometheus, /healthz and /readyz on this port.  [default: metrics.port, off]",
+)
+@click.option("--accept-loss", is_flag=True, help="Go on where topics were cut or created anew, without what is lost.")
+def worker(
+    *,
+    store: str,
+    config: Config,
+    servers: str | None,
+    log: Literal["text", "json"],
+    metrics_port: int | None,
+    accept_loss: bool,
+) -> None:
+    """Learn from the topics, with all other workers of the group, and publish the policy.
+
+    Every event counts once, however often workers are stopped, killed, added or taken away: the store keeps how far
+    the topics were read, in the same transactions as what was learned. What is no valid event goes to the dead-letter
+    topic.
+
+    \b
+    Exit code: 0 stopped by SIGTERM or SIGINT, after a commit; 1 it could not go on, and the last line of the log says
+    why: let your service manager start it again; 2 the command or the configuration is wrong.
+    """
+    log_to_stderr(log)
+    relax_collector()
+    kafka = kafka_config(config, servers)
+    if metrics_port is not None:
+        config = structs.replace(config, metrics=structs.replace(config.metrics, port=metrics_port))
+    try:
+        check_topics(kafka)
+        asyncio.run(_work(store, config, kafka, accept_loss=accept_loss))
+    except EXPECTED as error:
+        logger.critical("%s", error)
+        sys.exit(1)
+    except Exception:
+        logger.critical("the worker cannot go on", exc_info=True)
+        sys.exit(1)
+
+
+async def _work(store: str, config: Config, kafka: KafkaConfig, *, accept_loss: bool) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    metrics = Metrics(config.bandit.strategies)
+    async with AsyncExitStack() as stack:
+        traces = _traces(stack)
+        observer = Observers(metrics, traces) if traces else metrics
+        one = Worker(store, config, kafka, accept_loss=accept_loss, observer=observer, sensor=traces)
+        stack.callback(one.close)
+        if config.metrics.port:
+            try:
+                await stack.enter_async_context(
+                    answering(metrics, lambda: one.unready, config.metrics.host, config.metrics.port)
+                )
+            except OSError as error:
+                raise MetricsError(f"no metrics: {error}; --metrics-port or metrics.port takes another one") from None
+            logger.info("metrics and probes at http://%s:%d", config.metrics.host, config.metrics.port)
+        await one.run(stop)
+
+
+def _traces(stack: AsyncExitStack) -> "Traces | None":
+    """Traces, where they are wanted; the last of them are exported when the stack is left."""
+    if not any(map(os.environ.get, TRACES_VARIABLES)):
+        return None
+    try:
+        from backchannel.streams.monitoring.tracing import Traces, exporting  # noqa: PLC0415 - needs more packages
+    except ModuleNotFoundError:
+        logger.warning("no traces, although the environment says where to: pip install 'backchannel[tracing]'")
+        return None
+    provider = exporting()
+    stack.callback(provider.shutdown)
+    return Traces(provider)

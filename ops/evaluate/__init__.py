@@ -1,0 +1,1 @@
+"""`backchannel evaluate`: what other policies would have earned."""

@@ -1,0 +1,188 @@
+"""`backchannel evaluate`: what other policies would have earned, from a log of what one of them did."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import click
+import msgspec
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+from backchannel.agents.bandit.serving import Allocator
+from backchannel.agents.ope.estimators import SupportError
+from backchannel.agents.ope.intervals import Method
+from backchannel.ops.commands.config import config_option
+from backchannel.ops.evaluate import event_log, open_bandit
+from backchannel.ops.evaluate.report import render
+from backchannel.ops.evaluate.result import Evaluation, Options, PolicyValue
+from backchannel.ops.output import require_writable
+from backchannel.schemas.snapshot import Estimate
+from backchannel.streams.config import Config
+from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
+from backchannel.streams.store.engine import StoreError
+from backchannel.streams.turns.assembler import TooManyOpenError
+from backchannel.streams.turns.event_file import SourceError
+
+EXIT_UNUSABLE = 3
+
+
+@click.command("evaluate")
+@click.argument("log", metavar="LOG")
+@config_option
+@click.option("--store", metavar="URL", help="Evaluate the policy in this store. For event files.")
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Evaluate this policy: a CSV with item_id, position and probability, or another log. For the Open Bandit "
+    "Dataset; may be repeated.",
+)
+@click.option(
+    "--interval",
+    "method",
+    type=click.Choice(get_args(Method)),
+    default="bootstrap",
+    show_default=True,
+    help="How intervals are found. Bernstein's hold for any number of turns, and are wide.",
+)
+@click.option("--confidence", type=click.FloatRange(0.5, 0.999), default=0.95, show_default=True, help="Of intervals.")
+@click.option(
+    "--minimum",
+    type=click.FloatRange(1),
+    default=100.0,
+    show_default=True,
+    help="Effective sample size below which a log is unusable for a policy.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of all chance.")
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write a report, as HTML with plots.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def evaluate(
+    *,
+    log: str,
+    config: Config,
+    store: str | None,
+    policies: tuple[str, ...],
+    method: Method,
+    confidence: float,
+    minimum: float,
+    seed: int,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Estimate from LOG what policies would have earned that did not make it.
+
+    LOG is an event file, whose impressions say with what propensities strategies were asked; or a log of the Open
+    Bandit Dataset, CSV or gzip. Of an event file the bandit learns from the first half, and what it learned is
+    evaluated on the second; or else the policy in --store is, on all of it.
+
+    Every policy is estimated in several ways, which should agree. Weights say how far to trust them: when few turns
+    carry most of the weight, the log says little of the policy, whatever the intervals say.
+
+    \b
+    backchannel evaluate events.jsonl --report out/evaluation.html
+    backchannel evaluate random_all.csv.gz --policy bts=bts_all.csv.gz
+
+    \b
+    Exit code: 0 the log tells something of every policy; 3 of some it does not, see the warnings; 1 it cannot be
+    used at all; 2 the command or the configuration is wrong.
+    """
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        require_writable(report)
+    options = Options(method, confidence, minimum, seed)
+    try:
+        if log != "-" and open_bandit.is_open_bandit(Path(log)):
+            if store is not None:
+                raise click.UsageError("--store: a store's policy chooses strategies, this log has items; use --policy")
+            found = open_bandit.evaluate(Path(log), _files(policies), options)
+        else:
+            if policies:
+                raise click.UsageError("--policy: is for logs of the Open Bandit Dataset; use --store")
+            with Console(stderr=True).status("") as status:
+                found = event_log.evaluate(log, config, _stored(store), options, _counting(status.update))
+    except (open_bandit.OpenBanditError, event_log.UnloggedError, SupportError) as error:
+        raise click.ClickException(str(error)) from None
+    except (SourceError, StoreError, NoPolicyError, TooManyOpenError) as error:
+        raise click.ClickException(str(error)) from None
+    if report is not None:
+        report.write_text(render(found), encoding="utf-8")
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+    else:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=100)
+        console.print(*_lines(found), sep="\n")
+        if report is not None:
+            console.print(f"Report: {report}")
+    sys.exit(0 if found.usable else EXIT_UNUSABLE)
+
+
+def _files(policies: tuple[str, ...]) -> dict[str, Path]:
+    named = {}
+    for one in policies:
+        name, equals, file = one.partition("=")
+        if not (name and equals and file):
+            raise click.UsageError(f"--policy: {one!r} is not NAME=FILE")
+        named[name] = Path(file)
+    return named
+
+
+def _stored(url: str | None) -> dict[str, Allocator]:
+    if url is None:
+        return {}
+    with PolicyReader(url) as reader:
+        policy = reader.policy
+        return {f"version {policy.version}": policy.allocator}
+
+
+def _counting(show: Callable[[str], None]) -> Callable[[int], None]:
+    read = 0
+
+    def count(lines: int) -> None:
+        nonlocal read
+        read += lines
+        show(f"{read:,} lines read")
+
+    return count
+
+
+def _lines(found: Evaluation) -> list[RenderableType]:
+    lines: list[RenderableType] = [
+        f"[bold]{found.log}[/]: {found.turns:,} turns, {found.strategies} to choose from; what was done earned "
+        f"{_interval(found.logged)} a turn"
+    ]
+    if found.left_out:
+        lines.append(f"{found.left_out:,} turns are left out: their decisions were not logged with propensities")
+    for policy in found.policies:
+        lines += [_table(policy, found.options), *(f"[bold]Warning:[/] {policy.name}: {one}" for one in policy.faults)]
+        if policy.session_diagnosis is not None:
+            values = "; ".join(f"{name} {_interval(value)}" for name, value in policy.sessions.items())
+            lines.append(f"over whole sessions: {values}")
+            lines += [f"[bold]Warning:[/] {policy.name}, sessions: {one}" for one in policy.session_faults]
+    return [*lines, "", *(f"Note: {note}" for note in found.notes)]
+
+
+def _table(policy: PolicyValue, options: Options) -> Table:
+    diagnosis = policy.diagnosis
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption_justify="left")
+    table.caption = (
+        f"effective sample size {diagnosis.effective:,.0f}, largest weight {diagnosis.largest:,.1f}, "
+        f"mean {diagnosis.mean:.2f}"
+    )
+    for header in (policy.name, "value", f"{options.confidence:.0%} from", "to"):
+        table.add_column(header, justify="left" if header == policy.name else "right", min_width=12)
+    for name, value in policy.estimates.items():
+        label = f"{name}, {policy.kept:,} turns kept" if name == "replay" and policy.kept is not None else name
+        table.add_row(label, *(f"{number:.5f}" for number in (value.value, value.low, value.high)))
+    lift = policy.lift
+    table.add_row("DR less logged", *(f"{number:+.5f}" for number in (lift.value, lift.low, lift.high)))
+    return table
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.5f} ({estimate.low:.5f} to {estimate.high:.5f})"

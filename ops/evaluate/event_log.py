@@ -1,0 +1,178 @@
+"""Off-policy evaluation on an event file: what other policies would have made of the second half of it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Final
+
+import numpy as np
+from msgspec import structs
+
+from backchannel.agents.bandit.learner import StrategyBandit
+from backchannel.agents.bandit.serving import Allocator, Exploration
+from backchannel.agents.ope.decisions import DecisionTable, LoggedDecision, decision_of, is_logged, table_of, vectors_of
+from backchannel.agents.ope.estimators import Feedback, Terms
+from backchannel.agents.ope.intervals import interval
+from backchannel.agents.ope.sessions import Sessions, in_sessions, per_decision, weighted_per_decision
+from backchannel.agents.outcomes import Judge
+from backchannel.agents.sums import Delta, Matrix, MemorySums, merge
+from backchannel.ops.evaluate.result import Evaluation, Options, assess, over_sessions
+from backchannel.schemas.events import EventDecoder, EventError
+from backchannel.schemas.turn import Turn
+from backchannel.streams.config import Config
+from backchannel.streams.turns.assembler import TurnAssembler
+from backchannel.streams.turns.event_file import EventFile
+
+LEARNED: Final[tuple[Exploration, ...]] = ("thompson", "greedy", "squarecb")
+"""Ways to explore with what was learned from the first half."""
+DRAWS: Final = 16
+_TOPIC: Final = "events"
+_BATCH: Final = 20_000
+
+
+class UnloggedError(ValueError):
+    """A log does not say with what probabilities its decisions were made; the message says what to log."""
+
+
+def turns_of(path: str, config: Config, progress: Callable[[int], None]) -> list[Turn]:
+    """Return the closed turns of an event file that have a decision, in order of time; what is no event is passed over.
+
+    Raises:
+        SourceError: it cannot be read.
+        TooManyOpenError: see `TurnAssembler.add`.
+    """
+    turns: list[Turn] = []
+    assembler, decoder = TurnAssembler([_TOPIC], config.turns), EventDecoder()
+    with EventFile(path) as file:
+        for offsets, records in file.chunks(0):
+            decoded = decoder.decode_many(records)
+            events = [None if isinstance(event, EventError) else event for event in decoded]
+            assembler.add(_TOPIC, offsets, events)
+            turns += assembler.advance()
+            progress(len(records))
+    turns += assembler.finish()
+    return turns
+
+
+def evaluate(
+    path: str, config: Config, others: Mapping[str, Allocator], options: Options, progress: Callable[[int], None]
+) -> Evaluation:
+    """Evaluate policies on an event file.
+
+    Without `others` the strategy bandit learns from the first half of the turns, and what it learned is evaluated on
+    the second, in several ways to explore; with them, they are, on all turns.
+
+    Args:
+        path: of the file, "-" for a pipe.
+        config: of turns, rewards and the bandit.
+        others: policies to evaluate, by name.
+        options: see there.
+        progress: called with the number of lines read since the last time.
+
+    Raises:
+        SourceError: the file cannot be read.
+        TooManyOpenError: more turns are open than the configuration allows.
+        UnloggedError: no decision is logged with its propensities, or with strategies that are not configured.
+        SupportError: something was asked that by its propensity could not be.
+    """
+    turns = turns_of(path, config, progress)
+    half = 0 if others else len(turns) // 2
+    bandit = StrategyBandit(config.bandit)
+    policies = dict(others) or _learned(bandit, config, turns[:half])
+    rest = turns[half:]
+    logged = [turn for turn in rest if is_logged(turn)]
+    if len(logged) < 2:
+        raise UnloggedError(
+            f"{path}: {len(logged)} of {len(rest):,} turns have an impression with `allocation` and `propensities`. "
+            "Log both as `Policy.allocate` returns them: what was not left to chance cannot be evaluated"
+        )
+    decisions = [decision_of(outcome) for outcome in Judge(config.rewards).judge(logged)]
+    unknown = {name for one in decisions for name in one.allocation} - set(config.bandit.strategies)
+    if unknown:
+        raise UnloggedError(
+            f"{path}: {', '.join(sorted(unknown))} among the allocations, but not in bandit.strategies: name them "
+            "there in a configuration, and pass it with --config"
+        )
+    return _evaluate(path, decisions, len(rest) - len(logged), policies, options)
+
+
+def _evaluate(
+    path: str, decisions: list[LoggedDecision], left_out: int, policies: Mapping[str, Allocator], options: Options
+) -> Evaluation:
+    rng = np.random.default_rng(options.seed)
+    reference = next(iter(policies.values()))
+    contexts = vectors_of(decisions, reference.encoder, reference.strategies)
+    table = table_of(decisions, contexts, reference.strategies)
+    worth = reference.worth(int(table.budgets.max()))
+    modelled = table.modelled(worth)
+    rewards = Terms(table.rewards.sum(axis=1), 0.0, float(table.rewards.shape[1]))
+    values = []
+    for name, allocator in policies.items():
+        vectors = vectors_of(decisions, allocator.encoder, allocator.strategies)
+        _, extents = table.expected(allocator, vectors, worth, rng, DRAWS)
+        log = table.feedback(extents, worth, modelled)
+        whole = _whole(table, decisions, allocator)
+        value = assess(name, log, rewards, options, rng, whole=whole)
+        if whole is not None:
+            value = structs.replace(value, **_over_sessions(decisions, whole, options, rng))
+        values.append(value)
+    notes = [
+        "rewards are credited to strategies and added up, so that a turn may get more than 1; a strategy's grows with "
+        "what is drawn from it as its rank curve says",
+    ]
+    if values[0].sessions:
+        notes.append("replay and sessions: one reward a turn, whole allocations")
+    return Evaluation(
+        log=path,
+        kind="events",
+        turns=len(decisions),
+        left_out=left_out,
+        strategies=len(reference.strategies),
+        logged=interval(rewards, options.method, options.confidence, rng),
+        options=options,
+        policies=values,
+        notes=notes,
+    )
+
+
+def _learned(bandit: StrategyBandit, config: Config, turns: list[Turn]) -> dict[str, Allocator]:
+    """The policies that come of what was learned from `turns`, and the uniform one."""
+    judge, deltas, rest = Judge(config.rewards), list[Delta](), iter(turns)
+    while batch := list(islice(rest, _BATCH)):
+        deltas.append(bandit.learn(judge.judge(batch)))
+    sums = MemorySums(merge(deltas))
+    at = turns[-1].query.ts if turns else 0
+    names: Iterator[tuple[str, Exploration]] = iter(
+        [("uniform", "uniform"), *((f"learned, {name}", name) for name in LEARNED)]
+    )
+    policies = {}
+    for name, exploration in names:
+        exploring = StrategyBandit(structs.replace(config.bandit, policy=exploration))
+        section = exploring.solve(sums, {bandit.table.name: ()}, at)
+        policies[name] = Allocator({key: row for key, row in section.items() if row is not None})
+    return policies
+
+
+def _whole(table: DecisionTable, decisions: list[LoggedDecision], allocator: Allocator) -> Feedback | None:
+    """The turns as single actions, the whole allocations, if these were logged with propensities."""
+    propensities = [one.allocation_propensity or 0.0 for one in decisions]
+    if not all(propensities):
+        return None
+    weights = np.array(
+        [
+            allocator.mixture(one.context, int(budget), one.strategy_context).probability(counts) / propensity
+            for one, budget, counts, propensity in zip(
+                decisions, table.budgets, table.counts.tolist(), propensities, strict=True
+            )
+        ]
+    )
+    successes = np.array([one.success for one in decisions])
+    return Feedback(weights[:, np.newaxis], successes[:, np.newaxis])
+
+
+def _over_sessions(
+    decisions: list[LoggedDecision], whole: Feedback, options: Options, rng: np.random.Generator
+) -> dict[str, object]:
+    ids = np.array([one.session_id for one in decisions])
+    weights: Matrix = in_sessions(ids, whole.weights[:, 0], 1.0)
+    sessions = Sessions(weights, in_sessions(ids, whole.rewards[:, 0], 0.0))
+    return over_sessions(sessions, {"PDIS": per_decision, "WPDIS": weighted_per_decision}, options, rng)

@@ -1,0 +1,1 @@
+"""`backchannel health`: how a running system is doing."""

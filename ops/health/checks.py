@@ -1,0 +1,347 @@
+"""The verdicts of `backchannel health`: facts and bounds -> checks. Pure."""
+
+from collections.abc import Callable
+from math import inf
+from typing import Any, Final, Literal, TypeAlias
+
+from msgspec import Struct, structs
+
+from backchannel.schemas.events import EVENT_TYPES
+from backchannel.streams.clock import since_epoch
+from backchannel.streams.config import Bounds, Config
+from backchannel.streams.monitoring.vitals import BrokerVitals, StoreVitals, WorkerState, unread
+from backchannel.streams.turns.position import BEGINNING
+
+Status: TypeAlias = Literal["ok", "warn", "critical"]
+STATUSES: Final[tuple[Status, ...]] = ("ok", "warn", "critical")
+"""From good to bad; the place of a status is its exit code."""
+
+FORGOTTEN_MS: Final = 3_600_000
+"""After which a worker that is silent is no news any more."""
+
+
+class Check(Struct, frozen=True):
+    """One thing that was looked at.
+
+    Attributes:
+        name: of the check.
+        status: of it.
+        summary: what was found, in a line.
+        remedy: what to do about it; empty if nothing.
+        details: the numbers, for machines.
+    """
+
+    name: str
+    status: Status
+    summary: str
+    remedy: str = ""
+    details: dict[str, Any] = {}
+
+
+class Facts(Struct, frozen=True):
+    """What was found, or why not.
+
+    Attributes:
+        now: wall clock, ms since the Unix epoch.
+        store: what the store says, or why it says nothing.
+        brokers: likewise.
+    """
+
+    now: int
+    store: StoreVitals | str
+    brokers: BrokerVitals | str
+
+
+class Known(Struct, frozen=True):
+    """Facts of which both sides are known."""
+
+    now: int
+    store: StoreVitals
+    brokers: BrokerVitals
+    unread: dict[tuple[str, int], int]
+
+
+def worst(checks: list[Check]) -> Status:
+    """Return the worst status among `checks`; ok if there are none."""
+    return max((check.status for check in checks), key=STATUSES.index, default="ok")
+
+
+def judge(facts: Facts, config: Config) -> list[Check]:
+    """Return all checks, in the order of `CHECKS`."""
+    return [check(facts, config) for check in CHECKS.values()]
+
+
+def _broker(facts: Facts, config: Config) -> Check:
+    if isinstance(facts.brokers, str):
+        remedy = "start the brokers, or correct kafka.servers; workers that run wait, and go on by themselves"
+        return Check("broker", "critical", facts.brokers, remedy)
+    return Check("broker", "ok", f"Kafka at {config.kafka.servers} answers")
+
+
+def _topics(facts: Facts, _: Config) -> Check:
+    if isinstance(facts.brokers, str):
+        return _unknown("topics", "the brokers do not answer")
+    if facts.brokers.fault:
+        return Check("topics", "critical", facts.brokers.fault, "see `backchannel topics --help`")
+    return Check("topics", "ok", f"as they should be, {facts.brokers.partitions} partitions each")
+
+
+def _lag(facts: Facts, config: Config) -> Check:
+    known = _both(facts, config)
+    if known is None:
+        return _unknown("lag", "needs both brokers and store")
+    newest = {
+        (topic, partition.number): at.newest
+        for partition in known.store.partitions
+        if partition.source == config.kafka.source
+        for topic, at in partition.position.topics.items()
+    }
+    ages = {log: _behind(known.now, newest.get(log, BEGINNING)) for log, records in known.unread.items() if records}
+    details = {
+        "records": sum(known.unread.values()),
+        "logs": [
+            {"topic": topic, "partition": number, "records": records, "seconds": ages.get((topic, number), 0.0)}
+            for (topic, number), records in sorted(known.unread.items())
+        ],
+    }
+    if not ages:
+        return Check("lag", "ok", "everything is read", details=details)
+    (topic, number), seconds = max(ages.items(), key=lambda age: inf if age[1] is None else age[1])
+    summary = f"{details['records']:,} records unread, {topic}[{number}] is "
+    summary += "not read at all yet" if seconds is None else f"{_age(seconds)} behind"
+    remedy = "add workers, up to one for each partition; or see why they are slow. Old events that are replayed are old"
+    return _bounded("lag", seconds or 0.0, config.health.lag_s, summary=summary, remedy=remedy, details=details)
+
+
+def _watermarks(facts: Facts, config: Config) -> Check:
+    known = _both(facts, config)
+    if known is None:
+        return _unknown("watermarks", "needs both brokers and store")
+    own = {one.number: one.position.watermark for one in known.store.partitions if one.source == config.kafka.source}
+    ages = {number: _behind(known.now, watermark) for number, watermark in own.items()}
+    details = {"partitions": [{"partition": number, "seconds": age} for number, age in sorted(ages.items())]}
+    # A partition that is read to its end has nothing to be late with.
+    reading = {number for (_, number), records in known.unread.items() if records}
+    late = [(age, number) for number, age in ages.items() if number in reading and age is not None]
+    if not late:
+        return Check("watermarks", "ok", f"{len(own)} partitions, none has anything to be late with", details=details)
+    seconds, number = max(late)
+    summary = f"the oldest is that of partition {number}, {_age(seconds)} ago"
+    remedy = "a topic that is far behind the others in event time holds the watermark, and so all turns, back"
+    warning, critical = config.health.lag_s
+    bounds = warning + config.turns.lateness_s, critical + config.turns.lateness_s
+    return _bounded("watermarks", seconds, bounds, summary=summary, remedy=remedy, details=details)
+
+
+def _workers(facts: Facts, config: Config) -> Check:
+    if isinstance(facts.store, str):
+        return _unknown("workers", "the store does not answer")
+    warning, critical = (1000 * seconds for seconds in config.health.heartbeat_s)
+    alive = [one for one in facts.store.workers if facts.now - one.seen < warning]
+    silent = [one for one in facts.store.workers if warning <= facts.now - one.seen < FORGOTTEN_MS]
+    details = {
+        "workers": [
+            {"name": one.name, "version": one.version, "rate": one.rate, "seconds": (facts.now - one.seen) / 1000}
+            for one in alive + silent
+        ]
+    }
+    rate = sum(one.rate for one in alive)
+    summary = f"{len(alive)} alive, {rate:,.0f} events/s"
+    if silent:
+        longest = min(silent, key=lambda one: one.seen)
+        summary += f"; {longest.name} is silent for {_age((facts.now - longest.seen) / 1000)}"
+        if len(silent) > 1:
+            summary += f", and {len(silent) - 1} more"
+    orphaned = _unowned(facts, alive, config)
+    if orphaned:
+        summary += f"; partitions {', '.join(map(str, orphaned))} are nobody's"
+    versions = sorted({one.version for one in alive})
+    if len(versions) > 1:
+        summary += f"; versions {', '.join(versions)}"
+    dead = not any(facts.now - one.seen < critical for one in facts.store.workers)
+    if dead or orphaned:
+        return Check(
+            "workers",
+            "critical",
+            summary,
+            "start `backchannel worker`, and see why the last one ended or hangs",
+            details,
+        )
+    if silent:
+        remedy = "it was killed, or hangs: see its log, and kill it if it still runs"
+        remedy += "; the others take over what it had" if alive else "; start another one"
+        return Check("workers", "warn", summary, remedy, details)
+    return Check("workers", "ok", summary, "", details)
+
+
+def _unowned(facts: Facts, alive: list[WorkerState], config: Config) -> list[int]:
+    """Partitions with something to read that no worker has."""
+    known = _both(facts, config)
+    if known is None or not alive:
+        return []
+    owned = {number for one in alive for number in one.partitions}
+    return sorted({number for (_, number), records in known.unread.items() if records} - owned)
+
+
+def _commits(facts: Facts, config: Config) -> Check:
+    if isinstance(facts.store, str):
+        return _unknown("commits", "the store does not answer")
+    last = max((one.committed for one in facts.store.workers if one.committed is not None), default=None)
+    known = _both(facts, config)
+    waiting = sum(known.unread.values()) if known else 0
+    if last is None:
+        return Check(
+            "commits",
+            "warn" if waiting else "ok",
+            "no worker has committed yet",
+            "see the workers' logs" if waiting else "",
+        )
+    seconds = (facts.now - last) / 1000
+    summary = f"the last one {_age(seconds)} ago"
+    details = {"seconds": seconds, "unread": waiting}
+    if not waiting:
+        return Check("commits", "ok", summary, "", details)
+    remedy = "see the workers' logs: they wait for the store or for the dead-letter topic, or hang"
+    return _bounded("commits", seconds, config.health.commit_s, summary=summary, remedy=remedy, details=details)
+
+
+def _policy(facts: Facts, config: Config) -> Check:
+    if isinstance(facts.store, str):
+        return _unknown("policy", "the store does not answer")
+    served, newest = facts.store.served, facts.store.newest
+    publisher = "the worker with partition 0 publishes: see its log"
+    if facts.store.fault is not None:
+        remedy = "readers serve the last good version: `backchannel snapshots rollback`, or restart the publisher"
+        return Check("policy", "critical", f"the version to be served is damaged: {facts.store.fault}", remedy)
+    if served is None or newest is None:
+        return Check("policy", "warn", "no version is served yet", publisher)
+    summary = f"version {served.version} is served, {_age((facts.now - served.created) / 1000)} old"
+    if served.watermark:
+        summary += f", learned up to {since_epoch(served.watermark)}"
+    # How old the newest is does not matter while there is nothing new to publish.
+    waiting = (facts.now - newest.created) / 1000 if facts.store.unpublished else 0.0
+    details = {
+        "version": served.version,
+        "watermark": served.watermark,
+        "newest": newest.version,
+        "verdict": newest.verdict,
+        "hold": facts.store.head.hold,
+        "withheld": facts.store.withheld,
+        "seconds": waiting,
+    }
+    if waiting > config.health.policy_s[0]:
+        summary += f"; what was learned since waits for {_age(waiting)}"
+    check = _bounded("policy", waiting, config.health.policy_s, summary=summary, remedy=publisher, details=details)
+    if facts.store.head.hold is not None:
+        held, remedy = f"held: {facts.store.head.hold}", "`backchannel snapshots release` lets it go on"
+    elif newest.verdict in ("hold", "warn"):
+        held = f"the gate says {newest.verdict} of version {newest.version}: {newest.reason}"
+        remedy = "see what changed, and whether the gate is right"
+    else:
+        return check
+    if facts.store.withheld is not None:
+        waits = "readers wait" if facts.store.head.hold is not None else "the bandit waits"
+        held = f"{waits} for a newer one for {_age((facts.now - facts.store.withheld) / 1000)}; {held}"
+    status = max(check.status, "warn", key=STATUSES.index)
+    return structs.replace(check, status=status, summary=f"{summary}; {held}", remedy=remedy)
+
+
+def _dead_letters(facts: Facts, config: Config) -> Check:
+    remedy = f"read their reasons in {config.kafka.dead_letter_topic}, and mend the producer"
+    return _share("dead-letters", "dead_letter", facts, config.health.dead_letters, remedy)
+
+
+def _late(facts: Facts, config: Config) -> Check:
+    remedy = "raise turns.lateness_s, or see which producer is slow"
+    return _share("late-events", "late", facts, config.health.late, remedy)
+
+
+def _share(name: str, counted: str, facts: Facts, bounds: Bounds, remedy: str) -> Check:
+    if isinstance(facts.store, str):
+        return _unknown(name, "the store does not answer")
+    recent = facts.store.recent
+    count = recent.get(counted, 0)
+    events = sum(recent.get(event, 0) for event in EVENT_TYPES) + (count if counted == "dead_letter" else 0)
+    share = count / events if events else 0.0
+    summary = f"{count:,} of {events:,} in ten minutes, {100 * share:.3g}%" if events else "nothing came in ten minutes"
+    return _bounded(
+        name, share, bounds, summary=summary, remedy=remedy, details={"count": count, "records": events, "share": share}
+    )
+
+
+def _store(facts: Facts, config: Config) -> Check:
+    if isinstance(facts.store, str):
+        remedy = "start or unlock it, or correct --store; workers wait, and readers serve their last good policy"
+        return Check("store", "critical", facts.store, remedy)
+    size = facts.store.bytes / 1e9
+    summary = f"answers, {_bytes(facts.store.bytes)}"
+    remedy = "memory.half_life_days and old versions make its size; give it more room"
+    return _bounded(
+        "store", size, config.health.store_gb, summary=summary, remedy=remedy, details={"bytes": facts.store.bytes}
+    )
+
+
+def _drift(facts: Facts, config: Config) -> Check:
+    if isinstance(facts.store, str):
+        return _unknown("drift", "the store does not answer")
+    since = facts.now - 3_600_000 * config.health.alarm_h
+    recent = [alarm for alarm in facts.store.alarms if alarm.raised >= since]
+    if not recent:
+        return Check("drift", "ok", f"no alarm in {config.health.alarm_h:g} hours")
+    newest = recent[0]
+    rate = newest.measure.replace("_", " ") + (f" of {newest.strategy}" if newest.strategy else "")
+    summary = f"{rate} went from {newest.before:.3g} to {newest.after:.3g} at {since_epoch(newest.since)}"
+    if len(recent) > 1:
+        summary += f"; {len(recent) - 1} more"
+    remedy = "see what changed then: a deployment, a catalogue, a season. The bandit forgets faster by itself"
+    return Check("drift", "warn", summary, remedy, {"alarms": len(recent)})
+
+
+CHECKS: Final[dict[str, Callable[[Facts, Config], Check]]] = {
+    "broker": _broker,
+    "topics": _topics,
+    "lag": _lag,
+    "watermarks": _watermarks,
+    "workers": _workers,
+    "commits": _commits,
+    "policy": _policy,
+    "dead-letters": _dead_letters,
+    "late-events": _late,
+    "store": _store,
+    "drift": _drift,
+}
+"""By name."""
+
+
+def _both(facts: Facts, config: Config) -> Known | None:
+    if isinstance(facts.store, str) or isinstance(facts.brokers, str):
+        return None
+    return Known(facts.now, facts.store, facts.brokers, unread(facts.store, facts.brokers, config.kafka.source))
+
+
+def _unknown(name: str, why: str) -> Check:
+    return Check(name, "warn", f"not known: {why}")
+
+
+def _bounded(name: str, value: float, bounds: Bounds, *, summary: str, remedy: str, details: dict[str, Any]) -> Check:
+    status = STATUSES[sum(value > bound for bound in bounds)]
+    return Check(name, status, summary, remedy if status != "ok" else "", details)
+
+
+def _behind(now: int, time: int) -> float | None:
+    return max(now - time, 0) / 1000 if time > BEGINNING else None
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.3g} GB"

@@ -1,0 +1,141 @@
+"""Why a query is rewritten, or why not."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from msgspec import Struct
+
+from backchannel.agents.rewrites.learner import HELD_OUT, SURE, RephraseConfig, RephraseGraph, Rewrites, Rules
+from backchannel.agents.rewrites.rows import EVERY, RewriteRow
+from backchannel.agents.sketches import distinct
+from backchannel.agents.sums import SumReader, Sums
+
+
+class Step(Struct, frozen=True):
+    """A rephrase of one query to another.
+
+    Attributes:
+        source, target: from which to which.
+        turns: their weight.
+        people: of how many they are, at least.
+        share: of all turns of the source: the probability of this step.
+    """
+
+    source: str
+    target: str
+    turns: float
+    people: float
+    share: float
+
+
+class Record(Struct, frozen=True):
+    """How many turns there were, and which share of them succeeded."""
+
+    turns: float
+    success: float
+
+
+class State(Struct, frozen=True):
+    """What is known of a query, as far as not faded.
+
+    Attributes:
+        query: which.
+        turns: that asked it, and were served no rewrite.
+        success, rephrased: share of them.
+        lower, upper: bounds of the share of success, each by 90%.
+    """
+
+    query: str
+    turns: float
+    success: float
+    rephrased: float
+    lower: float
+    upper: float
+
+
+class Explanation(Struct, frozen=True):
+    """Why a query is rewritten, or not.
+
+    Attributes:
+        source, target: what is known of them; no target if there is no rewrite.
+        probability: that somebody who starts with the source passes through the target and succeeds there; of what
+            is learned only.
+        verdict: in words.
+        path: the likeliest way from the one to the other.
+        steps: all that the source was rephrased to, the likeliest first.
+        served, held_out: the records of those with this rewrite, and of the sessions that are held out.
+    """
+
+    source: State
+    target: State | None
+    probability: float | None
+    verdict: str
+    path: list[Step]
+    steps: list[Step]
+    served: Record | None
+    held_out: Record | None
+
+
+def explain(graph: RephraseGraph, sums: SumReader, state: str, at: int) -> Explanation:
+    """Explain the rewrite of `state`, or its lack, as of event time `at` (ms)."""
+    rules = Rules(sums.read(graph.rules))
+    solved = Rewrites(graph, sums, {state, rules.pins.get(state, state)}, rules, at)
+    row = solved.rows().get(state, RewriteRow())
+    source = _known(solved, state)
+    target = _known(solved, row.target) if row.target else None
+    path = solved.chain.path(state, row.target) if row.target else []
+    taken = sums.read(graph.transitions, "state", {state, *path})
+    support = {one: _known(solved, one).turns for one, _ in taken.keys}
+    steps = {
+        (one, other): Step(one, other, turns := float(weights.sum()), float(distinct(weights)), turns / support[one])
+        for (one, other), weights in zip(taken.keys, taken.at(at), strict=True)
+    }
+    records = _records(sums.read(graph.trials, "state", [state]), at)
+    own = sorted((step for step in steps.values() if step.source == state), key=lambda step: (-step.turns, step.target))
+    return Explanation(
+        source,
+        target,
+        row.probability if target and not row.pinned else None,
+        _verdict(graph.config, rules, source, row, own),
+        [steps[pair] for pair in pairwise(path)],
+        own,
+        records.get(row.target) if target else None,
+        records.get(HELD_OUT),
+    )
+
+
+def _known(solved: Rewrites, query: str) -> State:
+    chain = solved.chain
+    if not len(chain.numbers([query])):
+        return State(query, 0.0, 0.0, 0.0, 0.0, 1.0)
+    (number,) = chain.numbers([query]).tolist()
+    lower, upper = chain.bounds(SURE)
+    turns = max(float(chain.support[number]), 1e-300)
+    success, rephrased = float(chain.success[number]) / turns, float(chain.rephrased[number]) / turns
+    return State(query, turns, success, rephrased, float(lower[number]), float(upper[number]))
+
+
+def _records(trials: Sums, at: int) -> dict[str, Record]:
+    weights = zip(trials.keys, trials.at(at).tolist(), strict=True)
+    return {str(key[1]): Record(sum(row), row[0] / sum(row)) for key, row in weights if sum(row)}
+
+
+def _verdict(config: RephraseConfig, rules: Rules, source: State, row: RewriteRow, steps: Sequence[Step]) -> str:
+    """The first reason that there is, in words; the names are those of the configuration."""
+    query = source.query
+    reasons = (
+        (row.pinned, "pinned"),
+        (bool(row.withdrawn), f"withdrawn: {row.withdrawn}"),
+        (bool(row.target), "served"),
+        (EVERY in rules.blocked.get(query, ()), "blocked"),
+        (not rules.allow_source(query), "left alone: another query is pinned to it"),
+        (source.turns < config.min_support, f"{source.turns:.1f} turns are less than min_support"),
+        (source.rephrased <= source.success, "it succeeds as often as it is rephrased, or more often"),
+        (source.upper > config.max_source_success, f"up to {source.upper:.0%} may succeed: max_source_success is less"),
+        (
+            all(step.people < config.min_users for step in steps),
+            "no rephrase of it was made by min_users people",
+        ),
+    )
+    nothing = f"nothing that it leads to surely succeeds by a margin of {config.margin:g} more often, and often enough"
+    return next((reason for holds, reason in reasons if holds), nothing)

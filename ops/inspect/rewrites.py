@@ -1,0 +1,193 @@
+"""`backchannel rewrites`: look at the rewrites, and have the last word on them."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
+from backchannel.agents.rewrites.rows import EVERY
+from backchannel.agents.sums import Sums
+from backchannel.ops.commands.config import config_option
+from backchannel.ops.inspect.explanation import Explanation, explain
+from backchannel.ops.options import opened_store, store_option
+from backchannel.schemas.text import normalize
+from backchannel.streams.config import Config
+from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
+from backchannel.streams.store import ledger
+from backchannel.streams.store.engine import StoreError
+from backchannel.streams.store.ledger import Contribution, FencedError, Ledger, LedgerSums
+
+_SOURCE: Final = "rewrite rules"
+"""Under this name the ledger counts what people decree, as if it were a stream."""
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+_interpretation = click.option(
+    "--interpretation", is_flag=True, help="SOURCE and TARGET are interpretations, to be taken as they are, not texts."
+)
+_file = click.option(
+    "--file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Take them from FILE instead: one a line, SOURCE, a tab, TARGET.",
+)
+
+
+@click.group()
+def rewrites() -> None:
+    """Look at the rewrites that were learned, and block or pin some."""
+
+
+@rewrites.command("list")
+@store_option
+@_json
+def list_rewrites(store: str, as_json: bool) -> None:
+    """List the rewrites of the newest policy, those with the most turns first."""
+    try:
+        with closing(PolicyReader(store)) as reader:
+            found = reader.policy.rewrites()
+    except (NoPolicyError, StoreError) as error:
+        raise click.ClickException(str(error)) from None
+    ordered = dict(sorted(found.items(), key=lambda item: (-item[1].support, item[0])))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(ordered)))
+        return
+    table = Table("query", "to", "layer", "probability", "turns", "withdrawn", box=SIMPLE_HEAD, pad_edge=False)
+    for source, one in ordered.items():
+        table.add_row(source, one.target, one.layer, f"{one.probability:.0%}", f"{one.support:.1f}", one.withdrawn)
+    _console().print(table)
+
+
+@rewrites.command("show")
+@click.argument("source")
+@store_option
+@config_option
+@_interpretation
+@_json
+def show(source: str, store: str, config: Config, interpretation: bool, as_json: bool) -> None:
+    """Explain why SOURCE is rewritten, or why not: with counts and path, from the sums as they are now."""
+    graph = RephraseGraph(config.rephrases)
+    state = source if interpretation else normalize(source)
+    with opened_store(store) as opened:
+        opened.create(graph.tables)
+        with opened.read() as connection:
+            _, newest = ledger.watermarks(ledger.positions(connection))
+            explanation = explain(graph, LedgerSums(opened, connection), state, max(newest, 0))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(explanation)))
+    else:
+        _print(explanation)
+
+
+@rewrites.command("block")
+@click.argument("source", required=False)
+@click.argument("target", required=False)
+@_file
+@store_option
+@_interpretation
+@click.option("--undo", is_flag=True, help="Unblock.")
+def block(
+    *, source: str | None, target: str | None, file: Path | None, store: str, interpretation: bool, undo: bool
+) -> None:
+    """Forbid that SOURCE is rewritten to TARGET; without TARGET, to anything, be it for one user only.
+
+    It holds from the next version of the policy on.
+    """
+    pairs = _pairs(source, target or EVERY, file, interpretation)
+    _decree(store, pairs, "blocked", not undo)
+
+
+@rewrites.command("pin")
+@click.argument("source", required=False)
+@click.argument("target", required=False)
+@_file
+@store_option
+@_interpretation
+@click.option("--undo", is_flag=True, help="Leave it to what is learned.")
+def pin(
+    *, source: str | None, target: str | None, file: Path | None, store: str, interpretation: bool, undo: bool
+) -> None:
+    """Have SOURCE rewritten to TARGET for everybody, whatever is learned. A block of the same rewrite prevails.
+
+    It holds from the next version of the policy on.
+    """
+    pairs = _pairs(source, target or "", file, interpretation)
+    for one, aim in pairs:
+        if not aim or aim == one:
+            raise click.UsageError(f"pin {one!r}: needs a TARGET that is another query")
+    _decree(store, pairs, "pinned", not undo)
+
+
+def _pairs(source: str | None, target: str, file: Path | None, as_is: bool) -> list[tuple[str, str]]:
+    """What is named by the arguments, or by the lines of `file`."""
+    if (source is None) == (file is None):
+        raise click.UsageError("name a SOURCE, or a --file with one a line")
+    pairs = [(source or "", target)]
+    if file is not None:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        pairs = [(one, aim) for one, _, aim in (line.partition("\t") for line in lines) if one]
+    return pairs if as_is else [(normalize(one), normalize(aim)) for one, aim in pairs]
+
+
+def _decree(url: str, pairs: Sequence[tuple[str, str]], column: str, value: bool) -> None:
+    """Set a rule for each of `pairs`, as a sum: by adding what it lacks."""
+    graph = RephraseGraph(RephraseConfig())
+    table = graph.rules
+    place = table.sums.index(column)
+    with opened_store(url) as store:
+        store.create([table])
+        book = Ledger(store, [table])
+        claim = book.claim(_SOURCE, 0)
+        with store.read() as connection:
+            rules = LedgerSums(store, connection).read(table, "state", {one for one, _ in pairs})
+        stands = {key: row[place] for key, row in zip(rules.keys, rules.values.tolist(), strict=True)}
+        changes = {pair: value - stands.get(pair, 0.0) for pair in pairs}
+        lacking = [pair for pair, change in changes.items() if change]
+        values = np.zeros((len(lacking), len(table.sums)))
+        values[:, place] = [changes[pair] for pair in lacking]
+        try:
+            book.commit([Contribution(claim, claim.position, {table.name: Sums(table, lacking, values)}, {})])
+        except FencedError:
+            raise click.ClickException(
+                "somebody else changes rules at this moment: nothing was done, try again"
+            ) from None
+    done = column if value else f"no longer {column}"
+    click.echo(
+        f"{len(lacking):,} {done}, {len(changes) - len(lacking):,} as they were. It holds from the next version on."
+    )
+
+
+def _print(explanation: Explanation) -> None:
+    console = _console()
+    source, target = explanation.source, explanation.target
+    aim = f" -> {target.query!r}" if target else ""
+    console.print(f"{source.query!r}{aim}: {explanation.verdict}", markup=False)
+    if explanation.probability is not None:
+        console.print(f"{explanation.probability:.0%} of those who start with it pass through the target and succeed")
+    table = Table("query", "turns", "succeeded", "by 90% between", "rephrased", box=SIMPLE_HEAD, pad_edge=False)
+    for state in filter(None, (source, target)):
+        bounds = f"{state.lower:.0%} and {state.upper:.0%}"
+        table.add_row(state.query, f"{state.turns:.1f}", f"{state.success:.0%}", bounds, f"{state.rephrased:.0%}")
+    console.print(table)
+    for title, steps in (("likeliest path", explanation.path), ("rephrased to", explanation.steps[:10])):
+        if steps:
+            rephrases = Table(title, "", "turns", "share", "people, at least", box=SIMPLE_HEAD, pad_edge=False)
+            for step in steps:
+                cells = f"{step.turns:.1f}", f"{step.share:.0%}", f"{step.people:.1f}"
+                rephrases.add_row(step.source, step.target, *cells)
+            console.print(rephrases)
+    for who, record in (("served the rewrite", explanation.served), ("held out", explanation.held_out)):
+        if record:
+            console.print(f"{who}: {record.success:.0%} of {record.turns:.1f} turns succeeded")
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=160)

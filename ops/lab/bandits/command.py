@@ -1,0 +1,203 @@
+"""`backchannel bandits`: which bandit to choose, with the evidence."""
+
+import importlib.util
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import numpy as np
+from matplotlib.figure import Figure
+from msgspec import Struct
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from backchannel.ops.commands.config import config_option
+from backchannel.ops.evaluate.event_log import UnloggedError, evaluate
+from backchannel.ops.evaluate.result import Options
+from backchannel.ops.lab.bandits.contenders import CONTENDERS
+from backchannel.ops.lab.worlds.contexts import EXPECTED, World, regret
+from backchannel.ops.output import require_writable
+from backchannel.streams.config import Config
+from backchannel.streams.turns.assembler import TooManyOpenError
+from backchannel.streams.turns.event_file import SourceError
+
+
+class Result(Struct, frozen=True):
+    """What a contender lost in a world.
+
+    Attributes:
+        world: which.
+        contender: which.
+        regret: in percent of a uniform choice's, the mean over seeds.
+        error: the standard error of that.
+        curve: the same up to each refresh, (refreshes,).
+    """
+
+    world: World
+    contender: str
+    regret: float
+    error: float
+    curve: list[float]
+
+
+@click.group()
+def bandits() -> None:
+    """Compare bandits."""
+
+
+@bandits.command("compare")
+@click.argument("log", required=False, metavar="[LOG]")
+@config_option
+@click.option(
+    "--world", "rewards", type=click.Choice(list(EXPECTED)), multiple=True, help="Type of reward.  [default: all]"
+)
+@click.option(
+    "--drifts", type=click.IntRange(0, 100), multiple=True, help="How often all weights change.  [default: 0 and 2]"
+)
+@click.option("--rounds", type=click.IntRange(100), default=20_000, show_default=True, help="Decisions.")
+@click.option("--strategies", type=click.IntRange(2, 32), default=8, show_default=True, help="To choose from.")
+@click.option("--dimension", type=click.IntRange(1, 256), default=20, show_default=True, help="Of contexts.")
+@click.option("--delay", type=click.IntRange(0), default=1000, show_default=True, help="Of rewards, in decisions.")
+@click.option("--refresh", type=click.IntRange(1), default=1000, show_default=True, help="Decisions per policy.")
+@click.option("--seeds", type=click.IntRange(2), default=10, show_default=True, help="Runs of each.")
+@click.option("--rivals/--no-rivals", default=None, help="Vowpal Wabbit and MABWiser, too.  [default: if installed]")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the regret over time.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def compare(
+    *,
+    log: str | None,
+    config: Config,
+    rewards: tuple[Any, ...],
+    drifts: tuple[int, ...],
+    seeds: int,
+    rivals: bool | None,
+    plot: Path | None,
+    as_json: bool,
+    **world: int,
+) -> None:
+    """Run bandits through simulated worlds, or compare ways to explore on LOG, and recommend one.
+
+    In the worlds rewards come late, and policies are refreshed now and then, as in production. Name the worlds that are
+    like yours; the best in the worst of them is recommended.
+
+    LOG is an event file whose impressions have propensities. The bandit learns from the first half, and how it would
+    have explored is evaluated on the second; see `backchannel evaluate`, which says more.
+    """
+    if log is not None:
+        if plot is not None:
+            raise click.UsageError("--plot draws the regret in simulated worlds: leave out LOG")
+        _compare_on(log, config, as_json=as_json)
+        return
+    if plot is not None:
+        require_writable(plot)
+    contenders = dict(CONTENDERS)
+    if rivals or (rivals is None and all(map(importlib.util.find_spec, ("mabwiser", "vowpalwabbit")))):
+        from backchannel.ops.lab.bandits.rivals import RIVALS  # noqa: PLC0415 - needs more packages
+
+        contenders |= RIVALS
+    worlds = [World(reward, drift, **world) for reward in rewards or EXPECTED for drift in drifts or (0, 2)]
+    results = []
+    with Console(stderr=True).status("") as status:
+        for name, make in contenders.items():
+            for one in worlds:
+                status.update(f"{name}: {_title(one)}")
+                lost = np.array([regret(one, make(one), seed) for seed in range(seeds)])
+                results.append(_result(one, name, lost))
+    if plot is not None:
+        _draw(results, worlds).savefig(plot)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(results)))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=100)
+    console.print("Regret in percent of a uniform choice's, with its standard error")
+    console.print(_table(results, worlds, seeds))
+    best, behind = recommend(results)
+    console.print(f"Recommended: [bold]{best}[/bold], in no world more than {behind:.0%} behind the best there.")
+
+
+def _compare_on(log: str, config: Config, *, as_json: bool) -> None:
+    try:
+        found = evaluate(log, config, {}, Options(), lambda _: None)
+    except (SourceError, TooManyOpenError, UnloggedError) as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    table = Table("policy", "reward a turn", "95% from", "to", "to what was done", "from", "to", box=SIMPLE_HEAD)
+    for policy in found.policies:
+        numbers = [
+            *msgspec.structs.astuple(policy.estimates["DR"]),
+            *msgspec.structs.astuple(policy.lift),
+        ]
+        table.add_row(policy.name, *(f"{number:.4f}" for number in numbers))
+    Console().print(table)
+    usable = [policy for policy in found.policies if not policy.faults]
+    for policy in found.policies:
+        for fault in policy.faults:
+            click.echo(f"Warning: {policy.name}: {fault}")
+    if usable:
+        best = max(usable, key=lambda policy: policy.lift.low)
+        click.echo(f"Recommended: {best.name}, whose lower bound is the highest.")
+
+
+def _result(world: World, contender: str, lost: Any) -> Result:
+    shares = 100 * lost[:, :, 0].sum(axis=1) / lost[:, :, 1].sum(axis=1)
+    running = 100 * lost[:, :, 0].sum(axis=0).cumsum() / lost[:, :, 1].sum(axis=0).cumsum()
+    error = float(shares.std(ddof=1) / np.sqrt(len(shares)))
+    return Result(world, contender, float(shares.mean()), error, running.tolist())
+
+
+def recommend(results: Sequence[Result]) -> tuple[str, float]:
+    """Return the contender that is least behind the best, in whatever world it is furthest behind; and how far."""
+    best: dict[World, float] = {}
+    for one in results:
+        best[one.world] = min(one.regret, best.get(one.world, np.inf))
+    behind: dict[str, float] = {}
+    for one in results:
+        behind[one.contender] = max(one.regret / best[one.world] - 1.0, behind.get(one.contender, 0.0))
+    name = min(behind, key=behind.__getitem__)
+    return name, behind[name]
+
+
+def _title(world: World) -> str:
+    return f"{world.reward}, {world.drifts} drifts" if world.drifts else world.reward
+
+
+def _table(results: Iterable[Result], worlds: Sequence[World], seeds: int) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(f"{seeds} runs, simulated", no_wrap=True)
+    rows: dict[str, list[str]] = {}
+    for world in worlds:
+        table.add_column(_title(world), justify="right")
+    for one in results:
+        rows.setdefault(one.contender, []).append(f"{one.regret:.1f}±{one.error:.1f}")
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
+    return table
+
+
+def _draw(results: Sequence[Result], worlds: Sequence[World]) -> Figure:
+    columns = min(len(worlds), 3)
+    rows = -(-len(worlds) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * rows + 0.8), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, world in zip(panels, worlds, strict=False):
+        axes.set_title(_title(world))
+        axes.set_xlabel("decisions")
+        axes.set_ylabel("regret so far, % of uniform's")
+        for one in results:
+            if one.world == world and one.contender != "uniform":
+                wide = 2.4 if one.contender == "backchannel" else 1.0
+                at = np.minimum(world.refresh * np.arange(1, len(one.curve) + 1), world.rounds)
+                axes.plot(at, one.curve, label=one.contender, linewidth=wide)
+        axes.set_ylim(bottom=0)
+    for axes in panels[len(worlds) :]:
+        axes.remove()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle("Simulated worlds")
+    return figure

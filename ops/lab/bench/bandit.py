@@ -1,0 +1,141 @@
+"""What the bandit costs: learning an event, and deciding. Next to it, other libraries on the same contexts."""
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+from river.bandit import LinUCBDisjoint
+
+from backchannel.agents.bandit.features import Numeric
+from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit, by_group
+from backchannel.agents.bandit.serving import Allocator
+from backchannel.agents.outcomes import Judge, Outcome, RewardConfig
+from backchannel.agents.sums import MemorySums
+from backchannel.ops.lab.bench.measure import Load, Measure
+from backchannel.ops.lab.worlds.contexts import World
+from backchannel.schemas.events import Click, Impression, Query, Result
+from backchannel.schemas.turn import Turn
+
+STRATEGIES: Final = 8
+DIMENSION: Final = 20
+BATCH: Final = 1000
+REPEATED: Final = 5
+DECISIONS: Final = 10_000
+BUDGET: Final = 50
+_NAMES: Final = tuple(f"strategy{number}" for number in range(STRATEGIES))
+_FEATURES: Final = tuple(Numeric(f"feature{number}") for number in range(1, DIMENSION))
+
+
+def bandit(load: Load) -> Iterator[Measure]:
+    """Yield microseconds, as the median of alternated rounds: of learning an event, and percentiles of deciding."""
+    rng = np.random.default_rng(0)
+    contexts = rng.standard_normal((BATCH, DIMENSION)).round(3)
+    contexts[:, 0] = 1.0
+    chosen = rng.integers(STRATEGIES, size=BATCH)
+    rewards = (rng.random(BATCH) < 0.4).astype(float)
+    learner = StrategyBandit(BanditConfig(strategies=_NAMES, features=_FEATURES))
+    outcomes = Judge(RewardConfig()).judge([_turn(*row) for row in zip(contexts, chosen, rewards, strict=True)])
+    observed = np.column_stack((contexts, rewards))
+    learners: dict[str, tuple[Callable[[], object], int]] = {
+        "learn, from encoded arrays": (lambda: by_group(observed, chosen), BATCH),
+        "learn, from decoded turns": (lambda: learner.learn(outcomes), BATCH),
+        "River LinUCBDisjoint": _river(contexts, chosen, rewards),
+    }
+    if all(map(importlib.util.find_spec, ("mabwiser", "vowpalwabbit"))):
+        learners |= _rivals(contexts, chosen, rewards)
+    taken: dict[str, list[float]] = {name: [] for name in learners}
+    for learn, _ in learners.values():
+        learn()  # what is only done once is not counted
+    for _ in range(load.rounds):
+        for name, (learn, events) in learners.items():
+            began = time.perf_counter()
+            for _ in range(REPEATED):
+                learn()
+            taken[name].append((time.perf_counter() - began) / events / REPEATED * 1e6)
+    first = median(taken["learn, from encoded arrays"])
+    for name, times in taken.items():
+        yield Measure(f"{name}", median(times), "µs", median(times) / first, "encoded arrays")
+    yield from _deciding(load, learner, outcomes, rng)
+
+
+def _deciding(
+    load: Load, learner: StrategyBandit, outcomes: list[Outcome], rng: np.random.Generator
+) -> Iterator[Measure]:
+    solved = learner.solve(MemorySums(learner.learn(outcomes)), {"bandit": set()}, 0)
+    allocator = Allocator({key: row for key, row in solved.items() if row is not None})
+    contexts = [outcome.turn.query.context for outcome in outcomes]
+    calls: dict[str, Callable[[Any], object]] = {
+        "utilities": allocator.utilities,
+        "allocate": lambda context: allocator.allocate(context, BUDGET, rng),
+    }
+    taken: dict[str, list[Any]] = {name: [] for name in calls}
+    for _ in range(load.rounds):
+        for name, decide in calls.items():
+            times = np.empty(DECISIONS)
+            for number in range(DECISIONS):
+                context = contexts[number % BATCH]
+                began = time.perf_counter()
+                decide(context)
+                times[number] = time.perf_counter() - began
+            taken[name].append(np.percentile(times, (50, 99)) * 1e6)
+    for name, rounds in taken.items():
+        for percent, value in zip((50, 99), np.median(rounds, axis=0).tolist(), strict=True):
+            yield Measure(f"{name}, p{percent}", value, "µs")
+
+
+def _turn(context: Any, strategy: int, reward: float) -> Turn:
+    at: dict[str, Any] = {"ts": 0, "session_id": "s", "query_id": "q"}
+    name = _NAMES[strategy]
+    results = tuple(Result(f"e{rank}", rank, (name,)) for rank in range(1, 11))
+    named = {feature.name: value for feature, value in zip(_FEATURES, context[1:].tolist(), strict=True)}
+    return Turn(
+        Query(event_id="e", text="play jazz", context=named, **at),
+        (Impression(event_id="i", results=results, allocation={name: 10}, **at),),
+        (Click(event_id="c", entity_id="e1", **at),) if reward else (),
+    )
+
+
+def _river(contexts: Any, chosen: Any, rewards: Any) -> tuple[Callable[[], None], int]:
+    policy: Any = LinUCBDisjoint(seed=1)
+    rows = [dict(enumerate(context)) for context in contexts.tolist()]
+
+    def learn() -> None:
+        for row, strategy, reward in zip(rows, chosen.tolist(), rewards.tolist(), strict=True):
+            policy.update(strategy, row, reward)
+
+    return learn, len(rows)
+
+
+def _rivals(contexts: Any, chosen: Any, rewards: Any) -> dict[str, tuple[Callable[[], object], int]]:
+    from mabwiser.mab import MAB, LearningPolicy  # noqa: PLC0415 - need more packages
+
+    from backchannel.ops.lab.bandits.rivals import VowpalWabbit  # noqa: PLC0415 - likewise
+
+    single, batch = (MAB(list(range(STRATEGIES)), LearningPolicy.LinUCB(alpha=0.05), seed=1) for _ in range(2))
+    for one in (single, batch):
+        one.fit(chosen.tolist(), rewards, contexts)
+
+    def learn_singly() -> None:
+        for number in range(20):
+            one = slice(number, number + 1)
+            single.partial_fit(chosen[one].tolist(), rewards[one], contexts[one])
+
+    rival = VowpalWabbit(World(strategies=STRATEGIES, dimension=DIMENSION))
+    workspace = rival.workspace
+    parsed = [
+        workspace.parse(rival.example(context, int(strategy), -reward, 1 / STRATEGIES))
+        for context, strategy, reward in zip(contexts, chosen, rewards, strict=True)
+    ]
+
+    def learn_parsed() -> None:
+        for example in parsed:
+            workspace.learn(example)
+
+    return {
+        "MABWiser LinUCB, one by one": (learn_singly, 20),
+        "MABWiser LinUCB, by the batch": (lambda: batch.partial_fit(chosen.tolist(), rewards, contexts), BATCH),
+        "Vowpal Wabbit squarecb, parsed": (learn_parsed, BATCH),
+    }

@@ -1,0 +1,131 @@
+"""`backchannel bench`: what it costs, as ratios measured side by side in one run.
+
+Machines differ and are noisy, so a rate by itself says little. Each comparison alternates its two sides and takes the
+median of each.
+"""
+
+import importlib
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from backchannel.ops.cli import remedy
+from backchannel.ops.lab.bench.measure import Load, Measure
+from backchannel.ops.lab.bench.record import Part, Record, cells, document, machine, together, versions
+from backchannel.streams.worker.processes import relax_collector
+
+PARTS: Final = {
+    "rates": "backchannel.ops.lab.bench.file:rates",
+    "memory": "backchannel.ops.lab.bench.file:memory",
+    "kafka": "backchannel.ops.lab.bench.kafka:kafka",
+    "bandit": "backchannel.ops.lab.bench.bandit:bandit",
+    "store": "backchannel.ops.lab.bench.store:store",
+    "memory-index": "backchannel.ops.lab.bench.memory_index:memory_index",
+    "rephrases": "backchannel.ops.lab.bench.rephrases:rephrases",
+    "ope": "backchannel.ops.lab.bench.ope:ope",
+    "gate": "backchannel.ops.lab.bench.gate:gate",
+}
+
+
+@click.command("bench")
+@click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)), metavar="[PART]...")
+@click.option("--events", type=click.IntRange(10_000), default=200_000, show_default=True, help="For the rates.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Alternated; medians are shown.")
+@click.option(
+    "--of",
+    "files",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Show what an earlier run found with --json, and measure nothing; repeatable: later files go over earlier.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON, with the machine and the versions.")
+@click.option("--markdown", is_flag=True, help="Print as a document.")
+def bench(
+    *, parts: tuple[str, ...], events: int, rounds: int, files: tuple[Path, ...], as_json: bool, markdown: bool
+) -> None:
+    """Measure what it costs, side by side with peers.
+
+    \b
+    rates         events from a file to a committed ledger
+    memory        of 200,000 and of 2,000,000 events
+    kafka         the worker, with a broker that is started for it: needs Java and Maven
+    bandit        learning and deciding
+    store         publishing a large policy of which little changed; on PostgreSQL, too, where it is installed
+    memory-index  recall from a million queries, starting, refreshing and publishing
+    rephrases     telling them, solving a graph of 1,000,000 edges, looking rewrites up
+    ope           off-policy evaluation of a million turns
+    gate          how often it is right, in 30 simulated logs for each of the rounds
+
+    Without a PART, all of them: a quarter of an hour on an idle machine with two cores. `make rivals` installs the
+    peers that are not there otherwise; those that are not installed are left out.
+
+    Exit code: 1 if a part could not be measured to the end; all else is shown.
+    """
+    if files and parts:
+        raise click.UsageError("--of shows what was measured before: name no parts with it")
+    records = [record for file in files for record in _read(file)]
+    if not records:
+        records = [_measure(parts or tuple(PARTS), events, rounds)]
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(records)))
+    elif markdown:
+        click.echo(document(records), nl=False)
+    else:
+        Console().print(_table(together(records)))
+    faults = {name: part.fault for name, part in together(records).items() if part.fault}
+    for name, fault in faults.items():
+        click.echo(f"{name} could not be measured to the end: {fault}", err=True)
+    sys.exit(1 if faults else 0)
+
+
+def _read(file: Path) -> list[Record]:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=list[Record])
+    except msgspec.MsgspecError as error:
+        raise click.ClickException(f"{file}: not what `backchannel bench --json` prints: {error}") from None
+
+
+def _measure(parts: Sequence[str], events: int, rounds: int) -> Record:
+    """Each part has a process of its own, so that none of them finds what another one has left."""
+    began, measured = datetime.now(UTC), dict[str, Part]()
+    for part in parts:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            measured[part] = pool.submit(_measure_part, part, events, rounds).result()
+    named = "" if set(parts) == PARTS.keys() else f" {' '.join(parts)}"
+    command = f"backchannel bench{named} --events {events} --rounds {rounds}"
+    return Record(command, began, machine(), list(versions()), measured)
+
+
+def _measure_part(part: str, events: int, rounds: int) -> Part:
+    relax_collector()
+    started, measures, fault = time.monotonic(), list[Measure](), ""
+    with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status(part) as status:
+        load = Load(Path(folder), events, rounds, lambda what: status.update(f"{part}: {what}"))
+        module, _, function = PARTS[part].partition(":")
+        try:
+            measures.extend(getattr(importlib.import_module(module), function)(load))
+        except Exception as error:  # whatever it is, the rest is not to be measured again for it
+            install = remedy(error) if isinstance(error, ModuleNotFoundError) else None
+            fault = f"it needs more packages: {install}" if install else f"{type(error).__name__}: {error}"
+    return Part(time.monotonic() - started, measures, fault)
+
+
+def _table(parts: Mapping[str, Part]) -> Table:
+    table = Table("", "what", "figure", "ratio", "to", box=None, pad_edge=False)
+    table.columns[1].no_wrap = table.columns[2].no_wrap = True
+    table.columns[2].justify = table.columns[3].justify = "right"
+    for name, part in parts.items():
+        for one in part.measures:
+            table.add_row(name, one.name, *cells(one))
+    return table

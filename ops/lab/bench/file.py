@@ -1,0 +1,82 @@
+"""The figures of a file: rates and memory."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from backchannel.ops.lab.bench.measure import Load, Measure, alternated
+from backchannel.ops.lab.load import mixed_stream
+from backchannel.schemas.events import EventDecoder, encode
+from backchannel.streams.config import Config
+from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.turns.event_file import EventFile
+
+
+def rates(load: Load) -> Iterator[Measure]:
+    """Yield the rates of a file."""
+    folder = load.folder
+    path = folder / "events.jsonl"
+    written = _write(path, load.events)
+
+    def decode() -> None:
+        decoder = EventDecoder()
+        with EventFile(str(path)) as file:
+            for _, records in file.chunks(0):
+                decoder.decode_many(records)
+
+    def learn() -> None:
+        store = folder / "rates.db"
+        for left in folder.glob("rates.db*"):
+            left.unlink()
+        config = Config()
+        with EventFile(str(path)) as file, Embedded(f"sqlite:///{store}", config, "bench") as embedded:
+            for chunk in file.chunks(0):
+                embedded.feed_records(*chunk)
+                if embedded.partition.uncommitted >= config.commits.events:
+                    embedded.commit()
+            embedded.finish()
+            embedded.commit()
+
+    decoding, learning = alternated([decode, learn], load.rounds)
+    yield Measure("decode alone", written / decoding, "events/s")
+    yield Measure(
+        "decode, assemble, learn, commit to SQLite", written / learning, "events/s", decoding / learning, "decode alone"
+    )
+
+
+def memory(load: Load) -> Iterator[Measure]:
+    """Yield the peak memory of few and of many events."""
+    few, many = (_peak(load.folder, events) for events in (200_000, 2_000_000))
+    yield Measure("peak memory, 200,000 events", few, "MiB")
+    yield Measure("peak memory, 2,000,000 events", many, "MiB", many / few, "200,000 events")
+
+
+def _peak(folder: Path, events: int) -> float:
+    """The peak resident memory, in MiB, of `backchannel run` over a pipe of so many events."""
+    store = f"sqlite:///{folder / f'memory-{events}.db'}"
+    program = (
+        "import resource, sys; from backchannel.ops.cli import main; "
+        f"main(['run', '-', '--store', {store!r}, '--json'], standalone_mode=False)"
+    )
+    measured = f"try:\n  {program}\nexcept SystemExit: pass\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    with subprocess.Popen([sys.executable, "-c", measured], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        # Few queries, so that all of them and their entities have come up among the first 200,000 events.
+        for event in mixed_stream(events * 2 // 5, np.random.default_rng(0), queries=1_000):
+            process.stdin.write(encode(event) + b"\n")
+        process.stdin.close()
+        output = process.stdout.read()
+    return float(output.splitlines()[-1]) / 1024
+
+
+def _write(path: Path, events: int) -> int:
+    written = 0
+    with path.open("wb") as file:
+        for event in mixed_stream(events * 2 // 5, np.random.default_rng(0)):
+            file.write(encode(event) + b"\n")
+            written += 1
+    return written

@@ -1,0 +1,370 @@
+"""The worker's figures, with a real broker: throughput, freshness, and time to be back after a kill.
+
+Everything runs in processes of its own: two sides of a comparison must not share an interpreter, nor what one has left
+in it.
+"""
+
+import asyncio
+import importlib.util
+import multiprocessing
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing, contextmanager
+from itertools import islice, pairwise
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, TypeVar
+
+import faust
+import numpy as np
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from faust.types import StreamT
+from msgspec import structs
+from yarl import URL
+
+from backchannel.ops.commands.config import render
+from backchannel.ops.commands.topics import create_topics
+from backchannel.ops.lab.bench.measure import Load, Measure
+from backchannel.ops.lab.load import mixed_stream
+from backchannel.ops.local.broker import Broker
+from backchannel.schemas.events import EVENT_TYPES, EventDecoder, encode
+from backchannel.streams.config import CommitConfig, Config
+from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.transport import Chunk
+from backchannel.streams.pipeline.commits import commit
+from backchannel.streams.pipeline.learners import Learning
+from backchannel.streams.serving.reader import PolicyReader
+from backchannel.streams.store.engine import Store
+from backchannel.streams.store.ledger import Ledger
+from backchannel.streams.turns.assembler import TurnConfig
+from backchannel.streams.turns.partition import Partition
+from backchannel.streams.worker.processes import relax_collector
+from backchannel.streams.worker.worker import Worker
+
+PARTITIONS: Final = 4
+BACKLOG: Final = 3
+"""Times the events of other benches, so that there are several versions and commits in it."""
+STOCK_EVENTS: Final = 50_000
+"""A stock agent is so slow that a part of the topics must do."""
+LOAD_RATE: Final = 10_000
+"""Events per second."""
+KILLS: Final = 5
+LIVE: Final = Config(turns=TurnConfig(window_s=1.0, lateness_s=0.5), commits=CommitConfig(publish_s=1.0))
+"""For live load: turns close soon, so that there is much to see in a short time."""
+FRESH_MS: Final = 2_000
+"""A worker whose commits are at most so far behind what has happened is caught up."""
+
+_T = TypeVar("_T")
+
+
+def kafka(load: Load) -> Iterator[Measure]:
+    """Yield the figures of throughput, freshness and recovery."""
+    folder = load.folder
+    broker = Broker(folder / "kafka")
+    load.say("starting a broker")
+    servers = broker.start()
+    try:
+        yield from _throughput(load, _topics(servers, "backlog-"))
+        load.say(f"freshness: {LOAD_RATE:,} events/s")
+        yield from _freshness(folder, _topics(servers, "live-"), seconds=40.0)
+        load.say(f"recovery: {KILLS} kills at {LOAD_RATE:,} events/s")
+        yield from _recovery(folder, _topics(servers, "killed-"))
+    finally:
+        broker.stop()
+
+
+def _throughput(load: Load, backlog: KafkaConfig) -> Iterator[Measure]:
+    load.say("throughput: filling the topics")
+    folder, sent = load.folder, _apart(_fill, backlog, BACKLOG * load.events)
+    raw, stock, own = "aiokafka getmany, decode", "the same learning in a stock Faust agent", "worker"
+    sides: dict[str, Callable[[KafkaConfig, str], float]] = {
+        raw: lambda group, _: _apart(_read_raw, group, sent),
+        stock: lambda group, name: _apart(_learn_stock, group, str(folder / f"stock-{name}.db"), STOCK_EVENTS),
+        own: lambda group, name: _apart(_learn, group, str(folder / f"worker-{name}.db"), sent),
+    }
+    if all(map(importlib.util.find_spec, ("bytewax", "quixstreams"))):
+        from backchannel.ops.lab.bench import kafka_peers  # noqa: PLC0415 - needs more packages
+
+        sides["Quix Streams, which decodes and counts only"] = lambda group, _: _apart(
+            kafka_peers.count_with_quix, group, sent
+        )
+        sides["Bytewax, which decodes and counts only"] = lambda group, _: _apart(
+            kafka_peers.count_with_bytewax, group, sent
+        )
+    taken: dict[str, list[float]] = {side: [] for side in sides}
+    for number in range(load.rounds):
+        for side, measure in sides.items():
+            load.say(f"throughput, round {number + 1} of {load.rounds}: {side}")
+            taken[side].append(measure(structs.replace(backlog, group=f"bench-{number}"), str(number)))
+    rates = {side: median(rounds) for side, rounds in taken.items()}
+    worker = rates.pop(own)
+    for side, rate in rates.items():
+        yield Measure(side, rate, "events/s")
+    for side, rate in rates.items():
+        yield Measure("worker, from Kafka to a committed ledger", worker, "events/s", worker / rate, side)
+
+
+def _topics(servers: str, prefix: str) -> KafkaConfig:
+    kafka = KafkaConfig(servers=servers, topic_prefix=prefix, group=prefix, session_timeout_s=6.0)
+    create_topics(kafka, PARTITIONS, replication=1)
+    return kafka
+
+
+def _apart(function: Callable[..., _T], *args: Any) -> _T:
+    """Call `function` in a new process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
+def _fill(kafka: KafkaConfig, events: int) -> int:
+    records = [
+        (kafka.event_topics[str(event.__struct_config__.tag)], encode(event), event.session_id.encode())
+        for event in mixed_stream(events * 2 // 5, np.random.default_rng(0))
+    ]
+    asyncio.run(_send(kafka, records))
+    return len(records)
+
+
+async def _send(kafka: KafkaConfig, records: list[tuple[str, bytes, bytes]], rate: float | None = None) -> None:
+    started = time.monotonic()
+    async with AIOKafkaProducer(bootstrap_servers=kafka.servers, linger_ms=5, max_batch_size=1 << 17) as producer:
+        for number, (topic, record, key) in enumerate(records):
+            await producer.send(topic, record, key=key)
+            if rate is not None and number % 100 == 0:
+                await asyncio.sleep(started + number / rate - time.monotonic())
+        await producer.flush()
+
+
+def _read_raw(kafka: KafkaConfig, events: int) -> float:
+    """Read and decode all topics; return events per second from the first records to the last."""
+    relax_collector()
+    decoders = {topic: EventDecoder(EVENT_TYPES[event]) for event, topic in kafka.event_topics.items()}
+
+    async def read() -> float:
+        async with AIOKafkaConsumer(
+            bootstrap_servers=kafka.servers, group_id=f"{kafka.group}-raw", enable_auto_commit=False
+        ) as consumer:
+            partitions = [TopicPartition(topic, number) for topic in decoders for number in range(PARTITIONS)]
+            consumer.assign(partitions)
+            await consumer.seek_to_beginning()
+            left, started = events, 0.0
+            while left:
+                found = await consumer.getmany(timeout_ms=1000)
+                started = started or time.perf_counter()
+                for tp, records in found.items():
+                    decoders[tp.topic].decode_many([record.value for record in records])
+                    left -= len(records)
+            return events / (time.perf_counter() - started)
+
+    return asyncio.run(read())
+
+
+class _Timed(Worker):
+    """A worker that stops when so many events are committed."""
+
+    def __init__(self, url: str, kafka: KafkaConfig, events: int, stop: asyncio.Event) -> None:
+        super().__init__(url, Config(), kafka)
+        self.left = events
+        self.started = self.ended = 0.0
+        self._stop = stop
+
+    async def receive(self, chunk: Chunk) -> None:
+        self.started = self.started or time.perf_counter()
+        await super().receive(chunk)
+        self.left -= len(chunk.records)
+        if not self.left:
+            await self.flush()
+            self.ended = time.perf_counter()
+            self._stop.set()
+
+
+def _learn(kafka: KafkaConfig, database: str, events: int) -> float:
+    """Learn all there is as a worker does; return events per second from the first chunk to the last commit."""
+    relax_collector()
+
+    async def learn() -> float:
+        stop = asyncio.Event()
+        worker = _Timed(f"sqlite:///{database}", kafka, events, stop)
+        await worker.run(stop)
+        worker.close()
+        return events / (worker.ended - worker.started)
+
+    return asyncio.run(learn())
+
+
+def _learn_stock(kafka: KafkaConfig, database: str, events: int) -> float:
+    """Learn `events` in an agent as Faust's documentation has it; return events per second."""
+    relax_collector()
+    config = Config()
+    learning = Learning(config)
+    store = Store(f"sqlite:///{database}")
+    store.create(learning.tables)
+    ledger = Ledger(store, learning.tables)
+
+    async def learn() -> float:
+        decoders = {topic: EventDecoder(EVENT_TYPES[event]) for event, topic in kafka.event_topics.items()}
+        partitions = [Partition(ledger.claim("stock", number), decoders, config.turns) for number in range(PARTITIONS)]
+        app = faust.App(
+            f"{kafka.group}-stock",
+            broker=[URL(f"kafka://{kafka.servers}")],
+            consumer_auto_offset_reset="earliest",
+            stream_buffer_maxsize=4096,
+            datadir=f"{database}-faust",
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            web_enabled=False,
+            store="memory://",
+        )
+        done = asyncio.Event()
+        times: list[float] = []
+        seen = 0
+
+        def commit_all() -> None:
+            done = commit(learning, ledger, [partition.batch() for partition in partitions])
+            for partition, claim in zip(partitions, done.claims, strict=True):
+                partition.claim = claim
+
+        @app.agent(app.topic(*decoders, key_serializer="raw", value_serializer="raw"))
+        async def agent(stream: StreamT[bytes]) -> None:
+            nonlocal seen
+            times.append(time.perf_counter())
+            async for event in stream.events():
+                if not seen:
+                    times[0] = time.perf_counter()
+                message = event.message
+                partition = partitions[message.partition]
+                partition.add(message.topic, [message.offset], [message.value], time.time_ns() // 1_000_000)
+                partition.advance()
+                seen += 1
+                if seen % config.commits.events == 0:
+                    commit_all()
+                if seen == events:
+                    commit_all()
+                    times.append(time.perf_counter())
+                    done.set()
+
+        await app.start()
+        await done.wait()
+        await app.stop()
+        return events / (times[1] - times[0])
+
+    rate = asyncio.run(learn())
+    store.close()
+    return rate
+
+
+@contextmanager
+def _live_load(kafka: KafkaConfig, seconds: float) -> Iterator[BaseProcess]:
+    """Send `LOAD_RATE` events a second, each at its event time, until the block ends; yield the process that does."""
+    process = multiprocessing.get_context("spawn").Process(target=_load, args=(kafka, seconds))
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def _load(kafka: KafkaConfig, seconds: float) -> None:
+    stream = islice(mixed_stream(int(seconds * LOAD_RATE), np.random.default_rng(1)), int(seconds * LOAD_RATE))
+    events = list(stream)
+    start = time.time() * 1000 + len(events) / 40  # encoding takes as long as that
+    records = [
+        (
+            kafka.event_topics[str(event.__struct_config__.tag)],
+            encode(structs.replace(event, ts=round(start + 1000 * number / LOAD_RATE))),
+            event.session_id.encode(),
+        )
+        for number, event in enumerate(events)
+    ]
+    time.sleep(max(0.0, start / 1000 - time.time()))
+    asyncio.run(_send(kafka, records, LOAD_RATE))
+
+
+@contextmanager
+def _worker(folder: Path, kafka: KafkaConfig, store: str) -> Iterator[subprocess.Popen[bytes]]:
+    settings = folder / "live.toml"
+    settings.write_text(render(structs.replace(LIVE, kafka=kafka)))
+    command = [sys.executable, "-m", "backchannel", "worker", "--config", str(settings), "--servers", kafka.servers]
+    with (folder / "worker.log").open("ab") as log:
+        process = subprocess.Popen([*command, "--store", store], stderr=log)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def _freshness(folder: Path, kafka: KafkaConfig, seconds: float) -> Iterator[Measure]:
+    """Time from the moment at which a turn may close to a version that a reader in this process has it in.
+
+    A turn may close when its window and the lateness are over. A version has it in when its watermark, the slowest
+    partition's, is past the window's end. What Kafka takes is included.
+    """
+    url = f"sqlite:///{folder / 'fresh.db'}"
+    seen: list[tuple[float, int]] = []  # wall clock (ms) at which a version came, and its watermark
+    with _worker(folder, kafka, url), _live_load(kafka, seconds):
+        reader = PolicyReader(url)
+        wait_until = time.monotonic() + 60
+        while not seen or seen[-1][1] - seen[0][1] < seconds * 700:
+            if reader.refresh() and (watermark := reader.policy.snapshot.watermark):
+                seen.append((time.time() * 1000, watermark))
+            time.sleep(0.02)
+            if time.monotonic() > wait_until + seconds:
+                raise RuntimeError(f"the worker does not publish: see {folder / 'worker.log'}")
+        reader.close()
+    # The first seconds are those of the start.
+    lag = [
+        came - LIVE.turns.lateness_s * 1000 - end
+        for (_, before), (came, watermark) in pairwise(seen)
+        if before > seen[0][1] + 5_000
+        for end in range(before + 1, watermark + 1, 10)
+    ]
+    for name, percentile in (("p50", 50), ("p99", 99)):
+        yield Measure(f"turn's close to PolicyReader, {name}", float(np.percentile(lag, percentile)), "ms")
+
+
+def _recovery(folder: Path, kafka: KafkaConfig) -> Iterator[Measure]:
+    """Time from SIGKILL, with a new worker started at once, to commits that are up to date again."""
+    database = folder / "killed.db"
+    url = f"sqlite:///{database}"
+    taken = []
+    with _live_load(kafka, 25.0 * (KILLS + 1)) as sending:
+        for number in range(KILLS + 1):
+            started, before = time.monotonic(), _epochs(database)
+            with _worker(folder, kafka, url) as worker:
+                while _epochs(database) < before + PARTITIONS or _behind(database) > FRESH_MS:
+                    if not sending.is_alive():
+                        raise RuntimeError(
+                            f"no worker catches up with {LOAD_RATE:,} events/s on this machine as it is now"
+                        )
+                    time.sleep(0.02)
+                taken.append(time.monotonic() - started)
+                time.sleep(2)
+                if number < KILLS:
+                    worker.kill()
+    yield Measure("SIGKILL to caught up", 1000 * median(taken[1:]), "ms")
+
+
+def _behind(database: Path) -> float:
+    """How far the slowest partition's commits are behind the clock, less the lateness, in ms."""
+    slowest = min(_select(database, "watermark"), default=0)
+    return time.time() * 1000 - LIVE.turns.lateness_s * 1000 - slowest
+
+
+def _epochs(database: Path) -> int:
+    return sum(_select(database, "epoch"))
+
+
+def _select(database: Path, column: str) -> list[int]:
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            return [value for (value,) in connection.execute(f"SELECT {column} FROM partition")]
+    except sqlite3.OperationalError:  # not there yet
+        return []

@@ -1,0 +1,88 @@
+"""What runs of the bench have measured, kept with the machine, the versions and the date; and as a document."""
+
+import os
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+from msgspec import Struct
+
+from backchannel.ops.lab.bench.measure import Measure
+
+_NAMED: Final = (
+    *("backchannel", "numpy", "msgspec", "sqlalchemy", "psycopg", "faust-streaming", "aiokafka", "river"),
+    *("quixstreams", "bytewax", "mabwiser", "vowpalwabbit"),
+)
+
+
+class Part(Struct, frozen=True):
+    """What a part of the bench has measured, in so many seconds; and what kept it from measuring all."""
+
+    seconds: float
+    measures: list[Measure]
+    fault: str = ""
+
+
+class Record(Struct, frozen=True):
+    """What one run has measured.
+
+    Attributes:
+        command: that was run.
+        at: when it began.
+        machine: on which.
+        versions: of the libraries that matter.
+        parts: by name.
+    """
+
+    command: str
+    at: datetime
+    machine: str
+    versions: list[str]
+    parts: dict[str, Part]
+
+
+def machine() -> str:
+    """Say what this machine is, as far as figures depend on it."""
+    return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def versions() -> Iterator[str]:
+    """Yield the libraries that are installed, of those that matter, with their versions."""
+    for name in _NAMED:
+        with suppress(PackageNotFoundError):
+            yield f"{name} {version(name)}"
+
+
+def together(records: Iterable[Record]) -> dict[str, Part]:
+    """Return the parts of all records; of those that were measured more than once, the last."""
+    return {name: part for record in records for name, part in record.parts.items()}
+
+
+def cells(one: Measure) -> tuple[str, str, str]:
+    """Return a measure's figure, ratio and peer as text."""
+    ratio = "" if one.ratio is None else f"{one.ratio:.3g}"
+    return f"{one.value:,.{0 if one.value >= 10 else 2}f} {one.unit}", ratio, one.peer
+
+
+def document(records: Sequence[Record]) -> str:
+    """Return what was measured as a Markdown document."""
+    lines = ["# Performance", "", "Written by `backchannel bench --markdown`, of what was measured with", ""]
+    for record in records:
+        minutes = sum(part.seconds for part in record.parts.values()) / 60
+        lines.append(f"- `{record.command}` on {record.at:%Y-%m-%d}, in {minutes:.0f} minutes: {record.machine}")
+    lines += [
+        "",
+        "Peers and we are measured side by side in one run, and medians are given. Machines differ and are noisy: "
+        "compare ratios.",
+        "",
+        f"Versions: {', '.join(dict.fromkeys(name for record in records for name in record.versions))}.",
+    ]
+    for name, part in together(records).items():
+        lines += ["", f"## {name}", "", "| what | figure | ratio | to |", "|---|---:|---:|---|"]
+        lines += [f"| {' | '.join((one.name, *cells(one)))} |" for one in part.measures]
+        if part.fault:
+            lines += ["", f"The rest could not be measured: {part.fault}."]
+    return "\n".join(lines) + "\n"

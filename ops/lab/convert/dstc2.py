@@ -1,0 +1,197 @@
+"""Events from the spoken dialogues of DSTC2 (Henderson, Thomson & Williams, SIGDIAL 2014): callers ask for restaurants.
+
+A row of the log is a prompt of the system and then what the caller said to it. So the prompt of row i + 1 is the
+response to what the caller said in row i, and it is there that the response's offer and barge-in belong.
+
+| event | from | at |
+|---|---|---|
+| query | the top recognition hypothesis; the top semantic one as `interpretation` | the end of the utterance |
+| impression | a prompt that offers a restaurant, at position 1 | the start of the prompt |
+| barge_in | a prompt that was `aborted` | the caller's first word, but not before the prompt |
+| click (kind `request_detail`) | the caller asking for a detail of the restaurant on offer | the end of the utterance |
+
+The click is a *proxy*: nobody clicks in a phone call. Asking for the phone number, address or postcode (or the area,
+food or price range) of what was offered is taken to be choosing it, as the recogniser understood it, right or wrong.
+
+The system names the restaurant again when it gives the detail. That restates the offer rather than makes one: it is no
+impression, and further requests are clicks on the same offer. The query "address" brings up no restaurant.
+
+Caveats, from the data's provenance:
+
+- The callers were paid and had set goals.
+- Barge-in is a detector's decision, and about ten times as frequent with one dialogue manager as with the other; after
+  a barged-in offer people do not ask for an alternative more often. So it is no rejection label here.
+- Which system a caller got is not a documented propensity, so there are none.
+
+The greeting answers no query: the barge-ins on it are left out. An utterance of which nothing was recognised is a query
+with empty text.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime, time
+from typing import Annotated, Final, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from backchannel.ops.lab.convert import ConversionError
+from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query, Result
+
+DIALOGS: Final = "dialogs.jsonl.gz"
+TURNS: Final = "turns.jsonl.gz"
+
+STRATEGIES: Final = ("database",)
+"""The one source of offers: the system's look-up in its restaurant database."""
+
+CLICK_KIND: Final = "request_detail"
+
+Acts: TypeAlias = list[tuple[str, list[tuple[str, str]]]]
+"""Dialogue acts with their slots and values: `[["inform", [["food", "thai"]]]]`."""
+
+_Struct = TypeVar("_Struct", bound=Struct)
+
+
+class _Dialog(Struct):
+    session_id: str
+    caller_id: str
+    date: date
+    time: time
+    dialog_manager: int
+    acoustic_condition: int
+    n_turns: int
+
+
+class _Exchange(Struct):
+    """A row: a prompt of the system and what the caller said to it. Times are seconds from the dialogue's start."""
+
+    session_id: str
+    turn: int
+    sys_acts: Acts
+    sys_start: float
+    aborted: bool
+    usr_start: float
+    usr_end: float
+    # Hypotheses with their scores, best first.
+    asr: Annotated[list[tuple[str, float]], Meta(min_length=1)]
+    slu: Annotated[list[tuple[Acts, float]], Meta(min_length=1)]
+
+
+class _Offer(NamedTuple):
+    query_id: str
+    entity_id: str
+
+
+def events(dialogs: Iterable[bytes], turns: Iterable[bytes]) -> Iterator[Event]:
+    """Yield the events of all dialogues in time order.
+
+    Dialogues of different callers overlap, so all events are held at once. The log names no time zone: UTC is assumed.
+
+    Args:
+        dialogs: the lines of dialogs.jsonl.
+        turns: the lines of turns.jsonl.
+
+    Raises:
+        ConversionError: a line is not of that form, or a dialogue has not the rows that it should have.
+    """
+    exchanges: dict[str, list[_Exchange]] = {}
+    for exchange in _rows(turns, _Exchange, TURNS):
+        exchanges.setdefault(exchange.session_id, []).append(exchange)
+    happened: list[Event] = []
+    for dialog in _rows(dialogs, _Dialog, DIALOGS):
+        rows = exchanges.pop(dialog.session_id, [])
+        if [row.turn for row in rows] != list(range(dialog.n_turns)):
+            raise ConversionError(
+                f"{TURNS}: dialogue {dialog.session_id} has {len(rows)} rows, not its {dialog.n_turns} turns in order: "
+                f"give the files as published, both from the same copy"
+            )
+        happened.extend(_dialog(dialog, rows))
+    if exchanges:
+        raise ConversionError(
+            f"{TURNS}: dialogue {next(iter(exchanges))} is not in {DIALOGS}: give both files from the same copy"
+        )
+    yield from sorted(happened, key=lambda event: event.ts)
+
+
+def interpretation(acts: Acts) -> str | None:
+    """Return one string for a semantic hypothesis, whatever the order of its acts; None for an empty one.
+
+    `inform(food=thai)&request(slot=phone)`
+    """
+    forms = {f"{act}({','.join(sorted(f'{slot}={value}' for slot, value in slots))})" for act, slots in acts}
+    return "&".join(sorted(forms)) or None
+
+
+def _dialog(dialog: _Dialog, exchanges: list[_Exchange]) -> Iterator[Event]:
+    session_id = dialog.session_id
+    start = datetime.combine(dialog.date, dialog.time, UTC)
+
+    def ms(seconds: float) -> int:
+        return round(start.timestamp() * 1000) + round(seconds * 1000)
+
+    # The query that the next prompt responds to, whether it asked for a detail, and what is on offer.
+    query_id: str | None = None
+    asked_detail = False
+    offer: _Offer | None = None
+    for exchange in exchanges:
+        if query_id is not None:
+            entity_id = _offered(exchange.sys_acts)
+            restated = asked_detail and offer is not None and offer.entity_id == entity_id
+            if entity_id is not None and not restated:
+                offer = _Offer(query_id, entity_id)
+                yield Impression(
+                    event_id=f"{query_id}/impression",
+                    ts=ms(exchange.sys_start),
+                    session_id=session_id,
+                    query_id=query_id,
+                    results=(Result(entity_id, 1, STRATEGIES),),
+                )
+            if exchange.aborted:
+                # The detector may date the caller's first word a little before the prompt.
+                interrupted = max(exchange.sys_start, exchange.usr_start)
+                yield BargeIn(
+                    event_id=f"{query_id}/barge_in",
+                    ts=ms(interrupted),
+                    session_id=session_id,
+                    query_id=query_id,
+                    offset_ms=ms(interrupted) - ms(exchange.sys_start),
+                )
+        query_id = f"{session_id}/{exchange.turn}"
+        (text, _), (acts, _) = exchange.asr[0], exchange.slu[0]
+        asked_detail = any(act == "request" for act, _ in acts)
+        if asked_detail and offer is not None:
+            yield Click(
+                event_id=f"{query_id}/click",
+                ts=ms(exchange.usr_end),
+                session_id=session_id,
+                query_id=offer.query_id,
+                entity_id=offer.entity_id,
+                kind=CLICK_KIND,
+            )
+        yield Query(
+            event_id=f"{query_id}/query",
+            ts=ms(exchange.usr_end),
+            session_id=session_id,
+            query_id=query_id,
+            text=text,
+            user_id=dialog.caller_id,
+            interpretation=interpretation(acts),
+            # Labels, not quantities, hence strings.
+            context={
+                "dialog_manager": str(dialog.dialog_manager),
+                "acoustic_condition": str(dialog.acoustic_condition),
+            },
+        )
+
+
+def _offered(acts: Acts) -> str | None:
+    return next((value for act, slots in acts if act == "offer" for slot, value in slots if slot == "name"), None)
+
+
+def _rows(lines: Iterable[bytes], row_type: type[_Struct], name: str) -> Iterator[_Struct]:
+    decode = msgspec.json.Decoder(row_type).decode
+    for number, line in enumerate(lines, 1):
+        try:
+            row = decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise ConversionError(f"{name}, line {number}: {error}: give the file as published") from None
+        yield row

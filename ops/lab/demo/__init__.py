@@ -1,0 +1,1 @@
+"""`backchannel demo`: the closed loop with simulated people, and its report."""

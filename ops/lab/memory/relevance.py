@@ -1,0 +1,274 @@
+"""Do learned scores rank what was shown by relevance? Measured on a TREC Session Track log with graded judgements.
+
+Cross-validated by session: what was shown in a session is ranked by what was learned from the sessions of the other
+folds, and what nothing is known of keeps its order behind it. A query is known by its text, as in serving; or, since
+few texts come up in two sessions, by its topic: as if all wordings of one need were one query.
+"""
+
+import gzip
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+from xml.etree import ElementTree
+
+import numpy as np
+from msgspec import Struct, structs
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
+from backchannel.agents.memory.serving import Memory
+from backchannel.agents.memory.similar import SimilarQueries
+from backchannel.agents.outcomes import Judge, Outcome, RewardConfig
+from backchannel.agents.sums import Delta, MemorySums, merge
+from backchannel.ops.lab.convert import trec_session
+from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
+
+KnownBy: TypeAlias = Literal["text", "topic"]
+Scores: TypeAlias = Mapping[str, float]
+Ranker: TypeAlias = Callable[[str], Scores]
+"""The query's key -> entity -> score; of those that are known."""
+
+DEPTH: Final = 10
+RESAMPLES: Final = 2000
+GUESSING_FROM: Final = (0.6, 0.9)
+"""Similarities from which an unseen query is taken for a known one, where that is tried."""
+_CONFIG: Final = MemoryConfig(half_life_days=100_000.0, top=1000)  # the log has no dates
+_TURNS: Final = TurnConfig(window_s=3600.0)
+
+
+class Judged(Struct, frozen=True):
+    """A log with its judgements.
+
+    Attributes:
+        outcomes: of its turns.
+        topics: session id -> topic.
+        grades: topic -> document -> grade, negative for spam.
+    """
+
+    outcomes: list[Outcome]
+    topics: dict[str, str]
+    grades: dict[str, dict[str, int]]
+
+
+class Interval(Struct, frozen=True):
+    """A mean with its 95% interval, by bootstrap over sessions."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Result(Struct, frozen=True):
+    """How well one way to rank did.
+
+    Attributes:
+        ranking: which.
+        ndcg: at 10, of the impressions with a relevant document.
+        auc: the probability that a relevant document stands above another judged one, where there are both.
+        ndcg_gain: nDCG less that of the order shown, on the same impressions.
+        auc_gain: likewise.
+    """
+
+    ranking: str
+    ndcg: Interval
+    auc: Interval
+    ndcg_gain: Interval
+    auc_gain: Interval
+
+
+class Relevance(Struct, frozen=True):
+    """What was measured.
+
+    Attributes:
+        known_by: what a query is known by.
+        sessions: with an impression that is ranked.
+        impressions: ranked, with a relevant document.
+        informed: the share of them in which some shown document was clicked in another session.
+        examined: the curve that was learned from the whole log, at positions 1 to 10.
+        everywhere: on all impressions.
+        where_informed: on the informed ones.
+    """
+
+    known_by: KnownBy
+    sessions: int
+    impressions: int
+    informed: float
+    examined: list[float]
+    everywhere: list[Result]
+    where_informed: list[Result]
+
+
+def read(log: Path, judgements: Path) -> Judged:
+    """Read sessiontrack2013.xml and qrels.txt, plain or gzipped.
+
+    Raises:
+        ConversionError: the log is none.
+        ValueError: the judgements are none.
+    """
+    content = _content(log)
+    events = list(trec_session.events(BytesIO(content), 0))
+    assembler = TurnAssembler(["log"], _TURNS)
+    assembler.add("log", range(len(events)), events)
+    turns = assembler.advance() + assembler.finish()
+    root = ElementTree.fromstring(content)  # noqa: S314 - the user's own file
+    topics = {
+        f"{root.tag}/{session.get('num')}": topic.get("num", "")
+        for session in root.iter("session")
+        for topic in session.iter("topic")
+    }
+    grades: dict[str, dict[str, int]] = {}
+    for number, line in enumerate(_content(judgements).decode().splitlines(), start=1):
+        try:
+            topic, _, document, grade = line.split()
+            grades.setdefault(topic, {})[document] = int(grade)
+        except ValueError:
+            raise ValueError(f"{judgements}:{number}: {line!r} is not 'topic 0 document grade'") from None
+    return Judged(Judge(RewardConfig()).judge(turns), topics, grades)
+
+
+def _content(path: Path) -> bytes:
+    content = path.read_bytes()
+    return gzip.decompress(content) if path.suffix == ".gz" else content
+
+
+def evaluate(judged: Judged, known_by: KnownBy, folds: int, rng: Generator) -> Relevance:
+    """Rank what was shown in each session by what was learned from the other folds.
+
+    Args:
+        judged: the log.
+        known_by: what a query is known by.
+        folds: of sessions.
+        rng: draws folds and resamples.
+    """
+    outcomes = judged.outcomes
+    if known_by == "topic":
+        topic_of = judged.topics
+        outcomes = [structs.replace(one, query=f"topic {topic_of[one.turn.query.session_id]}") for one in outcomes]
+    sessions = list(dict.fromkeys(one.turn.query.session_id for one in outcomes))
+    fold = dict(zip(sessions, rng.permutation(len(sessions)) % folds, strict=True))
+    parts = [[one for one in outcomes if fold[one.turn.query.session_id] == number] for number in range(folds)]
+    lines: list[tuple[str, bool, list[tuple[float, float]]]] = []
+    rankings: list[str] = []
+    for number, held_out in enumerate(parts):
+        rankers = _rankers([one for other, part in enumerate(parts) if other != number for one in part])
+        rankings = list(rankers)
+        for outcome in held_out:
+            session = outcome.turn.query.session_id
+            grades = judged.grades.get(judged.topics[session], {})
+            for impression in outcome.turn.impressions:
+                shown = [result.entity_id for result in impression.results][:DEPTH]
+                if not any(grades.get(entity, 0) > 0 for entity in shown):
+                    continue
+                known = [ranker(outcome.query) for ranker in rankers.values()]
+                measured = [_measures(_ranked(shown, scores), grades) for scores in known]
+                lines.append((session, any(entity in known[-1] for entity in shown), measured))
+    informed = np.array([line[1] for line in lines])
+    values = np.array([line[2] for line in lines])
+    owners = np.unique([line[0] for line in lines], return_inverse=True)[1]
+    whole = MemoryIndex(_CONFIG)
+    curve = whole.examination.curve(MemorySums(whole.learn(outcomes)))
+    return Relevance(
+        known_by,
+        int(owners.max()) + 1,
+        len(lines),
+        float(informed.mean()),
+        whole.examination.examined(curve, DEPTH).round(3).tolist(),
+        _results(rankings, values, owners, rng),
+        _results(rankings, values[informed], owners[informed], rng),
+    )
+
+
+def _rankers(learned_from: Sequence[Outcome]) -> dict[str, Ranker]:
+    """The ways to rank, by name. The last one is ours, with the curve that was learned."""
+    clicks: dict[str, dict[str, float]] = {}
+    for outcome in learned_from:
+        of_query = clicks.setdefault(outcome.query, {})
+        for click in outcome.turn.clicks:
+            of_query[click.entity_id] = of_query.get(click.entity_id, 0.0) + 1.0
+    return {
+        "order shown": lambda _: {},
+        "number of clicks": lambda query: clicks.get(query, {}),
+        "Q2E, no click taken back": _memory(_untaken(learned_from), _CONFIG, learn_curve=True),
+        "Q2E, no position bias": _memory(learned_from, structs.replace(_CONFIG, position_decay=0.0), learn_curve=False),
+        "Q2E, configured curve": _memory(learned_from, _CONFIG, learn_curve=False),
+        **{
+            f"Q2E, guessing from {least:.0%}": _memory(learned_from, _CONFIG, learn_curve=True, guess_from=least)
+            for least in GUESSING_FROM
+        },
+        "Q2E, learned curve": _memory(learned_from, _CONFIG, learn_curve=True),
+    }
+
+
+def _untaken(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The same turns, as if no rephrase or barge-in took anything of a click back."""
+    return [structs.replace(one, gains=dict.fromkeys(one.gains, 1.0)) for one in outcomes]
+
+
+def _memory(
+    learned_from: Sequence[Outcome], config: MemoryConfig, *, learn_curve: bool, guess_from: float | None = None
+) -> Ranker:
+    index = MemoryIndex(config)
+    delta: Delta = merge([index.learn(learned_from)])
+    if not learn_curve:
+        del delta[index.examination.table.name]
+    at = max(outcome.turn.query.ts for outcome in learned_from)
+    changed = {index.table.name: {query for query, _ in delta[index.table.name].keys}}
+    section = {key: row for key, row in index.solve(MemorySums(delta), changed, at).items() if row is not None}
+    similar = SimilarQueries(guess_from).updated(section, section) if guess_from else None
+    memory = Memory(section, {}, at, similar)
+    # Where bounds are equal, as those of 0 are, the score decides.
+    return lambda query: {one.entity_id: one.lower + 1e-6 * one.score for one in memory.recall(query, config.top)}
+
+
+def _ranked(shown: Sequence[str], scores: Scores) -> list[str]:
+    return sorted(shown, key=lambda entity: -scores.get(entity, 0.0))
+
+
+def _measures(ranked: Sequence[str], grades: Mapping[str, int]) -> tuple[float, float]:
+    """nDCG and AUC; AUC is NaN where it is not defined."""
+    gains = np.array([2.0 ** max(grades.get(entity, 0), 0) - 1 for entity in ranked])
+    discounts = 1 / np.log2(np.arange(2, len(ranked) + 2))
+    ndcg = float(gains @ discounts / (np.sort(gains)[::-1] @ discounts))
+    relevant = np.array([grades[entity] > 0 for entity in ranked if entity in grades])
+    pairs = relevant.sum() * (~relevant).sum()
+    above = (np.cumsum(relevant) * ~relevant).sum()
+    return ndcg, float(above / pairs) if pairs else np.nan
+
+
+def _results(
+    rankings: Sequence[str], values: NDArray[np.float64], owners: NDArray[np.intp], rng: Generator
+) -> list[Result]:
+    """Each ranking's means, with intervals over sessions drawn with replacement.
+
+    Args:
+        rankings: names; the first is what the others are compared with.
+        values: (impressions, rankings, measures).
+        owners: the session of each impression.
+        rng: draws.
+    """
+    if not len(values):
+        return []
+    sessions = int(owners.max()) + 1
+    drawn = rng.multinomial(sessions, np.full(sessions, 1 / sessions), size=RESAMPLES)
+    weights = np.vstack([np.ones(sessions), drawn])[:, owners]  # the first row is the sample itself
+
+    def interval(measured: NDArray[np.float64]) -> Interval:
+        there = ~np.isnan(measured)
+        totals = weights[:, there].sum(axis=1)
+        means = (weights[:, there] @ measured[there])[totals > 0] / totals[totals > 0]
+        low, high = np.percentile(means[1:], [2.5, 97.5])
+        return Interval(float(means[0]), float(low), float(high))
+
+    gains = values - values[:, :1]
+    return [
+        Result(
+            name,
+            interval(values[:, number, 0]),
+            interval(values[:, number, 1]),
+            interval(gains[:, number, 0]),
+            interval(gains[:, number, 1]),
+        )
+        for number, name in enumerate(rankings)
+    ]

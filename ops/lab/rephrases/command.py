@@ -1,0 +1,232 @@
+"""`backchannel rephrases`: train the rephrase detector, and see what rephrases are good for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from backchannel.agents.rewrites import weights as rephrase_weights
+from backchannel.agents.rewrites.detector import RephraseDetector
+from backchannel.ops.commands.config import config_option
+from backchannel.ops.lab.rephrases.dialogues import replay
+from backchannel.ops.lab.rephrases.loop import Loop, close
+from backchannel.ops.lab.rephrases.pairs import Pair, labelled
+from backchannel.ops.lab.rephrases.recogniser import grow
+from backchannel.ops.lab.rephrases.training import Quality, fit, measure
+from backchannel.ops.lab.rephrases.verdicts import Verdicts
+from backchannel.streams.config import Config
+
+_WIDTH: Final = 130
+
+_data = click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path("../shared/data"),
+    show_default=True,
+    help="The folder with dstc2, trec_session_2013 and slurp_asr.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+
+
+@click.group()
+def rephrases() -> None:
+    """Train and judge what tells rephrases, and what is made of them."""
+
+
+@rephrases.command("train")
+@_data
+@click.option("--write", is_flag=True, help="Ship the numbers: write them into agents/rewrites/weights.py.")
+@_json
+def train(data: Path, write: bool, as_json: bool) -> None:
+    """Fit the rephrase detector to public logs, and measure it on people it has not seen.
+
+    The labels: callers of DSTC2 who say again what they meant, as annotated; searchers of the TREC Session Track, who
+    explore rather than rephrase; SLURP's recordings of one sentence, as a recogniser misheard them. Three tenths of the
+    callers, sessions and sentences are held out, and measured with.
+    """
+    logs = _labelled(data)
+    weights = fit(logs)
+    detector = RephraseDetector(weights)
+    found = [measure(log, pairs, detector) for log, pairs in logs.items()]
+    if write:
+        Path(rephrase_weights.__file__).write_text(_module(weights, found), encoding="utf-8")
+    _show(found, as_json)
+
+
+@rephrases.command("detector")
+@_data
+@_json
+def judge_detector(data: Path, as_json: bool) -> None:
+    """Measure the shipped detector on held-out callers, sessions and sentences."""
+    detector = RephraseDetector()
+    _show([measure(log, pairs, detector) for log, pairs in _labelled(data).items()], as_json)
+
+
+@rephrases.command("dialogues")
+@_data
+@config_option
+@_json
+def judge_dialogues(data: Path, config: Config, as_json: bool) -> None:
+    """Replay the calls of DSTC2 in time order, and judge each tenth by what those before it taught.
+
+    A win: an utterance that was misunderstood is rewritten to what was meant, was the caller's task, or what the caller
+    got across later. A loss: it is rewritten to anything else, or was understood already.
+    """
+    found = replay(data / "dstc2", config.rephrases)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    table = _verdicts("states")
+    for name, one in found.items():
+        table.add_row(name, *_verdict_cells(one))
+    Console(width=_WIDTH).print(table)
+
+
+@rephrases.command("recogniser")
+@_data
+@config_option
+@click.option("--sessions", type=click.IntRange(1000), default=100_000, show_default=True, help="To learn from.")
+@click.option("--wants", type=click.IntRange(100), default=20_000, show_default=True, help="To judge on.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of all chance.")
+@_json
+def judge_recogniser(*, data: Path, config: Config, sessions: int, wants: int, seed: int, as_json: bool) -> None:
+    """Rewrite the real errors of SLURP's recogniser, in simulated sessions, as the traffic grows.
+
+    A win: a wrong hypothesis is rewritten to what was said, or to another sentence of the same intent and entities. A
+    loss: a hypothesis is rewritten to anything else.
+    """
+    sizes = [size for size in (1_000, 3_000, 10_000, 30_000, 100_000, 300_000) if size < sessions] + [sessions]
+    with Console(stderr=True).status("learning from simulated sessions"):
+        found = list(grow(data, config.rephrases, sizes, wants, seed))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    table = _verdicts("simulated turns, recordings")
+    for one in found:
+        table.add_row(f"{one.turns:,}, heard", *_verdict_cells(one.heard))
+        table.add_row(f"{one.turns:,}, kept apart", *_verdict_cells(one.unheard))
+    console = Console(width=_WIDTH)
+    console.print(table)
+    last = found[-1]
+    console.print(f"Of the {last.heard.rewrites:,} rewrites, {last.right:,} lead to what is mostly meant.")
+    console.print(
+        f"Of {last.valid} wrong forms that are proper queries, {last.valid_broken} are rewritten to something else."
+    )
+
+
+@rephrases.command("world")
+@click.option("--turns", type=click.IntRange(min=500), default=30_000, show_default=True, help="Turns of each run.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Worlds.")
+@_json
+def judge_world(turns: int, seeds: int, as_json: bool) -> None:
+    """Close the loop in the simulated world with rewriting on, off, and unaware of its own doing.
+
+    Unaware, rewrites are not logged and nobody is held out. The same people are served in all three ways.
+    """
+    found: list[Loop] = []
+    with Console(stderr=True).status("") as status:
+        for seed in range(1, seeds + 1):
+            found += close(turns, seed, status.update)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    table = Table("rewriting, simulated", "world", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("defects", "clicks", "clicks, garbled", "rewrites", "right"):
+        table.add_column(name, justify="right")
+    for one in sorted(found, key=lambda one: one.rewriting):
+        rates = (f"{rate:.1%}" for rate in (one.defect_rate, one.click_rate, one.garbled_click_rate))
+        table.add_row(one.rewriting, str(one.seed), *rates, str(one.rewrites), str(one.right))
+    Console(width=_WIDTH).print(table)
+
+
+def _verdicts(first: str) -> Table:
+    table = Table(first, box=SIMPLE_HEAD, pad_edge=False)
+    for name in (
+        "queries",
+        "misunderstood",
+        "wins",
+        "losses",
+        "wins per loss (95%)",
+        "won",
+        "won of winnable",
+        "rewrites",
+    ):
+        table.add_column(name, justify="right")
+    return table
+
+
+def _verdict_cells(one: Verdicts) -> list[str]:
+    low, high = one.interval
+    ratio = f"{one.wins / one.losses:.1f}" if one.losses else "no loss"
+    return [
+        *(f"{count:,}" for count in (one.queries, one.wrong, one.wins, one.losses)),
+        f"{ratio} ({low:.1f} to {high:.1f})",
+        f"{one.wins / max(one.wrong, 1):.1%}",
+        "" if one.winnable is None else f"{one.wins / max(one.winnable, 1):.1%}",
+        f"{one.rewrites:,}",
+    ]
+
+
+def _labelled(data: Path) -> dict[str, list[Pair]]:
+    return labelled(data, np.random.default_rng(0))
+
+
+def _show(found: Sequence[Quality], as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in (
+        "held-out pairs of",
+        "pairs",
+        "rephrases",
+        "precision",
+        "recall",
+        "false alarms",
+        "area",
+        "Brier",
+        "off",
+    ):
+        table.add_column(name, justify="left" if name == "held-out pairs of" else "right")
+    for one in found:
+        table.add_row(*_cells(one))
+    Console(width=_WIDTH).print(table)
+
+
+def _cells(one: Quality) -> list[str]:
+    rates = (one.precision, one.recall, one.false_alarms, one.area, one.brier, one.calibration_error)
+    return [
+        one.log,
+        f"{one.pairs:,}",
+        f"{one.rephrased:,}",
+        *("-" if rate is None else f"{rate:.3f}" for rate in rates),
+    ]
+
+
+def _module(weights: dict[str, float], found: Sequence[Quality]) -> str:
+    rows = "\n".join(f"| {' | '.join(_cells(one))} |" for one in found)
+    numbers = "\n".join(f'    "{name}": {value},' for name, value in weights.items())
+    return f'''"""The numbers of the rephrase detector. `backchannel rephrases train --write` wrote them: do not edit.
+
+Measured on held-out callers (dstc2), sessions (trec) and sentences (slurp); one half or more counts as a rephrase:
+
+| held out of | pairs | rephrases | precision | recall | false alarms | area under ROC | Brier | calibration error |
+|---|---|---|---|---|---|---|---|---|
+{rows}
+
+How the pairs are labelled is told in `ops.rephrases.pairs`.
+"""
+
+from typing import Final
+
+WEIGHTS: Final = {{
+{numbers}
+}}
+"""Of the features in `rephrase_detector.features`, by name."""
+'''

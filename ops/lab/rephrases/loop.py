@@ -1,0 +1,84 @@
+"""Rewriting in the closed loop of the simulated world: on, off, and blind to its own doing."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from msgspec import Struct, structs
+
+from backchannel.agents.rewrites.learner import RephraseConfig
+from backchannel.ops.lab.demo.closed_loop import CONFIG, close_the_loop
+from backchannel.ops.lab.demo.findings import Scoreboard
+from backchannel.ops.lab.worlds.people import World
+from backchannel.ops.lab.worlds.servers import LearnedServer
+from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.serving.reader import PolicyReader
+
+
+class _Off(LearnedServer):
+    """Serves no rewrites."""
+
+    rewrites = False
+
+
+class _Unaware(LearnedServer):
+    """Does not say that it served a rewrite, so that what comes of it is taken for the people's own doing."""
+
+    logs_rewrites = False
+
+
+SERVERS: Final[dict[str, type[LearnedServer]]] = {"on": LearnedServer, "off": _Off, "unaware": _Unaware}
+"""`on` logs its rewrites and holds some sessions out; `unaware` does neither."""
+
+
+class Loop(Struct, frozen=True):
+    """What came of one way to serve.
+
+    Attributes:
+        rewriting: one of `SERVERS`.
+        seed: of the world.
+        defect_rate, click_rate: in the last quarter of the turns.
+        garbled_click_rate: likewise, of the queries that were misheard or misspelt.
+        rewrites: at the end.
+        right: of these.
+    """
+
+    rewriting: str
+    seed: int
+    defect_rate: float
+    click_rate: float
+    garbled_click_rate: float
+    rewrites: int
+    right: int
+
+
+def close(turns: int, seed: int, progress: Callable[[str], None]) -> Iterator[Loop]:
+    """Serve the same people in each way, and yield what came of it."""
+    for name, server in SERVERS.items():
+        rephrases = RephraseConfig(held_out=0.0) if name == "unaware" else RephraseConfig()
+        config = structs.replace(CONFIG, rephrases=rephrases)
+        world = World(seed, turns)
+        with TemporaryDirectory() as folder:
+            url = f"sqlite:///{Path(folder) / 'loop.db'}"
+            reader = PolicyReader(url)
+            with Embedded(url, config, "loop") as driver:
+                say = partial(_say, progress, name)
+                board = close_the_loop(world, driver, reader, turns=turns, seed=seed, progress=say, server=server)
+                findings = board.findings(reader.policy, seed, 0.0)
+            reader.close()
+        late = findings.late["learned"]
+        yield Loop(
+            name,
+            seed,
+            late.defect_rate.value,
+            late.click_rate.value,
+            late.click_rate_by_kind["garbled"],
+            len(findings.rewrites.learned),
+            sum(one.right for one in findings.rewrites.learned),
+        )
+
+
+def _say(progress: Callable[[str], None], name: str, board: Scoreboard) -> None:
+    progress(f"rewriting {name}: {board.turns:,} turns")

@@ -1,0 +1,186 @@
+"""A simulated world for off-policy evaluation: strategies get clicks independently of each other, so truths are known.
+
+The expected reward of a strategy's whole list is 1 / (1 + exp(-z)), z being linear in three Gaussian numbers and a
+device; of its first n candidates it is the share 1 - 0.8^n, and the click falls on a candidate in proportion. Weights
+are of one draw, so that policies differ as they do in practice, by some ten percents.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from msgspec import Struct, structs
+from numpy.random import Generator
+
+from backchannel.agents.bandit.features import Categorical, Numeric, Value, context_of
+from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
+from backchannel.agents.bandit.serving import Allocator
+from backchannel.agents.ope.decisions import LoggedDecision, table_of, vectors_of
+from backchannel.agents.outcomes import Judge, RewardConfig
+from backchannel.agents.sums import Matrix, MemorySums
+from backchannel.schemas.events import Click, Impression, Query, Result, Scalar
+from backchannel.schemas.snapshot import Section
+from backchannel.schemas.turn import Turn
+
+STRATEGIES: Final = ("lexical", "semantic", "memory", "popular", "new")
+DEVICES: Final = ("car", "phone")
+BUDGET: Final = 10
+NUMBERS: Final = ("a", "b", "c")
+
+CONFIG: Final = BanditConfig(
+    strategies=STRATEGIES,
+    features=(*(Numeric(name) for name in NUMBERS), Categorical("device", DEVICES)),
+    position_decay=0.0,  # these people look everywhere
+)
+_TRUTH_DRAWS: Final = 32
+
+
+class Logs(Struct, frozen=True):
+    """A large log, from which smaller ones are drawn.
+
+    Attributes:
+        decisions: of the live policy, without rewards.
+        expected: reward of each strategy's whole list, (turns, strategies).
+        chances: that what was drawn from each got a reward, (turns, strategies).
+    """
+
+    decisions: list[LoggedDecision]
+    expected: Matrix
+    chances: Matrix
+
+    def draw(self, turns: int, rng: Generator) -> list[LoggedDecision]:
+        """Return a log of so many turns, with rewards."""
+        rows = rng.choice(len(self.decisions), turns, replace=False)
+        got = rng.random((turns, len(STRATEGIES))) < self.chances[rows]
+        return [
+            structs.replace(
+                self.decisions[row], rewards={name: 1.0 for name, won in zip(STRATEGIES, own, strict=True) if won}
+            )
+            for row, own in zip(rows.tolist(), got.tolist(), strict=True)
+        ]
+
+
+class OffPolicyWorld:
+    """The world. The same seed makes the same one.
+
+    Args:
+        seed: of its weights, and of everything that it draws.
+        intercept: the weight that all strategies have on average: the lower, the fewer clicks.
+    """
+
+    def __init__(self, seed: int, intercept: float = -1.5) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._weights = np.column_stack(
+            (
+                self._rng.normal(intercept, 0.6, len(STRATEGIES)),
+                self._rng.normal(0.0, 0.6, (len(STRATEGIES), len(NUMBERS) + len(DEVICES))),
+            )
+        )
+        self._worth = 1.0 - 0.8 ** np.arange(BUDGET + 1.0)
+
+    def learn(self, turns: int, serving: Allocator | None = None) -> Section:
+        """Return what the strategy bandit learns from so many turns of a uniform policy, or of `serving`."""
+        bandit = StrategyBandit(CONFIG)
+        allocator = serving or Allocator(_whole(StrategyBandit(structs.replace(CONFIG, policy="uniform"))))
+        judge, made = Judge(RewardConfig()), [self._turn(number, allocator) for number in range(turns)]
+        return _whole(bandit, MemorySums(bandit.learn(judge.judge(made))))
+
+    def log(self, serving: Allocator, turns: int) -> Logs:
+        """Return a log of `serving`."""
+        decisions = []
+        for number in range(turns):
+            context = self._context()
+            decision = serving.allocate(context, BUDGET, self._rng)
+            decisions.append(
+                LoggedDecision(f"s{number}", 0, dict(context), decision.allocation, decision.propensities, rewards={})
+            )
+        expected = np.array([self._expected(one.context) for one in decisions])
+        counts = np.array([[one.allocation.get(name, 0) for name in STRATEGIES] for one in decisions])
+        return Logs(decisions, expected, expected * self._worth[counts])
+
+    def value(self, policy: Allocator, logs: Logs) -> float:
+        """Return a policy's true value on the contexts of `logs`."""
+        worth = np.tile(self._worth, (len(STRATEGIES), 1))
+        contexts = vectors_of(logs.decisions, policy.encoder, STRATEGIES)
+        table = table_of(logs.decisions, contexts, STRATEGIES)
+        _, extents = table.expected(policy, contexts, worth, np.random.default_rng(0), _TRUTH_DRAWS)
+        return float((extents * logs.expected).sum(axis=1).mean())
+
+    def _context(self) -> dict[str, Scalar]:
+        numbers: list[float] = self._rng.standard_normal(len(NUMBERS)).tolist()
+        return {**dict(zip(NUMBERS, numbers, strict=True)), "device": DEVICES[self._rng.integers(len(DEVICES))]}
+
+    def _expected(self, context: Mapping[str, Value]) -> Matrix:
+        row = np.array(
+            [1.0, *(context[name] for name in NUMBERS), *(context["device"] == name for name in DEVICES)], dtype=float
+        )
+        rewards: Matrix = 1.0 / (1.0 + np.exp(-self._weights @ row))
+        return rewards
+
+    def _turn(self, number: int, serving: Allocator) -> Turn:
+        context = self._context()
+        common: dict[str, Any] = {"ts": 0, "session_id": f"s{number}", "query_id": f"q{number}"}
+        query = Query(event_id="q", text="", context=context, **common)
+        decision = serving.allocate(context_of(query), BUDGET, self._rng)
+        results = [
+            Result(f"{name}{place}", 1, (name,))
+            for name, count in decision.allocation.items()
+            for place in range(count)
+        ]
+        clicks = []
+        for name, expected in zip(STRATEGIES, self._expected(context).tolist(), strict=True):
+            # A candidate of the whole list, of which only the first ones are there.
+            place = int(self._rng.geometric(0.2)) - 1
+            if self._rng.random() < expected and place < decision.allocation.get(name, 0):
+                clicks.append(Click(event_id=name, entity_id=f"{name}{place}", **common))
+        shown = Impression(event_id="i", results=tuple(results), allocation=decision.allocation, **common)
+        return Turn(query, (shown,), tuple(clicks))
+
+
+def steered(world: OffPolicyWorld, live: Section, goal: Section, logs: Logs, ratio: float) -> Allocator:
+    """Return a policy on the way from `live` towards `goal` whose true value is `ratio` times that of `live`.
+
+    Raises:
+        ValueError: not even `goal` gets there.
+    """
+    wanted = ratio * world.value(Allocator(live), logs)
+    sign = 1.0 if ratio > 1.0 else -1.0
+    if sign * world.value(Allocator(goal), logs) < sign * wanted:
+        raise ValueError(f"goal: is worth less than {ratio} times the live policy")
+    low, high = 0.0, 1.0
+    for _ in range(8):
+        middle = (low + high) / 2
+        there = world.value(_between(live, goal, middle), logs)
+        low, high = (low, middle) if sign * there > sign * wanted else (middle, high)
+    return _between(live, goal, (low + high) / 2)
+
+
+def reversed_preferences(section: Section) -> Section:
+    """Return a policy that expects of each strategy as much less than of all as `section` expects more."""
+    rows = {name: orjson.loads(section[name]) for name in STRATEGIES}
+    thetas = np.array([rows[name]["theta"] for name in STRATEGIES])
+    return _with_thetas(section, 2.0 * thetas.mean(axis=0) - thetas)
+
+
+def _between(one: Section, other: Section, share: float) -> Allocator:
+    thetas = [np.array([orjson.loads(section[name])["theta"] for name in STRATEGIES]) for section in (one, other)]
+    return Allocator(_with_thetas(one, (1.0 - share) * thetas[0] + share * thetas[1]))
+
+
+def _with_thetas(section: Section, thetas: Matrix) -> Section:
+    rows = {
+        name: orjson.dumps({**orjson.loads(section[name]), "theta": theta})
+        for name, theta in zip(STRATEGIES, thetas.tolist(), strict=True)
+    }
+    return {**section, **rows}
+
+
+def _whole(bandit: StrategyBandit, sums: MemorySums | None = None) -> Section:
+    section = bandit.solve(sums or MemorySums({}), {bandit.table.name: ()}, 0)
+    return {key: row for key, row in section.items() if row is not None}
+
+
+def shares_of(verdicts: Sequence[str]) -> dict[str, float]:
+    """Return how often each verdict was given."""
+    return {verdict: verdicts.count(verdict) / len(verdicts) for verdict in ("publish", "warn", "hold")}

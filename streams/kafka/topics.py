@@ -1,0 +1,95 @@
+"""The topics: what they must look like, and a check that they do."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+
+from backchannel.streams.kafka.config import SERVERS_VARIABLE, KafkaConfig
+
+
+class TopicError(RuntimeError):
+    """The topics cannot be reached, or are not as the worker needs them. The message names them and the remedy."""
+
+
+@contextmanager
+def admin_client(config: KafkaConfig) -> Iterator[KafkaAdminClient]:
+    """Connect to the cluster.
+
+    Raises:
+        TopicError: it cannot be reached, or refuses what is asked of it.
+    """
+    try:
+        with KafkaAdminClient(**config.client_settings(), bootstrap_timeout_ms=5_000) as admin:
+            yield admin
+    except (KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError, RequestTimedOutError) as error:
+        raise TopicError(
+            f"Kafka at {config.servers} does not answer: {error}; its address comes from `servers` in the "
+            f"configuration or from {SERVERS_VARIABLE}"
+        ) from error
+    except KafkaError as error:
+        raise TopicError(f"Kafka at {config.servers} does not do as asked: {error}") from error
+
+
+def partition_counts(admin: KafkaAdminClient, config: KafkaConfig) -> dict[str, int]:
+    """Return how many partitions each of our topics has; those that do not exist are left out."""
+    found = {}
+    for topic in admin.describe_topics(topic_names(config)):
+        error = for_code(topic["error_code"])
+        if error is UnknownTopicOrPartitionError:
+            continue
+        if topic["error_code"]:
+            raise TopicError(f"{topic['name']}: {error.__name__}")
+        found[topic["name"]] = len(topic["partitions"])
+    return found
+
+
+def topic_names(config: KafkaConfig) -> list[str]:
+    """Return the names of all topics: events, dead letters, policy snapshots."""
+    return [*config.event_topics.values(), config.dead_letter_topic, config.snapshot_topic]
+
+
+def check_topics(config: KafkaConfig) -> int:
+    """Connect, and check the topics; see `check_topics_with`."""
+    with admin_client(config) as admin:
+        return check_topics_with(admin, config)
+
+
+def check_topics_with(admin: KafkaAdminClient, config: KafkaConfig) -> int:
+    """Check the topics, and return the number of partitions that each event topic has.
+
+    A session's events lie in the partition of the same number in all four event topics, because they are placed by
+    a hash of the session id modulo the number of partitions.
+
+    Raises:
+        TopicError: a topic is missing, the event topics differ in their number of partitions, or the snapshot topic
+            is not compacted.
+    """
+    counts = partition_counts(admin, config)
+    if missing := [name for name in topic_names(config) if name not in counts]:
+        raise TopicError(f"missing: {', '.join(missing)}; `backchannel topics create` creates them")
+    by_count = defaultdict(list)
+    for name in config.event_topics.values():
+        by_count[counts[name]].append(name)
+    if len(by_count) > 1:
+        raise TopicError(
+            "the event topics must have the same number of partitions, but "
+            + "; ".join(f"{', '.join(names)}: {count}" for count, names in sorted(by_count.items()))
+            + ". Add partitions to the smaller ones before anything is produced, or create the topics anew"
+        )
+    resource = ConfigResource(ConfigResourceType.TOPIC, config.snapshot_topic, ["cleanup.policy"])
+    described = admin.describe_configs([resource], config_filter="all")["topic"][config.snapshot_topic]
+    if "compact" not in described["cleanup.policy"]["value"]:
+        raise TopicError(f"{config.snapshot_topic} is not compacted: set its cleanup.policy to compact")
+    return next(iter(by_count))

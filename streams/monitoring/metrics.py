@@ -1,0 +1,301 @@
+"""A worker's metrics for Prometheus, and the answers to its probes.
+
+Counters start at zero with each worker: Prometheus adds up what workers count. When something happened is exported as
+a Unix time, not as an age, so that the age goes on growing while a worker hangs.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Final, get_args
+
+from aiohttp import web
+from faust.types import TP
+from msgspec import Struct, structs
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.aiohttp import make_aiohttp_handler
+
+from backchannel.agents.quality.learner import EVERY
+from backchannel.schemas.alarm import Alarm
+from backchannel.schemas.events import EVENT_TYPES
+from backchannel.schemas.snapshot import Estimate, Evidence, Reached, Snapshot, Verdict
+from backchannel.streams.monitoring.observer import Observer
+from backchannel.streams.pipeline.commits import Commit
+from backchannel.streams.pipeline.publisher import Standing
+from backchannel.streams.turns.partition import Partition
+from backchannel.streams.turns.position import BEGINNING
+
+SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Bounds of the histograms: from a small commit to a store that was away."""
+
+OUTCOMES: Final = ("clicked", "barged_in", "rephrased")
+
+FIELDS: Final = frozenset(name for event in EVENT_TYPES.values() for name in event.__struct_fields__) | {"record"}
+"""What a dead letter may be at fault in. The names of a producer's own keys are not ours to make labels of."""
+
+
+MOST_WAITING: Final = 1000
+"""Commits whose turns are waited for. When readers get none of them for long, the first ones tell how long."""
+
+
+class _Waiting(Struct, frozen=True):
+    """Turns that were committed, and that readers do not have yet.
+
+    Attributes:
+        closed: when the first of them did, seconds since the Unix epoch.
+        reached: source and number of their partitions -> the watermark that they brought it to.
+    """
+
+    closed: float
+    reached: dict[tuple[str, int], int]
+
+    def is_in(self, version: Snapshot) -> bool:
+        """Whether a version has learned from all of them."""
+        nowhere = Reached(BEGINNING, {})
+        return all(
+            version.positions.get(source, {}).get(number, nowhere).watermark >= watermark
+            for (source, number), watermark in self.reached.items()
+        )
+
+
+class Metrics(Observer):
+    """What a worker has done, as metrics.
+
+    Args:
+        strategies: that are learned about.
+        clock: seconds since the Unix epoch.
+
+    Attributes:
+        registry: that holds them.
+    """
+
+    def __init__(self, strategies: Sequence[str], clock: Callable[[], float] = time.time) -> None:
+        self._clock: Final = clock
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's
+        registry = self.registry = CollectorRegistry()
+
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(f"backchannel_{name}", what, labels, registry=registry)
+
+        def gauge(name: str, what: str, *labels: str) -> Gauge:
+            return Gauge(f"backchannel_{name}", what, labels, registry=registry)
+
+        def seconds(name: str, what: str) -> Histogram:
+            return Histogram(f"backchannel_{name}_seconds", what, buckets=SECONDS, registry=registry)
+
+        ProcessCollector(registry=registry)
+        Info("backchannel_build", "What is running.", registry=registry).info({"version": version("backchannel")})
+        # Events.
+        self._events: Final = counter("events", "Events committed, by type.", "type")
+        self._duplicates: Final = counter("duplicate_events", "Events that were there already.")
+        self._late: Final = counter("late_events", "Events that came when every turn that could take them had closed.")
+        self._orphans: Final = gauge("orphan_events", "Events that no turn has taken since the worker started.")
+        self._failures: Final = counter("decode_failures", "Records that are no valid events, by field.", "reason")
+        # Turns.
+        self._open: Final = gauge("open_turns", "Turns open and events waiting, by partition.", "partition")
+        self._turns: Final = counter("turns", "Turns closed and learned from.")
+        self._outcomes: Final = counter(
+            "turn_outcomes", "Turns that were clicked, barged_in, rephrased; one may be several of them.", "outcome"
+        )
+        self._successes: Final = counter("turn_rewards", "Success of turns, each from 0 to 1, added up.")
+        self._asked: Final = counter("strategy_turns", "Turns that asked a strategy.", "strategy")
+        self._candidates: Final = counter("strategy_candidates", "Candidates drawn from a strategy.", "strategy")
+        self._rewards: Final = counter("strategy_rewards", "Rewards, each from 0 to 1, added up.", "strategy")
+        # Progress.
+        self._lag: Final = gauge("lag_records", "Records not read yet, by topic and partition.", "topic", "partition")
+        self._watermark: Final = gauge(
+            "watermark_timestamp_seconds", "Event time up to which a partition is complete.", "partition"
+        )
+        self._commits: Final = seconds("commit_duration", "Learning from closed turns and committing them.")
+        self._committed: Final = gauge("commit_timestamp_seconds", "When the last commit was made.")
+        self._conflicts: Final = counter("epoch_conflicts", "Commits refused: another process claimed a partition.")
+        # Policy.
+        self._publishes: Final = seconds("publish_duration", "Making and writing a version of the policy.")
+        self._freshness: Final = seconds(
+            "freshness",
+            "From a turn's close to readers having it: the longest wait of this worker's turns in a version.",
+        )
+        self._version: Final = gauge("snapshot_version", "The version that readers serve.")
+        self._published: Final = gauge("snapshot_timestamp_seconds", "When it was made.")
+        self._learned: Final = gauge("snapshot_watermark_timestamp_seconds", "Event time that it has learned up to.")
+        self._rows: Final = gauge("snapshot_rows", "Its rows, by section.", "section")
+        self._withheld: Final = gauge(
+            "snapshot_withheld_timestamp_seconds",
+            "Since when readers do not have all that was learned; 0 while they have.",
+        )
+        # The gate's, of the newest version; what is not known is not shown.
+        self._verdict: Final = gauge("gate_verdict", "1 for the verdict of the newest version.", "verdict")
+        self._effective: Final = gauge("ope_effective_turns", "Effective sample size of what it rests on.")
+        self._value: Final = gauge(
+            "ope_reward", "Expected reward of a turn under the newest version: estimate, low and high.", "bound"
+        )
+        self._gains: Final = gauge(
+            "ope_gain", "By how much that is more than under another policy, live or uniform.", "policy", "bound"
+        )
+        # Drift.
+        self._alarms: Final = counter("drift_alarms", "Changes noticed in a rate.", "measure", "strategy")
+        self._waiting: list[_Waiting] = []
+        # Prometheus sees that a counter grows when it has seen it at zero.
+        for event_type in EVENT_TYPES:
+            self._events.labels(event_type)
+        for field in FIELDS | {"other"}:
+            self._failures.labels(field)
+        for outcome in OUTCOMES:
+            self._outcomes.labels(outcome)
+        for strategy in strategies:
+            for metric in (self._asked, self._candidates, self._rewards):
+                metric.labels(strategy)
+            self._alarms.labels("reward", strategy)
+        for measure in ("click_rate", "defect_rate", "dead_letter_rate"):
+            self._alarms.labels(measure, EVERY)
+
+    def on_assigned(self, partitions: Mapping[int, Partition]) -> None:  # noqa: ARG002 -- Observer's
+        """See `Observer`."""
+        for gauge in (self._open, self._lag, self._watermark):
+            gauge.clear()
+        self._waiting.clear()
+
+    def on_tick(self, partitions: Mapping[int, Partition], lag: Mapping[TP, int]) -> None:
+        """See `Observer`."""
+        for number, partition in partitions.items():
+            self._open.labels(number).set(partition.open)
+            if partition.watermark > BEGINNING:
+                self._watermark.labels(number).set(partition.watermark / 1000)
+        for (topic, number), records in lag.items():
+            self._lag.labels(topic, number).set(records)
+
+    def on_dead_letters(self, reasons: Sequence[str]) -> None:
+        """See `Observer`."""
+        for reason in reasons:
+            self._failures.labels(field_of(reason)).inc()
+
+    def on_commit(self, commit: Commit, seconds: float, closed: int | None) -> None:
+        """See `Observer`."""
+        now = self._clock()
+        self._commits.observe(seconds)
+        self._committed.set(now)
+        if closed is not None and len(self._waiting) < MOST_WAITING:
+            reached = {(claim.source, claim.number): claim.position.watermark for claim in commit.claims}
+            self._waiting.append(_Waiting(closed / 1000, reached))
+        for event_type in EVENT_TYPES:
+            self._events.labels(event_type).inc(commit.counts.get(event_type, 0))
+        self._duplicates.inc(commit.counts.get("duplicate", 0))
+        self._late.inc(commit.counts.get("late", 0))
+        self._orphans.inc(commit.counts.get("orphan", 0))  # may be fewer: their query has come
+        quality = commit.quality
+        if quality is not None:
+            for (strategy, _), row in zip(quality.keys, quality.values.tolist(), strict=True):
+                self._add(strategy, dict(zip(quality.table.sums, row, strict=True)))
+
+    def _add(self, strategy: str, sums: Mapping[str, float]) -> None:
+        if strategy != EVERY:
+            self._asked.labels(strategy).inc(sums["turns"])
+            self._candidates.labels(strategy).inc(sums["candidates"])
+            self._rewards.labels(strategy).inc(sums["reward"])
+            return
+        self._turns.inc(sums["turns"])
+        self._successes.inc(sums["reward"])
+        for outcome in OUTCOMES:
+            self._outcomes.labels(outcome).inc(sums[outcome])
+
+    def on_fenced(self) -> None:
+        """See `Observer`."""
+        self._conflicts.inc()
+
+    def on_publish(self, snapshot: Snapshot, started: int) -> None:  # noqa: ARG002 -- likewise
+        """See `Observer`."""
+        self._publishes.observe(self._clock() - started / 1000)
+
+    def on_standing(self, standing: Standing) -> None:
+        """See `Observer`."""
+        served, newest = standing.served, standing.newest
+        if served is None or newest is None:
+            return
+        self._version.set(served.version)
+        self._published.set(served.created / 1000)
+        self._learned.set(served.watermark / 1000)
+        for section, rows in served.rows.items():
+            self._rows.labels(section).set(rows)
+        self._withheld.set((standing.withheld or 0) / 1000)
+        had = [one.closed for one in self._waiting if one.is_in(served)]
+        if had:
+            self._freshness.observe(self._clock() - min(had))
+            self._waiting = [one for one in self._waiting if not one.is_in(served)]
+        self._judged(newest)
+
+    def _judged(self, newest: Snapshot) -> None:
+        for verdict in get_args(Verdict):
+            self._verdict.labels(verdict).set(verdict == newest.verdict)
+        evidence = newest.evidence or Evidence()
+        self._effective.set(evidence.effective)
+        self._value.clear()
+        self._gains.clear()
+        if evidence.value is not None:
+            _show(evidence.value, self._value)
+        for policy, gain in evidence.gains.items():
+            _show(gain, self._gains, policy)
+
+    def on_alarms(self, alarms: Sequence[Alarm]) -> None:
+        """See `Observer`."""
+        for alarm in alarms:
+            self._alarms.labels(alarm.measure, alarm.strategy).inc()
+
+
+def _show(estimate: Estimate, gauge: Gauge, *labels: str) -> None:
+    for bound, value in zip(("estimate", "low", "high"), structs.astuple(estimate), strict=True):
+        gauge.labels(*labels, bound).set(value)
+
+
+def field_of(reason: str) -> str:
+    """Return the field of an event that a dead letter's reason begins with, or `other`."""
+    name = reason.partition(":")[0].partition(".")[0].partition("[")[0].partition(" ")[0]
+    return name if name in FIELDS else "other"
+
+
+@asynccontextmanager
+async def answering(metrics: Metrics, unready: Callable[[], str | None], host: str, port: int) -> AsyncIterator[int]:
+    """Answer `/metrics`, `/healthz` and `/readyz` in the running event loop, as long as the block runs.
+
+    An event loop that is stuck does not answer, so any answer of `/healthz` is the right one.
+
+    Args:
+        metrics: what to show.
+        unready: says why the worker is not ready, or None when it is.
+        host: address to listen on.
+        port: likewise; 0: any that is free.
+
+    Yields:
+        the port.
+
+    Raises:
+        OSError: the port is taken, or the address is none of this machine's.
+    """
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="alive\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        reason = unready()
+        return web.Response(text=f"{reason or 'ready'}\n", status=503 if reason else 200)
+
+    app = web.Application()
+    app.router.add_get("/metrics", make_aiohttp_handler(metrics.registry))
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,158 @@
+"""What was learned over time, as columns for charts."""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import BigInteger, Connection, Double, RowMapping, Text, column, func, inspect, select, table
+
+from backchannel.agents.quality.learner import EVERY, SUMS
+from backchannel.schemas.events import EVENT_TYPES
+from backchannel.schemas.snapshot import Snapshot, Verdict
+from backchannel.streams.store import engine as tables
+
+_QUALITY: Final = table(
+    "quality", column("strategy", Text), column("bucket", BigInteger), *(column(name, Double) for name in SUMS)
+)
+
+Column = list[float | None]
+"""One value for each time; None where there is none."""
+
+
+class StrategyTrend(Struct, frozen=True):
+    """Of one strategy: mean reward of the turns that asked it, and its share of all candidates."""
+
+    reward: Column
+    share: Column
+
+
+class Answers(Struct, frozen=True):
+    """How the answers did, by event time.
+
+    Attributes:
+        time: starts of the buckets, ms.
+        turns: in each.
+        clicked: share of turns with a click.
+        barged_in: share of turns with a barge-in.
+        rephrased: share of turns that were rephrased.
+        defects: share of turns with either of the last two.
+        reward: mean success.
+        strategies: by name.
+    """
+
+    time: list[int]
+    turns: Column
+    clicked: Column
+    barged_in: Column
+    rephrased: Column
+    defects: Column
+    reward: Column
+    strategies: dict[str, StrategyTrend]
+
+
+class Intake(Struct, frozen=True):
+    """What workers took in, by wall clock.
+
+    Attributes:
+        time: starts of the minutes, ms since the Unix epoch.
+        events: in each, a second.
+        late: events that came too late, a second.
+        dead_letters: records that were no events, a second.
+    """
+
+    time: list[int]
+    events: Column
+    late: Column
+    dead_letters: Column
+
+
+class Version(Struct, frozen=True):
+    """A version of the policy, as far as a list shows it; see `Snapshot`."""
+
+    version: int
+    created: int
+    watermark: int
+    rows: int
+    verdict: Verdict | None
+    reason: str | None
+
+
+class Trends(Struct, frozen=True):
+    """Everything for charts.
+
+    Attributes:
+        answers: by event time.
+        intake: by wall clock.
+        versions: the newest first.
+    """
+
+    answers: Answers
+    intake: Intake
+    versions: list[Version]
+
+
+def read_trends(connection: Connection, buckets: int, minutes: int, versions: int) -> Trends:
+    """Read at most so many of the newest time buckets, minutes and versions."""
+    headers = select(tables.snapshot.c.header).order_by(tables.snapshot.c.version.desc()).limit(versions)
+    return Trends(
+        _answers(connection, buckets),
+        _intake(connection, minutes),
+        [_version(msgspec.json.decode(header, type=Snapshot)) for header in connection.execute(headers).scalars()],
+    )
+
+
+def _version(made: Snapshot) -> Version:
+    return Version(made.version, made.created, made.watermark, sum(made.rows.values()), made.verdict, made.reason)
+
+
+def _answers(connection: Connection, buckets: int) -> Answers:
+    rows: dict[tuple[str, int], RowMapping] = {}
+    if inspect(connection).has_table(_QUALITY.name):
+        newest = select(_QUALITY.c.bucket).where(_QUALITY.c.strategy == EVERY)
+        oldest = connection.execute(newest.order_by(_QUALITY.c.bucket.desc()).offset(buckets - 1).limit(1)).scalar()
+        every = select(_QUALITY) if oldest is None else select(_QUALITY).where(_QUALITY.c.bucket >= oldest)
+        rows = {(row["strategy"], row["bucket"]): row for row in connection.execute(every).mappings()}
+    times = sorted({bucket for _, bucket in rows})
+
+    def of(strategy: str, value: str, per: str, among: str) -> Column:
+        pairs = ((rows.get((strategy, time)), rows.get((among, time))) for time in times)
+        return [one[value] / all_[per] if one and all_ and all_[per] else None for one, all_ in pairs]
+
+    def share(value: str) -> Column:
+        return of(EVERY, value, "turns", EVERY)
+
+    return Answers(
+        time=times,
+        turns=[rows[EVERY, time]["turns"] if (EVERY, time) in rows else None for time in times],
+        clicked=share("clicked"),
+        barged_in=share("barged_in"),
+        rephrased=share("rephrased"),
+        defects=share("defects"),
+        reward=share("reward"),
+        strategies={
+            name: StrategyTrend(of(name, "reward", "turns", name), of(name, "candidates", "candidates", EVERY))
+            for name in sorted({strategy for strategy, _ in rows if strategy != EVERY})
+        },
+    )
+
+
+def _intake(connection: Connection, minutes: int) -> Intake:
+    tally = tables.tally
+    newest = connection.execute(select(func.max(tally.c.minute))).scalar()
+    if newest is None:
+        return Intake([], [], [], [])
+    # The newest minute is not over yet.
+    names = [*EVENT_TYPES, "late", "dead_letter"]
+    within = (tally.c.minute >= newest - minutes * tables.MINUTE_MS, tally.c.minute < newest)
+    counted = {
+        (row.minute, row.name): row.value
+        for row in connection.execute(select(tally).where(*within, tally.c.name.in_(names)))
+    }
+    times = sorted({minute for minute, _ in counted})
+    times = list(range(times[0], newest, tables.MINUTE_MS)) if times else []
+
+    def rate(names: Iterable[str]) -> Column:
+        return [sum(counted.get((time, name), 0) for name in names) / 60 for time in times]
+
+    return Intake(times, rate(EVENT_TYPES), rate(["late"]), rate(["dead_letter"]))

@@ -1,0 +1,218 @@
+"""How a running system does: what the store and the brokers say, as facts without a verdict."""
+
+import socket
+from typing import Final
+
+import msgspec
+from kafka import TopicPartition
+from kafka.admin import OffsetSpec
+from msgspec import Struct
+from sqlalchemy import Connection, func, make_url, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from backchannel.schemas.alarm import Alarm
+from backchannel.schemas.snapshot import Snapshot
+from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.topics import TopicError, admin_client, check_topics_with
+from backchannel.streams.snapshots import versions as snapshots
+from backchannel.streams.snapshots.versions import CorruptPolicyError, Head
+from backchannel.streams.store import engine as tables
+from backchannel.streams.store.engine import Store, StoreError
+from backchannel.streams.turns.position import Position, TopicPosition
+
+RECENT_MS: Final = 600_000
+"""Over which counts are taken for rates."""
+
+CONNECT_S: Final = 1.5
+"""Seconds that a broker may take to accept a connection."""
+
+
+class PartitionState(Struct, frozen=True):
+    """A partition, as the ledger has it."""
+
+    source: str
+    number: int
+    epoch: int
+    position: Position
+
+
+class WorkerState(Struct, frozen=True):
+    """A worker's heartbeat. Times are wall clock, ms since the Unix epoch.
+
+    Attributes:
+        name: of the worker.
+        version: of Backchannel that it runs.
+        started: when it was started.
+        seen: when it was last heard of.
+        committed: when it last committed; None if it has not yet.
+        rate: events that it commits a second, over the last minute.
+        partitions: that it had when it was last heard of.
+    """
+
+    name: str
+    version: str
+    started: int
+    seen: int
+    committed: int | None
+    rate: float
+    partitions: list[int]
+
+
+class StoreVitals(Struct, frozen=True):
+    """What the store says.
+
+    Attributes:
+        partitions: of all sources.
+        workers: that were heard of in the last days.
+        head: the version that is served, and why later ones are not.
+        served: its header; None before the first.
+        newest: the header of the newest version, served or not.
+        withheld: since when readers do not have all that was learned; None if they have.
+        unpublished: whether something was learned since the newest version was made.
+        recent: what workers counted in the last minutes, by name.
+        alarms: those last raised first, and of these those noticed first.
+        bytes: that the store takes.
+        fault: why the version to be served, or the newest, cannot be; None if nothing is wrong with their headers.
+    """
+
+    partitions: list[PartitionState]
+    workers: list[WorkerState]
+    head: Head
+    served: Snapshot | None
+    newest: Snapshot | None
+    withheld: int | None
+    unpublished: bool
+    recent: dict[str, int]
+    alarms: list[Alarm]
+    bytes: int
+    fault: str | None = None
+
+
+class BrokerVitals(Struct, frozen=True):
+    """What the brokers say.
+
+    Attributes:
+        partitions: of each event topic; 0 if the topics are not as they should be.
+        fault: what is wrong with the topics, and the remedy.
+        ends: the offset after the last record, by topic and partition.
+    """
+
+    partitions: int
+    fault: str | None
+    ends: dict[tuple[str, int], int]
+
+
+def read_store(url: str, now: int) -> StoreVitals:
+    """Look into a store.
+
+    Args:
+        url: SQLAlchemy's.
+        now: wall clock, ms since the Unix epoch.
+
+    Raises:
+        StoreError: it is not there, does not answer, or is none of ours.
+    """
+    store = Store(url)
+    try:
+        with store.read() as connection:
+            store.check(connection)
+            return _read(connection, now)
+    except SQLAlchemyError as error:
+        raise StoreError(f"store {make_url(url)}: {error.args[0] if error.args else error}") from None
+    finally:
+        store.close()
+
+
+def _read(connection: Connection, now: int) -> StoreVitals:
+    partition, worker, tally, alarm = tables.partition, tables.worker, tables.tally, tables.alarm
+    partitions = [
+        PartitionState(
+            row.source,
+            row.number,
+            row.epoch,
+            Position(row.watermark, msgspec.json.decode(row.topics, type=dict[str, TopicPosition])),
+        )
+        for row in connection.execute(select(partition).order_by(partition.c.source, partition.c.number))
+    ]
+    workers = [
+        WorkerState(**{**row, "partitions": msgspec.json.decode(row["partitions"], type=list[int])})
+        for row in connection.execute(select(worker).order_by(worker.c.name)).mappings()
+    ]
+    head, fault = snapshots.current(connection), None
+    served = newest = withheld = None
+    try:
+        served = None if head.version is None else snapshots.header(connection, head.version)
+        newest = snapshots.newest(connection)
+        withheld = snapshots.withheld(connection)
+    except CorruptPolicyError as error:
+        fault = str(error)
+    since = now - RECENT_MS
+    recent = select(tally.c.name, func.sum(tally.c.value)).where(tally.c.minute >= since).group_by(tally.c.name)
+    alarms = connection.execute(select(alarm).order_by(alarm.c.raised.desc(), alarm.c.noticed).limit(100))
+    return StoreVitals(
+        partitions=partitions,
+        workers=workers,
+        head=head,
+        served=served,
+        newest=newest,
+        withheld=withheld,
+        unpublished=connection.execute(select(tables.change.c.id).limit(1)).first() is not None,
+        recent={name: int(value) for name, value in connection.execute(recent)},
+        alarms=[Alarm(**row) for row in alarms.mappings()],
+        bytes=_size(connection),
+        fault=fault,
+    )
+
+
+def _size(connection: Connection) -> int:
+    if connection.dialect.name == "sqlite":
+        size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+    else:
+        size = "SELECT pg_database_size(current_database())"
+    return int(connection.execute(text(size)).scalar_one())
+
+
+def reach_brokers(kafka: KafkaConfig) -> None:
+    """Connect to one of the brokers, and leave again: the client would try for long before it says why it cannot.
+
+    Raises:
+        TopicError: none of them accepts a connection.
+    """
+    faults = []
+    for server in kafka.servers.split(","):
+        host, _, port = server.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_S / len(kafka.servers.split(","))).close()
+        except OSError as error:
+            faults.append(f"{server}: {error}")
+        else:
+            return
+    raise TopicError(f"no broker accepts a connection: {'; '.join(faults)}")
+
+
+def read_brokers(kafka: KafkaConfig) -> BrokerVitals:
+    """Ask the brokers for the topics.
+
+    Raises:
+        TopicError: they do not answer.
+    """
+    reach_brokers(kafka)
+    with admin_client(kafka) as admin:
+        try:
+            partitions = check_topics_with(admin, kafka)
+        except TopicError as error:
+            return BrokerVitals(0, str(error), {})
+        logs = [TopicPartition(topic, number) for topic in kafka.event_topics.values() for number in range(partitions)]
+        ends = admin.list_partition_offsets(dict.fromkeys(logs, OffsetSpec.LATEST))
+        return BrokerVitals(partitions, None, {(log.topic, log.partition): end.offset for log, end in ends.items()})
+
+
+def unread(store: StoreVitals, brokers: BrokerVitals, source: str) -> dict[tuple[str, int], int]:
+    """Return how many records of each topic partition, read as `source`, are not committed yet."""
+    read = {
+        (topic, partition.number): at.read
+        for partition in store.partitions
+        if partition.source == source
+        for topic, at in partition.position.topics.items()
+    }
+    return {log: max(end - read.get(log, 0), 0) for log, end in brokers.ends.items()}

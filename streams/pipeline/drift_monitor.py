@@ -1,0 +1,130 @@
+"""Drift alarms: looks for changes in the rates that the ledger keeps, and writes down each one once.
+
+One process looks, the publisher, because a rate is of all partitions together: each of them sees too little of it, and
+would notice at another time. What it looks at is complete, so it does not matter how often or when it looks, nor which
+worker is the publisher now.
+"""
+
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import asdict
+from sqlalchemy import Connection, Double, Select, case, delete, func, insert, select
+
+from backchannel.agents.quality.drift import Bucket, Change, judge
+from backchannel.agents.quality.learner import EVERY
+from backchannel.schemas.alarm import Alarm
+from backchannel.schemas.events import EVENT_TYPES
+from backchannel.streams.config import Config
+from backchannel.streams.store import engine as tables
+from backchannel.streams.store.engine import MINUTE_MS, Store
+from backchannel.streams.store.ledger import positions, watermarks
+from backchannel.streams.turns.position import BEGINNING
+
+SPAN: Final = 500
+"""Buckets after which the past begins to be forgotten: a rate is compared with one to two spans of them."""
+
+
+class _Rate(Struct, frozen=True):
+    """A rate, as a query of (start of a bucket, observations, total of their values), of buckets of one length."""
+
+    measure: str
+    strategy: str
+    buckets: Select[int, float, float]
+    bucket_ms: int
+    complete: int
+    """The time (ms) up to which the buckets are complete."""
+
+
+_Judgement: TypeAlias = tuple[_Rate, int, int, list[Change]]
+"""A rate, from when on it was judged, the start of its newest regime, and the changes."""
+
+
+class Watch:
+    """Looks for changes in a store.
+
+    Args:
+        store: with the tables of the learners.
+        config: what is learned, and how it is watched.
+    """
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self._store: Final = store
+        self._config: Final = config.quality
+        self._strategies: Final = config.bandit.strategies
+        self._bucket_ms: Final = round(1000 * config.quality.bucket_s)
+        self._window_ms: Final = round(1000 * config.turns.window_s)
+
+    def look(self, now: int) -> list[Alarm]:
+        """Look at what became complete since the last time; write down and return the alarms of what has changed.
+
+        Args:
+            now: wall clock, ms since the Unix epoch.
+        """
+        watch, confidence = tables.watch, self._config.drift_confidence
+        judgements: list[_Judgement] = []
+        with self._store.read() as connection:
+            before = {(row.measure, row.strategy): row for row in connection.execute(select(watch))}
+            for rate in self._rates(watermarks(positions(connection))[0], now):
+                row = before.get((rate.measure, rate.strategy))
+                since, judged = (row.since, row.judged) if row else (BEGINNING, BEGINNING)
+                if rate.complete <= judged:
+                    continue
+                span_ms = SPAN * rate.bucket_ms
+                begin = max(since, judged - 2 * span_ms)
+                start = rate.buckets.selected_columns[0]
+                rows = connection.execute(rate.buckets.where(start >= begin, start < rate.complete).order_by(start))
+                buckets = [Bucket(*row) for row in rows if row[1]]
+                changes, since = judge(buckets, since, judged, span_ms=span_ms, confidence=confidence)
+                judgements.append((rate, judged, since, changes))
+        return self._store.transact(lambda connection: self._write(connection, judgements, now)) if judgements else []
+
+    def _write(self, connection: Connection, judgements: list[_Judgement], now: int) -> list[Alarm]:
+        alarms: list[Alarm] = []
+        watch = tables.watch
+        for rate, judged, since, changes in judgements:
+            mine = watch.c.measure == rate.measure, watch.c.strategy == rate.strategy
+            found = connection.execute(select(watch.c.judged).where(*mine).with_for_update()).scalar()
+            if (BEGINNING if found is None else found) != judged:
+                continue  # another publisher has been here meanwhile, and saw the same
+            connection.execute(delete(watch).where(*mine))
+            connection.execute(
+                insert(watch).values(measure=rate.measure, strategy=rate.strategy, since=since, judged=rate.complete)
+            )
+            alarms += [
+                Alarm(rate.measure, rate.strategy, one.noticed, one.since, one.before, one.after, now)
+                for one in changes
+                if self._is_notable(one)
+            ]
+        if alarms:
+            connection.execute(insert(tables.alarm), [asdict(alarm) for alarm in alarms])
+        self._forget(connection)
+        return alarms
+
+    def _rates(self, complete: int, now: int) -> Iterator[_Rate]:
+        tally, quality = tables.tally, self._store.sum_tables["quality"]
+        dead = case((tally.c.name == "dead_letter", tally.c.value), else_=0)
+        records = select(tally.c.minute, func.sum(tally.c.value.cast(Double)), func.sum(dead.cast(Double)))
+        records = records.where(tally.c.name.in_([*EVENT_TYPES, "dead_letter"])).group_by(tally.c.minute)
+        # Workers may be late to tell, but hardly by a minute.
+        minute = (now // MINUTE_MS - 1) * MINUTE_MS
+        yield _Rate("dead_letter_rate", EVERY, records, MINUTE_MS, minute)
+        if complete == BEGINNING:
+            return
+        # A turn is known when its window has passed.
+        whole = (complete - self._window_ms) // self._bucket_ms * self._bucket_ms
+        rates = [("click_rate", EVERY, "clicked"), ("defect_rate", EVERY, "defects")]
+        for measure, strategy, column in rates + [("reward", strategy, "reward") for strategy in self._strategies]:
+            sums = select(quality.c.bucket, quality.c.turns, quality.c[column]).where(quality.c.strategy == strategy)
+            yield _Rate(measure, strategy, sums, self._bucket_ms, whole)
+
+    def _is_notable(self, change: Change) -> bool:
+        return abs(change.after - change.before) >= self._config.drift_change * change.before
+
+    def _forget(self, connection: Connection) -> None:
+        quality = self._store.sum_tables["quality"]
+        newest = connection.execute(select(func.max(quality.c.bucket))).scalar()
+        if newest is not None:
+            oldest = newest - round(86_400_000 * self._config.keep_days)
+            connection.execute(delete(quality).where(quality.c.bucket < oldest))

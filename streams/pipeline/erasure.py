@@ -1,0 +1,81 @@
+"""Forgetting a user: in the ledger, and in all versions of the policy that are retained."""
+
+import msgspec
+from msgspec import structs
+from sqlalchemy import Connection, delete, select, update
+
+from backchannel.agents.bandit.user_history import UserHistory
+from backchannel.agents.memory.learner import MemoryIndex
+from backchannel.agents.memory.personal import PersonalMemory
+from backchannel.agents.rewrites.personal import PersonalRewrites
+from backchannel.streams.config import Config
+from backchannel.streams.snapshots import versions as snapshots
+from backchannel.streams.snapshots.signing import sign, signing_key
+from backchannel.streams.store.engine import Store, change, snapshot, snapshot_row
+
+
+def forget_user(url: str, config: Config, user: str) -> int:
+    """Remove what is stored under `user`, and return how many rows that were.
+
+    The rows of old versions go, too, and their headers then say so. A reader that still holds such a row finds that its
+    checksum does not add up when the next version comes, and reads it all anew.
+
+    Raises:
+        StoreError: the store cannot be used, see the message.
+        CorruptPolicyError: a version is damaged, or was signed with another key than is configured here.
+    """
+    if not user:  # which nobody's is, but the key of what is known of everybody
+        return 0
+    learners = (
+        PersonalMemory(MemoryIndex(config.memory)),
+        PersonalRewrites(config.rephrases),
+        UserHistory(config.bandit.user_half_life_days),
+    )
+    key = signing_key(config.snapshots.signing_key)
+    store = Store(url)
+    try:
+        with store.read() as connection:
+            store.check(connection)
+        store.create([table for learner in learners for table in learner.tables])
+
+        def forget(connection: Connection) -> int:
+            snapshots.current(connection, lock=True)
+            gone = 0
+            for learner in learners:
+                for table in learner.tables:
+                    of_table = change.c.table_name == table.name
+                    connection.execute(delete(change).where(of_table, change.c.value == user))
+                    stored = store.sum_tables[table.name]
+                    gone += connection.execute(delete(stored).where(stored.c.user == user)).rowcount
+                gone += _erase(connection, learner.name, user, key)
+            return gone
+
+        return store.transact(forget)
+    finally:
+        store.close()
+
+
+def _erase(connection: Connection, section: str, row_key: str, key: bytes) -> int:
+    """Remove a row from every version that has it, and seal these anew with the `key`, if there is one."""
+    row = snapshot_row
+    mine = (row.c.section == section, row.c.key == row_key)
+    held = connection.execute(select(row.c.valid_from, row.c.valid_to, row.c.value).where(*mine)).all()
+    for begun, ended, value in held:
+        for version in snapshots.versions(connection):
+            header = snapshots.header(connection, version, key)
+            if header is None or version < begun or (ended is not None and version >= ended):
+                continue
+            digests = []
+            for secret in (b"", key) if key else (b"",):
+                checksum = header.checksums(secret)
+                checksum.remove(section, row_key, value)
+                digests.append(checksum.hexdigest(header.nonce))
+            rows = {**header.rows, section: header.rows[section] - 1}
+            changed = structs.replace(header, rows=rows, checksum=digests[0], seal=digests[1] if key else None)
+            text = msgspec.json.encode(changed).decode()
+            signature = sign(text, key) if key else None
+            connection.execute(
+                update(snapshot).where(snapshot.c.version == version).values(header=text, signature=signature)
+            )
+    connection.execute(delete(row).where(*mine))
+    return len(held)

@@ -1,0 +1,1 @@
+"""Serving: the policy reader and the policy that it holds."""

@@ -1,0 +1,228 @@
+"""A policy as serving uses it: immutable, in memory, no I/O."""
+
+import sys
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Struct, structs
+
+from backchannel.agents.bandit.features import Value
+from backchannel.agents.bandit.serving import (
+    NOTHING_KNOWN,
+    Allocator,
+    Decision,
+    StrategyContext,
+    StrategySummary,
+    lifts,
+)
+from backchannel.agents.bandit.users import USER_FEATURES, Users
+from backchannel.agents.memory.serving import Memory, Recalled, Similar
+from backchannel.agents.rewrites.rows import EVERY, SETTINGS, PersonalRow, RewriteRow, Settings, is_held_out
+from backchannel.schemas.snapshot import Snapshot
+from backchannel.schemas.text import normalize
+
+
+class Rewriting(Struct, frozen=True):
+    """What a query should have been.
+
+    Attributes:
+        target: a normalised query, or an interpretation if that is what was looked up.
+        layer: who says so: `personal`, the user's own rephrases; `global`, everybody's; `pinned`, a decree.
+        probability: that somebody who starts with the query passes through the target and succeeds there.
+        policy_version: which version says so.
+        support: turns that the query had, as far as not faded; 0 in the personal layer.
+        withdrawn: why it is not served any more; empty while it is.
+    """
+
+    target: str
+    layer: Literal["personal", "global", "pinned"]
+    probability: float
+    policy_version: int
+    support: float = 0.0
+    withdrawn: str = ""
+
+
+_decode_rewrite = msgspec.json.Decoder(RewriteRow).decode
+_decode_settings = msgspec.json.Decoder(Settings).decode
+_decode_personal = msgspec.json.Decoder(PersonalRow).decode
+
+
+class Policy:
+    """One version of the policy.
+
+    Args:
+        snapshot: its header.
+        sections: its rows, by learner.
+        rng: where chance comes from when `allocate` is given no other.
+        similar: what unseen queries are taken for by `recall`; None: nothing is recalled for them.
+
+    Attributes:
+        snapshot, similar: as given.
+        allocator: what decides.
+
+    Raises:
+        EncodingError: the publisher encodes contexts in another way than this process would.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        sections: Mapping[str, Mapping[str, bytes]],
+        rng: np.random.Generator,
+        similar: Similar | None = None,
+    ) -> None:
+        self.snapshot: Final = snapshot
+        self.allocator: Final = Allocator(sections["bandit"])
+        self.similar: Final = similar
+        remembered, own = sections.get("memory", {}), sections.get("personal", {})
+        self._memory: Final = Memory(remembered, own, snapshot.watermark, similar)
+        self._rewrites: Final = sections.get("rewrites", {})
+        self._history: Final = sections.get("history", {})
+        self._users: Final = Users(sections.get("users", {}), snapshot.watermark)
+        self._of_users: Final = USER_FEATURES & {feature.name for feature in self.allocator.encoder.features}
+        self._personal: Final = sections.get("personal_rewrites", {})
+        self._held_out: Final = _decode_settings(self._rewrites.get(SETTINGS, b"{}")).held_out
+        self._rng: Final = rng
+
+    @property
+    def version(self) -> int:
+        """1, 2, 3 ..."""
+        return self.snapshot.version
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """The strategies that it chooses from."""
+        return self.allocator.strategies
+
+    @property
+    def remembered(self) -> int:
+        """How many queries the memory index knows something of."""
+        return len(self._memory)
+
+    @property
+    def examined(self) -> tuple[float, ...]:
+        """The probabilities that positions 1, 2 ... are looked at which the memory index was made with."""
+        return self._memory.header.examined if self._memory.header else ()
+
+    def allocate(
+        self,
+        context: Mapping[str, Value],
+        budget: int,
+        rng: np.random.Generator | None = None,
+        strategy_context: StrategyContext = NOTHING_KNOWN,
+        user: str | None = None,
+    ) -> Decision:
+        """Decide which strategies to ask for a query, and how many candidates from each.
+
+        Args:
+            context: of the query, see `features.context_of`.
+            budget: candidates to draw in all, at least 1.
+            rng: where chance comes from.
+            strategy_context: strategy -> what is known of it: `history`, and whatever else is configured as features.
+            user: the `user_id` of who asks; see `of_user`.
+
+        Returns:
+            the decision; log its fields in the `impression` event.
+
+        Raises:
+            ValueError: no budget.
+        """
+        known = self.of_user(user)
+        decision = self.allocator.allocate({**context, **known}, budget, rng or self._rng, strategy_context)
+        return structs.replace(decision, user_context=known, policy_version=self.version)
+
+    def utilities(
+        self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
+    ) -> dict[str, tuple[float, float]]:
+        """Return each strategy's expected reward for a query and the standard deviation that is explored."""
+        means, deviations = self.allocator.utilities(context, strategy_context)
+        return dict(zip(self.strategies, zip(means.tolist(), deviations.tolist(), strict=True), strict=True))
+
+    def gains(
+        self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
+    ) -> dict[str, list[float]]:
+        """Return what each strategy's candidates are expected to gain, best rank first: for ranking their union."""
+        return self.allocator.gains(context, strategy_context)
+
+    def history(self, query: str) -> dict[str, dict[str, float]]:
+        """Return how each strategy has done on `query` in particular, as a context of strategies for `allocate`.
+
+        It is known if `strategy.history` is one of the configured features.
+        """
+        means = {name: mean for name, (_, mean) in self.allocator.evidence.items()}
+        return lifts(self._history.get(normalize(query)), means)
+
+    def of_user(self, user: str | None) -> dict[str, float]:
+        """Return what is known of a user, as far as it is a configured feature: `user.turns` and so on, see `users`.
+
+        `allocate` adds it to the context by itself. Of None nothing is known; of a stranger, what is so on average.
+        """
+        if user is None or not self._of_users:
+            return {}
+        return {name: value for name, value in self._users.features(user).items() if name in self._of_users}
+
+    def summaries(self) -> dict[str, StrategySummary]:
+        """Return what was learned of each strategy, for people."""
+        return self.allocator.summaries()
+
+    def recall(self, query: str, k: int, user: str | None = None) -> list[Recalled]:
+        """Return at most `k` entities that have worked for `query`, or are predicted to, best first.
+
+        If the reader guesses (see `PolicyReader`), a query that nothing is known of is taken for the known one that it
+        is most like. What is recalled then says so, with the similarity by which its score is less.
+
+        Args:
+            query: the text.
+            k: how many at most.
+            user: the `user_id` of who asks, whose own evidence then counts more, if `memory.personal` is configured.
+        """
+        return self._memory.recall(query, k, user)
+
+    def rewrite(
+        self, query: str, interpretation: str | None = None, *, user: str | None = None, session: str | None = None
+    ) -> Rewriting | None:
+        """Return what `query` should have been, or None if it had better stay as it is.
+
+        Log what is served as `rewrite` of the `impression`: only so can a rewrite that does harm be withdrawn.
+
+        Args:
+            query: the text.
+            interpretation: the NLU's, where events carry one; then the target is an interpretation too.
+            user: who asks; their own rephrases come before everybody's.
+            session: the session's id. The configured share of sessions is served no rewrites but pinned ones, so that
+                it shows what rewrites are good for. Without it, nobody is held out.
+        """
+        state = interpretation or normalize(query)
+        row = self._row(state)
+        if row is not None and row.pinned:
+            return self._global(row)
+        if session is not None and is_held_out(session, self._held_out):
+            return None
+        own = self._personal.get(user) if user is not None else None
+        found = _decode_personal(own).get(state) if own else None
+        if found is not None and not (row and {EVERY, found[0]}.intersection(row.blocked)):
+            return Rewriting(found[0], "personal", found[1], self.version)
+        return self._global(row) if row and row.target and not row.withdrawn else None
+
+    def evidence(self) -> dict[str, tuple[float, float]]:
+        """Return for each strategy in how many turns it was asked, as far as not faded, and their mean reward."""
+        return self.allocator.evidence
+
+    def memory(self) -> dict[str, list[Recalled]]:
+        """Return the memory index whole, best entities first: for people and reports."""
+        return {query: self.recall(query, sys.maxsize) for query in self._memory.queries()}
+
+    def rewrites(self) -> dict[str, Rewriting]:
+        """Return all rewrites of the global layer, the withdrawn ones too: for people and reports."""
+        rows = ((state, self._row(state)) for state in self._rewrites)
+        return {state: self._global(row) for state, row in rows if row and row.target}
+
+    def _row(self, state: str) -> RewriteRow | None:
+        row = self._rewrites.get(state) if state != SETTINGS else None
+        return None if row is None else _decode_rewrite(row)
+
+    def _global(self, row: RewriteRow) -> Rewriting:
+        layer: Literal["pinned", "global"] = "pinned" if row.pinned else "global"
+        return Rewriting(row.target, layer, row.probability, self.version, row.support, row.withdrawn)

@@ -1,0 +1,1 @@
+"""Policy versions in the store: written, read, moved and signed."""

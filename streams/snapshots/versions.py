@@ -1,0 +1,335 @@
+"""Policy versions in the store: immutable, each row valid from one version to another.
+
+Versions are numbered in the order in which they were made. The head is the one that readers serve: the newest, unless a
+hold keeps it from them.
+"""
+
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping
+from typing import TypeAlias
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
+
+from backchannel.schemas.snapshot import Checksum, Evidence, Reached, Section, Snapshot, Verdict, nonce
+from backchannel.streams.snapshots.signing import sign, signed
+from backchannel.streams.store.dialects import among, insert_rows
+from backchannel.streams.store.engine import head, snapshot, snapshot_row
+
+Row: TypeAlias = tuple[str, str, bytes]
+"""Section, key and value."""
+Solved: TypeAlias = Mapping[str, Mapping[str, bytes | None]]
+"""Section -> key -> row; None: there is none any more."""
+
+
+class CorruptPolicyError(RuntimeError):
+    """A version is not what its publisher wrote; the message says why and what to do."""
+
+
+class Difference(Struct, frozen=True):
+    """What leads from one version to another."""
+
+    removed: list[tuple[str, str]]
+    live: list[Row]
+
+
+class Head(Struct, frozen=True):
+    """What readers serve.
+
+    Attributes:
+        version: which; None before the first.
+        hold: why no other version becomes the head by being published; None when it does.
+    """
+
+    version: int | None
+    hold: str | None
+
+
+class Provenance(Struct, frozen=True, kw_only=True):
+    """What a version's header says besides its rows; see `Snapshot`."""
+
+    created: int
+    watermark: int
+    positions: dict[str, dict[int, Reached]]
+    fingerprint: str
+    verdict: Verdict | None = None
+    reason: str | None = None
+    evidence: Evidence | None = None
+    held: int | None = None
+    imported: bool = False
+
+
+def current(connection: Connection, *, lock: bool = False) -> Head:
+    """Return what readers serve.
+
+    Args:
+        connection: within a transaction.
+        lock: let nobody else publish, or move the head, until the transaction ends.
+    """
+    query = select(head.c.version, head.c.hold).where(head.c.id == 1)
+    return Head(*connection.execute(query.with_for_update() if lock else query).one())
+
+
+def header(connection: Connection, version: int, key: bytes = b"") -> Snapshot | None:
+    """Return the header of `version`; None if it is not there, or not any more.
+
+    Raises:
+        CorruptPolicyError: it is damaged, or not signed with the `key`.
+    """
+    found = connection.execute(
+        select(snapshot.c.header, snapshot.c.signature).where(snapshot.c.version == version)
+    ).one_or_none()
+    return None if found is None else opened(*found, key)
+
+
+def opened(text: str, signature: str | None, key: bytes = b"") -> Snapshot:
+    """Return the header in `text`.
+
+    Raises:
+        CorruptPolicyError: it is damaged, or not signed with the `key`.
+    """
+    if key and not signed(text, signature, key):
+        raise CorruptPolicyError("it is not signed with the key that is configured here. Let its publisher have that")
+    try:
+        return msgspec.json.decode(text, type=Snapshot)
+    except msgspec.MsgspecError as error:
+        raise CorruptPolicyError(f"its header cannot be read: {error}. Roll back, or restore the store") from None
+
+
+def last(connection: Connection) -> int | None:
+    """Return the newest version, whether it is served or not."""
+    return connection.execute(select(func.max(snapshot.c.version))).scalar()
+
+
+def newest(connection: Connection, key: bytes = b"") -> Snapshot | None:
+    """Return the header of the newest version; see `header`."""
+    version = last(connection)
+    return None if version is None else header(connection, version, key)
+
+
+def versions(connection: Connection) -> list[int]:
+    """Return all versions that are retained, newest first."""
+    return list(connection.execute(select(snapshot.c.version).order_by(snapshot.c.version.desc())).scalars())
+
+
+def rows(connection: Connection, version: int) -> Iterator[Row]:
+    """Yield all rows of a retained version: section, key and value."""
+    row = snapshot_row
+    found = select(row.c.section, row.c.key, row.c.value).where(*_valid(version)).execution_options(yield_per=10_000)
+    yield from map(tuple, connection.execute(found))
+
+
+def intact(connection: Connection, made: Snapshot, key: bytes = b"") -> bool:
+    """Whether all rows of a version are as its header says."""
+    checksum = Checksum(key=key)
+    for row in rows(connection, made.version):
+        checksum.add(*row)
+    return made.confirms(checksum, key)
+
+
+def section(connection: Connection, version: int, name: str) -> Section:
+    """Return the rows that section `name` has in a retained version."""
+    row = snapshot_row
+    found = select(row.c.key, row.c.value).where(row.c.section == name, *_valid(version))
+    return dict(connection.execute(found).all())
+
+
+def publish(
+    connection: Connection,
+    portions: Iterable[Solved],
+    provenance: Provenance,
+    *,
+    whole: bool = False,
+    key: bytes = b"",
+) -> Snapshot | None:
+    """Write the next version: the newest one with the rows in `portions` put in place, or removed where they are None.
+
+    It becomes the head, unless a hold is against it. The head must be locked, see `current`.
+
+    Args:
+        connection: within a transaction.
+        portions: of what changed, to be written one after the other; a row that is in several is the same in all.
+        provenance: what else its header says.
+        whole: it has no other rows than those in `portions`. The first version always is.
+        key: to sign it with, and with which the newest version is signed, unless the next one is whole.
+
+    Returns:
+        its header; None, if nothing would change in a version that is not whole, not even that its policy is held back.
+
+    Raises:
+        CorruptPolicyError: the newest version cannot be gone on from.
+    """
+    before = last(connection)
+    parent = None if before is None or whole else header(connection, before, key)
+    version = (before or 0) + 1
+    number = nonce(version, provenance.created)
+    checksums = [
+        parent.checksums(secret) if parent else Checksum(key=secret) for secret in ((b"", key) if key else (b"",))
+    ]
+    counts = Counter(parent.rows if parent else {})
+    changed = False
+    written: dict[str, set[str]] = {}
+    for portion in portions:
+        for name, wanted in portion.items():
+            removed, added = _put(connection, name, wanted, version)
+            changed = changed or bool(removed or added)
+            if parent is None:
+                own = written.setdefault(name, set())
+                removed, added = {}, {one: row for one, row in wanted.items() if row is not None and one not in own}
+                own.update(added)
+            counts[name] += len(added) - len(removed)
+            for checksum in checksums:
+                for row_key, value in removed.items():
+                    checksum.remove(name, row_key, value)
+                for row_key, value in added.items():
+                    checksum.add(name, row_key, value)
+    if parent is None:
+        _end_others(connection, written, version)
+    elif not changed and provenance.held == parent.held:
+        return None
+    digests = [checksum.hexdigest(number) for checksum in checksums]
+    made = Snapshot(
+        version=version,
+        parent=before,
+        rows=dict(counts),
+        checksum=digests[0],
+        seal=digests[1] if key else None,
+        **msgspec.structs.asdict(provenance),
+    )
+    text = msgspec.json.encode(made).decode()
+    connection.execute(
+        insert(snapshot).values(
+            version=version,
+            created=made.created,
+            header=text,
+            signature=sign(text, key) if key else None,
+            pinned=False,
+        )
+    )
+    if current(connection).hold is None:
+        serve(connection, version, hold=None)
+    return made
+
+
+def serve(connection: Connection, version: int, hold: str | None) -> None:
+    """Let readers serve `version`, and with a `hold` no other by its being published. The head must be locked."""
+    connection.execute(update(head).values(version=version, hold=hold))
+
+
+def withheld(connection: Connection) -> int | None:
+    """Return since when readers do not have all that was learned, ms; None if they have.
+
+    That is since the first version was made that they do not serve, or since the gate holds a policy back.
+
+    Raises:
+        CorruptPolicyError: the header of what they serve is damaged.
+    """
+    served = current(connection).version or 0
+    later = select(snapshot.c.created).where(snapshot.c.version > served)
+    since: int | None = connection.execute(later.order_by(snapshot.c.version).limit(1)).scalar()
+    if since is None and (made := header(connection, served)) is not None:
+        return made.held
+    return since
+
+
+def pinned(connection: Connection) -> set[int]:
+    """Return the versions that are kept, however many come after them."""
+    return set(connection.execute(select(snapshot.c.version).where(snapshot.c.pinned)).scalars())
+
+
+def pin(connection: Connection, version: int, *, pinned: bool) -> None:
+    """Keep a version from being forgotten, or not any more."""
+    connection.execute(update(snapshot).where(snapshot.c.version == version).values(pinned=pinned))
+
+
+def prune(connection: Connection, keep: int, keep_ms: int, now: int) -> None:
+    """Forget old versions: all but the newest `keep`, and of those before them the first of each hour.
+
+    The head, the first version after it, which tells since when readers wait, the newest one, and those that are pinned
+    stay. The head must be locked, see `current`.
+
+    Args:
+        connection: within a transaction.
+        keep: versions, at least 1.
+        keep_ms: how old a version may become, ms.
+        now: ms since the Unix epoch.
+    """
+    served = current(connection).version or 0
+    versions = connection.execute(
+        select(snapshot.c.version, snapshot.c.created, snapshot.c.pinned).order_by(snapshot.c.version)
+    ).all()
+    kept = {served, next((version for version, _, _ in versions if version > served), 0)}
+    passed, hours = set(), set()
+    for version, created, pinned in versions[:-keep]:
+        hour = created // 3_600_000
+        if not pinned and version not in kept and (hour in hours or created < now - keep_ms):
+            passed.add(version)
+        hours.add(hour)
+    if not passed:
+        return
+    connection.execute(delete(snapshot).where(among(connection, snapshot.c.version, passed)))
+    # A row goes with the last version that has it: none is left from where it begins to before where it ends.
+    row, before = snapshot_row, 0
+    for version in [version for version, _, _ in versions if version not in passed]:
+        if version > before + 1:
+            connection.execute(delete(row).where(row.c.valid_from > before, row.c.valid_to <= version))
+        before = version
+
+
+def difference(connection: Connection, since: int, until: int) -> Difference:
+    """Return what leads from version `since` (0: nothing) to version `until`, a later or an earlier one."""
+    row = snapshot_row
+    first, last = sorted((since, until))
+    ended = (row.c.valid_from <= first, row.c.valid_to > first, row.c.valid_to <= last)
+    begun = (row.c.valid_from > first, row.c.valid_from <= last, or_(row.c.valid_to.is_(None), row.c.valid_to > last))
+    removed, live = (ended, begun) if since <= until else (begun, ended)
+    return Difference(
+        removed=[(name, key) for name, key in connection.execute(select(row.c.section, row.c.key).where(*removed))],
+        live=[
+            (name, key, value)
+            for name, key, value in connection.execute(select(row.c.section, row.c.key, row.c.value).where(*live))
+        ],
+    )
+
+
+def _valid(version: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    row = snapshot_row
+    return row.c.valid_from <= version, or_(row.c.valid_to.is_(None), row.c.valid_to > version)
+
+
+def _put(
+    connection: Connection, name: str, wanted: Mapping[str, bytes | None], version: int
+) -> tuple[Section, Section]:
+    """Let rows take the place of the live ones of a section, and return which have ended and which begun by that."""
+    row = snapshot_row
+    mine = (row.c.section == name, row.c.valid_to.is_(None), among(connection, row.c.key, wanted))
+    live: Section = dict(connection.execute(select(row.c.key, row.c.value).where(*mine)).all())
+    ended = {key: value for key, value in live.items() if value != wanted[key]}
+    begun = {key: value for key, value in wanted.items() if value is not None and value != live.get(key)}
+    _end(connection, name, ended, version)
+    sections, versions = [name] * len(begun), [version] * len(begun)
+    insert_rows(
+        connection,
+        row,
+        {"section": sections, "key": list(begun), "valid_from": versions, "value": list(begun.values())},
+    )
+    return ended, begun
+
+
+def _end(connection: Connection, name: str, keys: Iterable[str], version: int) -> None:
+    row = snapshot_row
+    mine = (row.c.section == name, row.c.valid_to.is_(None), among(connection, row.c.key, keys))
+    connection.execute(update(row).where(*mine).values(valid_to=version))
+
+
+def _end_others(connection: Connection, kept: Mapping[str, Container[str]], version: int) -> None:
+    """End all live rows but those that are kept."""
+    row = snapshot_row
+    live = select(row.c.section, row.c.key).where(row.c.valid_to.is_(None))
+    others: dict[str, list[str]] = {}
+    for name, key in connection.execute(live.execution_options(yield_per=10_000)):
+        if key not in kept.get(name, ()):
+            others.setdefault(name, []).append(key)
+    for name, keys in others.items():
+        _end(connection, name, keys, version)

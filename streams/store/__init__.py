@@ -1,0 +1,1 @@
+"""The SQL store: connections, tables, dialects and the ledger."""

@@ -1,0 +1,14 @@
+"""What Alembic runs: the migrations, on the connection that it is handed."""
+
+from alembic import context
+
+from backchannel.streams.store.engine import metadata, schema_version
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    version_table=schema_version.name,
+    render_as_batch=True,  # SQLite changes few things of a table in place
+)
+with context.begin_transaction():
+    context.run_migrations()

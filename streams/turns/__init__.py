@@ -1,0 +1,1 @@
+"""From records to turns: sources, decoding, assembly, and where a partition stands."""

@@ -1,0 +1,1 @@
+"""The worker: learns from Kafka, in processes of its own."""

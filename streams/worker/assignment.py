@@ -1,0 +1,302 @@
+"""An assignment: the partitions that are a worker's until the group changes, from chunks to commits."""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, Protocol, TypeVar
+
+from faust.types import TP
+from msgspec import structs
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from backchannel.streams.kafka.producer import Rejected
+from backchannel.streams.kafka.transport import Chunk, LogBounds
+from backchannel.streams.monitoring.observer import Observer
+from backchannel.streams.pipeline.commits import Batch, Commit
+from backchannel.streams.store.ledger import FencedError
+from backchannel.streams.turns.partition import Partition
+from backchannel.streams.turns.position import Position, TopicPosition
+
+logger = logging.getLogger(__name__)
+
+STORE_AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError)
+"""What a store raises that is locked, full, or not reached, and may answer the next time."""
+
+RETRY_S: Final = (0.1, 5.0)
+"""Seconds before the first, and at most before any later attempt to reach the store."""
+
+LETTERS_LOGGED: Final = 3
+"""Dead letters that are logged in a second, at most."""
+
+_T = TypeVar("_T")
+
+
+class CoPartitionError(RuntimeError):
+    """The group gave this worker one topic of a partition, but not another; the message says which."""
+
+
+async def until_store_answers(attempt: Callable[[], Awaitable[_T]]) -> _T:
+    """Attempt something that needs the store, again and again while the store is away."""
+    pause, longest = RETRY_S
+    while True:
+        try:
+            return await attempt()
+        except STORE_AWAY as error:
+            logger.warning("the store does not answer, trying again in %.1f s: %s", pause, error.args[0])
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, longest)
+
+
+def by_partition(bounds: Mapping[TP, LogBounds], topics: set[str]) -> dict[int, dict[str, LogBounds]]:
+    """Group what was assigned by partition number.
+
+    Raises:
+        CoPartitionError: of some partition not all of `topics` are there.
+    """
+    grouped: defaultdict[int, dict[str, LogBounds]] = defaultdict(dict)
+    for tp, log in bounds.items():
+        grouped[tp.partition][tp.topic] = log
+    for number, logs in grouped.items():
+        if missing := topics - logs.keys():
+            raise CoPartitionError(
+                f"partition {number} came without {', '.join(sorted(missing))}, but a session's events lie in the same "
+                "partition of all event topics: let only Backchannel workers into the consumer group, and check the "
+                "topics with `backchannel topics check`"
+            )
+    return dict(grouped)
+
+
+def resume_in(logs: Mapping[str, LogBounds], position: Position) -> tuple[Position, list[str]]:
+    """Find where to go on from `position` in what the logs still hold.
+
+    Returns:
+        the position to go on from, and what was lost on the way to it: nothing, in good order.
+    """
+    topics, losses = {}, []
+    for topic, log in logs.items():
+        at = position.topics.get(topic)
+        if at is None:
+            at = TopicPosition(read=log.start, resume=log.start)
+        elif at.read > log.end:
+            losses.append(
+                f"{topic} was created anew, or lost its end: offset {at.read} was to be read next, and it ends at "
+                f"{log.end}; all it holds would be taken as new"
+            )
+            at = TopicPosition(read=log.start, resume=log.start)
+        elif at.read < log.start:
+            losses.append(f"{topic} lost offsets {at.read} to {log.start - 1}, which were not read yet")
+            at = structs.replace(at, read=log.start, resume=log.start)
+        elif at.resume < log.start:
+            losses.append(
+                f"{topic} lost offsets {at.resume} to {log.start - 1}, which turns that are still open were made of"
+            )
+            at = structs.replace(at, resume=log.start)
+        topics[topic] = at
+    return structs.replace(position, topics=topics), losses
+
+
+class Letters(Protocol):
+    """Where records go that are no valid events."""
+
+    async def deliver(self, rejected: list[Rejected]) -> None:
+        """Return when all of them are durable."""
+
+
+class Learner(Protocol):
+    """Who learns from batches."""
+
+    async def commit(self, batches: Sequence[Batch]) -> Commit:
+        """Learn and commit, see `commits.commit`."""
+
+
+class Assignment:
+    """Adds chunks to the partitions, and commits what came of them: one commit at a time.
+
+    Chunks are added while the last commit is made, until the next one is due. So while the store is away everything
+    here waits sooner or later, and with it consumption; while the dead-letter topic is, at once. A commit goes on when
+    whoever waits for it is cancelled.
+
+    Args:
+        partitions: by number, each at its claim's position.
+        learner: of what they bring.
+        letters: where dead letters go.
+        commit_events: commit when so many new records are there.
+        quiet_ms: close a partition's open turns when it was read to its end and nothing has come for so long.
+        observer: who is told.
+    """
+
+    def __init__(
+        self,
+        partitions: Mapping[int, Partition],
+        learner: Learner,
+        letters: Letters,
+        commit_events: int,
+        quiet_ms: int,
+        *,
+        observer: Observer,
+    ) -> None:
+        self.partitions: Final = partitions
+        self._learner: Final = learner
+        self._producer: Final = letters
+        self._commit_events: Final = commit_events
+        self._quiet_ms: Final = quiet_ms
+        self._observer: Final = observer
+        self._void = False
+        self._lock: Final = asyncio.Lock()
+        self._commit: asyncio.Task[None] | None = None  # the last one
+        self._begun = 0.0  # monotonic time of its beginning
+        self._unacked: list[tuple[int, Callable[[], None]]] = []  # of each chunk since the last commit: partition, ack
+        self._rejected: list[Rejected] = []  # not yet durable
+        self._heard: dict[int, int] = {}  # partition -> when something came last
+        self._closed: int | None = None  # when the first turn did that is not committed
+        self._log_second, self._logged = 0, 0
+        self._next = {
+            TP(topic, number): at.resume
+            for number, partition in partitions.items()
+            for topic, at in partition.claim.position.topics.items()
+        }
+
+    @property
+    def offsets(self) -> Mapping[TP, int]:
+        """The offset of each topic partition to read next."""
+        return self._next
+
+    def end(self) -> None:
+        """Forget it: the partitions may be somebody else's now."""
+        self._void = True
+
+    async def add(self, chunk: Chunk, now: int) -> None:
+        """Add a chunk; commit if it is time.
+
+        Args:
+            chunk: the next of its topic partition.
+            now: wall clock, ms since the Unix epoch.
+
+        Raises:
+            TooManyOpenError: see `TurnAssembler.add`.
+            FencedError: see `commit`.
+        """
+        async with self._lock:
+            self._raise_failure()
+            if self._void:
+                return
+            topic, number = chunk.tp
+            partition = self.partitions[number]
+            offsets = [record.offset for record in chunk.records]
+            dead = partition.add(topic, offsets, [record.value for record in chunk.records], now)
+            self._note(partition.advance(), now)
+            self._next[chunk.tp] = offsets[-1] + 1
+            if self._next[chunk.tp] <= partition.claim.position.topic(topic).read:
+                chunk.ack()  # read once more; so it does not stay in memory
+            else:
+                self._unacked.append((number, chunk.ack))
+            self._heard[number] = now
+            if dead:
+                records = dict(zip(offsets, chunk.records, strict=True))
+                self._reject([(records[letter.offset], letter.reason) for letter in dead], now)
+                await self._deliver()
+            if sum(one.uncommitted for one in self.partitions.values()) >= self._commit_events:
+                await self._begin_commit()
+
+    async def advance(self, log_ends: Callable[[], Awaitable[Mapping[TP, int]]], now: int) -> None:
+        """Let topics that are read to their end not hold back the others, and a quiet partition close its turns.
+
+        Args:
+            log_ends: asks where the logs end. Where it seems that one is read to its end, it is asked again while
+                nothing is added, so that no event of another topic can be newer than its answer.
+            now: wall clock, ms since the Unix epoch.
+        """
+        ends = await log_ends()
+        async with self._lock:
+            self._raise_failure()
+            if self._void or not self.partitions:
+                return
+            if any(self._next[tp] >= end for tp, end in ends.items()):
+                ends = await log_ends()
+            if not ends:  # a log that cannot be reached is not quiet
+                self._heard.clear()
+            for number, partition in self.partitions.items():
+                topics = partition.claim.position.topics
+                caught_up = [t for t in topics if (tp := TP(t, number)) in ends and self._next[tp] >= ends[tp]]
+                self._note(partition.advance(caught_up), now)
+                quiet_since = self._heard.setdefault(number, now)
+                if len(caught_up) == len(topics) and partition.open and now - quiet_since >= self._quiet_ms:
+                    self._note(partition.finish(), now)
+            self._observer.on_tick(self.partitions, {tp: max(end - self._next[tp], 0) for tp, end in ends.items()})
+
+    async def commit(self, pause_s: float = 0.0) -> None:
+        """Make durable what was added so far, and ack it.
+
+        Args:
+            pause_s: since the last commit was begun; before that, it has to do.
+
+        Raises:
+            FencedError: another process has claimed one of the partitions.
+        """
+        async with self._lock:
+            if time.monotonic() >= self._begun + pause_s:
+                await self._begin_commit()
+        await self._settle()
+
+    def _raise_failure(self) -> None:
+        """Raise what has kept the last commit from being made."""
+        if self._commit is not None and self._commit.done() and not self._void:
+            self._commit.result()
+
+    async def _settle(self) -> None:
+        """Wait for the end of the last commit, and raise what has kept it from being made."""
+        if self._commit is not None and not self._void:
+            await asyncio.shield(self._commit)
+
+    def _note(self, closed: int, now: int) -> None:
+        if closed and self._closed is None:
+            self._closed = now
+
+    async def _begin_commit(self) -> None:
+        """Hand over what was added since the last commit, as soon as that one is made."""
+        await self._settle()
+        ready = {number: one for number, one in self.partitions.items() if not one.rebuilding}
+        if self._void or not any(one.uncommitted for one in ready.values()):
+            return
+        await self._deliver()
+        closed, self._closed = self._closed, None
+        acks = [ack for number, ack in self._unacked if number in ready]
+        self._unacked = [one for one in self._unacked if one[0] not in ready]
+        self._begun = time.monotonic()
+        self._commit = asyncio.create_task(self._write([one.batch() for one in ready.values()], acks, closed))
+
+    async def _write(self, batches: list[Batch], acks: list[Callable[[], None]], closed: int | None) -> None:
+        try:
+            commit = await until_store_answers(lambda: self._unless_void(batches))
+        except FencedError:
+            if self._void:  # by our own next claim
+                return
+            self._observer.on_fenced()
+            raise
+        if commit is None:
+            return
+        for claim in commit.claims:
+            self.partitions[claim.number].claim = claim
+        self._observer.on_commit(commit, time.monotonic() - self._begun, closed)
+        for ack in acks:
+            ack()
+
+    async def _unless_void(self, batches: list[Batch]) -> Commit | None:
+        return None if self._void else await self._learner.commit(batches)
+
+    def _reject(self, rejected: list[Rejected], now: int) -> None:
+        self._rejected += rejected
+        self._observer.on_dead_letters([reason for _, reason in rejected])
+        if now // 1000 != self._log_second:
+            self._log_second, self._logged = now // 1000, 0
+        for record, reason in rejected[: LETTERS_LOGGED - self._logged]:
+            logger.warning("dead letter: %s[%d] offset %d: %s", record.topic, record.partition, record.offset, reason)
+            self._logged += 1
+
+    async def _deliver(self) -> None:
+        if self._rejected:
+            await self._producer.deliver(self._rejected)
+            self._rejected = []

@@ -1,0 +1,347 @@
+"""The bandit's posterior against independent computations, and its time buckets."""
+
+from collections import defaultdict
+from math import log2
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+from backchannel.agents.bandit.features import Categorical, Cross, Numeric
+from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit, rank_curve
+from backchannel.agents.bandit.posterior import PAST, run_together
+from backchannel.agents.bandit.serving import Allocator
+from backchannel.agents.outcomes import Outcome, RewardConfig
+from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, Sums
+from backchannel.schemas.events import Result
+from backchannel.schemas.turn import Turn
+from tests.support.turns import DAY, LAST, changes, click, impression, judged, query, turns, unlike
+
+CONFIG = BanditConfig(
+    strategies=("lexical", "semantic", "memory"),
+    features=(Numeric("hour", center=12, scale=4), Categorical("device", ("car", "phone"))),
+    half_lives_days=(),
+    ridges=(0.5,),
+    position_decay=0.0,
+)
+BANDIT = StrategyBandit(CONFIG)
+HOUR = 3_600_000
+HOURS = st.integers(0, 300) | st.integers(0, 100_000)
+
+
+def logged(seed: int, count: int, ts: int = 0) -> list[Outcome]:
+    """Turns whose clicks depend on strategy and context."""
+    rng = np.random.default_rng(seed)
+    some = []
+    for _ in range(count):
+        hour, device = float(rng.uniform(0, 24)), str(rng.choice(["car", "phone", "tv"]))
+        names = rng.choice(CONFIG.strategies, size=rng.integers(1, 4), replace=False).tolist()
+        results = [Result(name, place, (name,)) for place, name in enumerate(names, start=1)]
+        liked = "lexical" if device == "car" else "semantic"
+        clicks = (click(liked, str(rng.choice(["click", "like"]))),) if rng.random() < hour / 24 else ()
+        at = int(rng.integers(0, ts, endpoint=True))
+        some.append(Turn(query(at, context={"hour": hour, "device": device}), (impression(*results),), clicks))
+    return judged(some, RewardConfig(click_gain={"like": 0.3}))
+
+
+def observations(outcomes: list[Outcome], strategy: str) -> tuple[Matrix, Matrix, list[int]]:
+    """Contexts, rewards and times of the turns in which `strategy` was asked."""
+    rows = [outcome for outcome in outcomes if strategy in outcome.asked]
+    contexts = BANDIT.encoder.encode_all(BANDIT.encoder.contexts([outcome.turn.query for outcome in rows]))
+    rewards = [round(outcome.credited.get(strategy, (0.0, 0, 1))[0] * 1024) / 1024 for outcome in rows]
+    return contexts, np.array(rewards), [outcome.turn.query.ts for outcome in rows]
+
+
+def posterior(delta: Delta, strategy: str, at: int, bandit: StrategyBandit = BANDIT) -> dict[str, Matrix]:
+    row = bandit.solve(MemorySums(delta), changes(delta), at)[strategy]
+    assert row is not None
+    return {name: np.array(value) for name, value in orjson.loads(row).items()}
+
+
+def pooled(precision: float, delta: Delta) -> Matrix:
+    """The weights that fit all strategies together: the mean of their common prior."""
+    dimension = BANDIT.encoder.dimension
+    packed = delta["bandit"].values.sum(axis=0)[: (dimension + 1) * (dimension + 2) // 2]
+    total = np.zeros((dimension + 1, dimension + 1))
+    total[np.triu_indices(dimension + 1)] = packed
+    total += np.triu(total, 1).T
+    gram = total[:dimension, :dimension] + precision * np.eye(dimension)
+    return np.asarray(np.linalg.solve(gram, total[:dimension, dimension]))
+
+
+@pytest.mark.parametrize("strategy", CONFIG.strategies)
+def test_the_posterior_is_that_of_ridge_regression(strategy: str) -> None:
+    outcomes = logged(seed=1, count=400)
+    (ridge,) = CONFIG.ridges
+    contexts, rewards, _ = observations(outcomes, strategy)
+    precision = contexts.T @ contexts + ridge * np.eye(contexts.shape[1])
+    delta = BANDIT.learn(outcomes)
+    prior = pooled(ridge, delta)
+    found = posterior(delta, strategy, at=0)
+    expected = prior + np.linalg.solve(precision, contexts.T @ (rewards - contexts @ prior))
+    assert found["theta"] == pytest.approx(expected, rel=1e-9)
+    assert found["whitener"].T @ found["whitener"] == pytest.approx(np.linalg.inv(precision), rel=1e-9)
+    assert found["count"] == len(rewards)
+    assert found["reward"] == pytest.approx(rewards.mean())
+
+
+def test_a_strategy_that_was_never_asked_is_believed_to_do_what_others_do() -> None:
+    bandit = StrategyBandit(structs.replace(CONFIG, strategies=(*CONFIG.strategies, "new")))
+    delta = bandit.learn(logged(seed=1, count=400))
+    found = posterior(delta, "new", 0, bandit)
+    assert found["theta"] == pytest.approx(pooled(0.5, delta), rel=1e-9)
+    assert found["whitener"] == pytest.approx(np.eye(bandit.encoder.dimension) / np.sqrt(0.5))
+
+
+def test_the_deviation_is_that_of_the_residual() -> None:
+    """The residual is predicted from the buckets before; with a single bucket, from nothing."""
+    outcomes = logged(seed=2, count=400)
+    delta = BANDIT.learn(outcomes)
+    squares, count = 0.25, 1.0
+    for strategy in CONFIG.strategies:
+        contexts, rewards, _ = observations(outcomes, strategy)
+        spread = np.eye(len(rewards)) + contexts @ contexts.T / 0.5
+        squares += float(rewards @ np.linalg.solve(spread, rewards))
+        count += len(rewards)
+    row = BANDIT.solve(MemorySums(delta), changes(delta), 0)[""]
+    assert row is not None
+    assert orjson.loads(row)["deviation"] == pytest.approx(np.sqrt(squares / count))
+
+
+def test_before_anything_is_learned_there_is_the_prior() -> None:
+    found = BANDIT.solve(MemorySums({}), {"bandit": set()}, 0)
+    assert set(found) == {"", *CONFIG.strategies}
+    for strategy in CONFIG.strategies:
+        row = orjson.loads(found[strategy] or b"")
+        assert row["count"] == row["reward"] == 0
+        assert row["theta"] == [0.0] * BANDIT.encoder.dimension
+    assert BANDIT.solve(MemorySums({}), {}, 0) == {}
+
+
+@given(st.lists(turns(st.integers(0, DAY)), max_size=4))
+@settings(max_examples=50)
+def test_rewards_lie_within_0_and_1_and_belong_to_what_was_clicked(some: list[Turn]) -> None:
+    for outcome in judged(some):
+        rewards = outcome.credited
+        clicked = {event.entity_id for event in outcome.turn.clicks}
+        results = [result for shown in outcome.turn.impressions for result in shown.results]
+        assert rewards.keys() == {
+            name for result in results if result.entity_id in clicked for name in result.strategies
+        }
+        assert all(0 <= reward <= outcome.success and rank >= 1 for reward, rank, _ in rewards.values())
+
+
+def test_every_strategy_that_produced_the_clicked_item_gets_the_credit() -> None:
+    shown = impression(
+        Result("clicked", 1, ("lexical", "semantic")),
+        Result("liked", 2, ("semantic",)),
+        Result("other", 3, ("memory",)),
+        allocation={"lexical": 2, "semantic": 1, "memory": 1, "new": 0},
+    )
+    turn = Turn(query(), (shown,), (click("clicked"), click("liked", "like"), click("elsewhere")))
+    (outcome,) = judged([turn], RewardConfig(click_gain={"click": 0.5}))
+    assert outcome.credited == {"lexical": (0.5, 1, 1), "semantic": (1.0, 2, 2)}
+    assert outcome.asked == {"lexical": 2, "semantic": 1, "memory": 1}
+    delta = BANDIT.learn([outcome])
+    assert {strategy: float(posterior(delta, strategy, 0)["reward"]) for strategy in CONFIG.strategies} == {
+        "lexical": 0.5,
+        "semantic": 1.0,
+        "memory": 0.0,
+    }
+
+
+def test_without_an_allocation_those_with_results_were_asked() -> None:
+    shown = impression(Result("one", 1, ("lexical",)), Result("two", 2, ("semantic", "unheard-of")))
+    assert judged([Turn(query(), (shown,))])[0].asked == {"lexical": 1, "semantic": 1, "unheard-of": 1}
+    assert judged([Turn(query())])[0].asked == {}
+
+
+# --- rank curves
+
+
+def curve(delta: Delta, strategy: str) -> list[float]:
+    found: list[float] = posterior(delta, strategy, 0)["curve"].tolist()
+    return found
+
+
+def test_a_rank_counts_the_results_of_the_strategy_alone() -> None:
+    shown = impression(
+        Result("third", 9, ("lexical",)),
+        Result("first", 1, ("semantic", "lexical")),
+        Result("second", 4, ("lexical",)),
+    )
+    (outcome,) = judged([Turn(query(), (shown,), (click("third"), click("second")))])
+    assert outcome.credited == {"lexical": (1.0, 2, 4)}
+
+
+def test_rank_curves_learn_where_the_clicked_stand() -> None:
+    def turn(clicked: int | None, drawn: int) -> Turn:
+        results = [Result(f"e{rank}", rank, ("lexical",)) for rank in range(1, drawn + 1)]
+        clicks = () if clicked is None else (click(f"e{clicked}"),)
+        return Turn(query(), (impression(*results, allocation={"lexical": drawn}),), clicks)
+
+    steep = [turn(1, 10)] * 500 + [turn(None, 10)] * 500
+    flat = [turn(rank, 10) for rank in range(1, 11)] * 50 + [turn(None, 10)] * 500
+    # Ranks that are drawn in a tenth of the turns only, and there are as good as the others.
+    rare = [turn(1, 1)] * 450 + [turn(None, 1)] * 450 + [turn(1, 2)] * 50 + [turn(2, 2)] * 50
+    for turns_, expected in ((steep, [1.0, 0.0]), (flat, [0.1, 0.1]), (rare, [0.9, 0.9])):
+        found = curve(BANDIT.learn(judged(turns_)), "lexical")
+        assert found == sorted(found, reverse=True)
+        assert found[:2] == pytest.approx(expected, abs=0.15)
+
+
+def test_without_clicks_a_rank_curve_is_geometric() -> None:
+    found = rank_curve(np.zeros(32), np.zeros(32), 0.5)
+    assert found.tolist() == pytest.approx([0.5 ** (rank + 1) for rank in range(32)])
+
+
+# --- time buckets
+
+
+def compacted(delta: Delta, at: int) -> Delta:
+    """The delta with its buckets run together, as the publisher leaves the ledger."""
+    moved = BANDIT.compact(delta["bandit"], at)
+    rows: dict[Key, Matrix] = {}
+    for key, row in zip(delta["bandit"].keys, delta["bandit"].values, strict=True):
+        target = moved.get(key, key)
+        rows[target] = rows[target] + row if target in rows else row
+    return {"bandit": Sums(BANDIT.table, list(rows), np.stack(list(rows.values())))}
+
+
+def totals(delta: Delta) -> dict[str, bytes]:
+    summed: dict[str, Matrix] = defaultdict(lambda: np.zeros(1))
+    for (_, strategy, _), row in zip(delta["bandit"].keys, delta["bandit"].values, strict=True):
+        summed[strategy] = summed[strategy] + row
+    return {strategy: row.tobytes() for strategy, row in summed.items()}
+
+
+@given(st.lists(turns(st.integers(0, 300 * DAY)), min_size=1, max_size=8), st.lists(st.integers(0, LAST), max_size=4))
+@settings(max_examples=50)
+def test_compaction_changes_no_sum(some: list[Turn], times: list[int]) -> None:
+    before = BANDIT.learn(judged(some))
+    if before:
+        after = before
+        for at in times:
+            after = compacted(after, at)
+        assert totals(after) == totals(before)
+
+
+@given(st.lists(HOURS, min_size=1, max_size=60, unique=True), HOURS)
+def test_compaction_is_idempotent(starts: list[int], at: int) -> None:
+    moved = run_together([start * HOUR for start in starts], (), HOUR, at * HOUR)
+    assert not run_together(set(moved.values()), (), HOUR, at * HOUR)
+
+
+@given(HOURS, HOURS)
+def test_a_bucket_is_at_most_an_eighth_of_its_age_long(start: int, at: int) -> None:
+    target = run_together([start * HOUR], (), HOUR, at * HOUR).get(start * HOUR, start * HOUR)
+    assert target % HOUR == 0
+    assert 0 <= start * HOUR - target <= max(at * HOUR - target, 0) / 8
+
+
+@pytest.mark.parametrize("step", [1, 5, 100, 10_000])
+def test_the_number_of_buckets_is_logarithmic(step: int) -> None:
+    hours, live = 10_000, set[int]()
+    for now in range(step, hours + step, step):
+        live |= {hour * HOUR for hour in range(now - step, now)}
+        moved = run_together(live, (), HOUR, now * HOUR)
+        live = {moved.get(start, start) for start in live}
+        assert len(live) <= 16 * (1 + log2(now))
+
+
+def test_what_is_from_before_a_change_stays_so() -> None:
+    def turn(hour: int, clicked: bool) -> Turn:
+        shown = impression(Result("e", 1, ("lexical",)), allocation={"lexical": 1})
+        return Turn(query(hour * HOUR), (shown,), (click("e"),) if clicked else ())
+
+    change, at = 30, 60
+    some = [turn(hour, number % 10 < (8 if hour < change else 2)) for hour in range(at) for number in range(50)]
+    delta = BANDIT.learn(judged(some))
+    before = posterior(delta, "lexical", at * HOUR)
+    # The change is seen to the nearest few buckets; once seen, nothing hides it.
+    after = compacted(delta, at * HOUR)
+    assert {start for _, _, start in after["bandit"].keys if start < (change - 3) * HOUR} == {PAST}
+    for later in (at, 2 * at, 10_000):
+        after = compacted(after, later * HOUR)
+        assert posterior(after, "lexical", later * HOUR)["reward"] == pytest.approx(before["reward"])
+    assert totals(after) == totals(delta)
+
+
+OF_STRATEGIES = StrategyBandit(
+    BanditConfig(
+        strategies=("lexical", "semantic"),
+        features=(
+            Categorical("device", ("car", "phone")),
+            Numeric("strategy.results"),
+            Cross("device", "strategy.results"),
+        ),
+        half_lives_days=(),
+        ridges=(1e-3,),
+        exploration=0.0,
+    )
+)
+
+
+def allocator(bandit: StrategyBandit, delta: Delta) -> Allocator:
+    section = bandit.solve(MemorySums(delta), changes(delta), 0)
+    return Allocator({name: row for name, row in section.items() if row is not None})
+
+
+def found_by_results(count: int) -> list[Outcome]:
+    """In the car, what a strategy finds is good if it finds much; else, whatever it finds."""
+    rng = np.random.default_rng(5)
+    some = []
+    for _ in range(count):
+        device = str(rng.choice(["car", "phone"]))
+        results = {name: float(rng.integers(0, 2)) for name in ("lexical", "semantic")}
+        liked = [name for name, number in results.items() if device == "phone" or number]
+        shown = impression(
+            *(Result(name, place, (name,)) for place, name in enumerate(results, start=1)),
+            strategy_context={name: {"strategy.results": number} for name, number in results.items()},
+        )
+        some.append(Turn(query(0, context={"device": device}), (shown,), tuple(map(click, liked))))
+    return judged(some)
+
+
+def test_it_learns_from_what_was_known_of_each_strategy() -> None:
+    learned = allocator(OF_STRATEGIES, OF_STRATEGIES.learn(found_by_results(400)))
+    known = {"lexical": {"strategy.results": 0.0}, "semantic": {"strategy.results": 1.0}}
+    for device, expected in (("car", (0, 1)), ("phone", (1, 1))):
+        means, _ = learned.utilities({"device": device}, known)
+        assert means == pytest.approx(expected, abs=0.01)
+    decision = learned.allocate({"device": "car"}, 5, np.random.default_rng(0), known)
+    assert decision.strategy_context == known
+    assert decision.propensities["semantic"] > decision.propensities["lexical"]
+    # What is not known is at the feature's center, which is 0 here.
+    assert learned.utilities({"device": "car"})[0] == pytest.approx((0, 0), abs=0.01)
+
+
+def test_it_learns_from_what_was_known_of_who_asked() -> None:
+    """As it was logged: all the same as if it had been in the query's own context."""
+    bandit = StrategyBandit(BanditConfig(features=(Numeric("user.reward", scale=0.1),)))
+    first, second = (impression(Result("a", 1, ("lexical",)), user_context=own) for own in ({}, {"user.reward": 0.2}))
+    logged = Turn(query(context={"user.reward": 0.1}), (first, second), (click("a"),))
+    known = Turn(query(context={"user.reward": 0.2}), (first,), (click("a"),))
+    assert not unlike(bandit.learn(judged([logged])), bandit.learn(judged([known])), exact=True)
+    unknown = Turn(query(context={}), (first,), (click("a"),))
+    assert unlike(bandit.learn(judged([logged])), bandit.learn(judged([unknown])), exact=True)
+
+
+def test_summaries_say_what_was_learned_in_words_of_features() -> None:
+    outcomes = found_by_results(400)
+    learned = allocator(OF_STRATEGIES, OF_STRATEGIES.learn(outcomes))
+    in_car = [outcome for outcome in outcomes if outcome.turn.query.context["device"] == "car"]
+    for name, summary in learned.summaries().items():
+        everywhere, car, phone = summary.segments
+        assert (everywhere.name, car.name, phone.name) == ("", "device=car", "device=phone")
+        assert (everywhere.turns, car.turns, car.share) == (400, len(in_car), 0.5)
+        clicked = sum(name in outcome.gains for outcome in in_car) / len(in_car)
+        assert car.reward == pytest.approx(clicked, abs=0.01)
+        assert phone.reward == pytest.approx(1, abs=0.01)
+        assert 0 < car.deviation < 0.1
+        weight, deviation = summary.weights["device=car*strategy.results"]
+        assert weight == pytest.approx(0.5, abs=0.2)  # which it shares with strategy.results
+        assert deviation > 0

@@ -1,0 +1,382 @@
+"""Decisions: within budget, and with the very probabilities that they are logged with."""
+
+from collections.abc import Iterator
+from itertools import combinations, product
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backchannel.agents.bandit.features import Categorical, Encoder, Numeric
+from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
+from backchannel.agents.bandit.mixture import MANY, Mixture, RandomSets
+from backchannel.agents.bandit.serving import MAX_BUDGET, Allocator, EncodingError, Limits
+from backchannel.agents.sums import MemorySums
+from backchannel.schemas.events import EventDecoder, Impression, encode
+from backchannel.schemas.snapshot import Section
+from tests.support.turns import impression
+
+ENCODER = Encoder([Numeric("hour", center=12, scale=4), Categorical("device", ("car", "phone"))])
+CONTEXTS = st.fixed_dictionaries({"hour": st.floats(0, 24), "device": st.sampled_from(["car", "phone", "tv"])})
+
+
+def section(
+    count: int,
+    seed: int = 0,
+    floor: float = 0.1,
+    rank_decay: float = 0.8,
+    exploration: float = 0.6,
+    policy: str = "thompson",
+    limits: dict[int, Limits] | None = None,
+) -> Section:
+    """A bandit's section with some posterior for each of `count` strategies."""
+    rng = np.random.default_rng(seed)
+    names = [f"strategy{number}" for number in range(count)]
+    rows: dict[str, Any] = {
+        name: {
+            "count": 10.0,
+            "reward": 0.5,
+            "theta": rng.normal(0.1, 0.3, ENCODER.dimension).tolist(),
+            "whitener": np.tril(rng.normal(0, 0.5, (ENCODER.dimension, ENCODER.dimension))).tolist(),
+            "curve": (np.sort(rng.random(3))[::-1] / 3).tolist(),
+            "segments": [],
+        }
+        for name in names
+    }
+    rows[""] = {
+        "features": msgspec.to_builtins(ENCODER.features),
+        "encoding": ENCODER.fingerprint,
+        "strategies": names,
+        "policy": policy,
+        "deviation": 0.5,
+        "exploration": exploration,
+        "floor": floor,
+        "rank_decay": rank_decay,
+        "limits": [msgspec.to_builtins((limits or {}).get(number, Limits())) for number in range(count)],
+    }
+    return {key: orjson.dumps(row) for key, row in rows.items()}
+
+
+LIMITS = st.builds(
+    Limits,
+    minimum=st.sampled_from([0, 0, 1, 2]),
+    maximum=st.sampled_from([2, 3, 10_000]),
+    cost=st.sampled_from([0.5, 1.0, 3.0]),
+    on=st.sampled_from([True, True, True, False]),
+)
+SECTIONS = st.builds(
+    section,
+    st.integers(1, 5),
+    st.integers(0, 1000),
+    floor=st.sampled_from([0.0, 0.05, 0.3, 1.0]),
+    rank_decay=st.sampled_from([0.01, 0.5, 0.8, 0.99]),
+    exploration=st.sampled_from([0.0, 0.4, 10.0]),
+    policy=st.sampled_from(["thompson", "greedy", "squarecb", "uniform"]),
+    # The first strategy is on, and can do without candidates.
+    limits=st.none() | st.dictionaries(st.integers(1, 4), LIMITS, max_size=3),
+)
+
+
+def limits_of(some: Section) -> list[Limits]:
+    return msgspec.convert(orjson.loads(some[""])["limits"], list[Limits])
+
+
+def budgets(some: Section, most: int) -> range:
+    """What there may be to spend: at least the minima."""
+    least = max(sum(limits.minimum for limits in limits_of(some) if limits.on), 1)
+    return range(least, least + most)
+
+
+@given(SECTIONS, st.lists(CONTEXTS, min_size=1, max_size=3), st.integers(0, 9), st.integers(0, 100))
+@settings(max_examples=50)
+def test_what_is_expected_is_the_mean_of_what_is_drawn(
+    some: Section, contexts: list[dict[str, Any]], place: int, seed: int
+) -> None:
+    allocator, budget = Allocator(some), budgets(some, 10)[place]
+    worths = np.stack([np.tile(np.arange(budget + 1.0), (len(allocator.strategies), 1)), allocator.worth(budget)])
+    vectors = allocator.encoder.encode_all(contexts)[:, np.newaxis]
+    found = allocator.expect(vectors, budget, worths, np.random.default_rng(seed), draws=400)
+    sets, probabilities = allocator.mixture(contexts[0], budget).sets.every()
+    assert probabilities.sum() == pytest.approx(1.0)
+    rows = np.arange(len(allocator.strategies))
+    # Thompson sampling's parts are a sample of 32, another one for each section; others' are always the same.
+    allocators = [Allocator({**some, "": some[""] + b" " * n}) for n in range(20)]
+    for context, expected in zip(contexts, found.swapaxes(0, 1), strict=True):
+        mixtures = [one.mixture(context, budget) for one in allocators]
+        for measure, worth in zip(expected, worths, strict=True):
+            at_random = probabilities @ worth[rows, sets]
+            means = [
+                (1 - one.floor) * (one.shares @ worth[rows, one.parts]) + one.floor * at_random for one in mixtures
+            ]
+            error = 5 * np.std(means, axis=0) / np.sqrt(20) + 5 * np.std(means, axis=0) * np.sqrt(32 / 400)
+            assert (abs(np.mean(means, axis=0) - measure) <= error + 0.01 * budget).all()
+
+
+def test_of_very_many_sets_a_sample_stands_for_all() -> None:
+    sets = RandomSets([0] * 14, [10] * 14, 5)
+    drawn, probabilities = sets.every()
+    assert len(drawn) == MANY
+    assert probabilities @ (drawn > 0) == pytest.approx(sets.propensities, abs=0.05)
+
+
+@given(SECTIONS, CONTEXTS, st.integers(0, 39), st.integers(0, 2**32))
+def test_a_decision_keeps_to_the_budget_and_the_limits(
+    some: Section, context: dict[str, Any], place: int, seed: int
+) -> None:
+    allocator, budget = Allocator(some), budgets(some, 40)[place]
+    decision = allocator.allocate(context, budget, np.random.default_rng(seed))
+    spent = sum(decision.allocation.values())
+    assert (
+        spent == budget if "uniform" not in str(some[""]) and not orjson.loads(some[""])["floor"] else spent <= budget
+    )
+    for name, limits in zip(allocator.strategies, limits_of(some), strict=True):
+        count = decision.allocation.get(name, 0)
+        if limits.on:
+            assert limits.minimum <= count <= limits.maximum
+        else:
+            assert count == decision.propensities[name] == 0
+    # Its fields go into the event as they are.
+    shown = impression(
+        allocation=decision.allocation,
+        propensities=decision.propensities,
+        allocation_propensity=decision.allocation_propensity,
+    )
+    assert EventDecoder(Impression).decode(encode(shown)) == shown
+
+
+@given(SECTIONS, CONTEXTS, st.integers(0, 7), st.integers(0, 2**32))
+def test_no_strategy_falls_below_the_floor(some: Section, context: dict[str, Any], place: int, seed: int) -> None:
+    allocator, budget = Allocator(some), budgets(some, 8)[place]
+    settings = orjson.loads(some[""])
+    floor = 1.0 if settings["policy"] == "uniform" else settings["floor"]
+    decision = allocator.allocate(context, budget, np.random.default_rng(seed))
+    limits = limits_of(some)
+    if budget > sum(one.minimum for one in limits if one.on):
+        for name, one in zip(allocator.strategies, limits, strict=True):
+            if one.on:
+                assert floor / 2 / len(limits) <= decision.propensities[name] <= 1
+    assert all(decision.propensities[name] > 0 for name in decision.allocation)
+
+
+def distribution(mixture: Mixture, strategies: int) -> dict[tuple[int, ...], float]:
+    """Everything that can be drawn, with its probability; random sets by enumeration of all chance that makes them."""
+    shares: dict[tuple[int, ...], float] = {}
+    for part, share in zip(mixture.parts.tolist(), mixture.shares.tolist(), strict=True):
+        shares[tuple(part)] = shares.get(tuple(part), 0.0) + (1 - mixture.floor) * share
+    for probability, script in every_set(mixture, strategies):
+        counts = tuple(mixture.sets.draw(cast(np.random.Generator, script)))
+        shares[counts] = shares.get(counts, 0.0) + mixture.floor * probability
+    return shares
+
+
+class Script:
+    """Stands in for a numpy Generator: draws the size and the set that it is told."""
+
+    def __init__(self, size: int, chosen: tuple[int, ...] = ()) -> None:
+        self.size = size
+        self.sizes = 0
+        self.choices: list[int] = []
+        self.chosen = chosen
+
+    def integers(self, high: int) -> int:
+        self.sizes = high
+        return self.size
+
+    def permutation(self, optional: list[int]) -> np.ndarray[Any, Any]:
+        self.choices = optional
+        first = [optional[place] for place in self.chosen]
+        return np.array([*first, *(place for place in optional if place not in first)], dtype=int)
+
+
+def every_set(mixture: Mixture, strategies: int) -> Iterator[tuple[float, Script]]:
+    probe = Script(0)
+    mixture.sets.draw(cast(np.random.Generator, probe))
+    for size in range(probe.sizes):
+        sized = Script(size)
+        counts = mixture.sets.draw(cast(np.random.Generator, sized))
+        drawn = sum(counts[place] > 0 for place in sized.choices)  # whoever is in a set gets something
+        sets = list(combinations(range(len(sized.choices)), drawn))
+        for chosen in sets:
+            yield 1 / probe.sizes / len(sets), Script(size, chosen)
+
+
+@given(SECTIONS, CONTEXTS, st.integers(0, 7))
+@settings(max_examples=60)
+def test_propensities_are_exact(some: Section, context: dict[str, Any], place: int) -> None:
+    allocator, budget = Allocator(some), budgets(some, 8)[place]
+    mixture = allocator.mixture(context, budget)
+    shares = distribution(mixture, len(allocator.strategies))
+    assert sum(shares.values()) == pytest.approx(1)
+    asked = sum(share * (np.array(counts) > 0) for counts, share in shares.items())
+    assert mixture.propensities() == pytest.approx(asked, abs=1e-12)
+    for counts, share in shares.items():
+        assert mixture.probability(list(counts)) == pytest.approx(share, abs=1e-12)
+
+
+CAR: dict[str, Any] = {"hour": 13.0, "device": "car"}
+
+
+def test_probabilities_follow_from_section_and_context() -> None:
+    """Whoever reads the same version knows them; a version that learned more has models of its own."""
+    some = section(5)
+    one, two = (Allocator(dict(sorted(some.items(), reverse=order))) for order in (False, True))
+    assert (one.mixture(CAR, 20).parts == two.mixture(CAR, 20).parts).all()
+    later = Allocator({**some, "strategy0": some["strategy0"] + b" "})
+    assert (one.mixture(CAR, 20).parts != later.mixture(CAR, 20).parts).any()
+
+
+def test_the_models_are_drawn_from_the_posterior() -> None:
+    """Of many sections with the same posterior: what the strategies gain has its means and deviations."""
+    some, vector = section(2, exploration=0.6), ENCODER.encode(CAR)
+    means, deviations = Allocator(some).utilities(CAR)
+    drawn = np.concatenate([(Allocator({**some, "": some[""] + b" " * n})._models @ vector).T for n in range(100)])
+    error = 5 * deviations / np.sqrt(len(drawn))
+    assert (np.abs(drawn.mean(axis=0) - means) < error).all()
+    assert (np.abs(drawn.std(axis=0) - deviations) < error).all()
+    assert abs(np.corrcoef(drawn.T)[0, 1]) < 5 / np.sqrt(len(drawn))
+
+
+@pytest.mark.parametrize("policy", ["thompson", "squarecb"])
+def test_propensities_are_frequencies(policy: str) -> None:
+    """Of 200,000 draws from one mixture."""
+    draws = 200_000
+    allocator, rng = (
+        Allocator(section(5, 5, floor=0.2, policy=policy, limits={1: Limits(1, 2)})),
+        np.random.default_rng(6),
+    )
+    mixture = allocator.mixture({"hour": 13.0, "device": "car"}, 6)
+    drawn, times = np.unique([mixture.draw(rng) for _ in range(draws)], axis=0, return_counts=True)
+    for counts, found in zip(drawn.tolist(), times.tolist(), strict=True):
+        expected = draws * mixture.probability(counts)
+        assert abs(found - expected) < 5 * np.sqrt(expected) + 1
+    asked = mixture.propensities()
+    error = 5 * np.sqrt(draws * asked * (1 - asked))
+    assert (np.abs(times @ (drawn > 0) - draws * asked) <= error + 1e-6).all()
+
+
+def test_estimates_by_inverse_propensity_are_unbiased() -> None:
+    """Of the reward of always asking all strategies for two each, and of what each strategy gets when asked."""
+    allocator, rng = Allocator(section(3, 7, floor=0.5)), np.random.default_rng(8)
+    worth, target = np.array([0.2, 0.5, 0.9]), {"strategy0": 2, "strategy1": 2, "strategy2": 2}
+    whole, single = [], []
+    for _ in range(6000):
+        hour = float(rng.uniform(0, 24))
+        decision = allocator.allocate({"hour": hour, "device": "car"}, 6, rng)
+        asked = np.array([name in decision.allocation for name in allocator.strategies])
+        reward = rng.random() < (worth * asked).mean() * hour / 24
+        assert decision.allocation_propensity is not None
+        whole.append(reward * (decision.allocation == target) / decision.allocation_propensity)
+        single.append(worth * asked / np.array(list(decision.propensities.values())))
+    for estimates, truth in ((np.array(whole), worth.mean() / 2), (np.array(single), worth)):
+        error = estimates.std(axis=0) / np.sqrt(len(estimates))
+        assert (np.abs(estimates.mean(axis=0) - truth) < 4 * error).all()
+
+
+def test_what_is_not_left_to_chance_has_no_propensities() -> None:
+    allocator = Allocator(section(3, policy="ucb"))
+    one, two = (allocator.allocate({"hour": 3.0}, 5, np.random.default_rng(seed)) for seed in (1, 2))
+    assert one == two
+    assert one.propensities == {}
+    assert one.allocation_propensity is None
+
+
+@given(SECTIONS, CONTEXTS, st.integers(0, 3))
+@settings(max_examples=60)
+def test_a_budget_is_spent_as_well_as_can_be(some: Section, context: dict[str, Any], place: int) -> None:
+    """The greedy allocation gains at least as much as any other that the limits allow."""
+    row = orjson.loads(some[""])
+    row["policy"], row["exploration"] = "greedy", 0.0
+    some = {**some, "": orjson.dumps(row)}
+    allocator, budget, limits = Allocator(some), budgets(some, 4)[place], limits_of(some)
+    means, _ = allocator.utilities(context)
+    curves = [orjson.loads(some[name])["curve"] for name in allocator.strategies]
+    gains = []
+    for mean, curve, one in zip(means.tolist(), curves, limits, strict=True):
+        beyond = [curve[-1] * row["rank_decay"] ** rank for rank in range(1, budget)]
+        gains.append(np.concatenate(([0], np.cumsum([*curve, *beyond]))) * max(mean, 1e-20) / one.cost)
+
+    def worth(counts: tuple[int, ...]) -> float:
+        return float(sum(gained[count] for gained, count in zip(gains, counts, strict=True)))
+
+    allowed = [range(one.minimum, min(one.maximum, budget) + 1) if one.on else range(1) for one in limits]
+    most = min(budget, sum(max(counts) for counts in allowed))
+    best = max(worth(counts) for counts in product(*allowed) if sum(counts) == most)
+    (greedy,) = allocator.mixture(context, budget).parts.tolist()
+    assert sum(greedy) == most
+    assert worth(greedy) == pytest.approx(best, rel=1e-5)
+
+
+@given(SECTIONS, CONTEXTS)
+def test_utilities_are_the_posteriors(some: Section, context: dict[str, Any]) -> None:
+    allocator, vector, width = Allocator(some), ENCODER.encode(context), orjson.loads(some[""])["exploration"] * 0.5
+    means, deviations = allocator.utilities(context)
+    for name, mean, deviation in zip(allocator.strategies, means, deviations, strict=True):
+        row = orjson.loads(some[name])
+        whitener = np.array(row["whitener"])
+        assert mean == pytest.approx(np.array(row["theta"]) @ vector)
+        assert deviation == pytest.approx(width * np.sqrt(vector @ whitener.T @ whitener @ vector))
+    assert allocator.evidence == dict.fromkeys(allocator.strategies, (10.0, 0.5))
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {},
+        {"hour": 1e300},
+        {"hour": float("nan")},
+        {"hour": float("-inf")},
+        {"hour": "noon"},
+        {"hour": None, "device": None},
+        {"hour": True, "device": 4.0},
+        {"unheard-of": "x"},
+    ],
+    ids=str,
+)
+def test_no_context_spoils_a_decision(context: dict[str, Any]) -> None:
+    allocator = Allocator(section(3))
+    means, deviations = allocator.utilities(context)
+    assert np.isfinite(means).all()
+    assert np.isfinite(deviations).all()
+    assert sum(allocator.allocate(context, 10, np.random.default_rng(0)).allocation.values()) == 10
+
+
+@pytest.mark.parametrize("budget", [0, -1, MAX_BUDGET + 1])
+def test_a_budget_has_bounds(budget: int) -> None:
+    allocator = Allocator(section(2))
+    with pytest.raises(ValueError, match="budget: "):
+        allocator.allocate({}, budget, np.random.default_rng(0))
+    largest = allocator.allocate({}, MAX_BUDGET, np.random.default_rng(0))
+    assert sum(largest.allocation.values()) == MAX_BUDGET
+
+
+def test_another_encoding_is_refused() -> None:
+    some = section(2)
+    settings = orjson.loads(some[""])
+    settings["encoding"] = "another"
+    with pytest.raises(EncodingError, match=r"another.*same version of Backchannel"):
+        Allocator({**some, "": orjson.dumps(settings)})
+
+
+def test_it_reads_what_the_bandit_solved() -> None:
+    bandit = StrategyBandit(BanditConfig())
+    solved = bandit.solve(MemorySums({}), {"bandit": set()}, 0)
+    allocator = Allocator({key: row for key, row in solved.items() if row is not None})
+    assert allocator.strategies == bandit.config.strategies
+    decision = allocator.allocate({}, 20, np.random.default_rng(0))
+    assert sum(decision.allocation.values()) == 20
+
+
+def test_a_budget_covers_the_minima() -> None:
+    allocator = Allocator(section(3, limits={0: Limits(minimum=2), 2: Limits(minimum=3)}))
+    with pytest.raises(ValueError, match="budget: 4 candidates; draw at least 5"):
+        allocator.allocate({}, 4, np.random.default_rng(0))
+    assert allocator.allocate({}, 5, np.random.default_rng(0)).allocation == {"strategy0": 2, "strategy2": 3}
+
+
+def test_a_minimum_is_at_most_the_maximum() -> None:
+    with pytest.raises(ValueError, match="minimum: 3"):
+        Limits(minimum=3, maximum=2)

@@ -1,0 +1,76 @@
+"""What the detector takes for a rephrase."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backchannel.agents.rewrites.detector import FLOOR, GRID, RephraseDetector, features
+from backchannel.agents.rewrites.weights import WEIGHTS
+from backchannel.schemas.events import Result
+from backchannel.schemas.turn import Turn
+from tests.support.turns import DAY, barge_in, click, impression, query, turns
+
+PAIRS = st.lists(turns(st.integers(0, DAY)).filter(lambda turn: turn.next is not None), max_size=6)
+
+
+def probability(text: str, following: str, *, gap_s: float = 8, barged_in: bool = False, chosen: bool = False) -> float:
+    shown = (impression(Result("e1", 1)),)
+    turn = Turn(
+        query(text=text),
+        shown,
+        (click("e1"),) * chosen,
+        (barge_in(),) * barged_in,
+        query(round(gap_s * 1000), following),
+    )
+    (found,) = RephraseDetector().probabilities([turn])
+    return found
+
+
+@given(PAIRS)
+def test_probabilities_are_on_the_grid_and_each_its_own(some: Sequence[Turn]) -> None:
+    found = RephraseDetector().probabilities(some)
+    assert all(one == 0 or FLOOR <= one <= 1 for one in found)
+    assert all((one * GRID).is_integer() for one in found)
+    assert found == [RephraseDetector().probabilities([turn])[0] for turn in some]
+
+
+def test_every_feature_has_its_weight() -> None:
+    turn = Turn(query(), next=query(1))
+    assert list(features([turn])) == list(WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "following"),
+    [
+        ("play the song velvet knight", "play the song velvet night"),
+        ("velvt night", "velvet night"),
+        ("what's the wether in boston", "what's the weather in boston"),
+        ("remind me to stop surfers this afternoon", "no i said remind me to start supper this afternoon"),
+    ],
+)
+def test_what_sounds_alike_soon_after_is_a_rephrase(text: str, following: str) -> None:
+    assert probability(text, following) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "following", "gap_s"),
+    [
+        ("play jazz", "weather tomorrow", 8),
+        ("gun control", "gun control violence", 35),
+        ("heart attack", "heart attack statistics", 50),
+        ("boston tourism", "nyc tourism", 55),
+    ],
+)
+def test_who_goes_on_does_not_rephrase(text: str, following: str, gap_s: float) -> None:
+    assert probability(text, following, gap_s=gap_s) < 0.25
+
+
+def test_a_barge_in_makes_it_likelier() -> None:
+    pair = ("play some music by queen", "play the music of queens")
+    assert probability(*pair, barged_in=True) > probability(*pair)
+
+
+def test_a_correction_makes_it_likelier() -> None:
+    assert probability("play queen now", "no play the queen") > probability("play queen now", "on play the queen")

@@ -1,0 +1,180 @@
+"""The store's schema and who may do what in it: `backchannel store`."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from click.testing import CliRunner
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import ProgrammingError
+
+from backchannel.ops.cli import main
+from backchannel.ops.commands.roles import READER, WORKER
+from backchannel.ops.commands.store import MIGRATIONS, migrate
+from backchannel.ops.lab.load import mixed_stream
+from backchannel.streams.config import Config
+from backchannel.streams.pipeline.learners import Learning
+from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.serving.reader import PolicyReader
+from backchannel.streams.store.engine import SCHEMA_VERSION, Store, StoreError, metadata, schema_version
+from tests.conftest import start_postgres
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    with closing(Store(store_url)) as store:
+        yield store
+
+
+def test_migrations_make_what_the_code_declares(store: Store) -> None:
+    with store.write(new=True) as connection:
+        migrate(connection)
+        context = MigrationContext.configure(connection, opts={"version_table": schema_version.name})
+        assert compare_metadata(context, metadata) == []
+        store.check(connection)
+    store.create(Learning(Config()).tables)
+
+
+def test_the_code_needs_the_newest_migration() -> None:
+    assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == SCHEMA_VERSION
+
+
+def test_a_store_is_upgraded_once(store_url: str) -> None:
+    before = CliRunner().invoke(main, ["store", "check", "--store", store_url])
+    assert before.exit_code == 1
+    assert "has no tables yet" in before.output or "there is no file" in before.output
+    for said in ("it had no tables", "already"):
+        done = CliRunner().invoke(main, ["store", "upgrade", "--store", store_url])
+        assert done.exit_code == 0, done.output
+        assert said in done.output
+    after = CliRunner().invoke(main, ["store", "check", "--store", store_url, "--json"])
+    assert after.exit_code == 0
+    assert orjson.loads(after.output) == {"found": SCHEMA_VERSION, "needed": SCHEMA_VERSION, "fits": True}
+    with Embedded(store_url, Config(), "test") as embedded:
+        assert embedded.publish() is not None
+
+
+def test_a_newer_store_is_left_alone(store: Store, store_url: str) -> None:
+    store.create([])
+    with store.write() as connection:
+        connection.execute(schema_version.update().values(version_num="9999"))
+    done = CliRunner().invoke(main, ["store", "upgrade", "--store", store_url])
+    assert done.exit_code == 1
+    assert "newer Backchannel" in done.output
+
+
+def test_the_tables_of_other_learners_are_refused(store: Store) -> None:
+    tables = Learning(Config()).tables
+    store.create(tables)
+    with store.write() as connection:
+        connection.execute(text("ALTER TABLE memory RENAME COLUMN gain TO loss"))
+    with pytest.raises(StoreError, match=r"table memory has the columns .*loss.* needs .*gain"):
+        store.create(tables)
+
+
+def test_those_who_begin_at_once_make_one_store(store_url: str) -> None:
+    errors: list[BaseException] = []
+
+    def create() -> None:
+        try:
+            with closing(Store(store_url)) as store:
+                store.create(Learning(Config()).tables)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=create) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+
+
+@pytest.fixture
+def as_role(new_schema: Callable[[], str]) -> Iterator[Callable[[str], str]]:
+    """Returns the URL of an upgraded store in PostgreSQL for a role, to which `store roles` gave its rights."""
+    url = make_url(new_schema())
+    options = str(url.query["options"])
+    schema = options.partition("=")[2]
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    done = CliRunner().invoke(main, ["store", "upgrade", "--store", url.render_as_string(False)])
+    assert done.exit_code == 0, done.output
+    granted = CliRunner().invoke(main, ["store", "roles", "--schema", schema])
+    with engine.connect() as connection:
+        for _ in range(2):
+            connection.exec_driver_sql(granted.output)
+    yield lambda role: url.update_query_dict({"options": f"{options} -crole={role}"}).render_as_string(False)
+    with engine.connect() as connection:
+        for role in (READER, WORKER):
+            connection.exec_driver_sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    engine.dispose()
+
+
+def test_a_worker_learns_and_publishes_and_a_reader_reads(as_role: Callable[[str], str]) -> None:
+    with Embedded(as_role(WORKER), Config(), "test") as embedded:
+        embedded.feed(list(mixed_stream(100, np.random.default_rng(0))))
+        embedded.finish()
+        embedded.commit()
+        assert embedded.publish() is not None
+    with PolicyReader(as_role(READER)) as reader:
+        assert reader.policy.version == 1
+        assert reader.status.error is None
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        (READER, "INSERT INTO snapshot VALUES (1, 0, '', NULL, false)"),
+        (READER, "UPDATE head SET version = 1"),
+        (READER, "DELETE FROM snapshot_row"),
+        (READER, "SELECT * FROM memory"),
+        (READER, "SELECT * FROM partition"),
+        (READER, "CREATE TABLE mine (id int)"),
+        (WORKER, "DROP TABLE memory"),
+        (WORKER, "CREATE TABLE mine (id int)"),
+        (WORKER, "TRUNCATE snapshot"),
+        (WORKER, "UPDATE schema_version SET version_num = '1'"),
+    ],
+)
+def test_a_role_can_do_no_more(as_role: Callable[[str], str], role: str, statement: str) -> None:
+    engine = create_engine(as_role(role))
+    with engine.begin() as connection, pytest.raises(ProgrammingError, match=r"permission denied|must be owner"):
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
+def test_tls_is_asked_for_in_the_url() -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem"]
+        command += ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        (folder / "key.pem").chmod(0o600)
+        if os.geteuid() == 0:
+            for path in (folder, folder / "key.pem", folder / "cert.pem"):
+                shutil.chown(path, "postgres")
+        certificate, key = str(folder / "cert.pem"), str(folder / "key.pem")
+        with start_postgres({"ssl": "on", "ssl_cert_file": certificate, "ssl_key_file": key}) as server:
+            query = {"sslmode": "verify-full", "sslrootcert": certificate}
+            url = make_url(server.url).update_query_dict(query).render_as_string(False)
+            with closing(Store(url)) as store:
+                store.create([])
+                with store.read() as connection:
+                    used = text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+                    assert connection.execute(used).scalar_one()
+            other = make_url(url).update_query_dict({"sslrootcert": "/dev/null"}).render_as_string(False)
+            with closing(Store(other)) as store, pytest.raises(StoreError, match=r"certificate|root"):
+                store.create([])

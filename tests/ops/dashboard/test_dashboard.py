@@ -1,0 +1,284 @@
+"""The dashboard: what it says, to whom, and that a browser can draw it."""
+
+import asyncio
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from click.testing import CliRunner
+from msgspec import structs
+
+from backchannel.ops.cli import main
+from backchannel.ops.dashboard import server
+from backchannel.ops.dashboard.server import application, is_loopback
+from backchannel.ops.dashboard.state import Observatory
+from backchannel.ops.lab.load import mixed_stream
+from backchannel.schemas.events import Click, Event, Impression, Query, Result
+from backchannel.streams.config import Config
+from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.store.engine import Store
+from tests.conftest import missing
+from tests.support.ledgers import sqlite_url
+
+CONFIG = Config(kafka=KafkaConfig(servers="127.0.0.1:1"))
+TEXT = "what was asked first"
+GARBLED = ("play the velvet song knight", "play the song velvet knight", "play the song velvet night")
+"""What people say first, then, and at last, when they are understood."""
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store that was learned into without a broker."""
+    url = sqlite_url(tmp_path_factory.mktemp("dashboard"))
+    with Embedded(url, CONFIG, "s") as embedded:
+        events = mixed_stream(400, np.random.default_rng(2), queries=1, gap_ms=3_000)
+        embedded.feed([structs.replace(event, text=TEXT) if hasattr(event, "text") else event for event in events])
+        embedded.finish()
+        embedded.commit()
+        embedded.publish()
+    return url
+
+
+def sessions(count: int) -> Iterator[Event]:
+    """Each says it in three ways; every fourth gives up after the second."""
+    for number in range(count):
+        for turn, text in enumerate(GARBLED[: 2 if number % 4 == 0 else 3]):
+            ids: dict[str, Any] = {"session_id": f"s{number}", "query_id": f"s{number}-{turn}"}
+            ts = 1_700_000_000_000 + number * 60_000 + turn * 8_000
+            yield Query(event_id=f"q{number}-{turn}", ts=ts, text=text, **ids)
+            if turn == 2:
+                yield Impression(event_id=f"i{number}", ts=ts, results=(Result("e", 1),), **ids)
+                yield Click(event_id=f"c{number}", ts=ts, entity_id="e", **ids)
+
+
+@pytest.fixture(scope="module")
+def rephrased(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store that knows of a rewrite."""
+    url = sqlite_url(tmp_path_factory.mktemp("rephrased"))
+    with Embedded(url, CONFIG, "s") as embedded:
+        embedded.feed(list(sessions(40)))
+        embedded.finish()
+        embedded.commit()
+        embedded.publish()
+    return url
+
+
+@pytest.fixture
+def observatory(learned: str) -> Iterator[Observatory]:
+    one = Observatory(learned, CONFIG)
+    yield one
+    one.reader.close()
+
+
+def talk(observatory: Observatory, token: str | None, scenario: Callable[[TestClient], Awaitable[None]]) -> None:  # type: ignore[type-arg]
+    async def run() -> None:
+        async with TestClient(TestServer(application(observatory, token))) as client:
+            await scenario(client)
+
+    asyncio.run(run())
+
+
+def test_the_state_says_what_was_learned_without_a_broker(observatory: Observatory) -> None:
+    state = observatory.state()
+    assert state.status == "critical"
+    assert {check.name: check.status for check in state.checks}["store"] == "ok"
+    assert state.served == 1
+    assert state.trends is not None
+    assert sum(turns or 0 for turns in state.trends.answers.turns) == 400
+    assert {one.strategy for one in state.segments} == set(CONFIG.bandit.strategies)
+    assert state.lag.records == [None]
+    assert observatory.state() is state  # whoever asks next is told the same
+
+
+def test_a_store_that_is_away_is_said(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path, "none.db")
+    one = Observatory(url, CONFIG)
+    state = one.state()
+    one.reader.close()
+    assert (state.served, state.trends, state.segments) == (None, None, [])
+    assert {check.name: check.status for check in state.checks}["store"] == "critical"
+
+
+def test_a_query_is_answered_with_its_uncertainty(observatory: Observatory) -> None:
+    found = observatory.query(TEXT, {"device": "speaker"}, 20)
+    assert (found.version, found.query, found.rewriting) == (1, TEXT, None)
+    assert sum(choice.candidates for choice in found.choices) == 20
+    assert all(choice.deviation > 0 for choice in found.choices)
+    assert found.recalled
+    assert all(one.lower <= one.score for one in found.recalled)
+
+
+def test_a_rewrite_is_explained_by_its_path(rephrased: str) -> None:
+    one = Observatory(rephrased, CONFIG)
+    found = one.query(GARBLED[0], {}, 20)
+    other = one.query("never heard of", {}, 20)
+    one.reader.close()
+    assert found.rewriting is not None
+    assert found.rewriting.target == GARBLED[2]
+    assert found.explanation is not None
+    assert tuple(step.source for step in found.explanation.path) == GARBLED[:2]
+    first, second = found.explanation.path
+    assert second.target == GARBLED[2]
+    assert 0 < second.share < first.share < 1
+    assert found.explanation.target is not None
+    # There is no other way, and some of those who arrive fail.
+    arrived = first.share * second.share
+    assert found.explanation.probability == pytest.approx(arrived * found.explanation.target.success, rel=0.05)
+    assert other.explanation is not None
+    assert (other.rewriting, other.explanation.path, other.explanation.source.turns) == (None, [], 0)
+
+
+def test_sums_that_may_not_be_read_do_not_keep_a_query_from_its_answer(rephrased: str, tmp_path: Path) -> None:
+    """As for PostgreSQL's role for readers, which sees policies only."""
+    url = sqlite_url(tmp_path)
+    shutil.copy(rephrased.removeprefix("sqlite:///"), url.removeprefix("sqlite:///"))
+    store = Store(url)
+    with store.write() as connection:
+        connection.exec_driver_sql("DROP TABLE transitions")
+    store.close()
+    one = Observatory(url, CONFIG)
+    found = one.query(GARBLED[0], {}, 20)
+    one.reader.close()
+    assert found.rewriting is not None
+    assert found.explanation is None
+
+
+def test_a_guess_is_marked_as_one(learned: str) -> None:
+    one = Observatory(learned, CONFIG, guess_from=0.8)
+    known = next(query for query in one.reader.policy.memory() if len(query) > 10)
+    found = one.query(f"{known}x", {}, 10)
+    one.reader.close()
+    assert {recalled.guess and recalled.guess.query for recalled in found.recalled} == {known}
+
+
+def test_the_page_and_its_data_are_served(observatory: Observatory) -> None:
+    async def scenario(client: TestClient) -> None:  # type: ignore[type-arg]
+        for path in server._ASSETS:
+            response = await client.get(path)
+            assert response.status == 200
+            assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        assert (await (await client.get("/api/state")).json())["served"] == 1
+        found = await (await client.get("/api/query", params={"text": TEXT, "budget": "7"})).json()
+        assert sum(choice["candidates"] for choice in found["choices"]) == 7
+        for wrong in ({"context": "{"}, {"context": "[]"}, {"budget": "many"}, {"context": '{"a": null}'}):
+            response = await client.get("/api/query", params={"text": "x", **wrong})
+            assert response.status == 400, wrong
+            assert "error" in await response.json()
+        assert (await client.post("/api/state")).status == 405
+        assert (await client.get("/../pyproject.toml")).status == 404
+
+    talk(observatory, None, scenario)
+
+
+def test_another_sites_page_cannot_read_it(observatory: Observatory) -> None:
+    """A name that an attacker lets point to 127.0.0.1 comes with the attacker's Host."""
+
+    async def scenario(client: TestClient) -> None:  # type: ignore[type-arg]
+        assert (await client.get("/api/state", headers={"Host": "evil.example"})).status == 403
+        assert (await client.get("/api/state", headers={"Host": "localhost:1234"})).status == 200
+
+    talk(observatory, None, scenario)
+
+
+def test_a_token_is_asked_for_and_kept_in_a_cookie(observatory: Observatory) -> None:
+    async def scenario(client: TestClient) -> None:  # type: ignore[type-arg]
+        for path in ("/", "/api/state", "/dashboard.js", "/?token=guess", "/?token=geh%C3%BChr"):
+            assert (await client.get(path)).status == 401
+        assert (await client.get("/", headers={"Authorization": "Bearer s3cret"})).status == 200
+        response = await client.get("/?token=s3cret", allow_redirects=False)
+        assert (response.status, response.headers["Location"]) == (303, "/")
+        assert "HttpOnly" in response.headers["Set-Cookie"]
+        client.session.cookie_jar.update_cookies({"backchannel": "s3cret"}, client.make_url("/"))
+        assert (await client.get("/api/state")).status == 200
+
+    talk(observatory, "s3cret", scenario)
+
+
+@pytest.mark.parametrize(
+    ("host", "only_here"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("example.org", False),
+    ],
+)
+def test_what_only_this_machine_reaches(host: str, only_here: bool) -> None:
+    assert is_loopback(host) == only_here
+
+
+def test_a_store_that_was_never_made_ends_the_command(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path, "none.db")
+    result = CliRunner().invoke(main, ["dashboard", "--store", url])
+    assert result.exit_code == 1
+    assert "there is no file" in result.output
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_nothing_comes_from_elsewhere() -> None:
+    """Whatever the page loads is served with it: no host is named but the server's own."""
+    assets = files("backchannel.ops") / "dashboard" / "assets"
+    for name in ("index.html", "dashboard.js", "dashboard.css"):
+        assert not re.search(r"https?://|innerHTML", (assets / name).read_text()), name
+    assert "MIT" in (assets / "uPlot.LICENSE").read_text()
+
+
+@contextmanager
+def serving(store: str) -> Iterator[str]:
+    """The URL of the command's own page, for anybody with the token."""
+    command = [sys.executable, "-m", "backchannel", "dashboard", "--store", store, "--servers", "127.0.0.1:1"]
+    with subprocess.Popen([*command, "--port", "0", "--token", "t"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.terminate()
+        assert process.wait() == 0
+
+
+def drawn(url: str, query: str, folder: Path) -> str:
+    """What a browser makes of the page when a query is asked."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        missing("no chromium: install Debian's package `chromium`")
+    done = subprocess.run(
+        [
+            *(chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+            *(f"--user-data-dir={folder}", "--virtual-time-budget=20000", f"{url}#{quote(query)}"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "does not answer: Failed" not in done.stdout
+    assert "is served" in done.stdout, done.stderr
+    return done.stdout
+
+
+def test_a_browser_draws_it(learned: str, tmp_path: Path) -> None:
+    with serving(learned) as url:
+        page = drawn(url, TEXT, tmp_path)
+    assert "Version 1 is served" in page
+    assert page.count("<canvas") >= 4  # the rates, rewards and shares, and freshness; without workers no intake
+    assert re.search(r"<td[^>]*>1 \(served\)</td>", page)
+    assert f"“{TEXT}” stays as it is." in page
+    assert re.search(r"<td[^>]*>entity-\d+</td>", page)
+
+
+def test_a_browser_draws_the_path_of_a_rewrite(rephrased: str, tmp_path: Path) -> None:
+    with serving(rephrased) as url:
+        page = drawn(url, GARBLED[0], tmp_path)
+    assert f"“{GARBLED[0]}” becomes “{GARBLED[2]}”" in page
+    between = r"</b> → \d+\.\d% → <b>"
+    assert re.search(f'<p id="path"><b>{between.join(GARBLED)}</b> → \\d+\\.\\d% → success</p>', page)

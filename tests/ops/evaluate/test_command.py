@@ -1,0 +1,204 @@
+"""`backchannel evaluate`, on public logs and on one that is made up."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from backchannel.agents.bandit.features import context_of
+from backchannel.agents.bandit.learner import StrategyBandit
+from backchannel.agents.bandit.serving import Allocator
+from backchannel.agents.sums import MemorySums
+from backchannel.ops.cli import main
+from backchannel.ops.evaluate.result import Evaluation, PolicyValue
+from backchannel.schemas import events
+from backchannel.schemas.events import Click, Event, Impression, Query
+from backchannel.streams.config import Config
+
+PublicLog = Callable[[str], Path]
+
+# What the Open Bandit Pipeline 0.5.7 gives for the uniform policy, x 1000: IPS, SNIPS, effective sample size.
+REFERENCE = {"all": (2.360, 2.334, 340), "men": (3.009, 3.189, 656), "women": (7.438, 2.373, 2)}
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["evaluate", *arguments], terminal_width=200)
+
+
+def evaluation(*arguments: str) -> tuple[Evaluation, int]:
+    ran = run(*arguments, "--json")
+    assert ran.exit_code in (0, 3), ran.output
+    return msgspec.json.decode(ran.stdout, type=Evaluation), ran.exit_code
+
+
+def policy(found: Evaluation, name: str) -> PolicyValue:
+    return next(one for one in found.policies if one.name == name)
+
+
+@pytest.mark.parametrize("campaign", REFERENCE)
+def test_uniform_from_the_thompson_logs_as_the_open_bandit_pipeline_has_it(
+    public_log: PublicLog, campaign: str
+) -> None:
+    found, exit_code = evaluation(str(public_log(f"obd_small/bts_{campaign}.csv.gz")))
+    uniform = policy(found, "uniform")
+    ips, snips, effective = REFERENCE[campaign]
+    assert uniform.estimates["IPS"].value == pytest.approx(ips / 1000, abs=5e-7)
+    assert uniform.estimates["SNIPS"].value == pytest.approx(snips / 1000, abs=5e-7)
+    assert round(uniform.diagnosis.effective) == effective
+    for name in ("IPS", "SNIPS"):
+        estimate = uniform.estimates[name]
+        assert estimate.low < estimate.value < estimate.high
+    # Propensities down to 1e-6: one log is of no use, and must say so.
+    assert bool(uniform.faults) == (campaign == "women")
+    assert exit_code == (3 if campaign == "women" else 0)
+
+
+@pytest.mark.parametrize("campaign", REFERENCE)
+def test_thompson_from_the_random_logs(public_log: PublicLog, campaign: str) -> None:
+    bts = public_log(f"obd_small/bts_{campaign}.csv.gz")
+    found, _ = evaluation(str(public_log(f"obd_small/random_{campaign}.csv.gz")), "--policy", f"bts={bts}")
+    value = policy(found, "bts")
+    assert value.faults == []
+    assert value.diagnosis.mean == pytest.approx(1.0, abs=0.1)
+    truth = {"all": 0.0042, "men": 0.0069, "women": 0.0046}[campaign]
+    for name in ("IPS", "SNIPS", "DR", "switch-DR"):
+        estimate = value.estimates[name]
+        assert 0 < estimate.low < estimate.high < 0.02
+        assert estimate.low - 0.001 < truth < estimate.high + 0.001
+    # The random log is that of the uniform policy, so every weight is 1.
+    uniform = policy(found, "uniform")
+    assert uniform.diagnosis.effective == pytest.approx(found.turns, abs=1)
+    assert uniform.estimates["IPS"].value == pytest.approx(found.logged.value, rel=1e-3)
+    assert uniform.kept is not None
+    assert uniform.kept > 0.99 * found.turns
+
+
+def test_a_policy_as_a_table(tmp_path: Path) -> None:
+    log, table = tmp_path / "log.csv", tmp_path / "policy.csv"
+    rows = [f"{number % 2},1,{number % 2},0.5" for number in range(400)]
+    log.write_text("\n".join(["item_id,position,click,propensity_score", *rows]))
+    table.write_text("item_id,position,probability\n0,1,1\n1,1,3\n")
+    found, exit_code = evaluation(str(log), "--policy", f"better={table}", "--interval", "bernstein")
+    assert exit_code == 0
+    assert policy(found, "better").estimates["IPS"].value == pytest.approx(0.75)
+    assert policy(found, "better").estimates["DM"].value == pytest.approx(0.75, abs=0.15)  # shrunk
+    assert policy(found, "uniform").lift.value == pytest.approx(0.0, abs=1e-9)
+
+
+def test_faulty_files_are_named(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    for text, complaint in (
+        ("item_id,position,click,propensity_score\n", "0 rounds"),
+        ("item_id,position,click,propensity_score\n1,1,x,0.5\n1,1,0,0.5\n", "line 2"),
+        ("item_id,position,click,propensity_score\n1,1,0,0\n1,1,0,0.5\n", "propensity 0"),
+    ):
+        log.write_text(text)
+        ran = run(str(log))
+        assert ran.exit_code == 1
+        assert complaint in ran.output
+    log.write_text("item_id,position,click,propensity_score\n1,1,0,0.5\n1,2,0,0.5\n")
+    table = tmp_path / "policy.csv"
+    for text, complaint in (
+        ("item_id,position\n1,1\n", "probability"),
+        ("item_id,position,probability\n1,1,1\n", "[2]"),
+    ):
+        table.write_text(text)
+        ran = run(str(log), "--policy", f"other={table}")
+        assert ran.exit_code == 1
+        assert complaint in ran.output
+    assert run(str(log), "--policy", "other").exit_code == 2
+    assert run(str(log), "--store", "sqlite:///none.db").exit_code == 2
+
+
+def write_log(path: Path, turns: int, **settings: Any) -> None:
+    """Events of a world in which only `memory` works, served by a bandit that has learned nothing."""
+    rng = np.random.default_rng(0)
+    bandit = StrategyBandit(Config().bandit)
+    section = bandit.solve(MemorySums({}), {bandit.table.name: ()}, 0)
+    allocator = Allocator({key: row for key, row in section.items() if row is not None})
+    lines: list[Event] = []
+    for number in range(turns):
+        common: dict[str, Any] = {"session_id": f"s{number // 3}", "query_id": f"q{number}"}
+        query = Query(event_id=f"{number}q", ts=1_000_000 * number, text="play something", **common)
+        decision = allocator.allocate(context_of(query), 10, rng)
+        results, position = [], 0
+        for strategy, count in decision.allocation.items():
+            for place in range(count):
+                position += 1
+                results.append(events.Result(f"{strategy}{place}", position, (strategy,)))
+        shown = Impression(
+            event_id=f"{number}i",
+            ts=query.ts + 1,
+            results=tuple(results),
+            allocation=decision.allocation,
+            **(
+                {"propensities": decision.propensities, "allocation_propensity": decision.allocation_propensity}
+                | settings
+            ),
+            **common,
+        )
+        lines += [query, shown]
+        if "memory" in decision.allocation and rng.random() < 0.5:
+            lines.append(Click(event_id=f"{number}c", ts=query.ts + 2, entity_id="memory0", **common))
+    path.write_bytes(b"\n".join(map(events.encode, lines)))
+
+
+def test_what_was_learned_from_the_first_half_does_better_on_the_second(tmp_path: Path) -> None:
+    log, report = tmp_path / "events.jsonl", tmp_path / "report.html"
+    write_log(log, 1200)
+    found, _ = evaluation(str(log), "--report", str(report))
+    assert found.turns == 600
+    assert found.left_out == 0
+    uniform, greedy = policy(found, "uniform"), policy(found, "learned, greedy")
+    assert greedy.estimates["DR"].value > 1.2 * uniform.estimates["DR"].value
+    assert greedy.lift.low > 0
+    assert {"PDIS", "WPDIS"} == set(greedy.sessions)
+    text = report.read_text(encoding="utf-8")
+    assert text.count("<svg") == 4
+    assert "learned, greedy" in text
+    ran = run(str(log))
+    assert "effective sample size" in ran.output
+    assert "DR less logged" in ran.output
+
+
+def test_the_policy_in_a_store(tmp_path: Path) -> None:
+    log, store = tmp_path / "events.jsonl", f"sqlite:///{tmp_path}/policy.db"
+    write_log(log, 300, allocation_propensity=None)
+    assert CliRunner().invoke(main, ["run", str(log), "--store", store]).exit_code == 0
+    found, _ = evaluation(str(log), "--store", store)
+    assert found.turns == 300
+    (value,) = found.policies
+    assert value.name.startswith("version ")
+    assert value.kept is None  # no whole allocation has a propensity
+    assert value.sessions == {}
+
+
+def test_logs_that_cannot_be_evaluated_say_what_to_log(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    write_log(log, 20, propensities={})
+    ran = run(str(log))
+    assert ran.exit_code == 1
+    assert "`propensities`" in ran.output
+    assert run(str(log), "--policy", "a=b").exit_code == 2
+    assert run(str(tmp_path / "none.jsonl")).exit_code == 1
+    config = tmp_path / "config.toml"
+    config.write_text('[bandit]\nstrategies = ["lexical"]\n')
+    write_log(log, 20)
+    ran = run(str(log), "--config", str(config))
+    assert ran.exit_code == 1
+    assert "bandit.strategies" in ran.output
+
+
+def test_bandits_are_compared_on_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    write_log(log, 1200)
+    ran = CliRunner().invoke(main, ["bandits", "compare", str(log)], terminal_width=200)
+    assert ran.exit_code == 0, ran.output
+    assert "Recommended: learned, " in ran.output
+    ran = CliRunner().invoke(main, ["bandits", "compare", str(log), "--json"])
+    assert msgspec.json.decode(ran.stdout, type=Evaluation).turns == 600
+    assert CliRunner().invoke(main, ["bandits", "compare", str(tmp_path / "none")]).exit_code == 1

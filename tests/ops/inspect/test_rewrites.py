@@ -1,0 +1,155 @@
+"""`backchannel rewrites` on a store that something was learned into."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from backchannel.ops.inspect.explanation import Explanation
+from backchannel.ops.inspect.rewrites import rewrites
+from backchannel.schemas.events import Click, Event, Impression, Query
+from backchannel.schemas.events import Result as Shown
+from backchannel.streams.config import Config
+from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.serving.policy import Rewriting
+from backchannel.streams.serving.reader import PolicyReader
+from backchannel.streams.store.ledger import Claim, Contribution, Ledger
+
+GARBLED, TITLE = "play the song velvet knight", "play the song velvet night"
+
+
+def sessions(count: int) -> Iterator[Event]:
+    """Each says it, and says it again: it is then understood."""
+    for number in range(count):
+        for turn, text in enumerate((GARBLED, TITLE)):
+            ids: dict[str, Any] = {"session_id": f"s{number}", "query_id": f"s{number}-{turn}"}
+            ts = 1_700_000_000_000 + number * 60_000 + turn * 8_000
+            yield Query(event_id=f"q{number}-{turn}", ts=ts, text=text, **ids)
+            if turn:
+                yield Impression(event_id=f"i{number}", ts=ts, results=(Shown("e", 1),), **ids)
+                yield Click(event_id=f"c{number}", ts=ts, entity_id="e", **ids)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    url = f"sqlite:///{tmp_path}/policy.db"
+    with Embedded(url, Config(), "test") as driver:
+        driver.feed(list(sessions(12)))
+        driver.finish()
+        driver.commit()
+        driver.publish()
+    return url
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(rewrites, arguments)
+
+
+def publish(url: str) -> None:
+    with Embedded(url, Config(), "test") as driver:
+        driver.publish()
+
+
+def served(url: str, query: str) -> str | None:
+    reader = PolicyReader(url)
+    found = reader.policy.rewrite(query)
+    reader.close()
+    return found.target if found else None
+
+
+def test_list(store: str) -> None:
+    result = run("list", "--store", store, "--json")
+    found = msgspec.json.decode(result.stdout, type=dict[str, Rewriting])
+    assert list(found) == [GARBLED]
+    assert found[GARBLED].target == TITLE
+    assert "velvet night" in run("list", "--store", store).stdout
+
+
+def test_show_tells_counts_and_path(store: str) -> None:
+    result = run("show", GARBLED.upper(), "--store", store, "--json")
+    found = msgspec.json.decode(result.stdout, type=Explanation)
+    assert found.verdict == "served"
+    assert found.source.turns == pytest.approx(12, abs=0.01)
+    assert found.target is not None
+    assert found.target.success == 1
+    (step,) = found.path
+    assert (step.source, step.target) == (GARBLED, TITLE)
+    assert step.turns == pytest.approx(12 * found.source.rephrased, abs=0.01)
+    assert step.share == pytest.approx(found.source.rephrased)
+    assert 2 < step.people <= 8
+    assert "served" in run("show", GARBLED, "--store", store).stdout
+
+
+@pytest.mark.parametrize(
+    ("query", "verdict"),
+    [("never asked", "0.0 turns are less than min_support"), (TITLE, "it succeeds as often as it is rephrased")],
+)
+def test_show_tells_why_not(store: str, query: str, verdict: str) -> None:
+    assert verdict in run("show", query, "--store", store).stdout
+
+
+def test_block_and_unblock(store: str) -> None:
+    for arguments, target in (([GARBLED], None), ([GARBLED, "--undo"], TITLE), ([GARBLED, TITLE], None)):
+        result = run("block", *arguments, "--store", store)
+        assert result.exit_code == 0, result.output
+        publish(store)
+        assert served(store, GARBLED) == target
+    assert "0 blocked, 1 as they were" in run("block", GARBLED, TITLE, "--store", store).stdout
+
+
+def test_pin_from_a_file(store: str, tmp_path: Path) -> None:
+    file = tmp_path / "pins.tsv"
+    file.write_text(f"{GARBLED}\tanything else\n\nnever asked\t{TITLE}\n")
+    assert "2 pinned" in run("pin", "--file", str(file), "--store", store).stdout
+    publish(store)
+    assert served(store, GARBLED) == "anything else"
+    assert served(store, "Never asked") == TITLE
+    assert "pinned" in run("show", GARBLED, "--store", store).stdout
+    run("pin", "--undo", "--file", str(file), "--store", store)
+    publish(store)
+    assert served(store, GARBLED) == TITLE
+    assert served(store, "never asked") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["block"], "name a SOURCE, or a --file"),
+        (["pin", "a"], "needs a TARGET"),
+        (["pin", "a", "A"], "needs a TARGET that is another query"),
+    ],
+)
+def test_a_wrong_command_is_refused(arguments: Sequence[str], message: str, store: str) -> None:
+    result = run(*arguments, "--store", store)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["show", "a"], ["block", "a"], ["pin", "a", "b"]])
+def test_an_empty_store_is_an_error(arguments: Sequence[str], tmp_path: Path) -> None:
+    for url in (f"sqlite:///{tmp_path}/none.db", "nonsense"):
+        result = run(*arguments, "--store", url)
+        assert result.exit_code == 1, result.output
+        assert result.stderr.startswith("Error: ")
+
+
+def test_of_two_who_change_rules_at_once_one_is_told_to_try_again(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = Ledger.commit
+
+    def after_another(self: Ledger, contributions: Sequence[Contribution]) -> list[Claim]:
+        self.claim(contributions[0].claim.source, 0)
+        return commit(self, contributions)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "commit", after_another)
+        result = run("block", GARBLED, "--store", store)
+    assert result.exit_code == 1
+    assert result.output == "Error: somebody else changes rules at this moment: nothing was done, try again\n"
+    publish(store)
+    assert served(store, GARBLED) == TITLE
+    assert run("block", GARBLED, "--store", store).exit_code == 0
+    publish(store)
+    assert served(store, GARBLED) is None

@@ -1,0 +1,51 @@
+"""`backchannel bandits compare`, on worlds small enough for a test."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from backchannel.ops.cli import main
+from backchannel.ops.lab.bandits.command import Result, recommend
+from backchannel.ops.lab.bandits.contenders import CONTENDERS
+from backchannel.ops.lab.worlds.contexts import World
+
+SMALL = ("--rounds", "600", "--strategies", "3", "--dimension", "3", "--delay", "50", "--refresh", "50", "--seeds", "2")
+
+
+def test_it_compares_and_recommends(tmp_path: Path) -> None:
+    plot = tmp_path / "regret.svg"
+    ran = CliRunner().invoke(
+        main,
+        ["bandits", "compare", *SMALL, "--world", "linear", "--no-rivals", "--plot", str(plot)],
+        terminal_width=200,
+    )
+    assert ran.exit_code == 0, ran.output
+    assert "Recommended: " in ran.output
+    assert all(name in ran.output for name in CONTENDERS)
+    assert plot.read_text(encoding="utf-8").rstrip().endswith("</svg>")
+
+
+def test_the_figures_are_those_of_the_runs() -> None:
+    ran = CliRunner().invoke(main, ["bandits", "compare", *SMALL, "--drifts", "0", "--no-rivals", "--json"])
+    results = msgspec.json.decode(ran.stdout, type=list[Result])
+    assert len(results) == 3 * len(CONTENDERS)
+    for one in results:
+        assert one.world.drifts == 0
+        assert len(one.curve) == 12
+        if one.contender == "uniform":
+            assert one.regret == pytest.approx(100, abs=15)
+
+
+def test_the_least_behind_in_its_worst_world_is_recommended() -> None:
+    easy, hard = World("linear"), World("low")
+    results = [
+        Result(easy, "specialist", 10.0, 0.1, []),
+        Result(hard, "specialist", 60.0, 0.1, []),
+        Result(easy, "all-rounder", 11.0, 0.1, []),
+        Result(hard, "all-rounder", 40.0, 0.1, []),
+    ]
+    name, behind = recommend(results)
+    assert name == "all-rounder"
+    assert behind == pytest.approx(0.1)

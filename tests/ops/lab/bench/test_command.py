@@ -1,0 +1,93 @@
+"""The bench: what is measured once can be shown again, and together with what was measured at another time."""
+
+import platform
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from backchannel.ops.cli import main
+from backchannel.ops.lab.bench.measure import Measure
+from backchannel.ops.lab.bench.record import Part, Record
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(main, ["bench", *arguments])
+    assert result.exit_code == code, result.output
+    return result.stdout if code == 0 else result.output
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> tuple[Path, Path]:
+    """Two runs: the first one of two parts, the second one of one of them, again."""
+
+    def write(name: str, command: str, **parts: Part) -> Path:
+        record = Record(command, datetime(2026, 11, 21, tzinfo=UTC), "a machine", ["numpy 2.4"], parts)
+        (tmp_path / name).write_bytes(msgspec.json.encode([record]))
+        return tmp_path / name
+
+    memory = Part(70.0, [Measure("peak memory", 64.0, "MiB", 1.25, "fewer events")])
+    return (
+        write("first.json", "backchannel bench rates memory", rates=rates(111.0), memory=memory),
+        write("second.json", "backchannel bench rates", rates=rates(222.0)),
+    )
+
+
+def rates(found: float) -> Part:
+    return Part(50.0, [Measure("decode alone", found, "events/s")])
+
+
+def test_what_is_measured_can_be_shown_later(tmp_path: Path) -> None:
+    found = tmp_path / "bench.json"
+    found.write_text(run("rates", "--events", "10000", "--rounds", "1", "--json"))
+    page = run("--of", str(found), "--markdown")
+    assert re.search(r"\| decode alone \| [\d,]+ events/s \|  \|  \|", page)
+    assert f"Python {platform.python_version()}" in page
+    assert "`backchannel bench rates --events 10000 --rounds 1`" in page
+    assert "msgspec 0." in page
+
+
+def test_a_document_says_what_was_measured_and_how(measured: tuple[Path, Path]) -> None:
+    page = run("--of", str(measured[0]), "--markdown")
+    assert "- `backchannel bench rates memory` on 2026-11-21, in 2 minutes: a machine" in page
+    assert "| decode alone | 111 events/s |  |  |" in page
+    assert "| peak memory | 64 MiB | 1.25 | fewer events |" in page
+
+
+def test_what_is_measured_anew_goes_over_what_was_before(measured: tuple[Path, Path]) -> None:
+    both = ["--of", str(measured[0]), "--of", str(measured[1])]
+    page = run(*both, "--markdown")
+    assert page.count("- `backchannel bench rates") == 2
+    assert "222 events/s" in page
+    assert "111 events/s" not in page
+    assert page.index("## rates") < page.index("## memory")
+    assert page.count("numpy 2.") == 1
+    merged = measured[0].with_name("both.json")
+    merged.write_text(run(*both, "--json"))
+    assert run("--of", str(merged), "--markdown") == page
+    assert "222 events/s" in run("--of", str(merged))
+
+
+def test_what_is_no_record_is_refused(measured: tuple[Path, Path], tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    assert "not what `backchannel bench --json` prints" in run("--of", str(other), code=1)
+    assert "name no parts" in run("memory", "--of", str(measured[0]), code=2)
+
+
+def test_a_part_that_cannot_be_measured_is_said_and_the_others_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # no Java, no Maven
+    told = run("kafka", "rates", "--events", "10000", "--rounds", "1", "--markdown", code=1)
+    assert "kafka could not be measured to the end: BrokerError" in told
+    assert "The rest could not be measured: BrokerError" in told
+    assert "| decode alone |" in told
+
+
+def test_a_part_that_needs_more_packages_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "jellyfish.py").write_text("raise ModuleNotFoundError(name=__name__)")
+    monkeypatch.syspath_prepend(tmp_path)
+    told = run("rates", "--events", "10000", "--rounds", "1", code=1)
+    assert "rates could not be measured to the end: it needs more packages: pip install 'backchannel[learn]'" in told

@@ -1,0 +1,69 @@
+"""What is read of a store, of each kind."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from sqlalchemy import update
+
+from backchannel.ops.lab.load import mixed_stream
+from backchannel.streams.config import Config
+from backchannel.streams.monitoring.vitals import RECENT_MS, BrokerVitals, read_store, unread
+from backchannel.streams.pipeline.commits import Commit
+from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.store.engine import Store, StoreError, snapshot
+from backchannel.streams.worker.heartbeat import Heartbeat
+
+NOW = 1_800_000_000_000
+
+
+def test_a_store_says_how_it_does(store_url: str) -> None:
+    with Embedded(store_url, Config(), "file") as embedded:
+        embedded.feed(list(mixed_stream(50, np.random.default_rng(1))))
+        embedded.finish()
+        embedded.commit()
+        made = embedded.publish()
+    store = Store(store_url)
+    heartbeat = Heartbeat(store, lambda: NOW / 1000)
+    heartbeat.on_commit(Commit([], {"query": 7}), 0.1, None)
+    asyncio.run(heartbeat.beat())
+    store.close()
+    found = read_store(store_url, NOW)
+    assert made is not None
+    assert found.served == found.newest == made
+    assert found.head.version == made.version
+    assert not found.unpublished
+    assert [(one.source, one.number) for one in found.partitions] == [("file", 0)]
+    assert found.partitions[0].position.watermark == made.watermark
+    assert [(one.name, one.seen, one.partitions) for one in found.workers] == [(heartbeat.name, NOW, [])]
+    assert found.recent == {"query": 7}
+    assert found.bytes > 10_000
+    assert read_store(store_url, NOW + 2 * RECENT_MS).recent == {}
+
+
+def test_a_header_that_cannot_be_read_is_a_fault(store_url: str) -> None:
+    with Embedded(store_url, Config(), "file") as embedded:
+        embedded.publish()
+    store = Store(store_url)
+    with store.write() as connection:
+        connection.execute(update(snapshot).values(header="{"))
+    store.close()
+    found = read_store(store_url, NOW)
+    assert (found.head.version, found.served) == (1, None)
+    assert "its header cannot be read" in (found.fault or "")
+
+
+def test_an_empty_store_says_so(store_url: str) -> None:
+    store = Store(store_url)
+    with store.write(new=True) as connection:
+        connection.exec_driver_sql("CREATE TABLE nothing_of_ours (x INTEGER)")
+    store.close()
+    with pytest.raises(StoreError, match="nothing has been learned into it yet"):
+        read_store(store_url, NOW)
+
+
+def test_what_is_not_read_yet_is_counted(store_url: str) -> None:
+    Embedded(store_url, Config(), "file").close()
+    found = read_store(store_url, NOW)
+    brokers = BrokerVitals(2, None, {("events", 0): 10, ("events", 1): 0})
+    assert unread(found, brokers, "file") == {("events", 0): 10, ("events", 1): 0}

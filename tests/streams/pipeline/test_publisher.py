@@ -1,0 +1,375 @@
+"""Publishing from one state of the ledger: nothing is missed, whoever commits, publishes, reads or dies meanwhile."""
+
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import update
+
+from backchannel.agents.learner import Changed, Learner
+from backchannel.agents.outcomes import Outcome
+from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
+from backchannel.streams.config import Config, SnapshotConfig
+from backchannel.streams.pipeline.publisher import Publisher, Standing, standing
+from backchannel.streams.snapshots import versions as snapshots
+from backchannel.streams.store import engine as tables
+from backchannel.streams.store.engine import Store
+from backchannel.streams.store.ledger import Claim, Contribution, Ledger, LedgerSums
+from backchannel.streams.turns.assembler import TurnConfig
+from backchannel.streams.turns.position import Position
+from tests.support.stores import failing
+
+PLAIN = SumTable(name="plain", key=(("key", str), ("number", int)), sums=("sum",), half_life_ms=1000)
+PACKED = SumTable(name="packed", key=(("key", str), ("bucket", int)))
+
+
+class Totals(Learner):
+    """Publishes, for each key, its sums; of the packed ones, all buckets run together into one."""
+
+    name = "totals"
+    tables = (PLAIN, PACKED)
+
+    def learn(self, outcomes: Sequence[Outcome]) -> Delta:
+        return {}
+
+    def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
+        solved: dict[str, bytes | None] = {}
+        for table in (PLAIN, PACKED):
+            found = sums.read(table, "key", changed.get(table.name, ()))
+            totals: dict[str, float] = {}
+            for key, values in zip(found.keys, found.rescaled(0), strict=True):
+                totals[key[0]] = totals.get(key[0], 0.0) + float(values.sum())
+            solved |= {f"{table.name} {key}": str(total).encode() for key, total in totals.items()}
+        return solved
+
+    def compact(self, sums: Sums, at: int) -> dict[Key, Key]:
+        return {key: (key[0], 0) for key in sums.keys if key[1]}
+
+
+LEARNING: Any = SimpleNamespace(learners=(Totals(),), tables=Totals.tables)
+
+
+def contribution(claim: Claim, rng: np.random.Generator, landmark: int = 0) -> Contribution:
+    """Sums of whole numbers, which add up exactly in any order."""
+    keys = [(key, int(number)) for key in "abcdefgh" for number in rng.choice(50, 5, replace=False)]
+    packed = [(key, int(rng.integers(4))) for key in "xy"]
+    return Contribution(
+        claim,
+        Position(claim.position.watermark + 1),
+        {
+            "plain": Sums(PLAIN, keys, rng.integers(1, 9, (len(keys), 1)).astype(float), landmark),
+            "packed": Sums(PACKED, packed, rng.integers(1, 9, (len(packed), 3)).astype(float)),
+        },
+        {"turn": 1},
+    )
+
+
+def totals(contributions: Sequence[Contribution]) -> dict[str, bytes]:
+    """What must be published of these."""
+    sums: dict[str, float] = {}
+    for one in contributions:
+        for name, rows in one.delta.items():
+            for key, values in zip(rows.keys, rows.rescaled(0), strict=True):
+                sums[f"{name} {key[0]}"] = sums.get(f"{name} {key[0]}", 0.0) + float(values.sum())
+    return {key: str(total).encode() for key, total in sums.items()}
+
+
+def open_store(url: str) -> Store:
+    store = Store(url)
+    store.create(LEARNING.tables)
+    return store
+
+
+def served(store: Store) -> dict[str, bytes]:
+    """The rows that readers serve, which must be those that their version was made with."""
+    with store.read() as connection:
+        version = snapshots.current(connection).version
+        assert version is not None
+        header = snapshots.header(connection, version)
+        assert header is not None
+        assert snapshots.intact(connection, header)
+        return snapshots.section(connection, version, "totals")
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    with closing(open_store(store_url)) as store:
+        yield store
+
+
+def watched(errors: list[BaseException], function: Callable[..., None], *arguments: int) -> threading.Thread:
+    """Start a thread that adds what it fails with to `errors`."""
+
+    def run() -> None:
+        try:
+            function(*arguments)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_nothing_is_missed_by_publishers_at_work_while_workers_commit(store_url: str) -> None:
+    """Four workers, two publishers, a reader, and somebody who rolls back: all at once, each with their own store."""
+    commits, workers = 12, 4
+    given: list[Contribution] = []
+    errors: list[BaseException] = []
+    done = threading.Event()
+    open_store(store_url).close()
+
+    def work(number: int) -> None:
+        with closing(open_store(store_url)) as store:
+            ledger, rng = Ledger(store, LEARNING.tables), np.random.default_rng(number)
+            claim = ledger.claim("s", number)
+            for _ in range(commits):
+                one = contribution(claim, rng, landmark=int(rng.integers(3)))
+                (claim,) = ledger.commit([one])
+                given.append(one)
+
+    def publish() -> None:
+        with closing(open_store(store_url)) as store:
+            publisher = Publisher(store, LEARNING, Config(snapshots=SnapshotConfig(keep=2, keep_days=0)))
+            while not done.is_set():
+                publisher.publish()
+
+    def read() -> None:
+        with closing(Store(store_url)) as store:
+            while not done.is_set():
+                with store.read() as connection:
+                    version = snapshots.current(connection).version
+                if version is not None:
+                    served(store)
+
+    def roll_back() -> None:
+        with closing(Store(store_url)) as store:
+            for hold in ("wait", None) * 10:
+                with store.write() as connection:
+                    snapshots.current(connection, lock=True)
+                    if found := snapshots.versions(connection):
+                        snapshots.serve(connection, found[-1 if hold else 0], hold)
+
+    background = [watched(errors, one) for one in (publish, publish, read)]
+    for thread in [*(watched(errors, work, number) for number in range(workers)), watched(errors, roll_back)]:
+        thread.join()
+    done.set()
+    for thread in background:
+        thread.join()
+    assert not errors, errors
+    assert len(given) == commits * workers
+    with closing(open_store(store_url)) as store:
+        Publisher(store, LEARNING, Config()).publish()
+        with store.read() as connection:
+            newest = snapshots.last(connection)
+            assert newest is not None
+            assert snapshots.section(connection, newest, "totals") == totals(given)
+        assert Ledger(store, LEARNING.tables).counts() == {"turn": commits * workers}
+
+
+def test_a_publisher_that_ends_at_any_statement_leaves_the_last_version(store: Store) -> None:
+    ledger, rng = Ledger(store, LEARNING.tables), np.random.default_rng(0)
+    publisher = Publisher(store, LEARNING, Config(snapshots=SnapshotConfig(keep=1, keep_days=0)))
+    given = [contribution(ledger.claim("s", 0), rng)]
+    (claim,) = ledger.commit(given)
+    publisher.publish()
+    for statement in count(1):
+        before = served(store)
+        assert before == totals(given)
+        given.append(contribution(claim, rng))
+        (claim,) = ledger.commit([given[-1]])
+        with failing(store, statement) as failed:
+            try:
+                publisher.publish()
+            except ZeroDivisionError:
+                # When it ends after publishing, only the buckets have not run together.
+                assert served(store) in (before, totals(given))
+        publisher.publish()
+        if not failed:
+            break
+    assert statement > 10
+    assert served(store) == totals(given)
+
+
+def test_a_hold_keeps_new_versions_from_readers_until_it_is_released(store: Store) -> None:
+    ledger, rng = Ledger(store, LEARNING.tables), np.random.default_rng(0)
+    publisher = Publisher(store, LEARNING, Config())
+    given = [contribution(ledger.claim("s", 0), rng)]
+    (claim,) = ledger.commit(given)
+    first = publisher.publish()
+    assert standing(store) == Standing(first, first, None)
+    with store.write() as connection:
+        snapshots.serve(connection, 1, hold="wait")
+    given.append(contribution(claim, rng))
+    ledger.commit(given[1:])
+    assert publisher.publish(now=77) is None
+    there = standing(store)
+    assert (there.served, there.withheld) == (first, 77)
+    assert there.newest is not None
+    assert there.newest.version == 2
+    assert served(store) == totals(given[:1])
+    with store.write() as connection:
+        assert snapshots.last(connection) == 2
+        snapshots.serve(connection, 2, hold=None)
+    assert served(store) == totals(given)
+
+
+def damage(store: Store) -> None:
+    row = tables.snapshot_row
+    with store.write() as connection:
+        connection.execute(update(row).where(row.c.key == "plain a").values(value=b"9"))
+
+
+def tamper(store: Store) -> None:
+    with store.write() as connection:
+        connection.execute(update(tables.snapshot).values(header="{"))
+
+
+@pytest.mark.parametrize("harm", [damage, tamper])
+def test_the_next_publisher_makes_anew_what_was_damaged(store: Store, harm: Callable[[Store], None]) -> None:
+    ledger, rng = Ledger(store, LEARNING.tables), np.random.default_rng(0)
+    given = [contribution(ledger.claim("s", 0), rng)]
+    ledger.commit(given)
+    Publisher(store, LEARNING, Config()).publish()
+    harm(store)
+    made = Publisher(store, LEARNING, Config()).publish()
+    assert made is not None
+    assert made.version == 2
+    assert served(store) == totals(given)
+
+
+@pytest.mark.parametrize(
+    "other", [Config(turns=TurnConfig(window_s=7.0)), Config(snapshots=SnapshotConfig(signing_key="k"))]
+)
+def test_another_configuration_or_key_makes_the_policy_anew(store: Store, other: Config) -> None:
+    ledger, rng = Ledger(store, LEARNING.tables), np.random.default_rng(0)
+    ledger.commit([contribution(ledger.claim("s", 0), rng)])
+    for version, config in enumerate((Config(), other), start=1):
+        publisher = Publisher(store, LEARNING, config)
+        made = publisher.publish()
+        assert made is not None
+        assert made.version == version
+        assert made.fingerprint == config.fingerprint
+        assert publisher.publish() is None
+
+
+def test_a_version_says_what_it_was_made_of(store: Store) -> None:
+    ledger, rng = Ledger(store, LEARNING.tables), np.random.default_rng(0)
+    claim = ledger.claim("s", 3)
+    ledger.commit([contribution(claim, rng)])
+    made = Publisher(store, LEARNING, Config()).publish(now=77)
+    assert made is not None
+    assert (made.parent, made.created, made.fingerprint) == (None, 77, Config().fingerprint)
+    assert made.positions["s"][3].watermark == claim.position.watermark + 1
+
+
+def test_old_buckets_run_together_and_lose_nothing(store: Store) -> None:
+    ledger, rng = Ledger(store, LEARNING.tables), np.random.default_rng(0)
+    given = [contribution(ledger.claim("s", 0), rng)]
+    ledger.commit(given)
+    Publisher(store, LEARNING, Config()).publish()
+    with store.read() as connection:
+        packed = LedgerSums(store, connection).read(PACKED)
+    assert {key[1] for key in packed.keys} == {0}
+    assert packed.values.sum() == given[0].delta["packed"].values.sum()
+
+
+class Bounded(Totals):
+    """Keeps the largest sums of a key."""
+
+    bound = (PLAIN, 3)
+
+    def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> list[Key]:
+        found = sums.read(PLAIN, "key", crowded)
+        ranked = sorted(zip((-found.rescaled(0)[:, 0]).tolist(), found.keys, strict=True))
+        return [key for name in crowded for _, key in [one for one in ranked if one[1][0] == name][3:]]
+
+
+BOUNDED: Any = SimpleNamespace(learners=(Bounded(),), tables=Totals.tables)
+
+
+def added(claim: Claim, sums: dict[Key, float]) -> Contribution:
+    values = np.array(list(sums.values()))[:, np.newaxis]
+    return Contribution(claim, Position(claim.position.watermark + 1), {"plain": Sums(PLAIN, list(sums), values)}, {})
+
+
+def plain(store: Store) -> dict[Key, float]:
+    with store.read() as connection:
+        sums = LedgerSums(store, connection).read(PLAIN)
+    return dict(zip(sums.keys, sums.rescaled(0)[:, 0].tolist(), strict=True))
+
+
+def test_what_is_too_much_is_dropped_once_it_was_published(store: Store) -> None:
+    ledger = Ledger(store, Totals.tables)
+    claim = ledger.claim("s", 0)
+    few, many = {("a", one): 1.0 for one in range(3)}, {("b", one): float(one) for one in range(9)}
+    (claim,) = ledger.commit([added(claim, few | many)])
+    publisher = Publisher(store, BOUNDED, Config())
+    publisher.publish()
+    assert served(store) == {"plain a": b"3.0", "plain b": b"36.0"}
+    assert plain(store) == few | {("b", one): float(one) for one in (6, 7, 8)}
+    assert publisher.publish() is None
+    ledger.commit([added(claim, {("b", 5): 7.5})])
+    publisher.publish()
+    assert plain(store) == few | {("b", 5): 7.5, ("b", 7): 7.0, ("b", 8): 8.0}
+
+
+def test_what_comes_while_the_excess_is_sought_is_not_dropped_with_it(store_url: str, store: Store) -> None:
+    ledger = Ledger(store, Totals.tables)
+    (claim,) = ledger.commit([added(ledger.claim("s", 0), {("a", one): float(one) for one in range(9)})])
+    late: list[threading.Thread] = []
+
+    class Disturbed(Bounded):
+        def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> list[Key]:
+            def work() -> None:
+                with closing(open_store(store_url)) as other:
+                    Ledger(other, Totals.tables).commit([added(claim, {("a", 0): 100.0})])
+
+            found = super().excess(sums, crowded, at)
+            late.append(threading.Thread(target=work))
+            late[-1].start()
+            late[-1].join(0.5)  # it is to wait for us; if it does not, the row is there by now, and dropped
+            return found
+
+    disturbed: Any = SimpleNamespace(learners=(Disturbed(),), tables=Totals.tables)
+    Publisher(store, disturbed, Config()).publish()
+    late[0].join()
+    assert plain(store) == {("a", 0): 100.0, **{("a", one): float(one) for one in (6, 7, 8)}}
+
+
+def test_what_is_kept_is_whole_whoever_commits_and_publishes_meanwhile(store_url: str) -> None:
+    commits, workers = 10, 3
+    done = threading.Event()
+    errors: list[BaseException] = []
+    open_store(store_url).close()
+
+    def work(number: int) -> None:
+        with closing(open_store(store_url)) as store:
+            ledger, rng = Ledger(store, Totals.tables), np.random.default_rng(number)
+            claim = ledger.claim("s", number)
+            for _ in range(commits):
+                heavy = {(key, one): 1000.0 for key in "abcdefgh" for one in range(3)}
+                light = {(key, int(one)): 1.0 for key in "abcdefgh" for one in rng.choice(50, 9, replace=False) + 3}
+                (claim,) = ledger.commit([added(claim, heavy | light)])
+
+    def publish() -> None:
+        with closing(open_store(store_url)) as store:
+            publisher = Publisher(store, BOUNDED, Config())
+            while not done.is_set():
+                publisher.publish()
+            publisher.publish()
+
+    publishers = [watched(errors, publish) for _ in range(2)]
+    for thread in [watched(errors, work, number) for number in range(workers)]:
+        thread.join()
+    done.set()
+    for thread in publishers:
+        thread.join()
+    assert not errors, errors
+    with closing(open_store(store_url)) as store:
+        assert plain(store) == {(key, one): 1000.0 * commits * workers for key in "abcdefgh" for one in range(3)}

@@ -1,0 +1,107 @@
+"""What serving asks of a policy."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backchannel.agents.bandit.features import HISTORY, Numeric
+from backchannel.agents.bandit.learner import BanditConfig
+from backchannel.agents.bandit.users import DEFECTS, REWARD, TURNS
+from backchannel.ops.lab.load import mixed_stream
+from backchannel.schemas.events import Click, Event, Impression, Query, Result
+from backchannel.streams.config import Config
+from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.serving.reader import PolicyReader
+from tests.support.ledgers import assert_same, contents, sqlite_url
+
+
+def test_the_history_of_strategies_is_served_where_it_is_a_feature(tmp_path: Path) -> None:
+    events = list(mixed_stream(2_000, np.random.default_rng(1), queries=5))
+    text = next(event.text for event in events if isinstance(event, Query))
+    known = {}
+    for name, features in (("with", (Numeric(HISTORY, scale=0.1),)), ("without", ())):
+        url = sqlite_url(tmp_path, f"{name}.db")
+        with Embedded(url, Config(bandit=BanditConfig(features=features)), "test") as embedded:
+            embedded.feed(events)
+            embedded.finish()
+            embedded.commit()
+            embedded.publish()
+        reader = PolicyReader(url)
+        known[name] = reader.policy.history(text)
+        decision = reader.policy.allocate({}, 10, np.random.default_rng(0), known[name])
+        assert decision.strategy_context == known[name]
+        reader.close()
+    assert len({lift[HISTORY] for lift in known["with"].values()}) > 1
+    assert {lift[HISTORY] for lift in known["without"].values()} == {0.0}
+
+
+OF_USERS = Config(
+    bandit=BanditConfig(
+        strategies=("lexical", "semantic"), features=(Numeric(REWARD, scale=0.1), Numeric(TURNS, scale=4.0))
+    )
+)
+
+
+def test_what_is_known_of_users_is_decided_with_and_learned_as_it_was_then(tmp_path: Path) -> None:
+    """Glad people click on what is found, sad ones never do; strangers come, too, and some who say not who they are."""
+    url, rng = sqlite_url(tmp_path, "live.db"), np.random.default_rng(3)
+    reader, events, shown = PolicyReader(url), list[Event](), list[Impression]()
+    with Embedded(url, OF_USERS, "test") as embedded:
+        for number in range(400):
+            user = (None, "glad", "sad", f"stranger-{number}")[number % 4]
+            at = number * 200_000
+            ids: dict[str, Any] = {"session_id": f"s{number}", "query_id": f"q{number}"}
+            query = Query(event_id=f"{number}q", ts=at, text="play jazz", user_id=user, **ids)
+            decided: dict[str, Any] = {}
+            if number >= 40:  # before, there is no policy
+                decision = reader.policy.allocate({}, 4, rng, user=user)
+                decided = {name: getattr(decision, name) for name in decision.__struct_fields__}
+            results = tuple(Result(name, place, (name,)) for place, name in enumerate(("lexical", "semantic"), 1))
+            shown.append(Impression(event_id=f"{number}i", ts=at + 1, results=results, **ids, **decided))
+            turn: list[Event] = [query, shown[-1]]
+            if user == "glad":
+                turn.append(Click(event_id=f"{number}c", ts=at + 2, entity_id="lexical", **ids))
+            events += turn
+            embedded.feed(turn)
+            if number % 20 == 19:
+                embedded.commit()
+                embedded.publish()
+                reader.refresh()
+        embedded.finish()
+        embedded.commit()
+        embedded.publish()
+    reader.refresh()
+    policy = reader.policy
+    glad, sad = policy.of_user("glad"), policy.of_user("sad")
+    assert glad.keys() == sad.keys() == {REWARD, TURNS}  # what is no feature is not served
+    assert glad[REWARD] > 0.5
+    assert sad[REWARD] < -0.2
+    assert policy.of_user("nobody") == {REWARD: 0.0, TURNS: 0.0}
+    assert policy.of_user(None) == {}
+    utilities = [policy.utilities(known)["lexical"][0] for known in (glad, sad)]
+    assert utilities[0] - utilities[1] > 0.5
+    # Whoever is known was another one with every version.
+    assert shown[0].user_context == shown[396].user_context == {}
+    assert len({one.user_context[REWARD] for one in shown[41::4]}) > 10
+    # Learned again at once from the same events, it is the same: from what was logged, not from what is known by now.
+    again = sqlite_url(tmp_path, "again.db")
+    with Embedded(again, OF_USERS, "test") as embedded:
+        embedded.feed(events)
+        embedded.finish()
+        embedded.commit()
+        embedded.publish()
+    assert_same(contents(again, OF_USERS), contents(url, OF_USERS))
+    replayed = PolicyReader(again)
+    assert replayed.policy.of_user("glad") == pytest.approx(glad)
+    assert replayed.policy.of_user("sad") == pytest.approx(sad)
+    for one in (reader, replayed):
+        one.close()
+
+
+def test_users_are_learned_only_where_that_is_a_feature(tmp_path: Path) -> None:
+    assert "users" not in contents(sqlite_url(tmp_path, "without.db"), Config())
+    for name in (TURNS, REWARD, DEFECTS):
+        config = Config(bandit=BanditConfig(features=(Numeric(name),)))
+        assert "users" in contents(sqlite_url(tmp_path, f"{name}.db"), config)

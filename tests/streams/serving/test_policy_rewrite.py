@@ -1,0 +1,80 @@
+"""Looking rewrites up in a policy."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
+from backchannel.agents.rewrites.rows import EVERY, SETTINGS, RewriteRow, Settings, is_held_out
+from backchannel.agents.sums import MemorySums
+from backchannel.schemas.snapshot import Snapshot
+from backchannel.streams.serving.policy import Policy, Rewriting
+
+
+def policy(
+    rewrites: dict[str, RewriteRow], personal: dict[str, dict[str, tuple[str, float]]] | None = None, share: float = 0.0
+) -> Policy:
+    bandit = StrategyBandit(BanditConfig()).solve(MemorySums({}), {"bandit": set()}, 0)
+    rows = {state: msgspec.json.encode(row) for state, row in rewrites.items()}
+    sections = {
+        "bandit": {key: row for key, row in bandit.items() if row},
+        "rewrites": {**rows, SETTINGS: msgspec.json.encode(Settings(share))},
+        "personal_rewrites": {user: msgspec.json.encode(own) for user, own in (personal or {}).items()},
+    }
+    header = Snapshot(
+        version=7, parent=None, created=0, watermark=0, positions={}, fingerprint="", rows={}, checksum=""
+    )
+    return Policy(header, sections, np.random.default_rng(0))
+
+
+LEARNED = RewriteRow(target="b", probability=0.5, support=4.0)
+
+
+def test_everybodys_rewrite_with_its_probability_and_version() -> None:
+    one = policy({"play jass": LEARNED})
+    assert one.rewrite("Play JASS!") == Rewriting("b", "global", 0.5, 7, 4.0)
+    assert one.rewrite("play jazz") is None
+    assert one.rewrite("x", "play jass") == one.rewrite("play jass")
+    assert one.rewrite("") is None
+    assert list(one.rewrites()) == ["play jass"]
+
+
+def test_ones_own_comes_first() -> None:
+    one = policy({"a": LEARNED}, {"ann": {"a": ("mine", 0.25)}})
+    assert one.rewrite("a", user="ann") == Rewriting("mine", "personal", 0.25, 7)
+    for user in ("bob", None):
+        assert one.rewrite("a", user=user) == one.rewrite("a")
+    assert one.rewrite("b", user="ann") is None
+
+
+@pytest.mark.parametrize("blocked", [(EVERY,), ("mine",), ("x", "mine")])
+def test_what_is_blocked_is_not_served_to_anybody(blocked: tuple[str, ...]) -> None:
+    one = policy({"a": RewriteRow(blocked=blocked)}, {"ann": {"a": ("mine", 0.25)}})
+    assert one.rewrite("a", user="ann") is None
+    assert one.rewrites() == {}
+
+
+def test_a_withdrawn_rewrite_is_told_but_not_served() -> None:
+    one = policy({"a": msgspec.structs.replace(LEARNED, withdrawn="harm")})
+    assert one.rewrite("a") is None
+    assert one.rewrites()["a"].withdrawn == "harm"
+
+
+def test_a_share_of_sessions_is_held_out() -> None:
+    pinned = RewriteRow(target="p", probability=1.0, pinned=True)
+    one = policy({"a": LEARNED, "z": pinned}, {"ann": {"a": ("mine", 0.25)}}, share=0.2)
+    out = 0
+    for number in range(1000):
+        session = f"session-{number}"
+        held_out = is_held_out(session, 0.2)
+        assert (one.rewrite("a", session=session) is None) == held_out
+        assert (one.rewrite("a", user="ann", session=session) is None) == held_out
+        assert one.rewrite("z", user="ann", session=session) == Rewriting("p", "pinned", 1.0, 7)
+        out += held_out
+    assert 150 < out < 250
+    assert one.rewrite("a") is not None
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_none_or_all_are_held_out(share: float) -> None:
+    assert {is_held_out(f"s{number}", share) for number in range(500)} == {share == 1.0}

@@ -1,0 +1,396 @@
+"""Readers see whole versions, pull what changed, and keep serving the last good one."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rapidfuzz.fuzz import ratio
+from sqlalchemy import update
+
+from backchannel.agents.memory.serving import Evidence, Guess, Row
+from backchannel.ops.lab.load import mixed_stream
+from backchannel.ops.local.postgres import Postgres
+from backchannel.schemas.snapshot import Checksum, Section
+from backchannel.streams.config import Config, SnapshotConfig
+from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
+from backchannel.streams.serving.rows import Rows
+from backchannel.streams.snapshots import versions as snapshots
+from backchannel.streams.store import engine as tables
+from backchannel.streams.store.engine import Store
+from tests.conftest import start_postgres
+from tests.support.ledgers import sqlite_url
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@pytest.fixture
+def url(store_url: str) -> str:
+    return store_url
+
+
+@pytest.fixture
+def embedded(url: str) -> Iterator[Embedded]:
+    with Embedded(url, Config(), "test") as embedded:
+        yield embedded
+
+
+@pytest.fixture
+def reader(url: str) -> Iterator[PolicyReader]:
+    reader = PolicyReader(url, rng=rng())
+    yield reader
+    reader.close()
+
+
+def learn(embedded: Embedded, turns: int, start_ms: int = 1_700_000_000_000) -> None:
+    embedded.feed(list(mixed_stream(turns, rng(), queries=20, start_ms=start_ms)))
+    embedded.finish()
+    embedded.commit()
+
+
+def test_before_the_first_version_there_is_a_clear_error(url: str, reader: PolicyReader) -> None:
+    with pytest.raises(NoPolicyError, match="nothing has been learned into it yet"):
+        _ = reader.policy
+    with Embedded(url, Config(), "test"), pytest.raises(NoPolicyError, match="nothing has been published"):
+        _ = reader.policy
+    assert reader.status.version is None
+
+
+def test_a_policy_can_be_served_before_anything_was_learned(embedded: Embedded, reader: PolicyReader) -> None:
+    embedded.publish()
+    policy = reader.policy
+    assert policy.version == 1
+    decision = policy.allocate({}, 10)
+    assert sum(decision.allocation.values()) == 10
+    assert decision.policy_version == 1
+    assert policy.recall("anything", 5) == []
+    assert policy.rewrite("anything") is None
+
+
+def test_what_was_learned_can_be_read(embedded: Embedded, reader: PolicyReader) -> None:
+    learn(embedded, 2000)
+    embedded.publish()
+    policy = reader.policy
+    query, remembered = next(iter(policy.memory().items()))
+    assert policy.recall(f"  {query.upper()}!", 2) == remembered[:2]
+    assert all(0 < one.score <= 1 for one in remembered)
+    assert sorted(remembered, key=lambda one: -one.score) == remembered
+    assert sum(turns for turns, _ in policy.evidence().values()) == pytest.approx(5 * 2000, rel=1e-2)
+
+
+def test_nothing_new_is_no_new_version(embedded: Embedded) -> None:
+    learn(embedded, 100)
+    assert embedded.publish() is not None
+    assert embedded.publish() is None
+
+
+def test_a_policy_in_use_never_changes(embedded: Embedded, reader: PolicyReader) -> None:
+    learn(embedded, 500)
+    embedded.publish()
+    policy = reader.policy
+    before = policy.memory()
+    learn(embedded, 500, start_ms=1_700_100_000_000)
+    embedded.publish()
+    assert reader.refresh()
+    assert policy.memory() == before
+    assert reader.policy.version == policy.version + 1
+    assert reader.policy.memory() != before
+
+
+def test_only_changed_rows_are_pulled(
+    embedded: Embedded, reader: PolicyReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn(embedded, 2000)
+    embedded.publish()
+    reader.refresh()
+    pulled: list[int] = []
+    original = snapshots.difference
+
+    def watch(*arguments: object) -> snapshots.Difference:
+        found = original(*arguments)  # type: ignore[arg-type]
+        pulled.append(len(found.live))
+        return found
+
+    monkeypatch.setattr(snapshots, "difference", watch)
+    learn(embedded, 1, start_ms=1_700_100_000_000)
+    embedded.publish()
+    reader.refresh()
+    assert len(pulled) == 1
+    assert pulled[0] < 10 < len(reader.policy.memory())
+
+
+PROVENANCE = snapshots.Provenance(created=0, watermark=0, positions={}, fingerprint="f")
+sections = st.dictionaries(
+    st.sampled_from(["memory", "rewrites"]),
+    st.dictionaries(st.sampled_from("abcd"), st.none() | st.text(max_size=3).map(msgspec.json.encode)),
+)
+
+
+@settings(max_examples=60)
+@given(versions=st.lists(sections, min_size=1, max_size=6))
+def test_every_version_can_be_reached_from_every_other_one(
+    versions: list[dict[str, dict[str, bytes | None]]], new_store: Callable[[], str]
+) -> None:
+    store = Store(new_store())
+    store.create([])
+    expected: list[dict[str, Section]] = [{}]
+    with store.write() as connection:
+        for changes in versions:
+            header = snapshots.publish(connection, [changes], PROVENANCE)
+            if header is None:
+                continue
+            state = {name: dict(rows) for name, rows in expected[-1].items()}
+            for name, rows in changes.items():
+                for key, value in rows.items():
+                    if value is None:
+                        state.get(name, {}).pop(key, None)
+                    else:
+                        state.setdefault(name, {})[key] = value
+            expected.append(state)
+            assert header.version == len(expected) - 1
+            assert {name: count for name, count in header.rows.items() if count} == {
+                name: len(rows) for name, rows in state.items() if rows
+            }
+        for since, start in enumerate(expected):
+            for until in range(len(expected)):
+                found = snapshots.difference(connection, since, until)
+                state = {name: dict(rows) for name, rows in start.items()}
+                for name, key in found.removed:
+                    del state[name][key]
+                for name, key, value in found.live:
+                    state.setdefault(name, {})[key] = value
+                assert {name: rows for name, rows in state.items() if rows} == {
+                    name: rows for name, rows in expected[until].items() if rows
+                }
+    store.close()
+
+
+def damage(url: str, version: int) -> None:
+    """Change what the memory index has of queries that are new in a version."""
+    row = tables.snapshot_row
+    mine = (row.c.section == "memory", row.c.key != "", row.c.valid_from == version)
+    store = Store(url)
+    with store.write() as connection:
+        assert connection.execute(update(row).where(*mine).values(value=b"{}")).rowcount
+    store.close()
+
+
+def test_a_damaged_version_is_not_served(url: str, embedded: Embedded, reader: PolicyReader) -> None:
+    learn(embedded, 300)
+    embedded.publish()
+    good = reader.policy
+    learn(embedded, 300, start_ms=1_700_100_000_000)
+    embedded.publish()
+    damage(url, 2)
+    assert not reader.refresh()
+    assert reader.policy is good
+    assert "version 2 is not served: its rows do not have" in (reader.status.error or "")
+
+
+def test_who_begins_with_a_damaged_version_serves_the_one_before(url: str, embedded: Embedded) -> None:
+    learn(embedded, 300)
+    embedded.publish()
+    learn(embedded, 300, start_ms=1_700_100_000_000)
+    embedded.publish()
+    damage(url, 2)
+    with PolicyReader(url, poll_s=60, rng=rng()) as reader:
+        assert reader.policy.version == 1
+        assert "version 2 is not served" in (reader.status.error or "")
+        assert not reader.refresh()
+        assert "version 2 is not served" in (reader.status.error or "")
+    with Embedded(url, Config(), "test") as restarted:
+        restarted.publish()
+    with PolicyReader(url, poll_s=60, rng=rng()) as reader:
+        assert reader.policy.version == 3
+        assert reader.status.error is None
+
+
+def test_a_header_that_cannot_be_read_is_not_served(url: str, embedded: Embedded, reader: PolicyReader) -> None:
+    learn(embedded, 300)
+    embedded.publish()
+    good = reader.policy
+    learn(embedded, 300, start_ms=1_700_100_000_000)
+    embedded.publish()
+    store = Store(url)
+    with store.write() as connection:
+        connection.execute(update(tables.snapshot).where(tables.snapshot.c.version == 2).values(header='{"version"'))
+    store.close()
+    assert not reader.refresh()
+    assert reader.policy is good
+    assert "its header cannot be read" in (reader.status.error or "")
+
+
+@pytest.mark.parametrize(
+    ("publisher", "key", "served"), [("a", "a", 1), ("a", "b", None), ("", "a", None), ("a", "", 1)]
+)
+def test_a_reader_with_a_key_serves_what_is_signed_with_it(
+    url: str, publisher: str, key: str, served: int | None
+) -> None:
+    with Embedded(url, Config(snapshots=SnapshotConfig(signing_key=publisher)), "test") as embedded:
+        learn(embedded, 100)
+        embedded.publish()
+    with PolicyReader(url, poll_s=60, rng=rng(), key=key) as reader:
+        assert reader.status.version == served
+        assert ("not signed with the key" in (reader.status.error or "")) == (served is None)
+
+
+def test_rows_that_the_publisher_did_not_write_are_refused_even_with_their_checksum(url: str) -> None:
+    """Whoever can write to the store can change rows and checksum alike; but not the seal."""
+    with Embedded(url, Config(snapshots=SnapshotConfig(signing_key="a")), "test") as embedded:
+        learn(embedded, 100)
+        embedded.publish()
+    damage(url, 1)
+    store = Store(url)
+    with store.write() as connection:
+        header = snapshots.header(connection, 1)
+        assert header is not None
+        checksum = Checksum()
+        for row in snapshots.rows(connection, 1):
+            checksum.add(*row)
+        forged = msgspec.structs.replace(header, checksum=checksum.hexdigest())
+        connection.execute(update(tables.snapshot).values(header=msgspec.json.encode(forged).decode()))
+    store.close()
+    with PolicyReader(url, poll_s=60, rng=rng()) as trusting, PolicyReader(url, poll_s=60, rng=rng(), key="a") as wary:
+        assert trusting.status.version == 1
+        assert wary.status.version is None
+
+
+def test_what_the_reader_holds_may_be_at_fault(embedded: Embedded, reader: PolicyReader) -> None:
+    learn(embedded, 300)
+    embedded.publish()
+    section = reader.policy._memory._rows
+    assert isinstance(section, Rows)
+    section._changed.pop(next(iter(section)))
+    learn(embedded, 1, start_ms=1_700_100_000_000)
+    embedded.publish()
+    assert reader.refresh()
+    assert reader.status.error is None
+
+
+@contextmanager
+def away(path: Path) -> Iterator[None]:
+    """The database file is not there, and none can be made."""
+    path.rename(path.with_suffix(".away"))
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    path.mkdir()
+    yield
+    path.rmdir()
+    path.with_suffix(".away").rename(path)
+
+
+@contextmanager
+def stopped(server: Postgres) -> Iterator[None]:
+    server.stop()
+    yield
+    server.start()
+
+
+def serve_through(outage: AbstractContextManager[None], url: str) -> None:
+    """A reader serves the last good policy while the store is down, and goes on by itself."""
+    with Embedded(url, Config(), "test") as embedded:
+        learn(embedded, 100)
+        embedded.publish()
+    reader = PolicyReader(url, rng=rng())
+    with closing(reader):
+        policy = reader.policy
+        if url.startswith("sqlite"):
+            reader._store.close()  # an open file would outlive its name
+        with outage:
+            assert not reader.refresh()
+            assert reader.policy is policy
+            assert reader.status.version == 1
+            assert reader.status.error
+        with Embedded(url, Config(), "test") as embedded:
+            learn(embedded, 100, start_ms=1_700_100_000_000)
+            embedded.publish()
+        assert reader.refresh()
+        assert reader.status.error is None
+
+
+def test_when_the_database_file_is_away_the_last_policy_stays(tmp_path: Path) -> None:
+    serve_through(away(tmp_path / "store.db"), sqlite_url(tmp_path))
+
+
+def test_when_postgresql_is_down_the_last_policy_stays() -> None:
+    with start_postgres() as server:
+        serve_through(stopped(server), server.url)
+
+
+def test_it_refreshes_in_the_background(url: str, embedded: Embedded) -> None:
+    embedded.publish()
+    with PolicyReader(url, poll_s=0.01, rng=rng()) as reader:
+        assert reader.policy.version == 1
+        learn(embedded, 100)
+        embedded.publish()
+        for _ in range(1000):
+            if reader.policy.version == 2:
+                break
+            threading.Event().wait(0.01)
+        assert reader.policy.version == 2
+
+
+def test_a_reader_that_guesses_knows_what_is_new_and_forgets_what_is_gone(store_url: str) -> None:
+    def publish(**rows: bytes | None) -> None:
+        with closing(Store(store_url)) as store, store.write() as connection:
+            memory = {name.replace("_", " "): row for name, row in rows.items()}
+            snapshots.publish(connection, [{"memory": memory}], PROVENANCE)
+
+    with Embedded(store_url, Config(), "test") as embedded:
+        learn(embedded, 10)
+        embedded.publish()
+    row = msgspec.json.encode(Row(0, (Evidence("a", 0.0, 0.0, 0.5),)))
+    publish(first_song=row)
+    plain, reader = PolicyReader(store_url, rng=rng()), PolicyReader(store_url, rng=rng(), guess_from=0.9)
+    with closing(reader), closing(plain):
+        assert plain.policy.recall("frst song", 1) == []
+        (guessed,) = reader.policy.recall("frst song", 1)
+        assert guessed.guess == Guess("first song", ratio("frst song", "first song") / 100)
+        assert reader.policy.recall("secnd song", 1) == []
+        before = reader.policy
+        publish(second_song=row, first_song=None)
+        assert reader.refresh()
+        (guessed,) = reader.policy.recall("secnd song", 1)
+        assert guessed.guess == Guess("second song", ratio("secnd song", "second song") / 100)
+        assert reader.policy.recall("frst song", 1) == []
+        assert before.recall("frst song", 1)
+        assert before.recall("secnd song", 1) == []
+
+
+@pytest.mark.parametrize("guess_from", [0.1, 2.0])
+def test_a_similarity_out_of_bounds_is_an_error(tmp_path: Path, guess_from: float) -> None:
+    with pytest.raises(ValueError, match="similarity"):
+        PolicyReader(sqlite_url(tmp_path), guess_from=guess_from)
+
+
+def test_guessing_without_what_it_needs_says_what_to_install(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['rapidfuzz'] = None\n"
+        "from backchannel.streams.serving.reader import PolicyReader\n"
+        "PolicyReader('sqlite://')\n"
+        "PolicyReader('sqlite://', guess_from=0.9)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == (
+        "ModuleNotFoundError: guess_from=0.9 needs rapidfuzz: pip install 'backchannel[guess]', or leave it out"
+    )
+
+
+def test_serving_imports_neither_kafka_nor_faust_nor_river() -> None:
+    program = (
+        "import sys, backchannel.streams.serving.reader\n"
+        "heavy = {'faust', 'kafka', 'aiokafka', 'river', 'rapidfuzz', 'scipy', 'pandas', 'zstandard'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,46 @@
+"""Many rows in one statement."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import BigInteger, Column, Double, LargeBinary, MetaData, Table, Text, create_engine, select
+
+from backchannel.streams.store.dialects import among, insert_rows
+
+ROWS = Table(
+    "rows",
+    MetaData(),
+    Column("key", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("sum", Double, nullable=False),
+    Column("value", LargeBinary, nullable=False),
+)
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
+VALUES = st.tuples(
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    TEXT.map(lambda one: one.encode()),
+)
+
+
+Rows = dict[str, tuple[int, float, bytes]]
+
+
+@given(first=st.dictionaries(TEXT, VALUES, max_size=20), second=st.dictionaries(TEXT, VALUES, max_size=20))
+def test_rows_are_added_and_replaced(first: Rows, second: Rows) -> None:
+    with create_engine("sqlite://").begin() as connection:
+        ROWS.metadata.create_all(connection)
+        for rows in (first, second):
+            columns: dict[str, list[Any]] = {"key": list(rows)}
+            for place, name in enumerate(("number", "sum", "value")):
+                columns[name] = [row[place] for row in rows.values()]
+            insert_rows(connection, ROWS, columns, add=["sum"], replace=["number", "value"])
+        found = {row.key: tuple(row)[1:] for row in connection.execute(select(ROWS))}
+        some = sorted(found)[::2]
+        assert sorted(connection.scalars(select(ROWS.c.key).where(among(connection, ROWS.c.key, some)))) == some
+    added = {
+        key: (number, total + first[key][1] if key in first else total, value)
+        for key, (number, total, value) in second.items()
+    }
+    assert found == first | added

@@ -1,0 +1,146 @@
+"""Transactions are done again where those of others were in their way, and only then."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, select, update
+from sqlalchemy.exc import OperationalError
+
+from backchannel.streams.store.dialects import among, insert_rows
+from backchannel.streams.store.engine import Store, StoreError, counter
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    with closing(Store(store_url)) as store:
+        store.create([])
+        yield store
+
+
+class Conflict(Exception):
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__(sqlstate)
+        self.sqlstate = sqlstate
+
+
+def add(connection: Connection, *names: str) -> None:
+    insert_rows(connection, counter, {"name": names, "value": [1] * len(names)}, add=["value"])
+
+
+def counts(store: Store) -> dict[str, int]:
+    with store.read() as connection:
+        return dict(connection.execute(select(counter)).all())
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "times", "done"), [("40001", 5, 1), ("40P01", 1, 1), ("40001", 6, 0), ("23505", 1, 0)]
+)
+def test_conflicts_are_tried_again_and_other_errors_are_not(
+    store: Store, sqlstate: str, times: int, done: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backchannel.streams.store.engine._PAUSES", (0.0,) * 5)
+    faults = [OperationalError("", {}, Conflict(sqlstate)) for _ in range(times)]
+
+    def work(connection: Connection) -> None:
+        add(connection, "a")
+        if faults:
+            raise faults.pop()
+
+    if done:
+        store.transact(work)
+    else:
+        with pytest.raises(OperationalError):
+            store.transact(work)
+    assert counts(store) == ({"a": 1} if done else {})
+
+
+def test_a_new_file_may_be_opened_by_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until a file keeps its journal as it should, who comes second is refused at once, and has to come again."""
+    path = tmp_path / "policy.db"
+    with closing(sqlite3.connect(path)) as first, closing(Store(f"sqlite:///{path}")) as second:
+        first.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr("backchannel.streams.store.engine.time.sleep", lambda _pause: first.rollback())
+        second.create([])
+        assert first.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.parametrize("stable", [False, True])
+def test_those_who_lock_the_same_rows_in_unlike_orders_all_succeed(store_url: str, stable: bool) -> None:
+    errors: list[BaseException] = []
+    rounds, barrier = 10, threading.Barrier(2)
+
+    def work(*order: str) -> None:
+        try:
+            with closing(Store(store_url)) as store:
+                store.create([])
+                for _ in range(rounds):
+                    barrier.wait()
+
+                    def both(connection: Connection) -> None:
+                        for name in order:
+                            add(connection, name)
+
+                    store.transact(both, stable=stable)
+        except BaseException as error:
+            errors.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=work, args=order) for order in ("ab", "ba")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+    with closing(Store(store_url)) as store:
+        assert counts(store) == {"a": 2 * rounds, "b": 2 * rounds}
+
+
+def test_a_stable_transaction_sees_one_state(store_url: str, new_store: Callable[[], str]) -> None:
+    if not store_url.startswith("postgresql"):
+        pytest.skip("SQLite lets one transaction write at a time")
+    with closing(Store(store_url)) as one, closing(Store(store_url)) as other:
+        one.create([])
+        with one.write(stable=True) as connection:
+            assert not connection.execute(select(counter)).all()
+            with other.write() as meanwhile:
+                add(meanwhile, "a")
+            assert not connection.execute(select(counter)).all()
+        with one.write() as connection, other.write() as meanwhile:
+            add(meanwhile, "b")
+            meanwhile.commit()
+            assert len(connection.execute(select(counter)).all()) == 2
+
+
+def test_a_reader_cannot_write(store: Store) -> None:
+    if store._engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no read-only transactions")
+    with store.read() as connection, pytest.raises(Exception, match="read-only transaction"):
+        add(connection, "a")
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000])
+def test_values_may_be_many(store: Store, size: int) -> None:
+    names = [f"näme {number}" for number in range(size)]
+    with store.write() as connection:
+        insert_rows(connection, counter, {"value": [1] * size, "name": names})
+        add(connection, "other", *names[:2])
+        found: Any = connection.execute(select(counter.c.name).where(among(connection, counter.c.name, names)))
+        assert sorted(found.scalars()) == sorted(names)
+        mine = among(connection, counter.c.value, [2, 7])
+        connection.execute(update(counter).where(mine).values(value=9))
+        values = connection.execute(select(counter.c.name).where(counter.c.value == 9)).scalars()
+        assert sorted(values) == sorted(names[:2])
+
+
+def test_no_password_is_shown() -> None:
+    with pytest.raises(StoreError) as refused:
+        Store("mysql://me:secret@host/x")
+    assert "secret" not in str(refused.value)
+    with closing(Store("postgresql://me:secret@127.0.0.1:1/x")) as store, pytest.raises(StoreError) as away:
+        store.create([])
+    assert "secret" not in str(away.value)

@@ -1,0 +1,306 @@
+"""An assignment without a broker: what it commits, when, and what it does when something is away."""
+
+import asyncio
+import re
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiokafka import ConsumerRecord
+from faust.types import TP
+from sqlalchemy.exc import OperationalError
+
+from backchannel.ops.lab.load import mixed_stream
+from backchannel.schemas.events import EventDecoder, encode
+from backchannel.streams.config import Config
+from backchannel.streams.kafka.producer import Rejected
+from backchannel.streams.kafka.transport import Chunk, LogBounds
+from backchannel.streams.monitoring.observer import Observer
+from backchannel.streams.pipeline.commits import Batch, Commit, commit
+from backchannel.streams.pipeline.learners import Learning
+from backchannel.streams.store.engine import Store
+from backchannel.streams.store.ledger import Claim, Contribution, FencedError, Ledger
+from backchannel.streams.turns.assembler import TurnConfig
+from backchannel.streams.turns.partition import Partition
+from backchannel.streams.turns.position import Position, TopicPosition
+from backchannel.streams.worker import assignment
+from backchannel.streams.worker.assignment import Assignment, CoPartitionError, by_partition, resume_in
+from tests.support.ledgers import contents, sqlite_url
+
+TP0 = TP("events", 0)
+CONFIG = Config(turns=TurnConfig(window_s=3.0, lateness_s=1.0))
+RECORDS = [encode(event) for event in mixed_stream(40, np.random.default_rng(3), queries=10, gap_ms=400)]
+NOW = 1_800_000_000_000
+QUIET_MS = 4_000
+
+
+class Letters:
+    def __init__(self) -> None:
+        self.delivered: list[Rejected] = []
+        self.may_deliver = asyncio.Event()
+        self.may_deliver.set()
+
+    async def deliver(self, rejected: list[Rejected]) -> None:
+        await self.may_deliver.wait()
+        self.delivered += rejected
+
+
+class Desk:
+    """An assignment of partition 0 of one topic, with what it needs; its learner is a thread."""
+
+    def __init__(self, url: str) -> None:
+        self.learning = Learning(CONFIG)
+        self.store = Store(url)
+        self.store.create(self.learning.tables)
+        self.ledger = Ledger(self.store, self.learning.tables)
+        self.letters = Letters()
+        self.acked: list[int] = []
+
+    def assign(self, commit_events: int = 1_000_000) -> Assignment:
+        claim = self.ledger.claim("s", 0)
+        position, _ = resume_in({"events": LogBounds(0, 10_000)}, claim.position)
+        claim = Claim("s", 0, claim.epoch, claim.commits, position)
+        partition = Partition(claim, {"events": EventDecoder()}, CONFIG.turns)
+        return Assignment({0: partition}, self, self.letters, commit_events, QUIET_MS, observer=Observer())
+
+    async def commit(self, batches: Sequence[Batch]) -> Commit:
+        return await asyncio.to_thread(commit, self.learning, self.ledger, batches)
+
+    def chunk(self, first: int, values: list[bytes]) -> Chunk:
+        records = [
+            ConsumerRecord("events", 0, first + number, 0, 0, b"key", value, None, 3, len(value), ())
+            for number, value in enumerate(values)
+        ]
+        return Chunk(TP0, records, lambda: self.acked.append(first))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(sqlite_url(tmp_path))
+    yield desk
+    desk.store.close()
+
+
+def ends(offset: int | None) -> Callable[[], Coroutine[Any, Any, Mapping[TP, int]]]:
+    async def ask() -> Mapping[TP, int]:
+        return {} if offset is None else {TP0: offset}
+
+    return ask
+
+
+def test_it_commits_when_there_is_enough_and_acks_what_is_committed(desk: Desk) -> None:
+    async def scenario() -> None:
+        one = desk.assign(commit_events=30)
+        await one.add(desk.chunk(0, RECORDS[:20]), NOW)
+        assert desk.acked == []
+        await one.add(desk.chunk(20, RECORDS[20:40]), NOW)
+        await one.commit()
+        assert desk.acked == [0, 20]
+        before = desk.ledger.counts()
+        await one.add(desk.chunk(40, RECORDS[40:60]), NOW)
+        assert desk.ledger.counts() == before
+        await one.commit()
+        assert desk.ledger.counts()["query"] > before["query"]
+        assert desk.acked == [0, 20, 40]
+
+    asyncio.run(scenario())
+
+
+def test_a_quiet_partition_closes_its_turns_and_one_that_cannot_be_reached_does_not(desk: Desk) -> None:
+    async def scenario() -> None:
+        one = desk.assign()
+        await one.add(desk.chunk(0, RECORDS), NOW)
+        await one.advance(ends(len(RECORDS)), NOW + QUIET_MS - 1)
+        await one.advance(ends(len(RECORDS) + 1), NOW + 2 * QUIET_MS)
+        assert one.partitions[0].open
+        await one.advance(ends(None), NOW + 3 * QUIET_MS)
+        await one.advance(ends(len(RECORDS)), NOW + 4 * QUIET_MS - 1)
+        assert one.partitions[0].open, "nobody knows whether it was quiet while it could not be reached"
+        await one.advance(ends(len(RECORDS)), NOW + 5 * QUIET_MS)
+        assert not one.partitions[0].open
+        await one.commit()
+        assert desk.ledger.counts()["turn"] == 40
+        # After a restart nothing of it counts again.
+        again = desk.assign()
+        assert again.offsets == {TP0: len(RECORDS)}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_commit_of_unknown_outcome_is_made_once(
+    committed: bool, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assignment, "RETRY_S", (0.001, 0.001))
+    failures = 3
+    write = desk.ledger.commit
+
+    def lose_the_answer(contributions: list[Contribution]) -> list[Claim]:
+        nonlocal failures
+        if committed or not failures:
+            claims = write(contributions)
+        if failures:
+            failures -= 1
+            raise OperationalError("COMMIT", None, Exception("connection lost"))
+        return claims
+
+    monkeypatch.setattr(desk.ledger, "commit", lose_the_answer)
+
+    async def scenario() -> None:
+        one = desk.assign()
+        await one.add(desk.chunk(0, RECORDS), NOW)
+        await one.commit()
+        await one.add(desk.chunk(len(RECORDS), RECORDS[:1]), NOW)
+        await one.commit()
+
+    asyncio.run(scenario())
+    counts = contents(sqlite_url(tmp_path), CONFIG)["counts"]
+    assert (counts["query"], counts["late"]) == (41, 1)
+    assert failures == 0
+
+
+def test_a_commit_that_was_cancelled_is_brought_to_its_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop cancels what waits for a store that is away, and then flushes."""
+    monkeypatch.setattr(assignment, "RETRY_S", (0.001, 0.001))
+    write = desk.ledger.commit
+
+    def fail(_: list[Contribution]) -> list[Claim]:
+        raise OperationalError("BEGIN", None, Exception("database is locked"))
+
+    async def scenario() -> None:
+        one = desk.assign(commit_events=1)
+        monkeypatch.setattr(desk.ledger, "commit", fail)
+        await one.add(desk.chunk(0, RECORDS[:50]), NOW)
+        adding = asyncio.create_task(one.add(desk.chunk(50, RECORDS[50:70]), NOW))
+        await asyncio.sleep(0.05)
+        assert not adding.done(), "consumption waits when the next commit is due"
+        assert not desk.acked
+        adding.cancel()
+        await asyncio.wait([adding])
+        monkeypatch.setattr(desk.ledger, "commit", write)
+        await one.add(desk.chunk(70, RECORDS[70:]), NOW)
+        await one.commit()
+        assert desk.acked == [0, 50, 70]
+        assert desk.ledger.counts()["query"] == 40
+
+    asyncio.run(scenario())
+
+
+def test_what_keeps_a_commit_from_being_made_is_raised_by_whatever_comes_next(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: list[Contribution]) -> list[Claim]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(desk.ledger, "commit", fail)
+
+    async def scenario() -> None:
+        one = desk.assign(commit_events=30)
+        await one.add(desk.chunk(0, RECORDS[:50]), NOW)
+        for call in (one.commit(), one.advance(ends(50), NOW), one.add(desk.chunk(50, RECORDS[50:51]), NOW)):
+            with pytest.raises(ZeroDivisionError):
+                await call
+        assert not desk.acked
+
+    asyncio.run(scenario())
+
+
+def test_chunks_are_added_while_the_store_writes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, may_write = desk.ledger.commit, threading.Event()
+
+    def wait(contributions: list[Contribution]) -> list[Claim]:
+        may_write.wait()
+        return write(contributions)
+
+    monkeypatch.setattr(desk.ledger, "commit", wait)
+
+    async def scenario() -> None:
+        one = desk.assign(commit_events=30)
+        await one.add(desk.chunk(0, RECORDS[:30]), NOW)
+        await one.add(desk.chunk(30, RECORDS[30:50]), NOW)
+        assert not desk.acked
+        may_write.set()
+        await one.add(desk.chunk(50, RECORDS[50:]), NOW)
+        await one.commit()
+        assert desk.acked == [0, 30, 50]
+        assert desk.ledger.counts()["query"] == 40
+
+    asyncio.run(scenario())
+
+
+def test_the_position_waits_for_the_dead_letters(desk: Desk) -> None:
+    async def scenario() -> None:
+        one = desk.assign()
+        desk.letters.may_deliver.clear()
+        adding = asyncio.create_task(one.add(desk.chunk(0, [b"nonsense", *RECORDS]), NOW))
+        await asyncio.sleep(0.01)
+        adding.cancel()
+        await asyncio.wait([adding])
+        committing = asyncio.create_task(one.commit())
+        await asyncio.sleep(0.01)
+        assert desk.ledger.counts() == {}
+        desk.letters.may_deliver.set()
+        await committing
+        ((record, reason),) = desk.letters.delivered
+        assert (record.offset, record.key, record.value) == (0, b"key", b"nonsense")
+        assert reason.startswith("record: ")
+        assert desk.ledger.counts()["dead_letter"] == 1
+
+    asyncio.run(scenario())
+
+
+def test_who_claims_later_has_the_partition(desk: Desk) -> None:
+    async def scenario() -> None:
+        first, second = desk.assign(), desk.assign()
+        await first.add(desk.chunk(0, RECORDS), NOW)
+        with pytest.raises(FencedError):
+            await first.commit()
+        # An assignment that has ended, by the very rebalance that brought the second one, has nothing more to say.
+        first.end()
+        await first.commit()
+        await first.add(desk.chunk(len(RECORDS), RECORDS), NOW)
+        await second.add(desk.chunk(0, RECORDS), NOW)
+        await second.commit()
+        assert desk.ledger.counts()["query"] == 40
+
+    asyncio.run(scenario())
+
+
+AT = Position(5, {"t": TopicPosition(read=100, resume=80, newest=7, dropped=(81,))})
+
+
+@pytest.mark.parametrize(
+    ("log", "resumed", "loss"),
+    [
+        (LogBounds(0, 100), TopicPosition(100, 80, 7, (81,)), None),
+        (LogBounds(80, 300), TopicPosition(100, 80, 7, (81,)), None),
+        (
+            LogBounds(90, 300),
+            TopicPosition(100, 90, 7, (81,)),
+            "lost offsets 80 to 89, which turns that are still open",
+        ),
+        (LogBounds(120, 300), TopicPosition(120, 120, 7, (81,)), "lost offsets 100 to 119, which were not read"),
+        (LogBounds(0, 99), TopicPosition(0, 0), "created anew.*offset 100 was to be read next, and it ends at 99"),
+    ],
+)
+def test_what_a_log_has_lost_is_said(log: LogBounds, resumed: TopicPosition, loss: str | None) -> None:
+    position, losses = resume_in({"t": log}, AT)
+    assert position == Position(5, {"t": resumed})
+    assert len(losses) == (loss is not None)
+    if loss is not None:
+        assert re.search(loss, losses[0])
+
+
+def test_a_topic_that_was_never_read_begins_where_its_log_does() -> None:
+    assert resume_in({"t": LogBounds(7, 9)}, Position()) == (Position(topics={"t": TopicPosition(7, 7)}), [])
+
+
+def test_a_partition_without_one_of_its_topics_is_refused() -> None:
+    log = LogBounds(0, 0)
+    both = {TP("a", 0): log, TP("b", 0): log}
+    assert by_partition(both, {"a", "b"}) == {0: {"a": log, "b": log}}
+    with pytest.raises(CoPartitionError, match="partition 1 came without b"):
+        by_partition({**both, TP("a", 1): log}, {"a", "b"})
