@@ -13,6 +13,9 @@ from msgspec import Meta, Struct, field
 MAX_RECORD_BYTES: Final = 1 << 18
 """A longer record is refused undecoded, so that a blob cannot cost its size in memory."""
 
+MAX_DEPTH: Final = 10_000
+"""The greatest depth that is logged. A strategy that was asked so deep had its list walked to the end."""
+
 Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
 Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -21,7 +24,8 @@ Count: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 53)]
 Scalar: TypeAlias = float | bool | Annotated[str, Meta(max_length=256)]
 Context: TypeAlias = Annotated[dict[Name, Scalar], Meta(max_length=64)]
 Strategies: TypeAlias = Annotated[tuple[Name, ...], Meta(max_length=32)]
-Allocation: TypeAlias = Annotated[dict[Name, Annotated[int, Meta(ge=0, le=10_000)]], Meta(max_length=32)]
+Allocation: TypeAlias = Annotated[dict[Name, Annotated[int, Meta(ge=0, le=MAX_DEPTH)]], Meta(max_length=32)]
+Ranks: TypeAlias = Annotated[dict[Name, Annotated[int, Meta(ge=1, le=MAX_DEPTH)]], Meta(max_length=32)]
 Propensities: TypeAlias = Annotated[dict[Name, Annotated[float, Meta(ge=0, le=1)]], Meta(max_length=32)]
 
 
@@ -57,6 +61,13 @@ class Result(Struct, frozen=True, gc=False):
     entity_id: Id
     position: Annotated[int, Meta(ge=1, le=10_000, description="1-based")]
     strategies: Strategies = ()
+    ranks: Annotated[
+        Ranks,
+        Meta(
+            description="strategy -> rank of the entity in its list, 1-based, for those that produced it; also for "
+            "others where it was looked up. Where it is missing, it is counted from the positions"
+        ),
+    ] = {}
 
 
 class Rewrite(Struct, frozen=True, gc=False, kw_only=True):
@@ -70,7 +81,20 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
     """What was shown for a query, and how it was chosen."""
 
     results: Annotated[tuple[Result, ...], Meta(max_length=500)]
-    allocation: Annotated[Allocation, Meta(description="strategy -> number of candidates drawn")] = {}
+    allocation: Annotated[
+        Allocation,
+        Meta(
+            description="strategy -> depth to which its list was asked: the number of candidates drawn, or more if the "
+            f"list ended early; {MAX_DEPTH} if it was walked to the end for want of new candidates"
+        ),
+    ] = {}
+    planned: Annotated[
+        Allocation,
+        Meta(
+            description="strategy -> number of candidates planned, as the decision says, where the budget was one of "
+            "distinct candidates; the propensities are those of this plan"
+        ),
+    ] = {}
     propensities: Annotated[Propensities, Meta(description="strategy -> probability that it was asked")] = {}
     allocation_propensity: (
         Annotated[float, Meta(ge=0, le=1, description="probability of the allocation as a whole")] | None

@@ -123,3 +123,47 @@ class Mixture(Struct, frozen=True):
         """Return the probability that `counts` are drawn."""
         drawn = float(self.shares.dot((self.parts == counts).all(axis=1)))
         return min((1.0 - self.floor) * drawn + self.floor * self.sets.probability(counts), 1.0)
+
+
+class Mixtures(Struct, frozen=True):
+    """What the decisions on many contexts are drawn from, for one budget: for judging policies on logged decisions.
+
+    Attributes:
+        parts: allocations, (contexts, parts, strategies).
+        shares: of the parts, (contexts, parts) or (1, parts); those of a context add up to 1.
+        floor: the probability of a random set instead.
+        sets: the random sets.
+    """
+
+    parts: Counts
+    shares: NDArray[np.float64]
+    floor: float
+    sets: RandomSets
+
+    def expected(self) -> NDArray[np.float64]:
+        """Return the expected counts, (contexts, strategies)."""
+        sets, probabilities = self.sets.every()
+        drawn = (self.parts * self.shares[..., np.newaxis]).sum(axis=1)
+        return np.asarray((1.0 - self.floor) * drawn + self.floor * (probabilities @ sets))
+
+    def probability(self, counts: Counts) -> NDArray[np.float64]:
+        """Return the probability of one allocation in each context, (contexts,).
+
+        Args:
+            counts: the allocations, (contexts, strategies).
+        """
+        same = (self.parts == counts[:, np.newaxis]).all(axis=2)
+        at_random = np.array([self.sets.probability(row) for row in counts.tolist()]) if self.floor else 0.0
+        drawn = (same * self.shares).sum(axis=1)
+        return np.asarray(np.minimum((1.0 - self.floor) * drawn + self.floor * at_random, 1.0))
+
+    def reaching(self, depths: Counts) -> NDArray[np.float64]:
+        """Return the probability that each strategy is asked at least so deep, (contexts, strategies).
+
+        Args:
+            depths: (contexts, strategies) or (1, strategies).
+        """
+        sets, probabilities = self.sets.every()
+        drawn = ((self.parts >= depths[:, np.newaxis]) * self.shares[..., np.newaxis]).sum(axis=1)
+        at_random = np.einsum("a,nas->ns", probabilities, sets >= depths[:, np.newaxis])
+        return np.asarray(np.minimum((1.0 - self.floor) * drawn + self.floor * at_random, 1.0))

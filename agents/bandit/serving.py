@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from backchannel.agents.bandit.features import HISTORY, Encoder, Feature, Value
-from backchannel.agents.bandit.mixture import Counts, Mixture, RandomSets
+from backchannel.agents.bandit.mixture import Counts, Mixture, Mixtures, RandomSets
 
 Exploration: TypeAlias = Literal["thompson", "greedy", "squarecb", "ucb", "uniform"]
 
@@ -247,6 +247,29 @@ class Allocator:
         else:
             utilities, shares = self._explore(*self.utilities(context, strategy_context))
         return Mixture(_fill(utilities, plan), shares, self._floor, plan.sets)
+
+    def mixtures(self, vectors: NDArray[np.float64], budget: int) -> Mixtures:
+        """Return what `allocate` draws from in each of many contexts, with the very probabilities that it has there.
+
+        Args:
+            vectors: the contexts, encoded, (contexts, strategies, d), or (contexts, 1, d) if all strategies have one.
+            budget: see `allocate`.
+
+        Raises:
+            ValueError: see `allocate`.
+        """
+        plan = self._planned(budget)
+        if self._settings.policy == "thompson":
+            utilities = np.einsum("kpd,nkd->npk", self._models, np.broadcast_to(vectors, self._broad(vectors)))
+            shares = _EVEN[np.newaxis]
+        else:
+            projected = np.einsum("kpd,nkd->nkp", self._stacked, np.broadcast_to(vectors, self._broad(vectors)))
+            utilities, shares = self._explore(projected[..., 0], np.linalg.norm(projected[..., 1:], axis=-1))
+        parts = _fill(utilities.reshape(-1, len(self.strategies)), plan).reshape(utilities.shape)
+        return Mixtures(parts, np.atleast_2d(shares), self._floor, plan.sets)
+
+    def _broad(self, vectors: NDArray[np.float64]) -> tuple[int, int, int]:
+        return len(vectors), len(self.strategies), self.encoder.dimension
 
     def worth(self, depth: int) -> NDArray[np.float64]:
         """Return what a strategy's first 0, 1, ... `depth` candidates are worth together, (strategies, depth + 1).
