@@ -7,10 +7,8 @@ import msgspec
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.snapshot import Announcement
 
-TOPICS: Final = {"query": "queries", "impression": "impressions", "click": "clicks", "barge_in": "barge_ins"}
-"""Each event's topic."""
 DEAD_LETTERS: Final = "dead-letters"
-"""The topic of records that are no valid events."""
+"""The topic of invalid events."""
 SNAPSHOTS: Final = "policy-snapshots"
 """The topic that announces policy versions."""
 
@@ -40,7 +38,7 @@ def _asyncapi() -> dict[str, Any]:
     }
     messages["dead_letter"] = {
         "name": "dead_letter",
-        "summary": "A record that is no valid event, with its key and value as they came.",
+        "summary": "An invalid event: a record's key and value as they came.",
         "contentType": "application/octet-stream",
         "headers": {
             "type": "object",
@@ -57,15 +55,15 @@ def _asyncapi() -> dict[str, Any]:
         **_message("announcement", Announcement),
         "bindings": _kafka(key={"type": "string", "const": "policy"}),
     }
-    channels = {topic: event for event, topic in TOPICS.items()}
-    channels |= {DEAD_LETTERS: "dead_letter", SNAPSHOTS: "announcement"}
+    events = {event_type.topic: name for name, event_type in EVENT_TYPES.items()}
+    channels = {**events, DEAD_LETTERS: "dead_letter", SNAPSHOTS: "announcement"}
     return {
         "asyncapi": "3.0.0",
         "info": {
             "title": "Backchannel",
             "version": "1.0.0",
-            "description": "Events from which Backchannel learns, in four topics of the same number of partitions; and "
-            "what it says in turn.",
+            "description": "Events from which Backchannel learns, in one topic for each type, all of the same number "
+            "of partitions; and what it says in turn.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
@@ -78,7 +76,7 @@ def _asyncapi() -> dict[str, Any]:
             for topic, message in channels.items()
         },
         "operations": {
-            **{f"learn_from_{topic}": _operation("receive", topic, event) for event, topic in TOPICS.items()},
+            **{f"learn_from_{topic}": _operation("receive", topic, event) for topic, event in events.items()},
             "reject": _operation("send", DEAD_LETTERS, "dead_letter"),
             "announce": _operation("send", SNAPSHOTS, "announcement"),
         },

@@ -1,11 +1,11 @@
-"""The four events, and the one way to decode them.
+"""The events, and the one way to decode them. A struct says all there is to know of an event type, its topic too.
 
 Events are UTF-8 JSON objects, keyed by `session_id`. An unknown field is ignored, so that producers may be newer than
 we are; a missing, ill-typed or oversized one is an `EventError` that names it.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, TypeAlias, get_args
+from typing import Annotated, Any, ClassVar, Final, TypeAlias, get_args
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -39,6 +39,8 @@ class EventError(ValueError):
 
 
 class _Event(Struct, frozen=True, gc=False, kw_only=True, tag_field="type"):
+    topic: ClassVar[str]
+
     event_id: Annotated[Id, Meta(description="counts once per turn")]
     ts: Annotated[Timestamp, Meta(description="event time, ms since the Unix epoch")]
     session_id: Annotated[Id, Meta(description="the record's key: a session lives in one partition")]
@@ -47,6 +49,8 @@ class _Event(Struct, frozen=True, gc=False, kw_only=True, tag_field="type"):
 
 class Query(_Event, frozen=True, gc=False, kw_only=True, tag="query"):
     """Somebody asked something."""
+
+    topic: ClassVar[str] = "queries"
 
     text: Text
     user_id: Id | None = None
@@ -79,6 +83,8 @@ class Rewrite(Struct, frozen=True, gc=False, kw_only=True):
 
 class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
     """What was shown for a query, and how it was chosen."""
+
+    topic: ClassVar[str] = "impressions"
 
     results: Annotated[tuple[Result, ...], Meta(max_length=500)]
     allocation: Annotated[
@@ -116,6 +122,8 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
 class Click(_Event, frozen=True, gc=False, kw_only=True, tag="click"):
     """Somebody chose an entity."""
 
+    topic: ClassVar[str] = "clicks"
+
     entity_id: Id
     kind: Annotated[Name, Meta(description="click, play, like, add ...")] = "click"
     dwell_ms: Count | None = None
@@ -124,15 +132,24 @@ class Click(_Event, frozen=True, gc=False, kw_only=True, tag="click"):
 class BargeIn(_Event, frozen=True, gc=False, kw_only=True, tag="barge_in"):
     """Somebody interrupted the response."""
 
+    topic: ClassVar[str] = "barge_ins"
+
     offset_ms: Annotated[Count, Meta(description="into the response")] | None = None
 
 
-Event: TypeAlias = Query | Impression | Click | BargeIn
+Signal: TypeAlias = Impression | Click | BargeIn
+"""An event that says something about a query. A new event type is one more struct in this union."""
 
-EVENT_TYPES: Final[dict[str, type[Event]]] = {
-    str(event_type.__struct_config__.tag): event_type for event_type in get_args(Event)
-}
-"""Each event's struct by its name: `query`, `impression`, `click`, `barge_in`."""
+Event: TypeAlias = Query | Signal
+
+
+def name_of(event_type: type[Struct]) -> str:
+    """Return the name of an event type, as the field `type` has it: `query`, `impression` ..."""
+    return str(event_type.__struct_config__.tag)
+
+
+EVENT_TYPES: Final[dict[str, type[Event]]] = {name_of(event_type): event_type for event_type in get_args(Event)}
+"""The struct of each event type by its name. Topics, decoders, documents, counts and metrics follow from it."""
 
 
 class EventDecoder:

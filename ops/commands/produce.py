@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from backchannel.ops.commands.config import config_option
 from backchannel.ops.commands.topics import kafka_config, servers_option
-from backchannel.schemas.events import Event, EventDecoder, EventError, encode
+from backchannel.schemas.events import Event, EventDecoder, EventError, encode, name_of
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.topics import TopicError, check_topics
@@ -90,7 +90,7 @@ class Sender:
         self._producer.close(timeout=5)
 
     def _enqueue(self, number: int, event: Event, record: bytes) -> None:
-        topic = self._topics[str(event.__struct_config__.tag)]
+        topic = self._topics[name_of(type(event))]
         future = self._producer.send(topic, record, key=event.session_id.encode(), timestamp_ms=event.ts)
         self._in_flight.append((number, topic, future))
         if len(self._in_flight) > IN_FLIGHT:

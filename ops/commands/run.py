@@ -53,7 +53,7 @@ def run(source: str, store: str, config: Config, dead_letters: Path | None, as_j
     """Learn from SOURCE, publish the policy, and say what was learned.
 
     SOURCE is a file of events, one JSON object a line, in time order; plain, gzip or Zstandard; "-" reads a pipe. Each
-    line has a `type`: query, impression, click or barge_in (`backchannel schemas` writes their schemas).
+    line names its event type in the field `type` (`backchannel schemas` writes the schema of each).
 
     The store keeps how far SOURCE was read. Stopped by Ctrl-C, killed, or run again after the file has grown, it goes
     on where it ended, and counts nothing twice. At the end of SOURCE all turns close.

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import make_url
 
+from backchannel.schemas.events import EVENT_TYPES
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.serving.reader import PolicyReader
 
@@ -111,7 +112,7 @@ def summarize(store: str, new: Mapping[str, int], seconds: float) -> Summary:
     likeliest = sorted(rewrites, key=lambda source: -rewrites[source].probability)[:3]
     return Summary(
         store=str(make_url(store)),  # without its password
-        events=sum(new.get(name, 0) for name in ("query", "impression", "click", "barge_in")),
+        events=sum(new.get(name, 0) for name in EVENT_TYPES),
         turns=new.get("turn", 0),
         late=new.get("late", 0),
         orphans=new.get("orphan", 0),

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from backchannel.schemas.documents import DEAD_LETTERS, SNAPSHOTS, TOPICS
+from backchannel.schemas.documents import DEAD_LETTERS, SNAPSHOTS
+from backchannel.schemas.events import EVENT_TYPES
 
 SERVERS_VARIABLE = "BACKCHANNEL_KAFKA"
 PASSWORD_VARIABLE = "BACKCHANNEL_KAFKA_PASSWORD"  # noqa: S105 -- a variable's name
@@ -53,8 +54,8 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     @property
     def event_topics(self) -> dict[str, str]:
-        """Each event's topic."""
-        return {event: self.topic_prefix + topic for event, topic in TOPICS.items()}
+        """Event type -> its topic."""
+        return {name: self.topic_prefix + event_type.topic for name, event_type in EVENT_TYPES.items()}
 
     @property
     def dead_letter_topic(self) -> str:

@@ -6,26 +6,10 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct, structs
 
 from backchannel.agents.sums import Sums
-from backchannel.schemas.turn import Turn
 from backchannel.streams.pipeline.learners import Learning
-from backchannel.streams.store.ledger import Claim, Contribution, Ledger
-from backchannel.streams.turns.position import Position
-
-
-class Batch(Struct, frozen=True):
-    """What one partition brings to a commit.
-
-    Attributes:
-        claim: to commit with.
-        position: where the batch brings the partition to.
-        counts: what was counted on the way.
-        turns: what was closed on the way.
-    """
-
-    claim: Claim
-    position: Position
-    counts: dict[str, int]
-    turns: list[Turn]
+from backchannel.streams.store.ledger import Contribution, Ledger
+from backchannel.streams.turns.partition import Batch
+from backchannel.streams.turns.position import Claim
 
 
 class Commit(Struct, frozen=True):

@@ -7,13 +7,13 @@ from typing import Final, Self
 from backchannel.schemas.events import Event, EventDecoder
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.commits import Batch, commit
+from backchannel.streams.pipeline.commits import commit
 from backchannel.streams.pipeline.drift_monitor import Watch
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.publisher import Publisher
 from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import Ledger
-from backchannel.streams.turns.partition import DeadLetter, Partition
+from backchannel.streams.turns.partition import Batch, DeadLetter, Partition
 
 TOPIC: Final = "events"
 """The one topic of an embedded stream: all event types, in time order."""

@@ -19,7 +19,7 @@ from backchannel.streams.store import decisions
 from backchannel.streams.store import engine as tables
 from backchannel.streams.store.dialects import among, insert_rows
 from backchannel.streams.store.engine import Store, StoreError, batches
-from backchannel.streams.turns.position import BEGINNING, Position, TopicPosition
+from backchannel.streams.turns.position import BEGINNING, Claim, Position, TopicPosition
 
 MAX_AHEAD: Final = 500
 """Half-lives that weights may run ahead of a table's landmark before it moves. A double holds 1023 doublings."""
@@ -34,24 +34,6 @@ FADED: Final = 2.0**-10
 MAX_KEY_BYTES: Final = 1000
 """Of a text in a row's key. PostgreSQL cannot index much more than twice that; and what has so long a name as this is
 no query that comes again."""
-
-
-class Claim(Struct, frozen=True):
-    """The right to commit for a partition, until somebody else claims it.
-
-    Attributes:
-        source: the stream that the partition is of.
-        number: of the partition.
-        epoch: of this claim; a later claim has a higher one.
-        commits: made for the partition so far, under any claim.
-        position: where the partition stands.
-    """
-
-    source: str
-    number: int
-    epoch: int
-    commits: int
-    position: Position
 
 
 class Contribution(Struct, frozen=True):

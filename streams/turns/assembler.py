@@ -15,16 +15,13 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
 from heapq import heappop, heappush
 from operator import attrgetter
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query
+from backchannel.schemas.events import Event, Query, Signal, name_of
 from backchannel.schemas.turn import Turn
 from backchannel.streams.turns.position import BEGINNING, Position, TopicPosition
-
-Signal: TypeAlias = Impression | Click | BargeIn
-"""An event that tells something of a query."""
 
 _ts = attrgetter("ts")
 
@@ -57,7 +54,7 @@ class TooManyOpenError(RuntimeError):
 
 
 class _OpenTurn:
-    __slots__ = ("barge_ins", "clicks", "deadline", "earliest", "fresh", "impressions", "order", "query")
+    __slots__ = ("deadline", "earliest", "fresh", "order", "query", "signals")
 
     def __init__(self, query: Query, earliest: int, deadline: int, order: int, fresh: bool) -> None:
         self.query = query
@@ -65,17 +62,20 @@ class _OpenTurn:
         self.deadline = deadline
         self.order = order
         self.fresh = fresh
-        self.impressions: dict[str, Impression] = {}
-        self.clicks: dict[str, Click] = {}
-        self.barge_ins: dict[str, BargeIn] = {}
+        self.signals: dict[type[Signal], dict[str, Signal]] = {}  # by type and event_id
 
     def take(self, signal: Signal) -> bool:
         """Take `signal`; return False if its event_id was taken before."""
-        if isinstance(signal, Impression):
-            return self.impressions.setdefault(signal.event_id, signal) is signal
-        if isinstance(signal, Click):
-            return self.clicks.setdefault(signal.event_id, signal) is signal
-        return self.barge_ins.setdefault(signal.event_id, signal) is signal
+        of_type = self.signals.get(type(signal))
+        if of_type is None:
+            self.signals[type(signal)] = {signal.event_id: signal}
+            return True
+        return of_type.setdefault(signal.event_id, signal) is signal
+
+    def close(self, following: Query | None) -> Turn:
+        """Return what it has become, given the session's next query within the window."""
+        signals = {name_of(kind): tuple(of_type.values()) for kind, of_type in self.signals.items()}
+        return Turn(self.query, signals, following)
 
 
 def _closing_order(turn: _OpenTurn) -> tuple[int, int]:
@@ -172,7 +172,7 @@ class TurnAssembler:
         source.advance(offsets, max(map(_ts, filter(None, events)), default=BEGINNING))
         for event_type, count in Counter(map(type, events[first_fresh:])).items():
             if issubclass(event_type, Struct):
-                self.counts[str(event_type.__struct_config__.tag)] += count
+                self.counts[name_of(event_type)] += count
         if self.open > self._max_open:
             raise TooManyOpenError(self._explain_open())
 
@@ -256,15 +256,7 @@ class TurnAssembler:
                 del sessions[query.session_id]
             elif session[0].query.ts >= turn.deadline:
                 following = None
-            closed.append(
-                Turn(
-                    query,
-                    tuple(turn.impressions.values()),
-                    tuple(turn.clicks.values()),
-                    tuple(turn.barge_ins.values()),
-                    following,
-                )
-            )
+            closed.append(turn.close(following))
         self.counts["turn"] += len(closed)
         self._expire_through(watermark)
         return closed

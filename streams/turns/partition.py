@@ -9,10 +9,8 @@ from msgspec import Struct
 
 from backchannel.schemas.events import Event, EventDecoder, EventError
 from backchannel.schemas.turn import Turn
-from backchannel.streams.pipeline.commits import Batch
-from backchannel.streams.store.ledger import Claim
 from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
-from backchannel.streams.turns.position import Position
+from backchannel.streams.turns.position import Claim, Position
 
 _ts = attrgetter("ts")
 
@@ -24,6 +22,22 @@ class DeadLetter(Struct, frozen=True):
     offset: int
     record: bytes
     reason: str
+
+
+class Batch(Struct, frozen=True):
+    """What one partition brings to a commit.
+
+    Attributes:
+        claim: to commit with.
+        position: where the batch brings the partition to.
+        counts: what was counted on the way.
+        turns: what was closed on the way.
+    """
+
+    claim: Claim
+    position: Position
+    counts: dict[str, int]
+    turns: list[Turn]
 
 
 class Partition:

@@ -34,3 +34,21 @@ class Position(Struct, frozen=True):
     def topic(self, name: str) -> TopicPosition:
         """Return where topic `name` stands: at its start, when nothing of it was read."""
         return self.topics.get(name) or TopicPosition()
+
+
+class Claim(Struct, frozen=True):
+    """The right to commit for a partition, until somebody else claims it.
+
+    Attributes:
+        source: the stream that the partition is of.
+        number: of the partition.
+        epoch: of this claim; a later claim has a higher one.
+        commits: made for the partition so far, under any claim.
+        position: where the partition stands.
+    """
+
+    source: str
+    number: int
+    epoch: int
+    commits: int
+    position: Position

@@ -15,9 +15,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from backchannel.streams.kafka.producer import Rejected
 from backchannel.streams.kafka.transport import Chunk, LogBounds
 from backchannel.streams.monitoring.observer import Observer
-from backchannel.streams.pipeline.commits import Batch, Commit
+from backchannel.streams.pipeline.commits import Commit
 from backchannel.streams.store.ledger import FencedError
-from backchannel.streams.turns.partition import Partition
+from backchannel.streams.turns.partition import Batch, Partition
 from backchannel.streams.turns.position import Position, TopicPosition
 
 logger = logging.getLogger(__name__)

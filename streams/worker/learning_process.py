@@ -6,10 +6,11 @@ from typing import Final
 import msgspec
 
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.commits import Batch, Commit, commit
+from backchannel.streams.pipeline.commits import Commit, commit
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import Ledger
+from backchannel.streams.turns.partition import Batch
 from backchannel.streams.worker.processes import Apart
 
 _encode: Final = msgspec.msgpack.Encoder().encode

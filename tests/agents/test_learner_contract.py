@@ -26,7 +26,7 @@ from backchannel.schemas.turn import Turn
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.learners import Learning
 from tests.support.cases import leaves
-from tests.support.turns import DAY, LAST, changes, click, impression, judged, query, turns, unlike
+from tests.support.turns import DAY, LAST, changes, click, closed_turn, impression, judged, query, turns, unlike
 
 LEARNERS: list[Learner] = [
     *Learning(Config()).learners,
@@ -226,24 +226,24 @@ def test_every_number_in_a_configuration_is_bounded(config: type) -> None:
 
 FULL = impression(*(Result(f"e{place}", place, ("lexical", "semantic")) for place in range(1, 501)))
 EXTREMES = {
-    "empty": Turn(query(text="")),
-    "symbols": Turn(query(text="?!"), (FULL,), (click("e1"),)),
-    "no impression": Turn(query(LAST), (), (click("e1"),)),
-    "empty impression": Turn(query(), (impression(),)),
-    "many results": Turn(query(), (FULL, FULL), (click("e500"), click("e1"))),
-    "last place": Turn(query(), (impression(Result("e", 10_000, ("lexical",))),), (click("e"),)),
-    "first moment": Turn(query(0), (FULL,), (click("e1"),), next=query(0)),
-    "last moment": Turn(query(LAST), (FULL,), (click("e1"),), next=query(LAST)),
-    "long": Turn(query(text="x" * 2000, interpretation="y" * 2000), (FULL,), next=query(1, text="z" * 2000)),
-    "huge numbers": Turn(query(context={"hour": 1.7e308, "driving": -1.7e308, "device": 0.0}), (FULL,)),
-    "strange strings": Turn(query(context={"hour": "noon", "driving": "", "device": "toaster"}), (FULL,)),
+    "empty": closed_turn(query(text="")),
+    "symbols": closed_turn(query(text="?!"), (FULL,), (click("e1"),)),
+    "no impression": closed_turn(query(LAST), (), (click("e1"),)),
+    "empty impression": closed_turn(query(), (impression(),)),
+    "many results": closed_turn(query(), (FULL, FULL), (click("e500"), click("e1"))),
+    "last place": closed_turn(query(), (impression(Result("e", 10_000, ("lexical",))),), (click("e"),)),
+    "first moment": closed_turn(query(0), (FULL,), (click("e1"),), next=query(0)),
+    "last moment": closed_turn(query(LAST), (FULL,), (click("e1"),), next=query(LAST)),
+    "long": closed_turn(query(text="x" * 2000, interpretation="y" * 2000), (FULL,), next=query(1, text="z" * 2000)),
+    "huge numbers": closed_turn(query(context={"hour": 1.7e308, "driving": -1.7e308, "device": 0.0}), (FULL,)),
+    "strange strings": closed_turn(query(context={"hour": "noon", "driving": "", "device": "toaster"}), (FULL,)),
 }
 
 
 @every_learner
 @pytest.mark.parametrize("name", EXTREMES)
 def test_extremes_do_no_harm(learner: Learner, name: str) -> None:
-    usual = Turn(query(DAY), (impression(Result("e1", 1, ("lexical",))),), (click("e1"),), next=query(DAY))
+    usual = closed_turn(query(DAY), (impression(Result("e1", 1, ("lexical",))),), (click("e1"),), next=query(DAY))
     both = merge([learn(learner, [usual]), learn(learner, [EXTREMES[name]])])
     assert not unlike(both, learn(learner, [EXTREMES[name], usual]), exact=is_exact(learner))
     for at in (0, DAY, LAST):

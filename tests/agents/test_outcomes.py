@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from backchannel.agents.outcomes import Outcome, RewardConfig
 from backchannel.schemas.events import Rewrite
 from backchannel.schemas.turn import Turn
-from tests.support.turns import DAY, barge_in, click, impression, judged, query, turns
+from tests.support.turns import DAY, barge_in, click, closed_turn, impression, judged, query, turns
 
 SHARES = st.floats(0, 1)
 CONFIGS = st.builds(
@@ -37,7 +37,7 @@ def test_everything_lies_within_0_and_1(turn: Turn, config: RewardConfig) -> Non
 
 @given(turns(st.integers(0, DAY)), CONFIGS)
 def test_taking_back_never_gives(turn: Turn, config: RewardConfig) -> None:
-    untroubled = outcome(msgspec.structs.replace(turn, barge_ins=(), next=None), config)
+    untroubled = outcome(Turn.of(turn.query, [*turn.impressions, *turn.clicks]), config)
     troubled = outcome(turn, config)
     assert all(gain <= untroubled.gains[entity] for entity, gain in troubled.gains.items())
     kept = 1 - config.rephrase_weight * troubled.rephrased
@@ -47,7 +47,7 @@ def test_taking_back_never_gives(turn: Turn, config: RewardConfig) -> None:
 
 def test_the_best_click_counts() -> None:
     config = RewardConfig(click_gain={"click": 0.25, "skip": 0.0})
-    turn = Turn(
+    turn = closed_turn(
         query(), clicks=(click("a", "skip"), click("a"), click("a", "skip"), click("b", "play"), click("c", "skip"))
     )
     assert outcome(turn, config).gains == {"a": 0.25, "b": 1.0, "c": 0.0}
@@ -56,18 +56,18 @@ def test_the_best_click_counts() -> None:
 @pytest.mark.parametrize(("dwell_s", "gain"), [(None, 1.0), (0, 0.0), (5, 0.25), (20, 1.0), (300, 1.0)])
 def test_a_click_that_is_left_soon_is_worth_less(dwell_s: int | None, gain: float) -> None:
     dwelt = msgspec.structs.replace(click("a"), dwell_ms=None if dwell_s is None else 1000 * dwell_s)
-    assert outcome(Turn(query(), clicks=(dwelt,)), RewardConfig(dwell_s=20)).gains == {"a": gain}
-    assert outcome(Turn(query(), clicks=(dwelt,))).gains == {"a": 1.0}
+    assert outcome(closed_turn(query(), clicks=(dwelt,)), RewardConfig(dwell_s=20)).gains == {"a": gain}
+    assert outcome(closed_turn(query(), clicks=(dwelt,))).gains == {"a": 1.0}
 
 
 @pytest.mark.parametrize(("times", "gain"), [(0, 1.0), (1, 0.75), (2, 0.75)])
 def test_a_barge_in_takes_its_share_back_once(times: int, gain: float) -> None:
-    turn = Turn(query(), clicks=(click("a"),), barge_ins=(barge_in(),) * times)
+    turn = closed_turn(query(), clicks=(click("a"),), barge_ins=(barge_in(),) * times)
     assert outcome(turn, RewardConfig(barge_in_weight=0.25)).success == gain
 
 
 def test_a_rephrase_takes_its_share_back() -> None:
-    turn = Turn(query(text="play some jass"), clicks=(click("a"),), next=query(8000, "play some jazz"))
+    turn = closed_turn(query(text="play some jass"), clicks=(click("a"),), next=query(8000, "play some jazz"))
     found = outcome(turn)
     assert 0 < found.rephrased < 1
     assert (found.success, found.unrephrased) == (1 - found.rephrased, 1)
@@ -77,13 +77,13 @@ def test_a_rephrase_takes_its_share_back() -> None:
 def test_a_rephrase_follows_soon() -> None:
     config = RewardConfig(rephrase_gap_s=8)
     for gap, says in ((8_000, True), (8_001, False)):
-        turn = Turn(query(text="play some jass"), next=query(gap, "play some jazz"))
+        turn = closed_turn(query(text="play some jass"), next=query(gap, "play some jazz"))
         assert (outcome(turn, config).rephrased > 0) == says
 
 
 @pytest.mark.parametrize(("text", "following"), [("", "play jazz"), ("play jazz", ""), ("", "")])
 def test_what_was_not_recognised_is_not_rephrased(text: str, following: str) -> None:
-    assert outcome(Turn(query(text=text), next=query(8000, following))).rephrased == 0
+    assert outcome(closed_turn(query(text=text), next=query(8000, following))).rephrased == 0
 
 
 @given(st.lists(turns(st.integers(0, DAY)), max_size=6))
@@ -93,25 +93,25 @@ def test_turns_are_judged_one_by_one(some: list[Turn]) -> None:
 
 def test_a_rewrite_of_an_interpretation_is_one() -> None:
     shown = impression(rewrite=Rewrite(source="Play(jass)", target="Play(jazz)"))
-    found = outcome(Turn(query(text="play jass", interpretation="Play(jass)"), (shown,)))
+    found = outcome(closed_turn(query(text="play jass", interpretation="Play(jass)"), (shown,)))
     assert found.rewritten == "Play(jazz)"
 
 
 def test_a_rewrite_is_what_the_results_were_for() -> None:
     shown = impression(rewrite=Rewrite(source="play jass", target="Play JAZZ"))
-    found = outcome(Turn(query(text="play jass"), (impression(), shown)))
+    found = outcome(closed_turn(query(text="play jass"), (impression(), shown)))
     assert (found.query, found.rewritten) == ("play jazz", "play jazz")
-    found = outcome(Turn(query(text="Play jass"), (impression(),)))
+    found = outcome(closed_turn(query(text="Play jass"), (impression(),)))
     assert (found.query, found.rewritten) == ("play jass", None)
 
 
 def test_who_goes_on_without_a_click_may_be_content() -> None:
     config = RewardConfig(unclicked_gain=0.5, barge_in_weight=0.5)
     on = query(8_000, "weather tomorrow")
-    assert outcome(Turn(query(), next=on), config).success == 0.5
-    assert outcome(Turn(query(), barge_ins=(barge_in(),), next=on), config).success == 0.25
-    assert outcome(Turn(query()), config).success == 0
-    assert outcome(Turn(query(), next=on)).success == 0
-    again = outcome(Turn(query(text="play some jass"), next=query(8_000, "play some jazz")), config)
+    assert outcome(closed_turn(query(), next=on), config).success == 0.5
+    assert outcome(closed_turn(query(), barge_ins=(barge_in(),), next=on), config).success == 0.25
+    assert outcome(closed_turn(query()), config).success == 0
+    assert outcome(closed_turn(query(), next=on)).success == 0
+    again = outcome(closed_turn(query(text="play some jass"), next=query(8_000, "play some jazz")), config)
     assert (again.unrephrased, again.success) == (0.5, 0.5 * (1 - again.rephrased))
     assert again.gains == {}

@@ -21,7 +21,7 @@ from msgspec import structs
 
 from backchannel.ops.commands.config import render
 from backchannel.ops.lab.load import mixed_stream
-from backchannel.schemas.events import EVENT_TYPES, Event, encode
+from backchannel.schemas.events import EVENT_TYPES, Event, encode, name_of
 from backchannel.streams.config import CommitConfig, Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.turns.assembler import TurnConfig
@@ -57,7 +57,7 @@ async def send(config: KafkaConfig, events: Sequence[Event], rate: float | None 
     async with AIOKafkaProducer(bootstrap_servers=config.servers, acks="all", linger_ms=2) as producer:
         for some in _slices(events):
             for event in some:
-                topic = config.event_topics[str(event.__struct_config__.tag)]
+                topic = config.event_topics[name_of(type(event))]
                 await producer.send(topic, encode(event), key=event.session_id.encode(), timestamp_ms=event.ts)
             await producer.flush()
             sent += len(some)

@@ -44,6 +44,16 @@ def barge_in() -> BargeIn:
     return BargeIn(event_id="e", ts=0, session_id="s", query_id="q")
 
 
+def closed_turn(
+    query: Query,
+    impressions: Iterable[Impression] = (),
+    clicks: Iterable[Click] = (),
+    barge_ins: Iterable[BargeIn] = (),
+    next: Query | None = None,  # noqa: A002 - the field's name
+) -> Turn:
+    return Turn.of(query, [*impressions, *clicks, *barge_ins], next)
+
+
 def judged(turns: Iterable[Turn], config: RewardConfig | None = None) -> list[Outcome]:
     return Judge(config or RewardConfig()).judge(list(turns))
 
@@ -67,10 +77,10 @@ def turns(
         rewrite=st.none() | st.none() | st.none() | st.builds(Rewrite, source=TEXTS, target=TEXTS),
     )
     return st.builds(
-        lambda asked, shown, clicks, barge_ins, later, gap: Turn(
+        lambda asked, shown, clicks, barge_ins, later, gap: closed_turn(
             asked,
-            tuple(shown),
-            tuple(clicks),
+            shown,
+            clicks,
             barge_ins,
             later and query(asked.ts + gap, later[0], interpretation=later[1]),
         ),

@@ -91,11 +91,9 @@ def _turn(context: Any, strategy: int, reward: float) -> Turn:
     name = _NAMES[strategy]
     results = tuple(Result(f"e{rank}", rank, (name,)) for rank in range(1, 11))
     named = {feature.name: value for feature, value in zip(_FEATURES, context[1:].tolist(), strict=True)}
-    return Turn(
-        Query(event_id="e", text="play jazz", context=named, **at),
-        (Impression(event_id="i", results=results, allocation={name: 10}, **at),),
-        (Click(event_id="c", entity_id="e1", **at),) if reward else (),
-    )
+    shown = Impression(event_id="i", results=results, allocation={name: 10}, **at)
+    clicks = [Click(event_id="c", entity_id="e1", **at)] if reward else []
+    return Turn.of(Query(event_id="e", text="play jazz", context=named, **at), [shown, *clicks])
 
 
 def _river(contexts: Any, chosen: Any, rewards: Any) -> tuple[Callable[[], None], int]:

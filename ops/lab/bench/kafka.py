@@ -33,7 +33,7 @@ from backchannel.ops.commands.topics import create_topics
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.ops.local.broker import Broker
-from backchannel.schemas.events import EVENT_TYPES, EventDecoder, encode
+from backchannel.schemas.events import EVENT_TYPES, EventDecoder, encode, name_of
 from backchannel.streams.config import CommitConfig, Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.transport import Chunk
@@ -124,7 +124,7 @@ def _apart(function: Callable[..., _T], *args: Any) -> _T:
 
 def _fill(kafka: KafkaConfig, events: int) -> int:
     records = [
-        (kafka.event_topics[str(event.__struct_config__.tag)], encode(event), event.session_id.encode())
+        (kafka.event_topics[name_of(type(event))], encode(event), event.session_id.encode())
         for event in mixed_stream(events * 2 // 5, np.random.default_rng(0))
     ]
     asyncio.run(_send(kafka, records))
@@ -277,7 +277,7 @@ def _load(kafka: KafkaConfig, seconds: float) -> None:
     start = time.time() * 1000 + len(events) / 40  # encoding takes as long as that
     records = [
         (
-            kafka.event_topics[str(event.__struct_config__.tag)],
+            kafka.event_topics[name_of(type(event))],
             encode(structs.replace(event, ts=round(start + 1000 * number / LOAD_RATE))),
             event.session_id.encode(),
         )

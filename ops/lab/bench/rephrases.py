@@ -172,7 +172,7 @@ def _turns(count: int, rng: Generator, *, users: int, queries: int, start: int =
         query = Query(event_id="q", query_id="q", user_id=user, text=wrong if again else text, **ids)
         following = Query(event_id="n", query_id="n", user_id=user, text=text, **{**ids, "ts": query.ts + 8000})
         click = Click(event_id="c", query_id="q", entity_id="e", **ids)
-        turns.append(Turn(query, (), (click,) * (clicked and not again), (), following if again else None))
+        turns.append(Turn.of(query, [click] * (clicked and not again), following if again else None))
     return turns
 
 

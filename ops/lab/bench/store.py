@@ -19,8 +19,8 @@ from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.publisher import Publisher
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.store.engine import Store
-from backchannel.streams.store.ledger import Claim, Contribution, Ledger
-from backchannel.streams.turns.position import Position
+from backchannel.streams.store.ledger import Contribution, Ledger
+from backchannel.streams.turns.position import Claim, Position
 
 ROWS: Final = 1_000_000
 CHANGED: Final = ROWS // 100
@@ -118,6 +118,6 @@ def _turns(numbers: Sequence[int], minute: int) -> list[Turn]:
         shown = Impression(
             event_id="i", results=(Result(f"e{number}", 1, ("lexical",)),), allocation={"lexical": 1}, **at
         )
-        clicks = (Click(event_id="c", entity_id=f"e{number}", **at),)
-        turns.append(Turn(Query(event_id="q", text=f"query {number}", **at), (shown,), clicks))
+        click = Click(event_id="c", entity_id=f"e{number}", **at)
+        turns.append(Turn.of(Query(event_id="q", text=f"query {number}", **at), [shown, click]))
     return turns

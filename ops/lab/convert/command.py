@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from backchannel.ops.lab.convert import ConversionError, dstc2, trec_session
-from backchannel.schemas.events import Event, EventDecoder, EventError, encode
+from backchannel.schemas.events import Event, EventDecoder, EventError, encode, name_of
 
 _output = click.option(
     "--output", type=click.File("wb"), default="-", metavar="FILE", help="Write to FILE rather than to stdout."
@@ -102,7 +102,7 @@ def _write(events: Iterable[Event], source: Path, output: BinaryIO) -> None:
     ) as progress:
         for event, line in progress.track(_lines(events, source)):
             output.write(line)
-            written[str(event.__struct_config__.tag)] += 1
+            written[name_of(type(event))] += 1
     click.echo(", ".join(f"{kind}: {count:,}" for kind, count in sorted(written.items())) or "no events", err=True)
 
 

@@ -185,13 +185,9 @@ def _session(number: int, speech: _Speech, rng: Generator) -> list[Turn]:
 def _turn(query: Query, one: Hypothesis, clicked: bool, barged_in: bool, following: Query | None) -> Turn:
     ids: dict[str, Any] = {"session_id": query.session_id, "query_id": query.query_id, "ts": query.ts}
     entity = f"answer to {one.heard}"
-    return Turn(
-        query,
-        (Impression(event_id="i", results=(Result(entity, 1),), **ids),),
-        (Click(event_id="c", entity_id=entity, **ids),) * clicked,
-        (BargeIn(event_id="b", **ids),) * barged_in,
-        following,
-    )
+    shown = Impression(event_id="i", results=(Result(entity, 1),), **ids)
+    clicks = [Click(event_id="c", entity_id=entity, **ids)] * clicked
+    return Turn.of(query, [shown, *clicks, *[BargeIn(event_id="b", **ids)] * barged_in], following)
 
 
 def sentences(data: Path) -> dict[str, str]:

@@ -135,7 +135,7 @@ class OffPolicyWorld:
             if self._rng.random() < expected and place < decision.allocation.get(name, 0):
                 clicks.append(Click(event_id=name, entity_id=f"{name}{place}", **common))
         shown = Impression(event_id="i", results=tuple(results), allocation=decision.allocation, **common)
-        return Turn(query, (shown,), tuple(clicks))
+        return Turn.of(query, [shown, *clicks])
 
 
 def steered(world: OffPolicyWorld, live: Section, goal: Section, logs: Logs, ratio: float) -> Allocator:

@@ -18,7 +18,7 @@ from backchannel.agents.outcomes import Outcome, RewardConfig
 from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, Sums
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
-from tests.support.turns import DAY, LAST, changes, click, impression, judged, query, turns, unlike
+from tests.support.turns import DAY, LAST, changes, click, closed_turn, impression, judged, query, turns, unlike
 
 CONFIG = BanditConfig(
     strategies=("lexical", "semantic", "memory"),
@@ -43,7 +43,7 @@ def logged(seed: int, count: int, ts: int = 0) -> list[Outcome]:
         liked = "lexical" if device == "car" else "semantic"
         clicks = (click(liked, str(rng.choice(["click", "like"]))),) if rng.random() < hour / 24 else ()
         at = int(rng.integers(0, ts, endpoint=True))
-        some.append(Turn(query(at, context={"hour": hour, "device": device}), (impression(*results),), clicks))
+        some.append(closed_turn(query(at, context={"hour": hour, "device": device}), (impression(*results),), clicks))
     return judged(some, RewardConfig(click_gain={"like": 0.3}))
 
 
@@ -141,7 +141,7 @@ def test_every_strategy_that_produced_the_clicked_item_gets_the_credit() -> None
         Result("other", 3, ("memory",)),
         allocation={"lexical": 2, "semantic": 1, "memory": 1, "new": 0},
     )
-    turn = Turn(query(), (shown,), (click("clicked"), click("liked", "like"), click("elsewhere")))
+    turn = closed_turn(query(), (shown,), (click("clicked"), click("liked", "like"), click("elsewhere")))
     (outcome,) = judged([turn], RewardConfig(click_gain={"click": 0.5}))
     assert outcome.credited == {"lexical": (0.5, 1, 1), "semantic": (1.0, 2, 2)}
     assert outcome.asked == {"lexical": 2, "semantic": 1, "memory": 1}
@@ -155,8 +155,8 @@ def test_every_strategy_that_produced_the_clicked_item_gets_the_credit() -> None
 
 def test_without_an_allocation_those_with_results_were_asked() -> None:
     shown = impression(Result("one", 1, ("lexical",)), Result("two", 2, ("semantic", "unheard-of")))
-    assert judged([Turn(query(), (shown,))])[0].asked == {"lexical": 1, "semantic": 1, "unheard-of": 1}
-    assert judged([Turn(query())])[0].asked == {}
+    assert judged([closed_turn(query(), (shown,))])[0].asked == {"lexical": 1, "semantic": 1, "unheard-of": 1}
+    assert judged([closed_turn(query())])[0].asked == {}
 
 
 # --- rank curves
@@ -173,7 +173,7 @@ def test_a_rank_counts_the_results_of_the_strategy_alone() -> None:
         Result("first", 1, ("semantic", "lexical")),
         Result("second", 4, ("lexical",)),
     )
-    (outcome,) = judged([Turn(query(), (shown,), (click("third"), click("second")))])
+    (outcome,) = judged([closed_turn(query(), (shown,), (click("third"), click("second")))])
     assert outcome.credited == {"lexical": (1.0, 2, 4)}
 
 
@@ -181,7 +181,7 @@ def test_rank_curves_learn_where_the_clicked_stand() -> None:
     def turn(clicked: int | None, drawn: int) -> Turn:
         results = [Result(f"e{rank}", rank, ("lexical",)) for rank in range(1, drawn + 1)]
         clicks = () if clicked is None else (click(f"e{clicked}"),)
-        return Turn(query(), (impression(*results, allocation={"lexical": drawn}),), clicks)
+        return closed_turn(query(), (impression(*results, allocation={"lexical": drawn}),), clicks)
 
     steep = [turn(1, 10)] * 500 + [turn(None, 10)] * 500
     flat = [turn(rank, 10) for rank in range(1, 11)] * 50 + [turn(None, 10)] * 500
@@ -255,7 +255,7 @@ def test_the_number_of_buckets_is_logarithmic(step: int) -> None:
 def test_what_is_from_before_a_change_stays_so() -> None:
     def turn(hour: int, clicked: bool) -> Turn:
         shown = impression(Result("e", 1, ("lexical",)), allocation={"lexical": 1})
-        return Turn(query(hour * HOUR), (shown,), (click("e"),) if clicked else ())
+        return closed_turn(query(hour * HOUR), (shown,), (click("e"),) if clicked else ())
 
     change, at = 30, 60
     some = [turn(hour, number % 10 < (8 if hour < change else 2)) for hour in range(at) for number in range(50)]
@@ -302,7 +302,7 @@ def found_by_results(count: int) -> list[Outcome]:
             *(Result(name, place, (name,)) for place, name in enumerate(results, start=1)),
             strategy_context={name: {"strategy.results": number} for name, number in results.items()},
         )
-        some.append(Turn(query(0, context={"device": device}), (shown,), tuple(map(click, liked))))
+        some.append(closed_turn(query(0, context={"device": device}), (shown,), tuple(map(click, liked))))
     return judged(some)
 
 
@@ -323,10 +323,10 @@ def test_it_learns_from_what_was_known_of_who_asked() -> None:
     """As it was logged: all the same as if it had been in the query's own context."""
     bandit = StrategyBandit(BanditConfig(features=(Numeric("user.reward", scale=0.1),)))
     first, second = (impression(Result("a", 1, ("lexical",)), user_context=own) for own in ({}, {"user.reward": 0.2}))
-    logged = Turn(query(context={"user.reward": 0.1}), (first, second), (click("a"),))
-    known = Turn(query(context={"user.reward": 0.2}), (first,), (click("a"),))
+    logged = closed_turn(query(context={"user.reward": 0.1}), (first, second), (click("a"),))
+    known = closed_turn(query(context={"user.reward": 0.2}), (first,), (click("a"),))
     assert not unlike(bandit.learn(judged([logged])), bandit.learn(judged([known])), exact=True)
-    unknown = Turn(query(context={}), (first,), (click("a"),))
+    unknown = closed_turn(query(context={}), (first,), (click("a"),))
     assert unlike(bandit.learn(judged([logged])), bandit.learn(judged([unknown])), exact=True)
 
 

@@ -9,13 +9,14 @@ from backchannel.agents.bandit.pages import Pages, hash_of, pages_of
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.schemas.events import Click, Impression, Query, Result
 from backchannel.schemas.turn import Turn
+from tests.support.turns import closed_turn
 
 AT: dict[str, Any] = {"ts": 5, "session_id": "s", "query_id": "q"}
 CODES = {"a": 0, "b": 1}
 
 
 def turn(*results: Result, allocation: dict[str, int], clicked: tuple[str, ...] = ()) -> Turn:
-    return Turn(
+    return closed_turn(
         Query(event_id="e", text="Play Jazz", context={"hour": 2.0}, **AT),
         (Impression(event_id="i", results=results, allocation=allocation, **AT),),
         tuple(Click(event_id=f"c{entity}", entity_id=entity, **AT) for entity in clicked),
@@ -49,7 +50,7 @@ def test_columns_of_turns() -> None:
 def test_an_entity_counts_where_it_was_shown_first() -> None:
     first = turn(Result("x", 1, ("a",)), allocation={"a": 1})
     again = turn(Result("z", 1, ("a",)), Result("x", 2, ("a",)), allocation={"a": 3})
-    both = Turn(first.query, first.impressions + again.impressions)
+    both = closed_turn(first.query, first.impressions + again.impressions)
     found = pages(both)
     assert found.positions.tolist() == [1, 1]
     assert found.ranks.tolist() == [1, 1]

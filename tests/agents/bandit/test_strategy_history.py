@@ -8,8 +8,7 @@ from backchannel.agents.bandit.serving import HISTORY_PRIOR, lifts
 from backchannel.agents.bandit.strategy_history import StrategyHistory
 from backchannel.agents.sums import MemorySums
 from backchannel.schemas.events import Result
-from backchannel.schemas.turn import Turn
-from tests.support.turns import DAY, changes, click, impression, judged, query
+from tests.support.turns import DAY, changes, click, closed_turn, impression, judged, query
 
 MEANS = {"lexical": 0.5, "semantic": 0.25, "new": 0.1}
 
@@ -17,7 +16,7 @@ MEANS = {"lexical": 0.5, "semantic": 0.25, "new": 0.1}
 def test_lifts_are_shrunken_differences_to_the_mean_on_all_queries() -> None:
     history = StrategyHistory(tuple(MEANS), half_life_days=10)
     shown = impression(Result("e1", 1, ("lexical",)), Result("e2", 2, ("semantic", "unheard-of")))
-    some = [Turn(query(0), (shown,), (click("e1"),) if turn < 6 else ()) for turn in range(8)]
+    some = [closed_turn(query(0), (shown,), (click("e1"),) if turn < 6 else ()) for turn in range(8)]
     delta = history.learn(judged(some))
     row = history.solve(MemorySums(delta), changes(delta), 0)["play jazz"]
     assert lifts(row, MEANS) == {

@@ -10,8 +10,7 @@ from backchannel.agents.bandit.users import DEFECTS, EVERYBODY, PRIOR, REWARD, T
 from backchannel.agents.sums import MemorySums
 from backchannel.schemas.events import Result
 from backchannel.schemas.snapshot import Section
-from backchannel.schemas.turn import Turn
-from tests.support.turns import DAY, barge_in, changes, click, impression, judged, query
+from tests.support.turns import DAY, barge_in, changes, click, closed_turn, impression, judged, query
 
 UNKNOWN = {TURNS: 0.0, REWARD: 0.0, DEFECTS: 0.0}
 
@@ -20,10 +19,10 @@ def learned() -> Section:
     """Ann: six of eight turns succeed, one more is barged in on. Bob: none of twelve. Nobody: one that does."""
     history = UserHistory(half_life_days=10)
     shown = (impression(Result("e1", 1)),)
-    ann = [Turn(query(0, user_id="ann"), shown, (click("e1"),) if turn < 6 else ()) for turn in range(7)]
-    ann.append(Turn(query(0, user_id="ann"), shown, (), (barge_in(),)))
-    bob = [Turn(query(0, user_id="bob"), shown)] * 12
-    delta = history.learn(judged([*ann, *bob, Turn(query(0), shown, (click("e1"),))]))
+    ann = [closed_turn(query(0, user_id="ann"), shown, (click("e1"),) if turn < 6 else ()) for turn in range(7)]
+    ann.append(closed_turn(query(0, user_id="ann"), shown, (), (barge_in(),)))
+    bob = [closed_turn(query(0, user_id="bob"), shown)] * 12
+    delta = history.learn(judged([*ann, *bob, closed_turn(query(0), shown, (click("e1"),))]))
     section = history.solve(MemorySums(delta), changes(delta), 0)
     return {key: row for key, row in section.items() if row is not None}
 
@@ -55,7 +54,7 @@ def test_of_a_stranger_it_is_what_it_is_on_average(user: str) -> None:
 
 def test_a_rephrase_is_a_defect() -> None:
     history = UserHistory(half_life_days=10)
-    said_again = Turn(query(0, "play jazz", user_id="ann"), (), next=query(1000, "Play, jass!", user_id="ann"))
+    said_again = closed_turn(query(0, "play jazz", user_id="ann"), (), next=query(1000, "Play, jass!", user_id="ann"))
     (outcome,) = judged([said_again])
     delta = history.learn([outcome])
     row = history.solve(MemorySums(delta), changes(delta), 0)["ann"]

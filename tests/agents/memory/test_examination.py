@@ -10,7 +10,7 @@ from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.sums import Delta, MemorySums, merge
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
-from tests.support.turns import click, impression, judged, query
+from tests.support.turns import click, closed_turn, impression, judged, query
 
 INDEX = MemoryIndex(MemoryConfig(position_decay=0.7))
 
@@ -28,7 +28,7 @@ def simulated(turns: int, decay: float, seed: int = 0, shuffled: float = 0.15) -
             for result, entity, luck in zip(results, ranked, rng.random(HARVESTED), strict=True)
             if luck < attraction[asked, entity] * result.position**-decay
         )
-        yield Turn(query(text=f"q{asked}"), (impression(*results),), clicks)
+        yield closed_turn(query(text=f"q{asked}"), (impression(*results),), clicks)
 
 
 def learned(turns: Iterator[Turn]) -> Delta:

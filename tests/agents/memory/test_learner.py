@@ -18,7 +18,7 @@ from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.sums import Delta, MemorySums, Sums, merge
 from backchannel.schemas.events import Result, Rewrite
 from backchannel.schemas.turn import Turn
-from tests.support.turns import DAY, changes, click, impression, judged, query, turns
+from tests.support.turns import DAY, changes, click, closed_turn, impression, judged, query, turns
 
 CONFIG = MemoryConfig(kappa=2.0, position_decay=1.0, half_life_days=10.0)
 
@@ -87,8 +87,10 @@ def test_bounds_are_quantiles_of_the_posterior(alpha: float, beta: float, deviat
 
 
 def test_one_lucky_click_does_not_outrank_long_evidence() -> None:
-    lucky = Turn(query(), (impression(*shown("lucky")),), (click("lucky"),))
-    long = [Turn(query(), (impression(*shown("long")),), (click("long"),) if n % 3 == 0 else ()) for n in range(300)]
+    lucky = closed_turn(query(), (impression(*shown("lucky")),), (click("lucky"),))
+    long = [
+        closed_turn(query(), (impression(*shown("long")),), (click("long"),) if n % 3 == 0 else ()) for n in range(300)
+    ]
     ranked = recalled(learned([lucky, *long], MemoryConfig(kappa=0.5)), config=MemoryConfig(kappa=0.5))["play jazz"]
     assert [one.entity_id for one in ranked] == ["long", "lucky"]
     assert ranked[0].score < ranked[1].score
@@ -97,42 +99,44 @@ def test_one_lucky_click_does_not_outrank_long_evidence() -> None:
 
 def test_an_entity_is_worth_more_the_lower_it_was_clicked() -> None:
     some = [
-        Turn(query(text="first"), (impression(*shown("a", "b")),), (click("a"),)),
-        Turn(query(text="second"), (impression(*shown("a", "b")),), (click("b"),)),
+        closed_turn(query(text="first"), (impression(*shown("a", "b")),), (click("a"),)),
+        closed_turn(query(text="second"), (impression(*shown("a", "b")),), (click("b"),)),
     ]
     found = scores(learned(some))
     assert found == {"first": [("a", pytest.approx(1 / 3))], "second": [("b", pytest.approx(1 / 2.5))]}
 
 
 def test_what_is_shown_and_not_clicked_sinks() -> None:
-    clicked = Turn(query(), (impression(*shown("a", "b")),), (click("a"), click("b")))
-    ignored = Turn(query(), (impression(*shown("b")),))
+    clicked = closed_turn(query(), (impression(*shown("a", "b")),), (click("a"), click("b")))
+    ignored = closed_turn(query(), (impression(*shown("b")),))
     assert scores(learned([clicked]))["play jazz"][0][0] == "b"
     assert scores(learned([clicked, *[ignored] * 5]))["play jazz"][0][0] == "a"
 
 
 def test_a_score_never_exceeds_one() -> None:
-    some = [Turn(query(), (), (click("unseen"),))] * 50
+    some = [closed_turn(query(), (), (click("unseen"),))] * 50
     assert scores(learned(some)) == {"play jazz": [("unseen", 1.0)]}
 
 
 def test_ties_are_broken_by_name_and_only_the_top_and_challengers_are_published() -> None:
-    some = [Turn(query(), (), tuple(click(entity) for entity in "dbcea"))]
+    some = [closed_turn(query(), (), tuple(click(entity) for entity in "dbcea"))]
     config = MemoryConfig(top=2, challengers=1)
     assert [entity for entity, _ in scores(learned(some), config=config)["play jazz"]] == ["a", "b", "c"]
 
 
 def test_challengers_are_those_that_may_turn_out_best() -> None:
     config = MemoryConfig(kappa=0.5, top=1, challengers=1)
-    known = [Turn(query(), (impression(*shown("known")),), (click("known"),))] * 100
-    poor = [Turn(query(), (impression(*shown("poor")),), (click("poor"),) if n % 20 == 0 else ()) for n in range(100)]
-    new = [Turn(query(), (impression(*shown("new")),), (click("new"),) if n == 0 else ()) for n in range(9)]
+    known = [closed_turn(query(), (impression(*shown("known")),), (click("known"),))] * 100
+    poor = [
+        closed_turn(query(), (impression(*shown("poor")),), (click("poor"),) if n % 20 == 0 else ()) for n in range(100)
+    ]
+    new = [closed_turn(query(), (impression(*shown("new")),), (click("new"),) if n == 0 else ()) for n in range(9)]
     found = recalled(learned([*known, *poor, *new], config), config=config)["play jazz"]
     assert [one.entity_id for one in found] == ["known", "new"]
 
 
 def test_evidence_fades_after_it_was_published() -> None:
-    delta = learned([Turn(query(), (impression(*shown("a")),), (click("a"),))] * 8)
+    delta = learned([closed_turn(query(), (impression(*shown("a")),), (click("a"),))] * 8)
     published = section(delta)
     (fresh,), (faded,) = (Memory(published, {}, at).recall("play jazz", 1) for at in (0, 10 * DAY))
     assert (fresh.evidence, faded.evidence) == (8.0, 4.0)
@@ -143,18 +147,18 @@ def test_evidence_fades_after_it_was_published() -> None:
 
 def test_feedback_belongs_to_the_query_that_was_served() -> None:
     rewritten = impression(*shown("a"), rewrite=Rewrite(source="play jass", target="Play  JAZZ"))
-    some = [Turn(query(text="play jass"), (rewritten,), (click("a"),))]
+    some = [closed_turn(query(text="play jass"), (rewritten,), (click("a"),))]
     assert set(scores(learned(some))) == {"play jazz"}
 
 
 def test_a_query_without_anything_left_is_taken_out() -> None:
     taken_back = RewardConfig(click_gain={"click": 0.0})
-    delta = learned([Turn(query(), (impression(*shown("a")),), (click("a"),))], rewards=taken_back)
+    delta = learned([closed_turn(query(), (impression(*shown("a")),), (click("a"),))], rewards=taken_back)
     assert MemoryIndex(CONFIG).solve(MemorySums(delta), changes(delta), 0)["play jazz"] is None
 
 
 def test_only_what_changed_is_solved() -> None:
-    total = merge([learned([Turn(query(text=text), (), (click("a"),))]) for text in ("one", "two")])
+    total = merge([learned([closed_turn(query(text=text), (), (click("a"),))]) for text in ("one", "two")])
     index = MemoryIndex(CONFIG)
     assert index.solve(MemorySums(total), {"memory": {"one"}}, 0).keys() == {HEADER, "one"}
     assert index.solve(MemorySums(total), {"memory": {"never heard"}}, 0)["never heard"] is None
@@ -162,17 +166,17 @@ def test_only_what_changed_is_solved() -> None:
 
 
 def test_the_empty_query_recalls_nothing() -> None:
-    assert Memory(section(learned([Turn(query(), (), (click("a"),))])), {}, 0).recall(" ", 5) == []
+    assert Memory(section(learned([closed_turn(query(), (), (click("a"),))])), {}, 0).recall(" ", 5) == []
 
 
 @pytest.mark.parametrize("later", [100 * DAY, 100_000 * DAY])
 def test_what_has_faded_to_nothing_is_not_recalled(later: int) -> None:
-    published = section(learned([Turn(query(), (impression(*shown("a")),), (click("a"),))]))
+    published = section(learned([closed_turn(query(), (impression(*shown("a")),), (click("a"),))]))
     assert len(Memory(published, {}, later).recall("play jazz", 1)) == (later == 100 * DAY)
 
 
 def test_an_unseen_query_recalls_what_it_is_taken_for_marked_and_for_less() -> None:
-    published = section(learned([Turn(query(text="play jazz"), (), (click("a"), click("b")))]))
+    published = section(learned([closed_turn(query(text="play jazz"), (), (click("a"), click("b")))]))
     memory = Memory(published, {}, 0, SimilarQueries(0.9).updated(published, published))
     known, guessed = memory.recall("Play jazz", 5), memory.recall("Play jaz!", 5)
     assert [one.guess for one in known] == [None, None]
@@ -205,15 +209,15 @@ def test_what_is_dropped_of_a_crowded_query_is_not_missed_by_readers(some: list[
 
 def test_what_least_is_known_of_is_dropped_first() -> None:
     config = MemoryConfig(top=1, challengers=0, reserve=1)
-    often = [Turn(query(), (impression(*shown("often")),), ())] * 9
-    once = [Turn(query(), (impression(*shown("once")),), ())]
-    clicked = [Turn(query(), (impression(*shown("clicked")),), (click("clicked"),))]
+    often = [closed_turn(query(), (impression(*shown("often")),), ())] * 9
+    once = [closed_turn(query(), (impression(*shown("once")),), ())]
+    clicked = [closed_turn(query(), (impression(*shown("clicked")),), (click("clicked"),))]
     delta = learned([*often, *once, *clicked], config)
     assert MemoryIndex(config).excess(MemorySums(delta), {"play jazz"}, 0) == [("play jazz", "once")]
 
 
 def test_the_sketch_of_positions_is_dropped_when_it_weighs_nothing_any_more() -> None:
-    some = [Turn(query(ts), (impression(*shown("a")),), ()) for ts in (0, 10 * DAY, 100 * DAY, 110 * DAY)]
+    some = [closed_turn(query(ts), (impression(*shown("a")),), ()) for ts in (0, 10 * DAY, 100 * DAY, 110 * DAY)]
     sketch = learned(some)["examination"]
     assert MemoryIndex(CONFIG).compact(sketch, 0) == {("all", 0): None}
     assert MemoryIndex(CONFIG).compact(Sums(sketch.table), 0) == {}

@@ -10,14 +10,14 @@ from backchannel.agents.memory.similar import SimilarQueries
 from backchannel.agents.sums import MemorySums, merge
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
-from tests.support.turns import DAY, changes, click, impression, judged, query
+from tests.support.turns import DAY, changes, click, closed_turn, impression, judged, query
 
 CONFIG = MemoryConfig(personal=3, personal_kappa=10.0, half_life_days=10.0)
 SHOWN = impression(Result("pop", 1), Result("jazz", 1))
 
 
 def turn(clicked: str, user: str | None = None, ts: int = 0, text: str = "music") -> Turn:
-    return Turn(query(ts, text, user_id=user), (SHOWN,), (click(clicked),))
+    return closed_turn(query(ts, text, user_id=user), (SHOWN,), (click(clicked),))
 
 
 def solved(turns: list[Turn], at: int = 0) -> tuple[dict[str, bytes], dict[str, bytes]]:

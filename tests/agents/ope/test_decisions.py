@@ -27,7 +27,7 @@ from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.sums import MemorySums
 from backchannel.schemas.events import Query, Result
 from backchannel.schemas.turn import Turn
-from tests.support.turns import click, impression, judged, query
+from tests.support.turns import click, closed_turn, impression, judged, query
 
 PROPENSITIES = {"lexical": 0.5, "memory": 0.25}
 
@@ -35,7 +35,7 @@ PROPENSITIES = {"lexical": 0.5, "memory": 0.25}
 def turn(number: int, ts: int, logged: bool = True) -> Turn:
     asked = Query(event_id="e", ts=ts, session_id=f"s{number % 7}", query_id=f"q{number}", text="x")
     shown = impression(allocation={"lexical": 2}, propensities=PROPENSITIES if logged else {})
-    return Turn(asked, (shown,))
+    return closed_turn(asked, (shown,))
 
 
 TURNS = st.lists(st.builds(turn, st.integers(0, 10**6), st.integers(0, 10 * HALF_LIFE_MS), st.booleans()), max_size=40)
@@ -86,7 +86,7 @@ def test_what_a_turn_decided_and_got() -> None:
         user_context={"user.turns": 3.0},
     )
     first = impression(Result("c", 1))  # not logged
-    one = Turn(query(7, "play it", context={"device": "phone"}), (first, shown), (click("b"),))
+    one = closed_turn(query(7, "play it", context={"device": "phone"}), (first, shown), (click("b"),))
     found = decision_of(judged([one])[0])
     assert found.ts == 7
     assert found.context["device"] == "phone"
@@ -107,11 +107,11 @@ def test_what_a_turn_decided_and_got() -> None:
 
 
 def test_not_every_turn_is_logged() -> None:
-    assert not is_logged(Turn(query()))
+    assert not is_logged(closed_turn(query()))
     assert not is_logged(turn(1, 0, logged=False))
-    assert not is_logged(Turn(query(), (impression(propensities={"lexical": 1.0}),)))
+    assert not is_logged(closed_turn(query(), (impression(propensities={"lexical": 1.0}),)))
     for propensities in ({"lexical": 0.0}, {"memory": 1.0}):  # what was asked could not be
-        assert not is_logged(Turn(query(), (impression(allocation={"lexical": 1}, propensities=propensities),)))
+        assert not is_logged(closed_turn(query(), (impression(allocation={"lexical": 1}, propensities=propensities),)))
 
 
 def simulated(turns: int, seed: int) -> tuple[list[LoggedDecision], Allocator]:

@@ -5,8 +5,7 @@ from msgspec import structs
 from backchannel.agents.outcomes import Outcome, RewardConfig
 from backchannel.agents.quality.learner import EVERY, AnswerQuality, QualityConfig
 from backchannel.schemas.events import Result
-from backchannel.schemas.turn import Turn
-from tests.support.turns import barge_in, click, impression, judged, query
+from tests.support.turns import barge_in, click, closed_turn, impression, judged, query
 
 QUALITY = AnswerQuality(QualityConfig(bucket_s=60), ("lexical", "semantic"))
 SHOWN = impression(Result("e1", 1, ("lexical",)), Result("e2", 2, ("other",)), allocation={"lexical": 3, "other": 2})
@@ -21,8 +20,8 @@ def sums(outcomes: list[Outcome]) -> dict[tuple[str, int], dict[str, float]]:
 
 
 def test_a_click_is_of_the_strategy_that_is_credited_with_it() -> None:
-    turns = [Turn(query(59_999), (SHOWN,), (click("e1"),)), Turn(query(60_000), (SHOWN,), (click("e2"),))]
-    turns.append(Turn(query(60_001), (SHOWN,)))
+    turns = [closed_turn(query(59_999), (SHOWN,), (click("e1"),)), closed_turn(query(60_000), (SHOWN,), (click("e2"),))]
+    turns.append(closed_turn(query(60_001), (SHOWN,)))
     assert sums(judged(turns)) == {
         (EVERY, 0): {"turns": 1, "candidates": 5, "clicked": 1, "reward": 1},
         ("lexical", 0): {"turns": 1, "candidates": 3, "clicked": 1, "reward": 1},
@@ -32,8 +31,10 @@ def test_a_click_is_of_the_strategy_that_is_credited_with_it() -> None:
 
 
 def test_a_barge_in_is_a_defect_and_a_rephrase_as_far_as_it_is_one() -> None:
-    (interrupted,) = judged([Turn(query(), (), (click("e1"),), (barge_in(),))], RewardConfig(barge_in_weight=0.25))
-    (left,) = judged([Turn(query())])
+    (interrupted,) = judged(
+        [closed_turn(query(), (), (click("e1"),), (barge_in(),))], RewardConfig(barge_in_weight=0.25)
+    )
+    (left,) = judged([closed_turn(query())])
     repeated = structs.replace(left, rephrased=0.75)
     both = structs.replace(interrupted, gains={}, success=0.0, rephrased=0.75)
     assert sums([interrupted]) == {(EVERY, 0): {"turns": 1, "clicked": 1, "barged_in": 1, "defects": 1, "reward": 0.75}}

@@ -10,14 +10,14 @@ from backchannel.agents.rewrites.detector import FLOOR, GRID, RephraseDetector, 
 from backchannel.agents.rewrites.weights import WEIGHTS
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
-from tests.support.turns import DAY, barge_in, click, impression, query, turns
+from tests.support.turns import DAY, barge_in, click, closed_turn, impression, query, turns
 
 PAIRS = st.lists(turns(st.integers(0, DAY)).filter(lambda turn: turn.next is not None), max_size=6)
 
 
 def probability(text: str, following: str, *, gap_s: float = 8, barged_in: bool = False, chosen: bool = False) -> float:
     shown = (impression(Result("e1", 1)),)
-    turn = Turn(
+    turn = closed_turn(
         query(text=text),
         shown,
         (click("e1"),) * chosen,
@@ -37,7 +37,7 @@ def test_probabilities_are_on_the_grid_and_each_its_own(some: Sequence[Turn]) ->
 
 
 def test_every_feature_has_its_weight() -> None:
-    turn = Turn(query(), next=query(1))
+    turn = closed_turn(query(), next=query(1))
     assert list(features([turn])) == list(WEIGHTS)
 
 

@@ -14,8 +14,7 @@ from backchannel.agents.outcomes import Outcome
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph, harm, state_of
 from backchannel.agents.rewrites.rows import SETTINGS, RewriteRow, is_held_out
 from backchannel.agents.sums import Delta, MemorySums, Sums, merge
-from backchannel.schemas.turn import Turn
-from tests.support.turns import DAY, changes, query
+from tests.support.turns import DAY, changes, closed_turn, query
 
 Step: TypeAlias = tuple[str, str | None, bool]
 """A turn: its state, the state that it was rephrased to, and, if it was not, whether it succeeded."""
@@ -31,7 +30,7 @@ STEPS = st.lists(
 def outcome(state: str, following: str | None = None, success: bool = False, ts: int = 0, **fields: Any) -> Outcome:
     later = query(ts + 1, interpretation=following) if following else None
     return Outcome(
-        turn=Turn(query(ts, interpretation=state, **fields), next=later),
+        turn=closed_turn(query(ts, interpretation=state, **fields), next=later),
         query="",
         gains={},
         success=0.0 if following else float(success),

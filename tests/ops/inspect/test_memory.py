@@ -12,11 +12,10 @@ from backchannel.ops.cli import main
 from backchannel.ops.lab.memory.relevance import Judged, evaluate
 from backchannel.schemas.events import Click, Impression, Query
 from backchannel.schemas.events import Result as Shown
-from backchannel.schemas.turn import Turn
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.priming import Primer
 from tests.support.ledgers import sqlite_url
-from tests.support.turns import judged
+from tests.support.turns import closed_turn, judged
 
 
 def made_up(sessions: int, relevant_clicked: bool) -> Judged:
@@ -29,7 +28,7 @@ def made_up(sessions: int, relevant_clicked: bool) -> Judged:
         results = tuple(Shown(document, position) for position, document in enumerate(documents, start=1))
         clicked = "d3" if relevant_clicked else "d5"
         turns.append(
-            Turn(
+            closed_turn(
                 Query(event_id="q", ts=0, text="jazz", session_id=ids["session_id"], query_id=ids["query_id"]),
                 (Impression(event_id="i", ts=0, results=results, session_id="s", query_id="q"),),
                 (Click(event_id="c", ts=0, entity_id=clicked, session_id="s", query_id="q"),),

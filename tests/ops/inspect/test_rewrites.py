@@ -16,7 +16,8 @@ from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import Embedded
 from backchannel.streams.serving.policy import Rewriting
 from backchannel.streams.serving.reader import PolicyReader
-from backchannel.streams.store.ledger import Claim, Contribution, Ledger
+from backchannel.streams.store.ledger import Contribution, Ledger
+from backchannel.streams.turns.position import Claim
 
 GARBLED, TITLE = "play the song velvet knight", "play the song velvet night"
 

@@ -22,10 +22,9 @@ from backchannel.streams.monitoring.metrics import FIELDS, Metrics, answering, f
 from backchannel.streams.pipeline.commits import Commit
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.publisher import Standing
-from backchannel.streams.store.ledger import Claim
 from backchannel.streams.turns.assembler import TurnConfig
 from backchannel.streams.turns.partition import Partition
-from backchannel.streams.turns.position import Position
+from backchannel.streams.turns.position import Claim, Position
 
 NOW = 1_800_000_000.0
 

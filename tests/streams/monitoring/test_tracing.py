@@ -13,8 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.monitoring.tracing import Traces, exporting
 from backchannel.streams.pipeline.commits import Commit
-from backchannel.streams.store.ledger import Claim
-from backchannel.streams.turns.position import Position
+from backchannel.streams.turns.position import Claim, Position
 
 SPANS: Final = InMemorySpanExporter()
 

@@ -19,9 +19,9 @@ from backchannel.streams.pipeline.publisher import Publisher, Standing, standing
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.store import engine as tables
 from backchannel.streams.store.engine import Store
-from backchannel.streams.store.ledger import Claim, Contribution, Ledger, LedgerSums
+from backchannel.streams.store.ledger import Contribution, Ledger, LedgerSums
 from backchannel.streams.turns.assembler import TurnConfig
-from backchannel.streams.turns.position import Position
+from backchannel.streams.turns.position import Claim, Position
 from tests.support.stores import failing
 
 PLAIN = SumTable(name="plain", key=(("key", str), ("number", int)), sums=("sum",), half_life_ms=1000)

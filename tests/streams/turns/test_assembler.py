@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query
+from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query, Signal
 from backchannel.schemas.turn import Turn
 from backchannel.streams.turns.assembler import TooManyOpenError, TurnAssembler, TurnConfig
 from backchannel.streams.turns.position import BEGINNING, Position
@@ -124,7 +124,7 @@ def expected(log: Log) -> list[Turn]:
         if isinstance(event, Query) and all(other.query_id != event.query_id for other in queries):
             queries.append(event)
 
-    def signals(topic: str, owner: Query) -> Iterator[Event]:
+    def signals(topic: str, owner: Query) -> Iterator[Signal]:
         seen = set()
         for event in log[topic]:
             if event is None or isinstance(event, Query) or event.event_id in seen:
@@ -138,13 +138,7 @@ def expected(log: Log) -> list[Turn]:
     for number, q in enumerate(in_order):
         after = [o for o in in_order[number + 1 :] if o.session_id == q.session_id and o.ts < q.ts + WINDOW]
         turns.append(
-            Turn(
-                q,
-                tuple(e for e in signals("impressions", q) if isinstance(e, Impression)),
-                tuple(e for e in signals("clicks", q) if isinstance(e, Click)),
-                tuple(e for e in signals("barge_ins", q) if isinstance(e, BargeIn)),
-                after[0] if after else None,
-            )
+            Turn.of(q, [signal for topic in TOPICS[1:] for signal in signals(topic, q)], after[0] if after else None)
         )
     return turns
 

@@ -19,13 +19,13 @@ from backchannel.streams.config import Config
 from backchannel.streams.kafka.producer import Rejected
 from backchannel.streams.kafka.transport import Chunk, LogBounds
 from backchannel.streams.monitoring.observer import Observer
-from backchannel.streams.pipeline.commits import Batch, Commit, commit
+from backchannel.streams.pipeline.commits import Commit, commit
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.store.engine import Store
-from backchannel.streams.store.ledger import Claim, Contribution, FencedError, Ledger
+from backchannel.streams.store.ledger import Contribution, FencedError, Ledger
 from backchannel.streams.turns.assembler import TurnConfig
-from backchannel.streams.turns.partition import Partition
-from backchannel.streams.turns.position import Position, TopicPosition
+from backchannel.streams.turns.partition import Batch, Partition
+from backchannel.streams.turns.position import Claim, Position, TopicPosition
 from backchannel.streams.worker import assignment
 from backchannel.streams.worker.assignment import Assignment, CoPartitionError, by_partition, resume_in
 from tests.support.ledgers import contents, sqlite_url

@@ -9,13 +9,13 @@ import pytest
 
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.commits import Batch
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.local import TOPIC, Embedded
 from backchannel.streams.store.engine import Store
-from backchannel.streams.store.ledger import Claim, FencedError, Ledger
+from backchannel.streams.store.ledger import FencedError, Ledger
 from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
-from backchannel.streams.turns.position import Position
+from backchannel.streams.turns.partition import Batch
+from backchannel.streams.turns.position import Claim, Position
 from backchannel.streams.worker.learning_process import LearningProcess
 from tests.support.ledgers import assert_same, contents
 

@@ -14,8 +14,7 @@ from backchannel.agents.rewrites.weights import WEIGHTS
 from backchannel.ops.lab.rephrases.command import rephrases
 from backchannel.ops.lab.rephrases.pairs import Pair, labelled
 from backchannel.ops.lab.rephrases.training import Calibration, Quality, fit, measure
-from backchannel.schemas.turn import Turn
-from tests.support.turns import query
+from tests.support.turns import closed_turn, query
 
 Logs = dict[str, list[Pair]]
 
@@ -28,7 +27,7 @@ def logs(public_log: Callable[[str], Path]) -> Logs:
 
 
 def made_up(text: str, following: str, rephrased: bool, held_out: bool = False, count: int = 50) -> list[Pair]:
-    turn = Turn(query(text=text), next=query(5000, following))
+    turn = closed_turn(query(text=text), next=query(5000, following))
     return [Pair(turn, rephrased, held_out)] * count
 
 

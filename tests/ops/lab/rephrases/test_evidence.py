@@ -16,8 +16,7 @@ from backchannel.ops.lab.rephrases.loop import Loop
 from backchannel.ops.lab.rephrases.recogniser import Traffic, grow
 from backchannel.ops.lab.rephrases.rewriter import Rewriter
 from backchannel.ops.lab.rephrases.verdicts import Verdicts
-from backchannel.schemas.turn import Turn
-from tests.support.turns import click, query
+from tests.support.turns import click, closed_turn, query
 
 
 def test_the_interval_of_wins_per_loss_is_that_of_the_share_of_wins() -> None:
@@ -35,8 +34,8 @@ def test_a_rewriter_learns_as_the_stream_does() -> None:
     assert rewriter.rewrites() == {}
     for number in range(20):
         later = query(8_000, "play the song velvet night", session_id=f"s{number}")
-        wrong = Turn(query(0, "play the song velvet knight", session_id=f"s{number}"), next=later)
-        rewriter.learn([wrong, Turn(later, clicks=(click("e"),))])
+        wrong = closed_turn(query(0, "play the song velvet knight", session_id=f"s{number}"), next=later)
+        rewriter.learn([wrong, closed_turn(later, clicks=(click("e"),))])
     assert rewriter.rewrites() == {"play the song velvet knight": "play the song velvet night"}
 
 

@@ -1,0 +1,75 @@
+"""What it takes to add an event type: its struct. Here a fifth one goes all the way into the ledger."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Final, cast
+
+import msgspec
+import pytest
+from msgspec import Meta
+
+from backchannel.schemas import events
+from backchannel.schemas.documents import documents
+from backchannel.schemas.events import EVENT_TYPES, EventDecoder, Signal, name_of
+from backchannel.streams.config import Config
+from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.topics import topic_names
+from backchannel.streams.monitoring.metrics import Metrics
+from backchannel.streams.pipeline.commits import commit
+from backchannel.streams.pipeline.learners import Learning
+from backchannel.streams.store.engine import Store
+from backchannel.streams.store.ledger import Ledger
+from backchannel.streams.turns.partition import Partition
+from tests.support.ledgers import contents, sqlite_url
+
+
+class Feedback(events._Event, frozen=True, gc=False, kw_only=True, tag="feedback"):
+    """Somebody said how good the answer was."""
+
+    topic: ClassVar[str] = "feedback"
+
+    stars: Annotated[int, Meta(ge=1, le=5)]
+
+
+FEEDBACK: Final = cast("type[Signal]", Feedback)
+CONFIG: Final = Config()
+
+
+def record(event_type: str, event_id: str, ts: int, query_id: str, **fields: object) -> bytes:
+    common = {"type": event_type, "event_id": event_id, "ts": ts, "session_id": "s", "query_id": query_id}
+    return msgspec.json.encode({**common, **fields})
+
+
+def test_a_fifth_event_type_goes_through_assembler_and_ledger(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path)
+    learning, store = Learning(CONFIG), Store(url)
+    store.create(learning.tables)
+    ledger = Ledger(store, learning.tables)
+    types = [*EVENT_TYPES.values(), FEEDBACK]
+    decoders = {event_type.topic: EventDecoder(event_type) for event_type in types}
+    partition = Partition(ledger.claim("test", 0), decoders, CONFIG.turns)
+    asked = record("query", "q1", 1000, "a", text="play jazz")
+    said = [record("feedback", f"f{number}", 2000, "a", stars=number) for number in (4, 5)]
+    nonsense = record("feedback", "f3", 2000, "a", stars=6)
+    assert partition.add("queries", [0], [asked], 5000) == []
+    (dead,) = partition.add("feedback", [0, 1, 2, 3], [*said, said[0], nonsense], 5000)
+    assert dead.reason.startswith("stars: ")
+    assert partition.finish() == 1
+    (turn,) = partition.closed
+    assert [event.stars for event in cast("tuple[Feedback, ...]", turn.all(FEEDBACK))] == [4, 5]
+    assert turn.signals.keys() == {"feedback"}
+    commit(learning, ledger, [partition.batch()])
+    store.close()
+    found = contents(url, CONFIG)
+    assert found["counts"] == {"query": 1, "feedback": 3, "duplicate": 1, "turn": 1, "dead_letter": 1}
+    assert b'"feedback":{"read":4' in found["positions"]["test", 0][1]
+
+
+def test_topics_documents_and_metrics_follow_from_the_struct(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EVENT_TYPES, name_of(FEEDBACK), FEEDBACK)
+    kafka = KafkaConfig(topic_prefix="eu.")
+    assert kafka.event_topics["feedback"] == "eu.feedback"
+    assert "eu.feedback" in topic_names(kafka)
+    files = documents()
+    assert "stars" in files["feedback.schema.json"]["$defs"]["Feedback"]["properties"]
+    assert files["asyncapi.json"]["channels"]["feedback"]["address"] == "feedback"
+    assert Metrics([]).registry.get_sample_value("backchannel_events_total", {"type": "feedback"}) == 0
