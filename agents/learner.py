@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
 from backchannel.agents.outcomes import Outcome
+from backchannel.agents.serving import Serving
 from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
 
 Changed = Mapping[str, Collection[str]]
@@ -29,14 +30,26 @@ class Learner(ABC):
     batches and workers and in whatever order they come, the merged deltas are the same.
 
     Attributes:
-        name: of its section.
+        name: of its section of the policy; that of what serves it.
+        serving: what serves its section; None if it publishes nothing.
         tables: of its sums.
         bound: one of them, and how many rows the ledger keeps of it for a value of its first key column; None: all.
     """
 
     name: ClassVar[str]
+    serving: ClassVar[type[Serving] | None]
     tables: Sequence[SumTable]
     bound: tuple[SumTable, int] | None = None
+
+    @classmethod
+    def configured(cls, config: Any) -> Self:  # noqa: ARG003 - for those that take something
+        """Return the learner of a whole configuration, see `registry.LearningConfig`."""
+        return cls()
+
+    @classmethod
+    def is_wanted(cls, config: Any) -> bool:  # noqa: ARG003 - for those that are not always
+        """Return whether a configuration asks for it."""
+        return True
 
     @abstractmethod
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:

@@ -8,7 +8,7 @@ which is exact.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import ldexp
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 from msgspec import Struct
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 Key: TypeAlias = tuple[Any, ...]
 """The key columns of a row, each a str or an int as its table declares."""
 Matrix: TypeAlias = NDArray[np.float64]
+
+USER: Final = "user"
+"""The key column that holds a `user_id`; as the first one, it makes the table one that is kept by user."""
 
 
 class SumTable(Struct, frozen=True):
@@ -36,6 +39,11 @@ class SumTable(Struct, frozen=True):
     sums: tuple[str, ...] = ()
     half_life_ms: int | None = None
     lookup: str | None = None
+
+    @property
+    def by_user(self) -> bool:
+        """Whether its rows are kept by user: then they, and the user's row of the section, go with the user."""
+        return self.key[0][0] == USER
 
     def column(self, name: str) -> int:
         """The place of key column `name`."""

@@ -8,12 +8,8 @@ from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
 import msgspec
 from msgspec import Meta, Struct, field, structs
 
-from backchannel.agents.bandit.learner import BanditConfig
-from backchannel.agents.memory.learner import MemoryConfig
+from backchannel.agents import registry
 from backchannel.agents.ope.gate import GateConfig
-from backchannel.agents.outcomes import RewardConfig
-from backchannel.agents.quality.learner import QualityConfig
-from backchannel.agents.rewrites.learner import RephraseConfig
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.snapshots.signing import KEY_VARIABLE
 from backchannel.streams.turns.assembler import TurnConfig
@@ -88,19 +84,10 @@ class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"{name}: {list(value)} must be two rising numbers")
 
 
-class Config(Struct, frozen=True, forbid_unknown_fields=True):
+class Config(registry.LearningConfig, frozen=True, forbid_unknown_fields=True):
     """Everything that can be configured. The defaults are a working configuration."""
 
     turns: Annotated[TurnConfig, Meta(description="How events become turns.")] = field(default_factory=TurnConfig)
-    rewards: Annotated[RewardConfig, Meta(description="What feedback is worth.")] = field(default_factory=RewardConfig)
-    bandit: Annotated[BanditConfig, Meta(description="The strategy bandit.")] = field(default_factory=BanditConfig)
-    memory: Annotated[MemoryConfig, Meta(description="The memory index.")] = field(default_factory=MemoryConfig)
-    rephrases: Annotated[RephraseConfig, Meta(description="The rephrase graph.")] = field(
-        default_factory=RephraseConfig
-    )
-    quality: Annotated[QualityConfig, Meta(description="Watching how good the answers are.")] = field(
-        default_factory=QualityConfig
-    )
     commits: Annotated[CommitConfig, Meta(description="Commits and publishing.")] = field(default_factory=CommitConfig)
     gate: Annotated[GateConfig, Meta(description="When a policy may go live.")] = field(default_factory=GateConfig)
     snapshots: Annotated[SnapshotConfig, Meta(description="Policy versions.")] = field(default_factory=SnapshotConfig)
@@ -116,9 +103,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of all values that decide what is learned from an event."""
-        alike = msgspec.convert(msgspec.to_builtins(self), Config)  # as if from a file, where 1 and 1.0 are the same
-        learned = (alike.turns, alike.rewards, alike.bandit, alike.memory, alike.rephrases)
+        """A short hash of all values that decide what the policy says."""
+        # As if from a file, where 1 and 1.0 are the same.
+        alike = msgspec.convert(msgspec.to_builtins(self), type(self))
+        learned = (alike.turns, alike.rewards, *registry.published(alike))
         return hashlib.blake2b(msgspec.json.encode(learned), digest_size=8).hexdigest()
 
 

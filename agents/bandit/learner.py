@@ -6,7 +6,7 @@ so the sums are exact and do not depend on order. Everything else happens when a
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Self
 
 import msgspec
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from backchannel.agents.bandit.features import GRID, Encoder, Feature, Numeric, Value
 from backchannel.agents.bandit.posterior import Bank, Evidence, Posterior, run_together
-from backchannel.agents.bandit.serving import Exploration, Limits
+from backchannel.agents.bandit.serving import Allocator, Exploration, Limits
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Asked, Outcome, asked_in
 from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, SumReader, Sums, SumTable
@@ -131,7 +131,8 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class StrategyBandit(Learner):
     """The learner of strategies' rewards. Its section: "" -> how to encode and explore; strategy -> its posterior."""
 
-    name = "bandit"
+    name = Allocator.name
+    serving = Allocator
 
     def __init__(self, config: BanditConfig) -> None:
         self.config: Final = config
@@ -145,6 +146,11 @@ class StrategyBandit(Learner):
         self._code: Final = {strategy: code for code, strategy in enumerate(config.strategies)}
         width = self.encoder.dimension + 1
         self._triangle: Final = np.triu_indices(width)
+
+    @classmethod
+    def configured(cls, config: Any) -> Self:
+        """See `Learner.configured`."""
+        return cls(config.bandit)
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`. A strategy that is not configured is ignored."""

@@ -10,7 +10,7 @@ follows from section and context, and to decide takes no draws from the posterio
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, ClassVar, Final, Literal, Self, TypeAlias
 from zlib import crc32
 
 import msgspec
@@ -18,8 +18,10 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from backchannel.agents.bandit.features import HISTORY, Encoder, Feature, Value
+from backchannel.agents.bandit.features import Encoder, Feature, Value
 from backchannel.agents.bandit.mixture import Counts, Mixture, Mixtures, RandomSets
+from backchannel.agents.serving import Sections
+from backchannel.schemas.snapshot import Snapshot
 
 Exploration: TypeAlias = Literal["thompson", "greedy", "squarecb", "ucb", "uniform"]
 
@@ -31,8 +33,6 @@ MAX_BUDGET: Final = 10_000
 """As many candidates of one strategy as an `impression` event can log."""
 GAP_WEIGHT: Final = 3.0
 """SquareCB's learning rate, in units of sqrt(strategies * turns) over the residual's standard deviation."""
-HISTORY_PRIOR: Final = 10.0
-"""Turns that a strategy's mean reward on all queries is worth on one of them."""
 NOTHING_KNOWN: Final[StrategyContext] = {}
 _HEADS: Final = 3  # times the ranks that suffice if all strategies get the same
 _BUDGETS: Final = 64  # of which the plans are kept
@@ -40,8 +40,6 @@ _CONTEXTS: Final = 256  # that are decided on together
 _HOPELESS: Final = np.float32(1e-20)  # stands for expected rewards of zero and less: they come last, but come
 _DEMANDED: Final = 1e30  # gains of what a limit demands: above all others even if hopeless. Rewards are at most 1
 _EVEN: Final = np.full(DRAWS, 1.0 / DRAWS)
-
-_decode_history = msgspec.json.Decoder(dict[str, tuple[float, float]]).decode
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,6 +148,8 @@ class Allocator:
         EncodingError: contexts would not be encoded as they were when the section was learned.
     """
 
+    name: ClassVar[str] = "bandit"
+
     def __init__(self, section: Mapping[str, bytes]) -> None:
         settings = msgspec.json.decode(section[""], type=_Settings)
         self.encoder: Final = Encoder(settings.features)
@@ -181,6 +181,15 @@ class Allocator:
         self._segments: Final = [posterior.segments for posterior in posteriors]
         self.least: Final = max(sum(self._minima), 1)
         self._plans: Final[dict[int, _Plan]] = {}
+
+    @classmethod
+    def of(cls, sections: Sections, header: Snapshot) -> Self:  # noqa: ARG003 - Serving's
+        """See `Serving.of`.
+
+        Raises:
+            KeyError: there is no policy of the bandit.
+        """
+        return cls(sections[cls.name])
 
     def utilities(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
@@ -442,18 +451,3 @@ def _best(gained: NDArray[np.float32], ranks: int, budget: int) -> Counts:
         left = budget - better.sum(axis=1, keepdims=True) - (equal.cumsum(axis=1) - equal)
         counts = better + np.minimum(np.maximum(left, 0), equal)
     return counts
-
-
-def lifts(history: bytes | None, means: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Return strategy -> the feature HISTORY.
-
-    Args:
-        history: what `StrategyHistory` published of a query, if anything.
-        means: strategy -> its mean reward on all queries.
-    """
-    known = _decode_history(history) if history else {}
-    found = {}
-    for name, mean in means.items():
-        turns, reward = known.get(name, (0.0, 0.0))
-        found[name] = {HISTORY: (reward - turns * mean) / (turns + HISTORY_PRIOR)}
-    return found

@@ -2,16 +2,18 @@
 
 For every query and strategy it sums, with forward decay, the turns in which the strategy was asked and their rewards.
 Serving puts what comes of it into the strategy's context, as the feature `strategy.history`; so the bandit, which
-learns from the context that was logged, never learns from what came later. See `allocation.lifts`.
+learns from the context that was logged, never learns from what came later. See `history`.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, Self
 
 import numpy as np
 import orjson
 
+from backchannel.agents.bandit.features import HISTORY
+from backchannel.agents.bandit.history import History
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
 from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
@@ -25,7 +27,8 @@ class StrategyHistory(Learner):
         half_life_days: after which a turn counts half.
     """
 
-    name = "history"
+    name = History.name
+    serving = History
 
     def __init__(self, strategies: Sequence[str], half_life_days: float) -> None:
         self._strategies: Final = frozenset(strategies)
@@ -36,6 +39,16 @@ class StrategyHistory(Learner):
             half_life_ms=round(half_life_days * 86_400_000),
         )
         self.tables = (self.table,)
+
+    @classmethod
+    def configured(cls, config: Any) -> Self:
+        """See `Learner.configured`."""
+        return cls(config.bandit.strategies, config.bandit.history_half_life_days)
+
+    @classmethod
+    def is_wanted(cls, config: Any) -> bool:
+        """See `Learner.is_wanted`: if its feature is configured."""
+        return HISTORY in {feature.name for feature in config.bandit.features}
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`."""

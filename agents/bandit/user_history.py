@@ -6,15 +6,15 @@ makes features of them: see `users`.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, Self
 
 import msgspec
 import numpy as np
 
-from backchannel.agents.bandit.users import EVERYBODY, Everybody, UserRow
+from backchannel.agents.bandit.users import EVERYBODY, USER_FEATURES, Everybody, UserRow, Users
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
-from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
+from backchannel.agents.sums import USER, Delta, Key, SumReader, Sums, SumTable
 
 
 class UserHistory(Learner):
@@ -26,14 +26,25 @@ class UserHistory(Learner):
         half_life_days: after which a turn counts half.
     """
 
-    name = "users"
+    name = Users.name
+    serving = Users
 
     def __init__(self, half_life_days: float) -> None:
         self._half_life_ms: Final = round(half_life_days * 86_400_000)
         self.table: Final = SumTable(
-            name="users", key=(("user", str),), sums=("turns", "reward", "defects"), half_life_ms=self._half_life_ms
+            name="users", key=((USER, str),), sums=("turns", "reward", "defects"), half_life_ms=self._half_life_ms
         )
         self.tables = (self.table,)
+
+    @classmethod
+    def configured(cls, config: Any) -> Self:
+        """See `Learner.configured`."""
+        return cls(config.bandit.user_half_life_days)
+
+    @classmethod
+    def is_wanted(cls, config: Any) -> bool:
+        """See `Learner.is_wanted`: if one of its features is configured."""
+        return not USER_FEATURES.isdisjoint(feature.name for feature in config.bandit.features)
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`. Turns of nobody in particular are left out."""

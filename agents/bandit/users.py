@@ -7,12 +7,14 @@ so the bandit, which learns from the context that was logged, never learns from 
 
 from collections.abc import Mapping
 from math import log2
-from typing import Final
+from typing import ClassVar, Final, Self
 
 import msgspec
 from msgspec import Struct
 
 from backchannel.agents.bandit.features import OF_USER
+from backchannel.agents.serving import Sections
+from backchannel.schemas.snapshot import Snapshot
 
 TURNS: Final = f"{OF_USER}turns"
 """The user's turns, as far as not faded, as log2(1 + turns); 0 if nothing is known."""
@@ -61,11 +63,18 @@ class Users:
         watermark: event time (ms) as of which the policy forgets.
     """
 
+    name: ClassVar[str] = "users"
+
     def __init__(self, section: Mapping[str, bytes], watermark: int) -> None:
         self._rows: Final = section
         self._watermark: Final = watermark
         everybody = section.get(EVERYBODY)
         self._everybody: Final = None if everybody is None else _decode_everybody(everybody)
+
+    @classmethod
+    def of(cls, sections: Sections, header: Snapshot) -> Self:
+        """See `Serving.of`."""
+        return cls(sections.get(cls.name, {}), header.watermark)
 
     def features(self, user: str) -> dict[str, float]:
         """Return the features of a user; of one who is not known, what they are on average."""

@@ -16,7 +16,7 @@ from itertools import count
 from math import inf
 from operator import attrgetter
 from statistics import NormalDist
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Self
 from zlib import crc32
 
 import msgspec
@@ -25,7 +25,7 @@ from msgspec import Meta, Struct
 
 from backchannel.agents.learner import Changed, Learner, portions_of
 from backchannel.agents.memory.examination import BASIS, HARVESTED, Examination
-from backchannel.agents.memory.serving import HEADER, NOTHING, Evidence, Header, Row, posterior
+from backchannel.agents.memory.serving import HEADER, NOTHING, Evidence, Header, Memory, Row, posterior
 from backchannel.agents.outcomes import Outcome
 from backchannel.agents.sums import Delta, Key, Matrix, SumReader, Sums, SumTable
 
@@ -95,7 +95,8 @@ SLOTS: Final = 256
 class MemoryIndex(Learner):
     """The learner of Q2E scores. Its section: see `recall`."""
 
-    name = "memory"
+    name = Memory.name
+    serving = Memory
 
     def __init__(self, config: MemoryConfig) -> None:
         self.config: Final = config
@@ -115,6 +116,11 @@ class MemoryIndex(Learner):
         self._most: Final = config.top + config.challengers + config.reserve
         self.bound = (self.table, self._most)
         self._deviations: Final = NormalDist().inv_cdf(config.confidence)
+
+    @classmethod
+    def configured(cls, config: Any) -> Self:
+        """See `Learner.configured`."""
+        return cls(config.memory)
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`."""

@@ -6,15 +6,15 @@ everybody, of which no more is counted than some exposures, so that the own one 
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from typing import Final
+from typing import Any, Final, Self
 
 import msgspec
 
 from backchannel.agents.learner import Changed, Learner, portions_of
 from backchannel.agents.memory.learner import MemoryIndex, Shown
-from backchannel.agents.memory.serving import Evidence, OwnRow
+from backchannel.agents.memory.serving import Evidence, Memory, OwnRow
 from backchannel.agents.outcomes import Outcome
-from backchannel.agents.sums import Delta, Key, SumReader, SumTable
+from backchannel.agents.sums import USER, Delta, Key, SumReader, SumTable
 
 _KEPT: Final = 2  # times as many pairs as are published, so that there are some to come after those that fade
 
@@ -26,19 +26,30 @@ class PersonalMemory(Learner):
         index: of everybody, with whose configuration and curve this one goes.
     """
 
-    name = "personal"
+    name = Memory.personal
+    serving = Memory
 
     def __init__(self, index: MemoryIndex) -> None:
         self._index: Final = index
         self.table: Final = SumTable(
             name="personal",
-            key=(("user", str), ("query", str), ("entity", str)),
+            key=((USER, str), ("query", str), ("entity", str)),
             sums=index.table.sums,
             half_life_ms=index.table.half_life_ms,
         )
         self.tables = (self.table,)
         self._most: Final = _KEPT * index.config.personal
         self.bound = (self.table, self._most)
+
+    @classmethod
+    def configured(cls, config: Any) -> Self:
+        """See `Learner.configured`."""
+        return cls(MemoryIndex(config.memory))
+
+    @classmethod
+    def is_wanted(cls, config: Any) -> bool:
+        """See `Learner.is_wanted`: if anything is to be remembered of a user."""
+        return bool(config.memory.personal)
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`."""

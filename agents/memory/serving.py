@@ -5,13 +5,15 @@ asked for, as the evidence has faded by then. So a row need not be published aga
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping
-from typing import Final, Protocol, TypeVar
+from typing import ClassVar, Final, Protocol, Self, TypeVar
 
 import msgspec
 import numpy as np
 from msgspec import Struct, structs
 from numpy.typing import NDArray
 
+from backchannel.agents.serving import Sections
+from backchannel.schemas.snapshot import Snapshot
 from backchannel.schemas.text import normalize
 
 HEADER: Final = ""
@@ -140,6 +142,9 @@ class Memory:
         similar: what unseen queries are taken for; None: nothing is recalled for them.
     """
 
+    name: ClassVar[str] = "memory"
+    personal: ClassVar[str] = "personal"
+
     def __init__(
         self, section: Mapping[str, bytes], own: Mapping[str, bytes], watermark: int, similar: Similar | None = None
     ) -> None:
@@ -149,6 +154,11 @@ class Memory:
         self._similar: Final = similar
         header = section.get(HEADER)
         self.header: Final = None if header is None else _decode_header(header)
+
+    @classmethod
+    def of(cls, sections: Sections, header: Snapshot, similar: Similar | None = None) -> Self:
+        """See `Serving.of`."""
+        return cls(sections.get(cls.name, {}), sections.get(cls.personal, {}), header.watermark, similar)
 
     def recall(self, query: str, k: int, user: str | None = None) -> list[Recalled]:
         """Return at most `k` entities, best first: in the order of their lower bounds when the query last changed.

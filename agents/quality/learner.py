@@ -5,7 +5,7 @@ grid of 1/1024, so the sums are exact and do not depend on order.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Self
 
 import numpy as np
 from msgspec import Meta, Struct
@@ -57,6 +57,7 @@ class AnswerQuality(Learner):
     """
 
     name = "quality"
+    serving = None
 
     def __init__(self, config: QualityConfig, strategies: Sequence[str]) -> None:
         self.config: Final = config
@@ -68,6 +69,11 @@ class AnswerQuality(Learner):
         self.tables = (self.table,)
         self.bucket_ms: Final = round(config.bucket_s * 1000)
         self._codes: Final = {name: code for code, name in enumerate(strategies)}
+
+    @classmethod
+    def configured(cls, config: Any) -> Self:
+        """See `Learner.configured`."""
+        return cls(config.quality, config.bandit.strategies)
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`."""

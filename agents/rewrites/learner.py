@@ -18,7 +18,7 @@ solved when.
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from math import sqrt
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Any, Final, Self, TypeAlias
 
 import msgspec
 import numpy as np
@@ -29,6 +29,7 @@ from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
 from backchannel.agents.rewrites.chain import Admissible, Chain, Numbers
 from backchannel.agents.rewrites.rows import EVERY, SETTINGS, RewriteRow, Settings, is_held_out
+from backchannel.agents.rewrites.serving import Rewriter
 from backchannel.agents.sketches import BUCKETS, bucket, distinct
 from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
 from backchannel.schemas.events import Query
@@ -98,7 +99,8 @@ class RephraseGraph(Learner):
     while nobody asks for it; when somebody does, the next version has looked at it.
     """
 
-    name = "rewrites"
+    name = Rewriter.name
+    serving = Rewriter
 
     def __init__(self, config: RephraseConfig) -> None:
         self.config: Final = config
@@ -123,6 +125,11 @@ class RephraseGraph(Learner):
             name="rewrite_rules", key=(("state", str), ("target", str)), sums=("pinned", "blocked")
         )
         self.tables = (self.transitions, self.absorptions, self.trials, self.rules)
+
+    @classmethod
+    def configured(cls, config: Any) -> Self:
+        """See `Learner.configured`."""
+        return cls(config.rephrases)
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`."""

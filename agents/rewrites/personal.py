@@ -7,7 +7,7 @@ to be sure of and nobody else to be harmed.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, Self
 
 import numpy as np
 import orjson
@@ -18,7 +18,8 @@ from backchannel.agents.outcomes import Outcome
 from backchannel.agents.rewrites.chain import Chain, Numbers
 from backchannel.agents.rewrites.learner import RephraseConfig, harm, state_of
 from backchannel.agents.rewrites.rows import PersonalRow
-from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
+from backchannel.agents.rewrites.serving import Rewriter
+from backchannel.agents.sums import USER, Delta, Key, SumReader, Sums, SumTable
 
 _ABSORBED: Final = ""
 """Stands for the following query where a turn was not rephrased."""
@@ -28,7 +29,8 @@ _DEPTH, _MAX_STATES = 2, 20
 class PersonalRewrites(Learner):
     """The learner of users' own rewrites. Its section: user -> `PersonalRow`."""
 
-    name = "personal_rewrites"
+    name = Rewriter.personal
+    serving = Rewriter
 
     def __init__(self, config: RephraseConfig) -> None:
         self.config: Final = config
@@ -36,11 +38,16 @@ class PersonalRewrites(Learner):
         # A row of a state and nothing: how often it succeeded or not, in turns that somewhat succeeded.
         self.table: Final = SumTable(
             name="personal_rephrases",
-            key=(("user", str), ("state", str), ("following", str)),
+            key=((USER, str), ("state", str), ("following", str)),
             sums=("rephrased", "success", "failure"),
             half_life_ms=round(config.half_life_days * 86_400_000),
         )
         self.tables = (self.table,)
+
+    @classmethod
+    def configured(cls, config: Any) -> Self:
+        """See `Learner.configured`."""
+        return cls(config.rephrases)
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`. Turns of nobody in particular are left out, and those of which nothing came."""

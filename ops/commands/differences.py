@@ -7,6 +7,7 @@ import numpy as np
 from msgspec import Struct
 from sqlalchemy import Connection
 
+from backchannel.agents.memory.serving import Memory
 from backchannel.schemas.snapshot import Section, Snapshot
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.serving.policy import Policy
@@ -93,7 +94,7 @@ def differences(connection: Connection, older: Snapshot, newer: Snapshot) -> Dif
         {query: (one.target, one.probability) for query, one in before.rewrites().items()},
         {query: (one.target, one.probability) for query, one in after.rewrites().items()},
     )
-    queries = changed.get("memory", set())
+    queries = changed.get(Memory.name, set())
     return Differences(
         older,
         newer,

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from backchannel.agents.bandit.features import context_of
 from backchannel.agents.memory.serving import Recalled
 from backchannel.agents.rewrites.learner import RephraseGraph
+from backchannel.agents.rewrites.serving import Rewriting
 from backchannel.ops.health.checks import Check, Status, worst
 from backchannel.ops.health.command import look
 from backchannel.ops.inspect.explanation import Explanation, explain
@@ -22,7 +23,6 @@ from backchannel.schemas.text import normalize
 from backchannel.streams.config import Config
 from backchannel.streams.monitoring.trends import Trends, read_trends
 from backchannel.streams.monitoring.vitals import read_store
-from backchannel.streams.serving.policy import Rewriting
 from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
 from backchannel.streams.store import ledger
 from backchannel.streams.store.engine import Store

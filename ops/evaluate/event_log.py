@@ -14,6 +14,7 @@ from backchannel.agents.ope.estimators import Feedback, Terms
 from backchannel.agents.ope.intervals import interval
 from backchannel.agents.ope.sessions import Sessions, in_sessions, per_decision, weighted_per_decision
 from backchannel.agents.outcomes import Judge
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, Matrix, MemorySums, merge
 from backchannel.ops.evaluate.result import Evaluation, Options, assess, over_sessions
 from backchannel.schemas.events import EventDecoder, EventError
@@ -148,7 +149,7 @@ def _learned(bandit: StrategyBandit, config: Config, turns: list[Turn]) -> dict[
     for name, exploration in names:
         exploring = StrategyBandit(structs.replace(config.bandit, policy=exploration))
         section = exploring.solve(sums, {bandit.table.name: ()}, at)
-        policies[name] = Allocator({key: row for key, row in section.items() if row is not None})
+        policies[name] = Allocator(live_rows(section))
     return policies
 
 

@@ -4,10 +4,8 @@ import msgspec
 from msgspec import structs
 from sqlalchemy import Connection, delete, select, update
 
-from backchannel.agents.bandit.user_history import UserHistory
-from backchannel.agents.memory.learner import MemoryIndex
-from backchannel.agents.memory.personal import PersonalMemory
-from backchannel.agents.rewrites.personal import PersonalRewrites
+from backchannel.agents import registry
+from backchannel.agents.sums import USER
 from backchannel.streams.config import Config
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.signing import sign, signing_key
@@ -26,27 +24,25 @@ def forget_user(url: str, config: Config, user: str) -> int:
     """
     if not user:  # which nobody's is, but the key of what is known of everybody
         return 0
-    learners = (
-        PersonalMemory(MemoryIndex(config.memory)),
-        PersonalRewrites(config.rephrases),
-        UserHistory(config.bandit.user_half_life_days),
-    )
+    # Those that are not wanted any more, too: what they learned may still be there.
+    tables = {learner: [table for table in learner.tables if table.by_user] for learner in registry.registered(config)}
+    tables = {learner: by_user for learner, by_user in tables.items() if by_user}
     key = signing_key(config.snapshots.signing_key)
     store = Store(url)
     try:
         with store.read() as connection:
             store.check(connection)
-        store.create([table for learner in learners for table in learner.tables])
+        store.create([table for by_user in tables.values() for table in by_user])
 
         def forget(connection: Connection) -> int:
             snapshots.current(connection, lock=True)
             gone = 0
-            for learner in learners:
-                for table in learner.tables:
+            for learner, by_user in tables.items():
+                for table in by_user:
                     of_table = change.c.table_name == table.name
                     connection.execute(delete(change).where(of_table, change.c.value == user))
                     stored = store.sum_tables[table.name]
-                    gone += connection.execute(delete(stored).where(stored.c.user == user)).rowcount
+                    gone += connection.execute(delete(stored).where(stored.c[USER] == user)).rowcount
                 gone += _erase(connection, learner.name, user, key)
             return gone
 

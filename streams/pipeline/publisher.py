@@ -15,6 +15,7 @@ from backchannel.agents.bandit.learner import StrategyBandit
 from backchannel.agents.bandit.serving import Allocator, EncodingError
 from backchannel.agents.learner import Learner
 from backchannel.agents.ope.gate import Judgement, judge
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import SumTable
 from backchannel.schemas.snapshot import Evidence, Section, Snapshot
 from backchannel.streams.config import Config
@@ -199,7 +200,7 @@ class Publisher:
     ) -> Judgement:
         """Judge the policy of the previous version with the rows in `solved` put in place."""
         rows = snapshots.section(connection, previous.version, StrategyBandit.name) if previous else {}
-        candidate = {key: row for key, row in {**rows, **solved}.items() if row is not None}
+        candidate = live_rows({**rows, **solved})
         live = None
         if served := _served(connection):
             try:

@@ -2,51 +2,27 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, TypeVar
 
-import msgspec
 import numpy as np
-from msgspec import Struct, structs
+from msgspec import structs
 
 from backchannel.agents.bandit.features import Value
+from backchannel.agents.bandit.history import History
 from backchannel.agents.bandit.serving import (
     NOTHING_KNOWN,
     Allocator,
     Decision,
     StrategyContext,
     StrategySummary,
-    lifts,
 )
 from backchannel.agents.bandit.users import USER_FEATURES, Users
 from backchannel.agents.memory.serving import Memory, Recalled, Similar
-from backchannel.agents.rewrites.rows import EVERY, SETTINGS, PersonalRow, RewriteRow, Settings, is_held_out
+from backchannel.agents.rewrites.serving import Rewriter, Rewriting
+from backchannel.agents.serving import Sections, Serving
 from backchannel.schemas.snapshot import Snapshot
-from backchannel.schemas.text import normalize
 
-
-class Rewriting(Struct, frozen=True):
-    """What a query should have been.
-
-    Attributes:
-        target: a normalised query, or an interpretation if that is what was looked up.
-        layer: who says so: `personal`, the user's own rephrases; `global`, everybody's; `pinned`, a decree.
-        probability: that somebody who starts with the query passes through the target and succeeds there.
-        policy_version: which version says so.
-        support: turns that the query had, as far as not faded; 0 in the personal layer.
-        withdrawn: why it is not served any more; empty while it is.
-    """
-
-    target: str
-    layer: Literal["personal", "global", "pinned"]
-    probability: float
-    policy_version: int
-    support: float = 0.0
-    withdrawn: str = ""
-
-
-_decode_rewrite = msgspec.json.Decoder(RewriteRow).decode
-_decode_settings = msgspec.json.Decoder(Settings).decode
-_decode_personal = msgspec.json.Decoder(PersonalRow).decode
+S = TypeVar("S", bound=Serving)
 
 
 class Policy:
@@ -69,21 +45,19 @@ class Policy:
     def __init__(
         self,
         snapshot: Snapshot,
-        sections: Mapping[str, Mapping[str, bytes]],
+        sections: Sections,
         rng: np.random.Generator,
         similar: Similar | None = None,
     ) -> None:
         self.snapshot: Final = snapshot
-        self.allocator: Final = Allocator(sections["bandit"])
         self.similar: Final = similar
-        remembered, own = sections.get("memory", {}), sections.get("personal", {})
-        self._memory: Final = Memory(remembered, own, snapshot.watermark, similar)
-        self._rewrites: Final = sections.get("rewrites", {})
-        self._history: Final = sections.get("history", {})
-        self._users: Final = Users(sections.get("users", {}), snapshot.watermark)
+        self._sections: Final = sections
+        self.allocator: Final = Allocator.of(sections, snapshot)
+        self._memory: Final = Memory.of(sections, snapshot, similar)
+        self._rewriter: Final = Rewriter.of(sections, snapshot)
+        self._history: Final = History.of(sections, snapshot)
+        self._users: Final = Users.of(sections, snapshot)
         self._of_users: Final = USER_FEATURES & {feature.name for feature in self.allocator.encoder.features}
-        self._personal: Final = sections.get("personal_rewrites", {})
-        self._held_out: Final = _decode_settings(self._rewrites.get(SETTINGS, b"{}")).held_out
         self._rng: Final = rng
 
     @property
@@ -152,7 +126,7 @@ class Policy:
         It is known if `strategy.history` is one of the configured features.
         """
         means = {name: mean for name, (_, mean) in self.allocator.evidence.items()}
-        return lifts(self._history.get(normalize(query)), means)
+        return self._history.features(query, means)
 
     def of_user(self, user: str | None) -> dict[str, float]:
         """Return what is known of a user, as far as it is a configured feature: `user.turns` and so on, see `users`.
@@ -181,7 +155,7 @@ class Policy:
         return self._memory.recall(query, k, user)
 
     def rewrite(
-        self, query: str, interpretation: str | None = None, *, user: str | None = None, session: str | None = None
+        self, query: str, *, interpretation: str | None = None, user: str | None = None, session: str | None = None
     ) -> Rewriting | None:
         """Return what `query` should have been, or None if it had better stay as it is.
 
@@ -194,17 +168,7 @@ class Policy:
             session: the session's id. The configured share of sessions is served no rewrites but pinned ones, so that
                 it shows what rewrites are good for. Without it, nobody is held out.
         """
-        state = interpretation or normalize(query)
-        row = self._row(state)
-        if row is not None and row.pinned:
-            return self._global(row)
-        if session is not None and is_held_out(session, self._held_out):
-            return None
-        own = self._personal.get(user) if user is not None else None
-        found = _decode_personal(own).get(state) if own else None
-        if found is not None and not (row and {EVERY, found[0]}.intersection(row.blocked)):
-            return Rewriting(found[0], "personal", found[1], self.version)
-        return self._global(row) if row and row.target and not row.withdrawn else None
+        return self._rewriter.rewrite(query, interpretation=interpretation, user=user, session=session)
 
     def evidence(self) -> dict[str, tuple[float, float]]:
         """Return for each strategy in how many turns it was asked, as far as not faded, and their mean reward."""
@@ -216,13 +180,8 @@ class Policy:
 
     def rewrites(self) -> dict[str, Rewriting]:
         """Return all rewrites of the global layer, the withdrawn ones too: for people and reports."""
-        rows = ((state, self._row(state)) for state in self._rewrites)
-        return {state: self._global(row) for state, row in rows if row and row.target}
+        return self._rewriter.rewrites()
 
-    def _row(self, state: str) -> RewriteRow | None:
-        row = self._rewrites.get(state) if state != SETTINGS else None
-        return None if row is None else _decode_rewrite(row)
-
-    def _global(self, row: RewriteRow) -> Rewriting:
-        layer: Literal["pinned", "global"] = "pinned" if row.pinned else "global"
-        return Rewriting(row.target, layer, row.probability, self.version, row.support, row.withdrawn)
+    def served(self, serving: type[S]) -> S:
+        """Return what serves a section that the policy has no method for: that of a learner of your own."""
+        return serving.of(self._sections, self.snapshot)

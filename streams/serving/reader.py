@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from backchannel.agents.bandit.serving import EncodingError
-from backchannel.agents.memory.serving import Similar
+from backchannel.agents.memory.serving import Memory, Similar
 from backchannel.schemas.snapshot import Checksum, Snapshot
 from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.rows import Rows
@@ -186,8 +186,8 @@ class PolicyReader:
             if header.confirms(checksum, self._key):
                 similar = self._policy.similar if base and self._policy else self._similar
                 if similar is not None:
-                    known = sections.get("memory", Rows())
-                    similar = similar.updated(known.added_to(before.get("memory", Rows())), known)
+                    known = sections.get(Memory.name, Rows())
+                    similar = similar.updated(known.added_to(before.get(Memory.name, Rows())), known)
                 return Policy(header, sections, self._rng, similar), sections
         raise CorruptPolicyError("its rows do not have the checksum of its header. Roll back, or restore the store")
 

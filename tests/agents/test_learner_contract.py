@@ -20,6 +20,7 @@ from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.quality.learner import AnswerQuality, QualityConfig
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
 from backchannel.agents.rewrites.personal import PersonalRewrites
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, MemorySums, Sums, merge
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
@@ -82,7 +83,7 @@ def everything(learner: Learner, delta: Delta) -> dict[str, set[str]]:
 
 def solved(learner: Learner, delta: Delta, at: int = LAST) -> dict[str, bytes]:
     section = learner.solve(MemorySums(delta), everything(learner, delta), at)
-    return {key: row for key, row in section.items() if row is not None}
+    return live_rows(section)
 
 
 @every_learner
@@ -190,7 +191,7 @@ def test_solving_what_changed_is_enough(learner: Learner, batches: list[list[Tur
         delta = learner.learn(judged(batch, HALF_TAKEN_BACK))
         total = merge([total, delta])
         section.update(learner.solve(MemorySums(total), changes(delta), at))
-    assert {key: row for key, row in section.items() if row is not None} == solved(learner, total, at)
+    assert live_rows(section) == solved(learner, total, at)
 
 
 @every_learner

@@ -13,6 +13,7 @@ from backchannel.agents.bandit.features import Numeric
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit, by_group
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.outcomes import Judge, Outcome, RewardConfig
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.ops.lab.worlds.contexts import World
@@ -65,7 +66,7 @@ def _deciding(
     load: Load, learner: StrategyBandit, outcomes: list[Outcome], rng: np.random.Generator
 ) -> Iterator[Measure]:
     solved = learner.solve(MemorySums(learner.learn(outcomes)), {"bandit": set()}, 0)
-    allocator = Allocator({key: row for key, row in solved.items() if row is not None})
+    allocator = Allocator(live_rows(solved))
     contexts = [outcome.turn.query.context for outcome in outcomes]
     calls: dict[str, Callable[[Any], object]] = {
         "utilities": allocator.utilities,

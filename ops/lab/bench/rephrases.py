@@ -20,6 +20,7 @@ from backchannel.agents.rewrites.detector import RephraseDetector
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.rewrites.rows import RewriteRow
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sketches import BUCKETS
 from backchannel.agents.sums import Delta, MemorySums, Sums, merge
 from backchannel.ops.lab.bench.measure import Load, Measure
@@ -73,7 +74,7 @@ def _looking_up(rng: Generator) -> Iterator[Measure]:
     own = msgspec.json.encode(dict.fromkeys(texts[:20], ("something of one's own", 0.5)))
     bandit = StrategyBandit(BanditConfig()).solve(MemorySums({}), {"bandit": set()}, 0)
     sections = {
-        "bandit": {key: value for key, value in bandit.items() if value is not None},
+        "bandit": live_rows(bandit),
         "rewrites": dict.fromkeys(texts, row),
         "personal_rewrites": {f"user-{number}": own for number in range(10_000)},
     }

@@ -14,6 +14,7 @@ from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.proposals import Entity, Predictor
 from backchannel.agents.memory.serving import Memory
 from backchannel.agents.outcomes import Judge, RewardConfig
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, MemorySums, Sums, merge
 from backchannel.ops.lab.worlds.people import STRAY, World
 from backchannel.ops.lab.worlds.servers import Retrieval, UniformServer
@@ -110,7 +111,7 @@ def _measured(world: World, index: MemoryIndex, total: Delta, turns: Sequence[Tu
             for result in impression.results:
                 of_query[result.entity_id] = of_query.get(result.entity_id, 0) + 1
     solved = index.solve(MemorySums(total), {index.table.name: shown.keys()}, now)
-    memory = Memory({query: row for query, row in solved.items() if row is not None}, {}, now)
+    memory = Memory(live_rows(solved), {}, now)
     errors, weights, ranked, asked = [], [], [], []
     for query, entities in shown.items():
         truth = world.attractiveness(query, now)

@@ -21,6 +21,7 @@ from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.serving import Memory
 from backchannel.agents.memory.similar import SimilarQueries
 from backchannel.agents.outcomes import Judge, Outcome, RewardConfig
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, MemorySums, merge
 from backchannel.ops.lab.convert import trec_session
 from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
@@ -215,7 +216,7 @@ def _memory(
         del delta[index.examination.table.name]
     at = max(outcome.turn.query.ts for outcome in learned_from)
     changed = {index.table.name: {query for query, _ in delta[index.table.name].keys}}
-    section = {key: row for key, row in index.solve(MemorySums(delta), changed, at).items() if row is not None}
+    section = live_rows(index.solve(MemorySums(delta), changed, at))
     similar = SimilarQueries(guess_from).updated(section, section) if guess_from else None
     memory = Memory(section, {}, at, similar)
     # Where bounds are equal, as those of 0 are, the score decides.

@@ -18,6 +18,7 @@ from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.ope.decisions import LoggedDecision, table_of, vectors_of
 from backchannel.agents.outcomes import Judge, RewardConfig
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Matrix, MemorySums
 from backchannel.schemas.events import Click, Impression, Query, Result, Scalar
 from backchannel.schemas.snapshot import Section
@@ -178,7 +179,7 @@ def _with_thetas(section: Section, thetas: Matrix) -> Section:
 
 def _whole(bandit: StrategyBandit, sums: MemorySums | None = None) -> Section:
     section = bandit.solve(sums or MemorySums({}), {bandit.table.name: ()}, 0)
-    return {key: row for key, row in section.items() if row is not None}
+    return live_rows(section)
 
 
 def shares_of(verdicts: Sequence[str]) -> dict[str, float]:

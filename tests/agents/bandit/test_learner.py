@@ -15,6 +15,7 @@ from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit, rank
 from backchannel.agents.bandit.posterior import PAST, run_together
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.outcomes import Outcome, RewardConfig
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, Sums
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
@@ -287,7 +288,7 @@ OF_STRATEGIES = StrategyBandit(
 
 def allocator(bandit: StrategyBandit, delta: Delta) -> Allocator:
     section = bandit.solve(MemorySums(delta), changes(delta), 0)
-    return Allocator({name: row for name, row in section.items() if row is not None})
+    return Allocator(live_rows(section))
 
 
 def found_by_results(count: int) -> list[Outcome]:

@@ -15,6 +15,7 @@ from backchannel.agents.bandit.features import Categorical, Encoder, Numeric
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.mixture import MANY, Mixture, RandomSets
 from backchannel.agents.bandit.serving import MAX_BUDGET, Allocator, EncodingError, Limits
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.schemas.events import EventDecoder, Impression, encode
 from backchannel.schemas.snapshot import Section
@@ -364,7 +365,7 @@ def test_another_encoding_is_refused() -> None:
 def test_it_reads_what_the_bandit_solved() -> None:
     bandit = StrategyBandit(BanditConfig())
     solved = bandit.solve(MemorySums({}), {"bandit": set()}, 0)
-    allocator = Allocator({key: row for key, row in solved.items() if row is not None})
+    allocator = Allocator(live_rows(solved))
     assert allocator.strategies == bandit.config.strategies
     decision = allocator.allocate({}, 20, np.random.default_rng(0))
     assert sum(decision.allocation.values()) == 20

@@ -1,11 +1,11 @@
 """How strategies have done on a query."""
 
-import numpy as np
 import pytest
 
 from backchannel.agents.bandit.features import HISTORY
-from backchannel.agents.bandit.serving import HISTORY_PRIOR, lifts
+from backchannel.agents.bandit.history import HISTORY_PRIOR, History
 from backchannel.agents.bandit.strategy_history import StrategyHistory
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.schemas.events import Result
 from tests.support.turns import DAY, changes, click, closed_turn, impression, judged, query
@@ -18,16 +18,16 @@ def test_lifts_are_shrunken_differences_to_the_mean_on_all_queries() -> None:
     shown = impression(Result("e1", 1, ("lexical",)), Result("e2", 2, ("semantic", "unheard-of")))
     some = [closed_turn(query(0), (shown,), (click("e1"),) if turn < 6 else ()) for turn in range(8)]
     delta = history.learn(judged(some))
-    row = history.solve(MemorySums(delta), changes(delta), 0)["play jazz"]
-    assert lifts(row, MEANS) == {
+    rows = live_rows(history.solve(MemorySums(delta), changes(delta), 0))
+    assert History(rows).features("Play jazz", MEANS) == {
         "lexical": {HISTORY: pytest.approx((6 - 8 * 0.5) / (8 + HISTORY_PRIOR))},
         "semantic": {HISTORY: pytest.approx((0 - 8 * 0.25) / (8 + HISTORY_PRIOR))},
         "new": {HISTORY: 0.0},
     }
-    later = history.solve(MemorySums(delta), changes(delta), 10 * DAY)["play jazz"]
-    assert lifts(later, MEANS)["lexical"][HISTORY] == pytest.approx((3 - 4 * 0.5) / (4 + HISTORY_PRIOR))
+    later = History(live_rows(history.solve(MemorySums(delta), changes(delta), 10 * DAY)))
+    assert later.features("play jazz", MEANS)["lexical"][HISTORY] == pytest.approx((3 - 4 * 0.5) / (4 + HISTORY_PRIOR))
 
 
 def test_of_an_unknown_query_there_is_no_lift() -> None:
-    assert lifts(None, MEANS) == {name: {HISTORY: 0.0} for name in MEANS}
-    assert np.isfinite([lift[HISTORY] for lift in lifts(b"{}", dict.fromkeys(MEANS, 1.0)).values()]).all()
+    for rows in ({}, {"play jazz": b"{}"}):
+        assert History(rows).features("play jazz", MEANS) == {name: {HISTORY: 0.0} for name in MEANS}

@@ -7,6 +7,7 @@ import pytest
 
 from backchannel.agents.bandit.user_history import UserHistory
 from backchannel.agents.bandit.users import DEFECTS, EVERYBODY, PRIOR, REWARD, TURNS, UserRow, Users
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.schemas.events import Result
 from backchannel.schemas.snapshot import Section
@@ -24,7 +25,7 @@ def learned() -> Section:
     bob = [closed_turn(query(0, user_id="bob"), shown)] * 12
     delta = history.learn(judged([*ann, *bob, closed_turn(query(0), shown, (click("e1"),))]))
     section = history.solve(MemorySums(delta), changes(delta), 0)
-    return {key: row for key, row in section.items() if row is not None}
+    return live_rows(section)
 
 
 def test_features_are_shrunken_differences_to_all_users() -> None:

@@ -15,6 +15,7 @@ from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.serving import HEADER, Guess, Header, Memory, Recalled, posterior
 from backchannel.agents.memory.similar import SimilarQueries
 from backchannel.agents.outcomes import RewardConfig
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, MemorySums, Sums, merge
 from backchannel.schemas.events import Result, Rewrite
 from backchannel.schemas.turn import Turn
@@ -29,7 +30,7 @@ def learned(some: list[Turn], config: MemoryConfig = CONFIG, rewards: RewardConf
 
 def section(delta: Delta, at: int = 0, config: MemoryConfig = CONFIG) -> dict[str, bytes]:
     solved = MemoryIndex(config).solve(MemorySums(delta), changes(delta), at)
-    return {key: row for key, row in solved.items() if row is not None}
+    return live_rows(solved)
 
 
 def recalled(delta: Delta, at: int = 0, config: MemoryConfig = CONFIG) -> dict[str, list[Recalled]]:

@@ -7,6 +7,7 @@ from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
 from backchannel.agents.memory.serving import Memory, Recalled
 from backchannel.agents.memory.similar import SimilarQueries
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums, merge
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
@@ -29,7 +30,7 @@ def solved(turns: list[Turn], at: int = 0) -> tuple[dict[str, bytes], dict[str, 
     sections = []
     for learner in (index, personal):
         own = {table.name: changed.get(table.name, set()) for table in learner.tables}
-        sections.append({key: row for key, row in learner.solve(sums, own, at).items() if row is not None})
+        sections.append(live_rows(learner.solve(sums, own, at)))
     everybody, users = sections
     return everybody, users
 

@@ -24,6 +24,7 @@ from backchannel.agents.ope.decisions import (
 )
 from backchannel.agents.ope.estimators import diagnose, doubly_robust, ips
 from backchannel.agents.outcomes import Judge, RewardConfig
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.schemas.events import Query, Result
 from backchannel.schemas.turn import Turn
@@ -118,7 +119,7 @@ def simulated(turns: int, seed: int) -> tuple[list[LoggedDecision], Allocator]:
     """Decisions of a bandit that has learned nothing, where a share F of a list of `memory` gets 0.6 F."""
     bandit = StrategyBandit(BanditConfig(strategies=("lexical", "memory"), features=(Numeric("x"),)))
     section = bandit.solve(MemorySums({}), {bandit.table.name: ()}, 0)
-    allocator = Allocator({key: row for key, row in section.items() if row is not None})
+    allocator = Allocator(live_rows(section))
     worth = allocator.worth(10)[1]
     rng = np.random.default_rng(seed)
     decisions = []

@@ -15,6 +15,7 @@ from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.ope.decisions import LoggedDecision
 from backchannel.agents.ope.gate import GateConfig, Judgement, judge
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.schemas.snapshot import Estimate, Evidence, Section
 
@@ -127,7 +128,7 @@ def test_a_change_is_found_in_the_segment_where_it_is() -> None:
 def test_strategies_may_come_and_go() -> None:
     bandit = StrategyBandit(BanditConfig(strategies=("memory", "new"), features=CONFIG.features))
     solved = bandit.solve(MemorySums({}), {bandit.table.name: ()}, 0)
-    candidate = Allocator({key: row for key, row in solved.items() if row is not None})
+    candidate = Allocator(live_rows(solved))
     found = judge(candidate, LIVE, LOG, GateConfig())
     assert found.change is not None
     assert found.verdict in ("publish", "warn", "hold")

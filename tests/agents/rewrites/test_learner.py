@@ -13,6 +13,7 @@ from msgspec import structs
 from backchannel.agents.outcomes import Outcome
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph, harm, state_of
 from backchannel.agents.rewrites.rows import SETTINGS, RewriteRow, is_held_out
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, MemorySums, Sums, merge
 from tests.support.turns import DAY, changes, closed_turn, query
 
@@ -48,7 +49,7 @@ def learned(steps: Iterable[Step], ts: int = 0) -> Delta:
 
 
 def live(section: Mapping[str, bytes | None]) -> dict[str, bytes]:
-    return {state: row for state, row in section.items() if row is not None}
+    return live_rows(section)
 
 
 def rows(delta: Delta, config: RephraseConfig = OPEN, at: int = 0) -> dict[str, RewriteRow]:

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from backchannel.agents.bandit.features import context_of
 from backchannel.agents.bandit.learner import StrategyBandit
 from backchannel.agents.bandit.serving import Allocator
+from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.ops.cli import main
 from backchannel.ops.evaluate.result import Evaluation, PolicyValue
@@ -119,7 +120,7 @@ def write_log(path: Path, turns: int, **settings: Any) -> None:
     rng = np.random.default_rng(0)
     bandit = StrategyBandit(Config().bandit)
     section = bandit.solve(MemorySums({}), {bandit.table.name: ()}, 0)
-    allocator = Allocator({key: row for key, row in section.items() if row is not None})
+    allocator = Allocator(live_rows(section))
     lines: list[Event] = []
     for number in range(turns):
         common: dict[str, Any] = {"session_id": f"s{number // 3}", "query_id": f"q{number}"}

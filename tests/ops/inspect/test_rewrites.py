@@ -8,13 +8,13 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from backchannel.agents.rewrites.serving import Rewriting
 from backchannel.ops.inspect.explanation import Explanation
 from backchannel.ops.inspect.rewrites import rewrites
 from backchannel.schemas.events import Click, Event, Impression, Query
 from backchannel.schemas.events import Result as Shown
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import Embedded
-from backchannel.streams.serving.policy import Rewriting
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.store.ledger import Contribution, Ledger
 from backchannel.streams.turns.position import Claim

@@ -6,9 +6,10 @@ import pytest
 
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.rewrites.rows import EVERY, SETTINGS, RewriteRow, Settings, is_held_out
+from backchannel.agents.rewrites.serving import Rewriting
 from backchannel.agents.sums import MemorySums
 from backchannel.schemas.snapshot import Snapshot
-from backchannel.streams.serving.policy import Policy, Rewriting
+from backchannel.streams.serving.policy import Policy
 
 
 def policy(
@@ -34,7 +35,7 @@ def test_everybodys_rewrite_with_its_probability_and_version() -> None:
     one = policy({"play jass": LEARNED})
     assert one.rewrite("Play JASS!") == Rewriting("b", "global", 0.5, 7, 4.0)
     assert one.rewrite("play jazz") is None
-    assert one.rewrite("x", "play jass") == one.rewrite("play jass")
+    assert one.rewrite("x", interpretation="play jass") == one.rewrite("play jass")
     assert one.rewrite("") is None
     assert list(one.rewrites()) == ["play jass"]
 

@@ -1,0 +1,49 @@
+"""The history of strategies, serving: how well each has done on one query, as a feature of the strategy."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Final, Self
+
+import msgspec
+
+from backchannel.agents.bandit.features import HISTORY
+from backchannel.agents.serving import Sections
+from backchannel.schemas.snapshot import Snapshot
+from backchannel.schemas.text import normalize
+
+HISTORY_PRIOR: Final = 10.0
+"""Turns that a strategy's mean reward on all queries is worth on one of them."""
+
+_decode = msgspec.json.Decoder(dict[str, tuple[float, float]]).decode
+
+
+class History:
+    """The history of strategies of one policy version.
+
+    Args:
+        section: its rows.
+    """
+
+    name: ClassVar[str] = "history"
+
+    def __init__(self, section: Mapping[str, bytes]) -> None:
+        self._rows: Final = section
+
+    @classmethod
+    def of(cls, sections: Sections, header: Snapshot) -> Self:  # noqa: ARG003 - Serving's
+        """See `Serving.of`."""
+        return cls(sections.get(cls.name, {}))
+
+    def features(self, query: str, means: Mapping[str, float]) -> dict[str, dict[str, float]]:
+        """Return strategy -> the feature HISTORY, which is by how much its reward on `query` is above its mean.
+
+        Args:
+            query: the text.
+            means: strategy -> its mean reward on all queries.
+        """
+        row = self._rows.get(normalize(query))
+        known = _decode(row) if row else {}
+        found = {}
+        for name, mean in means.items():
+            turns, reward = known.get(name, (0.0, 0.0))
+            found[name] = {HISTORY: (reward - turns * mean) / (turns + HISTORY_PRIOR)}
+        return found
