@@ -12,7 +12,7 @@ help:  ## Show what can be made
 .venv/.installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[demo,kafka,learn,parquet,postgres,tracing]' --group dev
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[all]' --group dev
 	touch $@
 
 install: .venv/.installed  ## Install Backchannel and its tools into .venv
@@ -31,7 +31,7 @@ types: install
 	$(BIN)/mypy
 
 unit: install
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest --numprocesses logical --dist worksteal --cov --cov-report=term
 
 bench: install rivals  ## Measure everything, in a quarter of an hour, and write docs/performance.md
 	mkdir -p out

@@ -1,1 +1,93 @@
-"""Backchannel: clicks, barge-ins and rephrases in, versioned policy snapshots out."""
+"""Backchannel: clicks, barge-ins and rephrases in, versioned policy snapshots out.
+
+What is exported here is the public interface; every other module is internal. Names are imported when they are first
+used, so `import backchannel` is light, and a serving process imports neither Kafka nor Faust nor River.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from backchannel.agents.bandit.features import context_of
+    from backchannel.agents.bandit.river_policy import LinearThompsonSampling
+    from backchannel.agents.bandit.serving import Decision, EncodingError
+    from backchannel.agents.memory.serving import Recalled
+    from backchannel.schemas.events import (
+        BargeIn,
+        Click,
+        Event,
+        EventDecoder,
+        EventError,
+        Impression,
+        Query,
+        Result,
+        Rewrite,
+        encode,
+    )
+    from backchannel.streams.config import ConfigError
+    from backchannel.streams.serving.policy import Policy, Rewriting
+    from backchannel.streams.serving.reader import NoPolicyError, PolicyReader, ReaderStatus
+    from backchannel.streams.snapshots.versions import CorruptPolicyError
+    from backchannel.streams.store.engine import StoreError
+
+__all__ = [
+    "BargeIn",
+    "Click",
+    "ConfigError",
+    "CorruptPolicyError",
+    "Decision",
+    "EncodingError",
+    "Event",
+    "EventDecoder",
+    "EventError",
+    "Impression",
+    "LinearThompsonSampling",
+    "NoPolicyError",
+    "Policy",
+    "PolicyReader",
+    "Query",
+    "ReaderStatus",
+    "Recalled",
+    "Result",
+    "Rewrite",
+    "Rewriting",
+    "StoreError",
+    "context_of",
+    "encode",
+]
+
+_MODULES: Final = {
+    "agents.bandit.features": ("context_of",),
+    "agents.bandit.river_policy": ("LinearThompsonSampling",),
+    "agents.bandit.serving": ("Decision", "EncodingError"),
+    "agents.memory.serving": ("Recalled",),
+    "schemas.events": (
+        "BargeIn",
+        "Click",
+        "Event",
+        "EventDecoder",
+        "EventError",
+        "Impression",
+        "Query",
+        "Result",
+        "Rewrite",
+        "encode",
+    ),
+    "streams.config": ("ConfigError",),
+    "streams.serving.policy": ("Policy", "Rewriting"),
+    "streams.serving.reader": ("NoPolicyError", "PolicyReader", "ReaderStatus"),
+    "streams.snapshots.versions": ("CorruptPolicyError",),
+    "streams.store.engine": ("StoreError",),
+}
+_HOMES: Final = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

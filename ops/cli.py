@@ -1,38 +1,89 @@
-"""The `backchannel` command."""
+"""The `backchannel` command.
+
+Each command is imported when it is used: `--help` and tab completion read a table.
+"""
 
 import importlib
 import os
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
-# To be set before numpy is imported. Our matrices are small: more threads than one gain nothing on an idle machine, and
-# on a busy one they wait for each other, which takes a policy seconds instead of tenths.
+# Must be set before numpy is imported. Our matrices are small: more than one thread gains nothing on an idle machine,
+# and on a busy one threads wait for each other, so that a policy takes seconds instead of tenths of a second.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+
+class _Entry(NamedTuple):
+    """A command: where it is, and its line in the list of commands, which must not cost an import."""
+
+    target: str
+    help: str
+
+
 _COMMANDS: Final = {
-    "run": "backchannel.ops.commands.run:run",
-    "worker": "backchannel.ops.commands.worker:worker",
-    "dashboard": "backchannel.ops.dashboard.command:dashboard",
-    "health": "backchannel.ops.health.command:health",
-    "prime": "backchannel.ops.commands.prime:prime",
-    "forget-user": "backchannel.ops.commands.forget_user:forget_user",
-    "memory": "backchannel.ops.inspect.memory:memory",
-    "produce": "backchannel.ops.commands.produce:produce",
-    "topics": "backchannel.ops.commands.topics:topics",
-    "broker": "backchannel.ops.local.broker:broker",
-    "snapshots": "backchannel.ops.commands.snapshots:snapshots",
-    "store": "backchannel.ops.commands.store:store",
-    "config": "backchannel.ops.commands.config:config",
-    "convert": "backchannel.ops.lab.convert.command:convert",
-    "demo": "backchannel.ops.lab.demo.command:demo",
-    "evaluate": "backchannel.ops.evaluate.command:evaluate",
-    "rephrases": "backchannel.ops.lab.rephrases.command:rephrases",
-    "rewrites": "backchannel.ops.inspect.rewrites:rewrites",
-    "bandits": "backchannel.ops.lab.bandits.command:bandits",
-    "bench": "backchannel.ops.lab.bench.command:bench",
-    "capacity": "backchannel.ops.lab.capacity:capacity",
-    "schemas": "backchannel.ops.commands.schemas:schemas",
+    "run": _Entry(
+        "backchannel.ops.commands.run:run", "Learn from SOURCE, publish the policy, and print what was learned."
+    ),
+    "worker": _Entry(
+        "backchannel.ops.commands.worker:worker",
+        "Learn from the Kafka topics together with the group's other workers, and publish the policy.",
+    ),
+    "dashboard": _Entry(
+        "backchannel.ops.dashboard.command:dashboard",
+        "Serve a page that shows what was learned, how it does, and what it does with a query.",
+    ),
+    "health": _Entry(
+        "backchannel.ops.health.command:health", "Check how the system is doing, and say what to do about it."
+    ),
+    "prime": _Entry(
+        "backchannel.ops.commands.prime:prime",
+        "Load predicted scores from FILE into the memory index, and publish them.",
+    ),
+    "forget-user": _Entry("backchannel.ops.commands.forget_user:forget_user", "Erase what is stored about a user."),
+    "memory": _Entry("backchannel.ops.inspect.memory:memory", "Examine the memory index."),
+    "produce": _Entry("backchannel.ops.commands.produce:produce", "Send the events of FILE to the topics."),
+    "topics": _Entry("backchannel.ops.commands.topics:topics", "Create and check the Kafka topics."),
+    "broker": _Entry(
+        "backchannel.ops.local.broker:broker", "Run Apache Kafka on this machine, for development and tests."
+    ),
+    "snapshots": _Entry(
+        "backchannel.ops.commands.snapshots:snapshots", "List, compare, roll back, pin and copy policy versions."
+    ),
+    "store": _Entry("backchannel.ops.commands.store:store", "Create, check and migrate the SQL store."),
+    "config": _Entry(
+        "backchannel.ops.commands.config:config", "Print the effective configuration as TOML, every key explained."
+    ),
+    "convert": _Entry(
+        "backchannel.ops.lab.convert.command:convert", "Write the events of a public log as JSON lines, in time order."
+    ),
+    "demo": _Entry(
+        "backchannel.ops.lab.demo.command:demo",
+        "Learn in a closed loop with a simulated world, and report what came of it.",
+    ),
+    "evaluate": _Entry(
+        "backchannel.ops.evaluate.command:evaluate",
+        "Estimate from LOG what policies would have earned that did not make it.",
+    ),
+    "rephrases": _Entry(
+        "backchannel.ops.lab.rephrases.command:rephrases",
+        "Train and judge what tells rephrases, and what is made of them.",
+    ),
+    "rewrites": _Entry(
+        "backchannel.ops.inspect.rewrites:rewrites", "Look at the rewrites that were learned, and block or pin some."
+    ),
+    "bandits": _Entry("backchannel.ops.lab.bandits.command:bandits", "Compare bandits."),
+    "bench": _Entry("backchannel.ops.lab.bench.command:bench", "Measure what it costs, side by side with peers."),
+    "capacity": _Entry(
+        "backchannel.ops.lab.capacity:capacity",
+        "Say what 1, 10 and 100 busy workers, and so many events a day, need: partitions, stores, and how fresh it "
+        "stays.",
+    ),
+    "schemas": _Entry(
+        "backchannel.ops.commands.schemas:schemas",
+        "Write the JSON Schemas of the events and the AsyncAPI document of the topics.",
+    ),
 }
 _EXTRAS: Final = {
     "aiohttp": "kafka",
@@ -51,7 +102,7 @@ _EXTRAS: Final = {
 
 
 class _Group(click.Group):
-    """Imports a command when it is asked for: the parts have unlike needs."""
+    """Imports a command when it is used: most need packages that others do not."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_COMMANDS)
@@ -59,7 +110,7 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return super().get_command(ctx, cmd_name)
-        module, _, attribute = _COMMANDS[cmd_name].partition(":")
+        module, _, attribute = _COMMANDS[cmd_name].target.partition(":")
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
@@ -75,19 +126,30 @@ class _Group(click.Group):
             )
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        """See `click.Group.format_commands`."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in _COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """See `click.Group.shell_complete`."""
+        names = [name for name in _COMMANDS if name.startswith(incomplete)]
+        commands = [CompletionItem(name, help=_COMMANDS[name].help) for name in names]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except OSError as error:
-            # A path that cannot be read or written is the user's to mend. Without one it is none of that: a broken
-            # pipe, which click knows, or a fault of ours.
+            # A path that cannot be read or written is for the user to fix. An error without a path is something else: a
+            # broken pipe, which click handles, or a bug of ours.
             if error.filename is None:
                 raise
             raise click.ClickException(f"{error.filename}: {error.strerror}") from None
 
 
 def remedy(error: ModuleNotFoundError) -> str | None:
-    """Return what installs the package that is not there; None if that is none of an extra's."""
+    """Return the command that installs the missing package; None if no extra contains it."""
     extra = _EXTRAS.get(error.name or "")
     return f"pip install 'backchannel[{extra}]'" if extra else None
 
@@ -104,5 +166,5 @@ def main() -> None:
     \b
     Try it:                 backchannel demo
     Learn from your events: backchannel run events.jsonl --store sqlite:///policy.db
-    Read the policy:        from backchannel.streams.serving.reader import PolicyReader
+    Read the policy:        from backchannel import PolicyReader
     """

@@ -339,11 +339,13 @@ def rank_curve(reached: Matrix, clicked: Matrix, decay: float) -> Matrix:
         clicked: the reward of those in which it was the clicked one, (ranks,).
         decay: of the geometric curve that is believed in until clicks tell.
     """
-    from scipy.optimize import isotonic_regression  # noqa: PLC0415 - slow to import, and not everybody solves
-
     prior = (1.0 - decay) * decay ** np.arange(len(reached))
     expected = clicked.sum() * reached / max(reached[0], 1.0) + _CURVE_PRIOR
-    shares = (clicked + _CURVE_PRIOR * prior) / expected
+    shares: Matrix = (clicked + _CURVE_PRIOR * prior) / expected
+    if (np.diff(shares) < 0.0).all():  # as it is until there are clicks
+        return shares
+    from scipy.optimize import isotonic_regression  # noqa: PLC0415 - slow to import, and seldom needed by small stores
+
     return np.asarray(isotonic_regression(shares, weights=expected, increasing=False).x)
 
 

@@ -17,7 +17,7 @@ from backchannel.agents.bandit.posterior import Bank, Buckets
 from backchannel.agents.sums import Matrix
 
 
-class BankPolicy(ContextualPolicy):
+class LinearThompsonSampling(ContextualPolicy):
     """Linear Thompson sampling on a bank of half-lives and priors; see `posterior`.
 
     Time is counted in updates.
@@ -34,7 +34,7 @@ class BankPolicy(ContextualPolicy):
         burn_in: how often each arm is pulled first.
         seed: of all chance.
 
-    >>> policy = BankPolicy(seed=1)
+    >>> policy = LinearThompsonSampling(seed=1)
     >>> for _ in range(100):
     ...     arm = policy.pull(["a", "b"], {})
     ...     policy.update(arm, {}, 0.9 if arm == "b" else 0.1)

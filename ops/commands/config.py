@@ -37,7 +37,7 @@ def _load(path: Path | None) -> Config:
 @config_option
 @click.option("--markdown", is_flag=True, help="As tables for people, instead of TOML.")
 def config(config: Config, markdown: bool) -> None:
-    """Print the effective configuration as TOML, with what each key means.
+    """Print the effective configuration as TOML, every key explained.
 
     \b
     backchannel config > backchannel.toml     to begin your own

@@ -15,7 +15,7 @@ from backchannel.streams.store.engine import StoreError
 @store_option
 @config_option
 def forget_user(user: str, store: str, config: Config) -> None:
-    """Remove what is stored of the user with the `user_id` ID.
+    """Erase what is stored about a user.
 
     Their own layers of memory index and rewrites, and what is known of them as features, go from the
     sums and from all versions of the policy that are retained; readers drop it with the next version.

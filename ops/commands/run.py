@@ -50,7 +50,7 @@ Chunk: TypeAlias = tuple[Sequence[int], Sequence[bytes]]
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def run(source: str, store: str, config: Config, dead_letters: Path | None, as_json: bool) -> None:
-    """Learn from SOURCE, publish the policy, and say what was learned.
+    """Learn from SOURCE, publish the policy, and print what was learned.
 
     SOURCE is a file of events, one JSON object a line, in time order; plain, gzip or Zstandard; "-" reads a pipe. Each
     line names its event type in the field `type` (`backchannel schemas` writes the schema of each).

@@ -45,7 +45,7 @@ class Listed(Struct, frozen=True):
 
 @click.group("snapshots")
 def snapshots() -> None:
-    """Look at policy versions, go back to one, keep one, and move one between stores.
+    """List, compare, roll back, pin and copy policy versions.
 
     \b
     backchannel snapshots list

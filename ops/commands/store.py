@@ -24,7 +24,7 @@ MIGRATIONS = Path(tables.__file__).parent / "migrations"
 
 @click.group("store")
 def store() -> None:
-    """Look after the SQL store."""
+    """Create, check and migrate the SQL store."""
 
 
 @store.command()

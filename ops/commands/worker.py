@@ -73,7 +73,7 @@ def worker(
     metrics_port: int | None,
     accept_loss: bool,
 ) -> None:
-    """Learn from the topics, with all other workers of the group, and publish the policy.
+    """Learn from the Kafka topics together with the group's other workers, and publish the policy.
 
     Every event counts once, however often workers are stopped, killed, added or taken away: the store keeps how far
     the topics were read, in the same transactions as what was learned. What is no valid event goes to the dead-letter

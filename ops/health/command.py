@@ -83,7 +83,7 @@ def look(store: str, config: Config) -> list[Check]:
 def health(
     *, store: str, config: Config, servers: str | None, as_json: bool, watch: bool, names: tuple[str, ...]
 ) -> None:
-    """Say how the system does, and what to do about it.
+    """Check how the system is doing, and say what to do about it.
 
     It looks at the brokers and at the store, never at a worker, and answers within five seconds even if both hang. The
     bounds are in the section [health] of the configuration.

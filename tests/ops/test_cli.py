@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from backchannel.ops.cli import _Group, main
+from backchannel.ops.cli import _COMMANDS, _Group, main
 from backchannel.ops.options import STORE_VARIABLE
 
 
@@ -36,6 +36,14 @@ def test_every_command_that_has_a_usual_store_takes_it_from_the_environment() ->
 
 def test_every_command_says_what_it_is_for() -> None:
     assert [name for name, command in commands(main) if not command.help] == []
+
+
+def test_the_list_of_commands_says_what_each_command_says() -> None:
+    context = click.Context(main)
+    for name, entry in _COMMANDS.items():
+        command = main.get_command(context, name)
+        assert command is not None
+        assert entry.help.removesuffix(".") == command.get_short_help_str(limit=1000).removesuffix("."), name
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from river import bandit, checks, stats
 from river.linear_model import BayesianLinearRegression
 
 from backchannel.agents.bandit.features import Numeric
-from backchannel.agents.bandit.river_policy import BankPolicy, from_river, to_river
+from backchannel.agents.bandit.river_policy import LinearThompsonSampling, from_river, to_river
 from backchannel.agents.sums import Matrix
 
 FEATURES = (Numeric("x"), Numeric("y"))
@@ -37,11 +37,11 @@ GENERIC = (
 @pytest.mark.parametrize("name", GENERIC)
 def test_it_passes_rivers_checks(name: str) -> None:
     check: Callable[[object], None] = getattr(checks.common, name)
-    check(BankPolicy(seed=1))
+    check(LinearThompsonSampling(seed=1))
 
 
 def test_it_prints_like_a_policy_of_river() -> None:
-    policy = BankPolicy(seed=1)
+    policy = LinearThompsonSampling(seed=1)
     policy.update("arm", {}, 0.5)
     assert "100.00%" in repr(policy)
 
@@ -67,7 +67,7 @@ def rate(policy: bandit.base.Policy, rounds: int = 3000) -> float:
 def test_it_learns_offline() -> None:
     random: Any = bandit.RandomPolicy
     ucb: Any = bandit.LinUCBDisjoint
-    learned = rate(BankPolicy(FEATURES, seed=1))
+    learned = rate(LinearThompsonSampling(FEATURES, seed=1))
     assert learned > rate(random(seed=1)) + 0.15
     assert learned > rate(ucb(seed=1)) - 0.02
 
@@ -92,7 +92,7 @@ class Machines:
 
 
 def test_it_learns_online_without_contexts() -> None:
-    policy: Any = BankPolicy
+    policy: Any = LinearThompsonSampling
     environment: Any = Machines()
     # Without contexts nothing varies but chance, so it takes all of Thompson sampling's.
     policies = [policy(exploration=1.0, seed=1), policy(exploration=1.0, seed=2, burn_in=3)]
@@ -104,21 +104,21 @@ def test_it_learns_online_without_contexts() -> None:
 
 
 def test_the_same_seed_gives_the_same_pulls() -> None:
-    def pulls(policy: BankPolicy) -> list[Any]:
+    def pulls(policy: LinearThompsonSampling) -> list[Any]:
         pulled = []
         for arms, context, _, reward in history(300):
             pulled.append(policy.pull(list(arms), context))
             policy.update(pulled[-1], context, reward)
         return pulled
 
-    policy = BankPolicy(FEATURES, seed=5)
+    policy = LinearThompsonSampling(FEATURES, seed=5)
     clone: Any = policy.clone()
     assert pulls(policy) == pulls(clone)
-    assert pulls(BankPolicy(FEATURES, seed=6)) != pulls(clone.clone())
+    assert pulls(LinearThompsonSampling(FEATURES, seed=6)) != pulls(clone.clone())
 
 
 def test_arms_may_come_late() -> None:
-    policy = BankPolicy(FEATURES, seed=1, burn_in=2)
+    policy = LinearThompsonSampling(FEATURES, seed=1, burn_in=2)
     for reward in (0.0, 0.1, 0.0, 0.2):
         policy.update(policy.pull(["old"], {"x": 1.0}), {"x": 1.0}, reward)
     for _ in range(100):

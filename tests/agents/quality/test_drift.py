@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from river.drift import ADWIN
 
-from backchannel.agents.quality.drift import Bucket, Change, changes, judge
+from backchannel.agents.quality.drift import Bucket, Change, adwin_of, changes, judge
 
 MINUTE = 60_000
 CONFIDENCE = 0.002
@@ -91,3 +92,19 @@ def test_the_past_is_forgotten_in_spans() -> None:
     late = judge(buckets[200:], 0, 300 * MINUTE, span_ms=span, confidence=CONFIDENCE)
     assert late == whole
     assert len(late[0]) == 1
+
+
+def test_the_detector_is_the_one_of_river() -> None:
+    rng = np.random.default_rng(1)
+    ours, rivers = adwin_of(CONFIDENCE), ADWIN(delta=CONFIDENCE)  # type: ignore[no-untyped-call]
+    found: tuple[list[int], list[int]] = [], []
+    for place in range(4_000):
+        value = float(rng.random() < (0.2 if place // 500 % 2 else 0.7))
+        if ours.update(value):
+            found[0].append(place)
+            ours = adwin_of(CONFIDENCE)
+        rivers.update(value)  # type: ignore[no-untyped-call]
+        if rivers.drift_detected:
+            found[1].append(place)
+    assert found[0] == found[1]
+    assert len(found[0]) == 7
