@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from backchannel.agents.bandit.river_policy import LinearThompsonSampling
     from backchannel.agents.bandit.serving import Decision, EncodingError
     from backchannel.agents.memory.serving import Recalled
+    from backchannel.agents.rewrites.serving import Rewriting
     from backchannel.schemas.events import (
         BargeIn,
         Click,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
         encode,
     )
     from backchannel.streams.config import ConfigError
-    from backchannel.streams.serving.policy import Policy, Rewriting
+    from backchannel.streams.serving.policy import Policy
     from backchannel.streams.serving.reader import NoPolicyError, PolicyReader, ReaderStatus
     from backchannel.streams.snapshots.versions import CorruptPolicyError
     from backchannel.streams.store.engine import StoreError
@@ -61,6 +62,7 @@ _MODULES: Final = {
     "agents.bandit.river_policy": ("LinearThompsonSampling",),
     "agents.bandit.serving": ("Decision", "EncodingError"),
     "agents.memory.serving": ("Recalled",),
+    "agents.rewrites.serving": ("Rewriting",),
     "schemas.events": (
         "BargeIn",
         "Click",
@@ -74,7 +76,7 @@ _MODULES: Final = {
         "encode",
     ),
     "streams.config": ("ConfigError",),
-    "streams.serving.policy": ("Policy", "Rewriting"),
+    "streams.serving.policy": ("Policy",),
     "streams.serving.reader": ("NoPolicyError", "PolicyReader", "ReaderStatus"),
     "streams.snapshots.versions": ("CorruptPolicyError",),
     "streams.store.engine": ("StoreError",),
