@@ -57,7 +57,7 @@ class Lag(Struct, frozen=True):
     records: list[int | None]
 
 
-class State(Struct, frozen=True):
+class DashboardState(Struct, frozen=True):
     """Everything on the page but the answers of its search box."""
 
     now: int
@@ -108,11 +108,11 @@ class Observatory:
         self._config: Final = config
         self.reader: Final = PolicyReader(url, guess_from=guess_from)
         self._lock: Final = threading.Lock()
-        self._state: State | None = None
+        self._state: DashboardState | None = None
         self._looked = 0.0
         self._lags: Final[deque[tuple[int, int | None]]] = deque(maxlen=LAGS)
 
-    def state(self) -> State:
+    def state(self) -> DashboardState:
         """Return what is to be seen. It blocks for some seconds when store or brokers hang, and never raises."""
         with self._lock:
             if self._state is None or time.monotonic() - self._looked > FRESH_S:
@@ -144,14 +144,14 @@ class Observatory:
             ],
         )
 
-    def _look(self) -> State:
+    def _look(self) -> DashboardState:
         checks = look(self._url, self._config)
         now = time.time_ns() // 1_000_000
         lag: dict[str, Any] = next(check.details for check in checks if check.name == "lag")
         self._lags.append((now, lag.get("records")))
         answers = next(check for check in checks if check.name == "store").status != "critical"
         vitals = read_store(self._url, now) if answers else None
-        return State(
+        return DashboardState(
             now=now,
             status=worst(checks),
             checks=checks,

@@ -28,14 +28,14 @@ class Step(Struct, frozen=True):
     share: float
 
 
-class Record(Struct, frozen=True):
+class TrialRecord(Struct, frozen=True):
     """How many turns there were, and which share of them succeeded."""
 
     turns: float
     success: float
 
 
-class State(Struct, frozen=True):
+class QueryState(Struct, frozen=True):
     """What is known of a query, as far as not faded.
 
     Attributes:
@@ -66,14 +66,14 @@ class Explanation(Struct, frozen=True):
         served, held_out: the records of those with this rewrite, and of the sessions that are held out.
     """
 
-    source: State
-    target: State | None
+    source: QueryState
+    target: QueryState | None
     probability: float | None
     verdict: str
     path: list[Step]
     steps: list[Step]
-    served: Record | None
-    held_out: Record | None
+    served: TrialRecord | None
+    held_out: TrialRecord | None
 
 
 def explain(graph: RephraseGraph, sums: SumReader, state: str, at: int) -> Explanation:
@@ -104,23 +104,23 @@ def explain(graph: RephraseGraph, sums: SumReader, state: str, at: int) -> Expla
     )
 
 
-def _known(solved: Rewrites, query: str) -> State:
+def _known(solved: Rewrites, query: str) -> QueryState:
     chain = solved.chain
     if not len(chain.numbers([query])):
-        return State(query, 0.0, 0.0, 0.0, 0.0, 1.0)
+        return QueryState(query, 0.0, 0.0, 0.0, 0.0, 1.0)
     (number,) = chain.numbers([query]).tolist()
     lower, upper = chain.bounds(SURE)
     turns = max(float(chain.support[number]), 1e-300)
     success, rephrased = float(chain.success[number]) / turns, float(chain.rephrased[number]) / turns
-    return State(query, turns, success, rephrased, float(lower[number]), float(upper[number]))
+    return QueryState(query, turns, success, rephrased, float(lower[number]), float(upper[number]))
 
 
-def _records(trials: Sums, at: int) -> dict[str, Record]:
+def _records(trials: Sums, at: int) -> dict[str, TrialRecord]:
     weights = zip(trials.keys, trials.at(at).tolist(), strict=True)
-    return {str(key[1]): Record(sum(row), row[0] / sum(row)) for key, row in weights if sum(row)}
+    return {str(key[1]): TrialRecord(sum(row), row[0] / sum(row)) for key, row in weights if sum(row)}
 
 
-def _verdict(config: RephraseConfig, rules: Rules, source: State, row: RewriteRow, steps: Sequence[Step]) -> str:
+def _verdict(config: RephraseConfig, rules: Rules, source: QueryState, row: RewriteRow, steps: Sequence[Step]) -> str:
     """The first reason that there is, in words; the names are those of the configuration."""
     query = source.query
     reasons = (

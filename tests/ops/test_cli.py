@@ -63,7 +63,7 @@ def test_the_list_of_commands_says_what_each_command_says() -> None:
 def test_a_path_that_cannot_be_used_is_one_line_before_the_work_begins(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for work in ("lab.demo.command.World", "lab.bandits.command.regret"):
+    for work in ("lab.demo.command.SearchWorld", "lab.bandits.command.regret"):
         monkeypatch.setattr(f"backchannel.ops.{work}", None)  # calling it is a TypeError
     monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.chdir(tmp_path)

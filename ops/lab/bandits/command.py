@@ -18,14 +18,14 @@ from backchannel.ops.commands.config import config_option
 from backchannel.ops.evaluate.event_log import UnloggedError, evaluate
 from backchannel.ops.evaluate.result import Options
 from backchannel.ops.lab.bandits.contenders import CONTENDERS
-from backchannel.ops.lab.worlds.contexts import EXPECTED, World, regret
+from backchannel.ops.lab.worlds.contexts import EXPECTED, ContextualWorld, regret
 from backchannel.ops.output import require_writable
 from backchannel.streams.config import Config
 from backchannel.streams.turns.assembler import TooManyOpenError
 from backchannel.streams.turns.event_file import SourceError
 
 
-class Result(Struct, frozen=True):
+class ContenderRegret(Struct, frozen=True):
     """What a contender lost in a world.
 
     Attributes:
@@ -36,7 +36,7 @@ class Result(Struct, frozen=True):
         curve: the same up to each refresh, (refreshes,).
     """
 
-    world: World
+    world: ContextualWorld
     contender: str
     regret: float
     error: float
@@ -98,7 +98,7 @@ def compare(
         from backchannel.ops.lab.bandits.rivals import RIVALS  # noqa: PLC0415 - needs more packages
 
         contenders |= RIVALS
-    worlds = [World(reward, drift, **world) for reward in rewards or EXPECTED for drift in drifts or (0, 2)]
+    worlds = [ContextualWorld(reward, drift, **world) for reward in rewards or EXPECTED for drift in drifts or (0, 2)]
     results = []
     with Console(stderr=True).status("") as status:
         for name, make in contenders.items():
@@ -145,16 +145,16 @@ def _compare_on(log: str, config: Config, *, as_json: bool) -> None:
         click.echo(f"Recommended: {best.name}, whose lower bound is the highest.")
 
 
-def _result(world: World, contender: str, lost: Any) -> Result:
+def _result(world: ContextualWorld, contender: str, lost: Any) -> ContenderRegret:
     shares = 100 * lost[:, :, 0].sum(axis=1) / lost[:, :, 1].sum(axis=1)
     running = 100 * lost[:, :, 0].sum(axis=0).cumsum() / lost[:, :, 1].sum(axis=0).cumsum()
     error = float(shares.std(ddof=1) / np.sqrt(len(shares)))
-    return Result(world, contender, float(shares.mean()), error, running.tolist())
+    return ContenderRegret(world, contender, float(shares.mean()), error, running.tolist())
 
 
-def recommend(results: Sequence[Result]) -> tuple[str, float]:
+def recommend(results: Sequence[ContenderRegret]) -> tuple[str, float]:
     """Return the contender that is least behind the best, in whatever world it is furthest behind; and how far."""
-    best: dict[World, float] = {}
+    best: dict[ContextualWorld, float] = {}
     for one in results:
         best[one.world] = min(one.regret, best.get(one.world, np.inf))
     behind: dict[str, float] = {}
@@ -164,11 +164,11 @@ def recommend(results: Sequence[Result]) -> tuple[str, float]:
     return name, behind[name]
 
 
-def _title(world: World) -> str:
+def _title(world: ContextualWorld) -> str:
     return f"{world.reward}, {world.drifts} drifts" if world.drifts else world.reward
 
 
-def _table(results: Iterable[Result], worlds: Sequence[World], seeds: int) -> Table:
+def _table(results: Iterable[ContenderRegret], worlds: Sequence[ContextualWorld], seeds: int) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column(f"{seeds} runs, simulated", no_wrap=True)
     rows: dict[str, list[str]] = {}
@@ -181,7 +181,7 @@ def _table(results: Iterable[Result], worlds: Sequence[World], seeds: int) -> Ta
     return table
 
 
-def _draw(results: Sequence[Result], worlds: Sequence[World]) -> Figure:
+def _draw(results: Sequence[ContenderRegret], worlds: Sequence[ContextualWorld]) -> Figure:
     columns = min(len(worlds), 3)
     rows = -(-len(worlds) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.2 * rows + 0.8), layout="constrained")

@@ -10,7 +10,7 @@ from backchannel.agents.bandit.learner import BanditConfig, by_group
 from backchannel.agents.bandit.posterior import Bank, Buckets
 from backchannel.agents.bandit.serving import DRAWS
 from backchannel.agents.sums import Matrix
-from backchannel.ops.lab.worlds.contexts import Choices, Contender, World
+from backchannel.ops.lab.worlds.contexts import Choices, Contender, ContextualWorld
 
 ROUND_MS: Final = 14_400
 """A round's event time: 250 rounds fill one of the default time buckets."""
@@ -19,7 +19,7 @@ ROUND_MS: Final = 14_400
 class Uniform:
     """Chooses at random."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: ContextualWorld) -> None:
         self._strategies = world.strategies
 
     def learn(self, *_rounds: object) -> None:
@@ -43,7 +43,10 @@ class Linear:
     """
 
     def __init__(
-        self, world: World, explore: Callable[[Matrix, Matrix, float, Generator], Choices], window: float = np.inf
+        self,
+        world: ContextualWorld,
+        explore: Callable[[Matrix, Matrix, float, Generator], Choices],
+        window: float = np.inf,
     ) -> None:
         self._explore = explore
         self._window = window
@@ -70,7 +73,7 @@ class Linear:
 class Backchannel:
     """The strategy bandit's own posterior, time buckets and exploration, as they are by default."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: ContextualWorld) -> None:
         config = BanditConfig()
         bank = Bank([days * 86_400_000 for days in config.half_lives_days], config.ridges)
         self._buckets: Final = Buckets(bank, world.strategies, world.dimension, round(config.bucket_s * 1000))
@@ -146,7 +149,7 @@ def sums_of(contexts: Matrix, chosen: Choices, rewards: Matrix, strategies: int)
     return sums
 
 
-CONTENDERS: Final[dict[str, Callable[[World], Contender]]] = {
+CONTENDERS: Final[dict[str, Callable[[ContextualWorld], Contender]]] = {
     "backchannel": Backchannel,
     "LinTS": lambda world: Linear(world, thompson),
     "LinTS, window 2,000": lambda world: Linear(world, thompson, 2_000),

@@ -9,7 +9,7 @@ from numpy.random import Generator
 from vowpalwabbit import pyvw
 
 from backchannel.agents.sums import Matrix
-from backchannel.ops.lab.worlds.contexts import Choices, Contender, World
+from backchannel.ops.lab.worlds.contexts import Choices, Contender, ContextualWorld
 
 VOWPAL_WABBIT: Final = (
     "--cb_explore_adf --squarecb --gamma_scale 1000 -q SA --cb_type mtr -l 0.5 --quiet --random_seed 1"
@@ -27,7 +27,7 @@ class VowpalWabbit:
         workspace: Vowpal Wabbit's own.
     """
 
-    def __init__(self, world: World, options: str = VOWPAL_WABBIT) -> None:
+    def __init__(self, world: ContextualWorld, options: str = VOWPAL_WABBIT) -> None:
         self.workspace: Any = pyvw.Workspace(options)
         self._actions: Final = [f"|A s{strategy}" for strategy in range(world.strategies)]
         self._probabilities: dict[int, float] = {}
@@ -64,7 +64,7 @@ class VowpalWabbit:
 class MabWiser:
     """A linear policy of MABWiser's."""
 
-    def __init__(self, world: World, policy: Any) -> None:
+    def __init__(self, world: ContextualWorld, policy: Any) -> None:
         self._bandit: Any = MAB(list(range(world.strategies)), policy, seed=1)
         self._strategies: Final = world.strategies
         self._fitted = False
@@ -85,7 +85,7 @@ class MabWiser:
         return np.array(self._bandit.predict(contexts))
 
 
-RIVALS: Final[dict[str, Callable[[World], Contender]]] = {
+RIVALS: Final[dict[str, Callable[[ContextualWorld], Contender]]] = {
     "Vowpal Wabbit squarecb": VowpalWabbit,
     "MABWiser LinUCB": lambda world: MabWiser(world, LearningPolicy.LinUCB(alpha=0.05)),
     "MABWiser LinTS": lambda world: MabWiser(world, LearningPolicy.LinTS(alpha=0.05)),

@@ -16,7 +16,7 @@ from backchannel.agents.outcomes import Judge, Outcome, RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.ops.lab.bench.measure import Load, Measure
-from backchannel.ops.lab.worlds.contexts import World
+from backchannel.ops.lab.worlds.contexts import ContextualWorld
 from backchannel.schemas.events import Click, Impression, Query, Result
 from backchannel.schemas.turn import Turn
 
@@ -122,7 +122,7 @@ def _rivals(contexts: Any, chosen: Any, rewards: Any) -> dict[str, tuple[Callabl
             one = slice(number, number + 1)
             single.partial_fit(chosen[one].tolist(), rewards[one], contexts[one])
 
-    rival = VowpalWabbit(World(strategies=STRATEGIES, dimension=DIMENSION))
+    rival = VowpalWabbit(ContextualWorld(strategies=STRATEGIES, dimension=DIMENSION))
     workspace = rival.workspace
     parsed = [
         workspace.parse(rival.example(context, int(strategy), -reward, 1 / STRATEGIES))

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from backchannel.ops.cli import remedy
 from backchannel.ops.lab.bench.measure import Load, Measure
-from backchannel.ops.lab.bench.record import Part, Record, cells, document, machine, together, versions
+from backchannel.ops.lab.bench.record import BenchRun, Part, cells, document, machine, together, versions
 from backchannel.streams.worker.processes import relax_collector
 
 PARTS: Final = {
@@ -89,14 +89,14 @@ def bench(
     sys.exit(1 if faults else 0)
 
 
-def _read(file: Path) -> list[Record]:
+def _read(file: Path) -> list[BenchRun]:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=list[Record])
+        return msgspec.json.decode(file.read_bytes(), type=list[BenchRun])
     except msgspec.MsgspecError as error:
         raise click.ClickException(f"{file}: not what `backchannel bench --json` prints: {error}") from None
 
 
-def _measure(parts: Sequence[str], events: int, rounds: int) -> Record:
+def _measure(parts: Sequence[str], events: int, rounds: int) -> BenchRun:
     """Each part has a process of its own, so that none of them finds what another one has left."""
     began, measured = datetime.now(UTC), dict[str, Part]()
     for part in parts:
@@ -104,7 +104,7 @@ def _measure(parts: Sequence[str], events: int, rounds: int) -> Record:
             measured[part] = pool.submit(_measure_part, part, events, rounds).result()
     named = "" if set(parts) == PARTS.keys() else f" {' '.join(parts)}"
     command = f"backchannel bench{named} --events {events} --rounds {rounds}"
-    return Record(command, began, machine(), list(versions()), measured)
+    return BenchRun(command, began, machine(), list(versions()), measured)
 
 
 def _measure_part(part: str, events: int, rounds: int) -> Part:

@@ -26,7 +26,7 @@ class Part(Struct, frozen=True):
     fault: str = ""
 
 
-class Record(Struct, frozen=True):
+class BenchRun(Struct, frozen=True):
     """What one run has measured.
 
     Attributes:
@@ -56,7 +56,7 @@ def versions() -> Iterator[str]:
             yield f"{name} {version(name)}"
 
 
-def together(records: Iterable[Record]) -> dict[str, Part]:
+def together(records: Iterable[BenchRun]) -> dict[str, Part]:
     """Return the parts of all records; of those that were measured more than once, the last."""
     return {name: part for record in records for name, part in record.parts.items()}
 
@@ -67,7 +67,7 @@ def cells(one: Measure) -> tuple[str, str, str]:
     return f"{one.value:,.{0 if one.value >= 10 else 2}f} {one.unit}", ratio, one.peer
 
 
-def document(records: Sequence[Record]) -> str:
+def document(records: Sequence[BenchRun]) -> str:
     """Return what was measured as a Markdown document."""
     lines = ["# Performance", "", "Written by `backchannel bench --markdown`, of what was measured with", ""]
     for record in records:

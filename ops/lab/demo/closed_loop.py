@@ -8,7 +8,7 @@ import numpy as np
 from backchannel.agents.bandit.features import Categorical, Numeric
 from backchannel.agents.bandit.learner import BanditConfig
 from backchannel.ops.lab.demo.findings import Scoreboard
-from backchannel.ops.lab.worlds.people import DEVICES, QUERY_KINDS, Server, World
+from backchannel.ops.lab.worlds.people import DEVICES, QUERY_KINDS, SearchWorld, Server
 from backchannel.ops.lab.worlds.servers import STRATEGIES, BestServer, LearnedServer, Retrieval, UniformServer
 from backchannel.schemas.events import Event
 from backchannel.streams.config import Config
@@ -30,7 +30,7 @@ CONFIG = Config(
 
 
 def close_the_loop(
-    world: World,
+    world: SearchWorld,
     driver: Embedded,
     reader: PolicyReader,
     *,

@@ -14,11 +14,12 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from backchannel.ops.lab.demo.closed_loop import CONFIG, close_the_loop
-from backchannel.ops.lab.demo.findings import SERVERS, Estimate, Findings, Scoreboard
+from backchannel.ops.lab.demo.findings import SERVERS, Findings, Scoreboard
 from backchannel.ops.lab.demo.report import render
-from backchannel.ops.lab.worlds.people import QUERY_KINDS, World
+from backchannel.ops.lab.worlds.people import QUERY_KINDS, SearchWorld
 from backchannel.ops.lab.worlds.servers import STRATEGIES
 from backchannel.ops.output import require_writable
+from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.pipeline.local import Embedded
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.store.engine import StoreError
@@ -45,7 +46,7 @@ def demo(turns: int, seed: int, store: str | None, report: Path, as_json: bool) 
     report.parent.mkdir(parents=True, exist_ok=True)
     require_writable(report)
     began = time.perf_counter()
-    world = World(seed, turns)
+    world = SearchWorld(seed, turns)
     try:
         with ExitStack() as stack:
             url = store or f"sqlite:///{stack.enter_context(TemporaryDirectory())}/demo.db"

@@ -10,8 +10,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from river import stats, utils
 
-from backchannel.ops.lab.worlds.people import QUERY_KINDS, STRAY, SimulatedTurn, World
+from backchannel.ops.lab.worlds.people import QUERY_KINDS, STRAY, SearchWorld, SimulatedTurn
 from backchannel.ops.lab.worlds.servers import STRATEGIES
+from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.serving.policy import Policy
 
 SERVERS: Final = ("learned", "uniform", "best")
@@ -25,14 +26,6 @@ _RESAMPLES: Final = 1_000
 _QUERIES, _RECALLED = 60, 3
 
 _Key = TypeVar("_Key")
-
-
-class Estimate(Struct, frozen=True):
-    """A value with its 95% interval, by bootstrap over sessions."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Curve(Struct, frozen=True):
@@ -139,7 +132,7 @@ class Scoreboard:
         policy_version: that the learned server served last; 0 before the first.
     """
 
-    def __init__(self, world: World, turns: int, window: int = 1_000) -> None:
+    def __init__(self, world: SearchWorld, turns: int, window: int = 1_000) -> None:
         self.turns = 0
         self.sessions = 0
         self.events = 0

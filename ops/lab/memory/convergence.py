@@ -16,7 +16,7 @@ from backchannel.agents.memory.serving import Memory
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, MemorySums, Sums, merge
-from backchannel.ops.lab.worlds.people import STRAY, World
+from backchannel.ops.lab.worlds.people import STRAY, SearchWorld
 from backchannel.ops.lab.worlds.servers import Retrieval, UniformServer
 from backchannel.schemas.events import Event
 from backchannel.schemas.text import normalize
@@ -51,7 +51,7 @@ def converge(seed: int, checkpoints: Sequence[int], decay: float) -> Iterator[Co
         checkpoints: numbers of turns.
         decay: of the configured curve; the world's is 0.8.
     """
-    world = World(seed, checkpoints[-1])
+    world = SearchWorld(seed, checkpoints[-1])
     turns = _turns(world, checkpoints[-1], seed)
     learned = MemoryIndex(MemoryConfig(position_decay=decay))
     flat = MemoryIndex(MemoryConfig(position_decay=0.0))
@@ -72,7 +72,7 @@ def converge(seed: int, checkpoints: Sequence[int], decay: float) -> Iterator[Co
             yield _measured(world, index, total, turns[:upto], variant)
 
 
-def _turns(world: World, number: int, seed: int) -> list[Turn]:
+def _turns(world: SearchWorld, number: int, seed: int) -> list[Turn]:
     server = UniformServer(Retrieval(world.catalogue), np.random.default_rng(seed))
     events: list[Event] = []
     asked = 0
@@ -88,7 +88,7 @@ def _turns(world: World, number: int, seed: int) -> list[Turn]:
     return (assembler.advance() + assembler.finish())[:number]
 
 
-def _predictions(world: World, index: MemoryIndex, turns: Sequence[Turn]) -> Sums:
+def _predictions(world: SearchWorld, index: MemoryIndex, turns: Sequence[Turn]) -> Sums:
     """What the built-in predictor says of the whole catalogue, knowing what people asked so far."""
     asked: dict[str, float] = {}
     for turn in turns:
@@ -102,7 +102,7 @@ def _predictions(world: World, index: MemoryIndex, turns: Sequence[Turn]) -> Sum
     return Sums(index.priors, list(proposals), np.array(list(proposals.values()))[:, np.newaxis])
 
 
-def _measured(world: World, index: MemoryIndex, total: Delta, turns: Sequence[Turn], variant: str) -> Convergence:
+def _measured(world: SearchWorld, index: MemoryIndex, total: Delta, turns: Sequence[Turn], variant: str) -> Convergence:
     now = turns[-1].query.ts
     shown: dict[str, dict[str, int]] = {}
     for turn in turns:

@@ -24,6 +24,7 @@ from backchannel.agents.outcomes import Judge, Outcome, RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, MemorySums, merge
 from backchannel.ops.lab.convert import trec_session
+from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
 
 KnownBy: TypeAlias = Literal["text", "topic"]
@@ -53,15 +54,7 @@ class Judged(Struct, frozen=True):
     grades: dict[str, dict[str, int]]
 
 
-class Interval(Struct, frozen=True):
-    """A mean with its 95% interval, by bootstrap over sessions."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Result(Struct, frozen=True):
+class RankingQuality(Struct, frozen=True):
     """How well one way to rank did.
 
     Attributes:
@@ -73,10 +66,10 @@ class Result(Struct, frozen=True):
     """
 
     ranking: str
-    ndcg: Interval
-    auc: Interval
-    ndcg_gain: Interval
-    auc_gain: Interval
+    ndcg: Estimate
+    auc: Estimate
+    ndcg_gain: Estimate
+    auc_gain: Estimate
 
 
 class Relevance(Struct, frozen=True):
@@ -97,8 +90,8 @@ class Relevance(Struct, frozen=True):
     impressions: int
     informed: float
     examined: list[float]
-    everywhere: list[Result]
-    where_informed: list[Result]
+    everywhere: list[RankingQuality]
+    where_informed: list[RankingQuality]
 
 
 def read(log: Path, judgements: Path) -> Judged:
@@ -240,7 +233,7 @@ def _measures(ranked: Sequence[str], grades: Mapping[str, int]) -> tuple[float, 
 
 def _results(
     rankings: Sequence[str], values: NDArray[np.float64], owners: NDArray[np.intp], rng: Generator
-) -> list[Result]:
+) -> list[RankingQuality]:
     """Each ranking's means, with intervals over sessions drawn with replacement.
 
     Args:
@@ -255,16 +248,16 @@ def _results(
     drawn = rng.multinomial(sessions, np.full(sessions, 1 / sessions), size=RESAMPLES)
     weights = np.vstack([np.ones(sessions), drawn])[:, owners]  # the first row is the sample itself
 
-    def interval(measured: NDArray[np.float64]) -> Interval:
+    def interval(measured: NDArray[np.float64]) -> Estimate:
         there = ~np.isnan(measured)
         totals = weights[:, there].sum(axis=1)
         means = (weights[:, there] @ measured[there])[totals > 0] / totals[totals > 0]
         low, high = np.percentile(means[1:], [2.5, 97.5])
-        return Interval(float(means[0]), float(low), float(high))
+        return Estimate(float(means[0]), float(low), float(high))
 
     gains = values - values[:, :1]
     return [
-        Result(
+        RankingQuality(
             name,
             interval(values[:, number, 0]),
             interval(values[:, number, 1]),

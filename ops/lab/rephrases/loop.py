@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 from backchannel.agents.rewrites.learner import RephraseConfig
 from backchannel.ops.lab.demo.closed_loop import CONFIG, close_the_loop
 from backchannel.ops.lab.demo.findings import Scoreboard
-from backchannel.ops.lab.worlds.people import World
+from backchannel.ops.lab.worlds.people import SearchWorld
 from backchannel.ops.lab.worlds.servers import LearnedServer
 from backchannel.streams.pipeline.local import Embedded
 from backchannel.streams.serving.reader import PolicyReader
@@ -59,7 +59,7 @@ def close(turns: int, seed: int, progress: Callable[[str], None]) -> Iterator[Lo
     for name, server in SERVERS.items():
         rephrases = RephraseConfig(held_out=0.0) if name == "unaware" else RephraseConfig()
         config = structs.replace(CONFIG, rephrases=rephrases)
-        world = World(seed, turns)
+        world = SearchWorld(seed, turns)
         with TemporaryDirectory() as folder:
             url = f"sqlite:///{Path(folder) / 'loop.db'}"
             reader = PolicyReader(url)

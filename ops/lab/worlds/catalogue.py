@@ -30,7 +30,7 @@ _SOUNDS_LIKE: Final = dict(pair.split("/") for pair in _HOMOPHONES.split())
 
 
 @dataclass(frozen=True, slots=True)
-class Entity:
+class CatalogueEntity:
     """Something to be found.
 
     Attributes:
@@ -50,7 +50,7 @@ class Entity:
     released: int
 
 
-def make_catalogue(rng: Generator, size: int, start: int, end: int) -> tuple[Entity, ...]:
+def make_catalogue(rng: Generator, size: int, start: int, end: int) -> tuple[CatalogueEntity, ...]:
     """Draw a catalogue in order of release.
 
     Popularity follows Zipf's law (exponent 1) and depends on nothing else. Three quarters of the entities are there at
@@ -70,7 +70,7 @@ def make_catalogue(rng: Generator, size: int, start: int, end: int) -> tuple[Ent
     for number, title in enumerate(rng.choice(titles, size, replace=False)):
         kind, mood, style = (str(rng.choice(names)) for names in (KINDS, MOODS, STYLES))
         entities.append(
-            Entity(
+            CatalogueEntity(
                 entity_id=f"{kind}:{title.replace(' ', '-')}",
                 title=str(title),
                 kind=kind,

@@ -27,7 +27,7 @@ EXPECTED: Final[dict[Reward, Callable[[Matrix], Matrix]]] = {
 NOISE: Final = 0.3
 
 
-class World(Struct, frozen=True):
+class ContextualWorld(Struct, frozen=True):
     """A description of a simulated world.
 
     Attributes:
@@ -62,7 +62,7 @@ class Contender(Protocol):
         """Choose a strategy for each of `contexts`."""
 
 
-def regret(world: World, contender: Contender, seed: int) -> Matrix:
+def regret(world: ContextualWorld, contender: Contender, seed: int) -> Matrix:
     """Return the regret and that of a uniform choice, by refresh: (refreshes, 2). What happens depends on `seed` only.
 
     Regret is the expected reward of the best strategy less that of the chosen one.

@@ -27,7 +27,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.random import Generator
 
-from backchannel.ops.lab.worlds.catalogue import Entity, make_catalogue, misheard, misspelt
+from backchannel.ops.lab.worlds.catalogue import CatalogueEntity, make_catalogue, misheard, misspelt
 from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query, Result, Rewrite, Scalar
 
 QUERY_KINDS: Final = ("title", "description", "fresh", "open", "garbled")
@@ -155,7 +155,7 @@ class SimulatedTurn:
         return self.barged_in or self.rephrased or not self.clicked
 
 
-class World:
+class SearchWorld:
     """A catalogue and the people who look for something in it. The same arguments make the same world.
 
     Args:
@@ -175,7 +175,7 @@ class World:
         self.catalogue = make_catalogue(np.random.default_rng(catalogue_seed), size, START, self.end)
         self.entities = {entity.entity_id: entity for entity in self.catalogue}
         self._popularity = list(accumulate(entity.popularity for entity in self.catalogue))
-        self._by_meaning: defaultdict[Meaning, list[Entity]] = defaultdict(list)
+        self._by_meaning: defaultdict[Meaning, list[CatalogueEntity]] = defaultdict(list)
         self._meanings: dict[str, Meaning] = {}
         self._garbled: set[str] = set()
         for entity in sorted(self.catalogue, key=lambda entity: -entity.popularity):
@@ -227,7 +227,7 @@ class World:
             clock += round(10_000 + 90_000 * last.luck[-2])
         return turns
 
-    def wanted(self, meaning: Meaning, now: int) -> list[tuple[Entity, float]]:
+    def wanted(self, meaning: Meaning, now: int) -> list[tuple[CatalogueEntity, float]]:
         """Return what fits `meaning` at the event time `now` with the probability that it is wanted, highest first."""
         found = [entity for entity in self._by_meaning[meaning] if entity.released <= now]
         if meaning.kind == "fresh":
@@ -271,7 +271,7 @@ def _pick(rng: Generator, weights: Mapping[str, float]) -> str:
     return tuple(weights)[_draw(rng, tuple(accumulate(weights.values())))]
 
 
-def _meaning(kind: str, entity: Entity) -> Meaning:
+def _meaning(kind: str, entity: CatalogueEntity) -> Meaning:
     match kind:
         case "title" | "garbled":
             return Meaning("title", (entity.title,))
@@ -281,7 +281,7 @@ def _meaning(kind: str, entity: Entity) -> Meaning:
             return Meaning(kind, (entity.kind,))
 
 
-def _wordings(kind: str, entity: Entity) -> tuple[str, str]:
+def _wordings(kind: str, entity: CatalogueEntity) -> tuple[str, str]:
     """Return the two texts in which a want is voiced: the usual one first; of a garbled one, as spoken and as typed."""
     match kind:
         case "title":
@@ -299,7 +299,7 @@ def _wordings(kind: str, entity: Entity) -> tuple[str, str]:
             return f"popular {entity.kind}s", f"best {entity.kind}s"
 
 
-def _said(rng: Generator, kind: str, entity: Entity, device: str) -> list[tuple[str, str]]:
+def _said(rng: Generator, kind: str, entity: CatalogueEntity, device: str) -> list[tuple[str, str]]:
     """Draw the attempts at voicing a want, as kind and text: what is said first, and then as long as it fails."""
     first, second = (kind, _wordings(kind, entity)[0]), (kind, _wordings(kind, entity)[1])
     again = rng.random()

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.random import Generator
 
 from backchannel.agents.bandit.features import context_of
-from backchannel.ops.lab.worlds.catalogue import KINDS, Entity
-from backchannel.ops.lab.worlds.people import SHOWN, Answer, Request, World
+from backchannel.ops.lab.worlds.catalogue import KINDS, CatalogueEntity
+from backchannel.ops.lab.worlds.people import SHOWN, Answer, Request, SearchWorld
 from backchannel.schemas.events import Result, Rewrite
 from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
 
@@ -27,13 +27,13 @@ class Retrieval:
     - `new` ranks it by release, newest first.
     """
 
-    def __init__(self, catalogue: Sequence[Entity]) -> None:
+    def __init__(self, catalogue: Sequence[CatalogueEntity]) -> None:
         self._catalogue = catalogue
         self._words = [frozenset(entity.title.split()) for entity in catalogue]
         self._attributes = [
             frozenset((entity.mood, entity.style, entity.kind, f"{entity.kind}s")) for entity in catalogue
         ]
-        self._rankings: dict[tuple[str, str], list[Entity]] = {}
+        self._rankings: dict[tuple[str, str], list[CatalogueEntity]] = {}
 
     def candidates(self, strategy: str, text: str, count: int, now: int) -> list[str]:
         """Return the ids of at most `count` entities released by the event time `now`, best first."""
@@ -42,7 +42,7 @@ class Retrieval:
             ranking = self._rankings[strategy, text] = self._rank(strategy, text)
         return list(islice((entity.entity_id for entity in ranking if entity.released <= now), count))
 
-    def _rank(self, strategy: str, text: str) -> list[Entity]:
+    def _rank(self, strategy: str, text: str) -> list[CatalogueEntity]:
         words = frozenset(text.split())
         match strategy:
             case "lexical":
@@ -61,7 +61,7 @@ class Retrieval:
             return self._ranked(entity.chart * fits for entity, fits in zip(self._catalogue, named, strict=True))
         return self._ranked(entity.released * fits for entity, fits in zip(self._catalogue, named, strict=True))
 
-    def _ranked(self, scores: Iterable[float]) -> list[Entity]:
+    def _ranked(self, scores: Iterable[float]) -> list[CatalogueEntity]:
         """Return the entities with a positive score, best first."""
         scored = [(score, number) for number, score in enumerate(scores) if score > 0]
         return [self._catalogue[number] for _, number in sorted(scored, reverse=True)]
@@ -180,7 +180,7 @@ class BestServer:
     Nobody who cannot read minds gets more of what is wanted clicked.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: SearchWorld) -> None:
         self._world = world
 
     def __call__(self, request: Request) -> Answer:

@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from backchannel.ops.cli import main
-from backchannel.ops.lab.bandits.command import Result, recommend
+from backchannel.ops.lab.bandits.command import ContenderRegret, recommend
 from backchannel.ops.lab.bandits.contenders import CONTENDERS
-from backchannel.ops.lab.worlds.contexts import World
+from backchannel.ops.lab.worlds.contexts import ContextualWorld
 
 SMALL = ("--rounds", "600", "--strategies", "3", "--dimension", "3", "--delay", "50", "--refresh", "50", "--seeds", "2")
 
@@ -29,7 +29,7 @@ def test_it_compares_and_recommends(tmp_path: Path) -> None:
 
 def test_the_figures_are_those_of_the_runs() -> None:
     ran = CliRunner().invoke(main, ["bandits", "compare", *SMALL, "--drifts", "0", "--no-rivals", "--json"])
-    results = msgspec.json.decode(ran.stdout, type=list[Result])
+    results = msgspec.json.decode(ran.stdout, type=list[ContenderRegret])
     assert len(results) == 3 * len(CONTENDERS)
     for one in results:
         assert one.world.drifts == 0
@@ -39,12 +39,12 @@ def test_the_figures_are_those_of_the_runs() -> None:
 
 
 def test_the_least_behind_in_its_worst_world_is_recommended() -> None:
-    easy, hard = World("linear"), World("low")
+    easy, hard = ContextualWorld("linear"), ContextualWorld("low")
     results = [
-        Result(easy, "specialist", 10.0, 0.1, []),
-        Result(hard, "specialist", 60.0, 0.1, []),
-        Result(easy, "all-rounder", 11.0, 0.1, []),
-        Result(hard, "all-rounder", 40.0, 0.1, []),
+        ContenderRegret(easy, "specialist", 10.0, 0.1, []),
+        ContenderRegret(hard, "specialist", 60.0, 0.1, []),
+        ContenderRegret(easy, "all-rounder", 11.0, 0.1, []),
+        ContenderRegret(hard, "all-rounder", 40.0, 0.1, []),
     ]
     name, behind = recommend(results)
     assert name == "all-rounder"

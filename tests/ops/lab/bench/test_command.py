@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from backchannel.ops.cli import main
 from backchannel.ops.lab.bench.measure import Measure
-from backchannel.ops.lab.bench.record import Part, Record
+from backchannel.ops.lab.bench.record import BenchRun, Part
 
 
 def run(*arguments: str, code: int = 0) -> str:
@@ -25,7 +25,7 @@ def measured(tmp_path: Path) -> tuple[Path, Path]:
     """Two runs: the first one of two parts, the second one of one of them, again."""
 
     def write(name: str, command: str, **parts: Part) -> Path:
-        record = Record(command, datetime(2026, 11, 21, tzinfo=UTC), "a machine", ["numpy 2.4"], parts)
+        record = BenchRun(command, datetime(2026, 11, 21, tzinfo=UTC), "a machine", ["numpy 2.4"], parts)
         (tmp_path / name).write_bytes(msgspec.json.encode([record]))
         return tmp_path / name
 

@@ -7,12 +7,12 @@ import pytest
 
 from backchannel.agents.sums import Matrix
 from backchannel.ops.lab.bandits.contenders import CONTENDERS
-from backchannel.ops.lab.worlds.contexts import Contender, Reward, World, regret
+from backchannel.ops.lab.worlds.contexts import Contender, ContextualWorld, Reward, regret
 
-SMALL = World(rounds=3000, strategies=4, dimension=5, delay=200, refresh=100)
+SMALL = ContextualWorld(rounds=3000, strategies=4, dimension=5, delay=200, refresh=100)
 
 
-def share(world: World, make: Callable[[World], Contender], seed: int = 0) -> float:
+def share(world: ContextualWorld, make: Callable[[ContextualWorld], Contender], seed: int = 0) -> float:
     """Of the regret of a uniform choice."""
     lost = regret(world, make(world), seed).sum(axis=0)
     return float(lost[0] / lost[1])
@@ -21,7 +21,7 @@ def share(world: World, make: Callable[[World], Contender], seed: int = 0) -> fl
 @pytest.mark.parametrize("name", [name for name in CONTENDERS if name != "uniform"])
 @pytest.mark.parametrize("reward", ["linear", "logistic", "low"])
 def test_every_contender_learns(name: str, reward: Reward) -> None:
-    world = World(reward, rounds=6000, strategies=4, dimension=5, delay=200, refresh=100)
+    world = ContextualWorld(reward, rounds=6000, strategies=4, dimension=5, delay=200, refresh=100)
     assert share(world, CONTENDERS[name]) < 0.85
 
 
@@ -64,6 +64,10 @@ def test_rewards_come_late() -> None:
 
 
 def test_after_a_drift_what_was_learned_is_wrong() -> None:
-    lost = regret(World("linear", 1, 4000, 4, 5, 100, 100), CONTENDERS["LinTS"](World(strategies=4, dimension=5)), 3)
+    lost = regret(
+        ContextualWorld("linear", 1, 4000, 4, 5, 100, 100),
+        CONTENDERS["LinTS"](ContextualWorld(strategies=4, dimension=5)),
+        3,
+    )
     before, after = lost[15:20].sum(axis=0), lost[20:25].sum(axis=0)
     assert before[0] / before[1] < 0.1 < 0.3 < after[0] / after[1]

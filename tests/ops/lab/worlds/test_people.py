@@ -5,23 +5,23 @@ import numpy as np
 import pytest
 
 from backchannel.ops.lab.worlds.catalogue import make_catalogue, misheard, misspelt
-from backchannel.ops.lab.worlds.people import EXAMINED, SHOWN, START, STRAY, WANTED, Answer, Person, World
+from backchannel.ops.lab.worlds.people import EXAMINED, SHOWN, START, STRAY, WANTED, Answer, Person, SearchWorld
 from backchannel.ops.lab.worlds.servers import BestServer, Retrieval, UniformServer
 from backchannel.schemas.events import EventDecoder, Result, encode
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return World(seed=1, turns=5_000)
+def world() -> SearchWorld:
+    return SearchWorld(seed=1, turns=5_000)
 
 
 @pytest.fixture(scope="module")
-def people(world: World) -> list[Person]:
+def people(world: SearchWorld) -> list[Person]:
     return list(islice(world.people(), 2_000))
 
 
-def test_a_world_is_determined_by_its_seed(world: World, people: list[Person]) -> None:
-    again, other = World(seed=1, turns=5_000), World(seed=2, turns=5_000)
+def test_a_world_is_determined_by_its_seed(world: SearchWorld, people: list[Person]) -> None:
+    again, other = SearchWorld(seed=1, turns=5_000), SearchWorld(seed=2, turns=5_000)
     assert again.catalogue == world.catalogue
     assert list(islice(again.people(), 100)) == people[:100]
     assert list(islice(other.people(), 100)) != people[:100]
@@ -30,14 +30,14 @@ def test_a_world_is_determined_by_its_seed(world: World, people: list[Person]) -
     ]
 
 
-def test_people_come_in_order_and_only_want_what_is_there(world: World, people: list[Person]) -> None:
+def test_people_come_in_order_and_only_want_what_is_there(world: SearchWorld, people: list[Person]) -> None:
     arrivals = [person.start for person in people]
     assert arrivals == sorted(arrivals)
     assert arrivals[0] >= START
     assert all(world.entities[want.entity_id].released <= person.start for person in people for want in person.wants)
 
 
-def test_events_are_valid_and_in_time_order(world: World, people: list[Person]) -> None:
+def test_events_are_valid_and_in_time_order(world: SearchWorld, people: list[Person]) -> None:
     decoder = EventDecoder()
     for person in people[:200]:
         events = [event for turn in world.visit(person, BestServer(world)) for event in turn.events]
@@ -46,7 +46,7 @@ def test_events_are_valid_and_in_time_order(world: World, people: list[Person]) 
 
 
 @pytest.mark.parametrize("position", [1, 2, 5, SHOWN])
-def test_clicks_follow_the_examination_curve(world: World, people: list[Person], position: int) -> None:
+def test_clicks_follow_the_examination_curve(world: SearchWorld, people: list[Person], position: int) -> None:
     """Show the wanted entity at one position among strays; it is clicked when it is examined and attracts."""
 
     def clicks(person: Person) -> list[bool]:
@@ -88,7 +88,7 @@ def test_who_was_garbled_mostly_repeats_the_title(people: list[Person]) -> None:
     assert 0.6 < len(understood) / len(garbled) < 0.9
 
 
-def test_poor_answers_are_barged_in_on_by_those_who_speak(world: World, people: list[Person]) -> None:
+def test_poor_answers_are_barged_in_on_by_those_who_speak(world: SearchWorld, people: list[Person]) -> None:
     def rate(answer: Answer, spoken: bool) -> float:
         return float(
             np.mean(
@@ -108,7 +108,7 @@ def test_poor_answers_are_barged_in_on_by_those_who_speak(world: World, people: 
     assert np.mean(good) < 0.05
 
 
-def test_shares_of_what_is_wanted_add_up(world: World, people: list[Person]) -> None:
+def test_shares_of_what_is_wanted_add_up(world: SearchWorld, people: list[Person]) -> None:
     for person in people[:200]:
         for want in person.wants:
             found = world.wanted(want.meaning, person.start)
@@ -117,7 +117,7 @@ def test_shares_of_what_is_wanted_add_up(world: World, people: list[Person]) -> 
             assert want.entity_id in {entity.entity_id for entity, _ in found}
 
 
-def test_attractiveness_is_highest_for_what_is_wanted(world: World) -> None:
+def test_attractiveness_is_highest_for_what_is_wanted(world: SearchWorld) -> None:
     entity = world.catalogue[0]
     assert world.attractiveness(entity.title, world.end) == {entity.entity_id: WANTED}
     assert world.attractiveness(misheard(entity.title), world.end) == {entity.entity_id: WANTED}
@@ -126,7 +126,7 @@ def test_attractiveness_is_highest_for_what_is_wanted(world: World) -> None:
     assert world.attractiveness("who ever said this", world.end) == {}
 
 
-def test_a_rewrite_is_right_if_it_is_what_was_meant(world: World) -> None:
+def test_a_rewrite_is_right_if_it_is_what_was_meant(world: SearchWorld) -> None:
     title, other = world.catalogue[0].title, world.catalogue[1].title
     assert world.is_right(misheard(title), title)
     assert not world.is_right(misheard(title), other)
@@ -136,7 +136,7 @@ def test_a_rewrite_is_right_if_it_is_what_was_meant(world: World) -> None:
     assert not world.is_right("who ever said this", title)
 
 
-def test_the_best_server_beats_the_uniform_one_by_far(world: World, people: list[Person]) -> None:
+def test_the_best_server_beats_the_uniform_one_by_far(world: SearchWorld, people: list[Person]) -> None:
     uniform = UniformServer(Retrieval(world.catalogue), np.random.default_rng(0))
     rates = [
         np.mean([turn.clicked for person in people for turn in world.visit(person, server)])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backchannel.ops.lab.worlds.people import SHOWN, World
+from backchannel.ops.lab.worlds.people import SHOWN, SearchWorld
 from backchannel.ops.lab.worlds.servers import STRATEGIES, Retrieval, UniformServer, blend, rank
 
 CANDIDATES = st.dictionaries(
@@ -40,11 +40,11 @@ def test_a_ranking_puts_first_what_is_expected_to_gain_most() -> None:
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return World(seed=1, turns=5_000)
+def world() -> SearchWorld:
+    return SearchWorld(seed=1, turns=5_000)
 
 
-def test_strategies_find_what_they_are_good_at(world: World) -> None:
+def test_strategies_find_what_they_are_good_at(world: SearchWorld) -> None:
     retrieval, now = Retrieval(world.catalogue), world.end
     entity = world.catalogue[0]
     assert retrieval.candidates("lexical", entity.title, SHOWN, now)[0] == entity.entity_id
@@ -58,13 +58,13 @@ def test_strategies_find_what_they_are_good_at(world: World) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["lexical", "semantic", "popular", "new"])
-def test_nothing_is_found_before_its_release(world: World, strategy: str) -> None:
+def test_nothing_is_found_before_its_release(world: SearchWorld, strategy: str) -> None:
     retrieval, last = Retrieval(world.catalogue), world.catalogue[-1]
     for text in (last.title, f"{last.mood} {last.style} {last.kind}s", f"new {last.kind}s"):
         assert last.entity_id not in retrieval.candidates(strategy, text, len(world.catalogue), last.released - 1)
 
 
-def test_the_uniform_server_asks_for_as_many_candidates_as_fit(world: World) -> None:
+def test_the_uniform_server_asks_for_as_many_candidates_as_fit(world: SearchWorld) -> None:
     server = UniformServer(Retrieval(world.catalogue), np.random.default_rng(0))
     asked = set[str]()
     for person in islice(world.people(), 100):

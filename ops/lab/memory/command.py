@@ -1,0 +1,141 @@
+"""`backchannel memory evaluate|guesses|converge`: the evidence for the memory index."""
+
+from pathlib import Path
+
+import click
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from backchannel.ops.lab.convert import ConversionError
+from backchannel.ops.lab.memory.convergence import VARIANTS, Convergence, converge
+from backchannel.ops.lab.memory.guesses import Guesses, heard, searched
+from backchannel.ops.lab.memory.relevance import RankingQuality, Relevance, evaluate, read
+from backchannel.schemas.snapshot import Estimate
+
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("evaluate")
+@click.argument("log", type=_file)
+@click.argument("judgements", type=_file)
+@click.option("--folds", type=click.IntRange(2), default=20, show_default=True, help="Of sessions.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of folds and intervals.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def evaluate_(log: Path, judgements: Path, folds: int, seed: int, as_json: bool) -> None:
+    """Rank what people were shown by learned scores, and compare with graded judgements.
+
+    LOG is the TREC Session Track's sessiontrack2013.xml, JUDGEMENTS its qrels.txt; plain or gzipped. Sessions are
+    ranked by what was learned from those in the other folds. Intervals are of 95%, by bootstrap over sessions; the
+    gains over the order shown are paired.
+    """
+    try:
+        judged = read(log, judgements)
+    except (ConversionError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    with Console(stderr=True).status("learning, fold by fold"):
+        found = [evaluate(judged, known_by, folds, np.random.default_rng(seed)) for known_by in ("text", "topic")]
+    guessed = searched(judged)
+    if as_json:
+        document = {"rankings": found, "guesses": guessed}
+        click.echo(msgspec.json.format(msgspec.json.encode(document)))
+        return
+    console = _console()
+    for one in found:
+        _show(one, console)
+    console.print(_guesses("a query that no other session asked", guessed, "right: on its topic"))
+
+
+@click.command("guesses")
+@click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--seed", type=int, default=0, show_default=True, help="Of which half is known.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def guesses_(data: Path, seed: int, as_json: bool) -> None:
+    """Guess what people said from what was heard, and see how often that is right.
+
+    DATA is the folder that has slurp_asr: sentences, half of which are known queries, and what a speech recogniser made
+    of all of them. What was heard is taken for the known sentence that it is most like. A guess is right if that means
+    the same as what was said, as annotated. `evaluate` does the like for typed queries. Intervals are of 95%.
+    """
+    found = heard(data, np.random.default_rng(seed))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    _console().print(_guesses("something heard that is no known query", found, "right: means the same"))
+
+
+def _guesses(what: str, found: Guesses, right: str) -> Table:
+    table = Table(f"{found.unseen} times {what}: similarity from", "guesses", right, box=None, pad_edge=False)
+    for band in found.bands:
+        share = f"{band.right / band.guesses:.3f} [{band.low:.3f}, {band.high:.3f}]" if band.guesses else ""
+        table.add_row(f"{band.similarity:.2f}", f"{band.guesses}", share)
+    return table
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=130)
+
+
+def _show(found: Relevance, console: Console) -> None:
+    console.print(
+        f"[bold]Queries known by their {found.known_by}[/bold]: {found.impressions} impressions with a relevant "
+        f"document, in {found.sessions} sessions"
+    )
+    console.print(f"Positions 1 to 10 are examined: {', '.join(f'{one:.2f}' for one in found.examined)}")
+    console.print(_table("all impressions", found.everywhere))
+    console.print(_table(f"the {found.informed:.0%} where another session clicked one of them", found.where_informed))
+    console.print()
+
+
+def _table(title: str, results: list[RankingQuality]) -> Table:
+    table = Table(title, "nDCG@10", "AUC", "nDCG gain", "AUC gain", box=None, pad_edge=False)
+    for one in results:
+        cells = map(_interval, (one.ndcg, one.auc, one.ndcg_gain, one.auc_gain))
+        table.add_row(one.ranking, *cells)
+    return table
+
+
+def _interval(one: Estimate) -> str:
+    return f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
+
+
+@click.command("converge")
+@click.option("--turns", type=click.IntRange(100), default=10_000, show_default=True, help="In the end.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Worlds.")
+@click.option(
+    "--decay",
+    type=click.FloatRange(0, 4),
+    default=0.7,
+    show_default=True,
+    help="Of the configured curve; theirs is 0.8.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def converge_(turns: int, seeds: int, decay: float, as_json: bool) -> None:
+    """Simulate how fast scores approach the truth, with and without position bias and predictions.
+
+    The error is the mean absolute error of scores, of pairs as often as they were shown. The first place is the
+    attractiveness of what is put first for a query, as a share of that of the query's most attractive entity.
+    """
+    checkpoints = [round(turns * 0.5**power) for power in (6, 4, 3, 2, 1, 0)]
+    found: list[Convergence] = []
+    with Console(stderr=True).status("") as status:
+        for seed in range(seeds):
+            status.update(f"world {seed + 1} of {seeds}")
+            found += converge(seed, checkpoints, decay)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    console = _console()
+    for title, measure in (("error", "error"), ("first place", "ranked")):
+        table = Table(
+            f"{title}, {seeds} simulated worlds, after turns", *map(str, checkpoints), box=None, pad_edge=False
+        )
+        for variant in VARIANTS:
+            means = [
+                np.mean([getattr(one, measure) for one in found if one.variant == variant and one.turns == count])
+                for count in sorted({one.turns for one in found if one.variant == variant})
+            ]
+            table.add_row(variant, *(f"{mean:.3f}" for mean in means))
+        console.print(table)
