@@ -12,15 +12,15 @@ Changed = Mapping[str, Collection[str]]
 """Table name -> the values of the first key column whose rows changed."""
 
 
-_TOGETHER: Final = 20_000
-"""Values of which the rows are in memory at once."""
+TOGETHER: Final = 20_000
+"""Key values solved per portion, to bound memory."""
 
 
-def portions_of(table: SumTable, values: Collection[str]) -> Iterator[Changed]:
-    """Yield values of the first key column of a table in portions, at least one."""
+def portions_of(table: SumTable, values: Collection[str], together: int) -> Iterator[Changed]:
+    """Yield `values` of the first key column of a table in portions of at most `together`; at least one portion."""
     ordered = sorted(values)
-    for first in range(0, len(ordered) or 1, _TOGETHER):
-        yield {table.name: ordered[first : first + _TOGETHER]}
+    for first in range(0, len(ordered) or 1, together):
+        yield {table.name: ordered[first : first + together]}
 
 
 class Learner(ABC):
@@ -55,8 +55,13 @@ class Learner(ABC):
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """Return what `outcomes` add; of none, an empty delta."""
 
-    def portions(self, changed: Changed) -> Iterator[Changed]:
-        """Split what changed into portions, at least one, each of which `solve` can be given by itself."""
+    def portions(self, changed: Changed, together: int = TOGETHER) -> Iterator[Changed]:  # noqa: ARG002 - for large ones
+        """Split what changed into portions, at least one, each of which `solve` can be given by itself.
+
+        Args:
+            changed: table -> values of its first key column.
+            together: the most values in a portion, to bound memory.
+        """
         yield changed
 
     @abstractmethod

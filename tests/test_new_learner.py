@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from msgspec import Meta, Struct, field
 
+from backchannel.agents.checks import check
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
 from backchannel.agents.registry import Learners
@@ -131,3 +132,7 @@ def test_it_forgets_a_user(url: str) -> None:
 def test_it_is_configured_and_its_configuration_has_a_fingerprint() -> None:
     assert msgspec.convert(tomllib.loads(render(OWN)), OwnConfig) == OWN
     assert OWN.fingerprint != OwnConfig().fingerprint
+
+
+def test_it_keeps_the_contract() -> None:
+    check(WordCounter(2.0))

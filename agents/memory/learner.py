@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from backchannel.agents.learner import Changed, Learner, portions_of
+from backchannel.agents.learner import TOGETHER, Changed, Learner, portions_of
 from backchannel.agents.memory.examination import BASIS, HARVESTED, Examination
 from backchannel.agents.memory.serving import HEADER, NOTHING, Evidence, Header, Memory, Row, posterior
 from backchannel.agents.outcomes import Outcome
@@ -144,9 +144,9 @@ class MemoryIndex(Learner):
                 turns[outcome.query, slot] += self.people.weight(asked.ts, landmark)
         return Sums(self.people, list(turns), np.array(list(turns.values()))[:, np.newaxis], landmark)
 
-    def portions(self, changed: Changed) -> Iterator[Changed]:
+    def portions(self, changed: Changed, together: int = TOGETHER) -> Iterator[Changed]:
         """See `Learner.portions`."""
-        return portions_of(self.table, self._queries(changed)) if changed else iter([changed])
+        return portions_of(self.table, self._queries(changed), together) if changed else iter([changed])
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
         """See `Learner.solve`. A query keeps the curve that was in use when it last changed."""

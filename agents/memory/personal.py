@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from backchannel.agents.learner import Changed, Learner, portions_of
+from backchannel.agents.learner import TOGETHER, Changed, Learner, portions_of
 from backchannel.agents.memory.learner import MemoryIndex, Shown
 from backchannel.agents.memory.serving import Evidence, Memory, OwnRow
 from backchannel.agents.outcomes import Outcome
@@ -56,9 +56,9 @@ class PersonalMemory(Learner):
         shown = Shown(self.table, outcomes, _owner)
         return {self.table.name: shown.sums(self._index.examination)} if shown.keys else {}
 
-    def portions(self, changed: Changed) -> Iterator[Changed]:
+    def portions(self, changed: Changed, together: int = TOGETHER) -> Iterator[Changed]:
         """See `Learner.portions`."""
-        return portions_of(self.table, changed.get(self.table.name, ()))
+        return portions_of(self.table, changed.get(self.table.name, ()), together)
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
         """See `Learner.solve`. Of a user the pairs with most evidence are published."""

@@ -3,11 +3,9 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-import numpy as np
 from hypothesis import strategies as st
 
 from backchannel.agents.outcomes import Judge, Outcome, RewardConfig
-from backchannel.agents.sums import Delta
 from backchannel.schemas.events import BargeIn, Click, Impression, Query, Result, Rewrite
 from backchannel.schemas.turn import Turn
 
@@ -91,25 +89,3 @@ def turns(
         st.none() | st.tuples(TEXTS, INTERPRETATIONS),
         st.integers(0, 90_000),
     )
-
-
-def unlike(one: Delta, two: Delta, *, exact: bool) -> str:
-    """What two deltas differ in; nothing if they are equal, to the last bit or else to 1e-9 relative."""
-    one, two = ({name: sums for name, sums in delta.items() if sums.keys} for delta in (one, two))
-    if one.keys() != two.keys():
-        return f"tables {sorted(one)} and {sorted(two)}"
-    for name, sums in one.items():
-        landmark = max(sums.landmark, two[name].landmark)
-        rows, others = (dict(zip(some.keys, some.rescaled(landmark), strict=True)) for some in (sums, two[name]))
-        if rows.keys() != others.keys():
-            return f"{name}: keys {sorted(rows)} and {sorted(others)}"
-        for key, row in rows.items():
-            same = row.tobytes() == others[key].tobytes() if exact else np.allclose(row, others[key], 1e-9, 1e-300)
-            if not same:
-                return f"{name} {key}: {row} and {others[key]}"
-    return ""
-
-
-def changes(delta: Delta) -> dict[str, set[str]]:
-    """What the ledger would log as changed by `delta`."""
-    return {name: {key[0] for key in sums.keys} for name, sums in delta.items()}

@@ -14,12 +14,13 @@ from backchannel.agents.bandit.features import Categorical, Cross, Numeric
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit, rank_curve
 from backchannel.agents.bandit.posterior import PAST, run_together
 from backchannel.agents.bandit.serving import Allocator
+from backchannel.agents.checks import changes, unlike
 from backchannel.agents.outcomes import Outcome, RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, Sums
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
-from tests.support.turns import DAY, LAST, changes, click, closed_turn, impression, judged, query, turns, unlike
+from tests.support.turns import DAY, LAST, click, closed_turn, impression, judged, query, turns
 
 CONFIG = BanditConfig(
     strategies=("lexical", "semantic", "memory"),

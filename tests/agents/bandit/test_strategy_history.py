@@ -5,10 +5,11 @@ import pytest
 from backchannel.agents.bandit.features import HISTORY
 from backchannel.agents.bandit.history import HISTORY_PRIOR, History
 from backchannel.agents.bandit.strategy_history import StrategyHistory
+from backchannel.agents.checks import changes
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.schemas.events import Result
-from tests.support.turns import DAY, changes, click, closed_turn, impression, judged, query
+from tests.support.turns import DAY, click, closed_turn, impression, judged, query
 
 MEANS = {"lexical": 0.5, "semantic": 0.25, "new": 0.1}
 

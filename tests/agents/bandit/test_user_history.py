@@ -7,11 +7,12 @@ import pytest
 
 from backchannel.agents.bandit.user_history import UserHistory
 from backchannel.agents.bandit.users import DEFECTS, EVERYBODY, PRIOR, REWARD, TURNS, UserRow, Users
+from backchannel.agents.checks import changes
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.schemas.events import Result
 from backchannel.schemas.snapshot import Section
-from tests.support.turns import DAY, barge_in, changes, click, closed_turn, impression, judged, query
+from tests.support.turns import DAY, barge_in, click, closed_turn, impression, judged, query
 
 UNKNOWN = {TURNS: 0.0, REWARD: 0.0, DEFECTS: 0.0}
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rapidfuzz.fuzz import ratio
 from scipy.stats import gamma
 
+from backchannel.agents.checks import changes
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.serving import HEADER, Guess, Header, Memory, Recalled, posterior
 from backchannel.agents.memory.similar import SimilarQueries
@@ -19,7 +20,7 @@ from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, MemorySums, Sums, merge
 from backchannel.schemas.events import Result, Rewrite
 from backchannel.schemas.turn import Turn
-from tests.support.turns import DAY, changes, click, closed_turn, impression, judged, query, turns
+from tests.support.turns import DAY, click, closed_turn, impression, judged, query, turns
 
 CONFIG = MemoryConfig(kappa=2.0, position_decay=1.0, half_life_days=10.0)
 

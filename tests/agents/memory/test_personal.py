@@ -3,6 +3,7 @@
 import orjson
 import pytest
 
+from backchannel.agents.checks import changes
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
 from backchannel.agents.memory.serving import Memory, Recalled
@@ -11,7 +12,7 @@ from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums, merge
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
-from tests.support.turns import DAY, changes, click, closed_turn, impression, judged, query
+from tests.support.turns import DAY, click, closed_turn, impression, judged, query
 
 CONFIG = MemoryConfig(personal=3, personal_kappa=10.0, half_life_days=10.0)
 SHOWN = impression(Result("pop", 1), Result("jazz", 1))

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from backchannel.agents.checks import changes
 from backchannel.agents.outcomes import Outcome
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph, harm, state_of
 from backchannel.agents.rewrites.rows import SETTINGS, RewriteRow, is_held_out
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, MemorySums, Sums, merge
-from tests.support.turns import DAY, changes, closed_turn, query
+from tests.support.turns import DAY, closed_turn, query
 
 Step: TypeAlias = tuple[str, str | None, bool]
 """A turn: its state, the state that it was rephrased to, and, if it was not, whether it succeeded."""

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from backchannel.agents.checks import changes
 from backchannel.agents.outcomes import Outcome
 from backchannel.agents.rewrites.learner import RephraseConfig
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.sums import MemorySums
 from tests.agents.rewrites.test_learner import outcome
-from tests.support.turns import changes
 
 CONFIG = RephraseConfig(personal=2, personal_support=2)
 

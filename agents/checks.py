@@ -1,0 +1,375 @@
+"""The contract of a learner, as checks that whoever writes one can run on it: `check(learner)`.
+
+Everything learned is a sum. So deltas form a commutative monoid, however turns are split and in whatever order they
+come; what a policy says follows from the sums; and what was kept by user can be taken out again.
+
+Every check takes a learner, some turns and a source of chance, and raises an AssertionError that says which law is
+broken. `check` draws the turns by itself; a property-based test can bring its own.
+"""
+
+import copy
+import random
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from math import lcm
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import numpy as np
+from msgspec import structs
+from numpy.random import Generator
+
+from backchannel.agents.learner import Learner
+from backchannel.agents.outcomes import Judge, RewardConfig
+from backchannel.agents.sums import Delta, Key, MemorySums, Sums, merge
+from backchannel.schemas.events import BargeIn, Click, Impression, Query, Result, Rewrite, Signal
+from backchannel.schemas.snapshot import Section, Snapshot
+from backchannel.schemas.turn import Turn
+
+Check: TypeAlias = Callable[[Learner, Sequence[Turn], Generator], None]
+
+_DAY: Final = 86_400_000
+_JUDGE: Final = Judge(RewardConfig(rephrase_weight=0.5))
+
+
+def check(learner: Learner, seed: int = 0, rounds: int = 10) -> None:
+    """Run every check on turns that are drawn at random.
+
+    Args:
+        learner: to check.
+        seed: of the turns, and of how they are split and ordered.
+        rounds: how often, each time with other turns.
+
+    Raises:
+        AssertionError: a law does not hold.
+    """
+    rng = np.random.default_rng(seed)
+    for _ in range(rounds):
+        turns = random_turns(rng, int(rng.integers(12)))
+        for one in CHECKS:
+            one(learner, turns, rng)
+
+
+def check_identity(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:  # noqa: ARG001 - a Check
+    """No turns give an empty delta, and an empty delta adds nothing."""
+    assert learn(learner, []) == {}, "no turns give a delta"
+    delta = learn(learner, turns)
+    empty: Delta = {table.name: Sums(table) for table in learner.tables}
+    for nothing in ({}, empty):
+        _same(merge([delta, nothing]), delta, exact=True)
+        _same(merge([nothing, delta]), delta, exact=True)
+
+
+def check_merging(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:
+    """To merge is commutative, to the last bit, and associative."""
+    a, b, c = (learn(learner, some) for some in _split(turns, 3, rng))
+    _same(merge([a, b]), merge([b, a]), exact=True)
+    _same(merge([merge([a, b]), c]), merge([a, merge([b, c])]))
+
+
+def check_split_and_order(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:
+    """However turns are split over workers, and in whatever order each takes them, the sums are the same."""
+    _same(merge(learn(learner, some) for some in _split(turns, 4, rng)), learn(learner, turns))
+
+
+def check_purity(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:  # noqa: ARG001 - a Check
+    """Learning and solving change neither what they are given nor the learner, and draw no chance of their own."""
+    outcomes = _JUDGE.judge(list(turns))
+    before, chance = copy.deepcopy(outcomes), (random.getstate(), repr(np.random.get_state()))
+    delta = learner.learn(outcomes)
+    kept = copy.deepcopy(delta)
+    assert outcomes == before, "learning changed the outcomes"
+    _same(learner.learn(outcomes), delta, exact=True)
+    for outcome in outcomes:  # it keeps nothing of its input
+        outcome.gains.clear()
+    outcomes.clear()
+    merge([delta, learn(learner, turns)])
+    rows = solve(learner, delta, _last(turns))
+    assert solve(learner, delta, _last(turns)) == rows, "solving twice gives two sections"
+    _same(delta, kept, exact=True)
+    assert (random.getstate(), repr(np.random.get_state())) == chance, "global chance was drawn"
+
+
+def check_decay(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:
+    """A turn of time t counts 2^(-(T - t) / half_life) at time T, however far the landmarks have moved."""
+    at = _last(turns) + int(rng.integers(100 * _DAY))
+    total = merge(learn(learner, some) for some in _split(turns, 2, rng))
+    alone = [(turn, turn.query.ts, learn(learner, [turn])) for turn in turns]
+    for table in learner.tables:
+        if not table.half_life_ms:
+            continue
+        expected: dict[Key, Any] = {}
+        for turn, ts, delta in alone:
+            sums = delta.get(table.name, Sums(table))
+            share = 2.0 ** (-(at - ts) / table.half_life_ms)
+            later = learn(learner, [_moved(turn, ts + table.half_life_ms)]).get(table.name, Sums(table))
+            same = np.allclose(sums.at(ts), later.at(ts + table.half_life_ms), 1e-9, 1e-300)
+            assert same, f"{table.name}: what a turn counts when it happens depends on when that is"
+            for key, row in zip(sums.keys, sums.at(ts), strict=True):
+                expected[key] = expected.get(key, 0.0) + share * row
+        found = total.get(table.name, Sums(table))
+        rows = dict(zip(found.keys, found.at(at), strict=True))
+        assert rows.keys() == expected.keys(), f"{table.name}: {sorted(rows)} are not {sorted(expected)}"
+        for key, row in rows.items():
+            assert np.allclose(row, expected[key], 1e-9, 1e-300), f"{table.name} {key}: {row} is not {expected[key]}"
+
+
+def check_policy_of_split(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:
+    """The policy of several workers' merged sums is the one that a single worker would have learned."""
+    exact = exactly_summable(learner, turns)
+    merged = merge(learn(learner, some) for some in _split(exact, 3, rng))
+    at = _last(exact)
+    assert solve(learner, merged, at) == solve(learner, learn(learner, exact), at), "split turns give another policy"
+
+
+def check_increments(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:
+    """To solve what changed, batch by batch, gives the section that solving everything does."""
+    exact = exactly_summable(learner, turns)
+    at = _last(exact)
+    total: Delta = {}
+    section = dict(learner.solve(MemorySums(total), everything(learner, total), at))
+    for batch in _split(exact, 4, rng):
+        delta = learn(learner, batch)
+        total = merge([total, delta])
+        section |= learner.solve(MemorySums(total), changes(delta), at)
+    live = {key: row for key, row in section.items() if row is not None}
+    assert live == solve(learner, total, at), "solving what changed is not solving all"
+
+
+def check_portions(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:
+    """What a portion of the changes gives does not depend on the other portions."""
+    delta = learn(learner, turns)
+    sums, at = MemorySums(delta), _last(turns)
+    for changed in ({}, changes(delta), everything(learner, delta)):
+        section: dict[str, bytes | None] = {}
+        for portion in learner.portions(changed, int(rng.integers(1, 4))):
+            section |= learner.solve(sums, portion, at)
+        assert section == learner.solve(sums, changed, at), "portions give another section"
+
+
+def check_section(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:
+    """A section's rows are JSON with finite numbers, and its serving half takes them."""
+    rows = solve(learner, learn(learner, turns), _last(turns) + int(rng.integers(100 * _DAY)))
+    for key, row in rows.items():
+        assert b"null" not in row, f"{key!r}: a number is not finite, or a value is missing"  # null: both encoders' NaN
+        msgspec.json.decode(row)
+    if learner.serving is None:
+        assert not rows, "nothing serves what is published"
+    elif rows:
+        learner.serving.of({learner.name: rows}, _HEADER)
+
+
+def check_users(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:  # noqa: ARG001 - a Check
+    """A user's id is nowhere but in the first column of tables that are kept by user, and in the user's own row.
+
+    So whatever is known of a user is found and erased by it, and does not come back.
+    """
+    named = [_with_user(turn) for turn in turns]
+    users = {turn.query.user_id for turn in named if turn.query.user_id}
+    delta, at = learn(learner, named), _last(named)
+    for table in learner.tables:
+        for key in delta.get(table.name, Sums(table)).keys:
+            for user in users:
+                own = table.by_user and key[0] == user
+                assert user not in (key[1:] if own else key), f"{table.name}: {key} names {user}"
+    rows = solve(learner, delta, at)
+    by_user = any(table.by_user for table in learner.tables)
+    for user in users:
+        for name, row in rows.items():
+            own = by_user and name == user
+            assert own or (user not in name and user.encode() not in row), f"row {name!r} names {user}"
+        left = {
+            name: _rows_of(sums, [key for key in sums.keys if not (sums.table.by_user and key[0] == user)])
+            for name, sums in delta.items()
+        }
+        again = learner.solve(MemorySums(left), changes(delta), at)
+        assert again.get(user) is None, f"a row of {user} comes back after the user's sums were erased"
+
+
+def check_compact(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:
+    """To compact packed sums adds rows to others of theirs, in one step, and loses only what has faded."""
+    delta = merge(learn(learner, some) for some in _split(turns, 2, rng))
+    for table in learner.tables:
+        sums = delta.get(table.name)
+        if table.sums or sums is None:
+            continue
+        moved = learner.compact(sums, _last(turns) + int(rng.integers(1000 * _DAY)))
+        assert moved.keys() <= set(sums.keys), f"{table.name}: rows are moved that are not there"
+        targets = {target for target in moved.values() if target is not None}
+        assert all(moved.get(target, target) == target for target in targets), f"{table.name}: a row is moved twice"
+        assert all(len(target) == len(table.key) for target in targets), f"{table.name}: no key of the table"
+
+
+def check_excess(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:  # noqa: ARG001 - a Check
+    """To drop what is too much leaves as many rows as the bound admits, and the section as it was."""
+    if learner.bound is None:
+        return
+    table, most = learner.bound
+    exact = exactly_summable(learner, turns)
+    delta, at = learn(learner, exact), _last(exact)
+    sums = delta.get(table.name, Sums(table))
+    crowded = {key[0] for key in sums.keys}
+    dropped = set(learner.excess(MemorySums(delta), crowded, at))
+    assert dropped <= set(sums.keys), f"{table.name}: rows are dropped that are not there"
+    left = [key for key in sums.keys if key not in dropped]
+    for value in crowded:
+        before, after = (sum(key[0] == value for key in keys) for keys in (sums.keys, left))
+        assert after == min(before, most), f"{table.name}: {after} of {before} rows are left, and not {most}"
+    remaining = delta | {table.name: _rows_of(sums, left)} if sums.keys else delta
+    assert solve(learner, remaining, at) == solve(learner, delta, at), "dropping the excess changes the policy"
+
+
+CHECKS: Final[tuple[Check, ...]] = (
+    check_identity,
+    check_merging,
+    check_split_and_order,
+    check_purity,
+    check_decay,
+    check_policy_of_split,
+    check_increments,
+    check_portions,
+    check_section,
+    check_users,
+    check_compact,
+    check_excess,
+)
+
+
+def learn(learner: Learner, turns: Iterable[Turn]) -> Delta:
+    """Return what a learner adds for some turns."""
+    return learner.learn(_JUDGE.judge(list(turns)))
+
+
+def solve(learner: Learner, delta: Delta, at: int) -> Section:
+    """Return the whole section of a policy whose sums are `delta`, as of `at` (event time, ms)."""
+    section = learner.solve(MemorySums(delta), everything(learner, delta), at)
+    return {key: row for key, row in section.items() if row is not None}
+
+
+def changes(delta: Delta) -> dict[str, set[str]]:
+    """Return what the ledger would log as changed by `delta`: table -> values of the first key column."""
+    return {name: {key[0] for key in sums.keys} for name, sums in delta.items()}
+
+
+def everything(learner: Learner, delta: Delta) -> dict[str, set[str]]:
+    """Return all that may have changed; tables are named even if they are empty, as before the first version."""
+    return {table.name: set[str]() for table in learner.tables} | changes(delta)
+
+
+def unlike(one: Delta, two: Delta, *, exact: bool) -> str:
+    """Return what two deltas differ in; nothing if they are equal, to the last bit or else to 1e-9 relative."""
+    one, two = ({name: sums for name, sums in delta.items() if sums.keys} for delta in (one, two))
+    if one.keys() != two.keys():
+        return f"tables {sorted(one)} and {sorted(two)}"
+    for name, sums in one.items():
+        landmark = max(sums.landmark, two[name].landmark)
+        rows, others = (dict(zip(some.keys, some.rescaled(landmark), strict=True)) for some in (sums, two[name]))
+        if rows.keys() != others.keys():
+            return f"{name}: keys {sorted(rows)} and {sorted(others)}"
+        for key, row in rows.items():
+            same = row.tobytes() == others[key].tobytes() if exact else np.allclose(row, others[key], 1e-9, 1e-300)
+            if not same:
+                return f"{name} {key}: {row} and {others[key]}"
+    return ""
+
+
+def exactly_summable(learner: Learner, turns: Iterable[Turn]) -> list[Turn]:
+    """Return turns whose sums are exact, so that equal means to the last bit.
+
+    Their times are whole half-lives, at most three of them, and their results are all in the first position.
+    """
+    period = lcm(*(table.half_life_ms for table in learner.tables if table.half_life_ms)) or _DAY
+    exact = []
+    for turn in turns:
+        moved = _moved(turn, turn.query.ts // _DAY % 4 * period)
+        shown = [
+            structs.replace(one, results=tuple(structs.replace(result, position=1) for result in one.results))
+            for one in turn.impressions
+        ]
+        exact.append(Turn.of(moved.query, [*shown, *turn.clicks, *turn.barge_ins], moved.next))
+    return exact
+
+
+def random_turns(rng: Generator, count: int) -> list[Turn]:
+    """Return turns of a small world, so that they meet in the same rows."""
+    return [_random_turn(rng) for _ in range(count)]
+
+
+_TEXTS: Final = ("play jazz", "Play, jass!", "weather", "🙂", "")
+_STRATEGIES: Final = ("lexical", "semantic", "memory", "unheard-of")
+_ENTITIES: Final = ("e1", "e2", "e3", "e4")
+_HEADER: Final = Snapshot(
+    version=1, parent=None, created=0, watermark=0, positions={}, fingerprint="", rows={}, checksum=""
+)
+
+
+def _random_turn(rng: Generator) -> Turn:
+    def one_of(*choices: Any) -> Any:
+        return choices[rng.integers(len(choices))]
+
+    def envelope(ts: int) -> dict[str, Any]:
+        return {"event_id": "e", "ts": ts, "session_id": one_of("s", "t"), "query_id": "q"}
+
+    def asked(ts: int) -> Query:
+        return Query(
+            **envelope(ts),
+            text=one_of(*_TEXTS),
+            interpretation=one_of(None, None, "a", "b", "c"),
+            user_id=one_of(None, "ann", "bob"),
+            context={"hour": int(rng.integers(24)), "device": one_of("car", "phone")},
+        )
+
+    ts = int(rng.integers(one_of(10 * _DAY, 3_000 * _DAY)))
+    signals: list[Signal] = []
+    for _ in range(rng.integers(3)):
+        results = [
+            Result(one_of(*_ENTITIES), int(place), tuple(rng.choice(_STRATEGIES, rng.integers(3), False).tolist()))
+            for place in rng.integers(1, 13, rng.integers(4))
+        ]
+        signals.append(
+            Impression(
+                **envelope(ts),
+                results=tuple(results),
+                allocation={one_of(*_STRATEGIES): int(rng.integers(4)) for _ in range(3)},
+                rewrite=one_of(None, None, None, Rewrite(source=one_of(*_TEXTS), target=one_of(*_TEXTS))),
+            )
+        )
+    signals += [
+        Click(**envelope(ts), entity_id=one_of(*_ENTITIES), kind=one_of("click", "play"))
+        for _ in range(rng.integers(3))
+    ]
+    if rng.random() < 0.25:
+        signals.append(BargeIn(**envelope(ts)))
+    return Turn.of(asked(ts), signals, one_of(None, asked(ts + int(rng.integers(90_000)))))
+
+
+def _moved(turn: Turn, ts: int) -> Turn:
+    gap = turn.next.ts - turn.query.ts if turn.next else 0
+    following = turn.next and structs.replace(turn.next, ts=ts + gap)
+    return structs.replace(turn, query=structs.replace(turn.query, ts=ts), next=following)
+
+
+def _with_user(turn: Turn) -> Turn:
+    user = turn.query.user_id
+    return structs.replace(turn, query=structs.replace(turn.query, user_id=user and f"user-7f3a9c-{user}"))
+
+
+def _split(turns: Sequence[Turn], parts: int, rng: Generator) -> list[list[Turn]]:
+    """Deal turns out at random, in a random order."""
+    order = rng.permutation(len(turns))
+    ends = [0, *sorted(rng.integers(len(turns) + 1, size=parts - 1).tolist()), len(turns)]
+    return [[turns[place] for place in order[first:last]] for first, last in pairwise(ends)]
+
+
+def _last(turns: Iterable[Turn]) -> int:
+    return max((turn.query.ts for turn in turns), default=0)
+
+
+def _rows_of(sums: Sums, keys: Sequence[Key]) -> Sums:
+    place = {key: row for row, key in enumerate(sums.keys)}
+    return Sums(sums.table, keys, sums.values[[place[key] for key in keys]], sums.landmark)
+
+
+def _same(one: Delta, two: Delta, *, exact: bool = False) -> None:
+    difference = unlike(one, two, exact=exact)
+    assert not difference, f"sums differ: {difference}"
