@@ -10,6 +10,8 @@ from typing import Any, Final, NamedTuple
 import click
 from click.shell_completion import CompletionItem
 
+from backchannel.schemas.errors import BackchannelError
+
 # Must be set before numpy is imported. Our matrices are small: more than one thread gains nothing on an idle machine,
 # and on a busy one threads wait for each other, so that a policy takes seconds instead of tenths of a second.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -140,6 +142,8 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except BackchannelError as error:
+            raise click.ClickException(str(error)) from None
         except OSError as error:
             # A path that cannot be read or written is for the user to fix. An error without a path is something else: a
             # broken pipe, which click handles, or a bug of ours.

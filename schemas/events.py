@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Final, TypeAlias, get_args
 import msgspec
 from msgspec import Meta, Struct, field
 
+from backchannel.schemas.errors import BackchannelError
+
 MAX_RECORD_BYTES: Final = 1 << 18
 """A longer record is refused undecoded, so that a blob cannot cost its size in memory."""
 
@@ -34,7 +36,7 @@ _FAULTS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """All that msgspec raises, whatever the bytes are."""
 
 
-class EventError(ValueError):
+class EventError(BackchannelError, ValueError):
     """A record is not a valid event. The message names the field and what is wrong with it."""
 
 

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct, field, structs
 
 from backchannel.agents import registry
 from backchannel.agents.ope.gate import GateConfig
+from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.snapshots.signing import KEY_VARIABLE
 from backchannel.streams.turns.assembler import TurnConfig
@@ -110,7 +111,7 @@ class Config(registry.LearningConfig, frozen=True, forbid_unknown_fields=True):
         return hashlib.blake2b(msgspec.json.encode(learned), digest_size=8).hexdigest()
 
 
-class ConfigError(ValueError):
+class ConfigError(BackchannelError, ValueError):
     """A configuration is not valid; the message names the file and the key."""
 
 

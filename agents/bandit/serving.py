@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from backchannel.agents.bandit.features import Encoder, Feature, Value
 from backchannel.agents.bandit.mixture import Counts, Mixture, Mixtures, RandomSets
 from backchannel.agents.serving import Sections
+from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Snapshot
 
 Exploration: TypeAlias = Literal["thompson", "greedy", "squarecb", "ucb", "uniform"]
@@ -128,7 +129,7 @@ class _Posterior(Struct, frozen=True):
     segments: list[Segment]
 
 
-class EncodingError(ValueError):
+class EncodingError(BackchannelError, ValueError):
     """The policy was learned with another encoding of contexts than this version of Backchannel makes."""
 
 

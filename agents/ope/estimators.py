@@ -32,11 +32,12 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from backchannel.agents.sums import Matrix
+from backchannel.schemas.errors import BackchannelError
 
 _TINY: Final = 1e-12
 
 
-class SupportError(ValueError):
+class SupportError(BackchannelError, ValueError):
     """Something was logged that by its propensity cannot have happened; the message names the first such turn."""
 
 

@@ -11,6 +11,7 @@ import orjson
 from msgspec import Meta, Struct
 
 from backchannel.agents.memory.proposals import Entity
+from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import Id, Text
 from backchannel.schemas.text import normalize
 
@@ -38,7 +39,7 @@ _KINDS: Final[dict[str, type[Prediction | Entity]]] = {"prediction": Prediction,
 _FIELDS: Final = {name: {*struct.__struct_fields__, "type"} for name, struct in _KINDS.items()}
 
 
-class PredictionFileError(RuntimeError):
+class PredictionFileError(BackchannelError, RuntimeError):
     """The file as a whole cannot be read; the message says why."""
 
 

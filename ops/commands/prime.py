@@ -13,13 +13,11 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from backchannel.agents.memory.proposals import Entity, Predictor
 from backchannel.ops.commands.config import config_option
-from backchannel.ops.commands.predictions import BadLine, PredictionFile, PredictionFileError
+from backchannel.ops.commands.predictions import BadLine, PredictionFile
 from backchannel.ops.options import store_option
 from backchannel.schemas.text import normalize
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.priming import Primer
-from backchannel.streams.store.engine import StoreError
-from backchannel.streams.store.ledger import FencedError
 
 EXIT_BAD_LINES: Final = 3
 BATCH: Final = 50_000
@@ -82,10 +80,7 @@ def prime(file: Path, store: str, config: Config, as_json: bool) -> None:
     \b
     Exit code: 0 all was loaded; 3 all but some lines; 1 it could not go on; 2 the command is wrong.
     """
-    try:
-        primed = _prime(file, store, config)
-    except (PredictionFileError, StoreError, FencedError) as error:
-        raise click.ClickException(str(error)) from None
+    primed = _prime(file, store, config)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(primed)))
     else:

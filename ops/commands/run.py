@@ -26,9 +26,7 @@ from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import TOPIC, Embedded
 from backchannel.streams.pipeline.publisher import standing
 from backchannel.streams.snapshots.versions import CorruptPolicyError
-from backchannel.streams.store.engine import Store, StoreError
-from backchannel.streams.store.ledger import FencedError
-from backchannel.streams.turns.assembler import TooManyOpenError
+from backchannel.streams.store.engine import Store
 from backchannel.streams.turns.event_file import EventFile, SourceError
 from backchannel.streams.turns.partition import DeadLetter
 from backchannel.streams.worker.processes import relax_collector
@@ -66,11 +64,8 @@ def run(source: str, store: str, config: Config, dead_letters: Path | None, as_j
         require_writable(dead_letters)
     relax_collector()
     letters = _DeadLetters(dead_letters or Path(f"{'pipe' if source == '-' else source}.dead-letters.jsonl"))
-    try:
-        with closing(letters):
-            summary, stopped_by = _learn(source, store, config, letters)
-    except (SourceError, StoreError, FencedError, TooManyOpenError) as error:
-        raise click.ClickException(str(error)) from None
+    with closing(letters):
+        summary, stopped_by = _learn(source, store, config, letters)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(summary)))
     else:

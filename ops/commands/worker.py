@@ -15,6 +15,7 @@ from backchannel.ops.commands.config import config_option
 from backchannel.ops.commands.topics import kafka_config, servers_option
 from backchannel.ops.options import store_option
 from backchannel.ops.terminal import log_to_stderr
+from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.topics import TopicError, check_topics
@@ -37,7 +38,7 @@ TRACES_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_
 """OpenTelemetry's own: where traces go. Where neither is set there are none."""
 
 
-class MetricsError(RuntimeError):
+class MetricsError(BackchannelError, RuntimeError):
     """The metrics cannot be served. The message says why."""
 
 

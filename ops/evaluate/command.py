@@ -12,7 +12,6 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from backchannel.agents.bandit.serving import Allocator
-from backchannel.agents.ope.estimators import SupportError
 from backchannel.agents.ope.intervals import Method
 from backchannel.ops.commands.config import config_option
 from backchannel.ops.evaluate import event_log, open_bandit
@@ -21,10 +20,7 @@ from backchannel.ops.evaluate.result import Evaluation, Options, PolicyValue
 from backchannel.ops.output import require_writable
 from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.config import Config
-from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
-from backchannel.streams.store.engine import StoreError
-from backchannel.streams.turns.assembler import TooManyOpenError
-from backchannel.streams.turns.event_file import SourceError
+from backchannel.streams.serving.reader import PolicyReader
 
 EXIT_UNUSABLE = 3
 
@@ -94,20 +90,15 @@ def evaluate(
         report.parent.mkdir(parents=True, exist_ok=True)
         require_writable(report)
     options = Options(method, confidence, minimum, seed)
-    try:
-        if log != "-" and open_bandit.is_open_bandit(Path(log)):
-            if store is not None:
-                raise click.UsageError("--store: a store's policy chooses strategies, this log has items; use --policy")
-            found = open_bandit.evaluate(Path(log), _files(policies), options)
-        else:
-            if policies:
-                raise click.UsageError("--policy: is for logs of the Open Bandit Dataset; use --store")
-            with Console(stderr=True).status("") as status:
-                found = event_log.evaluate(log, config, _stored(store), options, _counting(status.update))
-    except (open_bandit.OpenBanditError, event_log.UnloggedError, SupportError) as error:
-        raise click.ClickException(str(error)) from None
-    except (SourceError, StoreError, NoPolicyError, TooManyOpenError) as error:
-        raise click.ClickException(str(error)) from None
+    if log != "-" and open_bandit.is_open_bandit(Path(log)):
+        if store is not None:
+            raise click.UsageError("--store: a store's policy chooses strategies, this log has items; use --policy")
+        found = open_bandit.evaluate(Path(log), _files(policies), options)
+    else:
+        if policies:
+            raise click.UsageError("--policy: is for logs of the Open Bandit Dataset; use --store")
+        with Console(stderr=True).status("") as status:
+            found = event_log.evaluate(log, config, _stored(store), options, _counting(status.update))
     if report is not None:
         report.write_text(render(found), encoding="utf-8")
     if as_json:

@@ -17,6 +17,7 @@ from backchannel.agents.outcomes import Judge
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, Matrix, MemorySums, merge
 from backchannel.ops.evaluate.result import Evaluation, Options, assess, over_sessions
+from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import EventDecoder, EventError
 from backchannel.schemas.turn import Turn
 from backchannel.streams.config import Config
@@ -30,7 +31,7 @@ _TOPIC: Final = "events"
 _BATCH: Final = 20_000
 
 
-class UnloggedError(ValueError):
+class UnloggedError(BackchannelError, ValueError):
     """A log does not say with what probabilities its decisions were made; the message says what to log."""
 
 

@@ -15,13 +15,14 @@ from backchannel.agents.ope.intervals import interval
 from backchannel.agents.ope.reward_models import cross_fitted
 from backchannel.agents.sums import Matrix
 from backchannel.ops.evaluate.result import Evaluation, Options, assess
+from backchannel.schemas.errors import BackchannelError
 
 COLUMNS: Final = ("item_id", "position", "click", "propensity_score")
 RIDGE: Final = 100.0
 FOLDS: Final = 3
 
 
-class OpenBanditError(ValueError):
+class OpenBanditError(BackchannelError, ValueError):
     """A file is not what it should be; the message names it and what it lacks."""
 
 

@@ -22,6 +22,7 @@ import click
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.kafka.config import SERVERS_VARIABLE
 
 POM: Final = Path(__file__).resolve().parents[2] / "docker" / "kafka" / "pom.xml"
@@ -60,7 +61,7 @@ group.initial.rebalance.delay.ms=0
 """
 
 
-class BrokerError(RuntimeError):
+class BrokerError(BackchannelError, RuntimeError):
     """The local broker cannot be started or stopped. The message says why and what to do."""
 
 

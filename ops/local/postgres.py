@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
+from backchannel.schemas.errors import BackchannelError
+
 DEBIAN: Final = Path("/usr/lib/postgresql")
 """Where Debian keeps the programs, in a folder for each version."""
 START_TIMEOUT: Final = 60.0
@@ -33,7 +35,7 @@ kill $watch
 """For sh: however the process that started the server ends, the server ends with it."""
 
 
-class PostgresError(RuntimeError):
+class PostgresError(BackchannelError, RuntimeError):
     """No PostgreSQL can be started. The message says why and what to do."""
 
 

@@ -16,10 +16,11 @@ from kafka.errors import (
     for_code,
 )
 
+from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.kafka.config import SERVERS_VARIABLE, KafkaConfig
 
 
-class TopicError(RuntimeError):
+class TopicError(BackchannelError, RuntimeError):
     """The topics cannot be reached, or are not as the worker needs them. The message names them and the remedy."""
 
 

@@ -28,6 +28,7 @@ from faust.types.auth import CredentialsT
 from mode import CrashingSupervisor, Service
 from yarl import URL
 
+from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.kafka.config import KafkaConfig
 
 PINNED: Final = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
@@ -76,7 +77,7 @@ ENDS_TIMEOUT: Final = 2.0
 """Seconds in which the brokers must say where their logs end. aiokafka would ask for 40 s."""
 
 
-class LogError(RuntimeError):
+class LogError(BackchannelError, RuntimeError):
     """A topic partition no longer holds what is to be read next. The message names it and the offsets."""
 
 

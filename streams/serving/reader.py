@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from backchannel.agents.bandit.serving import EncodingError
 from backchannel.agents.memory.serving import Memory, Similar
+from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Checksum, Snapshot
 from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.rows import Rows
@@ -25,7 +26,7 @@ REFUSED_S: Final = 60.0
 """Seconds after which a version that could not be served is read again: somebody may have restored it."""
 
 
-class NoPolicyError(LookupError):
+class NoPolicyError(BackchannelError, LookupError):
     """No policy has been published to the store yet."""
 
 

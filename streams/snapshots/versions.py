@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
 
+from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Checksum, Evidence, Reached, Section, Snapshot, Verdict, nonce
 from backchannel.streams.snapshots.signing import sign, signed
 from backchannel.streams.store.dialects import among, insert_rows
@@ -23,7 +24,7 @@ Solved: TypeAlias = Mapping[str, Mapping[str, bytes | None]]
 """Section -> key -> row; None: there is none any more."""
 
 
-class CorruptPolicyError(RuntimeError):
+class CorruptPolicyError(BackchannelError, RuntimeError):
     """A version is not what its publisher wrote; the message says why and what to do."""
 
 

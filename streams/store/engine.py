@@ -33,6 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from backchannel.agents.sums import SumTable
+from backchannel.schemas.errors import BackchannelError
 
 SCHEMA_VERSION: Final = "0001"
 """Of the tables below: the newest of the migrations, which make them what they are here."""
@@ -156,7 +157,7 @@ alarm = Table(
 )
 
 
-class StoreError(RuntimeError):
+class StoreError(BackchannelError, RuntimeError):
     """The store cannot be used as it is; the message says why and what to do."""
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Table, case, delete, func, select, tuple_, up
 
 from backchannel.agents.ope.decisions import TurnSample
 from backchannel.agents.sums import Delta, Key, Matrix, Sums, SumTable, merge
+from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Reached
 from backchannel.streams.store import decisions
 from backchannel.streams.store import engine as tables
@@ -46,7 +47,7 @@ class Contribution(Struct, frozen=True):
     sample: TurnSample | None = None
 
 
-class FencedError(RuntimeError):
+class FencedError(BackchannelError, RuntimeError):
     """Another process has claimed the partition; what this one learned of it since its last commit is dropped."""
 
 

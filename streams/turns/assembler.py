@@ -19,6 +19,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import Event, Query, Signal, name_of
 from backchannel.schemas.turn import Turn
 from backchannel.streams.turns.position import BEGINNING, Position, TopicPosition
@@ -49,7 +50,7 @@ class TurnConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 500_000
 
 
-class TooManyOpenError(RuntimeError):
+class TooManyOpenError(BackchannelError, RuntimeError):
     """More turns are open than the configuration allows; the message says what holds them open."""
 
 

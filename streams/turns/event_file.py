@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final, Self
 
+from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import MAX_RECORD_BYTES
 
 try:
@@ -22,7 +23,7 @@ _BLOCK: Final = 1 << 19
 _DAMAGE: Final = (EOFError, OSError, zlib.error, *([zstandard.ZstdError] if zstandard else []))
 
 
-class SourceError(RuntimeError):
+class SourceError(BackchannelError, RuntimeError):
     """A source cannot be read; the message says where it ends and what to do."""
 
 

@@ -12,6 +12,7 @@ from msgspec import structs
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.kafka.producer import Rejected
 from backchannel.streams.kafka.transport import Chunk, LogBounds
 from backchannel.streams.monitoring.observer import Observer
@@ -34,7 +35,7 @@ LETTERS_LOGGED: Final = 3
 _T = TypeVar("_T")
 
 
-class CoPartitionError(RuntimeError):
+class CoPartitionError(BackchannelError, RuntimeError):
     """The group gave this worker one topic of a partition, but not another; the message says which."""
 
 

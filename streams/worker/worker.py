@@ -13,6 +13,7 @@ from faust.types import TP
 from msgspec import structs
 from sqlalchemy.exc import SQLAlchemyError
 
+from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import EVENT_TYPES, EventDecoder
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.config import Config
@@ -41,7 +42,7 @@ FIRST_VERSIONS: Final = 10
 """Versions that are published as often as a tenth of the time allows: what is learned first matters most."""
 
 
-class LostRecordsError(RuntimeError):
+class LostRecordsError(BackchannelError, RuntimeError):
     """The topics do not hold any more what was to be read; the message says what is missing."""
 
 
