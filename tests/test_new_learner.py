@@ -23,7 +23,7 @@ from backchannel.schemas.events import Event, Query
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.erasure import forget_user
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.reader import PolicyReader
 
@@ -102,7 +102,7 @@ SAID: list[Event] = [
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     url = f"sqlite:///{tmp_path / 'own.db'}"
-    with Embedded(url, OWN, "own") as embedded:
+    with LocalPipeline(url, OWN, "own") as embedded:
         embedded.feed(SAID)
         embedded.finish()
         embedded.commit()
@@ -124,7 +124,7 @@ def test_it_forgets_a_user(url: str) -> None:
     assert forget_user(url, OWN, "ann")
     words = served(url).served(Words)
     assert [words.said(user) for user in ("ann", "bob")] == [0.0, 2.0]
-    with Embedded(url, OWN, "own") as embedded:  # nor does the next version bring it back
+    with LocalPipeline(url, OWN, "own") as embedded:  # nor does the next version bring it back
         embedded.publish()
     assert served(url).served(Words).said("ann") == 0.0
 

@@ -23,13 +23,13 @@ from backchannel.ops.commands.summary import Summary, summarize
 from backchannel.ops.options import store_option
 from backchannel.ops.output import require_writable
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.local import TOPIC, Embedded
-from backchannel.streams.pipeline.publisher import standing
+from backchannel.streams.pipeline.local import TOPIC, LocalPipeline
+from backchannel.streams.pipeline.publisher import version_status
 from backchannel.streams.snapshots.versions import CorruptPolicyError
 from backchannel.streams.store.engine import Store
 from backchannel.streams.turns.event_file import EventFile, SourceError
 from backchannel.streams.turns.partition import DeadLetter
-from backchannel.streams.worker.processes import relax_collector
+from backchannel.streams.worker.remote import relax_collector
 
 EXIT_DEAD_LETTERS: Final = 3
 
@@ -83,11 +83,11 @@ def _learn(source: str, store: str, config: Config, letters: "_DeadLetters") -> 
     with EventFile(source) as file:
         if file.name is None:
             raise SourceError(f"{source} is empty: there is nothing to learn from")
-        with Embedded(store, config, file.name) as embedded, _until_signalled() as stopped_by:
+        with LocalPipeline(store, config, file.name) as pipeline, _until_signalled() as stopped_by:
             _note_another(store, config)
-            before = embedded.ledger.counts()
-            _read(file, embedded, config, letters, stopped_by)
-            counts = embedded.ledger.counts()
+            before = pipeline.ledger.counts()
+            _read(file, pipeline, config, letters, stopped_by)
+            counts = pipeline.ledger.counts()
     new = {name: count - before.get(name, 0) for name, count in counts.items()}
     return summarize(store, new, time.monotonic() - started), stopped_by()
 
@@ -96,7 +96,7 @@ def _note_another(url: str, config: Config) -> None:
     """Say so if what is served was made with another configuration: the next version is not."""
     served = None
     with suppress(CorruptPolicyError), closing(Store(url)) as store:  # a damaged version is made anew, and says so
-        served = standing(store).served
+        served = version_status(store).served
     if served is not None and served.fingerprint != config.fingerprint:
         click.echo(
             f"note: version {served.version}, which is served, was made with another configuration. If that is not "
@@ -107,34 +107,34 @@ def _note_another(url: str, config: Config) -> None:
 
 def _read(
     file: EventFile,
-    embedded: Embedded,
+    pipeline: LocalPipeline,
     config: Config,
     letters: "_DeadLetters",
     stopped_by: Callable[[], int | None],
 ) -> None:
     """Feed `file` to its end, or until a signal, with commits and versions on the way."""
-    partition = embedded.partition
+    partition = pipeline.partition
     chunks = file.chunks(partition.claim.position.topic(TOPIC).resume)
     next_publish = time.monotonic() + config.commits.publish_s
     with _progress(file) as report:
         for chunk in _ahead(chunks, lambda: stopped_by() is not None):
             if chunk is not None:
-                letters.write(embedded.feed_records(*chunk))
+                letters.write(pipeline.feed_records(*chunk))
                 report(len(chunk[1]), partition.open)
             due = time.monotonic() >= next_publish
             if due or partition.uncommitted >= config.commits.events:
                 letters.flush()
-                embedded.commit()
+                pipeline.commit()
             if due:
-                embedded.publish()
+                pipeline.publish()
                 next_publish = time.monotonic() + config.commits.publish_s
     if stopped_by() is None:
         if partition.rebuilding:
             raise SourceError("the source is shorter than when it was read before: restore it, or begin a new store")
-        embedded.finish()
+        pipeline.finish()
     letters.flush()
-    embedded.commit()
-    embedded.publish()
+    pipeline.commit()
+    pipeline.publish()
 
 
 def _ahead(chunks: Iterator[Chunk], stopped: Callable[[], bool]) -> Iterator[Chunk | None]:

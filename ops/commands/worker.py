@@ -18,16 +18,12 @@ from backchannel.ops.terminal import log_to_stderr
 from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
-from backchannel.streams.kafka.topics import TopicError, check_topics
-from backchannel.streams.kafka.transport import LogError
-from backchannel.streams.monitoring.metrics import Metrics, answering
+from backchannel.streams.kafka.topics import check_topics
+from backchannel.streams.monitoring.metrics import Metrics
 from backchannel.streams.monitoring.observer import Observers
-from backchannel.streams.store.engine import StoreError
-from backchannel.streams.store.ledger import FencedError
-from backchannel.streams.turns.assembler import TooManyOpenError
-from backchannel.streams.worker.assignment import CoPartitionError
-from backchannel.streams.worker.processes import relax_collector
-from backchannel.streams.worker.worker import LostRecordsError, Worker
+from backchannel.streams.monitoring.probes import answering
+from backchannel.streams.worker.remote import relax_collector
+from backchannel.streams.worker.worker import Worker
 
 if TYPE_CHECKING:
     from backchannel.streams.monitoring.tracing import Traces
@@ -40,18 +36,6 @@ TRACES_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_
 
 class MetricsError(BackchannelError, RuntimeError):
     """The metrics cannot be served. The message says why."""
-
-
-EXPECTED = (
-    CoPartitionError,
-    FencedError,
-    LogError,
-    LostRecordsError,
-    MetricsError,
-    StoreError,
-    TooManyOpenError,
-    TopicError,
-)
 
 
 @click.command("worker")
@@ -92,7 +76,7 @@ def worker(
     try:
         check_topics(kafka)
         asyncio.run(_work(store, config, kafka, accept_loss=accept_loss))
-    except EXPECTED as error:
+    except BackchannelError as error:
         logger.critical("%s", error)
         sys.exit(1)
     except Exception:
@@ -113,7 +97,7 @@ async def _work(store: str, config: Config, kafka: KafkaConfig, *, accept_loss: 
         if config.metrics.port:
             try:
                 await stack.enter_async_context(
-                    answering(metrics, lambda: one.unready, config.metrics.host, config.metrics.port)
+                    answering(metrics.registry, lambda: one.unready, config.metrics.host, config.metrics.port)
                 )
             except OSError as error:
                 raise MetricsError(f"no metrics: {error}; --metrics-port or metrics.port takes another one") from None

@@ -14,7 +14,6 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
-from sys import maxsize
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 import faust
@@ -30,6 +29,7 @@ from yarl import URL
 
 from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.reading_order import chunks_in_turn, not_ahead
 
 PINNED: Final = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
 
@@ -179,7 +179,7 @@ class ChunkConsumer(driver.Consumer):
             return
         # A fetch that began before a rebalance may end after the seek that follows it, with what was to be read first.
         self._left_out.update(records)
-        for tp, chunk in _chunks_in_turn(records, self._chunk_records):
+        for tp, chunk in chunks_in_turn(records, self._chunk_records):
             if self.should_stop or not self.flow_active or generation != self.app.consumer_generation_id:
                 return
             if tp in active or tp in self._buffered_partitions:
@@ -454,35 +454,6 @@ def _acker(event: EventT[Any]) -> Callable[[], None]:
         event.ack()
 
     return ack
-
-
-def not_ahead(left: Mapping[TP, int], reached: Mapping[TP, int], most: int) -> set[TP]:
-    """Leave out topic partitions that are ahead of another topic's same partition, by the time of their records.
-
-    A turn's events lie in four topics, and a fetch brings as many bytes of each: records that are small would be read
-    hours ahead of large ones, and wait in memory as open turns.
-
-    Args:
-        left: records of each that wait to be read.
-        reached: time (ms) of the newest that were read, of those of which some were.
-        most: who has no more left is not held back: so wrong clocks do no harm to who has caught up.
-    """
-    behind: dict[int, int] = {}
-    for tp, records in left.items():
-        if records > 0:
-            behind[tp.partition] = min(behind.get(tp.partition, maxsize), reached.get(tp, 0))
-    return {tp for tp, records in left.items() if records <= most or reached.get(tp, 0) <= behind[tp.partition]}
-
-
-def _chunks_in_turn(
-    records: Mapping[TP, list[ConsumerRecord]], size: int
-) -> Iterable[tuple[TP, Sequence[ConsumerRecord]]]:
-    # In turn, because a turn's events lie in four topics: reading one far ahead leaves turns open.
-    longest = max(map(len, records.values()))
-    for begin in range(0, longest, size):
-        for tp, of_tp in records.items():
-            if begin < len(of_tp):
-                yield TP(*tp), of_tp[begin : begin + size]
 
 
 def _credentials(config: KafkaConfig) -> CredentialsT | None:

@@ -1,16 +1,14 @@
-"""A worker's metrics for Prometheus, and the answers to its probes.
+"""A worker's metrics for Prometheus.
 
 Counters start at zero with each worker: Prometheus adds up what workers count. When something happened is exported as
 a Unix time, not as an age, so that the age goes on growing while a worker hangs.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Final, get_args
 
-from aiohttp import web
 from faust.types import TP
 from msgspec import Struct, structs
 from prometheus_client import (
@@ -22,7 +20,6 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.aiohttp import make_aiohttp_handler
 
 from backchannel.agents.quality.learner import EVERY
 from backchannel.schemas.alarm import Alarm
@@ -30,7 +27,7 @@ from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.snapshot import Estimate, Evidence, Reached, Snapshot, Verdict
 from backchannel.streams.monitoring.observer import Observer
 from backchannel.streams.pipeline.commits import Commit
-from backchannel.streams.pipeline.publisher import Standing
+from backchannel.streams.pipeline.publisher import VersionStatus
 from backchannel.streams.turns.partition import Partition
 from backchannel.streams.turns.position import BEGINNING
 
@@ -215,9 +212,9 @@ class Metrics(Observer):
         """See `Observer`."""
         self._publishes.observe(self._clock() - started / 1000)
 
-    def on_standing(self, standing: Standing) -> None:
+    def on_versions(self, status: VersionStatus) -> None:
         """See `Observer`."""
-        served, newest = standing.served, standing.newest
+        served, newest = status.served, status.newest
         if served is None or newest is None:
             return
         self._version.set(served.version)
@@ -225,7 +222,7 @@ class Metrics(Observer):
         self._learned.set(served.watermark / 1000)
         for section, rows in served.rows.items():
             self._rows.labels(section).set(rows)
-        self._withheld.set((standing.withheld or 0) / 1000)
+        self._withheld.set((status.withheld or 0) / 1000)
         had = [one.closed for one in self._waiting if one.is_in(served)]
         if had:
             self._freshness.observe(self._clock() - min(had))
@@ -259,43 +256,3 @@ def field_of(reason: str) -> str:
     """Return the field of an event that a dead letter's reason begins with, or `other`."""
     name = reason.partition(":")[0].partition(".")[0].partition("[")[0].partition(" ")[0]
     return name if name in FIELDS else "other"
-
-
-@asynccontextmanager
-async def answering(metrics: Metrics, unready: Callable[[], str | None], host: str, port: int) -> AsyncIterator[int]:
-    """Answer `/metrics`, `/healthz` and `/readyz` in the running event loop, as long as the block runs.
-
-    An event loop that is stuck does not answer, so any answer of `/healthz` is the right one.
-
-    Args:
-        metrics: what to show.
-        unready: says why the worker is not ready, or None when it is.
-        host: address to listen on.
-        port: likewise; 0: any that is free.
-
-    Yields:
-        the port.
-
-    Raises:
-        OSError: the port is taken, or the address is none of this machine's.
-    """
-
-    async def healthz(_: web.Request) -> web.Response:
-        return web.Response(text="alive\n")
-
-    async def readyz(_: web.Request) -> web.Response:
-        reason = unready()
-        return web.Response(text=f"{reason or 'ready'}\n", status=503 if reason else 200)
-
-    app = web.Application()
-    app.router.add_get("/metrics", make_aiohttp_handler(metrics.registry))
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/readyz", readyz)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, host, port)
-        await site.start()
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()

@@ -7,7 +7,7 @@ from faust.types import TP
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.pipeline.commits import Commit
-from backchannel.streams.pipeline.publisher import Standing
+from backchannel.streams.pipeline.publisher import VersionStatus
 from backchannel.streams.turns.partition import Partition
 
 
@@ -46,7 +46,7 @@ class Observer:
     def on_publish(self, snapshot: Snapshot, started: int) -> None:
         """A version was published by this worker, which `started` to make it then (ms since the Unix epoch)."""
 
-    def on_standing(self, standing: Standing) -> None:
+    def on_versions(self, status: VersionStatus) -> None:
         """These versions there are, whoever published them. Told now and then, after commits."""
 
     def on_alarms(self, alarms: Sequence[Alarm]) -> None:
@@ -89,10 +89,10 @@ class Observers(Observer):
         for one in self._observers:
             one.on_publish(snapshot, started)
 
-    def on_standing(self, standing: Standing) -> None:
+    def on_versions(self, status: VersionStatus) -> None:
         """See `Observer`."""
         for one in self._observers:
-            one.on_standing(standing)
+            one.on_versions(status)
 
     def on_alarms(self, alarms: Sequence[Alarm]) -> None:
         """See `Observer`."""

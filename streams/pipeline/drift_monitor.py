@@ -41,7 +41,7 @@ _Judgement: TypeAlias = tuple[_Rate, int, int, list[Change]]
 """A rate, from when on it was judged, the start of its newest regime, and the changes."""
 
 
-class Watch:
+class DriftMonitor:
     """Looks for changes in a store.
 
     Args:

@@ -1,4 +1,4 @@
-"""The embedded mode: the whole way from events to a published policy in one process, without a broker."""
+"""The local pipeline: the whole way from events to a published policy in one process, without a broker."""
 
 import time
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from backchannel.schemas.events import Event, EventDecoder
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.commits import commit
-from backchannel.streams.pipeline.drift_monitor import Watch
+from backchannel.streams.pipeline.drift_monitor import DriftMonitor
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.publisher import Publisher
 from backchannel.streams.store.engine import Store
@@ -16,10 +16,10 @@ from backchannel.streams.store.ledger import Ledger
 from backchannel.streams.turns.partition import Batch, DeadLetter, Partition
 
 TOPIC: Final = "events"
-"""The one topic of an embedded stream: all event types, in time order."""
+"""The one topic of a local pipeline: all event types, in time order."""
 
 
-class Embedded:
+class LocalPipeline:
     """Learns from one stream of events into a store.
 
     Args:
@@ -41,7 +41,7 @@ class Embedded:
         self._store.create(self._learning.tables)
         self.ledger: Final = Ledger(self._store, self._learning.tables)
         self._publisher: Final = Publisher(self._store, self._learning, config)
-        self._watch: Final = Watch(self._store, config)
+        self._watch: Final = DriftMonitor(self._store, config)
         claim = self.ledger.claim(source, 0)
         self.partition: Final = Partition(claim, {TOPIC: EventDecoder()}, config.turns)
         self._next = claim.position.topic(TOPIC).resume

@@ -32,7 +32,7 @@ BOUNDED_TOGETHER: Final = 20
 """Values with too many rows that are seen to in one transaction, for which workers wait."""
 
 
-class Standing(Struct, frozen=True):
+class VersionStatus(Struct, frozen=True):
     """Which versions there are, whoever published them.
 
     Attributes:
@@ -46,7 +46,7 @@ class Standing(Struct, frozen=True):
     withheld: int | None
 
 
-def standing(store: Store) -> Standing:
+def version_status(store: Store) -> VersionStatus:
     """Return which versions there are.
 
     Raises:
@@ -54,7 +54,7 @@ def standing(store: Store) -> Standing:
     """
     with store.read() as connection:
         version = snapshots.current(connection).version
-        return Standing(
+        return VersionStatus(
             None if version is None else snapshots.header(connection, version),
             snapshots.newest(connection),
             snapshots.withheld(connection),

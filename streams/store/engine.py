@@ -286,7 +286,7 @@ class Store:
             with self.write(stable=stable) as connection:
                 return work(connection)
 
-        return _again(
+        return _retry(
             once,
             lambda error: isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _CONFLICTS,
         )
@@ -314,7 +314,7 @@ def batches(values: Iterable[_T]) -> Iterator[list[_T]]:
         yield some
 
 
-def _again(work: Callable[[], _T], in_the_way: Callable[[Exception], bool]) -> _T:
+def _retry(work: Callable[[], _T], in_the_way: Callable[[Exception], bool]) -> _T:
     """Return what `work` does, which is done again where others were in its way, as the error tells."""
     for pause in _PAUSES:
         try:
@@ -344,7 +344,7 @@ def _set_up_sqlite(engine: Engine) -> None:
         for pragma in ("busy_timeout=30000", "synchronous=NORMAL", "cache_size=-262144"):
             connection.execute(f"PRAGMA {pragma}")
         # Of two that open a new file at once, one is refused, whatever its timeout.
-        _again(
+        _retry(
             lambda: connection.execute("PRAGMA journal_mode=WAL"),
             lambda error: getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY,
         )

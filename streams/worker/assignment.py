@@ -106,8 +106,8 @@ class Letters(Protocol):
         """Return when all of them are durable."""
 
 
-class Learner(Protocol):
-    """Who learns from batches."""
+class Committer(Protocol):
+    """Learns from batches, and commits what was learned."""
 
     async def commit(self, batches: Sequence[Batch]) -> Commit:
         """Learn and commit, see `commits.commit`."""
@@ -122,7 +122,7 @@ class Assignment:
 
     Args:
         partitions: by number, each at its claim's position.
-        learner: of what they bring.
+        committer: learns from what they bring, and commits it.
         letters: where dead letters go.
         commit_events: commit when so many new records are there.
         quiet_ms: close a partition's open turns when it was read to its end and nothing has come for so long.
@@ -132,7 +132,7 @@ class Assignment:
     def __init__(
         self,
         partitions: Mapping[int, Partition],
-        learner: Learner,
+        committer: Committer,
         letters: Letters,
         commit_events: int,
         quiet_ms: int,
@@ -140,7 +140,7 @@ class Assignment:
         observer: Observer,
     ) -> None:
         self.partitions: Final = partitions
-        self._learner: Final = learner
+        self._committer: Final = committer
         self._producer: Final = letters
         self._commit_events: Final = commit_events
         self._quiet_ms: Final = quiet_ms
@@ -286,7 +286,7 @@ class Assignment:
             ack()
 
     async def _unless_void(self, batches: list[Batch]) -> Commit | None:
-        return None if self._void else await self._learner.commit(batches)
+        return None if self._void else await self._committer.commit(batches)
 
     def _reject(self, rejected: list[Rejected], now: int) -> None:
         self._rejected += rejected

@@ -22,7 +22,7 @@ from backchannel.streams.kafka.producer import Producer
 from backchannel.streams.kafka.transport import Chunk, LogBounds, chunk_app, log_ends, serve
 from backchannel.streams.monitoring.observer import Observer, Observers
 from backchannel.streams.pipeline.learners import Learning
-from backchannel.streams.pipeline.publisher import standing
+from backchannel.streams.pipeline.publisher import version_status
 from backchannel.streams.snapshots.versions import CorruptPolicyError
 from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import Ledger
@@ -30,8 +30,7 @@ from backchannel.streams.turns.partition import Partition
 from backchannel.streams.turns.position import Claim
 from backchannel.streams.worker.assignment import STORE_AWAY, Assignment, by_partition, resume_in, until_store_answers
 from backchannel.streams.worker.heartbeat import BEAT_S, Heartbeat
-from backchannel.streams.worker.learning_process import LearningProcess
-from backchannel.streams.worker.publishing_process import PublishingProcess
+from backchannel.streams.worker.processes import LearningProcess, PublishingProcess
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +236,7 @@ class Worker:
         started, at = time.monotonic(), _now()
         try:
             snapshot = await self._publisher.publish() if first else None
-            there = await asyncio.to_thread(standing, self._store)
+            there = await asyncio.to_thread(version_status, self._store)
         except STORE_AWAY as error:
             logger.warning("nothing can be published, the store does not answer: %s", error.args[0])
             return None
@@ -254,7 +253,7 @@ class Worker:
                 time.monotonic() - started,
                 extra={"version": snapshot.version, "watermark": snapshot.watermark, "checksum": snapshot.checksum},
             )
-        self._observer.on_standing(there)
+        self._observer.on_versions(there)
         served = there.served
         if served is None:
             return None

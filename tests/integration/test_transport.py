@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from backchannel.ops.local.broker import Broker
 from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.reading_order import not_ahead
 from backchannel.streams.kafka.topics import admin_client
 from backchannel.streams.kafka.transport import (
     QUEUED_CHUNKS,
@@ -26,7 +27,6 @@ from backchannel.streams.kafka.transport import (
     LogError,
     check_versions,
     chunk_app,
-    not_ahead,
     serve,
 )
 

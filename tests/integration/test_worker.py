@@ -19,7 +19,7 @@ from backchannel.ops.local.broker import Broker
 from backchannel.schemas.events import Click
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.topics import admin_client
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from tests.integration.workers import Fleet, disordered, records_of, send
 from tests.support.ledgers import sqlite_url
 
@@ -167,7 +167,7 @@ def test_a_version_that_its_publisher_did_not_announce_is_announced_by_the_next(
     kafka: KafkaConfig, tmp_path: Path
 ) -> None:
     with Fleet(tmp_path, kafka, window_s=1) as fleet:
-        with Embedded(sqlite_url(tmp_path, "worker.db"), fleet.config, "file") as embedded:
+        with LocalPipeline(sqlite_url(tmp_path, "worker.db"), fleet.config, "file") as embedded:
             embedded.feed(disordered(500, seed=8))
             embedded.finish()
             embedded.commit()

@@ -11,7 +11,7 @@ from backchannel.ops.lab.bench.measure import Load, Measure, alternated
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import EventDecoder, encode
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.turns.event_file import EventFile
 
 
@@ -32,7 +32,7 @@ def rates(load: Load) -> Iterator[Measure]:
         for left in folder.glob("rates.db*"):
             left.unlink()
         config = Config()
-        with EventFile(str(path)) as file, Embedded(f"sqlite:///{store}", config, "bench") as embedded:
+        with EventFile(str(path)) as file, LocalPipeline(f"sqlite:///{store}", config, "bench") as embedded:
             for chunk in file.chunks(0):
                 embedded.feed_records(*chunk)
                 if embedded.partition.uncommitted >= config.commits.events:

@@ -44,7 +44,7 @@ from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import Ledger
 from backchannel.streams.turns.assembler import TurnConfig
 from backchannel.streams.turns.partition import Partition
-from backchannel.streams.worker.processes import relax_collector
+from backchannel.streams.worker.remote import relax_collector
 from backchannel.streams.worker.worker import Worker
 
 PARTITIONS: Final = 4
@@ -81,20 +81,20 @@ def kafka(load: Load) -> Iterator[Measure]:
 
 def _throughput(load: Load, backlog: KafkaConfig) -> Iterator[Measure]:
     load.say("throughput: filling the topics")
-    folder, sent = load.folder, _apart(_fill, backlog, BACKLOG * load.events)
+    folder, sent = load.folder, _remote(_fill, backlog, BACKLOG * load.events)
     raw, stock, own = "aiokafka getmany, decode", "the same learning in a stock Faust agent", "worker"
     sides: dict[str, Callable[[KafkaConfig, str], float]] = {
-        raw: lambda group, _: _apart(_read_raw, group, sent),
-        stock: lambda group, name: _apart(_learn_stock, group, str(folder / f"stock-{name}.db"), STOCK_EVENTS),
-        own: lambda group, name: _apart(_learn, group, str(folder / f"worker-{name}.db"), sent),
+        raw: lambda group, _: _remote(_read_raw, group, sent),
+        stock: lambda group, name: _remote(_learn_stock, group, str(folder / f"stock-{name}.db"), STOCK_EVENTS),
+        own: lambda group, name: _remote(_learn, group, str(folder / f"worker-{name}.db"), sent),
     }
     if all(map(importlib.util.find_spec, ("bytewax", "quixstreams"))):
         from backchannel.ops.lab.bench import kafka_peers  # noqa: PLC0415 - needs more packages
 
-        sides["Quix Streams, which decodes and counts only"] = lambda group, _: _apart(
+        sides["Quix Streams, which decodes and counts only"] = lambda group, _: _remote(
             kafka_peers.count_with_quix, group, sent
         )
-        sides["Bytewax, which decodes and counts only"] = lambda group, _: _apart(
+        sides["Bytewax, which decodes and counts only"] = lambda group, _: _remote(
             kafka_peers.count_with_bytewax, group, sent
         )
     taken: dict[str, list[float]] = {side: [] for side in sides}
@@ -116,7 +116,7 @@ def _topics(servers: str, prefix: str) -> KafkaConfig:
     return kafka
 
 
-def _apart(function: Callable[..., _T], *args: Any) -> _T:
+def _remote(function: Callable[..., _T], *args: Any) -> _T:
     """Call `function` in a new process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args).result()

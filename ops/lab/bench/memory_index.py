@@ -18,7 +18,7 @@ from backchannel.agents.memory.similar import SimilarQueries
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.schemas.events import Click, Impression, Query, Result
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.store.engine import Store, snapshot_row
@@ -59,7 +59,7 @@ def memory_index(load: Load) -> Iterator[Measure]:
     load.say(f"publishing {QUERIES:,} queries")
     rng = np.random.default_rng(0)
     texts = _texts(QUERIES, rng)
-    with Embedded(url, Config(), "bench") as embedded:
+    with LocalPipeline(url, Config(), "bench") as embedded:
         embedded.feed(_turn(0, "the first query", rng))
         embedded.finish()
         embedded.commit()
@@ -157,7 +157,7 @@ def _publishing(load: Load, rng: np.random.Generator) -> Iterator[Measure]:
     load.say("publishing changed queries")
     url = f"sqlite:///{load.folder / 'publishing.db'}"
     taken = []
-    with Embedded(url, Config(), "bench") as embedded:
+    with LocalPipeline(url, Config(), "bench") as embedded:
         for number in range(load.rounds + 1):
             at = number * PUBLISHED
             texts = [f"query number {number}" for number in range(PUBLISHED)]

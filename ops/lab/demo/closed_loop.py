@@ -12,7 +12,7 @@ from backchannel.ops.lab.worlds.people import DEVICES, QUERY_KINDS, SearchWorld,
 from backchannel.ops.lab.worlds.servers import STRATEGIES, BestServer, LearnedServer, Retrieval, UniformServer
 from backchannel.schemas.events import Event
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 
 CONFIG = Config(
@@ -31,7 +31,7 @@ CONFIG = Config(
 
 def close_the_loop(
     world: SearchWorld,
-    driver: Embedded,
+    driver: LocalPipeline,
     reader: PolicyReader,
     *,
     turns: int,
@@ -81,7 +81,7 @@ def close_the_loop(
     return board
 
 
-def _publish(driver: Embedded, reader: PolicyReader, board: Scoreboard) -> None:
+def _publish(driver: LocalPipeline, reader: PolicyReader, board: Scoreboard) -> None:
     driver.commit()
     driver.publish()
     reader.refresh()

@@ -20,7 +20,7 @@ from backchannel.ops.lab.worlds.people import QUERY_KINDS, SearchWorld
 from backchannel.ops.lab.worlds.servers import STRATEGIES
 from backchannel.ops.output import require_writable
 from backchannel.schemas.snapshot import Estimate
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.store.engine import StoreError
 
@@ -50,7 +50,7 @@ def demo(turns: int, seed: int, store: str | None, report: Path, as_json: bool) 
     try:
         with ExitStack() as stack:
             url = store or f"sqlite:///{stack.enter_context(TemporaryDirectory())}/demo.db"
-            driver = stack.enter_context(Embedded(url, CONFIG, "demo"))
+            driver = stack.enter_context(LocalPipeline(url, CONFIG, "demo"))
             reader = PolicyReader(url)
             stack.callback(reader.close)
             if reader.refresh():

@@ -13,7 +13,7 @@ from backchannel.ops.lab.demo.closed_loop import CONFIG, close_the_loop
 from backchannel.ops.lab.demo.findings import Scoreboard
 from backchannel.ops.lab.worlds.people import SearchWorld
 from backchannel.ops.lab.worlds.servers import LearnedServer
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 
 
@@ -63,7 +63,7 @@ def close(turns: int, seed: int, progress: Callable[[str], None]) -> Iterator[Lo
         with TemporaryDirectory() as folder:
             url = f"sqlite:///{Path(folder) / 'loop.db'}"
             reader = PolicyReader(url)
-            with Embedded(url, config, "loop") as driver:
+            with LocalPipeline(url, config, "loop") as driver:
                 say = partial(_say, progress, name)
                 board = close_the_loop(world, driver, reader, turns=turns, seed=seed, progress=say, server=server)
                 findings = board.findings(reader.policy, seed, 0.0)

@@ -13,7 +13,7 @@ from backchannel.agents.memory.learner import MemoryConfig
 from backchannel.ops.cli import main
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.erasure import forget_user
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.snapshots.signing import KEY_VARIABLE
 from tests.streams.pipeline.test_priming import learn, turn
@@ -29,7 +29,7 @@ def test_a_user_is_forgotten_in_all_versions_and_by_readers(
     monkeypatch.setenv(KEY_VARIABLE, key)
     url = store_url
     reader = PolicyReader(url)
-    with Embedded(url, CONFIG, "test") as embedded:
+    with LocalPipeline(url, CONFIG, "test") as embedded:
         for number in range(6):
             learn(embedded, turn(number, True, user=f"user-{number % 2}"))
         everybody = reader.policy.recall("jazz", 1)

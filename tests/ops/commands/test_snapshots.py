@@ -13,7 +13,7 @@ from backchannel.ops.cli import main
 from backchannel.ops.commands.differences import StrategyChange, _strategy
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.snapshots.signing import KEY_VARIABLE
 from backchannel.streams.store import engine as tables
@@ -26,14 +26,14 @@ HOUR = 3_600_000
 @pytest.fixture
 def url(store_url: str) -> str:
     """A store with three versions."""
-    with Embedded(store_url, Config(), "test") as embedded:
+    with LocalPipeline(store_url, Config(), "test") as embedded:
         for version in range(3):
             learn(embedded, version)
             embedded.publish()
     return store_url
 
 
-def learn(embedded: Embedded, seed: int) -> None:
+def learn(embedded: LocalPipeline, seed: int) -> None:
     start = 1_700_000_000_000 + 24 * HOUR * seed
     embedded.feed(list(mixed_stream(400, np.random.default_rng(seed), queries=20, start_ms=start)))
     embedded.finish()
@@ -75,7 +75,7 @@ def test_readers_serve_what_was_rolled_back_to_until_it_is_released(url: str) ->
         assert reader.refresh()
         assert reader.policy.version == 1
         assert reader.policy.memory() != before
-        with Embedded(url, Config(), "test") as embedded:
+        with LocalPipeline(url, Config(), "test") as embedded:
             learn(embedded, 3)
             assert embedded.publish() is None
         assert not reader.refresh()
@@ -123,7 +123,7 @@ def test_a_version_moves_to_another_store(url: str, tmp_path: Path) -> None:
         assert there.policy.snapshot.checksum == here.policy.snapshot.checksum
     assert "from another store" in ok(other, "show")
     # What is learned there takes its place, whole.
-    with Embedded(other, Config(), "test") as embedded:
+    with LocalPipeline(other, Config(), "test") as embedded:
         learn(embedded, 5)
         embedded.publish()
     done = invoke(other, "import", str(file))
@@ -154,7 +154,7 @@ def test_an_archive_must_be_signed_where_there_is_a_key(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "one")
-    with Embedded(store_url, Config(), "test") as embedded:
+    with LocalPipeline(store_url, Config(), "test") as embedded:
         learn(embedded, 0)
         embedded.publish()
     file = tmp_path / "policy.jsonl.gz"

@@ -25,7 +25,7 @@ from backchannel.ops.commands.store import MIGRATIONS, migrate
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.learners import Learning
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.store.engine import SCHEMA_VERSION, Store, StoreError, metadata, schema_version
 from tests.conftest import start_postgres
@@ -61,7 +61,7 @@ def test_a_store_is_upgraded_once(store_url: str) -> None:
     after = CliRunner().invoke(main, ["store", "check", "--store", store_url, "--json"])
     assert after.exit_code == 0
     assert orjson.loads(after.output) == {"found": SCHEMA_VERSION, "needed": SCHEMA_VERSION, "fits": True}
-    with Embedded(store_url, Config(), "test") as embedded:
+    with LocalPipeline(store_url, Config(), "test") as embedded:
         assert embedded.publish() is not None
 
 
@@ -122,7 +122,7 @@ def as_role(new_schema: Callable[[], str]) -> Iterator[Callable[[str], str]]:
 
 
 def test_a_worker_learns_and_publishes_and_a_reader_reads(as_role: Callable[[str], str]) -> None:
-    with Embedded(as_role(WORKER), Config(), "test") as embedded:
+    with LocalPipeline(as_role(WORKER), Config(), "test") as embedded:
         embedded.feed(list(mixed_stream(100, np.random.default_rng(0))))
         embedded.finish()
         embedded.commit()

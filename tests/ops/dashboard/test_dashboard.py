@@ -26,7 +26,7 @@ from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import Click, Event, Impression, Query, Result
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.store.engine import Store
 from tests.conftest import missing
 from tests.support.ledgers import sqlite_url
@@ -41,7 +41,7 @@ GARBLED = ("play the velvet song knight", "play the song velvet knight", "play t
 def learned(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store that was learned into without a broker."""
     url = sqlite_url(tmp_path_factory.mktemp("dashboard"))
-    with Embedded(url, CONFIG, "s") as embedded:
+    with LocalPipeline(url, CONFIG, "s") as embedded:
         events = mixed_stream(400, np.random.default_rng(2), queries=1, gap_ms=3_000)
         embedded.feed([structs.replace(event, text=TEXT) if hasattr(event, "text") else event for event in events])
         embedded.finish()
@@ -66,7 +66,7 @@ def sessions(count: int) -> Iterator[Event]:
 def rephrased(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store that knows of a rewrite."""
     url = sqlite_url(tmp_path_factory.mktemp("rephrased"))
-    with Embedded(url, CONFIG, "s") as embedded:
+    with LocalPipeline(url, CONFIG, "s") as embedded:
         embedded.feed(list(sessions(40)))
         embedded.finish()
         embedded.commit()

@@ -14,7 +14,7 @@ from backchannel.ops.inspect.rewrites import rewrites
 from backchannel.schemas.events import Click, Event, Impression, Query
 from backchannel.schemas.events import Result as Shown
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.store.ledger import Contribution, Ledger
 from backchannel.streams.turns.position import Claim
@@ -37,7 +37,7 @@ def sessions(count: int) -> Iterator[Event]:
 @pytest.fixture
 def store(tmp_path: Path) -> str:
     url = f"sqlite:///{tmp_path}/policy.db"
-    with Embedded(url, Config(), "test") as driver:
+    with LocalPipeline(url, Config(), "test") as driver:
         driver.feed(list(sessions(12)))
         driver.finish()
         driver.commit()
@@ -50,7 +50,7 @@ def run(*arguments: str) -> Result:
 
 
 def publish(url: str) -> None:
-    with Embedded(url, Config(), "test") as driver:
+    with LocalPipeline(url, Config(), "test") as driver:
         driver.publish()
 
 

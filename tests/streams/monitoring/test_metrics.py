@@ -18,10 +18,11 @@ from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import EventDecoder, encode
 from backchannel.schemas.snapshot import Estimate, Evidence, Reached, Snapshot
 from backchannel.streams.config import Config
-from backchannel.streams.monitoring.metrics import FIELDS, Metrics, answering, field_of
+from backchannel.streams.monitoring.metrics import FIELDS, Metrics, field_of
+from backchannel.streams.monitoring.probes import answering
 from backchannel.streams.pipeline.commits import Commit
 from backchannel.streams.pipeline.learners import Learning
-from backchannel.streams.pipeline.publisher import Standing
+from backchannel.streams.pipeline.publisher import VersionStatus
 from backchannel.streams.turns.assembler import TurnConfig
 from backchannel.streams.turns.partition import Partition
 from backchannel.streams.turns.position import Claim, Position
@@ -90,7 +91,7 @@ def test_freshness_is_from_the_first_close_to_the_version_with_it(metrics: Metri
     def told(*watermarks: int) -> float | None:
         reached = {"s": {number: Reached(watermark, {}) for number, watermark in enumerate(watermarks)}}
         served = header(7, reached)
-        metrics.on_standing(Standing(served, served, None))
+        metrics.on_versions(VersionStatus(served, served, None))
         return value(metrics, "freshness_seconds_count")
 
     metrics.on_assigned({})
@@ -111,7 +112,7 @@ def test_freshness_is_from_the_first_close_to_the_version_with_it(metrics: Metri
 def test_what_the_gate_says_of_the_newest_version_is_shown(metrics: Metrics) -> None:
     gain = Estimate(-0.02, -0.05, 0.01)
     held = header(8, verdict="hold", evidence=Evidence(321.0, Estimate(0.3, 0.25, 0.35), {"live": gain}))
-    metrics.on_standing(Standing(header(7, verdict="publish"), held, round(1000 * NOW) - 60_000))
+    metrics.on_versions(VersionStatus(header(7, verdict="publish"), held, round(1000 * NOW) - 60_000))
     assert value(metrics, "snapshot_version") == 7
     assert value(metrics, "snapshot_withheld_timestamp_seconds") == NOW - 60
     verdicts = {verdict: value(metrics, "gate_verdict", verdict=verdict) for verdict in ("publish", "warn", "hold")}
@@ -121,7 +122,7 @@ def test_what_the_gate_says_of_the_newest_version_is_shown(metrics: Metrics) -> 
     assert value(metrics, "ope_gain", policy="live", bound="estimate") == -0.02
 
     early = header(9, verdict="publish")
-    metrics.on_standing(Standing(early, early, None))
+    metrics.on_versions(VersionStatus(early, early, None))
     assert value(metrics, "snapshot_withheld_timestamp_seconds") == 0
     assert value(metrics, "gate_verdict", verdict="hold") == 0
     assert value(metrics, "ope_reward", bound="low") is None
@@ -172,7 +173,7 @@ def test_prometheus_and_probes_are_answered(metrics: Metrics) -> None:
     reasons: Iterator[str | None] = iter(["not yet", None])
 
     async def scenario() -> None:
-        async with answering(metrics, lambda: next(reasons), "127.0.0.1", 0) as port:
+        async with answering(metrics.registry, lambda: next(reasons), "127.0.0.1", 0) as port:
             ask = asyncio.to_thread
             assert await ask(get, port, "/healthz") == (200, "alive\n")
             assert await ask(get, port, "/readyz") == (503, "not yet\n")
@@ -196,9 +197,9 @@ def test_names_follow_the_conventions(metrics: Metrics) -> None:
 
 def test_a_taken_port_is_said(metrics: Metrics, tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with answering(metrics, lambda: None, "127.0.0.1", 0) as port:
+        async with answering(metrics.registry, lambda: None, "127.0.0.1", 0) as port:
             with pytest.raises(OSError, match="address already in use"):
-                async with answering(metrics, lambda: None, "127.0.0.1", port):
+                async with answering(metrics.registry, lambda: None, "127.0.0.1", port):
                     pass
 
     asyncio.run(scenario())

@@ -11,7 +11,7 @@ from backchannel.ops.lab.load import STRATEGIES, mixed_stream
 from backchannel.schemas.events import Click
 from backchannel.streams.config import Config
 from backchannel.streams.monitoring.trends import Trends, read_trends
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.store import engine as tables
 from backchannel.streams.store.engine import MINUTE_MS, Store
 
@@ -41,11 +41,11 @@ def test_nothing_is_no_trend(store: Store) -> None:
 
 def test_rates_are_those_of_the_events(store: Store, store_url: str) -> None:
     events = list(mixed_stream(600, np.random.default_rng(4), start_ms=START, gap_ms=300))
-    with Embedded(store_url, CONFIG, "s") as embedded:
-        embedded.feed(events)
-        embedded.finish()
-        embedded.commit()
-        made = embedded.publish()
+    with LocalPipeline(store_url, CONFIG, "s") as pipeline:
+        pipeline.feed(events)
+        pipeline.finish()
+        pipeline.commit()
+        made = pipeline.publish()
     found = read(store)
     assert made is not None
     assert [(one.version, one.created) for one in found.versions] == [(made.version, made.created)]

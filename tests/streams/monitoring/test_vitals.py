@@ -10,7 +10,7 @@ from backchannel.ops.lab.load import mixed_stream
 from backchannel.streams.config import Config
 from backchannel.streams.monitoring.vitals import RECENT_MS, BrokerVitals, read_store, unread
 from backchannel.streams.pipeline.commits import Commit
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.store.engine import Store, StoreError, snapshot
 from backchannel.streams.worker.heartbeat import Heartbeat
 
@@ -18,11 +18,11 @@ NOW = 1_800_000_000_000
 
 
 def test_a_store_says_how_it_does(store_url: str) -> None:
-    with Embedded(store_url, Config(), "file") as embedded:
-        embedded.feed(list(mixed_stream(50, np.random.default_rng(1))))
-        embedded.finish()
-        embedded.commit()
-        made = embedded.publish()
+    with LocalPipeline(store_url, Config(), "file") as pipeline:
+        pipeline.feed(list(mixed_stream(50, np.random.default_rng(1))))
+        pipeline.finish()
+        pipeline.commit()
+        made = pipeline.publish()
     store = Store(store_url)
     heartbeat = Heartbeat(store, lambda: NOW / 1000)
     heartbeat.on_commit(Commit([], {"query": 7}), 0.1, None)
@@ -42,8 +42,8 @@ def test_a_store_says_how_it_does(store_url: str) -> None:
 
 
 def test_a_header_that_cannot_be_read_is_a_fault(store_url: str) -> None:
-    with Embedded(store_url, Config(), "file") as embedded:
-        embedded.publish()
+    with LocalPipeline(store_url, Config(), "file") as pipeline:
+        pipeline.publish()
     store = Store(store_url)
     with store.write() as connection:
         connection.execute(update(snapshot).values(header="{"))
@@ -63,7 +63,7 @@ def test_an_empty_store_says_so(store_url: str) -> None:
 
 
 def test_what_is_not_read_yet_is_counted(store_url: str) -> None:
-    Embedded(store_url, Config(), "file").close()
+    LocalPipeline(store_url, Config(), "file").close()
     found = read_store(store_url, NOW)
     brokers = BrokerVitals(2, None, {("events", 0): 10, ("events", 1): 0})
     assert unread(found, brokers, "file") == {("events", 0): 10, ("events", 1): 0}

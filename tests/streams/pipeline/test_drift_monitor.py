@@ -12,9 +12,9 @@ from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import Click, Event
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.drift_monitor import Watch
+from backchannel.streams.pipeline.drift_monitor import DriftMonitor
 from backchannel.streams.pipeline.learners import Learning
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.store import engine as tables
 from backchannel.streams.store.engine import MINUTE_MS, Store
 from backchannel.streams.turns.assembler import TurnConfig
@@ -44,11 +44,11 @@ def alarms(url: str) -> list[Alarm]:
 def test_a_change_is_written_down_once_whenever_somebody_looks(chunk: int, store_url: str) -> None:
     events = stream(clicks_until_minute=30, minutes=45)
     for begin in range(0, len(events), chunk):
-        with Embedded(store_url, CONFIG, "s") as embedded:
-            embedded.feed(events[begin : begin + chunk])
-            embedded.commit()
-            embedded.publish()
-            embedded.publish()
+        with LocalPipeline(store_url, CONFIG, "s") as pipeline:
+            pipeline.feed(events[begin : begin + chunk])
+            pipeline.commit()
+            pipeline.publish()
+            pipeline.publish()
     found = alarms(store_url)
     rates = ["click_rate", *["reward"] * len(CONFIG.bandit.strategies)]
     assert [alarm.measure for alarm in found] == rates
@@ -63,19 +63,19 @@ def test_a_change_is_written_down_once_whenever_somebody_looks(chunk: int, store
 def test_a_change_too_small_is_no_alarm(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path)
     indifferent = Config(turns=CONFIG.turns, quality=QualityConfig(bucket_s=60, drift_change=1.5))
-    with Embedded(url, indifferent, "s") as embedded:
-        embedded.feed(stream(clicks_until_minute=30, minutes=45))
-        embedded.commit()
-        embedded.publish()
+    with LocalPipeline(url, indifferent, "s") as pipeline:
+        pipeline.feed(stream(clicks_until_minute=30, minutes=45))
+        pipeline.commit()
+        pipeline.publish()
     assert alarms(url) == []
 
 
 def test_old_buckets_are_forgotten(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path)
-    with Embedded(url, CONFIG, "s") as embedded:
-        embedded.feed(stream(clicks_until_minute=300, minutes=200))
-        embedded.commit()
-        embedded.publish()
+    with LocalPipeline(url, CONFIG, "s") as pipeline:
+        pipeline.feed(stream(clicks_until_minute=300, minutes=200))
+        pipeline.commit()
+        pipeline.publish()
     store = Store(url)
     store.create(Learning(CONFIG).tables)
     with store.read() as connection:
@@ -100,7 +100,7 @@ def test_dead_letters_are_watched_by_the_clock(store: Store, store_url: str) -> 
             for name, value in (("query", 200 - dead), ("dead_letter", dead), ("turn", 77)):
                 row = {"minute": NOW + minute * MINUTE_MS, "name": name, "value": value}
                 connection.execute(insert(tables.tally).values(row))
-    watch, other = Watch(store, CONFIG), Watch(store, CONFIG)
+    watch, other = DriftMonitor(store, CONFIG), DriftMonitor(store, CONFIG)
     times = [NOW + minute * MINUTE_MS for minute in range(70)]
     raised = [(time, watch.look(time), other.look(time)) for time in times]
     ((time, (alarm,), nobody),) = [look for look in raised if look[1] or look[2]]

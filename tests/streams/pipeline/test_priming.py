@@ -9,7 +9,7 @@ from backchannel.agents.memory.learner import MemoryConfig
 from backchannel.schemas.events import Click, Event, Impression, Query
 from backchannel.schemas.events import Result as Shown
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.pipeline.priming import Primer
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.store.ledger import FencedError
@@ -37,11 +37,11 @@ def score(url: str, query: str = "jazz") -> float:
         reader.close()
 
 
-def learn(embedded: Embedded, events: list[Event]) -> None:
-    embedded.feed(events)
-    embedded.finish()
-    embedded.commit()
-    embedded.publish()
+def learn(pipeline: LocalPipeline, events: list[Event]) -> None:
+    pipeline.feed(events)
+    pipeline.finish()
+    pipeline.commit()
+    pipeline.publish()
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def test_evidence_takes_over_from_a_prediction(url: str) -> None:
         primer.put({("jazz", "a"): 0.8})
         primer.publish()
     found = [score(url)]
-    with Embedded(url, Config(), "test") as embedded:
+    with LocalPipeline(url, Config(), "test") as pipeline:
         for upto in (5, 500):
-            learn(embedded, [event for number in range(upto // 10, upto) for event in turn(number, number % 5 == 0)])
+            learn(pipeline, [event for number in range(upto // 10, upto) for event in turn(number, number % 5 == 0)])
             found.append(score(url))
     assert found[0] == pytest.approx(0.8, abs=1e-5)
     assert 0.35 < found[1] < 0.6  # half of each
@@ -69,12 +69,12 @@ def test_priming_while_others_learn_changes_nothing_of_what_they_learn(tmp_path:
     first = [event for number in range(10) for event in turn(number, True)]
     second = [event for number in range(10, 20) for event in turn(number, False)]
     for url, primed in ((alone, False), (together, True)):
-        with Embedded(url, Config(), "test") as embedded:
-            learn(embedded, first)
+        with LocalPipeline(url, Config(), "test") as pipeline:
+            learn(pipeline, first)
             if primed:
                 with Primer(url, Config()) as primer:
                     primer.put({("jazz", "a"): 0.5, ("jazz", "b"): 0.25})
-            learn(embedded, second)
+            learn(pipeline, second)
     one, other = contents(alone, Config()), contents(together, Config())
     assert other.pop("priors") == {("jazz", "a"): 0.5, ("jazz", "b"): 0.25}
     one.pop("priors")
@@ -103,13 +103,13 @@ def test_who_primes_at_the_same_time_is_fenced(url: str, monkeypatch: pytest.Mon
 
 def test_what_faded_leaves_ledger_and_policy(url: str) -> None:
     config = Config(memory=MemoryConfig(half_life_days=1))
-    with Embedded(url, config, "test") as embedded:
-        learn(embedded, turn(0, True, 0, "old"))
-        learn(embedded, turn(1, True, 5 * DAY, "new"))
+    with LocalPipeline(url, config, "test") as pipeline:
+        learn(pipeline, turn(0, True, 0, "old"))
+        learn(pipeline, turn(1, True, 5 * DAY, "new"))
         assert {query for query, _ in contents(url, config)["memory"]} == {"old", "new"}
-        learn(embedded, turn(2, True, 12 * DAY, "newer"))
+        learn(pipeline, turn(2, True, 12 * DAY, "newer"))
         assert {query for query, _ in contents(url, config)["memory"]} == {"new", "newer"}
-        learn(embedded, turn(3, True, 12 * DAY + 9_000_000, "newest"))
+        learn(pipeline, turn(3, True, 12 * DAY + 9_000_000, "newest"))
     assert score(url, "old") == 0
     assert score(url, "new") > 0
     reader = PolicyReader(url)
@@ -119,12 +119,12 @@ def test_what_faded_leaves_ledger_and_policy(url: str) -> None:
 
 def test_a_query_is_withheld_until_enough_people_asked_it(url: str) -> None:
     config = Config(memory=MemoryConfig(min_users=3))
-    with Embedded(url, config, "test") as embedded:
-        learn(embedded, [event for number in range(9) for event in turn(number, True, user=f"u{number % 2}")])
+    with LocalPipeline(url, config, "test") as pipeline:
+        learn(pipeline, [event for number in range(9) for event in turn(number, True, user=f"u{number % 2}")])
         assert score(url) == 0
         with Primer(url, config) as primer:
             primer.put({("jazz", "a"): 0.25})
             primer.publish()
         assert score(url) == pytest.approx(0.25, abs=1e-5)  # a prediction is nobody's secret
-        learn(embedded, turn(9, True, user="u2"))
+        learn(pipeline, turn(9, True, user="u2"))
     assert score(url) > 0.5

@@ -15,7 +15,7 @@ from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
 from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
 from backchannel.streams.config import Config, SnapshotConfig
-from backchannel.streams.pipeline.publisher import Publisher, Standing, standing
+from backchannel.streams.pipeline.publisher import Publisher, VersionStatus, version_status
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.store import engine as tables
 from backchannel.streams.store.engine import Store
@@ -202,13 +202,13 @@ def test_a_hold_keeps_new_versions_from_readers_until_it_is_released(store: Stor
     given = [contribution(ledger.claim("s", 0), rng)]
     (claim,) = ledger.commit(given)
     first = publisher.publish()
-    assert standing(store) == Standing(first, first, None)
+    assert version_status(store) == VersionStatus(first, first, None)
     with store.write() as connection:
         snapshots.serve(connection, 1, hold="wait")
     given.append(contribution(claim, rng))
     ledger.commit(given[1:])
     assert publisher.publish(now=77) is None
-    there = standing(store)
+    there = version_status(store)
     assert (there.served, there.withheld) == (first, 77)
     assert there.newest is not None
     assert there.newest.version == 2

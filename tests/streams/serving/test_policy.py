@@ -12,7 +12,7 @@ from backchannel.agents.bandit.users import DEFECTS, REWARD, TURNS
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import Click, Event, Impression, Query, Result
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 from tests.support.ledgers import assert_same, contents, sqlite_url
 
@@ -23,11 +23,11 @@ def test_the_history_of_strategies_is_served_where_it_is_a_feature(tmp_path: Pat
     known = {}
     for name, features in (("with", (Numeric(HISTORY, scale=0.1),)), ("without", ())):
         url = sqlite_url(tmp_path, f"{name}.db")
-        with Embedded(url, Config(bandit=BanditConfig(features=features)), "test") as embedded:
-            embedded.feed(events)
-            embedded.finish()
-            embedded.commit()
-            embedded.publish()
+        with LocalPipeline(url, Config(bandit=BanditConfig(features=features)), "test") as pipeline:
+            pipeline.feed(events)
+            pipeline.finish()
+            pipeline.commit()
+            pipeline.publish()
         reader = PolicyReader(url)
         known[name] = reader.policy.history(text)
         decision = reader.policy.allocate({}, 10, np.random.default_rng(0), known[name])
@@ -48,7 +48,7 @@ def test_what_is_known_of_users_is_decided_with_and_learned_as_it_was_then(tmp_p
     """Glad people click on what is found, sad ones never do; strangers come, too, and some who say not who they are."""
     url, rng = sqlite_url(tmp_path, "live.db"), np.random.default_rng(3)
     reader, events, shown = PolicyReader(url), list[Event](), list[Impression]()
-    with Embedded(url, OF_USERS, "test") as embedded:
+    with LocalPipeline(url, OF_USERS, "test") as pipeline:
         for number in range(400):
             user = (None, "glad", "sad", f"stranger-{number}")[number % 4]
             at = number * 200_000
@@ -64,14 +64,14 @@ def test_what_is_known_of_users_is_decided_with_and_learned_as_it_was_then(tmp_p
             if user == "glad":
                 turn.append(Click(event_id=f"{number}c", ts=at + 2, entity_id="lexical", **ids))
             events += turn
-            embedded.feed(turn)
+            pipeline.feed(turn)
             if number % 20 == 19:
-                embedded.commit()
-                embedded.publish()
+                pipeline.commit()
+                pipeline.publish()
                 reader.refresh()
-        embedded.finish()
-        embedded.commit()
-        embedded.publish()
+        pipeline.finish()
+        pipeline.commit()
+        pipeline.publish()
     reader.refresh()
     policy = reader.policy
     glad, sad = policy.of_user("glad"), policy.of_user("sad")
@@ -87,11 +87,11 @@ def test_what_is_known_of_users_is_decided_with_and_learned_as_it_was_then(tmp_p
     assert len({one.user_context[REWARD] for one in shown[41::4]}) > 10
     # Learned again at once from the same events, it is the same: from what was logged, not from what is known by now.
     again = sqlite_url(tmp_path, "again.db")
-    with Embedded(again, OF_USERS, "test") as embedded:
-        embedded.feed(events)
-        embedded.finish()
-        embedded.commit()
-        embedded.publish()
+    with LocalPipeline(again, OF_USERS, "test") as pipeline:
+        pipeline.feed(events)
+        pipeline.finish()
+        pipeline.commit()
+        pipeline.publish()
     assert_same(contents(again, OF_USERS), contents(url, OF_USERS))
     replayed = PolicyReader(again)
     assert replayed.policy.of_user("glad") == pytest.approx(glad)

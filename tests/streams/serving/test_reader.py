@@ -20,7 +20,7 @@ from backchannel.ops.lab.load import mixed_stream
 from backchannel.ops.local.postgres import Postgres
 from backchannel.schemas.snapshot import Checksum, Section
 from backchannel.streams.config import Config, SnapshotConfig
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
 from backchannel.streams.serving.rows import Rows
 from backchannel.streams.snapshots import versions as snapshots
@@ -40,9 +40,9 @@ def url(store_url: str) -> str:
 
 
 @pytest.fixture
-def embedded(url: str) -> Iterator[Embedded]:
-    with Embedded(url, Config(), "test") as embedded:
-        yield embedded
+def pipeline(url: str) -> Iterator[LocalPipeline]:
+    with LocalPipeline(url, Config(), "test") as pipeline:
+        yield pipeline
 
 
 @pytest.fixture
@@ -52,22 +52,22 @@ def reader(url: str) -> Iterator[PolicyReader]:
     reader.close()
 
 
-def learn(embedded: Embedded, turns: int, start_ms: int = 1_700_000_000_000) -> None:
-    embedded.feed(list(mixed_stream(turns, rng(), queries=20, start_ms=start_ms)))
-    embedded.finish()
-    embedded.commit()
+def learn(pipeline: LocalPipeline, turns: int, start_ms: int = 1_700_000_000_000) -> None:
+    pipeline.feed(list(mixed_stream(turns, rng(), queries=20, start_ms=start_ms)))
+    pipeline.finish()
+    pipeline.commit()
 
 
 def test_before_the_first_version_there_is_a_clear_error(url: str, reader: PolicyReader) -> None:
     with pytest.raises(NoPolicyError, match="nothing has been learned into it yet"):
         _ = reader.policy
-    with Embedded(url, Config(), "test"), pytest.raises(NoPolicyError, match="nothing has been published"):
+    with LocalPipeline(url, Config(), "test"), pytest.raises(NoPolicyError, match="nothing has been published"):
         _ = reader.policy
     assert reader.status.version is None
 
 
-def test_a_policy_can_be_served_before_anything_was_learned(embedded: Embedded, reader: PolicyReader) -> None:
-    embedded.publish()
+def test_a_policy_can_be_served_before_anything_was_learned(pipeline: LocalPipeline, reader: PolicyReader) -> None:
+    pipeline.publish()
     policy = reader.policy
     assert policy.version == 1
     decision = policy.allocate({}, 10)
@@ -77,9 +77,9 @@ def test_a_policy_can_be_served_before_anything_was_learned(embedded: Embedded, 
     assert policy.rewrite("anything") is None
 
 
-def test_what_was_learned_can_be_read(embedded: Embedded, reader: PolicyReader) -> None:
-    learn(embedded, 2000)
-    embedded.publish()
+def test_what_was_learned_can_be_read(pipeline: LocalPipeline, reader: PolicyReader) -> None:
+    learn(pipeline, 2000)
+    pipeline.publish()
     policy = reader.policy
     query, remembered = next(iter(policy.memory().items()))
     assert policy.recall(f"  {query.upper()}!", 2) == remembered[:2]
@@ -88,19 +88,19 @@ def test_what_was_learned_can_be_read(embedded: Embedded, reader: PolicyReader) 
     assert sum(turns for turns, _ in policy.evidence().values()) == pytest.approx(5 * 2000, rel=1e-2)
 
 
-def test_nothing_new_is_no_new_version(embedded: Embedded) -> None:
-    learn(embedded, 100)
-    assert embedded.publish() is not None
-    assert embedded.publish() is None
+def test_nothing_new_is_no_new_version(pipeline: LocalPipeline) -> None:
+    learn(pipeline, 100)
+    assert pipeline.publish() is not None
+    assert pipeline.publish() is None
 
 
-def test_a_policy_in_use_never_changes(embedded: Embedded, reader: PolicyReader) -> None:
-    learn(embedded, 500)
-    embedded.publish()
+def test_a_policy_in_use_never_changes(pipeline: LocalPipeline, reader: PolicyReader) -> None:
+    learn(pipeline, 500)
+    pipeline.publish()
     policy = reader.policy
     before = policy.memory()
-    learn(embedded, 500, start_ms=1_700_100_000_000)
-    embedded.publish()
+    learn(pipeline, 500, start_ms=1_700_100_000_000)
+    pipeline.publish()
     assert reader.refresh()
     assert policy.memory() == before
     assert reader.policy.version == policy.version + 1
@@ -108,10 +108,10 @@ def test_a_policy_in_use_never_changes(embedded: Embedded, reader: PolicyReader)
 
 
 def test_only_changed_rows_are_pulled(
-    embedded: Embedded, reader: PolicyReader, monkeypatch: pytest.MonkeyPatch
+    pipeline: LocalPipeline, reader: PolicyReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn(embedded, 2000)
-    embedded.publish()
+    learn(pipeline, 2000)
+    pipeline.publish()
     reader.refresh()
     pulled: list[int] = []
     original = snapshots.difference
@@ -122,8 +122,8 @@ def test_only_changed_rows_are_pulled(
         return found
 
     monkeypatch.setattr(snapshots, "difference", watch)
-    learn(embedded, 1, start_ms=1_700_100_000_000)
-    embedded.publish()
+    learn(pipeline, 1, start_ms=1_700_100_000_000)
+    pipeline.publish()
     reader.refresh()
     assert len(pulled) == 1
     assert pulled[0] < 10 < len(reader.policy.memory())
@@ -185,42 +185,42 @@ def damage(url: str, version: int) -> None:
     store.close()
 
 
-def test_a_damaged_version_is_not_served(url: str, embedded: Embedded, reader: PolicyReader) -> None:
-    learn(embedded, 300)
-    embedded.publish()
+def test_a_damaged_version_is_not_served(url: str, pipeline: LocalPipeline, reader: PolicyReader) -> None:
+    learn(pipeline, 300)
+    pipeline.publish()
     good = reader.policy
-    learn(embedded, 300, start_ms=1_700_100_000_000)
-    embedded.publish()
+    learn(pipeline, 300, start_ms=1_700_100_000_000)
+    pipeline.publish()
     damage(url, 2)
     assert not reader.refresh()
     assert reader.policy is good
     assert "version 2 is not served: its rows do not have" in (reader.status.error or "")
 
 
-def test_who_begins_with_a_damaged_version_serves_the_one_before(url: str, embedded: Embedded) -> None:
-    learn(embedded, 300)
-    embedded.publish()
-    learn(embedded, 300, start_ms=1_700_100_000_000)
-    embedded.publish()
+def test_who_begins_with_a_damaged_version_serves_the_one_before(url: str, pipeline: LocalPipeline) -> None:
+    learn(pipeline, 300)
+    pipeline.publish()
+    learn(pipeline, 300, start_ms=1_700_100_000_000)
+    pipeline.publish()
     damage(url, 2)
     with PolicyReader(url, poll_s=60, rng=rng()) as reader:
         assert reader.policy.version == 1
         assert "version 2 is not served" in (reader.status.error or "")
         assert not reader.refresh()
         assert "version 2 is not served" in (reader.status.error or "")
-    with Embedded(url, Config(), "test") as restarted:
+    with LocalPipeline(url, Config(), "test") as restarted:
         restarted.publish()
     with PolicyReader(url, poll_s=60, rng=rng()) as reader:
         assert reader.policy.version == 3
         assert reader.status.error is None
 
 
-def test_a_header_that_cannot_be_read_is_not_served(url: str, embedded: Embedded, reader: PolicyReader) -> None:
-    learn(embedded, 300)
-    embedded.publish()
+def test_a_header_that_cannot_be_read_is_not_served(url: str, pipeline: LocalPipeline, reader: PolicyReader) -> None:
+    learn(pipeline, 300)
+    pipeline.publish()
     good = reader.policy
-    learn(embedded, 300, start_ms=1_700_100_000_000)
-    embedded.publish()
+    learn(pipeline, 300, start_ms=1_700_100_000_000)
+    pipeline.publish()
     store = Store(url)
     with store.write() as connection:
         connection.execute(update(tables.snapshot).where(tables.snapshot.c.version == 2).values(header='{"version"'))
@@ -236,9 +236,9 @@ def test_a_header_that_cannot_be_read_is_not_served(url: str, embedded: Embedded
 def test_a_reader_with_a_key_serves_what_is_signed_with_it(
     url: str, publisher: str, key: str, served: int | None
 ) -> None:
-    with Embedded(url, Config(snapshots=SnapshotConfig(signing_key=publisher)), "test") as embedded:
-        learn(embedded, 100)
-        embedded.publish()
+    with LocalPipeline(url, Config(snapshots=SnapshotConfig(signing_key=publisher)), "test") as pipeline:
+        learn(pipeline, 100)
+        pipeline.publish()
     with PolicyReader(url, poll_s=60, rng=rng(), key=key) as reader:
         assert reader.status.version == served
         assert ("not signed with the key" in (reader.status.error or "")) == (served is None)
@@ -246,9 +246,9 @@ def test_a_reader_with_a_key_serves_what_is_signed_with_it(
 
 def test_rows_that_the_publisher_did_not_write_are_refused_even_with_their_checksum(url: str) -> None:
     """Whoever can write to the store can change rows and checksum alike; but not the seal."""
-    with Embedded(url, Config(snapshots=SnapshotConfig(signing_key="a")), "test") as embedded:
-        learn(embedded, 100)
-        embedded.publish()
+    with LocalPipeline(url, Config(snapshots=SnapshotConfig(signing_key="a")), "test") as pipeline:
+        learn(pipeline, 100)
+        pipeline.publish()
     damage(url, 1)
     store = Store(url)
     with store.write() as connection:
@@ -265,14 +265,14 @@ def test_rows_that_the_publisher_did_not_write_are_refused_even_with_their_check
         assert wary.status.version is None
 
 
-def test_what_the_reader_holds_may_be_at_fault(embedded: Embedded, reader: PolicyReader) -> None:
-    learn(embedded, 300)
-    embedded.publish()
+def test_what_the_reader_holds_may_be_at_fault(pipeline: LocalPipeline, reader: PolicyReader) -> None:
+    learn(pipeline, 300)
+    pipeline.publish()
     section = reader.policy._memory._rows
     assert isinstance(section, Rows)
     section._changed.pop(next(iter(section)))
-    learn(embedded, 1, start_ms=1_700_100_000_000)
-    embedded.publish()
+    learn(pipeline, 1, start_ms=1_700_100_000_000)
+    pipeline.publish()
     assert reader.refresh()
     assert reader.status.error is None
 
@@ -298,9 +298,9 @@ def stopped(server: Postgres) -> Iterator[None]:
 
 def serve_through(outage: AbstractContextManager[None], url: str) -> None:
     """A reader serves the last good policy while the store is down, and goes on by itself."""
-    with Embedded(url, Config(), "test") as embedded:
-        learn(embedded, 100)
-        embedded.publish()
+    with LocalPipeline(url, Config(), "test") as pipeline:
+        learn(pipeline, 100)
+        pipeline.publish()
     reader = PolicyReader(url, rng=rng())
     with closing(reader):
         policy = reader.policy
@@ -311,9 +311,9 @@ def serve_through(outage: AbstractContextManager[None], url: str) -> None:
             assert reader.policy is policy
             assert reader.status.version == 1
             assert reader.status.error
-        with Embedded(url, Config(), "test") as embedded:
-            learn(embedded, 100, start_ms=1_700_100_000_000)
-            embedded.publish()
+        with LocalPipeline(url, Config(), "test") as pipeline:
+            learn(pipeline, 100, start_ms=1_700_100_000_000)
+            pipeline.publish()
         assert reader.refresh()
         assert reader.status.error is None
 
@@ -327,12 +327,12 @@ def test_when_postgresql_is_down_the_last_policy_stays() -> None:
         serve_through(stopped(server), server.url)
 
 
-def test_it_refreshes_in_the_background(url: str, embedded: Embedded) -> None:
-    embedded.publish()
+def test_it_refreshes_in_the_background(url: str, pipeline: LocalPipeline) -> None:
+    pipeline.publish()
     with PolicyReader(url, poll_s=0.01, rng=rng()) as reader:
         assert reader.policy.version == 1
-        learn(embedded, 100)
-        embedded.publish()
+        learn(pipeline, 100)
+        pipeline.publish()
         for _ in range(1000):
             if reader.policy.version == 2:
                 break
@@ -346,9 +346,9 @@ def test_a_reader_that_guesses_knows_what_is_new_and_forgets_what_is_gone(store_
             memory = {name.replace("_", " "): row for name, row in rows.items()}
             snapshots.publish(connection, [{"memory": memory}], PROVENANCE)
 
-    with Embedded(store_url, Config(), "test") as embedded:
-        learn(embedded, 10)
-        embedded.publish()
+    with LocalPipeline(store_url, Config(), "test") as pipeline:
+        learn(pipeline, 10)
+        pipeline.publish()
     row = msgspec.json.encode(Row(0, (Evidence("a", 0.0, 0.0, 0.5),)))
     publish(first_song=row)
     plain, reader = PolicyReader(store_url, rng=rng()), PolicyReader(store_url, rng=rng(), guess_from=0.9)

@@ -15,7 +15,7 @@ from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.sums import SumReader, Sums
 from backchannel.schemas.events import Click, Event, Impression, Query, Result
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.store import decisions
@@ -53,10 +53,10 @@ def events(first: int, last: int) -> list[Event]:
 
 def learn(url: str, what: Config, *spans: tuple[int, int]) -> None:
     for source, (first, last) in enumerate(spans):
-        with Embedded(url, what, f"source{source}") as embedded:
-            embedded.feed(events(first, last))
-            embedded.finish()
-            embedded.commit()
+        with LocalPipeline(url, what, f"source{source}") as pipeline:
+            pipeline.feed(events(first, last))
+            pipeline.finish()
+            pipeline.commit()
 
 
 def sampled(url: str, size: int) -> list[tuple[str, int]]:
@@ -70,8 +70,8 @@ def test_the_sample_is_the_same_however_the_turns_came(fresh_store_urls: Sequenc
     learn(parts, config(turns=20), (60, 90), (0, 30), (30, 60))
     assert sampled(whole, 20) == sampled(parts, 20)
     assert len(sampled(whole, 99)) == 20
-    with Embedded(parts, config(turns=20), "again") as embedded:
-        assert embedded.publish() is not None  # and forgets what has left the sample
+    with LocalPipeline(parts, config(turns=20), "again") as pipeline:
+        assert pipeline.publish() is not None  # and forgets what has left the sample
     assert sampled(whole, 99) == sampled(parts, 99)
 
 
@@ -82,8 +82,8 @@ def fresh_store_urls(tmp_path: Path) -> list[str]:
 
 def test_no_sample_no_judgement(store_url: str) -> None:
     learn(store_url, config(turns=0), (0, 30))
-    with Embedded(store_url, config(turns=0), "more") as embedded:
-        made = embedded.publish()
+    with LocalPipeline(store_url, config(turns=0), "more") as pipeline:
+        made = pipeline.publish()
     assert made is not None
     assert made.verdict is None
     assert sampled(store_url, 9) == []
@@ -91,12 +91,12 @@ def test_no_sample_no_judgement(store_url: str) -> None:
 
 def test_versions_say_what_the_gate_said(store_url: str) -> None:
     what = config(minimum_effective=100)
-    with Embedded(store_url, what, "s") as embedded:
+    with LocalPipeline(store_url, what, "s") as pipeline:
         verdicts, reasons = [], []
         for first in range(0, 600, 60):
-            embedded.feed(events(first, first + 60))
-            embedded.commit()
-            made = embedded.publish()
+            pipeline.feed(events(first, first + 60))
+            pipeline.commit()
+            made = pipeline.publish()
             assert made is not None
             verdicts.append(made.verdict)
             reasons.append(str(made.reason))
@@ -110,12 +110,12 @@ def test_while_a_bandit_is_held_back_the_rest_goes_on(
     store_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     what = config(minimum_effective=50, max_change=1.0)
-    with Embedded(store_url, what, "s") as embedded, PolicyReader(store_url) as reader:
-        embedded.feed(events(0, 300))
-        embedded.commit()
-        good = embedded.publish()
+    with LocalPipeline(store_url, what, "s") as pipeline, PolicyReader(store_url) as reader:
+        pipeline.feed(events(0, 300))
+        pipeline.commit()
+        good = pipeline.publish()
         assert good is not None
-        before, learner = reader.policy, embedded._publisher._learning.learners[0]
+        before, learner = reader.policy, pipeline._publisher._learning.learners[0]
 
         def broken(sums: SumReader, changed: Any, at: int) -> dict[str, bytes | None]:
             """Prefers what nobody clicks."""
@@ -127,9 +127,9 @@ def test_while_a_bandit_is_held_back_the_rest_goes_on(
 
         with monkeypatch.context() as patch:
             patch.setattr(learner, "solve", broken)
-            embedded.feed(events(300, 320))
-            embedded.commit()
-            held = embedded._publisher.publish(5_000)
+            pipeline.feed(events(300, 320))
+            pipeline.commit()
+            held = pipeline._publisher.publish(5_000)
             assert held is not None
             assert (held.version, held.verdict, held.held) == (good.version + 1, "hold", 5_000)
             assert "to the live policy" in str(held.reason)
@@ -139,24 +139,24 @@ def test_while_a_bandit_is_held_back_the_rest_goes_on(
             assert reader.policy.evidence() == before.evidence()
             assert reader.policy.recall("x", 1) != before.recall("x", 1)
             # Since when it waits is remembered, be it judged again or not.
-            embedded.feed(events(320, 330))
-            embedded.commit()
-            again = embedded._publisher.publish(6_000)
+            pipeline.feed(events(320, 330))
+            pipeline.commit()
+            again = pipeline._publisher.publish(6_000)
             assert again is not None
             assert (again.verdict, again.held) == ("hold", 5_000)
             with closing(Store(store_url)) as store, store.read() as connection:
                 assert snapshots.withheld(connection) == 5_000
 
-        rules, claim = RephraseGraph(what.rephrases).rules, embedded.ledger.claim("rules", 0)
+        rules, claim = RephraseGraph(what.rephrases).rules, pipeline.ledger.claim("rules", 0)
         pin = {rules.name: Sums(rules, [("x", "y")], np.array([[1.0, 0.0]]))}
-        embedded.ledger.commit([Contribution(claim, claim.position, pin, {})])
-        unjudged = embedded._publisher.publish(7_000)
+        pipeline.ledger.commit([Contribution(claim, claim.position, pin, {})])
+        unjudged = pipeline._publisher.publish(7_000)
         assert unjudged is not None
         assert (unjudged.verdict, unjudged.held, unjudged.reason) == ("hold", 5_000, again.reason)
 
-        embedded.feed(events(330, 350))
-        embedded.commit()
-        mended = embedded.publish()
+        pipeline.feed(events(330, 350))
+        pipeline.commit()
+        mended = pipeline.publish()
         assert mended is not None
         assert (mended.verdict, mended.held) == ("publish", None)
         assert mended.rows["bandit"] == len(STRATEGIES) + 1

@@ -1,130 +1,78 @@
-"""Objects in processes of their own: they answer in order, and do not survive their owner."""
+"""The process that learns does what is done in place."""
 
 import asyncio
-import logging
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any
 
+import numpy as np
 import pytest
 
-from backchannel.streams.worker.processes import Apart
+from backchannel.ops.lab.load import mixed_stream
+from backchannel.streams.config import Config
+from backchannel.streams.pipeline.learners import Learning
+from backchannel.streams.pipeline.local import TOPIC, LocalPipeline
+from backchannel.streams.store.engine import Store
+from backchannel.streams.store.ledger import FencedError, Ledger
+from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
+from backchannel.streams.turns.partition import Batch
+from backchannel.streams.turns.position import Claim, Position
+from backchannel.streams.worker.processes import LearningProcess
+from tests.support.ledgers import assert_same, contents
+
+CONFIG = Config(turns=TurnConfig(window_s=3.0, lateness_s=1.0))
+EVENTS = list(mixed_stream(200, np.random.default_rng(3), queries=10, gap_ms=400))
 
 
-class Sum:
-    """Something to call."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-
-    def add(self, number: int, seconds: float = 0.0) -> int:
-        time.sleep(seconds)
-        self.total += number
-        logging.getLogger("sum").warning("it is %d", self.total)
-        return self.total
-
-    def divide(self, number: int) -> float:
-        return self.total / number
+@pytest.fixture
+def claim(store_url: str) -> Iterator[Callable[[], Claim]]:
+    store, tables = Store(store_url), Learning(CONFIG).tables
+    store.create(tables)
+    ledger = Ledger(store, tables)
+    yield lambda: ledger.claim("test", 0)
+    store.close()
 
 
-def fail(_: int) -> None:
-    raise ValueError
+def batches(claim: Claim) -> Iterator[Batch]:
+    """All events, in two halves; the first claim is that of the first."""
+    assembler = TurnAssembler([TOPIC], CONFIG.turns)
+    for first, last in ((0, 200), (200, len(EVENTS))):
+        assembler.add(TOPIC, range(first, last), EVENTS[first:last])
+        turns = assembler.finish() if last == len(EVENTS) else assembler.advance()
+        yield Batch(claim, assembler.position, dict(assembler.counts), turns)
+        assembler.counts.clear()
 
 
-def run(scenario: Callable[[Apart], Coroutine[Any, Any, None]], make: Callable[[int], object] = Sum) -> None:
-    with closing(Apart("summing", make, 1)) as apart:
-        asyncio.run(scenario(apart))
+def test_it_learns_what_is_learned_in_place(
+    store_url: str, new_store: Callable[[], str], claim: Callable[[], Claim]
+) -> None:
+    async def learn() -> None:
+        with closing(LearningProcess(store_url, CONFIG)) as process:
+            await process.started()
+            mine = claim()
+            for batch in batches(mine):
+                commit = await process.commit([Batch(mine, batch.position, batch.counts, batch.turns)])
+                (mine,) = commit.claims
+                assert (mine.position, commit.counts) == (batch.position, batch.counts)
+                assert commit.quality is not None
+
+    asyncio.run(learn())
+    other = new_store()
+    with LocalPipeline(other, CONFIG, "test") as pipeline:
+        pipeline.feed(EVENTS)
+        pipeline.finish()
+        pipeline.commit()
+    assert_same(contents(store_url, CONFIG), contents(other, CONFIG))
 
 
-def test_calls_are_made_in_order_and_what_is_logged_there_is_logged_here(caplog: pytest.LogCaptureFixture) -> None:
-    async def scenario(apart: Apart) -> None:
-        await apart.started()
-        assert await asyncio.gather(*(apart.call("add", number) for number in (1, 2, 3))) == [2, 4, 7]
+def test_what_it_raises_is_raised_here_with_where_it_was(store_url: str, claim: Callable[[], Claim]) -> None:
+    async def learn() -> None:
+        with closing(LearningProcess(store_url, CONFIG)) as process:
+            await process.started()
+            first, second = claim(), claim()
+            with pytest.raises(FencedError, match="was claimed by another process") as raised:
+                await process.commit([Batch(first, Position(), {"turn": 1}, [])])
+            assert "ledger.commit" in raised.value.__notes__[0]
+            commit = await process.commit([Batch(second, Position(), {"turn": 1}, [])])
+            assert commit.claims[0].commits == 1
 
-    run(scenario)
-    assert caplog.messages == ["it is 2", "it is 4", "it is 7"]
-
-
-def test_an_error_is_raised_here_with_where_it_was() -> None:
-    async def scenario(apart: Apart) -> None:
-        with pytest.raises(ZeroDivisionError) as raised:
-            await apart.call("divide", 0)
-        assert "self.total / number" in raised.value.__notes__[0]
-        assert await apart.call("divide", 2) == 0.5
-
-    run(scenario)
-
-
-def test_a_call_that_was_cancelled_is_made_all_the_same() -> None:
-    async def scenario(apart: Apart) -> None:
-        await apart.started()
-        adding = asyncio.create_task(apart.call("add", 1, 0.2))
-        await asyncio.sleep(0.05)
-        adding.cancel()
-        await asyncio.wait([adding])
-        assert await apart.call("add", 1) == 3
-
-    run(scenario)
-
-
-def test_signals_are_for_its_owner() -> None:
-    """Service managers and terminals send them to all processes at once."""
-
-    async def scenario(apart: Apart) -> None:
-        await apart.started()
-        (process,) = multiprocessing.active_children()
-        os.kill(process.pid or 0, signal.SIGTERM)
-        os.kill(process.pid or 0, signal.SIGINT)
-        assert await apart.call("add", 1) == 2
-
-    run(scenario)
-
-
-def test_its_death_is_an_error() -> None:
-    async def scenario(apart: Apart) -> None:
-        await apart.started()
-        (process,) = multiprocessing.active_children()
-        process.kill()
-        for _ in range(2):
-            with pytest.raises(RuntimeError, match="the summing process has died: exit code -9"):
-                await apart.call("add", 1)
-
-    run(scenario)
-
-
-def test_so_is_that_it_cannot_be_made() -> None:
-    async def scenario(apart: Apart) -> None:
-        with pytest.raises(RuntimeError, match="has died: exit code 1"):
-            await apart.started()
-
-    run(scenario, fail)
-
-
-OWNER = """
-import asyncio, os, signal, sys
-from backchannel.streams.worker.processes import Apart
-
-async def live():
-    apart = Apart("adding", list)
-    await apart.started()
-    print("started", flush=True)
-    if sys.argv[1] == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-
-if __name__ == "__main__":
-    asyncio.run(live())
-"""
-
-
-@pytest.mark.parametrize("how", ["killed", "without closing it"])
-def test_it_ends_with_its_owner(how: str) -> None:
-    """The output ends when everybody who could write to it has ended."""
-    owner = subprocess.run([sys.executable, "-c", OWNER, how], stdout=subprocess.PIPE, text=True, check=False)
-    assert owner.stdout == "started\n"
-    assert owner.returncode == (-signal.SIGKILL if how == "killed" else 0)
+    asyncio.run(learn())

@@ -1,0 +1,40 @@
+"""The order in which topics are read: side by side, by the time of their records.
+
+A turn's events lie in several topics. Reading one of them far ahead of the others leaves turns open in memory.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from sys import maxsize
+
+from aiokafka import ConsumerRecord
+from faust.types import TP
+
+
+def not_ahead(left: Mapping[TP, int], reached: Mapping[TP, int], most: int) -> set[TP]:
+    """Return the topic partitions that are not ahead of another topic's same partition, by the time of their records.
+
+    A fetch brings equally many bytes of each topic: without this, small records would be read hours ahead of large
+    ones, and their turns would wait in memory.
+
+    Args:
+        left: records of each topic partition that wait to be read.
+        reached: time (ms) of the newest record read, for the topic partitions of which some were read.
+        most: a topic partition with no more than this left is never held back, so that wrong clocks do no harm once
+            it has caught up.
+    """
+    behind: dict[int, int] = {}
+    for tp, records in left.items():
+        if records > 0:
+            behind[tp.partition] = min(behind.get(tp.partition, maxsize), reached.get(tp, 0))
+    return {tp for tp, records in left.items() if records <= most or reached.get(tp, 0) <= behind[tp.partition]}
+
+
+def chunks_in_turn(
+    records: Mapping[TP, list[ConsumerRecord]], size: int
+) -> Iterable[tuple[TP, Sequence[ConsumerRecord]]]:
+    """Yield the records of each topic partition in chunks of at most `size`, one topic partition after the other."""
+    longest = max(map(len, records.values()))
+    for begin in range(0, longest, size):
+        for tp, of_tp in records.items():
+            if begin < len(of_tp):
+                yield TP(*tp), of_tp[begin : begin + size]
