@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from backchannel.agents.bandit.serving import Decision, EncodingError
     from backchannel.agents.memory.serving import Recalled
     from backchannel.agents.rewrites.serving import Rewriting
+    from backchannel.schemas.errors import BackchannelError
     from backchannel.schemas.events import (
         BargeIn,
         Click,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from backchannel.streams.store.engine import StoreError
 
 __all__ = [
+    "BackchannelError",
     "BargeIn",
     "Click",
     "ConfigError",
@@ -63,6 +65,7 @@ _MODULES: Final = {
     "agents.bandit.serving": ("Decision", "EncodingError"),
     "agents.memory.serving": ("Recalled",),
     "agents.rewrites.serving": ("Rewriting",),
+    "schemas.errors": ("BackchannelError",),
     "schemas.events": (
         "BargeIn",
         "Click",

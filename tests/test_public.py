@@ -15,7 +15,15 @@ EXPORTED = {
     # Events.
     *("Event", "Query", "Impression", "Result", "Rewrite", "Click", "BargeIn", "EventDecoder", "encode"),
     # Errors.
-    *("ConfigError", "CorruptPolicyError", "EncodingError", "EventError", "NoPolicyError", "StoreError"),
+    *(
+        "BackchannelError",
+        "ConfigError",
+        "CorruptPolicyError",
+        "EncodingError",
+        "EventError",
+        "NoPolicyError",
+        "StoreError",
+    ),
     # For River.
     "LinearThompsonSampling",
 }

@@ -23,7 +23,7 @@ from rich.table import Table
 from backchannel.ops.cli import remedy
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.ops.lab.bench.record import BenchRun, Part, cells, document, machine, together, versions
-from backchannel.streams.worker.processes import relax_collector
+from backchannel.streams.worker.remote import relax_collector
 
 PARTS: Final = {
     "rates": "backchannel.ops.lab.bench.file:rates",
