@@ -24,16 +24,17 @@ Credit: TypeAlias = tuple[float, int, int]
 class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What feedback is worth."""
 
-    click_gain: Annotated[
-        dict[str, Share], Meta(description="what a click of a kind is worth; kinds not named here are worth 1")
-    ] = field(default_factory=lambda: {"click": 1.0})
+    click_gain: Annotated[dict[str, Share], Meta(description="kind of click -> its worth; other kinds are worth 1")] = (
+        field(default_factory=lambda: {"click": 1.0})
+    )
     dwell_s: Annotated[
         float,
         Meta(
             ge=0,
             le=86_400,
-            description="dwell time from which a click is worth its all; a shorter one is worth its share of that. One "
-            "without a dwell time is worth its all, and so is every one if this is 0",
+            description="dwell time at which a click has its full worth; a shorter dwell time gives a "
+            "proportional share. Clicks without a dwell time have their full worth; 0: dwell "
+            "times are ignored",
         ),
     ] = 0.0
     unclicked_gain: Annotated[
@@ -41,9 +42,9 @@ class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             le=1,
-            description="how far a query has succeeded in whose turn nobody clicked, if the session goes on with "
-            "another one that does not rephrase it. Where nobody clicks, as with most voice assistants, rewrites are "
-            "only learned with more than 0",
+            description="success of a query without a click, if the session continues with a query that does "
+            "not rephrase it. Where nobody clicks, as with most voice assistants, rewrites are "
+            "learned only if this is above 0",
         ),
     ] = 0.0
     barge_in_weight: Annotated[
@@ -51,16 +52,16 @@ class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             le=1,
-            description="the share of a gain that a barge-in takes back. In real dialogue logs a barge-in depends on "
-            "the system in use and is not always a rejection: raise it when in yours it is",
+            description="share of the gain that a barge-in takes back. In real dialogue logs barge-ins depend"
+            " on the system and are not always rejections: raise this if they are in yours",
         ),
     ] = 0.5
-    rephrase_weight: Annotated[
-        float, Meta(ge=0, le=1, description="the share of a gain that a rephrase takes back")
-    ] = 1.0
+    rephrase_weight: Annotated[float, Meta(ge=0, le=1, description="share of the gain that a rephrase takes back")] = (
+        1.0
+    )
     rephrase_gap_s: Annotated[
         float,
-        Meta(gt=0, le=86_400, description="a query that comes later than this after the last one is no rephrase of it"),
+        Meta(gt=0, le=86_400, description="longest time between a query and its rephrase"),
     ] = 60.0
 
 

@@ -45,7 +45,7 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
         RephraseConfig, Meta(description="The rephrase graph."), Learners(RephraseGraph, PersonalRewrites)
     ] = field(default_factory=RephraseConfig)
     quality: Annotated[
-        QualityConfig, Meta(description="Watching how good the answers are."), Learners(AnswerQuality)
+        QualityConfig, Meta(description="How the quality of the answers is watched."), Learners(AnswerQuality)
     ] = field(default_factory=QualityConfig)
 
 

@@ -20,25 +20,26 @@ class CommitConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How often what was learned is made durable, and published."""
 
     events: Annotated[
-        int, Meta(ge=1, description="events after which to commit; more of them are quicker, and more to read again")
+        int,
+        Meta(ge=1, description="events per commit; a larger number is faster, but more is read again after a crash"),
     ] = 50_000
     publish_s: Annotated[
-        float, Meta(gt=0, le=86_400, description="seconds between two policy versions while there is something new")
+        float, Meta(gt=0, le=86_400, description="seconds between two policy versions while something new is learned")
     ] = 5.0
 
 
 class SnapshotConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Which policy versions are kept, to be looked at and rolled back to; and how they are signed."""
 
-    keep: Annotated[int, Meta(ge=1, le=10_000, description="the newest versions, all of them")] = 100
+    keep: Annotated[int, Meta(ge=1, le=10_000, description="number of newest versions that are all kept")] = 100
     keep_days: Annotated[
-        float, Meta(ge=0, le=3650, description="of those before them, the first of each hour for so long")
+        float, Meta(ge=0, le=3650, description="how long the first version of each hour is kept after that")
     ] = 7.0
     signing_key: Annotated[
         str,
         Meta(
-            description=f"what readers have too, so that they serve what was signed with it and nothing else; empty: "
-            f"versions are not signed. Better given as {KEY_VARIABLE}"
+            description="secret shared with readers, which then serve only versions signed with it; empty: versions "
+            f"are not signed. Better set as {KEY_VARIABLE}"
         ),
     ] = ""
 
@@ -46,12 +47,8 @@ class SnapshotConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class MetricsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Where a worker answers Prometheus and probes."""
 
-    port: Annotated[
-        int, Meta(ge=0, le=65_535, description="of /metrics, /healthz and /readyz; 0: they are not served")
-    ] = 0
-    host: Annotated[str, Meta(min_length=1, description="address to listen on. Nothing here asks for a password")] = (
-        "127.0.0.1"
-    )
+    port: Annotated[int, Meta(ge=0, le=65_535, description="port of /metrics, /healthz and /readyz; 0: not served")] = 0
+    host: Annotated[str, Meta(min_length=1, description="address to listen on. There is no password")] = "127.0.0.1"
 
 
 Bounds: TypeAlias = tuple[Annotated[float, Meta(ge=0, le=1e9)], Annotated[float, Meta(ge=0, le=1e9)]]
@@ -61,23 +58,30 @@ Bounds: TypeAlias = tuple[Annotated[float, Meta(ge=0, le=1e9)], Annotated[float,
 class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """When `backchannel health` warns, and when it calls something critical."""
 
-    lag_s: Annotated[Bounds, Meta(description="event time by which reading is behind, where something is unread")] = (
+    lag_s: Annotated[
+        Bounds, Meta(description="how far reading is behind, in event time, while there are unread records")
+    ] = (
         60.0,
         600.0,
     )
-    commit_s: Annotated[Bounds, Meta(description="since the last commit, where something is unread")] = (30.0, 300.0)
-    heartbeat_s: Annotated[Bounds, Meta(description="since a worker was last heard of")] = (20.0, 60.0)
-    policy_s: Annotated[Bounds, Meta(description="since the newest version, where something is unpublished")] = (
+    commit_s: Annotated[Bounds, Meta(description="time since the last commit, while there are unread records")] = (
+        30.0,
+        300.0,
+    )
+    heartbeat_s: Annotated[Bounds, Meta(description="time since the last heartbeat of a worker")] = (20.0, 60.0)
+    policy_s: Annotated[Bounds, Meta(description="age of the newest version, while something is unpublished")] = (
         60.0,
         600.0,
     )
-    dead_letters: Annotated[Bounds, Meta(description="share of records that were no valid events, of late")] = (
+    dead_letters: Annotated[Bounds, Meta(description="recent share of records that were invalid events")] = (
         0.001,
         0.05,
     )
-    late: Annotated[Bounds, Meta(description="share of events that came too late, of late")] = (0.01, 0.1)
+    late: Annotated[Bounds, Meta(description="recent share of events that came too late")] = (0.01, 0.1)
     store_gb: Annotated[Bounds, Meta(description="size of the store")] = (50.0, 200.0)
-    alarm_h: Annotated[float, Meta(ge=0, le=1e6, description="hours for which a drift alarm is worth a warning")] = 24.0
+    alarm_h: Annotated[
+        float, Meta(ge=0, le=1e6, description="how long a drift alarm is shown as a warning, in hours")
+    ] = 24.0
 
     def __post_init__(self) -> None:
         for name, value in structs.asdict(self).items():
@@ -96,7 +100,10 @@ class Config(registry.LearningConfig, frozen=True, forbid_unknown_fields=True):
         default_factory=MetricsConfig
     )
     health: Annotated[
-        HealthConfig, Meta(description="What `backchannel health` expects: warning from, critical from.")
+        HealthConfig,
+        Meta(
+            description="Bounds of `backchannel health`: a warning from the first number on, critical from the second."
+        ),
     ] = field(default_factory=HealthConfig)
     kafka: Annotated[KafkaConfig, Meta(description="How to reach Kafka. `backchannel run` needs none.")] = field(
         default_factory=KafkaConfig

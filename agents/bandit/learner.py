@@ -32,15 +32,15 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Which strategies there are, and how to learn when to ask them."""
 
     strategies: Annotated[
-        tuple[Name, ...], Meta(min_length=1, max_length=32, description="the retrieval strategies to choose from")
+        tuple[Name, ...], Meta(min_length=1, max_length=32, description="retrieval strategies to choose from")
     ] = ("lexical", "semantic", "memory", "popular", "new")
     features: Annotated[
         tuple[Feature, ...],
         Meta(
             max_length=64,
-            description="what counts of a query's context; of a strategy's if the name begins with `strategy.`, and of "
-            "who asks if it begins with `user.`. Kinds are numeric, categorical, hashed and cross: see `Features` in "
-            "docs/configuration.md",
+            description="features of the query's context; of the strategy's context if the name begins with "
+            "`strategy.`, and of the user if it begins with `user.`. Kinds: numeric, categorical,"
+            " hashed and cross; see `Features` in docs/configuration.md",
         ),
     ] = (
         Numeric("query.words", center=4.0, scale=4.0),
@@ -51,8 +51,8 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
         tuple[Annotated[float, Meta(ge=0.01, le=100_000)], ...],
         Meta(
             max_length=6,
-            description="after which a turn counts half in the policy. Never to forget is tried, too, and each counts "
-            "as far as it has predicted the rewards that came",
+            description="half-lives of a turn's weight in the policy, in days. No forgetting is also tried; "
+            "each is weighted by how well it predicted later rewards",
         ),
     ] = (8.0, 2.0, 0.5)
     ridges: Annotated[
@@ -60,7 +60,8 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             min_length=1,
             max_length=6,
-            description="of how many turns the weight is that a strategy works like all others; likewise",
+            description="prior strengths, in turns, that pull a strategy towards the average; each is "
+            "weighted by how well it predicted later rewards",
         ),
     ] = (1.0, 10.0, 100.0)
     history_half_life_days: Annotated[
@@ -68,8 +69,8 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=0.01,
             le=100_000,
-            description="after which a turn counts half in the feature `strategy.history`: how well a strategy has "
-            "done on the query. It is learned if it is one of the features",
+            description="half-life of the feature `strategy.history`, in days: how well a strategy has done "
+            "on the query. It is learned if it is among the features",
         ),
     ] = 30.0
     user_half_life_days: Annotated[
@@ -77,41 +78,42 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=0.01,
             le=100_000,
-            description="after which a turn counts half in the features `user.turns`, `user.reward` and "
-            "`user.defects`: how much a user asks, and how much better than others' or worse that goes. They are "
+            description="half-life of the features `user.turns`, `user.reward` and `user.defects`, in days: "
+            "how often a user asks, and how well that goes compared with other users. They are "
             "learned if one of them is among the features",
         ),
     ] = 30.0
     exploration: Annotated[
-        float, Meta(ge=0, le=10, description="Thompson sampling's width, in standard deviations of the residual")
+        float, Meta(ge=0, le=10, description="width of Thompson sampling, in standard deviations of the residual")
     ] = 0.2
-    floor: Annotated[
-        float, Meta(ge=0, le=1, description="share of decisions in which a random set of strategies is asked")
-    ] = 0.05
+    floor: Annotated[float, Meta(ge=0, le=1, description="share of decisions that ask a random set of strategies")] = (
+        0.05
+    )
     rank_decay: Annotated[
         float,
         Meta(
             gt=0,
             lt=1,
-            description="worth of a strategy's next candidate, relative to the one before, until clicks tell",
+            description="value of a strategy's next candidate relative to the one before, until there are "
+            "clicks to learn it from",
         ),
     ] = 0.8
     position_decay: Annotated[
         float,
-        Meta(ge=0, le=4, description="the probability that position p is examined is p to the power of minus this"),
+        Meta(ge=0, le=4, description="exponent d of the probability p^-d that position p is examined"),
     ] = 0.7
     policy: Annotated[
         Exploration,
         Meta(
-            description="how to explore. squarecb asks the rarer the wider the gap to the best; ucb is deterministic, "
-            "so without propensities"
+            description="how to explore. squarecb asks a strategy less often the further it is behind the "
+            "best; ucb is deterministic, so it has no propensities"
         ),
     ] = "thompson"
     limits: Annotated[
         dict[Name, Limits],
         Meta(
-            description="strategy -> least and most candidates whenever there is a budget (minimum, maximum), what its "
-            "candidates cost relative to others' (cost), and whether it is asked at all (on)"
+            description="strategy -> fewest and most candidates if there is a budget (minimum, maximum), "
+            "relative cost of a candidate (cost), and whether the strategy is asked at all (on)"
         ),
     ] = field(default_factory=dict)
 

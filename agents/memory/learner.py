@@ -33,13 +33,13 @@ from backchannel.agents.sums import Delta, Key, Matrix, SumReader, Sums, SumTabl
 class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How the memory index remembers."""
 
-    half_life_days: Annotated[float, Meta(ge=0.01, le=100_000, description="after which evidence counts half")] = 30.0
+    half_life_days: Annotated[float, Meta(ge=0.01, le=100_000, description="half-life of evidence, in days")] = 30.0
     kappa: Annotated[
         float,
         Meta(
             ge=0.01,
             le=1e6,
-            description="exposures that the predicted score of a query-entity pair counts for; without one it is 0",
+            description="weight of a pair's predicted score, in exposures; a pair without a prediction has the score 0",
         ),
     ] = 5.0
     position_decay: Annotated[
@@ -47,43 +47,49 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             le=4,
-            description="position p is examined with the probability p to the power of minus this, until people's "
-            "clicks say otherwise. It is part of the sums, as the half-life is",
+            description="exponent d of the probability p^-d that position p is examined, until clicks show "
+            "another curve. Like the half-life it is part of the sums",
         ),
     ] = 0.7
     confidence: Annotated[
         float,
-        Meta(ge=0.5, le=0.999, description="with which a true score lies above the bound that entities are ranked by"),
+        Meta(
+            ge=0.5,
+            le=0.999,
+            description="probability that the true score exceeds the lower bound by which entities are ranked",
+        ),
     ] = 0.9
     top: Annotated[int, Meta(ge=1, le=1000, description="entities published per query")] = 50
     challengers: Annotated[
-        int, Meta(ge=0, le=1000, description="more of them, little known ones that may turn out best")
+        int,
+        Meta(
+            ge=0,
+            le=1000,
+            description="further entities per query with little evidence that may turn out to be the best",
+        ),
     ] = 5
     reserve: Annotated[
         int,
         Meta(
             ge=0,
             le=100_000,
-            description="more of them that the ledger keeps besides, those with most evidence; what is dropped is "
-            "judged as if it were new when it is shown again",
+            description="further entities per query that the ledger keeps, those with the most evidence; a "
+            "dropped entity that is shown again starts as new",
         ),
     ] = 500
-    personal: Annotated[
-        int, Meta(ge=0, le=10_000, description="query-entity pairs remembered of each user besides; 0: none")
-    ] = 0
+    personal: Annotated[int, Meta(ge=0, le=10_000, description="query-entity pairs remembered per user; 0: none")] = 0
     personal_kappa: Annotated[
         float,
-        Meta(
-            ge=0.01, le=1e6, description="exposures that everybody's evidence counts for at most, beside a user's own"
-        ),
+        Meta(ge=0.01, le=1e6, description="largest weight of everybody's evidence beside a user's own, in exposures"),
     ] = 10.0
     min_users: Annotated[
         int,
         Meta(
             ge=1,
             le=100,
-            description="distinct people who must have asked a query before anything is published of it but "
-            "predictions; who has no user_id counts by session. They are counted from when this is first more than 1",
+            description="distinct people who must have asked a query before more than predictions is "
+            "published for it; without a user_id each session counts as one. Counting begins when"
+            " this is first above 1",
         ),
     ] = 1
 

@@ -49,25 +49,24 @@ class GateConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     turns: Annotated[
         int,
-        Meta(ge=0, le=100_000, description="recent decisions that are kept to judge policies with; 0: unjudged"),
+        Meta(ge=0, le=100_000, description="recent decisions kept for judging policies; 0: policies are not judged"),
     ] = 2000
     minimum_effective: Annotated[
-        float, Meta(ge=2, le=100_000, description="effective sample size below which the evidence is too little")
+        float, Meta(ge=2, le=100_000, description="smallest effective sample size that counts as evidence")
     ] = 200.0
     max_loss: Annotated[
         float,
-        Meta(ge=0, le=1, description="how much less than the live policy's value, as a share of it, may be risked"),
+        Meta(ge=0, le=1, description="largest loss that may be risked, as a share of the live policy's value"),
     ] = 0.05
     confidence: Annotated[
-        float, Meta(ge=0.5, le=0.9999, description="with which a policy is to be no worse than that")
+        float, Meta(ge=0.5, le=0.9999, description="probability with which the loss must be within `max_loss`")
     ] = 0.95
     max_change: Annotated[
         float,
         Meta(
             ge=0,
             le=1,
-            description="by how much the share of candidates of any strategy may change in any segment, where evidence "
-            "does not speak for it",
+            description="largest change in a strategy's share of candidates, in any segment, that needs no evidence",
         ),
     ] = 0.5
 

@@ -26,17 +26,17 @@ class QualityConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How the quality of answers is watched."""
 
     bucket_s: Annotated[float, Meta(ge=1, le=86_400, description="length of a time bucket")] = 300.0
-    keep_days: Annotated[float, Meta(gt=0, le=36_500, description="for how long time buckets are kept")] = 30.0
+    keep_days: Annotated[float, Meta(gt=0, le=36_500, description="how long time buckets are kept")] = 30.0
     drift_confidence: Annotated[
         float,
         Meta(
             gt=0,
             lt=1,
-            description="ADWIN's delta: the smaller, the surer it must be that a rate has changed to raise an alarm",
+            description="ADWIN's delta: the smaller it is, the more evidence an alarm needs",
         ),
     ] = 0.002
     drift_change: Annotated[
-        float, Meta(ge=0, le=100, description="a change by a smaller share of what the rate was raises no alarm")
+        float, Meta(ge=0, le=100, description="smallest change that raises an alarm, as a share of the earlier rate")
     ] = 0.1
 
 

@@ -50,17 +50,15 @@ _HARMFUL: Final = 1.6449  # standard deviations: 95% sure that it does harm
 class RephraseConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """When a rewrite is published."""
 
-    half_life_days: Annotated[float, Meta(ge=0.01, le=100_000, description="after which evidence counts half")] = 30.0
-    min_support: Annotated[
-        float, Meta(gt=0, le=1e6, description="turns, as far as not faded, that both states must have")
-    ] = 3.0
+    half_life_days: Annotated[float, Meta(ge=0.01, le=100_000, description="half-life of evidence, in days")] = 30.0
+    min_support: Annotated[float, Meta(gt=0, le=1e6, description="turns (decayed) that both states must have")] = 3.0
     min_users: Annotated[
         float,
         Meta(
             ge=0,
             le=6,
-            description="different people, as far as not faded, who must have rephrased one query to the other. A "
-            "session without a user counts as one",
+            description="distinct people (decayed) who must have rephrased one query as the other. A session "
+            "without a user counts as one",
         ),
     ] = 1.5
     margin: Annotated[
@@ -68,27 +66,31 @@ class RephraseConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             gt=0,
             le=1,
-            description="by how much the lower bound of the target's success rate must exceed the upper bound of its "
-            "source's; each holds with a probability of 90%",
+            description="required distance from the upper bound of the source's success rate to the lower "
+            "bound of the target's; each bound holds with 90% probability",
         ),
     ] = 0.1
     max_source_success: Annotated[
         float,
-        Meta(ge=0, le=1, description="a query whose success rate may be higher than this is never rewritten"),
+        Meta(
+            ge=0, le=1, description="a query is rewritten only if the upper bound of its success rate is at most this"
+        ),
     ] = 0.5
-    depth: Annotated[int, Meta(ge=1, le=10, description="rephrases that are followed from a state")] = 3
-    max_states: Annotated[int, Meta(ge=2, le=2000, description="states that are solved together at most")] = 100
+    depth: Annotated[int, Meta(ge=1, le=10, description="longest chain of rephrases followed from a state")] = 3
+    max_states: Annotated[int, Meta(ge=2, le=2000, description="most states in one solved subgraph")] = 100
     held_out: Annotated[
         float,
         Meta(
             ge=0,
             le=1,
-            description="share of the sessions that are served no rewrites, so that it shows whether rewrites do good",
+            description="share of sessions that are served no rewrites, to measure whether rewrites help",
         ),
     ] = 0.05
-    personal: Annotated[int, Meta(ge=0, le=1000, description="rewrites of their own that users may have at most")] = 20
+    personal: Annotated[
+        int, Meta(ge=0, le=1000, description="most rewrites learned from a user's own rephrases, per user")
+    ] = 20
     personal_support: Annotated[
-        float, Meta(gt=0, le=1e6, description="a user's own rephrases of a query that suffice for a rewrite of theirs")
+        float, Meta(gt=0, le=1e6, description="rephrases of a query by one user that are enough for a personal rewrite")
     ] = 1.5
 
 

@@ -33,7 +33,7 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], Meta(description="used with SASL_PLAINTEXT and SASL_SSL")
     ] = "PLAIN"
     sasl_username: Annotated[str, Meta(description="used with SASL_PLAINTEXT and SASL_SSL")] = ""
-    sasl_password: Annotated[str, Meta(description=f"better given as {PASSWORD_VARIABLE}")] = ""
+    sasl_password: Annotated[str, Meta(description=f"better set as {PASSWORD_VARIABLE}")] = ""
     tls_ca: Annotated[str, Meta(description="file of trusted certificates (PEM); empty: the system's")] = ""
     tls_certificate: Annotated[str, Meta(description="file with our certificate (PEM), if brokers ask for one")] = ""
     tls_key: Annotated[str, Meta(description="file with the key of tls_certificate (PEM)")] = ""
@@ -44,7 +44,7 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         str, Meta(min_length=1, max_length=200, description="consumer group; workers of one group share the partitions")
     ] = "backchannel"
     session_timeout_s: Annotated[
-        float, Meta(ge=6, le=300, description="seconds until the partitions of a worker that died are given to others")
+        float, Meta(ge=6, le=300, description="seconds until the partitions of a dead worker go to others")
     ] = 10.0
 
     def __post_init__(self) -> None:

@@ -32,21 +32,24 @@ class TurnConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     window_s: Annotated[
         float,
-        Meta(gt=0, le=86_400, description="attribution window: how long after its query an event still belongs to it"),
+        Meta(gt=0, le=86_400, description="attribution window: how long after a query an event can still belong to it"),
     ] = 120.0
     lateness_s: Annotated[
-        float, Meta(ge=0, le=86_400, description="how far out of order a topic's events may come, in event time")
+        float, Meta(ge=0, le=86_400, description="how far out of order the events of a topic may arrive, in event time")
     ] = 10.0
     max_ahead_s: Annotated[
         float,
         Meta(
             gt=0,
-            description="an event further ahead of this machine's clock has a wrong one, would close all open turns "
-            "before their time, and goes to the dead letters",
+            description="an event further ahead of this machine's clock goes to the dead letters: its clock "
+            "is wrong, and it would close all open turns too early",
         ),
     ] = 300.0
     max_open: Annotated[
-        int, Meta(ge=1, description="open turns and waiting events of one partition; more of them stop the run")
+        int,
+        Meta(
+            ge=1, description="most open turns and waiting events of one partition; the run stops when there are more"
+        ),
     ] = 500_000
 
 
