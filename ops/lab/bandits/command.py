@@ -18,6 +18,7 @@ from backchannel.ops.commands.config import config_option
 from backchannel.ops.evaluate.event_log import UnloggedError, evaluate
 from backchannel.ops.evaluate.result import Options
 from backchannel.ops.lab.bandits.contenders import CONTENDERS
+from backchannel.ops.lab.bandits.river import RIVER
 from backchannel.ops.lab.worlds.contexts import EXPECTED, ContextualWorld, regret
 from backchannel.ops.output import require_writable
 from backchannel.streams.config import Config
@@ -93,7 +94,7 @@ def compare(
         return
     if plot is not None:
         require_writable(plot)
-    contenders = dict(CONTENDERS)
+    contenders = CONTENDERS | RIVER
     if rivals or (rivals is None and all(map(importlib.util.find_spec, ("mabwiser", "vowpalwabbit")))):
         from backchannel.ops.lab.bandits.rivals import RIVALS  # noqa: PLC0415 - needs more packages
 
