@@ -38,7 +38,7 @@ class SnapshotConfig(Struct, frozen=True, forbid_unknown_fields=True):
     signing_key: Annotated[
         str,
         Meta(
-            description="secret shared with readers, which then serve only versions signed with it; empty: versions "
+            description="key shared with readers, which then serve only versions signed with it; empty: versions "
             f"are not signed. Better set as {KEY_VARIABLE}"
         ),
     ] = ""
