@@ -11,10 +11,10 @@ from msgspec import Meta, Struct, field
 from numpy.typing import NDArray
 
 from backchannel.agents.rewrites.detector import RephraseDetector
+from backchannel.agents.sums import Integers
 from backchannel.schemas.text import normalize
 from backchannel.schemas.turn import Turn
 
-Integers: TypeAlias = NDArray[np.int64]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 Credit: TypeAlias = tuple[float, int, int]

@@ -1,5 +1,14 @@
 """Everything learned is a sum: tables of sums, deltas to add to them, and forgetting that keeps them sums.
 
+The algebra is a commutative monoid with a decay action. For deltas a, b, c and times s <= t:
+
+- `merge` is associative and commutative, and the empty delta is its identity;
+- decay is a homomorphism: (a + b) decayed to t is a decayed to t plus b decayed to t;
+- decay composes: from the landmark to s and on to t is from the landmark to t.
+
+Commutativity and the identity hold to the last bit. The other laws hold to rounding, 1e-9 relative, and to the last bit
+where addends lie on the dyadic grid (`GRID`) and times are whole half-lives apart. `checks` tests them.
+
 Forgetting is forward decay (Cormode, Shkapenyuk, Srivastava & Xu, "Forward decay", ICDE 2009): what happens at time t
 enters with the static weight 2^(t / half_life - landmark), and whoever reads at time T divides by
 2^(T / half_life - landmark). Landmarks are whole numbers of half-lives, so moving one multiplies by a power of two,
@@ -16,7 +25,19 @@ from numpy.typing import NDArray
 
 Key: TypeAlias = tuple[Any, ...]
 """The key columns of a row, each a str or an int as its table declares."""
-Matrix: TypeAlias = NDArray[np.float64]
+
+Floats: TypeAlias = NDArray[np.float64]
+"""An array of doubles of any shape; whoever takes one says which."""
+Integers: TypeAlias = NDArray[np.int64]
+Booleans: TypeAlias = NDArray[np.bool_]
+Matrix: TypeAlias = Floats
+
+GRID: Final = 1024.0
+"""Contexts, rewards and probabilities are multiples of 1 / GRID, so that sums of products are exact in doubles."""
+
+ALL: Final = ""
+"""Stands in a key, where no value is ever empty, for all values together: all strategies, users or targets; and as the
+key of the row of a section that holds for all of it."""
 
 USER: Final = "user"
 """The key column that holds a `user_id`; as the first one, it makes the table one that is kept by user."""
@@ -102,7 +123,13 @@ class Sums:
         return self.values if landmark == self.landmark else self.values * ldexp(1.0, self.landmark - landmark)
 
     def merge(self, other: "Sums") -> "Sums":
-        """Return the sum of both. Commutative and associative; rows that one side lacks are zero there."""
+        """Return the sum of both. Commutative and associative; rows that one side lacks are zero there.
+
+        Raises:
+            ValueError: they are not of the same table.
+        """
+        if self.table != other.table:
+            raise ValueError(f"sums of table {other.table.name} cannot be added to those of {self.table.name}")
         if not self.keys or not other.keys:
             return self if self.keys else other
         landmark = max(self.landmark, other.landmark)

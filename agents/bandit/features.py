@@ -12,14 +12,13 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from backchannel.agents.sums import GRID
 from backchannel.schemas.events import Name, Query
 from backchannel.schemas.text import normalize
 
 Value: TypeAlias = float | bool | str | None
 """A context's value; None when it is missing."""
 
-GRID: Final = 1024.0
-"""Vectors are rounded to multiples of 1/GRID, so that sums of their products are exact in double precision."""
 LIMIT: Final = 8.0
 """Numbers are clipped to [-LIMIT, LIMIT] after scaling."""
 _TO_WHOLE: Final = 1.5 * 2**52  # added and taken off again, it rounds as round() does, in half the time

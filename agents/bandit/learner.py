@@ -14,12 +14,12 @@ import orjson
 from msgspec import Meta, Struct, field
 from numpy.typing import NDArray
 
-from backchannel.agents.bandit.features import GRID, Encoder, Feature, Numeric, Value
+from backchannel.agents.bandit.features import Encoder, Feature, Numeric, Value
 from backchannel.agents.bandit.posterior import Bank, Evidence, Posterior, run_together
 from backchannel.agents.bandit.serving import Allocator, Exploration, Limits
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Asked, Outcome, asked_in
-from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, SumReader, Sums, SumTable
+from backchannel.agents.sums import GRID, Delta, Key, Matrix, MemorySums, SumReader, Sums, SumTable
 from backchannel.schemas.events import Name
 from backchannel.schemas.turn import Turn
 

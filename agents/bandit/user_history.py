@@ -11,14 +11,14 @@ from typing import Any, Final, Self
 import msgspec
 import numpy as np
 
-from backchannel.agents.bandit.users import EVERYBODY, USER_FEATURES, Everybody, UserRow, Users
+from backchannel.agents.bandit.users import USER_FEATURES, Everybody, UserRow, Users
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
-from backchannel.agents.sums import USER, Delta, Key, SumReader, Sums, SumTable
+from backchannel.agents.sums import ALL, USER, Delta, Key, SumReader, Sums, SumTable
 
 
 class UserHistory(Learner):
-    """The learner of users' turns. Its section: EVERYBODY -> `users.Everybody`; user id -> `users.UserRow`.
+    """The learner of users' turns. Its section: ALL -> `users.Everybody`; user id -> `users.UserRow`.
 
     A turn's defect is the probability that its query was rephrased, and 1 if its answer was barged in on.
 
@@ -56,7 +56,7 @@ class UserHistory(Learner):
             if not query.user_id:
                 continue
             weight = table.weight(query.ts, landmark)
-            for who in (EVERYBODY, query.user_id):
+            for who in (ALL, query.user_id):
                 row = rows[(who,)]
                 row[0] += weight
                 row[1] += weight * outcome.success
@@ -71,7 +71,7 @@ class UserHistory(Learner):
         for (user,), (turns, reward, defects) in zip(rows.keys, rows.at(at).tolist(), strict=True):
             if turns:
                 row: Everybody | UserRow = UserRow(at, turns, reward, defects)
-                if user == EVERYBODY:
+                if user == ALL:
                     row = Everybody(reward / turns, defects / turns, self._half_life_ms)
                 section[user] = msgspec.json.encode(row)
         return section

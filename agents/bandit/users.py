@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from backchannel.agents.bandit.features import OF_USER
 from backchannel.agents.serving import Sections
+from backchannel.agents.sums import ALL
 from backchannel.schemas.snapshot import Snapshot
 
 TURNS: Final = f"{OF_USER}turns"
@@ -29,9 +30,6 @@ USER_FEATURES: Final = frozenset({TURNS, REWARD, DEFECTS})
 
 PRIOR: Final = 10.0
 """Turns that the means of all users are worth on one of them."""
-
-EVERYBODY: Final = ""
-"""The key of the section's first row; a user's id is never empty."""
 
 
 class Everybody(Struct, frozen=True, array_like=True):
@@ -68,7 +66,7 @@ class Users:
     def __init__(self, section: Mapping[str, bytes], watermark: int) -> None:
         self._rows: Final = section
         self._watermark: Final = watermark
-        everybody = section.get(EVERYBODY)
+        everybody = section.get(ALL)
         self._everybody: Final = None if everybody is None else _decode_everybody(everybody)
 
     @classmethod

@@ -25,9 +25,11 @@ from msgspec import Meta, Struct
 
 from backchannel.agents.learner import TOGETHER, Changed, Learner, portions_of
 from backchannel.agents.memory.examination import BASIS, HARVESTED, Examination
-from backchannel.agents.memory.serving import HEADER, NOTHING, Evidence, Header, Memory, Row, posterior
+from backchannel.agents.memory.serving import NOTHING, Evidence, Header, Memory, Row
 from backchannel.agents.outcomes import Outcome
-from backchannel.agents.sums import Delta, Key, Matrix, SumReader, Sums, SumTable
+from backchannel.agents.sketches import person_of, slot
+from backchannel.agents.statistics import gamma_rate
+from backchannel.agents.sums import ALL, Delta, Key, Matrix, SumReader, Sums, SumTable
 
 
 class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,10 +96,6 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 1
 
 
-SLOTS: Final = 256
-"""Of one query. As many as were hit is never more than there were people, and of a hundred hit 127 were enough."""
-
-
 class MemoryIndex(Learner):
     """The learner of Q2E scores. Its section: see `recall`."""
 
@@ -146,8 +144,7 @@ class MemoryIndex(Learner):
         for outcome in outcomes:
             asked = outcome.turn.query
             if outcome.query:
-                slot = crc32((asked.user_id or asked.session_id).encode()) % SLOTS
-                turns[outcome.query, slot] += self.people.weight(asked.ts, landmark)
+                turns[outcome.query, slot(person_of(asked))] += self.people.weight(asked.ts, landmark)
         return Sums(self.people, list(turns), np.array(list(turns.values()))[:, np.newaxis], landmark)
 
     def portions(self, changed: Changed, together: int = TOGETHER) -> Iterator[Changed]:
@@ -160,7 +157,7 @@ class MemoryIndex(Learner):
             return {}
         queries, curve = sorted(self._queries(changed)), self.examination.curve(sums)
         section: dict[str, bytes | None] = dict.fromkeys(queries)
-        section[HEADER] = msgspec.json.encode(self._header(curve))
+        section[ALL] = msgspec.json.encode(self._header(curve))
         keys, values, _ = self._evidence(sums, queries, curve, at)
         if self.config.min_users > 1:
             self._withhold(sums, queries, keys, values)
@@ -230,8 +227,8 @@ class MemoryIndex(Learner):
         alpha = kappa * prior + gain
         worth = np.flatnonzero(alpha >= NOTHING)
         alpha, beta = alpha[worth], (kappa + exposure)[worth]
-        scores, lower = posterior(alpha, beta, -self._deviations)
-        _, upper = posterior(alpha, beta, self._deviations)
+        scores, lower = gamma_rate(alpha, beta, -self._deviations)
+        _, upper = gamma_rate(alpha, beta, self._deviations)
         by_query: defaultdict[str, list[tuple[float, float, str, float, int]]] = defaultdict(list)
         bounds = zip((-lower).tolist(), (-scores).tolist(), (-upper).tolist(), strict=True)
         for row, (low, score, high) in zip(worth.tolist(), bounds, strict=True):

@@ -5,24 +5,19 @@ asked for, as the evidence has faded by then. So a row need not be published aga
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping
-from typing import ClassVar, Final, Protocol, Self, TypeVar
+from typing import ClassVar, Final, Protocol, Self
 
 import msgspec
-import numpy as np
 from msgspec import Struct, structs
-from numpy.typing import NDArray
 
 from backchannel.agents.serving import Sections
+from backchannel.agents.statistics import gamma_rate
+from backchannel.agents.sums import ALL
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.schemas.text import normalize
 
-HEADER: Final = ""
-"""The key of the section's first row; a query is never empty."""
-
 NOTHING: Final = 2.0**-20
 """Clicks, of the prior and of people, below which an entity is not recalled."""
-
-_T = TypeVar("_T", float, NDArray[np.float64])
 
 
 class Guess(Struct, frozen=True):
@@ -110,23 +105,6 @@ class OwnRow(Struct, frozen=True, array_like=True):
     queries: dict[str, list[Evidence]]
 
 
-def posterior(alpha: _T, beta: _T, deviations: float) -> tuple[_T, _T]:
-    """Return the mean of the posterior of a click rate, and its quantile at so many normal deviations; at most 1.
-
-    Clicks are Poisson with the rate times the exposure, so the posterior is a gamma distribution. Its quantile is that
-    of Wilson & Hilferty ("The distribution of chi-square", PNAS 1931), 0 where that says less.
-
-    Args:
-        alpha: clicks, those of the prior among them; at least `NOTHING`.
-        beta: exposures, likewise.
-        deviations: negative for the lower bound.
-    """
-    mean = alpha / beta
-    cube_root = 1.0 - 1.0 / (9.0 * alpha) + deviations / (3.0 * alpha**0.5)
-    quantile = mean * (cube_root > 0) * cube_root**3
-    return mean - (mean > 1.0) * (mean - 1.0), quantile - (quantile > 1.0) * (quantile - 1.0)
-
-
 _decode_row = msgspec.json.Decoder(Row).decode
 _decode_own_row = msgspec.json.Decoder(OwnRow).decode
 _decode_header = msgspec.json.Decoder(Header).decode
@@ -152,7 +130,7 @@ class Memory:
         self._own: Final = own
         self._watermark: Final = watermark
         self._similar: Final = similar
-        header = section.get(HEADER)
+        header = section.get(ALL)
         self.header: Final = None if header is None else _decode_header(header)
 
     @classmethod
@@ -190,7 +168,7 @@ class Memory:
             alpha = kappa * one.prior + fading * one.gain
             if alpha < NOTHING:
                 continue
-            recalled.append(Recalled(one.entity_id, *posterior(alpha, kappa + evidence, deviations), evidence))
+            recalled.append(Recalled(one.entity_id, *gamma_rate(alpha, kappa + evidence, deviations), evidence))
         return recalled
 
     def _guessed(self, text: str, k: int, user: str | None) -> list[Recalled]:
@@ -217,7 +195,7 @@ class Memory:
             gain, exposure = of_user.get(entity, (0.0, 0.0))
             share = min(1.0, header.personal_kappa / beta)
             if share * alpha + gain >= NOTHING:
-                bounds = posterior(share * alpha + gain, share * beta + exposure, -header.deviations)
+                bounds = gamma_rate(share * alpha + gain, share * beta + exposure, -header.deviations)
                 recalled.append(Recalled(entity, *bounds, beta - kappa + exposure))
         return sorted(recalled, key=lambda one: (-one.lower, -one.score, one.entity_id))
 
@@ -226,8 +204,8 @@ class Memory:
         return fading
 
     def __len__(self) -> int:
-        return len(self._rows) - (HEADER in self._rows)
+        return len(self._rows) - (ALL in self._rows)
 
     def queries(self) -> Iterator[str]:
         """Yield the queries that something is known of."""
-        return (query for query in self._rows if query != HEADER)
+        return (query for query in self._rows if query != ALL)

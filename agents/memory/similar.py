@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
 
-from backchannel.agents.memory.serving import HEADER, Guess
+from backchannel.agents.memory.serving import Guess
+from backchannel.agents.sums import ALL
 
 _COMPARED: Final = 100  # of each part
 _READ: Final = 50_000  # entries of lists, from the shortest one on: what takes half a millisecond
@@ -61,7 +62,7 @@ class SimilarQueries:
             added: that were not there before.
             known: which queries are known now. The others are left out when parts are made anew.
         """
-        fresh = dict.fromkeys(query for query in added if query != HEADER)
+        fresh = dict.fromkeys(query for query in added if query != ALL)
         parts = [*self._parts]
         while fresh and parts and len(parts[-1].queries) <= _GROWTH * len(fresh):
             fresh |= dict.fromkeys(query for query in parts.pop().queries if query in known)

@@ -10,13 +10,9 @@ from typing import Annotated, Any, Final, Self
 import numpy as np
 from msgspec import Meta, Struct
 
-from backchannel.agents.bandit.features import GRID
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome, asked_in
-from backchannel.agents.sums import Delta, SumReader, Sums, SumTable
-
-EVERY: Final = ""
-"""Stands in the place of a strategy for all turns together."""
+from backchannel.agents.sums import ALL, GRID, Delta, SumReader, Sums, SumTable
 
 SUMS: Final = ("turns", "candidates", "clicked", "barged_in", "rephrased", "defects", "reward")
 """See `AnswerQuality`."""
@@ -43,7 +39,7 @@ class QualityConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class AnswerQuality(Learner):
     """Sums of feedback by strategy and time bucket. It publishes nothing.
 
-    Its rows are of the turns that asked a strategy; those of `EVERY` are of all turns.
+    Its rows are of the turns that asked a strategy; those of `ALL` are of all turns.
 
     - `turns`, and `candidates` drawn in them.
     - `clicked`, `barged_in`: turns with a click, with a barge-in. A strategy's clicks are those it is credited with.
@@ -53,7 +49,7 @@ class AnswerQuality(Learner):
 
     Args:
         config: how long a bucket is.
-        strategies: that are watched. Any others are part of `EVERY` only.
+        strategies: that are watched. Any others are part of `ALL` only.
     """
 
     name = "quality"
@@ -96,7 +92,7 @@ class AnswerQuality(Learner):
         reward[turns + asked.credited] = asked.rewards
         rephrased, reward = (np.rint(one * GRID) / GRID for one in (rephrased, reward))
         defects = np.maximum(barged_in, rephrased)
-        names = [EVERY, *self._codes]
+        names = [ALL, *self._codes]
         codes = np.concatenate((np.zeros(turns, dtype=np.int64), asked.codes + 1))
         buckets = np.array([one.turn.query.ts // self.bucket_ms for one in outcomes])[rows]
         groups, line = np.unique((buckets - buckets.min()) * len(names) + codes, return_inverse=True)

@@ -17,9 +17,10 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-Floats: TypeAlias = NDArray[np.float64]
-Numbers: TypeAlias = NDArray[np.int64]
-Admissible: TypeAlias = Callable[[Numbers, Numbers], NDArray[np.bool_]]
+from backchannel.agents.statistics import wilson
+from backchannel.agents.sums import Floats, Integers
+
+Admissible: TypeAlias = Callable[[Integers, Integers], NDArray[np.bool_]]
 """(places of sources, states) -> which of these may be a target of those."""
 State = TypeVar("State", str, tuple[str, str])
 
@@ -35,7 +36,7 @@ class Solution(Struct, frozen=True):
         probabilities: that somebody who starts with the source passes through the target and succeeds there.
     """
 
-    targets: Numbers
+    targets: Integers
     probabilities: Floats
 
 
@@ -59,7 +60,7 @@ class Chain(Generic[State]):
     def __init__(
         self,
         states: Sequence[State],
-        steps: Numbers,
+        steps: Integers,
         weights: Floats,
         trusted: NDArray[np.bool_],
         absorbed: Floats,
@@ -81,12 +82,12 @@ class Chain(Generic[State]):
         self._weights: Final = weights[order]
         self._probabilities: Final = self._weights / self.support[steps[order, 0]]
 
-    def numbers(self, states: Iterable[State]) -> Numbers:
+    def numbers(self, states: Iterable[State]) -> Integers:
         """The numbers of those of `states` that are in this part."""
         found = (self._number.get(state, -1) for state in states)
         return np.array(sorted(number for number in found if number >= 0), np.int64)
 
-    def following(self, states: Numbers) -> Numbers:
+    def following(self, states: Integers) -> Integers:
         """The states that some of `states` lead to directly."""
         return np.unique(self._following[self._steps(states)[1]])
 
@@ -105,7 +106,7 @@ class Chain(Generic[State]):
         """Return lower and upper bounds of the success rates: Wilson's score interval of `z` standard deviations."""
         return wilson(self.success, self.support, z)
 
-    def solve(self, sources: Numbers, admissible: Admissible, depth: int, max_states: int) -> Solution:
+    def solve(self, sources: Integers, admissible: Admissible, depth: int, max_states: int) -> Solution:
         """Find for each of `sources` the target at which somebody who starts there most probably passes and succeeds.
 
         Args:
@@ -144,8 +145,8 @@ class Chain(Generic[State]):
         return []
 
     def _solve(
-        self, all_sources: Numbers, batch: Numbers, admissible: Admissible, depth: int, max_states: int
-    ) -> tuple[Numbers, Floats]:
+        self, all_sources: Integers, batch: Integers, admissible: Admissible, depth: int, max_states: int
+    ) -> tuple[Integers, Floats]:
         sources = all_sources[batch]
         target, best = np.full(len(sources), -1), np.zeros(len(sources))
         nodes, followed = self._subgraphs(sources, depth, max_states)
@@ -177,7 +178,7 @@ class Chain(Generic[State]):
             target[block[better]] = states[chosen[better]]
         return target, best
 
-    def _subgraphs(self, sources: Numbers, depth: int, max_states: int) -> tuple[Numbers, Numbers]:
+    def _subgraphs(self, sources: Integers, depth: int, max_states: int) -> tuple[Integers, Integers]:
         """What each of `sources` leads to, as nodes: place in `sources` * states + state, ascending.
 
         Also, those of them that are followed: all but those that are `depth` rephrases away.
@@ -205,14 +206,14 @@ class Chain(Generic[State]):
             nodes = np.sort(np.concatenate([nodes, border]))
         return nodes, followed
 
-    def _steps(self, states: Numbers) -> tuple[Numbers, Numbers]:
+    def _steps(self, states: Integers) -> tuple[Integers, Integers]:
         """All steps from `states`: the places in `states` that they start from, and their own numbers."""
         counts = self._starts[states + 1] - self._starts[states]
         at = np.repeat(np.arange(len(states)), counts)
         first = np.cumsum(counts) - counts
         return at, np.arange(len(at)) - first[at] + self._starts[states][at]
 
-    def _factors(self, nodes: Numbers, followed: Numbers) -> Any:
+    def _factors(self, nodes: Integers, followed: Integers) -> Any:
         """(I - Q)' of all subgraphs together, as SciPy factors it."""
         # Not everybody who imports this module solves, and SciPy is slow to import.
         from scipy.sparse import csc_array  # noqa: PLC0415
@@ -230,18 +231,7 @@ class Chain(Generic[State]):
         return splu(csc_array((values, places), shape=(len(nodes), len(nodes))))
 
 
-def wilson(success: Floats, support: Floats, z: float) -> tuple[Floats, Floats]:
-    """Return the bounds of the rate success / support within `z` standard deviations; 0 and 1 without support.
-
-    Wilson's score interval (JASA 1927), which holds for few turns, too.
-    """
-    center = success + z * z / 2
-    spread = z * np.sqrt(np.maximum(success * (1 - success / np.maximum(support, 1e-300)), 0) + z * z / 4)
-    total = support + z * z
-    return np.maximum((center - spread) / total, 0.0), np.minimum((center + spread) / total, 1.0)
-
-
-def _contains(ascending: Numbers, wanted: Numbers) -> NDArray[np.bool_]:
+def _contains(ascending: Integers, wanted: Integers) -> NDArray[np.bool_]:
     place = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
     found: NDArray[np.bool_] = ascending[place] == wanted
     return found

@@ -21,12 +21,9 @@ from rapidfuzz.fuzz import token_set_ratio
 from rapidfuzz.process import cpdist
 
 from backchannel.agents.rewrites.weights import WEIGHTS
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import GRID, Matrix
 from backchannel.schemas.text import normalize
 from backchannel.schemas.turn import Turn
-
-GRID: Final = 1024
-"""Probabilities are whole multiples of 1 / GRID, so that sums of them are exact."""
 
 FLOOR: Final = 0.05
 """A lower probability is none: else every two queries of a session would become a row in the ledger."""

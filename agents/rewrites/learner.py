@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
-from backchannel.agents.rewrites.chain import Admissible, Chain, Numbers
-from backchannel.agents.rewrites.rows import EVERY, SETTINGS, RewriteRow, Settings, is_held_out
+from backchannel.agents.rewrites.chain import Admissible, Chain
+from backchannel.agents.rewrites.rows import RewriteRow, Settings, is_held_out
 from backchannel.agents.rewrites.serving import Rewriter
-from backchannel.agents.sketches import BUCKETS, bucket, distinct
-from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
+from backchannel.agents.sketches import BUCKETS, bucket, distinct, person_of
+from backchannel.agents.sums import ALL, Delta, Integers, Key, SumReader, Sums, SumTable
 from backchannel.schemas.events import Query
 from backchannel.schemas.text import normalize
 
@@ -155,7 +155,7 @@ class RephraseGraph(Learner):
             following, kept = outcome.turn.next, weight
             if outcome.rephrased and following is not None:
                 sketch = steps.setdefault((state, state_of(following)), [0.0] * len(BUCKETS))
-                sketch[bucket(query.user_id or query.session_id)] += weight * outcome.rephrased
+                sketch[bucket(person_of(query))] += weight * outcome.rephrased
                 kept *= 1.0 - outcome.rephrased
             _add(absorbed[state,], kept * outcome.unrephrased, kept * (1.0 - outcome.unrephrased))
         learned = {self.transitions: steps, self.absorptions: absorbed, self.trials: tried}
@@ -179,7 +179,7 @@ class RephraseGraph(Learner):
         found = Rewrites(self, sums, affected, rules, at).rows()
         section: dict[str, bytes | None] = dict.fromkeys(sorted(affected))
         section.update({state: msgspec.json.encode(row) for state, row in found.items()})
-        section[SETTINGS] = msgspec.json.encode(Settings(self.config.held_out))
+        section[ALL] = msgspec.json.encode(Settings(self.config.held_out))
         return section
 
 
@@ -205,7 +205,7 @@ class Rules:
                 self.blocked[state].add(target)
             elif pinned > 0:
                 self.pins[state] = max(target, self.pins.get(state, ""))  # of several any, but always the same
-        for state in [state for state in self.pins if EVERY in self.blocked.get(state, ())]:
+        for state in [state for state in self.pins if ALL in self.blocked.get(state, ())]:
             del self.pins[state]
         for state in list(self.pins):
             passed = {state}
@@ -221,7 +221,7 @@ class Rules:
 
     def allow_source(self, state: str) -> bool:
         """Whether the graph may rewrite `state`."""
-        return state not in self.pins and state not in self._aims and EVERY not in self.blocked.get(state, ())
+        return state not in self.pins and state not in self._aims and ALL not in self.blocked.get(state, ())
 
     def allow(self, state: str, target: str) -> bool:
         """Whether the graph may rewrite `state` to `target`."""
@@ -299,7 +299,7 @@ class Rewrites:
                 )
         return rows
 
-    def _sources(self, chain: Chain[str], states: Collection[str] | None = None) -> Numbers:
+    def _sources(self, chain: Chain[str], states: Collection[str] | None = None) -> Integers:
         """Those of `states` (None: of all) that may be rewritten, in ascending order."""
         config = self._config
         _, upper = chain.bounds(SURE)
@@ -316,14 +316,14 @@ class Rewrites:
         numbers = np.flatnonzero(failing).tolist()
         return np.array([number for number in numbers if self._rules.allow_source(chain.states[number])], np.int64)
 
-    def _admissible(self, sources: Numbers) -> Admissible:
+    def _admissible(self, sources: Integers) -> Admissible:
         """Which targets the sources may have."""
         chain, config, rules = self.chain, self._config, self._rules
         lower, upper = chain.bounds(SURE)
         good = (chain.support >= config.min_support) & (chain.success > chain.rephrased)
         wanted = upper[sources] + config.margin
 
-        def admissible(places: Numbers, states: Numbers) -> NDArray[np.bool_]:
+        def admissible(places: Integers, states: Integers) -> NDArray[np.bool_]:
             may: NDArray[np.bool_] = good[states] & (lower[states] >= wanted[places])
             for one in np.flatnonzero(may).tolist() if rules else ():
                 may[one] = rules.allow(chain.states[sources[places[one]]], chain.states[states[one]])

@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
-from backchannel.agents.rewrites.chain import Chain, Numbers
+from backchannel.agents.rewrites.chain import Chain
 from backchannel.agents.rewrites.learner import RephraseConfig, harm, state_of
 from backchannel.agents.rewrites.rows import PersonalRow
 from backchannel.agents.rewrites.serving import Rewriter
-from backchannel.agents.sums import USER, Delta, Key, SumReader, Sums, SumTable
+from backchannel.agents.sums import ALL, USER, Delta, Integers, Key, SumReader, Sums, SumTable
 
-_ABSORBED: Final = ""
-"""Stands for the following query where a turn was not rephrased."""
 _DEPTH, _MAX_STATES = 2, 20
 
 
@@ -69,7 +67,7 @@ class PersonalRewrites(Learner):
                 rows[user, state, state_of(following)][0] += weight * outcome.rephrased
                 weight *= 1.0 - outcome.rephrased
             if outcome.unrephrased and outcome.rephrased < 1.0:
-                row = rows[user, state, _ABSORBED]
+                row = rows[user, state, ALL]
                 row[1] += weight * outcome.unrephrased
                 row[2] += weight * (1.0 - outcome.unrephrased)
         if not rows:
@@ -96,7 +94,7 @@ class PersonalRewrites(Learner):
         tried: dict[tuple[int, int], tuple[float, ...]] = {}
         for (user, state, following), (rephrased, *record) in zip(rows.keys, values.tolist(), strict=True):
             source = number[user, state]
-            if following == _ABSORBED:
+            if following == ALL:
                 absorbed[source] = record
                 continue
             target = number[user, following]
@@ -115,7 +113,7 @@ class PersonalRewrites(Learner):
         sources = np.flatnonzero((chain.rephrased > chain.success) & (chain.rephrased >= config.personal_support))
         good = (chain.success > chain.rephrased) & (chain.success >= 0.5)
 
-        def admissible(_places: Numbers, targets: Numbers) -> NDArray[np.bool_]:
+        def admissible(_places: Integers, targets: Integers) -> NDArray[np.bool_]:
             return good[targets]
 
         solution = chain.solve(sources, admissible, _DEPTH, _MAX_STATES)

@@ -1,17 +1,9 @@
 """The rows of the rewrites in the policy, for those who write and those who read them, and who is held out."""
 
-from typing import Final
-
 import msgspec
 from msgspec import Struct
 
-from backchannel.agents.draws import lot
-
-SETTINGS: Final = ""
-"""The key of the row that holds the settings; no query has the empty state."""
-
-EVERY: Final = ""
-"""As a blocked target: all of them."""
+from backchannel.agents.sketches import unit_hash
 
 
 class Settings(Struct, frozen=True, omit_defaults=True):
@@ -33,7 +25,7 @@ class RewriteRow(Struct, frozen=True, omit_defaults=True):
         support: turns that the state had, as far as not faded.
         pinned: whether somebody has decreed it.
         withdrawn: why it is not served any more; empty while it is.
-        blocked: targets that somebody has forbidden, be it to a personal rewrite; `EVERY` forbids all.
+        blocked: targets that somebody has forbidden, be it to a personal rewrite; `ALL` forbids all.
     """
 
     target: str = msgspec.field(name="to", default="")
@@ -50,5 +42,5 @@ PersonalRow = dict[str, tuple[str, float]]
 
 def is_held_out(session: str, share: float) -> bool:
     """Return whether a session belongs to the `share` of all that are served no rewrites; always the same answer."""
-    # Another lot than that of the buckets in `distinct`: else all of these sessions would be one person there.
-    return lot("held out: " + session) < share
+    # Another hash than that of the buckets in `distinct`: else all of these sessions would be one person there.
+    return unit_hash("held out: " + session) < share

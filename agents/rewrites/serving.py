@@ -6,8 +6,9 @@ from typing import ClassVar, Final, Literal, Self
 import msgspec
 from msgspec import Struct
 
-from backchannel.agents.rewrites.rows import EVERY, SETTINGS, PersonalRow, RewriteRow, Settings, is_held_out
+from backchannel.agents.rewrites.rows import PersonalRow, RewriteRow, Settings, is_held_out
 from backchannel.agents.serving import Sections
+from backchannel.agents.sums import ALL
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.schemas.text import normalize
 
@@ -53,7 +54,7 @@ class Rewriter:
         self._rows: Final = section
         self._own: Final = own
         self._version: Final = version
-        self._held_out: Final = _decode_settings(section.get(SETTINGS, b"{}")).held_out
+        self._held_out: Final = _decode_settings(section.get(ALL, b"{}")).held_out
 
     @classmethod
     def of(cls, sections: Sections, header: Snapshot) -> Self:
@@ -72,7 +73,7 @@ class Rewriter:
             return None
         own = self._own.get(user) if user is not None else None
         found = _decode_personal(own).get(state) if own else None
-        if found is not None and not (row and {EVERY, found[0]}.intersection(row.blocked)):
+        if found is not None and not (row and {ALL, found[0]}.intersection(row.blocked)):
             return Rewriting(found[0], "personal", found[1], self._version)
         return self._global(row) if row and row.target and not row.withdrawn else None
 
@@ -82,7 +83,7 @@ class Rewriter:
         return {state: self._global(row) for state, row in rows if row and row.target}
 
     def _row(self, state: str) -> RewriteRow | None:
-        row = self._rows.get(state) if state != SETTINGS else None
+        row = self._rows.get(state) if state != ALL else None
         return None if row is None else _decode_rewrite(row)
 
     def _global(self, row: RewriteRow) -> Rewriting:

@@ -6,9 +6,9 @@ from itertools import pairwise
 from msgspec import Struct
 
 from backchannel.agents.rewrites.learner import HELD_OUT, SURE, RephraseConfig, RephraseGraph, Rewrites, Rules
-from backchannel.agents.rewrites.rows import EVERY, RewriteRow
+from backchannel.agents.rewrites.rows import RewriteRow
 from backchannel.agents.sketches import distinct
-from backchannel.agents.sums import SumReader, Sums
+from backchannel.agents.sums import ALL, SumReader, Sums
 
 
 class Step(Struct, frozen=True):
@@ -127,7 +127,7 @@ def _verdict(config: RephraseConfig, rules: Rules, source: QueryState, row: Rewr
         (row.pinned, "pinned"),
         (bool(row.withdrawn), f"withdrawn: {row.withdrawn}"),
         (bool(row.target), "served"),
-        (EVERY in rules.blocked.get(query, ()), "blocked"),
+        (ALL in rules.blocked.get(query, ()), "blocked"),
         (not rules.allow_source(query), "left alone: another query is pinned to it"),
         (source.turns < config.min_support, f"{source.turns:.1f} turns are less than min_support"),
         (source.rephrased <= source.success, "it succeeds as often as it is rephrased, or more often"),

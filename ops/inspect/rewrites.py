@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
-from backchannel.agents.rewrites.rows import EVERY
-from backchannel.agents.sums import Sums
+from backchannel.agents.sums import ALL, Sums
 from backchannel.ops.commands.config import config_option
 from backchannel.ops.inspect.explanation import Explanation, explain
 from backchannel.ops.options import opened_store, store_option
@@ -100,7 +99,7 @@ def block(
 
     It holds from the next version of the policy on.
     """
-    pairs = _pairs(source, target or EVERY, file, interpretation)
+    pairs = _pairs(source, target or ALL, file, interpretation)
     _decree(store, pairs, "blocked", not undo)
 
 

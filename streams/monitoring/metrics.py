@@ -21,7 +21,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from backchannel.agents.quality.learner import EVERY
+from backchannel.agents.sums import ALL
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.snapshot import Estimate, Evidence, Reached, Snapshot, Verdict
@@ -153,7 +153,7 @@ class Metrics(Observer):
                 metric.labels(strategy)
             self._alarms.labels("reward", strategy)
         for measure in ("click_rate", "defect_rate", "dead_letter_rate"):
-            self._alarms.labels(measure, EVERY)
+            self._alarms.labels(measure, ALL)
 
     def on_assigned(self, partitions: Mapping[int, Partition]) -> None:  # noqa: ARG002 -- Observer's
         """See `Observer`."""
@@ -194,7 +194,7 @@ class Metrics(Observer):
                 self._add(strategy, dict(zip(quality.table.sums, row, strict=True)))
 
     def _add(self, strategy: str, sums: Mapping[str, float]) -> None:
-        if strategy != EVERY:
+        if strategy != ALL:
             self._asked.labels(strategy).inc(sums["turns"])
             self._candidates.labels(strategy).inc(sums["candidates"])
             self._rewards.labels(strategy).inc(sums["reward"])

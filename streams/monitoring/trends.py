@@ -7,7 +7,8 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import BigInteger, Connection, Double, RowMapping, Text, column, func, inspect, select, table
 
-from backchannel.agents.quality.learner import EVERY, SUMS
+from backchannel.agents.quality.learner import SUMS
+from backchannel.agents.sums import ALL
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.snapshot import Snapshot, Verdict
 from backchannel.streams.store import engine as tables
@@ -109,7 +110,7 @@ def _version(made: Snapshot) -> Version:
 def _answers(connection: Connection, buckets: int) -> Answers:
     rows: dict[tuple[str, int], RowMapping] = {}
     if inspect(connection).has_table(_QUALITY.name):
-        newest = select(_QUALITY.c.bucket).where(_QUALITY.c.strategy == EVERY)
+        newest = select(_QUALITY.c.bucket).where(_QUALITY.c.strategy == ALL)
         oldest = connection.execute(newest.order_by(_QUALITY.c.bucket.desc()).offset(buckets - 1).limit(1)).scalar()
         every = select(_QUALITY) if oldest is None else select(_QUALITY).where(_QUALITY.c.bucket >= oldest)
         rows = {(row["strategy"], row["bucket"]): row for row in connection.execute(every).mappings()}
@@ -120,19 +121,19 @@ def _answers(connection: Connection, buckets: int) -> Answers:
         return [one[value] / all_[per] if one and all_ and all_[per] else None for one, all_ in pairs]
 
     def share(value: str) -> Column:
-        return of(EVERY, value, "turns", EVERY)
+        return of(ALL, value, "turns", ALL)
 
     return Answers(
         time=times,
-        turns=[rows[EVERY, time]["turns"] if (EVERY, time) in rows else None for time in times],
+        turns=[rows[ALL, time]["turns"] if (ALL, time) in rows else None for time in times],
         clicked=share("clicked"),
         barged_in=share("barged_in"),
         rephrased=share("rephrased"),
         defects=share("defects"),
         reward=share("reward"),
         strategies={
-            name: StrategyTrend(of(name, "reward", "turns", name), of(name, "candidates", "candidates", EVERY))
-            for name in sorted({strategy for strategy, _ in rows if strategy != EVERY})
+            name: StrategyTrend(of(name, "reward", "turns", name), of(name, "candidates", "candidates", ALL))
+            for name in sorted({strategy for strategy, _ in rows if strategy != ALL})
         },
     )
 

@@ -13,7 +13,7 @@ from msgspec.structs import asdict
 from sqlalchemy import Connection, Double, Select, case, delete, func, insert, select
 
 from backchannel.agents.quality.drift import Bucket, Change, judge
-from backchannel.agents.quality.learner import EVERY
+from backchannel.agents.sums import ALL
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.streams.config import Config
@@ -109,12 +109,12 @@ class DriftMonitor:
         records = records.where(tally.c.name.in_([*EVENT_TYPES, "dead_letter"])).group_by(tally.c.minute)
         # Workers may be late to tell, but hardly by a minute.
         minute = (now // MINUTE_MS - 1) * MINUTE_MS
-        yield _Rate("dead_letter_rate", EVERY, records, MINUTE_MS, minute)
+        yield _Rate("dead_letter_rate", ALL, records, MINUTE_MS, minute)
         if complete == BEGINNING:
             return
         # A turn is known when its window has passed.
         whole = (complete - self._window_ms) // self._bucket_ms * self._bucket_ms
-        rates = [("click_rate", EVERY, "clicked"), ("defect_rate", EVERY, "defects")]
+        rates = [("click_rate", ALL, "clicked"), ("defect_rate", ALL, "defects")]
         for measure, strategy, column in rates + [("reward", strategy, "reward") for strategy in self._strategies]:
             sums = select(quality.c.bucket, quality.c.turns, quality.c[column]).where(quality.c.strategy == strategy)
             yield _Rate(measure, strategy, sums, self._bucket_ms, whole)

@@ -10,7 +10,7 @@ from msgspec import Struct
 from numpy.random import Generator
 
 from backchannel.agents.memory.similar import SimilarQueries
-from backchannel.agents.rewrites.chain import wilson
+from backchannel.agents.statistics import wilson
 from backchannel.ops.lab.memory.relevance import Judged
 from backchannel.ops.lab.rephrases.pairs import hypotheses
 from backchannel.ops.lab.rephrases.recogniser import sentences

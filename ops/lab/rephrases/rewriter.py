@@ -7,8 +7,8 @@ import msgspec
 
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
-from backchannel.agents.rewrites.rows import SETTINGS, RewriteRow
-from backchannel.agents.sums import Delta, MemorySums, merge
+from backchannel.agents.rewrites.rows import RewriteRow
+from backchannel.agents.sums import ALL, Delta, MemorySums, merge
 from backchannel.schemas.turn import Turn
 
 
@@ -38,6 +38,6 @@ class Rewriter:
         rows = {
             state: msgspec.json.decode(row, type=RewriteRow)
             for state, row in section.items()
-            if row is not None and state != SETTINGS
+            if row is not None and state != ALL
         }
         return {state: row.target for state, row in rows.items() if row.target and not row.withdrawn}

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from backchannel.agents.bandit.features import (
     DERIVED,
-    GRID,
     LIMIT,
     Categorical,
     Cross,
@@ -21,6 +20,7 @@ from backchannel.agents.bandit.features import (
     Value,
     context_of,
 )
+from backchannel.agents.sums import GRID
 from backchannel.schemas.events import EventDecoder, Query, encode
 from tests.support.turns import LAST, TEXTS, query
 

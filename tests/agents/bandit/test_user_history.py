@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from backchannel.agents.bandit.user_history import UserHistory
-from backchannel.agents.bandit.users import DEFECTS, EVERYBODY, PRIOR, REWARD, TURNS, UserRow, Users
+from backchannel.agents.bandit.users import DEFECTS, PRIOR, REWARD, TURNS, UserRow, Users
 from backchannel.agents.checks import changes
 from backchannel.agents.serving import live_rows
-from backchannel.agents.sums import MemorySums
+from backchannel.agents.sums import ALL, MemorySums
 from backchannel.schemas.events import Result
 from backchannel.schemas.snapshot import Section
 from tests.support.turns import DAY, barge_in, click, closed_turn, impression, judged, query
@@ -48,7 +48,7 @@ def test_what_is_known_fades() -> None:
     assert Users(learned(), 100_000 * DAY).features("ann") == pytest.approx(UNKNOWN)
 
 
-@pytest.mark.parametrize("user", ["zoe", EVERYBODY])
+@pytest.mark.parametrize("user", ["zoe", ALL])
 def test_of_a_stranger_it_is_what_it_is_on_average(user: str) -> None:
     assert Users(learned(), 0).features(user) == UNKNOWN
     assert Users({}, 0).features(user) == UNKNOWN

@@ -13,11 +13,12 @@ from scipy.stats import gamma
 
 from backchannel.agents.checks import changes
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
-from backchannel.agents.memory.serving import HEADER, Guess, Header, Memory, Recalled, posterior
+from backchannel.agents.memory.serving import Guess, Header, Memory, Recalled
 from backchannel.agents.memory.similar import SimilarQueries
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.serving import live_rows
-from backchannel.agents.sums import Delta, MemorySums, Sums, merge
+from backchannel.agents.statistics import gamma_rate
+from backchannel.agents.sums import ALL, Delta, MemorySums, Sums, merge
 from backchannel.schemas.events import Result, Rewrite
 from backchannel.schemas.turn import Turn
 from tests.support.turns import DAY, click, closed_turn, impression, judged, query, turns
@@ -52,7 +53,7 @@ def shown(*entities: str) -> tuple[Result, ...]:
 def test_scores_equal_their_definition(some: list[Turn], later: int) -> None:
     at = max((turn.query.ts for turn in some), default=0) + later
     delta = learned(some)
-    header = section(delta, at).get(HEADER)
+    header = section(delta, at).get(ALL)
     curve = msgspec.json.decode(header, type=Header).curve if header else ()
     gain: dict[tuple[str, str], float] = {}
     exposure: dict[tuple[str, str], float] = {}
@@ -82,7 +83,7 @@ def test_scores_equal_their_definition(some: list[Turn], later: int) -> None:
 
 @given(st.floats(0.5, 1e6), st.floats(0.01, 1e6), st.floats(-2.5, 2.5))
 def test_bounds_are_quantiles_of_the_posterior(alpha: float, beta: float, deviations: float) -> None:
-    mean, bound = posterior(alpha, beta, deviations)
+    mean, bound = gamma_rate(alpha, beta, deviations)
     assert mean == pytest.approx(min(alpha / beta, 1.0))
     quantile = gamma.ppf(NormalDist().cdf(deviations), alpha) / beta
     assert bound == pytest.approx(min(quantile, 1.0), rel=0.05, abs=0.05 * alpha / beta)
@@ -162,7 +163,7 @@ def test_a_query_without_anything_left_is_taken_out() -> None:
 def test_only_what_changed_is_solved() -> None:
     total = merge([learned([closed_turn(query(text=text), (), (click("a"),))]) for text in ("one", "two")])
     index = MemoryIndex(CONFIG)
-    assert index.solve(MemorySums(total), {"memory": {"one"}}, 0).keys() == {HEADER, "one"}
+    assert index.solve(MemorySums(total), {"memory": {"one"}}, 0).keys() == {ALL, "one"}
     assert index.solve(MemorySums(total), {"memory": {"never heard"}}, 0)["never heard"] is None
     assert index.solve(MemorySums(total), {}, 0) == {}
 

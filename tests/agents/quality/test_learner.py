@@ -3,7 +3,8 @@
 from msgspec import structs
 
 from backchannel.agents.outcomes import Outcome, RewardConfig
-from backchannel.agents.quality.learner import EVERY, AnswerQuality, QualityConfig
+from backchannel.agents.quality.learner import AnswerQuality, QualityConfig
+from backchannel.agents.sums import ALL
 from backchannel.schemas.events import Result
 from tests.support.turns import barge_in, click, closed_turn, impression, judged, query
 
@@ -23,9 +24,9 @@ def test_a_click_is_of_the_strategy_that_is_credited_with_it() -> None:
     turns = [closed_turn(query(59_999), (SHOWN,), (click("e1"),)), closed_turn(query(60_000), (SHOWN,), (click("e2"),))]
     turns.append(closed_turn(query(60_001), (SHOWN,)))
     assert sums(judged(turns)) == {
-        (EVERY, 0): {"turns": 1, "candidates": 5, "clicked": 1, "reward": 1},
+        (ALL, 0): {"turns": 1, "candidates": 5, "clicked": 1, "reward": 1},
         ("lexical", 0): {"turns": 1, "candidates": 3, "clicked": 1, "reward": 1},
-        (EVERY, 60_000): {"turns": 2, "candidates": 10, "clicked": 1, "reward": 1},
+        (ALL, 60_000): {"turns": 2, "candidates": 10, "clicked": 1, "reward": 1},
         ("lexical", 60_000): {"turns": 2, "candidates": 6},
     }
 
@@ -37,9 +38,9 @@ def test_a_barge_in_is_a_defect_and_a_rephrase_as_far_as_it_is_one() -> None:
     (left,) = judged([closed_turn(query())])
     repeated = structs.replace(left, rephrased=0.75)
     both = structs.replace(interrupted, gains={}, success=0.0, rephrased=0.75)
-    assert sums([interrupted]) == {(EVERY, 0): {"turns": 1, "clicked": 1, "barged_in": 1, "defects": 1, "reward": 0.75}}
-    assert sums([repeated]) == {(EVERY, 0): {"turns": 1, "rephrased": 0.75, "defects": 0.75}}
-    assert sums([both])[EVERY, 0] == {"turns": 1, "clicked": 1, "barged_in": 1, "rephrased": 0.75, "defects": 1}
+    assert sums([interrupted]) == {(ALL, 0): {"turns": 1, "clicked": 1, "barged_in": 1, "defects": 1, "reward": 0.75}}
+    assert sums([repeated]) == {(ALL, 0): {"turns": 1, "rephrased": 0.75, "defects": 0.75}}
+    assert sums([both])[ALL, 0] == {"turns": 1, "clicked": 1, "barged_in": 1, "rephrased": 0.75, "defects": 1}
 
 
 def test_no_turns_are_nothing_and_nobody_serves_it() -> None:

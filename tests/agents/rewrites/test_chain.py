@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backchannel.agents.rewrites.chain import Chain, Numbers, Solution, wilson
+from backchannel.agents.rewrites.chain import Chain, Solution
+from backchannel.agents.statistics import wilson
+from backchannel.agents.sums import Integers
 
 COUNTS = st.integers(0, 6)
 SIZE = 6
@@ -31,7 +33,7 @@ def chain(graph: Graph, *, max_steps: int = 100, trusted: Sequence[bool] | None 
 
 
 def solve(one: Chain[str], depth: int, max_states: int = 100) -> Solution:
-    def every(places: Numbers, states: Numbers) -> np.ndarray:
+    def every(places: Integers, states: Integers) -> np.ndarray:
         return np.ones(len(states), np.bool_)
 
     return one.solve(np.arange(len(one.states)), every, depth, max_states)

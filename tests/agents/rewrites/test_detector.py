@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backchannel.agents.rewrites.detector import FLOOR, GRID, RephraseDetector, features
+from backchannel.agents.rewrites.detector import FLOOR, RephraseDetector, features
 from backchannel.agents.rewrites.weights import WEIGHTS
+from backchannel.agents.sums import GRID
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
 from tests.support.turns import DAY, barge_in, click, closed_turn, impression, query, turns

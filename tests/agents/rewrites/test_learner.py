@@ -13,9 +13,9 @@ from msgspec import structs
 from backchannel.agents.checks import changes
 from backchannel.agents.outcomes import Outcome
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph, harm, state_of
-from backchannel.agents.rewrites.rows import SETTINGS, RewriteRow, is_held_out
+from backchannel.agents.rewrites.rows import RewriteRow, is_held_out
 from backchannel.agents.serving import live_rows
-from backchannel.agents.sums import Delta, MemorySums, Sums, merge
+from backchannel.agents.sums import ALL, Delta, MemorySums, Sums, merge
 from tests.support.turns import DAY, closed_turn, query
 
 Step: TypeAlias = tuple[str, str | None, bool]
@@ -55,9 +55,7 @@ def live(section: Mapping[str, bytes | None]) -> dict[str, bytes]:
 
 def rows(delta: Delta, config: RephraseConfig = OPEN, at: int = 0) -> dict[str, RewriteRow]:
     section = RephraseGraph(config).solve(MemorySums(delta), changes(delta), at)
-    return {
-        state: msgspec.json.decode(row, type=RewriteRow) for state, row in section.items() if row and state != SETTINGS
-    }
+    return {state: msgspec.json.decode(row, type=RewriteRow) for state, row in section.items() if row and state != ALL}
 
 
 def rewrites(delta: Delta, config: RephraseConfig = OPEN, at: int = 0) -> dict[str, str]:

@@ -8,8 +8,9 @@ from sqlalchemy import create_engine, text
 
 from backchannel.agents.bandit.features import Numeric
 from backchannel.agents.bandit.learner import BanditConfig
-from backchannel.agents.bandit.users import EVERYBODY, TURNS
+from backchannel.agents.bandit.users import TURNS
 from backchannel.agents.memory.learner import MemoryConfig
+from backchannel.agents.sums import ALL
 from backchannel.ops.cli import main
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.erasure import forget_user
@@ -41,13 +42,13 @@ def test_a_user_is_forgotten_in_all_versions_and_by_readers(
         assert "9 rows of 'user-1' are gone" in done.stdout
         left = contents(url, CONFIG)
         assert {user for user, _, _ in left["personal"]} == {"user-0"}
-        assert {user for (user,) in left["users"]} == {EVERYBODY, "user-0"}
+        assert {user for (user,) in left["users"]} == {ALL, "user-0"}
         engine = create_engine(url)
         with engine.connect() as connection:
             rows = "SELECT key FROM snapshot_row WHERE section IN ('personal', 'users')"
             found = connection.execute(text(rows)).all()
         engine.dispose()
-        assert {key for (key,) in found} == {EVERYBODY, "user-0"}
+        assert {key for (key,) in found} == {ALL, "user-0"}
         fresh = PolicyReader(url)
         assert fresh.refresh()  # what is left adds up
         assert fresh.policy.recall("jazz", 1, "user-1") == everybody
@@ -60,9 +61,9 @@ def test_a_user_is_forgotten_in_all_versions_and_by_readers(
     reader.close()
     again = CliRunner().invoke(main, ["forget-user", "user-1", "--store", url])
     assert again.stdout == "nothing was stored of 'user-1'\n"
-    for nobody in (EVERYBODY, "user-2"):
+    for nobody in (ALL, "user-2"):
         assert not forget_user(url, CONFIG, nobody)
-    assert (EVERYBODY,) in contents(url, CONFIG)["users"]
+    assert (ALL,) in contents(url, CONFIG)["users"]
 
 
 def test_of_a_store_that_is_not_there_nobody_is_forgotten(tmp_path: Path) -> None:

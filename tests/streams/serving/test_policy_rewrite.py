@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
-from backchannel.agents.rewrites.rows import EVERY, SETTINGS, RewriteRow, Settings, is_held_out
+from backchannel.agents.rewrites.rows import RewriteRow, Settings, is_held_out
 from backchannel.agents.rewrites.serving import Rewriting
-from backchannel.agents.sums import MemorySums
+from backchannel.agents.sums import ALL, MemorySums
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.serving.policy import Policy
 
@@ -19,7 +19,7 @@ def policy(
     rows = {state: msgspec.json.encode(row) for state, row in rewrites.items()}
     sections = {
         "bandit": {key: row for key, row in bandit.items() if row},
-        "rewrites": {**rows, SETTINGS: msgspec.json.encode(Settings(share))},
+        "rewrites": {**rows, ALL: msgspec.json.encode(Settings(share))},
         "personal_rewrites": {user: msgspec.json.encode(own) for user, own in (personal or {}).items()},
     }
     header = Snapshot(
@@ -48,7 +48,7 @@ def test_ones_own_comes_first() -> None:
     assert one.rewrite("b", user="ann") is None
 
 
-@pytest.mark.parametrize("blocked", [(EVERY,), ("mine",), ("x", "mine")])
+@pytest.mark.parametrize("blocked", [(ALL,), ("mine",), ("x", "mine")])
 def test_what_is_blocked_is_not_served_to_anybody(blocked: tuple[str, ...]) -> None:
     one = policy({"a": RewriteRow(blocked=blocked)}, {"ann": {"a": ("mine", 0.25)}})
     assert one.rewrite("a", user="ann") is None
