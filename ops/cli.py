@@ -99,7 +99,10 @@ _EXTRAS: Final = {
     "prometheus_client": "kafka",
     "rapidfuzz": "learn",
     "river": "learn",
+    "onnxruntime": "dense",
     "scipy": "learn",
+    "tantivy": "search",
+    "tokenizers": "dense",
 }
 
 

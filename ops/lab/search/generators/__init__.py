@@ -1,0 +1,1 @@
+"""Candidate generators: the strategies of a search engine, each on a well-kept library."""

@@ -1,0 +1,31 @@
+"""The memory index as a strategy: what has worked for the query, by the newest policy that the reader has."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from backchannel.ops.lab.search.generators.base import Found
+from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
+
+
+class Memory:
+    """Recalls from a policy reader.
+
+    Args:
+        reader: of the store that the loop learns into.
+        number: document id -> its place in the corpus. What the corpus does not know is left out.
+    """
+
+    def __init__(self, reader: PolicyReader, number: Mapping[str, int]) -> None:
+        self._reader = reader
+        self._number = number
+
+    def find(self, query: str, depth: int) -> Found:
+        """Return what has worked for the query; scores are Q2E."""
+        try:
+            recalled = self._reader.policy.recall(query, depth)
+        except NoPolicyError:
+            recalled = []
+        known = [(self._number[one.entity_id], one.score) for one in recalled if one.entity_id in self._number]
+        places, scores = zip(*known, strict=True) if known else ((), ())
+        return Found(np.array(places, np.int32), np.array(scores, np.float32), len(known))

@@ -1,0 +1,403 @@
+"""The harness: what every strategy finds for every query, computed once, and what an allocation of it is worth.
+
+For experiments in Python::
+
+    corpus = simulate(read(Path("icecat_chorus")), 3000, seed=1, encode=encoder.encode_cached)
+    harness = build(corpus, 1, encoder)             # encoder = default_encoder(), or None: no dense strategy
+    harness.strategies                              # ('lexical', 'all_words', 'trigrams', 'dense', ...)
+    harness.list_of(17, "dense")                    # ids of documents, best first, to depth 100
+    harness.context(17)                             # features of query 17, by name
+    harness.corpus.queries[17].grades               # document id -> grade
+    fixed = harness.best_fixed(20)                  # the allocation that is best on training queries
+    oracle = harness.best_each(20, harness.held_out)
+    harness.recall_at(fixed, harness.held_out)      # of each held-out query; distinct=20 for a budget of distinct ones
+    people = People(harness, seed=1)
+    visits = people.visits()                        # who comes, for ever
+    people.clicks(next(visits), [4711, 42])         # which of the documents shown they click
+    loop.run(harness, Settings(turns=8_000), loop.configuration(harness, exploration=0.1))
+
+Without `simulate`, the corpus has its own queries. `simulate` is in `simulator`, `read` in `readers`, `build` in
+`build`, `default_encoder` in `generators.encoder`, `People` in `people`. What takes long is kept in the cache.
+
+An allocation is an array of counts in the order of `strategies`: (strategies,), or one for each query, (queries,
+strategies).
+Recall at a budget is the number of relevant documents in the union, over the number that there could be: the relevant
+ones, or the budget if that is less. What to do with a budget is said in `union`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backchannel.agents.bandit.features import Numeric
+from backchannel.agents.sums import Matrix
+from backchannel.ops.lab.search.corpus import Corpus
+from backchannel.ops.lab.search.query_features import numeric_features
+from backchannel.ops.lab.search.union import UNASKED
+
+DEPTH: Final = 100
+"""Ranks of each list that are kept."""
+
+Allocations: TypeAlias = NDArray[np.int64]
+Queries: TypeAlias = NDArray[np.intp]
+"""Queries by their place in the corpus."""
+
+_NONE: Final = 30_000  # the rank of what a strategy has not found
+
+
+class Harness:
+    """What every strategy finds for every query, and the measures.
+
+    Args:
+        corpus: with judged queries.
+        strategies: names.
+        lists: documents by their place in the corpus, best first, -1 where a list has ended: (queries, strategies,
+            depth).
+        totals: how many documents each strategy has for each query, (queries, strategies).
+        feature_names: of the queries' features.
+        features: their values, (queries, features).
+        seed: of the split.
+        held_out_share: share of queries that are held out.
+
+    Attributes:
+        corpus, strategies, lists, totals, feature_names, features: as given.
+        train, held_out: queries that may be learned from, and those that are only measured on.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        strategies: Sequence[str],
+        lists: NDArray[np.int32],
+        totals: NDArray[np.int32],
+        *,
+        feature_names: Sequence[str],
+        features: Matrix,
+        seed: int,
+        held_out_share: float = 0.3,
+    ) -> None:
+        self.corpus: Final = corpus
+        self.strategies: Final = tuple(strategies)
+        self.lists: Final = lists
+        self.totals: Final = totals
+        self.feature_names: Final = tuple(feature_names)
+        self.features: Final = features
+        self._seed: Final = seed
+        self._held_out_share: Final = held_out_share
+        order = np.random.default_rng([seed, 17]).permutation(len(corpus.queries))
+        cut = round(len(order) * held_out_share)
+        self.held_out: Final[Queries] = np.sort(order[:cut])
+        self.train: Final[Queries] = np.sort(order[cut:])
+
+    # What was found
+
+    def list_of(self, query: int, strategy: str) -> list[str]:
+        """Return the ids of the documents that `strategy` finds for `query`, best first."""
+        found = self.lists[query, self.strategies.index(strategy)]
+        return [self.corpus.documents[place].doc_id for place in found[found >= 0].tolist()]
+
+    def lists_of(self, query: int) -> dict[str, list[int]]:
+        """Return strategy -> the documents that it finds for `query`, by their place in the corpus, best first."""
+        return {
+            name: found[found >= 0].tolist() for name, found in zip(self.strategies, self.lists[query], strict=True)
+        }
+
+    def context(self, query: int) -> dict[str, float]:
+        """Return the features of `query` by name."""
+        return dict(zip(self.feature_names, self.features[query].tolist(), strict=True))
+
+    @cached_property
+    def bandit_features(self) -> tuple[Numeric, ...]:
+        """The features as the bandit's configuration, centred and scaled on training queries."""
+        return numeric_features(self.feature_names, self.features[self.train])
+
+    @cached_property
+    def grades(self) -> NDArray[np.float32]:
+        """The grade of every document of every list, (queries, strategies, depth); NaN if it was not judged."""
+        found = np.full(self.lists.shape, np.nan, np.float32)
+        for number, query in enumerate(self.corpus.queries):
+            judged = {self.corpus.number[doc_id]: grade for doc_id, grade in query.grades.items()}
+            keys = np.array(sorted(judged), np.int32)
+            values = np.array([judged[key] for key in keys.tolist()], np.float32)
+            at = np.minimum(np.searchsorted(keys, self.lists[number]), len(keys) - 1)
+            found[number] = np.where(keys[at] == self.lists[number], values[at], np.nan)
+        return found
+
+    def selected(self, names: Sequence[str]) -> "Harness":
+        """Return the same with these strategies only, in this order. A name may stand there twice: twins."""
+        places = [self.strategies.index(name) for name in names]
+        renamed = [
+            f"{name}_{names[:at].count(name) + 1}" if name in names[:at] else name for at, name in enumerate(names)
+        ]
+        return self._like(renamed, self.lists[:, places], self.totals[:, places])
+
+    def with_strategy(self, name: str, found: Mapping[int, Sequence[int]]) -> "Harness":
+        """Return the same with one strategy more.
+
+        Args:
+            name: of it.
+            found: query -> the documents that it finds, by their place in the corpus; none for others.
+        """
+        lists = np.full((len(self.lists), 1, self.lists.shape[2]), -1, np.int32)
+        totals = np.zeros((len(self.lists), 1), np.int32)
+        for query, places in found.items():
+            kept = places[: lists.shape[2]]
+            lists[query, 0, : len(kept)] = kept
+            totals[query, 0] = len(places)
+        return self._like(
+            (*self.strategies, name),
+            np.concatenate([self.lists, lists], axis=1),
+            np.concatenate([self.totals, totals], axis=1),
+        )
+
+    def swapped(self, one: str, other: str) -> "Harness":
+        """Return the same with what two strategies find exchanged."""
+        places = list(range(len(self.strategies)))
+        first, second = self.strategies.index(one), self.strategies.index(other)
+        places[first], places[second] = second, first
+        return self._like(self.strategies, self.lists[:, places], self.totals[:, places])
+
+    def without(self, hidden: NDArray[np.bool_]) -> "Harness":
+        """Return the same without the documents that are `hidden`, (documents,): lists close up, ranks move up."""
+        gone = (self.lists < 0) | hidden[self.lists]
+        order = np.argsort(gone, axis=2, kind="stable")
+        lists = np.take_along_axis(np.where(gone, -1, self.lists), order, axis=2).astype(np.int32)
+        return self._like(self.strategies, lists, np.minimum(self.totals, (lists >= 0).sum(axis=2)).astype(np.int32))
+
+    def _like(self, strategies: Sequence[str], lists: NDArray[np.int32], totals: NDArray[np.int32]) -> "Harness":
+        return Harness(
+            self.corpus,
+            strategies,
+            lists,
+            totals,
+            feature_names=self.feature_names,
+            features=self.features,
+            seed=self._seed,
+            held_out_share=self._held_out_share,
+        )
+
+    # What an allocation is worth
+
+    def recall_at(self, allocation: Allocations, queries: Queries, distinct: int | None = None) -> NDArray[np.float64]:
+        """Return the recall of each query, (queries,).
+
+        Args:
+            allocation: (strategies,), or (queries, strategies).
+            queries: of which.
+            distinct: the budget of distinct candidates; None: what the allocation draws is the budget.
+        """
+        asked = np.broadcast_to(allocation, (len(queries), len(self.strategies)))
+        found = self._found(asked, queries) if distinct is None else self._found_distinct(asked, queries, distinct)
+        budget = asked.sum(axis=1) if distinct is None else np.full(len(queries), distinct)
+        recall: NDArray[np.float64] = found / np.maximum(np.minimum(self.relevant[queries], budget), 1)
+        return recall
+
+    def drawn_distinct(self, allocation: Allocations, queries: Queries) -> NDArray[np.int64]:
+        """Return how many distinct candidates are drawn, (queries,)."""
+        asked = np.broadcast_to(allocation, (len(queries), len(self.strategies)))
+        count: NDArray[np.int64] = (self._ranks[queries] <= asked[:, np.newaxis]).any(axis=2).sum(axis=1)
+        return count
+
+    def even(self, budget: int) -> Allocations:
+        """Return the even split; the first strategies take what is left over."""
+        size = len(self.strategies)
+        return np.array([budget // size + (place < budget % size) for place in range(size)])
+
+    def alone(self, strategy: str, budget: int) -> Allocations:
+        """Return the allocation of everything to one strategy."""
+        return np.array([budget * (name == strategy) for name in self.strategies])
+
+    def best_fixed(self, budget: int, distinct: int | None = None, queries: Queries | None = None) -> Allocations:
+        """Return the allocation with the best mean recall on training queries: the baseline to beat.
+
+        It is found by moving candidates from strategy to strategy as long as that helps, by 8, 4, 2 and 1, from three
+        starts: even, greedy, and the best single strategy. That is not proven to be the best.
+
+        Args:
+            budget: candidates in all.
+            distinct: see `recall_at`.
+            queries: to find it on; by default those to train on.
+        """
+        known = self.train if queries is None else queries
+
+        def worth(allocation: Allocations) -> float:
+            return float(self.recall_at(allocation, known, distinct).mean())
+
+        single = max((self.alone(name, budget) for name in self.strategies), key=worth)
+        starts = [self.even(budget), single]
+        if distinct is None:
+            starts.append(self._greedy(budget, known))
+        return max((self._climb(start, worth) for start in starts), key=worth)
+
+    def best_each(self, budget: int, queries: Queries, distinct: int | None = None) -> Allocations:
+        """Return for each query the best allocation that was found, knowing what is relevant: the oracle.
+
+        Found as `best_fixed` is, and never worse than it or than any strategy alone; so the true oracle may be better.
+        """
+        size = len(self.strategies)
+        fixed = self.best_fixed(budget, distinct)
+        starts = [fixed, self.even(budget), *(self.alone(name, budget) for name in self.strategies)]
+        best = np.tile(fixed, (len(queries), 1))
+        worth = self.recall_at(best, queries, distinct)
+        if distinct is None:
+            starts_each = [np.tile(start, (len(queries), 1)) for start in starts] + [self._greedy_each(budget, queries)]
+        else:
+            starts_each = [np.tile(start, (len(queries), 1)) for start in starts]
+        for start in starts_each:
+            value = self.recall_at(start, queries, distinct)
+            better = value > worth
+            best[better], worth[better] = start[better], value[better]
+        for step in (8, 4, 2, 1):
+            for giver in range(size):
+                for taker in range(size):
+                    moved = best.copy()
+                    amount = np.minimum(moved[:, giver], step) * (giver != taker)
+                    moved[:, giver] -= amount
+                    moved[:, taker] += amount
+                    value = self.recall_at(moved, queries, distinct)
+                    better = value > worth
+                    best[better], worth[better] = moved[better], value[better]
+        return best
+
+    def order(self, query: int, allocation: Allocations, distinct: int | None = None) -> list[int]:
+        """Return the union of one query in its order, as documents by their place in the corpus."""
+        asked = np.asarray(allocation)
+        at = self._points(asked[np.newaxis], np.array([query]))[0]
+        usable = np.isfinite(at) if distinct is not None else (self._ranks[query] <= asked).any(axis=1)
+        found = np.flatnonzero(usable)
+        order = found[np.argsort(at[found], kind="stable")][:distinct]
+        places: list[int] = self._documents[query][order].tolist()
+        return places
+
+    def fused(self, query: int, constant: float = 60.0) -> list[int]:
+        """Return all that was found for one query by reciprocal rank fusion (Cormack et al. 2009), best first."""
+        ranks = self._ranks[query]
+        scores = np.where(ranks < _NONE, 1.0 / (constant + ranks), 0.0).sum(axis=1)
+        found = np.flatnonzero(scores > 0)
+        places: list[int] = self._documents[query][found[np.argsort(-scores[found], kind="stable")]].tolist()
+        return places
+
+    @cached_property
+    def relevant(self) -> NDArray[np.int64]:
+        """How many documents are relevant for each query, (queries,), found or not."""
+        return np.array([len(self.corpus.relevant(query)) for query in self.corpus.queries])
+
+    @cached_property
+    def _united(self) -> tuple[NDArray[np.int32], NDArray[np.int16], int]:
+        """For each query the documents that any strategy found, the relevant ones first; and their ranks.
+
+        Returns:
+            documents by place, -1 for none, (queries, most); ranks from 1, _NONE for none, (queries, most, strategies);
+            and how many columns hold relevant documents.
+        """
+        rows, ranks_of, most_relevant = [], [], 0
+        for number, query in enumerate(self.corpus.queries):
+            relevant = {self.corpus.number[doc_id] for doc_id in self.corpus.relevant(query)}
+            ranks: dict[int, list[int]] = {}
+            for strategy, found in enumerate(self.lists[number].tolist()):
+                for rank, place in enumerate(found, start=1):
+                    if place >= 0:
+                        ranks.setdefault(place, [_NONE] * len(self.strategies))[strategy] = rank
+            own = [place for place in ranks if place in relevant]
+            most_relevant = max(most_relevant, len(own))
+            rows.append((own, [place for place in ranks if place not in relevant]))
+            ranks_of.append(ranks)
+        most = max((len(others) for _, others in rows), default=0)
+        documents = np.full((len(rows), most_relevant + most), -1, np.int32)
+        united = np.full((*documents.shape, len(self.strategies)), _NONE, np.int16)
+        for number, (own, others) in enumerate(rows):
+            for begin, places in ((0, own), (most_relevant, others)):
+                documents[number, begin : begin + len(places)] = places
+                if places:
+                    united[number, begin : begin + len(places)] = [ranks_of[number][place] for place in places]
+        return documents, united, most_relevant
+
+    @property
+    def _documents(self) -> NDArray[np.int32]:
+        return self._united[0]
+
+    @property
+    def _ranks(self) -> NDArray[np.int16]:
+        return self._united[1]
+
+    def _found(self, asked: Allocations, queries: Queries) -> NDArray[np.int64]:
+        relevant = self._ranks[queries, : self._united[2]]
+        count: NDArray[np.int64] = (relevant <= asked[:, np.newaxis]).any(axis=2).sum(axis=1)
+        return count
+
+    def _found_distinct(self, asked: Allocations, queries: Queries, distinct: int) -> NDArray[np.int64]:
+        at = self._points(asked, queries)
+        if distinct < at.shape[1]:
+            last = np.partition(at, distinct - 1, axis=1)[:, distinct - 1, np.newaxis]
+        else:
+            last = np.full((len(at), 1), np.finfo(float).max)
+        own = at[:, : self._united[2]]
+        count: NDArray[np.int64] = ((own <= last) & np.isfinite(own)).sum(axis=1)
+        return count
+
+    def _points(self, asked: Allocations, queries: Queries) -> Matrix:
+        """Where each document comes in the union's order, (queries, most); infinite if it was not found at all."""
+        ranks = self._ranks[queries]
+        share = asked[:, np.newaxis]
+        at = np.where(share > 0, (ranks - 0.5) / np.maximum(share, 1), UNASKED + ranks)
+        # The order of strategies breaks ties. Points of unlike ranks differ by far more than this.
+        at = at + 1e-9 * np.arange(len(self.strategies))
+        first: Matrix = np.where(ranks < _NONE, at, np.inf).min(axis=2)
+        return first
+
+    def _climb(self, start: Allocations, worth: Callable[[Allocations], float]) -> Allocations:
+        best, value = start, worth(start)
+        for step in (8, 4, 2, 1):
+            improved = True
+            while improved:
+                improved = False
+                for giver in np.flatnonzero(best).tolist():
+                    for taker in range(len(best)):
+                        amount = min(step, int(best[giver]))
+                        if giver == taker or amount == 0:
+                            continue
+                        moved = best.copy()
+                        moved[giver] -= amount
+                        moved[taker] += amount
+                        other = worth(moved)
+                        if other > value:
+                            best, value, improved = moved, other, True
+        return best
+
+    def _greedy(self, budget: int, queries: Queries) -> Allocations:
+        best = np.zeros(len(self.strategies), np.int64)
+        eye = np.eye(len(best), dtype=np.int64)
+        most = np.minimum(self.relevant[queries], budget)
+        for _ in range(budget):
+            gains = [
+                (self._found(np.broadcast_to(best + one, (len(queries), len(best))), queries) / most).mean()
+                for one in eye
+            ]
+            best = best + eye[int(np.argmax(gains))]
+        return best
+
+    def _greedy_each(self, budget: int, queries: Queries) -> Allocations:
+        """For each query: draw on where the next relevant documents are nearest."""
+        chosen = np.zeros((len(queries), len(self.strategies)), np.int64)
+        for row, query in enumerate(queries.tolist()):
+            ranks = self._ranks[query, : self._united[2]].astype(np.int64)
+            depth = np.zeros(len(self.strategies), np.int64)
+            while True:
+                left = ranks[(ranks > depth).all(axis=1)]
+                spare = budget - int(depth.sum())
+                options = []
+                for strategy in range(len(depth)):
+                    for rank in np.unique(left[:, strategy]).tolist():
+                        cost = rank - int(depth[strategy])
+                        if cost <= spare:
+                            options.append((float((left[:, strategy] <= rank).sum() / cost), strategy, rank))
+                if not options:
+                    break
+                _, strategy, rank = max(options)
+                depth[strategy] = rank
+            depth[0] += budget - depth.sum()
+            chosen[row] = depth
+        return chosen

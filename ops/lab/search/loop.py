@@ -1,0 +1,286 @@
+"""The closed loop: people ask, the server serves what was learned from those before, and learns from their clicks.
+
+Learning goes the real way: events, turns, ledger, publisher, reader. A policy has learned only from turns that had
+ended, in event time, when it was published. The first is published after 50 turns, the next when the turns have grown
+by a tenth (by 50 at least, by 500 at most).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Final
+
+import numpy as np
+from msgspec import Meta, Struct, structs
+from numpy.typing import NDArray
+
+from backchannel.agents.bandit.features import Numeric
+from backchannel.agents.bandit.learner import BanditConfig
+from backchannel.ops.lab.search.harness import Allocations, Harness, Queries
+from backchannel.ops.lab.search.people import ClickModel, People
+from backchannel.ops.lab.search.server import MEMORY, REMEMBERED, SearchServer, impression
+from backchannel.schemas.events import Click, Event, Query
+from backchannel.streams.config import Config
+from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.serving.reader import PolicyReader
+
+START: Final = 1_767_225_600_000
+"""When the first person comes: 2026-01-01 00:00 UTC, ms since the Unix epoch."""
+GAP_MS: Final = 5_000
+"""Between two people."""
+RELEASES: Final = 8
+"""Times at which new documents appear in a run, if they do."""
+OFTEN: Final = 5
+"""Turns from which on a query counts as a repeated one."""
+
+
+class Settings(Struct, frozen=True):
+    """What happens in a run.
+
+    Attributes:
+        turns: people who come, one query each.
+        budget: of candidates.
+        distinct: whether it is of distinct ones; see `union`.
+        model, zipf: of the people, see `people`.
+        memory: whether the memory index is one of the strategies.
+        drift: whether, at half-time, the best strategy and the worst swap what they find.
+        new: share of the documents that appear only during the run.
+        checkpoints: turns at which the policy is measured; the end is always one.
+        seed: of people and server.
+    """
+
+    turns: Annotated[int, Meta(ge=100)] = 8_000
+    budget: int = 20
+    distinct: bool = False
+    model: ClickModel = "position"
+    zipf: float = 0.8
+    memory: bool = False
+    drift: bool = False
+    new: float = 0.0
+    checkpoints: tuple[int, ...] = (500, 2_000, 8_000, 30_000)
+    seed: int = 1
+
+
+class Checkpoint(Struct, frozen=True):
+    """What the policy served after so many turns.
+
+    Attributes:
+        turns: so far.
+        version: of the policy.
+        allocations: for every held-out query, (queries, strategies).
+        recall: (queries,), by the run's budget.
+    """
+
+    turns: int
+    version: int
+    allocations: Allocations
+    recall: NDArray[np.float64]
+
+
+class Run(Struct, frozen=True):
+    """What came of a run.
+
+    Attributes:
+        settings: of the run.
+        harness: as it was at the end, after drift and with all documents.
+        fixed: the best fixed allocation of that harness, found on training queries.
+        checkpoints: at rising turns.
+        clicks: server -> clicks of each turn, (turns,): `learned`, and on the same people with the same luck `even` and
+            `fixed`.
+        drawn, distinct: candidates drawn in each turn, and different ones among them, (turns,).
+        asked: query -> turns in which it was asked.
+        repeated: queries asked OFTEN or more; and with the memory index at the end, their recall.
+        remembered: query -> the documents that the memory index recalls for it at the end; empty without it.
+    """
+
+    settings: Settings
+    harness: Harness
+    fixed: Allocations
+    checkpoints: list[Checkpoint]
+    clicks: dict[str, NDArray[np.int64]]
+    drawn: NDArray[np.int64]
+    distinct: NDArray[np.int64]
+    asked: Counter[int]
+    repeated: Queries
+    repeated_allocations: Allocations
+    remembered: dict[int, list[int]]
+
+
+def configuration(harness: Harness, memory: bool = False, **bandit: object) -> Config:
+    """Return the default configuration, with the harness's strategies and features.
+
+    Args:
+        harness: see there.
+        memory: whether the memory index is a strategy.
+        bandit: fields of `BanditConfig` to set besides.
+    """
+    strategies = (*harness.strategies, MEMORY) if memory else harness.strategies
+    features = (*harness.bandit_features, Numeric(REMEMBERED, center=1.0)) if memory else harness.bandit_features
+    return Config(bandit=structs.replace(BanditConfig(strategies, features), **bandit))
+
+
+def run(
+    harness: Harness,
+    settings: Settings,
+    config: Config | None = None,
+    progress: Callable[[int, float], None] = lambda _turns, _clicks: None,
+) -> Run:
+    """Run the loop.
+
+    Args:
+        harness: queries, judgements, and what the strategies find.
+        settings: what happens.
+        config: of the learner; by default `configuration`.
+        progress: called every 100 turns with the turns and the clicks per turn so far.
+    """
+    with TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/loop.db"
+        with (
+            Embedded(url, config or configuration(harness, settings.memory), "search") as driver,
+            closing(PolicyReader(url)) as reader,
+        ):
+            return _Loop(harness, settings, driver, reader).run(progress)
+
+
+class _Loop:
+    def __init__(self, harness: Harness, settings: Settings, driver: Embedded, reader: PolicyReader) -> None:
+        self.settings = settings
+        self.driver = driver
+        self.reader = reader
+        self.stages = _stages(harness, settings)
+        self.harness = self.stages[0][1]
+        people_seed, server_seed = np.random.SeedSequence(settings.seed).generate_state(2).tolist()
+        self.people = People(harness, people_seed, settings.model, settings.zipf)
+        strategies = (*harness.strategies, MEMORY) if settings.memory else harness.strategies
+        self.strategies = strategies
+        self.server = SearchServer(
+            reader,
+            strategies,
+            harness.corpus.number,
+            settings.budget,
+            np.random.default_rng(server_seed),
+            distinct=settings.distinct,
+        )
+        self.distinct = settings.budget if settings.distinct else None
+        self.doc_ids = [document.doc_id for document in harness.corpus.documents]
+
+    def run(self, progress: Callable[[int, float], None]) -> Run:
+        settings = self.settings
+        clicks = {name: np.zeros(settings.turns, np.int64) for name in ("learned", "even", "fixed")}
+        drawn, distinct = np.zeros((2, settings.turns), np.int64)
+        asked: Counter[int] = Counter()
+        checkpoints: list[Checkpoint] = []
+        events: list[Event] = []
+        stages, due, total = list(self.stages), 50, 0
+        baselines: dict[str, Allocations] = {}
+        orders: dict[tuple[str, int], list[int]] = {}
+        lists: dict[int, dict[str, list[int]]] = {}
+        for turn, visit in zip(range(settings.turns), self.people.visits(), strict=False):
+            if stages and turn >= stages[0][0]:
+                self.harness = stages.pop(0)[1]
+                baselines = {"even": self.harness.even(settings.budget)}
+                baselines["fixed"] = self.harness.best_fixed(settings.budget, self.distinct)
+                orders, lists = {}, {}
+            query = visit.query
+            if query not in lists:
+                own = self.harness.lists_of(query)
+                lists[query] = {name: found[: settings.budget] for name, found in own.items()}
+            asked[query] += 1
+            at = START + turn * GAP_MS
+            text = self.harness.corpus.queries[query].text
+            page = self.server.serve(text, self.harness.context(query), lists[query])
+            shown = [one.item for one in page.union.candidates]
+            clicked = self.people.clicks(visit, shown)
+            drawn[turn], distinct[turn] = page.union.drawn, len(shown)
+            clicks["learned"][turn] = len(clicked)
+            for name, allocation in baselines.items():
+                if (name, query) not in orders:
+                    orders[name, query] = self.harness.order(query, allocation, self.distinct)
+                clicks[name][turn] = len(self.people.clicks(visit, orders[name, query]))
+            ids: dict[str, Any] = {"session_id": f"s{turn}", "query_id": f"s{turn}-0"}
+            asking = Query(event_id=f"s{turn}-q", ts=at, text=text, context=dict(page.context), **ids)
+            events += [asking, impression(asking, page, self.doc_ids, at + 200, distinct=settings.distinct)]
+            events += [
+                Click(event_id=f"s{turn}-c{place}", ts=at + 500 + 100 * number, entity_id=self.doc_ids[place], **ids)
+                for number, place in enumerate(clicked)
+            ]
+            total += len(clicked)
+            done = turn + 1
+            if done % 100 == 0:
+                progress(done, total / done)
+            if done >= due or done in settings.checkpoints or done == settings.turns:
+                due = done + min(max(done // 10, 50), 500)
+                self._learn(events)
+                events = []
+            if done in settings.checkpoints or done == settings.turns:
+                checkpoints.append(self._measure(done))
+        repeated = np.array(sorted(query for query, count in asked.items() if count >= OFTEN), dtype=np.intp)
+        remembered = {}
+        if settings.memory:
+            policy = self.reader.policy
+            for query in [*self.harness.held_out.tolist(), *repeated.tolist()]:
+                remembered[query] = self.server.remembered(policy, self.harness.corpus.queries[query].text)
+        return Run(
+            settings,
+            self.harness,
+            baselines["fixed"],
+            checkpoints,
+            clicks,
+            drawn,
+            distinct,
+            asked,
+            repeated,
+            self._allocations(repeated),
+            remembered,
+        )
+
+    def _learn(self, events: Sequence[Event]) -> None:
+        self.driver.feed(events)
+        self.driver.commit()
+        self.driver.publish()
+        self.reader.refresh()
+
+    def _measure(self, turns: int) -> Checkpoint:
+        queries = self.harness.held_out
+        allocations = self._allocations(queries)
+        known = allocations[:, : len(self.harness.strategies)]
+        recall = self.harness.recall_at(known, queries, self.distinct)
+        return Checkpoint(turns, self.reader.policy.version, allocations, recall)
+
+    def _allocations(self, queries: Queries) -> Allocations:
+        """What the policy allocates to each query, as served: floor and exploration included."""
+        policy = self.reader.policy
+        rng = np.random.default_rng([self.settings.seed, 31])
+        rows = np.zeros((len(queries), len(self.strategies)), np.int64)
+        for row, query in enumerate(queries.tolist()):
+            context = self.harness.context(query)
+            if self.settings.memory:
+                text = self.harness.corpus.queries[query].text
+                context[REMEMBERED] = float(np.log1p(len(self.server.remembered(policy, text))))
+            allocation = policy.allocate(context, self.settings.budget, rng).allocation
+            rows[row] = [allocation.get(name, 0) for name in self.strategies]
+        return rows
+
+
+def _stages(harness: Harness, settings: Settings) -> list[tuple[int, Harness]]:
+    """From which turn on the strategies find what."""
+    stages = [(0, harness)]
+    if settings.new > 0:
+        rng = np.random.default_rng([settings.seed, 37])
+        late = rng.random(len(harness.corpus.documents)) < settings.new
+        when = rng.integers(1, RELEASES, len(late), endpoint=True) * late
+        stages = [
+            (settings.turns * stage // (RELEASES + 1), harness.without(when > stage)) for stage in range(RELEASES + 1)
+        ]
+    if settings.drift:
+        worth = {
+            name: float(harness.recall_at(harness.alone(name, settings.budget), harness.train).mean())
+            for name in harness.strategies
+        }
+        best, worst = max(worth, key=lambda name: worth[name]), min(worth, key=lambda name: worth[name])
+        half = settings.turns // 2
+        kept = [stage for stage in stages if stage[0] < half]
+        stages = [*kept, (half, kept[-1][1]), *(stage for stage in stages if stage[0] > half)]
+        stages = [(turn, stage if turn < half else stage.swapped(best, worst)) for turn, stage in stages]
+    return stages

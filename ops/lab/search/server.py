@@ -1,0 +1,131 @@
+"""The search server: asks the policy which strategies to use, unites what they find, and logs how it was chosen."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+from numpy.random import Generator as Rng
+
+from backchannel.ops.lab.search.union import Union, unite
+from backchannel.schemas.events import Impression, Query, Result
+from backchannel.streams.serving.policy import Policy
+from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
+
+MEMORY: Final = "memory"
+"""The strategy that recalls from the policy itself."""
+REMEMBERED: Final = "remembered"
+"""The feature that says how many documents it has for the query, log(1 + n)."""
+
+
+class Page(Struct, frozen=True):
+    """What is shown for a query, and how it was chosen.
+
+    Attributes:
+        union: what is shown, from the top.
+        planned: strategy -> how many candidates were asked of it.
+        propensities, allocation_propensity: of the plan; none if it was not left to a policy.
+        policy_version: None if there was no policy yet.
+        context: that was decided on.
+    """
+
+    union: Union
+    planned: Mapping[str, int]
+    propensities: Mapping[str, float]
+    allocation_propensity: float | None
+    policy_version: int | None
+    context: Mapping[str, float]
+
+
+class SearchServer:
+    """Serves what was learned. Until there is a policy, it asks a random set of strategies for equally many candidates.
+
+    Args:
+        reader: of the policy.
+        strategies: names; MEMORY among them if it is one.
+        number: document id -> its place in the corpus.
+        budget: of candidates.
+        distinct: whether the budget is of distinct candidates; see `union`.
+        rng: the source of all randomness.
+    """
+
+    def __init__(
+        self,
+        reader: PolicyReader,
+        strategies: Sequence[str],
+        number: Mapping[str, int],
+        budget: int,
+        rng: Rng,
+        *,
+        distinct: bool = False,
+    ) -> None:
+        self._reader: Final = reader
+        self._strategies: Final = tuple(strategies)
+        self._number: Final = number
+        self._budget: Final = budget
+        self._rng: Final = rng
+        self._distinct: Final = budget if distinct else None
+
+    def serve(self, text: str, context: Mapping[str, float], lists: Mapping[str, Sequence[int]]) -> Page:
+        """Serve one query.
+
+        Args:
+            text: of the query.
+            context: its features.
+            lists: what each strategy but the memory finds, as documents by their place in the corpus, to a depth of the
+                budget.
+        """
+        try:
+            policy: Policy | None = self._reader.policy
+        except NoPolicyError:
+            policy = None
+        lists = dict(lists)
+        if MEMORY in self._strategies:
+            lists[MEMORY] = self.remembered(policy, text)
+            context = {**context, REMEMBERED: float(np.log1p(len(lists[MEMORY])))}
+        if policy is None:
+            allocation, propensities, whole, version = self._uniform(), {}, None, None
+        else:
+            decision = policy.allocate(context, self._budget, self._rng)
+            allocation, propensities = decision.allocation, decision.propensities
+            whole, version = decision.allocation_propensity, decision.policy_version
+        return Page(unite(lists, allocation, self._distinct), allocation, propensities, whole, version, context)
+
+    def remembered(self, policy: Policy | None, text: str) -> list[int]:
+        """Return the documents that have worked for a query, best first."""
+        recalled = policy.recall(text, self._budget) if policy else []
+        return [self._number[one.entity_id] for one in recalled if one.entity_id in self._number]
+
+    def _uniform(self) -> dict[str, int]:
+        size = int(self._rng.integers(1, len(self._strategies), endpoint=True))
+        asked = self._rng.choice(self._strategies, size, replace=False).tolist()
+        dealt = {name: len(range(place, self._budget, len(asked))) for place, name in enumerate(asked)}
+        return {name: count for name, count in dealt.items() if count}
+
+
+def impression(query: Query, page: Page, doc_ids: Sequence[str], ts: int, *, distinct: bool = False) -> Impression:
+    """Return the event that logs a page.
+
+    Args:
+        query: that it answers.
+        page: as served.
+        doc_ids: of the corpus, by place.
+        ts: event time, ms since the Unix epoch.
+        distinct: whether the budget was of distinct candidates, so that the plan is logged beside the depths.
+    """
+    results = tuple(
+        Result(doc_ids[one.item], position, tuple(one.ranks), dict(one.ranks))
+        for position, one in enumerate(page.union.candidates, start=1)
+    )
+    return Impression(
+        event_id=f"{query.query_id}-i",
+        ts=ts,
+        session_id=query.session_id,
+        query_id=query.query_id,
+        results=results,
+        allocation=page.union.depth,
+        planned=dict(page.planned) if distinct else {},
+        propensities=dict(page.propensities),
+        allocation_propensity=page.allocation_propensity,
+        policy_version=page.policy_version,
+    )
