@@ -87,6 +87,7 @@ class Harness:
         self.features: Final = features
         self._seed: Final = seed
         self._held_out_share: Final = held_out_share
+        self._shallow: Final[dict[int, Harness]] = {}
         order = np.random.default_rng([seed, 17]).permutation(len(corpus.queries))
         cut = round(len(order) * held_out_share)
         self.held_out: Final[Queries] = np.sort(order[:cut])
@@ -190,7 +191,8 @@ class Harness:
             distinct: the budget of distinct candidates; None: what the allocation draws is the budget.
         """
         asked = np.broadcast_to(allocation, (len(queries), len(self.strategies)))
-        found = self._found(asked, queries) if distinct is None else self._found_distinct(asked, queries, distinct)
+        # The first so many distinct candidates lie within the first so many of each list.
+        found = self._found(asked, queries) if distinct is None else self._cut(distinct)._found_distinct(asked, queries)
         budget = asked.sum(axis=1) if distinct is None else np.full(len(queries), distinct)
         recall: NDArray[np.float64] = found / np.maximum(np.minimum(self.relevant[queries], budget), 1)
         return recall
@@ -277,7 +279,8 @@ class Harness:
         ranks = self._ranks[query]
         scores = np.where(ranks < _NONE, 1.0 / (constant + ranks), 0.0).sum(axis=1)
         found = np.flatnonzero(scores > 0)
-        places: list[int] = self._documents[query][found[np.argsort(-scores[found], kind="stable")]].tolist()
+        items = self._documents[query][found]
+        places: list[int] = items[np.lexsort((items, -scores[found]))].tolist()
         return places
 
     @cached_property
@@ -293,26 +296,24 @@ class Harness:
             documents by place, -1 for none, (queries, most); ranks from 1, _NONE for none, (queries, most, strategies);
             and how many columns hold relevant documents.
         """
-        rows, ranks_of, most_relevant = [], [], 0
+        rows = []
+        depth = np.arange(1, self.lists.shape[2] + 1, dtype=np.int16)
         for number, query in enumerate(self.corpus.queries):
-            relevant = {self.corpus.number[doc_id] for doc_id in self.corpus.relevant(query)}
-            ranks: dict[int, list[int]] = {}
-            for strategy, found in enumerate(self.lists[number].tolist()):
-                for rank, place in enumerate(found, start=1):
-                    if place >= 0:
-                        ranks.setdefault(place, [_NONE] * len(self.strategies))[strategy] = rank
-            own = [place for place in ranks if place in relevant]
-            most_relevant = max(most_relevant, len(own))
-            rows.append((own, [place for place in ranks if place not in relevant]))
-            ranks_of.append(ranks)
-        most = max((len(others) for _, others in rows), default=0)
-        documents = np.full((len(rows), most_relevant + most), -1, np.int32)
-        united = np.full((*documents.shape, len(self.strategies)), _NONE, np.int16)
-        for number, (own, others) in enumerate(rows):
-            for begin, places in ((0, own), (most_relevant, others)):
-                documents[number, begin : begin + len(places)] = places
-                if places:
-                    united[number, begin : begin + len(places)] = [ranks_of[number][place] for place in places]
+            places, inverse = np.unique(self.lists[number], return_inverse=True)
+            ranks = np.full((len(places), len(self.strategies)), _NONE, np.int16)
+            for strategy, found in enumerate(inverse.reshape(self.lists.shape[1:])):
+                ranks[found, strategy] = depth
+            places, ranks = places[places >= 0], ranks[places >= 0]
+            relevant = np.array([self.corpus.number[doc_id] for doc_id in self.corpus.relevant(query)])
+            rows.append((places, ranks, np.isin(places, relevant)))
+        most_relevant = max((int(own.sum()) for _, _, own in rows), default=0)
+        most = most_relevant + max((int((~own).sum()) for _, _, own in rows), default=0)
+        documents = np.full((len(rows), most), -1, np.int32)
+        united = np.full((len(rows), most, len(self.strategies)), _NONE, np.int16)
+        for number, (places, ranks, own) in enumerate(rows):
+            for begin, among in ((0, own), (most_relevant, ~own)):
+                end = begin + int(among.sum())
+                documents[number, begin:end], united[number, begin:end] = places[among], ranks[among]
         return documents, united, most_relevant
 
     @property
@@ -328,13 +329,20 @@ class Harness:
         count: NDArray[np.int64] = (relevant <= asked[:, np.newaxis]).any(axis=2).sum(axis=1)
         return count
 
-    def _found_distinct(self, asked: Allocations, queries: Queries, distinct: int) -> NDArray[np.int64]:
+    def _cut(self, depth: int) -> "Harness":
+        """The same with lists no deeper than that."""
+        if depth not in self._shallow:
+            lists = self.lists[:, :, :depth]
+            self._shallow[depth] = (
+                self if depth >= self.lists.shape[2] else self._like(self.strategies, lists, self.totals)
+            )
+        return self._shallow[depth]
+
+    def _found_distinct(self, asked: Allocations, queries: Queries) -> NDArray[np.int64]:
+        """How many relevant documents are among the first distinct candidates, as many as the lists are deep."""
         at = self._points(asked, queries)
-        if distinct < at.shape[1]:
-            last = np.partition(at, distinct - 1, axis=1)[:, distinct - 1, np.newaxis]
-        else:
-            last = np.full((len(at), 1), np.finfo(float).max)
-        own = at[:, : self._united[2]]
+        own, distinct = at[:, : self._united[2]], self.lists.shape[2]
+        last = np.partition(at, distinct - 1, axis=1)[:, distinct - 1, np.newaxis] if distinct < at.shape[1] else np.inf
         count: NDArray[np.int64] = ((own <= last) & np.isfinite(own)).sum(axis=1)
         return count
 

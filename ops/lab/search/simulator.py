@@ -18,8 +18,8 @@ paraphrase         one of the above in which one or two words are replaced by   
 
 The *type* of a document is its category, or else the phrase of its title that most titles of other brands share
 ("toner cartridge"). No generator is told the types that were found so. *Variants* are of the same brand and type and
-share at least 60% of the words of the title (Jaccard). That document has grade 3, the others have 2. Sets of more than 40
-are not asked for.
+share at least 60% of the words of the title (Jaccard). That document has grade 3, the others have 2. Sets of more than
+40 are not asked for.
 """
 
 from collections import Counter, defaultdict
