@@ -191,9 +191,11 @@ class Harness:
             distinct: the budget of distinct candidates; None: what the allocation draws is the budget.
         """
         asked = np.broadcast_to(allocation, (len(queries), len(self.strategies)))
-        # The first so many distinct candidates lie within the first so many of each list.
-        found = self._found(asked, queries) if distinct is None else self._cut(distinct)._found_distinct(asked, queries)
-        budget = asked.sum(axis=1) if distinct is None else np.full(len(queries), distinct)
+        if distinct is None:
+            found, budget = self._found(asked, queries), asked.sum(axis=1)
+        else:
+            found = self._cut(distinct)._found_distinct(asked, queries, distinct)
+            budget = np.full(len(queries), distinct)
         recall: NDArray[np.float64] = found / np.maximum(np.minimum(self.relevant[queries], budget), 1)
         return recall
 
@@ -330,18 +332,15 @@ class Harness:
         return count
 
     def _cut(self, depth: int) -> "Harness":
-        """The same with lists no deeper than that."""
+        """The same with lists no deeper than that: the first n distinct candidates lie within the first n of each."""
         if depth not in self._shallow:
-            lists = self.lists[:, :, :depth]
-            self._shallow[depth] = (
-                self if depth >= self.lists.shape[2] else self._like(self.strategies, lists, self.totals)
-            )
+            deep = depth >= self.lists.shape[2]
+            self._shallow[depth] = self if deep else self._like(self.strategies, self.lists[:, :, :depth], self.totals)
         return self._shallow[depth]
 
-    def _found_distinct(self, asked: Allocations, queries: Queries) -> NDArray[np.int64]:
-        """How many relevant documents are among the first distinct candidates, as many as the lists are deep."""
+    def _found_distinct(self, asked: Allocations, queries: Queries, distinct: int) -> NDArray[np.int64]:
         at = self._points(asked, queries)
-        own, distinct = at[:, : self._united[2]], self.lists.shape[2]
+        own = at[:, : self._united[2]]
         last = np.partition(at, distinct - 1, axis=1)[:, distinct - 1, np.newaxis] if distinct < at.shape[1] else np.inf
         count: NDArray[np.int64] = ((own <= last) & np.isfinite(own)).sum(axis=1)
         return count

@@ -22,7 +22,7 @@ from backchannel.ops.lab.search.people import ClickModel, People
 from backchannel.ops.lab.search.server import MEMORY, REMEMBERED, SearchServer, impression
 from backchannel.schemas.events import Click, Event, Query
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 
 START: Final = 1_767_225_600_000
@@ -137,14 +137,14 @@ def run(
     with TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/loop.db"
         with (
-            Embedded(url, config or configuration(harness, settings.memory), "search") as driver,
+            LocalPipeline(url, config or configuration(harness, settings.memory), "search") as driver,
             closing(PolicyReader(url)) as reader,
         ):
             return _Loop(harness, settings, driver, reader).run(progress)
 
 
 class _Loop:
-    def __init__(self, harness: Harness, settings: Settings, driver: Embedded, reader: PolicyReader) -> None:
+    def __init__(self, harness: Harness, settings: Settings, driver: LocalPipeline, reader: PolicyReader) -> None:
         self.settings = settings
         self.driver = driver
         self.reader = reader
