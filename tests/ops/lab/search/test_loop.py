@@ -15,8 +15,8 @@ def test_it_learns_through_the_real_pipeline(harness: Harness) -> None:
     assert found.checkpoints[-1].version > found.checkpoints[0].version >= 1
     assert [turns for turns, _ in told] == [100, 200, 300, 400, 500, 600]
     assert (found.checkpoints[-1].allocations.sum(axis=1) == 12).all()
-    assert (found.drawn == 12).all()
-    assert (found.distinct <= 12).all()
+    assert (found.drawn <= 12).all()
+    assert (found.distinct <= found.drawn).all()
     assert found.asked.total() == 600
     assert len(found.clicks["learned"]) == 600
 
