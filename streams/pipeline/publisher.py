@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import partial
 from itertools import chain
 from typing import Final
 
@@ -16,20 +15,16 @@ from backchannel.agents.bandit.serving import Allocator, EncodingError
 from backchannel.agents.learner import Learner
 from backchannel.agents.ope.gate import Judgement, judge
 from backchannel.agents.serving import live_rows
-from backchannel.agents.sums import SumTable
 from backchannel.schemas.snapshot import Evidence, Section, Snapshot
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.learners import Learning
+from backchannel.streams.pipeline.maintenance import Maintenance
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.signing import signing_key
 from backchannel.streams.store import decisions, ledger
-from backchannel.streams.store.engine import Store, batches
+from backchannel.streams.store.engine import Store
 
 logger = logging.getLogger(__name__)
-
-FORGETS_PER_HALF_LIFE: Final = 8
-BOUNDED_TOGETHER: Final = 20
-"""Values with too many rows that are seen to in one transaction, for which workers wait."""
 
 
 class VersionStatus(Struct, frozen=True):
@@ -69,11 +64,11 @@ class Publisher:
         self._learning: Final = learning
         self._config: Final = config
         self._key: Final = signing_key(config.snapshots.signing_key)
+        self._maintenance: Final = Maintenance(store, learning)
         self._checked = False
 
     def publish(self, now: int | None = None) -> Snapshot | None:
-        """Publish the next version, if anything changed; then tidy up: join old time buckets, drop what has faded or is
-        too much.
+        """Publish the next version, if anything changed; then maintain the ledger, see `Maintenance`.
 
         Args:
             now: ms since the Unix epoch; by default what the clock says.
@@ -85,13 +80,7 @@ class Publisher:
         created = time.time_ns() // 1_000_000 if now is None else now
         changed, made = self._store.transact(lambda connection: self._publish(connection, created), stable=True)
         self._checked = True
-        if any(table.name in changed and not table.sums for table in self._learning.tables):
-            self._store.transact(self._compact)
-        for learner in self._learning.learners:
-            if learner.bound is not None and changed.get(learner.bound[0].name):
-                self._bound(learner, *learner.bound, changed)
-        if made is not None and made.parent is not None:
-            self._forget(made)
+        self._maintenance.run(changed, made)
         return made
 
     def _publish(self, connection: Connection, now: int) -> tuple[Mapping[str, Collection[str]], Snapshot | None]:
@@ -165,19 +154,6 @@ class Publisher:
         snapshots.prune(connection, retention.keep, round(retention.keep_days * 86_400_000), now)
         return changed, made if snapshots.current(connection).version == made.version else None
 
-    def _forget(self, made: Snapshot) -> None:
-        """Now and then: it reads whole tables. What goes is logged as changed, for the next version."""
-        try:
-            with self._store.read() as connection:
-                parent = snapshots.header(connection, made.parent or 0)
-        except snapshots.CorruptPolicyError:
-            parent = None
-        before = parent.watermark if parent else 0
-        for table in self._learning.tables:
-            period = (table.half_life_ms or 0) // FORGETS_PER_HALF_LIFE
-            if period and before // period < made.watermark // period:
-                self._store.transact(partial(ledger.forget, self._store, table, made.watermark))
-
     def _previous(self, connection: Connection) -> Snapshot | None:
         """The newest version, if the next one can go on from it: if it is ours, and undamaged when we begin.
 
@@ -209,37 +185,6 @@ class Publisher:
                 return Judgement("warn", f"unjudged, as the policy that is served cannot be read: {error}")
         logged = decisions.read(connection, self._config.gate.turns)
         return judge(Allocator(candidate), live, logged, self._config.gate)
-
-    def _bound(self, learner: Learner, table: SumTable, most: int, changed: Mapping[str, Collection[str]]) -> None:
-        """Drop the rows of a table that are too many for one of the changed values of its first key column.
-
-        What is dropped is the excess of what is there: workers that would add to the table wait meanwhile, so nothing
-        comes between looking and dropping. To keep that short, only so many values are seen to at a time.
-        """
-        stored = self._store.sum_tables[table.name]
-        with self._store.read() as connection:
-            portions = batches(changed.get(table.name, ()))
-            found = [value for some in portions for value in ledger.crowded(connection, stored, some, most)]
-            _, newest = ledger.watermarks(ledger.positions(connection))
-
-        def drop(some: Collection[str], connection: Connection) -> None:
-            ledger.lock(connection, table, alone=True)
-            excess = learner.excess(ledger.LedgerSums(self._store, connection), some, max(newest, 0))
-            ledger.drop_rows(connection, stored, excess)
-
-        for first in range(0, len(found), BOUNDED_TOGETHER):
-            self._store.transact(partial(drop, found[first : first + BOUNDED_TOGETHER]))
-
-    def _compact(self, connection: Connection) -> None:
-        """Not when publishing: workers wait for who locks packed sums, and would wait while others are solved."""
-        _, newest = ledger.watermarks(ledger.positions(connection))
-        for learner in self._learning.learners:
-            for table in learner.tables:
-                if not table.sums:
-                    ledger.lock(connection, table)
-                    sums = ledger.LedgerSums(self._store, connection).read(table)
-                    moved = learner.compact(sums, max(newest, 0))
-                    ledger.move_rows(connection, self._store.sum_tables[table.name], moved)
 
 
 def _served(connection: Connection) -> Section:

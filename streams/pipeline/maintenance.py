@@ -1,0 +1,88 @@
+"""Maintenance of the ledger: old time buckets are merged, crowded keys thinned out, and decayed sums removed."""
+
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Final
+
+from sqlalchemy import Connection
+
+from backchannel.agents.learner import Learner
+from backchannel.agents.sums import SumTable
+from backchannel.schemas.snapshot import Snapshot
+from backchannel.streams.pipeline.learners import Learning
+from backchannel.streams.snapshots import versions as snapshots
+from backchannel.streams.store import ledger
+from backchannel.streams.store.engine import Store, batches
+
+FORGETS_PER_HALF_LIFE: Final = 8
+"""How many times in a table's half-life its decayed rows are removed: that reads the whole table."""
+
+BOUNDED_TOGETHER: Final = 20
+"""Keys with too many rows that are thinned out in one transaction, for which workers wait."""
+
+
+class Maintenance:
+    """What keeps the ledger small, done after a version was published, in transactions of its own."""
+
+    def __init__(self, store: Store, learning: Learning) -> None:
+        self._store: Final = store
+        self._learning: Final = learning
+
+    def run(self, changed: Mapping[str, Collection[str]], made: Snapshot | None) -> None:
+        """Maintain what may need it.
+
+        Args:
+            changed: what changed since the last version: table name -> values of the first key column.
+            made: the header of the version that readers serve from now on; None if there is no new one.
+        """
+        if any(table.name in changed and not table.sums for table in self._learning.tables):
+            self._store.transact(self._compact)
+        for learner in self._learning.learners:
+            if learner.bound is not None and changed.get(learner.bound[0].name):
+                self._bound(learner, *learner.bound, changed)
+        if made is not None and made.parent is not None:
+            self._forget(made)
+
+    def _compact(self, connection: Connection) -> None:
+        """Not when publishing: workers wait for who locks packed sums, and would wait while others are solved."""
+        _, newest = ledger.watermarks(ledger.positions(connection))
+        for learner in self._learning.learners:
+            for table in learner.tables:
+                if not table.sums:
+                    ledger.lock(connection, table)
+                    sums = ledger.LedgerSums(self._store, connection).read(table)
+                    moved = learner.compact(sums, max(newest, 0))
+                    ledger.move_rows(connection, self._store.sum_tables[table.name], moved)
+
+    def _bound(self, learner: Learner, table: SumTable, most: int, changed: Mapping[str, Collection[str]]) -> None:
+        """Drop the rows of a table that are too many for one of the changed values of its first key column.
+
+        What is dropped is the excess of what is there: workers that would add to the table wait meanwhile, so nothing
+        comes between looking and dropping. To keep that short, only so many values are seen to at a time.
+        """
+        stored = self._store.sum_tables[table.name]
+        with self._store.read() as connection:
+            portions = batches(changed.get(table.name, ()))
+            found = [value for some in portions for value in ledger.crowded(connection, stored, some, most)]
+            _, newest = ledger.watermarks(ledger.positions(connection))
+
+        def drop(some: Collection[str], connection: Connection) -> None:
+            ledger.lock(connection, table, alone=True)
+            excess = learner.excess(ledger.LedgerSums(self._store, connection), some, max(newest, 0))
+            ledger.drop_rows(connection, stored, excess)
+
+        for first in range(0, len(found), BOUNDED_TOGETHER):
+            self._store.transact(partial(drop, found[first : first + BOUNDED_TOGETHER]))
+
+    def _forget(self, made: Snapshot) -> None:
+        """Now and then: it reads whole tables. What goes is logged as changed, for the next version."""
+        try:
+            with self._store.read() as connection:
+                parent = snapshots.header(connection, made.parent or 0)
+        except snapshots.CorruptPolicyError:
+            parent = None
+        before = parent.watermark if parent else 0
+        for table in self._learning.tables:
+            period = (table.half_life_ms or 0) // FORGETS_PER_HALF_LIFE
+            if period and before // period < made.watermark // period:
+                self._store.transact(partial(ledger.forget, self._store, table, made.watermark))
