@@ -7,22 +7,22 @@ from typing import Final
 
 import click
 import msgspec
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
-from backchannel.agents.sums import ALL, Sums
+from backchannel.agents.sums import ALL
 from backchannel.ops.commands.config import config_option
 from backchannel.ops.inspect.explanation import Explanation, explain
 from backchannel.ops.options import opened_store, store_option
 from backchannel.schemas.text import normalize
 from backchannel.streams.config import Config
+from backchannel.streams.pipeline.corrections import set_sums
 from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
 from backchannel.streams.store import ledger
 from backchannel.streams.store.engine import StoreError
-from backchannel.streams.store.ledger import Contribution, FencedError, Ledger, LedgerSums
+from backchannel.streams.store.ledger import FencedError, Ledger, LedgerSums
 
 _SOURCE: Final = "rewrite rules"
 """Under this name the ledger counts what people decree, as if it were a stream."""
@@ -136,31 +136,19 @@ def _pairs(source: str | None, target: str, file: Path | None, as_is: bool) -> l
 
 
 def _decree(url: str, pairs: Sequence[tuple[str, str]], column: str, value: bool) -> None:
-    """Set a rule for each of `pairs`, as a sum: by adding what it lacks."""
-    graph = RephraseGraph(RephraseConfig())
-    table = graph.rules
-    place = table.sums.index(column)
+    """Set a rule for each of `pairs`."""
+    table = RephraseGraph(RephraseConfig()).rules
+    wanted = dict.fromkeys(pairs, float(value))
     with opened_store(url) as store:
         store.create([table])
-        book = Ledger(store, [table])
-        claim = book.claim(_SOURCE, 0)
-        with store.read() as connection:
-            rules = LedgerSums(store, connection).read(table, "state", {one for one, _ in pairs})
-        stands = {key: row[place] for key, row in zip(rules.keys, rules.values.tolist(), strict=True)}
-        changes = {pair: value - stands.get(pair, 0.0) for pair in pairs}
-        lacking = [pair for pair, change in changes.items() if change]
-        values = np.zeros((len(lacking), len(table.sums)))
-        values[:, place] = [changes[pair] for pair in lacking]
         try:
-            book.commit([Contribution(claim, claim.position, {table.name: Sums(table, lacking, values)}, {})])
+            changed = set_sums(store, Ledger(store, [table]), table, column, wanted, source=_SOURCE)
         except FencedError:
             raise click.ClickException(
                 "somebody else changes rules at this moment: nothing was done, try again"
             ) from None
     done = column if value else f"no longer {column}"
-    click.echo(
-        f"{len(lacking):,} {done}, {len(changes) - len(lacking):,} as they were. It holds from the next version on."
-    )
+    click.echo(f"{changed:,} {done}, {len(wanted) - changed:,} as they were. It holds from the next version on.")
 
 
 def _print(explanation: Explanation) -> None:

@@ -3,17 +3,16 @@
 from collections.abc import Mapping
 from typing import Final, Self
 
-import numpy as np
 from sqlalchemy import func, select
 
 from backchannel.agents.memory.learner import MemoryIndex
-from backchannel.agents.sums import Sums
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config
+from backchannel.streams.pipeline.corrections import set_sums
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.publisher import Publisher
 from backchannel.streams.store.engine import Store
-from backchannel.streams.store.ledger import Contribution, Ledger, LedgerSums
+from backchannel.streams.store.ledger import Ledger
 
 SOURCE: Final = "prime"
 """The stream that predictions are committed as. Nothing is read from it: its one position stays at the beginning."""
@@ -41,30 +40,15 @@ class Primer:
     def put(self, predictions: Mapping[tuple[str, str], float]) -> int:
         """Make these the predicted scores of their pairs, (normalised query, entity id); a score of 0 is none.
 
-        What is added to the ledger is by how much they differ from those of before. Nobody else can change these
-        meanwhile, because the claim of `SOURCE` would then be lost.
-
         Returns:
             how many were not so before.
 
         Raises:
             FencedError: somebody else is priming the same store. Nothing was put.
         """
-        claim = self._ledger.claim(SOURCE, 0)
+        exact = {pair: round(score * 2**20) / 2**20 for pair, score in predictions.items()}  # differences are exact
         table = self._index.priors
-        with self._store.read() as connection:
-            held = LedgerSums(self._store, connection).read(table, "query", {query for query, _ in predictions})
-        before = dict(zip(held.keys, held.values[:, 0].tolist(), strict=True))
-        added = {}
-        for pair, score in predictions.items():
-            exact = round(score * 2**20) / 2**20  # so that differences add up exactly
-            if exact != before.get(pair, 0.0):
-                added[pair] = exact - before.get(pair, 0.0)
-        if added:
-            values = np.array(list(added.values()))[:, np.newaxis]
-            delta = {table.name: Sums(table, list(added), values)}
-            self._ledger.commit([Contribution(claim, claim.position, delta, {"primed": len(added)})])
-        return len(added)
+        return set_sums(self._store, self._ledger, table, table.sums[0], exact, source=SOURCE, counter="primed")
 
     def queries(self) -> dict[str, float]:
         """Return the queries that people were shown something for, with how much was shown."""
