@@ -74,6 +74,7 @@ class Result(Struct, frozen=True, gc=False):
             "others where it was looked up. Where it is missing, it is counted from the positions"
         ),
     ] = {}
+    features: Annotated[Context, Meta(description="what it was ranked with: flat, as a query's context")] = {}
 
 
 class Rewrite(Struct, frozen=True, gc=False, kw_only=True):
@@ -116,6 +117,21 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
     ] = {}
     user_context: Annotated[
         Context, Meta(description="what was known of who asked when it was decided, as the decision says")
+    ] = {}
+    examined: Annotated[
+        tuple[Annotated[float, Meta(gt=0, le=1)], ...],
+        Meta(
+            max_length=500,
+            description="probabilities that positions 1, 2 ... are examined, as the ranking assumed; the last one "
+            "holds for all further positions",
+        ),
+    ] = ()
+    normalizers: Annotated[
+        dict[Name, tuple[float, Annotated[float, Meta(ge=0)]]],
+        Meta(
+            max_length=64,
+            description="feature of results -> mean and standard deviation by which it was standardized for ranking",
+        ),
     ] = {}
     policy_version: Count | None = None
     rewrite: Rewrite | None = None

@@ -1,7 +1,9 @@
 """Contexts as vectors, encoded alike by the learner and by the policy reader."""
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from math import inf
 from operator import itemgetter
 from typing import Annotated, Final, TypeAlias
@@ -73,6 +75,33 @@ class Hashed(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", 
         return crc32(f"{self.name}={text}".encode(errors="surrogatepass")) % self.buckets
 
 
+class Binned(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="binned"):
+    """A number in one of len(edges) + 1 columns of zeros and ones, for what is not linear.
+
+    The first column holds what is below the first edge; an edge belongs to the column above it. Missing, or not a
+    number: zeros only.
+    """
+
+    name: Name
+    edges: Annotated[tuple[Annotated[float, Meta(ge=-1e300, le=1e300)], ...], Meta(min_length=1, max_length=63)]
+
+    def __post_init__(self) -> None:
+        if any(one >= other for one, other in pairwise(self.edges)):
+            raise ValueError(f"{self.name}: edges: {list(self.edges)} must rise")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of its columns."""
+        bounds = ("", *(f"{edge:g}" for edge in self.edges), "")
+        return tuple(f"{self.name}[{low}..{high})" for low, high in pairwise(bounds))
+
+    def encode(self, value: Value) -> int | None:
+        """Return the column of a value."""
+        if value is None or isinstance(value, str) or value != value:  # noqa: PLR0124 - NaN differs from itself
+            return None
+        return bisect_right(self.edges, value)
+
+
 class Cross(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="cross"):
     """Every product of a column of one feature and a column of another, both listed before it."""
 
@@ -85,7 +114,7 @@ class Cross(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", t
         return f"{self.left}*{self.right}"
 
 
-Feature: TypeAlias = Numeric | Categorical | Hashed | Cross
+Feature: TypeAlias = Numeric | Categorical | Hashed | Binned | Cross
 
 _HOUR_MS: Final = 3_600_000
 DERIVED: Final[dict[str, Callable[[Query], Value]]] = {
@@ -147,7 +176,7 @@ class Encoder:
         self.features: Final = msgspec.convert(msgspec.to_builtins(features), tuple[Feature, ...])
         columns, places = ["1"], dict[str, slice]()
         self._crosses: Final[list[tuple[slice, slice, slice]]] = []
-        self._choices: Final[list[tuple[Categorical | Hashed, int]]] = []
+        self._choices: Final[list[tuple[Categorical | Hashed | Binned, int]]] = []
         numeric: dict[str, tuple[Numeric, int]] = {}
         for feature in self.features:
             begin = len(columns)

@@ -1,0 +1,208 @@
+"""Candidates as vectors, encoded alike by the learner and by the policy reader.
+
+A candidate's own features come from whoever asks for a ranking. Some the policy supplies itself: `memory.score` and
+`memory.evidence`, what the memory index knows of the pair, and `rank.STRATEGY`, one over the candidate's rank in a
+strategy's list. Crosses multiply a candidate's feature with one of the query's, so that a weight may depend on the
+query; a query's features alone would move all candidates alike.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from backchannel.agents.bandit.features import GRID, LIMIT, Binned, Categorical, Encoder, Hashed, Numeric, Value
+
+SCORE: Final = "score"
+"""The feature that holds the caller's own score."""
+MEMORY_SCORE: Final = "memory.score"
+MEMORY_EVIDENCE: Final = "memory.evidence"
+RANK: Final = "rank."
+"""How the names of features begin that are one over the rank in a strategy's list; 0 for what it did not bring."""
+MAX_COLUMNS: Final = 128
+_LEAST_DEVIATION: Final = 1e-9  # below it, a feature is constant in a list
+
+Floats: TypeAlias = NDArray[np.float64]
+CandidateFeature: TypeAlias = Numeric | Categorical | Hashed | Binned
+Normalizers: TypeAlias = Mapping[str, tuple[float, float]]
+"""Feature -> the mean and the standard deviation of its values in one list."""
+
+
+class CandidateEncoder:
+    """Encodes the candidates of lists.
+
+    Args:
+        features: The candidates' features.
+        normalized: Numeric or binned features that are standardized within each list before they are encoded.
+        query_features: Features of the query, for crosses.
+        crosses: Pairs of a query feature and a candidate feature whose columns are multiplied.
+
+    Attributes:
+        columns: The names of the columns.
+        dimension: Their number.
+        fingerprint: A short hash of all of this: vectors with different fingerprints must never meet.
+        of_memory: Whether the memory index supplies some of the features.
+
+    Raises:
+        ValueError: An unknown name in `normalized` or `crosses`, or more than MAX_COLUMNS columns.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[CandidateFeature],
+        normalized: Sequence[str] = (),
+        query_features: Sequence[CandidateFeature] = (),
+        crosses: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        own, self._query = Encoder(features), Encoder(query_features)  # say what is wrong with the features
+        names = [one.name for one in features if isinstance(one, Numeric | Binned)]
+        for name in normalized:
+            if name not in names:
+                raise ValueError(f"normalized: {name!r} is not a numeric or binned feature of candidates")
+        places, of_query = _places(features), _places(query_features)
+        for left, right in crosses:
+            if left not in of_query or right not in places:
+                raise ValueError(f"crosses: {left} * {right} must be a query feature and a candidate feature")
+        crossed = [(of_query[left], places[right]) for left, right in crosses]
+        self.columns: Final = (
+            *own.columns[1:],
+            *(
+                f"{one}*{other}"
+                for left, right in crossed
+                for one in self._query.columns[left]
+                for other in own.columns[right]
+            ),
+        )
+        self.dimension: Final = len(self.columns)
+        if self.dimension > MAX_COLUMNS:
+            raise ValueError(f"features: {self.dimension} columns in all; at most {MAX_COLUMNS} can be learned from")
+        parts = (own.fingerprint, tuple(normalized), self._query.fingerprint, tuple(map(tuple, crosses)))
+        self.fingerprint: Final = hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
+        self.of_memory: Final = not {MEMORY_SCORE, MEMORY_EVIDENCE}.isdisjoint(names)
+        self.normalized: Final = tuple(normalized)
+        self._width: Final = own.dimension
+        self._crosses: Final = crossed
+        # Numbers are read as one matrix: first those of the candidates, then one over their ranks.
+        read = [name for name in names if not name.startswith(RANK)]
+        self._ranked: Final = [name.removeprefix(RANK) for name in names if name.startswith(RANK)]
+        self._read: Final = tuple(read)
+        self._get: Final[Callable[[Any], tuple[Value, ...]]] = _getter(read)
+        source = {name: column for column, name in enumerate([*read, *(RANK + name for name in self._ranked)])}
+        self._standardized: Final = np.array([source[name] for name in normalized], dtype=np.intp)
+        numeric = [one for one in features if isinstance(one, Numeric)]
+        self._numeric_from: Final = np.array([source[one.name] for one in numeric], dtype=np.intp)
+        self._numeric_to: Final = np.array([places[one.name].start for one in numeric], dtype=np.intp)
+        self._centers: Final = np.array([one.center for one in numeric])
+        self._scales: Final = np.array([one.scale for one in numeric])
+        self._binned: Final = [
+            (source[one.name], np.array(one.edges), places[one.name].start)
+            for one in features
+            if isinstance(one, Binned)
+        ]
+        self._choices: Final = [
+            (one, places[one.name].start) for one in features if isinstance(one, Categorical | Hashed)
+        ]
+
+    def numbers(self, features: Sequence[Mapping[str, Value]], ranks: Sequence[Mapping[str, int]]) -> Floats:
+        """Return the numbers that candidates are described by, (candidates, numbers); NaN for what is missing."""
+        size = len(features) * len(self._read)
+        try:
+            flat = np.fromiter(chain.from_iterable(map(self._get, features)), np.float64, size)
+        except (KeyError, TypeError, ValueError):  # not every candidate has all of them
+            flat = np.array([_number(one.get(name)) for one in features for name in self._read])
+        found = flat.reshape(len(features), len(self._read))
+        found[np.abs(found) > 1e300] = np.nan
+        if not self._ranked:
+            return found
+        brought = np.array([[own.get(name, 0) for name in self._ranked] for own in ranks], dtype=float)
+        reciprocal = np.divide(1.0, brought, out=np.zeros_like(brought), where=brought > 0)
+        return np.concatenate((found, reciprocal), axis=1)
+
+    def normalizers(self, numbers: Floats, lengths: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Return the mean and the standard deviation of the normalized features in each list, both (lists, features).
+
+        Args:
+            numbers: See `numbers`.
+            lengths: The number of candidates of each list, at least 1, (lists,).
+        """
+        starts = np.cumsum(lengths) - lengths
+        values = numbers[:, self._standardized]
+        known = ~np.isnan(values)
+        values = np.where(known, values, 0.0)
+        counts = np.maximum(np.add.reduceat(known, starts, dtype=np.float64), 1.0)
+        means = np.add.reduceat(values, starts) / counts
+        distances = np.where(known, values - np.repeat(means, lengths, axis=0), 0.0)
+        return means, np.sqrt(np.add.reduceat(distances**2, starts) / counts)
+
+    def encode(
+        self,
+        numbers: Floats,
+        normalizers: tuple[Floats, Floats],
+        features: Sequence[Mapping[str, Value]],
+        contexts: Sequence[Mapping[str, Value]],
+        lengths: NDArray[np.int64],
+    ) -> Floats:
+        """Return the vectors of the candidates of lists, (candidates, dimension), on the grid.
+
+        Args:
+            numbers: See `numbers`.
+            normalizers: See `normalizers`.
+            features: Each candidate's own features.
+            contexts: The query's context, for each list.
+            lengths: The number of candidates of each list, (lists,).
+        """
+        if self.normalized:
+            means, deviations = (np.repeat(one, lengths, axis=0) for one in normalizers)
+            distances = numbers[:, self._standardized] - means
+            varied = deviations > _LEAST_DEVIATION
+            numbers = numbers.copy()
+            numbers[:, self._standardized] = np.divide(distances, deviations, out=0.0 * distances, where=varied)
+        vectors = np.zeros((len(numbers), self._width))
+        scaled = (numbers[:, self._numeric_from] - self._centers) / self._scales
+        vectors[:, self._numeric_to] = _on_grid(np.where(np.isnan(scaled), 0.0, scaled))
+        for column, edges, begin in self._binned:
+            known = np.flatnonzero(~np.isnan(numbers[:, column]))
+            vectors[known, begin + np.searchsorted(edges, numbers[known, column], side="right")] = 1.0
+        for feature, begin in self._choices:
+            for row, own in enumerate(features):
+                place = feature.encode(own.get(feature.name))
+                if place is not None:
+                    vectors[row, begin + place] = 1.0
+        if not self._crosses:
+            return vectors[:, 1:]
+        queries = np.repeat(self._query.encode_all(contexts), lengths, axis=0)
+        products = [
+            (queries[:, left, np.newaxis] * vectors[:, np.newaxis, right]).reshape(len(vectors), -1)
+            for left, right in self._crosses
+        ]
+        return np.concatenate((vectors[:, 1:], _on_grid(np.concatenate(products, axis=1))), axis=1)
+
+
+def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Value, ...]]:
+    if len(names) == 1:  # of which itemgetter would return the value itself
+        (name,) = names
+        return lambda own: (own[name],)
+    return itemgetter(*names) if names else lambda _: ()
+
+
+def _number(value: Value) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return np.nan
+
+
+def _on_grid(numbers: Floats) -> Floats:
+    found: Floats = np.rint(np.clip(numbers, -LIMIT, LIMIT) * GRID) / GRID
+    return found
+
+
+def _places(features: Sequence[CandidateFeature]) -> dict[str, slice]:
+    """The columns of each feature in the vectors of an `Encoder`."""
+    ends = np.cumsum([1, *(len(one.columns) for one in features)]).tolist()
+    return {one.name: slice(begin, end) for one, begin, end in zip(features, ends, ends[1:], strict=False)}

@@ -1,0 +1,247 @@
+"""The ranking layer, serving: candidates in, an order out.
+
+Scores are a product of the encoded candidates with the weights. To explore, one of DRAWS models drawn from the
+posterior decides; it moves no candidate by more than a few places from where the mean has it, so that a page never
+looks random. The models are drawn once for each section, by a seed that follows from it: the probability of an order
+is the share of the models that give it.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+from zlib import crc32
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from backchannel.agents.bandit.features import Value
+from backchannel.agents.bandit.serving import EncodingError
+from backchannel.agents.ranking.features import SCORE, CandidateEncoder, CandidateFeature
+
+DRAWS: Final = 16
+
+
+class Candidate(Struct, frozen=True):
+    """What may be shown.
+
+    Attributes:
+        entity_id: The entity.
+        features: What the engine knows of it when it ranks, flat; `score` is the caller's own score.
+        ranks: Its rank, from 1, in the list of each strategy that brought it.
+    """
+
+    entity_id: str
+    features: Mapping[str, Value] = {}
+    ranks: Mapping[str, int] = {}
+
+
+class Reason(Struct, frozen=True):
+    """What one column contributes to a candidate's score, compared with the average candidate of the list."""
+
+    column: str
+    contribution: float
+
+    def __str__(self) -> str:
+        return f"{self.column} {'raises' if self.contribution > 0 else 'lowers'} it by {abs(self.contribution):.2g}"
+
+
+class Ranked(Struct, frozen=True):
+    """A candidate in its place; log it as a `Result` of the impression.
+
+    Attributes:
+        entity_id: The entity.
+        position: From 1.
+        score: The expected gain where it is examined, compared with the average candidate of the list.
+        features: What it was ranked with: its own features, and those that the policy supplied.
+        ranks: As given.
+        reasons: What the score is made of, the largest contribution first; only if they were asked for.
+    """
+
+    entity_id: str
+    position: int
+    score: float
+    features: Mapping[str, Value] = {}
+    ranks: Mapping[str, int] = {}
+    reasons: tuple[Reason, ...] = ()
+
+
+class Ranking(Struct, frozen=True):
+    """An order; its fields go into the `impression` event.
+
+    Attributes:
+        results: The first k candidates, best first.
+        learned: Whether clicks had a say; False: the order is the prior's.
+        propensity: The probability of this order of the first k.
+        normalizers: Feature -> mean and standard deviation in the list, as ranked with.
+        examined: The probabilities that positions 1, 2 ... are examined, as the policy assumes.
+        policy_version: The version that ranked.
+    """
+
+    results: tuple[Ranked, ...]
+    learned: bool
+    propensity: float
+    normalizers: Mapping[str, tuple[float, float]] = {}
+    examined: tuple[float, ...] = ()
+    policy_version: int | None = None
+
+
+class Settings(Struct, frozen=True):
+    """The row of the section; see `learner.RankingConfig` and `weights.Weights`.
+
+    Attributes:
+        factor: A matrix L for which LL' is the covariance of the weights; empty while the prior order is served.
+    """
+
+    features: tuple[CandidateFeature, ...]
+    normalized: tuple[str, ...]
+    query_features: tuple[CandidateFeature, ...]
+    crosses: tuple[tuple[str, str], ...]
+    encoding: str
+    weights: list[float]
+    factor: list[list[float]]
+    learned: bool
+    gain: float
+    deviation: float
+    lists: float
+    half_life_days: float | None
+    exploration: float
+    max_shift: int
+    limits: dict[str, int]
+
+
+class Ranker:
+    """The ranking's section of a policy, ready to rank.
+
+    Args:
+        section: As `ResultRanking.solve` wrote it.
+
+    Attributes:
+        settings: The row of the section.
+        encoder: Of candidates.
+
+    Raises:
+        EncodingError: Candidates would not be encoded as they were when the section was learned.
+    """
+
+    def __init__(self, section: Mapping[str, bytes]) -> None:
+        self.settings: Final = msgspec.json.decode(section[""], type=Settings)
+        settings = self.settings
+        self.encoder: Final = CandidateEncoder(
+            settings.features, settings.normalized, settings.query_features, settings.crosses
+        )
+        if self.encoder.fingerprint != settings.encoding:
+            raise EncodingError(
+                f"the ranking's features have fingerprint {settings.encoding}, here the same ones give "
+                f"{self.encoder.fingerprint}: run the same version of Backchannel in publisher and reader"
+            )
+        self._weights: Final = np.array(settings.weights)
+        self._models: Final = self._draw(crc32(section[""]))
+
+    def rank(
+        self,
+        context: Mapping[str, Value],
+        candidates: Sequence[Candidate],
+        k: int,
+        rng: np.random.Generator,
+        *,
+        explain: bool = False,
+    ) -> Ranking:
+        """Order candidates; see `Policy.rank`.
+
+        Raises:
+            ValueError: k is less than 1.
+        """
+        if k < 1:
+            raise ValueError(f"k: {k} results; show at least 1")
+        if not candidates:
+            return Ranking((), self.settings.learned, 1.0)
+        features = [one.features for one in candidates]
+        if not any(SCORE in one for one in features):  # then the order that they came in is the caller's
+            features = [{**one, SCORE: 1.0 / place} for place, one in enumerate(features, 1)]
+        encoder, size = self.encoder, np.array([len(candidates)])
+        numbers = encoder.numbers(features, [one.ranks for one in candidates])
+        means, deviations = encoder.normalizers(numbers, size)
+        vectors = encoder.encode(numbers, (means, deviations), features, [context], size)
+        centred = vectors - vectors.mean(axis=0)
+        scores = centred @ self._weights
+        order, propensity = self._choose(vectors, scores, features, k, rng)
+        pairs = zip(means[0].tolist(), deviations[0].tolist(), strict=True)
+        results = tuple(
+            Ranked(
+                candidates[place].entity_id,
+                position,
+                float(scores[place]),
+                features[place],
+                candidates[place].ranks,
+                self._reasons(centred[place]) if explain else (),
+            )
+            for position, place in enumerate(order, 1)
+        )
+        return Ranking(results, self.settings.learned, propensity, dict(zip(encoder.normalized, pairs, strict=True)))
+
+    def weights(self) -> dict[str, tuple[float, float]]:
+        """Return column -> its weight and the standard deviation of that, for people."""
+        factor = np.array(self.settings.factor) if self.settings.factor else np.zeros((len(self._weights), 1))
+        deviations = np.linalg.norm(factor, axis=1).tolist()
+        return dict(zip(self.encoder.columns, zip(self._weights.tolist(), deviations, strict=True), strict=True))
+
+    def _draw(self, seed: int) -> NDArray[np.float64] | None:
+        """DRAWS models, (d, DRAWS); None without exploration."""
+        settings = self.settings
+        if not settings.factor or not settings.exploration or not settings.max_shift:
+            return None
+        normal = np.random.default_rng(seed).standard_normal((len(self._weights), DRAWS))
+        return self._weights[:, np.newaxis] + settings.exploration * (np.array(settings.factor) @ normal)
+
+    def _choose(
+        self,
+        vectors: NDArray[np.float64],
+        scores: NDArray[np.float64],
+        features: Sequence[Mapping[str, Value]],
+        k: int,
+        rng: np.random.Generator,
+    ) -> tuple[list[int], float]:
+        """The places of the first k candidates, and the probability of their order."""
+        best = np.argsort(-scores, kind="stable")
+        if self._models is None:
+            return self._limited(best, features, k), 1.0
+        count = len(scores)
+        places = np.empty(count, dtype=np.int64)
+        places[best] = np.arange(count)
+        drawn = np.empty((DRAWS, count), dtype=np.int64)
+        np.put_along_axis(drawn, np.argsort(-(vectors @ self._models).T, axis=1), np.arange(count)[np.newaxis], axis=1)
+        shift = self.settings.max_shift
+        # A candidate's place is that of the drawn model within bounds; the mean decides between those that meet.
+        keys = np.clip(drawn, places - shift, places + shift) * count + places
+        orders = np.argsort(keys, axis=1)
+        chosen = int(rng.integers(DRAWS))
+        if self.settings.limits:
+            every = [tuple(self._limited(order, features, k)) for order in orders]
+            return list(every[chosen]), Counter(every)[every[chosen]] / DRAWS
+        heads = orders[:, :k]
+        return heads[chosen].tolist(), float((heads == heads[chosen]).all(axis=1).mean())
+
+    def _limited(self, order: NDArray[np.intp], features: Sequence[Mapping[str, Value]], k: int) -> list[int]:
+        """The first k places of `order` that keep to the limits; if they do not suffice, the best of the others."""
+        limits = self.settings.limits
+        if not limits:
+            head: list[int] = order[:k].tolist()
+            return head
+        seen: Counter[tuple[str, Value]] = Counter()
+        kept: list[int] = []
+        left: list[int] = []
+        for place in order.tolist():
+            values = [(name, value) for name in limits if (value := features[place].get(name)) is not None]
+            if len(kept) < k and all(seen[value] < limits[value[0]] for value in values):
+                kept.append(place)
+                seen.update(values)
+            else:
+                left.append(place)
+        return kept + left[: k - len(kept)]
+
+    def _reasons(self, centred: NDArray[np.float64]) -> tuple[Reason, ...]:
+        contributions = (self._weights * centred).tolist()
+        reasons = [Reason(*pair) for pair in zip(self.encoder.columns, contributions, strict=True) if pair[1]]
+        return tuple(sorted(reasons, key=lambda reason: -abs(reason.contribution)))
