@@ -77,6 +77,13 @@ class Result(Struct, frozen=True, gc=False):
     features: Annotated[Context, Meta(description="what it was ranked with: flat, as a query's context")] = {}
 
 
+class Normalizer(Struct, frozen=True, gc=False):
+    """The mean and the standard deviation of a feature among the candidates of a list."""
+
+    mean: Annotated[float, Meta(ge=-1e300, le=1e300)]
+    deviation: Annotated[float, Meta(ge=0, le=1e300)]
+
+
 class Rewrite(Struct, frozen=True, gc=False, kw_only=True):
     """The query that was served in place of the one that was asked."""
 
@@ -119,7 +126,7 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
         Context, Meta(description="what was known of who asked when it was decided, as the decision says")
     ] = {}
     examined: Annotated[
-        tuple[Annotated[float, Meta(gt=0, le=1)], ...],
+        tuple[Annotated[float, Meta(ge=0, le=1)], ...],
         Meta(
             max_length=500,
             description="probabilities that positions 1, 2 ... are examined, as the ranking assumed; the last one "
@@ -127,11 +134,8 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
         ),
     ] = ()
     normalizers: Annotated[
-        dict[Name, tuple[float, Annotated[float, Meta(ge=0)]]],
-        Meta(
-            max_length=64,
-            description="feature of results -> mean and standard deviation by which it was standardized for ranking",
-        ),
+        dict[Name, Normalizer],
+        Meta(max_length=64, description="feature of results -> how it was standardized for ranking"),
     ] = {}
     policy_version: Count | None = None
     rewrite: Rewrite | None = None

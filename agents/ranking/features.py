@@ -29,8 +29,6 @@ _LEAST_DEVIATION: Final = 1e-9  # below it, a feature is constant in a list
 
 Floats: TypeAlias = NDArray[np.float64]
 CandidateFeature: TypeAlias = Numeric | Categorical | Hashed | Binned
-Normalizers: TypeAlias = Mapping[str, tuple[float, float]]
-"""Feature -> the mean and the standard deviation of its values in one list."""
 
 
 class CandidateEncoder:

@@ -22,7 +22,7 @@ from backchannel.agents.ranking.serving import Settings
 from backchannel.agents.ranking.sums import Lists, sums_of
 from backchannel.agents.ranking.weights import solve
 from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
-from backchannel.schemas.events import Name, Result
+from backchannel.schemas.events import Name, Normalizer, Result
 
 _DAY_MS: Final = 86_400_000
 _position = attrgetter("position")
@@ -142,7 +142,7 @@ class ResultRanking(Learner):
         gains: list[float] = []
         examined: list[float] = []
         lengths: list[int] = []
-        logged: list[Mapping[str, tuple[float, float]]] = []
+        logged: list[Mapping[str, Normalizer]] = []
         contexts: list[Mapping[str, Value]] = []
         places: list[tuple[int, int]] = []
         for outcome in outcomes:
@@ -168,7 +168,8 @@ class ResultRanking(Learner):
         for place, own in enumerate(logged):
             for column, name in enumerate(self.encoder.normalized if own else ()):
                 if name in own:
-                    normalizers[0][place, column], normalizers[1][place, column] = own[name]
+                    normalizers[0][place, column] = own[name].mean
+                    normalizers[1][place, column] = own[name].deviation
         vectors = self.encoder.encode(numbers, normalizers, features, contexts, sizes)
         keys = sorted(set(places))
         code = {key: group for group, key in enumerate(keys)}

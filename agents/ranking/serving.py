@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from backchannel.agents.bandit.features import Value
 from backchannel.agents.bandit.serving import EncodingError
 from backchannel.agents.ranking.features import SCORE, CandidateEncoder, CandidateFeature
+from backchannel.schemas.events import Normalizer
 
 DRAWS: Final = 16
 
@@ -82,7 +83,7 @@ class Ranking(Struct, frozen=True):
     results: tuple[Ranked, ...]
     learned: bool
     propensity: float
-    normalizers: Mapping[str, tuple[float, float]] = {}
+    normalizers: Mapping[str, Normalizer] = {}
     examined: tuple[float, ...] = ()
     policy_version: int | None = None
 
@@ -167,7 +168,7 @@ class Ranker:
         centred = vectors - vectors.mean(axis=0)
         scores = centred @ self._weights
         order, propensity = self._choose(vectors, scores, features, k, rng)
-        pairs = zip(means[0].tolist(), deviations[0].tolist(), strict=True)
+        normalizers = map(Normalizer, means[0].tolist(), deviations[0].tolist())
         results = tuple(
             Ranked(
                 candidates[place].entity_id,
@@ -179,7 +180,9 @@ class Ranker:
             )
             for position, place in enumerate(order, 1)
         )
-        return Ranking(results, self.settings.learned, propensity, dict(zip(encoder.normalized, pairs, strict=True)))
+        return Ranking(
+            results, self.settings.learned, propensity, dict(zip(encoder.normalized, normalizers, strict=True))
+        )
 
     def weights(self) -> dict[str, tuple[float, float]]:
         """Return column -> its weight and the standard deviation of that, for people."""

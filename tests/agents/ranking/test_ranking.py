@@ -12,7 +12,7 @@ from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
 from backchannel.agents.ranking.serving import DRAWS, Candidate, Ranker
 from backchannel.agents.ranking.sums import HEAD, Lists, sums_of, unpacked, width
 from backchannel.agents.sums import Delta, MemorySums, merge
-from backchannel.schemas.events import Result
+from backchannel.schemas.events import Normalizer, Result
 from backchannel.schemas.turn import Turn
 from tests.support.turns import changes, click, impression, judged, query, unlike
 
@@ -233,7 +233,7 @@ def test_standardization_is_that_of_the_list_as_logged() -> None:
     assert (means.tolist(), deviations.tolist()) == ([[2.0]], [[pytest.approx(0.816497)]])
     learner = ResultRanking(RankingConfig())
     shown = [Result(f"e{at}", at + 1, features={"score": 3.0 - at}) for at in range(3)]
-    logged = {"normalizers": {"score": (0.0, 8.0)}}
+    logged = {"normalizers": {"score": Normalizer(0.0, 8.0)}}
     own, other = (
         learner.learn(judged([Turn(query(), (impression(*shown, **fields),), (click("e0"),))]))["ranking"].values
         for fields in ({}, logged)
