@@ -80,8 +80,8 @@ class Result(Struct, frozen=True, gc=False):
 class Normalizer(Struct, frozen=True, gc=False):
     """The mean and the standard deviation of a feature among the candidates of a list."""
 
-    mean: Annotated[float, Meta(ge=-1e300, le=1e300)]
-    deviation: Annotated[float, Meta(ge=0, le=1e300)]
+    mean: Annotated[float, Meta(ge=-1e15, le=1e15)]
+    deviation: Annotated[float, Meta(ge=0, le=1e15)]
 
 
 class Rewrite(Struct, frozen=True, gc=False, kw_only=True):

@@ -26,6 +26,7 @@ RANK: Final = "rank."
 """How the names of features begin that are one over the rank in a strategy's list; 0 for what it did not bring."""
 MAX_COLUMNS: Final = 128
 _LEAST_DEVIATION: Final = 1e-9  # below it, a feature is constant in a list
+_GREATEST: Final = 1e15  # beyond it, a number counts as missing
 
 Floats: TypeAlias = NDArray[np.float64]
 CandidateFeature: TypeAlias = Numeric | Categorical | Hashed | Binned
@@ -114,7 +115,7 @@ class CandidateEncoder:
         except (KeyError, TypeError, ValueError):  # not every candidate has all of them
             flat = np.array([_number(one.get(name)) for one in features for name in self._read])
         found = flat.reshape(len(features), len(self._read))
-        found[np.abs(found) > 1e300] = np.nan
+        found[np.abs(found) > _GREATEST] = np.nan
         if not self._ranked:
             return found
         brought = np.array([[own.get(name, 0) for name in self._ranked] for own in ranks], dtype=float)
