@@ -18,6 +18,7 @@ from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.quality.learner import AnswerQuality, QualityConfig
+from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
 from backchannel.agents.rewrites.personal import PersonalRewrites
 
@@ -44,6 +45,9 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
     rephrases: Annotated[
         RephraseConfig, Meta(description="The rephrase graph."), Learners(RephraseGraph, PersonalRewrites)
     ] = field(default_factory=RephraseConfig)
+    ranking: Annotated[RankingConfig, Meta(description="The order of results."), Learners(ResultRanking)] = field(
+        default_factory=RankingConfig
+    )
     quality: Annotated[
         QualityConfig, Meta(description="How the quality of the answers is watched."), Learners(AnswerQuality)
     ] = field(default_factory=QualityConfig)

@@ -5,20 +5,20 @@ See `sums` for the model and `weights` for its solution.
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Self
 
 import msgspec
 import numpy as np
 import orjson
 from msgspec import Meta, Struct, field
 
-from backchannel.agents.bandit.features import Numeric, Value
+from backchannel.agents.bandit.features import Value
 from backchannel.agents.bandit.posterior import run_together
 from backchannel.agents.draws import lot
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
 from backchannel.agents.ranking.features import SCORE, CandidateEncoder, CandidateFeature
-from backchannel.agents.ranking.serving import Settings
+from backchannel.agents.ranking.serving import Ranker, Settings
 from backchannel.agents.ranking.sums import Lists, sums_of
 from backchannel.agents.ranking.weights import solve
 from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
@@ -40,9 +40,9 @@ class RankingConfig(Struct, frozen=True, forbid_unknown_fields=True):
             max_length=64,
             description="features of candidates. The policy itself supplies `memory.score`, `memory.evidence` and "
             "`rank.STRATEGY` (one over the rank in a strategy's list); all others come with the candidates. Kinds are "
-            "numeric, categorical, hashed and binned",
+            "numeric, categorical, hashed and binned. Without any, no ranking is learned",
         ),
-    ] = (Numeric(SCORE),)
+    ] = ()
     normalized: Annotated[
         tuple[Name, ...],
         Meta(
@@ -50,7 +50,7 @@ class RankingConfig(Struct, frozen=True, forbid_unknown_fields=True):
             description="numeric or binned features that are standardized within each list, as scores whose size "
             "depends on the query should be",
         ),
-    ] = (SCORE,)
+    ] = ()
     query_features: Annotated[
         tuple[CandidateFeature, ...],
         Meta(max_length=32, description="features of the query's context, to be crossed with those of candidates"),
@@ -96,6 +96,8 @@ class RankingConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         columns = self.encoder().columns
+        if not columns:
+            return
         for name, weight in self.prior.items():
             if name not in columns:
                 raise ValueError(f"prior: {name!r} is none of the columns: {', '.join(columns)}")
@@ -125,7 +127,8 @@ class ResultRanking(Learner):
     compared within itself only, so overlap, depth and the number of candidates drawn do not enter.
     """
 
-    name = "ranking"
+    name = Ranker.name
+    serving = Ranker
 
     def __init__(self, config: RankingConfig) -> None:
         self.config: Final = config
@@ -135,6 +138,16 @@ class ResultRanking(Learner):
         self._bucket_ms: Final = round(config.bucket_s * 1000)
         self._prior: Final = np.array([config.prior.get(column, 0.0) for column in self.encoder.columns])
         self._half_lives: Final = (None, *(days * _DAY_MS for days in config.half_lives_days))
+
+    @classmethod
+    def configured(cls, config: Any) -> Self:
+        """See `Learner.configured`."""
+        return cls(config.ranking)
+
+    @classmethod
+    def is_wanted(cls, config: Any) -> bool:
+        """See `Learner.is_wanted`: candidates must have features."""
+        return bool(config.ranking.features)
 
     def learn(self, outcomes: Sequence[Outcome]) -> Delta:
         """See `Learner.learn`. A list of a single result says nothing of an order."""

@@ -8,7 +8,7 @@ is the share of the models that give it.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import ClassVar, Final, Self
 from zlib import crc32
 
 import msgspec
@@ -16,10 +16,13 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from backchannel.agents.bandit.features import Value
+from backchannel.agents.bandit.features import Numeric, Value
 from backchannel.agents.bandit.serving import EncodingError
-from backchannel.agents.ranking.features import SCORE, CandidateEncoder, CandidateFeature
+from backchannel.agents.memory.serving import Recalled
+from backchannel.agents.ranking.features import MEMORY_EVIDENCE, MEMORY_SCORE, SCORE, CandidateEncoder, CandidateFeature
+from backchannel.agents.serving import Sections
 from backchannel.schemas.events import Normalizer
+from backchannel.schemas.snapshot import Snapshot
 
 DRAWS: Final = 16
 
@@ -36,6 +39,13 @@ class Candidate(Struct, frozen=True):
     entity_id: str
     features: Mapping[str, Value] = {}
     ranks: Mapping[str, int] = {}
+
+
+def remembered(candidate: Candidate, known: Recalled | None) -> Candidate:
+    """Return a candidate with what the memory index knows of it."""
+    score, evidence = (known.score, known.evidence) if known else (0.0, 0.0)
+    features = {**candidate.features, MEMORY_SCORE: score, MEMORY_EVIDENCE: evidence}
+    return Candidate(candidate.entity_id, features, candidate.ranks)
 
 
 class Reason(Struct, frozen=True):
@@ -112,11 +122,31 @@ class Settings(Struct, frozen=True):
     limits: dict[str, int]
 
 
+_CALLERS: Final = CandidateEncoder((Numeric(SCORE),), (SCORE,))
+_UNLEARNED: Final = Settings(
+    features=(Numeric(SCORE),),
+    normalized=(SCORE,),
+    query_features=(),
+    crosses=(),
+    encoding=_CALLERS.fingerprint,
+    weights=[1.0],
+    factor=[],
+    learned=False,
+    gain=0.0,
+    deviation=0.0,
+    lists=0.0,
+    half_life_days=None,
+    exploration=0.0,
+    max_shift=0,
+    limits={},
+)
+
+
 class Ranker:
     """The ranking's section of a policy, ready to rank.
 
     Args:
-        section: As `ResultRanking.solve` wrote it.
+        section: As `ResultRanking.solve` wrote it; empty: candidates keep the caller's order.
 
     Attributes:
         settings: The row of the section.
@@ -126,8 +156,11 @@ class Ranker:
         EncodingError: Candidates would not be encoded as they were when the section was learned.
     """
 
+    name: ClassVar[str] = "ranking"
+
     def __init__(self, section: Mapping[str, bytes]) -> None:
-        self.settings: Final = msgspec.json.decode(section[""], type=Settings)
+        row = section.get("")
+        self.settings: Final = _UNLEARNED if row is None else msgspec.json.decode(row, type=Settings)
         settings = self.settings
         self.encoder: Final = CandidateEncoder(
             settings.features, settings.normalized, settings.query_features, settings.crosses
@@ -138,7 +171,12 @@ class Ranker:
                 f"{self.encoder.fingerprint}: run the same version of Backchannel in publisher and reader"
             )
         self._weights: Final = np.array(settings.weights)
-        self._models: Final = self._draw(crc32(section[""]))
+        self._models: Final = self._draw(crc32(row or b""))
+
+    @classmethod
+    def of(cls, sections: Sections, header: Snapshot) -> Self:  # noqa: ARG003 - Serving's
+        """See `Serving.of`. Where no ranking is learned, the order is the caller's."""
+        return cls(sections.get(cls.name, {}))
 
     def rank(
         self,

@@ -1,7 +1,7 @@
 """A policy as serving uses it: immutable, in memory, no I/O."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from backchannel.agents.bandit.serving import (
 )
 from backchannel.agents.bandit.users import USER_FEATURES, Users
 from backchannel.agents.memory.serving import Memory, Recalled, Similar
+from backchannel.agents.ranking.serving import Candidate, Ranker, Ranking, remembered
 from backchannel.agents.rewrites.serving import Rewriter, Rewriting
 from backchannel.agents.serving import Sections, Serving
 from backchannel.schemas.snapshot import Snapshot
@@ -54,6 +55,7 @@ class Policy:
         self._sections: Final = sections
         self.allocator: Final = Allocator.of(sections, snapshot)
         self._memory: Final = Memory.of(sections, snapshot, similar)
+        self._ranker: Final = Ranker.of(sections, snapshot)
         self._rewriter: Final = Rewriter.of(sections, snapshot)
         self._history: Final = History.of(sections, snapshot)
         self._users: Final = Users.of(sections, snapshot)
@@ -154,6 +156,43 @@ class Policy:
         """
         return self._memory.recall(query, k, user)
 
+    def rank(
+        self,
+        context: Mapping[str, Value],
+        candidates: Sequence[Candidate],
+        k: int,
+        *,
+        query: str = "",
+        user: str | None = None,
+        rng: np.random.Generator | None = None,
+        explain: bool = False,
+    ) -> Ranking:
+        """Order the candidates that retrieval brought.
+
+        Log the fields of what is returned in the `impression` event, and its results as the event's results: what was
+        ranked with is what is learned from; see `impression_of`.
+
+        Args:
+            context: The query's context, see `features.context_of`.
+            candidates: What may be shown, in the caller's own order, or with a feature `score`.
+            k: The number of results wanted.
+            query: The text, for features of the memory index.
+            user: The `user_id` of who asks, for the personal layer of the memory index.
+            rng: Where chance comes from.
+            explain: Whether results say what their scores are made of.
+
+        Returns:
+            The first k candidates; in the caller's order as long as clicks do not speak for another one.
+
+        Raises:
+            ValueError: k is less than 1.
+        """
+        if self._ranker.encoder.of_memory:
+            known = {one.entity_id: one for one in self.recall(query, sys.maxsize, user)}
+            candidates = [remembered(one, known.get(one.entity_id)) for one in candidates]
+        ranking = self._ranker.rank(context, candidates, k, rng or self._rng, explain=explain)
+        return structs.replace(ranking, examined=self.examined, policy_version=self.version)
+
     def rewrite(
         self, query: str, *, interpretation: str | None = None, user: str | None = None, session: str | None = None
     ) -> Rewriting | None:
@@ -169,6 +208,10 @@ class Policy:
                 it shows what rewrites are good for. Without it, nobody is held out.
         """
         return self._rewriter.rewrite(query, interpretation=interpretation, user=user, session=session)
+
+    def ranking(self) -> Ranker:
+        """Return what ranks: its settings and weights, for people and reports."""
+        return self._ranker
 
     def evidence(self) -> dict[str, tuple[float, float]]:
         """Return for each strategy in how many turns it was asked, as far as not faded, and their mean reward."""

@@ -17,6 +17,7 @@ from backchannel.schemas.turn import Turn
 from tests.support.turns import changes, click, impression, judged, query, unlike
 
 PAIR = RankingConfig(features=(Numeric("score"), Numeric("fresh")), normalized=())
+SCORED = RankingConfig(features=(Numeric("score"),), normalized=("score",))
 RNG = np.random.default_rng
 
 
@@ -37,7 +38,7 @@ def turn(number: int, fresh: list[float], clicked: int | None, **fields: object)
         for place, value in enumerate(fresh)
     ]
     clicks = () if clicked is None else (click(f"e{clicked}"),)
-    return Turn(query(number * 1000, f"query {number % 40}"), (impression(*results, **fields),), clicks)
+    return Turn.of(query(number * 1000, f"query {number % 40}"), (impression(*results, **fields), *clicks))
 
 
 def some_turns(count: int, seed: int = 0) -> list[Turn]:
@@ -105,20 +106,17 @@ def test_split_and_order_do_not_matter_to_the_last_bit(workers: list[int], order
 def test_what_is_constant_in_a_list_has_no_influence() -> None:
     turns = some_turns(300)
     moved = [
-        Turn(
+        Turn.of(
             one.query,
-            tuple(
-                impression(
-                    *(
-                        Result(
-                            r.entity_id, r.position, features={**r.features, "score": 2.0, "fresh": r.features["fresh"]}
-                        )
-                        for r in shown.results
+            (
+                *(
+                    impression(
+                        *(Result(r.entity_id, r.position, features={**r.features, "score": 2.0}) for r in shown.results)
                     )
-                )
-                for shown in one.impressions
+                    for shown in one.impressions
+                ),
+                *one.clicks,
             ),
-            one.clicks,
         )
         for one in turns
     ]
@@ -143,7 +141,7 @@ def test_few_clicks_leave_the_order_of_the_caller_and_many_do_not() -> None:
 
 
 def test_without_any_score_the_order_given_is_the_order_of_the_caller() -> None:
-    ranker = learned(RankingConfig(), [])
+    ranker = learned(SCORED, [])
     given_order = [Candidate(name) for name in "cab"]
     assert [one.entity_id for one in ranker.rank({}, given_order, 3, RNG(0)).results] == ["c", "a", "b"]
 
@@ -209,7 +207,7 @@ def test_reasons_add_up_to_the_score() -> None:
 
 
 def test_a_limit_bounds_how_many_share_a_value() -> None:
-    config = RankingConfig(limits={"brand": 1})
+    config = RankingConfig(features=SCORED.features, normalized=("score",), limits={"brand": 1})
     candidates = [Candidate(str(at), {"score": 9.0 - at, "brand": "x" if at < 3 else "y"}) for at in range(5)]
     ranking = learned(config, []).rank({}, candidates, 3, RNG(0))
     # Only two brands: the third place goes to the best of the rest.
@@ -217,9 +215,8 @@ def test_a_limit_bounds_how_many_share_a_value() -> None:
 
 
 def test_a_missing_feature_counts_as_average() -> None:
-    config = RankingConfig(features=(Numeric("score"),))
     candidates = [Candidate("low", {"score": 1.0}), Candidate("none"), Candidate("high", {"score": 3.0})]
-    assert [one.entity_id for one in learned(config, []).rank({}, candidates, 3, RNG(0)).results] == [
+    assert [one.entity_id for one in learned(SCORED, []).rank({}, candidates, 3, RNG(0)).results] == [
         "high",
         "none",
         "low",
@@ -227,15 +224,15 @@ def test_a_missing_feature_counts_as_average() -> None:
 
 
 def test_standardization_is_that_of_the_list_as_logged() -> None:
-    encoder = RankingConfig().encoder()
+    encoder = SCORED.encoder()
     numbers = encoder.numbers([{"score": 1.0}, {"score": 2.0}, {"score": 3.0}, {"score": "text"}, {}], [{}] * 5)
     means, deviations = encoder.normalizers(numbers, np.array([5]))
     assert (means.tolist(), deviations.tolist()) == ([[2.0]], [[pytest.approx(0.816497)]])
-    learner = ResultRanking(RankingConfig())
+    learner = ResultRanking(SCORED)
     shown = [Result(f"e{at}", at + 1, features={"score": 3.0 - at}) for at in range(3)]
     logged = {"normalizers": {"score": Normalizer(0.0, 8.0)}}
     own, other = (
-        learner.learn(judged([Turn(query(), (impression(*shown, **fields),), (click("e0"),))]))["ranking"].values
+        learner.learn(judged([Turn.of(query(), (impression(*shown, **fields), click("e0")))]))["ranking"].values
         for fields in ({}, logged)
     )
     assert (own != other).any()
@@ -264,7 +261,7 @@ def test_crosses_let_a_weight_depend_on_the_query() -> None:
 )
 def test_a_wrong_configuration_names_what_is_wrong(fields: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        RankingConfig(**fields)  # type: ignore[arg-type]
+        RankingConfig(**{"features": (Numeric("score"),), **fields})  # type: ignore[arg-type]
 
 
 def test_a_section_of_another_encoding_is_refused() -> None:

@@ -1,0 +1,58 @@
+"""The log record of what was served: one decision, the ranking of its union, and the query that both were for."""
+
+from collections.abc import Mapping
+
+from backchannel.agents.bandit.features import Value
+from backchannel.agents.bandit.serving import Decision
+from backchannel.agents.ranking.serving import Ranking
+from backchannel.schemas.events import Impression, Query, Result, Rewrite
+
+
+def impression_of(
+    query: Query,
+    ranking: Ranking,
+    decision: Decision | None = None,
+    *,
+    ts: int,
+    rewrite: Rewrite | None = None,
+) -> Impression:
+    """Return the `impression` event of a query that was answered, with everything that learning needs of it.
+
+    Args:
+        query: What was asked.
+        ranking: What was shown, as `Policy.rank` returned it.
+        decision: The allocation that brought the candidates, as `Policy.allocate` returned it; None: not Backchannel's.
+        ts: When it was shown, ms since the Unix epoch.
+        rewrite: The query that was served in place of the one asked.
+    """
+    results = tuple(
+        Result(
+            one.entity_id,
+            one.position,
+            tuple(one.ranks),
+            dict(one.ranks),
+            _known(one.features),
+        )
+        for one in ranking.results
+    )
+    decided = decision or Decision({}, {})
+    return Impression(
+        event_id=f"{query.query_id}/impression",
+        ts=ts,
+        session_id=query.session_id,
+        query_id=query.query_id,
+        results=results,
+        allocation=decided.allocation,
+        propensities=decided.propensities,
+        allocation_propensity=decided.allocation_propensity,
+        strategy_context={name: _known(own) for name, own in decided.strategy_context.items()},
+        user_context=dict(decided.user_context),
+        examined=ranking.examined,
+        normalizers=dict(ranking.normalizers),
+        policy_version=ranking.policy_version,
+        rewrite=rewrite,
+    )
+
+
+def _known(context: Mapping[str, Value]) -> dict[str, float | bool | str]:
+    return {name: value for name, value in context.items() if value is not None}
