@@ -216,7 +216,7 @@ class ResultRanking(Learner):
             gain=weights.gain,
             deviation=weights.deviation,
             lists=weights.lists,
-            half_life_days=weights.half_life and weights.half_life / _DAY_MS,
+            half_life_days=(weights.half_life or 0.0) / _DAY_MS,
             exploration=config.exploration,
             max_shift=config.max_shift,
             limits=config.limits,

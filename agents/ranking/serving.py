@@ -103,6 +103,7 @@ class Settings(Struct, frozen=True):
 
     Attributes:
         factor: A matrix L for which LL' is the covariance of the weights; empty while the prior order is served.
+        half_life_days: The half-life chosen; 0: nothing is forgotten.
     """
 
     features: tuple[CandidateFeature, ...]
@@ -116,7 +117,7 @@ class Settings(Struct, frozen=True):
     gain: float
     deviation: float
     lists: float
-    half_life_days: float | None
+    half_life_days: float
     exploration: float
     max_shift: int
     limits: dict[str, int]
@@ -135,7 +136,7 @@ _UNLEARNED: Final = Settings(
     gain=0.0,
     deviation=0.0,
     lists=0.0,
-    half_life_days=None,
+    half_life_days=0.0,
     exploration=0.0,
     max_shift=0,
     limits={},

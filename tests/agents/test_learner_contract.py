@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 
-from backchannel.agents.bandit.features import Categorical, Numeric
+from backchannel.agents.bandit.features import Binned, Categorical, Numeric
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.checks import CHECKS, Check, check, learn, solve, unlike
 from backchannel.agents.learner import Learner
@@ -15,6 +15,7 @@ from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.quality.learner import QualityConfig
+from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
 from backchannel.agents.registry import LearningConfig, registered
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
 from backchannel.agents.rewrites.personal import PersonalRewrites
@@ -47,6 +48,19 @@ LEARNERS: list[Learner] = [
     MemoryIndex(MemoryConfig(min_users=2, top=2, challengers=1)),
     MemoryIndex(MemoryConfig(top=1, challengers=1, reserve=0)),
     PersonalMemory(MemoryIndex(MemoryConfig(personal=1))),
+    ResultRanking(
+        RankingConfig(
+            features=(
+                Numeric("score"),
+                Binned("price", (0.0, 10.0)),
+                Categorical("brand", ("x", "y")),
+                Numeric("rank.lexical"),
+            ),
+            normalized=("score", "price"),
+            query_features=(Categorical("device", ("car", "phone")),),
+            crosses=(("device", "score"),),
+        )
+    ),
 ]
 every_learner = pytest.mark.parametrize(
     "learner", LEARNERS, ids=lambda learner: f"{learner.name}-{LEARNERS.index(learner)}"

@@ -62,7 +62,16 @@ def turns(
 ) -> st.SearchStrategy[Turn]:
     """Turns of a small world, so that they meet in the same rows."""
     names = st.sampled_from(STRATEGIES)
-    results = st.builds(Result, ENTITIES, positions, st.lists(names, max_size=2, unique=True).map(tuple))
+    results = st.builds(
+        Result,
+        ENTITIES,
+        positions,
+        st.lists(names, max_size=2, unique=True).map(tuple),
+        ranks=st.dictionaries(names, st.integers(1, 20), max_size=2),
+        features=st.dictionaries(
+            st.sampled_from(["score", "price", "brand"]), st.floats(-1e3, 1e3) | st.sampled_from(["x", "y"]), max_size=3
+        ),
+    )
     queries = st.builds(query, ts, TEXTS, interpretation=INTERPRETATIONS, user_id=USERS, context=CONTEXTS)
     impressions = st.builds(
         lambda results, **fields: impression(*results, **fields),
