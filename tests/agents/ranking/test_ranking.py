@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from backchannel.agents.bandit.features import Binned, Categorical, Numeric, Value
 from backchannel.agents.bandit.serving import EncodingError
+from backchannel.agents.checks import changes, unlike
 from backchannel.agents.ranking.features import CandidateEncoder
 from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
 from backchannel.agents.ranking.serving import DRAWS, Candidate, Ranker
@@ -14,7 +15,7 @@ from backchannel.agents.ranking.sums import HEAD, Lists, sums_of, unpacked, widt
 from backchannel.agents.sums import Delta, MemorySums, merge
 from backchannel.schemas.events import Normalizer, Result
 from backchannel.schemas.turn import Turn
-from tests.support.turns import changes, click, impression, judged, query, unlike
+from tests.support.turns import click, impression, judged, query
 
 PAIR = RankingConfig(features=(Numeric("score"), Numeric("fresh")), normalized=())
 SCORED = RankingConfig(features=(Numeric("score"),), normalized=("score",))

@@ -10,7 +10,7 @@ from backchannel.agents.ranking.learner import RankingConfig
 from backchannel.agents.ranking.serving import Candidate
 from backchannel.schemas.events import Click, Event, Query
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.local import Embedded
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.impressions import impression_of
 from backchannel.streams.serving.reader import PolicyReader
 
@@ -29,7 +29,7 @@ CANDIDATES = [
 
 def test_what_is_ranked_is_logged_learned_from_and_ranked_anew(tmp_path: Path) -> None:
     url, rng = f"sqlite:///{tmp_path / 'store.db'}", np.random.default_rng(0)
-    with Embedded(url, CONFIG, "log") as pipeline:
+    with LocalPipeline(url, CONFIG, "log") as pipeline:
         pipeline.publish()
         with closing(PolicyReader(url)) as reader:
             before = reader.policy.rank({}, CANDIDATES, 3, query="news")
