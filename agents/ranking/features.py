@@ -14,9 +14,9 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from backchannel.agents.bandit.features import GRID, LIMIT, Binned, Categorical, Encoder, Hashed, Numeric, Value
+from backchannel.agents.bandit.features import LIMIT, Binned, Categorical, Encoder, Hashed, Numeric, Value
+from backchannel.agents.sums import GRID, Floats, Integers
 
 SCORE: Final = "score"
 """The feature that holds the caller's own score."""
@@ -28,7 +28,6 @@ MAX_COLUMNS: Final = 128
 _LEAST_DEVIATION: Final = 1e-9  # below it, a feature is constant in a list
 _GREATEST: Final = 1e15  # beyond it, a number counts as missing
 
-Floats: TypeAlias = NDArray[np.float64]
 CandidateFeature: TypeAlias = Numeric | Categorical | Hashed | Binned
 
 
@@ -122,7 +121,7 @@ class CandidateEncoder:
         reciprocal = np.divide(1.0, brought, out=np.zeros_like(brought), where=brought > 0)
         return np.concatenate((found, reciprocal), axis=1)
 
-    def normalizers(self, numbers: Floats, lengths: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    def normalizers(self, numbers: Floats, lengths: Integers) -> tuple[Floats, Floats]:
         """Return the mean and the standard deviation of the normalized features in each list, both (lists, features).
 
         Args:
@@ -144,7 +143,7 @@ class CandidateEncoder:
         normalizers: tuple[Floats, Floats],
         features: Sequence[Mapping[str, Value]],
         contexts: Sequence[Mapping[str, Value]],
-        lengths: NDArray[np.int64],
+        lengths: Integers,
     ) -> Floats:
         """Return the vectors of the candidates of lists, (candidates, dimension), on the grid.
 

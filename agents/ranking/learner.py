@@ -14,13 +14,13 @@ from msgspec import Meta, Struct, field
 
 from backchannel.agents.bandit.features import Value
 from backchannel.agents.bandit.posterior import run_together
-from backchannel.agents.draws import lot
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcome
 from backchannel.agents.ranking.features import SCORE, CandidateEncoder, CandidateFeature
 from backchannel.agents.ranking.serving import Ranker, Settings
 from backchannel.agents.ranking.sums import Lists, sums_of
 from backchannel.agents.ranking.weights import solve
+from backchannel.agents.sketches import unit_hash
 from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
 from backchannel.schemas.events import Name, Normalizer, Result
 
@@ -171,7 +171,7 @@ class ResultRanking(Learner):
                 lengths.append(len(shown))
                 logged.append(impression.normalizers)
                 contexts.append(query.context)
-                places.append((query.ts // self._bucket_ms * self._bucket_ms, int(lot(outcome.query) < 0.5)))
+                places.append((query.ts // self._bucket_ms * self._bucket_ms, int(unit_hash(outcome.query) < 0.5)))
         if not places:
             return {}
         sizes = np.array(lengths, dtype=np.int64)

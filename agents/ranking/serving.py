@@ -14,13 +14,13 @@ from zlib import crc32
 import msgspec
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from backchannel.agents.bandit.features import Numeric, Value
 from backchannel.agents.bandit.serving import EncodingError
 from backchannel.agents.memory.serving import Recalled
 from backchannel.agents.ranking.features import MEMORY_EVIDENCE, MEMORY_SCORE, SCORE, CandidateEncoder, CandidateFeature
 from backchannel.agents.serving import Sections
+from backchannel.agents.sums import Floats, Integers
 from backchannel.schemas.events import Normalizer
 from backchannel.schemas.snapshot import Snapshot
 
@@ -229,7 +229,7 @@ class Ranker:
         deviations = np.linalg.norm(factor, axis=1).tolist()
         return dict(zip(self.encoder.columns, zip(self._weights.tolist(), deviations, strict=True), strict=True))
 
-    def _draw(self, seed: int) -> NDArray[np.float64] | None:
+    def _draw(self, seed: int) -> Floats | None:
         """DRAWS models, (d, DRAWS); None without exploration."""
         settings = self.settings
         if not settings.factor or not settings.exploration or not settings.max_shift:
@@ -239,8 +239,8 @@ class Ranker:
 
     def _choose(
         self,
-        vectors: NDArray[np.float64],
-        scores: NDArray[np.float64],
+        vectors: Floats,
+        scores: Floats,
         features: Sequence[Mapping[str, Value]],
         k: int,
         rng: np.random.Generator,
@@ -265,7 +265,7 @@ class Ranker:
         heads = orders[:, :k]
         return heads[chosen].tolist(), float((heads == heads[chosen]).all(axis=1).mean())
 
-    def _limited(self, order: NDArray[np.intp], features: Sequence[Mapping[str, Value]], k: int) -> list[int]:
+    def _limited(self, order: Integers, features: Sequence[Mapping[str, Value]], k: int) -> list[int]:
         """The first k places of `order` that keep to the limits; if they do not suffice, the best of the others."""
         limits = self.settings.limits
         if not limits:
@@ -283,7 +283,7 @@ class Ranker:
                 left.append(place)
         return kept + left[: k - len(kept)]
 
-    def _reasons(self, centred: NDArray[np.float64]) -> tuple[Reason, ...]:
+    def _reasons(self, centred: Floats) -> tuple[Reason, ...]:
         contributions = (self._weights * centred).tolist()
         reasons = [Reason(*pair) for pair in zip(self.encoder.columns, contributions, strict=True) if pair[1]]
         return tuple(sorted(reasons, key=lambda reason: -abs(reason.contribution)))

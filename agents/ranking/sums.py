@@ -14,7 +14,8 @@ from typing import Final
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
+
+from backchannel.agents.sums import Floats, Integers
 
 _VECTORS: Final = 256.0  # of centred vectors: multiples of 1/256
 _RESIDUALS: Final = 1024.0
@@ -34,11 +35,11 @@ class Lists(Struct, frozen=True):
         groups: The row of sums that each list belongs to, from 0, (lists,).
     """
 
-    lengths: NDArray[np.int64]
-    vectors: NDArray[np.float64]
-    examined: NDArray[np.float64]
-    gains: NDArray[np.float64]
-    groups: NDArray[np.int64]
+    lengths: Integers
+    vectors: Floats
+    examined: Floats
+    gains: Floats
+    groups: Integers
 
 
 def width(dimension: int) -> int:
@@ -46,7 +47,7 @@ def width(dimension: int) -> int:
     return HEAD + dimension + dimension * (dimension + 1) // 2
 
 
-def sums_of(lists: Lists, groups: int) -> NDArray[np.float64]:
+def sums_of(lists: Lists, groups: int) -> Floats:
     """Return the sums of each group of `lists`, (groups, width)."""
     dimension = lists.vectors.shape[1]
     starts = np.cumsum(lists.lengths) - lists.lengths
@@ -70,7 +71,7 @@ def sums_of(lists: Lists, groups: int) -> NDArray[np.float64]:
     return found
 
 
-def unpacked(row: NDArray[np.float64], dimension: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def unpacked(row: Floats, dimension: int) -> tuple[Floats, Floats]:
     """Return A, (d, d), and b, (d,), of a row of sums."""
     gram = np.zeros((dimension, dimension))
     gram[np.triu_indices(dimension)] = row[HEAD + dimension :]

@@ -11,9 +11,9 @@ from typing import Final
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from backchannel.agents.ranking.sums import unpacked
+from backchannel.agents.sums import Floats
 
 RIDGES: Final = (10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 100_000.0)
 """Strengths of the pull towards the prior, in lists."""
@@ -36,8 +36,8 @@ class Weights(Struct, frozen=True):
         lists: The number of lists that count, decayed.
     """
 
-    mean: NDArray[np.float64]
-    factor: NDArray[np.float64]
+    mean: Floats
+    factor: Floats
     learned: bool
     gain: float
     deviation: float
@@ -47,9 +47,9 @@ class Weights(Struct, frozen=True):
 
 
 def solve(
-    starts: NDArray[np.float64],
-    rows: NDArray[np.float64],
-    prior: NDArray[np.float64],
+    starts: Floats,
+    rows: Floats,
+    prior: Floats,
     half_lives: Sequence[float | None],
     at: float,
     *,
@@ -103,15 +103,13 @@ def solve(
     return fallback
 
 
-def _scaled(prior: NDArray[np.float64], gram: NDArray[np.float64], moment: NDArray[np.float64]) -> NDArray[np.float64]:
+def _scaled(prior: Floats, gram: Floats, moment: Floats) -> Floats:
     """The prior weights at the scale that fits the clicks best, never turned round."""
     scale = (prior @ moment + _PRIOR_CLICKS) / (prior @ gram @ prior + _PRIOR_LISTS)
-    scaled: NDArray[np.float64] = prior * max(float(scale), _LEAST_SCALE)
+    scaled: Floats = prior * max(float(scale), _LEAST_SCALE)
     return scaled
 
 
-def _step(
-    gram: NDArray[np.float64], moment: NDArray[np.float64], base: NDArray[np.float64], ridge: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _step(gram: Floats, moment: Floats, base: Floats, ridge: Floats) -> Floats:
     """The ridge solution's distance from `base`."""
     return np.asarray(np.linalg.solve(gram + np.diag(ridge), moment - gram @ base))
