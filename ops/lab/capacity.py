@@ -1,4 +1,4 @@
-"""`backchannel capacity`: what a load needs, by arithmetic over measured costs."""
+"""`backchannel capacity`: the resources that a load needs, computed from measured costs."""
 
 from math import ceil
 from typing import Final
@@ -14,11 +14,17 @@ DAY_S: Final = 86_400
 EVENTS_PER_TURN: Final = 2.5
 """1 query : 1 impression : 0.4 clicks : 0.1 barge-ins, as in the bench."""
 HEADROOM: Final = 0.5
-"""Of what a part can do, so much is planned with: the rest is for catching up after a stop."""
+"""Share of each part's capacity to plan with; the rest is for catching up after a stop."""
 
 
 class Costs(Struct, frozen=True):
-    """What one part of the machine does in a second; see docs/scale.md for how each was measured."""
+    """Measured rates per second; docs/scale.md says how each was measured.
+
+    Attributes:
+        worker_rate: events that a worker on two cores handles.
+        row_rate: rows that the store adds.
+        solve_rate: changed queries that the publisher solves.
+    """
 
     worker_rate: float
     row_rate: float
@@ -26,16 +32,16 @@ class Costs(Struct, frozen=True):
 
 
 class Need(Struct, frozen=True):
-    """What a load needs at its peak.
+    """The resources that a load needs at its peak.
 
     Attributes:
-        load: in words.
-        events: a second.
-        workers: of two cores each.
-        partitions: of each topic.
-        rows: of sums added a second, after those of one commit were merged.
-        stores: to spread the rows over.
-        publish_s: the shortest interval between versions that one publisher keeps up with.
+        load: the load in words.
+        events: events per second.
+        workers: number of workers, of two cores each.
+        partitions: number of partitions of each topic.
+        rows: rows of sums added per second, after each commit's rows are merged.
+        stores: number of stores to spread the rows over.
+        publish_s: shortest interval between versions that one publisher can sustain, s.
     """
 
     load: str
@@ -48,14 +54,14 @@ class Need(Struct, frozen=True):
 
 
 def need(load: str, events: float, costs: Costs, results: int, distinct: float) -> Need:
-    """Return what `events` a second need.
+    """Return the resources that `events` events per second need.
 
     Args:
-        load: in words.
-        events: at the peak.
-        costs: measured.
-        results: per impression.
-        distinct: share of query-entity pairs, and of queries, that come up once in a commit or version, 0 to 1.
+        load: the load in words.
+        events: events per second at the peak.
+        costs: measured costs.
+        results: results per impression.
+        distinct: share of query-entity pairs, and of queries, that occur only once in a commit or version, 0 to 1.
     """
     turns = events / EVENTS_PER_TURN
     workers = ceil(events / (HEADROOM * costs.worker_rate))
@@ -64,7 +70,7 @@ def need(load: str, events: float, costs: Costs, results: int, distinct: float) 
         load=load,
         events=events,
         workers=workers,
-        partitions=max(4, 2 * workers),  # so that there are partitions for twice as many workers
+        partitions=max(4, 2 * workers),  # enough partitions for twice as many workers
         rows=rows,
         stores=ceil(rows / (HEADROOM * costs.row_rate)),
         publish_s=max(1.0, turns * distinct / (HEADROOM * costs.solve_rate)),
@@ -72,28 +78,39 @@ def need(load: str, events: float, costs: Costs, results: int, distinct: float) 
 
 
 @click.command("capacity")
-@click.option("--events-per-day", "days", type=click.FloatRange(1), multiple=True, help="Loads.  [default: a billion]")
 @click.option(
-    "--peak", type=click.FloatRange(1), default=3.0, show_default=True, help="Of a day, relative to its mean."
+    "--events-per-day",
+    "days",
+    type=click.FloatRange(1),
+    multiple=True,
+    help="A load to plan for; repeatable.  [default: a billion]",
 )
-@click.option("--results", type=click.IntRange(1), default=10, show_default=True, help="Per impression.")
+@click.option(
+    "--peak",
+    type=click.FloatRange(1),
+    default=3.0,
+    show_default=True,
+    help="Peak of a day's load, relative to its mean.",
+)
+@click.option("--results", type=click.IntRange(1), default=10, show_default=True, help="Results per impression.")
 @click.option(
     "--distinct",
     type=click.FloatRange(0, 1, min_open=True),
     default=0.5,
     show_default=True,
-    help="Share of query-entity pairs that come up only once between two commits: the longer the tail, the more.",
+    help="Share of query-entity pairs that occur only once between two commits; higher with a longer tail.",
 )
-@click.option("--worker-rate", default=40_000.0, show_default=True, help="Events a second of a worker on two cores.")
-@click.option("--row-rate", default=140_000.0, show_default=True, help="Rows a second that the store adds.")
-@click.option("--solve-rate", default=10_000.0, show_default=True, help="Changed queries a second of the publisher.")
+@click.option("--worker-rate", default=40_000.0, show_default=True, help="Events per second of a worker on two cores.")
+@click.option("--row-rate", default=140_000.0, show_default=True, help="Rows per second that the store adds.")
+@click.option("--solve-rate", default=10_000.0, show_default=True, help="Changed queries per second of the publisher.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def capacity(
     *, days: tuple[float, ...], peak: float, results: int, distinct: float, as_json: bool, **costs: float
 ) -> None:
-    """Say what 1, 10 and 100 busy workers, and so many events a day, need: partitions, stores, and how fresh it stays.
+    """Estimate the workers, partitions and stores that a load needs, and how often one publisher can publish.
 
-    The rates are those of the project's machine: measure yours with `backchannel bench`.
+    Covers 1, 10 and 100 busy workers and the given loads. The default rates are those of the project's machine: measure
+    yours with `backchannel bench`.
     """
     measured = Costs(**costs)
     loads = [(f"{workers} busy workers", workers * HEADROOM * measured.worker_rate) for workers in (1, 10, 100)] + [

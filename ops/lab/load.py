@@ -1,4 +1,4 @@
-"""Made-up events in any number, for benchmarks and load tests: the shape of real traffic, not its meaning."""
+"""Made-up events in any number for benchmarks and load tests; they have the shape of real traffic, not its meaning."""
 
 from collections.abc import Iterator
 
@@ -17,11 +17,11 @@ def mixed_stream(
     """Yield the events of `turns` turns in time order: per query an impression of ten, 0.4 clicks and 0.1 barge-ins.
 
     Args:
-        turns: how many.
-        rng: where chance comes from.
-        queries: how many distinct ones, with Zipf popularity.
-        start_ms: event time of the first.
-        gap_ms: event time between two queries; each is answered, clicked and interrupted before the next comes.
+        turns: the number of turns.
+        rng: the random generator.
+        queries: the number of distinct queries, with Zipf popularity.
+        start_ms: event time of the first query, ms since the Unix epoch.
+        gap_ms: event time between two queries, ms; each query's signals come before the next query.
     """
     popularity = 1.0 / np.arange(1, queries + 1)
     asked = rng.choice(queries, size=turns, p=popularity / popularity.sum())

@@ -1,1 +1,1 @@
-"""`backchannel bandits`: bandits compared."""
+"""`backchannel bandits`: a comparison of bandits."""

@@ -27,14 +27,14 @@ from backchannel.streams.turns.event_file import SourceError
 
 
 class ContenderRegret(Struct, frozen=True):
-    """What a contender lost in a world.
+    """A contender's regret in one world.
 
     Attributes:
-        world: which.
-        contender: which.
-        regret: in percent of a uniform choice's, the mean over seeds.
-        error: the standard error of that.
-        curve: the same up to each refresh, (refreshes,).
+        world: the world.
+        contender: the contender's name.
+        regret: mean regret over seeds, in percent of a uniform choice's.
+        error: standard error of `regret`, in percentage points.
+        curve: regret up to each refresh, in percent of a uniform choice's, (refreshes,).
     """
 
     world: ContextualWorld
@@ -56,15 +56,36 @@ def bandits() -> None:
     "--world", "rewards", type=click.Choice(list(EXPECTED)), multiple=True, help="Type of reward.  [default: all]"
 )
 @click.option(
-    "--drifts", type=click.IntRange(0, 100), multiple=True, help="How often all weights change.  [default: 0 and 2]"
+    "--drifts",
+    type=click.IntRange(0, 100),
+    multiple=True,
+    help="Number of times that all weights change.  [default: 0 and 2]",
 )
-@click.option("--rounds", type=click.IntRange(100), default=20_000, show_default=True, help="Decisions.")
-@click.option("--strategies", type=click.IntRange(2, 32), default=8, show_default=True, help="To choose from.")
-@click.option("--dimension", type=click.IntRange(1, 256), default=20, show_default=True, help="Of contexts.")
-@click.option("--delay", type=click.IntRange(0), default=1000, show_default=True, help="Of rewards, in decisions.")
+@click.option("--rounds", type=click.IntRange(100), default=20_000, show_default=True, help="Number of decisions.")
+@click.option(
+    "--strategies",
+    type=click.IntRange(2, 32),
+    default=8,
+    show_default=True,
+    help="Number of strategies to choose from.",
+)
+@click.option(
+    "--dimension", type=click.IntRange(1, 256), default=20, show_default=True, help="Number of context features."
+)
+@click.option(
+    "--delay", type=click.IntRange(0), default=1000, show_default=True, help="Delay of rewards, in decisions."
+)
 @click.option("--refresh", type=click.IntRange(1), default=1000, show_default=True, help="Decisions per policy.")
-@click.option("--seeds", type=click.IntRange(2), default=10, show_default=True, help="Runs of each.")
-@click.option("--rivals/--no-rivals", default=None, help="Vowpal Wabbit and MABWiser, too.  [default: if installed]")
+@click.option(
+    "--seeds",
+    type=click.IntRange(2),
+    default=10,
+    show_default=True,
+    help="Number of runs of each bandit in each world.",
+)
+@click.option(
+    "--rivals/--no-rivals", default=None, help="Also run Vowpal Wabbit and MABWiser.  [default: if installed]"
+)
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the regret over time.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def compare(
@@ -81,11 +102,11 @@ def compare(
 ) -> None:
     """Run bandits through simulated worlds, or compare ways to explore on LOG, and recommend one.
 
-    In the worlds rewards come late, and policies are refreshed now and then, as in production. Name the worlds that are
-    like yours; the best in the worst of them is recommended.
+    In the worlds, rewards arrive late and policies are refreshed periodically, as in production. Select the worlds that
+    resemble yours; the bandit that falls least behind the best one in its worst world is recommended.
 
-    LOG is an event file whose impressions have propensities. The bandit learns from the first half, and how it would
-    have explored is evaluated on the second; see `backchannel evaluate`, which says more.
+    LOG is an event file whose impressions have propensities. The bandit learns from the first half, and its ways to
+    explore are evaluated on the second; `backchannel evaluate` prints more detail.
     """
     if log is not None:
         if plot is not None:
@@ -115,10 +136,10 @@ def compare(
     console = Console()
     if not console.is_terminal:
         console = Console(width=100)
-    console.print("Regret in percent of a uniform choice's, with its standard error")
+    console.print("Regret in percent of a uniform choice's, with standard errors")
     console.print(_table(results, worlds, seeds))
     best, behind = recommend(results)
-    console.print(f"Recommended: [bold]{best}[/bold], in no world more than {behind:.0%} behind the best there.")
+    console.print(f"Recommended: [bold]{best}[/bold], never more than {behind:.0%} behind the best in any world.")
 
 
 def _compare_on(log: str, config: Config, *, as_json: bool) -> None:
@@ -129,7 +150,7 @@ def _compare_on(log: str, config: Config, *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found)))
         return
-    table = Table("policy", "reward a turn", "95% from", "to", "to what was done", "from", "to", box=SIMPLE_HEAD)
+    table = Table("policy", "reward per turn", "95% from", "to", "vs. logged", "95% from", "to", box=SIMPLE_HEAD)
     for policy in found.policies:
         numbers = [
             *msgspec.structs.astuple(policy.estimates["DR"]),
@@ -143,7 +164,7 @@ def _compare_on(log: str, config: Config, *, as_json: bool) -> None:
             click.echo(f"Warning: {policy.name}: {fault}")
     if usable:
         best = max(usable, key=lambda policy: policy.lift.low)
-        click.echo(f"Recommended: {best.name}, whose lower bound is the highest.")
+        click.echo(f"Recommended: {best.name}, which has the highest lower bound.")
 
 
 def _result(world: ContextualWorld, contender: str, lost: Any) -> ContenderRegret:
@@ -154,7 +175,7 @@ def _result(world: ContextualWorld, contender: str, lost: Any) -> ContenderRegre
 
 
 def recommend(results: Sequence[ContenderRegret]) -> tuple[str, float]:
-    """Return the contender that is least behind the best, in whatever world it is furthest behind; and how far."""
+    """Return the contender whose worst relative gap to the best in any world is smallest, and that gap (0.1 is 10%)."""
     best: dict[ContextualWorld, float] = {}
     for one in results:
         best[one.world] = min(one.regret, best.get(one.world, np.inf))

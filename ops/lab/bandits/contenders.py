@@ -1,4 +1,4 @@
-"""The bandits that are compared in the simulated worlds: Backchannel's, and the textbook ones."""
+"""The bandits compared in the simulated worlds: Backchannel's and textbook ones."""
 
 from collections.abc import Callable
 from typing import Final
@@ -17,16 +17,16 @@ ROUND_MS: Final = 14_400
 
 
 class Uniform:
-    """Chooses at random."""
+    """Chooses uniformly at random."""
 
     def __init__(self, world: ContextualWorld) -> None:
         self._strategies = world.strategies
 
     def learn(self, *_rounds: object) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def refresh(self, _now: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def choose(self, contexts: Matrix, rng: Generator) -> Choices:
         """See `Contender.choose`."""
@@ -34,12 +34,13 @@ class Uniform:
 
 
 class Linear:
-    """Per strategy a ridge regression; by default linear Thompson sampling.
+    """A ridge regression per strategy, with a rule for exploring.
 
     Args:
-        world: to choose in.
-        explore: utilities and deviations, both (rounds, strategies), and the rounds learned from -> choices.
-        window: rounds after which one counts 1/e.
+        world: the world to choose in.
+        explore: the rule: takes expected rewards and their standard deviations, both (rounds, strategies), the number
+            of rounds learned from and a generator; returns the chosen strategies, (rounds,).
+        window: the number of rounds after which a round's weight has decayed to 1/e.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Linear:
 
 
 class Backchannel:
-    """The strategy bandit's own posterior, time buckets and exploration, as they are by default."""
+    """The strategy bandit's own posterior, time buckets and exploration, with the default configuration."""
 
     def __init__(self, world: ContextualWorld) -> None:
         config = BanditConfig()
@@ -112,13 +113,13 @@ def upper_bound(utilities: Matrix, wide: Matrix, _count: float, rng: Generator) 
 
 
 def greedy(utilities: Matrix, _wide: Matrix, _count: float, rng: Generator) -> Choices:
-    """The best looking one, or in one of twenty rounds any."""
+    """Epsilon-greedy: the strategy with the highest estimate, or a random one with probability 0.05."""
     best = best_of(utilities, rng)
     return np.where(rng.random(len(best)) < 0.05, rng.integers(utilities.shape[1], size=len(best)), best)
 
 
 def inverse_gap(utilities: Matrix, _wide: Matrix, count: float, rng: Generator) -> Choices:
-    """SquareCB: the larger the gap to the best looking one, the rarer (Foster & Rakhlin, ICML 2020)."""
+    """SquareCB: inverse gap weighting, with gamma = 10 sqrt(strategies * rounds) (Foster & Rakhlin, ICML 2020)."""
     rounds, strategies = utilities.shape
     best = utilities.argmax(axis=1)
     gaps = utilities.max(axis=1, keepdims=True) - utilities
@@ -130,18 +131,33 @@ def inverse_gap(utilities: Matrix, _wide: Matrix, count: float, rng: Generator) 
 
 
 def best_of(scores: Matrix, rng: Generator) -> Choices:
-    """Return the best strategy of each round. Ties go at random, or all of a first batch would go to one strategy."""
+    """Return the highest-scoring strategy of each round, (rounds,), from `scores`, (rounds, strategies).
+
+    Ties are broken at random; otherwise the whole first batch would go to one strategy.
+    """
     best: Choices = (scores + 1e-9 * rng.random(scores.shape)).argmax(axis=1)
     return best
 
 
 def deviations(contexts: Matrix, whitener: Matrix) -> Matrix:
-    """Return the standard deviations of the strategies' expected rewards, (contexts, strategies)."""
+    """Return the standard deviations of expected rewards, (rounds, strategies).
+
+    Args:
+        contexts: the context vectors, (rounds, d).
+        whitener: each strategy's inverse Cholesky factor of its regularised Gram matrix, (strategies, d, d).
+    """
     return np.stack([np.sqrt(((contexts @ one.T) ** 2).sum(axis=1)) for one in whitener], axis=1)
 
 
 def sums_of(contexts: Matrix, chosen: Choices, rewards: Matrix, strategies: int) -> Matrix:
-    """Return Z'Z of each strategy's rounds, (strategies, d + 1, d + 1)."""
+    """Return Z'Z of each strategy's rounds, (strategies, d + 1, d + 1); a row of Z is a context and its reward.
+
+    Args:
+        contexts: the context vectors, (rounds, d).
+        chosen: the chosen strategies, (rounds,).
+        rewards: the rewards, (rounds,).
+        strategies: the number of strategies.
+    """
     parts = by_group(np.column_stack((contexts, rewards)), chosen)
     width = contexts.shape[1] + 1
     sums = np.zeros((strategies, width, width))

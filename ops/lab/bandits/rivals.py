@@ -1,4 +1,4 @@
-"""Other libraries' bandits, as contenders in the simulated worlds: `make rivals` installs them."""
+"""Other libraries' bandits as contenders in the simulated worlds; `make rivals` installs them."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -17,14 +17,14 @@ VOWPAL_WABBIT: Final = (
 
 
 class VowpalWabbit:
-    """SquareCB with features of strategies crossed with the context.
+    """Vowpal Wabbit's SquareCB, with strategy features crossed with the context.
 
     Args:
-        world: to choose in.
-        options: Vowpal Wabbit's; by default the best of a grid in these worlds.
+        world: the world to choose in.
+        options: Vowpal Wabbit's command line; the default was the best of a grid in these worlds.
 
     Attributes:
-        workspace: Vowpal Wabbit's own.
+        workspace: the Vowpal Wabbit workspace.
     """
 
     def __init__(self, world: ContextualWorld, options: str = VOWPAL_WABBIT) -> None:
@@ -40,7 +40,7 @@ class VowpalWabbit:
             self.workspace.learn(self.example(context, strategy, -reward, probability))
 
     def refresh(self, _now: int) -> None:
-        """Nothing: it is whatever it has learned."""
+        """Do nothing: the policy learns with each batch."""
 
     def choose(self, contexts: Matrix, rng: Generator) -> Choices:
         """See `Contender.choose`."""
@@ -54,7 +54,14 @@ class VowpalWabbit:
         return np.array(chosen)
 
     def example(self, context: Matrix, chosen: int | None = None, cost: float = 0.0, share: float = 1.0) -> list[str]:
-        """Return the lines of one example, labelled if a strategy was chosen."""
+        """Return the lines of one example, labelled if a strategy was chosen.
+
+        Args:
+            context: the context vector, (d,).
+            chosen: the chosen strategy.
+            cost: the negative reward of that choice.
+            share: the probability of that choice.
+        """
         lines = ["shared |S " + " ".join(f"{place}:{value:.4f}" for place, value in enumerate(context.tolist()))]
         for strategy, action in enumerate(self._actions):
             lines.append(f"0:{cost:.4f}:{share:.5f} {action}" if strategy == chosen else action)
@@ -62,7 +69,7 @@ class VowpalWabbit:
 
 
 class MabWiser:
-    """A linear policy of MABWiser's."""
+    """A linear policy from MABWiser."""
 
     def __init__(self, world: ContextualWorld, policy: Any) -> None:
         self._bandit: Any = MAB(list(range(world.strategies)), policy, seed=1)
@@ -76,7 +83,7 @@ class MabWiser:
         self._fitted = True
 
     def refresh(self, _now: int) -> None:
-        """Nothing: it is whatever it has learned."""
+        """Do nothing: the policy learns with each batch."""
 
     def choose(self, contexts: Matrix, rng: Generator) -> Choices:
         """See `Contender.choose`."""

@@ -1,4 +1,4 @@
-"""Policies of River as contenders: Backchannel's own through River's interface, and River's, one decision at a time."""
+"""Policies with River's interface as contenders: Backchannel's and River's own, one decision at a time."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -14,7 +14,7 @@ from backchannel.ops.lab.worlds.contexts import Choices, Contender, ContextualWo
 
 
 class RiverPolicy:
-    """A policy with River's interface. Chance is the policy's own, from its seed.
+    """A policy with River's interface, which draws its random numbers from its own seed.
 
     Args:
         world: the world to choose in.
@@ -43,13 +43,13 @@ class RiverPolicy:
 
 
 def named(contexts: Matrix) -> list[dict[str, float]]:
-    """Return the rows of `contexts`, (rounds, d), as River takes them."""
+    """Return the rows of `contexts`, (rounds, d), as dictionaries of named features, River's input."""
     names = [f"x{place}" for place in range(contexts.shape[1])]
     return [dict(zip(names, row, strict=True)) for row in contexts.tolist()]
 
 
 def ours(world: ContextualWorld) -> RiverPolicy:
-    """Return Backchannel's bandit as a policy of River, with its defaults. Its encoder adds the constant itself."""
+    """Return Backchannel's bandit as a River policy with default settings; its encoder adds the constant itself."""
     features = [Numeric(f"x{place}") for place in range(1, world.dimension)]
     return RiverPolicy(world, LinearThompsonSampling(features, seed=1))
 

@@ -1,1 +1,1 @@
-"""What it costs, as ratios measured side by side in one run."""
+"""`backchannel bench`: costs, as ratios measured side by side in one run."""

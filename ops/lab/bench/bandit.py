@@ -1,4 +1,4 @@
-"""What the bandit costs: learning an event, and deciding. Next to it, other libraries on the same contexts."""
+"""The bandit's cost of learning an event and of deciding, beside other libraries on the same contexts."""
 
 import importlib.util
 import time
@@ -31,7 +31,7 @@ _FEATURES: Final = tuple(Numeric(f"feature{number}") for number in range(1, DIME
 
 
 def bandit(load: Load) -> Iterator[Measure]:
-    """Yield microseconds, as the median of alternated rounds: of learning an event, and percentiles of deciding."""
+    """Yield microseconds per learned event (median of alternated rounds) and percentiles of the time to decide."""
     rng = np.random.default_rng(0)
     contexts = rng.standard_normal((BATCH, DIMENSION)).round(3)
     contexts[:, 0] = 1.0
@@ -49,7 +49,7 @@ def bandit(load: Load) -> Iterator[Measure]:
         learners |= _rivals(contexts, chosen, rewards)
     taken: dict[str, list[float]] = {name: [] for name in learners}
     for learn, _ in learners.values():
-        learn()  # what is only done once is not counted
+        learn()  # warm up: one-time work is not counted
     for _ in range(load.rounds):
         for name, (learn, events) in learners.items():
             began = time.perf_counter()

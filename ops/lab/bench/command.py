@@ -1,7 +1,7 @@
-"""`backchannel bench`: what it costs, as ratios measured side by side in one run.
+"""`backchannel bench`: costs, as ratios measured side by side in one run.
 
-Machines differ and are noisy, so a rate by itself says little. Each comparison alternates its two sides and takes the
-median of each.
+Machines differ and are noisy, so a rate by itself says little. Each comparison alternates between its sides and takes
+the median of each.
 """
 
 import importlib
@@ -40,40 +40,44 @@ PARTS: Final = {
 
 @click.command("bench")
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)), metavar="[PART]...")
-@click.option("--events", type=click.IntRange(10_000), default=200_000, show_default=True, help="For the rates.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Alternated; medians are shown.")
+@click.option(
+    "--events", type=click.IntRange(10_000), default=200_000, show_default=True, help="Number of events for the rates."
+)
+@click.option(
+    "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Alternating rounds; medians are shown."
+)
 @click.option(
     "--of",
     "files",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="Show what an earlier run found with --json, and measure nothing; repeatable: later files go over earlier.",
+    help="Show the --json output of an earlier run instead of measuring; repeatable: later files take precedence.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON, with the machine and the versions.")
-@click.option("--markdown", is_flag=True, help="Print as a document.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON, including the machine and library versions.")
+@click.option("--markdown", is_flag=True, help="Print as a Markdown document.")
 def bench(
     *, parts: tuple[str, ...], events: int, rounds: int, files: tuple[Path, ...], as_json: bool, markdown: bool
 ) -> None:
-    """Measure what it costs, side by side with peers.
+    """Measure costs side by side with peers.
 
     \b
     rates         events from a file to a committed ledger
-    memory        of 200,000 and of 2,000,000 events
-    kafka         the worker, with a broker that is started for it: needs Java and Maven
+    memory        peak memory for 200,000 and for 2,000,000 events
+    kafka         the worker, with a broker started for it (needs Java and Maven)
     bandit        learning and deciding
-    store         publishing a large policy of which little changed; on PostgreSQL, too, where it is installed
-    memory-index  recall from a million queries, starting, refreshing and publishing
-    rephrases     telling them, solving a graph of 1,000,000 edges, looking rewrites up
+    store         publishing a large policy that hardly changed, on SQLite and, if installed, PostgreSQL
+    memory-index  recall, start, refresh and publishing with a million queries
+    rephrases     detecting rephrases, solving a graph of 1,000,000 edges, looking up rewrites
     ope           off-policy evaluation of a million turns
-    gate          how often it is right, in 30 simulated logs for each of the rounds
+    gate          how often the gate is right, in 30 simulated logs per round
 
-    Without a PART, all of them: a quarter of an hour on an idle machine with two cores. `make rivals` installs the
-    peers that are not there otherwise; those that are not installed are left out.
+    Without a PART, all parts run, which takes a quarter of an hour on an idle machine with two cores. Peers that are
+    not installed are left out; `make rivals` installs them.
 
-    Exit code: 1 if a part could not be measured to the end; all else is shown.
+    Exit code: 1 if a part failed; everything measured is still shown.
     """
     if files and parts:
-        raise click.UsageError("--of shows what was measured before: name no parts with it")
+        raise click.UsageError("--of shows earlier results: leave out the parts")
     records = [record for file in files for record in _read(file)]
     if not records:
         records = [_measure(parts or tuple(PARTS), events, rounds)]
@@ -85,7 +89,7 @@ def bench(
         Console().print(_table(together(records)))
     faults = {name: part.fault for name, part in together(records).items() if part.fault}
     for name, fault in faults.items():
-        click.echo(f"{name} could not be measured to the end: {fault}", err=True)
+        click.echo(f"{name} failed: {fault}", err=True)
     sys.exit(1 if faults else 0)
 
 
@@ -93,11 +97,11 @@ def _read(file: Path) -> list[BenchRun]:
     try:
         return msgspec.json.decode(file.read_bytes(), type=list[BenchRun])
     except msgspec.MsgspecError as error:
-        raise click.ClickException(f"{file}: not what `backchannel bench --json` prints: {error}") from None
+        raise click.ClickException(f"{file}: not the output of `backchannel bench --json`: {error}") from None
 
 
 def _measure(parts: Sequence[str], events: int, rounds: int) -> BenchRun:
-    """Each part has a process of its own, so that none of them finds what another one has left."""
+    """Run each part in a process of its own, so that parts cannot affect each other."""
     began, measured = datetime.now(UTC), dict[str, Part]()
     for part in parts:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -115,7 +119,7 @@ def _measure_part(part: str, events: int, rounds: int) -> Part:
         module, _, function = PARTS[part].partition(":")
         try:
             measures.extend(getattr(importlib.import_module(module), function)(load))
-        except Exception as error:  # whatever it is, the rest is not to be measured again for it
+        except Exception as error:  # one part's failure must not discard the other parts' results
             install = remedy(error) if isinstance(error, ModuleNotFoundError) else None
             fault = f"it needs more packages: {install}" if install else f"{type(error).__name__}: {error}"
     return Part(time.monotonic() - started, measures, fault)

@@ -1,4 +1,4 @@
-"""The figures of a file: rates and memory."""
+"""Rates and peak memory of learning from a file."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from backchannel.streams.turns.event_file import EventFile
 
 
 def rates(load: Load) -> Iterator[Measure]:
-    """Yield the rates of a file."""
+    """Yield the rates of decoding and of learning a file, in events/s."""
     folder = load.folder
     path = folder / "events.jsonl"
     written = _write(path, load.events)
@@ -48,14 +48,14 @@ def rates(load: Load) -> Iterator[Measure]:
 
 
 def memory(load: Load) -> Iterator[Measure]:
-    """Yield the peak memory of few and of many events."""
+    """Yield the peak memory for few and for many events."""
     few, many = (_peak(load.folder, events) for events in (200_000, 2_000_000))
     yield Measure("peak memory, 200,000 events", few, "MiB")
     yield Measure("peak memory, 2,000,000 events", many, "MiB", many / few, "200,000 events")
 
 
 def _peak(folder: Path, events: int) -> float:
-    """The peak resident memory, in MiB, of `backchannel run` over a pipe of so many events."""
+    """Return the peak resident memory, in MiB, of `backchannel run` reading `events` events from a pipe."""
     store = f"sqlite:///{folder / f'memory-{events}.db'}"
     program = (
         "import resource, sys; from backchannel.ops.cli import main; "
@@ -65,7 +65,7 @@ def _peak(folder: Path, events: int) -> float:
     with subprocess.Popen([sys.executable, "-c", measured], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        # Few queries, so that all of them and their entities have come up among the first 200,000 events.
+        # Few queries, so that all queries and entities occur within the first 200,000 events.
         for event in mixed_stream(events * 2 // 5, np.random.default_rng(0), queries=1_000):
             process.stdin.write(encode(event) + b"\n")
         process.stdin.close()

@@ -1,4 +1,4 @@
-"""How often, in a simulated world, 95% intervals hold the truth, and how often the gate is right."""
+"""How often 95% intervals cover the true value, and how often the gate is right, in simulated worlds."""
 
 from collections.abc import Callable, Iterator
 from typing import Final, get_args
@@ -26,18 +26,18 @@ from backchannel.ops.lab.worlds.off_policy import (
 
 RUNS: Final = 30
 CLICKS: Final = {"many clicks": -1.5, "few clicks": -3.0}
-"""Worlds, by the weight that all strategies have on average."""
+"""Worlds by name: the mean weight of all strategies."""
 LEARNED: Final = 100
-"""Turns that the live policy has learned from: few, so that there are better ones."""
+"""Turns that the live policy has learned from: few, so that better policies exist."""
 SIZES: Final = (100, 250, 500, 1000, 2000)
-"""Logged decisions that the gate sees."""
+"""Numbers of logged decisions that the gate sees."""
 _MANY: Final = 20_000
-_COVERED: Final = 1000  # turns in a log of which intervals are to hold the truth
+_COVERED: Final = 1000  # turns in each log for the coverage of intervals
 _POOL: Final = 5000
 
 
 def gate(load: Load) -> Iterator[Measure]:
-    """Yield shares of RUNS simulated logs for each of the rounds."""
+    """Yield shares over `RUNS` simulated logs per round."""
     runs = RUNS * load.rounds
     for clicks, intercept in CLICKS.items():
         for one in _in_world(OffPolicyWorld(1, intercept), runs, load.say):
@@ -46,7 +46,7 @@ def gate(load: Load) -> Iterator[Measure]:
 
 
 def _in_world(world: OffPolicyWorld, runs: int, say: Callable[[str], None]) -> Iterator[Measure]:
-    say("a simulated world: a live policy, and others that are better and worse")
+    say("a simulated world: a live policy, a better and a worse one")
     live, best = world.learn(LEARNED), world.learn(_MANY)
     logs = world.log(Allocator(live), _POOL)
     policies = {
@@ -101,10 +101,10 @@ def _coverage(policy: Allocator, worth: Matrix, truth: float, logs: Logs, runs: 
 
 
 def _sessions(runs: int) -> Iterator[Measure]:
-    """Sessions of three turns with two actions: what was done in one turn tells in the next."""
+    """Yield the coverage for sessions of three turns with two actions; each action affects the next reward."""
     logged, target = np.array([0.5, 0.5]), np.array([0.3, 0.7])
-    gains = np.array([[0.2, 0.4], [0.6, 0.3]])  # by the action before and this one
-    value = np.zeros((4, 2))  # expected from turn t on, by the action before
+    gains = np.array([[0.2, 0.4], [0.6, 0.3]])  # by the previous and the current action
+    value = np.zeros((4, 2))  # expected return from turn t on, by the previous action
     for turn in (2, 1, 0):
         value[turn] = (gains + 0.9 * value[turn + 1]) @ target
     truth, held = float(value[0, 0]), dict[str, list[bool]]()
@@ -118,7 +118,7 @@ def _sessions(runs: int) -> Iterator[Measure]:
             (target / logged)[actions],
             (rng.random((1000, 3)) < chances).astype(float),
             0.9,
-            0.8 * value[turns, before],  # a model that is wrong by a fifth
+            0.8 * value[turns, before],  # a model that is off by a fifth
             0.8 * (chances + 0.9 * value[turns + 1, actions]),
         )
         for name, estimate in SESSION_ESTIMATORS.items():

@@ -1,7 +1,6 @@
-"""The worker's figures, with a real broker: throughput, freshness, and time to be back after a kill.
+"""The worker's throughput, freshness and recovery after a kill, with a real broker.
 
-Everything runs in processes of its own: two sides of a comparison must not share an interpreter, nor what one has left
-in it.
+Everything runs in a process of its own, so that the sides of a comparison do not share an interpreter's state.
 """
 
 import asyncio
@@ -49,22 +48,22 @@ from backchannel.streams.worker.worker import Worker
 
 PARTITIONS: Final = 4
 BACKLOG: Final = 3
-"""Times the events of other benches, so that there are several versions and commits in it."""
+"""A multiple of the other parts' events, so that the backlog spans several versions and commits."""
 STOCK_EVENTS: Final = 50_000
-"""A stock agent is so slow that a part of the topics must do."""
+"""Events for the stock agent, which is too slow to read the whole backlog."""
 LOAD_RATE: Final = 10_000
-"""Events per second."""
+"""Events per second of the live load."""
 KILLS: Final = 5
 LIVE: Final = Config(turns=TurnConfig(window_s=1.0, lateness_s=0.5), commits=CommitConfig(publish_s=1.0))
-"""For live load: turns close soon, so that there is much to see in a short time."""
+"""The configuration for live load: turns close early, so that a short run yields many measurements."""
 FRESH_MS: Final = 2_000
-"""A worker whose commits are at most so far behind what has happened is caught up."""
+"""A worker whose commits are at most this far (ms) behind the events has caught up."""
 
 _T = TypeVar("_T")
 
 
 def kafka(load: Load) -> Iterator[Measure]:
-    """Yield the figures of throughput, freshness and recovery."""
+    """Yield throughput, freshness and recovery."""
     folder = load.folder
     broker = Broker(folder / "kafka")
     load.say("starting a broker")
@@ -142,7 +141,7 @@ async def _send(kafka: KafkaConfig, records: list[tuple[str, bytes, bytes]], rat
 
 
 def _read_raw(kafka: KafkaConfig, events: int) -> float:
-    """Read and decode all topics; return events per second from the first records to the last."""
+    """Read and decode all topics; return the events per second between the first and the last record."""
     relax_collector()
     decoders = {topic: EventDecoder(EVENT_TYPES[event]) for event, topic in kafka.event_topics.items()}
 
@@ -166,7 +165,7 @@ def _read_raw(kafka: KafkaConfig, events: int) -> float:
 
 
 class _Timed(Worker):
-    """A worker that stops when so many events are committed."""
+    """A worker that stops once `events` events are committed."""
 
     def __init__(self, url: str, kafka: KafkaConfig, events: int, stop: asyncio.Event) -> None:
         super().__init__(url, Config(), kafka)
@@ -185,7 +184,7 @@ class _Timed(Worker):
 
 
 def _learn(kafka: KafkaConfig, database: str, events: int) -> float:
-    """Learn all there is as a worker does; return events per second from the first chunk to the last commit."""
+    """Learn all events in a worker; return the events per second between the first chunk and the last commit."""
     relax_collector()
 
     async def learn() -> float:
@@ -199,7 +198,7 @@ def _learn(kafka: KafkaConfig, database: str, events: int) -> float:
 
 
 def _learn_stock(kafka: KafkaConfig, database: str, events: int) -> float:
-    """Learn `events` in an agent as Faust's documentation has it; return events per second."""
+    """Learn `events` events in an agent as in Faust's documentation; return the events per second."""
     relax_collector()
     config = Config()
     learning = Learning(config)
@@ -261,7 +260,7 @@ def _learn_stock(kafka: KafkaConfig, database: str, events: int) -> float:
 
 @contextmanager
 def _live_load(kafka: KafkaConfig, seconds: float) -> Iterator[BaseProcess]:
-    """Send `LOAD_RATE` events a second, each at its event time, until the block ends; yield the process that does."""
+    """Send `LOAD_RATE` events a second, each at its event time, until the block ends; yield the sending process."""
     process = multiprocessing.get_context("spawn").Process(target=_load, args=(kafka, seconds))
     process.start()
     try:
@@ -274,7 +273,7 @@ def _live_load(kafka: KafkaConfig, seconds: float) -> Iterator[BaseProcess]:
 def _load(kafka: KafkaConfig, seconds: float) -> None:
     stream = islice(mixed_stream(int(seconds * LOAD_RATE), np.random.default_rng(1)), int(seconds * LOAD_RATE))
     events = list(stream)
-    start = time.time() * 1000 + len(events) / 40  # encoding takes as long as that
+    start = time.time() * 1000 + len(events) / 40  # allows for the time that encoding takes
     records = [
         (
             kafka.event_topics[name_of(type(event))],
@@ -302,13 +301,13 @@ def _worker(folder: Path, kafka: KafkaConfig, store: str) -> Iterator[subprocess
 
 
 def _freshness(folder: Path, kafka: KafkaConfig, seconds: float) -> Iterator[Measure]:
-    """Time from the moment at which a turn may close to a version that a reader in this process has it in.
+    """Yield percentiles of the time from when a turn may close to when a reader in this process has a version with it.
 
-    A turn may close when its window and the lateness are over. A version has it in when its watermark, the slowest
-    partition's, is past the window's end. What Kafka takes is included.
+    A turn may close when its window and the lateness are over. A version contains it when the version's watermark, the
+    slowest partition's, is past the window's end. Time spent in Kafka is included.
     """
     url = f"sqlite:///{folder / 'fresh.db'}"
-    seen: list[tuple[float, int]] = []  # wall clock (ms) at which a version came, and its watermark
+    seen: list[tuple[float, int]] = []  # wall clock (ms) at which a version arrived, and its watermark
     with _worker(folder, kafka, url), _live_load(kafka, seconds):
         reader = PolicyReader(url)
         wait_until = time.monotonic() + 60
@@ -317,9 +316,9 @@ def _freshness(folder: Path, kafka: KafkaConfig, seconds: float) -> Iterator[Mea
                 seen.append((time.time() * 1000, watermark))
             time.sleep(0.02)
             if time.monotonic() > wait_until + seconds:
-                raise RuntimeError(f"the worker does not publish: see {folder / 'worker.log'}")
+                raise RuntimeError(f"the worker does not publish; see {folder / 'worker.log'}")
         reader.close()
-    # The first seconds are those of the start.
+    # The first seconds include the worker's start.
     lag = [
         came - LIVE.turns.lateness_s * 1000 - end
         for (_, before), (came, watermark) in pairwise(seen)
@@ -331,7 +330,7 @@ def _freshness(folder: Path, kafka: KafkaConfig, seconds: float) -> Iterator[Mea
 
 
 def _recovery(folder: Path, kafka: KafkaConfig) -> Iterator[Measure]:
-    """Time from SIGKILL, with a new worker started at once, to commits that are up to date again."""
+    """Yield the time from SIGKILL, with a new worker started at once, until commits have caught up."""
     database = folder / "killed.db"
     url = f"sqlite:///{database}"
     taken = []
@@ -342,7 +341,7 @@ def _recovery(folder: Path, kafka: KafkaConfig) -> Iterator[Measure]:
                 while _epochs(database) < before + PARTITIONS or _behind(database) > FRESH_MS:
                     if not sending.is_alive():
                         raise RuntimeError(
-                            f"no worker catches up with {LOAD_RATE:,} events/s on this machine as it is now"
+                            f"the worker cannot keep up with {LOAD_RATE:,} events/s: use a faster or less busy machine"
                         )
                     time.sleep(0.02)
                 taken.append(time.monotonic() - started)
@@ -353,7 +352,7 @@ def _recovery(folder: Path, kafka: KafkaConfig) -> Iterator[Measure]:
 
 
 def _behind(database: Path) -> float:
-    """How far the slowest partition's commits are behind the clock, less the lateness, in ms."""
+    """Return how far (ms) the slowest partition's commits are behind the clock, less the lateness."""
     slowest = min(_select(database, "watermark"), default=0)
     return time.time() * 1000 - LIVE.turns.lateness_s * 1000 - slowest
 
@@ -366,5 +365,5 @@ def _select(database: Path, column: str) -> list[int]:
     try:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
             return [value for (value,) in connection.execute(f"SELECT {column} FROM partition")]
-    except sqlite3.OperationalError:  # not there yet
+    except sqlite3.OperationalError:  # the tables do not exist yet
         return []

@@ -1,4 +1,4 @@
-"""Other stream processors, doing a small part of what the worker does: `make rivals` installs them.
+"""Other stream processors doing a small part of the worker's job; `make rivals` installs them.
 
 They decode the same topics and count events by type. They neither assemble turns, nor learn, nor commit to a store.
 """
@@ -24,7 +24,7 @@ BATCH: Final = 10_000
 
 
 def count_with_quix(kafka: KafkaConfig, events: int) -> float:
-    """Count by type with Quix Streams; return events per second from the first to the last."""
+    """Count events by type with Quix Streams; return the events per second between the first and the last."""
     clock = _Clock(events)
     with tempfile.TemporaryDirectory() as state:
         app = Application(
@@ -42,20 +42,20 @@ def count_with_quix(kafka: KafkaConfig, events: int) -> float:
 
 
 def count_with_bytewax(kafka: KafkaConfig, events: int) -> float:
-    """Count by type with Bytewax; return events per second from the first to the last."""
+    """Count events by type with Bytewax; return the events per second between the first and the last."""
     clock = _Clock(events)
     flow = Dataflow("count")
     for event, topic in kafka.event_topics.items():
         records = op.input(event, flow, KafkaSource([kafka.servers], [topic], tail=False, batch_size=BATCH))
         values = op.map(f"{event}-value", records, attrgetter("value"))
         op.output(f"{event}-end", op.map(f"{event}-count", values, clock.counter(event)), _Nowhere())
-    run: Any = run_main  # which is not typed
+    run: Any = run_main  # untyped
     run(flow)
     return clock.rate()
 
 
 class _Clock:
-    """Decodes and counts events, and times them from the first to the last."""
+    """Decodes and counts events, and measures the time between the first and the last."""
 
     def __init__(self, events: int) -> None:
         self._events: Final = events
@@ -63,7 +63,7 @@ class _Clock:
         self._started = self._ended = 0.0
 
     def counter(self, event: str) -> Callable[[bytes], None]:
-        """Return what decodes and counts events of a type."""
+        """Return a function that decodes and counts events of type `event`."""
         decode = EventDecoder(EVENT_TYPES[event]).decode
 
         def count(record: bytes) -> None:
@@ -76,7 +76,7 @@ class _Clock:
         return count
 
     def rate(self) -> float:
-        """Return events per second; every one must have been counted."""
+        """Return the events per second; all events must have been counted."""
         assert self._counts.total() == self._events
         return self._events / (self._ended - self._started)
 

@@ -1,4 +1,4 @@
-"""What a part of the bench is given, and what it gives."""
+"""The input and the output of a part of the bench."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,13 +9,13 @@ from msgspec import Struct
 
 
 class Load(Struct, frozen=True):
-    """How much to measure, and where.
+    """How much to measure, and where to put files.
 
     Attributes:
-        folder: for files; it is removed in the end.
-        events: for rates.
-        rounds: alternated.
-        say: is told what is being measured.
+        folder: a folder for files, removed after the run.
+        events: the number of events for the rates.
+        rounds: the number of alternating rounds.
+        say: a callback that reports what is being measured.
     """
 
     folder: Path
@@ -25,7 +25,7 @@ class Load(Struct, frozen=True):
 
 
 class Measure(Struct, frozen=True):
-    """A figure, and its ratio to what it is compared with."""
+    """A figure, and its ratio to that of `peer`, if it is compared."""
 
     name: str
     value: float
@@ -35,7 +35,7 @@ class Measure(Struct, frozen=True):
 
 
 def alternated(actions: Sequence[Callable[[], None]], rounds: int) -> list[float]:
-    """Return the median seconds of each of `actions`, run in turn."""
+    """Run `actions` alternately for `rounds` rounds; return the median seconds of each."""
     taken: list[list[float]] = [[] for _ in actions]
     for _ in range(rounds):
         for action, seconds in zip(actions, taken, strict=True):

@@ -1,4 +1,4 @@
-"""What the memory index costs, serving and publishing, at a million queries of ten entities."""
+"""The memory index's cost of serving and publishing, with a million queries of ten entities each."""
 
 import gc
 import subprocess
@@ -30,12 +30,12 @@ CHANGED: Final = 1_000
 PUBLISHED: Final = 10_000
 GUESSES: Final = 5_000
 SEARCHED: Final = 100
-"""Guesses that are compared with those of an exhaustive search, half a second each."""
+"""Guesses compared with an exhaustive search, which takes half a second per guess."""
 WORDS: Final = 50_000
 GUESS_FROM: Final = 0.9
 _AT: Final = 1_700_000_000_000
 
-# In a process of its own, so that its memory is the reader's.
+# Runs in a process of its own, so that all memory it takes is the reader's.
 _READ: Final = """
 import gc, os, sys, time
 def resident():
@@ -54,7 +54,7 @@ print(took, resident() - before)
 
 
 def memory_index(load: Load) -> Iterator[Measure]:
-    """Yield what a reader of so many queries costs, and what publishing a changed query does."""
+    """Yield the costs of a reader of `QUERIES` queries, and of publishing a changed query."""
     url = f"sqlite:///{load.folder / 'memory-index.db'}"
     load.say(f"publishing {QUERIES:,} queries")
     rng = np.random.default_rng(0)
@@ -83,7 +83,7 @@ def memory_index(load: Load) -> Iterator[Measure]:
 
 
 def _start(url: str, *arguments: str) -> tuple[float, float]:
-    """The seconds that a reader takes to start, and its size in MiB."""
+    """Return the seconds that a reader takes to start, and its size in MiB."""
     command = [sys.executable, "-c", _READ, url, *arguments]
     seconds, size = subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
     return float(seconds), float(size) / 2**20
@@ -171,7 +171,7 @@ def _publishing(load: Load, rng: np.random.Generator) -> Iterator[Measure]:
 
 
 def _texts(count: int, rng: np.random.Generator) -> list[str]:
-    """So many unlike queries of one to five made-up words, the n-th of which is as frequent as 1 / n."""
+    """Return `count` distinct queries of one to five made-up words; word n has a frequency proportional to 1 / n."""
     letters = list("etaoinshrdlucmfwypvbgkjqxz")
     shares = 1.0 / np.arange(2, 2 + len(letters))
     lengths = rng.poisson(4.5, WORDS) + 2
@@ -186,7 +186,7 @@ def _texts(count: int, rng: np.random.Generator) -> list[str]:
 
 
 def _misspelt(text: str, rng: np.random.Generator) -> str:
-    """The text with a letter left out, another one in its place, or one more."""
+    """Return `text` with one letter deleted, replaced or inserted."""
     place, letter = int(rng.integers(len(text))), "etaoinshrdlu"[rng.integers(12)]
     middle = ("", letter, text[place] + letter)[rng.integers(3)]
     return " ".join(f"{text[:place]}{middle}{text[place + 1 :]}".split())
@@ -204,7 +204,7 @@ def _turn(number: int, text: str, rng: np.random.Generator) -> list[Any]:
 
 
 def _put(url: str, texts: Sequence[str], rng: np.random.Generator) -> None:
-    """Publish these queries with made-up evidence."""
+    """Publish `texts` with made-up evidence."""
     store = Store(url)
     values = rng.random((len(texts), ENTITIES, 2)).round(6).tolist()
     entities = rng.integers(1_000_000, size=(len(texts), ENTITIES)).tolist()
@@ -224,7 +224,7 @@ def _put(url: str, texts: Sequence[str], rng: np.random.Generator) -> None:
 
 
 def _calls(call: Callable[[str], object], queries: Sequence[str]) -> list[float]:
-    """The microseconds of each call, warm."""
+    """Return the microseconds of each call, after a warm-up."""
     taken = []
     gc.collect()
     for query in queries[: len(queries) // 10]:

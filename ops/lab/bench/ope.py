@@ -1,4 +1,4 @@
-"""What off-policy evaluation costs, on a million turns with eight strategies."""
+"""The cost of off-policy evaluation, on a million turns with eight strategies."""
 
 import time
 import tracemalloc
@@ -19,7 +19,7 @@ DIMENSION: Final = 20
 
 
 def ope(load: Load) -> Iterator[Measure]:
-    """Yield the least seconds of some rounds, and the most memory. Each strategy is asked in half of the turns."""
+    """Yield the shortest time over the rounds and the peak memory. Each strategy is asked in half of the turns."""
     rng = np.random.default_rng(0)
     shape = TURNS, 8
     propensities, extents = rng.uniform(0.2, 0.8, shape), rng.random(shape)
@@ -63,7 +63,7 @@ def _seconds(action: Callable[[], object], rounds: int) -> float:
 
 
 def _mebibytes(action: Callable[[], object]) -> float:
-    """The most that is allocated at any time, above what was there before."""
+    """Return the peak memory that `action` allocates, in MiB."""
     tracemalloc.start()
     action()
     _, peak = tracemalloc.get_traced_memory()

@@ -1,4 +1,4 @@
-"""What runs of the bench have measured, kept with the machine, the versions and the date; and as a document."""
+"""Results of the bench, with the machine, the versions and the date; and the document made from them."""
 
 import os
 import platform
@@ -19,7 +19,13 @@ _NAMED: Final = (
 
 
 class Part(Struct, frozen=True):
-    """What a part of the bench has measured, in so many seconds; and what kept it from measuring all."""
+    """Results of one part of the bench.
+
+    Attributes:
+        seconds: how long the part took.
+        measures: the figures.
+        fault: the error that ended the part early; empty if there was none.
+    """
 
     seconds: float
     measures: list[Measure]
@@ -27,14 +33,14 @@ class Part(Struct, frozen=True):
 
 
 class BenchRun(Struct, frozen=True):
-    """What one run has measured.
+    """Results of one run.
 
     Attributes:
-        command: that was run.
-        at: when it began.
-        machine: on which.
-        versions: of the libraries that matter.
-        parts: by name.
+        command: the command line.
+        at: when the run began.
+        machine: a description of the machine.
+        versions: names and versions of the relevant libraries.
+        parts: the parts by name.
     """
 
     command: str
@@ -45,19 +51,19 @@ class BenchRun(Struct, frozen=True):
 
 
 def machine() -> str:
-    """Say what this machine is, as far as figures depend on it."""
+    """Return a description of this machine: architecture, cores and Python version."""
     return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def versions() -> Iterator[str]:
-    """Yield the libraries that are installed, of those that matter, with their versions."""
+    """Yield the names and versions of the relevant libraries that are installed."""
     for name in _NAMED:
         with suppress(PackageNotFoundError):
             yield f"{name} {version(name)}"
 
 
 def together(records: Iterable[BenchRun]) -> dict[str, Part]:
-    """Return the parts of all records; of those that were measured more than once, the last."""
+    """Return the parts of all records by name; the last one wins if a part was measured more than once."""
     return {name: part for record in records for name, part in record.parts.items()}
 
 
@@ -69,14 +75,14 @@ def cells(one: Measure) -> tuple[str, str, str]:
 
 def document(records: Sequence[BenchRun]) -> str:
     """Return what was measured as a Markdown document."""
-    lines = ["# Performance", "", "Written by `backchannel bench --markdown`, of what was measured with", ""]
+    lines = ["# Performance", "", "Written by `backchannel bench --markdown` from the results of", ""]
     for record in records:
         minutes = sum(part.seconds for part in record.parts.values()) / 60
         lines.append(f"- `{record.command}` on {record.at:%Y-%m-%d}, in {minutes:.0f} minutes: {record.machine}")
     lines += [
         "",
-        "Peers and we are measured side by side in one run, and medians are given. Machines differ and are noisy: "
-        "compare ratios.",
+        "Backchannel and its peers are measured side by side in one run; figures are medians. Machines differ and are "
+        "noisy: compare ratios.",
         "",
         f"Versions: {', '.join(dict.fromkeys(name for record in records for name in record.versions))}.",
     ]
@@ -84,5 +90,5 @@ def document(records: Sequence[BenchRun]) -> str:
         lines += ["", f"## {name}", "", "| what | figure | ratio | to |", "|---|---:|---:|---|"]
         lines += [f"| {' | '.join((one.name, *cells(one)))} |" for one in part.measures]
         if part.fault:
-            lines += ["", f"The rest could not be measured: {part.fault}."]
+            lines += ["", f"The rest failed: {part.fault}."]
     return "\n".join(lines) + "\n"

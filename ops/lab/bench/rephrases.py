@@ -1,6 +1,6 @@
-"""What rephrases cost: telling them, solving the graph, looking a rewrite up, and room in the ledger.
+"""The cost of rephrases: detecting them, solving the graph, looking up rewrites, and space in the ledger.
 
-Times are of the processor, but for the look-ups.
+Times are processor time, except for the look-ups.
 """
 
 import sqlite3
@@ -39,7 +39,7 @@ _NOW: Final = 1_700_000_000_000
 
 
 def rephrases(load: Load) -> Iterator[Measure]:
-    """Yield the costs; the graph has a million edges, garbled queries that lead to proper ones."""
+    """Yield the costs; the graph has a million edges, from garbled queries to proper ones."""
     rng = np.random.default_rng(0)
     load.say("the rephrase detector")
     yield from _detecting(rng, load.rounds)
@@ -57,7 +57,7 @@ def _detecting(rng: Generator, rounds: int) -> Iterator[Measure]:
     known: list[float] = []
     for _ in range(rounds):
         pairs = [turn for turn in _turns(20_000, rng, users=1000, queries=1_000_000) if turn.next is not None]
-        for turn in pairs:  # as is done anyway
+        for turn in pairs:  # done before detection in any case
             normalize(turn.query.text)
             normalize(turn.next.text if turn.next else "")
         for taken in (fresh, known):
@@ -94,7 +94,7 @@ def _looking_up(rng: Generator) -> Iterator[Measure]:
 
 
 def _growth(load: Load, rng: Generator) -> Iterator[Measure]:
-    """A million turns of which a sixth is rephrased, by 50,000 users, on Zipf-distributed queries."""
+    """Yield what a million turns by 50,000 users, a sixth of them rephrased, add to the ledger."""
     turns, learners, judge = 200_000, _learners(), Judge(RewardConfig())
     path = load.folder / "growth.db"
     store, book = _store(f"sqlite:///{path}", learners)
@@ -159,7 +159,7 @@ def _texts(count: int, rng: Generator) -> list[str]:
 
 
 def _turns(count: int, rng: Generator, *, users: int, queries: int, start: int = 0) -> list[Turn]:
-    """Turns of Zipf-distributed queries; a sixth is said again, one letter off, by one of so many users."""
+    """Return turns on Zipf-distributed queries by `users` users; every sixth is misspelt, then repeated correctly."""
     texts = _texts(queries, np.random.default_rng(1))
     popularity = 1.0 / np.arange(1, queries + 1)
     asked = rng.choice(queries, count, p=popularity / popularity.sum()).tolist()
@@ -178,7 +178,7 @@ def _turns(count: int, rng: Generator, *, users: int, queries: int, start: int =
 
 
 def _graph(graph: RephraseGraph, rng: Generator) -> tuple[Delta, list[str]]:
-    """Garbled queries, each of which leads to one or a few proper ones; the more popular, the more lead there."""
+    """Return the sums of a graph from garbled queries to proper ones, popular ones more often; and its states."""
     proper, garbled = EDGES // 10, EDGES // 2
     states = [f"proper {number}" for number in range(proper)] + [f"garbled {number}" for number in range(garbled)]
     sources = proper + rng.integers(garbled, size=EDGES)

@@ -1,4 +1,4 @@
-"""What publishing costs, and what a reader's look at the store, where most of a large policy did not change."""
+"""The cost of publishing, and of refreshing a reader, when most of a large policy has not changed."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -29,10 +29,10 @@ START_MS: Final = 1_700_000_000_000
 
 
 def store(load: Load) -> Iterator[Measure]:
-    """Yield the figures of SQLite, and of PostgreSQL where that is installed."""
+    """Yield the figures for SQLite and, if it is installed, PostgreSQL."""
     config = Config()
     learning = Learning(config)
-    load.say(f"{ROWS:,} turns, each with a query of its own")
+    load.say(f"{ROWS:,} turns, each with its own query")
     index, judge = MemoryIndex(config.memory), Judge(config.rewards)
     deltas = [
         index.learn(judge.judge(_turns(range(first, min(first + BATCH, ROWS)), 0))) for first in range(0, ROWS, BATCH)
@@ -42,7 +42,7 @@ def store(load: Load) -> Iterator[Measure]:
         try:
             urls["PostgreSQL"] = stack.enter_context(Postgres()).url
         except PostgresError:
-            load.say("PostgreSQL is not installed, and left out")
+            load.say("PostgreSQL is not installed: left out")
         sites = {name: stack.enter_context(closing(_Site(url, config, learning))) for name, url in urls.items()}
         first = {}
         for name, site in sites.items():
@@ -69,7 +69,7 @@ def store(load: Load) -> Iterator[Measure]:
 
 
 class _Site:
-    """A store with a worker, a publisher and a reader."""
+    """A store with a worker's ledger, a publisher and a reader."""
 
     def __init__(self, url: str, config: Config, learning: Learning) -> None:
         self._url = url
@@ -81,11 +81,11 @@ class _Site:
         self._reader = PolicyReader(url)
 
     def size(self) -> int:
-        """Return how many bytes the store takes."""
+        """Return the size of the store in bytes."""
         return read_store(self._url, 0).bytes
 
     def commit(self, deltas: Sequence[Delta]) -> float:
-        """Return how many seconds it takes."""
+        """Commit `deltas` one by one; return the seconds taken."""
         began = time.perf_counter()
         for delta in deltas:
             position = Position(self._claim.position.watermark + 1 if self._claim.commits else START_MS)
@@ -93,12 +93,12 @@ class _Site:
         return time.perf_counter() - began
 
     def publish(self) -> tuple[float, float]:
-        """Return how many seconds publishing takes, and how many a reader to serve it."""
+        """Publish and refresh the reader; return the seconds that each takes."""
         began = time.perf_counter()
         self._publisher.publish()
         published = time.perf_counter()
         if not self._reader.refresh():
-            raise RuntimeError(f"the reader does not serve what was published: {self._reader.status.error}")
+            raise RuntimeError(f"the reader did not load the published version: {self._reader.status.error}")
         return published - began, time.perf_counter() - published
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class _Site:
 
 
 def _turns(numbers: Sequence[int], minute: int) -> list[Turn]:
-    """A turn for each number, with a query of its own, one result, and a click on it."""
+    """Return a turn for each number, with its own query, one result, and a click on that result."""
     turns = []
     for number in numbers:
         at: dict[str, Any] = {

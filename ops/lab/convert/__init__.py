@@ -1,7 +1,7 @@
-"""Public interaction logs as events: one module per log, each a pure generator, and the commands that write them."""
+"""Conversion of public interaction logs to events: a pure generator per log, and the commands that write the events."""
 
 from backchannel.schemas.errors import BackchannelError
 
 
 class ConversionError(BackchannelError, ValueError):
-    """A log is not of the form that its converter reads. The message says where, what was found, and the remedy."""
+    """A log is not in the format that its converter reads; the message gives the place, the value and the remedy."""

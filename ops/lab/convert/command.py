@@ -1,4 +1,4 @@
-"""`backchannel convert`: the events of a public log as JSON lines in time order, as `backchannel run` reads them."""
+"""`backchannel convert`: writes a public log's events as JSON lines in time order, the input of `backchannel run`."""
 
 import gzip
 import zlib
@@ -18,7 +18,7 @@ from backchannel.ops.lab.convert import ConversionError, dstc2, trec_session
 from backchannel.schemas.events import Event, EventDecoder, EventError, encode, name_of
 
 _output = click.option(
-    "--output", type=click.File("wb"), default="-", metavar="FILE", help="Write to FILE rather than to stdout."
+    "--output", type=click.File("wb"), default="-", metavar="FILE", help="Write to FILE instead of standard output."
 )
 
 
@@ -28,7 +28,7 @@ class _BadSource(click.ClickException):
 
 @click.group()
 def convert() -> None:
-    """Write the events of a public log as JSON lines, in time order."""
+    """Convert a public log to events: JSON lines in time order."""
 
 
 @convert.command("trec-session")
@@ -38,17 +38,17 @@ def convert() -> None:
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
     default="2013-01-01",
     show_default=True,
-    help="When the first session starts, in UTC.",
+    help="Start of the first session, in UTC.",
 )
 @_output
 def convert_trec_session(file: Path, start: datetime, output: BinaryIO) -> None:
     """Convert a TREC Session Track log.
 
-    FILE is sessiontrack2013.xml, plain or gzipped. Its queries, the results shown with their ranks, and its clicks
-    become events; the strategy of every result is "web", the one search engine there was.
+    FILE is sessiontrack2013.xml, plain or gzipped. Its queries, its results with their ranks, and its clicks become
+    events. The strategy of every result is "web", the log's only search engine.
 
-    The log has no dates, only seconds from the start of each session. So the dates are made up, the same on each run:
-    the first session starts at --start, each further one half an hour after the last event of the one before.
+    The log has no dates, only seconds from the start of each session. So the dates are made up, the same in every run:
+    the first session starts at --start, each later one half an hour after the last event of the previous one.
     """
     with _read(file) as log:
         _write(trec_session.events(log, round(start.replace(tzinfo=UTC).timestamp() * 1000)), file, output)
@@ -61,11 +61,11 @@ def convert_dstc2(folder: Path, output: BinaryIO) -> None:
     """Convert the spoken dialogues of DSTC2.
 
     FOLDER holds dialogs.jsonl.gz and turns.jsonl.gz. The top recognition hypothesis becomes the query's text, the top
-    semantic one its interpretation, an offered restaurant an impression, an aborted prompt a barge-in. Times are taken
-    to be UTC.
+    semantic hypothesis its interpretation, an offered restaurant an impression, and an aborted prompt a barge-in. Times
+    are assumed to be UTC.
 
-    Nobody clicks in a phone call: a click here is a proxy, namely that the caller asks for a detail (phone, address,
-    postcode ...) of the restaurant on offer. Its kind is "request_detail". Nor is a barge-in a rejection: it is a
+    Nobody clicks in a phone call: a click here is a proxy, the caller's request for a detail (phone, address,
+    postcode ...) of the offered restaurant. Its kind is "request_detail". Nor is a barge-in a rejection: it is a
     detector's decision, and depends mostly on the dialogue manager in use, which is in the query's context with the
     acoustic condition. The callers were paid and had set goals.
     """
@@ -75,11 +75,11 @@ def convert_dstc2(folder: Path, output: BinaryIO) -> None:
 
 @contextmanager
 def _read(path: Path) -> Iterator[BufferedIOBase]:
-    """Open `path`, unzipping it if its content says so."""
+    """Open `path`, and unzip it if its first bytes are those of gzip."""
     try:
         file = path.open("rb")
     except OSError as error:
-        raise _BadSource(f"{path}: {error.strerror}; --help says which files are read") from None
+        raise _BadSource(f"{path}: {error.strerror}; --help names the files that are read") from None
     with file:
         if file.peek(2)[:2] == b"\x1f\x8b":
             with gzip.GzipFile(fileobj=file) as unzipped:
@@ -96,7 +96,7 @@ def _write(events: Iterable[Event], source: Path, output: BinaryIO) -> None:
         TextColumn("{task.completed:,} events"),
         TimeElapsedColumn(),
         console=console,
-        # The terminal is no place for both the events and their count.
+        # Do not mix the events and their count on a terminal.
         disable=not console.is_terminal or output.isatty(),
         transient=True,
     ) as progress:
@@ -112,11 +112,13 @@ def _lines(events: Iterable[Event], source: Path) -> Iterator[tuple[Event, bytes
         for event in events:
             line = encode(event)
             try:
-                decoder.decode(line)  # Structs do not check their bounds, decoding does.
+                decoder.decode(line)  # Bounds are checked by decoding, not by the structs.
             except EventError as error:
-                raise ConversionError(f"{event.event_id}: {error}: mend or drop that line of the log") from None
+                raise ConversionError(f"{event.event_id}: {error}: fix or remove that line of the log") from None
             yield event, line + b"\n"
     except ConversionError as error:
         raise _BadSource(f"{source}: {error}") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise _BadSource(f"{source}: cannot be read ({error}): damaged or cut short, fetch it again") from None
+        raise _BadSource(
+            f"{source}: cannot be read ({error}): the file is damaged or incomplete, download it again"
+        ) from None

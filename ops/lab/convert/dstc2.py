@@ -1,29 +1,30 @@
 """Events from the spoken dialogues of DSTC2 (Henderson, Thomson & Williams, SIGDIAL 2014): callers ask for restaurants.
 
-A row of the log is a prompt of the system and then what the caller said to it. So the prompt of row i + 1 is the
-response to what the caller said in row i, and it is there that the response's offer and barge-in belong.
+A row of the log is a system prompt followed by the caller's utterance. So the prompt of row i + 1 is the response to
+the utterance of row i, and its offer and barge-in belong to that utterance's query.
 
 | event | from | at |
 |---|---|---|
-| query | the top recognition hypothesis; the top semantic one as `interpretation` | the end of the utterance |
+| query | the top recognition hypothesis; the top semantic hypothesis as `interpretation` | the end of the utterance |
 | impression | a prompt that offers a restaurant, at position 1 | the start of the prompt |
 | barge_in | a prompt that was `aborted` | the caller's first word, but not before the prompt |
-| click (kind `request_detail`) | the caller asking for a detail of the restaurant on offer | the end of the utterance |
+| click (kind `request_detail`) | a caller's request for a detail of the offered restaurant | the end of the utterance |
 
-The click is a *proxy*: nobody clicks in a phone call. Asking for the phone number, address or postcode (or the area,
-food or price range) of what was offered is taken to be choosing it, as the recogniser understood it, right or wrong.
+The click is a *proxy*: nobody clicks in a phone call. A request for the phone number, address or postcode (or the area,
+food or price range) of the offered restaurant counts as choosing it. Requests are taken as the recogniser understood
+them, right or wrong.
 
-The system names the restaurant again when it gives the detail. That restates the offer rather than makes one: it is no
-impression, and further requests are clicks on the same offer. The query "address" brings up no restaurant.
+The system names the restaurant again when it gives the detail. That restates the offer and does not make a new one: it
+is not an impression, and further requests are clicks on the same offer. The query "address" brings up no restaurant.
 
 Caveats, from the data's provenance:
 
 - The callers were paid and had set goals.
 - Barge-in is a detector's decision, and about ten times as frequent with one dialogue manager as with the other; after
-  a barged-in offer people do not ask for an alternative more often. So it is no rejection label here.
-- Which system a caller got is not a documented propensity, so there are none.
+  a barged-in offer, callers do not ask for an alternative more often. So it cannot serve as a rejection label.
+- How callers were assigned to systems is not documented, so there are no propensities.
 
-The greeting answers no query: the barge-ins on it are left out. An utterance of which nothing was recognised is a query
+The greeting answers no query: barge-ins on it are left out. An utterance in which nothing was recognised is a query
 with empty text.
 """
 
@@ -62,7 +63,7 @@ class _Dialog(Struct):
 
 
 class _Exchange(Struct):
-    """A row: a prompt of the system and what the caller said to it. Times are seconds from the dialogue's start."""
+    """A row: a system prompt and the caller's utterance after it. Times are seconds from the dialogue's start."""
 
     session_id: str
     turn: int
@@ -71,7 +72,7 @@ class _Exchange(Struct):
     aborted: bool
     usr_start: float
     usr_end: float
-    # Hypotheses with their scores, best first.
+    # Hypotheses with scores, best first.
     asr: Annotated[list[tuple[str, float]], Meta(min_length=1)]
     slu: Annotated[list[tuple[Acts, float]], Meta(min_length=1)]
 
@@ -84,14 +85,14 @@ class _Offer(NamedTuple):
 def events(dialogs: Iterable[bytes], turns: Iterable[bytes]) -> Iterator[Event]:
     """Yield the events of all dialogues in time order.
 
-    Dialogues of different callers overlap, so all events are held at once. The log names no time zone: UTC is assumed.
+    Dialogues of different callers overlap, so all events are held in memory. The log has no time zone: UTC is assumed.
 
     Args:
         dialogs: the lines of dialogs.jsonl.
         turns: the lines of turns.jsonl.
 
     Raises:
-        ConversionError: a line is not of that form, or a dialogue has not the rows that it should have.
+        ConversionError: a line has the wrong format, or a dialogue's rows are incomplete or out of order.
     """
     exchanges: dict[str, list[_Exchange]] = {}
     for exchange in _rows(turns, _Exchange, TURNS):
@@ -101,21 +102,21 @@ def events(dialogs: Iterable[bytes], turns: Iterable[bytes]) -> Iterator[Event]:
         rows = exchanges.pop(dialog.session_id, [])
         if [row.turn for row in rows] != list(range(dialog.n_turns)):
             raise ConversionError(
-                f"{TURNS}: dialogue {dialog.session_id} has {len(rows)} rows, not its {dialog.n_turns} turns in order: "
-                f"give the files as published, both from the same copy"
+                f"{TURNS}: dialogue {dialog.session_id} has {len(rows)} rows, not {dialog.n_turns} turns in order: "
+                f"use the published files, both from the same copy"
             )
         happened.extend(_dialog(dialog, rows))
     if exchanges:
         raise ConversionError(
-            f"{TURNS}: dialogue {next(iter(exchanges))} is not in {DIALOGS}: give both files from the same copy"
+            f"{TURNS}: dialogue {next(iter(exchanges))} is not in {DIALOGS}: use both files from the same copy"
         )
     yield from sorted(happened, key=lambda event: event.ts)
 
 
 def interpretation(acts: Acts) -> str | None:
-    """Return one string for a semantic hypothesis, whatever the order of its acts; None for an empty one.
+    """Return a semantic hypothesis as one string, with its acts sorted; None if it is empty.
 
-    `inform(food=thai)&request(slot=phone)`
+    Example: `inform(food=thai)&request(slot=phone)`
     """
     forms = {f"{act}({','.join(sorted(f'{slot}={value}' for slot, value in slots))})" for act, slots in acts}
     return "&".join(sorted(forms)) or None
@@ -128,7 +129,7 @@ def _dialog(dialog: _Dialog, exchanges: list[_Exchange]) -> Iterator[Event]:
     def ms(seconds: float) -> int:
         return round(start.timestamp() * 1000) + round(seconds * 1000)
 
-    # The query that the next prompt responds to, whether it asked for a detail, and what is on offer.
+    # The query that the next prompt responds to, whether it asked for a detail, and the current offer.
     query_id: str | None = None
     asked_detail = False
     offer: _Offer | None = None
@@ -146,7 +147,7 @@ def _dialog(dialog: _Dialog, exchanges: list[_Exchange]) -> Iterator[Event]:
                     results=(Result(entity_id, 1, STRATEGIES),),
                 )
             if exchange.aborted:
-                # The detector may date the caller's first word a little before the prompt.
+                # The detector may place the caller's first word slightly before the prompt.
                 interrupted = max(exchange.sys_start, exchange.usr_start)
                 yield BargeIn(
                     event_id=f"{query_id}/barge_in",
@@ -193,5 +194,5 @@ def _rows(lines: Iterable[bytes], row_type: type[_Struct], name: str) -> Iterato
         try:
             row = decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise ConversionError(f"{name}, line {number}: {error}: give the file as published") from None
+            raise ConversionError(f"{name}, line {number}: {error}: use the published file") from None
         yield row

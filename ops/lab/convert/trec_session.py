@@ -1,16 +1,16 @@
-"""Events from a TREC Session Track log, in the form of 2013 (Carterette et al., TREC 2013 Session Track Overview).
+"""Events from a TREC Session Track log in the 2013 format (Carterette et al., TREC 2013 Session Track Overview).
 
-Each interaction of a session becomes a query, an impression of the results shown, if there were any, and its clicks;
-the session's final "current query", whose results were never logged, becomes a query alone. An entity is a ClueWeb12
+Each interaction of a session becomes a query, an impression of its results, if there were any, and its clicks. The
+session's final "current query", whose results were never logged, becomes a query alone. An entity is a ClueWeb12
 document.
 
-What the log does not say, and what stands in for it:
+How gaps in the log are filled:
 
-- The times are seconds on the session's own clock, without a date. So the sessions are laid end to end in the order of
-  the file: the first clock starts at a given time, each further one `PAUSE_MS` after the last event before it.
-- Results have no time of their own: they are taken to be shown at the time of their query.
-- Everything came from one web search engine, which is the one strategy, `web`.
-- There are no user ids and no propensities. The people were given their topics.
+- Times are seconds on the session's own clock, without a date. So the sessions are placed one after another in file
+  order: the first clock starts at a given time, each later one `PAUSE_MS` after the last event before it.
+- Results have no time of their own: they are assumed to be shown at the time of their query.
+- All results came from one web search engine, which is the only strategy, `web`.
+- There are no user ids and no propensities. The users were assigned their topics.
 """
 
 import math
@@ -23,7 +23,7 @@ from backchannel.ops.lab.convert import ConversionError
 from backchannel.schemas.events import Click, Event, Impression, Query, Result
 
 PAUSE_MS: Final = 30 * 60 * 1000
-"""Between two sessions, ms: half an hour of silence is the customary end of a session in a search log."""
+"""Pause between two sessions, ms: half an hour of silence customarily ends a session in a search log."""
 
 STRATEGIES: Final = ("web",)
 
@@ -33,10 +33,10 @@ def events(log: BufferedIOBase, start: int) -> Iterator[Event]:
 
     Args:
         log: the XML, uncompressed.
-        start: when the first session's clock starts, ms since the Unix epoch.
+        start: start of the first session's clock, ms since the Unix epoch.
 
     Raises:
-        ConversionError: this is not XML, or not a Session Track log.
+        ConversionError: the file is not XML, or not a Session Track log.
     """
     root: ElementTree.Element | None = None
     try:
@@ -46,16 +46,16 @@ def events(log: BufferedIOBase, start: int) -> Iterator[Event]:
                 root = element
                 if not root.tag.startswith("sessiontrack"):
                     raise ConversionError(
-                        f"the root element is <{root.tag}>, not <sessiontrack...>: give the log, sessiontrack2013.xml"
+                        f"the root element is <{root.tag}>, not <sessiontrack...>: use the log, sessiontrack2013.xml"
                     )
             elif moment == "end" and element.tag == "session":
                 session = sorted(_session(element, root.tag, start), key=lambda event: event.ts)
                 yield from session
                 if session:
                     start = session[-1].ts + PAUSE_MS
-                root.clear()  # else the whole tree stays in memory
+                root.clear()  # otherwise the whole tree stays in memory
     except ElementTree.ParseError as error:
-        raise ConversionError(f"not XML, or cut short ({error}): give sessiontrack2013.xml, plain or gzipped") from None
+        raise ConversionError(f"not XML, or incomplete ({error}): use sessiontrack2013.xml, plain or gzipped") from None
 
 
 def _session(session: ElementTree.Element, log: str, start: int) -> Iterator[Event]:
@@ -79,7 +79,7 @@ def _session(session: ElementTree.Element, log: str, start: int) -> Iterator[Eve
         for click in interaction.iterfind("clicked/click"):
             rank = _text(click, "rank", query_id)
             if rank not in shown:
-                raise ConversionError(f"{query_id}: a click on rank {rank!r}, which was not shown: mend or drop it")
+                raise ConversionError(f"{query_id}: a click on rank {rank!r}, which was not shown: fix or remove it")
             clicked = _ms(click, "starttime", query_id)
             # A click that ended the session has no end.
             endless = click.get("endtime", "NA") == "NA"
@@ -104,20 +104,20 @@ def _query(element: ElementTree.Element, session_id: str, query_id: str, ts: int
 def _text(element: ElementTree.Element, child: str, where: str) -> str:
     text = element.findtext(child)
     if text is None:
-        raise ConversionError(f"{where}: <{element.tag}> has no <{child}>, as it has in the log of 2013")
+        raise ConversionError(f"{where}: <{element.tag}> has no <{child}>: use the 2013 log")
     return text
 
 
 def _attribute(element: ElementTree.Element, name: str, where: str) -> str:
     value = element.get(name)
     if value is None:
-        raise ConversionError(f"{where}: <{element.tag}> has no attribute {name}, as it has in the log of 2013")
+        raise ConversionError(f"{where}: <{element.tag}> has no attribute {name}: use the 2013 log")
     return value
 
 
 def _rank(rank: str, where: str) -> int:
     if not rank.isdecimal():
-        raise ConversionError(f"{where}: rank is {rank!r}, not a whole number from 1, as it is in the log of 2013")
+        raise ConversionError(f"{where}: rank is {rank!r}, not a whole number from 1: use the 2013 log")
     return int(rank)
 
 
@@ -129,6 +129,6 @@ def _ms(element: ElementTree.Element, name: str, where: str) -> int:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
         raise ConversionError(
-            f"{where}: {name} of <{element.tag}> is {value!r}, not seconds on its session's clock as in 2013"
+            f"{where}: {name} of <{element.tag}> is {value!r}, not seconds on the session's clock: use the 2013 log"
         )
     return round(seconds * 1000)

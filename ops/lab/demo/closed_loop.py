@@ -1,4 +1,4 @@
-"""The closed loop: simulated people are served what was learned from those before them."""
+"""The closed loop: simulated people are served a policy learned from earlier ones."""
 
 from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
@@ -26,7 +26,7 @@ CONFIG = Config(
         ),
     )
 )
-"""The default configuration, but for what of the simulated context counts."""
+"""The default configuration, with the strategies and context features of the simulated world."""
 
 
 def close_the_loop(
@@ -39,19 +39,20 @@ def close_the_loop(
     progress: Callable[[Scoreboard], None],
     server: type[LearnedServer] = LearnedServer,
 ) -> Scoreboard:
-    """Serve `turns` turns from `reader` and learn from them through `driver`; serve the same people in two other ways.
+    """Serve people from `reader` and learn from them through `driver`; serve the same people from two baselines.
 
-    A policy has learned only from what had happened, in event time, when it was published. The first is published
-    after 50 turns, the others when the turns have grown by a tenth, or by 50 if that is more, or by 250 if it is less.
+    A policy has learned only from events that had happened, in event time, when it was published. The first policy is
+    published after 50 turns, each later one when the number of turns has grown by a tenth, but by at least 50 and at
+    most 250.
 
     Args:
-        world: where the people come from.
-        driver: learns from the events of the learned server.
-        reader: of the driver's store.
-        turns: at least, because sessions are played to their end.
-        seed: of the servers' randomness.
-        progress: called after every session.
-        server: that serves what was learned.
+        world: the simulated world that the people come from.
+        driver: the pipeline that learns from the learned server's events.
+        reader: a reader of the driver's store.
+        turns: the minimum number of turns; sessions are played to their end.
+        seed: the seed of the servers' randomness.
+        progress: called with the scoreboard after every session.
+        server: the class of the server that uses the learned policy.
     """
     learned_rng, uniform_rng = np.random.default_rng(seed).spawn(2)
     retrieval = Retrieval(world.catalogue)
@@ -89,7 +90,7 @@ def _publish(driver: LocalPipeline, reader: PolicyReader, board: Scoreboard) -> 
 
 
 class _Pending:
-    """Events that may not be learned from yet, because somebody may still do something before them."""
+    """Events that cannot be learned from yet, because earlier events may still follow."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, Event]] = []
@@ -101,12 +102,12 @@ class _Pending:
             heappush(self._heap, (event.ts, self._added, event))
 
     def until(self, now: int) -> list[Event]:
-        """Take out what happened until `now`, in time order."""
+        """Remove and return the events up to `now` (ms), in time order."""
         taken = []
         while self._heap and self._heap[0][0] <= now:
             taken.append(heappop(self._heap)[2])
         return taken
 
     def all(self) -> list[Event]:
-        """Take out everything, in time order."""
+        """Remove and return all events, in time order."""
         return [heappop(self._heap)[2] for _ in range(len(self._heap))]

@@ -1,4 +1,4 @@
-"""`backchannel demo`: learn in a closed loop with the simulated world, and report what came of it."""
+"""`backchannel demo`: learns in a closed loop with a simulated world, and reports the results."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -27,21 +27,21 @@ from backchannel.streams.store.engine import StoreError
 
 @click.command()
 @click.option("--turns", type=click.IntRange(min=500), default=30_000, show_default=True, help="Turns to learn from.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of all randomness.")
-@click.option("--store", metavar="URL", help="Empty store in which to keep what is learned, as an SQLAlchemy URL.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of all randomness.")
+@click.option("--store", metavar="URL", help="URL (SQLAlchemy) of an empty store for what is learned.")
 @click.option(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("out/demo.html"),
     show_default=True,
-    help="Where to write the report.",
+    help="File to write the report to.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def demo(turns: int, seed: int, store: str | None, report: Path, as_json: bool) -> None:
-    """Learn in a closed loop with a simulated world, and report what came of it.
+    """Learn in a closed loop with a simulated world, and report the results.
 
-    Simulated people search a made-up catalogue, click, barge in and rephrase. Each is served by the policy learned from
-    those before, and, for comparison, by a uniform and by the best possible policy.
+    Simulated people search a made-up catalogue, click, barge in and rephrase. Each person is served by the policy
+    learned from earlier people and, for comparison, by a uniform policy and by the best possible one.
     """
     report.parent.mkdir(parents=True, exist_ok=True)
     require_writable(report)
@@ -54,7 +54,7 @@ def demo(turns: int, seed: int, store: str | None, report: Path, as_json: bool) 
             reader = PolicyReader(url)
             stack.callback(reader.close)
             if reader.refresh():
-                raise click.UsageError(f"--store: {url} holds a policy already; the demo begins with an empty store")
+                raise click.UsageError(f"--store: {url} already holds a policy; give the demo an empty store")
             board = close_the_loop(
                 world, driver, reader, turns=turns, seed=seed, progress=stack.enter_context(_progress(turns, began))
             )
@@ -70,7 +70,7 @@ def demo(turns: int, seed: int, store: str | None, report: Path, as_json: bool) 
 
 @contextmanager
 def _progress(turns: int, began: float) -> Iterator[Callable[[Scoreboard], None]]:
-    """Show progress on standard error; yield what is to be called with every news."""
+    """Show progress on standard error; yield a function that updates it."""
     columns = (
         BarColumn(bar_width=8),
         TextColumn("{task.completed:,.0f} turns"),

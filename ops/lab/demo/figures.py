@@ -15,12 +15,12 @@ from backchannel.ops.reporting.drawing import TOKENS, panels
 
 
 def draw(findings: Findings) -> dict[str, dict[str, str]]:
-    """Return SVG by the figure's name and its shape, `wide` or `narrow`."""
+    """Return the figures as SVG: figure name -> shape (`wide` or `narrow`) -> SVG."""
     return drawing.draw((rates, kinds, shares, rewrites, memory), findings)
 
 
 def rates(findings: Findings, width: float) -> Figure:
-    """Click rate and defect rate of the three servers over time."""
+    """Draw the click rate and the defect rate of the three servers over time."""
     figure, sides = panels(width, 2, 3.2)
     turns = np.asarray(findings.points)
     shown = turns >= 100
@@ -44,7 +44,7 @@ def rates(findings: Findings, width: float) -> Figure:
 
 
 def kinds(findings: Findings, width: float) -> Figure:
-    """Click rates of the three servers for each kind of query, late in the run."""
+    """Draw the three servers' click rates by kind of query, late in the run."""
     figure, (axes,) = panels(width, 1, 3.0)
     by_kind = {kind: [findings.late[server].click_rate_by_kind[kind] for server in SERVERS] for kind in QUERY_KINDS}
     roomiest = max(QUERY_KINDS, key=lambda kind: np.diff(sorted(by_kind[kind])).min())
@@ -67,7 +67,7 @@ def kinds(findings: Findings, width: float) -> Figure:
 
 
 def shares(findings: Findings, width: float) -> Figure:
-    """Shares of the candidates asked of each strategy for each kind of query, early and late in the run."""
+    """Draw each strategy's share of candidates by kind of query, early and late in the run."""
     figure, (axes,) = panels(width, 1, 4.0)
     ticks: dict[float, str] = {}
     for group, kind in enumerate(reversed(QUERY_KINDS)):
@@ -89,7 +89,7 @@ def shares(findings: Findings, width: float) -> Figure:
 
 
 def rewrites(findings: Findings, width: float) -> Figure:
-    """Rewrites that the policy makes over time: right ones and wrong ones."""
+    """Draw the numbers of right and wrong rewrites in the policy over time."""
     figure, (axes,) = panels(width, 1, 2.6)
     found = findings.rewrites
     for name, values in (("right", found.right), ("wrong", found.wrong)):
@@ -106,7 +106,7 @@ def rewrites(findings: Findings, width: float) -> Figure:
 
 
 def memory(findings: Findings, width: float) -> Figure:
-    """Scores of recalled entities against their true attractiveness."""
+    """Draw the scores of recalled entities against their true attractiveness."""
     figure, (axes,) = panels(min(width, 5.2), 1, 4.4)
     axes.plot([0, 1], [0, 1], color=TOKENS["muted"], linewidth=1, linestyle=(0, (2, 3)))
     axes.annotate("equal", (0.97, 0.97), (-4, 2), textcoords="offset points", ha="right", color=TOKENS["muted"])
@@ -136,12 +136,12 @@ def _percent(share: float, _: object = None) -> str:
 
 
 def _note(axes: Axes, text: str, point: tuple[float, float], above: float, color: str) -> None:
-    """Write `text` centered so many points above `point`."""
+    """Write `text` centered, `above` typographic points above `point`."""
     axes.annotate(text, point, (0, above), textcoords="offset points", ha="center", color=color, weight="bold")
 
 
 def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]], gap: float) -> None:
-    """Write each line's label, in its color, to the right of its end, and labels at least `gap` apart."""
+    """Write each line's label in its color to the right of its end, with labels at least `gap` apart."""
     above = -np.inf
     for name, (value, text) in sorted(ends.items(), key=lambda end: end[1][0]):
         above = max(value, above + gap)
@@ -151,7 +151,7 @@ def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]], gap: float) -
 
 
 def _wilson(share: NDArray[np.float64], count: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the bounds of the 95% score interval (Wilson, 1927) of `share` in `count` trials."""
+    """Return the bounds of the 95% score interval (Wilson, 1927) of `share` in `count` trials, both (n,)."""
     z = 1.96
     trials = np.maximum(count, 1)
     center = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)

@@ -1,4 +1,4 @@
-"""What a run of the closed loop found: rates over time, what was learned, and what the world says about it."""
+"""The findings of a closed-loop run: rates over time, what was learned, and how it compares with the truth."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ from backchannel.streams.serving.policy import Policy
 SERVERS: Final = ("learned", "uniform", "best")
 
 EARLY: Final = 0.05
-"""Until this share of the turns the phase is early."""
+"""The early phase ends at this share of the turns."""
 LATE: Final = 0.75
-"""From this share of the turns on the phase is late."""
+"""The late phase begins at this share of the turns."""
 
 _RESAMPLES: Final = 1_000
 _QUERIES, _RECALLED = 60, 3
@@ -47,7 +47,7 @@ class Late(Struct, frozen=True):
 
 
 class LearnedRewrite(Struct, frozen=True):
-    """A rewrite that the policy makes, how often its source was asked, and whether the world says that it is right."""
+    """A rewrite in the policy, how often its source was asked, and whether it is right in the simulated world."""
 
     source: str
     target: str
@@ -60,11 +60,11 @@ class Rewrites(Struct, frozen=True):
     """The rewrites learned.
 
     Attributes:
-        learned: at the end, the most asked first.
-        right, wrong: how many there were at each of `Findings.points`.
-        garbled: how many garbled texts were heard.
-        garbled_served_right, garbled_served_wrong, others_served_wrong: share of the garbled turns, or of the others,
-            in the late phase, that were served a right or a wrong rewrite.
+        learned: rewrites in the last policy, the most asked first.
+        right, wrong: number of right and of wrong rewrites at each of `Findings.points`.
+        garbled: number of distinct garbled texts.
+        garbled_served_right, garbled_served_wrong, others_served_wrong: share of the garbled turns, or of the other
+            turns, in the late phase that were served a right or a wrong rewrite, 0 to 1.
     """
 
     learned: list[LearnedRewrite]
@@ -77,7 +77,7 @@ class Rewrites(Struct, frozen=True):
 
 
 class Remembered(Struct, frozen=True):
-    """An entity recalled for a query: the policy's score, and the world's probability of a click when looked at."""
+    """An entity recalled for a query: the policy's score, and the true probability of a click when examined."""
 
     query: str
     kind: str
@@ -89,14 +89,14 @@ class Remembered(Struct, frozen=True):
 
 
 class Findings(Struct, frozen=True, kw_only=True):
-    """All of it, and all of it simulated.
+    """All findings of a run, all of them simulated.
 
     Attributes:
-        planned: turns that were asked for; a session is played to its end, so `turns` may be a few more.
-        points: the learned server's turns so far, whenever the curves were read.
+        planned: number of turns requested; sessions are played to their end, so `turns` may be slightly larger.
+        points: numbers of the learned server's turns at which the curves were read.
         gap_closed: (learned - uniform) / (best - uniform) of the click rates in the late phase.
-        shares: phase (`early` or `late`) -> kind of query -> strategy -> share of the candidates that were asked for.
-        memory: what is recalled for the most asked queries.
+        shares: phase (`early` or `late`) -> kind of query -> strategy -> share of the candidates requested.
+        memory: entities recalled for the most asked queries.
     """
 
     simulated: bool = True
@@ -119,17 +119,17 @@ class Findings(Struct, frozen=True, kw_only=True):
 
 
 class Scoreboard:
-    """Keeps the books of the servers while they serve the same people.
+    """Records the servers' results while they serve the same people.
 
     Args:
-        world: whose word is the truth.
-        turns: of the learned server that the run will have; its phases are parts of these.
-        window: turns that a rate over time looks back on.
+        world: the simulated world, which knows the truth.
+        turns: planned number of the learned server's turns, from which the phases are derived.
+        window: number of turns that a rolling rate covers.
 
     Attributes:
-        turns, events: of the learned server so far.
-        sessions: so far.
-        policy_version: that the learned server served last; 0 before the first.
+        turns, events: number of the learned server's turns and events so far.
+        sessions: number of sessions so far.
+        policy_version: version that the learned server served last; 0 before the first.
     """
 
     def __init__(self, world: SearchWorld, turns: int, window: int = 1_000) -> None:
@@ -155,7 +155,7 @@ class Scoreboard:
         self._late_kinds: dict[tuple[str, str], stats.Mean] = defaultdict(stats.Mean)
 
     def add(self, sessions: Mapping[str, Sequence[SimulatedTurn]]) -> None:
-        """Add one person's session, as it went with each server."""
+        """Add one person's session with each server."""
         late = self.turns >= LATE * self._planned
         for server in SERVERS:
             for turn in sessions[server]:
@@ -186,11 +186,11 @@ class Scoreboard:
             self._served[kind == "garbled", self._world.is_right(text, rewrite.target) if rewrite else None] += 1
 
     def click_rate(self, server: str) -> float:
-        """Return the server's click rate over its last turns."""
+        """Return the server's click rate over its last `window` turns."""
         return self._clicks[server].obj.get()
 
     def mark(self, policy: Policy) -> None:
-        """Read all curves."""
+        """Record a point of every curve."""
         self._points.append(self.turns)
         for server, curve in self._curves.items():
             curve.click_rate.append(self._clicks[server].obj.get())
@@ -200,12 +200,12 @@ class Scoreboard:
         self._wrong.append(len(right) - sum(right))
 
     def findings(self, policy: Policy, seed: int, seconds: float) -> Findings:
-        """Return what was found.
+        """Return the findings.
 
         Args:
-            policy: the last one.
-            seed: of the run, and of the bootstrap.
-            seconds: that the run took.
+            policy: the last policy.
+            seed: the seed of the run, also used for the bootstrap.
+            seconds: the duration of the run.
         """
         counts = np.asarray(self._late_sessions, dtype=np.float64)
         click_rates, defect_rates, gap_closed = _bootstrap(counts, np.random.default_rng(seed))
@@ -287,7 +287,7 @@ class Scoreboard:
 
 
 def _counts(session: Sequence[SimulatedTurn]) -> list[int]:
-    """Return turns, clicked, defect, barged in and rephrased ones."""
+    """Return the numbers of turns, and of clicked, defective, barged-in and rephrased turns."""
     return [
         len(session),
         sum(turn.clicked for turn in session),
@@ -304,11 +304,11 @@ def _share(counts: Mapping[_Key, int], key: _Key) -> float:
 def _bootstrap(counts: NDArray[np.float64], rng: Generator) -> tuple[list[Estimate], list[Estimate], Estimate]:
     """Return each server's click rate and defect rate, and the gap closed.
 
-    Sessions are drawn with replacement, each with what all servers made of it, so that the comparison stays paired.
+    Sessions are drawn with replacement, each with all servers' results, so that the comparison stays paired.
 
     Args:
-        counts: (sessions, servers, counts as `_counts` gives them).
-        rng: the source of all randomness.
+        counts: the result of `_counts` per session and server, (sessions, servers, 5).
+        rng: the random generator.
     """
     sessions = len(counts)
     drawn = rng.multinomial(sessions, np.full(sessions, 1 / sessions), size=_RESAMPLES)

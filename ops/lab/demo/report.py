@@ -1,4 +1,4 @@
-"""The demo's findings as a page."""
+"""The demo's report: its findings as a page."""
 
 from backchannel.ops.lab.demo import figures
 from backchannel.ops.lab.demo.findings import Findings

@@ -39,7 +39,7 @@ def test_the_figures_are_those_of_the_runs() -> None:
             assert one.regret == pytest.approx(100, abs=15)
 
 
-def test_the_least_behind_in_its_worst_world_is_recommended() -> None:
+def test_the_bandit_least_behind_in_its_worst_world_is_recommended() -> None:
     easy, hard = ContextualWorld("linear"), ContextualWorld("low")
     results = [
         ContenderRegret(easy, "specialist", 10.0, 0.1, []),

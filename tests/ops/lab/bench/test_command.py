@@ -1,4 +1,4 @@
-"""The bench: what is measured once can be shown again, and together with what was measured at another time."""
+"""The bench: results can be shown again, alone or merged with those of other runs."""
 
 import platform
 import re
@@ -22,7 +22,7 @@ def run(*arguments: str, code: int = 0) -> str:
 
 @pytest.fixture
 def measured(tmp_path: Path) -> tuple[Path, Path]:
-    """Two runs: the first one of two parts, the second one of one of them, again."""
+    """Return the files of two runs: the first of two parts, the second of one of these again."""
 
     def write(name: str, command: str, **parts: Part) -> Path:
         record = BenchRun(command, datetime(2026, 11, 21, tzinfo=UTC), "a machine", ["numpy 2.4"], parts)
@@ -40,7 +40,7 @@ def rates(found: float) -> Part:
     return Part(50.0, [Measure("decode alone", found, "events/s")])
 
 
-def test_what_is_measured_can_be_shown_later(tmp_path: Path) -> None:
+def test_results_can_be_shown_later(tmp_path: Path) -> None:
     found = tmp_path / "bench.json"
     found.write_text(run("rates", "--events", "10000", "--rounds", "1", "--json"))
     page = run("--of", str(found), "--markdown")
@@ -50,14 +50,14 @@ def test_what_is_measured_can_be_shown_later(tmp_path: Path) -> None:
     assert "msgspec 0." in page
 
 
-def test_a_document_says_what_was_measured_and_how(measured: tuple[Path, Path]) -> None:
+def test_the_document_has_results_and_conditions(measured: tuple[Path, Path]) -> None:
     page = run("--of", str(measured[0]), "--markdown")
     assert "- `backchannel bench rates memory` on 2026-11-21, in 2 minutes: a machine" in page
     assert "| decode alone | 111 events/s |  |  |" in page
     assert "| peak memory | 64 MiB | 1.25 | fewer events |" in page
 
 
-def test_what_is_measured_anew_goes_over_what_was_before(measured: tuple[Path, Path]) -> None:
+def test_a_later_run_takes_precedence(measured: tuple[Path, Path]) -> None:
     both = ["--of", str(measured[0]), "--of", str(measured[1])]
     page = run(*both, "--markdown")
     assert page.count("- `backchannel bench rates") == 2
@@ -71,23 +71,23 @@ def test_what_is_measured_anew_goes_over_what_was_before(measured: tuple[Path, P
     assert "222 events/s" in run("--of", str(merged))
 
 
-def test_what_is_no_record_is_refused(measured: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_invalid_record_is_refused(measured: tuple[Path, Path], tmp_path: Path) -> None:
     other = tmp_path / "other.json"
     other.write_text("{}")
-    assert "not what `backchannel bench --json` prints" in run("--of", str(other), code=1)
-    assert "name no parts" in run("memory", "--of", str(measured[0]), code=2)
+    assert "`backchannel bench --json`" in run("--of", str(other), code=1)
+    assert "--of" in run("memory", "--of", str(measured[0]), code=2)
 
 
-def test_a_part_that_cannot_be_measured_is_said_and_the_others_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_fails_is_reported_and_the_others_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # no Java, no Maven
     told = run("kafka", "rates", "--events", "10000", "--rounds", "1", "--markdown", code=1)
-    assert "kafka could not be measured to the end: BrokerError" in told
-    assert "The rest could not be measured: BrokerError" in told
+    assert re.search("kafka .*BrokerError", told)
+    assert re.search("The rest .*BrokerError", told)
     assert "| decode alone |" in told
 
 
-def test_a_part_that_needs_more_packages_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_needs_more_packages_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "jellyfish.py").write_text("raise ModuleNotFoundError(name=__name__)")
     monkeypatch.syspath_prepend(tmp_path)
     told = run("rates", "--events", "10000", "--rounds", "1", code=1)
-    assert "rates could not be measured to the end: it needs more packages: pip install 'backchannel[learn]'" in told
+    assert re.search(r"rates .*pip install 'backchannel\[learn\]'", told)

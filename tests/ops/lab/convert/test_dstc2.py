@@ -38,7 +38,7 @@ def dialog(n_turns: int, **changed: Any) -> Row:
 def row(
     turn: int, *, offer: str | None = None, detail: str | None = None, request: str | None = None, **changed: Any
 ) -> Row:
-    """A prompt from second 10 * turn to 5 seconds later, and two seconds of answer."""
+    """Return a row: a prompt that starts at 10 * turn seconds and lasts 5, and an answer of two seconds."""
     acts: list[Any] = [["offer", [["name", offer]]]] if offer else [["welcomemsg", []]]
     if detail:
         acts.append(["inform", [[detail, "01223"]]])
@@ -118,7 +118,7 @@ def test_only_the_top_hypothesis_can_request_a_detail() -> None:
     assert not only(Click, convert(row(0), row(1, offer="nandos", slu=slu)))
 
 
-def test_a_detail_requested_before_any_offer_is_no_click() -> None:
+def test_a_detail_requested_before_any_offer_is_not_a_click() -> None:
     assert not only(Click, convert(row(0, request="food"), row(1, request="area")))
 
 
@@ -137,14 +137,14 @@ def test_giving_a_detail_restates_the_offer_and_does_not_make_one() -> None:
 
 
 @pytest.mark.parametrize(("request_", "second"), [(None, "nandos"), ("phone", "thanh binh")])
-def test_the_same_offer_for_another_search_or_another_one_is_an_offer(request_: str | None, second: str) -> None:
+def test_an_offer_for_another_search_or_of_another_restaurant_is_new(request_: str | None, second: str) -> None:
     made = convert(row(0), row(1, offer="nandos", request=request_), row(2, offer=second, request="addr"))
     assert [event.query_id for event in only(Impression, made)] == ["s/0", "s/1"]
     last = only(Click, made)[-1]
     assert (last.query_id, last.entity_id) == ("s/1", second)
 
 
-def test_an_offer_stands_through_prompts_that_offer_nothing() -> None:
+def test_an_offer_stays_through_prompts_without_an_offer() -> None:
     [click] = only(Click, convert(row(0), row(1, offer="nandos"), row(2, request="postcode")))
     assert (click.query_id, click.entity_id) == ("s/0", "nandos")
 
@@ -208,12 +208,12 @@ def test_an_interpretation_does_not_depend_on_order(acts: Acts, random: Any) -> 
         (lines(dialog(0, date="March")), [], r"dialogs.jsonl.gz, line 1: Invalid RFC3339 encoded date - at `\$.date`"),
         ([], lines(row(0, asr=[])), r"turns.jsonl.gz, line 1: Expected `array` of length >= 1 - at `\$.asr`"),
         ([], [b'"\xff"'], "turns.jsonl.gz, line 1: "),
-        (lines(dialog(2)), lines(row(0)), "turns.jsonl.gz: dialogue s has 1 rows, not its 2 turns in order"),
-        (lines(dialog(2)), lines(row(1), row(0)), "turns.jsonl.gz: dialogue s has 2 rows, not its 2 turns in order"),
+        (lines(dialog(2)), lines(row(0)), "turns.jsonl.gz: dialogue s has 1 rows, not 2"),
+        (lines(dialog(2)), lines(row(1), row(0)), "turns.jsonl.gz: dialogue s has 2 rows, not 2 turns in order"),
         ([], lines(row(0)), "turns.jsonl.gz: dialogue s is not in dialogs.jsonl.gz"),
     ],
 )
-def test_another_form_is_an_error_that_says_where_and_what(
+def test_another_format_is_an_error_that_gives_place_and_cause(
     dialogs: list[bytes], turns: list[bytes], message: str
 ) -> None:
     with pytest.raises(ConversionError, match=message):
@@ -221,7 +221,7 @@ def test_another_form_is_an_error_that_says_where_and_what(
 
 
 def test_the_whole_log(public_log: Callable[[str], Path]) -> None:
-    """Counts of the rows that are there: of the 2,092 aborted that PROVENANCE.md gives for the source, 1,455 are."""
+    """The counts are those of the published rows, with 1,455 of the source's 2,092 aborted prompts (PROVENANCE.md)."""
     folder = public_log("dstc2")
     dialogs, turns = (gzip.decompress((folder / name).read_bytes()).splitlines() for name in (DIALOGS, TURNS))
     rows = [json.loads(line) for line in turns]
