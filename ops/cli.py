@@ -82,6 +82,7 @@ _COMMANDS: Final = {
         "Say what 1, 10 and 100 busy workers, and so many events a day, need: partitions, stores, and how fresh it "
         "stays.",
     ),
+    "lab": _Entry("backchannel.ops.lab.command:lab", "Run experiments on corpora of your own and on public ones."),
     "schemas": _Entry(
         "backchannel.ops.commands.schemas:schemas",
         "Write the JSON Schemas of the events and the AsyncAPI document of the topics.",

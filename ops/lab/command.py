@@ -1,0 +1,13 @@
+"""`backchannel lab`: experiments on real corpora."""
+
+import click
+
+from backchannel.ops.lab.search.command import search
+
+
+@click.group()
+def lab() -> None:
+    """Run experiments on corpora of your own and on public ones."""
+
+
+lab.add_command(search)

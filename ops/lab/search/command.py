@@ -1,0 +1,252 @@
+"""`backchannel lab search`: close the loop on a corpus, and report what was learned beside every baseline."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from backchannel.ops.lab.search import figures
+from backchannel.ops.lab.search.build import Progress as Tell
+from backchannel.ops.lab.search.build import build, engine, popularity
+from backchannel.ops.lab.search.corpus import Corpus, CorpusError
+from backchannel.ops.lab.search.costs import Costs, measure
+from backchannel.ops.lab.search.encoders import find_encoder
+from backchannel.ops.lab.search.findings import Findings, findings
+from backchannel.ops.lab.search.generated import generated_corpus
+from backchannel.ops.lab.search.loop import Settings, run
+from backchannel.ops.lab.search.people import ClickModel
+from backchannel.ops.lab.search.readers import read
+from backchannel.ops.lab.search.simulator import simulate
+from backchannel.ops.output import require_writable
+from backchannel.ops.reporting import page
+from backchannel.schemas.snapshot import Estimate
+
+if TYPE_CHECKING:
+    from backchannel.ops.lab.search.generators.encoder import SentenceEncoder
+
+GENERATED = "generated"
+
+
+def open_corpus(name: str, simulated: int | None, seed: int, encoder: "SentenceEncoder | None") -> Corpus:
+    """Return the corpus in the folder `name`, or the generated one.
+
+    Args:
+        name: a folder, or GENERATED.
+        simulated: how many queries to simulate on it; None: its own.
+        seed: of what is simulated.
+        encoder: for paraphrases.
+
+    Raises:
+        ClickException: it cannot be used, see the message.
+    """
+    encode = encoder.encode_cached if encoder else None
+    try:
+        if name == GENERATED:
+            return generated_corpus(seed, queries=simulated or 400, encode=encode)
+        corpus = read(Path(name))
+    except CorpusError as error:
+        raise click.ClickException(str(error)) from None
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"{name}: reading it needs {error.name}: pip install 'backchannel[parquet]'"
+        ) from None
+    if simulated:
+        return simulate(corpus, simulated, seed, encode)
+    if len(corpus.queries) < 20:
+        raise click.ClickException(
+            f"{name}: {len(corpus.queries)} queries with relevant documents are too few: try --simulate 3000"
+        )
+    return corpus
+
+
+@click.command()
+@click.argument("corpus")
+@click.option(
+    "--simulate",
+    "simulated",
+    type=click.IntRange(min=50),
+    metavar="N",
+    help="Simulate N queries on its catalogue instead of its own.",
+)
+@click.option("--turns", type=click.IntRange(min=100), default=8_000, show_default=True, help="Turns to learn from.")
+@click.option("--budget", type=click.IntRange(1, 100), default=20, show_default=True, help="Candidates per query.")
+@click.option("--distinct", is_flag=True, help="The budget is of distinct candidates; duplicates are refilled.")
+@click.option(
+    "--clicks",
+    "model",
+    type=click.Choice(["position", "cascade"]),
+    default="position",
+    show_default=True,
+    help="Click model.",
+)
+@click.option("--zipf", type=click.FloatRange(0, 3), default=0.8, show_default=True, help="Exponent of the traffic.")
+@click.option("--memory", is_flag=True, help="The memory index is a strategy, too.")
+@click.option("--drift", is_flag=True, help="At half-time the best strategy and the worst swap what they find.")
+@click.option(
+    "--new",
+    "new_share",
+    type=click.FloatRange(0, 0.9),
+    default=0.0,
+    show_default=True,
+    help="Share of documents that appear during the run.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of all randomness.")
+@click.option("--dense/--no-dense", default=True, show_default=True, help="Search by embeddings, too (extra `dense`).")
+@click.option("--costs", is_flag=True, help="Measure what every generator costs instead of learning.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("out/search.html"),
+    show_default=True,
+    help="Where to write the report.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def search(
+    *,
+    corpus: str,
+    simulated: int | None,
+    turns: int,
+    budget: int,
+    distinct: bool,
+    model: ClickModel,
+    zipf: float,
+    memory: bool,
+    drift: bool,
+    new_share: float,
+    seed: int,
+    dense: bool,
+    costs: bool,
+    report: Path,
+    as_json: bool,
+) -> None:
+    """Close the loop on CORPUS: a folder with documents and judgements, or `generated`.
+
+    People are simulated; what attracts them follows from the judgements. The policy learns from their clicks, and is
+    measured on queries that it was never asked, beside each generator alone, rank fusion, the even split, the fixed
+    allocation that is best on training queries, and the best per query.
+    """
+    report.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(report)
+    console = Console(stderr=True)
+    seconds: dict[str, float] = {}
+    encoder = find_encoder(console.print) if dense else None
+    began = time.perf_counter()
+    opened = open_corpus(corpus, simulated, seed, encoder)
+    seconds["corpus"] = time.perf_counter() - began
+    for line in opened.faults.lines():
+        console.print(f"not used: {line}", style="yellow", markup=False)
+    with _progress(console) as tell:
+        if costs:
+            _print_costs(
+                measure(
+                    engine(opened, popularity(opened, []), encoder, tell),
+                    [query.text for query in opened.queries],
+                    budget,
+                ),
+                as_json,
+            )
+            return
+        began = time.perf_counter()
+        harness = build(opened, seed, encoder, progress=tell)
+        seconds["lists"] = time.perf_counter() - began
+        settings = Settings(turns, budget, distinct, model, zipf, memory, drift, new_share, seed=seed)
+        began = time.perf_counter()
+        done = run(
+            harness, settings, progress=lambda turn, clicks: tell(f"learning, {clicks:.2f} clicks a turn", turn / turns)
+        )
+        seconds["loop"] = time.perf_counter() - began
+        tell("measuring", 0.0)
+        found = findings(done, seconds)
+    report.write_text(page.render("search.html.j2", findings=found, figures=figures.draw(found)), encoding="utf-8")
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+    else:
+        _print(found)
+        click.echo(f"Report: {report}")
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Tell]:
+    columns = (BarColumn(bar_width=20), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("preparing", total=1.0)
+        yield lambda what, share: progress.update(task, description=what, completed=share)
+
+
+def _print(found: Findings) -> None:
+    console = Console()
+    console.print(
+        f"[bold]{found.corpus}[/]: {found.origin}; people are simulated. {found.documents:,} documents, "
+        f"{found.train:,} training queries, {found.held_out:,} held out; {found.turns_per_second:,.0f} turns/s"
+    )
+    budget = found.settings["budget"]
+    table = _table(
+        "On held-out queries",
+        f"recall, {budget} drawn",
+        f"{budget} distinct",
+        "less best fixed",
+        "nDCG raw",
+        "condensed",
+        "judged",
+        "different",
+    )
+    for method in sorted(found.methods, key=lambda one: -one.drawn.value):
+        numbers = (method.raw, method.condensed, method.judged)
+        table.add_row(
+            method.name,
+            f"{method.drawn.value:.3f}",
+            f"{method.distinct.value:.3f}",
+            _interval(method.against_fixed),
+            *(f"{number:.3f}" for number in numbers),
+            f"{method.different:.1f}",
+            style="bold" if method.name == "learned" else None,
+        )
+    console.print(table)
+    points = _table("Policy after turns", "recall", "less best fixed")
+    for point in found.points:
+        points.add_row(f"{point.turns:,}", _interval(point.recall), _interval(point.against_fixed))
+    console.print(points)
+    clicks = _table("Clicks per turn while learning", "all turns", "last quarter", "less best fixed")
+    for one in found.clicks:
+        clicks.add_row(one.server, f"{one.all:.3f}", f"{one.late:.3f}", _interval(one.against_fixed))
+    console.print(clicks)
+    console.print(f"Drawn {found.drawn:.1f} a turn, {found.different:.1f} of them different.")
+    if found.repeated:
+        repeated = _table(f"On {found.repeated_queries} queries asked {found.often} times or more", "recall")
+        for row in found.repeated:
+            repeated.add_row(row.name, _interval(row.recall))
+        console.print(repeated)
+
+
+def _print_costs(costs: Costs, as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(costs)))
+        return
+    console = Console()
+    built = _table(f"To index {costs.documents:,} documents", "seconds")
+    for name, took in costs.index_s.items():
+        built.add_row(name, f"{took:.1f}")
+    asked = _table(f"Per query, of {costs.queries}", "p50 ms", "p99 ms")
+    for name, cost in (*costs.generators.items(), ("all, features and union", costs.server)):
+        asked.add_row(name, f"{cost.p50_ms:.2f}", f"{cost.p99_ms:.2f}")
+    console.print(built, asked)
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first)
+    for header in others:
+        table.add_column(header, justify="right")
+    return table
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"

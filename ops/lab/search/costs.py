@@ -1,0 +1,76 @@
+"""What the search side costs on this machine: to build each index, and per query."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from msgspec import Struct
+
+from backchannel.ops.lab.search.build import Engine
+from backchannel.ops.lab.search.generators.base import Generator
+from backchannel.ops.lab.search.union import unite
+
+MOST_QUERIES = 300
+
+
+class Cost(Struct, frozen=True):
+    """Milliseconds per query: median and 99th percentile."""
+
+    p50_ms: float
+    p99_ms: float
+
+
+class Costs(Struct, frozen=True):
+    """What it costs.
+
+    Attributes:
+        documents, queries: over how many of each.
+        index_s: what was built -> seconds.
+        generators: each by itself -> its cost.
+        server: all generators, one after the other, the features, and the union.
+    """
+
+    documents: int
+    queries: int
+    index_s: dict[str, float]
+    generators: dict[str, Cost]
+    server: Cost
+
+
+def measure(engine: Engine, queries: Sequence[str], depth: int) -> Costs:
+    """Time every generator on the same queries.
+
+    Args:
+        engine: to measure.
+        queries: at most MOST_QUERIES are asked.
+        depth: that lists are asked to.
+    """
+    asked = queries[:MOST_QUERIES]
+
+    def one_by_one(generator: Generator) -> Cost:
+        return _cost([_timed(partial(generator.find, query, depth)) for query in asked])
+
+    def serve(query: str) -> None:
+        found = engine.find(query, depth)
+        engine.features(query, found)
+        unite({name: one.places.tolist() for name, one in found.items()}, dict.fromkeys(found, depth), depth)
+
+    return Costs(
+        documents=engine.index.size,
+        queries=len(asked),
+        index_s=dict(engine.seconds),
+        generators={name: one_by_one(generator) for name, generator in engine.generators.items()},
+        server=_cost([_timed(partial(serve, query)) for query in asked]),
+    )
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _cost(seconds: Sequence[float]) -> Cost:
+    p50, p99 = np.percentile(seconds, [50, 99]) * 1000
+    return Cost(float(p50), float(p99))

@@ -1,0 +1,255 @@
+"""What a run of the loop came to: the policy beside every baseline, on held-out queries, with paired intervals."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from msgspec import Struct, to_builtins
+from numpy.typing import NDArray
+
+from backchannel.ops.lab.search.harness import Allocations, Harness, Queries
+from backchannel.ops.lab.search.loop import OFTEN, Run
+from backchannel.ops.lab.search.measures import paired, ranking
+from backchannel.ops.lab.search.server import MEMORY
+from backchannel.schemas.snapshot import Estimate
+
+RANKED = 10
+"""Positions of nDCG and of judged."""
+
+ORIGINS = {
+    "real": "real queries with judgements",
+    "simulated": "simulated queries on a real catalogue",
+    "generated": "a generated catalogue with simulated queries",
+}
+
+
+class Method(Struct, frozen=True):
+    """How one way to allocate does on held-out queries.
+
+    Attributes:
+        name: of it.
+        drawn: recall at the budget of drawn candidates.
+        distinct: recall at the same number of distinct candidates, in the same proportions.
+        against_fixed: recall, read as the run read its budget, less that of the best fixed allocation; paired.
+        raw, condensed, judged: nDCG and the share of judged documents, at RANKED, of the distinct union in its order.
+        different: distinct ones among the drawn candidates.
+        allocation: mean candidates by strategy.
+    """
+
+    name: str
+    drawn: Estimate
+    distinct: Estimate
+    against_fixed: Estimate
+    raw: float
+    condensed: float
+    judged: float
+    different: float
+    allocation: dict[str, float]
+
+
+class Point(Struct, frozen=True):
+    """What the policy served after so many turns."""
+
+    turns: int
+    recall: Estimate
+    against_fixed: Estimate
+
+
+class Clicks(Struct, frozen=True):
+    """Clicks per turn while learning, on the same people with the same luck.
+
+    Attributes:
+        server: who served.
+        all, late: over all turns, and over the last quarter.
+        against_fixed: the latter less that of the best fixed allocation; paired over turns.
+    """
+
+    server: str
+    all: float
+    late: float
+    against_fixed: Estimate
+
+
+class Repeated(Struct, frozen=True):
+    """Recall on queries that were asked OFTEN or more while learning: not held out, so a matter of memory."""
+
+    name: str
+    recall: Estimate
+
+
+class Findings(Struct, frozen=True):
+    """What came of a run.
+
+    Attributes:
+        corpus, origin: see `Corpus`; documents, train, held_out: how many there are.
+        faults: of the corpus, for people.
+        settings: of the run.
+        strategies: names.
+        methods: the policy at the end, and every baseline.
+        points: the policy at each checkpoint.
+        clicks: while learning.
+        kinds: kind of query -> method -> recall, as the run read its budget; queries of each under "queries".
+        often: queries asked so often are in `repeated`; of how many queries that is the mean.
+        drawn, different: candidates per turn while learning, and different ones among them.
+        seconds: of preparing and of the loop; turns_per_second: of the loop, learning included.
+    """
+
+    corpus: str
+    origin: str
+    documents: int
+    train: int
+    held_out: int
+    faults: list[str]
+    settings: dict[str, object]
+    strategies: list[str]
+    methods: list[Method]
+    points: list[Point]
+    clicks: list[Clicks]
+    kinds: dict[str, dict[str, float]]
+    often: int
+    repeated_queries: int
+    repeated: list[Repeated]
+    drawn: float
+    different: float
+    seconds: dict[str, float]
+    turns_per_second: float
+
+    def method(self, name: str) -> Method:
+        """Return the method of that name."""
+        return next(method for method in self.methods if method.name == name)
+
+
+def findings(run: Run, seconds: Mapping[str, float]) -> Findings:
+    """Measure everything.
+
+    Args:
+        run: that came to its end.
+        seconds: what took how long; `loop` among it.
+    """
+    harness, budget = run.harness, run.settings.budget
+    queries = harness.held_out
+    known = len(harness.strategies)
+    learned = run.checkpoints[-1].allocations[:, :known]
+    distinct = budget if run.settings.distinct else None
+    even = harness.even(budget)
+    allocations: dict[str, tuple[Allocations, Allocations]] = {
+        "learned": (learned, learned),
+        "best fixed": (harness.best_fixed(budget), harness.best_fixed(budget, budget)),
+        "even split": (even, even),
+        "rank fusion": (even, even),
+        **{f"{name} alone": (harness.alone(name, budget),) * 2 for name in harness.strategies},
+        "best per query": (harness.best_each(budget, queries), harness.best_each(budget, queries, budget)),
+    }
+    recall = {
+        name: (harness.recall_at(drawn, queries), harness.recall_at(refilled, queries, budget))
+        for name, (drawn, refilled) in allocations.items()
+    }
+    recall["rank fusion"] = recall["rank fusion"][0], _fused_recall(harness, queries, budget)
+    own = int(run.settings.distinct)
+    fixed = recall["best fixed"][own]
+    methods = [
+        _method(run, name, allocations[name], both, against_fixed=paired(both[own], fixed))
+        for name, both in recall.items()
+    ]
+    return Findings(
+        corpus=harness.corpus.name,
+        origin=ORIGINS[harness.corpus.origin],
+        documents=len(harness.corpus.documents),
+        train=len(harness.train),
+        held_out=len(queries),
+        faults=harness.corpus.faults.lines(),
+        settings=to_builtins(run.settings),
+        strategies=list(harness.strategies),
+        methods=methods,
+        points=[Point(one.turns, paired(one.recall), paired(one.recall, fixed)) for one in run.checkpoints],
+        clicks=_clicks(run),
+        kinds=_kinds(harness, queries, {name: values[own] for name, values in recall.items()}),
+        often=OFTEN,
+        repeated_queries=len(run.repeated),
+        repeated=_repeated(run, distinct),
+        drawn=float(run.drawn.mean()),
+        different=float(run.distinct.mean()),
+        seconds=dict(seconds),
+        turns_per_second=run.settings.turns / seconds["loop"],
+    )
+
+
+def _method(
+    run: Run,
+    name: str,
+    pair: tuple[Allocations, Allocations],
+    recall: tuple[NDArray[np.float64], NDArray[np.float64]],
+    *,
+    against_fixed: Estimate,
+) -> Method:
+    """Measure one method, given what it draws and its recall, as either reading of the budget has them."""
+    harness, budget = run.harness, run.settings.budget
+    queries = harness.held_out
+    drawn, refilled = (np.broadcast_to(one, (len(queries), len(harness.strategies))) for one in pair)
+    ordered: Callable[[int, int], Sequence[int]] = (
+        (lambda _, query: harness.fused(query)[:budget])
+        if name == "rank fusion"
+        else (lambda row, query: harness.order(query, refilled[row], budget))
+    )
+    rankings = []
+    for row, query in enumerate(queries.tolist()):
+        grades = {harness.corpus.number[key]: grade for key, grade in harness.corpus.queries[query].grades.items()}
+        rankings.append(ranking(ordered(row, query), grades, RANKED))
+    return Method(
+        name,
+        drawn=paired(recall[0]),
+        distinct=paired(recall[1]),
+        against_fixed=against_fixed,
+        raw=float(np.mean([one.raw for one in rankings])),
+        condensed=float(np.mean([one.condensed for one in rankings])),
+        judged=float(np.mean([one.judged for one in rankings])),
+        different=float(harness.drawn_distinct(drawn, queries).mean()),
+        allocation=dict(
+            zip(harness.strategies, (drawn, refilled)[run.settings.distinct].mean(axis=0).tolist(), strict=True)
+        ),
+    )
+
+
+def _fused_recall(harness: Harness, queries: Queries, budget: int) -> NDArray[np.float64]:
+    found = []
+    for query in queries.tolist():
+        relevant = {harness.corpus.number[key] for key in harness.corpus.relevant(harness.corpus.queries[query])}
+        found.append(len(relevant.intersection(harness.fused(query)[:budget])) / min(len(relevant), budget))
+    return np.array(found)
+
+
+def _clicks(run: Run) -> list[Clicks]:
+    late = slice(-(len(run.drawn) // 4), None)
+    fixed = run.clicks["fixed"][late].astype(np.float64)
+    return [
+        Clicks(name, float(each.mean()), float(each[late].mean()), paired(each[late].astype(np.float64), fixed))
+        for name, each in run.clicks.items()
+    ]
+
+
+def _kinds(
+    harness: Harness, queries: Queries, recall: Mapping[str, NDArray[np.float64]]
+) -> dict[str, dict[str, float]]:
+    kinds = np.array([harness.corpus.queries[query].kind for query in queries.tolist()])
+    return {
+        str(kind): {"queries": float((kinds == kind).sum())}
+        | {name: float(values[kinds == kind].mean()) for name, values in recall.items()}
+        for kind in np.unique(kinds)
+        if kind
+    }
+
+
+def _repeated(run: Run, distinct: int | None) -> list[Repeated]:
+    if len(run.repeated) == 0:
+        return []
+    harness, budget = run.harness, run.settings.budget
+    fixed = harness.recall_at(run.fixed, run.repeated, distinct)
+    rows = [Repeated("best fixed", paired(fixed))]
+    if run.settings.memory:
+        harness = harness.with_strategy(MEMORY, run.remembered)
+        rows.append(Repeated(f"{MEMORY} alone", paired(harness.recall_at(harness.alone(MEMORY, budget), run.repeated))))
+    learned = harness.recall_at(run.repeated_allocations, run.repeated, distinct)
+    return [
+        Repeated("learned", paired(learned)),
+        *rows,
+        Repeated("learned less best fixed", paired(learned, fixed)),
+    ]
