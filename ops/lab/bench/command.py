@@ -30,6 +30,7 @@ PARTS: Final = {
     "memory": "backchannel.ops.lab.bench.file:memory",
     "kafka": "backchannel.ops.lab.bench.kafka:kafka",
     "bandit": "backchannel.ops.lab.bench.bandit:bandit",
+    "ranking": "backchannel.ops.lab.bench.ranking:ranking",
     "store": "backchannel.ops.lab.bench.store:store",
     "memory-index": "backchannel.ops.lab.bench.memory_index:memory_index",
     "rephrases": "backchannel.ops.lab.bench.rephrases:rephrases",
@@ -65,6 +66,7 @@ def bench(
     memory        peak memory for 200,000 and for 2,000,000 events
     kafka         the worker, with a broker started for it (needs Java and Maven)
     bandit        learning and deciding
+    ranking       learning a turn's results, and ranking a list
     store         publishing a large policy that hardly changed, on SQLite and, if installed, PostgreSQL
     memory-index  recall, start, refresh and publishing with a million queries
     rephrases     detecting rephrases, solving a graph of 1,000,000 edges, looking up rewrites
