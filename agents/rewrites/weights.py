@@ -8,7 +8,7 @@ Measured on held-out callers (dstc2), sessions (trec) and sentences (slurp); one
 | trec | 66 | 0 | - | - | 0.015 | - | 0.014 | 0.031 |
 | slurp | 10,053 | 2,146 | 0.940 | 0.867 | 0.015 | 0.981 | 0.031 | 0.011 |
 
-How the pairs are labelled is told in `ops.rephrases.pairs`.
+`ops.lab.rephrases.pairs` describes how pairs are labelled.
 """
 
 from typing import Final
@@ -38,4 +38,4 @@ WEIGHTS: Final = {
     "answered": 0.6682,
     "chosen": -0.0633,
 }
-"""Of the features in `rephrase_detector.features`, by name."""
+"""Weights by name of the feature in `detector.features`."""

@@ -1,4 +1,4 @@
-"""The figures of the demo's report."""
+"""The figures of the demo's report. A figure's docstring is its label in the page."""
 
 from collections.abc import Mapping
 
@@ -20,7 +20,7 @@ def draw(findings: Findings) -> dict[str, dict[str, str]]:
 
 
 def rates(findings: Findings, width: float) -> Figure:
-    """Draw the click rate and the defect rate of the three servers over time."""
+    """Click rate and defect rate of the three servers over time."""
     figure, sides = panels(width, 2, 3.2)
     turns = np.asarray(findings.points)
     shown = turns >= 100
@@ -44,7 +44,7 @@ def rates(findings: Findings, width: float) -> Figure:
 
 
 def kinds(findings: Findings, width: float) -> Figure:
-    """Draw the three servers' click rates by kind of query, late in the run."""
+    """Click rates of the three servers by kind of query, late in the run."""
     figure, (axes,) = panels(width, 1, 3.0)
     by_kind = {kind: [findings.late[server].click_rate_by_kind[kind] for server in SERVERS] for kind in QUERY_KINDS}
     roomiest = max(QUERY_KINDS, key=lambda kind: np.diff(sorted(by_kind[kind])).min())
@@ -67,7 +67,7 @@ def kinds(findings: Findings, width: float) -> Figure:
 
 
 def shares(findings: Findings, width: float) -> Figure:
-    """Draw each strategy's share of candidates by kind of query, early and late in the run."""
+    """Share of candidates of each strategy by kind of query, early and late in the run."""
     figure, (axes,) = panels(width, 1, 4.0)
     ticks: dict[float, str] = {}
     for group, kind in enumerate(reversed(QUERY_KINDS)):
@@ -89,7 +89,7 @@ def shares(findings: Findings, width: float) -> Figure:
 
 
 def rewrites(findings: Findings, width: float) -> Figure:
-    """Draw the numbers of right and wrong rewrites in the policy over time."""
+    """Numbers of right and wrong rewrites in the policy over time."""
     figure, (axes,) = panels(width, 1, 2.6)
     found = findings.rewrites
     for name, values in (("right", found.right), ("wrong", found.wrong)):
@@ -106,7 +106,7 @@ def rewrites(findings: Findings, width: float) -> Figure:
 
 
 def memory(findings: Findings, width: float) -> Figure:
-    """Draw the scores of recalled entities against their true attractiveness."""
+    """Scores of recalled entities against their true attractiveness."""
     figure, (axes,) = panels(min(width, 5.2), 1, 4.4)
     axes.plot([0, 1], [0, 1], color=TOKENS["muted"], linewidth=1, linestyle=(0, (2, 3)))
     axes.annotate("equal", (0.97, 0.97), (-4, 2), textcoords="offset points", ha="right", color=TOKENS["muted"])

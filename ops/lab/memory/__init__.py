@@ -1,1 +1,1 @@
-"""Evidence for the memory index."""
+"""`backchannel memory evaluate|guesses|converge`: experiments with the memory index."""

@@ -1,4 +1,4 @@
-"""`backchannel memory evaluate|guesses|converge`: the evidence for the memory index."""
+"""`backchannel memory evaluate|guesses|converge`: experiments that show how good the memory index is."""
 
 from pathlib import Path
 
@@ -20,14 +20,14 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.command("evaluate")
 @click.argument("log", type=_file)
 @click.argument("judgements", type=_file)
-@click.option("--folds", type=click.IntRange(2), default=20, show_default=True, help="Of sessions.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of folds and intervals.")
+@click.option("--folds", type=click.IntRange(2), default=20, show_default=True, help="Number of folds of sessions.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of folds and intervals.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def evaluate_(log: Path, judgements: Path, folds: int, seed: int, as_json: bool) -> None:
-    """Rank what people were shown by learned scores, and compare with graded judgements.
+    """Rank the shown results by learned scores, and compare with graded judgements.
 
-    LOG is the TREC Session Track's sessiontrack2013.xml, JUDGEMENTS its qrels.txt; plain or gzipped. Sessions are
-    ranked by what was learned from those in the other folds. Intervals are of 95%, by bootstrap over sessions; the
+    LOG is the TREC Session Track's sessiontrack2013.xml, JUDGEMENTS its qrels.txt; plain or gzipped. Results of a
+    session are ranked by scores learned from the other folds. Intervals are 95% bootstrap intervals over sessions;
     gains over the order shown are paired.
     """
     try:
@@ -44,29 +44,30 @@ def evaluate_(log: Path, judgements: Path, folds: int, seed: int, as_json: bool)
     console = _console()
     for one in found:
         _show(one, console)
-    console.print(_guesses("a query that no other session asked", guessed, "right: on its topic"))
+    console.print(_guesses("queries that no other session asked", guessed, "right: same topic"))
 
 
 @click.command("guesses")
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--seed", type=int, default=0, show_default=True, help="Of which half is known.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the choice of known sentences.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def guesses_(data: Path, seed: int, as_json: bool) -> None:
-    """Guess what people said from what was heard, and see how often that is right.
+    """Guess sentences from a speech recogniser's output, and measure how often the guess is right.
 
-    DATA is the folder that has slurp_asr: sentences, half of which are known queries, and what a speech recogniser made
-    of all of them. What was heard is taken for the known sentence that it is most like. A guess is right if that means
-    the same as what was said, as annotated. `evaluate` does the like for typed queries. Intervals are of 95%.
+    DATA is the folder that contains slurp_asr: sentences, and a speech recogniser's hypotheses for each. Half of the
+    sentences are known queries. The guess is the known sentence most similar to the hypothesis; it is right if its
+    annotated meaning is that of the spoken sentence. `evaluate` does the same for typed queries. Intervals are 95%
+    intervals.
     """
     found = heard(data, np.random.default_rng(seed))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found)))
         return
-    _console().print(_guesses("something heard that is no known query", found, "right: means the same"))
+    _console().print(_guesses("hypotheses that are not known queries", found, "right: same meaning"))
 
 
 def _guesses(what: str, found: Guesses, right: str) -> Table:
-    table = Table(f"{found.unseen} times {what}: similarity from", "guesses", right, box=None, pad_edge=False)
+    table = Table(f"{found.unseen} {what}: similarity from", "guesses", right, box=None, pad_edge=False)
     for band in found.bands:
         share = f"{band.right / band.guesses:.3f} [{band.low:.3f}, {band.high:.3f}]" if band.guesses else ""
         table.add_row(f"{band.similarity:.2f}", f"{band.guesses}", share)
@@ -80,12 +81,14 @@ def _console() -> Console:
 
 def _show(found: Relevance, console: Console) -> None:
     console.print(
-        f"[bold]Queries known by their {found.known_by}[/bold]: {found.impressions} impressions with a relevant "
+        f"[bold]Queries identified by {found.known_by}[/bold]: {found.impressions} impressions with a relevant "
         f"document, in {found.sessions} sessions"
     )
-    console.print(f"Positions 1 to 10 are examined: {', '.join(f'{one:.2f}' for one in found.examined)}")
+    console.print(
+        f"Examination probabilities of positions 1 to 10: {', '.join(f'{one:.2f}' for one in found.examined)}"
+    )
     console.print(_table("all impressions", found.everywhere))
-    console.print(_table(f"the {found.informed:.0%} where another session clicked one of them", found.where_informed))
+    console.print(_table(f"the {found.informed:.0%} with a result clicked in another session", found.where_informed))
     console.print()
 
 
@@ -102,21 +105,21 @@ def _interval(one: Estimate) -> str:
 
 
 @click.command("converge")
-@click.option("--turns", type=click.IntRange(100), default=10_000, show_default=True, help="In the end.")
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Worlds.")
+@click.option("--turns", type=click.IntRange(100), default=10_000, show_default=True, help="Number of turns.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Number of worlds.")
 @click.option(
     "--decay",
     type=click.FloatRange(0, 4),
     default=0.7,
     show_default=True,
-    help="Of the configured curve; theirs is 0.8.",
+    help="Decay of the configured curve; the world's is 0.8.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def converge_(turns: int, seeds: int, decay: float, as_json: bool) -> None:
     """Simulate how fast scores approach the truth, with and without position bias and predictions.
 
-    The error is the mean absolute error of scores, of pairs as often as they were shown. The first place is the
-    attractiveness of what is put first for a query, as a share of that of the query's most attractive entity.
+    The error is the mean absolute error of scores, with pairs weighted by how often they were shown. The first place is
+    the attractiveness of the entity ranked first for a query, as a share of that of the query's most attractive entity.
     """
     checkpoints = [round(turns * 0.5**power) for power in (6, 4, 3, 2, 1, 0)]
     found: list[Convergence] = []

@@ -1,7 +1,7 @@
 """How fast Q2E scores approach the truth, in the simulated world.
 
-Simulated people are served at random (`UniformServer`). After every so many turns the scores of what they were shown
-are compared with the world's probabilities of a click when looked at.
+Simulated people are served at random (`UniformServer`). At each checkpoint the scores of the entities shown are
+compared with the true probabilities of a click when examined.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,14 +27,14 @@ VARIANTS: Final = ("no position bias", "configured curve", "learned curve", "lea
 
 
 class Convergence(Struct, frozen=True):
-    """How far one way to score is from the truth after some turns.
+    """The distance of one variant's scores from the truth after some turns.
 
     Attributes:
         variant: one of `VARIANTS`.
-        turns: learned from.
-        error: the mean absolute error of the score, of pairs as often as they were shown.
-        ranked: the attractiveness of what the score puts first for a query, as a share of that of the query's most
-            attractive entity, of queries as often as they were asked.
+        turns: the number of turns learned from.
+        error: mean absolute error of the score, with pairs weighted by how often they were shown.
+        ranked: attractiveness of the entity ranked first for a query, as a share of that of the query's most attractive
+            entity; the mean over queries weighted by how often they were asked.
     """
 
     variant: str
@@ -44,12 +44,12 @@ class Convergence(Struct, frozen=True):
 
 
 def converge(seed: int, checkpoints: Sequence[int], decay: float) -> Iterator[Convergence]:
-    """Yield how far each variant is after each of `checkpoints` turns, ascending.
+    """Yield each variant's distance from the truth at each checkpoint.
 
     Args:
-        seed: of the world and the server.
-        checkpoints: numbers of turns.
-        decay: of the configured curve; the world's is 0.8.
+        seed: the seed of the world and the server.
+        checkpoints: numbers of turns, ascending.
+        decay: the decay of the configured curve; the world's is 0.8.
     """
     world = SearchWorld(seed, checkpoints[-1])
     turns = _turns(world, checkpoints[-1], seed)
@@ -89,7 +89,7 @@ def _turns(world: SearchWorld, number: int, seed: int) -> list[Turn]:
 
 
 def _predictions(world: SearchWorld, index: MemoryIndex, turns: Sequence[Turn]) -> Sums:
-    """What the built-in predictor says of the whole catalogue, knowing what people asked so far."""
+    """Return the built-in predictor's scores for the whole catalogue, given the queries in `turns`."""
     asked: dict[str, float] = {}
     for turn in turns:
         text = normalize(turn.query.text)

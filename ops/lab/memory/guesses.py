@@ -1,4 +1,4 @@
-"""How often it is right to take an unseen query for the known one that it is most like, by their similarity."""
+"""How often an unseen query means the same as the known query most similar to it, by similarity."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -16,18 +16,18 @@ from backchannel.ops.lab.rephrases.pairs import hypotheses
 from backchannel.ops.lab.rephrases.recogniser import sentences
 
 BANDS: Final = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
-"""The similarities at which bands begin."""
+"""The lower ends of the bands of similarity, 0 to 1."""
 
 
 class Band(Struct, frozen=True):
     """The guesses within a band of similarity.
 
     Attributes:
-        similarity: at which the band begins; it ends where the next one begins, and the last one includes 1.
-        guesses: made.
-        right: of these.
-        low, high: bounds of the share that is right, by 95%: Wilson's score interval (JASA 1927), as if each guess
-            were a trial of its own.
+        similarity: lower end of the band, 0 to 1; the band ends where the next one begins, and the last one includes 1.
+        guesses: number of guesses.
+        right: number of right guesses.
+        low, high: bounds of the 95% score interval (Wilson, JASA 1927) of the share that is right; guesses are assumed
+            to be independent.
     """
 
     similarity: float
@@ -38,12 +38,12 @@ class Band(Struct, frozen=True):
 
 
 class Guesses(Struct, frozen=True):
-    """What came of taking unseen queries for known ones.
+    """Results of guessing known queries for unseen ones.
 
     Attributes:
-        unseen: queries.
-        known: queries that they might be taken for.
-        bands: by similarity.
+        unseen: number of unseen queries.
+        known: number of known queries, among which guesses are made.
+        bands: the guesses by similarity, ascending.
     """
 
     unseen: int
@@ -52,7 +52,7 @@ class Guesses(Struct, frozen=True):
 
 
 def searched(judged: Judged) -> Guesses:
-    """Guess at what only one session of the TREC log asked; right is what another session on its topic asked."""
+    """Guess for queries that only one session of the TREC log asked; a guess from the same topic is right."""
     topics = judged.topics
     asked = [(one.query, one.turn.query.session_id) for one in judged.outcomes if one.query]
     found: list[tuple[float, bool]] = []
@@ -71,14 +71,14 @@ def searched(judged: Judged) -> Guesses:
 
 
 def heard(data: Path, rng: Generator) -> Guesses:
-    """Guess at what a speech recogniser made of the sentences of SLURP, half of which are known.
+    """Guess sentences of SLURP, half of which are known, from a speech recogniser's hypotheses.
 
-    Right is a sentence with the same annotated intent and entities as the one that was spoken. Each form that a
-    sentence was heard in counts once.
+    A guess is right if the sentence has the same annotated intent and entities as the one spoken. Each distinct
+    hypothesis for a sentence counts once.
 
     Args:
-        data: the folder that has slurp_asr.
-        rng: draws the half.
+        data: the folder that contains slurp_asr.
+        rng: the random generator, which draws the known half.
     """
     meaning = sentences(data)
     every = sorted(meaning)

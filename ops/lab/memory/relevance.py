@@ -1,8 +1,8 @@
-"""Do learned scores rank what was shown by relevance? Measured on a TREC Session Track log with graded judgements.
+"""How well learned scores rank results by relevance, on a TREC Session Track log with graded judgements.
 
-Cross-validated by session: what was shown in a session is ranked by what was learned from the sessions of the other
-folds, and what nothing is known of keeps its order behind it. A query is known by its text, as in serving; or, since
-few texts come up in two sessions, by its topic: as if all wordings of one need were one query.
+Cross-validated by session: a session's results are ranked by scores learned from the other folds; results without a
+score follow in the order shown. A query is identified by its text, as in serving, or by its topic, as if all wordings
+of a need were one query, because few texts occur in two sessions.
 """
 
 import gzip
@@ -30,12 +30,12 @@ from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
 KnownBy: TypeAlias = Literal["text", "topic"]
 Scores: TypeAlias = Mapping[str, float]
 Ranker: TypeAlias = Callable[[str], Scores]
-"""The query's key -> entity -> score; of those that are known."""
+"""A function from a query's key to the scores of its known entities."""
 
 DEPTH: Final = 10
 RESAMPLES: Final = 2000
 GUESSING_FROM: Final = (0.6, 0.9)
-"""Similarities from which an unseen query is taken for a known one, where that is tried."""
+"""Minimum similarities tried for guessing that an unseen query is a known one."""
 _CONFIG: Final = MemoryConfig(half_life_days=100_000.0, top=1000)  # the log has no dates
 _TURNS: Final = TurnConfig(window_s=3600.0)
 
@@ -44,7 +44,7 @@ class Judged(Struct, frozen=True):
     """A log with its judgements.
 
     Attributes:
-        outcomes: of its turns.
+        outcomes: outcomes of the log's turns.
         topics: session id -> topic.
         grades: topic -> document -> grade, negative for spam.
     """
@@ -55,14 +55,14 @@ class Judged(Struct, frozen=True):
 
 
 class RankingQuality(Struct, frozen=True):
-    """How well one way to rank did.
+    """The quality of one ranking.
 
     Attributes:
-        ranking: which.
-        ndcg: at 10, of the impressions with a relevant document.
-        auc: the probability that a relevant document stands above another judged one, where there are both.
-        ndcg_gain: nDCG less that of the order shown, on the same impressions.
-        auc_gain: likewise.
+        ranking: the ranking's name.
+        ndcg: nDCG@10 of the impressions with a relevant document.
+        auc: probability that a relevant document is ranked above an irrelevant judged one, where both are shown.
+        ndcg_gain: nDCG@10 less that of the order shown, paired by impression.
+        auc_gain: AUC less that of the order shown, paired by impression.
     """
 
     ranking: str
@@ -73,16 +73,16 @@ class RankingQuality(Struct, frozen=True):
 
 
 class Relevance(Struct, frozen=True):
-    """What was measured.
+    """The quality of all rankings.
 
     Attributes:
-        known_by: what a query is known by.
-        sessions: with an impression that is ranked.
-        impressions: ranked, with a relevant document.
-        informed: the share of them in which some shown document was clicked in another session.
-        examined: the curve that was learned from the whole log, at positions 1 to 10.
-        everywhere: on all impressions.
-        where_informed: on the informed ones.
+        known_by: how queries are identified.
+        sessions: number of sessions with a ranked impression.
+        impressions: number of ranked impressions, those with a relevant document.
+        informed: share of them in which a shown document was clicked in another session, 0 to 1.
+        examined: examination probabilities learned from the whole log, of positions 1 to 10.
+        everywhere: quality on all ranked impressions.
+        where_informed: quality on the informed impressions.
     """
 
     known_by: KnownBy
@@ -98,8 +98,8 @@ def read(log: Path, judgements: Path) -> Judged:
     """Read sessiontrack2013.xml and qrels.txt, plain or gzipped.
 
     Raises:
-        ConversionError: the log is none.
-        ValueError: the judgements are none.
+        ConversionError: the log is not a Session Track log.
+        ValueError: the judgements are not in the format of qrels.txt.
     """
     content = _content(log)
     events = list(trec_session.events(BytesIO(content), 0))
@@ -118,7 +118,9 @@ def read(log: Path, judgements: Path) -> Judged:
             topic, _, document, grade = line.split()
             grades.setdefault(topic, {})[document] = int(grade)
         except ValueError:
-            raise ValueError(f"{judgements}:{number}: {line!r} is not 'topic 0 document grade'") from None
+            raise ValueError(
+                f"{judgements}:{number}: {line!r} is not 'topic 0 document grade': use the published qrels.txt"
+            ) from None
     return Judged(Judge(RewardConfig()).judge(turns), topics, grades)
 
 
@@ -128,13 +130,13 @@ def _content(path: Path) -> bytes:
 
 
 def evaluate(judged: Judged, known_by: KnownBy, folds: int, rng: Generator) -> Relevance:
-    """Rank what was shown in each session by what was learned from the other folds.
+    """Rank the results of each session by scores learned from the other folds.
 
     Args:
-        judged: the log.
-        known_by: what a query is known by.
-        folds: of sessions.
-        rng: draws folds and resamples.
+        judged: the log with its judgements.
+        known_by: how queries are identified.
+        folds: the number of folds of sessions.
+        rng: the random generator, which draws folds and resamples.
     """
     outcomes = judged.outcomes
     if known_by == "topic":
@@ -175,7 +177,7 @@ def evaluate(judged: Judged, known_by: KnownBy, folds: int, rng: Generator) -> R
 
 
 def _rankers(learned_from: Sequence[Outcome]) -> dict[str, Ranker]:
-    """The ways to rank, by name. The last one is ours, with the curve that was learned."""
+    """Return the rankers by name; the last one is Backchannel's default, with a learned examination curve."""
     clicks: dict[str, dict[str, float]] = {}
     for outcome in learned_from:
         of_query = clicks.setdefault(outcome.query, {})
@@ -196,7 +198,7 @@ def _rankers(learned_from: Sequence[Outcome]) -> dict[str, Ranker]:
 
 
 def _untaken(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The same turns, as if no rephrase or barge-in took anything of a click back."""
+    """Return the outcomes with the full gain for every click, as if no rephrase or barge-in reduced it."""
     return [structs.replace(one, gains=dict.fromkeys(one.gains, 1.0)) for one in outcomes]
 
 
@@ -212,7 +214,7 @@ def _memory(
     section = live_rows(index.solve(MemorySums(delta), changed, at))
     similar = SimilarQueries(guess_from).updated(section, section) if guess_from else None
     memory = Memory(section, {}, at, similar)
-    # Where bounds are equal, as those of 0 are, the score decides.
+    # The score breaks ties between bounds, such as bounds of 0.
     return lambda query: {one.entity_id: one.lower + 1e-6 * one.score for one in memory.recall(query, config.top)}
 
 
@@ -221,7 +223,7 @@ def _ranked(shown: Sequence[str], scores: Scores) -> list[str]:
 
 
 def _measures(ranked: Sequence[str], grades: Mapping[str, int]) -> tuple[float, float]:
-    """nDCG and AUC; AUC is NaN where it is not defined."""
+    """Return nDCG and AUC; AUC is NaN where it is undefined."""
     gains = np.array([2.0 ** max(grades.get(entity, 0), 0) - 1 for entity in ranked])
     discounts = 1 / np.log2(np.arange(2, len(ranked) + 2))
     ndcg = float(gains @ discounts / (np.sort(gains)[::-1] @ discounts))
@@ -234,13 +236,13 @@ def _measures(ranked: Sequence[str], grades: Mapping[str, int]) -> tuple[float, 
 def _results(
     rankings: Sequence[str], values: NDArray[np.float64], owners: NDArray[np.intp], rng: Generator
 ) -> list[RankingQuality]:
-    """Each ranking's means, with intervals over sessions drawn with replacement.
+    """Return each ranking's means, with intervals from sessions drawn with replacement.
 
     Args:
-        rankings: names; the first is what the others are compared with.
-        values: (impressions, rankings, measures).
-        owners: the session of each impression.
-        rng: draws.
+        rankings: the rankings' names; the first is the baseline.
+        values: nDCG and AUC, (impressions, rankings, 2).
+        owners: the session number of each impression, (impressions,).
+        rng: the random generator.
     """
     if not len(values):
         return []

@@ -1,1 +1,1 @@
-"""The rephrase detector and the rewrites: trained and judged on public logs, and in simulated worlds."""
+"""Training and evaluation of the rephrase detector and of rewrites, on public logs and in simulated worlds."""

@@ -1,4 +1,4 @@
-"""`backchannel rephrases`: train the rephrase detector, and see what rephrases are good for."""
+"""`backchannel rephrases`: trains the rephrase detector, and evaluates it and the rewrites."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,19 +36,21 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 
 @click.group()
 def rephrases() -> None:
-    """Train and judge what tells rephrases, and what is made of them."""
+    """Train and evaluate the rephrase detector, and evaluate rewrites."""
 
 
 @rephrases.command("train")
 @_data
-@click.option("--write", is_flag=True, help="Ship the numbers: write them into agents/rewrites/weights.py.")
+@click.option(
+    "--write", is_flag=True, help="Write the weights to agents/rewrites/weights.py, which the detector reads."
+)
 @_json
 def train(data: Path, write: bool, as_json: bool) -> None:
-    """Fit the rephrase detector to public logs, and measure it on people it has not seen.
+    """Fit the rephrase detector to public logs, and measure it on held-out people.
 
-    The labels: callers of DSTC2 who say again what they meant, as annotated; searchers of the TREC Session Track, who
-    explore rather than rephrase; SLURP's recordings of one sentence, as a recogniser misheard them. Three tenths of the
-    callers, sessions and sentences are held out, and measured with.
+    The labels come from callers of DSTC2 who repeat what they meant, as annotated; searchers of the TREC Session Track,
+    who explore rather than rephrase; and SLURP's recordings of the same sentence, as a recogniser misheard them. Three
+    tenths of the callers, sessions and sentences are held out for the measurement.
     """
     logs = _labelled(data)
     weights = fit(logs)
@@ -62,8 +64,8 @@ def train(data: Path, write: bool, as_json: bool) -> None:
 @rephrases.command("detector")
 @_data
 @_json
-def judge_detector(data: Path, as_json: bool) -> None:
-    """Measure the shipped detector on held-out callers, sessions and sentences."""
+def evaluate_detector(data: Path, as_json: bool) -> None:
+    """Measure the current detector on held-out callers, sessions and sentences."""
     detector = RephraseDetector()
     _show([measure(log, pairs, detector) for log, pairs in _labelled(data).items()], as_json)
 
@@ -72,11 +74,11 @@ def judge_detector(data: Path, as_json: bool) -> None:
 @_data
 @config_option
 @_json
-def judge_dialogues(data: Path, config: Config, as_json: bool) -> None:
-    """Replay the calls of DSTC2 in time order, and judge each tenth by what those before it taught.
+def evaluate_dialogues(data: Path, config: Config, as_json: bool) -> None:
+    """Replay the calls of DSTC2 in time order; rewrite each tenth with what was learned from earlier ones.
 
-    A win: an utterance that was misunderstood is rewritten to what was meant, was the caller's task, or what the caller
-    got across later. A loss: it is rewritten to anything else, or was understood already.
+    A win is a misunderstood utterance that is rewritten to what was meant, to part of the caller's task, or to
+    something that the caller later got across. A loss is any other rewrite, unless it says what was meant.
     """
     found = replay(data / "dstc2", config.rephrases)
     if as_json:
@@ -91,15 +93,17 @@ def judge_dialogues(data: Path, config: Config, as_json: bool) -> None:
 @rephrases.command("recogniser")
 @_data
 @config_option
-@click.option("--sessions", type=click.IntRange(1000), default=100_000, show_default=True, help="To learn from.")
-@click.option("--wants", type=click.IntRange(100), default=20_000, show_default=True, help="To judge on.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of all chance.")
+@click.option(
+    "--sessions", type=click.IntRange(1000), default=100_000, show_default=True, help="Sessions to learn from."
+)
+@click.option("--wants", type=click.IntRange(100), default=20_000, show_default=True, help="Wants to evaluate on.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of all randomness.")
 @_json
-def judge_recogniser(*, data: Path, config: Config, sessions: int, wants: int, seed: int, as_json: bool) -> None:
-    """Rewrite the real errors of SLURP's recogniser, in simulated sessions, as the traffic grows.
+def evaluate_recogniser(*, data: Path, config: Config, sessions: int, wants: int, seed: int, as_json: bool) -> None:
+    """Rewrite the real errors of SLURP's recogniser in simulated sessions, as the traffic grows.
 
-    A win: a wrong hypothesis is rewritten to what was said, or to another sentence of the same intent and entities. A
-    loss: a hypothesis is rewritten to anything else.
+    A win is a wrong hypothesis that is rewritten to the sentence spoken, or to another sentence with the same intent
+    and entities. A loss is a hypothesis that is rewritten to anything else.
     """
     sizes = [size for size in (1_000, 3_000, 10_000, 30_000, 100_000, 300_000) if size < sessions] + [sessions]
     with Console(stderr=True).status("learning from simulated sessions"):
@@ -114,20 +118,21 @@ def judge_recogniser(*, data: Path, config: Config, sessions: int, wants: int, s
     console = Console(width=_WIDTH)
     console.print(table)
     last = found[-1]
-    console.print(f"Of the {last.heard.rewrites:,} rewrites, {last.right:,} lead to what is mostly meant.")
     console.print(
-        f"Of {last.valid} wrong forms that are proper queries, {last.valid_broken} are rewritten to something else."
+        f"Of the {last.heard.rewrites:,} rewrites, {last.right:,} lead to the most frequent meaning of their source."
     )
+    console.print(f"Of {last.valid} wrong hypotheses that are proper queries, {last.valid_broken} get another meaning.")
 
 
 @rephrases.command("world")
 @click.option("--turns", type=click.IntRange(min=500), default=30_000, show_default=True, help="Turns of each run.")
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Worlds.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Number of worlds.")
 @_json
-def judge_world(turns: int, seeds: int, as_json: bool) -> None:
-    """Close the loop in the simulated world with rewriting on, off, and unaware of its own doing.
+def evaluate_world(turns: int, seeds: int, as_json: bool) -> None:
+    """Close the loop in the simulated world with rewriting on, off, and unaware of its own effect.
 
-    Unaware, rewrites are not logged and nobody is held out. The same people are served in all three ways.
+    If rewriting is unaware, rewrites are not logged and no session is held out. The same people are served in all three
+    ways.
     """
     found: list[Loop] = []
     with Console(stderr=True).status("") as status:
@@ -220,7 +225,7 @@ Measured on held-out callers (dstc2), sessions (trec) and sentences (slurp); one
 |---|---|---|---|---|---|---|---|---|
 {rows}
 
-How the pairs are labelled is told in `ops.rephrases.pairs`.
+`ops.lab.rephrases.pairs` describes how pairs are labelled.
 """
 
 from typing import Final
@@ -228,5 +233,5 @@ from typing import Final
 WEIGHTS: Final = {{
 {numbers}
 }}
-"""Of the features in `rephrase_detector.features`, by name."""
+"""Weights by name of the feature in `detector.features`."""
 '''

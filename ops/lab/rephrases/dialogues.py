@@ -1,8 +1,8 @@
-"""Rewrites on the spoken dialogues of DSTC2, replayed in time order: learn from the earlier, judge on the later.
+"""Rewrites on the spoken dialogues of DSTC2, replayed in time order: learned from earlier, evaluated on later ones.
 
 An utterance was understood if the recogniser's top interpretation is the annotated one. A rewrite says what was meant
-if its meaning is the annotated one, or part of what the caller's task was to find out, or is what the caller got
-across later in the dialogue. Nobody clicks in a phone call but for details, so a caller who goes on to something else
+if its meaning is the annotated one, is part of the caller's task, or is something that the caller got across later in
+the dialogue. In a phone call only requests for details count as clicks, so a caller who goes on to something else
 counts as understood.
 """
 
@@ -25,7 +25,7 @@ from backchannel.schemas.text import normalize
 from backchannel.schemas.turn import Turn
 
 REWARDS: Final = RewardConfig(barge_in_weight=0.0, unclicked_gain=1.0)
-"""Barge-in is a detector's decision in these dialogues, and no rejection."""
+"""Barge-in is a detector's decision in these dialogues, not a rejection."""
 
 _PARTS: Final = 10
 
@@ -44,10 +44,10 @@ class _Task(Struct, frozen=True):
 
 
 def replay(folder: Path, config: RephraseConfig) -> dict[str, Verdicts]:
-    """Judge each tenth of the dialogues' turns by what the tenths before it taught.
+    """Rewrite each tenth of the dialogues' turns with what was learned from the earlier tenths.
 
     Returns:
-        the verdicts where states are interpretations, as they are logged, and where they are texts only.
+        The verdicts with "interpretations" as states, as logged, and with "texts" only.
     """
     turns = assembled(dialogues(folder))
     meant, said = _annotations(folder)
@@ -105,7 +105,7 @@ def _replay(turns: Sequence[Turn], config: RephraseConfig, truth: _Truth) -> Ver
 
 
 def _annotations(folder: Path) -> tuple[dict[str, str | None], dict[str, str | None]]:
-    """What each query meant, and what each text means most often when it is really said."""
+    """Return each query's annotated meaning, and the most frequent meaning of each transcribed text."""
     meant: dict[str, str | None] = {}
     said: defaultdict[str, Counter[str | None]] = defaultdict(Counter)
     decode = msgspec.json.Decoder(_Annotated).decode
@@ -118,7 +118,7 @@ def _annotations(folder: Path) -> tuple[dict[str, str | None], dict[str, str | N
 
 
 def _tasks(folder: Path) -> dict[str, frozenset[str]]:
-    """What callers were to say and to ask, as acts."""
+    """Return each caller's task by session: what to say and to ask, as acts."""
     decode = msgspec.json.Decoder(_Task).decode
     with open_log(folder / dstc2.DIALOGS) as lines:
         return {

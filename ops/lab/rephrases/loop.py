@@ -1,4 +1,4 @@
-"""Rewriting in the closed loop of the simulated world: on, off, and blind to its own doing."""
+"""Rewriting in the closed loop of the simulated world: on, off, and unaware of its own effect."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,25 +24,25 @@ class _Off(LearnedServer):
 
 
 class _Unaware(LearnedServer):
-    """Does not say that it served a rewrite, so that what comes of it is taken for the people's own doing."""
+    """Does not log its rewrites, so that their results look like those of the original queries."""
 
     logs_rewrites = False
 
 
 SERVERS: Final[dict[str, type[LearnedServer]]] = {"on": LearnedServer, "off": _Off, "unaware": _Unaware}
-"""`on` logs its rewrites and holds some sessions out; `unaware` does neither."""
+"""Servers by way of rewriting: `on` logs its rewrites and holds some sessions out; `unaware` does neither."""
 
 
 class Loop(Struct, frozen=True):
-    """What came of one way to serve.
+    """Results of one way of rewriting.
 
     Attributes:
-        rewriting: one of `SERVERS`.
-        seed: of the world.
-        defect_rate, click_rate: in the last quarter of the turns.
-        garbled_click_rate: likewise, of the queries that were misheard or misspelt.
-        rewrites: at the end.
-        right: of these.
+        rewriting: a key of `SERVERS`.
+        seed: the seed of the world.
+        defect_rate, click_rate: rates in the last quarter of the turns, 0 to 1.
+        garbled_click_rate: click rate of misheard and misspelt queries in the last quarter of the turns, 0 to 1.
+        rewrites: number of rewrites at the end.
+        right: number of right rewrites at the end.
     """
 
     rewriting: str
@@ -55,7 +55,7 @@ class Loop(Struct, frozen=True):
 
 
 def close(turns: int, seed: int, progress: Callable[[str], None]) -> Iterator[Loop]:
-    """Serve the same people in each way, and yield what came of it."""
+    """Serve the same people with each way of rewriting, and yield the results."""
     for name, server in SERVERS.items():
         rephrases = RephraseConfig(held_out=0.0) if name == "unaware" else RephraseConfig()
         config = structs.replace(CONFIG, rephrases=rephrases)

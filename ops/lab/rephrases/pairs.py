@@ -1,19 +1,20 @@
-"""Pairs of a turn and the query that followed it, labelled from public logs: was it rephrased?
+"""Pairs of a turn and the query that followed it, with a label from public logs: rephrased or not.
 
-- DSTC2, real callers: rephrased is what shares an inform or request act with its value with what is said next, as both
-  are annotated, unless another slot got another value. "I don't care" means nothing by itself, so saying it twice is no
-  rephrase.
-- TREC Session Track 2013, real searchers, who explore: none of them, leaving out what only spells alike words anew.
-- SLURP, real errors of a recogniser: rephrased is a wrong hypothesis, followed by what was recognised in another
-  recording of that sentence, or, if there is none, by the sentence; not rephrased is a hypothesis that is followed by
-  one of another sentence, every other time one of the same intent. SLURP has no sessions: the rest of a turn (times,
-  barge-ins, results, clicks) is a DSTC2 pair's of the same label, so that it says nothing beyond what it says there.
+- DSTC2, real callers: a turn is rephrased if its annotation shares an inform or request act, value included, with that
+  of the next utterance, and no slot got a different value. "I don't care" means nothing by itself, so repeating it is
+  not a rephrase.
+- TREC Session Track 2013, real searchers, who explore: no turn is rephrased. Pairs that differ only in spelling are
+  left out.
+- SLURP, real errors of a recogniser: a rephrased turn is a wrong hypothesis, followed by the hypothesis for another
+  recording of its sentence or, if there is none, by the sentence. A turn that is not rephrased is a hypothesis followed
+  by one for another sentence, every second time one with the same intent. SLURP has no sessions: the rest of a turn
+  (times, barge-ins, results, clicks) is copied from a DSTC2 pair with the same label, so that it adds no information.
 
-The labels come from what was meant and said; the model sees only what was recognised. Pairs where either time nothing
-was recognised are left out.
+The labels come from what was said and meant; the model sees only what was recognised. Pairs in which either query is
+empty are left out.
 
-Whoever is trained with is not tested with: a caller of DSTC2, a session of TREC, a sentence of SLURP is held out or not
-with all of its pairs.
+Nobody is both trained on and tested on: a caller of DSTC2, a session of TREC or a sentence of SLURP is held out with
+all of its pairs.
 """
 
 import gzip
@@ -36,18 +37,18 @@ from backchannel.schemas.turn import Turn
 from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
 
 HELD_OUT: Final = 0.3
-"""The share of callers, sessions and sentences that are tested with."""
+"""Share of callers, sessions and sentences that are held out for tests."""
 
-_SPELT_ANEW: Final = 92.0  # similarity of sorted words, in %, from which TREC queries differ in spelling only
+_SPELT_ANEW: Final = 92.0  # TREC queries whose sorted words are this similar (%) differ only in spelling
 
 
 class Pair(Struct, frozen=True):
     """A turn with a next query, and its label.
 
     Attributes:
-        turn: as it was assembled.
+        turn: the assembled turn.
         rephrased: the label.
-        held_out: whether it is to be tested with.
+        held_out: whether the pair is held out for tests.
     """
 
     turn: Turn
@@ -56,7 +57,7 @@ class Pair(Struct, frozen=True):
 
 
 class Hypothesis(Struct, frozen=True):
-    """What a recogniser made of a recording of a sentence of SLURP."""
+    """A recogniser's hypothesis for a recording of a SLURP sentence."""
 
     slurp_id: int
     asr_text: str
@@ -91,7 +92,7 @@ def labelled(data: Path, rng: Generator) -> dict[str, list[Pair]]:
 
 
 def assembled(events: Iterable[Event]) -> list[Turn]:
-    """Return the turns of a log."""
+    """Return the turns assembled from a log's events."""
     happened = list(events)
     assembler = TurnAssembler(["log"], TurnConfig(max_open=max(2 * len(happened), 1)))
     assembler.add("log", range(len(happened)), happened)
@@ -105,7 +106,7 @@ def dialogues(folder: Path) -> list[Event]:
 
 
 def meanings(folder: Path) -> dict[str, frozenset[tuple[str, str, str]]]:
-    """Return what each query of DSTC2 meant, as annotated: query_id -> inform and request acts, slots and values."""
+    """Return the annotated meaning of each DSTC2 query: query_id -> inform and request acts, slots and values."""
     decode = msgspec.json.Decoder(_Meant).decode
     with open_log(folder / dstc2.TURNS) as lines:
         return {
@@ -121,7 +122,7 @@ def meanings(folder: Path) -> dict[str, frozenset[tuple[str, str, str]]]:
 
 
 def hypotheses(data: Path) -> list[Hypothesis]:
-    """Return SLURP's recordings, as they were recognised; those of which nothing was are left out."""
+    """Return the hypotheses for SLURP's recordings, without empty ones."""
     with open_log(data / "slurp_asr" / "test_asr_hyps.jsonl.gz") as lines:
         decode = msgspec.json.Decoder(Hypothesis).decode
         return [found for found in map(decode, lines) if found.heard]

@@ -1,14 +1,15 @@
 """Rewrites of a recogniser's real errors, in simulated sessions.
 
-SLURP has recordings of sentences, and what a recogniser made of each. The sessions are made up:
+SLURP has recordings of sentences, and a recogniser's hypothesis for each. The sessions are made up:
 
-- What people want follows Zipf's law over the sentences. They say it, which is any recording of the sentence.
-- Understood means that the hypothesis is the sentence. Then nine in ten click; else nobody does.
-- Who was not understood says it again, three times in four, up to three times in all; one in five barges in before.
-- One session in two goes on to another want.
+- Wants follow Zipf's law over the sentences. A want is voiced by any recording of its sentence.
+- A person is understood if the hypothesis is the sentence. Nine in ten then click; nobody clicks otherwise.
+- A person who was not understood repeats the sentence three times in four, up to three attempts in all; one in five
+  barges in first.
+- Every second session goes on to another want.
 
-Judged are further wants, of which none was learned: as they are heard in the same recordings, and in others that were
-kept apart, one in five of each sentence, to see what is not a matter of having heard that very recording.
+Rewrites are evaluated on further wants, which are not learned from: in the recordings used for learning, and in others
+that were kept apart, one in five of each sentence, to measure what does not depend on having heard the same recording.
 """
 
 from collections import Counter, defaultdict
@@ -36,15 +37,15 @@ _AGAIN, _ATTEMPTS, _CLICKS, _BARGES_IN, _GOES_ON = 0.75, 3, 0.9, 0.2, 0.5
 
 
 class Traffic(Struct, frozen=True):
-    """The verdicts after so many turns.
+    """The verdicts after some turns.
 
     Attributes:
-        turns: learned from.
-        heard: on the recordings that are in the traffic.
-        unheard: on recordings that are not.
-        right: of the rewrites, how many turn a wrong form into what is meant by it most often.
-        valid_broken: of the wrong forms that are themselves proper queries, how many are rewritten to something else.
-        valid: how many such forms there are.
+        turns: number of turns learned from.
+        heard: verdicts on recordings used for learning.
+        unheard: verdicts on recordings kept apart.
+        right: number of rewrites whose target has the most frequent meaning of their source.
+        valid_broken: number of `valid` forms that are rewritten to something with another meaning.
+        valid: number of wrong hypotheses that are also proper queries.
     """
 
     turns: int
@@ -66,11 +67,11 @@ def grow(data: Path, config: RephraseConfig, sizes: Sequence[int], judged: int, 
     """Yield the verdicts as the traffic grows to each of `sizes` sessions.
 
     Args:
-        data: the folder that has slurp_asr.
-        config: when a rewrite is published.
-        sizes: ascending.
-        judged: wants to judge on, of each kind of recording.
-        seed: of all chance.
+        data: the folder that contains slurp_asr.
+        config: the configuration of rewrites.
+        sizes: numbers of sessions, ascending.
+        judged: the number of wants to evaluate on.
+        seed: the seed of all randomness.
     """
     people, chance, judges = (np.random.default_rng(one) for one in np.random.SeedSequence(seed).spawn(3))
     speech = _Speech(hypotheses(data), people)
@@ -119,11 +120,11 @@ def _judge(
 
 
 class _Speech:
-    """The sentences, by how often they are wanted, and their recordings, a fifth of which is kept apart.
+    """The sentences with their popularity and their recordings, a fifth of which is kept apart.
 
     Attributes:
-        all: recordings.
-        understood: the sentences that somebody was understood to say, in the recordings that are not kept apart.
+        all: hypotheses for all recordings.
+        understood: sentences that were recognised correctly at least once in the recordings not kept apart.
     """
 
     def __init__(self, heard: Sequence[Hypothesis], rng: Generator) -> None:
@@ -147,11 +148,11 @@ class _Speech:
         }
 
     def wants(self, count: int, rng: Generator) -> list[str]:
-        """Draw sentences."""
+        """Draw `count` sentences by popularity."""
         return [self._sentences[place] for place in rng.choice(len(self._sentences), count, p=self._popularity)]
 
     def utter(self, want: str, rng: Generator, *, kept_apart: bool = False) -> Hypothesis | None:
-        """Draw a recording; None where none was kept apart."""
+        """Draw a recording of the sentence `want`; None if none was kept apart."""
         spoken = self._spoken[kept_apart][want]
         return spoken[int(rng.integers(len(spoken)))] if spoken else None
 
@@ -162,7 +163,7 @@ def _session(number: int, speech: _Speech, rng: Generator) -> list[Turn]:
     for want in speech.wants(2 if rng.random() < _GOES_ON else 1, rng):
         for attempt in range(1, _ATTEMPTS + 1):
             one = speech.utter(want, rng)
-            assert one is not None  # of five recordings one is kept apart, of fewer none
+            assert one is not None  # one recording in five is kept apart, so one is always left
             understood = one.heard == one.meant
             clicked = understood and rng.random() < _CLICKS
             barged_in = not understood and rng.random() < _BARGES_IN
@@ -191,7 +192,7 @@ def _turn(query: Query, one: Hypothesis, clicked: bool, barged_in: bool, followi
 
 
 def sentences(data: Path) -> dict[str, str]:
-    """Return what each sentence of SLURP means, normalised sentence -> intent with entities, as annotated."""
+    """Return the annotated meaning of each SLURP sentence: normalised sentence -> intent with entities."""
     with open_log(data / "slurp_asr" / "test.jsonl.gz") as lines:
         rows = msgspec.json.Decoder(_Sentence).decode_lines(b"".join(lines).decode())
     return {

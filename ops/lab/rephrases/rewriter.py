@@ -1,4 +1,4 @@
-"""Learning rewrites from turns in memory, as a worker and its publisher would with a ledger in between."""
+"""Learning of rewrites in memory, as a worker and a publisher do it through a ledger."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -13,11 +13,11 @@ from backchannel.schemas.turn import Turn
 
 
 class Rewriter:
-    """Learns from turns, and says what it would rewrite.
+    """Learns rewrites from turns.
 
     Args:
-        rewards: what feedback is worth.
-        config: when a rewrite is published.
+        rewards: the configuration of rewards.
+        config: the configuration of rewrites.
     """
 
     def __init__(self, rewards: RewardConfig, config: RephraseConfig) -> None:

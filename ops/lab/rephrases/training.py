@@ -1,4 +1,4 @@
-"""Fits the rephrase detector to labelled pairs, and measures it."""
+"""Fitting of the rephrase detector to labelled pairs, and measurement of its quality."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -13,13 +13,13 @@ from backchannel.agents.sums import Matrix
 from backchannel.ops.lab.rephrases.pairs import Pair
 
 WEIGHT: Final = {"dstc2": 1.0, "slurp": 0.3, "trec": 4.0}
-"""What a pair of each log counts: callers and recordings about alike in all, the few searchers a tenth of that."""
+"""Weight of a pair by log: callers and recordings weigh about the same in total, the few searchers a tenth of that."""
 
 _RIDGE: Final = 1.0
 
 
 class Calibration(Struct, frozen=True):
-    """Of the pairs whose probability lies within a tenth: their number, mean probability, and share of rephrases."""
+    """Number, mean probability and share of rephrases of the pairs whose probability lies in one tenth."""
 
     pairs: int
     probability: float
@@ -27,17 +27,17 @@ class Calibration(Struct, frozen=True):
 
 
 class Quality(Struct, frozen=True):
-    """How well the detector does on held-out pairs.
+    """The detector's quality on held-out pairs.
 
     Attributes:
-        log: which the pairs are from.
-        pairs, rephrased: how many, and how many of them are rephrases.
-        precision, recall: where a probability of one half or more counts as a rephrase; None if there is no such pair.
-        false_alarms: share of those that are none, but have such a probability.
-        area: under the ROC curve; None without rephrases.
-        brier: mean squared difference of probability and truth.
+        log: the log that the pairs come from.
+        pairs, rephrased: number of pairs, and number of rephrases among them.
+        precision, recall: precision and recall at a probability of one half; None if undefined.
+        false_alarms: share of the other pairs with a probability of one half or more.
+        area: area under the ROC curve; None without rephrases.
+        brier: mean squared difference of probability and label.
         calibration_error: mean difference of probability and share of rephrases, over tenths of the probability.
-        calibration: by tenth.
+        calibration: calibration in each tenth that has pairs, ascending.
     """
 
     log: str
@@ -53,9 +53,9 @@ class Quality(Struct, frozen=True):
 
 
 def fit(logs: Mapping[str, Sequence[Pair]]) -> dict[str, float]:
-    """Return the weights that fit the pairs that are not held out: logistic regression with a ridge.
+    """Return the weights fitted to the pairs that are not held out, by feature.
 
-    The ridge of 1 is on standardised features.
+    The model is a logistic regression with a ridge of 1 on standardised features.
     """
     pairs = [(log, pair) for log, some in logs.items() for pair in some if not pair.held_out]
     table = features([pair.turn for _, pair in pairs])
@@ -83,7 +83,7 @@ def fit(logs: Mapping[str, Sequence[Pair]]) -> dict[str, float]:
 
 
 def measure(log: str, pairs: Sequence[Pair], detector: RephraseDetector) -> Quality:
-    """Measure `detector` on those of `pairs` that are held out."""
+    """Measure `detector` on the held-out pairs among `pairs`."""
     tested = [pair for pair in pairs if pair.held_out]
     probability = np.array(detector.probabilities([pair.turn for pair in tested]))
     truth = np.array([pair.rephrased for pair in tested])
@@ -109,7 +109,12 @@ def measure(log: str, pairs: Sequence[Pair], detector: RephraseDetector) -> Qual
 
 
 def _area(probability: Matrix, truth: NDArray[np.bool_]) -> float:
-    """The probability that a rephrase has a higher probability than a pair that is none; ties count half."""
+    """Return the probability that a rephrase scores higher than another pair; ties count half.
+
+    Args:
+        probability: the detector's probabilities, (pairs,).
+        truth: whether each pair is a rephrase, (pairs,).
+    """
     others = np.sort(probability[~truth])
     below = np.searchsorted(others, probability[truth], "left") + np.searchsorted(others, probability[truth], "right")
     return float(below.mean() / 2 / len(others))

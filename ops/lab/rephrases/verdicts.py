@@ -1,4 +1,4 @@
-"""Wins against losses of rewrites."""
+"""Wins and losses of rewrites."""
 
 from math import sqrt
 
@@ -6,16 +6,15 @@ from msgspec import Struct
 
 
 class Verdicts(Struct, frozen=True):
-    """What rewrites made of queries.
+    """Counts of rewritten queries by result.
 
     Attributes:
-        queries: in all.
-        wrong: of them were not understood.
-        wins: a query that was not understood became one that says what was meant.
-        losses: a query that was understood became another one, or one that was not did not become what was meant.
-        rewrites: known.
-        winnable: of those not understood, so many could have been won: somebody who meant the same was understood.
-            None where that is not known.
+        queries: number of queries.
+        wrong: number of queries that were not understood.
+        wins: number of queries that were not understood and rewritten to what was meant.
+        losses: number of queries that were rewritten to something that was not meant.
+        rewrites: number of known rewrites.
+        winnable: number of queries that were not understood while somebody else with that meaning was; None if unknown.
     """
 
     queries: int
@@ -27,9 +26,9 @@ class Verdicts(Struct, frozen=True):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95% interval of the wins per loss: Wilson's of the share of wins (JASA 1927), as odds.
+        """The 95% interval of the wins per loss: that of the share of wins (Wilson, JASA 1927), as odds.
 
-        It takes queries for independent. Those that share a rewrite are not, so with few rewrites it is too narrow.
+        It assumes independent queries. Queries that share a rewrite are not, so with few rewrites it is too narrow.
         """
         total, z = self.wins + self.losses, 1.959964
         if not total:

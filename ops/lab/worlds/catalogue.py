@@ -1,4 +1,4 @@
-"""The simulated catalogue: what there is to find, what it is called, and what its titles are mistaken for."""
+"""The simulated catalogue: its entities, their titles, and how titles are misheard and misspelt."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -24,20 +24,20 @@ _HOMOPHONES: Final = """
     rye/wry sail/sale sea/see stair/stare steel/steal sun/son sword/soared tail/tale throne/thrown thyme/time
     tide/tied vein/vain wave/waive whale/wail wheel/weal wine/whine wood/would
 """
-"""Second words of titles, each with the word that a recogniser hears in its place and that stands in no title."""
+"""Second words of titles, each with the word that a recogniser hears instead, which occurs in no title."""
 
 _SOUNDS_LIKE: Final = dict(pair.split("/") for pair in _HOMOPHONES.split())
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntity:
-    """Something to be found.
+    """An entity that people can look for.
 
     Attributes:
-        entity_id: its kind and title, so that a log can be read.
-        popularity: how often it is wanted; over the whole catalogue these sum to 1.
-        chart: its popularity as the `popular` strategy knows it: last season's, and noisy.
-        released: from when on it can be found, ms since the Unix epoch.
+        entity_id: the kind and the title, to keep logs readable.
+        popularity: probability that it is wanted; sums to 1 over the whole catalogue.
+        chart: last season's popularity, with noise, which the `popular` strategy uses.
+        released: when it becomes available, ms since the Unix epoch.
     """
 
     entity_id: str
@@ -53,12 +53,12 @@ class CatalogueEntity:
 def make_catalogue(rng: Generator, size: int, start: int, end: int) -> tuple[CatalogueEntity, ...]:
     """Draw a catalogue in order of release.
 
-    Popularity follows Zipf's law (exponent 1) and depends on nothing else. Three quarters of the entities are there at
-    `start`; the others are released evenly until `end`.
+    Popularity follows Zipf's law (exponent 1) and depends on nothing else. Three quarters of the entities are available
+    at `start`; the others are released evenly until `end`.
 
     Args:
-        rng: the source of all randomness.
-        size: number of entities; at most one for each title that the words allow.
+        rng: the random generator.
+        size: the number of entities; at most the number of possible titles.
         start, end: event times, ms since the Unix epoch.
     """
     titles = [f"{first} {second}" for first, second in product(_WORDS.split(), _SOUNDS_LIKE)]
@@ -85,7 +85,7 @@ def make_catalogue(rng: Generator, size: int, start: int, end: int) -> tuple[Cat
 
 
 def misheard(title: str) -> str:
-    """Return what a recogniser makes of a spoken `title`: always the same, so that it can be learned.
+    """Return `title` as a recogniser mishears it: always the same way, so that it can be learned.
 
     >>> misheard("velvet night")
     'velvet knight'
@@ -95,7 +95,7 @@ def misheard(title: str) -> str:
 
 
 def misspelt(title: str) -> str:
-    """Return what fingers make of a typed `title`: the first word loses its last vowel.
+    """Return `title` with a typing error: the first word loses its last vowel.
 
     >>> misspelt("velvet night")
     'velvt night'

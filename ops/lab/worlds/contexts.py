@@ -1,9 +1,9 @@
-"""Simulated worlds for contextual bandits, with late rewards and policies that are only refreshed now and then.
+"""Simulated worlds for contextual bandits, with late rewards and periodically refreshed policies.
 
-One strategy is asked per round. Contexts are a constant and Gaussian numbers; each strategy has weights of its own, of
-expected length 1, and drift redraws all of them at equal distances. With z the product of the two, the expected reward
-is 0.5 + 0.3 z with Gaussian noise of 0.3 (linear), or that of a click of rate 1 / (1 + exp(-0.65 z)) (logistic) or
-1 / (1 + exp(3.3 - 0.6 z)), about 4% (low).
+One strategy is chosen per round. A context is a constant and Gaussian numbers; each strategy has its own weight vector,
+of expected length 1, and drift redraws all weights at equal intervals. With z the dot product of context and weights,
+the reward is 0.5 + 0.3 z plus Gaussian noise with a standard deviation of 0.3 (linear), or a click with probability
+1 / (1 + exp(-0.65 z)) (logistic) or 1 / (1 + exp(3.3 - 0.6 z)), about 4% (low).
 """
 
 from collections.abc import Callable
@@ -31,13 +31,13 @@ class ContextualWorld(Struct, frozen=True):
     """A description of a simulated world.
 
     Attributes:
-        reward: of which type.
-        drifts: how often all weights are redrawn.
-        rounds: decisions in all.
-        strategies: to choose from.
-        dimension: of contexts, the constant included.
-        delay: rounds after which a reward is known.
-        refresh: rounds between two versions of the policy.
+        reward: the type of reward.
+        drifts: number of times that all weights are redrawn.
+        rounds: number of decisions.
+        strategies: number of strategies.
+        dimension: length of a context, including the constant.
+        delay: number of rounds after which a reward is known.
+        refresh: number of rounds between two versions of the policy.
     """
 
     reward: Reward = "logistic"
@@ -50,22 +50,30 @@ class ContextualWorld(Struct, frozen=True):
 
 
 class Contender(Protocol):
-    """A bandit that is refreshed now and then."""
+    """A bandit whose policy is refreshed periodically."""
 
     def learn(self, contexts: Matrix, chosen: Choices, rewards: Matrix, first_round: int, /) -> None:
-        """Take in consecutive rounds, the first of which is `first_round`."""
+        """Learn from consecutive rounds.
+
+        Args:
+            contexts: the context vectors, (rounds, dimension).
+            chosen: the chosen strategies, (rounds,).
+            rewards: the rewards, (rounds,).
+            first_round: the number of the first round.
+        """
 
     def refresh(self, now: int, /) -> None:
-        """Make the policy for the rounds from `now` on."""
+        """Update the policy for the rounds from `now` on."""
 
     def choose(self, contexts: Matrix, rng: Generator, /) -> Choices:
-        """Choose a strategy for each of `contexts`."""
+        """Return a strategy for each of `contexts`, (rounds, dimension), as an array (rounds,)."""
 
 
 def regret(world: ContextualWorld, contender: Contender, seed: int) -> Matrix:
-    """Return the regret and that of a uniform choice, by refresh: (refreshes, 2). What happens depends on `seed` only.
+    """Return the contender's regret and that of a uniform choice, summed between refreshes, (refreshes, 2).
 
-    Regret is the expected reward of the best strategy less that of the chosen one.
+    Regret is the expected reward of the best strategy less that of the chosen one. Contexts, rewards and the generator
+    passed to the contender depend on `seed` only.
     """
     nature, chance = (np.random.default_rng([seed, part]) for part in range(2))
     stages = world.drifts + 1

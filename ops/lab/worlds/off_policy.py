@@ -1,8 +1,8 @@
-"""A simulated world for off-policy evaluation: strategies get clicks independently of each other, so truths are known.
+"""A simulated world for off-policy evaluation: strategies get clicks independently, so true values are known.
 
-The expected reward of a strategy's whole list is 1 / (1 + exp(-z)), z being linear in three Gaussian numbers and a
-device; of its first n candidates it is the share 1 - 0.8^n, and the click falls on a candidate in proportion. Weights
-are of one draw, so that policies differ as they do in practice, by some ten percents.
+The expected reward of a strategy's whole list is 1 / (1 + exp(-z)), with z linear in three Gaussian numbers and a
+device. The first n candidates get the share 1 - 0.8^n of that, and the click falls on each candidate in proportion. The
+weights are drawn once, so that policies differ by some ten percent, as in practice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ NUMBERS: Final = ("a", "b", "c")
 CONFIG: Final = BanditConfig(
     strategies=STRATEGIES,
     features=(*(Numeric(name) for name in NUMBERS), Categorical("device", DEVICES)),
-    position_decay=0.0,  # these people look everywhere
+    position_decay=0.0,  # every position is examined
 )
 _TRUTH_DRAWS: Final = 32
 
@@ -41,9 +41,9 @@ class Logs(Struct, frozen=True):
     """A large log, from which smaller ones are drawn.
 
     Attributes:
-        decisions: of the live policy, without rewards.
-        expected: reward of each strategy's whole list, (turns, strategies).
-        chances: that what was drawn from each got a reward, (turns, strategies).
+        decisions: the live policy's decisions, without rewards.
+        expected: expected reward of each strategy's whole list, (turns, strategies).
+        chances: probability of a reward for each strategy's drawn candidates, (turns, strategies).
     """
 
     decisions: list[LoggedDecision]
@@ -51,7 +51,7 @@ class Logs(Struct, frozen=True):
     chances: Matrix
 
     def draw(self, turns: int, rng: Generator) -> list[LoggedDecision]:
-        """Return a log of so many turns, with rewards."""
+        """Return a log of `turns` distinct turns, with rewards."""
         rows = rng.choice(len(self.decisions), turns, replace=False)
         got = rng.random((turns, len(STRATEGIES))) < self.chances[rows]
         return [
@@ -63,11 +63,11 @@ class Logs(Struct, frozen=True):
 
 
 class OffPolicyWorld:
-    """The world. The same seed makes the same one.
+    """The simulated world; the same seed makes the same world.
 
     Args:
-        seed: of its weights, and of everything that it draws.
-        intercept: the weight that all strategies have on average: the lower, the fewer clicks.
+        seed: the seed of the weights and of everything that is drawn.
+        intercept: mean intercept of the strategies; the lower, the fewer clicks.
     """
 
     def __init__(self, seed: int, intercept: float = -1.5) -> None:
@@ -81,14 +81,14 @@ class OffPolicyWorld:
         self._worth = 1.0 - 0.8 ** np.arange(BUDGET + 1.0)
 
     def learn(self, turns: int, serving: Allocator | None = None) -> Section:
-        """Return what the strategy bandit learns from so many turns of a uniform policy, or of `serving`."""
+        """Return what the strategy bandit learns from `turns` turns of `serving`, or of a uniform policy."""
         bandit = StrategyBandit(CONFIG)
         allocator = serving or Allocator(_whole(StrategyBandit(structs.replace(CONFIG, policy="uniform"))))
         judge, made = Judge(RewardConfig()), [self._turn(number, allocator) for number in range(turns)]
         return _whole(bandit, MemorySums(bandit.learn(judge.judge(made))))
 
     def log(self, serving: Allocator, turns: int) -> Logs:
-        """Return a log of `serving`."""
+        """Return a log of `turns` turns served by `serving`."""
         decisions = []
         for number in range(turns):
             context = self._context()
@@ -101,7 +101,7 @@ class OffPolicyWorld:
         return Logs(decisions, expected, expected * self._worth[counts])
 
     def value(self, policy: Allocator, logs: Logs) -> float:
-        """Return a policy's true value on the contexts of `logs`."""
+        """Return a policy's true value on the contexts of `logs`, in expected rewards per turn."""
         worth = np.tile(self._worth, (len(STRATEGIES), 1))
         contexts = vectors_of(logs.decisions, policy.encoder, STRATEGIES)
         table = table_of(logs.decisions, contexts, STRATEGIES)
@@ -131,7 +131,7 @@ class OffPolicyWorld:
         ]
         clicks = []
         for name, expected in zip(STRATEGIES, self._expected(context).tolist(), strict=True):
-            # A candidate of the whole list, of which only the first ones are there.
+            # The click falls on a place in the whole list, of which only the first candidates were drawn.
             place = int(self._rng.geometric(0.2)) - 1
             if self._rng.random() < expected and place < decision.allocation.get(name, 0):
                 clicks.append(Click(event_id=name, entity_id=f"{name}{place}", **common))
@@ -140,10 +140,10 @@ class OffPolicyWorld:
 
 
 def steered(world: OffPolicyWorld, live: Section, goal: Section, logs: Logs, ratio: float) -> Allocator:
-    """Return a policy on the way from `live` towards `goal` whose true value is `ratio` times that of `live`.
+    """Return a policy between `live` and `goal` whose true value is `ratio` times that of `live`.
 
     Raises:
-        ValueError: not even `goal` gets there.
+        ValueError: `goal` does not reach that value.
     """
     wanted = ratio * world.value(Allocator(live), logs)
     sign = 1.0 if ratio > 1.0 else -1.0
@@ -158,7 +158,7 @@ def steered(world: OffPolicyWorld, live: Section, goal: Section, logs: Logs, rat
 
 
 def reversed_preferences(section: Section) -> Section:
-    """Return a policy that expects of each strategy as much less than of all as `section` expects more."""
+    """Return a section whose estimates are mirrored at the mean of all strategies: the best becomes the worst."""
     rows = {name: orjson.loads(section[name]) for name in STRATEGIES}
     thetas = np.array([rows[name]["theta"] for name in STRATEGIES])
     return _with_thetas(section, 2.0 * thetas.mean(axis=0) - thetas)
@@ -183,5 +183,5 @@ def _whole(bandit: StrategyBandit, sums: MemorySums | None = None) -> Section:
 
 
 def shares_of(verdicts: Sequence[str]) -> dict[str, float]:
-    """Return how often each verdict was given."""
+    """Return the share of each verdict, 0 to 1."""
     return {verdict: verdicts.count(verdict) / len(verdicts) for verdict in ("publish", "warn", "hold")}

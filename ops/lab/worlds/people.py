@@ -1,20 +1,19 @@
 """The simulated world: people who want something, say it well or badly, and react to what they are shown.
 
-Nothing here was measured on people. Every number is an assumption, chosen so that each thing that Backchannel learns
-has something to be learned from:
+Nothing here was measured on people. Every number is an assumption, chosen so that every learner has something to learn:
 
-- People come in sessions of one to three wants. What is wanted follows Zipf's law, or is new.
+- A session has one to three wants. The wanted entity follows Zipf's law, or is new.
 - A want is voiced as a *title* ("velvet night"), as a *description* ("mellow jazz songs"), as a wish for something
   *fresh* ("new songs") or as an *open* one ("popular songs"). A title may reach the server *garbled*, misheard or
-  misspelt ("velvet knight"), and always in the same wrong form.
-- They look at position k with probability `EXAMINED[k - 1]`, whatever is shown there, and click what they look at if it
-  attracts them: the position-based model (Chuklin et al., "Click Models for Web Search", 2015). Only, they stop once
-  they clicked the very thing they wanted.
-- Speaking, they barge in on a poor answer. Who did not find what they wanted rephrases or gives up; whose title was
-  garbled mostly repeats it, and is then understood.
+  misspelt ("velvet knight"), always in the same wrong form.
+- People examine position k with probability `EXAMINED[k - 1]`, whatever is shown there, and click an examined result if
+  it attracts them: the position-based model (Chuklin et al., "Click Models for Web Search", 2015). Unlike in that
+  model, they stop after clicking the wanted entity.
+- People who speak barge in on a poor answer. People who did not find what they wanted rephrase or give up; those whose
+  title was garbled mostly repeat it, and are then understood.
 
-A person's luck is drawn before anything is served, so that servers can be compared on the same people (common random
-numbers): they differ in what they show, never in luck.
+A person's luck is drawn before anything is served, so that servers are compared on the same people with the same luck
+(common random numbers): they differ only in what they show.
 """
 
 from bisect import bisect
@@ -31,36 +30,38 @@ from backchannel.ops.lab.worlds.catalogue import CatalogueEntity, make_catalogue
 from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query, Result, Rewrite, Scalar
 
 QUERY_KINDS: Final = ("title", "description", "fresh", "open", "garbled")
-"""The kinds of query. A server is not told the kind; the context hints at it."""
+"""The kinds of query. Servers do not know the kind; the context hints at it."""
 
 SHOWN: Final = 10
-"""Results in an answer, at most."""
+"""Maximum number of results in an answer."""
 
 EXAMINED: Final = tuple(position**-0.8 for position in range(1, SHOWN + 1))
-"""Probability that somebody looks at positions 1, 2, 3 ..."""
+"""Probabilities that positions 1, 2, 3 ... are examined."""
 
 WANTED: Final = 0.9
-"""Probability that the wanted entity is clicked when looked at."""
+"""Probability that the wanted entity is clicked when examined."""
 FITTING: Final = 0.15
-"""The same for another entity that fits what was asked."""
+"""Probability that another entity that fits the query is clicked when examined."""
 STRAY: Final = 0.01
-"""The same for any other entity."""
+"""Probability that any other entity is clicked when examined."""
 
 START: Final = 1_767_225_600_000
-"""When the first person comes: 2026-01-01 00:00 UTC, ms since the Unix epoch."""
+"""The start of the world: 2026-01-01 00:00 UTC, ms since the Unix epoch."""
 
 DEVICES: Final = {"speaker": 0.5, "phone": 0.3, "desktop": 0.2}
-"""What people use, and how often."""
+"""Devices and the share of people who use them."""
 
 _MIX: Final = {"title": 0.25, "description": 0.25, "fresh": 0.15, "open": 0.1, "garbled": 0.25}
 _SESSION_GAP_MS: Final = 60_000
 _TURNS_PER_SESSION: Final = 2.5
-_FRESH: Final = tuple(0.6**age for age in range(6))  # how often the newest is wanted, the next to newest, and so on
+_FRESH: Final = tuple(
+    0.6**age for age in range(6)
+)  # relative frequency with which the newest, second newest ... entity is wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a query is really after.
+    """The true meaning of a query.
 
     Attributes:
         kind: `title`, `description`, `fresh` or `open`.
@@ -73,14 +74,14 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One way in which a person voices a want, with the luck it will meet.
+    """One attempt at voicing a want, with its luck.
 
     Attributes:
         kind: one of `QUERY_KINDS`.
-        text: as it reaches the server.
-        context: what the server knows besides.
-        luck: numbers in [0, 1): `SHOWN` to look at the positions, `SHOWN` to click what is there, one to barge in, and
-            three for the pauses before the answer, the reactions and the next query.
+        text: the text that reaches the server.
+        context: the context that the server knows besides the text.
+        luck: 2 * `SHOWN` + 4 numbers in [0, 1): `SHOWN` for examining the positions, `SHOWN` for clicking, one for
+            barging in, and three for the pauses before the answer, the reactions and the next query.
     """
 
     kind: str
@@ -91,7 +92,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """What a person wants. The next attempt is made only if the one before did not satisfy."""
+    """A person's want. The next attempt is made only if the previous one failed."""
 
     entity_id: str
     meaning: Meaning
@@ -100,7 +101,7 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One person's session, from `start` on (event time, ms since the Unix epoch)."""
+    """One person's session, which begins at `start` (event time, ms since the Unix epoch)."""
 
     session_id: str
     start: int
@@ -109,7 +110,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a server is asked. Only a server that cheats looks at `meaning`."""
+    """A request to a server. Only `BestServer`, which cheats, uses `meaning`."""
 
     query: Query
     meaning: Meaning
@@ -117,7 +118,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server shows, and how it was chosen; the fields are those of an impression."""
+    """A server's answer, with the fields of an impression."""
 
     results: tuple[Result, ...]
     allocation: dict[str, int]
@@ -131,14 +132,14 @@ Server: TypeAlias = Callable[[Request], Answer]
 
 @dataclass(frozen=True, slots=True)
 class SimulatedTurn:
-    """What came of one attempt: the events that a log would hold, and what only the world knows.
+    """The result of one attempt: the logged events, and facts that only the world knows.
 
     Attributes:
-        kind: of the query, one of `QUERY_KINDS`.
-        text: the query's.
-        answer: what was shown.
-        events: in time order.
-        clicked, barged_in, rephrased: whether the person did.
+        kind: the query's kind, one of `QUERY_KINDS`.
+        text: the query's text.
+        answer: the server's answer.
+        events: the logged events, in time order.
+        clicked, barged_in, rephrased: whether the person clicked, barged in and rephrased.
     """
 
     kind: str
@@ -156,17 +157,17 @@ class SimulatedTurn:
 
 
 class SearchWorld:
-    """A catalogue and the people who look for something in it. The same arguments make the same world.
+    """A catalogue and the people who search it. The same arguments make the same world.
 
     Args:
-        seed: of all its randomness.
-        turns: about how many turns it is to last; the releases of new entities are spread over that time.
-        size: number of entities.
+        seed: the seed of all randomness.
+        turns: approximate number of turns, over which the releases of new entities are spread.
+        size: the number of entities.
 
     Attributes:
         catalogue: the entities, in order of release.
-        entities: the same by id.
-        end: event time at which the last of them is released.
+        entities: the entities by id.
+        end: event time of the last release, ms since the Unix epoch.
     """
 
     def __init__(self, seed: int, turns: int, size: int = 400) -> None:
@@ -188,7 +189,7 @@ class SearchWorld:
                 self._meanings.update(dict.fromkeys(_wordings(kind, entity), meaning))
 
     def people(self) -> Iterator[Person]:
-        """Yield people in order of arrival, without end. Every iterator yields the same ones."""
+        """Yield people in order of arrival, without end. Every iterator yields the same people."""
         rng = np.random.default_rng(self._people_seed)
         now = float(START)
         for number in count():
@@ -198,7 +199,7 @@ class SearchWorld:
             yield Person(f"s{number}", int(now), wants)
 
     def visit(self, person: Person, serve: Server) -> list[SimulatedTurn]:
-        """Play one session out: ask `serve`, look, click, barge in, rephrase."""
+        """Simulate one session with `serve` and return its turns."""
         turns: list[SimulatedTurn] = []
         clock = person.start
         for want in person.wants:
@@ -228,7 +229,10 @@ class SearchWorld:
         return turns
 
     def wanted(self, meaning: Meaning, now: int) -> list[tuple[CatalogueEntity, float]]:
-        """Return what fits `meaning` at the event time `now` with the probability that it is wanted, highest first."""
+        """Return the entities that fit `meaning` at event time `now` (ms), with probabilities of being wanted.
+
+        The newest come first for a `fresh` meaning, else the most popular. The probabilities sum to 1.
+        """
         found = [entity for entity in self._by_meaning[meaning] if entity.released <= now]
         if meaning.kind == "fresh":
             found = sorted(found, key=lambda entity: -entity.released)[: len(_FRESH)]
@@ -239,13 +243,13 @@ class SearchWorld:
         return [(entity, weight / total) for entity, weight in zip(found, weights, strict=True)]
 
     def attractiveness(self, text: str, now: int) -> dict[str, float]:
-        """Return the probability that each entity is clicked when looked at; what is not there has `STRAY`."""
+        """Return the probability that each entity is clicked when examined; `STRAY` for those not included."""
         meaning = self._meanings.get(text)
         found = self.wanted(meaning, now) if meaning else []
         return {entity.entity_id: WANTED * share + FITTING * (1 - share) for entity, share in found}
 
     def is_right(self, source: str, target: str) -> bool:
-        """Return whether `target` is a proper wording of what people mean who are heard to say `source`."""
+        """Return whether `target` is a proper wording of what people mean by `source`."""
         meaning = self._meanings.get(source)
         return meaning is not None and self._meanings.get(target) == meaning and target not in self._garbled
 
@@ -282,7 +286,7 @@ def _meaning(kind: str, entity: CatalogueEntity) -> Meaning:
 
 
 def _wordings(kind: str, entity: CatalogueEntity) -> tuple[str, str]:
-    """Return the two texts in which a want is voiced: the usual one first; of a garbled one, as spoken and as typed."""
+    """Return the two texts that voice a want, the usual one first; for a garbled title, as misheard and as misspelt."""
     match kind:
         case "title":
             return entity.title, f"the {entity.kind} {entity.title}"
@@ -300,7 +304,7 @@ def _wordings(kind: str, entity: CatalogueEntity) -> tuple[str, str]:
 
 
 def _said(rng: Generator, kind: str, entity: CatalogueEntity, device: str) -> list[tuple[str, str]]:
-    """Draw the attempts at voicing a want, as kind and text: what is said first, and then as long as it fails."""
+    """Draw the attempts at voicing a want, as kind and text; each is made only if the previous one failed."""
     first, second = (kind, _wordings(kind, entity)[0]), (kind, _wordings(kind, entity)[1])
     again = rng.random()
     if kind == "garbled":
@@ -313,7 +317,7 @@ def _said(rng: Generator, kind: str, entity: CatalogueEntity, device: str) -> li
 
 
 def _context(rng: Generator, kind: str, device: str) -> dict[str, Scalar]:
-    """Draw what the server knows besides the text. A tagger and a recogniser hint at the kind, and err."""
+    """Draw the query's context: hints at its kind from a tagger and a recogniser, which err."""
     looks_like = "title" if kind == "garbled" else kind
     if rng.random() < 0.1:
         looks_like = QUERY_KINDS[rng.integers(4)]
@@ -329,7 +333,7 @@ class _Reaction:
 
 
 def _react(attempt: Attempt, answer: Answer, wanted: str, fitting: Set[str]) -> _Reaction:
-    """Look and click from the top down, and no further than what was wanted; barge in, mostly on a poor answer."""
+    """Examine and click from the top until the wanted entity is clicked; barge in, mostly on a poor answer."""
     shown = [result.entity_id for result in answer.results]
     clicked: list[Result] = []
     satisfied = False
@@ -357,7 +361,7 @@ def _query(session_id: str, query_id: str, now: int, attempt: Attempt) -> Query:
 
 
 def _signals(query: Query, attempt: Attempt, answer: Answer, reaction: _Reaction) -> Iterator[Event]:
-    """Yield the impression and what followed it, in time order."""
+    """Yield the impression and the signals after it, in time order."""
     shown_at = query.ts + 200 + round(400 * attempt.luck[-3])
     yield Impression(
         event_id=f"{query.query_id}-i",

@@ -1,4 +1,4 @@
-"""The simulated servers: one that serves what was learned, one that knows nothing, and one that knows everything."""
+"""The simulated servers: one with the learned policy, one that knows nothing, and one that knows everything."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -15,16 +15,16 @@ from backchannel.schemas.events import Result, Rewrite
 from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
 
 STRATEGIES: Final = ("lexical", "semantic", "memory", "popular", "new")
-"""What the bandit chooses from. `memory` is what the policy recalls; the others search the catalogue."""
+"""The bandit's strategies. `memory` recalls from the policy; the others search the catalogue."""
 
 
 class Retrieval:
     """The strategies that search the catalogue. Each is good at one kind of query and poor at the others.
 
-    - `lexical` finds titles that share words with the query, and nothing else.
-    - `semantic` matches kind, mood, style and title, blurred by a noise that is the same whenever the text is.
-    - `popular` ranks the kind of entity that the query names by last season's chart.
-    - `new` ranks it by release, newest first.
+    - `lexical` finds only titles that share words with the query.
+    - `semantic` matches kind, mood, style and title, with noise that depends on the text only.
+    - `popular` ranks entities of the kind named in the query by last season's chart.
+    - `new` ranks entities of the kind named in the query by release, newest first.
     """
 
     def __init__(self, catalogue: Sequence[CatalogueEntity]) -> None:
@@ -36,7 +36,7 @@ class Retrieval:
         self._rankings: dict[tuple[str, str], list[CatalogueEntity]] = {}
 
     def candidates(self, strategy: str, text: str, count: int, now: int) -> list[str]:
-        """Return the ids of at most `count` entities released by the event time `now`, best first."""
+        """Return the ids of at most `count` entities released by event time `now` (ms), best first."""
         ranking = self._rankings.get((strategy, text))
         if ranking is None:
             ranking = self._rankings[strategy, text] = self._rank(strategy, text)
@@ -70,9 +70,9 @@ class Retrieval:
 def blend(candidates: Mapping[str, Sequence[str]]) -> tuple[Result, ...]:
     """Return the candidates of all strategies as one list.
 
-    At each position the strategy with the most candidates left places its next one, the first named on a tie; a
-    candidate that is placed already costs its turn. So the favoured strategy leads, and nobody's first is far down. A
-    result names every strategy that produced it.
+    The strategy with the most candidates left places its next one, the first strategy on a tie; a candidate that is
+    already placed is skipped, at the cost of that turn. So the favoured strategy leads, and every strategy's first
+    candidate is near the top. A result names every strategy that produced it.
     """
     left = {strategy: list(reversed(found)) for strategy, found in candidates.items()}
     placed: dict[str, list[str]] = {}
@@ -86,9 +86,13 @@ def blend(candidates: Mapping[str, Sequence[str]]) -> tuple[Result, ...]:
 
 
 def rank(candidates: Mapping[str, Sequence[str]], gains: Mapping[str, Sequence[float]]) -> tuple[Result, ...]:
-    """Return the candidates of all strategies as one list, those first that are expected to gain most.
+    """Return the candidates of all strategies as one list, in descending order of expected gain.
 
-    What several strategies produced is expected to gain what they say together. A result names all of them.
+    The expected gain of a candidate is the sum over the strategies that produced it; its result names all of them.
+
+    Args:
+        candidates: strategy -> candidates, best first.
+        gains: strategy -> expected gain of a candidate at each rank.
     """
     expected: dict[str, float] = {}
     produced: dict[str, list[str]] = {}
@@ -101,9 +105,9 @@ def rank(candidates: Mapping[str, Sequence[str]], gains: Mapping[str, Sequence[f
 
 
 class UniformServer:
-    """Knows nothing: asks a random set of strategies for equally many candidates, and rewrites no query.
+    """Knows nothing: asks a random set of strategies for equal numbers of candidates, and rewrites no query.
 
-    So does the policy where it explores. `memory` is not asked, because it would have nothing to say.
+    A policy that explores does the same. `memory` is not asked, because it is empty.
     """
 
     def __init__(self, retrieval: Retrieval, rng: Generator) -> None:
@@ -116,7 +120,7 @@ class UniformServer:
         asked = self._rng.choice(
             searching, self._rng.integers(1, len(searching), endpoint=True), replace=False
         ).tolist()
-        # Dealt out like cards: equally many, the first ones taking what is left over.
+        # Dealt out like cards: equal numbers, with the remainder going to the first strategies.
         allocation = {strategy: len(range(number, SHOWN, len(asked))) for number, strategy in enumerate(asked)}
         results = blend(
             {
@@ -128,13 +132,13 @@ class UniformServer:
 
 
 class LearnedServer:
-    """Serves what was learned: rewrites, allocates and recalls as the reader's newest policy says.
+    """Serves the learned policy: rewrites, allocates and recalls with the reader's newest policy.
 
-    Until there is one, it serves as a `UniformServer` does.
+    Until there is a policy, it serves like `UniformServer`.
 
     Attributes:
-        rewrites: whether it serves rewrites.
-        logs_rewrites: whether it says so in the impression.
+        rewrites: whether rewrites are served.
+        logs_rewrites: whether impressions name the rewrite.
     """
 
     rewrites: ClassVar[bool] = True
@@ -175,9 +179,9 @@ class LearnedServer:
 
 
 class BestServer:
-    """Cheats: knows what was meant, and how often each entity is then the one wanted; shows the most wanted first.
+    """Cheats: knows each query's meaning and the probability that an entity is wanted; shows the likeliest first.
 
-    Nobody who cannot read minds gets more of what is wanted clicked.
+    No server without knowledge of the wanted entity itself can do better at getting it clicked.
     """
 
     def __init__(self, world: SearchWorld) -> None:
