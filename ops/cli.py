@@ -34,7 +34,7 @@ _COMMANDS: Final = {
     ),
     "dashboard": _Entry(
         "backchannel.ops.dashboard.command:dashboard",
-        "Serve a page that shows what was learned, how it does, and what it does with a query.",
+        "Serve a page that shows what was learned, how well it works, and what the policy does with a query.",
     ),
     "health": _Entry(
         "backchannel.ops.health.command:health", "Check how the system is doing, and say what to do about it."
@@ -44,7 +44,7 @@ _COMMANDS: Final = {
         "Load predicted scores from FILE into the memory index, and publish them.",
     ),
     "forget-user": _Entry("backchannel.ops.commands.forget_user:forget_user", "Erase what is stored about a user."),
-    "memory": _Entry("backchannel.ops.inspect.memory:memory", "Examine the memory index."),
+    "memory": _Entry("backchannel.ops.inspect.memory:memory", "Inspect the memory index."),
     "produce": _Entry("backchannel.ops.commands.produce:produce", "Send the events of FILE to the topics."),
     "topics": _Entry("backchannel.ops.commands.topics:topics", "Create and check the Kafka topics."),
     "broker": _Entry(
@@ -58,29 +58,28 @@ _COMMANDS: Final = {
         "backchannel.ops.commands.config:config", "Print the effective configuration as TOML, every key explained."
     ),
     "convert": _Entry(
-        "backchannel.ops.lab.convert.command:convert", "Write the events of a public log as JSON lines, in time order."
+        "backchannel.ops.lab.convert.command:convert", "Convert a public log to events: JSON lines in time order."
     ),
     "demo": _Entry(
         "backchannel.ops.lab.demo.command:demo",
-        "Learn in a closed loop with a simulated world, and report what came of it.",
+        "Learn in a closed loop with a simulated world, and report the results.",
     ),
     "evaluate": _Entry(
         "backchannel.ops.evaluate.command:evaluate",
-        "Estimate from LOG what policies would have earned that did not make it.",
+        "Estimate from LOG what other policies would have earned.",
     ),
     "rephrases": _Entry(
         "backchannel.ops.lab.rephrases.command:rephrases",
-        "Train and judge what tells rephrases, and what is made of them.",
+        "Train and evaluate the rephrase detector, and evaluate rewrites.",
     ),
     "rewrites": _Entry(
-        "backchannel.ops.inspect.rewrites:rewrites", "Look at the rewrites that were learned, and block or pin some."
+        "backchannel.ops.inspect.rewrites:rewrites", "Inspect the learned rewrites, and block or pin some."
     ),
     "bandits": _Entry("backchannel.ops.lab.bandits.command:bandits", "Compare bandits."),
-    "bench": _Entry("backchannel.ops.lab.bench.command:bench", "Measure what it costs, side by side with peers."),
+    "bench": _Entry("backchannel.ops.lab.bench.command:bench", "Measure costs side by side with peers."),
     "capacity": _Entry(
         "backchannel.ops.lab.capacity:capacity",
-        "Say what 1, 10 and 100 busy workers, and so many events a day, need: partitions, stores, and how fresh it "
-        "stays.",
+        "Estimate the workers, partitions and stores that a load needs, and how often one publisher can publish.",
     ),
     "lab": _Entry("backchannel.ops.lab.command:lab", "Run experiments on corpora of your own and on public ones."),
     "schemas": _Entry(

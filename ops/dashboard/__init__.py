@@ -1,1 +1,1 @@
-"""The page of `backchannel dashboard`."""
+"""`backchannel dashboard`: the page and its server."""

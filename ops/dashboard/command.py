@@ -1,4 +1,4 @@
-"""`backchannel dashboard`: a page to look at."""
+"""`backchannel dashboard`: serves the dashboard's page."""
 
 import asyncio
 import secrets
@@ -24,12 +24,18 @@ from backchannel.streams.store.engine import Store, StoreError
 @servers_option
 @guess_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=8765, show_default=True, help="0: any that is free.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=8765,
+    show_default=True,
+    help="Port to listen on; 0 takes any free port.",
+)
 @click.option(
     "--token",
     envvar="BACKCHANNEL_DASHBOARD_TOKEN",
     show_envvar=True,
-    help="What whoever looks must know.  [default: nothing on this machine; elsewhere, a token is made up and printed]",
+    help="Token required to view the page.  [default: none on a loopback address; else a random one, which is printed]",
 )
 def dashboard(
     *,
@@ -41,12 +47,12 @@ def dashboard(
     port: int,
     token: str | None,
 ) -> None:
-    """Serve a page that shows what was learned, how it does, and what it does with a query.
+    """Serve a page that shows what was learned, how well it works, and what the policy does with a query.
 
-    It reads the store and asks the brokers where their logs end, and changes nothing. It also works while the brokers
-    are away, and on the store of `backchannel run`. Everything it needs comes from this server.
+    The server is read-only: it reads the store, and asks the brokers for the ends of their logs. It also works while
+    the brokers are unavailable, and on the store of `backchannel run`. The page loads nothing from other servers.
 
-    The page is not encrypted: for anything but this machine, put a proxy with TLS before it.
+    The connection is not encrypted: to serve other machines, put a proxy with TLS in front.
     """
     config = structs.replace(config, kafka=kafka_config(config, servers))
     if token is None and not is_loopback(host):

@@ -1,4 +1,4 @@
-"""The dashboard's server: read-only, and closed to whoever is not meant to look."""
+"""The dashboard's server: read-only, and protected by a token or restricted to this machine."""
 
 import asyncio
 import hmac
@@ -38,7 +38,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on `host`."""
+    """Return whether `host` is an address that only this machine can reach."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -49,9 +49,10 @@ def application(observatory: Observatory, token: str | None) -> web.Application:
     """Build the server.
 
     Args:
-        observatory: where it looks.
-        token: that whoever looks must know: once as `?token=`, then a cookie holds it; or as a bearer. None: nobody
-            needs one, and it answers to the names of this machine only, so that no web page elsewhere can read it.
+        observatory: the source of the data.
+        token: the token required from clients: once as `?token=`, after which a cookie holds it, or as a bearer token.
+            If None, no token is needed, and only requests to a loopback name are answered, so that other sites' pages
+            cannot read the data.
     """
 
     @web.middleware
@@ -90,9 +91,13 @@ def application(observatory: Observatory, token: str | None) -> web.Application:
 
 
 def _refusal(request: web.Request, token: str | None) -> web.Response | None:
-    """What to answer to whoever may not look; None if they may."""
+    """Return the response that refuses `request`, or None if it is allowed."""
     if token is None:
-        return None if is_loopback(request.url.host or "") else web.Response(status=403, text="not for you\n")
+        return (
+            None
+            if is_loopback(request.url.host or "")
+            else web.Response(status=403, text="forbidden: open the dashboard at localhost, or set a --token\n")
+        )
     given = request.query.get("token")
     if given is not None and _same(given, token):
         response = web.Response(status=303, headers={"Location": request.path})
@@ -101,7 +106,7 @@ def _refusal(request: web.Request, token: str | None) -> web.Response | None:
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
     if _same(request.cookies.get(COOKIE, ""), token) or (scheme.lower() == "bearer" and _same(bearer, token)):
         return None
-    return web.Response(status=401, text="a token is needed: http://.../?token=...\n")
+    return web.Response(status=401, text="a token is required: http://.../?token=...\n")
 
 
 def _same(one: str, other: str) -> bool:

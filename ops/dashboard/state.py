@@ -1,4 +1,4 @@
-"""What the page shows, as one JSON object; and what the policy does with a query."""
+"""The data of the page as one JSON object, and the policy's answer to a query."""
 
 import threading
 import time
@@ -29,7 +29,7 @@ from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import LedgerSums
 
 FRESH_S: Final = 4.0
-"""Seconds for which what was found is shown to everybody who asks."""
+"""Seconds for which the state is cached for all clients."""
 
 BUCKETS: Final = 300
 MINUTES: Final = 240
@@ -40,7 +40,7 @@ RECALLED: Final = 20
 
 
 class SegmentView(Struct, frozen=True):
-    """How a strategy does on some of the queries; see `allocation.Segment`."""
+    """A strategy's results on one segment of the queries; see the segments of `Policy.summaries`."""
 
     strategy: str
     segment: str
@@ -51,14 +51,14 @@ class SegmentView(Struct, frozen=True):
 
 
 class Lag(Struct, frozen=True):
-    """Unread records, each time somebody looked (ms since the Unix epoch)."""
+    """Number of unread records at each observation (ms since the Unix epoch); None if unknown."""
 
     time: list[int]
     records: list[int | None]
 
 
 class DashboardState(Struct, frozen=True):
-    """Everything on the page but the answers of its search box."""
+    """Everything on the page except the answers of its search box."""
 
     now: int
     status: Status
@@ -71,7 +71,7 @@ class DashboardState(Struct, frozen=True):
 
 
 class Choice(Struct, frozen=True):
-    """What is expected of a strategy for a query: its mean reward, and the standard deviation that is explored."""
+    """A strategy's expected reward for a query with its standard deviation, and its part of the allocation."""
 
     strategy: str
     reward: float
@@ -81,9 +81,9 @@ class Choice(Struct, frozen=True):
 
 
 class QueryView(Struct, frozen=True):
-    """What the policy does with a query. The allocation is one draw: where it explores, the next one may differ.
+    """The policy's answer to a query. The allocation is one draw: if the policy explores, the next draw may differ.
 
-    Why it is rewritten or not is told from the sums as they are now; None where the store does not let them be read.
+    The explanation of the rewrite comes from the current sums; it is None if the store does not allow reading them.
     """
 
     version: int
@@ -95,12 +95,12 @@ class QueryView(Struct, frozen=True):
 
 
 class Observatory:
-    """Looks at a store and the brokers, at most once in `FRESH_S` whoever asks, and at the policy.
+    """Observes the store and the brokers, at most once every `FRESH_S` seconds, and the policy.
 
     Args:
-        url: of the store.
-        config: with Kafka's settings complete.
-        guess_from: as serving has it, see `PolicyReader`.
+        url: the URL of the store.
+        config: the configuration, with complete Kafka settings.
+        guess_from: minimum similarity of a guess, as in serving; see `PolicyReader`.
     """
 
     def __init__(self, url: str, config: Config, guess_from: float | None = None) -> None:
@@ -113,7 +113,7 @@ class Observatory:
         self._lags: Final[deque[tuple[int, int | None]]] = deque(maxlen=LAGS)
 
     def state(self) -> DashboardState:
-        """Return what is to be seen. It blocks for some seconds when store or brokers hang, and never raises."""
+        """Return the state. It blocks for some seconds if the store or the brokers hang, and never raises."""
         with self._lock:
             if self._state is None or time.monotonic() - self._looked > FRESH_S:
                 self._state = self._look()
@@ -121,10 +121,15 @@ class Observatory:
             return self._state
 
     def query(self, text: str, context: Context, budget: int) -> QueryView:
-        """Return what the policy does with a query.
+        """Return the policy's answer to a query.
+
+        Args:
+            text: the query's text.
+            context: the query's context.
+            budget: the number of candidates to allocate.
 
         Raises:
-            NoPolicyError: there is none yet.
+            NoPolicyError: there is no policy yet.
         """
         policy = self.reader.policy
         asked = Query(event_id="-", ts=0, session_id="-", query_id="-", text=text, context=context)
@@ -174,7 +179,7 @@ class Observatory:
                 with store.read() as connection:
                     _, newest = ledger.watermarks(ledger.positions(connection))
                     return explain(graph, LedgerSums(store, connection), state, max(newest, 0))
-            except SQLAlchemyError:  # it is down, or the role may read policies only
+            except SQLAlchemyError:  # the store is unavailable, or the role may read policies only
                 return None
 
     def _segments(self) -> list[SegmentView]:

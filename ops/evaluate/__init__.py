@@ -1,1 +1,1 @@
-"""`backchannel evaluate`: what other policies would have earned."""
+"""`backchannel evaluate`: off-policy evaluation."""

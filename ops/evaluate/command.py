@@ -1,4 +1,4 @@
-"""`backchannel evaluate`: what other policies would have earned, from a log of what one of them did."""
+"""`backchannel evaluate`: estimates what other policies would have earned, from a log of one policy's decisions."""
 
 import sys
 from collections.abc import Callable
@@ -28,14 +28,14 @@ EXIT_UNUSABLE = 3
 @click.command("evaluate")
 @click.argument("log", metavar="LOG")
 @config_option
-@click.option("--store", metavar="URL", help="Evaluate the policy in this store. For event files.")
+@click.option("--store", metavar="URL", help="Evaluate the policy in this store. For event files only.")
 @click.option(
     "--policy",
     "policies",
     multiple=True,
     metavar="NAME=FILE",
     help="Evaluate this policy: a CSV with item_id, position and probability, or another log. For the Open Bandit "
-    "Dataset; may be repeated.",
+    "Dataset only; repeatable.",
 )
 @click.option(
     "--interval",
@@ -43,9 +43,15 @@ EXIT_UNUSABLE = 3
     type=click.Choice(get_args(Method)),
     default="bootstrap",
     show_default=True,
-    help="How intervals are found. Bernstein's hold for any number of turns, and are wide.",
+    help="Method for intervals. Bernstein intervals hold for any number of turns, but are wide.",
 )
-@click.option("--confidence", type=click.FloatRange(0.5, 0.999), default=0.95, show_default=True, help="Of intervals.")
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0.5, 0.999),
+    default=0.95,
+    show_default=True,
+    help="Confidence level of intervals.",
+)
 @click.option(
     "--minimum",
     type=click.FloatRange(1),
@@ -53,8 +59,10 @@ EXIT_UNUSABLE = 3
     show_default=True,
     help="Effective sample size below which a log is unusable for a policy.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of all chance.")
-@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write a report, as HTML with plots.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of all randomness.")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML report with plots to this file."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def evaluate(
     *,
@@ -69,22 +77,22 @@ def evaluate(
     report: Path | None,
     as_json: bool,
 ) -> None:
-    """Estimate from LOG what policies would have earned that did not make it.
+    """Estimate from LOG what other policies would have earned.
 
-    LOG is an event file, whose impressions say with what propensities strategies were asked; or a log of the Open
-    Bandit Dataset, CSV or gzip. Of an event file the bandit learns from the first half, and what it learned is
-    evaluated on the second; or else the policy in --store is, on all of it.
+    LOG is an event file whose impressions contain the propensities with which strategies were asked, or a log of the
+    Open Bandit Dataset (CSV, plain or gzipped). On an event file, the bandit learns from the first half and is
+    evaluated on the second; with --store, that store's policy is evaluated on the whole file.
 
-    Every policy is estimated in several ways, which should agree. Weights say how far to trust them: when few turns
-    carry most of the weight, the log says little of the policy, whatever the intervals say.
+    Several estimators are used for every policy; they should agree. The weights show how far to trust them: if few
+    turns carry most of the weight, the log says little about the policy, even if the intervals are narrow.
 
     \b
     backchannel evaluate events.jsonl --report out/evaluation.html
     backchannel evaluate random_all.csv.gz --policy bts=bts_all.csv.gz
 
     \b
-    Exit code: 0 the log tells something of every policy; 3 of some it does not, see the warnings; 1 it cannot be
-    used at all; 2 the command or the configuration is wrong.
+    Exit code: 0 if the log is usable for every policy; 3 if it is unusable for some, see the warnings; 1 if it cannot
+    be used at all; 2 if the command or the configuration is wrong.
     """
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
@@ -92,11 +100,11 @@ def evaluate(
     options = Options(method, confidence, minimum, seed)
     if log != "-" and open_bandit.is_open_bandit(Path(log)):
         if store is not None:
-            raise click.UsageError("--store: a store's policy chooses strategies, this log has items; use --policy")
+            raise click.UsageError("--store: a store's policy chooses strategies, but this log has items; use --policy")
         found = open_bandit.evaluate(Path(log), _files(policies), options)
     else:
         if policies:
-            raise click.UsageError("--policy: is for logs of the Open Bandit Dataset; use --store")
+            raise click.UsageError("--policy: only for logs of the Open Bandit Dataset; use --store")
         with Console(stderr=True).status("") as status:
             found = event_log.evaluate(log, config, _stored(store), options, _counting(status.update))
     if report is not None:
@@ -144,11 +152,11 @@ def _counting(show: Callable[[str], None]) -> Callable[[int], None]:
 
 def _lines(found: Evaluation) -> list[RenderableType]:
     lines: list[RenderableType] = [
-        f"[bold]{found.log}[/]: {found.turns:,} turns, {found.strategies} to choose from; what was done earned "
-        f"{_interval(found.logged)} a turn"
+        f"[bold]{found.log}[/]: {found.turns:,} turns, {found.strategies} choices; the logged policy earned "
+        f"{_interval(found.logged)} per turn"
     ]
     if found.left_out:
-        lines.append(f"{found.left_out:,} turns are left out: their decisions were not logged with propensities")
+        lines.append(f"{found.left_out:,} turns are left out because their decisions have no propensities")
     for policy in found.policies:
         lines += [_table(policy, found.options), *(f"[bold]Warning:[/] {policy.name}: {one}" for one in policy.faults)]
         if policy.session_diagnosis is not None:
@@ -171,7 +179,7 @@ def _table(policy: PolicyValue, options: Options) -> Table:
         label = f"{name}, {policy.kept:,} turns kept" if name == "replay" and policy.kept is not None else name
         table.add_row(label, *(f"{number:.5f}" for number in (value.value, value.low, value.high)))
     lift = policy.lift
-    table.add_row("DR less logged", *(f"{number:+.5f}" for number in (lift.value, lift.low, lift.high)))
+    table.add_row("DR minus logged", *(f"{number:+.5f}" for number in (lift.value, lift.low, lift.high)))
     return table
 
 

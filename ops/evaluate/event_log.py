@@ -1,4 +1,4 @@
-"""Off-policy evaluation on an event file: what other policies would have made of the second half of it."""
+"""Off-policy evaluation on an event file: learned policies on its second half, or given policies on all of it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -25,22 +25,22 @@ from backchannel.streams.turns.assembler import TurnAssembler
 from backchannel.streams.turns.event_file import EventFile
 
 LEARNED: Final[tuple[Exploration, ...]] = ("thompson", "greedy", "squarecb")
-"""Ways to explore with what was learned from the first half."""
+"""Ways to explore that are evaluated for the learned policy."""
 DRAWS: Final = 16
 _TOPIC: Final = "events"
 _BATCH: Final = 20_000
 
 
 class UnloggedError(BackchannelError, ValueError):
-    """A log does not say with what probabilities its decisions were made; the message says what to log."""
+    """A log lacks the propensities of its decisions; the message says what to log."""
 
 
 def turns_of(path: str, config: Config, progress: Callable[[int], None]) -> list[Turn]:
-    """Return the closed turns of an event file that have a decision, in order of time; what is no event is passed over.
+    """Return the closed turns of an event file, in order of time. Invalid events are skipped.
 
     Raises:
-        SourceError: it cannot be read.
-        TooManyOpenError: see `TurnAssembler.add`.
+        SourceError: the file cannot be read.
+        TooManyOpenError: more turns are open than the configuration allows.
     """
     turns: list[Turn] = []
     assembler, decoder = TurnAssembler([_TOPIC], config.turns), EventDecoder()
@@ -60,21 +60,21 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate policies on an event file.
 
-    Without `others` the strategy bandit learns from the first half of the turns, and what it learned is evaluated on
-    the second, in several ways to explore; with them, they are, on all turns.
+    Without `others`, the strategy bandit learns from the first half of the turns and is evaluated on the second, with
+    several ways to explore. Otherwise, `others` are evaluated on all turns.
 
     Args:
-        path: of the file, "-" for a pipe.
-        config: of turns, rewards and the bandit.
+        path: the path of the file, "-" for standard input.
+        config: the configuration of turns, rewards and the bandit.
         others: policies to evaluate, by name.
-        options: see there.
-        progress: called with the number of lines read since the last time.
+        options: the options of the evaluation.
+        progress: called with the number of lines read since the last call.
 
     Raises:
         SourceError: the file cannot be read.
         TooManyOpenError: more turns are open than the configuration allows.
-        UnloggedError: no decision is logged with its propensities, or with strategies that are not configured.
-        SupportError: something was asked that by its propensity could not be.
+        UnloggedError: fewer than two decisions are logged with propensities, or a logged strategy is not configured.
+        SupportError: a strategy was asked although its propensity is 0.
     """
     turns = turns_of(path, config, progress)
     half = 0 if others else len(turns) // 2
@@ -85,14 +85,14 @@ def evaluate(
     if len(logged) < 2:
         raise UnloggedError(
             f"{path}: {len(logged)} of {len(rest):,} turns have an impression with `allocation` and `propensities`. "
-            "Log both as `Policy.allocate` returns them: what was not left to chance cannot be evaluated"
+            "Log both as returned by `Policy.allocate`: only randomised decisions can be evaluated"
         )
     decisions = [decision_of(outcome) for outcome in Judge(config.rewards).judge(logged)]
     unknown = {name for one in decisions for name in one.allocation} - set(config.bandit.strategies)
     if unknown:
         raise UnloggedError(
-            f"{path}: {', '.join(sorted(unknown))} among the allocations, but not in bandit.strategies: name them "
-            "there in a configuration, and pass it with --config"
+            f"{path}: {', '.join(sorted(unknown))} occur in allocations but not in bandit.strategies: add them to the "
+            "configuration, and pass it with --config"
         )
     return _evaluate(path, decisions, len(rest) - len(logged), policies, options)
 
@@ -118,11 +118,11 @@ def _evaluate(
             value = structs.replace(value, **_over_sessions(decisions, whole, options, rng))
         values.append(value)
     notes = [
-        "rewards are credited to strategies and added up, so that a turn may get more than 1; a strategy's grows with "
-        "what is drawn from it as its rank curve says",
+        "rewards are credited to strategies and added up, so that a turn may earn more than 1; a strategy's reward "
+        "grows with the number of its candidates along its rank curve",
     ]
     if values[0].sessions:
-        notes.append("replay and sessions: one reward a turn, whole allocations")
+        notes.append("replay and sessions: one reward per turn, whole allocations")
     return Evaluation(
         log=path,
         kind="events",
@@ -137,7 +137,7 @@ def _evaluate(
 
 
 def _learned(bandit: StrategyBandit, config: Config, turns: list[Turn]) -> dict[str, Allocator]:
-    """The policies that come of what was learned from `turns`, and the uniform one."""
+    """Return the policies learned from `turns`, and the uniform policy, by name."""
     judge, deltas, rest = Judge(config.rewards), list[Delta](), iter(turns)
     while batch := list(islice(rest, _BATCH)):
         deltas.append(bandit.learn(judge.judge(batch)))
@@ -155,7 +155,7 @@ def _learned(bandit: StrategyBandit, config: Config, turns: list[Turn]) -> dict[
 
 
 def _whole(table: DecisionTable, decisions: list[LoggedDecision], allocator: Allocator) -> Feedback | None:
-    """The turns as single actions, the whole allocations, if these were logged with propensities."""
+    """Return the turns with whole allocations as actions; None unless all of these have propensities."""
     propensities = [one.allocation_propensity or 0.0 for one in decisions]
     if not all(propensities):
         return None

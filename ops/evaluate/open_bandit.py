@@ -1,4 +1,4 @@
-"""Logs of the Open Bandit Dataset (Saito, Aihara, Matsutani & Narita, arXiv 2008.07146), and policies for them."""
+"""Off-policy evaluation on logs of the Open Bandit Dataset (Saito, Aihara, Matsutani & Narita, arXiv 2008.07146)."""
 
 import csv
 import gzip
@@ -23,20 +23,20 @@ FOLDS: Final = 3
 
 
 class OpenBanditError(BackchannelError, ValueError):
-    """A file is not what it should be; the message names it and what it lacks."""
+    """A file has the wrong format; the message names the file and the fault."""
 
 
 class OpenBanditLog(Struct, frozen=True):
-    """One log as columns.
+    """A log as columns.
 
     Attributes:
-        items: their ids, rising.
-        positions: likewise.
-        item: index of the item that was shown, (rounds,).
-        position: index of the position at which, (rounds,).
-        clicks: 0 or 1, (rounds,).
-        propensities: that it was shown there, (rounds,).
-        contexts: 1, the position and the user's features as zeros and ones, (rounds, d).
+        items: ids of the items, ascending.
+        positions: ids of the positions, ascending.
+        item: index into `items` of the item shown, (rounds,).
+        position: index into `positions` of its position, (rounds,).
+        clicks: 1 for a click, else 0, (rounds,).
+        propensities: probability with which the item was shown there, (rounds,).
+        contexts: a constant 1, and the position and the user's features as zeros and ones, (rounds, d).
     """
 
     items: list[int]
@@ -49,7 +49,7 @@ class OpenBanditLog(Struct, frozen=True):
 
 
 def is_open_bandit(path: Path) -> bool:
-    """Return whether a file begins as such a log does."""
+    """Return whether a file's header is that of an Open Bandit log."""
     try:
         with _open(path) as file:
             return set(COLUMNS) <= set(next(csv.reader(file), ()))
@@ -58,10 +58,10 @@ def is_open_bandit(path: Path) -> bool:
 
 
 def read(path: Path) -> OpenBanditLog:
-    """Read a log, plain or gzip.
+    """Read a log, plain or gzipped.
 
     Raises:
-        OpenBanditError: it lacks columns or rows, or has values that are no numbers.
+        OpenBanditError: the file lacks columns or rows, or has values that are not numbers.
     """
     with _open(path) as file:
         rows = csv.reader(file)
@@ -76,7 +76,7 @@ def read(path: Path) -> OpenBanditLog:
             except (ValueError, IndexError) as error:
                 raise OpenBanditError(f"{path}: line {number}: {error}") from None
     if len(numbers) < 2:
-        raise OpenBanditError(f"{path}: {len(numbers)} rounds tell nothing")
+        raise OpenBanditError(f"{path}: {len(numbers)} rounds, at least 2 are needed")
     ids, at, clicks, propensities = np.array(numbers).T
     items, item = np.unique(ids.astype(np.int64), return_inverse=True)
     positions, position = np.unique(at.astype(np.int64), return_inverse=True)
@@ -88,13 +88,13 @@ def read(path: Path) -> OpenBanditLog:
 
 
 def policy_of(path: Path, log: OpenBanditLog) -> Matrix:
-    """Return a policy's probabilities, (positions, items), that each item is shown at each position.
+    """Return a policy's probabilities of showing each item at each position, (positions, items).
 
-    The file has the columns item_id, position and probability. Or it is another log: then how often it shows each item
-    at each position is an unbiased estimate of its policy, averaged over time and users.
+    The file has the columns item_id, position and probability. Or it is another log: the frequency with which it shows
+    each item at each position is then an unbiased estimate of its policy, averaged over time and users.
 
     Raises:
-        OpenBanditError: it lacks columns, or says nothing of some position.
+        OpenBanditError: the file lacks columns, or has no probabilities for a position.
     """
     with _open(path) as file:
         rows = csv.reader(file)
@@ -113,17 +113,17 @@ def policy_of(path: Path, log: OpenBanditLog) -> Matrix:
     totals = policy.sum(axis=1, keepdims=True)
     if not (totals > 0).all():
         lacking = [place for place, total in zip(log.positions, totals[:, 0], strict=True) if total <= 0]
-        raise OpenBanditError(f"{path}: no probabilities for the positions {lacking} of the log")
+        raise OpenBanditError(f"{path}: no probabilities for the log's positions {lacking}")
     probabilities: Matrix = policy / totals
     return probabilities
 
 
 def evaluate(path: Path, policies: Mapping[str, Path], options: Options) -> Evaluation:
-    """Evaluate the uniform policy, and others, on a log.
+    """Evaluate the uniform policy, and the given ones, on a log.
 
     Raises:
         OpenBanditError: see `read` and `policy_of`.
-        SupportError: the log has rounds of propensity 0.
+        SupportError: the log has rounds with propensity 0.
     """
     log = read(path)
     rounds, shape = len(log.clicks), (len(log.positions), len(log.items))

@@ -1,4 +1,4 @@
-"""An evaluation as a page."""
+"""The report of an evaluation: a page. A figure's docstring is its label in the page."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,7 +15,7 @@ def render(found: Evaluation) -> str:
 
 
 def values(found: Evaluation, width: float) -> Figure:
-    """Estimates of each policy's value with their intervals, against what was logged."""
+    """Estimates of each policy's value with intervals, and the value of the logged policy."""
     rows = sum(len(policy.estimates) + 1 for policy in found.policies)
     figure, (axes,) = panels(width, 1, 0.9 + 0.27 * rows)
     axes.axvspan(found.logged.low, found.logged.high, color=TOKENS["best"], alpha=0.15, linewidth=0)
@@ -33,12 +33,12 @@ def values(found: Evaluation, width: float) -> Figure:
     axes.set_yticks(list(labels), labels.values(), color=TOKENS["ink"])
     axes.set_ylim(row - 0.3, -0.7)
     axes.grid(axis="x")
-    axes.set_xlabel("reward a turn; the line is what was logged")
+    axes.set_xlabel("reward per turn; the line is the logged policy")
     return figure
 
 
 def weights(found: Evaluation, width: float) -> Figure:
-    """The effective sample size of each policy, as a share of the turns."""
+    """Effective sample size of each policy, as a share of the turns."""
     figure, (axes,) = panels(width, 1, 0.8 + 0.35 * len(found.policies))
     for row, policy in enumerate(found.policies):
         share = policy.diagnosis.effective / max(policy.diagnosis.turns, 1)

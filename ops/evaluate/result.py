@@ -1,4 +1,4 @@
-"""What off-policy evaluation found of some policies on one log."""
+"""Results of off-policy evaluation of some policies on one log."""
 
 from collections.abc import Callable, Mapping
 from math import isfinite
@@ -16,13 +16,13 @@ REPLAY = "replay"
 
 
 class Options(Struct, frozen=True):
-    """How sure one wants to be.
+    """Options of an evaluation.
 
     Attributes:
-        method: of intervals.
-        confidence: of them.
-        minimum: effective sample size below which a log counts as unusable for a policy.
-        seed: of all chance.
+        method: the method for intervals.
+        confidence: confidence level of intervals, 0 to 1.
+        minimum: effective sample size below which a log is unusable for a policy, turns.
+        seed: the seed of all randomness.
     """
 
     method: Method = "bootstrap"
@@ -32,18 +32,18 @@ class Options(Struct, frozen=True):
 
 
 class PolicyValue(Struct, frozen=True):
-    """One policy's value.
+    """The value of one policy.
 
     Attributes:
-        name: of the policy.
-        estimates: by estimator; those that the log says nothing of are left out.
-        lift: the doubly robust estimate less the mean reward of the log, turn by turn.
-        diagnosis: of the weights that the estimates rest on.
-        faults: why they cannot be relied upon; none if they can.
-        kept: turns that a replay kept; None if there was none.
-        sessions: values of whole sessions, by estimator, where whole allocations have propensities.
-        session_diagnosis: of the weights that those rest on.
-        session_faults: likewise.
+        name: the policy's name.
+        estimates: estimates of the reward per turn, by estimator; undefined ones are left out.
+        lift: the doubly robust estimate minus the log's mean reward, paired by turn.
+        diagnosis: diagnosis of the weights behind the estimates.
+        faults: reasons not to rely on the estimates; empty if there are none.
+        kept: number of turns that a replay kept; None without a replay.
+        sessions: estimates over whole sessions, by estimator; empty unless whole allocations have propensities.
+        session_diagnosis: diagnosis of the weights behind `sessions`.
+        session_faults: reasons not to rely on `sessions`; empty if there are none.
     """
 
     name: str
@@ -58,18 +58,18 @@ class PolicyValue(Struct, frozen=True):
 
 
 class Evaluation(Struct, frozen=True):
-    """Policies compared on a log.
+    """A comparison of policies on a log.
 
     Attributes:
-        log: its path.
+        log: the path of the log.
         kind: `events` or `open bandit`.
-        turns: that were evaluated on.
-        left_out: turns that could not be: their decision was not logged with its propensities.
-        strategies: or actions, to choose from.
-        logged: the mean reward of what was done.
-        options: see there.
-        policies: by value.
-        notes: on how it was done.
+        turns: number of turns used.
+        left_out: number of turns left out because their decisions have no propensities.
+        strategies: number of strategies, or of items, to choose from.
+        logged: mean reward per turn of the logged policy.
+        options: the options of the evaluation.
+        policies: values of the policies.
+        notes: notes on the method.
     """
 
     log: str
@@ -84,7 +84,7 @@ class Evaluation(Struct, frozen=True):
 
     @property
     def usable(self) -> bool:
-        """Whether the log tells something of every policy."""
+        """Whether the log is usable for every policy."""
         return not any(policy.faults for policy in self.policies)
 
 
@@ -100,12 +100,13 @@ def assess(
     """Evaluate one policy.
 
     Args:
-        name: of the policy.
-        log: weighed for it, with a model of the rewards.
-        logged: the rewards of what was done, turn by turn.
-        options: see there.
-        rng: where chance comes from.
-        whole: one action a turn, weighed for it, for a replay; by default `log`, if it is that.
+        name: the policy's name.
+        log: the log weighted for the policy, with a model of the rewards.
+        logged: the logged rewards by turn.
+        options: the options of the evaluation.
+        rng: the random generator.
+        whole: the log weighted for the policy with one action per turn, for a replay; by default `log`, if it has one
+            action per turn.
     """
     estimates = {
         estimator: interval(estimate(log), options.method, options.confidence, rng)
@@ -130,7 +131,7 @@ def over_sessions(
     options: Options,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """Return the fields of a `PolicyValue` that tell of whole sessions."""
+    """Return the fields of a `PolicyValue` about whole sessions."""
     diagnosis = diagnose(log.first_turns())
     return {
         "sessions": {

@@ -1,1 +1,1 @@
-"""Commands that look into what was learned."""
+"""Commands that inspect what was learned."""

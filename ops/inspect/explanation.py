@@ -1,4 +1,4 @@
-"""Why a query is rewritten, or why not."""
+"""Explanation of why a query is rewritten or not."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,10 +15,10 @@ class Step(Struct, frozen=True):
     """A rephrase of one query to another.
 
     Attributes:
-        source, target: from which to which.
-        turns: their weight.
-        people: of how many they are, at least.
-        share: of all turns of the source: the probability of this step.
+        source, target: the query, and the query that it was rephrased to.
+        turns: number of such turns (decayed).
+        people: lower estimate of the number of distinct people (decayed).
+        share: share of the source's turns, which is the probability of this step, 0 to 1.
     """
 
     source: str
@@ -29,20 +29,20 @@ class Step(Struct, frozen=True):
 
 
 class TrialRecord(Struct, frozen=True):
-    """How many turns there were, and which share of them succeeded."""
+    """Number of turns (decayed), and the share of them that succeeded, 0 to 1."""
 
     turns: float
     success: float
 
 
 class QueryState(Struct, frozen=True):
-    """What is known of a query, as far as not faded.
+    """Evidence about a query (decayed).
 
     Attributes:
-        query: which.
-        turns: that asked it, and were served no rewrite.
-        success, rephrased: share of them.
-        lower, upper: bounds of the share of success, each by 90%.
+        query: the query's state.
+        turns: number of turns that asked it and were served no rewrite.
+        success, rephrased: shares of these turns that succeeded and that were rephrased, 0 to 1.
+        lower, upper: bounds of the share that succeeds, each with 90% confidence.
     """
 
     query: str
@@ -54,16 +54,16 @@ class QueryState(Struct, frozen=True):
 
 
 class Explanation(Struct, frozen=True):
-    """Why a query is rewritten, or not.
+    """Explanation of why a query is rewritten or not.
 
     Attributes:
-        source, target: what is known of them; no target if there is no rewrite.
-        probability: that somebody who starts with the source passes through the target and succeeds there; of what
-            is learned only.
-        verdict: in words.
-        path: the likeliest way from the one to the other.
-        steps: all that the source was rephrased to, the likeliest first.
-        served, held_out: the records of those with this rewrite, and of the sessions that are held out.
+        source, target: evidence about source and target; the target is None if there is no rewrite.
+        probability: probability that somebody who starts with the source passes through the target and succeeds there;
+            None for a pinned rewrite or none.
+        verdict: the reason in words.
+        path: the likeliest path from source to target.
+        steps: all rephrases of the source, the likeliest first.
+        served, held_out: records of the turns served this rewrite, and of the held-out sessions.
     """
 
     source: QueryState
@@ -121,21 +121,24 @@ def _records(trials: Sums, at: int) -> dict[str, TrialRecord]:
 
 
 def _verdict(config: RephraseConfig, rules: Rules, source: QueryState, row: RewriteRow, steps: Sequence[Step]) -> str:
-    """The first reason that there is, in words; the names are those of the configuration."""
+    """Return the first reason that holds, in words, with the names of the configuration."""
     query = source.query
     reasons = (
         (row.pinned, "pinned"),
         (bool(row.withdrawn), f"withdrawn: {row.withdrawn}"),
         (bool(row.target), "served"),
         (ALL in rules.blocked.get(query, ()), "blocked"),
-        (not rules.allow_source(query), "left alone: another query is pinned to it"),
-        (source.turns < config.min_support, f"{source.turns:.1f} turns are less than min_support"),
-        (source.rephrased <= source.success, "it succeeds as often as it is rephrased, or more often"),
-        (source.upper > config.max_source_success, f"up to {source.upper:.0%} may succeed: max_source_success is less"),
+        (not rules.allow_source(query), "not rewritten: another query is pinned to it"),
+        (source.turns < config.min_support, f"{source.turns:.1f} turns are fewer than min_support"),
+        (source.rephrased <= source.success, "it succeeds at least as often as it is rephrased"),
+        (
+            source.upper > config.max_source_success,
+            f"up to {source.upper:.0%} may succeed, more than max_source_success",
+        ),
         (
             all(step.people < config.min_users for step in steps),
-            "no rephrase of it was made by min_users people",
+            "no rephrase was made by min_users people",
         ),
     )
-    nothing = f"nothing that it leads to surely succeeds by a margin of {config.margin:g} more often, and often enough"
+    nothing = f"no query that it leads to surely succeeds often enough, and more often by the margin {config.margin:g}"
     return next((reason for holds, reason in reasons if holds), nothing)

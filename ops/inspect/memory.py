@@ -1,4 +1,4 @@
-"""`backchannel memory`: the size of the memory index, and what it recalls."""
+"""`backchannel memory`: the size of the memory index, and the entities that it recalls."""
 
 import importlib
 from contextlib import closing
@@ -21,7 +21,7 @@ _EVIDENCE: Final = {
     "guesses": "backchannel.ops.lab.memory.command:guesses_",
     "converge": "backchannel.ops.lab.memory.command:converge_",
 }
-"""The laboratory's commands, imported only when used: this room does not depend on the laboratory."""
+"""Commands of the laboratory, imported only when used, so that this package does not depend on the laboratory."""
 
 
 class _Group(click.Group):
@@ -38,7 +38,7 @@ class _Group(click.Group):
 
 @click.group("memory", cls=_Group)
 def memory() -> None:
-    """Examine the memory index."""
+    """Inspect the memory index."""
 
 
 @memory.command("size")
@@ -46,7 +46,7 @@ def memory() -> None:
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def size(store: str, config: Config, as_json: bool) -> None:
-    """Say how much the ledger holds, and how much of it readers do."""
+    """Show the size of the memory index in the ledger and in the newest policy."""
     try:
         found = sizes(store, config)
     except StoreError as error:
@@ -68,13 +68,13 @@ def size(store: str, config: Config, as_json: bool) -> None:
 
 @memory.command("recall")
 @click.argument("query")
-@click.option("-k", "count", type=click.IntRange(1), default=10, show_default=True, help="Entities at most.")
-@click.option("--user", help="Whose own evidence is to count more: a user_id.")
+@click.option("-k", "count", type=click.IntRange(1), default=10, show_default=True, help="Maximum number of entities.")
+@click.option("--user", help="A user_id, whose own evidence counts more.")
 @guess_option
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def recall(*, query: str, count: int, user: str | None, guess_from: float | None, store: str, as_json: bool) -> None:
-    """Say which entities the newest policy recalls for QUERY."""
+    """Show the entities that the newest policy recalls for QUERY."""
     try:
         with closing(PolicyReader(store, guess_from=guess_from)) as reader:
             found = reader.policy.recall(query, count, user)
@@ -84,13 +84,11 @@ def recall(*, query: str, count: int, user: str | None, guess_from: float | None
         click.echo(msgspec.json.format(msgspec.json.encode(found)))
         return
     if not found:
-        click.echo("nothing is known to work for it")
+        click.echo("no entity is known to work for this query")
         return
     console = _console()
     if guess := found[0].guess:
-        console.print(
-            f"Nothing is known of it. A guess, from {guess.query!r}, which is {guess.similarity:.0%} like it:"
-        )
+        console.print(f"The query is unknown. A guess from {guess.query!r}, which is {guess.similarity:.0%} similar:")
     table = Table("entity", "score", "at least", "exposures", box=None, pad_edge=False)
     for one in found:
         table.add_row(one.entity_id, f"{one.score:.3f}", f"{one.lower:.3f}", f"{one.evidence:.1f}")

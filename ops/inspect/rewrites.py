@@ -1,4 +1,4 @@
-"""`backchannel rewrites`: look at the rewrites, and have the last word on them."""
+"""`backchannel rewrites`: inspects the rewrites, and blocks or pins some."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -25,30 +25,30 @@ from backchannel.streams.store.engine import StoreError
 from backchannel.streams.store.ledger import FencedError, Ledger, LedgerSums
 
 _SOURCE: Final = "rewrite rules"
-"""Under this name the ledger counts what people decree, as if it were a stream."""
+"""The source under which the ledger counts manual rules, as if they were a stream."""
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 _interpretation = click.option(
-    "--interpretation", is_flag=True, help="SOURCE and TARGET are interpretations, to be taken as they are, not texts."
+    "--interpretation", is_flag=True, help="SOURCE and TARGET are interpretations, used verbatim, not texts."
 )
 _file = click.option(
     "--file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Take them from FILE instead: one a line, SOURCE, a tab, TARGET.",
+    help="Read rewrites from FILE instead, one per line: SOURCE, a tab, TARGET.",
 )
 
 
 @click.group()
 def rewrites() -> None:
-    """Look at the rewrites that were learned, and block or pin some."""
+    """Inspect the learned rewrites, and block or pin some."""
 
 
 @rewrites.command("list")
 @store_option
 @_json
 def list_rewrites(store: str, as_json: bool) -> None:
-    """List the rewrites of the newest policy, those with the most turns first."""
+    """List the rewrites of the newest policy, in descending order of turns."""
     try:
         with closing(PolicyReader(store)) as reader:
             found = reader.policy.rewrites()
@@ -71,7 +71,7 @@ def list_rewrites(store: str, as_json: bool) -> None:
 @_interpretation
 @_json
 def show(source: str, store: str, config: Config, interpretation: bool, as_json: bool) -> None:
-    """Explain why SOURCE is rewritten, or why not: with counts and path, from the sums as they are now."""
+    """Explain why SOURCE is rewritten or not, with counts and the path, from the current sums."""
     graph = RephraseGraph(config.rephrases)
     state = source if interpretation else normalize(source)
     with opened_store(store) as opened:
@@ -95,9 +95,9 @@ def show(source: str, store: str, config: Config, interpretation: bool, as_json:
 def block(
     *, source: str | None, target: str | None, file: Path | None, store: str, interpretation: bool, undo: bool
 ) -> None:
-    """Forbid that SOURCE is rewritten to TARGET; without TARGET, to anything, be it for one user only.
+    """Forbid rewriting SOURCE to TARGET; without TARGET, rewriting it at all, including for single users.
 
-    It holds from the next version of the policy on.
+    This takes effect with the next version of the policy.
     """
     pairs = _pairs(source, target or ALL, file, interpretation)
     _decree(store, pairs, "blocked", not undo)
@@ -109,25 +109,25 @@ def block(
 @_file
 @store_option
 @_interpretation
-@click.option("--undo", is_flag=True, help="Leave it to what is learned.")
+@click.option("--undo", is_flag=True, help="Unpin.")
 def pin(
     *, source: str | None, target: str | None, file: Path | None, store: str, interpretation: bool, undo: bool
 ) -> None:
-    """Have SOURCE rewritten to TARGET for everybody, whatever is learned. A block of the same rewrite prevails.
+    """Rewrite SOURCE to TARGET for everybody, whatever is learned. A block of the same rewrite takes precedence.
 
-    It holds from the next version of the policy on.
+    This takes effect with the next version of the policy.
     """
     pairs = _pairs(source, target or "", file, interpretation)
     for one, aim in pairs:
         if not aim or aim == one:
-            raise click.UsageError(f"pin {one!r}: needs a TARGET that is another query")
+            raise click.UsageError(f"pin {one!r}: needs a TARGET that is a different query")
     _decree(store, pairs, "pinned", not undo)
 
 
 def _pairs(source: str | None, target: str, file: Path | None, as_is: bool) -> list[tuple[str, str]]:
-    """What is named by the arguments, or by the lines of `file`."""
+    """Return the rewrites named by the arguments, or by the lines of `file`."""
     if (source is None) == (file is None):
-        raise click.UsageError("name a SOURCE, or a --file with one a line")
+        raise click.UsageError("give a SOURCE, or a --file with one per line")
     pairs = [(source or "", target)]
     if file is not None:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -144,11 +144,9 @@ def _decree(url: str, pairs: Sequence[tuple[str, str]], column: str, value: bool
         try:
             changed = set_sums(store, Ledger(store, [table]), table, column, wanted, source=_SOURCE)
         except FencedError:
-            raise click.ClickException(
-                "somebody else changes rules at this moment: nothing was done, try again"
-            ) from None
+            raise click.ClickException("somebody else is changing the rules: nothing was changed, try again") from None
     done = column if value else f"no longer {column}"
-    click.echo(f"{changed:,} {done}, {len(wanted) - changed:,} as they were. It holds from the next version on.")
+    click.echo(f"{changed:,} {done}, {len(wanted) - changed:,} unchanged. This takes effect with the next version.")
 
 
 def _print(explanation: Explanation) -> None:
@@ -158,7 +156,7 @@ def _print(explanation: Explanation) -> None:
     console.print(f"{source.query!r}{aim}: {explanation.verdict}", markup=False)
     if explanation.probability is not None:
         console.print(f"{explanation.probability:.0%} of those who start with it pass through the target and succeed")
-    table = Table("query", "turns", "succeeded", "by 90% between", "rephrased", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table("query", "turns", "succeeded", "90% bounds", "rephrased", box=SIMPLE_HEAD, pad_edge=False)
     for state in filter(None, (source, target)):
         bounds = f"{state.lower:.0%} and {state.upper:.0%}"
         table.add_row(state.query, f"{state.turns:.1f}", f"{state.success:.0%}", bounds, f"{state.rephrased:.0%}")

@@ -1,6 +1,6 @@
-"""How figures are drawn: as SVG to be inlined in HTML, for a wide and a narrow screen, for light and dark.
+"""Drawing of figures as SVG to be inlined in HTML, for wide and narrow screens, for light and dark mode.
 
-What is drawn in a token becomes a CSS variable of that name, so that one drawing serves light and dark.
+A token's color becomes the CSS variable of that name, so that one drawing serves light and dark mode.
 """
 
 import re
@@ -18,7 +18,7 @@ _NAMES: Final = (
     *("lexical", "semantic", "memory", "popular", "new"),
 )
 TOKENS: Final = {name: f"#0101{number:02x}" for number, name in enumerate(_NAMES)}
-"""CSS variable -> the color that stands for it while drawing."""
+"""The color that stands for each CSS variable while drawing."""
 
 _SHAPES: Final = {"wide": 8.6, "narrow": 4.2}
 """Widths in inches, for letters of 10 points."""
@@ -27,7 +27,10 @@ _Shown = TypeVar("_Shown")
 
 
 def draw(drawings: Iterable[Callable[[_Shown, float], Figure]], shown: _Shown) -> dict[str, dict[str, str]]:
-    """Return SVG by the drawing's name and its shape, `wide` or `narrow`; its docstring becomes its label."""
+    """Return the figures as SVG: function name -> shape (`wide` or `narrow`) -> SVG.
+
+    A function takes `shown` and a width in inches; its docstring becomes the figure's label.
+    """
     with _style():
         return {
             drawing.__name__: {
@@ -39,7 +42,7 @@ def draw(drawings: Iterable[Callable[[_Shown, float], Figure]], shown: _Shown) -
 
 
 def panels(width: float, count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
-    """Make panels of `height` inches: side by side where there is room for it, else one above the other."""
+    """Make `count` panels of `height` inches: side by side if `width` (inches) allows it, else one below the other."""
     beside = count if width > 6 else 1
     figure = Figure(figsize=(width, height * count / beside), layout="constrained")
     panels = figure.subplots(count // beside, beside, squeeze=False)
@@ -82,7 +85,7 @@ def _svg(figure: Figure, name: str, label: str) -> str:
         )
     text = drawn.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # not unique across figures
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # ids are not unique across figures
     text = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 var(--font)", text)
     for token, color in TOKENS.items():
         text = text.replace(color, f"var(--{token})")

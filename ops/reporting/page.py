@@ -1,4 +1,4 @@
-"""Reports as one HTML file that needs nothing else, for light and dark, for desktops and phones."""
+"""Reports as one self-contained HTML file, for light and dark mode, for desktops and phones."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page from a template of this package."""
+    """Return the page made from a template of this package and `values`."""
     environment = Environment(
         loader=PackageLoader("backchannel.ops.reporting", "."),
         autoescape=True,

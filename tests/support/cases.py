@@ -1,4 +1,4 @@
-"""Valid and invalid events, derived from the structs, so that no field can be forgotten."""
+"""Valid and invalid events, derived from the structs so that no field can be forgotten."""
 
 from collections.abc import Iterator
 from typing import Any, TypeAlias
@@ -10,9 +10,9 @@ from backchannel.schemas.events import EVENT_TYPES
 
 Document: TypeAlias = dict[str, Any]
 
-# What UTF-8 JSON can carry and a SQL store takes.
+# Characters that both UTF-8 JSON and a SQL store accept.
 CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
-# JSON Schema takes 1.0 for an integer, the decoder does not.
+# JSON Schema accepts 1.0 as an integer, the decoder does not.
 NUMBERS = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False).filter(
     lambda number: not number.is_integer()
 )
@@ -21,7 +21,7 @@ JSON = st.recursive(
     lambda item: st.lists(item, max_size=3) | st.dictionaries(st.text(CHARACTERS, max_size=8), item, max_size=3),
     max_leaves=6,
 )
-# A value of each of JSON's kinds.
+# A value of each JSON kind.
 KINDS: Document = {
     "null": None,
     "boolean": True,
@@ -34,32 +34,32 @@ KINDS: Document = {
 
 
 def struct_of(event: str) -> inspect.StructType:
-    """The type of an event."""
+    """Return the struct type of `event`."""
     info = inspect.type_info(EVENT_TYPES[event])
     assert isinstance(info, inspect.StructType)
     return info
 
 
 def minimal(info: inspect.StructType) -> Document:
-    """A valid object with its required fields only."""
+    """Return a valid object with only the required fields."""
     tag = {} if info.tag is None else {"type": info.tag}
     return {**tag, **{field.encode_name: _example(field.type) for field in info.fields if field.required}}
 
 
 def documents(event: str) -> st.SearchStrategy[Document]:
-    """Valid events of one type."""
+    """Return a strategy for valid events of type `event`."""
     return _values(struct_of(event))
 
 
 def faults(info: inspect.Type) -> Iterator[Any]:
-    """Values that a field of this type must refuse: of each wrong kind, and on the other side of each bound."""
+    """Yield values that a field of this type must refuse: of each wrong kind, and beyond each bound."""
     kinds = _kinds(info)
     yield from (value for kind, value in KINDS.items() if kind not in kinds)
     yield from _beyond(info)
 
 
 def leaves(info: inspect.Type) -> Iterator[inspect.Type]:
-    """All types within a type, itself included."""
+    """Yield all types within a type, including itself."""
     yield info
     match info:
         case inspect.Metadata(type=inner) | inspect.VarTupleType(item_type=inner):

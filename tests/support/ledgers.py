@@ -1,4 +1,4 @@
-"""Looking into a ledger, to compare it with another."""
+"""Reading ledgers, to compare them."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ def sqlite_url(folder: Path, name: str = "store.db") -> str:
 
 
 def contents(url: str, config: Config, at: int | None = None) -> dict[str, Any]:
-    """The counts, the positions, and all sums as of `at` (None: of the newest watermark), by table and key."""
+    """Return the counts, the positions, and all sums as of `at` by table and key.
+
+    `at` is an event time in ms, by default the newest watermark.
+    """
     learning = Learning(config)
     store = Store(url)
     store.create(learning.tables)
@@ -44,7 +47,7 @@ def contents(url: str, config: Config, at: int | None = None) -> dict[str, Any]:
 
 
 def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """Counts and positions exactly, sums to 1e-9 relative; the bandit's, which are exact, to the last bit."""
+    """Compare counts and positions exactly, sums to 1e-9 relative, and the bandit's exact sums bit by bit."""
     assert one["counts"] == other["counts"]
     assert one["positions"] == other["positions"]
     for name in one.keys() - {"counts", "positions"}:

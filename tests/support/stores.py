@@ -1,4 +1,4 @@
-"""Making a store fail."""
+"""Stores that fail."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from backchannel.streams.store.engine import Store
 
 @contextmanager
 def failing(store: Store, number: int) -> Iterator[list[str]]:
-    """Let the statement of this number, from 1, raise a ZeroDivisionError; yields a list that it is then added to."""
+    """Make the store's n-th statement (n = `number`, from 1) raise ZeroDivisionError; yield a list that receives it."""
     failed: list[str] = []
     numbers = count(1)
 

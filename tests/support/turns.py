@@ -1,4 +1,4 @@
-"""Turns for the tests of the learners."""
+"""Turns for the learners' tests."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -11,11 +11,11 @@ from backchannel.schemas.turn import Turn
 
 DAY: Final = 86_400_000
 LAST: Final = 253_402_300_799_999
-"""The largest `ts` that events may have: the end of the year 9999."""
+"""The largest valid `ts` of an event: the end of the year 9999, ms since the Unix epoch."""
 
 STRATEGIES = ("lexical", "semantic", "memory", "unheard-of")
 ENTITIES = st.sampled_from(["e1", "e2", "e3", "e4"])
-# Alike, so that one may rephrase the other; unlike; symbols; nothing recognised. The interpretations are states.
+# Two similar texts, so that one may rephrase the other; a different one; symbols; nothing recognised.
 TEXTS = st.sampled_from(["play jazz", "Play, jass!", "weather", "🙂", ""])
 INTERPRETATIONS = st.none() | st.sampled_from(["a", "b", "c", "d", "e"])
 USERS = st.none() | st.sampled_from(["ann", "bob"])
@@ -60,7 +60,7 @@ def turns(
     ts: st.SearchStrategy[int],
     positions: st.SearchStrategy[int] = st.integers(1, 12),  # noqa: B008 - is immutable
 ) -> st.SearchStrategy[Turn]:
-    """Turns of a small world, so that they meet in the same rows."""
+    """Return a strategy for turns of a small world, so that they share rows."""
     names = st.sampled_from(STRATEGIES)
     results = st.builds(
         Result,

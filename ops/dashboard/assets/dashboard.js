@@ -1,4 +1,4 @@
-// The page asks for its state every few seconds and draws it. Text goes in as text, never as HTML.
+// Fetches the state every few seconds and draws it. Text is inserted as text, never as HTML.
 "use strict";
 
 const EVERY_MS = 5000;
@@ -102,7 +102,7 @@ function show(state) {
   shown = state;
   const summary = byId("summary");
   summary.className = state.status;
-  summary.textContent = `All in all: ${state.status}. Version ${state.served ?? "none"} is served. ${when(state.now)} UTC`;
+  summary.textContent = `Status: ${state.status}. ${state.served == null ? "No version" : `Version ${state.served}`} is served. ${when(state.now)} UTC`;
   byId("checks").replaceChildren(
     ...state.checks.map((check) =>
       element(
@@ -127,12 +127,12 @@ function show(state) {
   );
   table(
     "alarms",
-    ["since", "rate", " before", " after", "noticed"],
+    ["since", "rate", " before", " after", "detected"],
     state.alarms.map((one) => [
       when(one.since), one.measure.replaceAll("_", " ") + (one.strategy && ` of ${one.strategy}`),
       one.before.toFixed(3), one.after.toFixed(3), when(one.raised),
     ]),
-    "No rate has changed.",
+    "No drift detected.",
   );
 }
 
@@ -148,7 +148,7 @@ function showTrends({ trends: { answers, intake, versions }, served }) {
   draw("freshness", learned.map((one) => one.created), { seconds: learned.map((one) => (one.created - one.watermark) / 1000) }, number);
   table(
     "versions",
-    [" version", "made", "learned up to", " rows", "verdict", "reason"],
+    [" version", "created", "watermark", " rows", "verdict", "reason"],
     versions.slice(0, 50).map((one) => [
       one.version === served ? `${one.version} (served)` : one.version, when(one.created), when(one.watermark),
       number(one.rows, 9), one.verdict ?? "–", one.reason ?? "",
@@ -172,18 +172,18 @@ async function refresh() {
 // --- the search box
 
 function explain({ query, rewriting }) {
-  if (!rewriting) return `“${query}” stays as it is.`;
-  const becomes = `“${query}” becomes “${rewriting.target}”`;
-  if (rewriting.layer === "pinned") return `${becomes}, because somebody has pinned it.`;
-  return `${becomes}: of those who begin with it, ${percent(rewriting.probability)} come to that by rephrasing and succeed there. It rests on ${number(rewriting.support)} turns.`;
+  if (!rewriting) return `“${query}” is not rewritten.`;
+  const becomes = `“${query}” is rewritten to “${rewriting.target}”`;
+  if (rewriting.layer === "pinned") return `${becomes}, because the rewrite is pinned.`;
+  return `${becomes}: ${percent(rewriting.probability)} of the people who start with it get there by rephrasing and succeed (from ${number(rewriting.support)} turns).`;
 }
 
-// Why: the verdict, the likeliest path through the chain with the probability of each step, and what else was said.
+// Explains the rewrite: the verdict, the likeliest path through the chain with each step's probability, and all rephrases.
 function why({ explanation: why }) {
-  if (!why) return [element("p", { className: "note" }, "Why cannot be told: the store does not let its sums be read.")];
+  if (!why) return [element("p", { className: "note" }, "No explanation: the store does not allow reading its sums.")];
   const { source, target, path, steps } = why;
-  const turns = `${number(source.turns)} turns asked it: ${percent(source.success)} succeeded, ${percent(source.rephrased)} were rephrased.`;
-  const parts = [element("p", { className: "note" }, `${source.turns ? turns : "Nobody has asked it."} As things are now: ${why.verdict}.`)];
+  const turns = `${number(source.turns)} turns: ${percent(source.success)} succeeded, ${percent(source.rephrased)} were rephrased.`;
+  const parts = [element("p", { className: "note" }, `${source.turns ? turns : "Nobody has asked this query."} Verdict: ${why.verdict}.`)];
   if (path.length) {
     const way = element("p", { id: "path" }, element("b", {}, path[0].source));
     for (const step of path) way.append(` → ${percent(step.share)} → `, element("b", {}, step.target));
@@ -214,12 +214,12 @@ function showAnswer(answer) {
   const allocation = element("table", { id: "allocation" });
   const recalled = element("table", { id: "recalled" });
   const guess = answer.recalled[0]?.guess;
-  const guessed = guess ? `, guessing that “${guess.query}” was meant (${percent(guess.similarity)} alike)` : "";
+  const guessed = guess ? `, as a guess from “${guess.query}” (${percent(guess.similarity)} similar)` : "";
   place.replaceChildren(
     element("h3", {}, "Rewrite"), element("p", {}, rewrite), ...why(answer),
     element(
       "div", { className: "sides" },
-      element("div", {}, element("h3", {}, `Allocation, of version ${answer.version}`), element("div", { className: "scroll" }, allocation)),
+      element("div", {}, element("h3", {}, `Allocation by version ${answer.version}`), element("div", { className: "scroll" }, allocation)),
       element("div", {}, element("h3", {}, `Recalled${guessed}`), element("div", { className: "scroll" }, recalled)),
     ),
   );
@@ -234,7 +234,7 @@ function showAnswer(answer) {
   }
   table(
     "allocation",
-    ["strategy", "expected reward, ± two deviations", " mean", " candidates", " asked with probability"],
+    ["strategy", "expected reward ± 2 standard deviations", " mean", " candidates", " propensity"],
     answer.choices.map((one) => [one.strategy, bar(one), one.reward.toFixed(3), one.candidates, percent(one.propensity)]),
     "",
   );
@@ -242,7 +242,7 @@ function showAnswer(answer) {
     "recalled",
     ["entity", " score", " at least", " exposures"],
     answer.recalled.map((one) => [one.entity_id, one.score.toFixed(3), one.lower.toFixed(3), number(one.evidence)]),
-    "Nothing is known to work for it.",
+    "No entity is known to work for this query.",
   );
 }
 

@@ -1,5 +1,6 @@
 """`backchannel memory size` and `recall`."""
 
+import re
 from pathlib import Path
 
 import orjson
@@ -25,7 +26,7 @@ def test_sizes(store_url: str) -> None:
     assert "priors" in CliRunner().invoke(main, ["memory", "size", "--store", store_url]).stdout
 
 
-def test_what_is_recalled_is_shown_and_a_guess_as_one(store_url: str) -> None:
+def test_recalled_entities_are_shown_and_guesses_are_marked(store_url: str) -> None:
     with Primer(store_url, Config()) as primer:
         primer.put({("jazz music", "a"): 0.5, ("jazz music", "b"): 0.25})
         primer.publish()
@@ -36,8 +37,8 @@ def test_what_is_recalled_is_shown_and_a_guess_as_one(store_url: str) -> None:
         return done.stdout
 
     assert [line.split()[:2] for line in recall("Jazz music").splitlines()[1:]] == [["a", "0.500"], ["b", "0.250"]]
-    assert recall("jaz music") == "nothing is known to work for it\n"
-    assert "A guess, from 'jazz music', which is 95% like it" in recall("jaz music", "--guess-from", "0.9")
+    assert "jazz music" not in recall("jaz music")
+    assert re.search("guess.*jazz music.*95%", recall("jaz music", "--guess-from", "0.9"))
     (one,) = orjson.loads(recall("jaz music", "--guess-from", "0.9", "-k", "1", "--json"))
     assert one["guess"]["query"] == "jazz music"
     assert one["score"] == pytest.approx(0.5 * one["guess"]["similarity"])
