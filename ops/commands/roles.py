@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Table
 
-from backchannel.streams.store import engine as tables
+from backchannel.streams.store import tables
 
 READER = "backchannel_reader"
 WORKER = "backchannel_worker"

@@ -16,8 +16,8 @@ from backchannel.ops.commands.roles import grants
 from backchannel.ops.options import opened_store, store_option
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.learners import Learning
-from backchannel.streams.store import engine as tables
-from backchannel.streams.store.engine import SCHEMA_VERSION
+from backchannel.streams.store import tables
+from backchannel.streams.store.tables import SCHEMA_VERSION
 
 MIGRATIONS = Path(tables.__file__).parent / "migrations"
 

@@ -5,7 +5,8 @@ from sqlalchemy import func, select
 
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.learners import Learning
-from backchannel.streams.store.engine import Store, snapshot_row
+from backchannel.streams.store.engine import Store
+from backchannel.streams.store.tables import snapshot_row
 
 
 class SectionSize(Struct, frozen=True):

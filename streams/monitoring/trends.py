@@ -11,7 +11,7 @@ from backchannel.agents.quality.learner import SUMS
 from backchannel.agents.sums import ALL
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.snapshot import Snapshot, Verdict
-from backchannel.streams.store import engine as tables
+from backchannel.streams.store import tables
 
 _QUALITY: Final = table(
     "quality", column("strategy", Text), column("bucket", BigInteger), *(column(name, Double) for name in SUMS)

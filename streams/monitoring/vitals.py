@@ -7,7 +7,7 @@ import msgspec
 from kafka import TopicPartition
 from kafka.admin import OffsetSpec
 from msgspec import Struct
-from sqlalchemy import Connection, func, make_url, select, text
+from sqlalchemy import Connection, func, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from backchannel.schemas.alarm import Alarm
@@ -16,7 +16,8 @@ from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.topics import TopicError, admin_client, check_topics_with
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.versions import CorruptPolicyError, Head
-from backchannel.streams.store import engine as tables
+from backchannel.streams.store import tables
+from backchannel.streams.store.dialects import dialect_of
 from backchannel.streams.store.engine import Store, StoreError
 from backchannel.streams.turns.position import Position, TopicPosition
 
@@ -159,17 +160,9 @@ def _read(connection: Connection, now: int) -> StoreVitals:
         unpublished=connection.execute(select(tables.change.c.id).limit(1)).first() is not None,
         recent={name: int(value) for name, value in connection.execute(recent)},
         alarms=[Alarm(**row) for row in alarms.mappings()],
-        bytes=_size(connection),
+        bytes=dialect_of(connection).size(connection),
         fault=fault,
     )
-
-
-def _size(connection: Connection) -> int:
-    if connection.dialect.name == "sqlite":
-        size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
-    else:
-        size = "SELECT pg_database_size(current_database())"
-    return int(connection.execute(text(size)).scalar_one())
 
 
 def reach_brokers(kafka: KafkaConfig) -> None:

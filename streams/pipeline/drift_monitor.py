@@ -17,9 +17,10 @@ from backchannel.agents.sums import ALL
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.streams.config import Config
-from backchannel.streams.store import engine as tables
-from backchannel.streams.store.engine import MINUTE_MS, Store
+from backchannel.streams.store import tables
+from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import positions, watermarks
+from backchannel.streams.store.tables import MINUTE_MS
 from backchannel.streams.turns.position import BEGINNING
 
 SPAN: Final = 500

@@ -9,7 +9,8 @@ from backchannel.agents.sums import USER
 from backchannel.streams.config import Config
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.signing import sign, signing_key
-from backchannel.streams.store.engine import Store, change, snapshot, snapshot_row
+from backchannel.streams.store.engine import Store
+from backchannel.streams.store.tables import change, snapshot, snapshot_row
 
 
 def forget_user(url: str, config: Config, user: str) -> int:

@@ -12,7 +12,8 @@ from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.store import ledger
-from backchannel.streams.store.engine import Store, batches
+from backchannel.streams.store.dialects import batches
+from backchannel.streams.store.engine import Store
 
 FORGETS_PER_HALF_LIFE: Final = 8
 """How many times in a table's half-life its decayed rows are removed: that reads the whole table."""

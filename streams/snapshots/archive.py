@@ -14,7 +14,8 @@ from sqlalchemy import Connection, select
 from backchannel.schemas.snapshot import Checksum, Section, Snapshot
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.versions import CorruptPolicyError, Provenance
-from backchannel.streams.store.engine import StoreError, partition, snapshot
+from backchannel.streams.store.engine import StoreError
+from backchannel.streams.store.tables import partition, snapshot
 
 
 class _Opening(Struct, frozen=True, tag_field="format", tag="backchannel policy 1"):

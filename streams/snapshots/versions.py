@@ -16,7 +16,7 @@ from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Checksum, Evidence, Reached, Section, Snapshot, Verdict, nonce
 from backchannel.streams.snapshots.signing import sign, signed
 from backchannel.streams.store.dialects import among, insert_rows
-from backchannel.streams.store.engine import head, snapshot, snapshot_row
+from backchannel.streams.store.tables import head, snapshot, snapshot_row
 
 Row: TypeAlias = tuple[str, str, bytes]
 """Section, key and value."""

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, select
 
 from backchannel.agents.ope.decisions import LoggedDecision, TurnSample
 from backchannel.streams.store.dialects import insert_rows
-from backchannel.streams.store.engine import decision
+from backchannel.streams.store.tables import decision
 
 _decode: Final = msgspec.json.Decoder(LoggedDecision).decode
 

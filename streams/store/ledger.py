@@ -16,10 +16,9 @@ from backchannel.agents.ope.decisions import TurnSample
 from backchannel.agents.sums import Delta, Key, Matrix, Sums, SumTable, merge
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Reached
-from backchannel.streams.store import decisions
-from backchannel.streams.store import engine as tables
-from backchannel.streams.store.dialects import among, insert_rows
-from backchannel.streams.store.engine import Store, StoreError, batches
+from backchannel.streams.store import decisions, tables
+from backchannel.streams.store.dialects import among, batches, insert_rows
+from backchannel.streams.store.engine import Store, StoreError
 from backchannel.streams.turns.position import BEGINNING, Claim, Position, TopicPosition
 
 MAX_AHEAD: Final = 500

@@ -9,22 +9,18 @@ from typing import Final, Protocol, TypeVar
 
 from faust.types import TP
 from msgspec import structs
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.kafka.producer import Rejected
 from backchannel.streams.kafka.transport import Chunk, LogBounds
 from backchannel.streams.monitoring.observer import Observer
 from backchannel.streams.pipeline.commits import Commit
+from backchannel.streams.store.engine import STORE_AWAY
 from backchannel.streams.store.ledger import FencedError
 from backchannel.streams.turns.partition import Batch, Partition
 from backchannel.streams.turns.position import Position, TopicPosition
 
 logger = logging.getLogger(__name__)
-
-STORE_AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError)
-"""What a store raises that is locked, full, or not reached, and may answer the next time."""
 
 RETRY_S: Final = (0.1, 5.0)
 """Seconds before the first, and at most before any later attempt to reach the store."""

@@ -20,9 +20,10 @@ from sqlalchemy import Connection, delete, insert, or_
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.streams.monitoring.observer import Observer
 from backchannel.streams.pipeline.commits import Commit
-from backchannel.streams.store import engine as tables
+from backchannel.streams.store import tables
 from backchannel.streams.store.dialects import insert_rows
-from backchannel.streams.store.engine import MINUTE_MS, Store
+from backchannel.streams.store.engine import Store
+from backchannel.streams.store.tables import MINUTE_MS
 from backchannel.streams.turns.partition import Partition
 
 BEAT_S: Final = 5.0

@@ -24,11 +24,11 @@ from backchannel.streams.monitoring.observer import Observer, Observers
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.publisher import version_status
 from backchannel.streams.snapshots.versions import CorruptPolicyError
-from backchannel.streams.store.engine import Store
+from backchannel.streams.store.engine import STORE_AWAY, Store
 from backchannel.streams.store.ledger import Ledger
 from backchannel.streams.turns.partition import Partition
 from backchannel.streams.turns.position import Claim
-from backchannel.streams.worker.assignment import STORE_AWAY, Assignment, by_partition, resume_in, until_store_answers
+from backchannel.streams.worker.assignment import Assignment, by_partition, resume_in, until_store_answers
 from backchannel.streams.worker.heartbeat import BEAT_S, Heartbeat
 from backchannel.streams.worker.processes import LearningProcess, PublishingProcess
 

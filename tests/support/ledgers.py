@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.learners import Learning
-from backchannel.streams.store import engine as tables
+from backchannel.streams.store import tables
 from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import LedgerSums
 

@@ -21,7 +21,8 @@ from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.snapshots import versions as snapshots
-from backchannel.streams.store.engine import Store, snapshot_row
+from backchannel.streams.store.engine import Store
+from backchannel.streams.store.tables import snapshot_row
 
 QUERIES: Final = 1_000_000
 ENTITIES: Final = 10

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from backchannel.streams.store.engine import metadata, schema_version
+from backchannel.streams.store.tables import metadata, schema_version
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -16,7 +16,7 @@ from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.snapshots.signing import KEY_VARIABLE
-from backchannel.streams.store import engine as tables
+from backchannel.streams.store import tables
 from backchannel.streams.store.engine import Store
 from tests.support.ledgers import sqlite_url
 

@@ -27,7 +27,8 @@ from backchannel.streams.config import Config
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
-from backchannel.streams.store.engine import SCHEMA_VERSION, Store, StoreError, metadata, schema_version
+from backchannel.streams.store.engine import Store, StoreError
+from backchannel.streams.store.tables import SCHEMA_VERSION, metadata, schema_version
 from tests.conftest import start_postgres
 
 

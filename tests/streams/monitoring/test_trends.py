@@ -12,8 +12,9 @@ from backchannel.schemas.events import Click
 from backchannel.streams.config import Config
 from backchannel.streams.monitoring.trends import Trends, read_trends
 from backchannel.streams.pipeline.local import LocalPipeline
-from backchannel.streams.store import engine as tables
-from backchannel.streams.store.engine import MINUTE_MS, Store
+from backchannel.streams.store import tables
+from backchannel.streams.store.engine import Store
+from backchannel.streams.store.tables import MINUTE_MS
 
 START = 1_700_000_000_000 // MINUTE_MS * MINUTE_MS
 CONFIG = Config(quality=QualityConfig(bucket_s=60))

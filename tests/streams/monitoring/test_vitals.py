@@ -11,7 +11,8 @@ from backchannel.streams.config import Config
 from backchannel.streams.monitoring.vitals import RECENT_MS, BrokerVitals, read_store, unread
 from backchannel.streams.pipeline.commits import Commit
 from backchannel.streams.pipeline.local import LocalPipeline
-from backchannel.streams.store.engine import Store, StoreError, snapshot
+from backchannel.streams.store.engine import Store, StoreError
+from backchannel.streams.store.tables import snapshot
 from backchannel.streams.worker.heartbeat import Heartbeat
 
 NOW = 1_800_000_000_000

@@ -15,8 +15,9 @@ from backchannel.streams.config import Config
 from backchannel.streams.pipeline.drift_monitor import DriftMonitor
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.local import LocalPipeline
-from backchannel.streams.store import engine as tables
-from backchannel.streams.store.engine import MINUTE_MS, Store
+from backchannel.streams.store import tables
+from backchannel.streams.store.engine import Store
+from backchannel.streams.store.tables import MINUTE_MS
 from backchannel.streams.turns.assembler import TurnConfig
 from tests.support.ledgers import sqlite_url
 

@@ -17,7 +17,7 @@ from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
 from backchannel.streams.config import Config, SnapshotConfig
 from backchannel.streams.pipeline.publisher import Publisher, VersionStatus, version_status
 from backchannel.streams.snapshots import versions as snapshots
-from backchannel.streams.store import engine as tables
+from backchannel.streams.store import tables
 from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import Contribution, Ledger, LedgerSums
 from backchannel.streams.turns.assembler import TurnConfig

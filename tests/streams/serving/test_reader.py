@@ -24,7 +24,7 @@ from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
 from backchannel.streams.serving.rows import Rows
 from backchannel.streams.snapshots import versions as snapshots
-from backchannel.streams.store import engine as tables
+from backchannel.streams.store import tables
 from backchannel.streams.store.engine import Store
 from tests.conftest import start_postgres
 from tests.support.ledgers import sqlite_url

@@ -14,7 +14,7 @@ from backchannel.schemas.snapshot import Section, Verdict
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.signing import signing_key
 from backchannel.streams.snapshots.versions import CorruptPolicyError, Provenance
-from backchannel.streams.store import engine as tables
+from backchannel.streams.store import tables
 from backchannel.streams.store.engine import Store
 
 KEY = signing_key("secret", {})

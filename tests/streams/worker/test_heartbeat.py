@@ -8,8 +8,9 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from backchannel.streams.pipeline.commits import Commit
-from backchannel.streams.store import engine as tables
-from backchannel.streams.store.engine import MINUTE_MS, Store
+from backchannel.streams.store import tables
+from backchannel.streams.store.engine import Store
+from backchannel.streams.store.tables import MINUTE_MS
 from backchannel.streams.worker.heartbeat import KEPT_MS, Heartbeat
 
 

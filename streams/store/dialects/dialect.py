@@ -1,0 +1,66 @@
+"""What a SQL dialect must provide."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from sqlalchemy import URL, ColumnElement, Connection, Engine, Table
+
+
+class Dialect(ABC):
+    """A SQL dialect.
+
+    Attributes:
+        name: SQLAlchemy's name of the dialect.
+        example: a URL, for error messages.
+        requirement: the package to install if the dialect's driver is missing.
+    """
+
+    name: ClassVar[str]
+    example: ClassVar[str]
+    requirement: ClassVar[str]
+
+    @abstractmethod
+    def prepare(self, engine: Engine) -> None:
+        """Set up the connections of a new engine."""
+
+    @abstractmethod
+    def transaction_options(self, *, write: bool, stable: bool) -> dict[str, Any]:
+        """Return the execution options of a transaction; see `Store.write` for `stable`."""
+
+    @abstractmethod
+    def is_conflict(self, error: BaseException) -> bool:
+        """Return whether the driver's `error` is a conflict with other transactions, so that a retry may succeed."""
+
+    @abstractmethod
+    def missing_file(self, url: URL) -> str | None:
+        """Return the path of the database file that is not there; None if it is, or if the database is a server's."""
+
+    @abstractmethod
+    def lock_creation(self, connection: Connection) -> None:
+        """Wait until no other transaction is creating the tables, and keep others from it until this one ends."""
+
+    @abstractmethod
+    def among(self, column: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
+        """Return the condition that `column` has one of any number of `values`."""
+
+    @abstractmethod
+    def insert_rows(
+        self,
+        connection: Connection,
+        table: Table,
+        columns: Mapping[str, Sequence[Any]],
+        *,
+        add: Collection[str],
+        replace: Collection[str],
+    ) -> None:
+        """Insert any number of rows, whose `columns` are in the table's order; see `dialects.insert_rows`."""
+
+    @abstractmethod
+    def size(self, connection: Connection) -> int:
+        """Return the size of the database in bytes."""
+
+
+def updates(table: Table, excluded: Any, add: Collection[str], replace: Collection[str]) -> dict[str, Any]:
+    """Return the new values of the columns of an existing row; `excluded` is the row that could not be inserted."""
+    return {name: table.c[name] + excluded[name] for name in add} | {name: excluded[name] for name in replace}
