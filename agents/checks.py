@@ -8,6 +8,7 @@ broken. `check` draws the turns by itself; a property-based test can bring its o
 """
 
 import copy
+import pickle
 import random
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
@@ -19,6 +20,7 @@ import numpy as np
 from msgspec import structs
 from numpy.random import Generator
 
+from backchannel.agents.columns import columns_of
 from backchannel.agents.learner import Learner
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.sums import Delta, Key, MemorySums, Sums, merge
@@ -74,15 +76,14 @@ def check_split_and_order(learner: Learner, turns: Sequence[Turn], rng: Generato
 
 def check_purity(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:  # noqa: ARG001 - a Check
     """Learning and solving change neither what they are given nor the learner, and draw no chance of their own."""
-    outcomes = _JUDGE.judge(list(turns))
-    before, chance = copy.deepcopy(outcomes), (random.getstate(), repr(np.random.get_state()))
+    outcomes = _JUDGE.judge(columns_of(turns))
+    before, chance = pickle.dumps(outcomes), (random.getstate(), repr(np.random.get_state()))
     delta = learner.learn(outcomes)
     kept = copy.deepcopy(delta)
-    assert outcomes == before, "learning changed the outcomes"
+    assert pickle.dumps(outcomes) == before, "learning changed the outcomes"
     _same(learner.learn(outcomes), delta, exact=True)
-    for outcome in outcomes:  # it keeps nothing of its input
-        outcome.gains.clear()
-    outcomes.clear()
+    for column in (outcomes.success, outcomes.gains.gains, outcomes.query, outcomes.asked.drawn):
+        column[:] = 0  # it keeps nothing of its input
     merge([delta, learn(learner, turns)])
     rows = solve(learner, delta, _last(turns))
     assert solve(learner, delta, _last(turns)) == rows, "solving twice gives two sections"
@@ -237,7 +238,7 @@ CHECKS: Final[tuple[Check, ...]] = (
 
 def learn(learner: Learner, turns: Iterable[Turn]) -> Delta:
     """Return what a learner adds for some turns."""
-    return learner.learn(_JUDGE.judge(list(turns)))
+    return learner.learn(_JUDGE.judge(columns_of(list(turns))))
 
 
 def solve(learner: Learner, delta: Delta, at: int) -> Section:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, Self
 
-from backchannel.agents.outcomes import Outcome
+from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.serving import Serving
 from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
 
@@ -52,7 +52,7 @@ class Learner(ABC):
         return True
 
     @abstractmethod
-    def learn(self, outcomes: Sequence[Outcome]) -> Delta:
+    def learn(self, outcomes: Outcomes) -> Delta:
         """Return what `outcomes` add; of none, an empty delta."""
 
     def portions(self, changed: Changed, together: int = TOGETHER) -> Iterator[Changed]:  # noqa: ARG002 - for large ones

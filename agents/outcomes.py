@@ -1,24 +1,20 @@
 """What a closed turn says of the answer: the one place where clicks, barge-ins and rephrases are weighed."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import chain
-from operator import attrgetter
-from typing import Annotated, Final, TypeAlias
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Annotated, Final
 
 import numpy as np
 from msgspec import Meta, Struct, field
-from numpy.typing import NDArray
 
+from backchannel.agents.columns import MISSING, Codes, Columns, Impressions, Ragged, spans
 from backchannel.agents.rewrites.detector import RephraseDetector
-from backchannel.agents.sums import Integers
+from backchannel.agents.sums import Booleans, Floats, Integers
 from backchannel.schemas.text import normalize
-from backchannel.schemas.turn import Turn
+
+_POSITIONS: Final = 16_384  # more than the positions that `schemas.events` admits
 
 Share = Annotated[float, Meta(ge=0, le=1)]
-
-Credit: TypeAlias = tuple[float, int, int]
-"""Of a strategy for a click: its reward, in [0, 1], and the rank and the position of what was clicked."""
 
 
 class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,80 +61,127 @@ class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 60.0
 
 
-_rewrite = attrgetter("rewrite")
-
-
-class Outcome(Struct, frozen=True, gc=False):
-    """A turn, judged.
+class Gains(Struct, frozen=True):
+    """What clicks were worth: a row for each entity that was clicked in a turn, by turn, the first click first.
 
     Attributes:
-        turn: what is judged.
-        query: the normalised query that the results were for: the rewrite, if one was served.
-        gains: entity -> gain in [0, 1] of its best click, less what a barge-in and a rephrase took back.
-        success: the best of the gains; without a click, what going on to something else is worth.
-        rephrased: the probability, 0 to 1, that the session's next query rephrases this one.
-        rewritten: the target of the rewrite that was served; None without one.
-        asked: strategy -> candidates that it drew.
-        credited: the credit of each strategy that produced something that was clicked.
-        unrephrased: the success before a rephrase took its share back.
+        turns: place of the turn, (gains,), rising.
+        entities: codes.
+        gains: in [0, 1], of the entity's best click, less what a barge-in and a rephrase took back.
+        places: of the first result of the turn's impressions that showed the entity; MISSING if none did.
+        shown: for each result that was clicked, wherever it was shown, its place, (clicked,).
+        of_shown: which of the gains is that of each of these, (clicked,), rising.
     """
 
-    turn: Turn
-    query: str
-    gains: dict[str, float]
-    success: float
-    rephrased: float
-    rewritten: str | None
-    asked: dict[str, int] = {}
-    credited: dict[str, Credit] = {}
-    unrephrased: float = 0.0
+    turns: Integers
+    entities: Integers
+    gains: Floats
+    places: Integers
+    shown: Integers
+    of_shown: Integers
 
 
 class Asked(Struct, frozen=True):
-    """The strategies that were asked in some turns, turn by turn, as columns.
+    """The strategies that were asked, turn by turn.
+
+    A strategy is credited if it produced something that was clicked. Its rank, from 1, counts the results of the
+    strategy alone, in the order of their positions. Of several clicks that of most gain counts, then that of the better
+    rank.
 
     Attributes:
-        rows: place of the turn among the turns, (asked,).
+        rows: place of the turn, (asked,), rising.
         codes: of the strategy, (asked,).
-        drawn: candidates, (asked,).
-        credited: places among these of those that are credited with something, (credited,).
-        rewards: of those, (credited,); see `Credit`.
-        ranks: likewise.
-        positions: likewise.
+        drawn: candidates: those of the allocation or, where none is logged, those among the results, (asked,).
+        credited: places among these of those that are credited, (credited,), rising.
+        rewards: the gain that each of those is credited with, in [0, 1], (credited,).
+        ranks: of what was clicked, (credited,).
+        positions: of what was clicked, (credited,).
     """
 
     rows: Integers
     codes: Integers
     drawn: Integers
     credited: Integers
-    rewards: NDArray[np.float64]
+    rewards: Floats
     ranks: Integers
     positions: Integers
 
+    def of(self, codes: Integers) -> "Asked":
+        """Return those of them that have a new code; `codes` holds that of each old one, MISSING for none."""
+        coded = codes.take(self.codes)
+        known = coded != MISSING
+        places = known.cumsum() - 1
+        kept = known[self.credited]
+        return Asked(
+            self.rows[known],
+            coded[known],
+            self.drawn[known],
+            places[self.credited[kept]],
+            self.rewards[kept],
+            self.ranks[kept],
+            self.positions[kept],
+        )
 
-def asked_in(outcomes: Sequence[Outcome], codes: Mapping[str, int]) -> Asked:
-    """Return the strategies that were asked and have a code.
 
-    Args:
-        outcomes: of turns.
-        codes: strategy -> its code, 0 and up.
+class Outcomes(Struct, frozen=True, dict=True):
+    """Turns, judged.
+
+    Attributes:
+        columns: what is judged, n turns.
+        keys: normalised queries, interpretations and targets of rewrites: sorted, what the codes below stand for.
+        query: the normalised query that the results were for, (n,): the rewrite, if one was served.
+        state: of the query that was asked, (n,): its interpretation, else its text normalised.
+        following: the state of the session's next query, (n,); MISSING without one.
+        rewritten: the target of the rewrite that was served, (n,); MISSING without one.
+        success: the best of the gains, (n,); without a click, what going on to something else is worth.
+        unrephrased: the success before a rephrase took its share back, (n,).
+        rephrased: the probability, 0 to 1, that the session's next query rephrases this one, (n,).
+        gains: of what was clicked.
+        asked: the strategies that were asked; codes are those of the columns.
     """
-    asked = [outcome.asked for outcome in outcomes]
-    coded = np.array([codes.get(name, -1) for own in asked for name in own], dtype=np.int64)
-    drawn = np.array([count for own in asked for count in own.values()], dtype=np.int64)
-    lengths = np.array([len(own) for own in asked], dtype=np.int64)
-    rows = np.repeat(np.arange(len(asked)), lengths)
-    credited = [
-        (first + place, *credit)
-        for first, outcome in zip((lengths.cumsum() - lengths).tolist(), outcomes, strict=True)
-        if outcome.credited
-        for place, name in enumerate(outcome.asked)
-        if (credit := outcome.credited.get(name)) and name in codes
-    ]
-    place, reward, rank, position = np.array(credited, dtype=float).reshape(-1, 4).T
-    known = coded >= 0
-    at = (known.cumsum() - 1)[place.astype(np.int64)]
-    return Asked(rows[known], coded[known], drawn[known], at, reward, rank.astype(np.int64), position.astype(np.int64))
+
+    columns: Columns
+    keys: list[str]
+    query: Integers
+    state: Integers
+    following: Integers
+    rewritten: Integers
+    success: Floats
+    unrephrased: Floats
+    rephrased: Floats
+    gains: Gains
+    asked: Asked
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    @property
+    def times(self) -> Integers:
+        """Event times of the queries (ms), (n,)."""
+        return self.columns.turns.query.ts
+
+    @cached_property
+    def named(self) -> Booleans:
+        """Whether a key is more than the empty text, (keys,); the last one says so of MISSING."""
+        return np.array([*map(bool, self.keys), False])
+
+    @cached_property
+    def users(self) -> Integers:
+        """Codes in `Pools.people`, (n,); MISSING where nobody in particular asked, or one without a name."""
+        known = np.array([*map(bool, self.columns.pools.people), False])
+        user = self.columns.turns.query.user.astype(np.int64)
+        return np.where(known[user], user, MISSING)
+
+    @property
+    def people(self) -> Integers:
+        """Codes in `Pools.people`, (n,): users, and sessions where nobody in particular asked."""
+        return np.where(self.users == MISSING, self.columns.turns.query.session, self.users)
+
+    def asked_of(self, strategies: Sequence[str]) -> Asked:
+        """Return what was asked of `strategies`; their codes are their places."""
+        code = {name: place for place, name in enumerate(strategies)}
+        pool = self.columns.pools.strategies
+        return self.asked.of(np.array([code.get(name, MISSING) for name in pool], dtype=np.int64))
 
 
 class Judge:
@@ -150,91 +193,204 @@ class Judge:
         self._dwell_ms: Final = config.dwell_s * 1000
         self._detector: Final = RephraseDetector()
 
-    def judge(self, turns: Sequence[Turn]) -> list[Outcome]:
-        """Return the outcome of each of `turns`."""
-        rephrased = [0.0] * len(turns)
-        places = [place for place, turn in enumerate(turns) if self._may_be_rephrased(turn)]
-        for place, probability in zip(
-            places, self._detector.probabilities([turns[place] for place in places]), strict=True
-        ):
-            rephrased[place] = probability
-        return list(map(self._judge, turns, rephrased))
-
-    def _may_be_rephrased(self, turn: Turn) -> bool:
-        """Whether a query followed soon, and something was recognised both times: else nothing is said again."""
-        following = turn.next
-        return (
-            following is not None
-            and following.ts - turn.query.ts <= self._gap_ms
-            and bool(normalize(turn.query.text))
-            and bool(normalize(following.text))
+    def judge(self, columns: Columns) -> Outcomes:
+        """Return the outcomes of turns."""
+        config, turns, pools = self.config, columns.turns, columns.pools
+        named = _Keys(columns)
+        follows = turns.following.counts > 0
+        rephrased = self._rephrased(columns, follows, named)
+        kept = np.where(turns.barge_ins > 0, 1.0 - config.barge_in_weight, 1.0)
+        left = 1.0 - config.rephrase_weight * rephrased
+        clicks, entities, gains = self._gains(columns, kept)
+        unrephrased = np.where(follows, kept * config.unclicked_gain, 0.0)
+        clicked = turns.clicks.counts > 0
+        unrephrased[clicked] = 0.0
+        np.maximum.at(unrephrased, clicks, gains)
+        shown, showings = _showings(turns.impressions, clicks, entities)
+        places = np.full(len(clicks), MISSING, dtype=np.int64)
+        places[shown[::-1]] = showings[::-1]
+        gains = gains * left[clicks]
+        asked = _asked(turns.impressions, len(pools.strategies))
+        return Outcomes(
+            columns=columns,
+            keys=named.keys,
+            query=named.query,
+            state=named.state,
+            following=named.following,
+            rewritten=named.rewritten,
+            success=unrephrased * left,
+            unrephrased=unrephrased,
+            rephrased=rephrased,
+            gains=Gains(clicks, entities, gains, places, showings, shown),
+            asked=_credited(asked, turns.impressions, gains[shown], showings, len(pools.strategies)),
         )
 
-    def _judge(self, turn: Turn, rephrased: float) -> Outcome:
-        rewrite = next(filter(None, map(_rewrite, turn.impressions)), None)
-        query = normalize(rewrite.target if rewrite else turn.query.text)
-        rewritten = None
-        if rewrite:
-            rewritten = rewrite.target if turn.query.interpretation else query
-        config = self.config
-        kept = 1.0 - config.barge_in_weight if turn.barge_ins else 1.0
-        taken_back = config.rephrase_weight * rephrased
-        if not turn.clicks:
-            unrephrased = kept * config.unclicked_gain if turn.next else 0.0
-            success = unrephrased * (1.0 - taken_back)
-            return Outcome(turn, query, {}, success, rephrased, rewritten, _asked(turn), unrephrased=unrephrased)
-        gains: dict[str, float] = {}
-        for click in turn.clicks:
-            gain = kept * config.click_gain.get(click.kind, 1.0)
-            if click.dwell_ms is not None and click.dwell_ms < self._dwell_ms:
-                gain *= click.dwell_ms / self._dwell_ms
-            gains[click.entity_id] = max(gains.get(click.entity_id, 0.0), gain)
-        unrephrased = max(gains.values())
-        if taken_back:
-            gains = {entity: gain * (1.0 - taken_back) for entity, gain in gains.items()}
-        credited = _credits(turn, gains)
-        return Outcome(
-            turn, query, gains, max(gains.values()), rephrased, rewritten, _asked(turn), credited, unrephrased
-        )
+    def _rephrased(self, columns: Columns, follows: Booleans, named: "_Keys") -> Floats:
+        """The probabilities that turns were rephrased, (n,): 0 unless a query followed soon, and something was
+        recognised both times; else nothing is said again.
+        """
+        turns = columns.turns
+        rows = np.flatnonzero(follows)
+        after = turns.following.rows
+        soon = after.ts - turns.query.ts[rows] <= self._gap_ms
+        soon &= named.said[turns.query.text[rows]] & named.said[after.text]
+        rephrased = np.zeros(len(columns))
+        rephrased[rows[soon]] = self._detector.probabilities(columns, rows[soon])
+        return rephrased
+
+    def _gains(self, columns: Columns, kept: Floats) -> tuple[Integers, Integers, Floats]:
+        """See `Gains`: turns, entities, and gains before a rephrase takes its share back."""
+        clicks = columns.turns.clicks
+        worth = np.array([self.config.click_gain.get(kind, 1.0) for kind in columns.pools.labels])
+        turns, dwell = clicks.parents, clicks.rows.dwell_ms
+        gain = kept[turns] * worth[clicks.rows.kind] if len(turns) else np.zeros(0)
+        short = (dwell != MISSING) & (dwell < self._dwell_ms)
+        gain[short] *= dwell[short] / self._dwell_ms
+        pairs = turns * max(len(columns.pools.entities), 1) + clicks.rows.entity
+        _, first, group = np.unique(pairs, return_index=True, return_inverse=True)
+        best = np.zeros(len(first))
+        np.maximum.at(best, group, gain)
+        order = np.argsort(first)
+        first = first[order]
+        return turns[first], clicks.rows.entity[first].astype(np.int64), best[order]
 
 
-def _asked(turn: Turn) -> dict[str, int]:
-    """Return how many candidates each strategy that took part in a turn drew.
+class _Keys:
+    """The keys of turns, see `Outcomes`; `said` tells of each text whether anything was recognised, (texts,)."""
 
-    They are those of the allocation or, where none is logged, those among the results.
+    def __init__(self, columns: Columns) -> None:
+        turns, pools = columns.turns, columns.pools
+        shown = turns.impressions
+        normal = list(map(normalize, pools.texts))
+        # The first of the rewrites that were served in a turn.
+        served = np.full(len(turns), MISSING, dtype=np.int64)
+        rewrites = np.flatnonzero(shown.rows.rewrite != MISSING)[::-1]
+        served[shown.parents[rewrites]] = shown.rows.rewrite[rewrites]
+        raw = [pools.texts[code] for code in np.unique(served[served != MISSING]).tolist()]
+        self.keys: Final = sorted({*normal, *pools.forms, *raw})
+        index = {key: code for code, key in enumerate(self.keys)}
+        of_text = np.array([*map(index.__getitem__, normal), MISSING], dtype=np.int64)
+        of_form = np.array([*map(index.__getitem__, pools.forms), MISSING], dtype=np.int64)
+        as_served = np.array([*(index.get(text, MISSING) for text in pools.texts), MISSING], dtype=np.int64)
+        tells = np.array([*map(bool, pools.forms), False])
+        self.said: Final = np.array([*map(bool, normal), False])
+
+        def states(text: Codes, form: Codes) -> Integers:
+            return np.where(tells[form], of_form[form], of_text[text])
+
+        query, after = turns.query, turns.following
+        self.query: Final = of_text[np.where(served == MISSING, query.text, served)]
+        self.rewritten: Final = np.where(tells[query.form], as_served[served], of_text[served])
+        self.state: Final = states(query.text, query.form)
+        self.following: Final = np.full(len(turns), MISSING, dtype=np.int64)
+        self.following[after.counts > 0] = states(after.rows.text, after.rows.form)
+
+
+def _asked(shown: Ragged[Impressions], strategies: int) -> Asked:
+    """The strategies that took part in turns, and how many candidates each drew; none is credited yet."""
+    turn_of, allocation, results = shown.parents, shown.rows.allocation, shown.rows.results
+    drawn = allocation.rows.count.astype(np.int64)
+    positive = drawn > 0
+    rows = turn_of[allocation.parents][positive]
+    codes = allocation.rows.strategy.astype(np.int64)[positive]
+    drawn = drawn[positive]
+    logged = np.zeros(len(shown), dtype=bool)
+    logged[rows] = True
+    if not logged[turn_of].all():
+        # Those among the results of each impression.
+        producers = results.rows.producers
+        of_result = results.parents[producers.parents]
+        unlogged = ~logged[turn_of[of_result]]
+        pairs = of_result[unlogged] * strategies + producers.rows.strategy[unlogged]
+        pairs, counted = np.unique(pairs, return_counts=True)
+        rows = np.concatenate((rows, turn_of[pairs // max(strategies, 1)]))
+        codes = np.concatenate((codes, pairs % max(strategies, 1)))
+        drawn = np.concatenate((drawn, counted))
+    pairs = rows * strategies + codes
+    if (np.diff(pairs) > 0).all():
+        order = np.arange(len(pairs))
+    elif (shown.counts <= 1).all():
+        order = np.argsort(pairs)
+    else:  # of several impressions the one that drew most
+        order = np.lexsort((drawn, pairs))
+        order = order[np.diff(pairs[order], append=-1) != 0]
+    nothing = np.zeros(0, dtype=np.int64)
+    return Asked(rows[order], codes[order], drawn[order], nothing, np.zeros(0), nothing, nothing)
+
+
+def _showings(shown: Ragged[Impressions], turns: Integers, entities: Integers) -> tuple[Integers, Integers]:
+    """Return where entities were shown in turns: for each showing, which of the pairs of both, rising, and the place
+    of the result.
     """
-    if len(turn.impressions) == 1 and 0 not in (allocation := turn.impressions[0].allocation).values() and allocation:
-        return allocation  # as is usual
-    drawn: dict[str, int] = {}
-    for impression in turn.impressions:
-        for name, count in impression.allocation.items():
-            if count > drawn.get(name, 0):
-                drawn[name] = count
-    if not drawn:
-        for impression in turn.impressions:
-            for name, count in Counter(chain.from_iterable(one.strategies for one in impression.results)).items():
-                drawn[name] = max(count, drawn.get(name, 0))
-    return drawn
+    results = shown.rows.results
+    counts = np.bincount(shown.parents, results.counts, len(shown)).astype(np.int64)
+    starts = counts.cumsum() - counts
+    pairs = np.repeat(np.arange(len(turns)), counts[turns])
+    places = spans(starts[turns], counts[turns])
+    same = results.rows.entity[places] == entities[pairs]
+    return pairs[same], places[same]
 
 
-def _credits(turn: Turn, gains: Mapping[str, float]) -> dict[str, Credit]:
-    """Return the credit of each strategy that produced something that was clicked.
+def _credited(asked: Asked, shown: Ragged[Impressions], gained: Floats, showings: Integers, strategies: int) -> Asked:
+    """Credit those of the strategies asked that produced what was clicked.
 
-    The rank, from 1, counts the results of the strategy alone, in the order of their positions. Of several clicks that
-    of most gain counts, then that of the better rank.
+    Args:
+        asked: none of them credited.
+        shown: the impressions.
+        gained: gains of what was clicked, for each place where it was shown.
+        showings: places of these results.
+        strategies: how many there are.
     """
-    credited: dict[str, Credit] = {}
-    for impression in turn.impressions:
-        placed: dict[str, int] = {}
-        results = sorted(impression.results, key=attrgetter("position"))
-        chosen = [place for place, result in enumerate(results) if result.entity_id in gains]
-        for result in results[: chosen[-1] + 1] if chosen else ():
-            for strategy in result.strategies:
-                placed[strategy] = placed.get(strategy, 0) + 1
-            gain = gains.get(result.entity_id)
-            if gain is not None:
-                for strategy in result.strategies:
-                    best, rank, _ = credited.get(strategy, (-1.0, 0, 0))
-                    if gain > best or (gain == best and placed[strategy] < rank):
-                        credited[strategy] = gain, placed[strategy], result.position
-    return credited
+    results = shown.rows.results
+    gains = np.full(len(results.rows), -1.0)  # of what was not clicked
+    gains[showings] = gained
+    # The results of the impressions that hold some of them, in the order of their positions.
+    impressions = np.unique(results.parents[showings])
+    counts = results.counts[impressions]
+    places = spans(results.starts[impressions], counts)
+    impressions = np.repeat(impressions, counts)
+    positions = results.rows.position[places].astype(np.int64)
+    ordered = impressions * _POSITIONS + positions
+    if not (np.diff(ordered) > 0).all():
+        order = np.argsort(ordered, kind="stable")
+        places, impressions, positions = places[order], impressions[order], positions[order]
+    turns, gains = shown.parents[impressions], gains[places]
+    # A line for each strategy that produced a result.
+    producers = results.rows.producers
+    counts = producers.counts[places]
+    lines = np.repeat(np.arange(len(places)), counts)
+    names = producers.rows.strategy[spans(producers.starts[places], counts)].astype(np.int64)
+    ranks = ranks_in(impressions[lines] * strategies + names, lines)
+    chosen = np.flatnonzero(gains[lines] >= 0)
+    lines, names, ranks = lines[chosen], names[chosen], ranks[chosen]
+    rewards = gains[lines]
+    strategy = turns[lines] * strategies + names
+    # The best line of each strategy, the first of its equals.
+    order = np.lexsort((ranks, -rewards, strategy))
+    order = order[np.diff(strategy[order], prepend=-1) != 0]
+    # Those that were asked.
+    own = asked.rows * strategies + asked.codes
+    at = np.searchsorted(own, strategy[order])
+    there = at < len(own)
+    there[there] = own[at[there]] == strategy[order][there]
+    order, at = order[there], at[there]
+    return Asked(asked.rows, asked.codes, asked.drawn, at, rewards[order], ranks[order], positions[lines[order]])
+
+
+def ranks_in(lists: Integers, results: Integers) -> Integers:
+    """Return the rank of each line in its list, from 1.
+
+    Args:
+        lists: the list that each line is in, (lines,).
+        results: the result that each line is of, rising; a list may hold a result twice, and the last time counts.
+    """
+    order = np.argsort(lists, kind="stable")
+    lists, results = lists[order], results[order]
+    places = np.arange(len(order))
+    first = np.diff(lists, prepend=-1) != 0
+    starts = np.maximum.accumulate(np.where(first, places, 0))
+    last = np.append(first[1:] | (np.diff(results) != 0), True)[: len(order)]
+    ends = np.flatnonzero(last)
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = ends[np.cumsum(last) - last] - starts + 1
+    return ranks

@@ -15,9 +15,9 @@ enters with the static weight 2^(t / half_life - landmark), and whoever reads at
 which is exact.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import ldexp
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, overload
 
 import numpy as np
 from msgspec import Struct
@@ -41,6 +41,64 @@ key of the row of a section that holds for all of it."""
 
 USER: Final = "user"
 """The key column that holds a `user_id`; as the first one, it makes the table one that is kept by user."""
+
+
+class Keys(Sequence[Key]):
+    """The keys of rows by column, each list as long as there are rows; sorted, and each key once."""
+
+    def __init__(self, *columns: Sequence[Any]) -> None:
+        self.columns: Final = columns
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def __iter__(self) -> Iterator[Key]:
+        return zip(*self.columns, strict=True)
+
+    @overload
+    def __getitem__(self, place: int) -> Key: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Key]: ...
+    def __getitem__(self, place: int | slice) -> Key | list[Key]:
+        found = [column[place] for column in self.columns]
+        return list(zip(*found, strict=True)) if isinstance(place, slice) else tuple(found)
+
+
+class Groups:
+    """Lines grouped by their keys.
+
+    Args:
+        parts: for each column of the key, the code of each line, (lines,), not negative; and the values that the codes
+            stand for, sorted.
+
+    Attributes:
+        codes: of the keys, an array for each column.
+        lines: which of the keys each line has, (lines,).
+        keys: that some line has.
+    """
+
+    def __init__(self, *parts: tuple[NDArray[Any], Sequence[Any]]) -> None:
+        numbers = np.zeros(len(parts[0][0]), dtype=np.int64)
+        for codes, values in parts:
+            numbers *= max(len(values), 1)
+            numbers += codes
+        numbers, self.lines = np.unique(numbers, return_inverse=True)
+        codes_of = []
+        for _, values in reversed(parts):
+            numbers, code = np.divmod(numbers, max(len(values), 1))
+            codes_of.append(code)
+        self.codes: Final = codes_of[::-1]
+        self.keys: Final = Keys(
+            *(
+                list(map(values.__getitem__, codes.tolist()))
+                for codes, (_, values) in zip(self.codes, parts, strict=True)
+            )
+        )
+
+    def sums(self, table: "SumTable", columns: Sequence[Matrix], landmark: int = 0) -> "Sums":
+        """Return the sums of the lines' `columns`, one for each of the table's sums, (lines,) each."""
+        size = len(self.keys)
+        return Sums(table, self.keys, np.array([np.bincount(self.lines, one, size) for one in columns]).T, landmark)
 
 
 class SumTable(Struct, frozen=True):

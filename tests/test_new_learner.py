@@ -1,8 +1,7 @@
 """A learner of one's own: one class that learns, one that serves, and one annotated field. Nothing else is touched."""
 
 import tomllib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -13,11 +12,12 @@ import pytest
 from msgspec import Meta, Struct, field
 
 from backchannel.agents.checks import check
+from backchannel.agents.columns import MISSING
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcome
+from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.registry import Learners
 from backchannel.agents.serving import Sections
-from backchannel.agents.sums import USER, Delta, SumReader, Sums, SumTable
+from backchannel.agents.sums import USER, Delta, Groups, SumReader, SumTable
 from backchannel.ops.commands.config import render
 from backchannel.schemas.events import Event, Query
 from backchannel.schemas.snapshot import Snapshot
@@ -65,14 +65,12 @@ class WordCounter(Learner):
     def configured(cls, config: Any) -> Self:
         return cls(config.words.scale)
 
-    def learn(self, outcomes: Sequence[Outcome]) -> Delta:
-        words: Counter[str] = Counter()
-        for outcome in outcomes:
-            if outcome.turn.query.user_id:
-                words[outcome.turn.query.user_id] += len(outcome.query.split())
-        keys = [(user,) for user in words]
-        values = self._scale * np.array(list(words.values()), dtype=float)[:, np.newaxis]
-        return {self.table.name: Sums(self.table, keys, values)} if keys else {}
+    def learn(self, outcomes: Outcomes) -> Delta:
+        rows = np.flatnonzero(outcomes.users != MISSING)
+        words = np.array([len(key.split()) for key in outcomes.keys])
+        groups = Groups((outcomes.users[rows], outcomes.columns.pools.people))
+        said = self._scale * words[outcomes.query[rows]] if len(rows) else np.zeros(0)
+        return {self.table.name: groups.sums(self.table, [said])} if len(rows) else {}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
         users = changed.get(self.table.name, ())

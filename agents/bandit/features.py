@@ -2,11 +2,12 @@
 
 import hashlib
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from math import inf
 from operator import itemgetter
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 from zlib import crc32
 
 import msgspec
@@ -14,6 +15,7 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from backchannel.agents.columns import MISSING, Columns, distinct
 from backchannel.agents.sums import GRID
 from backchannel.schemas.events import Name, Query
 from backchannel.schemas.text import normalize
@@ -127,6 +129,16 @@ DERIVED: Final[dict[str, Callable[[Query], Value]]] = {
 }
 """Features of every query, besides what its own context carries. Times are UTC; Monday is weekday 0."""
 
+_READ: Final = {
+    "query.words": "text",
+    "query.characters": "text",
+    "query.interpreted": "form",
+    "query.locale": "locale",
+    "time.hour": "ts",
+    "time.weekday": "ts",
+}
+"""The column of queries that each of them is derived from."""
+
 DERIVED_MEANINGS: Final = {
     "query.words": "how many words the query has",
     "query.characters": "how many characters it has",
@@ -214,6 +226,10 @@ class Encoder:
             if isinstance(feature, Categorical)
             for place, column in enumerate(feature.columns)
         }
+        read = {_READ.get(name, "context") for name in own if not name.startswith((OF_STRATEGY, OF_USER))}
+        if any(name.startswith((OF_STRATEGY, OF_USER)) for name in own):
+            read.add("context")  # a query may say something of this name where an impression does not
+        self._read: Final = sorted(read)
         self.of_strategies: Final = any(name.startswith(OF_STRATEGY) for name in own)
         self.of_users: Final = any(name.startswith(OF_USER) for name in own)
 
@@ -254,11 +270,56 @@ class Encoder:
             ]
         return np.array(vector)
 
-    def contexts(self, queries: Sequence[Query]) -> list[Mapping[str, Value]]:
-        """Return of each of `queries` its context, with what is derived of it and encoded here."""
-        if not self._derived:
-            return [query.context for query in queries]
-        return [{**query.context, **{name: get(query) for name, get in self._derived}} for query in queries]
+    def vectors(self, columns: Columns) -> NDArray[np.float64]:
+        """Return the vectors of turns, (turns, dimension); each distinct context is encoded once."""
+        contexts, place = self._contexts(columns)
+        encoded: NDArray[np.float64] = self.encode_all(contexts)[place]
+        return encoded
+
+    def vectors_of(
+        self, columns: Columns, rows: NDArray[np.int64], codes: NDArray[np.int64], strategies: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """Return the vectors of strategies in turns, (rows, dimension).
+
+        Args:
+            columns: the turns.
+            rows: places of turns, (rows,).
+            codes: the strategy of each, (rows,), as its place among `strategies`.
+            strategies: their names.
+        """
+        if not self.of_strategies:
+            return self.vectors(columns)[rows]
+        contexts, place = self._contexts(columns)
+        known, known_place = _known(columns, "strategy_context")
+        first, line = distinct(place[rows], known_place[rows], codes)
+        encoded: NDArray[np.float64] = self.encode_all(
+            [
+                {**contexts[place[row]], **known[known_place[row]].get(strategies[code], {})}
+                for row, code in zip(rows[first].tolist(), codes[first].tolist(), strict=True)
+            ]
+        )
+        return encoded[line]
+
+    def _contexts(self, columns: Columns) -> tuple[list[Mapping[str, Value]], NDArray[np.int64]]:
+        """The distinct contexts of turns, as far as they are encoded, and which of them each turn has."""
+        query, turns = columns.turns.query, len(columns)
+        codes = [np.zeros(turns, dtype=np.int64)]
+        for name in self._read:
+            column = query.ts // _HOUR_MS if name == "ts" else getattr(query, name)
+            codes.append(column != MISSING if name == "form" else column)
+        of_user, user_place = _known(columns, "user_context") if self.of_users else ([], codes[0])
+        first, place = distinct(*codes, user_place)
+        own = columns.contexts()
+        contexts: list[Mapping[str, Value]] = []
+        for row in first.tolist():
+            context = dict(own[query.context[row]]) if "context" in self._read else {}
+            if self._derived:
+                asked = columns.query(row)
+                context.update((name, get(asked)) for name, get in self._derived)
+            if self.of_users:
+                context.update(of_user[user_place[row]])
+            contexts.append(context)
+        return contexts, place
 
     def encode_all(self, contexts: Sequence[Mapping[str, Value]]) -> NDArray[np.float64]:
         """Return the vectors, (contexts, dimension), of `contexts`."""
@@ -294,6 +355,29 @@ class Encoder:
     def _scaled(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
         with np.errstate(over="ignore"):
             return _on_grid((numbers - self._centers) / self._scales)
+
+
+def _known(columns: Columns, name: str) -> tuple[list[Mapping[str, Any]], NDArray[np.int64]]:
+    """What impressions say of who asked, or of strategies: the distinct things, and which of them each turn has.
+
+    Of several impressions the first that says something counts, of a strategy or of who asked.
+    """
+    impressions = columns.turns.impressions
+    codes: NDArray[np.int32] = getattr(impressions.rows, name)
+    said = np.flatnonzero(codes != MISSING)
+    of_turn: defaultdict[int, tuple[int, ...]] = defaultdict(tuple)
+    for turn, code in zip(impressions.parents[said].tolist(), codes[said].tolist(), strict=True):
+        of_turn[turn] += (code,)
+    index: dict[tuple[int, ...], int] = {(): 0}
+    place = np.zeros(len(columns), dtype=np.int64)
+    place[list(of_turn)] = [index.setdefault(some, len(index)) for some in of_turn.values()]
+    contexts = columns.contexts()
+    if name == "user_context":
+        return [contexts[some[0]] if some else {} for some in index], place
+    known: list[Mapping[str, Any]] = [
+        {key: one for code in some[::-1] for key, one in contexts[code].items() if one} for some in index
+    ]
+    return known, place
 
 
 def _number(value: Value, center: float) -> float:

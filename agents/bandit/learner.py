@@ -5,7 +5,6 @@ reward moment, count and sum of squared rewards in one symmetric matrix. Context
 so the sums are exact and do not depend on order. Everything else happens when a policy is made: see `posterior`.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Self
 
 import msgspec
@@ -14,14 +13,13 @@ import orjson
 from msgspec import Meta, Struct, field
 from numpy.typing import NDArray
 
-from backchannel.agents.bandit.features import Encoder, Feature, Numeric, Value
+from backchannel.agents.bandit.features import Encoder, Feature, Numeric
 from backchannel.agents.bandit.posterior import Bank, Evidence, Posterior, run_together
 from backchannel.agents.bandit.serving import Allocator, Exploration, Limits
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Asked, Outcome, asked_in
+from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import GRID, Delta, Key, Matrix, MemorySums, SumReader, Sums, SumTable
 from backchannel.schemas.events import Name
-from backchannel.schemas.turn import Turn
 
 RANKS: Final = 32
 """Of a strategy's list whose worth is learned one by one; deeper ones follow `rank_decay`."""
@@ -154,9 +152,9 @@ class StrategyBandit(Learner):
         """See `Learner.configured`."""
         return cls(config.bandit)
 
-    def learn(self, outcomes: Sequence[Outcome]) -> Delta:
+    def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`. A strategy that is not configured is ignored."""
-        asked = asked_in(outcomes, self._code)
+        asked = outcomes.asked_of(self.config.strategies)
         if not len(asked.rows):
             return {}
         ranks = np.zeros(len(asked.rows), dtype=np.int64)  # of what was clicked
@@ -166,8 +164,10 @@ class StrategyBandit(Learner):
         rewards = np.zeros((2, len(asked.rows)))  # as they are, and over the probability of examination
         rewards[:, asked.credited] = asked.rewards * (np.ones(len(asked.rewards)), self._unseen[asked.positions])
         rewards = np.rint(rewards * GRID) / GRID
-        observed = np.column_stack((self._vectors(outcomes, asked), rewards[0]))
-        buckets = np.array([outcome.turn.query.ts for outcome in outcomes])[asked.rows] // self._bucket_ms
+        observed = np.column_stack(
+            (self.encoder.vectors_of(outcomes.columns, asked.rows, asked.codes, self.config.strategies), rewards[0])
+        )
+        buckets = outcomes.times[asked.rows] // self._bucket_ms
         strategies, first_bucket = self.config.strategies, int(buckets.min())
         groups = (buckets - first_bucket) * len(strategies) + asked.codes
         parts = by_group(observed, groups)
@@ -268,23 +268,6 @@ class StrategyBandit(Learner):
                     own.append((name, *row))
         return of_strategy
 
-    def _vectors(self, outcomes: Sequence[Outcome], asked: Asked) -> Matrix:
-        """The encoded contexts of the strategies asked, (asked, d)."""
-        contexts = self.encoder.contexts([outcome.turn.query for outcome in outcomes])
-        if self.encoder.of_users:
-            known = [_known_of_user(outcome.turn) for outcome in outcomes]
-            contexts = [{**context, **own} for context, own in zip(contexts, known, strict=True)]
-        if not self.encoder.of_strategies:
-            vectors: Matrix = self.encoder.encode_all(contexts)[asked.rows]
-            return vectors
-        strategies = self.config.strategies
-        return self.encoder.encode_all(
-            [
-                {**contexts[row], **_known_of(strategies[code], outcomes[row].turn)}
-                for row, code in zip(asked.rows.tolist(), asked.codes.tolist(), strict=True)
-            ]
-        )
-
     def _evidence(self, sums: SumReader) -> tuple[Evidence, Matrix]:
         """The sums of this encoding, bucket by bucket; and those of ranks, (buckets, strategies, 2, RANKS)."""
         stored = sums.read(self.table, "encoding", [self.encoder.fingerprint])
@@ -349,13 +332,3 @@ def rank_curve(reached: Matrix, clicked: Matrix, decay: float) -> Matrix:
     from scipy.optimize import isotonic_regression  # noqa: PLC0415 - slow to import, and seldom needed by small stores
 
     return np.asarray(isotonic_regression(shares, weights=expected, increasing=False).x)
-
-
-def _known_of(strategy: str, turn: Turn) -> Mapping[str, Value]:
-    """What was known of a strategy when the turn's first impression was decided that says so."""
-    return next((own for shown in turn.impressions if (own := shown.strategy_context.get(strategy))), {})
-
-
-def _known_of_user(turn: Turn) -> Mapping[str, Value]:
-    """What was known of who asked, likewise."""
-    return next((shown.user_context for shown in turn.impressions if shown.user_context), {})

@@ -1,8 +1,7 @@
-"""Turns as columns: what was asked of each strategy, what was shown, and what came of it.
+"""Turns as pages: what was asked of each strategy, what was shown, and what came of it.
 
-This is the seam between how turns arrive and how the bandit learns. `pages_of` fills it from judged turns; whoever has
-turns as columns already fills it directly. It says nothing of rank buckets, positions' examination or time buckets:
-those are the learner's.
+This is the seam between how turns arrive and how the bandit learns. It says nothing of rank buckets, positions'
+examination or time buckets: those are the learner's.
 
 A result's producers are the strategies that brought it to the page, each with the rank that the result has in its
 list. Where ranks are logged (`Result.ranks`), they are used. Where they are not, a result's rank is its place among
@@ -11,24 +10,21 @@ candidates were all shown; candidates that were dropped from the page (another s
 shown once, for both) make ranks too good.
 """
 
-from collections.abc import Mapping, Sequence
-from operator import attrgetter
-from typing import Final, TypeAlias
+from collections.abc import Sequence
+from typing import TypeAlias
 from zlib import crc32
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from backchannel.agents.bandit.features import Encoder, Value
-from backchannel.agents.outcomes import Outcome
+from backchannel.agents.bandit.features import Encoder
+from backchannel.agents.columns import MISSING, Columns, distinct, spans
+from backchannel.agents.outcomes import Outcomes, ranks_in
 from backchannel.agents.sums import Matrix
 from backchannel.schemas.events import MAX_DEPTH
-from backchannel.schemas.turn import Turn
 
 Integers: TypeAlias = NDArray[np.int64]
-
-_position: Final = attrgetter("position")
 
 
 class Pages(Struct, frozen=True):
@@ -65,8 +61,8 @@ def hash_of(query: str) -> int:
     return crc32(query.encode(errors="surrogatepass"))
 
 
-def pages_of(outcomes: Sequence[Outcome], encoder: Encoder, codes: Mapping[str, int]) -> Pages:
-    """Return judged turns as columns.
+def pages_of(outcomes: Outcomes, encoder: Encoder, strategies: Sequence[str]) -> Pages:
+    """Return judged turns as pages.
 
     A turn with several impressions, as when somebody leafs through pages, is one page: each entity counts where it was
     shown first, and each strategy as deep as it was ever asked.
@@ -74,72 +70,64 @@ def pages_of(outcomes: Sequence[Outcome], encoder: Encoder, codes: Mapping[str, 
     Args:
         outcomes: of the turns.
         encoder: of contexts.
-        codes: strategy -> its code, 0 and up. Other strategies are ignored.
+        strategies: their codes are their places. Others are ignored.
     """
-    depths = np.zeros((len(outcomes), len(codes)), dtype=np.int64)
-    shown: list[tuple[int, int, float]] = []
-    produced: list[tuple[int, int, int]] = []
-    for row, outcome in enumerate(outcomes):
-        for name, count in outcome.asked.items():
-            code = codes.get(name)
-            if code is not None:
-                depths[row, code] = count
-        gains, seen = outcome.gains, set[str]()
-        for impression in outcome.turn.impressions:
-            placed: dict[str, int] = {}
-            for result in sorted(impression.results, key=_position):
-                entity = result.entity_id
-                first = entity not in seen
-                if first:
-                    seen.add(entity)
-                    shown.append((row, result.position, gains.get(entity, 0.0)))
-                for name in result.strategies:
-                    placed[name] = placed.get(name, 0) + 1
-                    code = codes.get(name)
-                    if code is not None and first:
-                        produced.append((len(shown) - 1, code, result.ranks.get(name, placed[name])))
-    turns, positions, gained = np.array(shown, dtype=float).reshape(-1, 3).T
-    results, strategies, ranks = np.array(produced, dtype=np.int64).reshape(-1, 3).T
-    turns = turns.astype(np.int64)
+    columns, asked = outcomes.columns, outcomes.asked_of(strategies)
+    impressions, names = columns.turns.impressions, columns.pools.strategies
+    results = impressions.rows.results
+    depths = np.zeros((len(outcomes), len(strategies)), dtype=np.int64)
+    depths[asked.rows, asked.codes] = asked.drawn
+    # The results of each impression, in the order of their positions.
+    order = np.lexsort((results.rows.position, results.parents))
+    lists, positions = results.parents[order], results.rows.position[order].astype(np.int64)
+    turns, entities = impressions.parents[lists], results.rows.entity[order]
+    first, _ = distinct(turns, entities)
+    shown = np.zeros(len(order), dtype=bool)
+    shown[first] = True
+    gained = np.zeros(len(results.rows))
+    gained[outcomes.gains.shown] = outcomes.gains.gains[outcomes.gains.of_shown]
+    # The producers of each result, with ranks that are logged or else counted.
+    producers, code = results.rows.producers, {name: place for place, name in enumerate(strategies)}
+    counts = producers.counts[order]
+    lines = np.repeat(np.arange(len(order)), counts)
+    places = spans(producers.starts[order], counts)
+    produced = producers.rows.strategy[places].astype(np.int64)
+    ranks = ranks_in(lists[lines] * len(names) + produced, lines)
+    logged, size = results.rows.ranks, max(len(names), 1)
+    known = logged.parents * size + logged.rows.strategy
+    by_known = np.argsort(known)
+    wanted = order[lines] * size + produced
+    found = np.searchsorted(known, wanted, sorter=by_known)
+    found[found == len(known)] = 0
+    if len(known):
+        at = by_known[found]
+        ranks = np.where(known[at] == wanted, logged.rows.rank[at], ranks)
+    codes = np.array([code.get(name, MISSING) for name in names], dtype=np.int64)[produced]
+    kept = np.flatnonzero(shown[lines] & (codes != MISSING))
+    lines, codes, ranks = lines[kept], codes[kept], ranks[kept].astype(np.int64)
     # So deep a list must have been, whatever the allocation says.
-    np.maximum.at(depths, (turns[results], strategies), np.minimum(ranks, MAX_DEPTH))
+    np.maximum.at(depths, (turns[lines], codes), np.minimum(ranks, MAX_DEPTH))
+    hashes = np.array([hash_of(key) for key in outcomes.keys], dtype=np.int64)
     return Pages(
-        times=np.array([outcome.turn.query.ts for outcome in outcomes], dtype=np.int64),
-        queries=np.array([hash_of(outcome.query) for outcome in outcomes], dtype=np.int64),
-        contexts=_contexts(outcomes, encoder, list(codes)),
+        times=outcomes.times,
+        queries=hashes[outcomes.query],
+        contexts=_contexts(columns, encoder, strategies),
         depths=depths,
-        turns=turns,
-        positions=positions.astype(np.int64),
-        gains=gained,
-        results=results,
-        strategies=strategies,
+        turns=turns[shown],
+        positions=positions[shown],
+        gains=gained[order][shown],
+        results=(shown.cumsum() - 1)[lines],
+        strategies=codes,
         ranks=ranks,
     )
 
 
-def _contexts(outcomes: Sequence[Outcome], encoder: Encoder, strategies: Sequence[str]) -> Matrix:
+def _contexts(columns: Columns, encoder: Encoder, strategies: Sequence[str]) -> Matrix:
     """The encoded contexts, as they were decided with; see `Pages.contexts`."""
-    contexts = encoder.contexts([outcome.turn.query for outcome in outcomes])
-    if encoder.of_users:
-        known = [_known_of_user(outcome.turn) for outcome in outcomes]
-        contexts = [{**context, **own} for context, own in zip(contexts, known, strict=True)]
     if not encoder.of_strategies:
-        return np.asarray(encoder.encode_all(contexts)[:, np.newaxis])
-    vectors = encoder.encode_all(
-        [
-            {**context, **_known_of(name, outcome.turn)}
-            for context, outcome in zip(contexts, outcomes, strict=True)
-            for name in strategies
-        ]
+        return np.asarray(encoder.vectors(columns)[:, np.newaxis])
+    rows = np.repeat(np.arange(len(columns)), len(strategies))
+    codes = np.tile(np.arange(len(strategies)), len(columns))
+    return encoder.vectors_of(columns, rows, codes, strategies).reshape(
+        len(columns), len(strategies), encoder.dimension
     )
-    return vectors.reshape(len(outcomes), len(strategies), -1)
-
-
-def _known_of(strategy: str, turn: Turn) -> Mapping[str, Value]:
-    """What was known of a strategy when the turn's first impression was decided that says so."""
-    return next((own for shown in turn.impressions if (own := shown.strategy_context.get(strategy))), {})
-
-
-def _known_of_user(turn: Turn) -> Mapping[str, Value]:
-    """What was known of who asked when the turn's first impression was decided that says so."""
-    return next((shown.user_context for shown in turn.impressions if shown.user_context), {})

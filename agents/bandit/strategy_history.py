@@ -5,7 +5,6 @@ Serving puts what comes of it into the strategy's context, as the feature `strat
 learns from the context that was logged, never learns from what came later. See `history`.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final, Self
 
@@ -15,8 +14,8 @@ import orjson
 from backchannel.agents.bandit.features import HISTORY
 from backchannel.agents.bandit.history import History
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcome
-from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
+from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.sums import Delta, Groups, SumReader, SumTable
 
 
 class StrategyHistory(Learner):
@@ -31,7 +30,7 @@ class StrategyHistory(Learner):
     serving = History
 
     def __init__(self, strategies: Sequence[str], half_life_days: float) -> None:
-        self._strategies: Final = frozenset(strategies)
+        self._strategies: Final = sorted(strategies)
         self.table: Final = SumTable(
             name="history",
             key=(("query", str), ("strategy", str)),
@@ -50,24 +49,19 @@ class StrategyHistory(Learner):
         """See `Learner.is_wanted`: if its feature is configured."""
         return HISTORY in {feature.name for feature in config.bandit.features}
 
-    def learn(self, outcomes: Sequence[Outcome]) -> Delta:
+    def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`."""
-        if not outcomes:
+        asked, table = outcomes.asked_of(self._strategies), self.table
+        known = outcomes.named[outcomes.query[asked.rows]]  # else nothing was recognised
+        if not known.any():
             return {}
-        table = self.table
-        landmark = table.landmark(max(outcome.turn.query.ts for outcome in outcomes))
-        sums: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        for outcome in outcomes:
-            if not outcome.query:  # nothing was recognised
-                continue
-            weight = table.weight(outcome.turn.query.ts, landmark)
-            credited = outcome.credited
-            for strategy in outcome.asked.keys() & self._strategies:
-                row = sums[outcome.query, strategy]
-                row[0] += weight
-                if strategy in credited:
-                    row[1] += weight * credited[strategy][0]
-        return {table.name: Sums(table, list(sums), np.array(list(sums.values())), landmark)} if sums else {}
+        landmark = table.landmark(int(outcomes.times.max()))
+        turns = table.weights(outcomes.times, landmark)[asked.rows]
+        rewards = np.zeros(len(turns))
+        rewards[asked.credited] = turns[asked.credited] * asked.rewards
+        rows = asked.rows[known]
+        groups = Groups((outcomes.query[rows], outcomes.keys), (asked.codes[known], self._strategies))
+        return {table.name: groups.sums(table, (turns[known], rewards[known]), landmark)}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
         """See `Learner.solve`."""

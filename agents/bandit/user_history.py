@@ -4,17 +4,16 @@ For every user, and for all together, it sums with forward decay the turns, thei
 makes features of them: see `users`.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any, Final, Self
 
 import msgspec
 import numpy as np
 
 from backchannel.agents.bandit.users import USER_FEATURES, Everybody, UserRow, Users
+from backchannel.agents.columns import MISSING
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcome
-from backchannel.agents.sums import ALL, USER, Delta, Key, SumReader, Sums, SumTable
+from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.sums import ALL, USER, Delta, Groups, SumReader, SumTable
 
 
 class UserHistory(Learner):
@@ -46,22 +45,19 @@ class UserHistory(Learner):
         """See `Learner.is_wanted`: if one of its features is configured."""
         return not USER_FEATURES.isdisjoint(feature.name for feature in config.bandit.features)
 
-    def learn(self, outcomes: Sequence[Outcome]) -> Delta:
+    def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`. Turns of nobody in particular are left out."""
-        table = self.table
-        landmark = table.landmark(max((outcome.turn.query.ts for outcome in outcomes), default=0))
-        rows: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
-        for outcome in outcomes:
-            query = outcome.turn.query
-            if not query.user_id:
-                continue
-            weight = table.weight(query.ts, landmark)
-            for who in (ALL, query.user_id):
-                row = rows[(who,)]
-                row[0] += weight
-                row[1] += weight * outcome.success
-                row[2] += weight * (1.0 if outcome.turn.barge_ins else outcome.rephrased)
-        return {table.name: Sums(table, list(rows), np.array(list(rows.values())), landmark)} if rows else {}
+        table, rows = self.table, np.flatnonzero(outcomes.users != MISSING)
+        if not len(rows):
+            return {}
+        landmark = table.landmark(int(outcomes.times.max()))
+        weights = table.weights(outcomes.times[rows], landmark)
+        defects = np.where(outcomes.columns.turns.barge_ins[rows] > 0, 1.0, outcomes.rephrased[rows])
+        # Each turn is everybody's and its user's.
+        users = np.concatenate((np.zeros(len(rows), dtype=np.int64), outcomes.users[rows] + 1))
+        groups = Groups((users, [ALL, *outcomes.columns.pools.people]))
+        sums = [np.tile(one, 2) for one in (weights, weights * outcomes.success[rows], weights * defects)]
+        return {table.name: groups.sums(table, sums, landmark)}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
         """See `Learner.solve`."""

@@ -11,25 +11,23 @@ Ranked is by a lower credible bound, so that one lucky click does not outrank lo
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import count
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import inf
-from operator import attrgetter
 from statistics import NormalDist
 from typing import Annotated, Any, Final, Self
-from zlib import crc32
 
 import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
+from backchannel.agents import checksums
 from backchannel.agents.learner import TOGETHER, Changed, Learner, portions_of
 from backchannel.agents.memory.examination import BASIS, HARVESTED, Examination
 from backchannel.agents.memory.serving import NOTHING, Evidence, Header, Memory, Row
-from backchannel.agents.outcomes import Outcome
-from backchannel.agents.sketches import person_of, slot
+from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.sketches import SLOTS, slot
 from backchannel.agents.statistics import gamma_rate
-from backchannel.agents.sums import ALL, Delta, Key, Matrix, SumReader, Sums, SumTable
+from backchannel.agents.sums import ALL, Delta, Groups, Integers, Key, Matrix, SumReader, Sums, SumTable
 
 
 class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,26 +124,26 @@ class MemoryIndex(Learner):
         """See `Learner.configured`."""
         return cls(config.memory)
 
-    def learn(self, outcomes: Sequence[Outcome]) -> Delta:
+    def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`."""
-        shown = Shown(self.table, outcomes, lambda outcome: (outcome.query,) if outcome.query else None)
+        asked = np.flatnonzero(outcomes.named[outcomes.query])
+        shown = Shown(self.table, outcomes, asked, (outcomes.query, outcomes.keys))
         delta = {}
-        if shown.keys:
+        if shown.groups.keys:
             delta[self.table.name] = shown.sums(self.examination)
             delta[self.examination.table.name] = shown.harvest(self.examination)
-        if outcomes and self.config.min_users > 1:
-            delta[self.people.name] = self._people(outcomes)
+        if len(asked) and self.config.min_users > 1:
+            delta[self.people.name] = self._people(outcomes, asked)
         return delta
 
-    def _people(self, outcomes: Sequence[Outcome]) -> Sums:
+    def _people(self, outcomes: Outcomes, asked: Integers) -> Sums:
         """Linear counting (Whang, Vander-Zanden & Taylor 1990): which of the query's slots people's hashes hit."""
-        landmark = self.people.landmark(max(outcome.turn.query.ts for outcome in outcomes))
-        turns: defaultdict[Key, float] = defaultdict(float)
-        for outcome in outcomes:
-            asked = outcome.turn.query
-            if outcome.query:
-                turns[outcome.query, slot(person_of(asked))] += self.people.weight(asked.ts, landmark)
-        return Sums(self.people, list(turns), np.array(list(turns.values()))[:, np.newaxis], landmark)
+        landmark = self.people.landmark(int(outcomes.times.max()))
+        people, place = np.unique(outcomes.people[asked], return_inverse=True)
+        names = outcomes.columns.pools.people
+        slots = np.array([slot(names[one]) for one in people.tolist()], dtype=np.int64)[place]
+        groups = Groups((outcomes.query[asked], outcomes.keys), (slots, range(SLOTS)))
+        return groups.sums(self.people, [self.people.weights(outcomes.times[asked], landmark)], landmark)
 
     def portions(self, changed: Changed, together: int = TOGETHER) -> Iterator[Changed]:
         """See `Learner.portions`."""
@@ -242,76 +240,63 @@ class MemoryIndex(Learner):
         return best
 
 
-_entity = attrgetter("entity_id")
-_position = attrgetter("position")
-
-
 class Shown:
     """What was shown and clicked in some turns, by the keys under which it is summed.
 
     Args:
         table: to sum into; its key ends in the entity.
-        outcomes: the turns.
-        owner: what of a turn precedes the entity in the key; None to leave the turn out.
+        outcomes: of turns.
+        rows: those of them that count, rising.
+        owners: what precedes the entity in the key, column by column: the code of each turn, (n,), and the values that
+            the codes stand for, sorted.
 
     Attributes:
-        keys: in order, as the ledger wants them.
+        groups: the lines by key; each is a showing or a click, and neither is the other.
     """
 
     def __init__(
-        self, table: SumTable, outcomes: Sequence[Outcome], owner: Callable[[Outcome], tuple[str, ...] | None]
+        self, table: SumTable, outcomes: Outcomes, rows: Integers, *owners: tuple[Integers, Sequence[str]]
     ) -> None:
         self._table: Final = table
-        # By what precedes the entity, so that pairs are counted without building their keys.
-        number = count().__next__
-        index: defaultdict[tuple[str, ...], dict[str, int]] = defaultdict(lambda: defaultdict(number))
-        rows: list[int] = []
-        positions: list[int] = []
-        lengths: list[int] = []
-        gained: list[tuple[int, int, int, float]] = []
-        for turn, outcome in enumerate(outcomes):
-            prefix, first = owner(outcome), len(rows)
-            if prefix is not None:
-                of_prefix = index[prefix]
-                for impression in outcome.turn.impressions:
-                    rows += map(of_prefix.__getitem__, map(_entity, impression.results))
-                    positions += map(_position, impression.results)
-                for entity, gain in outcome.gains.items():
-                    row = of_prefix[entity]
-                    # Shown in several places, it counts as clicked in the first; shown in none, as clicked in 0.
-                    where = positions[rows.index(row, first)] if row in rows[first:] else 0
-                    gained.append((row, where, turn, gain))
-            lengths.append(len(rows) - first)
-        ordered = [(prefix, entity, of[entity]) for prefix, of in sorted(index.items()) for entity in sorted(of)]
-        self.keys: Final[list[Key]] = [(*prefix, entity) for prefix, entity, _ in ordered]
-        self._order: Final = np.array([row for _, _, row in ordered], dtype=np.intp)
-        # Each line is a showing or a click; neither is the other.
-        clicked_rows, clicked_positions, clicked_turns, gains = zip(*gained, strict=True) if gained else ((),) * 4
-        self._rows: Final = np.array([*rows, *clicked_rows], dtype=np.intp)
-        self._positions: Final = np.array([*positions, *clicked_positions], dtype=np.intp)
-        turns = np.repeat(np.arange(len(lengths)), np.array(lengths, dtype=np.intp))
-        self._turns: Final = np.append(turns, np.array(clicked_turns, dtype=np.intp))
-        self._gains: Final = np.zeros(len(self._rows))
-        self._gains[len(rows) :] = gains
-        self._shown: Final = np.ones(len(self._rows))
-        self._shown[len(rows) :] = 0.0
-        self._times: Final = np.array([outcome.turn.query.ts for outcome in outcomes], dtype=np.int64)
+        self._times: Final = outcomes.times
+        impressions, gains = outcomes.columns.turns.impressions, outcomes.gains
+        results = impressions.rows.results
+        counts = np.zeros(len(outcomes), dtype=bool)
+        counts[rows] = True
+        turns = impressions.parents[results.parents]
+        showings = np.flatnonzero(counts[turns])
+        clicked = np.flatnonzero(counts[gains.turns])
+        positions = np.append(results.rows.position, 0).astype(np.int64)
+        # Shown in several places, it counts as clicked in the first; shown in none, as clicked in 0.
+        self._positions: Final = np.concatenate((positions[showings], positions[gains.places[clicked]]))
+        self._turns: Final = np.concatenate((turns[showings], gains.turns[clicked]))
+        self._showings: Final = len(showings)
+        self._gains: Final = gains.gains[clicked]
+        entities = np.concatenate((results.rows.entity[showings].astype(np.int64), gains.entities[clicked]))
+        parts = *((codes[self._turns], values) for codes, values in owners), (entities, outcomes.columns.pools.entities)
+        self.groups: Final = Groups(*parts)
+        self._values: Final = [values for _, values in parts]
 
     def sums(self, examination: Examination) -> Sums:
         """Return what each key gained, and its exposure to each of the powers of the curve."""
         landmark = self._table.landmark(int(self._times.max()))
         weights = self._table.weights(self._times, landmark)[self._turns]
-        values = np.empty((len(self.keys), 1 + BASIS))
-        values[:, 0] = np.bincount(self._rows, weights * self._gains, len(self.keys))
-        shown = weights * self._shown
+        shown, size, lines = self._showings, len(self.groups.keys), self.groups.lines
+        values = np.empty((size, 1 + BASIS))
+        values[:, 0] = np.bincount(lines[shown:], weights[shown:] * self._gains, size)
         for power, exposure in zip(examination.powers.T, values.T[1:], strict=True):
-            exposure[:] = np.bincount(self._rows, shown * power[self._positions], len(self.keys))
-        return Sums(self._table, self.keys, values[self._order], landmark)
+            exposure[:] = np.bincount(lines[:shown], weights[:shown] * power[self._positions[:shown]], size)
+        return Sums(self._table, self.groups.keys, values, landmark)
 
     def harvest(self, examination: Examination) -> Sums:
-        """Return what the keys add to the comparison of positions."""
-        hashes = np.empty(len(self.keys), dtype=np.uint32)
-        hashes[self._order] = [crc32("\0".join(key).encode()) for key in self.keys]
+        """Return what pairs of a query and an entity add to the comparison of positions."""
+        queries, entities = self._values
+        hashes = checksums.of_pairs(queries, entities, *self.groups.codes)
+        showings, clicks = self._showings, len(self._gains)
         return examination.harvest(
-            self._times[self._turns], hashes[self._rows], self._positions, self._gains, self._shown
+            self._times[self._turns],
+            hashes[self.groups.lines],
+            self._positions,
+            np.concatenate((np.zeros(showings), self._gains)),
+            np.concatenate((np.ones(showings), np.zeros(clicks))),
         )

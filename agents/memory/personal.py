@@ -9,11 +9,13 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final, Self
 
 import msgspec
+import numpy as np
 
+from backchannel.agents.columns import MISSING
 from backchannel.agents.learner import TOGETHER, Changed, Learner, portions_of
 from backchannel.agents.memory.learner import MemoryIndex, Shown
 from backchannel.agents.memory.serving import Evidence, Memory, OwnRow
-from backchannel.agents.outcomes import Outcome
+from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import USER, Delta, Key, SumReader, SumTable
 
 _KEPT: Final = 2  # times as many pairs as are published, so that there are some to come after those that fade
@@ -51,10 +53,12 @@ class PersonalMemory(Learner):
         """See `Learner.is_wanted`: if anything is to be remembered of a user."""
         return bool(config.memory.personal)
 
-    def learn(self, outcomes: Sequence[Outcome]) -> Delta:
+    def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`."""
-        shown = Shown(self.table, outcomes, _owner)
-        return {self.table.name: shown.sums(self._index.examination)} if shown.keys else {}
+        rows = np.flatnonzero((outcomes.users != MISSING) & outcomes.named[outcomes.query])
+        owners = (outcomes.users, outcomes.columns.pools.people), (outcomes.query, outcomes.keys)
+        shown = Shown(self.table, outcomes, rows, *owners)
+        return {self.table.name: shown.sums(self._index.examination)} if shown.groups.keys else {}
 
     def portions(self, changed: Changed, together: int = TOGETHER) -> Iterator[Changed]:
         """See `Learner.portions`."""
@@ -91,8 +95,3 @@ class PersonalMemory(Learner):
         for (user, query, entity), (gain, exposure) in zip(rows.keys, numbers, strict=True):
             known[user].append((-gain - exposure, query, entity, gain, exposure))
         return {user: sorted(pairs) for user, pairs in known.items()}
-
-
-def _owner(outcome: Outcome) -> tuple[str, ...] | None:
-    user = outcome.turn.query.user_id
-    return (user, outcome.query) if user and outcome.query else None

@@ -10,7 +10,7 @@ sample is mergeable: that of a union is that of the union of samples, in any ord
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import islice
+from math import isnan
 from typing import Final
 from zlib import crc32
 
@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 
 from backchannel.agents.bandit.features import Encoder, Value, context_of
 from backchannel.agents.bandit.serving import MAX_BUDGET, Allocator, StrategyContext
+from backchannel.agents.columns import MISSING, Columns
 from backchannel.agents.ope.estimators import Feedback, Model, weigh
 from backchannel.agents.ope.reward_models import Integers, cross_fitted, folds_of
-from backchannel.agents.outcomes import Judge, Outcome
-from backchannel.agents.sums import Matrix
-from backchannel.schemas.events import Impression, Query
-from backchannel.schemas.turn import Turn
+from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.sums import Booleans, Matrix
 
 HALF_LIFE_MS: Final = 86_400_000
 FOLDS: Final = 3
@@ -59,40 +58,58 @@ class LoggedDecision(Struct, frozen=True, gc=False):
     strategy_context: StrategyContext = {}
 
 
-def is_logged(turn: Turn) -> bool:
-    """Return whether a turn's decision was left to chance, with probabilities that are known and possible."""
-    return any(map(_tells, turn.impressions))
+def is_logged(columns: Columns) -> Booleans:
+    """Return of which turns the decision was left to chance, with probabilities that are known and possible."""
+    logged: Booleans = _telling(columns) != MISSING
+    return logged
 
 
-def decision_of(outcome: Outcome, features: Collection[str] | None = None) -> LoggedDecision:
-    """Return the decision of a judged turn that is logged: that of the first impression that tells.
+def decisions_of(
+    outcomes: Outcomes, rows: Sequence[int], features: Collection[str] | None = None
+) -> list[LoggedDecision]:
+    """Return the decisions of judged turns that are logged: each that of the first impression that tells.
 
     Args:
-        outcome: of the turn.
+        outcomes: of turns.
+        rows: places of those that are logged.
         features: what of the contexts to keep; by default all.
     """
-    turn = outcome.turn
-    shown = next(filter(_tells, turn.impressions))
-    asked = {name: count for name, count in shown.allocation.items() if count}
-    return LoggedDecision(
-        session_id=turn.query.session_id,
-        ts=turn.query.ts,
-        context=_only(features, {**context_of(turn.query), **shown.user_context}),
-        allocation=asked,
-        propensities=shown.propensities,
-        rewards={name: outcome.credited[name][0] for name in asked if name in outcome.credited},
-        success=outcome.success,
-        allocation_propensity=shown.allocation_propensity,
-        strategy_context={name: _only(features, known) for name, known in shown.strategy_context.items()},
-    )
+    columns = outcomes.columns.take(np.asarray(rows, dtype=np.int64))
+    shown = columns.turns.impressions.rows.take(_telling(columns))
+    contexts, names, asked = columns.contexts(), columns.pools.strategies, outcomes.asked
+    credit = np.full(len(asked.rows), np.nan)
+    credit[asked.credited] = asked.rewards
+    begins, ends = (np.searchsorted(asked.rows, rows, side).tolist() for side in ("left", "right"))
+    allocations = columns.by_strategy(shown.allocation, shown.allocation.rows.count)
+    propensities = columns.by_strategy(shown.propensities, shown.propensities.rows.probability)
+    decisions = []
+    for place, (row, begin, end) in enumerate(zip(rows, begins, ends, strict=True)):
+        allocation = {name: count for name, count in allocations[place].items() if count}
+        own = zip(asked.codes[begin:end].tolist(), credit[begin:end].tolist(), strict=True)
+        rewards = {names[code]: reward for code, reward in own if not isnan(reward)}
+        query, known = columns.query(place), contexts[shown.strategy_context[place]]
+        whole = float(shown.allocation_propensity[place])
+        decisions.append(
+            LoggedDecision(
+                session_id=query.session_id,
+                ts=query.ts,
+                context=_only(features, {**context_of(query), **contexts[shown.user_context[place]]}),
+                allocation=allocation,
+                propensities=propensities[place],
+                rewards={name: rewards[name] for name in allocation if name in rewards},
+                success=float(outcomes.success[row]),
+                allocation_propensity=None if isnan(whole) else whole,
+                strategy_context={name: _only(features, one) for name, one in known.items()},
+            )
+        )
+    return decisions
 
 
-def ranks_of(turns: Sequence[Turn]) -> Matrix:
+def ranks_of(columns: Columns) -> Matrix:
     """Return the turns' ranks in the sample, (turns,); see the module."""
-    hashes = np.fromiter((_hash(turn.query) for turn in turns), dtype=np.uint64, count=len(turns))
-    chances = np.minimum((_mixed(hashes) >> np.uint64(11)) * 2.0**-53 + 2.0**-54, 1.0 - 2.0**-53)
-    times = np.fromiter((turn.query.ts for turn in turns), dtype=float, count=len(turns))
-    ranks: Matrix = np.log(-np.log(chances)) - np.log(2.0) * times / HALF_LIFE_MS
+    query = columns.turns.query
+    chances = np.minimum((_mixed(query.hash.astype(np.uint64)) >> np.uint64(11)) * 2.0**-53 + 2.0**-54, 1.0 - 2.0**-53)
+    ranks: Matrix = np.log(-np.log(chances)) - np.log(2.0) * query.ts.astype(float) / HALF_LIFE_MS
     return ranks
 
 
@@ -100,29 +117,24 @@ class TurnSample:
     """The sample of some turns. Of those that rank too high nothing but the rank is ever looked at.
 
     Args:
-        turns: closed.
+        outcomes: of the turns.
         size: how many are kept of those that are logged.
-        judge: of turns.
         features: of contexts, to be kept.
     """
 
-    def __init__(self, turns: Sequence[Turn], size: int, judge: Judge, features: Collection[str]) -> None:
+    def __init__(self, outcomes: Outcomes, size: int, features: Collection[str]) -> None:
         self.size: Final = size
-        self._turns: Final = turns if size else ()
-        self._judge: Final = judge
+        self._outcomes: Final = outcomes
         self._features: Final = features
 
     def below(self, bound: float) -> list[tuple[float, LoggedDecision]]:
         """Return the decisions that rank below `bound`, least first and at most `size` of them, with their ranks."""
-        ranks = ranks_of(self._turns)
+        columns = self._outcomes.columns
+        ranks = ranks_of(columns)
         below = np.flatnonzero(ranks < bound)
-        ordered = below[np.argsort(ranks[below], kind="stable")].tolist()
-        kept = list(islice((place for place in ordered if is_logged(self._turns[place])), self.size))
-        outcomes = self._judge.judge([self._turns[place] for place in kept])
-        return [
-            (float(ranks[place]), decision_of(outcome, self._features))
-            for place, outcome in zip(kept, outcomes, strict=True)
-        ]
+        below = below[is_logged(columns.take(below))]
+        kept = below[np.argsort(ranks[below], kind="stable")][: self.size].tolist()
+        return list(zip(ranks[kept].tolist(), decisions_of(self._outcomes, kept, self._features), strict=True))
 
 
 class DecisionTable(Struct, frozen=True):
@@ -245,18 +257,30 @@ def table_of(decisions: Sequence[LoggedDecision], contexts: Matrix, strategies: 
     )
 
 
-def _tells(shown: Impression) -> bool:
-    """Whether an impression says with what probability each strategy was asked that was."""
-    asked, known = shown.allocation, shown.propensities
-    return any(asked.values()) and all(map(known.get, filter(asked.get, asked)))
+def _telling(columns: Columns) -> Integers:
+    """The place of each turn's first impression that says with what probability each strategy was asked that was,
+    (turns,); MISSING without one.
+    """
+    impressions, strategies = columns.turns.impressions, len(columns.pools.strategies)
+    allocation, known = impressions.rows.allocation, impressions.rows.propensities
+    asked = allocation.rows.count > 0
+    owners = allocation.parents[asked]
+    possible = known.rows.probability > 0
+    there = np.isin(
+        owners * strategies + allocation.rows.strategy[asked],
+        known.parents[possible] * strategies + known.rows.strategy[possible],
+    )
+    tells = np.zeros(len(impressions.rows), dtype=bool)
+    tells[owners] = True
+    tells[owners[~there]] = False
+    first = np.full(len(columns), MISSING, dtype=np.int64)
+    places = np.flatnonzero(tells)[::-1]
+    first[impressions.parents[places]] = places
+    return first
 
 
 def _only(features: Collection[str] | None, context: Mapping[str, Value]) -> dict[str, Value]:
     return {name: value for name, value in context.items() if features is None or name in features}
-
-
-def _hash(query: Query) -> int:
-    return crc32(query.query_id.encode(errors="surrogatepass"), crc32(query.session_id.encode(errors="surrogatepass")))
 
 
 def _mixed(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -11,8 +11,8 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcome, asked_in
-from backchannel.agents.sums import ALL, GRID, Delta, SumReader, Sums, SumTable
+from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.sums import ALL, GRID, Delta, Groups, SumReader, SumTable
 
 SUMS: Final = ("turns", "candidates", "clicked", "barged_in", "rephrased", "defects", "reward")
 """See `AnswerQuality`."""
@@ -64,43 +64,35 @@ class AnswerQuality(Learner):
         )
         self.tables = (self.table,)
         self.bucket_ms: Final = round(config.bucket_s * 1000)
-        self._codes: Final = {name: code for code, name in enumerate(strategies)}
+        self._strategies: Final = sorted(strategies)
 
     @classmethod
     def configured(cls, config: Any) -> Self:
         """See `Learner.configured`."""
         return cls(config.quality, config.bandit.strategies)
 
-    def learn(self, outcomes: Sequence[Outcome]) -> Delta:
+    def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`."""
-        if not outcomes:
-            return {}
-        asked = asked_in(outcomes, self._codes)
         turns = len(outcomes)
-        feedback = np.array(
-            [
-                (bool(one.turn.clicks), bool(one.turn.barge_ins), one.rephrased, one.success, sum(one.asked.values()))
-                for one in outcomes
-            ]
-        )
+        if not turns:
+            return {}
+        asked, every = outcomes.asked_of(self._strategies), outcomes.asked
         # Every turn has a line for all strategies together, which comes first, and one for each that was asked.
         rows = np.concatenate((np.arange(turns), asked.rows))
-        clicked, barged_in, rephrased, reward, candidates = feedback[rows].T
-        candidates[turns:] = asked.drawn
-        clicked[turns:] = reward[turns:] = 0.0
+        candidates = np.concatenate((np.bincount(every.rows, every.drawn, turns), asked.drawn)).astype(float)
+        clicked, reward = np.zeros(len(rows)), np.zeros(len(rows))
+        clicked[:turns], reward[:turns] = outcomes.columns.turns.clicks.counts > 0, outcomes.success
         clicked[turns + asked.credited] = 1.0
         reward[turns + asked.credited] = asked.rewards
-        rephrased, reward = (np.rint(one * GRID) / GRID for one in (rephrased, reward))
+        barged_in = (outcomes.columns.turns.barge_ins > 0).astype(float)[rows]
+        rephrased, reward = (np.rint(one * GRID) / GRID for one in (outcomes.rephrased[rows], reward))
         defects = np.maximum(barged_in, rephrased)
-        names = [ALL, *self._codes]
         codes = np.concatenate((np.zeros(turns, dtype=np.int64), asked.codes + 1))
-        buckets = np.array([one.turn.query.ts // self.bucket_ms for one in outcomes])[rows]
-        groups, line = np.unique((buckets - buckets.min()) * len(names) + codes, return_inverse=True)
+        first, last = (int(one) // self.bucket_ms for one in (outcomes.times.min(), outcomes.times.max()))
+        buckets = range(first * self.bucket_ms, (last + 1) * self.bucket_ms, self.bucket_ms)
+        groups = Groups((codes, [ALL, *self._strategies]), ((outcomes.times // self.bucket_ms - first)[rows], buckets))
         columns = (np.ones(len(rows)), candidates, clicked, barged_in, rephrased, defects, reward)
-        sums = np.array([np.bincount(line, column, len(groups)) for column in columns], dtype=float).T
-        placed = ((int(group) // len(names) + int(buckets.min()), int(group) % len(names)) for group in groups)
-        keys = [(names[code], bucket * self.bucket_ms) for bucket, code in placed]
-        return {self.table.name: Sums(self.table, keys, sums)}
+        return {self.table.name: groups.sums(self.table, columns)}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:  # noqa: ARG002 -- Learner's
         """See `Learner.solve`: serving needs nothing of this."""

@@ -3,8 +3,7 @@
 See `sums` for the model and `weights` for its solution.
 """
 
-from collections.abc import Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Self
 
 import msgspec
@@ -12,20 +11,18 @@ import numpy as np
 import orjson
 from msgspec import Meta, Struct, field
 
-from backchannel.agents.bandit.features import Value
 from backchannel.agents.bandit.posterior import run_together
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcome
+from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.ranking.features import SCORE, CandidateEncoder, CandidateFeature
 from backchannel.agents.ranking.serving import Ranker, Settings
 from backchannel.agents.ranking.sums import Lists, sums_of
 from backchannel.agents.ranking.weights import solve
 from backchannel.agents.sketches import unit_hash
 from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
-from backchannel.schemas.events import Name, Normalizer, Result
+from backchannel.schemas.events import Name
 
 _DAY_MS: Final = 86_400_000
-_position = attrgetter("position")
 EXAMINED: Final = tuple(round(place**-0.7, 3) for place in range(1, 501))
 """The examination curve of impressions that log none, by position. To underestimate position bias does less harm than
 to overestimate it."""
@@ -111,11 +108,11 @@ class RankingConfig(Struct, frozen=True, forbid_unknown_fields=True):
         return CandidateEncoder(self.features, self.normalized, self.query_features, self.crosses)
 
 
-def _distinct(results: Sequence[Result]) -> Sequence[Result]:
-    """Each entity once, where it was shown first."""
-    if len({one.entity_id for one in results}) == len(results):
-        return results
-    first = {one.entity_id: one for one in sorted(results, key=_position, reverse=True)}
+def _distinct(rows: range, entities: Sequence[int], positions: Sequence[int]) -> Sequence[int]:
+    """Each entity's result once, where it was shown first."""
+    if len(set(entities[rows.start : rows.stop])) == len(rows):
+        return rows
+    first = {entities[row]: row for row in sorted(rows, key=positions.__getitem__, reverse=True)}
     return list(first.values())
 
 
@@ -149,46 +146,58 @@ class ResultRanking(Learner):
         """See `Learner.is_wanted`: candidates must have features."""
         return bool(config.ranking.features)
 
-    def learn(self, outcomes: Sequence[Outcome]) -> Delta:
+    def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`. A list of a single result says nothing of an order."""
-        results: list[Result] = []
+        columns, gained = outcomes.columns, outcomes.gains
+        impressions, contexts = columns.turns.impressions, columns.contexts()
+        results = impressions.rows.results
+        entities, positions = results.rows.entity.tolist(), results.rows.position.tolist()
+        curves, ends = impressions.rows.examined.tolist(), results.counts.cumsum().tolist()
+        left = dict(
+            zip(zip(gained.turns.tolist(), gained.entities.tolist(), strict=True), gained.gains.tolist(), strict=True)
+        )
+        buckets = (outcomes.times // self._bucket_ms * self._bucket_ms).tolist()
+        folds = [int(unit_hash(key) < 0.5) for key in outcomes.keys]
+        chosen: list[int] = []
         gains: list[float] = []
         examined: list[float] = []
         lengths: list[int] = []
-        logged: list[Mapping[str, Normalizer]] = []
-        contexts: list[Mapping[str, Value]] = []
+        lists: list[int] = []
         places: list[tuple[int, int]] = []
-        for outcome in outcomes:
-            left, query = dict(outcome.gains), outcome.turn.query
-            for impression in outcome.turn.impressions:
-                shown = _distinct(impression.results)
-                if len(shown) < 2:
-                    continue
-                curve = impression.examined or EXAMINED
-                results += shown
-                gains += [left.pop(one.entity_id, 0.0) for one in shown] if left else [0.0] * len(shown)
-                examined += [curve[min(one.position, len(curve)) - 1] for one in shown]
-                lengths.append(len(shown))
-                logged.append(impression.normalizers)
-                contexts.append(query.context)
-                places.append((query.ts // self._bucket_ms * self._bucket_ms, int(unit_hash(outcome.query) < 0.5)))
+        for place, (turn, count) in enumerate(zip(impressions.parents.tolist(), results.counts.tolist(), strict=True)):
+            shown = _distinct(range(ends[place] - count, ends[place]), entities, positions)
+            if len(shown) < 2:
+                continue
+            curve = contexts[curves[place]] or EXAMINED
+            chosen += shown
+            gains += [left.pop((turn, entities[row]), 0.0) for row in shown]
+            examined += [curve[min(positions[row], len(curve)) - 1] for row in shown]
+            lengths.append(len(shown))
+            lists.append(place)
+            places.append((buckets[turn], folds[outcomes.query[turn]]))
         if not places:
             return {}
-        sizes = np.array(lengths, dtype=np.int64)
-        features = [one.features for one in results]
-        numbers = self.encoder.numbers(features, [one.ranks for one in results])
+        sizes, rows = np.array(lengths, dtype=np.int64), np.array(chosen)
+        features = [contexts[code] for code in results.rows.features[rows].tolist()]
+        ranks = results.rows.ranks.take(rows)
+        numbers = self.encoder.numbers(features, columns.by_strategy(ranks, ranks.rows.rank))
         normalizers = self.encoder.normalizers(numbers, sizes)
-        for place, own in enumerate(logged):
+        for place, code in enumerate(impressions.rows.normalizers[lists].tolist()):
+            own = contexts[code]
             for column, name in enumerate(self.encoder.normalized if own else ()):
                 if name in own:
-                    normalizers[0][place, column] = own[name].mean
-                    normalizers[1][place, column] = own[name].deviation
-        vectors = self.encoder.encode(numbers, normalizers, features, contexts, sizes)
+                    normalizers[0][place, column] = own[name]["mean"]
+                    normalizers[1][place, column] = own[name]["deviation"]
+        asked = columns.turns.query.context[impressions.parents[lists]]
+        vectors = self.encoder.encode(
+            numbers, normalizers, features, [contexts[code] for code in asked.tolist()], sizes
+        )
         keys = sorted(set(places))
         code = {key: group for group, key in enumerate(keys)}
-        lists = Lists(sizes, vectors, np.array(examined), np.array(gains), np.array([code[place] for place in places]))
-        rows: list[Key] = [(self.encoder.fingerprint, *key) for key in keys]
-        return {self.table.name: Sums(self.table, rows, sums_of(lists, len(keys)))}
+        groups = np.array([code[place] for place in places])
+        lists_shown = Lists(sizes, vectors, np.array(examined), np.array(gains), groups)
+        stored: list[Key] = [(self.encoder.fingerprint, *key) for key in keys]
+        return {self.table.name: Sums(self.table, stored, sums_of(lists_shown, len(keys)))}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
         """See `Learner.solve`."""

@@ -9,9 +9,8 @@ matters how soon it came, what was added, whether the answer was interrupted or 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
-from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -20,15 +19,14 @@ from rapidfuzz.distance import Indel
 from rapidfuzz.fuzz import token_set_ratio
 from rapidfuzz.process import cpdist
 
+from backchannel.agents.columns import Codes, Columns
 from backchannel.agents.rewrites.weights import WEIGHTS
-from backchannel.agents.sums import GRID, Matrix
+from backchannel.agents.sums import GRID, Floats, Integers
 from backchannel.schemas.text import normalize
-from backchannel.schemas.turn import Turn
 
 FLOOR: Final = 0.05
 """A lower probability is none: else every two queries of a session would become a row in the ledger."""
 
-_results = attrgetter("results")
 _corrects = re.compile(r"(no|nope|not|wrong|actually|sorry|i (said|meant|mean|asked))\b").match
 _parts = re.compile(r"[\w=' ]+").findall
 
@@ -43,59 +41,125 @@ class RephraseDetector:
     def __init__(self, weights: Mapping[str, float] = WEIGHTS) -> None:
         self._weights: Final = dict(weights)
 
-    def probabilities(self, turns: Sequence[Turn]) -> list[float]:
-        """Return for each of `turns`, which all have a next query, the probability that it is a rephrase."""
-        score = np.zeros(len(turns))
-        for name, values in features(turns).items():
-            score += self._weights[name] * values
-        probability = np.rint(GRID / (1.0 + np.exp(-score))) / GRID
-        return [one if one >= FLOOR else 0.0 for one in probability.tolist()]
+    def probabilities(self, columns: Columns, rows: Integers) -> Floats:
+        """Return for the turns at `rows`, which all have a next query, the probability that it is a rephrase, (rows,).
+
+        Words and sounds, which take the most time, are compared only where they can lift it above FLOOR.
+        """
+        pairs = _Pairs(columns, rows)
+        seen = {**pairs.likeness(), **dict.fromkeys(_COMPARED, np.ones(len(rows)))}
+        likely = np.flatnonzero(self._probability(seen, upper=True) >= FLOOR - 1.0 / GRID)
+        compared = pairs.compared(likely)
+        seen = {name: compared[name] if name in compared else seen[name][likely] for name in self._weights}
+        found = self._probability(seen)
+        probabilities = np.zeros(len(rows))
+        probabilities[likely] = np.where(found >= FLOOR, found, 0.0)
+        return probabilities
+
+    def _probability(self, values: Mapping[str, Floats], *, upper: bool = False) -> Floats:
+        """The probability, on the grid; an upper bound of it, if what is compared is between 0 and its value."""
+        score = np.zeros(len(values["constant"]))
+        for name, weight in self._weights.items():
+            score += (max(weight, 0.0) if upper and name in _COMPARED else weight) * values[name]
+        return np.asarray(np.rint(GRID / (1.0 + np.exp(-score))) / GRID)
 
 
-def features(turns: Sequence[Turn]) -> dict[str, Matrix]:
-    """Return what the model looks at, by name, each an array with an element for each of `turns`.
+_COMPARED: Final = ("words", "sounds")
+
+
+def features(columns: Columns) -> dict[str, Floats]:
+    """Return what the model looks at, by name, each an array with an element for each turn; all have a next query.
 
     Similarities range from 0 to 1; "words" is a token set ratio, 1 if one query has all words of the other; "sounds"
     compares Metaphone codes; "longer" is the share by which the next query is longer in characters, -1 to 1; "meaning"
     is the overlap of the interpretations. What an interpretation says of likeness differs from what texts say, hence
     the features of their own for queries that "both" have one.
     """
-    pairs = [(turn.query, turn.next) for turn in turns if turn.next is not None]
-    texts, next_texts = [normalize(query.text) for query, _ in pairs], [normalize(after.text) for _, after in pairs]
-    forms, next_forms = [query.interpretation for query, _ in pairs], [after.interpretation for _, after in pairs]
-    gap = np.log1p([max(after.ts - query.ts, 0) / 1000 for query, after in pairs])
-    same = np.array([text == after for text, after in zip(texts, next_texts, strict=True)], float)
-    characters = cpdist(texts, next_texts, scorer=Indel.normalized_similarity)
-    lengths, next_lengths = (np.fromiter(map(len, some), float, len(some)) for some in (texts, next_texts))
-    length = np.log1p(lengths)
-    interpreted, next_interpreted = (np.array([bool(form) for form in some], float) for some in (forms, next_forms))
-    both = interpreted * next_interpreted
-    answered = np.array([any(map(_results, turn.impressions)) for turn in turns], float)
-    return {
-        "constant": np.ones(len(turns)),
-        "gap": gap,
-        "gap squared": gap**2,
-        "same text": same,
-        "same text, length": same * length,
-        "characters": characters,
-        "characters squared": characters**2,
-        "characters, gap": characters * gap,
-        "characters, answered": characters * answered,
-        "words": cpdist(texts, next_texts, scorer=token_set_ratio) / 100,
-        "sounds": cpdist(list(map(_sound, texts)), list(map(_sound, next_texts)), scorer=Indel.normalized_similarity),
-        "longer": (next_lengths - lengths) / np.maximum(np.maximum(lengths, next_lengths), 1.0),
-        "length": length,
-        "interpreted": interpreted,
-        "next interpreted": next_interpreted,
-        "both": both,
-        "both, characters": both * characters,
-        "both, characters squared": both * characters**2,
-        "meaning": np.array(list(map(_overlap, forms, next_forms))) if both.any() else both,
-        "corrects": np.array([_corrects(text) is not None for text in next_texts], float),
-        "barged in": np.array([bool(turn.barge_ins) for turn in turns], float),
-        "answered": answered,
-        "chosen": np.array([bool(turn.clicks) for turn in turns], float),
-    }
+    every = np.arange(len(columns))
+    pairs = _Pairs(columns, every)
+    found = {**pairs.likeness(), **pairs.compared(every)}
+    return {name: found[name] for name in WEIGHTS}
+
+
+class _Pairs:
+    """Turns and the queries that follow them; each pair of texts is compared once."""
+
+    def __init__(self, columns: Columns, rows: Integers) -> None:
+        turns, self._pools = columns.turns, columns.pools
+        self._query, self._after = turns.query.take(rows), turns.following.take(rows).rows
+        results = turns.impressions.rows.results
+        self._answered = np.zeros(len(columns), dtype=bool)
+        self._answered[turns.impressions.parents[results.counts > 0]] = True
+        self._answered = self._answered[rows]
+        self._barged_in, self._chosen = turns.barge_ins[rows] > 0, turns.clicks.counts[rows] > 0
+        normal = {code: normalize(self._pools.texts[code]) for code in self._codes(self._query.text, self._after.text)}
+        self._firsts, self._seconds, self._pair = self._distinct(self._query.text, self._after.text)
+        self._texts = [normal[code] for code in self._firsts], [normal[code] for code in self._seconds]
+
+    @staticmethod
+    def _codes(*codes: Codes) -> list[int]:
+        distinct: list[int] = np.unique(np.concatenate(codes)).tolist()
+        return distinct
+
+    @staticmethod
+    def _distinct(one: Codes, other: Codes) -> tuple[list[int], list[int], Integers]:
+        """The distinct pairs of codes, which may be MISSING, and which of them each is."""
+        first, second = one.astype(np.int64) + 1, other.astype(np.int64) + 1
+        size = int(second.max(initial=0)) + 1
+        pairs, place = np.unique(first * size + second, return_inverse=True)
+        return (pairs // size - 1).tolist(), (pairs % size - 1).tolist(), place
+
+    def likeness(self) -> dict[str, Floats]:
+        """All features but those that `compared` returns."""
+        texts, others = self._texts
+        pair, query, after = self._pair, self._query, self._after
+        gap = np.log1p(np.maximum(after.ts - query.ts, 0) / 1000)
+        same = np.array([text == other for text, other in zip(texts, others, strict=True)], float)[pair]
+        characters = cpdist(texts, others, scorer=Indel.normalized_similarity)[pair]
+        lengths, next_lengths = (np.fromiter(map(len, some), float, len(some))[pair] for some in self._texts)
+        length = np.log1p(lengths)
+        forms = np.array([*map(bool, self._pools.forms), False], float)
+        interpreted, next_interpreted = forms[query.form], forms[after.form]
+        both = interpreted * next_interpreted
+        answered = self._answered.astype(float)
+        return {
+            "constant": np.ones(len(pair)),
+            "gap": gap,
+            "gap squared": gap**2,
+            "same text": same,
+            "same text, length": same * length,
+            "characters": characters,
+            "characters squared": characters**2,
+            "characters, gap": characters * gap,
+            "characters, answered": characters * answered,
+            "longer": (next_lengths - lengths) / np.maximum(np.maximum(lengths, next_lengths), 1.0),
+            "length": length,
+            "interpreted": interpreted,
+            "next interpreted": next_interpreted,
+            "both": both,
+            "both, characters": both * characters,
+            "both, characters squared": both * characters**2,
+            "meaning": self._meaning() if both.any() else both,
+            "corrects": np.array([_corrects(other) is not None for other in others], float)[pair],
+            "barged in": self._barged_in.astype(float),
+            "answered": answered,
+            "chosen": self._chosen.astype(float),
+        }
+
+    def _meaning(self) -> Floats:
+        firsts, seconds, place = self._distinct(self._query.form, self._after.form)
+        forms = [*self._pools.forms, None]
+        return np.array([_overlap(forms[one], forms[two]) for one, two in zip(firsts, seconds, strict=True)])[place]
+
+    def compared(self, rows: Integers) -> dict[str, Floats]:
+        """What takes most time to compare: the words and sounds of some pairs."""
+        distinct, place = np.unique(self._pair[rows], return_inverse=True)
+        texts, others = ([some[one] for one in distinct.tolist()] for some in self._texts)
+        sounds, next_sounds = list(map(_sound, texts)), list(map(_sound, others))
+        return {
+            "words": (cpdist(texts, others, scorer=token_set_ratio) / 100)[place],
+            "sounds": cpdist(sounds, next_sounds, scorer=Indel.normalized_similarity)[place],
+        }
 
 
 @lru_cache(maxsize=1 << 16)

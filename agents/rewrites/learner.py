@@ -25,13 +25,14 @@ import numpy as np
 from msgspec import Meta, Struct, structs
 from numpy.typing import NDArray
 
+from backchannel.agents.columns import MISSING
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcome
+from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.rewrites.chain import Admissible, Chain
 from backchannel.agents.rewrites.rows import RewriteRow, Settings, is_held_out
 from backchannel.agents.rewrites.serving import Rewriter
-from backchannel.agents.sketches import BUCKETS, bucket, distinct, person_of
-from backchannel.agents.sums import ALL, Delta, Integers, Key, SumReader, Sums, SumTable
+from backchannel.agents.sketches import BUCKETS, bucket, distinct
+from backchannel.agents.sums import ALL, Booleans, Delta, Groups, Integers, Key, SumReader, Sums, SumTable
 from backchannel.schemas.events import Query
 from backchannel.schemas.text import normalize
 
@@ -133,37 +134,50 @@ class RephraseGraph(Learner):
         """See `Learner.configured`."""
         return cls(config.rephrases)
 
-    def learn(self, outcomes: Sequence[Outcome]) -> Delta:
+    def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`."""
-        steps: dict[Key, list[float]] = {}
-        absorbed: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        tried: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        times = np.array([outcome.turn.query.ts for outcome in outcomes], dtype=np.int64)
-        landmark = self.absorptions.landmark(int(times.max(initial=0)))
-        weights = self.absorptions.weights(times, landmark).tolist()
-        for outcome, weight in zip(outcomes, weights, strict=True):
-            query = outcome.turn.query
-            state = state_of(query)
-            if not state:
-                continue
-            if outcome.rewritten is not None:
-                if outcome.rewritten:
-                    _add(tried[state, outcome.rewritten], weight * outcome.success, weight * (1.0 - outcome.success))
-                continue
-            if is_held_out(query.session_id, self.config.held_out):
-                _add(tried[state, HELD_OUT], weight * outcome.success, weight * (1.0 - outcome.success))
-            following, kept = outcome.turn.next, weight
-            if outcome.rephrased and following is not None:
-                sketch = steps.setdefault((state, state_of(following)), [0.0] * len(BUCKETS))
-                sketch[bucket(person_of(query))] += weight * outcome.rephrased
-                kept *= 1.0 - outcome.rephrased
-            _add(absorbed[state,], kept * outcome.unrephrased, kept * (1.0 - outcome.unrephrased))
-        learned = {self.transitions: steps, self.absorptions: absorbed, self.trials: tried}
-        return {
-            table.name: Sums(table, list(rows), np.array(list(rows.values())), landmark)
-            for table, rows in learned.items()
-            if rows
-        }
+        landmark = self.absorptions.landmark(int(outcomes.times.max(initial=0)))
+        weights = self.absorptions.weights(outcomes.times, landmark)
+        served, recognised = outcomes.rewritten != MISSING, outcomes.named[outcomes.state]
+        # Everybody's own turns go into the chain, and what was served into the record of the rewrite.
+        own = np.flatnonzero(recognised & ~served)
+        tried = np.flatnonzero(recognised & served & outcomes.named[outcomes.rewritten])
+        held_out = own[self._held_out(outcomes, own)]
+        steps = own[(outcomes.rephrased[own] > 0) & (outcomes.following[own] != MISSING)]
+        states, targets = outcomes.state, ["", *outcomes.keys]
+        delta: Delta = {}
+        if len(steps):
+            groups = Groups((states[steps], outcomes.keys), (outcomes.following[steps], outcomes.keys))
+            masses = weights[steps] * outcomes.rephrased[steps]
+            buckets = self._buckets(outcomes, steps)
+            sketches = [np.where(buckets == one, masses, 0.0) for one in range(len(BUCKETS))]
+            delta[self.transitions.name] = groups.sums(self.transitions, sketches, landmark)
+        if len(own):
+            kept = weights.copy()
+            kept[steps] *= 1.0 - outcomes.rephrased[steps]
+            success, kept = outcomes.unrephrased[own], kept[own]
+            groups = Groups((states[own], outcomes.keys))
+            delta[self.absorptions.name] = groups.sums(
+                self.absorptions, (kept * success, kept * (1.0 - success)), landmark
+            )
+        if len(tried) or len(held_out):
+            rows = np.concatenate((tried, held_out))
+            target = np.concatenate((outcomes.rewritten[tried] + 1, np.zeros(len(held_out), dtype=np.int64)))
+            success, weight = outcomes.success[rows], weights[rows]
+            groups = Groups((states[rows], outcomes.keys), (target, targets))
+            delta[self.trials.name] = groups.sums(self.trials, (weight * success, weight * (1.0 - success)), landmark)
+        return delta
+
+    def _held_out(self, outcomes: Outcomes, rows: Integers) -> Booleans:
+        """Which of some turns are of sessions that are served no rewrites."""
+        sessions, place = np.unique(outcomes.columns.turns.query.session[rows], return_inverse=True)
+        people, share = outcomes.columns.pools.people, self.config.held_out
+        return np.array([is_held_out(people[one], share) for one in sessions.tolist()], dtype=bool)[place]
+
+    def _buckets(self, outcomes: Outcomes, rows: Integers) -> Integers:
+        """The bucket of the sketch that who asked in some turns belongs to."""
+        people, place = np.unique(outcomes.people[rows], return_inverse=True)
+        return np.array([bucket(outcomes.columns.pools.people[one]) for one in people.tolist()], dtype=np.int64)[place]
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
         """See `Learner.solve`. Solved anew are the changed states and those that lead to them within `depth`."""

@@ -6,20 +6,20 @@ to be sure of and nobody else to be harmed.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any, Final, Self
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from backchannel.agents.columns import MISSING
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcome
+from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.rewrites.chain import Chain
-from backchannel.agents.rewrites.learner import RephraseConfig, harm, state_of
+from backchannel.agents.rewrites.learner import RephraseConfig, harm
 from backchannel.agents.rewrites.rows import PersonalRow
 from backchannel.agents.rewrites.serving import Rewriter
-from backchannel.agents.sums import ALL, USER, Delta, Integers, Key, SumReader, Sums, SumTable
+from backchannel.agents.sums import ALL, USER, Delta, Groups, Integers, SumReader, Sums, SumTable
 
 _DEPTH, _MAX_STATES = 2, 20
 
@@ -47,32 +47,33 @@ class PersonalRewrites(Learner):
         """See `Learner.configured`."""
         return cls(config.rephrases)
 
-    def learn(self, outcomes: Sequence[Outcome]) -> Delta:
+    def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`. Turns of nobody in particular are left out, and those of which nothing came."""
-        rows: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
-        landmark = self.table.landmark(max((outcome.turn.query.ts for outcome in outcomes), default=0))
-        for outcome in outcomes:
-            query, following = outcome.turn.query, outcome.turn.next
-            user, state = query.user_id, state_of(query)
-            if not user or not state or not self.config.personal:
-                continue
-            weight = self.table.weight(query.ts, landmark)
-            if outcome.rewritten is not None:
-                if outcome.rewritten:
-                    row = rows[user, state, outcome.rewritten]
-                    row[1] += weight * outcome.success
-                    row[2] += weight * (1.0 - outcome.success)
-                continue
-            if outcome.rephrased and following is not None:
-                rows[user, state, state_of(following)][0] += weight * outcome.rephrased
-                weight *= 1.0 - outcome.rephrased
-            if outcome.unrephrased and outcome.rephrased < 1.0:
-                row = rows[user, state, ALL]
-                row[1] += weight * outcome.unrephrased
-                row[2] += weight * (1.0 - outcome.unrephrased)
-        if not rows:
+        if not self.config.personal:
             return {}
-        return {self.table.name: Sums(self.table, list(rows), np.array(list(rows.values())), landmark)}
+        landmark = self.table.landmark(int(outcomes.times.max(initial=0)))
+        weights = self.table.weights(outcomes.times, landmark)
+        known = (outcomes.users != MISSING) & outcomes.named[outcomes.state]
+        served, rephrased = outcomes.rewritten != MISSING, outcomes.rephrased
+        tried = np.flatnonzero(known & served & outcomes.named[outcomes.rewritten])
+        steps = np.flatnonzero(known & ~served & (rephrased > 0) & (outcomes.following != MISSING))
+        absorbed = np.flatnonzero(known & ~served & (outcomes.unrephrased > 0) & (rephrased < 1.0))
+        rows = np.concatenate((tried, steps, absorbed))
+        if not len(rows):
+            return {}
+        nothing = np.zeros(len(absorbed), dtype=np.int64)
+        following = np.concatenate((outcomes.rewritten[tried] + 1, outcomes.following[steps] + 1, nothing))
+        success = np.concatenate((outcomes.success[tried], np.zeros(len(steps)), outcomes.unrephrased[absorbed]))
+        masses = [np.zeros(len(tried)), weights[steps] * rephrased[steps], np.zeros(len(absorbed))]
+        weights[steps] *= 1.0 - rephrased[steps]
+        recorded = np.concatenate((weights[tried], np.zeros(len(steps)), weights[absorbed]))
+        groups = Groups(
+            (outcomes.users[rows], outcomes.columns.pools.people),
+            (outcomes.state[rows], outcomes.keys),
+            (following, [ALL, *outcomes.keys]),
+        )
+        sums = (np.concatenate(masses), recorded * success, recorded * (1.0 - success))
+        return {self.table.name: groups.sums(self.table, sums, landmark)}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
         """See `Learner.solve`."""

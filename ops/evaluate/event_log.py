@@ -9,7 +9,15 @@ from msgspec import structs
 
 from backchannel.agents.bandit.learner import StrategyBandit
 from backchannel.agents.bandit.serving import Allocator, Exploration
-from backchannel.agents.ope.decisions import DecisionTable, LoggedDecision, decision_of, is_logged, table_of, vectors_of
+from backchannel.agents.columns import columns_of
+from backchannel.agents.ope.decisions import (
+    DecisionTable,
+    LoggedDecision,
+    decisions_of,
+    is_logged,
+    table_of,
+    vectors_of,
+)
 from backchannel.agents.ope.estimators import Feedback, Terms
 from backchannel.agents.ope.intervals import interval
 from backchannel.agents.ope.sessions import Sessions, in_sessions, per_decision, weighted_per_decision
@@ -81,13 +89,14 @@ def evaluate(
     bandit = StrategyBandit(config.bandit)
     policies = dict(others) or _learned(bandit, config, turns[:half])
     rest = turns[half:]
-    logged = [turn for turn in rest if is_logged(turn)]
+    columns = columns_of(rest)
+    logged = np.flatnonzero(is_logged(columns)).tolist()
     if len(logged) < 2:
         raise UnloggedError(
             f"{path}: {len(logged)} of {len(rest):,} turns have an impression with `allocation` and `propensities`. "
             "Log both as returned by `Policy.allocate`: only randomised decisions can be evaluated"
         )
-    decisions = [decision_of(outcome) for outcome in Judge(config.rewards).judge(logged)]
+    decisions = decisions_of(Judge(config.rewards).judge(columns), logged)
     unknown = {name for one in decisions for name in one.allocation} - set(config.bandit.strategies)
     if unknown:
         raise UnloggedError(
@@ -140,7 +149,7 @@ def _learned(bandit: StrategyBandit, config: Config, turns: list[Turn]) -> dict[
     """Return the policies learned from `turns`, and the uniform policy, by name."""
     judge, deltas, rest = Judge(config.rewards), list[Delta](), iter(turns)
     while batch := list(islice(rest, _BATCH)):
-        deltas.append(bandit.learn(judge.judge(batch)))
+        deltas.append(bandit.learn(judge.judge(columns_of(batch))))
     sums = MemorySums(merge(deltas))
     at = turns[-1].query.ts if turns else 0
     names: Iterator[tuple[str, Exploration]] = iter(

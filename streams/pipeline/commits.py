@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, structs
 
+from backchannel.agents.columns import columns_of
 from backchannel.agents.sums import Sums
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.store.ledger import Contribution, Ledger
@@ -36,9 +37,10 @@ def commit(learning: Learning, ledger: Ledger, batches: Sequence[Batch]) -> Comm
         FencedError: see `Ledger.commit`.
     """
     turns = [turn for batch in batches for turn in batch.turns]
-    delta = learning.learn(turns)
+    outcomes = learning.judge(columns_of(turns))
+    delta = learning.learn(outcomes)
     contributions = [Contribution(one.claim, one.position, {}, one.counts) for one in batches]
-    contributions[0] = structs.replace(contributions[0], delta=delta, sample=learning.sample(turns))
+    contributions[0] = structs.replace(contributions[0], delta=delta, sample=learning.sample(outcomes))
     counts: Counter[str] = Counter()
     for batch in batches:
         counts.update(batch.counts)

@@ -1,13 +1,12 @@
 """What is learned, put together: the judge and all learners of one configuration."""
 
-from collections.abc import Sequence
 from typing import Final
 
 from backchannel.agents import registry
+from backchannel.agents.columns import Columns
 from backchannel.agents.ope.decisions import TurnSample
-from backchannel.agents.outcomes import Judge
+from backchannel.agents.outcomes import Judge, Outcomes
 from backchannel.agents.sums import Delta, SumTable, merge
-from backchannel.schemas.turn import Turn
 from backchannel.streams.config import Config
 
 
@@ -21,11 +20,14 @@ class Learning:
         self.learners: Final = registry.wanted(config)
         self.tables: Final[tuple[SumTable, ...]] = tuple(table for one in self.learners for table in one.tables)
 
-    def learn(self, turns: Sequence[Turn]) -> Delta:
-        """Return what `turns` add."""
-        outcomes = self._judge.judge(turns)
+    def judge(self, columns: Columns) -> Outcomes:
+        """Return what turns say of their answers."""
+        return self._judge.judge(columns)
+
+    def learn(self, outcomes: Outcomes) -> Delta:
+        """Return what turns add."""
         return merge(learner.learn(outcomes) for learner in self.learners)
 
-    def sample(self, turns: Sequence[Turn]) -> TurnSample:
-        """Return which of the decisions in `turns` are to be kept, to judge policies with."""
-        return TurnSample(turns, self._sampled, self._judge, self._features)
+    def sample(self, outcomes: Outcomes) -> TurnSample:
+        """Return which of the decisions in turns are to be kept, to judge policies with."""
+        return TurnSample(outcomes, self._sampled, self._features)

@@ -1,14 +1,13 @@
 """The checks of the contract can fail: each finds the learner that breaks its law."""
 
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from backchannel.agents import checks
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcome
+from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import Delta, SumReader, Sums, SumTable
 
 
@@ -20,16 +19,16 @@ class Queries(Learner):
     table = SumTable(name="queries", key=(("query", str),), sums=("turns",))
     tables = (table,)
 
-    def key(self, outcome: Outcome) -> str:
-        return outcome.query
+    def key(self, outcomes: Outcomes, row: int) -> str:
+        return str(outcomes.keys[outcomes.query[row]])
 
-    def weight(self, outcome: Outcome) -> float:
+    def weight(self) -> float:
         return 1.0
 
-    def learn(self, outcomes: Sequence[Outcome]) -> Delta:
+    def learn(self, outcomes: Outcomes) -> Delta:
         turns: Counter[str] = Counter()
-        for outcome in outcomes:
-            turns[self.key(outcome)] += self.weight(outcome)  # type: ignore[assignment]  # whole numbers or not
+        for row in range(len(outcomes)):
+            turns[self.key(outcomes, row)] += self.weight()  # type: ignore[assignment]  # whole numbers or not
         values = np.array(list(turns.values()), dtype=float).reshape(-1, 1)
         return {self.table.name: Sums(self.table, [(key,) for key in turns], values)} if turns else {}
 
@@ -38,27 +37,28 @@ class Queries(Learner):
 
 
 class NamesUsers(Queries):
-    def key(self, outcome: Outcome) -> str:
-        return outcome.turn.query.user_id or ""
+    def key(self, outcomes: Outcomes, row: int) -> str:
+        user: str | None = outcomes.columns.query(row).user_id
+        return user or ""
 
 
 class Remembers(Queries):
     last = 0.0
 
-    def weight(self, outcome: Outcome) -> float:
+    def weight(self) -> float:
         self.last += 1.0
         return self.last
 
 
 class Draws(Queries):
-    def weight(self, outcome: Outcome) -> float:
+    def weight(self) -> float:
         return float(np.random.random())
 
 
 class Counts(Queries):
     """Its delta depends on how many turns came together."""
 
-    def learn(self, outcomes: Sequence[Outcome]) -> Delta:
+    def learn(self, outcomes: Outcomes) -> Delta:
         delta = super().learn(outcomes)
         return {name: Sums(sums.table, sums.keys, sums.values * len(outcomes)) for name, sums in delta.items()}
 

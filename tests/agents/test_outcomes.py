@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backchannel.agents.outcomes import Outcome, RewardConfig
+from backchannel.agents.outcomes import RewardConfig
 from backchannel.schemas.events import Rewrite
 from backchannel.schemas.turn import Turn
-from tests.support.turns import DAY, barge_in, click, closed_turn, impression, judged, query, turns
+from tests.support.oracle import Outcome
+from tests.support.turns import DAY, barge_in, click, closed_turn, impression, outcomes_of, query, turns
 
 SHARES = st.floats(0, 1)
 CONFIGS = st.builds(
@@ -21,7 +22,7 @@ CONFIGS = st.builds(
 
 
 def outcome(turn: Turn, config: RewardConfig | None = None) -> Outcome:
-    (found,) = judged([turn], config)
+    (found,) = outcomes_of([turn], config)
     return found
 
 
@@ -88,7 +89,7 @@ def test_what_was_not_recognised_is_not_rephrased(text: str, following: str) -> 
 
 @given(st.lists(turns(st.integers(0, DAY)), max_size=6))
 def test_turns_are_judged_one_by_one(some: list[Turn]) -> None:
-    assert judged(some) == [outcome(turn) for turn in some]
+    assert outcomes_of(some) == [outcome(turn) for turn in some]
 
 
 def test_a_rewrite_of_an_interpretation_is_one() -> None:

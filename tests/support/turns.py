@@ -1,13 +1,17 @@
 """Turns for the learners' tests."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import numpy as np
 from hypothesis import strategies as st
 
-from backchannel.agents.outcomes import Judge, Outcome, RewardConfig
+from backchannel.agents.columns import MISSING, columns_of
+from backchannel.agents.outcomes import Asked, Gains, Judge, Outcomes, RewardConfig
+from backchannel.agents.rewrites.learner import state_of
 from backchannel.schemas.events import BargeIn, Click, Impression, Query, Result, Rewrite
 from backchannel.schemas.turn import Turn
+from tests.support.oracle import Credit, Outcome
 
 DAY: Final = 86_400_000
 LAST: Final = 253_402_300_799_999
@@ -18,6 +22,7 @@ ENTITIES = st.sampled_from(["e1", "e2", "e3", "e4"])
 # Two similar texts, so that one may rephrase the other; a different one; symbols; nothing recognised.
 TEXTS = st.sampled_from(["play jazz", "Play, jass!", "weather", "🙂", ""])
 INTERPRETATIONS = st.none() | st.sampled_from(["a", "b", "c", "d", "e"])
+SESSIONS = st.sampled_from(["s", "t", "held out 3"])
 USERS = st.none() | st.sampled_from(["ann", "bob"])
 CONTEXTS = st.dictionaries(
     st.sampled_from(["hour", "device", "driving"]),
@@ -34,8 +39,8 @@ def impression(*results: Result, **fields: Any) -> Impression:
     return Impression(event_id="e", ts=0, session_id="s", query_id="q", results=results, **fields)
 
 
-def click(entity: str, kind: str = "click") -> Click:
-    return Click(event_id="e", ts=0, session_id="s", query_id="q", entity_id=entity, kind=kind)
+def click(entity: str, kind: str = "click", dwell_ms: int | None = None) -> Click:
+    return Click(event_id="e", ts=0, session_id="s", query_id="q", entity_id=entity, kind=kind, dwell_ms=dwell_ms)
 
 
 def barge_in() -> BargeIn:
@@ -52,8 +57,65 @@ def closed_turn(
     return Turn.of(query, [*impressions, *clicks, *barge_ins], next)
 
 
-def judged(turns: Iterable[Turn], config: RewardConfig | None = None) -> list[Outcome]:
-    return Judge(config or RewardConfig()).judge(list(turns))
+def judged(turns: Iterable[Turn], config: RewardConfig | None = None) -> Outcomes:
+    return Judge(config or RewardConfig()).judge(columns_of(list(turns)))
+
+
+def outcomes_of(turns: Sequence[Turn], config: RewardConfig | None = None) -> list[Outcome]:
+    """Outcomes as objects."""
+    outcomes = judged(turns, config)
+    keys, pools = [*outcomes.keys, None], outcomes.columns.pools
+    gains = [dict[str, float]() for _ in turns]
+    for place, entity, gain in zip(
+        outcomes.gains.turns.tolist(), outcomes.gains.entities.tolist(), outcomes.gains.gains.tolist(), strict=True
+    ):
+        gains[place][pools.entities[entity]] = gain
+    asked, own = outcomes.asked, [dict[str, int]() for _ in turns]
+    for place, code, drawn in zip(asked.rows.tolist(), asked.codes.tolist(), asked.drawn.tolist(), strict=True):
+        own[place][pools.strategies[code]] = drawn
+    credited = [dict[str, Credit]() for _ in turns]
+    for place, reward, rank, position in zip(
+        asked.credited.tolist(), asked.rewards.tolist(), asked.ranks.tolist(), asked.positions.tolist(), strict=True
+    ):
+        credited[asked.rows[place]][pools.strategies[asked.codes[place]]] = (reward, rank, position)
+    return [
+        Outcome(
+            turn=turn,
+            query=outcomes.keys[outcomes.query[row]],
+            gains=gains[row],
+            success=float(outcomes.success[row]),
+            rephrased=float(outcomes.rephrased[row]),
+            rewritten=keys[outcomes.rewritten[row]],
+            asked=own[row],
+            credited=credited[row],
+            unrephrased=float(outcomes.unrephrased[row]),
+        )
+        for row, turn in enumerate(turns)
+    ]
+
+
+def as_columns(some: Iterable[Outcome]) -> Outcomes:
+    """Outcomes that a test has made up, as the learners want them; of gains and credits there are none."""
+    made_up = list(some)
+    columns = columns_of([one.turn for one in made_up])
+    states = [state_of(one.turn.query) for one in made_up]
+    following = [None if one.turn.next is None else state_of(one.turn.next) for one in made_up]
+    named: list[Sequence[str | None]] = [
+        [one.query for one in made_up],
+        states,
+        following,
+        [one.rewritten for one in made_up],
+    ]
+    keys = sorted({key for column in named for key in column if key is not None})
+    codes: dict[str | None, int] = {None: MISSING} | {key: code for code, key in enumerate(keys)}
+    query, state, after, rewritten = (np.array([codes[key] for key in column], dtype=np.int64) for column in named)
+    success, unrephrased, rephrased = (
+        np.array([getattr(one, name) for one in made_up], dtype=float)
+        for name in ("success", "unrephrased", "rephrased")
+    )
+    none, nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
+    gains, asked = Gains(none, none, nothing, none, none, none), Asked(none, none, none, none, nothing, none, none)
+    return Outcomes(columns, keys, query, state, after, rewritten, success, unrephrased, rephrased, gains, asked)
 
 
 def turns(
@@ -72,11 +134,13 @@ def turns(
             st.sampled_from(["score", "price", "brand"]), st.floats(-1e3, 1e3) | st.sampled_from(["x", "y"]), max_size=3
         ),
     )
-    queries = st.builds(query, ts, TEXTS, interpretation=INTERPRETATIONS, user_id=USERS, context=CONTEXTS)
+    queries = st.builds(query, ts, TEXTS, SESSIONS, interpretation=INTERPRETATIONS, user_id=USERS, context=CONTEXTS)
     impressions = st.builds(
         lambda results, **fields: impression(*results, **fields),
         st.lists(results, max_size=3),
         allocation=st.dictionaries(names, st.integers(0, 3), max_size=3),
+        propensities=st.dictionaries(names, st.sampled_from([0.0, 0.5, 1.0]), max_size=3),
+        allocation_propensity=st.none() | st.just(0.25),
         strategy_context=st.dictionaries(
             names, st.dictionaries(st.just("strategy.results"), st.floats(0, 100), max_size=1), max_size=2
         ),
@@ -93,7 +157,7 @@ def turns(
         ),
         queries,
         st.lists(impressions, max_size=2),
-        st.lists(st.builds(click, ENTITIES, st.sampled_from(["click", "play"])), max_size=2),
+        st.lists(st.builds(click, ENTITIES, st.sampled_from(["click", "play"]), st.none() | st.just(5000)), max_size=3),
         st.just(()) | st.just((barge_in(),)),
         st.none() | st.tuples(TEXTS, INTERPRETATIONS),
         st.integers(0, 90_000),

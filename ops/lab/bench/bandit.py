@@ -12,7 +12,8 @@ from river.bandit import LinUCBDisjoint
 from backchannel.agents.bandit.features import Numeric
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit, by_group
 from backchannel.agents.bandit.serving import Allocator
-from backchannel.agents.outcomes import Judge, Outcome, RewardConfig
+from backchannel.agents.columns import columns_of
+from backchannel.agents.outcomes import Judge, Outcomes, RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.ops.lab.bench.measure import Load, Measure
@@ -38,11 +39,12 @@ def bandit(load: Load) -> Iterator[Measure]:
     chosen = rng.integers(STRATEGIES, size=BATCH)
     rewards = (rng.random(BATCH) < 0.4).astype(float)
     learner = StrategyBandit(BanditConfig(strategies=_NAMES, features=_FEATURES))
-    outcomes = Judge(RewardConfig()).judge([_turn(*row) for row in zip(contexts, chosen, rewards, strict=True)])
+    turns = [_turn(*row) for row in zip(contexts, chosen, rewards, strict=True)]
+    outcomes = Judge(RewardConfig()).judge(columns_of(turns))
     observed = np.column_stack((contexts, rewards))
     learners: dict[str, tuple[Callable[[], object], int]] = {
         "learn, from encoded arrays": (lambda: by_group(observed, chosen), BATCH),
-        "learn, from decoded turns": (lambda: learner.learn(outcomes), BATCH),
+        "learn, from judged turns": (lambda: learner.learn(outcomes), BATCH),
         "River LinUCBDisjoint": _river(contexts, chosen, rewards),
     }
     if all(map(importlib.util.find_spec, ("mabwiser", "vowpalwabbit"))):
@@ -62,12 +64,10 @@ def bandit(load: Load) -> Iterator[Measure]:
     yield from _deciding(load, learner, outcomes, rng)
 
 
-def _deciding(
-    load: Load, learner: StrategyBandit, outcomes: list[Outcome], rng: np.random.Generator
-) -> Iterator[Measure]:
+def _deciding(load: Load, learner: StrategyBandit, outcomes: Outcomes, rng: np.random.Generator) -> Iterator[Measure]:
     solved = learner.solve(MemorySums(learner.learn(outcomes)), {"bandit": set()}, 0)
     allocator = Allocator(live_rows(solved))
-    contexts = [outcome.turn.query.context for outcome in outcomes]
+    contexts = [outcomes.columns.query(row).context for row in range(len(outcomes))]
     calls: dict[str, Callable[[Any], object]] = {
         "utilities": allocator.utilities,
         "allocate": lambda context: allocator.allocate(context, BUDGET, rng),

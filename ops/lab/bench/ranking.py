@@ -9,7 +9,8 @@ import numpy as np
 
 from backchannel.agents.bandit.features import Numeric
 from backchannel.agents.checks import changes
-from backchannel.agents.outcomes import Judge, Outcome, RewardConfig
+from backchannel.agents.columns import columns_of
+from backchannel.agents.outcomes import Judge, Outcomes, RewardConfig
 from backchannel.agents.ranking.learner import EXAMINED, RankingConfig, ResultRanking
 from backchannel.agents.ranking.serving import Candidate, Ranker
 from backchannel.agents.ranking.sums import Lists, sums_of
@@ -35,7 +36,8 @@ def ranking(load: Load) -> Iterator[Measure]:
     weights = rng.standard_normal(DIMENSION) / 20
     examined = np.array(EXAMINED[:SHOWN])
     clicked = rng.random((TURNS, SHOWN)) < examined * np.clip(0.2 + vectors @ weights, 0, 1)
-    outcomes = Judge(RewardConfig()).judge([_turn(*each) for each in zip(range(TURNS), vectors, clicked, strict=True)])
+    turns = [_turn(*each) for each in zip(range(TURNS), vectors, clicked, strict=True)]
+    outcomes = Judge(RewardConfig()).judge(columns_of(turns))
     lists = Lists(
         np.full(TURNS, SHOWN),
         vectors.reshape(-1, DIMENSION),
@@ -45,7 +47,7 @@ def ranking(load: Load) -> Iterator[Measure]:
     )
     actions: dict[str, Callable[[], object]] = {
         "learn a turn of ten results, from encoded arrays": lambda: sums_of(lists, 2),
-        "learn a turn of ten results, from decoded turns": lambda: learner.learn(outcomes),
+        "learn a turn of ten results, from judged turns": lambda: learner.learn(outcomes),
     }
     taken: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(load.rounds):
@@ -58,9 +60,7 @@ def ranking(load: Load) -> Iterator[Measure]:
     yield from _serving(load, learner, outcomes, rng)
 
 
-def _serving(
-    load: Load, learner: ResultRanking, outcomes: list[Outcome], rng: np.random.Generator
-) -> Iterator[Measure]:
+def _serving(load: Load, learner: ResultRanking, outcomes: Outcomes, rng: np.random.Generator) -> Iterator[Measure]:
     delta = learner.learn(outcomes)
     times = []
     for _ in range(load.rounds):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.random import Generator
 
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
+from backchannel.agents.columns import columns_of
 from backchannel.agents.learner import Learner
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.rewrites.detector import RephraseDetector
@@ -61,8 +62,9 @@ def _detecting(rng: Generator, rounds: int) -> Iterator[Measure]:
             normalize(turn.query.text)
             normalize(turn.next.text if turn.next else "")
         for taken in (fresh, known):
+            columns, rows = columns_of(pairs), np.arange(len(pairs))
             began = time.process_time()
-            detector.probabilities(pairs)
+            detector.probabilities(columns, rows)
             taken.append((time.process_time() - began) / len(pairs) * 1e6)
     yield Measure("detector, a pair of texts never seen", float(np.median(fresh)), "µs")
     yield Measure("detector, a pair of texts seen before", float(np.median(known)), "µs")
@@ -101,7 +103,7 @@ def _growth(load: Load, rng: Generator) -> Iterator[Measure]:
     claim = book.claim("bench", 0)
     empty = path.stat().st_size
     for part in range(5):
-        outcomes = judge.judge(_turns(turns, rng, users=50_000, queries=200_000, start=part))
+        outcomes = judge.judge(columns_of(_turns(turns, rng, users=50_000, queries=200_000, start=part)))
         delta = merge(learner.learn(outcomes) for learner in learners)
         (claim,) = book.commit([Contribution(claim, claim.position, delta, {})])
     with store.write() as connection:

@@ -6,6 +6,7 @@ from contextlib import ExitStack, closing
 from statistics import median
 from typing import Any, Final
 
+from backchannel.agents.columns import columns_of
 from backchannel.agents.memory.learner import MemoryIndex
 from backchannel.agents.outcomes import Judge
 from backchannel.agents.sums import Delta
@@ -35,7 +36,8 @@ def store(load: Load) -> Iterator[Measure]:
     load.say(f"{ROWS:,} turns, each with its own query")
     index, judge = MemoryIndex(config.memory), Judge(config.rewards)
     deltas = [
-        index.learn(judge.judge(_turns(range(first, min(first + BATCH, ROWS)), 0))) for first in range(0, ROWS, BATCH)
+        index.learn(judge.judge(columns_of(_turns(range(first, min(first + BATCH, ROWS)), 0))))
+        for first in range(0, ROWS, BATCH)
     ]
     with ExitStack() as stack:
         urls = {"SQLite": f"sqlite:///{load.folder / 'publish.db'}"}
@@ -55,7 +57,7 @@ def store(load: Load) -> Iterator[Measure]:
         later: dict[str, list[tuple[float, float]]] = {name: [] for name in sites}
         for number in range(1, load.rounds + 1):
             load.say(f"1% changed, {number} of {load.rounds}")
-            changed = index.learn(judge.judge(_turns(range(0, ROWS, ROWS // CHANGED), number)))
+            changed = index.learn(judge.judge(columns_of(_turns(range(0, ROWS, ROWS // CHANGED), number))))
             for name, site in sites.items():
                 site.commit([changed])
                 later[name].append(site.publish())

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
+from backchannel.agents.columns import columns_of
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.proposals import Entity, Predictor
 from backchannel.agents.memory.serving import Memory
@@ -58,7 +59,7 @@ def converge(seed: int, checkpoints: Sequence[int], decay: float) -> Iterator[Co
     totals: dict[str, Delta] = {variant: {} for variant in VARIANTS}
     before = 0
     for upto in checkpoints:
-        outcomes = Judge(RewardConfig()).judge(turns[before:upto])
+        outcomes = Judge(RewardConfig()).judge(columns_of(turns[before:upto]))
         before = upto
         for variant in VARIANTS:
             index = flat if variant == VARIANTS[0] else learned

@@ -14,6 +14,7 @@ from backchannel.agents.statistics import wilson
 from backchannel.ops.lab.memory.relevance import Judged
 from backchannel.ops.lab.rephrases.pairs import hypotheses
 from backchannel.ops.lab.rephrases.recogniser import sentences
+from backchannel.schemas.text import normalize
 
 BANDS: Final = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 """The lower ends of the bands of similarity, 0 to 1."""
@@ -54,7 +55,7 @@ class Guesses(Struct, frozen=True):
 def searched(judged: Judged) -> Guesses:
     """Guess for queries that only one session of the TREC log asked; a guess from the same topic is right."""
     topics = judged.topics
-    asked = [(one.query, one.turn.query.session_id) for one in judged.outcomes if one.query]
+    asked = [(query, turn.query.session_id) for turn in judged.turns if (query := normalize(turn.query.text))]
     found: list[tuple[float, bool]] = []
     unseen = 0
     for session in dict.fromkeys(session for _, session in asked):

@@ -17,14 +17,16 @@ from msgspec import Struct, structs
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from backchannel.agents.columns import MISSING, columns_of
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.serving import Memory
 from backchannel.agents.memory.similar import SimilarQueries
-from backchannel.agents.outcomes import Judge, Outcome, RewardConfig
+from backchannel.agents.outcomes import Judge, Outcomes, RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, MemorySums, merge
 from backchannel.ops.lab.convert import trec_session
 from backchannel.schemas.snapshot import Estimate
+from backchannel.schemas.turn import Turn
 from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
 
 KnownBy: TypeAlias = Literal["text", "topic"]
@@ -44,12 +46,12 @@ class Judged(Struct, frozen=True):
     """A log with its judgements.
 
     Attributes:
-        outcomes: outcomes of the log's turns.
+        turns: the log's turns.
         topics: session id -> topic.
         grades: topic -> document -> grade, negative for spam.
     """
 
-    outcomes: list[Outcome]
+    turns: list[Turn]
     topics: dict[str, str]
     grades: dict[str, dict[str, int]]
 
@@ -121,7 +123,7 @@ def read(log: Path, judgements: Path) -> Judged:
             raise ValueError(
                 f"{judgements}:{number}: {line!r} is not 'topic 0 document grade': use the published qrels.txt"
             ) from None
-    return Judged(Judge(RewardConfig()).judge(turns), topics, grades)
+    return Judged(turns, topics, grades)
 
 
 def _content(path: Path) -> bytes:
@@ -138,33 +140,32 @@ def evaluate(judged: Judged, known_by: KnownBy, folds: int, rng: Generator) -> R
         folds: the number of folds of sessions.
         rng: the random generator, which draws folds and resamples.
     """
-    outcomes = judged.outcomes
-    if known_by == "topic":
-        topic_of = judged.topics
-        outcomes = [structs.replace(one, query=f"topic {topic_of[one.turn.query.session_id]}") for one in outcomes]
-    sessions = list(dict.fromkeys(one.turn.query.session_id for one in outcomes))
+    topics = judged.topics if known_by == "topic" else None
+    sessions = list(dict.fromkeys(turn.query.session_id for turn in judged.turns))
     fold = dict(zip(sessions, rng.permutation(len(sessions)) % folds, strict=True))
-    parts = [[one for one in outcomes if fold[one.turn.query.session_id] == number] for number in range(folds)]
+    parts = [[turn for turn in judged.turns if fold[turn.query.session_id] == number] for number in range(folds)]
     lines: list[tuple[str, bool, list[tuple[float, float]]]] = []
     rankings: list[str] = []
     for number, held_out in enumerate(parts):
-        rankers = _rankers([one for other, part in enumerate(parts) if other != number for one in part])
+        learned_from = [turn for other, part in enumerate(parts) if other != number for turn in part]
+        rankers = _rankers(_outcomes(learned_from, topics))
         rankings = list(rankers)
-        for outcome in held_out:
-            session = outcome.turn.query.session_id
+        tested = _outcomes(held_out, topics)
+        for turn, query in zip(held_out, tested.query.tolist(), strict=True):
+            session = turn.query.session_id
             grades = judged.grades.get(judged.topics[session], {})
-            for impression in outcome.turn.impressions:
+            for impression in turn.impressions:
                 shown = [result.entity_id for result in impression.results][:DEPTH]
                 if not any(grades.get(entity, 0) > 0 for entity in shown):
                     continue
-                known = [ranker(outcome.query) for ranker in rankers.values()]
+                known = [ranker(tested.keys[query]) for ranker in rankers.values()]
                 measured = [_measures(_ranked(shown, scores), grades) for scores in known]
                 lines.append((session, any(entity in known[-1] for entity in shown), measured))
     informed = np.array([line[1] for line in lines])
     values = np.array([line[2] for line in lines])
     owners = np.unique([line[0] for line in lines], return_inverse=True)[1]
     whole = MemoryIndex(_CONFIG)
-    curve = whole.examination.curve(MemorySums(whole.learn(outcomes)))
+    curve = whole.examination.curve(MemorySums(whole.learn(_outcomes(judged.turns, topics))))
     return Relevance(
         known_by,
         int(owners.max()) + 1,
@@ -176,13 +177,26 @@ def evaluate(judged: Judged, known_by: KnownBy, folds: int, rng: Generator) -> R
     )
 
 
-def _rankers(learned_from: Sequence[Outcome]) -> dict[str, Ranker]:
+def _outcomes(turns: Sequence[Turn], topics: Mapping[str, str] | None) -> Outcomes:
+    """Judge turns; with the topics of sessions, queries are known by these."""
+    outcomes = Judge(RewardConfig()).judge(columns_of(turns))
+    if topics is None:
+        return outcomes
+    names = [f"topic {topics[turn.query.session_id]}" for turn in turns]
+    keys, codes = np.unique(names, return_inverse=True)
+    unknown = np.full(len(turns), MISSING, dtype=np.int64)
+    return structs.replace(
+        outcomes, keys=keys.tolist(), query=codes, state=unknown, following=unknown, rewritten=unknown
+    )
+
+
+def _rankers(learned_from: Outcomes) -> dict[str, Ranker]:
     """Return the rankers by name; the last one is Backchannel's default, with a learned examination curve."""
     clicks: dict[str, dict[str, float]] = {}
-    for outcome in learned_from:
-        of_query = clicks.setdefault(outcome.query, {})
-        for click in outcome.turn.clicks:
-            of_query[click.entity_id] = of_query.get(click.entity_id, 0.0) + 1.0
+    clicked, entities = learned_from.columns.turns.clicks, learned_from.columns.pools.entities
+    for turn, entity in zip(clicked.parents.tolist(), clicked.rows.entity.tolist(), strict=True):
+        of_query = clicks.setdefault(learned_from.keys[learned_from.query[turn]], {})
+        of_query[entities[entity]] = of_query.get(entities[entity], 0.0) + 1.0
     return {
         "order shown": lambda _: {},
         "number of clicks": lambda query: clicks.get(query, {}),
@@ -197,19 +211,20 @@ def _rankers(learned_from: Sequence[Outcome]) -> dict[str, Ranker]:
     }
 
 
-def _untaken(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def _untaken(outcomes: Outcomes) -> Outcomes:
     """Return the outcomes with the full gain for every click, as if no rephrase or barge-in reduced it."""
-    return [structs.replace(one, gains=dict.fromkeys(one.gains, 1.0)) for one in outcomes]
+    gains = outcomes.gains
+    return structs.replace(outcomes, gains=structs.replace(gains, gains=np.ones(len(gains.gains))))
 
 
 def _memory(
-    learned_from: Sequence[Outcome], config: MemoryConfig, *, learn_curve: bool, guess_from: float | None = None
+    learned_from: Outcomes, config: MemoryConfig, *, learn_curve: bool, guess_from: float | None = None
 ) -> Ranker:
     index = MemoryIndex(config)
     delta: Delta = merge([index.learn(learned_from)])
     if not learn_curve:
         del delta[index.examination.table.name]
-    at = max(outcome.turn.query.ts for outcome in learned_from)
+    at = int(learned_from.times.max())
     changed = {index.table.name: {query for query, _ in delta[index.table.name].keys}}
     section = live_rows(index.solve(MemorySums(delta), changed, at))
     similar = SimilarQueries(guess_from).updated(section, section) if guess_from else None

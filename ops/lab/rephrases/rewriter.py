@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from backchannel.agents.columns import columns_of
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
 from backchannel.agents.rewrites.rows import RewriteRow
@@ -28,7 +29,7 @@ class Rewriter:
 
     def learn(self, turns: Sequence[Turn]) -> None:
         """Learn from closed turns."""
-        self._sums = merge([self._sums, self._graph.learn(self._judge.judge(turns))])
+        self._sums = merge([self._sums, self._graph.learn(self._judge.judge(columns_of(turns)))])
         self._at = max([self._at, *(turn.query.ts for turn in turns)])
 
     def rewrites(self) -> dict[str, str]:

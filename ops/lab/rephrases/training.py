@@ -8,6 +8,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from backchannel.agents.columns import columns_of
 from backchannel.agents.rewrites.detector import RephraseDetector, features
 from backchannel.agents.sums import Matrix
 from backchannel.ops.lab.rephrases.pairs import Pair
@@ -58,7 +59,7 @@ def fit(logs: Mapping[str, Sequence[Pair]]) -> dict[str, float]:
     The model is a logistic regression with a ridge of 1 on standardised features.
     """
     pairs = [(log, pair) for log, some in logs.items() for pair in some if not pair.held_out]
-    table = features([pair.turn for _, pair in pairs])
+    table = features(columns_of([pair.turn for _, pair in pairs]))
     matrix = np.stack(list(table.values()), axis=1)
     truth = np.array([pair.rephrased for _, pair in pairs], float)
     weights = np.array([WEIGHT[log] for log, _ in pairs])
@@ -85,7 +86,7 @@ def fit(logs: Mapping[str, Sequence[Pair]]) -> dict[str, float]:
 def measure(log: str, pairs: Sequence[Pair], detector: RephraseDetector) -> Quality:
     """Measure `detector` on the held-out pairs among `pairs`."""
     tested = [pair for pair in pairs if pair.held_out]
-    probability = np.array(detector.probabilities([pair.turn for pair in tested]))
+    probability = detector.probabilities(columns_of([pair.turn for pair in tested]), np.arange(len(tested)))
     truth = np.array([pair.rephrased for pair in tested])
     said, true = probability >= 0.5, int(truth.sum())
     tenth = np.minimum((probability * 10).astype(int), 9)

@@ -16,6 +16,7 @@ from numpy.random import Generator
 from backchannel.agents.bandit.features import Categorical, Numeric, Value, context_of
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.serving import Allocator
+from backchannel.agents.columns import columns_of
 from backchannel.agents.ope.decisions import LoggedDecision, table_of, vectors_of
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.serving import live_rows
@@ -85,7 +86,7 @@ class OffPolicyWorld:
         bandit = StrategyBandit(CONFIG)
         allocator = serving or Allocator(_whole(StrategyBandit(structs.replace(CONFIG, policy="uniform"))))
         judge, made = Judge(RewardConfig()), [self._turn(number, allocator) for number in range(turns)]
-        return _whole(bandit, MemorySums(bandit.learn(judge.judge(made))))
+        return _whole(bandit, MemorySums(bandit.learn(judge.judge(columns_of(made)))))
 
     def log(self, serving: Allocator, turns: int) -> Logs:
         """Return a log of `turns` turns served by `serving`."""

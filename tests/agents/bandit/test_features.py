@@ -20,8 +20,10 @@ from backchannel.agents.bandit.features import (
     Value,
     context_of,
 )
+from backchannel.agents.columns import columns_of
 from backchannel.agents.sums import GRID
 from backchannel.schemas.events import EventDecoder, Query, encode
+from backchannel.schemas.turn import Turn
 from tests.support.turns import LAST, TEXTS, query
 
 NAMES = st.sampled_from(["hour", "device", "driving", *DERIVED])
@@ -61,7 +63,7 @@ QUERIES = st.builds(
 @given(FEATURES, st.lists(QUERIES, max_size=4))
 def test_serving_and_learning_encode_alike(features: list[Feature], queries: list[Query]) -> None:
     encoder = Encoder(features)
-    vectors = encoder.encode_all(encoder.contexts(queries))
+    vectors = encoder.vectors(columns_of([Turn(one) for one in queries]))
     assert vectors.shape == (len(queries), encoder.dimension)
     for vector, one in zip(vectors, queries, strict=True):
         sent = EventDecoder().decode(encode(one))

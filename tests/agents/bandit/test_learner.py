@@ -15,12 +15,13 @@ from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit, rank
 from backchannel.agents.bandit.posterior import PAST, run_together
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.checks import changes, unlike
-from backchannel.agents.outcomes import Outcome, RewardConfig
+from backchannel.agents.columns import columns_of
+from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, Sums
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
-from tests.support.turns import DAY, LAST, click, closed_turn, impression, judged, query, turns
+from tests.support.turns import DAY, LAST, click, closed_turn, impression, judged, outcomes_of, query, turns
 
 CONFIG = BanditConfig(
     strategies=("lexical", "semantic", "memory"),
@@ -34,7 +35,7 @@ HOUR = 3_600_000
 HOURS = st.integers(0, 300) | st.integers(0, 100_000)
 
 
-def logged(seed: int, count: int, ts: int = 0) -> list[Outcome]:
+def logged(seed: int, count: int, ts: int = 0) -> list[Turn]:
     """Turns whose clicks depend on strategy and context."""
     rng = np.random.default_rng(seed)
     some = []
@@ -46,13 +47,16 @@ def logged(seed: int, count: int, ts: int = 0) -> list[Outcome]:
         clicks = (click(liked, str(rng.choice(["click", "like"]))),) if rng.random() < hour / 24 else ()
         at = int(rng.integers(0, ts, endpoint=True))
         some.append(closed_turn(query(at, context={"hour": hour, "device": device}), (impression(*results),), clicks))
-    return judged(some, RewardConfig(click_gain={"like": 0.3}))
+    return some
 
 
-def observations(outcomes: list[Outcome], strategy: str) -> tuple[Matrix, Matrix, list[int]]:
+LIKED = RewardConfig(click_gain={"like": 0.3})
+
+
+def observations(turns: list[Turn], strategy: str) -> tuple[Matrix, Matrix, list[int]]:
     """Contexts, rewards and times of the turns in which `strategy` was asked."""
-    rows = [outcome for outcome in outcomes if strategy in outcome.asked]
-    contexts = BANDIT.encoder.encode_all(BANDIT.encoder.contexts([outcome.turn.query for outcome in rows]))
+    rows = [outcome for outcome in outcomes_of(turns, LIKED) if strategy in outcome.asked]
+    contexts = BANDIT.encoder.vectors(columns_of([outcome.turn for outcome in rows]))
     rewards = [round(outcome.credited.get(strategy, (0.0, 0, 1))[0] * 1024) / 1024 for outcome in rows]
     return contexts, np.array(rewards), [outcome.turn.query.ts for outcome in rows]
 
@@ -76,11 +80,11 @@ def pooled(precision: float, delta: Delta) -> Matrix:
 
 @pytest.mark.parametrize("strategy", CONFIG.strategies)
 def test_the_posterior_is_that_of_ridge_regression(strategy: str) -> None:
-    outcomes = logged(seed=1, count=400)
+    some = logged(seed=1, count=400)
     (ridge,) = CONFIG.ridges
-    contexts, rewards, _ = observations(outcomes, strategy)
+    contexts, rewards, _ = observations(some, strategy)
     precision = contexts.T @ contexts + ridge * np.eye(contexts.shape[1])
-    delta = BANDIT.learn(outcomes)
+    delta = BANDIT.learn(judged(some, LIKED))
     prior = pooled(ridge, delta)
     found = posterior(delta, strategy, at=0)
     expected = prior + np.linalg.solve(precision, contexts.T @ (rewards - contexts @ prior))
@@ -92,7 +96,7 @@ def test_the_posterior_is_that_of_ridge_regression(strategy: str) -> None:
 
 def test_a_strategy_that_was_never_asked_is_believed_to_do_what_others_do() -> None:
     bandit = StrategyBandit(structs.replace(CONFIG, strategies=(*CONFIG.strategies, "new")))
-    delta = bandit.learn(logged(seed=1, count=400))
+    delta = bandit.learn(judged(logged(seed=1, count=400), LIKED))
     found = posterior(delta, "new", 0, bandit)
     assert found["theta"] == pytest.approx(pooled(0.5, delta), rel=1e-9)
     assert found["whitener"] == pytest.approx(np.eye(bandit.encoder.dimension) / np.sqrt(0.5))
@@ -100,11 +104,11 @@ def test_a_strategy_that_was_never_asked_is_believed_to_do_what_others_do() -> N
 
 def test_the_deviation_is_that_of_the_residual() -> None:
     """The residual is predicted from the buckets before; with a single bucket, from nothing."""
-    outcomes = logged(seed=2, count=400)
-    delta = BANDIT.learn(outcomes)
+    some = logged(seed=2, count=400)
+    delta = BANDIT.learn(judged(some, LIKED))
     squares, count = 0.25, 1.0
     for strategy in CONFIG.strategies:
-        contexts, rewards, _ = observations(outcomes, strategy)
+        contexts, rewards, _ = observations(some, strategy)
         spread = np.eye(len(rewards)) + contexts @ contexts.T / 0.5
         squares += float(rewards @ np.linalg.solve(spread, rewards))
         count += len(rewards)
@@ -126,12 +130,16 @@ def test_before_anything_is_learned_there_is_the_prior() -> None:
 @given(st.lists(turns(st.integers(0, DAY)), max_size=4))
 @settings(max_examples=50)
 def test_rewards_lie_within_0_and_1_and_belong_to_what_was_clicked(some: list[Turn]) -> None:
-    for outcome in judged(some):
+    for outcome in outcomes_of(some):
         rewards = outcome.credited
         clicked = {event.entity_id for event in outcome.turn.clicks}
         results = [result for shown in outcome.turn.impressions for result in shown.results]
         assert rewards.keys() == {
-            name for result in results if result.entity_id in clicked for name in result.strategies
+            name
+            for result in results
+            if result.entity_id in clicked
+            for name in result.strategies
+            if name in outcome.asked
         }
         assert all(0 <= reward <= outcome.success and rank >= 1 for reward, rank, _ in rewards.values())
 
@@ -144,10 +152,11 @@ def test_every_strategy_that_produced_the_clicked_item_gets_the_credit() -> None
         allocation={"lexical": 2, "semantic": 1, "memory": 1, "new": 0},
     )
     turn = closed_turn(query(), (shown,), (click("clicked"), click("liked", "like"), click("elsewhere")))
-    (outcome,) = judged([turn], RewardConfig(click_gain={"click": 0.5}))
+    config = RewardConfig(click_gain={"click": 0.5})
+    (outcome,) = outcomes_of([turn], config)
     assert outcome.credited == {"lexical": (0.5, 1, 1), "semantic": (1.0, 2, 2)}
     assert outcome.asked == {"lexical": 2, "semantic": 1, "memory": 1}
-    delta = BANDIT.learn([outcome])
+    delta = BANDIT.learn(judged([turn], config))
     assert {strategy: float(posterior(delta, strategy, 0)["reward"]) for strategy in CONFIG.strategies} == {
         "lexical": 0.5,
         "semantic": 1.0,
@@ -157,8 +166,8 @@ def test_every_strategy_that_produced_the_clicked_item_gets_the_credit() -> None
 
 def test_without_an_allocation_those_with_results_were_asked() -> None:
     shown = impression(Result("one", 1, ("lexical",)), Result("two", 2, ("semantic", "unheard-of")))
-    assert judged([closed_turn(query(), (shown,))])[0].asked == {"lexical": 1, "semantic": 1, "unheard-of": 1}
-    assert judged([closed_turn(query())])[0].asked == {}
+    assert outcomes_of([closed_turn(query(), (shown,))])[0].asked == {"lexical": 1, "semantic": 1, "unheard-of": 1}
+    assert outcomes_of([closed_turn(query())])[0].asked == {}
 
 
 # --- rank curves
@@ -175,7 +184,7 @@ def test_a_rank_counts_the_results_of_the_strategy_alone() -> None:
         Result("first", 1, ("semantic", "lexical")),
         Result("second", 4, ("lexical",)),
     )
-    (outcome,) = judged([closed_turn(query(), (shown,), (click("third"), click("second")))])
+    (outcome,) = outcomes_of([closed_turn(query(), (shown,), (click("third"), click("second")))])
     assert outcome.credited == {"lexical": (1.0, 2, 4)}
 
 
@@ -292,7 +301,7 @@ def allocator(bandit: StrategyBandit, delta: Delta) -> Allocator:
     return Allocator(live_rows(section))
 
 
-def found_by_results(count: int) -> list[Outcome]:
+def found_by_results(count: int) -> list[Turn]:
     """In the car, what a strategy finds is good if it finds much; else, whatever it finds."""
     rng = np.random.default_rng(5)
     some = []
@@ -305,11 +314,11 @@ def found_by_results(count: int) -> list[Outcome]:
             strategy_context={name: {"strategy.results": number} for name, number in results.items()},
         )
         some.append(closed_turn(query(0, context={"device": device}), (shown,), tuple(map(click, liked))))
-    return judged(some)
+    return some
 
 
 def test_it_learns_from_what_was_known_of_each_strategy() -> None:
-    learned = allocator(OF_STRATEGIES, OF_STRATEGIES.learn(found_by_results(400)))
+    learned = allocator(OF_STRATEGIES, OF_STRATEGIES.learn(judged(found_by_results(400))))
     known = {"lexical": {"strategy.results": 0.0}, "semantic": {"strategy.results": 1.0}}
     for device, expected in (("car", (0, 1)), ("phone", (1, 1))):
         means, _ = learned.utilities({"device": device}, known)
@@ -333,14 +342,14 @@ def test_it_learns_from_what_was_known_of_who_asked() -> None:
 
 
 def test_summaries_say_what_was_learned_in_words_of_features() -> None:
-    outcomes = found_by_results(400)
-    learned = allocator(OF_STRATEGIES, OF_STRATEGIES.learn(outcomes))
-    in_car = [outcome for outcome in outcomes if outcome.turn.query.context["device"] == "car"]
+    some = found_by_results(400)
+    learned = allocator(OF_STRATEGIES, OF_STRATEGIES.learn(judged(some)))
+    in_car = [turn for turn in some if turn.query.context["device"] == "car"]
     for name, summary in learned.summaries().items():
         everywhere, car, phone = summary.segments
         assert (everywhere.name, car.name, phone.name) == ("", "device=car", "device=phone")
         assert (everywhere.turns, car.turns, car.share) == (400, len(in_car), 0.5)
-        clicked = sum(name in outcome.gains for outcome in in_car) / len(in_car)
+        clicked = sum(name in outcome.gains for outcome in outcomes_of(in_car)) / len(in_car)
         assert car.reward == pytest.approx(clicked, abs=0.01)
         assert phone.reward == pytest.approx(1, abs=0.01)
         assert 0 < car.deviation < 0.1

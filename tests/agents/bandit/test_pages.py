@@ -1,4 +1,4 @@
-"""Turns as columns."""
+"""Turns as pages."""
 
 from typing import Any
 
@@ -6,13 +6,14 @@ import numpy as np
 
 from backchannel.agents.bandit.features import Encoder, Numeric
 from backchannel.agents.bandit.pages import Pages, hash_of, pages_of
+from backchannel.agents.columns import columns_of
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.schemas.events import Click, Impression, Query, Result
 from backchannel.schemas.turn import Turn
 from tests.support.turns import closed_turn
 
 AT: dict[str, Any] = {"ts": 5, "session_id": "s", "query_id": "q"}
-CODES = {"a": 0, "b": 1}
+STRATEGIES = ("a", "b")
 
 
 def turn(*results: Result, allocation: dict[str, int], clicked: tuple[str, ...] = ()) -> Turn:
@@ -24,7 +25,7 @@ def turn(*results: Result, allocation: dict[str, int], clicked: tuple[str, ...] 
 
 
 def pages(*turns: Turn) -> Pages:
-    return pages_of(Judge(RewardConfig()).judge(turns), Encoder([Numeric("hour")]), CODES)
+    return pages_of(Judge(RewardConfig()).judge(columns_of(turns)), Encoder([Numeric("hour")]), STRATEGIES)
 
 
 def test_columns_of_turns() -> None:

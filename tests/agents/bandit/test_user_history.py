@@ -12,7 +12,7 @@ from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import ALL, MemorySums
 from backchannel.schemas.events import Result
 from backchannel.schemas.snapshot import Section
-from tests.support.turns import DAY, barge_in, click, closed_turn, impression, judged, query
+from tests.support.turns import DAY, barge_in, click, closed_turn, impression, judged, outcomes_of, query
 
 UNKNOWN = {TURNS: 0.0, REWARD: 0.0, DEFECTS: 0.0}
 
@@ -57,8 +57,8 @@ def test_of_a_stranger_it_is_what_it_is_on_average(user: str) -> None:
 def test_a_rephrase_is_a_defect() -> None:
     history = UserHistory(half_life_days=10)
     said_again = closed_turn(query(0, "play jazz", user_id="ann"), (), next=query(1000, "Play, jass!", user_id="ann"))
-    (outcome,) = judged([said_again])
-    delta = history.learn([outcome])
+    (outcome,) = outcomes_of([said_again])
+    delta = history.learn(judged([said_again]))
     row = history.solve(MemorySums(delta), changes(delta), 0)["ann"]
     assert row is not None
     assert msgspec.json.decode(row, type=UserRow) == UserRow(0, 1.0, outcome.success, outcome.rephrased)

@@ -21,7 +21,7 @@ from backchannel.agents.statistics import gamma_rate
 from backchannel.agents.sums import ALL, Delta, MemorySums, Sums, merge
 from backchannel.schemas.events import Result, Rewrite
 from backchannel.schemas.turn import Turn
-from tests.support.turns import DAY, click, closed_turn, impression, judged, query, turns
+from tests.support.turns import DAY, click, closed_turn, impression, judged, outcomes_of, query, turns
 
 CONFIG = MemoryConfig(kappa=2.0, position_decay=1.0, half_life_days=10.0)
 
@@ -57,7 +57,7 @@ def test_scores_equal_their_definition(some: list[Turn], later: int) -> None:
     curve = msgspec.json.decode(header, type=Header).curve if header else ()
     gain: dict[tuple[str, str], float] = {}
     exposure: dict[tuple[str, str], float] = {}
-    for outcome in judged(some):
+    for outcome in outcomes_of(some):
         weight = 2.0 ** (-(at - outcome.turn.query.ts) / (10 * DAY))
         for event in outcome.turn.impressions:
             for result in event.results:

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from backchannel.agents.bandit.features import Encoder, Numeric
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.serving import Allocator
+from backchannel.agents.columns import columns_of
 from backchannel.agents.ope.decisions import (
     HALF_LIFE_MS,
     LoggedDecision,
     TurnSample,
-    decision_of,
+    decisions_of,
     is_logged,
     ranks_of,
     table_of,
     vectors_of,
 )
 from backchannel.agents.ope.estimators import diagnose, doubly_robust, ips
-from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.schemas.events import Query, Result
@@ -43,7 +43,7 @@ TURNS = st.lists(st.builds(turn, st.integers(0, 10**6), st.integers(0, 10 * HALF
 
 
 def kept(turns: list[Turn], size: int) -> list[tuple[float, LoggedDecision]]:
-    return TurnSample(turns, size, Judge(RewardConfig()), {"device"}).below(inf)
+    return TurnSample(judged(turns), size, {"device"}).below(inf)
 
 
 @given(TURNS, st.integers(0, 20), st.data())
@@ -54,10 +54,10 @@ def test_the_sample_of_a_union_is_that_of_the_samples(turns: list[Turn], size: i
     parts = [one for part in (order[:cut], order[cut:]) for one in kept(part, size)]
     whole = kept(turns, size)
     assert sorted(parts, key=itemgetter(0))[:size] == whole
-    assert len(whole) == min(size, sum(map(is_logged, turns)))
+    assert len(whole) == min(size, is_logged(columns_of(turns)).sum())
     if whole:  # and what ranks too high is not looked at
         middle = whole[len(whole) // 2][0]
-        sample = TurnSample(turns, size, Judge(RewardConfig()), ())
+        sample = TurnSample(judged(turns), size, ())
         assert [rank for rank, _ in sample.below(middle)] == [rank for rank, _ in whole if rank < middle]
 
 
@@ -68,12 +68,12 @@ def test_recent_turns_are_favoured_by_half_lives() -> None:
 
 
 def test_ranks_are_as_they_are_defined() -> None:
-    at_zero = ranks_of([turn(number, 0) for number in range(2000)])
+    at_zero = ranks_of(columns_of([turn(number, 0) for number in range(2000)]))
     chances = np.exp(-np.exp(at_zero))
     assert np.histogram(chances, bins=10, range=(0, 1))[0] == pytest.approx(200, abs=60)
-    later = ranks_of([turn(number, 5 * HALF_LIFE_MS) for number in range(2000)])
+    later = ranks_of(columns_of([turn(number, 5 * HALF_LIFE_MS) for number in range(2000)]))
     assert later == pytest.approx(at_zero - 5 * log(2))
-    assert np.isfinite(ranks_of([turn(1, 253_402_300_799_999)])).all()
+    assert np.isfinite(ranks_of(columns_of([turn(1, 253_402_300_799_999)]))).all()
 
 
 def test_what_a_turn_decided_and_got() -> None:
@@ -88,7 +88,7 @@ def test_what_a_turn_decided_and_got() -> None:
     )
     first = impression(Result("c", 1))  # not logged
     one = closed_turn(query(7, "play it", context={"device": "phone"}), (first, shown), (click("b"),))
-    found = decision_of(judged([one])[0])
+    (found,) = decisions_of(judged([one]), [0])
     assert found.ts == 7
     assert found.context["device"] == "phone"
     assert found.context["query.words"] == 2.0
@@ -98,7 +98,7 @@ def test_what_a_turn_decided_and_got() -> None:
     assert found.success == 1.0
     assert found.allocation_propensity == 0.2
     assert found.strategy_context == {"memory": {"strategy.history": 0.5}}
-    assert decision_of(judged([one])[0], {"device"}).context == {"device": "phone"}
+    assert decisions_of(judged([one]), [0], {"device"})[0].context == {"device": "phone"}
     names = ["memory", "new", "lexical"]
     table = table_of([found], vectors_of([found], Encoder([Numeric("strategy.history")]), names), names)
     assert table.counts.tolist() == [[1, 0, 3]]
@@ -108,11 +108,16 @@ def test_what_a_turn_decided_and_got() -> None:
 
 
 def test_not_every_turn_is_logged() -> None:
-    assert not is_logged(closed_turn(query()))
-    assert not is_logged(turn(1, 0, logged=False))
-    assert not is_logged(closed_turn(query(), (impression(propensities={"lexical": 1.0}),)))
-    for propensities in ({"lexical": 0.0}, {"memory": 1.0}):  # what was asked could not be
-        assert not is_logged(closed_turn(query(), (impression(allocation={"lexical": 1}, propensities=propensities),)))
+    some = [
+        closed_turn(query()),
+        turn(1, 0, logged=False),
+        closed_turn(query(), (impression(propensities={"lexical": 1.0}),)),
+    ]
+    some += [
+        closed_turn(query(), (impression(allocation={"lexical": 1}, propensities=propensities),))
+        for propensities in ({"lexical": 0.0}, {"memory": 1.0})  # what was asked could not be
+    ]
+    assert is_logged(columns_of([*some, turn(1, 0)])).tolist() == [False] * len(some) + [True]
 
 
 def simulated(turns: int, seed: int) -> tuple[list[LoggedDecision], Allocator]:

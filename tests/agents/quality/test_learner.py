@@ -1,8 +1,9 @@
 """The quality of answers over time: what each sum counts."""
 
+import numpy as np
 from msgspec import structs
 
-from backchannel.agents.outcomes import Outcome, RewardConfig
+from backchannel.agents.outcomes import Outcomes, RewardConfig
 from backchannel.agents.quality.learner import AnswerQuality, QualityConfig
 from backchannel.agents.sums import ALL
 from backchannel.schemas.events import Result
@@ -12,7 +13,7 @@ QUALITY = AnswerQuality(QualityConfig(bucket_s=60), ("lexical", "semantic"))
 SHOWN = impression(Result("e1", 1, ("lexical",)), Result("e2", 2, ("other",)), allocation={"lexical": 3, "other": 2})
 
 
-def sums(outcomes: list[Outcome]) -> dict[tuple[str, int], dict[str, float]]:
+def sums(outcomes: Outcomes) -> dict[tuple[str, int], dict[str, float]]:
     (found,) = QUALITY.learn(outcomes).values()
     return {
         key: {name: value for name, value in zip(found.table.sums, row, strict=True) if value}
@@ -32,16 +33,14 @@ def test_a_click_is_of_the_strategy_that_is_credited_with_it() -> None:
 
 
 def test_a_barge_in_is_a_defect_and_a_rephrase_as_far_as_it_is_one() -> None:
-    (interrupted,) = judged(
-        [closed_turn(query(), (), (click("e1"),), (barge_in(),))], RewardConfig(barge_in_weight=0.25)
-    )
-    (left,) = judged([closed_turn(query())])
-    repeated = structs.replace(left, rephrased=0.75)
-    both = structs.replace(interrupted, gains={}, success=0.0, rephrased=0.75)
-    assert sums([interrupted]) == {(ALL, 0): {"turns": 1, "clicked": 1, "barged_in": 1, "defects": 1, "reward": 0.75}}
-    assert sums([repeated]) == {(ALL, 0): {"turns": 1, "rephrased": 0.75, "defects": 0.75}}
-    assert sums([both])[ALL, 0] == {"turns": 1, "clicked": 1, "barged_in": 1, "rephrased": 0.75, "defects": 1}
+    interrupted = judged([closed_turn(query(), (), (click("e1"),), (barge_in(),))], RewardConfig(barge_in_weight=0.25))
+    again = np.array([0.75])
+    repeated = structs.replace(judged([closed_turn(query())]), rephrased=again)
+    both = structs.replace(interrupted, success=np.zeros(1), rephrased=again)
+    assert sums(interrupted) == {(ALL, 0): {"turns": 1, "clicked": 1, "barged_in": 1, "defects": 1, "reward": 0.75}}
+    assert sums(repeated) == {(ALL, 0): {"turns": 1, "rephrased": 0.75, "defects": 0.75}}
+    assert sums(both)[ALL, 0] == {"turns": 1, "clicked": 1, "barged_in": 1, "rephrased": 0.75, "defects": 1}
 
 
 def test_no_turns_are_nothing_and_nobody_serves_it() -> None:
-    assert QUALITY.learn([]) == {}
+    assert QUALITY.learn(judged([])) == {}

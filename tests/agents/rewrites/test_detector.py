@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backchannel.agents.columns import columns_of
 from backchannel.agents.rewrites.detector import FLOOR, RephraseDetector, features
 from backchannel.agents.rewrites.weights import WEIGHTS
 from backchannel.agents.sums import GRID
@@ -14,6 +16,11 @@ from backchannel.schemas.turn import Turn
 from tests.support.turns import DAY, barge_in, click, closed_turn, impression, query, turns
 
 PAIRS = st.lists(turns(st.integers(0, DAY)).filter(lambda turn: turn.next is not None), max_size=6)
+
+
+def found(some: Sequence[Turn]) -> list[float]:
+    probabilities: list[float] = RephraseDetector().probabilities(columns_of(some), np.arange(len(some))).tolist()
+    return probabilities
 
 
 def probability(text: str, following: str, *, gap_s: float = 8, barged_in: bool = False, chosen: bool = False) -> float:
@@ -25,21 +32,20 @@ def probability(text: str, following: str, *, gap_s: float = 8, barged_in: bool 
         (barge_in(),) * barged_in,
         query(round(gap_s * 1000), following),
     )
-    (found,) = RephraseDetector().probabilities([turn])
-    return found
+    return found([turn])[0]
 
 
 @given(PAIRS)
 def test_probabilities_are_on_the_grid_and_each_its_own(some: Sequence[Turn]) -> None:
-    found = RephraseDetector().probabilities(some)
-    assert all(one == 0 or FLOOR <= one <= 1 for one in found)
-    assert all((one * GRID).is_integer() for one in found)
-    assert found == [RephraseDetector().probabilities([turn])[0] for turn in some]
+    probabilities = found(some)
+    assert all(one == 0 or FLOOR <= one <= 1 for one in probabilities)
+    assert all((one * GRID).is_integer() for one in probabilities)
+    assert probabilities == [found([turn])[0] for turn in some]
 
 
 def test_every_feature_has_its_weight() -> None:
     turn = closed_turn(query(), next=query(1))
-    assert list(features([turn])) == list(WEIGHTS)
+    assert list(features(columns_of([turn]))) == list(WEIGHTS)
 
 
 @pytest.mark.parametrize(

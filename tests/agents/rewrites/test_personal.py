@@ -8,18 +8,19 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from backchannel.agents.checks import changes
-from backchannel.agents.outcomes import Outcome
 from backchannel.agents.rewrites.learner import RephraseConfig
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.sums import MemorySums
 from tests.agents.rewrites.test_learner import outcome
+from tests.support.oracle import Outcome
+from tests.support.turns import as_columns
 
 CONFIG = RephraseConfig(personal=2, personal_support=2)
 
 
 def rewrites(some: list[Outcome], config: RephraseConfig = CONFIG) -> dict[str, Any]:
     learner = PersonalRewrites(config)
-    delta = learner.learn(some)
+    delta = learner.learn(as_columns(some))
     section = learner.solve(MemorySums(delta), changes(delta), 0)
     return {user: {state: to for state, (to, _) in orjson.loads(row).items()} for user, row in section.items() if row}
 
@@ -62,4 +63,4 @@ def test_a_rewrite_that_only_does_harm_is_taken_back() -> None:
 
 @given(st.lists(st.sampled_from(["a", "b", None]), max_size=6), st.booleans())
 def test_nobody_in_particular_has_none(following: list[str | None], success: bool) -> None:
-    assert PersonalRewrites(CONFIG).learn([outcome("a", one, success) for one in following]) == {}
+    assert PersonalRewrites(CONFIG).learn(as_columns(outcome("a", one, success) for one in following)) == {}

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from backchannel.agents.columns import columns_of
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import EventDecoder, encode
 from backchannel.schemas.snapshot import Estimate, Evidence, Reached, Snapshot
@@ -50,7 +51,9 @@ def test_a_commit_counts_what_is_in_it(metrics: Metrics) -> None:
     one = partition()
     one.finish()
     batch = one.batch()
-    commit = Commit([], batch.counts, Learning(Config()).learn(batch.turns)["quality"])
+    learning = Learning(Config())
+    delta = learning.learn(learning.judge(columns_of(batch.turns)))
+    commit = Commit([], batch.counts, delta["quality"])
     metrics.on_commit(commit, 0.5, None)
     metrics.on_commit(commit, 0.5, None)
     assert value(metrics, "events_total", type="query") == 200

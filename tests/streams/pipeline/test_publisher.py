@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import update
 
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcome
+from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
 from backchannel.streams.config import Config, SnapshotConfig
 from backchannel.streams.pipeline.publisher import Publisher, VersionStatus, version_status
@@ -34,7 +34,7 @@ class Totals(Learner):
     name = "totals"
     tables = (PLAIN, PACKED)
 
-    def learn(self, outcomes: Sequence[Outcome]) -> Delta:
+    def learn(self, outcomes: Outcomes) -> Delta:
         return {}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:

@@ -12,7 +12,7 @@ from backchannel.ops.cli import main
 from backchannel.ops.lab.memory.relevance import Judged, evaluate
 from backchannel.schemas.events import Click, Impression, Query
 from backchannel.schemas.events import Result as Shown
-from tests.support.turns import closed_turn, judged
+from tests.support.turns import closed_turn
 
 
 def made_up(sessions: int, relevant_clicked: bool) -> Judged:
@@ -32,7 +32,7 @@ def made_up(sessions: int, relevant_clicked: bool) -> Judged:
             )
         )
     grades = {"1": {f"d{one}": 2 * (one == 3) for one in range(10)}}
-    return Judged(judged(turns), {f"s{number}": "1" for number in range(sessions)}, grades)
+    return Judged(turns, {f"s{number}": "1" for number in range(sessions)}, grades)
 
 
 def test_where_people_click_what_is_relevant_every_score_finds_it() -> None:

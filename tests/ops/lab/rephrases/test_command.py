@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from backchannel.agents.columns import columns_of
 from backchannel.agents.rewrites.detector import RephraseDetector, features
 from backchannel.agents.rewrites.weights import WEIGHTS
 from backchannel.ops.lab.rephrases.command import rephrases
@@ -41,7 +42,7 @@ def test_it_learns_what_tells_them_apart() -> None:
         *made_up("set a timer", "what is on tv", False, held_out=True),
     ]
     weights = fit({"dstc2": pairs})
-    assert list(weights) == list(features([pairs[0].turn]))
+    assert list(weights) == list(features(columns_of([pairs[0].turn])))
     quality = measure("dstc2", pairs, RephraseDetector(weights))
     assert (quality.pairs, quality.rephrased) == (100, 50)
     assert (quality.precision, quality.recall, quality.false_alarms, quality.area) == (1, 1, 0, 1)

@@ -1,0 +1,476 @@
+"""Closed turns as columns: numpy arrays with interned codes, on which the judge and the learners work.
+
+A `Frame` is a set of arrays of one length; a `Ragged` holds for each row of a frame any number of rows of another one.
+Strings are interned: arrays hold codes, which index the lists of a `Pools`. These are sorted, so codes compare as what
+they stand for does; the code of what is missing is -1.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from functools import partial
+from itertools import chain, count
+from operator import attrgetter
+from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
+from zlib import crc32
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from backchannel.agents.sums import Floats, Integers
+from backchannel.schemas.events import Click, Impression, Query
+from backchannel.schemas.turn import Turn
+
+Codes: TypeAlias = NDArray[np.int32]
+
+MISSING: Final = -1
+
+
+class Frame(Struct, frozen=True):
+    """Columns of one length; each is an array, a `Ragged` or another frame."""
+
+    def __len__(self) -> int:
+        return len(getattr(self, self.__struct_fields__[0]))
+
+    def take(self, rows: NDArray[Any]) -> Self:
+        """Return the rows at the places `rows`, in that order."""
+        return type(self)(*(getattr(self, name).take(rows) for name in self.__struct_fields__))
+
+    @classmethod
+    def concat(cls, frames: Sequence[Self]) -> Self:
+        """Return the rows of `frames`, at least one, one after the other."""
+        if len(frames) == 1:
+            return frames[0]
+        return cls(*(_concat([getattr(one, name) for one in frames]) for name in cls.__struct_fields__))
+
+    def recoded(self, codes: Mapping[str, Codes]) -> Self:
+        """Return the frame with other codes: pool -> new code of each old one, and MISSING at the end."""
+        return type(self)(*(_recoded(name, getattr(self, name), codes) for name in self.__struct_fields__))
+
+    def coded(self) -> Iterator[tuple[str, Codes]]:
+        """Yield every array of codes, with the name of its pool."""
+        for name in self.__struct_fields__:
+            column = getattr(self, name)
+            if isinstance(column, np.ndarray):
+                if name in _POOLS:
+                    yield _POOLS[name], column
+            else:
+                yield from (column.rows if isinstance(column, Ragged) else column).coded()
+
+
+_F = TypeVar("_F", bound=Frame)
+
+
+class Ragged(Struct, Generic[_F], frozen=True):
+    """Any number of rows for each row of another frame.
+
+    Attributes:
+        counts: how many rows each has, (parents,).
+        rows: those of the first parent, then those of the second, and so on.
+    """
+
+    counts: Integers
+    rows: _F
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @property
+    def starts(self) -> Integers:
+        """The place of each parent's first row, (parents,)."""
+        return np.asarray(self.counts.cumsum() - self.counts)
+
+    @property
+    def parents(self) -> Integers:
+        """The parent of each row, (rows,)."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    def take(self, rows: NDArray[Any]) -> Self:
+        """See `Frame.take`."""
+        counts = self.counts.take(rows)
+        return type(self)(counts, self.rows.take(spans(self.starts.take(rows), counts)))
+
+
+def spans(starts: Integers, counts: Integers) -> Integers:
+    """Return start, start + 1 ... for each of `starts`, as many as its count, one after the other."""
+    return np.asarray(np.repeat(starts - (counts.cumsum() - counts), counts) + np.arange(int(counts.sum())))
+
+
+def distinct(*codes: NDArray[Any]) -> tuple[Integers, Integers]:
+    """Return where each distinct row of `codes`, (rows,) each, stands first, and which of these each row is."""
+    first = place = np.zeros(len(codes[0]), dtype=np.int64)
+    for code in codes if len(place) else ():
+        numbers = place * (int(code.max()) - int(code.min()) + 1) + (code.astype(np.int64) - int(code.min()))
+        _, first, place = np.unique(numbers, return_index=True, return_inverse=True)
+    return first, place
+
+
+class Queries(Frame, frozen=True):
+    """Queries.
+
+    Attributes:
+        ts: event time, ms.
+        session: code of the session's id, in `Pools.people`.
+        user: of the user's, likewise.
+        text: as it was asked.
+        form: the interpretation.
+        locale: see `schemas.events.Query`.
+        context: its own.
+        hash: a CRC-32 of session and query id.
+    """
+
+    ts: Integers
+    session: Codes
+    user: Codes
+    text: Codes
+    form: Codes
+    locale: Codes
+    context: Codes
+    hash: NDArray[np.uint32]
+
+
+class Names(Frame, frozen=True):
+    """Strategies."""
+
+    strategy: Codes
+
+
+class Ranks(Frame, frozen=True):
+    """Strategies and the rank that a result has in the list of each, from 1."""
+
+    strategy: Codes
+    rank: Codes
+
+
+class Results(Frame, frozen=True):
+    """Results: the entity, its position, 1-based, and the strategies that produced it.
+
+    `ranks` are those that were logged, of these and maybe of others; see `schemas.events.Result`.
+    """
+
+    entity: Codes
+    position: Codes
+    features: Codes
+    producers: Ragged[Names]
+    ranks: Ragged[Ranks]
+
+
+class Drawn(Frame, frozen=True):
+    """Strategies and how many candidates each was to draw."""
+
+    strategy: Codes
+    count: Codes
+
+
+class Chances(Frame, frozen=True):
+    """Strategies and the probability that each was asked."""
+
+    strategy: Codes
+    probability: Floats
+
+
+class Impressions(Frame, frozen=True):
+    """Impressions; `rewrite` is the query that was served instead, for the others see `schemas.events.Impression`.
+
+    `allocation_propensity` is NaN where none was logged.
+    """
+
+    rewrite: Codes
+    results: Ragged[Results]
+    allocation: Ragged[Drawn]
+    planned: Ragged[Drawn]
+    propensities: Ragged[Chances]
+    allocation_propensity: Floats
+    strategy_context: Codes
+    user_context: Codes
+    examined: Codes
+    normalizers: Codes
+
+
+class Clicks(Frame, frozen=True):
+    """Clicks; `dwell_ms` is MISSING where none was logged."""
+
+    entity: Codes
+    kind: Codes
+    dwell_ms: Integers
+
+
+class Turns(Frame, frozen=True):
+    """Closed turns; see `schemas.turn.Turn`.
+
+    Attributes:
+        query: what was asked, (turns,).
+        following: the session's next query, none or one a turn.
+        impressions: in the order in which they were logged.
+        clicks: likewise.
+        barge_ins: how many, (turns,).
+    """
+
+    query: Queries
+    following: Ragged[Queries]
+    impressions: Ragged[Impressions]
+    clicks: Ragged[Clicks]
+    barge_ins: Integers
+
+
+class Pools(Struct, frozen=True):
+    """What codes stand for: each list sorted, each value once; `contexts` holds MessagePack of what is read whole."""
+
+    people: list[str]
+    texts: list[str]
+    forms: list[str]
+    entities: list[str]
+    strategies: list[str]
+    labels: list[str]
+    contexts: list[bytes]
+
+    @classmethod
+    def united(cls, several: Sequence[Self]) -> tuple[Self, list[dict[str, Codes]]]:
+        """Return pools that hold what `several` do, and for each of these its codes in them: see `Frame.recoded`."""
+        values: dict[str, list[Any]] = {}
+        codes: list[dict[str, Codes]] = [{} for _ in several]
+        for name in cls.__struct_fields__:
+            own = [getattr(one, name) for one in several]
+            values[name] = sorted(set().union(*own))
+            index = dict(zip(values[name], count()))
+            for mapped, some in zip(codes, own, strict=True):
+                mapped[name] = np.array([*map(index.__getitem__, some), MISSING], dtype=np.int32)
+        return cls(**values), codes
+
+
+_POOLS: Final = {
+    "session": "people",
+    "user": "people",
+    "text": "texts",
+    "rewrite": "texts",
+    "form": "forms",
+    "entity": "entities",
+    "strategy": "strategies",
+    "locale": "labels",
+    "kind": "labels",
+    "context": "contexts",
+    "strategy_context": "contexts",
+    "user_context": "contexts",
+    "features": "contexts",
+    "examined": "contexts",
+    "normalizers": "contexts",
+}
+"""The pool of each column of codes."""
+
+
+class Columns(Struct, frozen=True):
+    """Closed turns, complete in themselves."""
+
+    turns: Turns
+    pools: Pools
+
+    def __len__(self) -> int:
+        return len(self.turns)
+
+    def take(self, rows: NDArray[Any]) -> "Columns":
+        """Return the turns at the places `rows`."""
+        return Columns(self.turns.take(rows), self.pools)
+
+    @classmethod
+    def concat(cls, several: Sequence["Columns"]) -> "Columns":
+        """Return the turns of `several`, at least one, one after the other."""
+        if len(several) == 1:
+            return several[0]
+        pools, codes = Pools.united([one.pools for one in several])
+        frames = [one.turns.recoded(mapped) for one, mapped in zip(several, codes, strict=True)]
+        return cls(Turns.concat(frames), pools)
+
+    def query(self, row: int) -> Query:
+        """Return the query of a turn, without what none learns from: its own id, and that of its event."""
+        asked, pools = self.turns.query, self.pools
+
+        def value(code: int, pool: Sequence[Any]) -> Any:
+            return None if code == MISSING else pool[code]
+
+        context = value(asked.context[row], pools.contexts)
+        return Query(
+            event_id="",
+            ts=int(asked.ts[row]),
+            session_id=pools.people[asked.session[row]],
+            query_id="",
+            text=pools.texts[asked.text[row]],
+            user_id=value(asked.user[row], pools.people),
+            locale=value(asked.locale[row], pools.labels),
+            interpretation=value(asked.form[row], pools.forms),
+            context=msgspec.msgpack.decode(context) if context else {},
+        )
+
+    def contexts(self) -> list[dict[str, Any]]:
+        """Return the contexts that codes stand for; the last one is empty, for MISSING."""
+        return [*map(msgspec.msgpack.decode, self.pools.contexts), {}]
+
+    def by_strategy(self, lists: Ragged[Any], values: NDArray[Any]) -> list[dict[str, Any]]:
+        """Return each of some lists of strategies as a dict: strategy -> its value, in their order."""
+        names, ends = self.pools.strategies, lists.counts.cumsum().tolist()
+        pairs = zip(map(names.__getitem__, lists.rows.strategy.tolist()), values.tolist(), strict=True)
+        every = list(pairs)
+        return [dict(every[end - count : end]) for end, count in zip(ends, lists.counts.tolist(), strict=True)]
+
+
+class Interner:
+    """Makes frames of events; its codes are in the order in which values came, until `columns` sorts them."""
+
+    def __init__(self) -> None:
+        self._pools: Final = {name: _pool() for name in Pools.__struct_fields__}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._pools.values()))
+
+    def queries(self, queries: Sequence[Query]) -> Queries:
+        """Return the columns of `queries`."""
+        code = partial(self._codes, queries)
+        return Queries(
+            ts=_numbers(_ts, queries, np.int64),
+            session=code("session", _session_id),
+            user=code("user", _user_id),
+            text=code("text", _text),
+            form=code("form", _interpretation),
+            locale=code("locale", _locale),
+            context=self._contexts([one.context for one in queries]),
+            hash=np.array([_hash(one) for one in queries], dtype=np.uint32),
+        )
+
+    def impressions(self, shown: Sequence[Impression]) -> Impressions:
+        """Return the columns of impressions."""
+        counts, results = _flat([one.results for one in shown])
+        of_each, producers = _flat([one.strategies for one in results])
+        ranks, name = [one.ranks for one in results], self._names
+        drawn, planned = [one.allocation for one in shown], [one.planned for one in shown]
+        chances = [one.propensities for one in shown]
+        whole = [one.allocation_propensity for one in shown]
+        rewrites = [one.rewrite for one in shown]
+        return Impressions(
+            rewrite=self._codes(rewrites, "rewrite", lambda one: one and one.target),
+            results=Ragged(
+                counts,
+                Results(
+                    entity=self._codes(results, "entity", _entity_id),
+                    position=_numbers(_position, results, np.int32),
+                    features=self._contexts([one.features for one in results]),
+                    producers=Ragged(of_each, Names(name(producers))),
+                    ranks=Ragged(_lengths(ranks), Ranks(name(_flat(ranks)[1]), _flat_values(ranks, np.int32))),
+                ),
+            ),
+            allocation=Ragged(_lengths(drawn), Drawn(name(_flat(drawn)[1]), _flat_values(drawn, np.int32))),
+            planned=Ragged(_lengths(planned), Drawn(name(_flat(planned)[1]), _flat_values(planned, np.int32))),
+            propensities=Ragged(_lengths(chances), Chances(name(_flat(chances)[1]), _flat_values(chances, np.float64))),
+            allocation_propensity=np.array(whole, dtype=np.float64),  # of None, NaN
+            strategy_context=self._contexts([one.strategy_context for one in shown]),
+            user_context=self._contexts([one.user_context for one in shown]),
+            examined=self._contexts([one.examined for one in shown]),
+            normalizers=self._contexts([one.normalizers for one in shown]),
+        )
+
+    def clicks(self, clicks: Sequence[Click]) -> Clicks:
+        """Return the columns of `clicks`."""
+        dwell = [MISSING if one.dwell_ms is None else one.dwell_ms for one in clicks]
+        return Clicks(
+            entity=self._codes(clicks, "entity", _entity_id),
+            kind=self._codes(clicks, "kind", _kind),
+            dwell_ms=np.array(dwell, dtype=np.int64),
+        )
+
+    def columns(self, turns: Turns) -> Columns:
+        """Return turns with codes of their own: sorted, and of what they hold only."""
+        values = {name: list(pool) for name, pool in self._pools.items()}
+        used = {name: np.zeros(len(pool), dtype=bool) for name, pool in values.items()}
+        for name, codes in turns.coded():
+            used[name][codes] = True
+        sorted_codes, kept = dict[str, Codes](), dict[str, list[Any]]()
+        for name, pool in values.items():
+            used[name][-1] = False  # MISSING; its place is the last one, as an index
+            found = np.flatnonzero(used[name]).tolist()
+            found.sort(key=pool[1:].__getitem__)
+            sorted_codes[name] = np.full(len(pool), MISSING, dtype=np.int32)
+            sorted_codes[name][found] = np.arange(len(found))
+            kept[name] = [pool[1 + code] for code in found]
+        return Columns(turns.recoded(sorted_codes), Pools(**kept))
+
+    def _codes(self, some: Sequence[Any], column: str, get: Callable[[Any], Any]) -> Codes:
+        pool = self._pools[_POOLS[column]]
+        return np.fromiter(map(pool.__getitem__, map(get, some)), np.int32, len(some))
+
+    def _names(self, names: Sequence[str]) -> Codes:
+        return np.fromiter(map(self._pools["strategies"].__getitem__, names), np.int32, len(names))
+
+    def _contexts(self, contexts: Sequence[Sized]) -> Codes:
+        encoded = [_encode(one) if one else None for one in contexts]
+        return np.fromiter(map(self._pools["contexts"].__getitem__, encoded), np.int32, len(encoded))
+
+
+def columns_of(turns: Sequence[Turn]) -> Columns:
+    """Return `turns` as columns."""
+    interner = Interner()
+    following = [turn.next for turn in turns if turn.next is not None]
+    impressions, shown = _flat([turn.impressions for turn in turns])
+    clicks, clicked = _flat([turn.clicks for turn in turns])
+    return interner.columns(
+        Turns(
+            query=interner.queries([turn.query for turn in turns]),
+            following=Ragged(
+                np.array([turn.next is not None for turn in turns], dtype=np.int64), interner.queries(following)
+            ),
+            impressions=Ragged(impressions, interner.impressions(shown)),
+            clicks=Ragged(clicks, interner.clicks(clicked)),
+            barge_ins=_lengths([turn.barge_ins for turn in turns]),
+        )
+    )
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_ts = attrgetter("ts")
+_session_id = attrgetter("session_id")
+_user_id = attrgetter("user_id")
+_text = attrgetter("text")
+_interpretation = attrgetter("interpretation")
+_locale = attrgetter("locale")
+_entity_id = attrgetter("entity_id")
+_position = attrgetter("position")
+_kind = attrgetter("kind")
+
+
+def _pool() -> defaultdict[Any, int]:
+    pool: defaultdict[Any, int] = defaultdict(count().__next__)
+    pool[None] = MISSING
+    return pool
+
+
+def _hash(query: Query) -> int:
+    return crc32(query.query_id.encode(errors="surrogatepass"), crc32(query.session_id.encode(errors="surrogatepass")))
+
+
+def _numbers(get: Callable[[Any], int], some: Sequence[Any], kind: type[Any]) -> NDArray[Any]:
+    return np.fromiter(map(get, some), kind, len(some))
+
+
+def _lengths(some: Sequence[Any]) -> Integers:
+    return np.fromiter(map(len, some), np.int64, len(some))
+
+
+def _flat(some: Sequence[Iterable[Any]]) -> tuple[Integers, list[Any]]:
+    return _lengths(some), list(chain.from_iterable(some))
+
+
+def _flat_values(some: Sequence[Mapping[str, Any]], kind: type[Any]) -> NDArray[Any]:
+    return np.array(list(chain.from_iterable(one.values() for one in some)), dtype=kind)
+
+
+def _concat(parts: Sequence[Any]) -> Any:
+    if isinstance(parts[0], Ragged):
+        rows = [one.rows for one in parts]
+        return Ragged(np.concatenate([one.counts for one in parts]), type(rows[0]).concat(rows))
+    return type(parts[0]).concat(parts) if isinstance(parts[0], Frame) else np.concatenate(parts)
+
+
+def _recoded(name: str, column: Any, codes: Mapping[str, Codes]) -> Any:
+    if isinstance(column, Ragged):
+        return Ragged(column.counts, column.rows.recoded(codes))
+    if isinstance(column, Frame):
+        return column.recoded(codes)
+    return codes[_POOLS[name]].take(column, mode="wrap") if name in _POOLS else column

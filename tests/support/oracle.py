@@ -1,0 +1,757 @@
+"""The learners as they were before columns: from one outcome after the other, as objects. What they say is right.
+
+The property tests compare the learners that work on columns with these.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain, count
+from operator import attrgetter
+from typing import Any, Final
+from zlib import crc32
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+from rapidfuzz.distance import Indel
+from rapidfuzz.fuzz import token_set_ratio
+from rapidfuzz.process import cpdist
+
+from backchannel.agents.bandit.features import Encoder, Value, context_of
+from backchannel.agents.bandit.learner import RANKS, StrategyBandit, by_group
+from backchannel.agents.bandit.pages import Pages, hash_of
+from backchannel.agents.bandit.strategy_history import StrategyHistory
+from backchannel.agents.bandit.user_history import UserHistory
+from backchannel.agents.learner import Learner
+from backchannel.agents.memory.examination import BASIS, Examination
+from backchannel.agents.memory.learner import MemoryIndex
+from backchannel.agents.memory.personal import PersonalMemory
+from backchannel.agents.ope.decisions import LoggedDecision
+from backchannel.agents.outcomes import RewardConfig
+from backchannel.agents.quality.learner import AnswerQuality
+from backchannel.agents.ranking.learner import EXAMINED, ResultRanking
+from backchannel.agents.ranking.sums import Lists, sums_of
+from backchannel.agents.rewrites.detector import FLOOR, _corrects, _overlap, _sound
+from backchannel.agents.rewrites.learner import HELD_OUT, RephraseGraph, state_of
+from backchannel.agents.rewrites.personal import PersonalRewrites
+from backchannel.agents.rewrites.rows import is_held_out
+from backchannel.agents.rewrites.weights import WEIGHTS
+from backchannel.agents.sketches import BUCKETS, SLOTS, bucket, unit_hash
+from backchannel.agents.sums import ALL, GRID, Delta, Key, Matrix, Sums, SumTable
+from backchannel.schemas.events import MAX_DEPTH, Impression, Normalizer, Result
+from backchannel.schemas.text import normalize
+from backchannel.schemas.turn import Turn
+
+Credit = tuple[float, int, int]
+Integers = NDArray[np.int64]
+_rewrite = attrgetter("rewrite")
+_results = attrgetter("results")
+
+
+class Outcome(Struct, frozen=True, gc=False):
+    """A turn, judged.
+
+    Attributes:
+        turn: what is judged.
+        query: the normalised query that the results were for: the rewrite, if one was served.
+        gains: entity -> gain in [0, 1] of its best click, less what a barge-in and a rephrase took back.
+        success: the best of the gains; without a click, what going on to something else is worth.
+        rephrased: the probability, 0 to 1, that the session's next query rephrases this one.
+        rewritten: the target of the rewrite that was served; None without one.
+        asked: strategy -> candidates that it drew.
+        credited: the credit of each strategy that produced something that was clicked.
+        unrephrased: the success before a rephrase took its share back.
+    """
+
+    turn: Turn
+    query: str
+    gains: dict[str, float]
+    success: float
+    rephrased: float
+    rewritten: str | None
+    asked: dict[str, int] = {}
+    credited: dict[str, Credit] = {}
+    unrephrased: float = 0.0
+
+
+class Asked(Struct, frozen=True):
+    """The strategies that were asked in some turns, turn by turn, as columns.
+
+    Attributes:
+        rows: place of the turn among the turns, (asked,).
+        codes: of the strategy, (asked,).
+        drawn: candidates, (asked,).
+        credited: places among these of those that are credited with something, (credited,).
+        rewards: of those, (credited,); see `Credit`.
+        ranks: likewise.
+        positions: likewise.
+    """
+
+    rows: Integers
+    codes: Integers
+    drawn: Integers
+    credited: Integers
+    rewards: NDArray[np.float64]
+    ranks: Integers
+    positions: Integers
+
+
+def asked_in(outcomes: Sequence[Outcome], codes: Mapping[str, int]) -> Asked:
+    """Return the strategies that were asked and have a code.
+
+    Args:
+        outcomes: of turns.
+        codes: strategy -> its code, 0 and up.
+    """
+    asked = [outcome.asked for outcome in outcomes]
+    coded = np.array([codes.get(name, -1) for own in asked for name in own], dtype=np.int64)
+    drawn = np.array([count for own in asked for count in own.values()], dtype=np.int64)
+    lengths = np.array([len(own) for own in asked], dtype=np.int64)
+    rows = np.repeat(np.arange(len(asked)), lengths)
+    credited = [
+        (first + place, *credit)
+        for first, outcome in zip((lengths.cumsum() - lengths).tolist(), outcomes, strict=True)
+        if outcome.credited
+        for place, name in enumerate(outcome.asked)
+        if (credit := outcome.credited.get(name)) and name in codes
+    ]
+    place, reward, rank, position = np.array(credited, dtype=float).reshape(-1, 4).T
+    known = coded >= 0
+    at = (known.cumsum() - 1)[place.astype(np.int64)]
+    return Asked(rows[known], coded[known], drawn[known], at, reward, rank.astype(np.int64), position.astype(np.int64))
+
+
+class Judge:
+    """Judges turns. Pure: an outcome depends on its turn only."""
+
+    def __init__(self, config: RewardConfig) -> None:
+        self.config: Final = config
+        self._gap_ms: Final = config.rephrase_gap_s * 1000
+        self._dwell_ms: Final = config.dwell_s * 1000
+
+    def judge(self, turns: Sequence[Turn]) -> list[Outcome]:
+        """Return the outcome of each of `turns`."""
+        rephrased = [0.0] * len(turns)
+        places = [place for place, turn in enumerate(turns) if self._may_be_rephrased(turn)]
+        for place, probability in zip(places, probabilities([turns[place] for place in places]), strict=True):
+            rephrased[place] = probability
+        return list(map(self._judge, turns, rephrased))
+
+    def _may_be_rephrased(self, turn: Turn) -> bool:
+        """Whether a query followed soon, and something was recognised both times: else nothing is said again."""
+        following = turn.next
+        return (
+            following is not None
+            and following.ts - turn.query.ts <= self._gap_ms
+            and bool(normalize(turn.query.text))
+            and bool(normalize(following.text))
+        )
+
+    def _judge(self, turn: Turn, rephrased: float) -> Outcome:
+        rewrite = next(filter(None, map(_rewrite, turn.impressions)), None)
+        query = normalize(rewrite.target if rewrite else turn.query.text)
+        rewritten = None
+        if rewrite:
+            rewritten = rewrite.target if turn.query.interpretation else query
+        config = self.config
+        kept = 1.0 - config.barge_in_weight if turn.barge_ins else 1.0
+        taken_back = config.rephrase_weight * rephrased
+        if not turn.clicks:
+            unrephrased = kept * config.unclicked_gain if turn.next else 0.0
+            success = unrephrased * (1.0 - taken_back)
+            return Outcome(turn, query, {}, success, rephrased, rewritten, _asked(turn), unrephrased=unrephrased)
+        gains: dict[str, float] = {}
+        for click in turn.clicks:
+            gain = kept * config.click_gain.get(click.kind, 1.0)
+            if click.dwell_ms is not None and click.dwell_ms < self._dwell_ms:
+                gain *= click.dwell_ms / self._dwell_ms
+            gains[click.entity_id] = max(gains.get(click.entity_id, 0.0), gain)
+        unrephrased = max(gains.values())
+        if taken_back:
+            gains = {entity: gain * (1.0 - taken_back) for entity, gain in gains.items()}
+        credited = _credits(turn, gains)
+        return Outcome(
+            turn, query, gains, max(gains.values()), rephrased, rewritten, _asked(turn), credited, unrephrased
+        )
+
+
+def _asked(turn: Turn) -> dict[str, int]:
+    """Return how many candidates each strategy that took part in a turn drew.
+
+    They are those of the allocation or, where none is logged, those among the results.
+    """
+    if len(turn.impressions) == 1 and 0 not in (allocation := turn.impressions[0].allocation).values() and allocation:
+        return allocation  # as is usual
+    drawn: dict[str, int] = {}
+    for impression in turn.impressions:
+        for name, most in impression.allocation.items():
+            if most > drawn.get(name, 0):
+                drawn[name] = most
+    if not drawn:
+        for impression in turn.impressions:
+            for name, count in Counter(chain.from_iterable(one.strategies for one in impression.results)).items():
+                drawn[name] = max(count, drawn.get(name, 0))
+    return drawn
+
+
+def _credits(turn: Turn, gains: Mapping[str, float]) -> dict[str, Credit]:
+    """Return the credit of each strategy that produced something that was clicked.
+
+    The rank, from 1, counts the results of the strategy alone, in the order of their positions. Of several clicks that
+    of most gain counts, then that of the better rank.
+    """
+    credited: dict[str, Credit] = {}
+    for impression in turn.impressions:
+        placed: dict[str, int] = {}
+        results = sorted(impression.results, key=attrgetter("position"))
+        chosen = [place for place, result in enumerate(results) if result.entity_id in gains]
+        for result in results[: chosen[-1] + 1] if chosen else ():
+            for strategy in result.strategies:
+                placed[strategy] = placed.get(strategy, 0) + 1
+            gain = gains.get(result.entity_id)
+            if gain is not None:
+                for strategy in result.strategies:
+                    best, rank, _ = credited.get(strategy, (-1.0, 0, 0))
+                    if gain > best or (gain == best and placed[strategy] < rank):
+                        credited[strategy] = gain, placed[strategy], result.position
+    return credited
+
+
+def probabilities(turns: Sequence[Turn]) -> list[float]:
+    score = np.zeros(len(turns))
+    for name, values in _features(turns).items():
+        score += WEIGHTS[name] * values
+    probability = np.rint(GRID / (1.0 + np.exp(-score))) / GRID
+    return [one if one >= FLOOR else 0.0 for one in probability.tolist()]
+
+
+def _features(turns: Sequence[Turn]) -> dict[str, Matrix]:
+    """Return what the model looks at, by name, each an array with an element for each of `turns`.
+
+    Similarities range from 0 to 1; "words" is a token set ratio, 1 if one query has all words of the other; "sounds"
+    compares Metaphone codes; "longer" is the share by which the next query is longer in characters, -1 to 1; "meaning"
+    is the overlap of the interpretations. What an interpretation says of likeness differs from what texts say, hence
+    the features of their own for queries that "both" have one.
+    """
+    pairs = [(turn.query, turn.next) for turn in turns if turn.next is not None]
+    texts, next_texts = [normalize(query.text) for query, _ in pairs], [normalize(after.text) for _, after in pairs]
+    forms, next_forms = [query.interpretation for query, _ in pairs], [after.interpretation for _, after in pairs]
+    gap = np.log1p([max(after.ts - query.ts, 0) / 1000 for query, after in pairs])
+    same = np.array([text == after for text, after in zip(texts, next_texts, strict=True)], float)
+    characters = cpdist(texts, next_texts, scorer=Indel.normalized_similarity)
+    lengths, next_lengths = (np.fromiter(map(len, some), float, len(some)) for some in (texts, next_texts))
+    length = np.log1p(lengths)
+    interpreted, next_interpreted = (np.array([bool(form) for form in some], float) for some in (forms, next_forms))
+    both = interpreted * next_interpreted
+    answered = np.array([any(map(_results, turn.impressions)) for turn in turns], float)
+    return {
+        "constant": np.ones(len(turns)),
+        "gap": gap,
+        "gap squared": gap**2,
+        "same text": same,
+        "same text, length": same * length,
+        "characters": characters,
+        "characters squared": characters**2,
+        "characters, gap": characters * gap,
+        "characters, answered": characters * answered,
+        "words": cpdist(texts, next_texts, scorer=token_set_ratio) / 100,
+        "sounds": cpdist(list(map(_sound, texts)), list(map(_sound, next_texts)), scorer=Indel.normalized_similarity),
+        "longer": (next_lengths - lengths) / np.maximum(np.maximum(lengths, next_lengths), 1.0),
+        "length": length,
+        "interpreted": interpreted,
+        "next interpreted": next_interpreted,
+        "both": both,
+        "both, characters": both * characters,
+        "both, characters squared": both * characters**2,
+        "meaning": np.array(list(map(_overlap, forms, next_forms))) if both.any() else both,
+        "corrects": np.array([_corrects(text) is not None for text in next_texts], float),
+        "barged in": np.array([bool(turn.barge_ins) for turn in turns], float),
+        "answered": answered,
+        "chosen": np.array([bool(turn.clicks) for turn in turns], float),
+    }
+
+
+def _memory(self: MemoryIndex, outcomes: Sequence[Outcome]) -> Delta:
+    """See `Learner.learn`."""
+    shown = Shown(self.table, outcomes, lambda outcome: (outcome.query,) if outcome.query else None)
+    delta = {}
+    if shown.keys:
+        delta[self.table.name] = shown.sums(self.examination)
+        delta[self.examination.table.name] = shown.harvest(self.examination)
+    if outcomes and self.config.min_users > 1:
+        delta[self.people.name] = _people(self, outcomes)
+    return delta
+
+
+def _people(self: MemoryIndex, outcomes: Sequence[Outcome]) -> Sums:
+    """Linear counting (Whang, Vander-Zanden & Taylor 1990): which of the query's slots people's hashes hit."""
+    landmark = self.people.landmark(max(outcome.turn.query.ts for outcome in outcomes))
+    turns: defaultdict[Key, float] = defaultdict(float)
+    for outcome in outcomes:
+        asked = outcome.turn.query
+        if outcome.query:
+            slot = crc32((asked.user_id or asked.session_id).encode()) % SLOTS
+            turns[outcome.query, slot] += self.people.weight(asked.ts, landmark)
+    return Sums(self.people, list(turns), np.array(list(turns.values()))[:, np.newaxis], landmark)
+
+
+_entity = attrgetter("entity_id")
+
+
+_position = attrgetter("position")
+
+
+class Shown:
+    """What was shown and clicked in some turns, by the keys under which it is summed.
+
+    Args:
+        table: to sum into; its key ends in the entity.
+        outcomes: the turns.
+        owner: what of a turn precedes the entity in the key; None to leave the turn out.
+
+    Attributes:
+        keys: in order, as the ledger wants them.
+    """
+
+    def __init__(
+        self, table: SumTable, outcomes: Sequence[Outcome], owner: Callable[[Outcome], tuple[str, ...] | None]
+    ) -> None:
+        self._table: Final = table
+        # By what precedes the entity, so that pairs are counted without building their keys.
+        number = count().__next__
+        index: defaultdict[tuple[str, ...], dict[str, int]] = defaultdict(lambda: defaultdict(number))
+        rows: list[int] = []
+        positions: list[int] = []
+        lengths: list[int] = []
+        gained: list[tuple[int, int, int, float]] = []
+        for turn, outcome in enumerate(outcomes):
+            prefix, first = owner(outcome), len(rows)
+            if prefix is not None:
+                of_prefix = index[prefix]
+                for impression in outcome.turn.impressions:
+                    rows += map(of_prefix.__getitem__, map(_entity, impression.results))
+                    positions += map(_position, impression.results)
+                for entity, gain in outcome.gains.items():
+                    row = of_prefix[entity]
+                    # Shown in several places, it counts as clicked in the first; shown in none, as clicked in 0.
+                    where = positions[rows.index(row, first)] if row in rows[first:] else 0
+                    gained.append((row, where, turn, gain))
+            lengths.append(len(rows) - first)
+        ordered = [(prefix, entity, of[entity]) for prefix, of in sorted(index.items()) for entity in sorted(of)]
+        self.keys: Final[list[Key]] = [(*prefix, entity) for prefix, entity, _ in ordered]
+        self._order: Final = np.array([row for _, _, row in ordered], dtype=np.intp)
+        # Each line is a showing or a click; neither is the other.
+        clicked_rows, clicked_positions, clicked_turns, gains = zip(*gained, strict=True) if gained else ((),) * 4
+        self._rows: Final = np.array([*rows, *clicked_rows], dtype=np.intp)
+        self._positions: Final = np.array([*positions, *clicked_positions], dtype=np.intp)
+        turns = np.repeat(np.arange(len(lengths)), np.array(lengths, dtype=np.intp))
+        self._turns: Final = np.append(turns, np.array(clicked_turns, dtype=np.intp))
+        self._gains: Final = np.zeros(len(self._rows))
+        self._gains[len(rows) :] = gains
+        self._shown: Final = np.ones(len(self._rows))
+        self._shown[len(rows) :] = 0.0
+        self._times: Final = np.array([outcome.turn.query.ts for outcome in outcomes], dtype=np.int64)
+
+    def sums(self, examination: Examination) -> Sums:
+        """Return what each key gained, and its exposure to each of the powers of the curve."""
+        landmark = self._table.landmark(int(self._times.max()))
+        weights = self._table.weights(self._times, landmark)[self._turns]
+        values = np.empty((len(self.keys), 1 + BASIS))
+        values[:, 0] = np.bincount(self._rows, weights * self._gains, len(self.keys))
+        shown = weights * self._shown
+        for power, exposure in zip(examination.powers.T, values.T[1:], strict=True):
+            exposure[:] = np.bincount(self._rows, shown * power[self._positions], len(self.keys))
+        return Sums(self._table, self.keys, values[self._order], landmark)
+
+    def harvest(self, examination: Examination) -> Sums:
+        """Return what the keys add to the comparison of positions."""
+        hashes = np.empty(len(self.keys), dtype=np.uint32)
+        hashes[self._order] = [crc32("\0".join(key).encode()) for key in self.keys]
+        return examination.harvest(
+            self._times[self._turns], hashes[self._rows], self._positions, self._gains, self._shown
+        )
+
+
+def _personal(self: PersonalMemory, outcomes: Sequence[Outcome]) -> Delta:
+    """See `Learner.learn`."""
+    shown = Shown(self.table, outcomes, _owner)
+    return {self.table.name: shown.sums(self._index.examination)} if shown.keys else {}
+
+
+def _owner(outcome: Outcome) -> tuple[str, ...] | None:
+    user = outcome.turn.query.user_id
+    return (user, outcome.query) if user and outcome.query else None
+
+
+def _bandit(self: StrategyBandit, outcomes: Sequence[Outcome]) -> Delta:
+    """See `Learner.learn`. A strategy that is not configured is ignored."""
+    asked = asked_in(outcomes, self._code)
+    if not len(asked.rows):
+        return {}
+    ranks = np.zeros(len(asked.rows), dtype=np.int64)  # of what was clicked
+    ranks[asked.credited] = asked.ranks
+    lengths = np.minimum(np.maximum(asked.drawn, ranks), RANKS)  # so many it must have drawn
+    ranks[ranks > RANKS] = 0
+    rewards = np.zeros((2, len(asked.rows)))  # as they are, and over the probability of examination
+    rewards[:, asked.credited] = asked.rewards * (np.ones(len(asked.rewards)), self._unseen[asked.positions])
+    rewards = np.rint(rewards * GRID) / GRID
+    observed = np.column_stack((_vectors(self, outcomes, asked), rewards[0]))
+    buckets = np.array([outcome.turn.query.ts for outcome in outcomes])[asked.rows] // self._bucket_ms
+    strategies, first_bucket = self.config.strategies, int(buckets.min())
+    groups = (buckets - first_bucket) * len(strategies) + asked.codes
+    parts = by_group(observed, groups)
+    order, counts = parts.order, parts.counts
+    products = parts.products[:, *self._triangle]
+    place = np.repeat(np.arange(len(counts)), counts) * (RANKS + 1)
+    size = len(counts) * (RANKS + 1)
+    # How many lists ended at each rank, 0 to RANKS; so, from the end, how many reached it.
+    ended = np.bincount(place + lengths[order], minlength=size).reshape(-1, RANKS + 1)
+    reached = ended[:, :0:-1].cumsum(axis=1)[:, ::-1]
+    chosen = np.bincount(place + ranks[order], rewards[1, order], size).reshape(-1, RANKS + 1)[:, 1:]
+    values = np.column_stack((products, reached, chosen))
+    keys = []
+    for group in parts.groups.tolist():
+        bucket, code = divmod(group, len(strategies))
+        keys.append((self.encoder.fingerprint, strategies[code], (first_bucket + bucket) * self._bucket_ms))
+    return {self.table.name: Sums(self.table, keys, values)}
+
+
+def _vectors(self: StrategyBandit, outcomes: Sequence[Outcome], asked: Asked) -> Matrix:
+    """The encoded contexts of the strategies asked, (asked, d)."""
+    contexts = [dict(context_of(outcome.turn.query)) for outcome in outcomes]
+    if self.encoder.of_users:
+        known = [_known_of_user(outcome.turn) for outcome in outcomes]
+        contexts = [{**context, **own} for context, own in zip(contexts, known, strict=True)]
+    if not self.encoder.of_strategies:
+        vectors: Matrix = self.encoder.encode_all(contexts)[asked.rows]
+        return vectors
+    strategies = self.config.strategies
+    return self.encoder.encode_all(
+        [
+            {**contexts[row], **_known_of(strategies[code], outcomes[row].turn)}
+            for row, code in zip(asked.rows.tolist(), asked.codes.tolist(), strict=True)
+        ]
+    )
+
+
+def _known_of(strategy: str, turn: Turn) -> Mapping[str, Value]:
+    """What was known of a strategy when the turn's first impression was decided that says so."""
+    return next((own for shown in turn.impressions if (own := shown.strategy_context.get(strategy))), {})
+
+
+def _known_of_user(turn: Turn) -> Mapping[str, Value]:
+    """What was known of who asked, likewise."""
+    return next((shown.user_context for shown in turn.impressions if shown.user_context), {})
+
+
+def _history(self: StrategyHistory, outcomes: Sequence[Outcome]) -> Delta:
+    """See `Learner.learn`."""
+    if not outcomes:
+        return {}
+    table = self.table
+    landmark = table.landmark(max(outcome.turn.query.ts for outcome in outcomes))
+    sums: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for outcome in outcomes:
+        if not outcome.query:  # nothing was recognised
+            continue
+        weight = table.weight(outcome.turn.query.ts, landmark)
+        credited = outcome.credited
+        for strategy in outcome.asked.keys() & set(self._strategies):
+            row = sums[outcome.query, strategy]
+            row[0] += weight
+            if strategy in credited:
+                row[1] += weight * credited[strategy][0]
+    return {table.name: Sums(table, list(sums), np.array(list(sums.values())), landmark)} if sums else {}
+
+
+def _users(self: UserHistory, outcomes: Sequence[Outcome]) -> Delta:
+    """See `Learner.learn`. Turns of nobody in particular are left out."""
+    table = self.table
+    landmark = table.landmark(max((outcome.turn.query.ts for outcome in outcomes), default=0))
+    rows: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+    for outcome in outcomes:
+        query = outcome.turn.query
+        if not query.user_id:
+            continue
+        weight = table.weight(query.ts, landmark)
+        for who in (ALL, query.user_id):
+            row = rows[(who,)]
+            row[0] += weight
+            row[1] += weight * outcome.success
+            row[2] += weight * (1.0 if outcome.turn.barge_ins else outcome.rephrased)
+    return {table.name: Sums(table, list(rows), np.array(list(rows.values())), landmark)} if rows else {}
+
+
+def _quality(self: AnswerQuality, outcomes: Sequence[Outcome]) -> Delta:
+    """See `Learner.learn`."""
+    if not outcomes:
+        return {}
+    codes_of = {name: code for code, name in enumerate(self._strategies)}
+    asked = asked_in(outcomes, codes_of)
+    turns = len(outcomes)
+    feedback = np.array(
+        [
+            (bool(one.turn.clicks), bool(one.turn.barge_ins), one.rephrased, one.success, sum(one.asked.values()))
+            for one in outcomes
+        ]
+    )
+    # Every turn has a line for all strategies together, which comes first, and one for each that was asked.
+    rows = np.concatenate((np.arange(turns), asked.rows))
+    clicked, barged_in, rephrased, reward, candidates = feedback[rows].T
+    candidates[turns:] = asked.drawn
+    clicked[turns:] = reward[turns:] = 0.0
+    clicked[turns + asked.credited] = 1.0
+    reward[turns + asked.credited] = asked.rewards
+    rephrased, reward = (np.rint(one * GRID) / GRID for one in (rephrased, reward))
+    defects = np.maximum(barged_in, rephrased)
+    names = [ALL, *codes_of]
+    codes = np.concatenate((np.zeros(turns, dtype=np.int64), asked.codes + 1))
+    buckets = np.array([one.turn.query.ts // self.bucket_ms for one in outcomes])[rows]
+    groups, line = np.unique((buckets - buckets.min()) * len(names) + codes, return_inverse=True)
+    columns = (np.ones(len(rows)), candidates, clicked, barged_in, rephrased, defects, reward)
+    sums = np.array([np.bincount(line, column, len(groups)) for column in columns], dtype=float).T
+    placed = ((int(group) // len(names) + int(buckets.min()), int(group) % len(names)) for group in groups)
+    keys = [(names[code], bucket * self.bucket_ms) for bucket, code in placed]
+    return {self.table.name: Sums(self.table, keys, sums)}
+
+
+def _graph(self: RephraseGraph, outcomes: Sequence[Outcome]) -> Delta:
+    """See `Learner.learn`."""
+    steps: dict[Key, list[float]] = {}
+    absorbed: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    tried: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    times = np.array([outcome.turn.query.ts for outcome in outcomes], dtype=np.int64)
+    landmark = self.absorptions.landmark(int(times.max(initial=0)))
+    weights = self.absorptions.weights(times, landmark).tolist()
+    for outcome, weight in zip(outcomes, weights, strict=True):
+        query = outcome.turn.query
+        state = state_of(query)
+        if not state:
+            continue
+        if outcome.rewritten is not None:
+            if outcome.rewritten:
+                _add(tried[state, outcome.rewritten], weight * outcome.success, weight * (1.0 - outcome.success))
+            continue
+        if is_held_out(query.session_id, self.config.held_out):
+            _add(tried[state, HELD_OUT], weight * outcome.success, weight * (1.0 - outcome.success))
+        following, kept = outcome.turn.next, weight
+        if outcome.rephrased and following is not None:
+            sketch = steps.setdefault((state, state_of(following)), [0.0] * len(BUCKETS))
+            sketch[bucket(query.user_id or query.session_id)] += weight * outcome.rephrased
+            kept *= 1.0 - outcome.rephrased
+        _add(absorbed[state,], kept * outcome.unrephrased, kept * (1.0 - outcome.unrephrased))
+    learned = {self.transitions: steps, self.absorptions: absorbed, self.trials: tried}
+    return {
+        table.name: Sums(table, list(rows), np.array(list(rows.values())), landmark)
+        for table, rows in learned.items()
+        if rows
+    }
+
+
+def _add(row: list[float], success: float, failure: float) -> None:
+    row[0] += success
+    row[1] += failure
+
+
+def _rewrites(self: PersonalRewrites, outcomes: Sequence[Outcome]) -> Delta:
+    """See `Learner.learn`. Turns of nobody in particular are left out, and those of which nothing came."""
+    rows: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+    landmark = self.table.landmark(max((outcome.turn.query.ts for outcome in outcomes), default=0))
+    for outcome in outcomes:
+        query, following = outcome.turn.query, outcome.turn.next
+        user, state = query.user_id, state_of(query)
+        if not user or not state or not self.config.personal:
+            continue
+        weight = self.table.weight(query.ts, landmark)
+        if outcome.rewritten is not None:
+            if outcome.rewritten:
+                row = rows[user, state, outcome.rewritten]
+                row[1] += weight * outcome.success
+                row[2] += weight * (1.0 - outcome.success)
+            continue
+        if outcome.rephrased and following is not None:
+            rows[user, state, state_of(following)][0] += weight * outcome.rephrased
+            weight *= 1.0 - outcome.rephrased
+        if outcome.unrephrased and outcome.rephrased < 1.0:
+            row = rows[user, state, ALL]
+            row[1] += weight * outcome.unrephrased
+            row[2] += weight * (1.0 - outcome.unrephrased)
+    if not rows:
+        return {}
+    return {self.table.name: Sums(self.table, list(rows), np.array(list(rows.values())), landmark)}
+
+
+def is_logged(turn: Turn) -> bool:
+    """Return whether a turn's decision was left to chance, with probabilities that are known and possible."""
+    return any(map(_tells, turn.impressions))
+
+
+def decision_of(outcome: Outcome, features: Collection[str] | None = None) -> LoggedDecision:
+    """Return the decision of a judged turn that is logged: that of the first impression that tells.
+
+    Args:
+        outcome: of the turn.
+        features: what of the contexts to keep; by default all.
+    """
+    turn = outcome.turn
+    shown = next(filter(_tells, turn.impressions))
+    asked = {name: count for name, count in shown.allocation.items() if count}
+    return LoggedDecision(
+        session_id=turn.query.session_id,
+        ts=turn.query.ts,
+        context=_only(features, {**context_of(turn.query), **shown.user_context}),
+        allocation=asked,
+        propensities=shown.propensities,
+        rewards={name: outcome.credited[name][0] for name in asked if name in outcome.credited},
+        success=outcome.success,
+        allocation_propensity=shown.allocation_propensity,
+        strategy_context={name: _only(features, known) for name, known in shown.strategy_context.items()},
+    )
+
+
+def _tells(shown: Impression) -> bool:
+    """Whether an impression says with what probability each strategy was asked that was."""
+    asked, known = shown.allocation, shown.propensities
+    return any(asked.values()) and all(map(known.get, filter(asked.get, asked)))
+
+
+def _only(features: Collection[str] | None, context: Mapping[str, Value]) -> dict[str, Value]:
+    return {name: value for name, value in context.items() if features is None or name in features}
+
+
+def pages_of(outcomes: Sequence[Outcome], encoder: Encoder, codes: Mapping[str, int]) -> Pages:
+    """Return judged turns as columns.
+
+    A turn with several impressions, as when somebody leafs through pages, is one page: each entity counts where it was
+    shown first, and each strategy as deep as it was ever asked.
+
+    Args:
+        outcomes: of the turns.
+        encoder: of contexts.
+        codes: strategy -> its code, 0 and up. Other strategies are ignored.
+    """
+    depths = np.zeros((len(outcomes), len(codes)), dtype=np.int64)
+    shown: list[tuple[int, int, float]] = []
+    produced: list[tuple[int, int, int]] = []
+    for row, outcome in enumerate(outcomes):
+        for name, most in outcome.asked.items():
+            code = codes.get(name)
+            if code is not None:
+                depths[row, code] = most
+        gains, seen = outcome.gains, set[str]()
+        for impression in outcome.turn.impressions:
+            placed: dict[str, int] = {}
+            for result in sorted(impression.results, key=_position):
+                entity = result.entity_id
+                first = entity not in seen
+                if first:
+                    seen.add(entity)
+                    shown.append((row, result.position, gains.get(entity, 0.0)))
+                for name in result.strategies:
+                    placed[name] = placed.get(name, 0) + 1
+                    code = codes.get(name)
+                    if code is not None and first:
+                        produced.append((len(shown) - 1, code, result.ranks.get(name, placed[name])))
+    turns, positions, gained = np.array(shown, dtype=float).reshape(-1, 3).T
+    results, strategies, ranks = np.array(produced, dtype=np.int64).reshape(-1, 3).T
+    turns = turns.astype(np.int64)
+    # So deep a list must have been, whatever the allocation says.
+    np.maximum.at(depths, (turns[results], strategies), np.minimum(ranks, MAX_DEPTH))
+    return Pages(
+        times=np.array([outcome.turn.query.ts for outcome in outcomes], dtype=np.int64),
+        queries=np.array([hash_of(outcome.query) for outcome in outcomes], dtype=np.int64),
+        contexts=_page_contexts(outcomes, encoder, list(codes)),
+        depths=depths,
+        turns=turns,
+        positions=positions.astype(np.int64),
+        gains=gained,
+        results=results,
+        strategies=strategies,
+        ranks=ranks,
+    )
+
+
+def _page_contexts(outcomes: Sequence[Outcome], encoder: Encoder, strategies: Sequence[str]) -> Matrix:
+    """The encoded contexts, as they were decided with; see `Pages.contexts`."""
+    contexts: list[Mapping[str, Value]] = [context_of(outcome.turn.query) for outcome in outcomes]
+    if encoder.of_users:
+        known = [_known_of_user(outcome.turn) for outcome in outcomes]
+        contexts = [{**context, **own} for context, own in zip(contexts, known, strict=True)]
+    if not encoder.of_strategies:
+        return np.asarray(encoder.encode_all(contexts)[:, np.newaxis])
+    vectors = encoder.encode_all(
+        [
+            {**context, **_known_of(name, outcome.turn)}
+            for context, outcome in zip(contexts, outcomes, strict=True)
+            for name in strategies
+        ]
+    )
+    return vectors.reshape(len(outcomes), len(strategies), encoder.dimension)
+
+
+def _distinct(results: Sequence[Result]) -> Sequence[Result]:
+    """Each entity once, where it was shown first."""
+    if len({one.entity_id for one in results}) == len(results):
+        return results
+    first = {one.entity_id: one for one in sorted(results, key=_position, reverse=True)}
+    return list(first.values())
+
+
+def _ranking(self: ResultRanking, outcomes: Sequence[Outcome]) -> Delta:
+    """See `Learner.learn`. A list of a single result says nothing of an order."""
+    results: list[Result] = []
+    gains: list[float] = []
+    examined: list[float] = []
+    lengths: list[int] = []
+    logged: list[Mapping[str, Normalizer]] = []
+    contexts: list[Mapping[str, Value]] = []
+    places: list[tuple[int, int]] = []
+    for outcome in outcomes:
+        left, query = dict(outcome.gains), outcome.turn.query
+        for impression in outcome.turn.impressions:
+            shown = _distinct(impression.results)
+            if len(shown) < 2:
+                continue
+            curve = impression.examined or EXAMINED
+            results += shown
+            gains += [left.pop(one.entity_id, 0.0) for one in shown] if left else [0.0] * len(shown)
+            examined += [curve[min(one.position, len(curve)) - 1] for one in shown]
+            lengths.append(len(shown))
+            logged.append(impression.normalizers)
+            contexts.append(query.context)
+            places.append((query.ts // self._bucket_ms * self._bucket_ms, int(unit_hash(outcome.query) < 0.5)))
+    if not places:
+        return {}
+    sizes = np.array(lengths, dtype=np.int64)
+    features = [one.features for one in results]
+    numbers = self.encoder.numbers(features, [one.ranks for one in results])
+    normalizers = self.encoder.normalizers(numbers, sizes)
+    for place, own in enumerate(logged):
+        for column, name in enumerate(self.encoder.normalized if own else ()):
+            if name in own:
+                normalizers[0][place, column] = own[name].mean
+                normalizers[1][place, column] = own[name].deviation
+    vectors = self.encoder.encode(numbers, normalizers, features, contexts, sizes)
+    keys = sorted(set(places))
+    code = {key: group for group, key in enumerate(keys)}
+    lists = Lists(sizes, vectors, np.array(examined), np.array(gains), np.array([code[place] for place in places]))
+    rows: list[Key] = [(self.encoder.fingerprint, *key) for key in keys]
+    return {self.table.name: Sums(self.table, rows, sums_of(lists, len(keys)))}
+
+
+_LEARN: Final[dict[type[Learner], Callable[[Any, Sequence[Outcome]], Delta]]] = {
+    AnswerQuality: _quality,
+    MemoryIndex: _memory,
+    PersonalMemory: _personal,
+    PersonalRewrites: _rewrites,
+    ResultRanking: _ranking,
+    RephraseGraph: _graph,
+    StrategyBandit: _bandit,
+    StrategyHistory: _history,
+    UserHistory: _users,
+}
+
+
+def learn(learner: Learner, outcomes: Sequence[Outcome]) -> Delta:
+    """Return what `learner` learned of outcomes before columns."""
+    return _LEARN[type(learner)](learner, outcomes)
