@@ -117,7 +117,7 @@ def evaluate(
             console = Console(width=100)
         console.print(*_lines(found), sep="\n")
         if report is not None:
-            console.print(f"Report: {report}")
+            click.echo(f"Report: {report}")
     sys.exit(0 if found.usable else EXIT_UNUSABLE)
 
 

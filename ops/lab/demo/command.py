@@ -65,7 +65,8 @@ def demo(turns: int, seed: int, store: str | None, report: Path, as_json: bool) 
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(findings)))
     else:
-        Console().print(*_tables(findings), f"Report: {report}", sep="\n")
+        Console().print(*_tables(findings), sep="\n")
+        click.echo(f"Report: {report}")  # whole, so that it can be copied
 
 
 @contextmanager
