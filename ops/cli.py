@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import click
 from click.shell_completion import CompletionItem
 
+from backchannel.ops.extras import remedy
 from backchannel.schemas.errors import BackchannelError
 
 # Must be set before numpy is imported. Our matrices are small: more than one thread gains nothing on an idle machine,
@@ -87,23 +88,6 @@ _COMMANDS: Final = {
         "Write the JSON Schemas of the events and the AsyncAPI document of the topics.",
     ),
 }
-_EXTRAS: Final = {
-    "aiohttp": "kafka",
-    "alembic": "learn",
-    "aiokafka": "kafka",
-    "faust": "kafka",
-    "jellyfish": "learn",
-    "jinja2": "demo",
-    "kafka": "kafka",
-    "matplotlib": "demo",
-    "prometheus_client": "kafka",
-    "rapidfuzz": "learn",
-    "river": "learn",
-    "onnxruntime": "dense",
-    "scipy": "learn",
-    "tantivy": "search",
-    "tokenizers": "dense",
-}
 
 
 class _Group(click.Group):
@@ -153,12 +137,6 @@ class _Group(click.Group):
             if error.filename is None:
                 raise
             raise click.ClickException(f"{error.filename}: {error.strerror}") from None
-
-
-def remedy(error: ModuleNotFoundError) -> str | None:
-    """Return the command that installs the missing package; None if no extra contains it."""
-    extra = _EXTRAS.get(error.name or "")
-    return f"pip install 'backchannel[{extra}]'" if extra else None
 
 
 def _need(command: str, install: str) -> None:

@@ -20,7 +20,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from backchannel.ops.cli import remedy
+from backchannel.ops.extras import remedy
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.ops.lab.bench.record import BenchRun, Part, cells, document, machine, together, versions
 from backchannel.streams.worker.remote import relax_collector
