@@ -118,6 +118,20 @@ def as_columns(some: Iterable[Outcome]) -> Outcomes:
     return Outcomes(columns, keys, query, state, after, rewritten, success, unrephrased, rephrased, gains, asked)
 
 
+def outcome(state: str, following: str | None = None, success: bool = False, ts: int = 0, **fields: Any) -> Outcome:
+    """Return the outcome of a turn on interpretation `state` that was rephrased to `following`, or had `success`."""
+    later = query(ts + 1, interpretation=following) if following else None
+    return Outcome(
+        turn=closed_turn(query(ts, interpretation=state, **fields), next=later),
+        query="",
+        gains={},
+        success=0.0 if following else float(success),
+        unrephrased=0.0 if following else float(success),
+        rephrased=1.0 if following else 0.0,
+        rewritten=None,
+    )
+
+
 def turns(
     ts: st.SearchStrategy[int],
     positions: st.SearchStrategy[int] = st.integers(1, 12),  # noqa: B008 - is immutable

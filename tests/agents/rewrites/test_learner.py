@@ -1,7 +1,7 @@
 """What is learned of rephrases, which rewrites are published, and what keeps others back."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
@@ -15,8 +15,7 @@ from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph, h
 from backchannel.agents.rewrites.rows import RewriteRow, is_held_out
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import ALL, Delta, MemorySums, Sums, merge
-from tests.support.oracle import Outcome
-from tests.support.turns import DAY, as_columns, closed_turn, query
+from tests.support.turns import DAY, as_columns, outcome, query
 
 Step: TypeAlias = tuple[str, str | None, bool]
 """A turn: its state, the state that it was rephrased to, and, if it was not, whether it succeeded."""
@@ -27,19 +26,6 @@ STATES = "abcde"
 STEPS = st.lists(
     st.tuples(st.sampled_from(STATES), st.none() | st.sampled_from(STATES), st.booleans()), min_size=4, max_size=60
 )
-
-
-def outcome(state: str, following: str | None = None, success: bool = False, ts: int = 0, **fields: Any) -> Outcome:
-    later = query(ts + 1, interpretation=following) if following else None
-    return Outcome(
-        turn=closed_turn(query(ts, interpretation=state, **fields), next=later),
-        query="",
-        gains={},
-        success=0.0 if following else float(success),
-        unrephrased=0.0 if following else float(success),
-        rephrased=1.0 if following else 0.0,
-        rewritten=None,
-    )
 
 
 def learned(steps: Iterable[Step], ts: int = 0) -> Delta:

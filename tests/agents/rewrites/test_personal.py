@@ -11,9 +11,8 @@ from backchannel.agents.checks import changes
 from backchannel.agents.rewrites.learner import RephraseConfig
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.sums import MemorySums
-from tests.agents.rewrites.test_learner import outcome
 from tests.support.oracle import Outcome
-from tests.support.turns import as_columns
+from tests.support.turns import as_columns, outcome
 
 CONFIG = RephraseConfig(personal=2, personal_support=2)
 

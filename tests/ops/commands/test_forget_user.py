@@ -17,8 +17,8 @@ from backchannel.streams.pipeline.erasure import forget_user
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.snapshots.signing import KEY_VARIABLE
-from tests.streams.pipeline.test_priming import learn, turn
 from tests.support.ledgers import contents
+from tests.support.pipelines import learn, turn
 
 CONFIG = Config(bandit=BanditConfig(features=(Numeric(TURNS),)), memory=MemoryConfig(personal=10))
 

@@ -1,31 +1,19 @@
 """Predictions in the ledger, beside what is learned."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from backchannel.agents.memory.learner import MemoryConfig
-from backchannel.schemas.events import Click, Event, Impression, Query
-from backchannel.schemas.events import Result as Shown
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.pipeline.priming import Primer
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.store.ledger import FencedError
 from tests.support.ledgers import assert_same, contents, sqlite_url
+from tests.support.pipelines import learn, turn
 
 DAY = 86_400_000
-
-
-def turn(number: int, clicked: bool, ts: int | None = None, text: str = "jazz", user: str | None = None) -> list[Event]:
-    ids: dict[str, Any] = {"session_id": f"s{number}", "query_id": f"q{number}"}
-    at = 1_000_000 * number if ts is None else ts
-    events: list[Event] = [
-        Query(event_id=f"{number}q", ts=at, text=text, user_id=user, **ids),
-        Impression(event_id=f"{number}i", ts=at + 1, results=(Shown("a", 1),), **ids),
-    ]
-    return [*events, Click(event_id=f"{number}c", ts=at + 2, entity_id="a", **ids)] if clicked else events
 
 
 def score(url: str, query: str = "jazz") -> float:
@@ -35,13 +23,6 @@ def score(url: str, query: str = "jazz") -> float:
         return recalled[0].score if recalled else 0.0
     finally:
         reader.close()
-
-
-def learn(pipeline: LocalPipeline, events: list[Event]) -> None:
-    pipeline.feed(events)
-    pipeline.finish()
-    pipeline.commit()
-    pipeline.publish()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`backchannel memory evaluate`, `guesses` and `converge`: the evidence for the memory index."""
+"""`backchannel memory evaluate`, `guesses` and `converge`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.support.turns import closed_turn
 
 
 def made_up(sessions: int, relevant_clicked: bool) -> Judged:
-    """Sessions that are shown ten documents in a random order, and click the relevant one, or another one."""
+    """Return sessions with ten documents in random order, of which the relevant one or another one is clicked."""
     rng = np.random.default_rng(5)
     turns = []
     for number in range(sessions):
@@ -35,7 +35,7 @@ def made_up(sessions: int, relevant_clicked: bool) -> Judged:
     return Judged(turns, {f"s{number}": "1" for number in range(sessions)}, grades)
 
 
-def test_where_people_click_what_is_relevant_every_score_finds_it() -> None:
+def test_if_people_click_relevant_documents_every_score_finds_them() -> None:
     found = evaluate(made_up(20, relevant_clicked=True), "text", 5, np.random.default_rng(0))
     assert (found.sessions, found.impressions, found.informed) == (20, 20, 1.0)
     shown, *learned = found.everywhere
@@ -47,7 +47,7 @@ def test_where_people_click_what_is_relevant_every_score_finds_it() -> None:
         assert one.ndcg_gain.value == pytest.approx(1 - shown.ndcg.value)
 
 
-def test_where_they_click_something_else_every_score_is_worse() -> None:
+def test_if_people_click_other_documents_every_score_is_worse() -> None:
     found = evaluate(made_up(20, relevant_clicked=False), "topic", 5, np.random.default_rng(0))
     shown, *learned = found.everywhere
     assert all(one.ndcg.value < shown.ndcg.value for one in learned)
@@ -73,7 +73,7 @@ def test_the_real_log(public_log: Callable[[str], Path]) -> None:
     assert again == document
 
 
-def test_what_was_misheard_is_guessed_the_better_the_more_it_is_alike(public_log: Callable[[str], Path]) -> None:
+def test_guesses_are_better_the_more_similar_the_query(public_log: Callable[[str], Path]) -> None:
     data = str(public_log("slurp_asr").parent)
     done = CliRunner().invoke(main, ["memory", "guesses", data, "--json"])
     assert done.exit_code == 0, done.output
@@ -107,7 +107,7 @@ def test_scores_approach_the_truth_and_predictions_help_at_first() -> None:
     assert errors["learned curve"][-1] < errors["no position bias"][-1]
 
 
-def test_for_people_they_are_tables() -> None:
+def test_without_json_tables_are_printed() -> None:
     done = CliRunner().invoke(main, ["memory", "converge", "--turns", "200", "--seeds", "1"])
     assert done.exit_code == 0, done.output
     assert "learned curve, predictions" in done.stdout

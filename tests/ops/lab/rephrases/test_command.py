@@ -1,4 +1,4 @@
-"""Training the detector: on made-up pairs, and on the public logs that the shipped numbers are from."""
+"""Training of the detector, on made-up pairs and on the public logs behind the shipped weights."""
 
 import math
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def made_up(text: str, following: str, rephrased: bool, held_out: bool = False, 
     return [Pair(turn, rephrased, held_out)] * count
 
 
-def test_it_learns_what_tells_them_apart() -> None:
+def test_the_detector_learns_to_distinguish_rephrases() -> None:
     pairs = [
         *made_up("play jass", "play jazz", True),
         *made_up("play rok", "play rock", True),
@@ -49,7 +49,7 @@ def test_it_learns_what_tells_them_apart() -> None:
     assert quality.brier < 0.1
 
 
-def test_measures_are_what_they_are_called() -> None:
+def test_measures_match_their_definitions() -> None:
     pairs = [*made_up("a", "b", True, True, 3), *made_up("c", "d", False, True, 1)]
     coin = RephraseDetector(dict.fromkeys(WEIGHTS, 0.0))
     assert measure("trec", pairs, coin) == Quality(
@@ -66,7 +66,7 @@ def test_measures_are_what_they_are_called() -> None:
     )
 
 
-def test_nobody_is_trained_and_tested_with(logs: Logs) -> None:
+def test_nobody_is_both_trained_on_and_tested_on(logs: Logs) -> None:
     callers = {
         held_out: {p.turn.query.user_id for p in logs["dstc2"] if p.held_out == held_out} for held_out in (True, False)
     }
@@ -81,11 +81,11 @@ def test_nobody_is_trained_and_tested_with(logs: Logs) -> None:
     assert not any(pair.rephrased for pair in logs["trec"])
 
 
-def test_the_shipped_numbers_are_those_of_the_command(logs: Logs) -> None:
+def test_the_shipped_weights_are_those_of_the_command(logs: Logs) -> None:
     assert fit(logs) == pytest.approx(WEIGHTS, abs=0.05)
 
 
-def test_the_shipped_detector_is_as_good_as_it_says(logs: Logs) -> None:
+def test_the_shipped_detector_is_as_good_as_documented(logs: Logs) -> None:
     found = {log: measure(log, pairs, RephraseDetector()) for log, pairs in logs.items()}
     for log, precision, recall in (("dstc2", 0.65, 0.35), ("slurp", 0.92, 0.85)):
         assert (found[log].precision or 0) > precision

@@ -1,4 +1,4 @@
-"""What rewrites are worth: on real calls, on real recogniser errors, and in the closed loop."""
+"""Wins and losses of rewrites on real calls, on real recogniser errors, and in the closed loop."""
 
 from collections.abc import Callable
 from math import inf
@@ -47,7 +47,7 @@ def test_calls_are_replayed_in_time_order(public_log: Callable[[str], Path]) -> 
     assert found["interpretations"].wins > 10 * found["interpretations"].losses
 
 
-def test_recogniser_errors_are_won_and_valid_queries_kept(public_log: Callable[[str], Path]) -> None:
+def test_recogniser_errors_are_corrected_and_valid_queries_kept(public_log: Callable[[str], Path]) -> None:
     data = public_log("slurp_asr").parent
     some = list(grow(data, RephraseConfig(), [500, 3_000], 1_000, 1))
     assert [one.turns for one in some] == sorted(one.turns for one in some)

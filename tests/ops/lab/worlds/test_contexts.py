@@ -1,4 +1,4 @@
-"""The simulated worlds, and the bandits in them: small, so that it is quick; the figures are `bandits compare`'s."""
+"""The simulated worlds and the bandits in them, small to be quick; `bandits compare` gives the figures."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ SMALL = ContextualWorld(rounds=3000, strategies=4, dimension=5, delay=200, refre
 
 
 def share(world: ContextualWorld, make: Callable[[ContextualWorld], Contender], seed: int = 0) -> float:
-    """Of the regret of a uniform choice."""
+    """Return the contender's regret as a share of a uniform choice's."""
     lost = regret(world, make(world), seed).sum(axis=0)
     return float(lost[0] / lost[1])
 
@@ -25,7 +25,7 @@ def test_every_contender_learns(name: str, reward: Reward) -> None:
     assert share(world, CONTENDERS[name]) < 0.85
 
 
-def test_a_uniform_choice_is_the_yardstick() -> None:
+def test_a_uniform_choice_has_a_share_of_one() -> None:
     assert share(SMALL, CONTENDERS["uniform"]) == pytest.approx(1, abs=0.05)
 
 
@@ -34,12 +34,12 @@ def test_what_happens_depends_on_the_seed_only(name: str) -> None:
     one, again, other = (regret(SMALL, CONTENDERS[name](SMALL), seed) for seed in (1, 1, 2))
     assert (one == again).all()
     assert (one != other).any()
-    # Nature is the same for everyone, whatever they choose.
+    # Contexts are the same for all contenders, whatever they choose.
     assert (one[:, 1] == regret(SMALL, CONTENDERS["uniform"](SMALL), 1)[:, 1]).all()
 
 
 class Watcher:
-    """Chooses the first strategy, and notes what it is told."""
+    """Chooses the first strategy, and records its calls."""
 
     def __init__(self) -> None:
         self.learned: list[tuple[int, int]] = []
@@ -63,7 +63,7 @@ def test_rewards_come_late() -> None:
     assert [last for _, last in watcher.told] == list(range(100, 2800, 100))
 
 
-def test_after_a_drift_what_was_learned_is_wrong() -> None:
+def test_a_drift_invalidates_what_was_learned() -> None:
     lost = regret(
         ContextualWorld("linear", 1, 4000, 4, 5, 100, 100),
         CONTENDERS["LinTS"](ContextualWorld(strategies=4, dimension=5)),

@@ -30,7 +30,7 @@ def test_a_world_is_determined_by_its_seed(world: SearchWorld, people: list[Pers
     ]
 
 
-def test_people_come_in_order_and_only_want_what_is_there(world: SearchWorld, people: list[Person]) -> None:
+def test_people_arrive_in_order_and_want_released_entities(world: SearchWorld, people: list[Person]) -> None:
     arrivals = [person.start for person in people]
     assert arrivals == sorted(arrivals)
     assert arrivals[0] >= START
@@ -47,7 +47,7 @@ def test_events_are_valid_and_in_time_order(world: SearchWorld, people: list[Per
 
 @pytest.mark.parametrize("position", [1, 2, 5, SHOWN])
 def test_clicks_follow_the_examination_curve(world: SearchWorld, people: list[Person], position: int) -> None:
-    """Show the wanted entity at one position among strays; it is clicked when it is examined and attracts."""
+    """The wanted entity, shown at one position among strays, is clicked if it is examined and attracts."""
 
     def clicks(person: Person) -> list[bool]:
         want = person.wants[0]
@@ -75,20 +75,20 @@ def test_titles_are_garbled_always_in_the_same_way(people: list[Person]) -> None
     assert turns.total() > 2 * len(turns)
 
 
-def test_garbled_titles_are_no_titles_and_tell_titles_apart() -> None:
+def test_garbled_titles_are_not_titles_and_are_distinct() -> None:
     titles = {entity.title for entity in make_catalogue(np.random.default_rng(0), 1_000, 0, 1_000)}
     garbled = [garble(title) for garble in (misheard, misspelt) for title in titles]
     assert titles.isdisjoint(garbled)
     assert len(set(garbled)) == len(garbled)
 
 
-def test_who_was_garbled_mostly_repeats_the_title(people: list[Person]) -> None:
+def test_a_garbled_title_is_mostly_repeated(people: list[Person]) -> None:
     garbled = [want for person in people for want in person.wants if want.attempts[0].kind == "garbled"]
     understood = [want for want in garbled if want.attempts[-1].kind == "title"]
     assert 0.6 < len(understood) / len(garbled) < 0.9
 
 
-def test_poor_answers_are_barged_in_on_by_those_who_speak(world: SearchWorld, people: list[Person]) -> None:
+def test_people_who_speak_barge_in_on_poor_answers(world: SearchWorld, people: list[Person]) -> None:
     def rate(answer: Answer, spoken: bool) -> float:
         return float(
             np.mean(
@@ -108,7 +108,7 @@ def test_poor_answers_are_barged_in_on_by_those_who_speak(world: SearchWorld, pe
     assert np.mean(good) < 0.05
 
 
-def test_shares_of_what_is_wanted_add_up(world: SearchWorld, people: list[Person]) -> None:
+def test_shares_of_wanted_entities_add_up(world: SearchWorld, people: list[Person]) -> None:
     for person in people[:200]:
         for want in person.wants:
             found = world.wanted(want.meaning, person.start)
@@ -117,7 +117,7 @@ def test_shares_of_what_is_wanted_add_up(world: SearchWorld, people: list[Person
             assert want.entity_id in {entity.entity_id for entity, _ in found}
 
 
-def test_attractiveness_is_highest_for_what_is_wanted(world: SearchWorld) -> None:
+def test_attractiveness_is_highest_for_the_wanted_entity(world: SearchWorld) -> None:
     entity = world.catalogue[0]
     assert world.attractiveness(entity.title, world.end) == {entity.entity_id: WANTED}
     assert world.attractiveness(misheard(entity.title), world.end) == {entity.entity_id: WANTED}

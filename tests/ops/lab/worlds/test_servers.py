@@ -14,7 +14,7 @@ CANDIDATES = st.dictionaries(
 
 
 @given(CANDIDATES)
-def test_a_blend_shows_every_candidate_once_and_names_who_produced_it(candidates: dict[str, list[str]]) -> None:
+def test_a_blend_shows_every_candidate_once_with_its_strategies(candidates: dict[str, list[str]]) -> None:
     results = blend(candidates)
     assert [result.position for result in results] == list(range(1, len(results) + 1))
     shown = {result.entity_id: set(result.strategies) for result in results}
@@ -30,7 +30,7 @@ def test_a_blend_lets_the_favoured_strategy_lead() -> None:
     assert [result.entity_id for result in results] == ["p", "q", "a", "b", "r", "x"]
 
 
-def test_a_ranking_puts_first_what_is_expected_to_gain_most() -> None:
+def test_a_ranking_is_in_order_of_expected_gain() -> None:
     results = rank({"lexical": ["a", "b"], "semantic": ["p", "b"]}, {"lexical": [0.5, 0.3], "semantic": [0.4, 0.3]})
     assert [(result.entity_id, result.strategies) for result in results] == [
         ("b", ("lexical", "semantic")),
@@ -44,7 +44,7 @@ def world() -> SearchWorld:
     return SearchWorld(seed=1, turns=5_000)
 
 
-def test_strategies_find_what_they_are_good_at(world: SearchWorld) -> None:
+def test_each_strategy_is_good_at_its_kind_of_query(world: SearchWorld) -> None:
     retrieval, now = Retrieval(world.catalogue), world.end
     entity = world.catalogue[0]
     assert retrieval.candidates("lexical", entity.title, SHOWN, now)[0] == entity.entity_id
