@@ -160,6 +160,7 @@ def evaluate(path: Path, policies: Mapping[str, Path], options: Options) -> Eval
 
 
 def _ones(values: NDArray[np.int64]) -> Matrix:
+    """Return `values`, (n,), one-hot encoded, (n, largest value + 1)."""
     columns: Matrix = np.eye(int(values.max()) + 1)[values]
     return columns
 

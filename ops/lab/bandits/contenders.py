@@ -103,7 +103,7 @@ class Backchannel:
 
 
 def thompson(utilities: Matrix, wide: Matrix, _count: float, rng: Generator) -> Choices:
-    """Linear Thompson sampling, with v = 0.05."""
+    """Linear Thompson sampling with v = 0.05. The arguments are those of `explore` in `Linear`."""
     return best_of(utilities + 0.05 * wide * rng.standard_normal(wide.shape), rng)
 
 

@@ -111,7 +111,7 @@ def _river(contexts: Any, chosen: Any, rewards: Any) -> tuple[Callable[[], None]
 def _rivals(contexts: Any, chosen: Any, rewards: Any) -> dict[str, tuple[Callable[[], object], int]]:
     from mabwiser.mab import MAB, LearningPolicy  # noqa: PLC0415 - need more packages
 
-    from backchannel.ops.lab.bandits.rivals import VowpalWabbit  # noqa: PLC0415 - likewise
+    from backchannel.ops.lab.bandits.rivals import VowpalWabbit  # noqa: PLC0415 - needs more packages
 
     single, batch = (MAB(list(range(STRATEGIES)), LearningPolicy.LinUCB(alpha=0.05), seed=1) for _ in range(2))
     for one in (single, batch):

@@ -76,6 +76,7 @@ def _in_world(world: OffPolicyWorld, runs: int, say: Callable[[str], None]) -> I
 
 
 def _coverage(policy: Allocator, worth: Matrix, truth: float, logs: Logs, runs: int) -> Iterator[Measure]:
+    """Yield errors of estimators and the coverage of intervals; `worth` holds rank curves, (strategies, budget + 1)."""
     held: dict[tuple[str, str], list[bool]] = {}
     errors: dict[str, list[float]] = {}
     for run in range(runs):

@@ -1,4 +1,4 @@
-"""What the ranking layer costs: learning a turn, ranking a list, and solving when a version is published."""
+"""The ranking layer's cost of learning a turn, of ranking a list, and of solving when a version is published."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ _NAMES: Final = ("score", *(f"feature{number}" for number in range(1, DIMENSION)
 
 
 def ranking(load: Load) -> Iterator[Measure]:
-    """Yield microseconds, as medians of rounds: of learning a turn of ten results, and of ranking 100 candidates."""
+    """Yield microseconds (medians of rounds) per learned turn of ten results, and per ranking of 100 candidates."""
     rng = np.random.default_rng(0)
     learner = ResultRanking(RankingConfig(features=tuple(map(Numeric, _NAMES)), normalized=("score",)))
     vectors = np.rint(rng.standard_normal((TURNS, SHOWN, DIMENSION)) * 1024) / 1024

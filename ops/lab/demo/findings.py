@@ -321,5 +321,6 @@ def _bootstrap(counts: NDArray[np.float64], rng: Generator) -> tuple[list[Estima
 
 
 def _estimate(values: NDArray[np.float64]) -> Estimate:
+    """Return the estimate from `values`, (1 + resamples,), of which the first is the sample's own."""
     low, high = np.percentile(values[1:], [2.5, 97.5])
     return Estimate(float(values[0]), float(low), float(high))

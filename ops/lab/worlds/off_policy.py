@@ -171,6 +171,7 @@ def _between(one: Section, other: Section, share: float) -> Allocator:
 
 
 def _with_thetas(section: Section, thetas: Matrix) -> Section:
+    """Return `section` with the strategies' posterior means `thetas`, (strategies, d)."""
     rows = {
         name: orjson.dumps({**orjson.loads(section[name]), "theta": theta})
         for name, theta in zip(STRATEGIES, thetas.tolist(), strict=True)
