@@ -38,7 +38,7 @@ _COMMANDS: Final = {
         "Serve a page that shows what was learned, how well it works, and what the policy does with a query.",
     ),
     "health": _Entry(
-        "backchannel.ops.health.command:health", "Check how the system is doing, and say what to do about it."
+        "backchannel.ops.health.command:health", "Check how the system is doing, and what to do about it."
     ),
     "prime": _Entry(
         "backchannel.ops.commands.prime:prime",

@@ -1,12 +1,15 @@
-"""The store that commands work with, and how they read it."""
+"""The options that commands share: store, configuration, Kafka servers, JSON output."""
 
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from backchannel.streams.snapshots.versions import CorruptPolicyError
+from backchannel.streams.config import Config, ConfigError, load
+from backchannel.streams.kafka.config import SERVERS_VARIABLE, KafkaConfig, with_environment
 from backchannel.streams.store.engine import Store, StoreError
 
 STORE_VARIABLE = "BACKCHANNEL_STORE"
@@ -21,23 +24,58 @@ store_option = click.option(
     help="The SQL store: sqlite:///FILE, or postgresql://USER@HOST/DATABASE?sslmode=verify-full.",
 )
 
+config_option = click.option(
+    "--config",
+    "config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=lambda _context, _option, path: _load(path),
+    help="Configuration file (TOML); `backchannel config` prints one.  [default: the built-in defaults]",
+    metavar="FILE",
+)
+"""Passes a validated `Config` to the command."""
+
+servers_option = click.option(
+    "--servers",
+    envvar=SERVERS_VARIABLE,
+    show_envvar=True,
+    metavar="HOST:PORT",
+    help="Kafka brokers, comma-separated.  [default: kafka.servers]",
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+
 guess_option = click.option(
     "--guess-from",
     type=click.FloatRange(0.5, 1.0),
     metavar="SIMILARITY",
-    help="Take a query that nothing is known of for the known one that it is so much like, as a reader with "
-    "`guess_from` does: 0.5 to 1.  [default: do not]",
+    help="Answer an unknown query with what is known about the most similar known one, if they are at least this "
+    "similar (0.5 to 1), as `PolicyReader` does with `guess_from`.  [default: do not guess]",
 )
+
+
+def kafka_config(config: Config, servers: str | None) -> KafkaConfig:
+    """Return how to reach Kafka: `--servers` overrides the environment, which overrides the file.
+
+    Raises:
+        click.UsageError: a setting is invalid; the message names it.
+    """
+    try:
+        return with_environment(config.kafka, {**os.environ, SERVERS_VARIABLE: servers or ""})
+    except ValueError as error:
+        raise click.UsageError(f"Kafka settings: {error}") from None
 
 
 @contextmanager
 def opened_store(url: str, *, create: bool = False, check: bool = True) -> Iterator[Store]:
-    """A store; what is wrong with it is said in one line.
+    """Open a store for the duration of a `with` block.
 
     Args:
-        url: of the store, SQLAlchemy's.
-        create: make it, if it is not there.
-        check: that this Backchannel can work with it.
+        url: SQLAlchemy URL of the store.
+        create: whether to create a missing store.
+        check: whether to check that this version of Backchannel can use the store.
+
+    Raises:
+        StoreError: the store cannot be used, or the database fails inside the block.
     """
     try:
         with closing(Store(url)) as store:
@@ -47,7 +85,14 @@ def opened_store(url: str, *, create: bool = False, check: bool = True) -> Itera
                 with store.read() as connection:
                     store.check(connection)
             yield store
-    except (StoreError, CorruptPolicyError) as error:
-        raise click.ClickException(str(error)) from None
     except SQLAlchemyError as error:
-        raise click.ClickException(f"the store does not answer: {error.args[0]}") from None
+        raise StoreError(f"the store does not answer: {error.args[0]}") from None
+
+
+def _load(path: Path | None) -> Config:
+    if path is None:
+        return Config()
+    try:
+        return load(path)
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from None

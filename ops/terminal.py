@@ -1,22 +1,54 @@
-"""Logs on standard error: for people, or one JSON object a line."""
+"""What commands write: tables, JSON, files, and logs on standard error."""
 
 import logging
 import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Final, Literal
 
+import click
+import msgspec
 import orjson
+from rich.console import Console
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _LIBRARIES: Final = ("aiokafka", "faust", "kafka", "mode")
 _CHATTY: Final = (*_LIBRARIES, "backchannel.streams.kafka.transport")
-"""The transport is a Faust service, which tells of each of its steps."""
+"""Loggers that report below WARNING too often. The transport is a Faust service, which reports its every step."""
+
+
+def console(width: int) -> Console:
+    """Return a console on standard output, `width` columns wide where that is not a terminal."""
+    found = Console()
+    return found if found.is_terminal else Console(width=width)
+
+
+def print_json(value: object) -> None:
+    """Print a struct, or a container of structs, as indented JSON."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value)))
+
+
+def require_writable(file: Path) -> None:
+    """Check that `file` can be written, without changing it: better before long work than after.
+
+    Raises:
+        OSError: the file cannot be written; the error names it.
+    """
+    try:
+        if file.is_file():
+            file.open("ab").close()
+        elif not file.exists():
+            # Trying beats asking: permissions do not bind root, nor do they hold on every file system.
+            TemporaryFile(dir=file.parent).close()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from None
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time, level, logger, message, error if there is one, and what else the call names."""
+    """Formats a record as one JSON object: time, level, logger, message, the call's extra fields, any traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter.format`."""
@@ -33,12 +65,12 @@ class JsonFormatter(logging.Formatter):
 
 
 class OnceAWhile(logging.Filter):
-    """Lets each message of a library through at most once in `REPEAT_S` seconds, whatever it is about.
+    """Passes each message template of a library at most once every `REPEAT_S` seconds.
 
-    While the brokers are away, aiokafka says so a hundred times a second.
+    While the brokers are down, aiokafka logs the same message a hundred times a second.
 
     Args:
-        clock: tells the time in seconds.
+        clock: monotonic clock, in seconds.
     """
 
     REPEAT_S: Final = 60.0
@@ -54,7 +86,7 @@ class OnceAWhile(logging.Filter):
             return True
         now = self._clock()
         template = record.name, str(record.msg)
-        # What is older than that is forgotten: some libraries write numbers into their templates.
+        # Old entries are dropped: some libraries format numbers into their templates, so there is no end to them.
         self._said = {said: at for said, at in self._said.items() if now - at < self.REPEAT_S}
         if template in self._said:
             return False
@@ -63,7 +95,7 @@ class OnceAWhile(logging.Filter):
 
 
 def log_to_stderr(form: Literal["text", "json"]) -> None:
-    """Log what is worth knowing of us, and what goes wrong of the libraries, the same not more than once a minute."""
+    """Log our messages from INFO and the libraries' from WARNING, each of theirs at most once a minute."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         JsonFormatter() if form == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")

@@ -1,4 +1,4 @@
-"""What changed from one policy version to another, in words and numbers."""
+"""The differences between two policy versions, in words and numbers."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -15,18 +15,18 @@ from backchannel.streams.snapshots import versions as snapshots
 
 BUDGET: Final = 100
 DECISIONS: Final = 100
-"""Over which a strategy's share of the candidates is averaged, for a query without context."""
+"""Number of decisions, for a query without context, over which a strategy's share of candidates is averaged."""
 
 
 class StrategyChange(Struct, frozen=True):
-    """A strategy in the older and the newer version; None: it is not there.
+    """A strategy in the older and the newer version; None where a version does not have it.
 
     Attributes:
-        strategy: which.
-        turns: in which it was asked, as far as not faded.
-        reward: the mean in those.
-        expected: reward of a query without context.
-        share: of the candidates for such a query, 0 to 1.
+        strategy: name of the strategy.
+        turns: (decayed) number of turns that asked it.
+        reward: mean reward of those turns.
+        expected: expected reward for a query without context.
+        share: share of the candidates for such a query, 0 to 1.
     """
 
     strategy: str
@@ -36,8 +36,8 @@ class StrategyChange(Struct, frozen=True):
     share: tuple[float | None, float | None]
 
 
-class Change(Struct, frozen=True):
-    """A query's best entity or rewrite and its score or probability, before and after; None: there is none."""
+class TargetChange(Struct, frozen=True):
+    """A query's best entity with its score, or its rewrite with its probability, before and after; None: none."""
 
     query: str
     before: tuple[str, float] | None
@@ -45,26 +45,30 @@ class Change(Struct, frozen=True):
 
 
 class Differences(Struct, frozen=True):
-    """What changed.
+    """What changed from one version to another.
 
     Attributes:
-        older: the header of the version that is compared with.
-        newer: the header of the other one.
-        rows: that differ, by section.
-        strategies: all that either version has.
-        rewrites: that are new, gone or other ones, the most probable first.
-        entities: the queries whose best entity is new, gone or another one, the best scored first.
+        older: header of the older version.
+        newer: header of the newer version.
+        rows: number of rows that differ, by section.
+        strategies: every strategy of either version.
+        rewrites: queries whose rewrite is new, gone or different, the most probable first.
+        entities: queries whose best entity is new, gone or different, the highest score first.
     """
 
     older: Snapshot
     newer: Snapshot
     rows: dict[str, int]
     strategies: list[StrategyChange]
-    rewrites: list[Change]
-    entities: list[Change]
+    rewrites: list[TargetChange]
+    entities: list[TargetChange]
 
     def words(self, examples: int) -> Iterator[str]:
-        """Yield sentences."""
+        """Describe the differences, one sentence or example per line.
+
+        Args:
+            examples: maximum number of examples of each kind.
+        """
         older, newer = self.older, self.newer
         yield (
             f"From version {older.version}, learned up to {since_epoch(older.watermark)}, "
@@ -73,7 +77,7 @@ class Differences(Struct, frozen=True):
         if older.fingerprint != newer.fingerprint:
             yield f"The configuration changed, from fingerprint {older.fingerprint} to {newer.fingerprint}."
         for name, count in self.rows.items():
-            yield f"{count:,} rows of {name} differ; it has {newer.rows.get(name, 0):,}."
+            yield f"{count:,} rows of {name} differ; there are {newer.rows.get(name, 0):,} now."
         for one in self.strategies:
             yield _strategy(one)
         yield from _tally("rewrites", self.rewrites, examples)
@@ -114,9 +118,9 @@ def _best(policy: Policy, queries: set[str]) -> dict[str, tuple[str, float]]:
     return {query: (some[0].entity_id, some[0].score) for query, some in found.items() if some}
 
 
-def _changes(before: Mapping[str, tuple[str, float]], after: Mapping[str, tuple[str, float]]) -> list[Change]:
+def _changes(before: Mapping[str, tuple[str, float]], after: Mapping[str, tuple[str, float]]) -> list[TargetChange]:
     changes = [
-        Change(query, before.get(query), after.get(query))
+        TargetChange(query, before.get(query), after.get(query))
         for query in before.keys() | after.keys()
         if (before.get(query) or ("",))[0] != (after.get(query) or ("",))[0]
     ]
@@ -131,7 +135,7 @@ def _strategies(before: Policy, after: Policy) -> Iterator[StrategyChange]:
 
 
 def _numbers(policy: Policy) -> dict[str, tuple[float, float, float, float]]:
-    """Strategy -> turns, reward, expected reward, share."""
+    """Return strategy -> turns, mean reward, expected reward, share."""
     rng = np.random.default_rng(0)
     shares = dict.fromkeys(policy.strategies, 0.0)
     for _ in range(DECISIONS):
@@ -154,19 +158,18 @@ def _strategy(one: StrategyChange) -> str:
     if now_turns is None or now_expected is None or now_share is None:
         return f"Strategy {one.strategy} is gone."
     return (
-        f"Strategy {one.strategy}: {now_turns - turns:+z,.0f} turns, mean reward {reward:.3f}; without context it is "
-        f"expected to earn {expected:.3f} -> {now_expected:.3f} and gets {share:.0%} -> {now_share:.0%} of the "
-        "candidates."
+        f"Strategy {one.strategy}: {now_turns - turns:+z,.0f} turns, mean reward {reward:.3f}. For a query without "
+        f"context: expected reward {expected:.3f} -> {now_expected:.3f}, candidates {share:.0%} -> {now_share:.0%}."
     )
 
 
-def _tally(what: str, changes: list[Change], examples: int) -> Iterator[str]:
+def _tally(what: str, changes: list[TargetChange], examples: int) -> Iterator[str]:
     new = sum(one.before is None for one in changes)
     gone = sum(one.after is None for one in changes)
     if not changes:
         yield f"No {what} changed."
         return
-    yield f"{what.capitalize()}: {new:,} new, {gone:,} gone, {len(changes) - new - gone:,} others than before."
+    yield f"{what.capitalize()}: {new:,} new, {gone:,} gone, {len(changes) - new - gone:,} different."
     for one in changes[:examples]:
         sides = ["nothing" if side is None else f"{side[0]!r} ({side[1]:.2f})" for side in (one.before, one.after)]
         yield f"  {one.query!r}: {sides[0]} -> {sides[1]}"

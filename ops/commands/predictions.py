@@ -1,4 +1,4 @@
-"""Prediction files: lines of (query, entity, score), or of entities, as JSON lines, CSV or Parquet."""
+"""Prediction files: predicted scores and new entities, as JSON lines, CSV or Parquet."""
 
 import csv
 import importlib.util
@@ -16,11 +16,11 @@ from backchannel.schemas.events import Id, Text
 from backchannel.schemas.text import normalize
 
 SEPARATOR: Final = "|"
-"""Between the aliases of an entity in a CSV file."""
+"""Separates the aliases of an entity in a CSV file."""
 
 
 class Prediction(Struct, frozen=True):
-    """A predicted score: a line of type `prediction`, or without a type."""
+    """A predicted score: a line of type `prediction`, which is the default."""
 
     query: Annotated[Text, Meta(min_length=1)]
     entity_id: Id
@@ -28,7 +28,7 @@ class Prediction(Struct, frozen=True):
 
 
 class BadLine(Struct, frozen=True):
-    """A line that is neither, and why."""
+    """An invalid line, and the reason."""
 
     line: int
     reason: str
@@ -40,17 +40,17 @@ _FIELDS: Final = {name: {*struct.__struct_fields__, "type"} for name, struct in 
 
 
 class PredictionFileError(BackchannelError, RuntimeError):
-    """The file as a whole cannot be read; the message says why."""
+    """The file cannot be read; the message says why."""
 
 
 class PredictionFile:
-    """Reads one file.
+    """Reads a prediction file.
 
     Args:
-        path: its ending decides: .csv, .parquet, or else JSON lines.
+        path: the file; CSV if its suffix is .csv, Parquet if it is .parquet, otherwise JSON lines.
 
     Attributes:
-        unknown: columns that were ignored, in the order in which they came up.
+        unknown: columns that were ignored, in order of appearance.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,10 +58,10 @@ class PredictionFile:
         self.unknown: dict[str, None] = {}
 
     def lines(self) -> Iterator[Line]:
-        """Yield what is in each line that is not blank.
+        """Yield the contents of each line that is not blank.
 
         Raises:
-            PredictionFileError: it cannot be read.
+            PredictionFileError: the file cannot be read.
         """
         read = {".csv": self._csv, ".parquet": self._parquet}.get(self._path.suffix, self._json)
         try:
@@ -78,9 +78,9 @@ class PredictionFile:
                 try:
                     record = orjson.loads(line)
                 except orjson.JSONDecodeError as error:
-                    yield number, BadLine(number, f"line: no JSON ({error})")
+                    yield number, BadLine(number, f"line: invalid JSON ({error})")
                     continue
-                yield number, record if isinstance(record, dict) else BadLine(number, "line: no JSON object")
+                yield number, record if isinstance(record, dict) else BadLine(number, "line: not a JSON object")
 
     def _csv(self) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
         with self._path.open(encoding="utf-8-sig", newline="") as file:
@@ -92,7 +92,7 @@ class PredictionFile:
                 filled: dict[str, Any] = {name: value for name, value in record.items() if value}
                 if "aliases" in filled:
                     filled["aliases"] = filled["aliases"].split(SEPARATOR)
-                if filled.get("type") == "entity":  # every other column says something of it
+                if filled.get("type") == "entity":  # every other column is an attribute
                     said = {name: filled.pop(name) for name in filled.keys() - _FIELDS["entity"] - {"query", "score"}}
                     filled["attributes"] = said
                 yield reader.line_num, filled
@@ -101,7 +101,7 @@ class PredictionFile:
         if importlib.util.find_spec("pyarrow") is None:
             raise PredictionFileError(f"{self._path}: Parquet needs pip install 'backchannel[parquet]'")
         import pyarrow  # noqa: PLC0415 - an extra
-        import pyarrow.parquet  # noqa: PLC0415 - likewise
+        import pyarrow.parquet  # noqa: PLC0415 - an extra
 
         try:
             number = 0
@@ -122,13 +122,13 @@ class PredictionFile:
         except msgspec.ValidationError as error:
             return BadLine(number, _explain(error))
         if isinstance(found, Prediction) and not normalize(found.query):
-            return BadLine(number, f"query: {found.query!r} has no word")
+            return BadLine(number, f"query: {found.query!r} has no words")
         if any("\0" in text for text in (found.entity_id, getattr(found, "query", ""))):
             return BadLine(number, "line: contains the character U+0000")
         return found
 
 
 def _explain(error: msgspec.ValidationError) -> str:
-    """Put msgspec's message the other way round: the field, then what is wrong."""
+    """Reorder msgspec's message: first the field, then what is wrong with it."""
     what, _, where = str(error).partition(" - at `$.")
     return f"{where.rstrip('`')}: {what}" if where else what

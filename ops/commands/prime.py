@@ -1,4 +1,4 @@
-"""`backchannel prime`: predicted scores for pairs that nobody clicked yet."""
+"""`backchannel prime`: predicted scores for pairs that nobody has clicked yet."""
 
 import sys
 from collections.abc import Iterable
@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Final
 
 import click
-import msgspec
 from msgspec import Struct
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from backchannel.agents.memory.proposals import Entity, Predictor
-from backchannel.ops.commands.config import config_option
 from backchannel.ops.commands.predictions import BadLine, PredictionFile
-from backchannel.ops.options import store_option
+from backchannel.ops.options import config_option, json_option, store_option
+from backchannel.ops.terminal import print_json
 from backchannel.schemas.text import normalize
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.priming import Primer
@@ -26,17 +25,17 @@ _SHOWN: Final = 20
 
 
 class Primed(Struct, frozen=True):
-    """What a file came to.
+    """What a file contained, and what changed.
 
     Attributes:
-        predictions: lines with one.
-        entities: lines with one.
-        proposals: queries that were proposed for the entities.
-        duplicates: predictions of a pair that came up before: the last one counts.
-        changed: pairs whose predicted score is another one now.
+        predictions: number of predictions.
+        entities: number of entities.
+        proposals: number of (query, entity) pairs proposed for the entities.
+        duplicates: number of predictions for a pair that had come up before; the last one counts.
+        changed: number of pairs whose predicted score changed.
         unknown: columns that were ignored.
-        bad: lines that could not be used.
-        version: of the policy that was published; None if nothing in it changed, or readers do not get it.
+        bad: invalid lines.
+        version: version of the policy that was published; None if nothing changed, or a rollback withholds it.
     """
 
     predictions: int
@@ -53,42 +52,42 @@ class Primed(Struct, frozen=True):
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @store_option
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="Print what was loaded, and all bad lines, as JSON.")
+@json_option
 def prime(file: Path, store: str, config: Config, as_json: bool) -> None:
     """Load predicted scores from FILE into the memory index, and publish them.
 
-    FILE has one prediction a line, from whatever model you have, as JSON lines, CSV with a header (.csv) or Parquet
-    (.parquet; needs pip install 'backchannel[parquet]'):
+    FILE has one prediction per line, from any model, as JSON lines, CSV with a header (.csv) or Parquet (.parquet;
+    needs pip install 'backchannel[parquet]'):
 
     \b
     {"query": "hey jude", "entity_id": "song/42", "score": 0.4}
 
-    A score is the probability that the entity is clicked for the query, where it is looked at. It counts like
-    `memory.kappa` exposures; as people are shown the entity, what they do takes over.
+    A score is the probability that a user who looks at the entity clicks it for this query. It is worth
+    `memory.kappa` exposures; as people are shown the entity, their clicks take over.
 
-    Lines of type "entity" describe a new entity; queries for it are proposed from the words of its title, aliases and
-    attributes that people's queries use. In CSV, "|" separates aliases, and every further column is an attribute.
+    A line of type "entity" describes a new entity. Queries for it are proposed: those of its title's, aliases' and
+    attributes' words that people use in queries. In CSV, "|" separates aliases, and every other column is an attribute.
 
     \b
     {"type": "entity", "entity_id": "song/43", "title": "Velvet Night", "aliases": [], "attributes": {"mood": "mellow"}}
 
-    Workers may go on meanwhile. Loading a file again changes nothing, another one replaces the scores of the pairs it
-    names; a score of 0 takes one back. A score outside 0 to 1, a missing field or an empty query makes a bad line: it
-    is reported, the others are loaded. Unknown columns are ignored and named. Of a pair that comes twice, the last line
-    counts; a prediction goes before a proposal.
+    Workers may keep running. Loading a file again changes nothing; loading another one replaces the scores of the
+    pairs that it names. A score of 0 removes a prediction. A line with a score outside 0 to 1, a missing field or an
+    empty query is reported, and the others are loaded. Unknown columns are ignored and reported. If a pair occurs
+    twice, the last line counts. A prediction overrides a proposal.
 
     \b
-    Exit code: 0 all was loaded; 3 all but some lines; 1 it could not go on; 2 the command is wrong.
+    Exit code: 0 everything was loaded; 3 everything but some invalid lines; 1 an error; 2 the command is wrong.
     """
     primed = _prime(file, store, config)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(primed)))
+        print_json(primed)
     else:
         click.echo(_summary(primed))
     for bad in primed.bad[:_SHOWN]:
         click.echo(f"{file}:{bad.line}: {bad.reason}", err=True)
     if len(primed.bad) > _SHOWN:
-        click.echo(f"... and {len(primed.bad) - _SHOWN:,} more bad lines; --json names all", err=True)
+        click.echo(f"... and {len(primed.bad) - _SHOWN:,} more invalid lines; --json lists all", err=True)
     sys.exit(EXIT_BAD_LINES if primed.bad else 0)
 
 
@@ -100,7 +99,7 @@ def _summary(primed: Primed) -> str:
         said.append(f"{primed.duplicates:,} duplicates")
     said.append(f"{primed.changed:,} pairs changed")
     if primed.bad:
-        said.append(f"{len(primed.bad):,} bad lines")
+        said.append(f"{len(primed.bad):,} invalid lines")
     if primed.unknown:
         said.append(f"ignored columns: {', '.join(primed.unknown)}")
     said.append("nothing new to publish" if primed.version is None else f"policy version {primed.version}")

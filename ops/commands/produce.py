@@ -14,35 +14,34 @@ from kafka.producer.future import FutureRecordMetadata
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from backchannel.ops.commands.config import config_option
-from backchannel.ops.commands.topics import kafka_config, servers_option
+from backchannel.ops.options import config_option, kafka_config, servers_option
 from backchannel.schemas.events import Event, EventDecoder, EventError, encode, name_of
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
-from backchannel.streams.kafka.topics import TopicError, check_topics
-from backchannel.streams.turns.event_file import EventFile, SourceError
+from backchannel.streams.kafka.topics import check_topics
+from backchannel.streams.turns.event_file import EventFile
 
 IN_FLIGHT: Final = 20_000
-"""Records that may wait for the broker's answer: what a slow broker can cost in memory."""
+"""Maximum number of unacknowledged records: bounds the memory that a slow broker can cost."""
 
 DELIVERY_TIMEOUT: Final = 120.0
-"""Seconds in which a record must be acknowledged. Retries within it neither lose, repeat nor reorder records."""
+"""Seconds within which a record must be acknowledged. Retries neither lose, duplicate nor reorder records."""
 
 
 class Failure(NamedTuple):
-    """A line that did not reach its topic."""
+    """A line that did not reach its topic, and the reason."""
 
     line: int
     reason: str
 
 
 class Sender:
-    """Sends events keyed by session, and knows which lines arrived.
+    """Sends events keyed by session, and keeps track of which lines arrived.
 
     Args:
-        config: where Kafka is, and the topics' names.
-        now: give each event the time at which it is sent, instead of the time that it has.
-        rate: events per second; None: as fast as Kafka takes them.
+        config: Kafka's address and the topics' names.
+        now: whether to replace each event's time by the time at which it is sent.
+        rate: events per second; None: as fast as Kafka accepts them.
     """
 
     def __init__(self, config: KafkaConfig, *, now: bool = False, rate: float | None = None) -> None:
@@ -63,9 +62,9 @@ class Sender:
         self.failures: list[Failure] = []
 
     def send(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[int]:
-        """Send the events in `lines`, pairs of (line number, line), and count them as they go.
+        """Send the events in `lines`, pairs of (line number, line), and yield the running count.
 
-        When this is exhausted, each is acknowledged or among the failures.
+        When the iterator is exhausted, each event has been acknowledged or is among the failures.
         """
         decode = EventDecoder().decode
         started = time.monotonic()
@@ -86,7 +85,7 @@ class Sender:
             self._settle_oldest()
 
     def close(self) -> None:
-        """Leave; what is not acknowledged by now is lost."""
+        """Close the connection. Records that are not yet acknowledged may be lost."""
         self._producer.close(timeout=5)
 
     def _enqueue(self, number: int, event: Event, record: bytes) -> None:
@@ -110,25 +109,22 @@ class Sender:
 @click.argument("file")
 @config_option
 @servers_option
-@click.option("--now", is_flag=True, help="Give each event the time at which it is sent.")
+@click.option("--now", is_flag=True, help="Replace each event's time by the time at which it is sent.")
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
-    help="Events per second.  [default: as fast as Kafka takes them]",
+    help="Events per second.  [default: as fast as Kafka accepts them]",
 )
 def produce(file: str, config: Config, servers: str | None, now: bool, rate: float | None) -> None:
     """Send the events of FILE to the topics.
 
-    FILE has one JSON event per line, each with its `type`; plain, gzip or Zstandard, or - for a pipe. Records are
-    keyed by session and carry the events' time. Lines that are not valid events are listed and not sent; then the
-    exit code is 1.
+    FILE has one JSON event per line, each with its `type`. It may be compressed with gzip or Zstandard; "-" reads
+    standard input. Records are keyed by session and carry the events' times. Invalid lines are listed and not sent;
+    the exit code is then 1.
     """
     console = Console(stderr=True)
     kafka = kafka_config(config, servers)
-    try:
-        check_topics(kafka)
-    except TopicError as error:
-        raise click.ClickException(str(error)) from None
+    check_topics(kafka)
     sender = Sender(kafka, now=now, rate=rate)
     started = time.monotonic()
     columns = (
@@ -145,8 +141,6 @@ def produce(file: str, config: Config, servers: str | None, now: bool, rate: flo
                     progress.update(
                         task, completed=source.consumed, count=count, rate=count / (time.monotonic() - started)
                     )
-    except SourceError as error:
-        raise click.ClickException(str(error)) from None
     finally:
         sender.close()
     for failure in sender.failures[:20]:

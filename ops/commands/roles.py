@@ -1,4 +1,4 @@
-"""Rights in PostgreSQL: what workers and readers need, and no more."""
+"""PostgreSQL roles with the privileges that workers and readers need, and no more."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,10 +13,15 @@ _READ = (tables.schema_version, tables.head, tables.snapshot, tables.snapshot_ro
 
 
 def grants(schema: str, sums: Sequence[str]) -> str:
-    """Return SQL, for psql, that makes the roles and grants them their rights. It may be run again."""
+    """Return SQL for psql that creates the roles and grants their privileges. It is idempotent.
+
+    Args:
+        schema: the PostgreSQL schema with Backchannel's tables.
+        sums: the names of the learners' tables.
+    """
     change = [table.name for table in tables.metadata.sorted_tables if table is not tables.schema_version]
     lines = [
-        "-- Roles with the rights that Backchannel needs, and no more. Let people and services log in as members:",
+        "-- Roles with the privileges that Backchannel needs, and no more. Create login roles as members of them:",
         f"-- CREATE ROLE serving LOGIN PASSWORD '...' IN ROLE {READER};",
         "DO $$ BEGIN",
         *(
@@ -25,9 +30,9 @@ def grants(schema: str, sums: Sequence[str]) -> str:
         ),
         "END $$;",
         f"GRANT USAGE ON SCHEMA {schema} TO {READER}, {WORKER};",
-        "-- Reads policies, and nothing that was learned.",
+        "-- Reads policies, but not the sums that they were computed from.",
         f"GRANT SELECT ON {_names(schema, _READ)} TO {READER};",
-        "-- Learns and publishes; makes no tables.",
+        "-- Learns and publishes; does not create tables.",
         f"GRANT SELECT ON {_names(schema, [tables.schema_version])} TO {WORKER};",
         "GRANT SELECT, INSERT, UPDATE, DELETE ON",
         f"  {', '.join(f'{schema}.{name}' for name in (*change, *sums))}",

@@ -13,15 +13,13 @@ from types import FrameType
 from typing import IO, Any, Final, TypeAlias
 
 import click
-import msgspec
 import orjson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from backchannel.ops.commands.config import config_option
 from backchannel.ops.commands.summary import Summary, summarize
-from backchannel.ops.options import store_option
-from backchannel.ops.output import require_writable
+from backchannel.ops.options import config_option, json_option, store_option
+from backchannel.ops.terminal import print_json, require_writable
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import TOPIC, LocalPipeline
 from backchannel.streams.pipeline.publisher import version_status
@@ -44,21 +42,22 @@ Chunk: TypeAlias = tuple[Sequence[int], Sequence[bytes]]
     "--dead-letters",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Where lines that are no events go, with their reasons.  [default: SOURCE.dead-letters.jsonl]",
+    help="File for invalid lines and their reasons.  [default: SOURCE.dead-letters.jsonl]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@json_option
 def run(source: str, store: str, config: Config, dead_letters: Path | None, as_json: bool) -> None:
     """Learn from SOURCE, publish the policy, and print what was learned.
 
-    SOURCE is a file of events, one JSON object a line, in time order; plain, gzip or Zstandard; "-" reads a pipe. Each
-    line names its event type in the field `type` (`backchannel schemas` writes the schema of each).
+    SOURCE is a file of events in time order, one JSON object per line. It may be compressed with gzip or Zstandard;
+    "-" reads standard input. Each line names its event type in the field `type`; `backchannel schemas` writes the
+    schema of each type.
 
-    The store keeps how far SOURCE was read. Stopped by Ctrl-C, killed, or run again after the file has grown, it goes
-    on where it ended, and counts nothing twice. At the end of SOURCE all turns close.
+    The store keeps track of how far SOURCE was read. Run again after Ctrl-C, after a crash, or after the file has
+    grown, the command continues where it stopped and counts nothing twice. At the end of SOURCE all turns close.
 
     \b
-    Exit code: 0 all was learned; 3 all but some lines, which are in the dead-letter file; 1 it could not go on;
-    2 the command or the configuration is wrong; 130 or 143 stopped by a signal, after a commit.
+    Exit code: 0 everything was learned; 3 everything but some invalid lines, which are in the dead-letter file;
+    1 an error; 2 the command or the configuration is wrong; 130 or 143 stopped by a signal, after a commit.
     """
     if dead_letters is not None:
         require_writable(dead_letters)
@@ -67,40 +66,40 @@ def run(source: str, store: str, config: Config, dead_letters: Path | None, as_j
     with closing(letters):
         summary, stopped_by = _learn(source, store, config, letters)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(summary)))
+        print_json(summary)
     else:
         summary.show(Console())
     if letters.count:
-        click.echo(f"{letters.count:,} lines are no events; they are in {letters.path}", err=True)
+        click.echo(f"{letters.count:,} invalid lines: see {letters.path}", err=True)
     if stopped_by is not None:
         sys.exit(128 + stopped_by)
     sys.exit(EXIT_DEAD_LETTERS if letters.count else 0)
 
 
 def _learn(source: str, store: str, config: Config, letters: "_DeadLetters") -> tuple[Summary, int | None]:
-    """Read `source` to its end, or until a signal; return what was learned, and the signal."""
+    """Read `source` to its end, or until a signal. Return what was learned, and the signal."""
     started = time.monotonic()
     with EventFile(source) as file:
         if file.name is None:
             raise SourceError(f"{source} is empty: there is nothing to learn from")
         with LocalPipeline(store, config, file.name) as pipeline, _until_signalled() as stopped_by:
-            _note_another(store, config)
+            _warn_if_served_differs(pipeline.store, config)
             before = pipeline.ledger.counts()
             _read(file, pipeline, config, letters, stopped_by)
             counts = pipeline.ledger.counts()
-    new = {name: count - before.get(name, 0) for name, count in counts.items()}
-    return summarize(store, new, time.monotonic() - started), stopped_by()
+            new = {name: count - before.get(name, 0) for name, count in counts.items()}
+            return summarize(store, pipeline.store, new, time.monotonic() - started), stopped_by()
 
 
-def _note_another(url: str, config: Config) -> None:
-    """Say so if what is served was made with another configuration: the next version is not."""
+def _warn_if_served_differs(store: Store, config: Config) -> None:
+    """Warn if the served version was made with another configuration, because the next one will not be."""
     served = None
-    with suppress(CorruptPolicyError), closing(Store(url)) as store:  # a damaged version is made anew, and says so
+    with suppress(CorruptPolicyError):  # the publisher reports a damaged version, and replaces it
         served = version_status(store).served
     if served is not None and served.fingerprint != config.fingerprint:
         click.echo(
-            f"note: version {served.version}, which is served, was made with another configuration. If that is not "
-            f"meant, pass its --config, and `backchannel snapshots rollback --to {served.version}`",
+            f"note: version {served.version}, which readers serve, was made with another configuration. If this is "
+            f"not intended, run `backchannel snapshots rollback --to {served.version}` and pass its --config",
             err=True,
         )
 
@@ -112,7 +111,7 @@ def _read(
     letters: "_DeadLetters",
     stopped_by: Callable[[], int | None],
 ) -> None:
-    """Feed `file` to its end, or until a signal, with commits and versions on the way."""
+    """Feed `file` to its end, or until a signal, committing and publishing on the way."""
     partition = pipeline.partition
     chunks = file.chunks(partition.claim.position.topic(TOPIC).resume)
     next_publish = time.monotonic() + config.commits.publish_s
@@ -130,7 +129,7 @@ def _read(
                 next_publish = time.monotonic() + config.commits.publish_s
     if stopped_by() is None:
         if partition.rebuilding:
-            raise SourceError("the source is shorter than when it was read before: restore it, or begin a new store")
+            raise SourceError("the source is shorter than when it was last read: restore it, or use a new store")
         pipeline.finish()
     letters.flush()
     pipeline.commit()
@@ -138,10 +137,10 @@ def _read(
 
 
 def _ahead(chunks: Iterator[Chunk], stopped: Callable[[], bool]) -> Iterator[Chunk | None]:
-    """Read in a thread of its own, so that a silent pipe does not keep what was learned from being committed.
+    """Read `chunks` in a thread, so that commits go on while a pipe is silent.
 
     Yields:
-        chunks; None when none came for a moment.
+        The next chunk; None if there was none for a moment.
     """
     ready: queue.Queue[Chunk | BaseException | None] = queue.Queue(maxsize=4)
 
@@ -169,7 +168,7 @@ def _ahead(chunks: Iterator[Chunk], stopped: Callable[[], bool]) -> Iterator[Chu
 
 @contextmanager
 def _until_signalled() -> Iterator[Callable[[], int | None]]:
-    """Note SIGINT and SIGTERM instead of being ended by them."""
+    """Record SIGINT and SIGTERM instead of ending; yields a function that returns the first of them, or None."""
     received: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -185,7 +184,7 @@ def _until_signalled() -> Iterator[Callable[[], int | None]]:
 
 @contextmanager
 def _progress(file: EventFile) -> Iterator[Callable[[int, int], None]]:
-    """Show how far it is; on a terminal only."""
+    """Show a progress bar, on a terminal only."""
     console = Console(stderr=True)
     columns: list[Any] = [
         SpinnerColumn(),
@@ -206,7 +205,7 @@ def _progress(file: EventFile) -> Iterator[Callable[[int, int], None]]:
 
 
 class _DeadLetters:
-    """The dead-letter file: made when there is something to put into it, and appended to."""
+    """The dead-letter file: created with the first letter, and appended to."""
 
     def __init__(self, path: Path) -> None:
         self.path: Final = path
@@ -229,6 +228,6 @@ class _DeadLetters:
             self._file.close()
 
     def flush(self) -> None:
-        """Before a commit moves on: a letter may be written twice after a crash, but is never lost."""
+        """Flush, before a commit: after a crash a letter may be written twice, but is never lost."""
         if self._file is not None:
             self._file.flush()

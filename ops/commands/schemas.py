@@ -1,4 +1,4 @@
-"""`backchannel schemas`: the contracts as documents."""
+"""`backchannel schemas`: the event contracts as JSON Schema and AsyncAPI documents."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from backchannel.schemas.documents import documents
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("schemas/json"),
     show_default=True,
-    help="The folder to write to.",
+    help="Folder to write to.",
 )
 def schemas(output: Path) -> None:
     """Write the JSON Schemas of the events and the AsyncAPI document of the topics."""
@@ -25,7 +25,7 @@ def schemas(output: Path) -> None:
 
 
 def rendered() -> dict[str, bytes]:
-    """Return every document, as it is written, by its file name."""
+    """Return the contents of every document, by file name."""
     return {
         name: orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         for name, document in documents().items()

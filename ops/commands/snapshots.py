@@ -1,4 +1,4 @@
-"""`backchannel snapshots`: look at policy versions, go back to one, keep one, move one."""
+"""`backchannel snapshots`: list, compare, roll back, pin and copy policy versions."""
 
 import gzip
 import time
@@ -11,10 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
 
-from backchannel.ops.commands.config import config_option
 from backchannel.ops.commands.differences import differences
-from backchannel.ops.options import opened_store, store_option
-from backchannel.ops.output import require_writable
+from backchannel.ops.options import config_option, json_option, opened_store, store_option
+from backchannel.ops.terminal import print_json, require_writable
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.config import Config
@@ -22,18 +21,16 @@ from backchannel.streams.snapshots import archive, versions
 from backchannel.streams.snapshots.signing import signing_key
 from backchannel.streams.snapshots.versions import CorruptPolicyError
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-
 
 class Listed(Struct, frozen=True):
     """A version, as `list` and `show` print it.
 
     Attributes:
-        header: see `Snapshot`; None when it cannot be read.
-        version: its number.
+        version: number of the version.
         served: whether readers serve it.
-        pinned: whether it is kept.
-        fault: why readers do not serve it, None if nothing is wrong with it.
+        pinned: whether it is kept indefinitely.
+        fault: why readers refuse it; None if it is intact.
+        header: see `Snapshot`; None if it cannot be read.
     """
 
     version: int
@@ -50,8 +47,8 @@ def snapshots() -> None:
     \b
     backchannel snapshots list
     backchannel snapshots diff 41 57
-    backchannel snapshots rollback --to 41     readers serve 41; later versions wait
-    backchannel snapshots release              readers serve the newest again
+    backchannel snapshots rollback --to 41     serve version 41 until `release`
+    backchannel snapshots release              serve the newest version again
     """
 
 
@@ -60,12 +57,12 @@ def snapshots() -> None:
 @config_option
 @json_option
 def list_versions(store: str, config: Config, *, as_json: bool) -> None:
-    """List the versions that are kept, newest first."""
+    """List the retained versions, newest first."""
     with opened_store(store) as opened, opened.read() as connection:
         head = versions.current(connection)
         listed = [_listed(connection, version, _key(config)) for version in versions.versions(connection)]
     if as_json:
-        _print_json({"hold": head.hold, "versions": listed})
+        print_json({"hold": head.hold, "versions": listed})
         return
     table = Table("version", "made", "learned up to", "rows", "verdict", "", box=None, pad_edge=False)
     table.columns[0].justify = table.columns[3].justify = "right"
@@ -79,7 +76,7 @@ def list_versions(store: str, config: Config, *, as_json: bool) -> None:
         table.add_row(str(one.version), *cells, ", ".join(marks))
     Console().print(table)
     if head.hold is not None:
-        click.echo(f"Later versions wait: {head.hold}. `backchannel snapshots release` lets readers have the newest.")
+        click.echo(f"Later versions are withheld: {head.hold}. `backchannel snapshots release` ends this.")
 
 
 @snapshots.command()
@@ -88,25 +85,25 @@ def list_versions(store: str, config: Config, *, as_json: bool) -> None:
 @config_option
 @json_option
 def show(version: int | None, store: str, config: Config, *, as_json: bool) -> None:
-    """Show what is known of VERSION; by default of the one that readers serve. All its rows are checked."""
+    """Describe VERSION, by default the one that readers serve. Verifies the checksum of its rows."""
     with opened_store(store) as opened, opened.read() as connection:
         head = versions.current(connection)
         number = _existing(connection, head.version if version is None else version)
         one = _listed(connection, number, _key(config), rows=True)
     if as_json:
-        _print_json({"hold": head.hold, **msgspec.structs.asdict(one)})
+        print_json({"hold": head.hold, **msgspec.structs.asdict(one)})
         return
     served = "served by readers" if one.served else "not served"
     facts = [("version", f"{one.version}, {served}{', pinned' if one.pinned else ''}")]
     if one.served and head.hold:
         facts.append(("hold", head.hold))
-    facts.append(("rows", one.fault or "complete, as their checksum says"))
+    facts.append(("rows", one.fault or "complete: the checksum matches"))
     if header := one.header:
         partitions = sum(map(len, header.positions.values()))
         facts += [
             ("made", since_epoch(header.created) + (f", from version {header.parent}" if header.parent else "")),
             ("learned up to", f"{since_epoch(header.watermark)}, from {partitions} partitions"),
-            ("verdict", f"{header.verdict}: {header.reason}" if header.verdict else "none was asked for"),
+            ("verdict", f"{header.verdict}: {header.reason}" if header.verdict else "not judged"),
             ("configuration", header.fingerprint),
             ("checksum", header.checksum),
             ("signed", "yes" if header.seal else "no"),
@@ -123,63 +120,65 @@ def show(version: int | None, store: str, config: Config, *, as_json: bool) -> N
 @snapshots.command()
 @click.argument("older", type=int)
 @click.argument("newer", type=int)
-@click.option("--examples", type=click.IntRange(0), default=10, show_default=True, help="Of each kind, at most.")
+@click.option(
+    "--examples", type=click.IntRange(0), default=10, show_default=True, help="Examples of each kind, at most."
+)
 @store_option
 @config_option
 @json_option
 def diff(older: int, newer: int, examples: int, store: str, config: Config, *, as_json: bool) -> None:
-    """Say what changed from version OLDER to version NEWER: strategies, rewrites, best entities."""
+    """Report what changed from version OLDER to version NEWER: strategies, rewrites, best entities."""
     with opened_store(store) as opened, opened.read() as connection:
         headers = [_header(connection, _existing(connection, version), _key(config)) for version in (older, newer)]
         found = differences(connection, *headers)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     for sentence in found.words(examples):
         click.echo(sentence)
 
 
 @snapshots.command()
-@click.option("--to", "version", type=int, required=True, help="The version that readers shall serve.")
-@click.option("--reason", default="", help="Kept with the hold, for those who wonder.")
+@click.option("--to", "version", type=int, required=True, help="Version to serve.")
+@click.option("--reason", default="", help="Reason, shown by `list`, `show` and `health`.")
 @store_option
 @config_option
 def rollback(version: int, reason: str, store: str, config: Config) -> None:
-    """Let readers serve an earlier version, and no later one until `release`.
+    """Serve an earlier version, and no later one until `release`.
 
-    Readers have it with their next look at the store. Learning goes on, and so do versions, which wait.
+    Readers switch to it at their next poll. Learning goes on and new versions are written, but not served.
     """
     with opened_store(store) as opened, opened.write() as connection:
         versions.current(connection, lock=True)
         header = _header(connection, _existing(connection, version), _key(config))
         if not versions.intact(connection, header, _key(config)):
-            raise CorruptPolicyError(f"version {version} is damaged: readers would refuse it. Choose another one")
+            raise CorruptPolicyError(f"version {version} is damaged, so readers would refuse it: choose another")
         hold = f"rolled back to version {version} at {since_epoch(_now())}" + (f", because {reason}" if reason else "")
         versions.serve(connection, version, hold)
-    click.echo(f"Readers serve version {version}. `backchannel snapshots release` lets them have later ones.")
+    click.echo(f"Readers now serve version {version}. `backchannel snapshots release` ends the rollback.")
 
 
 @snapshots.command()
 @store_option
 @config_option
 def release(store: str, config: Config) -> None:
-    """End a rollback: readers serve the newest version, and those to come."""
+    """End a rollback: serve the newest version, and later ones as they are published."""
     with opened_store(store) as opened, opened.write() as connection:
         head = versions.current(connection, lock=True)
         if head.hold is None or head.version is None:
-            raise click.ClickException("nothing is held: readers serve new versions as they come")
+            raise click.ClickException("there is no rollback: readers serve new versions as they are published")
         listed = (_listed(connection, one, _key(config)) for one in versions.versions(connection))
         version = next((one.version for one in listed if one.header), head.version)
         versions.serve(connection, version, hold=None)
-    click.echo(f"Readers serve version {version}, and those to come.")
+    click.echo(f"Readers now serve version {version}, and later ones as they are published.")
 
 
 @snapshots.command()
 @click.argument("version", type=int)
-@click.option("--off", is_flag=True, help="Do not keep it any longer than others.")
+@click.option("--off", is_flag=True, help="Unpin it.")
 @store_option
 def pin(version: int, store: str, *, off: bool) -> None:
-    """Keep VERSION, however many come after it."""
+    """Keep VERSION, however many versions follow."""
     with opened_store(store) as opened, opened.write() as connection:
         versions.pin(connection, _existing(connection, version), pinned=not off)
     click.echo(f"Version {version} is {'no longer ' if off else ''}pinned.")
@@ -191,7 +190,7 @@ def pin(version: int, store: str, *, off: bool) -> None:
 @store_option
 @config_option
 def export_version(version: int, file: Path, store: str, config: Config) -> None:
-    """Write VERSION to FILE: header, signature and rows, as gzipped lines of JSON."""
+    """Write VERSION to FILE: header, signature and rows, as gzipped JSON lines."""
     require_writable(file)
     with opened_store(store) as opened, opened.read() as connection:
         _existing(connection, version)
@@ -207,14 +206,14 @@ def export_version(version: int, file: Path, store: str, config: Config) -> None
 @store_option
 @config_option
 def import_version(file: Path, store: str, config: Config) -> None:
-    """Publish the version in FILE, which `export` wrote, to a store that nothing was learned into.
+    """Publish the version in FILE, written by `export`, to a store into which nothing has been learned.
 
-    With a signing key, FILE must be signed with it. The store is made if it is not there.
+    If a signing key is configured, FILE must be signed with it. A missing store is created.
     """
     with opened_store(store, create=True) as opened, gzip.open(file, "rb") as lines:
         archived = archive.read(lines, _key(config))
         made = opened.transact(lambda connection: archive.publish(connection, archived, _now(), _key(config)))
-    click.echo(f"Readers serve version {made.version}; where it comes from it is version {archived.header.version}.")
+    click.echo(f"Readers now serve version {made.version}; it was version {archived.header.version} in its old store.")
 
 
 def _listed(connection: Connection, version: int, key: bytes, *, rows: bool = False) -> Listed:
@@ -226,16 +225,18 @@ def _listed(connection: Connection, version: int, key: bytes, *, rows: bool = Fa
         return Listed(version, served, pinned, str(error), None)
     fault = None
     if rows and not versions.intact(connection, header, key):
-        fault = "its rows do not have the checksum of its header"
+        fault = "its rows do not match the checksum in its header"
     return Listed(version, served, pinned, fault, header)
 
 
 def _existing(connection: Connection, version: int | None) -> int:
     found = versions.versions(connection)
     if not found:
-        raise click.ClickException("the store has no versions yet: `backchannel run` or a worker publishes one")
+        raise click.ClickException("the store has no versions yet: `backchannel run` or a worker publishes the first")
     if version not in found:
-        raise click.BadParameter(f"version {version} is not in the store; `backchannel snapshots list` shows what is")
+        raise click.BadParameter(
+            f"version {version} is not in the store; `backchannel snapshots list` shows those that are"
+        )
     return version
 
 
@@ -251,7 +252,3 @@ def _key(config: Config) -> bytes:
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _print_json(value: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value)))

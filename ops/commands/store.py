@@ -1,19 +1,18 @@
-"""`backchannel store`: the SQL store's schema, and who may do what in it."""
+"""`backchannel store`: the SQL store's schema and privileges."""
 
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.util import CommandError
 from sqlalchemy import Connection
 
-from backchannel.ops.commands.config import config_option
 from backchannel.ops.commands.roles import grants
-from backchannel.ops.options import opened_store, store_option
+from backchannel.ops.options import config_option, json_option, opened_store, store_option
+from backchannel.ops.terminal import print_json
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.store import tables
@@ -29,23 +28,23 @@ def store() -> None:
 
 @store.command()
 @store_option
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option
 def check(store: str, *, as_json: bool) -> None:
-    """Say whether this Backchannel can work with the store.
+    """Check whether this version of Backchannel can use the store.
 
-    Exit code: 0 it can; 1 it cannot, or not before `backchannel store upgrade`.
+    Exit code: 0 it can; 1 it cannot, or only after `backchannel store upgrade`.
     """
     with opened_store(store, check=False) as opened, opened.read() as connection:
         found = opened.version(connection)
     fits = found == SCHEMA_VERSION
     if as_json:
         facts: dict[str, Any] = {"found": found, "needed": SCHEMA_VERSION, "fits": fits}
-        click.echo(msgspec.json.format(msgspec.json.encode(facts)))
+        print_json(facts)
     elif fits:
-        click.echo(f"The store has schema version {found}, as this Backchannel needs.")
+        click.echo(f"The store has schema version {found}, which this version of Backchannel needs.")
     else:
         has = "no tables yet" if found is None else f"schema version {found}"
-        click.echo(f"The store has {has}, this Backchannel needs schema version {SCHEMA_VERSION}.")
+        click.echo(f"The store has {has}; this version of Backchannel needs schema version {SCHEMA_VERSION}.")
     sys.exit(0 if fits else 1)
 
 
@@ -53,10 +52,10 @@ def check(store: str, *, as_json: bool) -> None:
 @store_option
 @config_option
 def upgrade(store: str, config: Config) -> None:
-    """Make the tables, or bring those of an older Backchannel to this one's schema; all of it or nothing.
+    """Create the tables, or migrate those of an older version, in one transaction.
 
-    Stop the workers first: those of the older Backchannel cannot work with the new schema. Readers go on serving
-    what they have. Make a backup before.
+    Make a backup and stop the workers first: workers of the older version cannot use the new schema. Readers go on
+    serving the policy that they have.
     """
     with opened_store(store, check=False) as opened:
         with opened.write(new=True) as connection:
@@ -73,14 +72,14 @@ def upgrade(store: str, config: Config) -> None:
 
 
 @store.command()
-@click.option("--schema", default="public", show_default=True, help="The schema that has the tables.")
+@click.option("--schema", default="public", show_default=True, help="PostgreSQL schema with the tables.")
 @config_option
 def roles(schema: str, config: Config) -> None:
-    """Print the SQL that makes two roles in PostgreSQL with no more rights than they need.
+    """Print the SQL that creates two PostgreSQL roles with no more privileges than they need.
 
-    Run it as the owner of the tables after `backchannel store upgrade`, and again after each upgrade: workers that
-    connect as backchannel_worker learn and publish, and make no tables; readers that connect as backchannel_reader
-    read policies, and nothing that was learned.
+    Run it as the owner of the tables after each `backchannel store upgrade`. A worker that connects as
+    backchannel_worker can learn and publish, but not create tables. A reader that connects as backchannel_reader can
+    read policies, but not the sums that they were computed from.
 
     \b
     backchannel store roles | psql DATABASE
@@ -89,7 +88,7 @@ def roles(schema: str, config: Config) -> None:
 
 
 def migrate(connection: Connection, revision: str = "head") -> None:
-    """Bring the tables to `revision`, within the connection's transaction."""
+    """Migrate the tables to `revision`, within the connection's transaction."""
     settings = AlembicConfig()
     settings.set_main_option("script_location", str(MIGRATIONS))
     settings.attributes["connection"] = connection

@@ -11,13 +11,14 @@ from sqlalchemy import make_url
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.serving.reader import PolicyReader
+from backchannel.streams.store.engine import Store
 
 TOO_OLD: Final = 315_532_800_000
-"""1980, in ms since the Unix epoch. Seconds that are taken for milliseconds lie in 1970, whenever they were."""
+"""1980, in ms since the Unix epoch. Times in seconds, mistaken for milliseconds, all lie in 1970."""
 
 
 class StrategySummary(Struct, frozen=True):
-    """What is known of a strategy: turns that asked it (as far as not faded) and their mean reward."""
+    """What the bandit knows about a strategy: the (decayed) number of turns that asked it, and their mean reward."""
 
     strategy: str
     turns: float
@@ -25,23 +26,23 @@ class StrategySummary(Struct, frozen=True):
 
 
 class Summary(Struct, frozen=True):
-    """What one run did, and the policy that stands after it.
+    """What one run did, and the policy after it.
 
     Attributes:
-        store: where it is.
-        events: read anew.
-        turns: closed.
-        late: events that came after every turn that could take them had closed.
-        orphans: events that no turn took.
-        duplicates: events that were there already.
-        dead_letters: records that are no events.
-        seconds: that it took.
-        version: of the policy.
-        watermark: event time that the policy has learned up to, ms since the Unix epoch.
-        strategies: the bandit's view of each.
-        remembered: queries in the memory index.
-        rewrites: published.
-        examples: some rewrites.
+        store: URL of the store, without its password.
+        events: number of events read by this run.
+        turns: number of turns closed by this run.
+        late: number of events whose turn had already closed.
+        orphans: number of events without a turn.
+        duplicates: number of events seen before.
+        dead_letters: number of invalid records.
+        seconds: duration of the run.
+        version: version of the policy.
+        watermark: event time up to which the policy has learned, ms since the Unix epoch.
+        strategies: what the bandit knows about each strategy.
+        remembered: number of queries in the memory index.
+        rewrites: number of rewrites.
+        examples: the most probable rewrites, source -> target.
     """
 
     store: str
@@ -60,7 +61,7 @@ class Summary(Struct, frozen=True):
     examples: dict[str, str]
 
     def show(self, console: Console) -> None:
-        """Print it as tables."""
+        """Print the summary as tables."""
         numbers = Table(box=None, show_header=False, pad_edge=False)
         numbers.add_column(justify="right")
         numbers.add_column()
@@ -69,8 +70,8 @@ class Summary(Struct, frozen=True):
             (self.events, rate),
             (self.turns, "turns closed and learned from"),
             (self.duplicates, "duplicate events"),
-            (self.late, "late events (raise turns.lateness_s if there are many)"),
-            (self.orphans, "events that no turn took (raise turns.window_s if there are many)"),
+            (self.late, "late events (if there are many, raise turns.lateness_s)"),
+            (self.orphans, "events without a turn (if there are many, raise turns.window_s)"),
             (self.dead_letters, "dead letters"),
         ):
             numbers.add_row(f"{count:,}", what)
@@ -79,8 +80,8 @@ class Summary(Struct, frozen=True):
         console.print(f"[bold]Policy version {self.version}[/bold], learned up to {since_epoch(self.watermark)}")
         if 0 < self.watermark < TOO_OLD:
             console.print(
-                f"[yellow]Event times lie in {since_epoch(self.watermark)[:4]}: `ts` is in milliseconds, are yours in "
-                "seconds?[/yellow]"
+                f"[yellow]Event times are in {since_epoch(self.watermark)[:4]}: `ts` must be in milliseconds, are "
+                "yours in seconds?[/yellow]"
             )
         if any(one.turns for one in self.strategies):
             bandit = Table("strategy", "turns", "mean reward", box=None, pad_edge=False)
@@ -92,8 +93,8 @@ class Summary(Struct, frozen=True):
         else:
             names = ", ".join(one.strategy for one in self.strategies)
             console.print(
-                f"Strategy bandit: nothing is known of {names} yet. If turns have closed, set bandit.strategies to "
-                "what your events name; what was learned with other bandit.features does not count"
+                f"Strategy bandit: nothing is known about {names} yet. If turns have closed, set bandit.strategies to "
+                "the names in your events. What was learned with other bandit.features does not count"
             )
         console.print(f"Memory index: {self.remembered:,} queries")
         console.print(f"Rephrase graph: {self.rewrites:,} rewrites" + (", such as" if self.examples else ""))
@@ -101,17 +102,20 @@ class Summary(Struct, frozen=True):
             console.print(f"  {source!r} -> {target!r}", markup=False)
 
 
-def summarize(store: str, new: Mapping[str, int], seconds: float) -> Summary:
-    """Return what a run that counted `new` has done, reading the policy back as serving would."""
-    reader = PolicyReader(store)
-    try:
-        policy = reader.policy
-    finally:
-        reader.close()
+def summarize(url: str, store: Store, new: Mapping[str, int], seconds: float) -> Summary:
+    """Summarize a run, reading the policy back as a serving process would.
+
+    Args:
+        url: SQLAlchemy URL of the store.
+        store: the store.
+        new: what the run counted, by the ledger's counters.
+        seconds: duration of the run.
+    """
+    policy = PolicyReader(store).policy
     rewrites = policy.rewrites()
     likeliest = sorted(rewrites, key=lambda source: -rewrites[source].probability)[:3]
     return Summary(
-        store=str(make_url(store)),  # without its password
+        store=str(make_url(url)),  # without its password
         events=sum(new.get(name, 0) for name in EVENT_TYPES),
         turns=new.get("turn", 0),
         late=new.get("late", 0),

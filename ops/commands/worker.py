@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 from msgspec import structs
 
-from backchannel.ops.commands.config import config_option
-from backchannel.ops.commands.topics import kafka_config, servers_option
-from backchannel.ops.options import store_option
+from backchannel.ops.options import config_option, kafka_config, servers_option, store_option
 from backchannel.ops.terminal import log_to_stderr
 from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.config import Config
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRACES_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-"""OpenTelemetry's own: where traces go. Where neither is set there are none."""
+"""OpenTelemetry's variables for the destination of traces. Without either, nothing is traced."""
 
 
 class MetricsError(BackchannelError, RuntimeError):
@@ -42,13 +40,19 @@ class MetricsError(BackchannelError, RuntimeError):
 @store_option
 @config_option
 @servers_option
-@click.option("--log", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form of the logs.")
+@click.option(
+    "--log", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format of the log."
+)
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65_535),
     help="Serve /metrics for Prometheus, /healthz and /readyz on this port.  [default: metrics.port, off]",
 )
-@click.option("--accept-loss", is_flag=True, help="Go on where topics were cut or created anew, without what is lost.")
+@click.option(
+    "--accept-loss",
+    is_flag=True,
+    help="Continue although a topic was truncated or recreated, and skip the lost records.",
+)
 def worker(
     *,
     store: str,
@@ -60,13 +64,12 @@ def worker(
 ) -> None:
     """Learn from the Kafka topics together with the group's other workers, and publish the policy.
 
-    Every event counts once, however often workers are stopped, killed, added or taken away: the store keeps how far
-    the topics were read, in the same transactions as what was learned. What is no valid event goes to the dead-letter
-    topic.
+    Every event counts exactly once, however often workers are stopped, killed, added or removed: the store records how
+    far the topics were read in the same transaction as what was learned. Invalid events go to the dead-letter topic.
 
     \b
-    Exit code: 0 stopped by SIGTERM or SIGINT, after a commit; 1 it could not go on, and the last line of the log says
-    why: let your service manager start it again; 2 the command or the configuration is wrong.
+    Exit code: 0 stopped by SIGTERM or SIGINT, after a commit; 1 an error, which the last line of the log explains: let
+    your service manager restart it; 2 the command or the configuration is wrong.
     """
     log_to_stderr(log)
     relax_collector()
@@ -80,7 +83,7 @@ def worker(
         logger.critical("%s", error)
         sys.exit(1)
     except Exception:
-        logger.critical("the worker cannot go on", exc_info=True)
+        logger.critical("the worker failed", exc_info=True)
         sys.exit(1)
 
 
@@ -100,19 +103,21 @@ async def _work(store: str, config: Config, kafka: KafkaConfig, *, accept_loss: 
                     answering(metrics.registry, lambda: one.unready, config.metrics.host, config.metrics.port)
                 )
             except OSError as error:
-                raise MetricsError(f"no metrics: {error}; --metrics-port or metrics.port takes another one") from None
+                raise MetricsError(
+                    f"cannot serve metrics: {error}; set another --metrics-port or metrics.port"
+                ) from None
             logger.info("metrics and probes at http://%s:%d", config.metrics.host, config.metrics.port)
         await one.run(stop)
 
 
 def _traces(stack: AsyncExitStack) -> "Traces | None":
-    """Traces, where they are wanted; the last of them are exported when the stack is left."""
+    """Return a tracer if the environment asks for one; closing the stack exports its last traces."""
     if not any(map(os.environ.get, TRACES_VARIABLES)):
         return None
     try:
         from backchannel.streams.monitoring.tracing import Traces, exporting  # noqa: PLC0415 - needs more packages
     except ModuleNotFoundError:
-        logger.warning("no traces, although the environment says where to: pip install 'backchannel[tracing]'")
+        logger.warning("traces are configured but cannot be exported: pip install 'backchannel[tracing]'")
         return None
     provider = exporting()
     stack.callback(provider.shutdown)

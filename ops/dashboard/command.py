@@ -3,19 +3,15 @@
 import asyncio
 import secrets
 import signal
-from contextlib import closing
 
 import click
 from aiohttp import web
 from msgspec import structs
 
-from backchannel.ops.commands.config import config_option
-from backchannel.ops.commands.topics import kafka_config, servers_option
 from backchannel.ops.dashboard.server import application, is_loopback
 from backchannel.ops.dashboard.state import Observatory
-from backchannel.ops.options import guess_option, store_option
+from backchannel.ops.options import config_option, guess_option, kafka_config, servers_option, store_option
 from backchannel.streams.config import Config
-from backchannel.streams.store.engine import Store, StoreError
 
 
 @click.command("dashboard")
@@ -58,10 +54,10 @@ def dashboard(
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(16)
     try:
-        with closing(Store(store)) as opened:
-            opened.require()
-        asyncio.run(_serve(Observatory(store, config, guess_from), host, port, token))
-    except (ModuleNotFoundError, OSError, StoreError) as error:
+        observatory = Observatory(store, config, guess_from)
+        observatory.store.require()
+        asyncio.run(_serve(observatory, host, port, token))
+    except (ModuleNotFoundError, OSError) as error:  # an extra is missing, or the port is taken
         raise click.ClickException(str(error)) from None
 
 
@@ -79,4 +75,4 @@ async def _serve(observatory: Observatory, host: str, port: int, token: str | No
         await stop.wait()
     finally:
         await runner.cleanup()
-        observatory.reader.close()
+        observatory.close()

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections import deque
-from contextlib import closing
 from typing import Any, Final
 
 import numpy as np
@@ -106,11 +105,19 @@ class Observatory:
     def __init__(self, url: str, config: Config, guess_from: float | None = None) -> None:
         self._url: Final = url
         self._config: Final = config
-        self.reader: Final = PolicyReader(url, guess_from=guess_from)
+        self._graph: Final = RephraseGraph(config.rephrases)
+        self.store: Final = Store(url)
+        self.store.declare(self._graph.tables)
+        self.reader: Final = PolicyReader(self.store, guess_from=guess_from)
         self._lock: Final = threading.Lock()
         self._state: DashboardState | None = None
         self._looked = 0.0
         self._lags: Final[deque[tuple[int, int | None]]] = deque(maxlen=LAGS)
+
+    def close(self) -> None:
+        """Stop the reader and close the store."""
+        self.reader.close()
+        self.store.close()
 
     def state(self) -> DashboardState:
         """Return the state. It blocks for some seconds if the store or the brokers hang, and never raises."""
@@ -168,19 +175,16 @@ class Observatory:
         )
 
     def _trends(self) -> Trends:
-        with closing(Store(self._url)) as store, store.read() as connection:
+        with self.store.read() as connection:
             return read_trends(connection, BUCKETS, MINUTES, VERSIONS)
 
     def _explanation(self, state: str) -> Explanation | None:
-        graph = RephraseGraph(self._config.rephrases)
-        with closing(Store(self._url)) as store:
-            store.declare(graph.tables)
-            try:
-                with store.read() as connection:
-                    _, newest = ledger.watermarks(ledger.positions(connection))
-                    return explain(graph, LedgerSums(store, connection), state, max(newest, 0))
-            except SQLAlchemyError:  # the store is unavailable, or the role may read policies only
-                return None
+        try:
+            with self.store.read() as connection:
+                _, newest = ledger.watermarks(ledger.positions(connection))
+                return explain(self._graph, LedgerSums(self.store, connection), state, max(newest, 0))
+        except SQLAlchemyError:  # the store is unavailable, or the role may read policies only
+            return None
 
     def _segments(self) -> list[SegmentView]:
         try:

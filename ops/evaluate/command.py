@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import get_args
 
 import click
-import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.table import Table
 
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.ope.intervals import Method
-from backchannel.ops.commands.config import config_option
 from backchannel.ops.evaluate import event_log, open_bandit
 from backchannel.ops.evaluate.report import render
 from backchannel.ops.evaluate.result import Evaluation, Options, PolicyValue
-from backchannel.ops.output import require_writable
+from backchannel.ops.options import config_option, json_option
+from backchannel.ops.terminal import print_json, require_writable
 from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.config import Config
 from backchannel.streams.serving.reader import PolicyReader
@@ -63,7 +62,7 @@ EXIT_UNUSABLE = 3
 @click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML report with plots to this file."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option
 def evaluate(
     *,
     log: str,
@@ -110,7 +109,7 @@ def evaluate(
     if report is not None:
         report.write_text(render(found), encoding="utf-8")
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        print_json(found)
     else:
         console = Console()
         if not console.is_terminal:

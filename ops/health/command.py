@@ -1,4 +1,4 @@
-"""`backchannel health`: one screen that says how a running system does, and what to do about it."""
+"""`backchannel health`: one screen that shows how a running system is doing, and what to do about it."""
 
 import queue
 import sys
@@ -8,46 +8,43 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 import click
-import msgspec
 from msgspec import structs
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from backchannel.ops.commands.config import config_option
-from backchannel.ops.commands.topics import kafka_config, servers_option
 from backchannel.ops.health.checks import CHECKS, STATUSES, Check, Facts, judge, worst
-from backchannel.ops.options import store_option
+from backchannel.ops.options import config_option, json_option, kafka_config, servers_option, store_option
+from backchannel.ops.terminal import print_json
+from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.config import Config
-from backchannel.streams.kafka.topics import TopicError
 from backchannel.streams.monitoring.vitals import read_brokers, read_store
-from backchannel.streams.store.engine import StoreError
 
 PATIENCE_S: Final = 2.5
-"""Seconds in which store and brokers must answer, so that the command itself, which has to start, does within five."""
+"""Seconds within which store and brokers must answer, so that the command, start-up included, takes less than five."""
 
 WATCH_S: Final = 2.0
-"""Seconds between two looks of `--watch`."""
+"""Seconds between two refreshes of `--watch`."""
 
 _STYLES: Final = {"ok": "green", "warn": "yellow", "critical": "bold red"}
 _T = TypeVar("_T")
 
 
 def _ask(question: Callable[[], _T]) -> Callable[[float], _T | str]:
-    """Ask something that may hang, in a thread that is left behind if it does.
+    """Ask `question`, which may hang, in a thread that is abandoned if it does.
 
     Returns:
-        a function that waits until a monotonic time and returns the answer, or why there is none.
+        A function that waits until a given monotonic time (s), and returns the answer, or why there is none.
     """
     answers: queue.SimpleQueue[_T | str] = queue.SimpleQueue()
 
     def run() -> None:
         try:
             answers.put(question())
-        except (StoreError, TopicError) as error:
+        except BackchannelError as error:
             answers.put(str(error))
-        except Exception as error:  # whatever a driver raises, health has to be told
+        except Exception as error:  # drivers raise anything, and health must report it
             answers.put(f"{type(error).__name__}: {error}")
 
     def wait(until: float) -> _T | str:
@@ -61,11 +58,11 @@ def _ask(question: Callable[[], _T]) -> Callable[[float], _T | str]:
 
 
 def look(store: str, config: Config) -> list[Check]:
-    """Return all checks, after `PATIENCE_S` at the latest.
+    """Run all checks, within `PATIENCE_S`.
 
     Args:
-        store: its URL.
-        config: with the bounds, and with Kafka's settings complete.
+        store: SQLAlchemy URL of the store; a thread that may be abandoned opens it.
+        config: the bounds, and the complete Kafka settings.
     """
     now = time.time_ns() // 1_000_000
     until = time.monotonic() + PATIENCE_S
@@ -77,20 +74,22 @@ def look(store: str, config: Config) -> list[Check]:
 @store_option
 @config_option
 @servers_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all numbers.")
-@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
-@click.option("--check", "names", type=click.Choice(list(CHECKS)), multiple=True, help="Look at this only; repeatable.")
+@json_option
+@click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
+@click.option(
+    "--check", "names", type=click.Choice(list(CHECKS)), multiple=True, help="Run this check only; repeatable."
+)
 def health(
     *, store: str, config: Config, servers: str | None, as_json: bool, watch: bool, names: tuple[str, ...]
 ) -> None:
-    """Check how the system is doing, and say what to do about it.
+    """Check how the system is doing, and what to do about it.
 
-    It looks at the brokers and at the store, never at a worker, and answers within five seconds even if both hang. The
-    bounds are in the section [health] of the configuration.
+    It asks the brokers and the store, never a worker, and answers within five seconds even if both hang. Section
+    [health] of the configuration sets the bounds.
 
     \b
-    Exit code: 0 all is well; 1 something is worth a look; 2 something is broken.
-    For a probe: backchannel health --check workers --check commits
+    Exit code: 0 all is well; 1 a warning; 2 something is broken.
+    As a liveness probe: backchannel health --check workers --check commits
     For a store of `backchannel run`, without brokers: backchannel health --check policy --check store --check drift
     """
     config = structs.replace(config, kafka=kafka_config(config, servers))
@@ -103,7 +102,7 @@ def health(
     found = checks()
     if as_json:
         report = {"status": worst(found), "checks": found}
-        click.echo(msgspec.json.format(msgspec.json.encode(report)))
+        print_json(report)
     else:
         Console().print(_screen(found))
     sys.exit(STATUSES.index(worst(found)))
@@ -120,7 +119,7 @@ def _watch(checks: Callable[[], list[Check]]) -> None:
 
 
 def _screen(checks: list[Check]) -> Group:
-    """What is worst comes last, next to the prompt."""
+    """Lay out the checks, with the overall status last, next to the prompt."""
     status = worst(checks)
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
@@ -131,4 +130,4 @@ def _screen(checks: list[Check]) -> Group:
         if check.remedy:
             said.append(f"\n-> {check.remedy}", "italic")
         table.add_row(Text(check.status, _STYLES[check.status]), Text(check.name), said)
-    return Group(table, Text(f"\nAll in all: {status}", _STYLES[status]))
+    return Group(table, Text(f"\nOverall: {status}", _STYLES[status]))

@@ -5,16 +5,13 @@ from contextlib import closing
 from typing import Final
 
 import click
-import msgspec
-from rich.console import Console
 from rich.table import Table
 
-from backchannel.ops.commands.config import config_option
-from backchannel.ops.options import guess_option, store_option
+from backchannel.ops.options import config_option, guess_option, json_option, store_option
+from backchannel.ops.terminal import console, print_json
 from backchannel.streams.config import Config
 from backchannel.streams.monitoring.sizes import sizes
-from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
-from backchannel.streams.store.engine import StoreError
+from backchannel.streams.serving.reader import PolicyReader
 
 _EVIDENCE: Final = {
     "evaluate": "backchannel.ops.lab.memory.command:evaluate_",
@@ -22,6 +19,7 @@ _EVIDENCE: Final = {
     "converge": "backchannel.ops.lab.memory.command:converge_",
 }
 """Commands of the laboratory, imported only when used, so that this package does not depend on the laboratory."""
+_WIDTH: Final = 130
 
 
 class _Group(click.Group):
@@ -44,26 +42,20 @@ def memory() -> None:
 @memory.command("size")
 @store_option
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option
 def size(store: str, config: Config, as_json: bool) -> None:
     """Show the size of the memory index in the ledger and in the newest policy."""
-    try:
-        found = sizes(store, config)
-    except StoreError as error:
-        raise click.ClickException(str(error)) from None
+    found = sizes(store, config)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        print_json(found)
         return
-    console = _console()
     ledger = Table("ledger", "rows", box=None, pad_edge=False)
     for name, rows in found.ledger.items():
         ledger.add_row(name, f"{rows:,}")
     policy = Table("newest policy", "rows", "MiB", box=None, pad_edge=False)
     for name, section in found.policy.items():
         policy.add_row(name, f"{section.rows:,}", f"{section.bytes / 2**20:,.2f}")
-    console.print(ledger)
-    console.print()
-    console.print(policy)
+    console(_WIDTH).print(ledger, "", policy, sep="\n")
 
 
 @memory.command("recall")
@@ -72,29 +64,21 @@ def size(store: str, config: Config, as_json: bool) -> None:
 @click.option("--user", help="A user_id, whose own evidence counts more.")
 @guess_option
 @store_option
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option
 def recall(*, query: str, count: int, user: str | None, guess_from: float | None, store: str, as_json: bool) -> None:
     """Show the entities that the newest policy recalls for QUERY."""
-    try:
-        with closing(PolicyReader(store, guess_from=guess_from)) as reader:
-            found = reader.policy.recall(query, count, user)
-    except (NoPolicyError, StoreError) as error:
-        raise click.ClickException(str(error)) from None
+    with closing(PolicyReader(store, guess_from=guess_from)) as reader:
+        found = reader.policy.recall(query, count, user)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        print_json(found)
         return
     if not found:
         click.echo("no entity is known to work for this query")
         return
-    console = _console()
+    out = console(_WIDTH)
     if guess := found[0].guess:
-        console.print(f"The query is unknown. A guess from {guess.query!r}, which is {guess.similarity:.0%} similar:")
+        out.print(f"The query is unknown. A guess from {guess.query!r}, which is {guess.similarity:.0%} similar:")
     table = Table("entity", "score", "at least", "exposures", box=None, pad_edge=False)
     for one in found:
         table.add_row(one.entity_id, f"{one.score:.3f}", f"{one.lower:.3f}", f"{one.evidence:.1f}")
-    console.print(table)
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=130)
+    out.print(table)

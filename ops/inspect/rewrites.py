@@ -6,28 +6,25 @@ from pathlib import Path
 from typing import Final
 
 import click
-import msgspec
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
 from backchannel.agents.sums import ALL
-from backchannel.ops.commands.config import config_option
 from backchannel.ops.inspect.explanation import Explanation, explain
-from backchannel.ops.options import opened_store, store_option
+from backchannel.ops.options import config_option, json_option, opened_store, store_option
+from backchannel.ops.terminal import console, print_json
 from backchannel.schemas.text import normalize
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.corrections import set_sums
-from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
+from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.store import ledger
-from backchannel.streams.store.engine import StoreError
 from backchannel.streams.store.ledger import FencedError, Ledger, LedgerSums
 
 _SOURCE: Final = "rewrite rules"
 """The source under which the ledger counts manual rules, as if they were a stream."""
+_WIDTH: Final = 160
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 _interpretation = click.option(
     "--interpretation", is_flag=True, help="SOURCE and TARGET are interpretations, used verbatim, not texts."
 )
@@ -46,22 +43,19 @@ def rewrites() -> None:
 
 @rewrites.command("list")
 @store_option
-@_json
+@json_option
 def list_rewrites(store: str, as_json: bool) -> None:
     """List the rewrites of the newest policy, in descending order of turns."""
-    try:
-        with closing(PolicyReader(store)) as reader:
-            found = reader.policy.rewrites()
-    except (NoPolicyError, StoreError) as error:
-        raise click.ClickException(str(error)) from None
+    with closing(PolicyReader(store)) as reader:
+        found = reader.policy.rewrites()
     ordered = dict(sorted(found.items(), key=lambda item: (-item[1].support, item[0])))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(ordered)))
+        print_json(ordered)
         return
     table = Table("query", "to", "layer", "probability", "turns", "withdrawn", box=SIMPLE_HEAD, pad_edge=False)
     for source, one in ordered.items():
         table.add_row(source, one.target, one.layer, f"{one.probability:.0%}", f"{one.support:.1f}", one.withdrawn)
-    _console().print(table)
+    console(_WIDTH).print(table)
 
 
 @rewrites.command("show")
@@ -69,7 +63,7 @@ def list_rewrites(store: str, as_json: bool) -> None:
 @store_option
 @config_option
 @_interpretation
-@_json
+@json_option
 def show(source: str, store: str, config: Config, interpretation: bool, as_json: bool) -> None:
     """Explain why SOURCE is rewritten or not, with counts and the path, from the current sums."""
     graph = RephraseGraph(config.rephrases)
@@ -80,7 +74,7 @@ def show(source: str, store: str, config: Config, interpretation: bool, as_json:
             _, newest = ledger.watermarks(ledger.positions(connection))
             explanation = explain(graph, LedgerSums(opened, connection), state, max(newest, 0))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(explanation)))
+        print_json(explanation)
     else:
         _print(explanation)
 
@@ -100,7 +94,7 @@ def block(
     This takes effect with the next version of the policy.
     """
     pairs = _pairs(source, target or ALL, file, interpretation)
-    _decree(store, pairs, "blocked", not undo)
+    _set_rules(store, pairs, "blocked", not undo)
 
 
 @rewrites.command("pin")
@@ -121,7 +115,7 @@ def pin(
     for one, aim in pairs:
         if not aim or aim == one:
             raise click.UsageError(f"pin {one!r}: needs a TARGET that is a different query")
-    _decree(store, pairs, "pinned", not undo)
+    _set_rules(store, pairs, "pinned", not undo)
 
 
 def _pairs(source: str | None, target: str, file: Path | None, as_is: bool) -> list[tuple[str, str]]:
@@ -135,8 +129,8 @@ def _pairs(source: str | None, target: str, file: Path | None, as_is: bool) -> l
     return pairs if as_is else [(normalize(one), normalize(aim)) for one, aim in pairs]
 
 
-def _decree(url: str, pairs: Sequence[tuple[str, str]], column: str, value: bool) -> None:
-    """Set a rule for each of `pairs`."""
+def _set_rules(url: str, pairs: Sequence[tuple[str, str]], column: str, value: bool) -> None:
+    """Set `column` of the rules for `pairs` to `value`."""
     table = RephraseGraph(RephraseConfig()).rules
     wanted = dict.fromkeys(pairs, float(value))
     with opened_store(url) as store:
@@ -150,29 +144,24 @@ def _decree(url: str, pairs: Sequence[tuple[str, str]], column: str, value: bool
 
 
 def _print(explanation: Explanation) -> None:
-    console = _console()
+    out = console(_WIDTH)
     source, target = explanation.source, explanation.target
     aim = f" -> {target.query!r}" if target else ""
-    console.print(f"{source.query!r}{aim}: {explanation.verdict}", markup=False)
+    out.print(f"{source.query!r}{aim}: {explanation.verdict}", markup=False)
     if explanation.probability is not None:
-        console.print(f"{explanation.probability:.0%} of those who start with it pass through the target and succeed")
-    table = Table("query", "turns", "succeeded", "90% bounds", "rephrased", box=SIMPLE_HEAD, pad_edge=False)
+        out.print(f"{explanation.probability:.0%} of those who start with it pass through the target and succeed")
+    table = Table("query", "turns", "succeeded", "90% interval", "rephrased", box=SIMPLE_HEAD, pad_edge=False)
     for state in filter(None, (source, target)):
-        bounds = f"{state.lower:.0%} and {state.upper:.0%}"
+        bounds = f"{state.lower:.0%} to {state.upper:.0%}"
         table.add_row(state.query, f"{state.turns:.1f}", f"{state.success:.0%}", bounds, f"{state.rephrased:.0%}")
-    console.print(table)
-    for title, steps in (("likeliest path", explanation.path), ("rephrased to", explanation.steps[:10])):
+    out.print(table)
+    for title, steps in (("most likely path", explanation.path), ("rephrased to", explanation.steps[:10])):
         if steps:
             rephrases = Table(title, "", "turns", "share", "people, at least", box=SIMPLE_HEAD, pad_edge=False)
             for step in steps:
                 cells = f"{step.turns:.1f}", f"{step.share:.0%}", f"{step.people:.1f}"
                 rephrases.add_row(step.source, step.target, *cells)
-            console.print(rephrases)
+            out.print(rephrases)
     for who, record in (("served the rewrite", explanation.served), ("held out", explanation.held_out)):
         if record:
-            console.print(f"{who}: {record.success:.0%} of {record.turns:.1f} turns succeeded")
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+            out.print(f"{who}: {record.success:.0%} of {record.turns:.1f} turns succeeded")

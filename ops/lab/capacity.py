@@ -4,11 +4,13 @@ from math import ceil
 from typing import Final
 
 import click
-import msgspec
 from msgspec import Struct
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+
+from backchannel.ops.options import json_option
+from backchannel.ops.terminal import print_json
 
 DAY_S: Final = 86_400
 EVENTS_PER_TURN: Final = 2.5
@@ -103,7 +105,7 @@ def need(load: str, events: float, costs: Costs, results: int, distinct: float) 
 @click.option("--worker-rate", default=40_000.0, show_default=True, help="Events per second of a worker on two cores.")
 @click.option("--row-rate", default=140_000.0, show_default=True, help="Rows per second that the store adds.")
 @click.option("--solve-rate", default=10_000.0, show_default=True, help="Changed queries per second of the publisher.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option
 def capacity(
     *, days: tuple[float, ...], peak: float, results: int, distinct: float, as_json: bool, **costs: float
 ) -> None:
@@ -118,7 +120,7 @@ def capacity(
     ]
     needs = [need(load, events, measured, results, distinct) for load, events in loads]
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(needs)))
+        print_json(needs)
         return
     table = Table("load", "events/s", "workers", "partitions", "rows/s", "stores", "a version every", box=SIMPLE_HEAD)
     for column in table.columns[1:]:

@@ -1,7 +1,7 @@
 """A real broker for development and tests, without Docker: Apache Kafka as one local process.
 
-One node in KRaft mode that listens on 127.0.0.1 only. Its jars come from Maven (docker/kafka/pom.xml), its data, log
-and pid file are in one folder.
+One node in KRaft mode, listening on 127.0.0.1 only. Its jars come from Maven (docker/kafka/pom.xml); its data, log and
+pid file are in one folder.
 """
 
 import base64
@@ -22,6 +22,8 @@ import click
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from backchannel.ops.options import json_option
+from backchannel.ops.terminal import print_json
 from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.kafka.config import SERVERS_VARIABLE
 
@@ -44,19 +46,19 @@ controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 log.dirs={data}/log
 auto.create.topics.enable=false
-# Records carry the events' own time, which may be years ago: age must not delete them.
+# Records have the events' own times, which may be years ago: retention must not delete them.
 log.retention.ms=-1
-# One node holds the only replica of everything.
+# There is one node, so one replica of everything.
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
-# After a crash the node is let in again when its last session has ended: 9 s by default.
+# After a crash the node cannot rejoin until its last session expires: 9 s by default.
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=2000
-# Development and tests start one worker at a time: nobody else is about to join.
+# Development and tests start one worker at a time, so there is nobody to wait for.
 group.initial.rebalance.delay.ms=0
 """
 
@@ -66,15 +68,15 @@ class BrokerError(BackchannelError, RuntimeError):
 
 
 class Broker:
-    """One local Kafka broker. Every instance with the same folder speaks for the same broker.
+    """One local Kafka broker. Instances with the same folder control the same broker.
 
-    Whether it runs is told by a lock on its pid file that the Java process inherits: the system releases it
-    however the process ends, so that a stale pid is never taken for the broker's.
+    The broker is running if its pid file is locked: the Java process inherits the lock, and the operating system
+    releases it however the process ends, so a stale pid is never mistaken for the broker's.
 
     Args:
-        data: folder for its data, log and pid file; created when it starts.
-        port: where it listens on 127.0.0.1. 0: where it did the last time in this folder, or else at `usual`.
-        usual: where it listens without a `port`, if that is free; else, and for 0, any free port.
+        data: folder for the broker's data, log and pid file; created on start.
+        port: port on 127.0.0.1; 0: the port last used in this folder, or else `usual`.
+        usual: default port; if it is taken, or 0, a free port.
     """
 
     def __init__(self, data: Path, port: int = 0, usual: int = 0) -> None:
@@ -85,12 +87,12 @@ class Broker:
 
     @property
     def servers(self) -> str | None:
-        """Return the address for clients, `host:port`, or None when the broker does not run."""
+        """Return the address for clients, `host:port`, or None if the broker is not running."""
         return f"127.0.0.1:{self._ports()['port']}" if self.pid is not None else None
 
     @property
     def pid(self) -> int | None:
-        """Return the process id, or None when the broker does not run."""
+        """Return the process id, or None if the broker is not running."""
         try:
             with self._pid_file.open() as file:
                 try:
@@ -102,16 +104,16 @@ class Broker:
         return None
 
     def start(self) -> str:
-        """Start the broker, wait until it answers, and return its address; one that runs is left as it is.
+        """Start the broker unless it is running, wait until it answers, and return its address.
 
         Raises:
-            BrokerError: Java or Maven is missing, a port is taken, the broker runs at another port than it shall, or
+            BrokerError: Java or Maven is missing, the port is taken, the broker is already running at another port, or
                 it stopped or did not answer.
         """
         if running := self.servers:
             if self.port and self.port != self._ports()["port"]:
                 raise BrokerError(
-                    f"Kafka runs at {running} already: `backchannel broker stop` first, to have it at port {self.port}"
+                    f"Kafka is running at {running}: run `backchannel broker stop` first to use port {self.port}"
                 )
             return running
         java = _program("java", "a Java runtime, 17 or newer")
@@ -135,7 +137,7 @@ class Broker:
                 stdout=log,
                 stderr=log,
                 pass_fds=[lock.fileno()],
-                # A Ctrl-C meant for the caller is none of the broker's business.
+                # A Ctrl-C in the caller's terminal must not reach the broker.
                 start_new_session=True,
             )
             lock.write(str(self._process.pid))
@@ -145,23 +147,23 @@ class Broker:
         return address
 
     def stop(self) -> None:
-        """Stop the broker in good order and wait until it is gone."""
+        """Shut the broker down cleanly, and wait until it has ended."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill the broker as a power cut would."""
+        """Kill the broker, as a power cut would."""
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Stop the process without ending it: connections stay open and nothing answers."""
+        """Suspend the process: connections stay open, but nothing answers."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a paused broker go on."""
+        """Resume a paused broker."""
         self._signal(signal.SIGCONT)
 
     def status(self) -> dict[str, Any]:
-        """Return what there is to know: running, servers, pid, data."""
+        """Return whether the broker is running, its address, pid and folder."""
         pid = self.pid
         return {
             "running": pid is not None,
@@ -186,7 +188,7 @@ class Broker:
         return ports
 
     def _choose_ports(self) -> dict[str, int]:
-        # Clients of a broker that is started again look for it where it was.
+        # Clients expect a restarted broker at its old address.
         last = self._ports()
         ports = {
             "port": _bindable(self.port or last["port"] or self.usual, required=bool(self.port)),
@@ -196,7 +198,7 @@ class Broker:
         return ports
 
     def _class_path(self) -> str:
-        """Ask Maven for the jars, once for each version of the pom."""
+        """Return the class path of the jars; Maven fetches them once for each version of the pom."""
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "backchannel" / "kafka-jars.json"
         cache.parent.mkdir(parents=True, exist_ok=True)
         pom = POM.read_text()
@@ -216,7 +218,9 @@ class Broker:
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if self.pid is None:
-                raise BrokerError(f"the broker stopped as it started; the end of {self._log_file}:\n{self._log_tail()}")
+                raise BrokerError(
+                    f"the broker stopped during start-up; the end of {self._log_file}:\n{self._log_tail()}"
+                )
             if _answers(address):
                 return
             time.sleep(0.1)
@@ -261,14 +265,14 @@ def _run(command: list[str]) -> None:
 
 
 def _bindable(port: int, *, required: bool = False) -> int:
-    """Return `port`, or a free one where it is 0 or taken."""
+    """Return `port`, or a free port if it is 0, or taken and not `required`."""
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
             if required:
-                raise BrokerError(f"port {port} is taken: give another --port, or none for a free one") from None
+                raise BrokerError(f"port {port} is taken: set another --port, or omit it to use a free one") from None
             probe.bind(("127.0.0.1", 0))
         taken: int = probe.getsockname()[1]
         return taken
@@ -292,7 +296,6 @@ data_option = click.option(
     show_default=True,
     help="Folder for the broker's data, log and pid file.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.group()
@@ -305,21 +308,18 @@ def broker() -> None:
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    help="Port on 127.0.0.1.  [default: as the last time, or else 9092, or if that is taken a free one]",
+    help="Port on 127.0.0.1.  [default: the last one used, or 9092, or, if that is taken, a free one]",
 )
 def start(data: Path, port: int | None) -> None:
     """Start the broker and wait until it answers."""
-    try:
-        address = Broker(data, port or 0, USUAL_PORT).start()
-    except BrokerError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(f"Kafka answers at {address}, so: export {SERVERS_VARIABLE}={address}")
+    address = Broker(data, port or 0, USUAL_PORT).start()
+    click.echo(f"Kafka is running at {address}. To use it: export {SERVERS_VARIABLE}={address}")
 
 
 @broker.command()
 @data_option
 def stop(data: Path) -> None:
-    """Stop the broker; its data stay."""
+    """Stop the broker; its data are kept."""
     local = Broker(data)
     was_running = local.pid is not None
     local.stop()
@@ -330,10 +330,10 @@ def stop(data: Path) -> None:
 @data_option
 @json_option
 def status(data: Path, as_json: bool) -> None:
-    """Say whether the broker runs, and where."""
+    """Report whether the broker is running, and where."""
     found = Broker(data).status()
     if as_json:
-        click.echo(json.dumps(found))
+        print_json(found)
     elif found["running"]:
         click.echo(f"running at {found['servers']}, pid {found['pid']}, data in {found['data']}")
     else:

@@ -1,7 +1,7 @@
-"""A real PostgreSQL for tests and measurements: a server of its own, gone when it is closed.
+"""A real, temporary PostgreSQL server for tests and measurements.
 
-It listens on 127.0.0.1 only. Debian keeps its programs out of the PATH; and as it refuses to run as root, root runs it
-as the user `postgres`, whom Debian's packages create.
+It listens on 127.0.0.1 only. Debian does not put its programs on the PATH. PostgreSQL refuses to run as root, so root
+runs it as the user `postgres`, which Debian's packages create.
 """
 
 import os
@@ -18,11 +18,11 @@ from typing import Any, Final, Self
 from backchannel.schemas.errors import BackchannelError
 
 DEBIAN: Final = Path("/usr/lib/postgresql")
-"""Where Debian keeps the programs, in a folder for each version."""
+"""Debian's folder of programs, with a subfolder for each version."""
 START_TIMEOUT: Final = 60.0
 STOP_TIMEOUT: Final = 30.0
 NOT_DURABLE: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-"""Settings for a server whose data need not outlive a power cut: tests run in half the time."""
+"""Settings for a server whose data need not survive a power cut: tests take half the time."""
 
 
 _RUN_UNTIL_STDIN_CLOSES: Final = """\
@@ -32,25 +32,25 @@ exec 3<&0
 wait $server
 kill $watch
 """
-"""For sh: however the process that started the server ends, the server ends with it."""
+"""A shell script: the server ends when the process that started it ends, however that happens."""
 
 
 class PostgresError(BackchannelError, RuntimeError):
-    """No PostgreSQL can be started. The message says why and what to do."""
+    """PostgreSQL cannot be started. The message says why, and what to do."""
 
 
 class Postgres:
-    """One local PostgreSQL server, with one database and the superuser `backchannel`, who needs no password.
+    """One local PostgreSQL server, with one database and the superuser `backchannel`, without a password.
 
     Args:
-        settings: of the server, as in postgresql.conf.
+        settings: settings of the server, as in postgresql.conf.
 
     Attributes:
-        data: its folder, deleted when it is closed.
-        url: SQLAlchemy's.
+        data: folder of the server, deleted on close.
+        url: SQLAlchemy URL of the database.
 
     Raises:
-        PostgresError: it is not installed, or did not start.
+        PostgresError: PostgreSQL is not installed, or did not start.
     """
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
@@ -78,7 +78,7 @@ class Postgres:
             raise
 
     def start(self) -> None:
-        """Start it, also again after `stop`, and wait until it answers."""
+        """Start the server, also after `stop`, and wait until it answers."""
         settings = {"listen_addresses": "127.0.0.1", "port": str(self._port), "unix_socket_directories": ""}
         options = [f"--{name}={value}" for name, value in {**settings, **self._settings}.items()]
         with (self.data / "log").open("ab") as log:
@@ -88,7 +88,7 @@ class Postgres:
                 stdout=log,
                 stderr=log,
                 cwd=self._folder.name,
-                start_new_session=True,  # a Ctrl-C meant for the caller is none of its business
+                start_new_session=True,  # a Ctrl-C in the caller's terminal must not reach it
                 **self._user,
             )
         deadline = time.monotonic() + START_TIMEOUT
@@ -100,7 +100,7 @@ class Postgres:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Stop it, whoever is connected; its data stay."""
+        """Stop the server, even with clients connected; its data are kept."""
         if self._process is not None:
             assert self._process.stdin is not None
             self._process.stdin.close()
@@ -112,7 +112,7 @@ class Postgres:
             self._process = None
 
     def close(self) -> None:
-        """Stop it and delete its data."""
+        """Stop the server and delete its data."""
         self.stop()
         self._folder.cleanup()
 
@@ -137,7 +137,7 @@ class Postgres:
 
 
 def _programs() -> Path:
-    """Return the folder of the server's programs: from the PATH, or where Debian puts the newest."""
+    """Return the folder of the server's programs: from the PATH, or Debian's newest version."""
     if found := shutil.which("initdb"):
         return Path(found).resolve().parent
     debian = sorted(DEBIAN.glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))

@@ -29,7 +29,8 @@ class LocalPipeline:
 
     Attributes:
         partition: the stream, as the one partition that it is.
-        ledger: of the store.
+        store: the store.
+        ledger: the ledger in it.
 
     Raises:
         StoreError: the store cannot be used, see the message.
@@ -37,11 +38,11 @@ class LocalPipeline:
 
     def __init__(self, url: str, config: Config, source: str) -> None:
         self._learning: Final = Learning(config)
-        self._store: Final = Store(url)
-        self._store.create(self._learning.tables)
-        self.ledger: Final = Ledger(self._store, self._learning.tables)
-        self._publisher: Final = Publisher(self._store, self._learning, config)
-        self._watch: Final = DriftMonitor(self._store, config)
+        self.store: Final = Store(url)
+        self.store.create(self._learning.tables)
+        self.ledger: Final = Ledger(self.store, self._learning.tables)
+        self._publisher: Final = Publisher(self.store, self._learning, config)
+        self._watch: Final = DriftMonitor(self.store, config)
         claim = self.ledger.claim(source, 0)
         self.partition: Final = Partition(claim, {TOPIC: EventDecoder()}, config.turns)
         self._next = claim.position.topic(TOPIC).resume
@@ -87,7 +88,7 @@ class LocalPipeline:
 
     def close(self) -> None:
         """Close the store. What was not committed is read again the next time."""
-        self._store.close()
+        self.store.close()
 
     def __enter__(self) -> Self:
         return self

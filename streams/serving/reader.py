@@ -51,7 +51,7 @@ class PolicyReader:
     newest version is damaged, the last good policy stays, and `status` says so.
 
     Args:
-        url: of the store, SQLAlchemy's.
+        store: SQLAlchemy URL of the store; or an open store, which stays open when the reader closes.
         poll_s: seconds between two looks at the store once `start` was called, or within a `with` block.
         rng: where the policy's chance comes from; by default seeded by the operating system.
         key: what versions must be signed with to be served. The environment's BACKCHANNEL_SIGNING_KEY wins over it;
@@ -68,14 +68,15 @@ class PolicyReader:
 
     def __init__(
         self,
-        url: str,
+        store: str | Store,
         poll_s: float = 1.0,
         rng: np.random.Generator | None = None,
         key: str = "",
         guess_from: float | None = None,
     ) -> None:
         self._similar: Final = None if guess_from is None else _similar_queries(guess_from)
-        self._store: Final = Store(url)
+        self._store: Final = Store(store) if isinstance(store, str) else store
+        self._opened: Final = isinstance(store, str)
         self._poll_s: Final = poll_s
         self._key: Final = signing_key(key)
         self._rng: Final = rng or np.random.default_rng()
@@ -140,7 +141,8 @@ class PolicyReader:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        self._store.close()
+        if self._opened:
+            self._store.close()
 
     def __enter__(self) -> Self:
         self.refresh()

@@ -14,13 +14,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from backchannel.ops.commands.config import config_option
 from backchannel.ops.evaluate.event_log import UnloggedError, evaluate
 from backchannel.ops.evaluate.result import Options
 from backchannel.ops.lab.bandits.contenders import CONTENDERS
 from backchannel.ops.lab.bandits.river import RIVER
 from backchannel.ops.lab.worlds.contexts import EXPECTED, ContextualWorld, regret
-from backchannel.ops.output import require_writable
+from backchannel.ops.options import config_option, json_option
+from backchannel.ops.terminal import print_json, require_writable
 from backchannel.streams.config import Config
 from backchannel.streams.turns.assembler import TooManyOpenError
 from backchannel.streams.turns.event_file import SourceError
@@ -87,7 +87,7 @@ def bandits() -> None:
     "--rivals/--no-rivals", default=None, help="Also run Vowpal Wabbit and MABWiser.  [default: if installed]"
 )
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the regret over time.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option
 def compare(
     *,
     log: str | None,
@@ -131,7 +131,7 @@ def compare(
     if plot is not None:
         _draw(results, worlds).savefig(plot)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(results)))
+        print_json(results)
         return
     console = Console()
     if not console.is_terminal:
@@ -148,7 +148,7 @@ def _compare_on(log: str, config: Config, *, as_json: bool) -> None:
     except (SourceError, TooManyOpenError, UnloggedError) as error:
         raise click.ClickException(str(error)) from None
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        print_json(found)
         return
     table = Table("policy", "reward per turn", "95% from", "to", "vs. logged", "95% from", "to", box=SIMPLE_HEAD)
     for policy in found.policies:

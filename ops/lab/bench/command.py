@@ -23,6 +23,7 @@ from rich.table import Table
 from backchannel.ops.extras import remedy
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.ops.lab.bench.record import BenchRun, Part, cells, document, machine, together, versions
+from backchannel.ops.terminal import print_json
 from backchannel.streams.worker.remote import relax_collector
 
 PARTS: Final = {
@@ -84,7 +85,7 @@ def bench(
     if not records:
         records = [_measure(parts or tuple(PARTS), events, rounds)]
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(records)))
+        print_json(records)
     elif markdown:
         click.echo(document(records), nl=False)
     else:

@@ -7,7 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
-import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
@@ -18,7 +17,7 @@ from backchannel.ops.lab.demo.findings import SERVERS, Findings, Scoreboard
 from backchannel.ops.lab.demo.report import render
 from backchannel.ops.lab.worlds.people import QUERY_KINDS, SearchWorld
 from backchannel.ops.lab.worlds.servers import STRATEGIES
-from backchannel.ops.output import require_writable
+from backchannel.ops.terminal import print_json, require_writable
 from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
@@ -63,7 +62,7 @@ def demo(turns: int, seed: int, store: str | None, report: Path, as_json: bool) 
         raise click.ClickException(str(error)) from None
     report.write_text(render(findings), encoding="utf-8")
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(findings)))
+        print_json(findings)
     else:
         Console().print(*_tables(findings), sep="\n")
         click.echo(f"Report: {report}")  # whole, so that it can be copied

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import click
-import msgspec
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +11,8 @@ from backchannel.ops.lab.convert import ConversionError
 from backchannel.ops.lab.memory.convergence import VARIANTS, Convergence, converge
 from backchannel.ops.lab.memory.guesses import Guesses, heard, searched
 from backchannel.ops.lab.memory.relevance import RankingQuality, Relevance, evaluate, read
+from backchannel.ops.options import json_option
+from backchannel.ops.terminal import print_json
 from backchannel.schemas.snapshot import Estimate
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -22,7 +23,7 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("judgements", type=_file)
 @click.option("--folds", type=click.IntRange(2), default=20, show_default=True, help="Number of folds of sessions.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of folds and intervals.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option
 def evaluate_(log: Path, judgements: Path, folds: int, seed: int, as_json: bool) -> None:
     """Rank the shown results by learned scores, and compare with graded judgements.
 
@@ -39,7 +40,7 @@ def evaluate_(log: Path, judgements: Path, folds: int, seed: int, as_json: bool)
     guessed = searched(judged)
     if as_json:
         document = {"rankings": found, "guesses": guessed}
-        click.echo(msgspec.json.format(msgspec.json.encode(document)))
+        print_json(document)
         return
     console = _console()
     for one in found:
@@ -50,7 +51,7 @@ def evaluate_(log: Path, judgements: Path, folds: int, seed: int, as_json: bool)
 @click.command("guesses")
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the choice of known sentences.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option
 def guesses_(data: Path, seed: int, as_json: bool) -> None:
     """Guess sentences from a speech recogniser's output, and measure how often the guess is right.
 
@@ -61,7 +62,7 @@ def guesses_(data: Path, seed: int, as_json: bool) -> None:
     """
     found = heard(data, np.random.default_rng(seed))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        print_json(found)
         return
     _console().print(_guesses("hypotheses that are not known queries", found, "right: same meaning"))
 
@@ -114,7 +115,7 @@ def _interval(one: Estimate) -> str:
     show_default=True,
     help="Decay of the configured curve; the world's is 0.8.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option
 def converge_(turns: int, seeds: int, decay: float, as_json: bool) -> None:
     """Simulate how fast scores approach the truth, with and without position bias and predictions.
 
@@ -128,7 +129,7 @@ def converge_(turns: int, seeds: int, decay: float, as_json: bool) -> None:
             status.update(f"world {seed + 1} of {seeds}")
             found += converge(seed, checkpoints, decay)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        print_json(found)
         return
     console = _console()
     for title, measure in (("error", "error"), ("first place", "ranked")):

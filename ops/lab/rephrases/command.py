@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Final
 
 import click
-import msgspec
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -13,13 +12,14 @@ from rich.table import Table
 
 from backchannel.agents.rewrites import weights as rephrase_weights
 from backchannel.agents.rewrites.detector import RephraseDetector
-from backchannel.ops.commands.config import config_option
 from backchannel.ops.lab.rephrases.dialogues import replay
 from backchannel.ops.lab.rephrases.loop import Loop, close
 from backchannel.ops.lab.rephrases.pairs import Pair, labelled
 from backchannel.ops.lab.rephrases.recogniser import grow
 from backchannel.ops.lab.rephrases.training import Quality, fit, measure
 from backchannel.ops.lab.rephrases.verdicts import Verdicts
+from backchannel.ops.options import config_option, json_option
+from backchannel.ops.terminal import print_json
 from backchannel.streams.config import Config
 
 _WIDTH: Final = 130
@@ -31,7 +31,6 @@ _data = click.option(
     show_default=True,
     help="The folder with dstc2, trec_session_2013 and slurp_asr.",
 )
-_json = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 
 
 @click.group()
@@ -44,7 +43,7 @@ def rephrases() -> None:
 @click.option(
     "--write", is_flag=True, help="Write the weights to agents/rewrites/weights.py, which the detector reads."
 )
-@_json
+@json_option
 def train(data: Path, write: bool, as_json: bool) -> None:
     """Fit the rephrase detector to public logs, and measure it on held-out people.
 
@@ -63,7 +62,7 @@ def train(data: Path, write: bool, as_json: bool) -> None:
 
 @rephrases.command("detector")
 @_data
-@_json
+@json_option
 def evaluate_detector(data: Path, as_json: bool) -> None:
     """Measure the current detector on held-out callers, sessions and sentences."""
     detector = RephraseDetector()
@@ -73,7 +72,7 @@ def evaluate_detector(data: Path, as_json: bool) -> None:
 @rephrases.command("dialogues")
 @_data
 @config_option
-@_json
+@json_option
 def evaluate_dialogues(data: Path, config: Config, as_json: bool) -> None:
     """Replay the calls of DSTC2 in time order; rewrite each tenth with what was learned from earlier ones.
 
@@ -82,7 +81,7 @@ def evaluate_dialogues(data: Path, config: Config, as_json: bool) -> None:
     """
     found = replay(data / "dstc2", config.rephrases)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        print_json(found)
         return
     table = _verdicts("states")
     for name, one in found.items():
@@ -98,7 +97,7 @@ def evaluate_dialogues(data: Path, config: Config, as_json: bool) -> None:
 )
 @click.option("--wants", type=click.IntRange(100), default=20_000, show_default=True, help="Wants to evaluate on.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of all randomness.")
-@_json
+@json_option
 def evaluate_recogniser(*, data: Path, config: Config, sessions: int, wants: int, seed: int, as_json: bool) -> None:
     """Rewrite the real errors of SLURP's recogniser in simulated sessions, as the traffic grows.
 
@@ -109,7 +108,7 @@ def evaluate_recogniser(*, data: Path, config: Config, sessions: int, wants: int
     with Console(stderr=True).status("learning from simulated sessions"):
         found = list(grow(data, config.rephrases, sizes, wants, seed))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        print_json(found)
         return
     table = _verdicts("simulated turns, recordings")
     for one in found:
@@ -127,7 +126,7 @@ def evaluate_recogniser(*, data: Path, config: Config, sessions: int, wants: int
 @rephrases.command("world")
 @click.option("--turns", type=click.IntRange(min=500), default=30_000, show_default=True, help="Turns of each run.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Number of worlds.")
-@_json
+@json_option
 def evaluate_world(turns: int, seeds: int, as_json: bool) -> None:
     """Close the loop in the simulated world with rewriting on, off, and unaware of its own effect.
 
@@ -139,7 +138,7 @@ def evaluate_world(turns: int, seeds: int, as_json: bool) -> None:
         for seed in range(1, seeds + 1):
             found += close(turns, seed, status.update)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        print_json(found)
         return
     table = Table("rewriting, simulated", "world", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("defects", "clicks", "clicks, garbled", "rewrites", "right"):
@@ -184,7 +183,7 @@ def _labelled(data: Path) -> dict[str, list[Pair]]:
 
 def _show(found: Sequence[Quality], as_json: bool) -> None:
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        print_json(found)
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in (

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -25,8 +24,8 @@ from backchannel.ops.lab.search.loop import Settings, run
 from backchannel.ops.lab.search.people import ClickModel
 from backchannel.ops.lab.search.readers import read
 from backchannel.ops.lab.search.simulator import simulate
-from backchannel.ops.output import require_writable
 from backchannel.ops.reporting import page
+from backchannel.ops.terminal import print_json, require_writable
 from backchannel.schemas.snapshot import Estimate
 
 if TYPE_CHECKING:
@@ -167,7 +166,7 @@ def search(
         found = findings(done, seconds)
     report.write_text(page.render("search.html.j2", findings=found, figures=figures.draw(found)), encoding="utf-8")
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        print_json(found)
     else:
         _print(found)
         click.echo(f"Report: {report}")
@@ -228,7 +227,7 @@ def _print(found: Findings) -> None:
 
 def _print_costs(costs: Costs, as_json: bool) -> None:
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(costs)))
+        print_json(costs)
         return
     console = Console()
     built = _table(f"To index {costs.documents:,} documents", "seconds")

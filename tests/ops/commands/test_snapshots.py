@@ -61,7 +61,7 @@ def test_list_and_show(url: str) -> None:
     assert listed["hold"] is None
     shown = ok(url, "show")
     assert "3, served by readers" in shown
-    assert "complete, as their checksum says" in shown
+    assert "complete" in shown
     one = orjson.loads(ok(url, "show", "2", "--json"))
     assert (one["header"]["parent"], one["served"], one["fault"]) == (1, False, None)
     assert one["header"]["positions"]["test"]["0"]["read"]["events"] > 0
@@ -71,7 +71,7 @@ def test_readers_serve_what_was_rolled_back_to_until_it_is_released(url: str) ->
     with PolicyReader(url, poll_s=60) as reader:
         before = reader.policy.memory()
         assert reader.policy.version == 3
-        assert "Readers serve version 1" in ok(url, "rollback", "--to", "1", "--reason", "it recalls nonsense")
+        assert "serve version 1" in ok(url, "rollback", "--to", "1", "--reason", "it recalls nonsense")
         assert reader.refresh()
         assert reader.policy.version == 1
         assert reader.policy.memory() != before
@@ -81,14 +81,14 @@ def test_readers_serve_what_was_rolled_back_to_until_it_is_released(url: str) ->
         assert not reader.refresh()
         assert "it recalls nonsense" in ok(url, "list")
         assert "it recalls nonsense" in ok(url, "show")
-        assert "Readers serve version 4" in ok(url, "release")
+        assert "serve version 4" in ok(url, "release")
         assert reader.refresh()
         assert reader.policy.version == 4
         ok(url, "rollback", "--to", "3")
         assert reader.refresh()
         assert reader.policy.memory() == before
     ok(url, "release")
-    assert "nothing is held" in invoke(url, "release").output
+    assert invoke(url, "release").exit_code == 1
 
 
 def test_diff_says_what_changed(url: str) -> None:
@@ -115,7 +115,7 @@ def test_turns_that_only_faded_a_little_are_none_fewer() -> None:
 def test_a_version_moves_to_another_store(url: str, tmp_path: Path) -> None:
     file, other = tmp_path / "policy.jsonl.gz", sqlite_url(tmp_path, "other.db")
     assert "Wrote version 2" in ok(url, "export", "2", str(file))
-    assert "Readers serve version 1" in ok(other, "import", str(file))
+    assert "serve version 1" in ok(other, "import", str(file))
     ok(url, "rollback", "--to", "2")
     with PolicyReader(url, poll_s=60) as here, PolicyReader(other, poll_s=60) as there:
         assert there.policy.memory() == here.policy.memory()
@@ -186,7 +186,7 @@ def test_a_damaged_version_is_not_rolled_back_to(url: str) -> None:
     with store.write() as connection:
         connection.execute(update(row).where(row.c.section == "memory", row.c.valid_from == 1).values(value=b"{}"))
     store.close()
-    assert "do not have the checksum" in ok(url, "show", "1")
+    assert "checksum in its header" in ok(url, "show", "1")
     done = invoke(url, "rollback", "--to", "1")
     assert done.exit_code == 1
     assert "version 1 is damaged" in done.output

@@ -72,8 +72,7 @@ def test_another_number_of_partitions_than_there_is_is_refused(cluster: type[Clu
     cluster.partitions = {"queries": 4, "clicks": 4}
     done = create("--partitions", "8")
     assert done.exit_code == 1
-    assert "not have 8 partitions, but queries 4, clicks 4." in done.output
-    assert "cannot be changed here" in done.output
+    assert "queries 4, clicks 4" in done.output
 
 
 @pytest.mark.parametrize(("partitions", "expected"), [({"queries": 4, "clicks": 4}, 4), ({}, 8)])

@@ -40,5 +40,5 @@ def test_a_port_for_metrics_that_is_taken_is_an_expected_end(tmp_path: Path) -> 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         config = Config(metrics=MetricsConfig(host="127.0.0.1", port=port))
-        with pytest.raises(BackchannelError, match=rf"no metrics: .*{port}\): address already in use; --metrics-port"):
+        with pytest.raises(BackchannelError, match=rf"{port}.*address already in use.*--metrics-port"):
             asyncio.run(_work(sqlite_url(tmp_path), config, KafkaConfig(), accept_loss=False))

@@ -78,7 +78,7 @@ def rephrased(tmp_path_factory: pytest.TempPathFactory) -> str:
 def observatory(learned: str) -> Iterator[Observatory]:
     one = Observatory(learned, CONFIG)
     yield one
-    one.reader.close()
+    one.close()
 
 
 def talk(observatory: Observatory, token: str | None, scenario: Callable[[TestClient], Awaitable[None]]) -> None:  # type: ignore[type-arg]
@@ -105,7 +105,7 @@ def test_an_unavailable_store_is_reported(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path, "none.db")
     one = Observatory(url, CONFIG)
     state = one.state()
-    one.reader.close()
+    one.close()
     assert (state.served, state.trends, state.segments) == (None, None, [])
     assert {check.name: check.status for check in state.checks}["store"] == "critical"
 
@@ -123,7 +123,7 @@ def test_a_rewrite_is_explained_by_its_path(rephrased: str) -> None:
     one = Observatory(rephrased, CONFIG)
     found = one.query(GARBLED[0], {}, 20)
     other = one.query("never heard of", {}, 20)
-    one.reader.close()
+    one.close()
     assert found.rewriting is not None
     assert found.rewriting.target == GARBLED[2]
     assert found.explanation is not None
@@ -149,7 +149,7 @@ def test_a_query_is_answered_even_if_sums_may_not_be_read(rephrased: str, tmp_pa
     store.close()
     one = Observatory(url, CONFIG)
     found = one.query(GARBLED[0], {}, 20)
-    one.reader.close()
+    one.close()
     assert found.rewriting is not None
     assert found.explanation is None
 
@@ -158,7 +158,7 @@ def test_a_guess_is_marked_as_one(learned: str) -> None:
     one = Observatory(learned, CONFIG, guess_from=0.8)
     known = next(query for query in one.reader.policy.memory() if len(query) > 10)
     found = one.query(f"{known}x", {}, 10)
-    one.reader.close()
+    one.close()
     assert {recalled.guess and recalled.guess.query for recalled in found.recalled} == {known}
 
 

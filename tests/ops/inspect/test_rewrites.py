@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from backchannel.agents.rewrites.serving import Rewriting
+from backchannel.ops.cli import main
 from backchannel.ops.inspect.explanation import Explanation
-from backchannel.ops.inspect.rewrites import rewrites
 from backchannel.schemas.events import Click, Event, Impression, Query
 from backchannel.schemas.events import Result as Shown
 from backchannel.streams.config import Config
@@ -47,7 +47,7 @@ def store(tmp_path: Path) -> str:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(rewrites, arguments)
+    return CliRunner().invoke(main, ["rewrites", *arguments])
 
 
 def publish(url: str) -> None:
