@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from backchannel.agents.bandit.river_policy import LinearThompsonSampling
     from backchannel.agents.bandit.serving import Decision, EncodingError
     from backchannel.agents.memory.serving import Recalled
+    from backchannel.agents.ranking.serving import Candidate, Ranking
     from backchannel.agents.rewrites.serving import Rewriting
     from backchannel.schemas.errors import BackchannelError
     from backchannel.schemas.events import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         encode,
     )
     from backchannel.streams.config import ConfigError
+    from backchannel.streams.serving.impressions import impression_of
     from backchannel.streams.serving.policy import Policy
     from backchannel.streams.serving.reader import NoPolicyError, PolicyReader, ReaderStatus
     from backchannel.streams.snapshots.versions import CorruptPolicyError
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BackchannelError",
     "BargeIn",
+    "Candidate",
     "Click",
     "ConfigError",
     "CorruptPolicyError",
@@ -49,6 +52,7 @@ __all__ = [
     "Policy",
     "PolicyReader",
     "Query",
+    "Ranking",
     "ReaderStatus",
     "Recalled",
     "Result",
@@ -57,6 +61,7 @@ __all__ = [
     "StoreError",
     "context_of",
     "encode",
+    "impression_of",
 ]
 
 _MODULES: Final = {
@@ -64,6 +69,7 @@ _MODULES: Final = {
     "agents.bandit.river_policy": ("LinearThompsonSampling",),
     "agents.bandit.serving": ("Decision", "EncodingError"),
     "agents.memory.serving": ("Recalled",),
+    "agents.ranking.serving": ("Candidate", "Ranking"),
     "agents.rewrites.serving": ("Rewriting",),
     "schemas.errors": ("BackchannelError",),
     "schemas.events": (
@@ -79,6 +85,7 @@ _MODULES: Final = {
         "encode",
     ),
     "streams.config": ("ConfigError",),
+    "streams.serving.impressions": ("impression_of",),
     "streams.serving.policy": ("Policy",),
     "streams.serving.reader": ("NoPolicyError", "PolicyReader", "ReaderStatus"),
     "streams.snapshots.versions": ("CorruptPolicyError",),
