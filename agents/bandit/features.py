@@ -29,7 +29,7 @@ _TO_WHOLE: Final = 1.5 * 2**52  # added and taken off again, it rounds as round(
 
 
 class Numeric(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="numeric"):
-    """A number, as (value - center) / scale. Missing, or not a number: 0, as if it were at the center."""
+    """A number, encoded as (value - center) / scale. A missing or non-numeric value counts as the center."""
 
     name: Name
     center: Annotated[float, Meta(ge=-1e300, le=1e300)] = 0.0
@@ -37,40 +37,40 @@ class Numeric(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind",
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of its columns."""
+        """The names of the columns."""
         return (self.name,)
 
 
 class Categorical(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="categorical"):
-    """One of the listed texts, or true or false: each a column of zeros and ones. Missing or not listed: zeros only."""
+    """A text from a list, or true or false: one indicator column for each. A missing or unlisted value is all zeros."""
 
     name: Name
     values: Annotated[tuple[str, ...], Meta(min_length=1, max_length=256)]
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of its columns."""
+        """The names of the columns."""
         return tuple(f"{self.name}={value}" for value in self.values)
 
     def encode(self, value: Value) -> int | None:
-        """Return which of the values it is."""
+        """Return the index of `value` in `values`; None if it is not listed."""
         text = ("false", "true")[value] if isinstance(value, bool) else value
         return self.values.index(text) if text in self.values else None
 
 
 class Hashed(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="hashed"):
-    """One of any values, each in one of so many columns of zeros and ones, by its hash. Missing: zeros only."""
+    """Any value, hashed to one of `buckets` indicator columns. A missing value is all zeros."""
 
     name: Name
     buckets: Annotated[int, Meta(ge=2, le=256)] = 16
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of its columns."""
+        """The names of the columns."""
         return tuple(f"{self.name}#{bucket}" for bucket in range(self.buckets))
 
     def encode(self, value: Value) -> int | None:
-        """Return the column of a value. It depends on the feature's name, so that features do not collide alike."""
+        """Return the column of a value. The hash includes the feature's name, so that features collide differently."""
         if value is None:
             return None
         text = value if isinstance(value, str) else repr(value) if isinstance(value, bool) else repr(float(value))
@@ -78,10 +78,10 @@ class Hashed(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", 
 
 
 class Binned(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="binned"):
-    """A number in one of len(edges) + 1 columns of zeros and ones, for what is not linear.
+    """A number with a non-linear effect, assigned to one of len(edges) + 1 indicator columns.
 
-    The first column holds what is below the first edge; an edge belongs to the column above it. Missing, or not a
-    number: zeros only.
+    The first column is for values below the first edge; an edge belongs to the column above it. A missing or
+    non-numeric value is all zeros.
     """
 
     name: Name
@@ -93,7 +93,7 @@ class Binned(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", 
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of its columns."""
+        """The names of the columns."""
         bounds = ("", *(f"{edge:g}" for edge in self.edges), "")
         return tuple(f"{self.name}[{low}..{high})" for low, high in pairwise(bounds))
 
@@ -105,14 +105,14 @@ class Binned(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", 
 
 
 class Cross(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="cross"):
-    """Every product of a column of one feature and a column of another, both listed before it."""
+    """All products of a column of one feature with a column of another; both must be listed before it."""
 
     left: Name
     right: Name
 
     @property
     def name(self) -> str:
-        """Of both."""
+        """The names of both features, joined."""
         return f"{self.left}*{self.right}"
 
 
@@ -127,7 +127,7 @@ DERIVED: Final[dict[str, Callable[[Query], Value]]] = {
     "time.hour": lambda query: float(query.ts // _HOUR_MS % 24),
     "time.weekday": lambda query: float((query.ts // (24 * _HOUR_MS) + 3) % 7),
 }
-"""Features of every query, besides what its own context carries. Times are UTC; Monday is weekday 0."""
+"""Features that are derived from every query, in addition to its own context. Times are UTC; Monday is weekday 0."""
 
 _READ: Final = {
     "query.words": "text",
@@ -140,28 +140,28 @@ _READ: Final = {
 """The column of queries that each of them is derived from."""
 
 DERIVED_MEANINGS: Final = {
-    "query.words": "how many words the query has",
-    "query.characters": "how many characters it has",
-    "query.interpreted": "whether it came with an `interpretation`: true or false",
-    "query.locale": "its `locale`, as text",
-    "time.hour": "the hour of its `ts`, 0 to 23, in UTC",
-    "time.weekday": "the day of the week of its `ts`, in UTC: 0 is Monday, 6 is Sunday",
+    "query.words": "number of words of the query",
+    "query.characters": "number of characters of the query",
+    "query.interpreted": "whether the query has an `interpretation`: true or false",
+    "query.locale": "the query's `locale`, a text",
+    "time.hour": "hour of the query's `ts` in UTC, 0 to 23",
+    "time.weekday": "day of the week of the query's `ts` in UTC: 0 is Monday, 6 is Sunday",
 }
-"""What they are, for people who configure them."""
+"""The derived features in words, for the configuration reference."""
 
 
 OF_STRATEGY: Final = "strategy."
-"""How the names of features begin that are not of the query but of each strategy: see `Impression.strategy_context`."""
+"""Prefix of the features that describe a strategy instead of the query; see `Impression.strategy_context`."""
 
 OF_USER: Final = "user."
-"""How the names of features begin that are of who asks: see `Impression.user_context`."""
+"""Prefix of the features that describe the user; see `Impression.user_context`."""
 
 HISTORY: Final = f"{OF_STRATEGY}history"
-"""By how much a strategy's mean reward on the query is above that on all queries, -1 to 1; 0 if nothing is known."""
+"""A strategy's mean reward on the query minus that on all queries, -1 to 1; 0 if nothing is known."""
 
 
 def context_of(query: Query) -> dict[str, Value]:
-    """Return the context that serving passes to `Policy.allocate`: the query's own and what is derived from it."""
+    """Return the context to pass to `Policy.allocate` and `Policy.rank`: the query's own, and the derived features."""
     return {**query.context, **{name: derive(query) for name, derive in DERIVED.items()}}
 
 
@@ -172,19 +172,20 @@ class Encoder:
     """Encodes contexts as vectors of `dimension` columns, of which the first is the constant 1.
 
     Attributes:
-        features: that it encodes.
-        columns: their names.
-        dimension: how many.
-        segments: names of the columns that stand for a listed value, and their places.
-        of_strategies: whether some features are of strategies, so that each strategy has a vector of its own.
-        of_users: whether some are of who asks.
+        features: the encoded features.
+        columns: names of the columns.
+        dimension: number of columns.
+        segments: name -> place of each column that indicates a listed value.
+        of_strategies: whether some features describe strategies, so that each strategy has its own vector.
+        of_users: whether some features describe the user.
 
     Raises:
-        ValueError: a cross of features that are not listed before it, or more than MAX_DIMENSION columns.
+        ValueError: a cross refers to a feature that is not listed before it, or there are more than MAX_DIMENSION
+            columns.
     """
 
     def __init__(self, features: Sequence[Feature]) -> None:
-        # As they come back from JSON, so that a center of 12 and one of 12.0 have the same fingerprint.
+        # Converted as JSON would be, so that a center of 12 and one of 12.0 have the same fingerprint.
         self.features: Final = msgspec.convert(msgspec.to_builtins(features), tuple[Feature, ...])
         columns, places = ["1"], dict[str, slice]()
         self._crosses: Final[list[tuple[slice, slice, slice]]] = []
@@ -195,7 +196,7 @@ class Encoder:
             if isinstance(feature, Cross):
                 for name in (feature.left, feature.right):
                     if name not in places:
-                        raise ValueError(f"cross {feature.name}: {name!r} is none of the features listed before it")
+                        raise ValueError(f"cross {feature.name}: {name!r} is not among the features listed before it")
                 left, right = places[feature.left], places[feature.right]
                 columns += [f"{one}*{other}" for one in columns[left] for other in columns[right]]
                 self._crosses.append((left, right, slice(begin, len(columns))))
@@ -207,7 +208,7 @@ class Encoder:
                     self._choices.append((feature, begin))
             places[feature.name] = slice(begin, len(columns))
         if len(columns) > MAX_DIMENSION:
-            raise ValueError(f"features: {len(columns)} columns in all; at most {MAX_DIMENSION} can be learned from")
+            raise ValueError(f"features: {len(columns)} columns in total; the maximum is {MAX_DIMENSION}")
         self.columns: Final = tuple(columns)
         self.dimension: Final = len(columns)
         self._numbers: Final = [
@@ -235,14 +236,14 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of the features: vectors of unlike fingerprints must never meet."""
+        """A short hash of the features: vectors with different fingerprints must never be combined."""
         return hashlib.blake2b(msgspec.json.encode(self.features), digest_size=8).hexdigest()
 
     def encode(self, context: Mapping[str, Value]) -> NDArray[np.float64]:
         """Return the vector, (dimension,), of one context.
 
-        The same as `encode_all` returns, to the last bit. Of one context, number by number takes less time: a call of
-        numpy costs as much as several numbers do.
+        It equals what `encode_all` returns, to the last bit. For a single context, plain Python is faster: one call of
+        numpy costs as much as encoding several numbers.
         """
         vector = [0.0] * self.dimension
         vector[0] = 1.0
@@ -250,7 +251,7 @@ class Encoder:
             try:
                 offset = context[name] - center  # type: ignore[operator]
             except (KeyError, TypeError):
-                continue  # missing or no number: as if it were at the center
+                continue  # missing or not a number: counts as the center
             if low <= offset <= high:
                 vector[column] = (offset / step + _TO_WHOLE - _TO_WHOLE) / GRID
             elif offset > high:
@@ -340,7 +341,7 @@ class Encoder:
         return vectors
 
     def _read_numbers(self, contexts: Sequence[Mapping[str, Value]]) -> NDArray[np.float64]:
-        """The values of the numeric features, context by context; at the center where there is none."""
+        """Return the values of the numeric features, context by context; the center where one is missing."""
         try:
             numbers = np.array(list(map(self._get_numbers, contexts)))
         except KeyError:  # not every context has all of them
@@ -381,10 +382,10 @@ def _known(columns: Columns, name: str) -> tuple[list[Mapping[str, Any]], NDArra
 
 
 def _number(value: Value, center: float) -> float:
-    """What is no number is at the center; nor is NaN one, which is not even at most infinite."""
+    """Return `value`, or `center` if it is not a number. NaN fails the comparison with infinity."""
     return center if value is None or isinstance(value, str) or not value <= inf else float(value)
 
 
 def _on_grid(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Clip and round. Zero has no sign, so that what is alike is alike to the last bit."""
+    """Clip and round to the grid. Negative zero becomes zero, so that equal vectors are equal to the last bit."""
     return np.rint(np.minimum(np.maximum(numbers, -LIMIT), LIMIT) * GRID) / GRID + 0.0
