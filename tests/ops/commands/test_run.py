@@ -140,12 +140,13 @@ def test_a_forgotten_configuration_is_noticed(tmp_path: Path) -> None:
         (["run"], 2, "Missing argument"),
     ],
 )
-def test_mistakes_are_named(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+def test_mistakes_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
+) -> None:
     (tmp_path / "EMPTY").touch()
     (tmp_path / "CONFIG").write_text("[turns]\nwindow_s = -1\n")
     write(tmp_path / "EVENTS", turns=2)
-    with CliRunner().isolated_filesystem(tmp_path):
-        names = {"EMPTY", "EVENTS", "CONFIG"}
-        done = CliRunner().invoke(main, [str(tmp_path / one) if one in names else one for one in arguments])
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, arguments)
     assert done.exit_code == code
     assert message in done.output.replace("\n", " ")
