@@ -11,7 +11,6 @@ from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
 Changed = Mapping[str, Collection[str]]
 """Table name -> the values of the first key column whose rows changed."""
 
-
 TOGETHER: Final = 20_000
 """Key values solved per portion, to bound memory."""
 
@@ -26,14 +25,15 @@ def portions_of(table: SumTable, values: Collection[str], together: int) -> Iter
 class Learner(ABC):
     """Closed turns -> a delta of sums; sums -> a section of the policy.
 
-    A learner holds its configuration and nothing else: `learn` and `solve` are pure. However the turns are split over
-    batches and workers and in whatever order they come, the merged deltas are the same.
+    A learner holds its configuration and nothing else: `learn` and `solve` are pure. The merged deltas do not depend on
+    how turns are split over batches and workers, nor on their order.
 
     Attributes:
-        name: of its section of the policy; that of what serves it.
-        serving: what serves its section; None if it publishes nothing.
-        tables: of its sums.
-        bound: one of them, and how many rows the ledger keeps of it for a value of its first key column; None: all.
+        name: the section of the policy that it publishes; the same as its serving half's.
+        serving: the class that serves the section; None if it publishes nothing.
+        tables: the tables that hold its sums.
+        bound: a table, and the number of rows that the ledger keeps in it per value of the first key column; None if
+            nothing is bounded.
     """
 
     name: ClassVar[str]
@@ -42,46 +42,57 @@ class Learner(ABC):
     bound: tuple[SumTable, int] | None = None
 
     @classmethod
-    def configured(cls, config: Any) -> Self:  # noqa: ARG003 - for those that take something
-        """Return the learner of a whole configuration, see `registry.LearningConfig`."""
+    def configured(cls, config: Any) -> Self:  # noqa: ARG003 - for overrides
+        """Return the learner for a whole configuration (see `registry.LearningConfig`)."""
         return cls()
 
     @classmethod
-    def is_wanted(cls, config: Any) -> bool:  # noqa: ARG003 - for those that are not always
-        """Return whether a configuration asks for it."""
+    def is_wanted(cls, config: Any) -> bool:  # noqa: ARG003 - for overrides
+        """Return whether a configuration asks for this learner."""
         return True
 
     @abstractmethod
     def learn(self, outcomes: Outcomes) -> Delta:
-        """Return what `outcomes` add; of none, an empty delta."""
+        """Return the delta contributed by `outcomes`; empty if there are none."""
 
-    def portions(self, changed: Changed, together: int = TOGETHER) -> Iterator[Changed]:  # noqa: ARG002 - for large ones
-        """Split what changed into portions, at least one, each of which `solve` can be given by itself.
+    def portions(self, changed: Changed, together: int = TOGETHER) -> Iterator[Changed]:  # noqa: ARG002 - for overrides
+        """Split the changes into one or more portions, each of which can be solved by itself.
 
         Args:
-            changed: table -> values of its first key column.
+            changed: the changed values of the first key column, by table.
             together: the most values in a portion, to bound memory.
         """
         yield changed
 
     @abstractmethod
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
-        """Return the rows of the section that may differ from the last time: key -> JSON, or None to remove it.
+        """Return the rows of the section that may have changed: key -> JSON, or None for a row to remove.
 
         Args:
-            sums: where to read the sums.
-            changed: what changed in them since the last time. Before the first time, all tables, with no changes.
-            at: event time (ms) as of which to forget.
+            sums: the sums of all turns so far.
+            changed: the changes since the section was last solved. Before the first time it names all tables, with no
+                values.
+            at: the event time (ms) that sums are decayed to.
         """
 
-    def compact(self, sums: Sums, at: int) -> Mapping[Key, Key | None]:  # noqa: ARG002 - for those who have packed sums
-        """Return which of all rows of packed sums to add to another as of `at` (ms), or to drop.
+    def compact(self, sums: Sums, at: int) -> Mapping[Key, Key | None]:  # noqa: ARG002 - for overrides
+        """Return the rows of packed sums to add to another row, or to drop.
+
+        Args:
+            sums: all rows of one packed table.
+            at: the event time to compact at, ms.
 
         Returns:
-            old key -> the key it becomes; None: it has faded.
+            The key of each such row -> the key of the row it is added to; None to drop it.
         """
         return {}
 
-    def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:  # noqa: ARG002 - for those who have a bound
-        """Return which rows of `bound`'s table to drop as of `at` (ms): as many as those of `crowded` are too many."""
+    def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:  # noqa: ARG002 - for overrides
+        """Return the rows to drop: enough to bring every crowded value back to its bound.
+
+        Args:
+            sums: the sums of all turns so far.
+            crowded: values of the first key column that have more rows than `bound` allows.
+            at: the event time (ms) that sums are decayed to.
+        """
         return ()

@@ -1,8 +1,7 @@
-"""The registry of learners: what is learned, and from which part of the configuration.
+"""The registry of learners, and the configuration of each.
 
-A learner is one folder, and one line here: a field of `LearningConfig`, or a name in the `Learners` of one. From that
-follow its section of the configuration file, the fingerprint, what is learned and published, what is forgotten with a
-user, and which learners the contract is tested on.
+A learner is one folder and one line here: a field of `LearningConfig`, or a class in a field's `Learners`. That line
+adds it to the configuration file, the fingerprint, learning, publishing, the erasure of users, and the contract tests.
 """
 
 from functools import cache
@@ -24,14 +23,14 @@ from backchannel.agents.rewrites.personal import PersonalRewrites
 
 
 class Learners:
-    """Annotates a section of the configuration with the learners that come from it."""
+    """Annotates a section of the configuration with the learners that it configures."""
 
     def __init__(self, *classes: type[Learner]) -> None:
         self.classes: Final = classes
 
 
 class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is learned, and how. A subclass with another annotated field has another learner."""
+    """What is learned, and how. A subclass adds a learner by adding an annotated field."""
 
     rewards: Annotated[RewardConfig, Meta(description="What feedback is worth.")] = field(default_factory=RewardConfig)
     bandit: Annotated[
@@ -54,7 +53,7 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def registered(config: LearningConfig) -> tuple[Learner, ...]:
-    """Return one of every learner that there is, whether `config` wants it or not."""
+    """Return every registered learner, including those that `config` does not want."""
     return tuple(one.configured(config) for classes in _classes(type(config)).values() for one in classes)
 
 
@@ -65,7 +64,7 @@ def wanted(config: LearningConfig) -> tuple[Learner, ...]:
 
 
 def published(config: LearningConfig) -> tuple[Struct, ...]:
-    """Return the sections of `config` that bear on the policy: those of the learners that something serves."""
+    """Return the sections of `config` that affect the policy: those whose learners publish a section."""
     return tuple(
         getattr(config, section)
         for section, classes in _classes(type(config)).items()
@@ -75,7 +74,7 @@ def published(config: LearningConfig) -> tuple[Struct, ...]:
 
 @cache
 def _classes(config: type[LearningConfig]) -> dict[str, tuple[type[Learner], ...]]:
-    """Section of the configuration -> its learners, in the order of the fields."""
+    """Return the learners of each section of the configuration, in the order of the fields."""
     hints = get_type_hints(config, include_extras=True)
     return {
         section: one.classes

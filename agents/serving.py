@@ -1,4 +1,4 @@
-"""What serves what was learned: the contract of a learner's serving half. Importing it costs next to nothing."""
+"""The contract of a learner's serving half. This module is cheap to import."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Protocol, Self, TypeAlias
@@ -10,23 +10,23 @@ Sections: TypeAlias = Mapping[str, Mapping[str, bytes]]
 
 
 class Serving(Protocol):
-    """What serving makes of the rows that a learner published.
+    """Serves the rows that a learner published.
 
-    It lives in the learner's room, in `serving.py`, and imports neither the learner nor what only learning needs.
+    It is in `serving.py` beside the learner, and imports neither the learner nor anything that only learning needs.
 
     Attributes:
-        name: the section that it reads; the learner takes its own name from here.
+        name: the section that it reads, and the learner's name.
     """
 
     name: ClassVar[str]
 
     @classmethod
     def of(cls, sections: Sections, header: Snapshot) -> Self:
-        """Return what serves the rows of one policy version.
+        """Return the serving half for one policy version.
 
         Args:
-            sections: the rows. A section that was never published is missing.
-            header: of the version; its watermark is the event time (ms) as of which the policy forgets.
+            sections: the rows, by section; without the sections that were never published.
+            header: the header of the version. Sums are decayed to its watermark (event time, ms).
         """
 
 

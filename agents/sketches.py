@@ -1,8 +1,8 @@
-"""How many different people: a small sketch that is a sum.
+"""Distinct people, counted by a small sketch that is a sum.
 
-Each of a few buckets sums the weights of the people whose name hashes into it (linear counting, Whang et al., ACM TODS
-1990, with sums in place of bits). So sketches add up in any order, fade, and live in a row of a `SumTable`: its columns
-are `BUCKETS`, and all of them together are the weight of everybody.
+Each of a few buckets sums the weights of the people whose names hash into it (linear counting, Whang et al., ACM TODS
+1990, with sums in place of bits). Sketches merge in any order, decay, and fit into a row of a `SumTable`: one column
+for each of `BUCKETS`. The buckets of a row add up to the weight of all people.
 """
 
 from typing import Final
@@ -14,44 +14,46 @@ from backchannel.agents.sums import Floats
 from backchannel.schemas.events import Query
 
 BUCKETS: Final = tuple(f"people_{number}" for number in range(8))
-"""The columns of a sketch. Eight tell one from two from some, which is what a check needs."""
-
+"""The columns of a sketch. Eight buckets distinguish one person from two and from several: enough for a threshold."""
 
 SLOTS: Final = 256
 """Hash slots per query. The number hit never exceeds the number of people; 127 people were enough to hit a hundred."""
 
 
 def unit_hash(name: str) -> float:
-    """Return a number in [0, 1) that depends on `name` only, evenly spread over names however alike.
+    """Return a hash of `name` in [0, 1), evenly spread even over similar names.
 
-    A CRC-32, whose bits are linear in those of the name, scattered as multiplicative hashing does (Knuth, TAOCP 6.4).
+    It is a CRC-32, whose bits are linear in those of the name, scattered by multiplicative hashing (Knuth, TAOCP 6.4).
     """
     return crc32(name.encode()) * 0x9E3779B1 % 2**32 / 2**32
 
 
 def person_of(query: Query) -> str:
-    """Return who asked: the user, or the session where there is no `user_id`."""
+    """Return the name of whoever asked: the user, or the session if there is no `user_id`."""
     return query.user_id or query.session_id
 
 
 def slot(name: str) -> int:
-    """Return which of `SLOTS` somebody hits; the same on every machine.
+    """Return the slot, 0 to `SLOTS` - 1, that a person hits; the same on every machine.
 
-    Linear counting by whole slots (Whang et al. 1990), for tables with a row for each slot that was hit.
+    It is for linear counting (Whang et al. 1990) in tables with a row per slot that was hit.
     """
     return crc32(name.encode()) % SLOTS
 
 
 def bucket(name: str) -> int:
-    """The column that somebody's weight is added to; the same on every machine."""
+    """Return the bucket, as its place in `BUCKETS`, that a person's weight is added to; the same on every machine."""
     return int(unit_hash(name) * len(BUCKETS))
 
 
 def distinct(sketches: Floats) -> Floats:
-    """Return for each of `sketches`, (..., buckets), how many people there were, at least.
+    """Return a lower bound of the number of distinct people in each sketch, (...,).
 
-    A bucket counts by its weight, and once at most. So there are never fewer people than that, and what is uncertain or
-    has faded counts for less. Of n people with full weights, 8 (1 - (7/8)^n) are expected to be counted.
+    A bucket counts by its weight, at most once, so evidence that is uncertain or decayed counts for less. Of n people
+    with full weights, 8 (1 - (7/8)^n) are counted on average.
+
+    Args:
+        sketches: weights of people, (..., buckets).
     """
     counted: Floats = np.minimum(sketches, 1.0).sum(axis=-1)
     return counted

@@ -95,7 +95,7 @@ class Groups:
             )
         )
 
-    def sums(self, table: "SumTable", columns: Sequence[Matrix], landmark: int = 0) -> "Sums":
+    def sums(self, table: "SumTable", columns: Sequence[Floats], landmark: int = 0) -> "Sums":
         """Return the sums of the lines' `columns`, one for each of the table's sums, (lines,) each."""
         size = len(self.keys)
         return Sums(table, self.keys, np.array([np.bincount(self.lines, one, size) for one in columns]).T, landmark)
@@ -139,12 +139,12 @@ class SumTable(Struct, frozen=True):
         periods, rest = divmod(ts, self.half_life_ms)
         return ldexp(2.0 ** (rest / self.half_life_ms), periods - landmark)
 
-    def weights(self, times: NDArray[np.int64], landmark: int) -> Matrix:
+    def weights(self, times: NDArray[np.int64], landmark: int) -> Floats:
         """The static weights of what happens at `times` (ms), (times,); see `weight`."""
         if not self.half_life_ms:
             return np.ones(len(times))
         periods, rest = np.divmod(times, self.half_life_ms)
-        weights: Matrix = np.ldexp(np.exp2(rest / self.half_life_ms), periods - landmark)
+        weights: Floats = np.ldexp(np.exp2(rest / self.half_life_ms), periods - landmark)
         return weights
 
     def decay(self, ts: int, landmark: int) -> float:
@@ -169,14 +169,14 @@ class Sums:
     """
 
     def __init__(
-        self, table: SumTable, keys: Sequence[Key] = (), values: Matrix | None = None, landmark: int = 0
+        self, table: SumTable, keys: Sequence[Key] = (), values: Floats | None = None, landmark: int = 0
     ) -> None:
         self.table = table
         self.keys = keys
         self.values = np.empty((0, len(table.sums))) if values is None else values
         self.landmark = landmark
 
-    def rescaled(self, landmark: int) -> Matrix:
+    def rescaled(self, landmark: int) -> Floats:
         """Return the sums with weights that refer to `landmark`: a multiplication by a power of two."""
         return self.values if landmark == self.landmark else self.values * ldexp(1.0, self.landmark - landmark)
 
@@ -198,7 +198,7 @@ class Sums:
         values[rows] += other.rescaled(landmark)
         return Sums(self.table, list(index), values, landmark)
 
-    def at(self, ts: int) -> Matrix:
+    def at(self, ts: int) -> Floats:
         """Return the sums as they have faded by time `ts` (ms), or by the landmark if that is later."""
         return self.values * self.table.decay(ts, self.landmark)
 

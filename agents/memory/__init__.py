@@ -1,1 +1,1 @@
-"""The memory index: which entities have worked for which query."""
+"""The memory index: the entities that have worked for each query."""

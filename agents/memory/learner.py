@@ -23,11 +23,11 @@ from msgspec import Meta, Struct
 from backchannel.agents import checksums
 from backchannel.agents.learner import TOGETHER, Changed, Learner, portions_of
 from backchannel.agents.memory.examination import BASIS, HARVESTED, Examination
-from backchannel.agents.memory.serving import NOTHING, Evidence, Header, Memory, Row
+from backchannel.agents.memory.serving import NOTHING, Header, Memory, PairEvidence, Row
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sketches import SLOTS, slot
 from backchannel.agents.statistics import gamma_rate
-from backchannel.agents.sums import ALL, Delta, Groups, Integers, Key, Matrix, SumReader, Sums, SumTable
+from backchannel.agents.sums import ALL, Delta, Floats, Groups, Integers, Key, SumReader, Sums, SumTable
 
 
 class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -180,7 +180,7 @@ class MemoryIndex(Learner):
             by_query[key[0]].append((-size, key))
         return [key for ranked in by_query.values() for _, key in sorted(ranked)[self._most :]]
 
-    def _header(self, curve: Matrix) -> Header:
+    def _header(self, curve: Floats) -> Header:
         return Header(
             kappa=self.config.kappa,
             personal_kappa=self.config.personal_kappa,
@@ -191,8 +191,8 @@ class MemoryIndex(Learner):
         )
 
     def _evidence(
-        self, sums: SumReader, queries: Collection[str], curve: Matrix, at: int
-    ) -> tuple[list[Key], Matrix, int]:
+        self, sums: SumReader, queries: Collection[str], curve: Floats, at: int
+    ) -> tuple[list[Key], Floats, int]:
         """The pairs of some queries; their gain, exposure and prior, (pairs, 3); how many, the first, were shown."""
         rows, priors = (sums.read(table, "query", queries) for table in (self.table, self.priors))
         index = {key: row for row, key in enumerate(rows.keys)}
@@ -204,21 +204,21 @@ class MemoryIndex(Learner):
         values[primed, 2] = priors.values[:, 0]
         return list(index), values, len(seen)
 
-    def _withhold(self, sums: SumReader, queries: Collection[str], keys: Sequence[Key], values: Matrix) -> None:
+    def _withhold(self, sums: SumReader, queries: Collection[str], keys: Sequence[Key], values: Floats) -> None:
         """Clear the evidence of queries that too few people asked."""
         slots = Counter(query for query, _ in sums.read(self.people, "query", queries).keys)
         few = np.array([slots[query] < self.config.min_users for query, _ in keys], dtype=bool)
         values[few, :2] = 0.0
 
-    def _rows(self, keys: Sequence[Key], values: Matrix, at: int) -> Iterable[tuple[str, bytes]]:
+    def _rows(self, keys: Sequence[Key], values: Floats, at: int) -> Iterable[tuple[str, bytes]]:
         """Each query's row, of the entities that anything speaks for."""
         values = values.round(6)  # about what a turn adds is worth when it is 20 half-lives old
         for query, rows in self._best(keys, values).items():
             numbers = values[rows].tolist()
-            best = (Evidence(keys[row][1], *evidence) for row, evidence in zip(rows, numbers, strict=True))
+            best = (PairEvidence(keys[row][1], *evidence) for row, evidence in zip(rows, numbers, strict=True))
             yield query, msgspec.json.encode(Row(at, tuple(best)))
 
-    def _best(self, keys: Sequence[Key], values: Matrix) -> dict[str, list[int]]:
+    def _best(self, keys: Sequence[Key], values: Floats) -> dict[str, list[int]]:
         """Which rows of gain, exposure and prior are to be published of each query, best first."""
         kappa, config = self.config.kappa, self.config
         gain, exposure, prior = values.T

@@ -14,7 +14,7 @@ import numpy as np
 from backchannel.agents.columns import MISSING
 from backchannel.agents.learner import TOGETHER, Changed, Learner, portions_of
 from backchannel.agents.memory.learner import MemoryIndex, Shown
-from backchannel.agents.memory.serving import Evidence, Memory, OwnRow
+from backchannel.agents.memory.serving import Memory, OwnRow, PairEvidence
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import USER, Delta, Key, SumReader, SumTable
 
@@ -71,9 +71,9 @@ class PersonalMemory(Learner):
             return {}
         section: dict[str, bytes | None] = dict.fromkeys(sorted(users))
         for user, pairs in self._known(sums, users, at).items():
-            of_query: defaultdict[str, list[Evidence]] = defaultdict(list)
+            of_query: defaultdict[str, list[PairEvidence]] = defaultdict(list)
             for _, query, entity, gain, exposure in pairs[: self._index.config.personal]:
-                of_query[query].append(Evidence(entity, gain, exposure))
+                of_query[query].append(PairEvidence(entity, gain, exposure))
             if of_query:
                 section[user] = msgspec.json.encode(OwnRow(at, of_query))
         return section

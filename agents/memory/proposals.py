@@ -1,9 +1,9 @@
-"""The built-in predictor: which queries a new entity may be asked for, before anybody clicked it.
+"""The built-in predictor: queries that a new entity may be asked for, before anybody has clicked it.
 
-People name a thing by some of its words. So the queries that are proposed for an entity are its title, its aliases, and
-subsets of the words in its title, aliases and attributes: those that people's queries make most use of, in people's own
-wording where there is one. What several entities share, none of them is likely to be wanted for: the score of a
-proposal is HIT over the number of entities that have all its words.
+People name a thing by some of its words. So the queries proposed for an entity are its title, its aliases, and subsets
+of the words in its title, aliases and attributes: the subsets most used in people's queries, in people's own wording
+where there is one. A query that fits several entities says little about each: the score of a proposal is HIT divided by
+the number of entities that have all its words.
 """
 
 from collections import defaultdict
@@ -18,12 +18,12 @@ from backchannel.schemas.events import Id, Text
 from backchannel.schemas.text import normalize
 
 HIT: Final = 0.5
-"""The score of a query that only one entity answers."""
+"""The score of a query that fits only one entity."""
 PROPOSALS: Final = 20
-"""Subsets proposed per entity, at most; titles and aliases come on top."""
+"""The most subsets proposed per entity, besides its title and aliases."""
 
-_WORDS: Final = 3  # in a subset, at most
-_CONSIDERED: Final = 12  # words of an entity, at most: they have 298 such subsets
+_WORDS: Final = 3  # the most words in a subset
+_CONSIDERED: Final = 12  # the most words considered per entity, which have 298 such subsets
 
 
 class Entity(Struct, frozen=True):
@@ -31,9 +31,9 @@ class Entity(Struct, frozen=True):
 
     Attributes:
         entity_id: as events name it.
-        title: what it is called.
-        aliases: what else.
-        attributes: what is said of it, by name; names do not matter.
+        title: its name.
+        aliases: its other names.
+        attributes: further texts about it, by the name of the attribute; the names themselves are not used.
     """
 
     entity_id: Id
@@ -46,8 +46,8 @@ class Predictor:
     """Proposes queries.
 
     Args:
-        entities: all that compete with each other.
-        queries: people's queries, normalised, with how often each was asked.
+        entities: all entities that compete with each other.
+        queries: people's normalised queries, with the number of times that each was asked.
     """
 
     def __init__(self, entities: Sequence[Entity], queries: Mapping[str, float]) -> None:
@@ -68,7 +68,7 @@ class Predictor:
         self._use: Final = use
 
     def proposals(self) -> Iterator[tuple[str, str, float]]:
-        """Yield (normalised query, entity id, score)."""
+        """Yield each proposal: normalised query, entity id, and score, 0 to 1."""
         for entity in self._entities:
             names = {normalize(name) for name in (entity.title, *entity.aliases)} - {""}
             subsets = self._subsets(list(_words(entity)))
@@ -76,7 +76,7 @@ class Predictor:
                 yield query, entity.entity_id, HIT / self._rivals(query.split())
 
     def _subsets(self, words: Sequence[str]) -> list[tuple[str, ...]]:
-        """The subsets that people make most use of; of none whose words they never use."""
+        """Return the subsets most used in queries, without words that no query has."""
         known = sorted((word for word in words if self._use.get(word)), key=lambda word: -self._use[word])
         kept = set(known[:_CONSIDERED])
         ordered = [word for word in words if word in kept]
@@ -84,7 +84,7 @@ class Predictor:
         return sorted(subsets, key=self._worth, reverse=True)[:PROPOSALS]
 
     def _worth(self, subset: tuple[str, ...]) -> tuple[bool, float]:
-        """First what people have asked in just these words, then what they may ask, were words independent."""
+        """Return a sort key: whether a query has just these words, and their probability if words were independent."""
         return frozenset(subset) in self._wordings, prod(self._use[word] for word in subset)
 
     def _worded(self, subset: tuple[str, ...]) -> Sequence[str]:
@@ -95,6 +95,6 @@ class Predictor:
 
 
 def _words(entity: Entity) -> dict[str, None]:
-    """The words of an entity, each once, those of the title first."""
+    """Return the distinct words of an entity, those of the title first."""
     said = chain.from_iterable([one] if isinstance(one, str) else one for one in entity.attributes.values())
     return dict.fromkeys(word for text in (entity.title, *entity.aliases, *said) for word in normalize(text).split())

@@ -1,7 +1,7 @@
-"""The memory index, serving: which entities have worked for a query.
+"""The memory index, serving: the entities that have worked for a query.
 
-A row of the section is one query's evidence as of the time it last changed; the score is computed from it when it is
-asked for, as the evidence has faded by then. So a row need not be published again for growing old.
+A row of the section holds the evidence for one query as of its last change. Scores are computed on recall, from the
+decayed evidence, so a row need not be republished as it ages.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -17,15 +17,15 @@ from backchannel.schemas.snapshot import Snapshot
 from backchannel.schemas.text import normalize
 
 NOTHING: Final = 2.0**-20
-"""Clicks, of the prior and of people, below which an entity is not recalled."""
+"""Minimum total clicks (prior plus observed) for recall."""
 
 
 class Guess(Struct, frozen=True):
-    """A known query that one which nobody asked yet is taken for.
+    """The known query that an unseen query is taken for.
 
     Attributes:
-        query: which, normalised.
-        similarity: of both, 0 to 1; see `similar`.
+        query: the known query, normalised.
+        similarity: the similarity of the two queries, 0 to 1 (see `similar`).
     """
 
     query: str
@@ -36,13 +36,12 @@ class Recalled(Struct, frozen=True):
     """An entity that has worked for a query, or is predicted to.
 
     Attributes:
-        entity_id: which.
-        score: Q2E, 0 to 1: the estimated gain of showing it for the query where it is examined.
-        lower: what the true score exceeds with the configured confidence.
-        evidence: examined exposures that the score rests on, as far as not faded; 0: it is predicted.
-        guess: None: all this is of the query that was asked. Otherwise it is of that query, with `score` and `lower`
-            times the similarity: as if that were the probability that the two mean the same, and the entity worthless
-            if they do not.
+        entity_id: the id of the entity.
+        score: the Q2E score, 0 to 1: the expected gain of showing the entity for the query where it is examined.
+        lower: the lower credible bound of the score, at the configured confidence.
+        evidence: the examined exposures behind the score (decayed); 0 if the score is predicted.
+        guess: the known query that the entity was recalled for; None if that is the query itself. The score and its
+            bound are then multiplied by the similarity, as if it were the probability that both queries mean the same.
     """
 
     entity_id: str
@@ -53,25 +52,25 @@ class Recalled(Struct, frozen=True):
 
 
 class Similar(Protocol):
-    """Where to find what an unseen query is like: `similar.SimilarQueries`, which needs more packages than we do."""
+    """An index of known queries: `similar.SimilarQueries`, which needs more packages than serving does."""
 
     def nearest(self, query: str, known: Container[str]) -> Guess | None:
-        """Return which of the `known` queries `query` is most like; None if it is not much like any."""
+        """Return the one of the `known` queries that is most like `query`; None if none is similar enough."""
 
     def updated(self, added: Iterable[str], known: Container[str]) -> "Similar":
-        """Return the same for the queries that are `known` now, those `added` among them."""
+        """Return the index of the queries that are `known` now, including those `added`."""
 
 
 class Header(Struct, frozen=True):
-    """What the rows were made with.
+    """The parameters of all rows.
 
     Attributes:
-        kappa: exposures that the prior is worth.
-        personal_kappa: exposures that everybody's evidence is worth at most, beside a user's own.
-        deviations: how far below the score the lower bound is, in standard deviations of a normal distribution.
-        half_life_ms: of evidence.
-        curve: the examination curve in use, as the weights of its powers; see `examination`.
-        examined: the same at positions 1, 2 ...
+        kappa: the weight of the prior, in exposures.
+        personal_kappa: the largest weight of the evidence of all users beside a user's own, in exposures.
+        deviations: the distance of the lower bound from the score, in standard normal deviations.
+        half_life_ms: the half-life of the evidence, ms.
+        curve: the weights of the examination curve's powers, (3,), each 0 to 1 (see `examination`).
+        examined: the probabilities that positions 1, 2 ... 10 are examined, (10,).
     """
 
     kappa: float
@@ -82,8 +81,15 @@ class Header(Struct, frozen=True):
     examined: tuple[float, ...]
 
 
-class Evidence(Struct, frozen=True, array_like=True):
-    """What is known of one entity for one query: gain and examined exposure as of some time, and a predicted score."""
+class PairEvidence(Struct, frozen=True, array_like=True):
+    """The evidence for one query-entity pair.
+
+    Attributes:
+        entity_id: the id of the entity.
+        gain: the gain of its clicks (decayed).
+        exposure: the examined exposures (decayed).
+        prior: the predicted score, 0 to 1.
+    """
 
     entity_id: str
     gain: float
@@ -92,17 +98,17 @@ class Evidence(Struct, frozen=True, array_like=True):
 
 
 class Row(Struct, frozen=True, array_like=True):
-    """One query's evidence as of `at` (event time, ms), best entity first."""
+    """The evidence for one query as of `at` (event time, ms), best entity first."""
 
     at: int
-    entities: tuple[Evidence, ...]
+    entities: tuple[PairEvidence, ...]
 
 
 class OwnRow(Struct, frozen=True, array_like=True):
-    """What is known of one user, by query, as of `at` (event time, ms)."""
+    """The evidence from one user, by query, as of `at` (event time, ms)."""
 
     at: int
-    queries: dict[str, list[Evidence]]
+    queries: dict[str, list[PairEvidence]]
 
 
 _decode_row = msgspec.json.Decoder(Row).decode
@@ -114,10 +120,10 @@ class Memory:
     """The memory index of one policy version.
 
     Args:
-        section: its rows.
-        own: the rows of users.
-        watermark: event time (ms) as of which the policy forgets.
-        similar: what unseen queries are taken for; None: nothing is recalled for them.
+        section: the rows of the memory index, by query.
+        own: the rows of the personal layer, by user.
+        watermark: the event time (ms) that evidence is decayed to.
+        similar: the index that finds a known query for an unseen one; None to recall nothing for unseen queries.
     """
 
     name: ClassVar[str] = "memory"
@@ -139,16 +145,16 @@ class Memory:
         return cls(sections.get(cls.name, {}), sections.get(cls.personal, {}), header.watermark, similar)
 
     def recall(self, query: str, k: int, user: str | None = None) -> list[Recalled]:
-        """Return at most `k` entities, best first: in the order of their lower bounds when the query last changed.
+        """Return at most `k` entities for a query, best first.
 
-        With a user who is known to have been shown something for the query, in the order of the bounds that are left
-        when everybody's evidence counts for `personal_kappa` exposures at most and the user's own is added.
-
-        For a query that nothing is known of, what is recalled for the known query that it is most like, as a guess.
+        Entities are ranked by their lower bounds as of the last change of the query. For a user who was shown something
+        for this query, the evidence of all users is scaled down to at most `personal_kappa` exposures, the user's own
+        is added, and entities are ranked by the resulting bounds. For an unseen query, the entities of the most similar
+        known query are returned as guesses.
         """
         header = self.header
         text, row = query, self._rows.get(query)
-        if row is None:  # else it is normalised already
+        if row is None:  # keys are normalised, so a query that is found is, too
             text = normalize(query)
             row = self._rows.get(text)
         if not text or header is None:
@@ -181,7 +187,7 @@ class Memory:
             for one in self.recall(guess.query, k, user)
         ]
 
-    def _blended(self, header: Header, row: Row | None, own: list[Evidence], own_at: int) -> list[Recalled]:
+    def _blended(self, header: Header, row: Row | None, own: list[PairEvidence], own_at: int) -> list[Recalled]:
         kappa = header.kappa
         clicks: dict[str, tuple[float, float]] = {one.entity_id: (0.0, kappa) for one in own}
         if row is not None:
@@ -207,5 +213,5 @@ class Memory:
         return len(self._rows) - (ALL in self._rows)
 
     def queries(self) -> Iterator[str]:
-        """Yield the queries that something is known of."""
+        """Yield the queries that have a row."""
         return (query for query in self._rows if query != ALL)

@@ -1,14 +1,14 @@
-"""Which known query an unseen one is most like: for typing and hearing errors, and words in another order.
+"""The known query most similar to an unseen one, despite typing errors, hearing errors and another order of words.
 
-The similarity of two queries is RapidFuzz's `token_sort_ratio` over 100: with their words sorted, 1 less the insertions
-and deletions that turn one into the other, over the characters of both. Which queries to compare is found by the
-trigrams of characters within words, which neither the order of words nor an error elsewhere touches. Each trigram has
-the list of the queries that have it, and queries are numbered by length; so those of a length that can be similar
-enough are one stretch of every list (as in Bayardo, Ma & Srikant, "Scaling up all pairs similarity search", WWW 2007),
-and those that share most trigrams are compared.
+The similarity of two queries is RapidFuzz's `token_sort_ratio` over 100: with their words sorted, 1 minus the number of
+insertions and deletions that turn one into the other, divided by the characters of both. Candidates are found by
+character trigrams within words, which neither the order of words nor an error elsewhere changes. Each trigram has a
+list of the queries that contain it. Queries are numbered by length, so those whose length allows the required
+similarity are one stretch of every list (as in Bayardo, Ma & Srikant, "Scaling up all pairs similarity search", WWW
+2007). The candidates that share most trigrams are compared.
 
-That is no exhaustive search: among a million queries it may miss one whose trigrams all are very common. `backchannel
-bench memory-index` says how often.
+The search is not exhaustive: among a million queries it may miss one whose trigrams are all very common. `backchannel
+bench memory-index` measures how often.
 """
 
 import re
@@ -22,26 +22,26 @@ from rapidfuzz import fuzz, process
 from backchannel.agents.memory.serving import Guess
 from backchannel.agents.sums import ALL
 
-_COMPARED: Final = 100  # of each part
-_READ: Final = 50_000  # entries of lists, from the shortest one on: what takes half a millisecond
-_BUCKETS: Final = 1 << 16  # that trigrams are hashed into; who shares one by chance is compared in vain
+_COMPARED: Final = 100  # candidates compared per part
+_READ: Final = 50_000  # list entries read per part, shortest lists first: about half a millisecond
+_BUCKETS: Final = 1 << 16  # hash buckets of trigrams; a collision costs a comparison in vain
 _BATCH: Final = 20_000  # queries whose characters are in memory at once
-_LONGEST: Final = 65_535  # characters, as lengths are told apart
+_LONGEST: Final = 65_535  # characters; longer queries count as this long
 _GROWTH: Final = 2
 _numbers: Final = re.compile(r"\d+").findall
 
 
 class SimilarQueries:
-    """Known queries, and how to find the one that is most like another. Immutable, and shares its parts with the next.
+    """An immutable index of known queries, which shares its parts with the next version's.
 
-    A part is made at once and never changed. What is added becomes a part together with those before it that are not
-    much larger. So there are few, and over many versions an added query costs the logarithm of their number.
+    Parts never change. Added queries become a new part, merged with the preceding parts that are not much larger. So
+    there are few parts, and over many versions adding a query costs the logarithm of the number of queries.
 
     Args:
-        least: similarity of what is found, 0.5 to 1.
+        least: the least similarity of a match, 0.5 to 1.
 
     Raises:
-        ValueError: `least` is not within these bounds.
+        ValueError: `least` is out of range.
     """
 
     def __init__(self, least: float) -> None:
@@ -52,15 +52,15 @@ class SimilarQueries:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that it takes beside the queries themselves."""
+        """The memory that the index takes besides the queries themselves, in bytes."""
         return sum(part.nbytes for part in self._parts)
 
     def updated(self, added: Iterable[str], known: Container[str]) -> "SimilarQueries":
-        """Return the same with some queries added.
+        """Return the index with some queries added.
 
         Args:
-            added: that were not there before.
-            known: which queries are known now. The others are left out when parts are made anew.
+            added: queries that are not in the index yet.
+            known: the queries that are known now. Others are dropped when parts are merged.
         """
         fresh = dict.fromkeys(query for query in added if query != ALL)
         parts = [*self._parts]
@@ -71,11 +71,13 @@ class SimilarQueries:
         return similar
 
     def nearest(self, query: str, known: Container[str]) -> Guess | None:
-        """Return the query that `query` is most like, if it is so by `least` and has the same numbers in digits.
+        """Return the known query most similar to `query`; None if none is similar enough.
+
+        A match has the same numbers, as digits.
 
         Args:
-            query: normalised.
-            known: which queries are known; no other is returned.
+            query: a normalised query.
+            known: the queries that are known; no other is returned.
         """
         trigrams, numbers = np.unique(_trigrams([query])[0]), sorted(_numbers(query))
         shortest, longest = len(query) * self.least / (2 - self.least), len(query) * (2 - self.least) / self.least
@@ -85,7 +87,7 @@ class SimilarQueries:
             for one in part.sharing(trigrams, int(shortest), int(longest) + 1)
             if one in known and sorted(_numbers(one)) == numbers
         }
-        # Sorted, so that of several that are alike it is the same one everywhere.
+        # Sorted, so that a tie is broken the same way everywhere.
         found = process.extractOne(
             query, sorted(candidates), scorer=fuzz.token_sort_ratio, score_cutoff=100 * self.least
         )
@@ -93,7 +95,7 @@ class SimilarQueries:
 
 
 class _Part:
-    """Some queries, numbered by length, and for each bucket of trigrams the numbers of those that have one, rising."""
+    """Queries numbered by length, and for each bucket of trigrams the ascending numbers of the queries that hit it."""
 
     def __init__(self, queries: list[str]) -> None:
         queries.sort(key=len)
@@ -114,7 +116,13 @@ class _Part:
         return 8 * len(self.queries) + int(self._numbers.nbytes + self._begins.nbytes + self._lengths.nbytes)
 
     def sharing(self, trigrams: NDArray[np.uint32], shortest: int, longest: int) -> Iterator[str]:
-        """Yield those of a length that share most trigrams."""
+        """Yield the queries that share most trigrams.
+
+        Args:
+            trigrams: the distinct buckets of the query's trigrams, (n,).
+            shortest: the least length, in characters.
+            longest: the greatest length, in characters.
+        """
         lengths = np.array((shortest, longest + 1)).clip(max=_LONGEST).astype(np.uint16)
         bounds = np.searchsorted(self._lengths, lengths).astype(np.uint32)
         lists = [self._numbers[self._begins[bucket] : self._begins[bucket + 1]] for bucket in trigrams.tolist()]
@@ -130,14 +138,14 @@ class _Part:
 
 
 def _entries(queries: Sequence[str]) -> Iterator[NDArray[np.uint64]]:
-    """Yield the trigrams of the queries: the bucket, and in the lower half the number of the query."""
+    """Yield the trigrams of batches of queries, (n,): the bucket in the upper half, the query's number in the lower."""
     for first in range(0, len(queries), _BATCH):
         buckets, owners = _trigrams(queries[first : first + _BATCH])
         yield (buckets.astype(np.uint64) << np.uint64(32)) | (owners + first).astype(np.uint64)
 
 
 def _trigrams(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
-    """The buckets of all trigrams within words, which begin and end in a space, and which of the texts has them."""
+    """Return the bucket and the text of each trigram within a word, with the spaces around it, both (n,)."""
     joined = " ".join(("", *texts, ""))
     characters = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
     owners = np.repeat(np.arange(len(texts)), [len(text) + 1 for text in texts])[:-1]

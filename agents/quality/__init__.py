@@ -1,1 +1,1 @@
-"""How well the answers do over time, and when that changes."""
+"""The quality of answers over time, and its changes."""

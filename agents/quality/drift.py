@@ -1,8 +1,8 @@
-"""Changes in a rate, found in its time buckets with ADWIN.
+"""Changes of a rate, found in its time buckets with ADWIN.
 
 A. Bifet and R. Gavaldà, "Learning from time-changing data with adaptive windowing", SDM 2007. The detector is the one
-that `river.drift.ADWIN` wraps. The package `river.drift` imports River's data sets, and with them pandas and SciPy: a
-second of processor time before the first event is read.
+that `river.drift.ADWIN` wraps; importing `river.drift` itself also imports River's data sets, pandas and SciPy, which
+takes a second of processor time.
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from msgspec import Struct, structs
 from river._river_rust.drift import AdaptiveWindowing
 
 SAMPLES: Final = 100
-"""Observations that a bucket stands for, at most: beyond that a change must be large, not only certain."""
+"""The most observations that a bucket counts for, so that in heavy traffic a tiny change is no alarm."""
 
 
 class Bucket(Struct, frozen=True):
-    """What is known of a rate in one time bucket.
+    """The observations of a rate in one time bucket.
 
     Attributes:
-        start: event time, ms.
-        count: of observations.
-        total: of their values, each in [0, 1].
+        start: the start of the bucket (event time, ms).
+        count: the number of observations.
+        total: the sum of their values, each 0 to 1.
     """
 
     start: int
@@ -31,13 +31,13 @@ class Bucket(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """A rate has changed.
+    """A change of a rate.
 
     Attributes:
-        noticed: start (ms) of the newest bucket that was needed to notice it.
-        since: start (ms) of the first bucket that it is seen in.
-        before: the rate until then, as far back as the change before.
-        after: the rate from then on.
+        noticed: the start of the newest bucket needed to notice the change, ms.
+        since: the start of the first bucket after the change, ms.
+        before: the rate between the preceding change and this one, 0 to 1.
+        after: the rate since this change, 0 to 1.
     """
 
     noticed: int
@@ -47,18 +47,17 @@ class Change(Struct, frozen=True):
 
 
 def changes(buckets: Sequence[Bucket], confidence: float) -> list[Change]:
-    """Return how a rate changed over `buckets`, which are in order of time; the same for the same buckets.
+    """Return the changes of a rate over `buckets`; the same buckets always give the same changes.
 
-    What is noticed at once, such as a rate that fell and rose again, is one change.
+    Changes noticed at the same bucket, such as a drop and a recovery, are one change.
 
-    ADWIN takes values one by one, but sums are what we have. So a bucket is shown to it as zeros and ones with the
-    same mean, evenly spread, as many as it has observations, up to `SAMPLES`. Values between 0 and 1, and traffic above
-    that, make it more careful than it would have to be. It knows no seasons: a rate that rises every morning has
-    changed every morning.
+    ADWIN takes single values, but the ledger has sums. So a bucket is replayed as evenly spread zeros and ones with the
+    same mean: one per observation, at most `SAMPLES`. This makes ADWIN conservative where values lie between 0 and 1 or
+    traffic is heavier. ADWIN does not know seasons: a rate that rises every morning changes every morning.
 
     Args:
-        buckets: without those that are empty.
-        confidence: ADWIN's delta.
+        buckets: the buckets with observations, in order of time.
+        confidence: ADWIN's delta, 0 to 1.
     """
     found: list[Change] = []
     begin = 0  # of the buckets since the last change
@@ -67,7 +66,7 @@ def changes(buckets: Sequence[Bucket], confidence: float) -> list[Change]:
         split = _split(regime)
         change = Change(regime[-1].start, regime[split].start, _rate(regime[:split]), _rate(regime[split:]))
         if found and change.noticed <= found[-1].noticed:
-            # Some of the buckets are looked at once more: what is found in them now was there to be noticed then.
+            # The regimes overlap: this change was noticeable no later than the preceding one.
             found[-1] = structs.replace(found[-1], after=change.after)
         else:
             found.append(change)
@@ -75,20 +74,20 @@ def changes(buckets: Sequence[Bucket], confidence: float) -> list[Change]:
     return found
 
 
-def judge(
+def new_changes(
     buckets: Sequence[Bucket], since: int, judged: int, *, span_ms: int, confidence: float
 ) -> tuple[list[Change], int]:
-    """Return the changes noticed from the time `judged` on, and the start of the newest regime.
+    """Return the changes noticed at or after `judged`, and the start (ms) of the newest regime.
 
-    So that it takes bounded time, the past is forgotten in spans: buckets of a span are compared with those of the same
-    span and the one before. Whether buckets are judged in one call or in many makes no difference.
+    To bound the time that this takes, time is divided into spans, and a bucket is compared only with buckets of its own
+    span and the preceding one. The result does not depend on how the buckets are divided over calls.
 
     Args:
-        buckets: without those that are empty; from the span before that of `judged` on.
-        since: the start (ms) of the newest regime so far; buckets before it are ignored.
-        judged: start (ms) of the first bucket that was not judged yet.
-        span_ms: a multiple of a bucket's length.
-        confidence: ADWIN's delta.
+        buckets: the buckets with observations, in order of time, from the span before that of `judged` on.
+        since: the start of the newest regime so far, ms; earlier buckets are ignored.
+        judged: the start of the first bucket not examined yet, ms.
+        span_ms: the length of a span, ms; a multiple of a bucket's length.
+        confidence: ADWIN's delta, 0 to 1.
     """
     found = []
     for span in sorted({bucket.start // span_ms for bucket in buckets if bucket.start >= judged}):
@@ -101,15 +100,15 @@ def judge(
 
 
 def adwin_of(confidence: float) -> AdaptiveWindowing:
-    """Return the detector that `river.drift.ADWIN(delta=confidence)` wraps: `update(value)` tells of a drift.
+    """Return the detector that `river.drift.ADWIN(delta=confidence)` wraps.
 
-    Replace it after a drift, as `river.drift.ADWIN` does.
+    `update(value)` returns whether there is a drift; replace the detector after one, as `river.drift.ADWIN` does.
     """
     return AdaptiveWindowing(delta=confidence, clock=32, max_buckets=5, min_window_length=5, grace_period=10)
 
 
 def _notice(buckets: Sequence[Bucket], confidence: float) -> int | None:
-    """The first bucket at which ADWIN cuts its window, other than the very first."""
+    """Return the place, from 1, of the first bucket at which ADWIN cuts its window; None if it does not."""
     adwin = adwin_of(confidence)
     carried = 0.5
     for place, bucket in enumerate(buckets):
@@ -126,7 +125,7 @@ def _notice(buckets: Sequence[Bucket], confidence: float) -> int | None:
 
 
 def _split(buckets: Sequence[Bucket]) -> int:
-    """Where the rates on both sides differ most: the least squares estimate of a change's place, from 1 on."""
+    """Return the least squares estimate of the place of a change: that of the first bucket after it, from 1."""
     counts = np.minimum([bucket.count for bucket in buckets], SAMPLES)
     totals = counts * [bucket.total / bucket.count for bucket in buckets]
     left, before = np.cumsum(counts)[:-1], np.cumsum(totals)[:-1]

@@ -58,7 +58,7 @@ class AnswerQuality(Learner):
     def __init__(self, config: QualityConfig, strategies: Sequence[str]) -> None:
         self.config: Final = config
         self.table: Final = SumTable(
-            name="quality",
+            name=self.name,
             key=(("strategy", str), ("bucket", int)),
             sums=SUMS,
         )

@@ -1,1 +1,1 @@
-"""Rewrites: what a failing query should have been."""
+"""Rewrites: the queries that failing queries should have been."""

@@ -1,11 +1,11 @@
-"""An absorbing Markov chain of rephrases, and its solution for many states at once.
+"""An absorbing Markov chain of rephrases, solved for many states at once.
 
-Its transient states are queries; it is absorbed in success or failure. With Q the probabilities of the steps between
-transient states, the fundamental matrix N = (I - Q)^-1 has the expected numbers of visits, and whoever starts in i ever
-passes through j with probability N[i, j] / N[j, j] (Kemeny & Snell, "Finite Markov chains", 1960, theorem 3.2.4).
+Its transient states are queries; it is absorbed in success or failure. With Q the transition probabilities between
+transient states, the fundamental matrix N = (I - Q)^-1 holds the expected numbers of visits, and a walk from i passes
+through j with probability N[i, j] / N[j, j] (Kemeny & Snell, "Finite Markov chains", 1960, theorem 3.2.4).
 
-Each state to be solved has a subgraph of its own, bounded in depth and size, so that its solution does not depend on
-what else is solved. The subgraphs together are one block-diagonal system, which is factored once, sparsely.
+Each state is solved on a subgraph of its own, bounded in depth and size, so that its solution does not depend on the
+other states solved with it. The subgraphs form one block-diagonal system, which is factored once, sparsely.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,19 +21,20 @@ from backchannel.agents.statistics import wilson
 from backchannel.agents.sums import Floats, Integers
 
 Admissible: TypeAlias = Callable[[Integers, Integers], NDArray[np.bool_]]
-"""(places of sources, states) -> which of these may be a target of those."""
+"""Places of sources, (n,), and states, (n,) -> whether each state may be the target of its source, (n,)."""
 State = TypeVar("State", str, tuple[str, str])
 
-_BATCH: Final = 1000  # states whose subgraphs are solved together: enough to make numpy worth its while
-_STAYS: Final = 1 - 1e-9  # a chain that is never left would be singular; no chain of people is
+_BATCH: Final = 1000  # states solved together, enough to amortise NumPy's overhead
+_STAYS: Final = 1 - 1e-9  # keeps a cycle that is never left from being singular
 
 
 class Solution(Struct, frozen=True):
     """The best target of each source.
 
     Attributes:
-        targets: the number of the state; -1 if none is admissible.
-        probabilities: that somebody who starts with the source passes through the target and succeeds there.
+        targets: the numbers of the target states, (sources,); -1 where none is admissible.
+        probabilities: the probabilities that a walk from the source passes through the target and succeeds there,
+            (sources,), 0 to 1.
     """
 
     targets: Integers
@@ -41,20 +42,20 @@ class Solution(Struct, frozen=True):
 
 
 class Chain(Generic[State]):
-    """A part of the chain.
+    """Part of the chain.
 
     Args:
-        states: in ascending order; their places are their numbers.
-        steps: (steps, 2): state and following state, by number; each pair once.
-        weights: of the steps, more than 0.
-        trusted: which of the steps are followed. The others count, but lead nowhere.
-        absorbed: (states, 2): the weights of success and of failure in each state.
-        max_steps: that are followed from a state: the likeliest.
+        states: the states, in ascending order; a state's place is its number.
+        steps: the numbers of the state and the following state of each step, (steps, 2); each pair once.
+        weights: the weights of the steps, in turns, (steps,), above 0.
+        trusted: whether a step is followed, (steps,). The other steps count as rephrased, but lead nowhere.
+        absorbed: the weights of success and of failure, in turns, (states, 2).
+        max_steps: the most steps followed from a state, the likeliest first.
 
     Attributes:
-        support: the weight of all turns in each state.
-        rephrased: of which somebody went on to another query.
-        success: of which somebody succeeded.
+        support: the weight of all turns, (states,).
+        rephrased: the weight of the turns that were rephrased, (states,).
+        success: the weight of the turns that succeeded, (states,).
     """
 
     def __init__(
@@ -83,37 +84,37 @@ class Chain(Generic[State]):
         self._probabilities: Final = self._weights / self.support[steps[order, 0]]
 
     def numbers(self, states: Iterable[State]) -> Integers:
-        """The numbers of those of `states` that are in this part."""
+        """Return the numbers of those `states` that are in this part, ascending, (n,)."""
         found = (self._number.get(state, -1) for state in states)
         return np.array(sorted(number for number in found if number >= 0), np.int64)
 
     def following(self, states: Integers) -> Integers:
-        """The states that some of `states` lead to directly."""
+        """Return the numbers of the states that any of `states`, (n,), leads to directly, ascending, (m,)."""
         return np.unique(self._following[self._steps(states)[1]])
 
     @property
     def branches(self) -> NDArray[np.bool_]:
-        """Which states have a step that is followed."""
+        """Whether a state has a step that is followed, (states,)."""
         return np.diff(self._starts) > 0
 
     @property
     def rate(self) -> Floats:
-        """The success rate of the turns in each state, with one failure added to them."""
+        """The success rates, (states,), 0 to 1, each with one failure added."""
         rate: Floats = self.success / (self.support + 1.0)
         return rate
 
     def bounds(self, z: float) -> tuple[Floats, Floats]:
-        """Return lower and upper bounds of the success rates: Wilson's score interval of `z` standard deviations."""
+        """Return the lower and upper bounds of the success rates, each (states,): `z` standard deviations (Wilson)."""
         return wilson(self.success, self.support, z)
 
     def solve(self, sources: Integers, admissible: Admissible, depth: int, max_states: int) -> Solution:
-        """Find for each of `sources` the target at which somebody who starts there most probably passes and succeeds.
+        """Return the target of each source that a walk most probably passes through and succeeds at.
 
         Args:
-            sources: the states to solve.
-            admissible: which targets they may have.
-            depth: rephrases that are followed.
-            max_states: in a subgraph; the nearest and likeliest.
+            sources: the numbers of the states to solve, (sources,).
+            admissible: the targets that they may have.
+            depth: the most rephrases that are followed.
+            max_states: the most states in a subgraph: the nearest, then the likeliest.
         """
         targets, probabilities = np.full(len(sources), -1), np.zeros(len(sources))
         for first in range(0, len(sources), _BATCH):
@@ -122,7 +123,7 @@ class Chain(Generic[State]):
         return Solution(targets, probabilities)
 
     def path(self, source: State, target: State) -> list[State]:
-        """Return the likeliest way from `source` to `target`, both included; empty if there is none."""
+        """Return the likeliest path from `source` to `target`, both included; empty if there is none."""
         first, last = self._number.get(source), self._number.get(target)
         if first is None or last is None:
             return []
@@ -159,7 +160,8 @@ class Chain(Generic[State]):
         ones = np.zeros(len(nodes))
         ones[start] = 1.0
         rates = self.rate
-        # Visits bound the probability of passing from above: the best bounds come first, and most need no second look.
+        # The expected number of visits bounds the probability of passing. Candidates are tried in the order of their
+        # bounds, so most need not be solved.
         bound = factors.solve(ones)[candidates] * rates[states[candidates]]
         order = np.lexsort((states[candidates], -bound, blocks[candidates]))
         candidates, bound = candidates[order], bound[order]
@@ -179,9 +181,10 @@ class Chain(Generic[State]):
         return target, best
 
     def _subgraphs(self, sources: Integers, depth: int, max_states: int) -> tuple[Integers, Integers]:
-        """What each of `sources` leads to, as nodes: place in `sources` * states + state, ascending.
+        """Return the nodes of each source's subgraph, and those whose steps are followed, both ascending.
 
-        Also, those of them that are followed: all but those that are `depth` rephrases away.
+        A node is its source's place in `sources` times the number of states, plus its state. Nodes that are `depth`
+        rephrases away are not followed.
         """
         count = len(self.states)
         border = np.arange(len(sources)) * count + sources
@@ -207,15 +210,15 @@ class Chain(Generic[State]):
         return nodes, followed
 
     def _steps(self, states: Integers) -> tuple[Integers, Integers]:
-        """All steps from `states`: the places in `states` that they start from, and their own numbers."""
+        """Return all steps from `states`, (n,): their places in `states`, and their own numbers, both (steps,)."""
         counts = self._starts[states + 1] - self._starts[states]
         at = np.repeat(np.arange(len(states)), counts)
         first = np.cumsum(counts) - counts
         return at, np.arange(len(at)) - first[at] + self._starts[states][at]
 
     def _factors(self, nodes: Integers, followed: Integers) -> Any:
-        """(I - Q)' of all subgraphs together, as SciPy factors it."""
-        # Not everybody who imports this module solves, and SciPy is slow to import.
+        """Return SciPy's factorisation of the transpose of I - Q, all subgraphs together."""
+        # SciPy is slow to import, and needed only to solve.
         from scipy.sparse import csc_array  # noqa: PLC0415
         from scipy.sparse.linalg import splu  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The rows of the rewrites in the policy, for those who write and those who read them, and who is held out."""
+"""The rows of the rewrites' sections, and the sessions that are held out."""
 
 import msgspec
 from msgspec import Struct
@@ -10,22 +10,22 @@ class Settings(Struct, frozen=True, omit_defaults=True):
     """How rewrites are served.
 
     Attributes:
-        held_out: the share of sessions that are served none.
+        held_out: the share of sessions that are served no rewrites, 0 to 1.
     """
 
     held_out: float = 0.0
 
 
 class RewriteRow(Struct, frozen=True, omit_defaults=True):
-    """What the policy says of a state.
+    """The rewrite of a state, and what is forbidden.
 
     Attributes:
-        target: what it is to be rewritten to; empty if nothing is.
-        probability: that somebody who starts with the state passes through the target and succeeds there.
-        support: turns that the state had, as far as not faded.
-        pinned: whether somebody has decreed it.
-        withdrawn: why it is not served any more; empty while it is.
-        blocked: targets that somebody has forbidden, be it to a personal rewrite; `ALL` forbids all.
+        target: the state that it is rewritten to; empty if it has no rewrite.
+        probability: the probability that somebody who asks the state passes through the target and succeeds there.
+        support: the turns of the state (decayed).
+        pinned: whether an operator decreed the rewrite.
+        withdrawn: the reason why the rewrite is no longer served; empty while it is served.
+        blocked: the targets that an operator has forbidden, for personal rewrites too; `ALL` forbids every target.
     """
 
     target: str = msgspec.field(name="to", default="")
@@ -37,10 +37,10 @@ class RewriteRow(Struct, frozen=True, omit_defaults=True):
 
 
 PersonalRow = dict[str, tuple[str, float]]
-"""A user's own rewrites: state -> target and probability."""
+"""A user's own rewrites: state -> target, and its probability, 0 to 1."""
 
 
 def is_held_out(session: str, share: float) -> bool:
-    """Return whether a session belongs to the `share` of all that are served no rewrites; always the same answer."""
-    # Another hash than that of the buckets in `distinct`: else all of these sessions would be one person there.
+    """Return whether a session is one of the `share`, 0 to 1, of all sessions that are served no rewrites."""
+    # Sketches hash the bare name. With the same hash here, all held-out sessions would fall into the same buckets.
     return unit_hash("held out: " + session) < share

@@ -1,4 +1,4 @@
-"""Rewrites, serving: what a query should have been."""
+"""Rewrites, serving: the query that a failing query should have been."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Final, Literal, Self
@@ -14,15 +14,16 @@ from backchannel.schemas.text import normalize
 
 
 class Rewriting(Struct, frozen=True):
-    """What a query should have been.
+    """The rewrite of a query.
 
     Attributes:
-        target: a normalised query, or an interpretation if that is what was looked up.
-        layer: who says so: `personal`, the user's own rephrases; `global`, everybody's; `pinned`, a decree.
-        probability: that somebody who starts with the query passes through the target and succeeds there, 0 to 1.
-        policy_version: the version that says so.
-        support: turns of the query (decayed); 0 in the personal layer.
-        withdrawn: why it is not served any more; empty while it is.
+        target: a normalised query, or an interpretation if one was looked up.
+        layer: its source: `personal`, the user's own rephrases; `global`, all users'; `pinned`, an operator's decree.
+        probability: the probability, 0 to 1, that somebody who asks the query passes through the target and succeeds
+            there.
+        policy_version: the version of the policy.
+        support: the turns of the query (decayed); 0 in the personal layer.
+        withdrawn: the reason why the rewrite is no longer served; empty while it is served.
     """
 
     target: str
@@ -42,9 +43,9 @@ class Rewriter:
     """The rewrites of one policy version.
 
     Args:
-        section: the rows of everybody's rewrites.
-        own: the rows of users.
-        version: of the policy.
+        section: the rows of the global layer, by state.
+        own: the rows of the personal layer, by user.
+        version: the policy's version.
     """
 
     name: ClassVar[str] = "rewrites"
@@ -64,7 +65,7 @@ class Rewriter:
     def rewrite(
         self, query: str, *, interpretation: str | None = None, user: str | None = None, session: str | None = None
     ) -> Rewriting | None:
-        """Return what `query` should have been; None if it had better stay as it is. See `Policy.rewrite`."""
+        """Return the rewrite of `query`; None to leave it as it is. See `Policy.rewrite`."""
         state = interpretation or normalize(query)
         row = self._row(state)
         if row is not None and row.pinned:
@@ -78,7 +79,7 @@ class Rewriter:
         return self._global(row) if row and row.target and not row.withdrawn else None
 
     def rewrites(self) -> dict[str, Rewriting]:
-        """Return all rewrites of the global layer, the withdrawn ones too."""
+        """Return all rewrites of the global layer, including withdrawn ones."""
         rows = ((state, self._row(state)) for state in self._rows)
         return {state: self._global(row) for state, row in rows if row and row.target}
 

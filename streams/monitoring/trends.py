@@ -7,14 +7,14 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import BigInteger, Connection, Double, RowMapping, Text, column, func, inspect, select, table
 
-from backchannel.agents.quality.learner import SUMS
+from backchannel.agents.quality.learner import SUMS, AnswerQuality
 from backchannel.agents.sums import ALL
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.snapshot import Snapshot, Verdict
 from backchannel.streams.store import tables
 
 _QUALITY: Final = table(
-    "quality", column("strategy", Text), column("bucket", BigInteger), *(column(name, Double) for name in SUMS)
+    AnswerQuality.name, column("strategy", Text), column("bucket", BigInteger), *(column(name, Double) for name in SUMS)
 )
 
 Column = list[float | None]

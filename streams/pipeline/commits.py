@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct, structs
 
 from backchannel.agents.columns import columns_of
+from backchannel.agents.quality.learner import AnswerQuality
 from backchannel.agents.sums import Sums
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.store.ledger import Contribution, Ledger
@@ -44,4 +45,4 @@ def commit(learning: Learning, ledger: Ledger, batches: Sequence[Batch]) -> Comm
     counts: Counter[str] = Counter()
     for batch in batches:
         counts.update(batch.counts)
-    return Commit(ledger.commit(contributions), counts, delta.get("quality"))
+    return Commit(ledger.commit(contributions), counts, delta.get(AnswerQuality.name))

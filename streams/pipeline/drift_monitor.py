@@ -12,7 +12,8 @@ from msgspec import Struct
 from msgspec.structs import asdict
 from sqlalchemy import Connection, Double, Select, case, delete, func, insert, select
 
-from backchannel.agents.quality.drift import Bucket, Change, judge
+from backchannel.agents.quality.drift import Bucket, Change, new_changes
+from backchannel.agents.quality.learner import AnswerQuality
 from backchannel.agents.sums import ALL
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import EVENT_TYPES
@@ -77,7 +78,7 @@ class DriftMonitor:
                 start = rate.buckets.selected_columns[0]
                 rows = connection.execute(rate.buckets.where(start >= begin, start < rate.complete).order_by(start))
                 buckets = [Bucket(*row) for row in rows if row[1]]
-                changes, since = judge(buckets, since, judged, span_ms=span_ms, confidence=confidence)
+                changes, since = new_changes(buckets, since, judged, span_ms=span_ms, confidence=confidence)
                 judgements.append((rate, judged, since, changes))
         return self._store.transact(lambda connection: self._write(connection, judgements, now)) if judgements else []
 
@@ -104,7 +105,7 @@ class DriftMonitor:
         return alarms
 
     def _rates(self, complete: int, now: int) -> Iterator[_Rate]:
-        tally, quality = tables.tally, self._store.sum_tables["quality"]
+        tally, quality = tables.tally, self._store.sum_tables[AnswerQuality.name]
         dead = case((tally.c.name == "dead_letter", tally.c.value), else_=0)
         records = select(tally.c.minute, func.sum(tally.c.value.cast(Double)), func.sum(dead.cast(Double)))
         records = records.where(tally.c.name.in_([*EVENT_TYPES, "dead_letter"])).group_by(tally.c.minute)
@@ -124,7 +125,7 @@ class DriftMonitor:
         return abs(change.after - change.before) >= self._config.drift_change * change.before
 
     def _forget(self, connection: Connection) -> None:
-        quality = self._store.sum_tables["quality"]
+        quality = self._store.sum_tables[AnswerQuality.name]
         newest = connection.execute(select(func.max(quality.c.bucket))).scalar()
         if newest is not None:
             oldest = newest - round(86_400_000 * self._config.keep_days)

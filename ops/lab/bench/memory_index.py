@@ -13,7 +13,7 @@ import numpy as np
 from rapidfuzz import fuzz, process
 from sqlalchemy import select
 
-from backchannel.agents.memory.serving import Evidence, Row
+from backchannel.agents.memory.serving import PairEvidence, Row
 from backchannel.agents.memory.similar import SimilarQueries
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.schemas.events import Click, Impression, Query, Result
@@ -212,7 +212,9 @@ def _put(url: str, texts: Sequence[str], rng: np.random.Generator) -> None:
     encode = msgspec.json.Encoder().encode
     rows: dict[str, bytes | None] = {}
     for text, names, sums in zip(texts, entities, values, strict=True):
-        known = [Evidence(f"entity-{name}", gain, 9 * shown) for name, (gain, shown) in zip(names, sums, strict=True)]
+        known = [
+            PairEvidence(f"entity-{name}", gain, 9 * shown) for name, (gain, shown) in zip(names, sums, strict=True)
+        ]
         rows[text] = encode(Row(_AT, tuple(known)))
     with store.write() as connection:
         head = snapshots.newest(connection)

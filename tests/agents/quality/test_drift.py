@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river.drift import ADWIN
 
-from backchannel.agents.quality.drift import Bucket, Change, adwin_of, changes, judge
+from backchannel.agents.quality.drift import Bucket, Change, adwin_of, changes, new_changes
 
 MINUTE = 60_000
 CONFIDENCE = 0.002
@@ -76,7 +76,7 @@ def test_it_does_not_matter_when_buckets_are_judged(buckets: list[Bucket], looks
         since, judged, found = 0, 0, []
         for time in sorted({*times, 201}):
             complete = [bucket for bucket in buckets if bucket.start < time * MINUTE]
-            new, since = judge(complete, since, judged, span_ms=span, confidence=0.5)
+            new, since = new_changes(complete, since, judged, span_ms=span, confidence=0.5)
             found += new
             judged = time * MINUTE
         return found
@@ -88,8 +88,8 @@ def test_the_past_is_forgotten_in_spans() -> None:
     """What lies two spans back is not needed any more."""
     buckets = series(3, (300, 0.3), (100, 0.2))
     span = 100 * MINUTE
-    whole = judge(buckets, 0, 0, span_ms=span, confidence=CONFIDENCE)
-    late = judge(buckets[200:], 0, 300 * MINUTE, span_ms=span, confidence=CONFIDENCE)
+    whole = new_changes(buckets, 0, 0, span_ms=span, confidence=CONFIDENCE)
+    late = new_changes(buckets[200:], 0, 300 * MINUTE, span_ms=span, confidence=CONFIDENCE)
     assert late == whole
     assert len(late[0]) == 1
 

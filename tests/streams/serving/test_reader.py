@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rapidfuzz.fuzz import ratio
 from sqlalchemy import update
 
-from backchannel.agents.memory.serving import Evidence, Guess, Row
+from backchannel.agents.memory.serving import Guess, PairEvidence, Row
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.ops.local.postgres import Postgres
 from backchannel.schemas.snapshot import Checksum, Section
@@ -349,7 +349,7 @@ def test_a_reader_that_guesses_knows_what_is_new_and_forgets_what_is_gone(store_
     with LocalPipeline(store_url, Config(), "test") as pipeline:
         learn(pipeline, 10)
         pipeline.publish()
-    row = msgspec.json.encode(Row(0, (Evidence("a", 0.0, 0.0, 0.5),)))
+    row = msgspec.json.encode(Row(0, (PairEvidence("a", 0.0, 0.0, 0.5),)))
     publish(first_song=row)
     plain, reader = PolicyReader(store_url, rng=rng()), PolicyReader(store_url, rng=rng(), guess_from=0.9)
     with closing(reader), closing(plain):
