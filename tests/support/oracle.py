@@ -1,6 +1,6 @@
-"""The learners as they were before columns: from one outcome after the other, as objects. What they say is right.
+"""Reference implementations of the learners, which work on one outcome object at a time.
 
-The property tests compare the learners that work on columns with these.
+The property tests compare the learners, which work on columns, with these.
 """
 
 from collections import Counter, defaultdict
@@ -49,18 +49,18 @@ _results = attrgetter("results")
 
 
 class Outcome(Struct, frozen=True, gc=False):
-    """A turn, judged.
+    """A judged turn.
 
     Attributes:
-        turn: what is judged.
+        turn: the turn.
         query: the normalised query that the results were for: the rewrite, if one was served.
-        gains: entity -> gain in [0, 1] of its best click, less what a barge-in and a rephrase took back.
-        success: the best of the gains; without a click, what going on to something else is worth.
+        gains: entity -> gain of its best click, reduced by a barge-in and a rephrase, 0 to 1.
+        success: the largest gain; without a click, the value of going on to something else.
         rephrased: the probability, 0 to 1, that the session's next query rephrases this one.
         rewritten: the target of the rewrite that was served; None without one.
-        asked: strategy -> candidates that it drew.
-        credited: the credit of each strategy that produced something that was clicked.
-        unrephrased: the success before a rephrase took its share back.
+        asked: strategy -> number of candidates that it drew.
+        credited: the credit of each strategy that produced a clicked result.
+        unrephrased: the success before the reduction by a rephrase.
     """
 
     turn: Turn
@@ -78,13 +78,13 @@ class Asked(Struct, frozen=True):
     """The strategies that were asked in some turns, turn by turn, as columns.
 
     Attributes:
-        rows: place of the turn among the turns, (asked,).
-        codes: of the strategy, (asked,).
-        drawn: candidates, (asked,).
-        credited: places among these of those that are credited with something, (credited,).
-        rewards: of those, (credited,); see `Credit`.
-        ranks: likewise.
-        positions: likewise.
+        rows: index of the turn, (asked,).
+        codes: code of the strategy, (asked,).
+        drawn: number of candidates drawn, (asked,).
+        credited: indices into the columns above of the strategies with a credit, (credited,).
+        rewards: rewards of the credits, (credited,); see `Credit`.
+        ranks: ranks of the credits, (credited,); see `Credit`.
+        positions: positions of the credits, (credited,); see `Credit`.
     """
 
     rows: Integers
@@ -100,8 +100,8 @@ def asked_in(outcomes: Sequence[Outcome], codes: Mapping[str, int]) -> Asked:
     """Return the strategies that were asked and have a code.
 
     Args:
-        outcomes: of turns.
-        codes: strategy -> its code, 0 and up.
+        outcomes: the outcomes of the turns.
+        codes: strategy -> code, from 0.
     """
     asked = [outcome.asked for outcome in outcomes]
     coded = np.array([codes.get(name, -1) for own in asked for name in own], dtype=np.int64)
@@ -138,7 +138,7 @@ class Judge:
         return list(map(self._judge, turns, rephrased))
 
     def _may_be_rephrased(self, turn: Turn) -> bool:
-        """Whether a query followed soon, and something was recognised both times: else nothing is said again."""
+        """Return whether a query followed soon, and both queries have a text."""
         following = turn.next
         return (
             following is not None
@@ -176,12 +176,12 @@ class Judge:
 
 
 def _asked(turn: Turn) -> dict[str, int]:
-    """Return how many candidates each strategy that took part in a turn drew.
+    """Return the number of candidates that each strategy asked in a turn drew.
 
-    They are those of the allocation or, where none is logged, those among the results.
+    It is taken from the allocation or, if none is logged, from the results.
     """
     if len(turn.impressions) == 1 and 0 not in (allocation := turn.impressions[0].allocation).values() and allocation:
-        return allocation  # as is usual
+        return allocation  # the usual case
     drawn: dict[str, int] = {}
     for impression in turn.impressions:
         for name, most in impression.allocation.items():
@@ -195,10 +195,10 @@ def _asked(turn: Turn) -> dict[str, int]:
 
 
 def _credits(turn: Turn, gains: Mapping[str, float]) -> dict[str, Credit]:
-    """Return the credit of each strategy that produced something that was clicked.
+    """Return the credit of each strategy that produced a clicked result.
 
-    The rank, from 1, counts the results of the strategy alone, in the order of their positions. Of several clicks that
-    of most gain counts, then that of the better rank.
+    The rank, from 1, counts the strategy's own results in order of position. Of several clicks, the one with the
+    largest gain counts, then the one with the better rank.
     """
     credited: dict[str, Credit] = {}
     for impression in turn.impressions:
@@ -226,12 +226,12 @@ def probabilities(turns: Sequence[Turn]) -> list[float]:
 
 
 def _features(turns: Sequence[Turn]) -> dict[str, Matrix]:
-    """Return what the model looks at, by name, each an array with an element for each of `turns`.
+    """Return the features by name, each (turns,).
 
     Similarities range from 0 to 1; "words" is a token set ratio, 1 if one query has all words of the other; "sounds"
     compares Metaphone codes; "longer" is the share by which the next query is longer in characters, -1 to 1; "meaning"
-    is the overlap of the interpretations. What an interpretation says of likeness differs from what texts say, hence
-    the features of their own for queries that "both" have one.
+    is the overlap of the interpretations. Interpretations measure similarity differently from texts, hence
+    the separate features for pairs in which "both" queries have an interpretation.
     """
     pairs = [(turn.query, turn.next) for turn in turns if turn.next is not None]
     texts, next_texts = [normalize(query.text) for query, _ in pairs], [normalize(after.text) for _, after in pairs]
@@ -284,7 +284,7 @@ def _memory(self: MemoryIndex, outcomes: Sequence[Outcome]) -> Delta:
 
 
 def _people(self: MemoryIndex, outcomes: Sequence[Outcome]) -> Sums:
-    """Linear counting (Whang, Vander-Zanden & Taylor 1990): which of the query's slots people's hashes hit."""
+    """Return the slots of each query that people's hashes hit: linear counting (Whang et al., TODS 1990)."""
     landmark = self.people.landmark(max(outcome.turn.query.ts for outcome in outcomes))
     turns: defaultdict[Key, float] = defaultdict(float)
     for outcome in outcomes:
@@ -302,22 +302,22 @@ _position = attrgetter("position")
 
 
 class Shown:
-    """What was shown and clicked in some turns, by the keys under which it is summed.
+    """The showings and clicks of some turns, by the key under which they are summed.
 
     Args:
-        table: to sum into; its key ends in the entity.
-        outcomes: the turns.
-        owner: what of a turn precedes the entity in the key; None to leave the turn out.
+        table: the table; its key ends in the entity.
+        outcomes: the outcomes of the turns.
+        owner: returns the part of the key before the entity; None leaves the turn out.
 
     Attributes:
-        keys: in order, as the ledger wants them.
+        keys: the keys, in the order that the ledger expects.
     """
 
     def __init__(
         self, table: SumTable, outcomes: Sequence[Outcome], owner: Callable[[Outcome], tuple[str, ...] | None]
     ) -> None:
         self._table: Final = table
-        # By what precedes the entity, so that pairs are counted without building their keys.
+        # By the part of the key before the entity, so that pairs are counted without building their keys.
         number = count().__next__
         index: defaultdict[tuple[str, ...], dict[str, int]] = defaultdict(lambda: defaultdict(number))
         rows: list[int] = []
@@ -333,14 +333,14 @@ class Shown:
                     positions += map(_position, impression.results)
                 for entity, gain in outcome.gains.items():
                     row = of_prefix[entity]
-                    # Shown in several places, it counts as clicked in the first; shown in none, as clicked in 0.
+                    # An entity shown at several positions counts as clicked at the first; one not shown, at 0.
                     where = positions[rows.index(row, first)] if row in rows[first:] else 0
                     gained.append((row, where, turn, gain))
             lengths.append(len(rows) - first)
         ordered = [(prefix, entity, of[entity]) for prefix, of in sorted(index.items()) for entity in sorted(of)]
         self.keys: Final[list[Key]] = [(*prefix, entity) for prefix, entity, _ in ordered]
         self._order: Final = np.array([row for _, _, row in ordered], dtype=np.intp)
-        # Each line is a showing or a click; neither is the other.
+        # Each row is either a showing or a click.
         clicked_rows, clicked_positions, clicked_turns, gains = zip(*gained, strict=True) if gained else ((),) * 4
         self._rows: Final = np.array([*rows, *clicked_rows], dtype=np.intp)
         self._positions: Final = np.array([*positions, *clicked_positions], dtype=np.intp)
@@ -353,7 +353,7 @@ class Shown:
         self._times: Final = np.array([outcome.turn.query.ts for outcome in outcomes], dtype=np.int64)
 
     def sums(self, examination: Examination) -> Sums:
-        """Return what each key gained, and its exposure to each of the powers of the curve."""
+        """Return each key's gain, and its exposure for each power of the curve."""
         landmark = self._table.landmark(int(self._times.max()))
         weights = self._table.weights(self._times, landmark)[self._turns]
         values = np.empty((len(self.keys), 1 + BASIS))
@@ -364,7 +364,7 @@ class Shown:
         return Sums(self._table, self.keys, values[self._order], landmark)
 
     def harvest(self, examination: Examination) -> Sums:
-        """Return what the keys add to the comparison of positions."""
+        """Return the keys' contributions to the comparison of positions."""
         hashes = np.empty(len(self.keys), dtype=np.uint32)
         hashes[self._order] = [crc32("\0".join(key).encode()) for key in self.keys]
         return examination.harvest(
@@ -388,11 +388,11 @@ def _bandit(self: StrategyBandit, outcomes: Sequence[Outcome]) -> Delta:
     asked = asked_in(outcomes, self._code)
     if not len(asked.rows):
         return {}
-    ranks = np.zeros(len(asked.rows), dtype=np.int64)  # of what was clicked
+    ranks = np.zeros(len(asked.rows), dtype=np.int64)  # ranks of the clicked results
     ranks[asked.credited] = asked.ranks
-    lengths = np.minimum(np.maximum(asked.drawn, ranks), RANKS)  # so many it must have drawn
+    lengths = np.minimum(np.maximum(asked.drawn, ranks), RANKS)  # at least the rank of a click
     ranks[ranks > RANKS] = 0
-    rewards = np.zeros((2, len(asked.rows)))  # as they are, and over the probability of examination
+    rewards = np.zeros((2, len(asked.rows)))  # raw, and divided by the probability of examination
     rewards[:, asked.credited] = asked.rewards * (np.ones(len(asked.rewards)), self._unseen[asked.positions])
     rewards = np.rint(rewards * GRID) / GRID
     observed = np.column_stack((_vectors(self, outcomes, asked), rewards[0]))
@@ -404,7 +404,7 @@ def _bandit(self: StrategyBandit, outcomes: Sequence[Outcome]) -> Delta:
     products = parts.products[:, *self._triangle]
     place = np.repeat(np.arange(len(counts)), counts) * (RANKS + 1)
     size = len(counts) * (RANKS + 1)
-    # How many lists ended at each rank, 0 to RANKS; so, from the end, how many reached it.
+    # The number of lists that ended at each rank, 0 to RANKS; summed from the end, the number that reached it.
     ended = np.bincount(place + lengths[order], minlength=size).reshape(-1, RANKS + 1)
     reached = ended[:, :0:-1].cumsum(axis=1)[:, ::-1]
     chosen = np.bincount(place + ranks[order], rewards[1, order], size).reshape(-1, RANKS + 1)[:, 1:]
@@ -417,7 +417,7 @@ def _bandit(self: StrategyBandit, outcomes: Sequence[Outcome]) -> Delta:
 
 
 def _vectors(self: StrategyBandit, outcomes: Sequence[Outcome], asked: Asked) -> Matrix:
-    """The encoded contexts of the strategies asked, (asked, d)."""
+    """Return the encoded contexts of the strategies asked, (asked, d)."""
     contexts = [dict(context_of(outcome.turn.query)) for outcome in outcomes]
     if self.encoder.of_users:
         known = [_known_of_user(outcome.turn) for outcome in outcomes]
@@ -435,12 +435,12 @@ def _vectors(self: StrategyBandit, outcomes: Sequence[Outcome], asked: Asked) ->
 
 
 def _known_of(strategy: str, turn: Turn) -> Mapping[str, Value]:
-    """What was known of a strategy when the turn's first impression was decided that says so."""
+    """Return the context of a strategy from the turn's first impression that has one."""
     return next((own for shown in turn.impressions if (own := shown.strategy_context.get(strategy))), {})
 
 
 def _known_of_user(turn: Turn) -> Mapping[str, Value]:
-    """What was known of who asked, likewise."""
+    """Return the context of the user from the turn's first impression that has one."""
     return next((shown.user_context for shown in turn.impressions if shown.user_context), {})
 
 
@@ -452,7 +452,7 @@ def _history(self: StrategyHistory, outcomes: Sequence[Outcome]) -> Delta:
     landmark = table.landmark(max(outcome.turn.query.ts for outcome in outcomes))
     sums: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for outcome in outcomes:
-        if not outcome.query:  # nothing was recognised
+        if not outcome.query:  # an empty query
             continue
         weight = table.weight(outcome.turn.query.ts, landmark)
         credited = outcome.credited
@@ -465,7 +465,7 @@ def _history(self: StrategyHistory, outcomes: Sequence[Outcome]) -> Delta:
 
 
 def _users(self: UserHistory, outcomes: Sequence[Outcome]) -> Delta:
-    """See `Learner.learn`. Turns of nobody in particular are left out."""
+    """See `Learner.learn`. Turns without a user are left out."""
     table = self.table
     landmark = table.landmark(max((outcome.turn.query.ts for outcome in outcomes), default=0))
     rows: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
@@ -495,7 +495,7 @@ def _quality(self: AnswerQuality, outcomes: Sequence[Outcome]) -> Delta:
             for one in outcomes
         ]
     )
-    # Every turn has a line for all strategies together, which comes first, and one for each that was asked.
+    # Every turn has a row for all strategies together, which comes first, and one for each strategy asked.
     rows = np.concatenate((np.arange(turns), asked.rows))
     clicked, barged_in, rephrased, reward, candidates = feedback[rows].T
     candidates[turns:] = asked.drawn
@@ -554,7 +554,7 @@ def _add(row: list[float], success: float, failure: float) -> None:
 
 
 def _rewrites(self: PersonalRewrites, outcomes: Sequence[Outcome]) -> Delta:
-    """See `Learner.learn`. Turns of nobody in particular are left out, and those of which nothing came."""
+    """See `Learner.learn`. Turns without a user, or without a rephrase or success, are left out."""
     rows: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     landmark = self.table.landmark(max((outcome.turn.query.ts for outcome in outcomes), default=0))
     for outcome in outcomes:
@@ -582,16 +582,16 @@ def _rewrites(self: PersonalRewrites, outcomes: Sequence[Outcome]) -> Delta:
 
 
 def is_logged(turn: Turn) -> bool:
-    """Return whether a turn's decision was left to chance, with probabilities that are known and possible."""
+    """Return whether a turn's decision was randomised, with valid propensities."""
     return any(map(_tells, turn.impressions))
 
 
 def decision_of(outcome: Outcome, features: Collection[str] | None = None) -> LoggedDecision:
-    """Return the decision of a judged turn that is logged: that of the first impression that tells.
+    """Return the logged decision of a judged turn: that of the first impression with propensities.
 
     Args:
-        outcome: of the turn.
-        features: what of the contexts to keep; by default all.
+        outcome: the outcome of the turn.
+        features: names of the context features to keep; by default all.
     """
     turn = outcome.turn
     shown = next(filter(_tells, turn.impressions))
@@ -610,7 +610,7 @@ def decision_of(outcome: Outcome, features: Collection[str] | None = None) -> Lo
 
 
 def _tells(shown: Impression) -> bool:
-    """Whether an impression says with what probability each strategy was asked that was."""
+    """Return whether an impression has the propensity of each strategy that was asked."""
     asked, known = shown.allocation, shown.propensities
     return any(asked.values()) and all(map(known.get, filter(asked.get, asked)))
 
@@ -622,13 +622,13 @@ def _only(features: Collection[str] | None, context: Mapping[str, Value]) -> dic
 def pages_of(outcomes: Sequence[Outcome], encoder: Encoder, codes: Mapping[str, int]) -> Pages:
     """Return judged turns as columns.
 
-    A turn with several impressions, as when somebody leafs through pages, is one page: each entity counts where it was
-    shown first, and each strategy as deep as it was ever asked.
+    A turn with several impressions, as in paging, is one page: each entity counts where it was first shown, and each
+    strategy with the largest number of candidates that it was ever asked for.
 
     Args:
-        outcomes: of the turns.
-        encoder: of contexts.
-        codes: strategy -> its code, 0 and up. Other strategies are ignored.
+        outcomes: the outcomes of the turns.
+        encoder: the encoder of contexts.
+        codes: strategy -> code, from 0. Other strategies are ignored.
     """
     depths = np.zeros((len(outcomes), len(codes)), dtype=np.int64)
     shown: list[tuple[int, int, float]] = []
@@ -655,7 +655,7 @@ def pages_of(outcomes: Sequence[Outcome], encoder: Encoder, codes: Mapping[str, 
     turns, positions, gained = np.array(shown, dtype=float).reshape(-1, 3).T
     results, strategies, ranks = np.array(produced, dtype=np.int64).reshape(-1, 3).T
     turns = turns.astype(np.int64)
-    # So deep a list must have been, whatever the allocation says.
+    # A list is at least this long, whatever the allocation says.
     np.maximum.at(depths, (turns[results], strategies), np.minimum(ranks, MAX_DEPTH))
     return Pages(
         times=np.array([outcome.turn.query.ts for outcome in outcomes], dtype=np.int64),
@@ -672,7 +672,7 @@ def pages_of(outcomes: Sequence[Outcome], encoder: Encoder, codes: Mapping[str, 
 
 
 def _page_contexts(outcomes: Sequence[Outcome], encoder: Encoder, strategies: Sequence[str]) -> Matrix:
-    """The encoded contexts, as they were decided with; see `Pages.contexts`."""
+    """Return the encoded contexts of the decisions; see `Pages.contexts`."""
     contexts: list[Mapping[str, Value]] = [context_of(outcome.turn.query) for outcome in outcomes]
     if encoder.of_users:
         known = [_known_of_user(outcome.turn) for outcome in outcomes]
@@ -690,7 +690,7 @@ def _page_contexts(outcomes: Sequence[Outcome], encoder: Encoder, strategies: Se
 
 
 def _distinct(results: Sequence[Result]) -> Sequence[Result]:
-    """Each entity once, where it was shown first."""
+    """Return each entity once, where it was first shown."""
     if len({one.entity_id for one in results}) == len(results):
         return results
     first = {one.entity_id: one for one in sorted(results, key=_position, reverse=True)}
@@ -698,7 +698,7 @@ def _distinct(results: Sequence[Result]) -> Sequence[Result]:
 
 
 def _ranking(self: ResultRanking, outcomes: Sequence[Outcome]) -> Delta:
-    """See `Learner.learn`. A list of a single result says nothing of an order."""
+    """See `Learner.learn`. Lists with a single result are left out."""
     results: list[Result] = []
     gains: list[float] = []
     examined: list[float] = []
@@ -753,5 +753,5 @@ _LEARN: Final[dict[type[Learner], Callable[[Any, Sequence[Outcome]], Delta]]] = 
 
 
 def learn(learner: Learner, outcomes: Sequence[Outcome]) -> Delta:
-    """Return what `learner` learned of outcomes before columns."""
+    """Return the reference delta of `learner` for `outcomes`."""
     return _LEARN[type(learner)](learner, outcomes)

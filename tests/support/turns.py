@@ -62,7 +62,7 @@ def judged(turns: Iterable[Turn], config: RewardConfig | None = None) -> Outcome
 
 
 def outcomes_of(turns: Sequence[Turn], config: RewardConfig | None = None) -> list[Outcome]:
-    """Outcomes as objects."""
+    """Return the outcomes of `turns` as objects."""
     outcomes = judged(turns, config)
     keys, pools = [*outcomes.keys, None], outcomes.columns.pools
     gains = [dict[str, float]() for _ in turns]
@@ -95,7 +95,7 @@ def outcomes_of(turns: Sequence[Turn], config: RewardConfig | None = None) -> li
 
 
 def as_columns(some: Iterable[Outcome]) -> Outcomes:
-    """Outcomes that a test has made up, as the learners want them; of gains and credits there are none."""
+    """Return made-up outcomes as columns, the learners' input, without gains and credits."""
     made_up = list(some)
     columns = columns_of([one.turn for one in made_up])
     states = [state_of(one.turn.query) for one in made_up]
