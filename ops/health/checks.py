@@ -1,4 +1,4 @@
-"""The verdicts of `backchannel health`: facts and bounds -> checks. Pure."""
+"""The verdicts of `backchannel health`: pure functions from facts and bounds to checks."""
 
 from collections.abc import Callable
 from math import inf
@@ -14,21 +14,21 @@ from backchannel.streams.turns.position import BEGINNING
 
 Status: TypeAlias = Literal["ok", "warn", "critical"]
 STATUSES: Final[tuple[Status, ...]] = ("ok", "warn", "critical")
-"""From good to bad; the place of a status is its exit code."""
+"""From good to bad; the index of a status is its exit code."""
 
 FORGOTTEN_MS: Final = 3_600_000
-"""After which a worker that is silent is no news any more."""
+"""Age after which a silent worker is no longer reported, ms."""
 
 
 class Check(Struct, frozen=True):
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: of the check.
-        status: of it.
-        summary: what was found, in a line.
-        remedy: what to do about it; empty if nothing.
-        details: the numbers, for machines.
+        name: name of the check.
+        status: the verdict.
+        summary: what was found, in one line.
+        remedy: what to do about it; empty if there is nothing to do.
+        details: the numbers, for programs.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Check(Struct, frozen=True):
 
 
 class Facts(Struct, frozen=True):
-    """What was found, or why not.
+    """What the store and the brokers answered.
 
     Attributes:
-        now: wall clock, ms since the Unix epoch.
-        store: what the store says, or why it says nothing.
-        brokers: likewise.
+        now: wall-clock time, ms since the Unix epoch.
+        store: the store's answer, or why there is none.
+        brokers: the brokers' answer, or why there is none.
     """
 
     now: int
@@ -53,7 +53,7 @@ class Facts(Struct, frozen=True):
 
 
 class Known(Struct, frozen=True):
-    """Facts of which both sides are known."""
+    """Facts if both the store and the brokers answered."""
 
     now: int
     store: StoreVitals
@@ -73,7 +73,7 @@ def judge(facts: Facts, config: Config) -> list[Check]:
 
 def _broker(facts: Facts, config: Config) -> Check:
     if isinstance(facts.brokers, str):
-        remedy = "start the brokers, or correct kafka.servers; workers that run wait, and go on by themselves"
+        remedy = "start the brokers, or correct kafka.servers; running workers wait, and continue by themselves"
         return Check("broker", "critical", facts.brokers, remedy)
     return Check("broker", "ok", f"Kafka at {config.kafka.servers} answers")
 
@@ -83,7 +83,7 @@ def _topics(facts: Facts, _: Config) -> Check:
         return _unknown("topics", "the brokers do not answer")
     if facts.brokers.fault:
         return Check("topics", "critical", facts.brokers.fault, "see `backchannel topics --help`")
-    return Check("topics", "ok", f"as they should be, {facts.brokers.partitions} partitions each")
+    return Check("topics", "ok", f"set up correctly, {facts.brokers.partitions} partitions each")
 
 
 def _lag(facts: Facts, config: Config) -> Check:
@@ -108,8 +108,8 @@ def _lag(facts: Facts, config: Config) -> Check:
         return Check("lag", "ok", "everything is read", details=details)
     (topic, number), seconds = max(ages.items(), key=lambda age: inf if age[1] is None else age[1])
     summary = f"{details['records']:,} records unread, {topic}[{number}] is "
-    summary += "not read at all yet" if seconds is None else f"{_age(seconds)} behind"
-    remedy = "add workers, up to one for each partition; or see why they are slow. Old events that are replayed are old"
+    summary += "not read yet" if seconds is None else f"{_age(seconds)} behind"
+    remedy = "add workers, up to one per partition, or find out why they are slow. Replayed events count as old"
     return _bounded("lag", seconds or 0.0, config.health.lag_s, summary=summary, remedy=remedy, details=details)
 
 
@@ -120,14 +120,14 @@ def _watermarks(facts: Facts, config: Config) -> Check:
     own = {one.number: one.position.watermark for one in known.store.partitions if one.source == config.kafka.source}
     ages = {number: _behind(known.now, watermark) for number, watermark in own.items()}
     details = {"partitions": [{"partition": number, "seconds": age} for number, age in sorted(ages.items())]}
-    # A partition that is read to its end has nothing to be late with.
+    # A partition that is read to its end cannot lag.
     reading = {number for (_, number), records in known.unread.items() if records}
     late = [(age, number) for number, age in ages.items() if number in reading and age is not None]
     if not late:
-        return Check("watermarks", "ok", f"{len(own)} partitions, none has anything to be late with", details=details)
+        return Check("watermarks", "ok", f"{len(own)} partitions, none is behind", details=details)
     seconds, number = max(late)
-    summary = f"the oldest is that of partition {number}, {_age(seconds)} ago"
-    remedy = "a topic that is far behind the others in event time holds the watermark, and so all turns, back"
+    summary = f"the oldest is in partition {number}, {_age(seconds)} ago"
+    remedy = "a topic that is far behind the others in event time holds back the watermark, and so all turns"
     warning, critical = config.health.lag_s
     bounds = warning + config.turns.lateness_s, critical + config.turns.lateness_s
     return _bounded("watermarks", seconds, bounds, summary=summary, remedy=remedy, details=details)
@@ -149,12 +149,12 @@ def _workers(facts: Facts, config: Config) -> Check:
     summary = f"{len(alive)} alive, {rate:,.0f} events/s"
     if silent:
         longest = min(silent, key=lambda one: one.seen)
-        summary += f"; {longest.name} is silent for {_age((facts.now - longest.seen) / 1000)}"
+        summary += f"; {longest.name} has been silent for {_age((facts.now - longest.seen) / 1000)}"
         if len(silent) > 1:
             summary += f", and {len(silent) - 1} more"
     orphaned = _unowned(facts, alive, config)
     if orphaned:
-        summary += f"; partitions {', '.join(map(str, orphaned))} are nobody's"
+        summary += f"; partitions without a worker: {', '.join(map(str, orphaned))}"
     versions = sorted({one.version for one in alive})
     if len(versions) > 1:
         summary += f"; versions {', '.join(versions)}"
@@ -164,18 +164,18 @@ def _workers(facts: Facts, config: Config) -> Check:
             "workers",
             "critical",
             summary,
-            "start `backchannel worker`, and see why the last one ended or hangs",
+            "start `backchannel worker`, and find out why the last one ended or hangs",
             details,
         )
     if silent:
-        remedy = "it was killed, or hangs: see its log, and kill it if it still runs"
-        remedy += "; the others take over what it had" if alive else "; start another one"
+        remedy = "it was killed, or hangs: see its log, and kill it if it is still running"
+        remedy += "; the others take over its partitions" if alive else "; start another worker"
         return Check("workers", "warn", summary, remedy, details)
     return Check("workers", "ok", summary, "", details)
 
 
 def _unowned(facts: Facts, alive: list[WorkerState], config: Config) -> list[int]:
-    """Partitions with something to read that no worker has."""
+    """Return the partitions that have unread records but no worker."""
     known = _both(facts, config)
     if known is None or not alive:
         return []
@@ -201,7 +201,7 @@ def _commits(facts: Facts, config: Config) -> Check:
     details = {"seconds": seconds, "unread": waiting}
     if not waiting:
         return Check("commits", "ok", summary, "", details)
-    remedy = "see the workers' logs: they wait for the store or for the dead-letter topic, or hang"
+    remedy = "see the workers' logs: they are waiting for the store or the dead-letter topic, or hang"
     return _bounded("commits", seconds, config.health.commit_s, summary=summary, remedy=remedy, details=details)
 
 
@@ -211,14 +211,14 @@ def _policy(facts: Facts, config: Config) -> Check:
     served, newest = facts.store.served, facts.store.newest
     publisher = "the worker with partition 0 publishes: see its log"
     if facts.store.fault is not None:
-        remedy = "readers serve the last good version: `backchannel snapshots rollback`, or restart the publisher"
-        return Check("policy", "critical", f"the version to be served is damaged: {facts.store.fault}", remedy)
+        remedy = "readers keep the last good version: run `backchannel snapshots rollback`, or restart the publisher"
+        return Check("policy", "critical", f"the version to serve is damaged: {facts.store.fault}", remedy)
     if served is None or newest is None:
         return Check("policy", "warn", "no version is served yet", publisher)
     summary = f"version {served.version} is served, {_age((facts.now - served.created) / 1000)} old"
     if served.watermark:
         summary += f", learned up to {since_epoch(served.watermark)}"
-    # How old the newest is does not matter while there is nothing new to publish.
+    # The age of the newest version does not matter while there is nothing new to publish.
     waiting = (facts.now - newest.created) / 1000 if facts.store.unpublished else 0.0
     details = {
         "version": served.version,
@@ -230,29 +230,29 @@ def _policy(facts: Facts, config: Config) -> Check:
         "seconds": waiting,
     }
     if waiting > config.health.policy_s[0]:
-        summary += f"; what was learned since waits for {_age(waiting)}"
+        summary += f"; changes have been waiting for {_age(waiting)}"
     check = _bounded("policy", waiting, config.health.policy_s, summary=summary, remedy=publisher, details=details)
     if facts.store.head.hold is not None:
-        held, remedy = f"held: {facts.store.head.hold}", "`backchannel snapshots release` lets it go on"
+        held, remedy = f"held: {facts.store.head.hold}", "`backchannel snapshots release` ends this"
     elif newest.verdict in ("hold", "warn"):
         held = f"the gate says {newest.verdict} of version {newest.version}: {newest.reason}"
-        remedy = "see what changed, and whether the gate is right"
+        remedy = "find out what changed, and whether the gate is right"
     else:
         return check
     if facts.store.withheld is not None:
-        waits = "readers wait" if facts.store.head.hold is not None else "the bandit waits"
-        held = f"{waits} for a newer one for {_age((facts.now - facts.store.withheld) / 1000)}; {held}"
+        waiting_for = "a newer version" if facts.store.head.hold is not None else "a newer bandit policy"
+        held = f"{waiting_for} has been withheld for {_age((facts.now - facts.store.withheld) / 1000)}; {held}"
     status = max(check.status, "warn", key=STATUSES.index)
     return structs.replace(check, status=status, summary=f"{summary}; {held}", remedy=remedy)
 
 
 def _dead_letters(facts: Facts, config: Config) -> Check:
-    remedy = f"read their reasons in {config.kafka.dead_letter_topic}, and mend the producer"
+    remedy = f"read the reasons in the topic {config.kafka.dead_letter_topic}, and fix the producer"
     return _share("dead-letters", "dead_letter", facts, config.health.dead_letters, remedy)
 
 
 def _late(facts: Facts, config: Config) -> Check:
-    remedy = "raise turns.lateness_s, or see which producer is slow"
+    remedy = "raise turns.lateness_s, or find out which producer is slow"
     return _share("late-events", "late", facts, config.health.late, remedy)
 
 
@@ -263,7 +263,7 @@ def _share(name: str, counted: str, facts: Facts, bounds: Bounds, remedy: str) -
     count = recent.get(counted, 0)
     events = sum(recent.get(event, 0) for event in EVENT_TYPES) + (count if counted == "dead_letter" else 0)
     share = count / events if events else 0.0
-    summary = f"{count:,} of {events:,} in ten minutes, {100 * share:.3g}%" if events else "nothing came in ten minutes"
+    summary = f"{count:,} of {events:,} in ten minutes, {100 * share:.3g}%" if events else "no events in ten minutes"
     return _bounded(
         name, share, bounds, summary=summary, remedy=remedy, details={"count": count, "records": events, "share": share}
     )
@@ -271,11 +271,11 @@ def _share(name: str, counted: str, facts: Facts, bounds: Bounds, remedy: str) -
 
 def _store(facts: Facts, config: Config) -> Check:
     if isinstance(facts.store, str):
-        remedy = "start or unlock it, or correct --store; workers wait, and readers serve their last good policy"
+        remedy = "start or unlock it, or correct --store; workers wait, and readers keep their last good policy"
         return Check("store", "critical", facts.store, remedy)
     size = facts.store.bytes / 1e9
     summary = f"answers, {_bytes(facts.store.bytes)}"
-    remedy = "memory.half_life_days and old versions make its size; give it more room"
+    remedy = "make room, or shorten memory.half_life_days or the retention of versions"
     return _bounded(
         "store", size, config.health.store_gb, summary=summary, remedy=remedy, details={"bytes": facts.store.bytes}
     )
@@ -293,7 +293,7 @@ def _drift(facts: Facts, config: Config) -> Check:
     summary = f"{rate} went from {newest.before:.3g} to {newest.after:.3g} at {since_epoch(newest.since)}"
     if len(recent) > 1:
         summary += f"; {len(recent) - 1} more"
-    remedy = "see what changed then: a deployment, a catalogue, a season. The bandit forgets faster by itself"
+    remedy = "find out what changed then: a deployment, the catalogue, the season. The bandit adapts by itself"
     return Check("drift", "warn", summary, remedy, {"alarms": len(recent)})
 
 
@@ -310,7 +310,7 @@ CHECKS: Final[dict[str, Callable[[Facts, Config], Check]]] = {
     "store": _store,
     "drift": _drift,
 }
-"""By name."""
+"""The checks, by name."""
 
 
 def _both(facts: Facts, config: Config) -> Known | None:
@@ -320,7 +320,7 @@ def _both(facts: Facts, config: Config) -> Known | None:
 
 
 def _unknown(name: str, why: str) -> Check:
-    return Check(name, "warn", f"not known: {why}")
+    return Check(name, "warn", f"unknown: {why}")
 
 
 def _bounded(name: str, value: float, bounds: Bounds, *, summary: str, remedy: str, details: dict[str, Any]) -> Check:
