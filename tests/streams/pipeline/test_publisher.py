@@ -1,7 +1,7 @@
 """Publishing from one state of the ledger: nothing is missed, whoever commits, publishes, reads or dies meanwhile."""
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import count
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ from backchannel.streams.pipeline.publisher import Publisher, VersionStatus, ver
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.store import tables
 from backchannel.streams.store.engine import Store
-from backchannel.streams.store.ledger import Contribution, Ledger, LedgerSums
+from backchannel.streams.store.ledger import Contribution, Ledger
 from backchannel.streams.turns.assembler import TurnConfig
 from backchannel.streams.turns.position import Claim, Position
 from tests.support.stores import failing
@@ -266,110 +266,3 @@ def test_a_version_says_what_it_was_made_of(store: Store) -> None:
     assert made is not None
     assert (made.parent, made.created, made.fingerprint) == (None, 77, Config().fingerprint)
     assert made.positions["s"][3].watermark == claim.position.watermark + 1
-
-
-def test_old_buckets_run_together_and_lose_nothing(store: Store) -> None:
-    ledger, rng = Ledger(store, LEARNING.tables), np.random.default_rng(0)
-    given = [contribution(ledger.claim("s", 0), rng)]
-    ledger.commit(given)
-    Publisher(store, LEARNING, Config()).publish()
-    with store.read() as connection:
-        packed = LedgerSums(store, connection).read(PACKED)
-    assert {key[1] for key in packed.keys} == {0}
-    assert packed.values.sum() == given[0].delta["packed"].values.sum()
-
-
-class Bounded(Totals):
-    """Keeps the largest sums of a key."""
-
-    bound = (PLAIN, 3)
-
-    def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> list[Key]:
-        found = sums.read(PLAIN, "key", crowded)
-        ranked = sorted(zip((-found.rescaled(0)[:, 0]).tolist(), found.keys, strict=True))
-        return [key for name in crowded for _, key in [one for one in ranked if one[1][0] == name][3:]]
-
-
-BOUNDED: Any = SimpleNamespace(learners=(Bounded(),), tables=Totals.tables)
-
-
-def added(claim: Claim, sums: dict[Key, float]) -> Contribution:
-    values = np.array(list(sums.values()))[:, np.newaxis]
-    return Contribution(claim, Position(claim.position.watermark + 1), {"plain": Sums(PLAIN, list(sums), values)}, {})
-
-
-def plain(store: Store) -> dict[Key, float]:
-    with store.read() as connection:
-        sums = LedgerSums(store, connection).read(PLAIN)
-    return dict(zip(sums.keys, sums.rescaled(0)[:, 0].tolist(), strict=True))
-
-
-def test_what_is_too_much_is_dropped_once_it_was_published(store: Store) -> None:
-    ledger = Ledger(store, Totals.tables)
-    claim = ledger.claim("s", 0)
-    few, many = {("a", one): 1.0 for one in range(3)}, {("b", one): float(one) for one in range(9)}
-    (claim,) = ledger.commit([added(claim, few | many)])
-    publisher = Publisher(store, BOUNDED, Config())
-    publisher.publish()
-    assert served(store) == {"plain a": b"3.0", "plain b": b"36.0"}
-    assert plain(store) == few | {("b", one): float(one) for one in (6, 7, 8)}
-    assert publisher.publish() is None
-    ledger.commit([added(claim, {("b", 5): 7.5})])
-    publisher.publish()
-    assert plain(store) == few | {("b", 5): 7.5, ("b", 7): 7.0, ("b", 8): 8.0}
-
-
-def test_what_comes_while_the_excess_is_sought_is_not_dropped_with_it(store_url: str, store: Store) -> None:
-    ledger = Ledger(store, Totals.tables)
-    (claim,) = ledger.commit([added(ledger.claim("s", 0), {("a", one): float(one) for one in range(9)})])
-    late: list[threading.Thread] = []
-
-    class Disturbed(Bounded):
-        def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> list[Key]:
-            def work() -> None:
-                with closing(open_store(store_url)) as other:
-                    Ledger(other, Totals.tables).commit([added(claim, {("a", 0): 100.0})])
-
-            found = super().excess(sums, crowded, at)
-            late.append(threading.Thread(target=work))
-            late[-1].start()
-            late[-1].join(0.5)  # it is to wait for us; if it does not, the row is there by now, and dropped
-            return found
-
-    disturbed: Any = SimpleNamespace(learners=(Disturbed(),), tables=Totals.tables)
-    Publisher(store, disturbed, Config()).publish()
-    late[0].join()
-    assert plain(store) == {("a", 0): 100.0, **{("a", one): float(one) for one in (6, 7, 8)}}
-
-
-def test_what_is_kept_is_whole_whoever_commits_and_publishes_meanwhile(store_url: str) -> None:
-    commits, workers = 10, 3
-    done = threading.Event()
-    errors: list[BaseException] = []
-    open_store(store_url).close()
-
-    def work(number: int) -> None:
-        with closing(open_store(store_url)) as store:
-            ledger, rng = Ledger(store, Totals.tables), np.random.default_rng(number)
-            claim = ledger.claim("s", number)
-            for _ in range(commits):
-                heavy = {(key, one): 1000.0 for key in "abcdefgh" for one in range(3)}
-                light = {(key, int(one)): 1.0 for key in "abcdefgh" for one in rng.choice(50, 9, replace=False) + 3}
-                (claim,) = ledger.commit([added(claim, heavy | light)])
-
-    def publish() -> None:
-        with closing(open_store(store_url)) as store:
-            publisher = Publisher(store, BOUNDED, Config())
-            while not done.is_set():
-                publisher.publish()
-            publisher.publish()
-
-    publishers = [watched(errors, publish) for _ in range(2)]
-    for thread in [watched(errors, work, number) for number in range(workers)]:
-        thread.join()
-    done.set()
-    for thread in publishers:
-        thread.join()
-    assert not errors, errors
-    with closing(open_store(store_url)) as store:
-        assert plain(store) == {(key, one): 1000.0 * commits * workers for key in "abcdefgh" for one in range(3)}
