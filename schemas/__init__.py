@@ -1,1 +1,1 @@
-"""What travels: events, the turn they make up, and the policy snapshot. No I/O, and nothing of ours is imported."""
+"""Data that crosses process boundaries: events, turns and policy snapshots. No I/O, no imports of ours."""

@@ -1,19 +1,19 @@
-"""What an operator is told of: that a rate has changed."""
+"""Alarms for operators: a rate has changed."""
 
 from msgspec import Struct
 
 
 class Alarm(Struct, frozen=True):
-    """A change that was noticed in a rate.
+    """A change in a rate.
 
     Attributes:
-        measure: which rate: click_rate, defect_rate or reward, by event time; dead_letter_rate, by wall clock.
-        strategy: of which strategy; empty: of all turns.
-        noticed: the time (ms) of what it was noticed by.
-        since: the time (ms) since when it is so.
-        before: the rate until then.
-        after: the rate from then on.
-        raised: wall clock, ms since the Unix epoch.
+        measure: name of the rate: click_rate, defect_rate or reward, by event time; dead_letter_rate, by wall clock.
+        strategy: the strategy whose rate changed; empty: all turns.
+        noticed: time of the data in which the change was noticed, ms since the Unix epoch.
+        since: estimated time of the change, ms since the Unix epoch.
+        before: the rate before the change.
+        after: the rate after the change.
+        raised: when the alarm was raised, wall clock, ms since the Unix epoch.
     """
 
     measure: str

@@ -18,11 +18,11 @@ def documents() -> dict[str, dict[str, Any]]:
     files: dict[str, dict[str, Any]] = {}
     for name, struct in {**EVENT_TYPES, "announcement": Announcement}.items():
         schema = msgspec.json.schema(struct)
-        # On a topic the type is known from the topic; in a file each line names it.
+        # A topic determines the type of its events; in a file each line names it.
         required = schema["$defs"][struct.__name__]["required"]
         if "type" in required:
             required.remove("type")
-        # The newest draft that AsyncAPI tools must know; nothing in the schemas needs a newer one.
+        # The newest draft that AsyncAPI tools must support; the schemas need nothing newer.
         files[f"{name}.schema.json"] = {"$schema": "http://json-schema.org/draft-07/schema#", **schema}
     files["asyncapi.json"] = _asyncapi()
     return files
@@ -44,9 +44,9 @@ def _asyncapi() -> dict[str, Any]:
             "type": "object",
             "properties": {
                 "reason": {"type": "string", "description": "what is wrong with it, naming the field"},
-                "topic": {"type": "string", "description": "that it came from"},
-                "partition": {"type": "string", "description": "that it lies in, a number"},
-                "offset": {"type": "string", "description": "that it has there, a number"},
+                "topic": {"type": "string", "description": "the topic of the record"},
+                "partition": {"type": "string", "description": "the number of its partition"},
+                "offset": {"type": "string", "description": "its offset, a number"},
             },
             "required": ["reason", "topic", "partition", "offset"],
         },
@@ -62,8 +62,8 @@ def _asyncapi() -> dict[str, Any]:
         "info": {
             "title": "Backchannel",
             "version": "1.0.0",
-            "description": "Events from which Backchannel learns, in one topic for each type, all of the same number "
-            "of partitions; and what it says in turn.",
+            "description": "Events from which Backchannel learns, one topic per type, all with the same number of "
+            "partitions; and the messages that it sends.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",

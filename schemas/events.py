@@ -1,7 +1,7 @@
-"""The events, and the one way to decode them. A struct says all there is to know of an event type, its topic too.
+"""The events, and the one way to decode them. A struct defines everything about an event type, including its topic.
 
-Events are UTF-8 JSON objects, keyed by `session_id`. An unknown field is ignored, so that producers may be newer than
-we are; a missing, ill-typed or oversized one is an `EventError` that names it.
+Events are UTF-8 JSON objects, keyed by `session_id`. Unknown fields are ignored, so that producers may be newer than
+this version; a missing, ill-typed or oversized field is an `EventError` that names it.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from msgspec import Meta, Struct, field
 from backchannel.schemas.errors import BackchannelError
 
 MAX_RECORD_BYTES: Final = 1 << 18
-"""A longer record is refused undecoded, so that a blob cannot cost its size in memory."""
+"""Longer records are refused without decoding, so that a blob cannot cost its size in memory."""
 
 MAX_DEPTH: Final = 10_000
-"""The greatest depth that is logged. A strategy that was asked so deep had its list walked to the end."""
+"""The maximum depth of a list that is logged; it means that the list was read to its end."""
 
 Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
 Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
@@ -33,7 +33,7 @@ Propensities: TypeAlias = Annotated[dict[Name, Annotated[float, Meta(ge=0, le=1)
 
 _MAX_EXPLANATION: Final = 400
 _FAULTS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""All that msgspec raises, whatever the bytes are."""
+"""All errors that msgspec raises, whatever the bytes."""
 
 
 class EventError(BackchannelError, ValueError):
@@ -160,26 +160,25 @@ class BargeIn(_Event, frozen=True, gc=False, kw_only=True, tag="barge_in"):
 
 
 Signal: TypeAlias = Impression | Click | BargeIn
-"""An event that says something about a query. A new event type is one more struct in this union."""
+"""An event about a query. A new event type is another struct in this union."""
 
 Event: TypeAlias = Query | Signal
 
 
 def name_of(event_type: type[Struct]) -> str:
-    """Return the name of an event type, as the field `type` has it: `query`, `impression` ..."""
+    """Return the name of an event type, as in its field `type`: `query`, `impression` ..."""
     return str(event_type.__struct_config__.tag)
 
 
 EVENT_TYPES: Final[dict[str, type[Event]]] = {name_of(event_type): event_type for event_type in get_args(Event)}
-"""The struct of each event type by its name. Topics, decoders, documents, counts and metrics follow from it."""
+"""Event types by name. Topics, decoders, documents, counts and metrics follow from it."""
 
 
 class EventDecoder:
     """Decodes and validates records in one pass.
 
     Args:
-        event_type: the one event that a topic carries. Without it a record names its own, in the field `type`, as
-            the lines of an event file do.
+        event_type: the event type of a topic; None: each record names its own in the field `type`, as in event files.
     """
 
     def __init__(self, event_type: type[Event] | None = None) -> None:
@@ -190,7 +189,7 @@ class EventDecoder:
         """Return the event in `record`.
 
         Raises:
-            EventError: whatever the bytes are; nothing else is raised.
+            EventError: the record is not a valid event. No other error is raised, whatever the bytes.
         """
         if len(record) > MAX_RECORD_BYTES:
             raise EventError(f"record: {len(record)} bytes, more than the {MAX_RECORD_BYTES} allowed")
@@ -198,14 +197,14 @@ class EventDecoder:
             event: Event = self._decode(record)
         except _FAULTS as error:
             raise EventError(_explain(error)) from None
-        # Legal in JSON, but no SQL store takes it. Searching the bytes is cheaper than searching every string.
+        # Legal in JSON, but not storable in SQL. Searching the bytes is cheaper than searching every string.
         if b"\\u0000" in record:
             _refuse_nul(msgspec.to_builtins(event), "event")
         return event
 
     def decode_many(self, records: Sequence[bytes | None]) -> list[Event | EventError]:
-        """Decode each of `records`; an invalid one leaves its error in its place, as does None, Kafka's null value."""
-        # At once, if all are well: of a chunk of records hardly any ever has an escape, let alone a fault.
+        """Decode `records`; invalid ones are replaced by their errors, and so is None, Kafka's null value."""
+        # All at once if possible: hardly any chunk has a record with an escape, let alone an invalid one.
         whole = [record for record in records if record is not None]
         plain = max(map(len, whole), default=0) <= MAX_RECORD_BYTES and b"\\" not in b"".join(whole)
         if plain and len(whole) == len(records):
@@ -225,14 +224,14 @@ class EventDecoder:
 
 
 def encode(event: Event) -> bytes:
-    """Encode `event` as one JSON object that names its type; no line break in it."""
+    """Encode `event` as a JSON object that names its type, without line breaks."""
     return msgspec.json.encode(event)
 
 
 def _explain(error: Exception) -> str:
-    """Put msgspec's message the other way round: the field, then what is wrong.
+    """Reorder msgspec's message: the field first, then the fault.
 
-    It ends in " - at `$.field`", or in " - at `key` in `$.field`", unless the fault is in the record as a whole.
+    The message ends in " - at `$.field`", or in " - at `key` in `$.field`", unless the whole record is at fault.
     """
     if isinstance(error, UnicodeDecodeError):
         return "record: not UTF-8"

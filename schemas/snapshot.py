@@ -6,7 +6,7 @@ from typing import Final, Literal, TypeAlias
 from msgspec import Struct
 
 Section: TypeAlias = dict[str, bytes]
-"""The rows of one learner's part of the policy: key -> JSON."""
+"""The rows of one learner's part of the policy: key -> JSON bytes."""
 
 _MODULUS: Final = 1 << 256
 
@@ -15,7 +15,7 @@ Verdict: TypeAlias = Literal["publish", "warn", "hold"]
 
 
 class Estimate(Struct, frozen=True):
-    """A value with its interval; NaN where there is nothing to tell it from."""
+    """A value with its interval; NaN if there is no data."""
 
     value: float
     low: float
@@ -23,12 +23,12 @@ class Estimate(Struct, frozen=True):
 
 
 class Evidence(Struct, frozen=True):
-    """What logged decisions say of a version's policy, by off-policy evaluation; in rewards a turn.
+    """The off-policy evaluation of a version's policy on logged decisions, in reward per turn.
 
     Attributes:
         effective: effective sample size, in turns.
-        value: what a turn is expected to earn; None where there is too little to tell.
-        gains: how much more that is than under the other policies, `live` and `uniform`; none likewise.
+        value: expected reward per turn; None if there is too little data.
+        gains: policy (`live` or `uniform`) -> the expected reward above that of the policy; empty if too little data.
     """
 
     effective: float = 0.0
@@ -40,7 +40,7 @@ class Reached(Struct, frozen=True):
     """How far a partition was read.
 
     Attributes:
-        watermark: its turns are learned up to this event time, ms since the Unix epoch.
+        watermark: event time up to which its turns are learned, ms since the Unix epoch.
         read: topic -> the offset after the last record that was read.
     """
 
@@ -53,20 +53,20 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
     Attributes:
         version: 1, 2, 3 ...
-        parent: the version whose rows this one has, but for those that changed; None for the first.
+        parent: the previous version, from which this one differs in the rows that changed; None for the first.
         created: when it was made, ms since the Unix epoch.
         watermark: event time up to which the policy has learned, ms since the Unix epoch.
-        positions: source -> partition -> how far it was read. The policy is a function of what lies before.
-        fingerprint: of the configuration that it was learned under.
+        positions: source -> partition -> how far it was read. The policy is a function of the records before that.
+        fingerprint: fingerprint of the configuration that it was learned with.
         rows: the number of live rows in each section.
-        checksum: of all live rows: 64 hexadecimal digits, see `Checksum`.
-        seal: the same with the publisher's key; None without one.
-        verdict: the gate's, of the bandit's policy as it was learned; None if it was not asked.
-        reason: for the verdict.
-        evidence: likewise, in numbers.
+        checksum: checksum of all live rows: 64 hexadecimal digits; see `Checksum`.
+        seal: the checksum with the publisher's key; None without a key.
+        verdict: the gate's verdict on the learned policy of the bandit; None if it was not judged.
+        reason: the reason for the verdict.
+        evidence: the numbers behind the verdict.
         held: since when the bandit's section is not what was learned, because that is held back, ms since the Unix
             epoch; None: it is.
-        imported: whether it comes from another store. Then `positions` are of that one.
+        imported: whether it comes from another store, to which `positions` then refer.
     """
 
     version: int
@@ -85,16 +85,16 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     imported: bool = False
 
     def checksums(self, key: bytes = b"") -> "Checksum":
-        """Return the checksum to go on from, or with a key the seal."""
+        """Return the checksum to continue from, or with a key the seal."""
         return Checksum(self.seal if key else self.checksum, self.nonce, key)
 
     def confirms(self, checksum: "Checksum", key: bytes = b"") -> bool:
-        """Whether these are the rows, by their checksum made with the same key."""
+        """Return whether `checksum`, made with the same key, is that of this version's rows."""
         return checksum.hexdigest(self.nonce) == (self.seal if key else self.checksum)
 
     @property
     def nonce(self) -> str:
-        """What no other version has, in this store or another."""
+        """A text unique to this version, in any store."""
         return nonce(self.version, self.created)
 
 
@@ -104,7 +104,7 @@ def nonce(version: int, created: int) -> str:
 
 
 class Announcement(Struct, frozen=True):
-    """Says on the snapshot topic that a version was published; see `Snapshot`."""
+    """Announces on the snapshot topic that a version was published; see `Snapshot`."""
 
     version: int
     watermark: int
@@ -112,17 +112,17 @@ class Announcement(Struct, frozen=True):
 
 
 class Checksum:
-    """The checksum of a set of rows, kept up as rows come and go.
+    """The checksum of a set of rows, updated as rows are added and removed.
 
     It is the sum of the rows' 256-bit BLAKE2b digests modulo 2^256 (AdHash; Bellare & Micciancio, EUROCRYPT 1997), so
-    whoever applies a delta can check the whole policy at the cost of the delta. It guards against corruption. With a
-    key it guards against forgery too: digests are keyed, and what is shown is the sum plus a number that only those who
-    have the key can tell (MSet-Add-Hash; Clarke, Devadas, van Dijk, Gassend & Suh, ASIACRYPT 2003).
+    applying a delta checks the whole policy at the cost of the delta. It guards against corruption. With a key it also
+    guards against forgery: digests are keyed, and the checksum is their sum plus a number that only holders of the key
+    can compute (MSet-Add-Hash; Clarke, Devadas, van Dijk, Gassend & Suh, ASIACRYPT 2003).
 
     Args:
-        digest: to go on from, as `hexdigest` returned it; None: from no rows at all.
-        nonce: with which it did.
-        key: at most 64 bytes.
+        digest: the digest to continue from, as returned by `hexdigest`; None: no rows.
+        nonce: the nonce of that digest.
+        key: the key, at most 64 bytes.
     """
 
     def __init__(self, digest: str | None = None, nonce: str = "", key: bytes = b"") -> None:
@@ -130,15 +130,15 @@ class Checksum:
         self._sum = 0 if digest is None else int(digest, 16) - self._mask(nonce)
 
     def add(self, section: str, key: str, value: bytes) -> None:
-        """Count a row in."""
+        """Add a row."""
         self._sum += self._digest(section, key, value)
 
     def remove(self, section: str, key: str, value: bytes) -> None:
-        """Count a row out."""
+        """Remove a row."""
         self._sum -= self._digest(section, key, value)
 
     def hexdigest(self, nonce: str = "") -> str:
-        """Return 64 hexadecimal digits. With a key, no two sets of rows may have the same nonce."""
+        """Return 64 hexadecimal digits. With a key, different sets of rows need different nonces."""
         return f"{(self._sum + self._mask(nonce)) % _MODULUS:064x}"
 
     def _digest(self, section: str, key: str, value: bytes) -> int:

@@ -1,13 +1,13 @@
-"""Query normalisation: two spellings of one query are one key."""
+"""Query normalization: spellings of the same query have the same key."""
 
 import unicodedata
 from functools import lru_cache
 
 
 class _Characters(dict[int, str | None]):
-    """What becomes of each character of a folded query, decided when it is first seen."""
+    """The replacement of each character of a folded query, computed on first use."""
 
-    # Kept where they stand inside a word or close it: rock'n'roll, at&t, 4.5, c++, c#
+    # Kept inside a word or at its end: rock'n'roll, at&t, 4.5, c++, c#
     _inner = frozenset("'&.+#")
 
     def __missing__(self, code: int) -> str | None:
@@ -31,7 +31,7 @@ _CHARACTERS = _Characters()
 def normalize(text: str) -> str:
     """Return the key of a query: NFKC, case-folded, outer punctuation dropped, white space collapsed.
 
-    Idempotent. A query of symbols only (an emoji, say) keeps them, so that unlike queries never share the empty key.
+    Idempotent. A query of only symbols (an emoji, say) keeps them, so that different queries never share the empty key.
 
     >>> normalize("  Play,  “Rock’n’Roll”  (AC/DC)! ")
     "play rock'n'roll ac dc"
@@ -39,7 +39,7 @@ def normalize(text: str) -> str:
     True
     """
     folded = text.casefold() if text.isascii() else _fold(text)
-    # Dropping a character may bring together what composes, so the words are folded once more.
+    # Dropping a character may join characters that compose, so the words are folded again.
     separated = _fold(folded.translate(_CHARACTERS)).replace("..", " ")
     words = [word.lstrip("'&.+#").rstrip("'&.") for word in separated.split()]
     return " ".join(filter(None, words)) or " ".join(folded.replace("\0", " ").split())

@@ -1,4 +1,4 @@
-"""The turn: one query and everything that happened to it within the attribution window."""
+"""The turn: a query and all its signals within the attribution window."""
 
 from collections.abc import Iterable
 from typing import Self, TypeVar, cast
@@ -11,12 +11,11 @@ _SignalT = TypeVar("_SignalT", bound=Signal)
 
 
 class Turn(Struct, frozen=True, gc=False):
-    """A closed turn. It is complete in itself, so a learner needs nothing else.
+    """A closed turn. It is self-contained: a learner needs nothing else.
 
     Attributes:
-        query: what was asked.
-        signals: the signals of each type by the type's name, in the order in which they were logged; a type without
-            any is absent.
+        query: the query as asked.
+        signals: event type -> its signals, in the order in which they were logged; types without signals are absent.
         next: the session's next query within the attribution window: the possible rephrase.
     """
 
@@ -26,7 +25,7 @@ class Turn(Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, query: Query, signals: Iterable[Signal] = (), next: Query | None = None) -> Self:  # noqa: A002 - the field's name
-        """Return the turn of a query and its signals, in their order."""
+        """Return the turn of a query and its signals, keeping their order."""
         by_type: dict[str, list[Signal]] = {}
         for signal in signals:
             by_type.setdefault(name_of(type(signal)), []).append(signal)
@@ -38,12 +37,12 @@ class Turn(Struct, frozen=True, gc=False):
 
     @property
     def impressions(self) -> tuple[Impression, ...]:
-        """What was shown."""
+        """The impressions of results."""
         return cast("tuple[Impression, ...]", self.signals.get("impression", ()))
 
     @property
     def clicks(self) -> tuple[Click, ...]:
-        """What was chosen."""
+        """The clicks on results."""
         return cast("tuple[Click, ...]", self.signals.get("click", ()))
 
     @property

@@ -1,4 +1,4 @@
-"""The configuration: one TOML file, every value checked at start."""
+"""The configuration: one TOML file, with every value checked at startup."""
 
 import hashlib
 import tomllib
@@ -21,25 +21,25 @@ class CommitConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     events: Annotated[
         int,
-        Meta(ge=1, description="events per commit; a larger number is faster, but more is read again after a crash"),
+        Meta(ge=1, description="events per commit; more is faster, but more is read again after a crash"),
     ] = 50_000
     publish_s: Annotated[
-        float, Meta(gt=0, le=86_400, description="seconds between two policy versions while something new is learned")
+        float, Meta(gt=0, le=86_400, description="seconds between policy versions while something new is being learned")
     ] = 5.0
 
 
 class SnapshotConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which policy versions are kept, to be looked at and rolled back to; and how they are signed."""
+    """Which policy versions are kept for inspection and rollback, and how they are signed."""
 
-    keep: Annotated[int, Meta(ge=1, le=10_000, description="number of newest versions that are all kept")] = 100
+    keep: Annotated[int, Meta(ge=1, le=10_000, description="number of newest versions to keep")] = 100
     keep_days: Annotated[
-        float, Meta(ge=0, le=3650, description="how long the first version of each hour is kept after that")
+        float, Meta(ge=0, le=3650, description="days for which the first version of each hour is kept after that")
     ] = 7.0
     signing_key: Annotated[
         str,
         Meta(
             description="key shared with readers, which then serve only versions signed with it; empty: versions "
-            f"are not signed. Better set as {KEY_VARIABLE}"
+            f"are not signed. Prefer setting {KEY_VARIABLE}"
         ),
     ] = ""
 
@@ -47,29 +47,29 @@ class SnapshotConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class MetricsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Where a worker answers Prometheus and probes."""
 
-    port: Annotated[int, Meta(ge=0, le=65_535, description="port of /metrics, /healthz and /readyz; 0: not served")] = 0
-    host: Annotated[str, Meta(min_length=1, description="address to listen on. There is no password")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535, description="port of /metrics, /healthz and /readyz; 0: off")] = 0
+    host: Annotated[str, Meta(min_length=1, description="address to listen on, without authentication")] = "127.0.0.1"
 
 
 Bounds: TypeAlias = tuple[Annotated[float, Meta(ge=0, le=1e9)], Annotated[float, Meta(ge=0, le=1e9)]]
-"""From where on something is worth a warning, and from where on it is critical."""
+"""The value from which to warn, and the value from which it is critical."""
 
 
 class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """When `backchannel health` warns, and when it calls something critical."""
+    """When `backchannel health` warns, and when it reports something as critical."""
 
     lag_s: Annotated[
-        Bounds, Meta(description="how far reading is behind, in event time, while there are unread records")
+        Bounds, Meta(description="seconds of event time that reading is behind, while there are unread records")
     ] = (
         60.0,
         600.0,
     )
-    commit_s: Annotated[Bounds, Meta(description="time since the last commit, while there are unread records")] = (
+    commit_s: Annotated[Bounds, Meta(description="seconds since the last commit, while there are unread records")] = (
         30.0,
         300.0,
     )
-    heartbeat_s: Annotated[Bounds, Meta(description="time since the last heartbeat of a worker")] = (20.0, 60.0)
-    policy_s: Annotated[Bounds, Meta(description="age of the newest version, while something is unpublished")] = (
+    heartbeat_s: Annotated[Bounds, Meta(description="seconds since a worker's last heartbeat")] = (20.0, 60.0)
+    policy_s: Annotated[Bounds, Meta(description="age of the newest version, s, while something is unpublished")] = (
         60.0,
         600.0,
     )
@@ -78,7 +78,7 @@ class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
         0.05,
     )
     late: Annotated[Bounds, Meta(description="recent share of events that came too late")] = (0.01, 0.1)
-    store_gb: Annotated[Bounds, Meta(description="size of the store")] = (50.0, 200.0)
+    store_gb: Annotated[Bounds, Meta(description="size of the store in GB")] = (50.0, 200.0)
     alarm_h: Annotated[
         float, Meta(ge=0, le=1e6, description="how long a drift alarm is shown as a warning, in hours")
     ] = 24.0
@@ -86,11 +86,11 @@ class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         for name, value in structs.asdict(self).items():
             if isinstance(value, tuple) and value[0] > value[1]:
-                raise ValueError(f"{name}: {list(value)} must be two rising numbers")
+                raise ValueError(f"{name}: {list(value)} must be two numbers in ascending order")
 
 
 class Config(registry.LearningConfig, frozen=True, forbid_unknown_fields=True):
-    """Everything that can be configured. The defaults are a working configuration."""
+    """Everything that can be configured; the defaults work."""
 
     turns: Annotated[TurnConfig, Meta(description="How events become turns.")] = field(default_factory=TurnConfig)
     commits: Annotated[CommitConfig, Meta(description="Commits and publishing.")] = field(default_factory=CommitConfig)
@@ -105,28 +105,28 @@ class Config(registry.LearningConfig, frozen=True, forbid_unknown_fields=True):
             description="Bounds of `backchannel health`: a warning from the first number on, critical from the second."
         ),
     ] = field(default_factory=HealthConfig)
-    kafka: Annotated[KafkaConfig, Meta(description="How to reach Kafka. `backchannel run` needs none.")] = field(
+    kafka: Annotated[KafkaConfig, Meta(description="How to reach Kafka; `backchannel run` does not need it.")] = field(
         default_factory=KafkaConfig
     )
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of all values that decide what the policy says."""
-        # As if from a file, where 1 and 1.0 are the same.
+        """A short hash of all values that affect the content of the policy."""
+        # Converted as if read from a file, where 1 and 1.0 are the same.
         alike = msgspec.convert(msgspec.to_builtins(self), type(self))
         learned = (alike.turns, alike.rewards, *registry.published(alike))
         return hashlib.blake2b(msgspec.json.encode(learned), digest_size=8).hexdigest()
 
 
 class ConfigError(BackchannelError, ValueError):
-    """A configuration is not valid; the message names the file and the key."""
+    """The configuration is invalid; the message names the file and the key."""
 
 
 def load(path: Path) -> Config:
-    """Read and check a configuration file; what it does not mention has its default.
+    """Read and check a configuration file; keys that it does not mention have their defaults.
 
     Raises:
-        ConfigError: it cannot be read, is not TOML, or has an unknown key or a value out of bounds.
+        ConfigError: the file cannot be read, is not TOML, or has an unknown key or a value out of bounds.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -139,16 +139,16 @@ def parse(document: dict[str, Any], origin: str) -> Config:
     """Check a configuration that was read from `origin`.
 
     Raises:
-        ConfigError: an unknown key or a value out of bounds.
+        ConfigError: there is an unknown key or a value out of bounds.
     """
     try:
         return msgspec.convert(document, Config)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         key = where.rstrip("`") or "the top level"
-        if what.startswith("Invalid enum value"):  # which is all that it says
+        if what.startswith("Invalid enum value"):  # the message does not list the valid ones
             what += f", must be one of {', '.join(_choices(key))}"
-        raise ConfigError(f"{origin}: {key}: {what}. `backchannel config` prints every key with its meaning") from None
+        raise ConfigError(f"{origin}: {key}: {what}. `backchannel config` describes every key") from None
 
 
 def _choices(key: str) -> tuple[str, ...]:

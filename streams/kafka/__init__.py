@@ -1,1 +1,1 @@
-"""Kafka: how to reach it, the topics, and the transport that hands over chunks of records."""
+"""Kafka: connection settings, topics, and the transport that delivers chunks of records."""

@@ -1,4 +1,4 @@
-"""How to reach Kafka, and what the topics are called: one struct for Faust and for kafka-python."""
+"""How to reach Kafka, and the names of the topics: one struct for both Faust and kafka-python."""
 
 import os
 import re
@@ -33,48 +33,48 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], Meta(description="used with SASL_PLAINTEXT and SASL_SSL")
     ] = "PLAIN"
     sasl_username: Annotated[str, Meta(description="used with SASL_PLAINTEXT and SASL_SSL")] = ""
-    sasl_password: Annotated[str, Meta(description=f"better set as {PASSWORD_VARIABLE}")] = ""
+    sasl_password: Annotated[str, Meta(description=f"prefer setting {PASSWORD_VARIABLE}")] = ""
     tls_ca: Annotated[str, Meta(description="file of trusted certificates (PEM); empty: the system's")] = ""
-    tls_certificate: Annotated[str, Meta(description="file with our certificate (PEM), if brokers ask for one")] = ""
+    tls_certificate: Annotated[str, Meta(description="file of the client certificate (PEM), if brokers want one")] = ""
     tls_key: Annotated[str, Meta(description="file with the key of tls_certificate (PEM)")] = ""
-    topic_prefix: Annotated[
-        str, Meta(pattern=r"^[A-Za-z0-9._-]{0,100}$", description="put before the name of every topic")
-    ] = ""
+    topic_prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,100}$", description="prefix of every topic name")] = (
+        ""
+    )
     group: Annotated[
         str, Meta(min_length=1, max_length=200, description="consumer group; workers of one group share the partitions")
     ] = "backchannel"
     session_timeout_s: Annotated[
-        float, Meta(ge=6, le=300, description="seconds until the partitions of a dead worker go to others")
+        float, Meta(ge=6, le=300, description="seconds until a dead worker's partitions are reassigned")
     ] = 10.0
 
     def __post_init__(self) -> None:
-        # Not a pattern of the field: the message would be no more than the pattern.
+        # Not a pattern of the field, whose message would only quote the pattern.
         if not re.fullmatch(r"[^\s,:]+:\d+(,[^\s,:]+:\d+)*", self.servers):
             raise ValueError(f"servers: {self.servers!r} is not host:port of one or more brokers, comma-separated")
 
     @property
     def event_topics(self) -> dict[str, str]:
-        """Event type -> its topic."""
+        """Event type -> topic."""
         return {name: self.topic_prefix + event_type.topic for name, event_type in EVENT_TYPES.items()}
 
     @property
     def dead_letter_topic(self) -> str:
-        """Takes the records that are not valid events."""
+        """The topic that receives records that are not valid events."""
         return f"{self.topic_prefix}{DEAD_LETTERS}"
 
     @property
     def snapshot_topic(self) -> str:
-        """Announces each published version of the policy."""
+        """The topic that announces each published version of the policy."""
         return f"{self.topic_prefix}{SNAPSHOTS}"
 
     @property
     def source(self) -> str:
-        """Names what is read, in the store: partitions of one number are another's in another group or prefix."""
+        """The store's name for what is read; each group and prefix has partitions of its own."""
         return f"kafka:{self.group}" + (f"/{self.topic_prefix}" if self.topic_prefix else "")
 
     @property
     def sasl(self) -> bool:
-        """Whether the client authenticates itself with SASL."""
+        """Whether the client authenticates with SASL."""
         return self.security_protocol.startswith("SASL")
 
     def ssl_context(self) -> ssl.SSLContext | None:
@@ -107,10 +107,10 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 def with_environment(config: KafkaConfig, environment: Mapping[str, str] = os.environ) -> KafkaConfig:
-    """Return what to connect with: variables that are set win over `config`, which so need not hold the password.
+    """Return the settings to connect with: environment variables override `config`, so it need not hold the password.
 
     Raises:
-        ValueError: a variable is not valid, or settings contradict each other; the message names them.
+        ValueError: a variable is invalid, or settings contradict each other; the message names them.
     """
     overrides = {
         key: environment[variable]

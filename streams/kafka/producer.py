@@ -1,4 +1,4 @@
-"""What a worker sends: dead letters, and announcements of new policy versions."""
+"""What a worker produces: dead letters, and announcements of new policy versions."""
 
 import asyncio
 import logging
@@ -16,23 +16,23 @@ from backchannel.streams.kafka.config import KafkaConfig
 logger = logging.getLogger(__name__)
 
 SNAPSHOT_KEY: Final = b"policy"
-"""All announcements have it, so that compaction leaves the newest."""
+"""The key of all announcements, so that compaction keeps the newest."""
 
 RETRY_S: Final = 1.0
 """Seconds between two attempts to deliver a dead letter."""
 
 ANNOUNCE_TIMEOUT_S: Final = 10.0
-"""Seconds after which an announcement is given up, until it is time to publish again."""
+"""Seconds after which an announcement is abandoned until the next publication."""
 
 MAX_REQUEST_BYTES: Final = 1 << 30
-"""How large a dead letter may be is for its topic to decide, not for the client."""
+"""Large enough that the topic, not the client, decides how large a dead letter may be."""
 
 Rejected = tuple[ConsumerRecord, str]
-"""A record that is no valid event, and the reason."""
+"""A record that is not a valid event, and the reason."""
 
 
 class Producer:
-    """Sends what a worker has to send. To be used as an asynchronous context."""
+    """Sends dead letters and announcements. Use it as an asynchronous context manager."""
 
     def __init__(self, config: KafkaConfig) -> None:
         self._config: Final = config
@@ -51,16 +51,16 @@ class Producer:
             async with asyncio.timeout(ANNOUNCE_TIMEOUT_S):
                 await self._client.stop()
         except TimeoutError:
-            logger.warning("Kafka did not answer at the end")
+            logger.warning("Kafka did not answer while the producer was closing")
 
     async def deliver(self, rejected: Sequence[Rejected]) -> None:
         """Send dead letters, and return when all are durable, however long the brokers are away.
 
-        A letter has the record's key and value, and in its headers the reason and where the record lies. Should the
-        topic not take so large a value, it comes without, and says so in the reason. A letter may come twice.
+        A letter has the record's key and value, and in its headers the reason and the record's origin. If the value is
+        too large for the topic, the letter is sent without it, and its reason says so. A letter may be sent twice.
 
         Raises:
-            KafkaError: one that does not pass, such as a missing permission.
+            KafkaError: a permanent error, such as a missing permission.
         """
         left = [(record, reason, record.value) for record, reason in rejected]
         while left:
@@ -68,14 +68,14 @@ class Producer:
             failed = []
             for (record, reason, value), result in zip(left, results, strict=True):
                 if isinstance(result, MessageSizeTooLargeError) and value is not None:
-                    too_large = f"{reason} (left out here: {len(value)} bytes are more than this topic takes)"
+                    too_large = f"{reason} (value omitted: its {len(value)} bytes are more than this topic accepts)"
                     failed.append((record, too_large, None))
                 elif isinstance(result, TimeoutError) or (isinstance(result, KafkaError) and result.retriable):
                     failed.append((record, reason, value))
                 elif isinstance(result, BaseException):
                     raise result
             if any(value is not None or record.value is None for record, _, value in failed):
-                logger.warning("dead letters are not delivered yet, trying again")
+                logger.warning("dead letters not delivered yet; retrying")
                 await asyncio.sleep(RETRY_S)
             left = failed
 
@@ -89,7 +89,7 @@ class Producer:
         await self._client.send_and_wait(self._config.dead_letter_topic, value, key=record.key, headers=headers)
 
     async def announce(self, snapshot: Snapshot) -> bool:
-        """Say that a version was published, and return whether the brokers took it. Who misses it asks the store."""
+        """Announce a published version, and return whether the brokers accepted it. The store has it in any case."""
         announcement = Announcement(snapshot.version, snapshot.watermark, snapshot.checksum)
         try:
             async with asyncio.timeout(ANNOUNCE_TIMEOUT_S):

@@ -1,6 +1,6 @@
 """The order in which topics are read: side by side, by the time of their records.
 
-A turn's events lie in several topics. Reading one of them far ahead of the others leaves turns open in memory.
+A turn's events are spread over several topics. Reading one topic far ahead of the others keeps turns open in memory.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,14 +13,14 @@ from faust.types import TP
 def not_ahead(left: Mapping[TP, int], reached: Mapping[TP, int], most: int) -> set[TP]:
     """Return the topic partitions that are not ahead of another topic's same partition, by the time of their records.
 
-    A fetch brings equally many bytes of each topic: without this, small records would be read hours ahead of large
-    ones, and their turns would wait in memory.
+    A fetch returns equally many bytes of each topic. Without this check, small records would be read hours ahead of
+    large ones, and their turns would wait in memory.
 
     Args:
-        left: records of each topic partition that wait to be read.
-        reached: time (ms) of the newest record read, for the topic partitions of which some were read.
-        most: a topic partition with no more than this left is never held back, so that wrong clocks do no harm once
-            it has caught up.
+        left: the number of unread records of each topic partition.
+        reached: time of the newest record read, ms, for the topic partitions of which any was read.
+        most: the number of unread records up to which a topic partition is never held back, so that wrong clocks do
+            no harm once it has caught up.
     """
     behind: dict[int, int] = {}
     for tp, records in left.items():

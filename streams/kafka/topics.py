@@ -1,4 +1,4 @@
-"""The topics: what they must look like, and a check that they do."""
+"""The topics: their requirements, and a check that they meet them."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from backchannel.streams.kafka.config import SERVERS_VARIABLE, KafkaConfig
 
 
 class TopicError(BackchannelError, RuntimeError):
-    """The topics cannot be reached, or are not as the worker needs them. The message names them and the remedy."""
+    """The topics cannot be reached, or do not meet the requirements. The message names them and the remedy."""
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def admin_client(config: KafkaConfig) -> Iterator[KafkaAdminClient]:
     """Connect to the cluster.
 
     Raises:
-        TopicError: it cannot be reached, or refuses what is asked of it.
+        TopicError: the cluster cannot be reached, or refuses a request.
     """
     try:
         with KafkaAdminClient(**config.client_settings(), bootstrap_timeout_ms=5_000) as admin:
@@ -40,11 +40,11 @@ def admin_client(config: KafkaConfig) -> Iterator[KafkaAdminClient]:
             f"configuration or from {SERVERS_VARIABLE}"
         ) from error
     except KafkaError as error:
-        raise TopicError(f"Kafka at {config.servers} does not do as asked: {error}") from error
+        raise TopicError(f"Kafka at {config.servers} refused the request: {error}") from error
 
 
 def partition_counts(admin: KafkaAdminClient, config: KafkaConfig) -> dict[str, int]:
-    """Return how many partitions each of our topics has; those that do not exist are left out."""
+    """Return the number of partitions of each of our topics that exists."""
     found = {}
     for topic in admin.describe_topics(topic_names(config)):
         error = for_code(topic["error_code"])
@@ -70,8 +70,8 @@ def check_topics(config: KafkaConfig) -> int:
 def check_topics_with(admin: KafkaAdminClient, config: KafkaConfig) -> int:
     """Check the topics, and return the number of partitions that each event topic has.
 
-    A session's events lie in the partition of the same number in all four event topics, because they are placed by
-    a hash of the session id modulo the number of partitions.
+    A session's events lie in the same partition number of every event topic, because producers partition by a hash
+    of the session id modulo the number of partitions.
 
     Raises:
         TopicError: a topic is missing, the event topics differ in their number of partitions, or the snapshot topic
@@ -87,7 +87,7 @@ def check_topics_with(admin: KafkaAdminClient, config: KafkaConfig) -> int:
         raise TopicError(
             "the event topics must have the same number of partitions, but "
             + "; ".join(f"{', '.join(names)}: {count}" for count, names in sorted(by_count.items()))
-            + ". Add partitions to the smaller ones before anything is produced, or create the topics anew"
+            + ". Add partitions to the smaller ones before anything is produced, or recreate the topics"
         )
     resource = ConfigResource(ConfigResourceType.TOPIC, config.snapshot_topic, ["cleanup.policy"])
     described = admin.describe_configs([resource], config_filter="all")["topic"][config.snapshot_topic]

@@ -1,12 +1,12 @@
-"""The batch transport: Faust hands over chunks of records instead of single events.
+"""The batch transport: Faust delivers chunks of records instead of single events.
 
 A stock Faust agent spends four asyncio tasks on every event. Here one Faust "message" is a chunk of raw records of one
-topic partition, so that this price is paid once for a thousand events.
+topic partition, so that cost is paid once per thousand events.
 
 This is the only module that touches Faust's internals. It overrides private parts of `faust.transport.consumer` and
-reads private parts of aiokafka, therefore their versions are pinned, and checked when it is imported.
+reads private parts of aiokafka, so their versions are pinned and checked on import.
 
-The rest of the worker is a `Receiver`: it says where to resume, takes chunks, and makes durable what it took.
+The rest of the worker is a `Receiver`: it decides where to resume, takes chunks, and makes them durable.
 """
 
 import asyncio
@@ -35,17 +35,17 @@ PINNED: Final = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokaf
 
 
 def check_versions(found: Callable[[str], str] = version) -> None:
-    """Check that the libraries are those whose private parts this module was written against.
+    """Check the versions of the libraries whose private parts this module uses.
 
     Raises:
-        ImportError: they are not; the message names the found and the required versions.
+        ImportError: a version differs; the message names the installed and the required versions.
     """
     wrong = {name: found(name) for name, required in PINNED.items() if found(name) != required}
     if wrong:
         raise ImportError(
             "the batch transport uses private parts of "
             + ", ".join(f"{name} {PINNED[name]} (found {other})" for name, other in wrong.items())
-            + ": install exactly these, as `pip install 'backchannel[kafka]'` does"
+            + ": install exactly these versions, as `pip install 'backchannel[kafka]'` does"
         )
 
 
@@ -54,79 +54,77 @@ check_versions()
 logger = logging.getLogger(__name__)
 
 CHUNK_RECORDS: Final = 1000
-"""Records in a chunk, at most. The event loop is blocked while a chunk is processed: some ten milliseconds."""
+"""Maximum records in a chunk. Processing a chunk blocks the event loop for some ten milliseconds."""
 
 QUEUED_CHUNKS: Final = 16
-"""Chunks that wait for the receiver before fetching stops."""
+"""Chunks waiting for the receiver at which fetching stops."""
 
 HELD_BACK_PAUSE: Final = 0.005
-"""Seconds between looks at a full queue. Faust waits 1 s, which caps the rate at a queue a second."""
-
+"""Seconds between checks of a full queue. Faust waits 1 s, which caps the rate at one queue per second."""
 
 COMMIT_TIMEOUT: Final = 5.0
-"""Seconds that a commit for lag tools may take. aiokafka would try for as long as the brokers are away."""
+"""Seconds that a commit for lag tools may take. aiokafka would retry for as long as the brokers are away."""
 
 FETCH_WAIT_MS: Final = 50
-"""How long a broker may wait for new records before it answers a fetch. Nothing else is answered on that connection
-meanwhile, neither a fetch of partitions that have a backlog. Faust's 1500 ms leave a worker idle most of the time."""
+"""How long a broker may wait for new records before it answers a fetch. Until then it answers nothing else on that
+connection, not even a fetch of partitions with a backlog. Faust's 1500 ms leave a worker idle most of the time."""
 
 FETCH_BYTES: Final = 1 << 16
-"""A broker need not wait so long when it has as many. With less, a steady stream is fetched in a thousand morsels."""
+"""A broker answers earlier once it has this many bytes. Fewer would split a steady stream into many small fetches."""
 
 ENDS_TIMEOUT: Final = 2.0
-"""Seconds in which the brokers must say where their logs end. aiokafka would ask for 40 s."""
+"""Seconds that brokers may take to report where their logs end. aiokafka would wait for 40 s."""
 
 
 class LogError(BackchannelError, RuntimeError):
-    """A topic partition no longer holds what is to be read next. The message names it and the offsets."""
+    """A topic partition no longer holds the records to read next. The message names it and the offsets."""
 
 
 class LogBounds(NamedTuple):
-    """What a topic partition holds: offsets from `start` to just before `end`."""
+    """The offsets that a topic partition holds: from `start` up to, but excluding, `end`."""
 
     start: int
     end: int
 
 
 class Chunk(NamedTuple):
-    """Consecutive records of one topic partition, as they lie in the log."""
+    """Consecutive records of one topic partition, in log order."""
 
     tp: TP
     records: Sequence[ConsumerRecord]
     ack: Callable[[], None]
-    """Call it when the chunk is durable. Lag tools see the partition's longest prefix of such chunks."""
+    """Call it once the chunk is durable. Lag tools see the partition's longest prefix of acked chunks."""
 
 
 class Receiver(Protocol):
-    """What a worker does with the records. All three are awaited in Faust's event loop."""
+    """What a worker does with the records. All three methods are awaited in Faust's event loop."""
 
     async def resume(self, bounds: Mapping[TP, LogBounds]) -> Mapping[TP, int]:
-        """Return the offset to read from for each of the topic partitions that are ours from now on.
+        """Return the offset to read from for each topic partition of a new assignment.
 
-        Awaited on every assignment, before the first chunk of it; whatever was held of an earlier assignment is
-        void. `bounds` tell whether what was to be read next is still there. It is cancelled when the assignment
-        changes again meanwhile, and called anew; it has 0.9 of Faust's request timeout, 81 s. What it raises ends
-        the worker.
+        Awaited on every assignment, before its first chunk; everything held from an earlier assignment is void.
+        `bounds` tell whether the records to read next still exist. It is cancelled and called again if the assignment
+        changes meanwhile, and has 0.9 of Faust's request timeout, 81 s. An error ends the worker.
         """
 
     async def receive(self, chunk: Chunk) -> None:
         """Take a chunk. The next one comes when this returns, so waiting here holds back consumption.
 
-        Chunks of one topic partition come in order, without holes. A chunk that was taken before an assignment
-        changed may still be waiting in here when `resume` is called: change state before the first await. What it
-        raises ends the worker.
+        Chunks of one topic partition come in order and without gaps. A chunk that was taken before a change of
+        assignment may still be waiting in here when `resume` is called: change state before the first await. An error
+        ends the worker.
         """
 
     async def flush(self) -> None:
-        """Make durable, and ack, what was received. After it nothing is ours until the next `resume`.
+        """Make everything received durable, and ack it. Until the next `resume` no partition is assigned.
 
-        Awaited when partitions are taken away and when the worker stops, then twice; also while a `receive` is
-        waiting. It is cancelled if it takes longer than the group would wait. What it raises ends the worker.
+        Awaited when partitions are revoked, and twice when the worker stops; also while a `receive` is waiting. It is
+        cancelled if it takes longer than the group would wait. An error ends the worker.
         """
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread, with quicker answers, and ending also while the brokers are away."""
+    """Faust's consumer thread, with faster fetches, and able to stop while the brokers are away."""
 
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> AIOKafkaConsumer:
         consumer = super()._create_consumer(loop)
@@ -138,8 +136,8 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         try:
             await super().on_thread_stop()
         except asyncio.CancelledError:
-            # aiokafka cancels its own fetch that waits to be retried, and lets that come out. Faust would take it for
-            # the end of the thread, never say so, and wait a minute for it.
+            # aiokafka cancels its own fetch that waits for a retry, and lets the cancellation escape. Faust would take
+            # it for the end of the thread, never report the end, and wait a minute for it.
             consumer = self._ensure_consumer()
             retries = consumer._fetcher._pending_tasks
             for retry in retries:
@@ -149,20 +147,20 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class ChunkConsumer(driver.Consumer):
-    """Faust's Kafka consumer, handing over chunks and resuming where the receiver says."""
+    """Faust's Kafka consumer, which delivers chunks and resumes where the receiver says."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         transport = cast(ChunkTransport, self.transport)
         self._receiver = transport.receiver
         self._chunk_records = transport.chunk_records
-        #: The offset after the last record that was handed over.
+        #: The offset after the last record delivered.
         self._position: dict[TP, int] = {}
-        #: Time (ms) of the records that were handed over last.
+        #: Time of the records delivered last, ms.
         self._reached: dict[TP, int] = {}
-        #: Of these, something was fetched that was not handed over: it must be fetched again.
+        #: Topic partitions with records that were fetched but not delivered, and must be fetched again.
         self._left_out: set[TP] = set()
-        #: What was handed over since the last seek and is not yet committed, in order.
+        #: Chunks delivered since the last seek and not yet committed, in order.
         self._handed_over: defaultdict[TP, deque[ConsumerMessage]] = defaultdict(deque)
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
@@ -172,12 +170,12 @@ class ChunkConsumer(driver.Consumer):
         self,
         timeout: float,  # noqa: ASYNC109 -- Faust's signature
     ) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
-        """Yield chunks, round robin over the topic partitions, until what was fetched is used up."""
+        """Yield chunks, round robin over the topic partitions, until the fetched records are used up."""
         records, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
         if not records:
             return
-        # A fetch that began before a rebalance may end after the seek that follows it, with what was to be read first.
+        # A fetch that began before a rebalance may end after the seek that follows it, with records from elsewhere.
         self._left_out.update(records)
         for tp, chunk in chunks_in_turn(records, self._chunk_records):
             if self.should_stop or not self.flow_active or generation != self.app.consumer_generation_id:
@@ -193,13 +191,13 @@ class ChunkConsumer(driver.Consumer):
         self._left_out -= active | self._buffered_partitions
 
     async def _explain_jump(self, tp: TP, offset: int) -> None:
-        # Compaction and transactions leave holes, which are none of our business. But where the log has lost the
-        # position, aiokafka goes on at its start without a word.
+        # Compaction and transactions leave gaps, which are harmless. But if the log no longer holds the position,
+        # aiokafka silently continues at the log's start.
         position, start = self._position[tp], (await self.earliest_offsets(tp))[tp]
         if offset < position or position < start:
             raise LogError(
-                f"{_name(tp)}: offset {position} was to be read next, but the log was cut or created anew: "
-                f"it starts at {start}, and what came is {offset}"
+                f"{_name(tp)}: offset {position} is to be read next, but the log was truncated or recreated: "
+                f"it starts at {start}, and offset {offset} was received"
             )
 
     def _to_message(self, tp: TP, record: Sequence[ConsumerRecord]) -> ConsumerMessage:
@@ -215,7 +213,7 @@ class ChunkConsumer(driver.Consumer):
             await self.wait(self.can_resume_flow.wait())
         left = {tp: self._left(tp) for tp in self._get_active_partitions()}
         active = not_ahead(left, self._reached, self._chunk_records)
-        # One queue serves all partitions: if it was too full for one, it is for all.
+        # One queue serves all partitions: if it is too full for one of them, it is for all.
         if self._buffered_partitions or not active:
             await asyncio.sleep(HELD_BACK_PAUSE)
             return {}, active
@@ -227,11 +225,11 @@ class ChunkConsumer(driver.Consumer):
         return await self._getmany(active_partitions=active, timeout=timeout), active
 
     def _left(self, tp: TP) -> int:
-        """Records that are known to be there and were not handed over."""
+        """The number of records known to exist and not delivered yet."""
         return (self._kafka.highwater(TopicPartition(*tp)) or 0) - self._position.get(tp, 0)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Offsets inside a chunk are no gaps: nothing to track."""
+        """Track nothing: offsets inside a chunk are not gaps."""
 
     def _new_offset(self, tp: TP) -> int | None:
         """Return the offset after the longest prefix of acked chunks, or None if there is nothing new."""
@@ -245,30 +243,30 @@ class ChunkConsumer(driver.Consumer):
         return offset
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        # For lag tools only, the ledger is what counts: a failure is worth a line, not a crash.
+        # For lag tools only; the ledger is authoritative. A failure is worth a log line, not a crash.
         if self._thread.should_stop:
             return False
         positions = {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
         try:
             await self._in_thread(self._commit_in_time, positions)
         except (KafkaError, TimeoutError) as error:
-            logger.info("Kafka did not take the positions for lag tools: %r", error)
+            logger.info("could not commit the offsets for lag tools: %r", error)
             return False
         return True
 
     async def _commit_in_time(self, positions: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-        # The limit is set in the thread: an unlimited commit there would keep the thread from ending.
+        # The timeout is set in the thread: an unbounded commit would keep the thread from ending.
         async with asyncio.timeout(COMMIT_TIMEOUT):
             await self._kafka.commit(positions)
 
     async def log_ends(self) -> Mapping[TP, int]:
-        """Ask where the logs of the assigned topic partitions end, no earlier than now. No answer: empty."""
+        """Return the ends of the logs of the assigned topic partitions, as of now or later; empty without an answer."""
         if self._thread.should_stop:
             return {}
         try:
             ends: Mapping[TP, int] = await self._in_thread(self._log_ends_in_time, self.assignment())
         except (KafkaError, TimeoutError) as error:
-            logger.info("Kafka does not say where its logs end: %r", error)
+            logger.info("could not fetch the ends of the logs: %r", error)
             return {}
         return ends
 
@@ -280,7 +278,7 @@ class ChunkConsumer(driver.Consumer):
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Ask the receiver where to resume, and seek there."""
         assigned = self.assignment()
-        # Faust takes a timeout of its own for a stop and then neither runs nor ends. Be faster, and fail.
+        # Faust takes its own timeout for a stop, and then neither runs nor ends: fail before it.
         async with asyncio.timeout(0.9 * self.app.conf.broker_request_timeout):
             starts = await self.earliest_offsets(*assigned)
             ends = await self.highwaters(*assigned)
@@ -305,23 +303,23 @@ class ChunkConsumer(driver.Consumer):
 
     @Service.transitions_to("WAIT_EMPTY")
     async def wait_empty(self) -> None:
-        """Have the receiver make durable what it took, then commit for the lag tools."""
-        # Heartbeats go on meanwhile, but the group waits no longer than this for its members to join again.
+        """Have the receiver make everything durable, then commit for lag tools."""
+        # Heartbeats continue meanwhile, but the group waits no longer than this for its members to rejoin.
         deadline = 0.5 * self.app.conf.broker_rebalance_timeout
         try:
             async with asyncio.timeout(deadline):
                 await self._receiver.flush()
         except TimeoutError:
-            logger.warning("gave up after %.1f s: what is not durable is read again by its next owner", deadline)
+            logger.warning("gave up flushing after %.1f s: the next owner reads again what is not durable", deadline)
         except Exception as error:
-            # Not raised: Faust would leave what remains to be stopped as it is.
+            # Not raised: Faust would then not stop the rest.
             await self.crash(error)
         await self.commit_and_end_transactions()
 
     @Service.task
     async def _watch_coordinator(self) -> None:
-        # After an unexpected answer to a join, aiokafka's coordinator waits until someone asks for errors. Its own
-        # getmany() does; Faust goes around that.
+        # After an unexpected answer to a join, aiokafka's coordinator waits until someone checks for errors. Its own
+        # getmany() does; Faust bypasses it.
         while not self.should_stop:
             await self.sleep(1.0)
             if not self.should_stop and self._thread._consumer is not None:
@@ -338,7 +336,7 @@ class ChunkConsumer(driver.Consumer):
             if coordinator._coordination_task.done() or (heartbeat is not None and heartbeat.done()):
                 await self.crash(error)
             else:
-                logger.warning("joining the consumer group failed, trying again: %r", error)
+                logger.warning("joining the consumer group failed; retrying: %r", error)
 
     @property
     def _kafka(self) -> AIOKafkaConsumer:
@@ -351,7 +349,7 @@ class ChunkConsumer(driver.Consumer):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # It was not this task that was cancelled, but what the thread was doing when it ended.
+            # Not this task was cancelled, but the call that the thread was executing when it ended.
             raise KafkaError("the consumer's thread has ended") from None
 
 
@@ -367,10 +365,10 @@ class ChunkTransport(driver.Transport):
 
 
 class ChunkSchema(faust.Schema[None, Sequence[ConsumerRecord]]):
-    """Leaves keys and values as they are: chunks are decoded by the receiver, which also knows what to do if not."""
+    """Leaves keys and values as they are: the receiver decodes chunks, and handles what cannot be decoded."""
 
     def loads_key(self, app: AppT, message: Any, **_: Any) -> None:
-        """A chunk has no key of its own."""
+        """Return None: a chunk has no key."""
 
     def loads_value(self, app: AppT, message: Any, **_: Any) -> Any:  # noqa: ARG002 -- Faust's signature
         """Return the list of records."""
@@ -378,10 +376,10 @@ class ChunkSchema(faust.Schema[None, Sequence[ConsumerRecord]]):
 
 
 class _App(faust.App):
-    """A Faust app that keeps nothing in files."""
+    """A Faust app that writes no files."""
 
     def _create_directories(self) -> None:
-        """Faust would make a folder wherever it is started."""
+        """Do nothing: Faust would create a folder in the working directory."""
 
 
 def chunk_app(
@@ -389,8 +387,8 @@ def chunk_app(
 ) -> faust.App:
     """Build a Faust app whose one agent feeds `receiver` with chunks of `topics`.
 
-    `await app.start()` returns when it is a member of the group; `await app.stop()` flushes, commits and leaves.
-    An error in the receiver crashes the app: `app.crash_reason` holds it.
+    `await app.start()` returns once the app has joined the group; `await app.stop()` flushes, commits and leaves.
+    An error in the receiver crashes the app, and is its `crash_reason`.
     """
     app = _App(
         config.group,
@@ -399,7 +397,7 @@ def chunk_app(
         broker_session_timeout=config.session_timeout_s,
         broker_heartbeat_interval=config.session_timeout_s / 5,
         broker_max_poll_records=None,
-        # Any other supervisor restarts an agent that failed, past the chunk that it failed on.
+        # Any other supervisor restarts a failed agent after the chunk on which it failed.
         agent_supervisor=CrashingSupervisor,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=QUEUED_CHUNKS,
@@ -416,20 +414,20 @@ def chunk_app(
         async for event in cast("faust.Stream[Any]", stream).noack().events():
             message = event.message
             await receiver.receive(Chunk(message.tp, message.value, _acker(event)))
-            # Faust tells its sensors of the end of such events only that it acks itself.
+            # Faust notifies its sensors only of the events that it acks itself.
             app.sensors.on_stream_event_out(message.tp, message.offset, stream, event)
-            message.value = event.value = ()  # else all records would stay in memory until they are acked
-            await asyncio.sleep(0)  # while chunks are queued, nothing else here would let others have their turn
+            message.value = event.value = ()  # otherwise all records stay in memory until they are acked
+            await asyncio.sleep(0)  # while chunks are queued, nothing else here yields to other tasks
 
     return app
 
 
 async def serve(app: faust.App, stop: asyncio.Event) -> None:
-    """Run `app` until `stop` is set, and end it in good order.
+    """Run `app` until `stop` is set, then stop it cleanly.
 
     Raises:
         LogError: records were deleted before they were read.
-        Exception: what else crashed the app.
+        Exception: any other error that crashed the app.
     """
     try:
         await app.start()
@@ -441,10 +439,10 @@ async def serve(app: faust.App, stop: asyncio.Event) -> None:
 
 
 async def log_ends(app: faust.App) -> Mapping[TP, int]:
-    """Ask where the logs of the topic partitions that `app` has end: at least where they end now.
+    """Return the ends of the logs of the topic partitions assigned to `app`, as of now or later.
 
     Returns:
-        the offset after each one's last record; empty when the brokers do not answer.
+        the offset after the last record, by topic partition; empty if the brokers do not answer.
     """
     return await cast(ChunkConsumer, app.consumer).log_ends()
 

@@ -1,7 +1,7 @@
 """A worker's metrics for Prometheus.
 
-Counters start at zero with each worker: Prometheus adds up what workers count. When something happened is exported as
-a Unix time, not as an age, so that the age goes on growing while a worker hangs.
+Counters start at zero in each worker; Prometheus adds them up. Times are exported as Unix times rather than ages, so
+that an age keeps growing while a worker hangs.
 """
 
 import time
@@ -32,31 +32,30 @@ from backchannel.streams.turns.partition import Partition
 from backchannel.streams.turns.position import BEGINNING
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Bounds of the histograms: from a small commit to a store that was away."""
+"""Bucket bounds of the histograms: from a small commit to a store outage."""
 
 OUTCOMES: Final = ("clicked", "barged_in", "rephrased")
 
 FIELDS: Final = frozenset(name for event in EVENT_TYPES.values() for name in event.__struct_fields__) | {"record"}
-"""What a dead letter may be at fault in. The names of a producer's own keys are not ours to make labels of."""
-
+"""The fields that a dead letter may name as labels. A producer's own keys must not become labels."""
 
 MOST_WAITING: Final = 1000
-"""Commits whose turns are waited for. When readers get none of them for long, the first ones tell how long."""
+"""Maximum commits to track. If readers receive none of them for long, the first ones tell how long."""
 
 
 class _Waiting(Struct, frozen=True):
-    """Turns that were committed, and that readers do not have yet.
+    """Committed turns that readers do not have yet.
 
     Attributes:
-        closed: when the first of them did, seconds since the Unix epoch.
-        reached: source and number of their partitions -> the watermark that they brought it to.
+        closed: when the first of them closed, seconds since the Unix epoch.
+        reached: (source, number) of each of their partitions -> its watermark after the commit.
     """
 
     closed: float
     reached: dict[tuple[str, int], int]
 
     def is_in(self, version: Snapshot) -> bool:
-        """Whether a version has learned from all of them."""
+        """Return whether a version has learned from all of them."""
         nowhere = Reached(BEGINNING, {})
         return all(
             version.positions.get(source, {}).get(number, nowhere).watermark >= watermark
@@ -65,14 +64,14 @@ class _Waiting(Struct, frozen=True):
 
 
 class Metrics(Observer):
-    """What a worker has done, as metrics.
+    """A worker's activities as metrics.
 
     Args:
-        strategies: that are learned about.
-        clock: seconds since the Unix epoch.
+        strategies: the configured strategies.
+        clock: a clock that returns seconds since the Unix epoch.
 
     Attributes:
-        registry: that holds them.
+        registry: the registry of the metrics.
     """
 
     def __init__(self, strategies: Sequence[str], clock: Callable[[], float] = time.time) -> None:
@@ -93,20 +92,20 @@ class Metrics(Observer):
         Info("backchannel_build", "What is running.", registry=registry).info({"version": version("backchannel")})
         # Events.
         self._events: Final = counter("events", "Events committed, by type.", "type")
-        self._duplicates: Final = counter("duplicate_events", "Events that were there already.")
-        self._late: Final = counter("late_events", "Events that came when every turn that could take them had closed.")
-        self._orphans: Final = gauge("orphan_events", "Events that no turn has taken since the worker started.")
-        self._failures: Final = counter("decode_failures", "Records that are no valid events, by field.", "reason")
+        self._duplicates: Final = counter("duplicate_events", "Events that were received before.")
+        self._late: Final = counter("late_events", "Events that arrived after all turns that could take them closed.")
+        self._orphans: Final = gauge("orphan_events", "Events since the worker started that no turn has taken.")
+        self._failures: Final = counter("decode_failures", "Records that are not valid events, by field.", "reason")
         # Turns.
         self._open: Final = gauge("open_turns", "Turns open and events waiting, by partition.", "partition")
         self._turns: Final = counter("turns", "Turns closed and learned from.")
         self._outcomes: Final = counter(
-            "turn_outcomes", "Turns that were clicked, barged_in, rephrased; one may be several of them.", "outcome"
+            "turn_outcomes", "Turns that were clicked, barged_in or rephrased; one may be several of these.", "outcome"
         )
-        self._successes: Final = counter("turn_rewards", "Success of turns, each from 0 to 1, added up.")
+        self._successes: Final = counter("turn_rewards", "Sum of the success of turns, each from 0 to 1.")
         self._asked: Final = counter("strategy_turns", "Turns that asked a strategy.", "strategy")
         self._candidates: Final = counter("strategy_candidates", "Candidates drawn from a strategy.", "strategy")
-        self._rewards: Final = counter("strategy_rewards", "Rewards, each from 0 to 1, added up.", "strategy")
+        self._rewards: Final = counter("strategy_rewards", "Sum of a strategy's rewards, each from 0 to 1.", "strategy")
         # Progress.
         self._lag: Final = gauge("lag_records", "Records not read yet, by topic and partition.", "topic", "partition")
         self._watermark: Final = gauge(
@@ -114,12 +113,12 @@ class Metrics(Observer):
         )
         self._commits: Final = seconds("commit_duration", "Learning from closed turns and committing them.")
         self._committed: Final = gauge("commit_timestamp_seconds", "When the last commit was made.")
-        self._conflicts: Final = counter("epoch_conflicts", "Commits refused: another process claimed a partition.")
+        self._conflicts: Final = counter("epoch_conflicts", "Commits refused, as another process claimed a partition.")
         # Policy.
         self._publishes: Final = seconds("publish_duration", "Making and writing a version of the policy.")
         self._freshness: Final = seconds(
             "freshness",
-            "From a turn's close to readers having it: the longest wait of this worker's turns in a version.",
+            "Time from a turn's close until readers have it: the longest of this worker's turns in a version.",
         )
         self._version: Final = gauge("snapshot_version", "The version that readers serve.")
         self._published: Final = gauge("snapshot_timestamp_seconds", "When it was made.")
@@ -127,7 +126,7 @@ class Metrics(Observer):
         self._rows: Final = gauge("snapshot_rows", "Its rows, by section.", "section")
         self._withheld: Final = gauge(
             "snapshot_withheld_timestamp_seconds",
-            "Since when readers do not have all that was learned; 0 while they have.",
+            "Since when readers lack something that was learned; 0 if they do not.",
         )
         # The gate's, of the newest version; what is not known is not shown.
         self._verdict: Final = gauge("gate_verdict", "1 for the verdict of the newest version.", "verdict")
@@ -141,7 +140,7 @@ class Metrics(Observer):
         # Drift.
         self._alarms: Final = counter("drift_alarms", "Changes noticed in a rate.", "measure", "strategy")
         self._waiting: list[_Waiting] = []
-        # Prometheus sees that a counter grows when it has seen it at zero.
+        # Prometheus notices the first increment of a counter only if it has seen it at zero.
         for event_type in EVENT_TYPES:
             self._events.labels(event_type)
         for field in FIELDS | {"other"}:
@@ -187,7 +186,7 @@ class Metrics(Observer):
             self._events.labels(event_type).inc(commit.counts.get(event_type, 0))
         self._duplicates.inc(commit.counts.get("duplicate", 0))
         self._late.inc(commit.counts.get("late", 0))
-        self._orphans.inc(commit.counts.get("orphan", 0))  # may be fewer: their query has come
+        self._orphans.inc(commit.counts.get("orphan", 0))  # negative if queries of earlier orphans arrived
         quality = commit.quality
         if quality is not None:
             for (strategy, _), row in zip(quality.keys, quality.values.tolist(), strict=True):
@@ -208,7 +207,7 @@ class Metrics(Observer):
         """See `Observer`."""
         self._conflicts.inc()
 
-    def on_publish(self, snapshot: Snapshot, started: int) -> None:  # noqa: ARG002 -- likewise
+    def on_publish(self, snapshot: Snapshot, started: int) -> None:  # noqa: ARG002 -- Observer's
         """See `Observer`."""
         self._publishes.observe(self._clock() - started / 1000)
 
@@ -253,6 +252,6 @@ def _show(estimate: Estimate, gauge: Gauge, *labels: str) -> None:
 
 
 def field_of(reason: str) -> str:
-    """Return the field of an event that a dead letter's reason begins with, or `other`."""
+    """Return the field with which a dead letter's reason begins, or `other`."""
     name = reason.partition(":")[0].partition(".")[0].partition("[")[0].partition(" ")[0]
     return name if name in FIELDS else "other"

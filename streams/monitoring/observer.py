@@ -1,4 +1,4 @@
-"""What a worker tells about what it does, so that observing never tangles with doing."""
+"""Hooks into a worker, which keep observing it apart from what it does."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,49 +12,49 @@ from backchannel.streams.turns.partition import Partition
 
 
 class Observer:
-    """Hooks, each called in the worker's event loop after what it tells of. They must not raise, wait or interfere.
+    """Hooks, each called in the worker's event loop after the event it reports. They must not raise or block.
 
-    Here they do nothing: a subclass overrides those that it wants.
+    By default they do nothing; subclasses override those that they need.
     """
 
     def on_assigned(self, partitions: Mapping[int, Partition]) -> None:
-        """These partitions are the worker's from now on, and no others."""
+        """The worker now owns these partitions and no others."""
 
     def on_tick(self, partitions: Mapping[int, Partition], lag: Mapping[TP, int]) -> None:
-        """Called about once a second, while there are partitions.
+        """About a second has passed; called while the worker owns partitions.
 
         Args:
-            partitions: the worker's.
-            lag: records of each topic partition that are not read yet; empty when the brokers do not answer.
+            partitions: the worker's partitions.
+            lag: the number of unread records of each topic partition; empty if the brokers do not answer.
         """
 
     def on_dead_letters(self, reasons: Sequence[str]) -> None:
-        """These are why records were no valid events, field first."""
+        """Records were not valid events, for these reasons; each begins with the field."""
 
     def on_commit(self, commit: Commit, seconds: float, closed: int | None) -> None:
-        """What was learned is in the ledger.
+        """A commit is in the ledger.
 
         Args:
-            commit: what was committed.
-            seconds: that learning and committing took.
-            closed: when the first of the turns in it closed (ms since the Unix epoch); None if there are none.
+            commit: the commit.
+            seconds: duration of learning and committing, s.
+            closed: when the first of its turns closed, ms since the Unix epoch; None if it has none.
         """
 
     def on_fenced(self) -> None:
         """A commit was refused, because another process has claimed a partition."""
 
     def on_publish(self, snapshot: Snapshot, started: int) -> None:
-        """A version was published by this worker, which `started` to make it then (ms since the Unix epoch)."""
+        """This worker has published a version, having `started` at that time, ms since the Unix epoch."""
 
     def on_versions(self, status: VersionStatus) -> None:
-        """These versions there are, whoever published them. Told now and then, after commits."""
+        """The versions in the store, by any publisher; called now and then, after commits."""
 
     def on_alarms(self, alarms: Sequence[Alarm]) -> None:
-        """Rates have changed."""
+        """Alarms were raised: rates have changed."""
 
 
 class Observers(Observer):
-    """Hands on to several observers, in their order."""
+    """Forwards to several observers, in their order."""
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers

@@ -1,4 +1,4 @@
-"""The HTTP server of a worker: Prometheus scrapes it, and probes ask it whether the worker is alive and ready."""
+"""A worker's HTTP server, for Prometheus and for liveness and readiness probes."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,18 +12,18 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 async def answering(
     registry: CollectorRegistry, unready: Callable[[], str | None], host: str, port: int
 ) -> AsyncIterator[int]:
-    """Answer `/metrics`, `/healthz` and `/readyz` in the running event loop, as long as the block runs.
+    """Serve `/metrics`, `/healthz` and `/readyz` in the running event loop while the block runs.
 
-    An event loop that is stuck does not answer, so any answer of `/healthz` is the right one.
+    A stuck event loop does not answer, so `/healthz` need not check anything.
 
     Args:
-        registry: the metrics to show.
-        unready: says why the worker is not ready, or None when it is.
-        host: address to listen on.
-        port: port to listen on; 0: any that is free.
+        registry: the metrics to export.
+        unready: a function that returns why the worker is not ready, or None if it is.
+        host: the address to listen on.
+        port: the port to listen on; 0: any free port.
 
     Yields:
-        the port.
+        the port that is listened on.
 
     Raises:
         OSError: the port is taken, or this machine does not have the address.

@@ -1,4 +1,4 @@
-"""How much a store holds of what was learned."""
+"""The size of what a store has learned."""
 
 from msgspec import Struct
 from sqlalchemy import func, select
@@ -10,24 +10,24 @@ from backchannel.streams.store.tables import snapshot_row
 
 
 class SectionSize(Struct, frozen=True):
-    """What a reader holds of a section: its rows, and the bytes of their values."""
+    """The size of a section in a reader: the number of rows, and the bytes of their values."""
 
     rows: int
     bytes: int
 
 
 class Sizes(Struct, frozen=True):
-    """What the ledger holds, rows by table; and what the newest version does, by section."""
+    """The number of rows of each table of the ledger, and the size of each section of the newest version."""
 
     ledger: dict[str, int]
     policy: dict[str, SectionSize]
 
 
 def sizes(url: str, config: Config) -> Sizes:
-    """Count.
+    """Return the sizes of a store.
 
     Raises:
-        StoreError: the store cannot be used, see the message.
+        StoreError: the store cannot be used; see the message.
     """
     store = Store(url)
     try:

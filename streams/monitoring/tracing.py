@@ -1,8 +1,8 @@
-"""Traces for OpenTelemetry: a span for each chunk that is processed, each commit, and each version that is published.
+"""OpenTelemetry traces: a span for each chunk processed, each commit, and each version published.
 
-Faust offers two ways in. `app.tracer` has to be one of OpenTracing, which is archived, and whose bridge to
-OpenTelemetry is deprecated (specification issue 4849, 2026). So this is one of its sensors: these are told when an
-event begins and ends, and in a worker an event of Faust's is a chunk.
+Faust has two hooks. `app.tracer` must be an OpenTracing tracer, but OpenTracing is archived, and its bridge to
+OpenTelemetry is deprecated (specification issue 4849, 2026). So this is a Faust sensor: sensors are notified when an
+event begins and ends, and in a worker a Faust event is a chunk.
 """
 
 import time
@@ -25,7 +25,7 @@ from backchannel.streams.pipeline.commits import Commit
 
 
 def exporting() -> TracerProvider:
-    """Return a provider that exports by OTLP over HTTP, where OpenTelemetry's own environment variables say."""
+    """Return a provider that exports by OTLP over HTTP, configured by OpenTelemetry's environment variables."""
     resource = Resource({"service.name": "backchannel-worker"}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -33,19 +33,19 @@ def exporting() -> TracerProvider:
 
 
 class Traces(Sensor, Observer):
-    """What a worker does, as spans. It is both a sensor for Faust and an observer.
+    """A worker's activities as spans. It is both a Faust sensor and an observer.
 
     Args:
-        provider: of the tracer.
+        provider: the provider of the tracer.
     """
 
     def __init__(self, provider: TracerProvider) -> None:
         super().__init__()
         self._tracer: Final = provider.get_tracer("backchannel", version("backchannel"))
-        self._chunks: Final = dict[tuple[TP, int], Span]()  # that are being processed
+        self._chunks: Final = dict[tuple[TP, int], Span]()  # being processed
 
     def on_stream_event_in(self, tp: TP, offset: int, stream: StreamT[Any], event: EventT[Any]) -> None:  # noqa: ARG002 -- Faust's
-        """A chunk is about to be processed; `offset` is that of its last record."""
+        """Begin the span of a chunk; `offset` is that of its last record."""
         attributes: dict[str, str | int] = {  # OpenTelemetry's semantic conventions for messaging
             "messaging.system": "kafka",
             "messaging.operation.type": "process",
@@ -66,7 +66,7 @@ class Traces(Sensor, Observer):
         event: EventT[Any],  # noqa: ARG002
         state: dict[Any, Any] | None = None,  # noqa: ARG002
     ) -> None:
-        """It was."""
+        """End the span of a chunk."""
         span = self._chunks.pop((tp, offset), None)
         if span is not None:
             span.end()

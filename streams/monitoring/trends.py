@@ -18,28 +18,28 @@ _QUALITY: Final = table(
 )
 
 Column = list[float | None]
-"""One value for each time; None where there is none."""
+"""One value per time; None if there is none."""
 
 
 class StrategyTrend(Struct, frozen=True):
-    """Of one strategy: mean reward of the turns that asked it, and its share of all candidates."""
+    """A strategy's mean reward in the turns that asked it, and its share of all candidates, 0 to 1."""
 
     reward: Column
     share: Column
 
 
 class Answers(Struct, frozen=True):
-    """How the answers did, by event time.
+    """The quality of answers, by event time.
 
     Attributes:
         time: starts of the buckets, ms.
-        turns: in each.
+        turns: number of turns.
         clicked: share of turns with a click.
         barged_in: share of turns with a barge-in.
         rephrased: share of turns that were rephrased.
-        defects: share of turns with either of the last two.
-        reward: mean success.
-        strategies: by name.
+        defects: share of turns that were barged in or rephrased.
+        reward: mean success, 0 to 1.
+        strategies: trends of the strategies by name.
     """
 
     time: list[int]
@@ -53,13 +53,13 @@ class Answers(Struct, frozen=True):
 
 
 class Intake(Struct, frozen=True):
-    """What workers took in, by wall clock.
+    """What workers read, by wall clock.
 
     Attributes:
         time: starts of the minutes, ms since the Unix epoch.
-        events: in each, a second.
-        late: events that came too late, a second.
-        dead_letters: records that were no events, a second.
+        events: events per second.
+        late: events per second that arrived too late.
+        dead_letters: records per second that were not valid events.
     """
 
     time: list[int]
@@ -69,7 +69,7 @@ class Intake(Struct, frozen=True):
 
 
 class Version(Struct, frozen=True):
-    """A version of the policy, as far as a list shows it; see `Snapshot`."""
+    """A version of the policy as an entry of a list; see `Snapshot`."""
 
     version: int
     created: int
@@ -80,12 +80,12 @@ class Version(Struct, frozen=True):
 
 
 class Trends(Struct, frozen=True):
-    """Everything for charts.
+    """All data for charts.
 
     Attributes:
-        answers: by event time.
-        intake: by wall clock.
-        versions: the newest first.
+        answers: quality of answers, by event time.
+        intake: what workers read, by wall clock.
+        versions: versions of the policy, newest first.
     """
 
     answers: Answers
@@ -94,7 +94,7 @@ class Trends(Struct, frozen=True):
 
 
 def read_trends(connection: Connection, buckets: int, minutes: int, versions: int) -> Trends:
-    """Read at most so many of the newest time buckets, minutes and versions."""
+    """Read the trends of at most the given numbers of newest time buckets, minutes and versions."""
     headers = select(tables.snapshot.c.header).order_by(tables.snapshot.c.version.desc()).limit(versions)
     return Trends(
         _answers(connection, buckets),

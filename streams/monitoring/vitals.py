@@ -1,4 +1,4 @@
-"""How a running system does: what the store and the brokers say, as facts without a verdict."""
+"""How a running system is doing: facts from the store and the brokers, without a verdict."""
 
 import socket
 from typing import Final
@@ -22,14 +22,14 @@ from backchannel.streams.store.engine import Store, StoreError
 from backchannel.streams.turns.position import Position, TopicPosition
 
 RECENT_MS: Final = 600_000
-"""Over which counts are taken for rates."""
+"""Period over which recent counts are taken, ms."""
 
 CONNECT_S: Final = 1.5
 """Seconds that a broker may take to accept a connection."""
 
 
 class PartitionState(Struct, frozen=True):
-    """A partition, as the ledger has it."""
+    """A partition's state in the ledger."""
 
     source: str
     number: int
@@ -41,13 +41,13 @@ class WorkerState(Struct, frozen=True):
     """A worker's heartbeat. Times are wall clock, ms since the Unix epoch.
 
     Attributes:
-        name: of the worker.
-        version: of Backchannel that it runs.
-        started: when it was started.
-        seen: when it was last heard of.
+        name: the worker's name.
+        version: its version of Backchannel.
+        started: when it started.
+        seen: when its last heartbeat was written.
         committed: when it last committed; None if it has not yet.
-        rate: events that it commits a second, over the last minute.
-        partitions: that it had when it was last heard of.
+        rate: events committed per second, over the last minute.
+        partitions: the numbers of its partitions at its last heartbeat.
     """
 
     name: str
@@ -60,20 +60,20 @@ class WorkerState(Struct, frozen=True):
 
 
 class StoreVitals(Struct, frozen=True):
-    """What the store says.
+    """Facts from the store.
 
     Attributes:
-        partitions: of all sources.
-        workers: that were heard of in the last days.
+        partitions: the partitions of all sources.
+        workers: the workers of the last days.
         head: the version that is served, and why later ones are not.
         served: its header; None before the first.
         newest: the header of the newest version, served or not.
-        withheld: since when readers do not have all that was learned; None if they have.
+        withheld: since when readers lack something that was learned, ms since the Unix epoch; None if they do not.
         unpublished: whether something was learned since the newest version was made.
-        recent: what workers counted in the last minutes, by name.
-        alarms: those last raised first, and of these those noticed first.
-        bytes: that the store takes.
-        fault: why the version to be served, or the newest, cannot be; None if nothing is wrong with their headers.
+        recent: the workers' counts in the last minutes, by name.
+        alarms: the last 100 alarms, ordered from the latest raised, then by when they were noticed.
+        bytes: the size of the store.
+        fault: what is wrong with the header of the served or the newest version; None: nothing.
     """
 
     partitions: list[PartitionState]
@@ -90,11 +90,11 @@ class StoreVitals(Struct, frozen=True):
 
 
 class BrokerVitals(Struct, frozen=True):
-    """What the brokers say.
+    """Facts from the brokers.
 
     Attributes:
-        partitions: of each event topic; 0 if the topics are not as they should be.
-        fault: what is wrong with the topics, and the remedy.
+        partitions: the number of partitions of each event topic; 0 if the topics are faulty.
+        fault: what is wrong with the topics, and the remedy; None: nothing.
         ends: the offset after the last record, by topic and partition.
     """
 
@@ -104,14 +104,14 @@ class BrokerVitals(Struct, frozen=True):
 
 
 def read_store(url: str, now: int) -> StoreVitals:
-    """Look into a store.
+    """Read the vitals of a store.
 
     Args:
-        url: SQLAlchemy's.
+        url: SQLAlchemy URL of the store.
         now: wall clock, ms since the Unix epoch.
 
     Raises:
-        StoreError: it is not there, does not answer, or is none of ours.
+        StoreError: the store does not exist, does not answer, or is not one of Backchannel's.
     """
     store = Store(url)
     try:
@@ -166,10 +166,10 @@ def _read(connection: Connection, now: int) -> StoreVitals:
 
 
 def reach_brokers(kafka: KafkaConfig) -> None:
-    """Connect to one of the brokers, and leave again: the client would try for long before it says why it cannot.
+    """Check that a broker accepts connections: the Kafka client would retry for long before it reports an error.
 
     Raises:
-        TopicError: none of them accepts a connection.
+        TopicError: no broker accepts a connection.
     """
     faults = []
     for server in kafka.servers.split(","):
@@ -184,10 +184,10 @@ def reach_brokers(kafka: KafkaConfig) -> None:
 
 
 def read_brokers(kafka: KafkaConfig) -> BrokerVitals:
-    """Ask the brokers for the topics.
+    """Read the vitals of the topics.
 
     Raises:
-        TopicError: they do not answer.
+        TopicError: the brokers do not answer.
     """
     reach_brokers(kafka)
     with admin_client(kafka) as admin:
@@ -201,7 +201,7 @@ def read_brokers(kafka: KafkaConfig) -> BrokerVitals:
 
 
 def unread(store: StoreVitals, brokers: BrokerVitals, source: str) -> dict[tuple[str, int], int]:
-    """Return how many records of each topic partition, read as `source`, are not committed yet."""
+    """Return the number of records of each topic partition that `source` has not committed yet."""
     read = {
         (topic, partition.number): at.read
         for partition in store.partitions

@@ -1,4 +1,4 @@
-"""What a commit is: all that partitions of one process bring is learned together, and brought into the ledger."""
+"""A commit: the batches of all partitions of a process are learned together and added to the ledger."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ from backchannel.streams.turns.position import Claim
 
 
 class Commit(Struct, frozen=True):
-    """What was committed.
+    """The result of a commit.
 
     Attributes:
-        claims: to commit with the next time; with where the partitions stand now.
-        counts: of all batches.
-        quality: what `AnswerQuality` has learned of all batches; None: nothing.
+        claims: the claims for the next commit, with the partitions' new positions.
+        counts: the counts of all batches, added up.
+        quality: the sums that `AnswerQuality` learned from all batches; None: none.
     """
 
     claims: list[Claim]
@@ -29,10 +29,10 @@ class Commit(Struct, frozen=True):
 
 
 def commit(learning: Learning, ledger: Ledger, batches: Sequence[Batch]) -> Commit:
-    """Learn from the batches' turns, and bring it all into the ledger in one transaction.
+    """Learn from the batches' turns, and add the result to the ledger in one transaction.
 
-    To learn from all turns together costs less than from each partition's. The first contribution carries what was
-    learned. It makes no difference if the same is committed again, because no answer came the first time.
+    Learning from all turns together costs less than learning from each partition's, so the first contribution carries
+    the whole delta. Committing the same batches again, after an answer was lost, changes nothing.
 
     Raises:
         FencedError: see `Ledger.commit`.

@@ -1,4 +1,4 @@
-"""Corrections: sums that are set from outside the stream, by people or other programs, while workers learn or not."""
+"""Corrections: sums set from outside the stream, by people or other programs, whether or not workers are running."""
 
 from collections.abc import Mapping
 
@@ -19,25 +19,25 @@ def set_sums(
     source: str,
     counter: str | None = None,
 ) -> int:
-    """Set a column of some rows, by adding to each the difference from its present value.
+    """Set a column of some rows, by adding to each the difference from its current value.
 
-    Nobody else can set sums under the same `source` meanwhile: the claim would then be lost.
+    If another process sets sums under the same `source` meanwhile, this one loses its claim and fails.
 
     Args:
         store: the store, in which `table` has been created.
         ledger: the ledger in it.
         table: a table of plain sums without decay.
         column: the column to set.
-        wanted: key of the row -> value. Differences add up exactly for values on a dyadic grid.
-        source: the name under which the ledger keeps who sets sums, as if it were a stream; its one position stays at
-            the beginning.
+        wanted: key of the row -> value. Differences are exact for values on a dyadic grid.
+        source: the name under which the ledger keeps the claim, as if it were a stream; its one position stays at the
+            beginning.
         counter: the counter to which the number of changed rows is added; None: none.
 
     Returns:
-        The number of rows whose value was another one before.
+        the number of rows whose value changed.
 
     Raises:
-        FencedError: somebody else sets sums under the same source. Nothing was set.
+        FencedError: another process sets sums under the same source. Nothing was set.
     """
     claim = ledger.claim(source, 0)
     place = table.sums.index(column)

@@ -1,8 +1,7 @@
-"""Drift alarms: looks for changes in the rates that the ledger keeps, and writes down each one once.
+"""Drift alarms: detects changes in the rates that the ledger keeps, and records each change once.
 
-One process looks, the publisher, because a rate is of all partitions together: each of them sees too little of it, and
-would notice at another time. What it looks at is complete, so it does not matter how often or when it looks, nor which
-worker is the publisher now.
+Only the publisher looks, because a rate is that of all partitions together: a single partition sees too little of it.
+It looks only at complete buckets, so it does not matter when or how often it looks, or which worker publishes.
 """
 
 from collections.abc import Iterator
@@ -25,11 +24,11 @@ from backchannel.streams.store.tables import MINUTE_MS
 from backchannel.streams.turns.position import BEGINNING
 
 SPAN: Final = 500
-"""Buckets after which the past begins to be forgotten: a rate is compared with one to two spans of them."""
+"""Number of buckets in a span: a rate is compared with the last one to two spans."""
 
 
 class _Rate(Struct, frozen=True):
-    """A rate, as a query of (start of a bucket, observations, total of their values), of buckets of one length."""
+    """A rate, as a query for (start, number of observations, sum of their values) of equally long buckets."""
 
     measure: str
     strategy: str
@@ -40,15 +39,15 @@ class _Rate(Struct, frozen=True):
 
 
 _Judgement: TypeAlias = tuple[_Rate, int, int, list[Change]]
-"""A rate, from when on it was judged, the start of its newest regime, and the changes."""
+"""A rate, the time from which it was judged, the start of its newest regime, and the changes found."""
 
 
 class DriftMonitor:
-    """Looks for changes in a store.
+    """Detects changes in the rates in a store.
 
     Args:
-        store: with the tables of the learners.
-        config: what is learned, and how it is watched.
+        store: a store with the tables of the learners.
+        config: what is learned, and how it is monitored.
     """
 
     def __init__(self, store: Store, config: Config) -> None:
@@ -59,7 +58,7 @@ class DriftMonitor:
         self._window_ms: Final = round(1000 * config.turns.window_s)
 
     def look(self, now: int) -> list[Alarm]:
-        """Look at what became complete since the last time; write down and return the alarms of what has changed.
+        """Judge the buckets completed since the last call; record and return alarms for the changes.
 
         Args:
             now: wall clock, ms since the Unix epoch.
@@ -89,7 +88,7 @@ class DriftMonitor:
             mine = watch.c.measure == rate.measure, watch.c.strategy == rate.strategy
             found = connection.execute(select(watch.c.judged).where(*mine).with_for_update()).scalar()
             if (BEGINNING if found is None else found) != judged:
-                continue  # another publisher has been here meanwhile, and saw the same
+                continue  # another publisher has judged the same buckets meanwhile
             connection.execute(delete(watch).where(*mine))
             connection.execute(
                 insert(watch).values(measure=rate.measure, strategy=rate.strategy, since=since, judged=rate.complete)
@@ -109,12 +108,12 @@ class DriftMonitor:
         dead = case((tally.c.name == "dead_letter", tally.c.value), else_=0)
         records = select(tally.c.minute, func.sum(tally.c.value.cast(Double)), func.sum(dead.cast(Double)))
         records = records.where(tally.c.name.in_([*EVENT_TYPES, "dead_letter"])).group_by(tally.c.minute)
-        # Workers may be late to tell, but hardly by a minute.
+        # Workers write their counts late, but hardly by a minute.
         minute = (now // MINUTE_MS - 1) * MINUTE_MS
         yield _Rate("dead_letter_rate", ALL, records, MINUTE_MS, minute)
         if complete == BEGINNING:
             return
-        # A turn is known when its window has passed.
+        # A turn is counted once its window has passed.
         whole = (complete - self._window_ms) // self._bucket_ms * self._bucket_ms
         rates = [("click_rate", ALL, "clicked"), ("defect_rate", ALL, "defects")]
         for measure, strategy, column in rates + [("reward", strategy, "reward") for strategy in self._strategies]:

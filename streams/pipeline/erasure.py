@@ -1,4 +1,4 @@
-"""Forgetting a user: in the ledger, and in all versions of the policy that are retained."""
+"""Erasure of a user from the ledger and from all retained versions of the policy."""
 
 import msgspec
 from msgspec import structs
@@ -14,18 +14,18 @@ from backchannel.streams.store.tables import change, snapshot, snapshot_row
 
 
 def forget_user(url: str, config: Config, user: str) -> int:
-    """Remove what is stored under `user`, and return how many rows that were.
+    """Remove everything stored under `user`, and return the number of rows removed.
 
-    The rows of old versions go, too, and their headers then say so. A reader that still holds such a row finds that its
-    checksum does not add up when the next version comes, and reads it all anew.
+    Rows of old versions are removed too, and their headers updated. A reader that still holds such a row finds on the
+    next version that its checksum does not match, and reads all rows again.
 
     Raises:
-        StoreError: the store cannot be used, see the message.
-        CorruptPolicyError: a version is damaged, or was signed with another key than is configured here.
+        StoreError: the store cannot be used; see the message.
+        CorruptPolicyError: a version is damaged, or was signed with another key than the one configured here.
     """
-    if not user:  # which nobody's is, but the key of what is known of everybody
+    if not user:  # no user's id, but the key of all users together
         return 0
-    # Those that are not wanted any more, too: what they learned may still be there.
+    # Including disabled learners: their rows may still be there.
     tables = {learner: [table for table in learner.tables if table.by_user] for learner in registry.registered(config)}
     tables = {learner: by_user for learner, by_user in tables.items() if by_user}
     key = signing_key(config.snapshots.signing_key)
@@ -53,7 +53,7 @@ def forget_user(url: str, config: Config, user: str) -> int:
 
 
 def _erase(connection: Connection, section: str, row_key: str, key: bytes) -> int:
-    """Remove a row from every version that has it, and seal these anew with the `key`, if there is one."""
+    """Remove a row from every version that has it, and update their headers, signed with the `key` if there is one."""
     row = snapshot_row
     mine = (row.c.section == section, row.c.key == row_key)
     held = connection.execute(select(row.c.valid_from, row.c.valid_to, row.c.value).where(*mine)).all()

@@ -1,4 +1,4 @@
-"""The local pipeline: the whole way from events to a published policy in one process, without a broker."""
+"""The local pipeline: from events to a published policy in one process, without a broker."""
 
 import time
 from collections.abc import Sequence
@@ -16,24 +16,24 @@ from backchannel.streams.store.ledger import Ledger
 from backchannel.streams.turns.partition import Batch, DeadLetter, Partition
 
 TOPIC: Final = "events"
-"""The one topic of a local pipeline: all event types, in time order."""
+"""The only topic of a local pipeline, with all event types in time order."""
 
 
 class LocalPipeline:
     """Learns from one stream of events into a store.
 
     Args:
-        url: of the store, SQLAlchemy's.
+        url: SQLAlchemy URL of the store.
         config: what to learn, and how.
-        source: names the stream; the store keeps its position under this name.
+        source: the name of the stream, under which the store keeps its position.
 
     Attributes:
-        partition: the stream, as the one partition that it is.
+        partition: the only partition of the stream.
         store: the store.
-        ledger: the ledger in it.
+        ledger: the ledger of the store.
 
     Raises:
-        StoreError: the store cannot be used, see the message.
+        StoreError: the store cannot be used; see the message.
     """
 
     def __init__(self, url: str, config: Config, source: str) -> None:
@@ -46,26 +46,26 @@ class LocalPipeline:
         claim = self.ledger.claim(source, 0)
         self.partition: Final = Partition(claim, {TOPIC: EventDecoder()}, config.turns)
         self._next = claim.position.topic(TOPIC).resume
-        self._batch: Batch | None = None  # not known to be committed
+        self._batch: Batch | None = None  # possibly not committed yet
 
     def feed(self, events: Sequence[Event]) -> None:
-        """Take the next events, from the stream's resume offset on, and close what turns they let close."""
+        """Add the next events, from the stream's resume offset on, and close the turns that are complete."""
         self.partition.add_events(TOPIC, range(self._next, self._next + len(events)), events)
         self._next += len(events)
         self.partition.advance()
 
     def feed_records(self, offsets: Sequence[int], records: Sequence[bytes]) -> list[DeadLetter]:
-        """Take the next records, from the stream's resume offset on; return those that are no events."""
+        """Add the next records, from the stream's resume offset on; return those that are not valid events."""
         dead = self.partition.add(TOPIC, offsets, records, time.time_ns() // 1_000_000)
         self.partition.advance()
         return dead
 
     def finish(self) -> None:
-        """Close every open turn, because the stream is at its end."""
+        """Close every open turn, because the stream has ended."""
         self.partition.finish()
 
     def commit(self) -> None:
-        """Learn from what was fed so far, and make it durable.
+        """Learn from everything fed so far, and commit the result.
 
         Raises:
             FencedError: another process reads the same stream into the same store.
@@ -76,18 +76,18 @@ class LocalPipeline:
             self._write()
 
     def _write(self) -> None:
-        """Commit the last batch, unless it is; a failure leaves it to the next time."""
+        """Commit the last batch if it is not committed yet; after a failure it remains for the next call."""
         if self._batch is not None:
             (self.partition.claim,) = commit(self._learning, self.ledger, [self._batch]).claims
             self._batch = None
 
     def publish(self) -> Snapshot | None:
-        """Publish what was committed, if it changes anything; raise an alarm if a rate has changed."""
+        """Publish what was committed, if it changes anything; raise alarms for rates that changed."""
         self._watch.look(time.time_ns() // 1_000_000)
         return self._publisher.publish()
 
     def close(self) -> None:
-        """Close the store. What was not committed is read again the next time."""
+        """Close the store. Whatever was not committed is read again the next time."""
         self.store.close()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Maintenance of the ledger: old time buckets are merged, crowded keys thinned out, and decayed sums removed."""
+"""Maintenance of the ledger: old time buckets are merged, crowded keys pruned, and decayed sums removed."""
 
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -16,25 +16,25 @@ from backchannel.streams.store.dialects import batches
 from backchannel.streams.store.engine import Store
 
 FORGETS_PER_HALF_LIFE: Final = 8
-"""How many times in a table's half-life its decayed rows are removed: that reads the whole table."""
+"""How many times per half-life a table's decayed rows are removed, which reads the whole table."""
 
 BOUNDED_TOGETHER: Final = 20
-"""Keys with too many rows that are thinned out in one transaction, for which workers wait."""
+"""Keys with too many rows that are pruned in one transaction, for which workers wait."""
 
 
 class Maintenance:
-    """What keeps the ledger small, done after a version was published, in transactions of its own."""
+    """Keeps the ledger small, in separate transactions after each publication."""
 
     def __init__(self, store: Store, learning: Learning) -> None:
         self._store: Final = store
         self._learning: Final = learning
 
     def run(self, changed: Mapping[str, Collection[str]], made: Snapshot | None) -> None:
-        """Maintain what may need it.
+        """Maintain the tables that may need it.
 
         Args:
-            changed: what changed since the last version: table name -> values of the first key column.
-            made: the header of the version that readers serve from now on; None if there is no new one.
+            changed: the changes since the last version: table name -> values of the first key column.
+            made: the header of the version just published, if readers serve it; None otherwise.
         """
         if any(table.name in changed and not table.sums for table in self._learning.tables):
             self._store.transact(self._compact)
@@ -45,7 +45,7 @@ class Maintenance:
             self._forget(made)
 
     def _compact(self, connection: Connection) -> None:
-        """Not when publishing: workers wait for who locks packed sums, and would wait while others are solved."""
+        """Merge old time buckets. Not while publishing: workers would wait for the lock while learners solve."""
         _, newest = ledger.watermarks(ledger.positions(connection))
         for learner in self._learning.learners:
             for table in learner.tables:
@@ -56,10 +56,10 @@ class Maintenance:
                     ledger.move_rows(connection, self._store.sum_tables[table.name], moved)
 
     def _bound(self, learner: Learner, table: SumTable, most: int, changed: Mapping[str, Collection[str]]) -> None:
-        """Drop the rows of a table that are too many for one of the changed values of its first key column.
+        """Drop excess rows of the changed keys of a table.
 
-        What is dropped is the excess of what is there: workers that would add to the table wait meanwhile, so nothing
-        comes between looking and dropping. To keep that short, only so many values are seen to at a time.
+        Workers that add to the table wait meanwhile, so nothing changes between choosing rows and dropping them. To
+        keep that short, only a few keys are pruned per transaction.
         """
         stored = self._store.sum_tables[table.name]
         with self._store.read() as connection:
@@ -76,7 +76,7 @@ class Maintenance:
             self._store.transact(partial(drop, found[first : first + BOUNDED_TOGETHER]))
 
     def _forget(self, made: Snapshot) -> None:
-        """Now and then: it reads whole tables. What goes is logged as changed, for the next version."""
+        """Remove decayed rows; only now and then, as it reads whole tables. The next version sees them as changes."""
         try:
             with self._store.read() as connection:
                 parent = snapshots.header(connection, made.parent or 0)

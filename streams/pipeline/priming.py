@@ -1,4 +1,4 @@
-"""Priming: predicted scores into the ledger, while workers learn or not."""
+"""Priming: predicted scores are added to the ledger, whether or not workers are running."""
 
 from collections.abc import Mapping
 from typing import Final, Self
@@ -15,18 +15,18 @@ from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import Ledger
 
 SOURCE: Final = "prime"
-"""The stream that predictions are committed as. Nothing is read from it: its one position stays at the beginning."""
+"""The source under which predictions are committed. It has no stream: its position stays at the beginning."""
 
 
 class Primer:
     """Puts predictions into a store, and publishes them.
 
     Args:
-        url: of the store, SQLAlchemy's.
-        config: of the learners.
+        url: SQLAlchemy URL of the store.
+        config: the configuration of the learners.
 
     Raises:
-        StoreError: the store cannot be used, see the message.
+        StoreError: the store cannot be used; see the message.
     """
 
     def __init__(self, url: str, config: Config) -> None:
@@ -38,27 +38,27 @@ class Primer:
         self._publisher: Final = Publisher(self._store, learning, config)
 
     def put(self, predictions: Mapping[tuple[str, str], float]) -> int:
-        """Make these the predicted scores of their pairs, (normalised query, entity id); a score of 0 is none.
+        """Set the predicted scores of pairs (normalized query, entity id); a score of 0 removes the prediction.
 
         Returns:
-            how many were not so before.
+            the number of scores that changed.
 
         Raises:
-            FencedError: somebody else is priming the same store. Nothing was put.
+            FencedError: another process is priming the same store. Nothing was set.
         """
         exact = {pair: round(score * 2**20) / 2**20 for pair, score in predictions.items()}  # differences are exact
         table = self._index.priors
         return set_sums(self._store, self._ledger, table, table.sums[0], exact, source=SOURCE, counter="primed")
 
     def queries(self) -> dict[str, float]:
-        """Return the queries that people were shown something for, with how much was shown."""
+        """Return the queries with results shown, and the weight of the results shown for each."""
         table = self._store.sum_tables[self._index.table.name]
         shown = func.sum(table.c[self._index.table.sums[1]])
         with self._store.read() as connection:
             return dict(connection.execute(select(table.c.query, shown).group_by(table.c.query)).all())
 
     def publish(self) -> Snapshot | None:
-        """Publish what was put, if it changes anything."""
+        """Publish the predictions, if they change anything."""
         return self._publisher.publish()
 
     def close(self) -> None:

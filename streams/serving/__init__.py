@@ -1,1 +1,1 @@
-"""Serving: the policy reader and the policy that it holds."""
+"""Serving: the policy reader and the policy."""

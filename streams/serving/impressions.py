@@ -1,4 +1,4 @@
-"""The log record of what was served: one decision, the ranking of its union, and the query that both were for."""
+"""The impression event of a served query, from the decision and the ranking of the candidates."""
 
 from collections.abc import Mapping
 
@@ -16,14 +16,14 @@ def impression_of(
     ts: int,
     rewrite: Rewrite | None = None,
 ) -> Impression:
-    """Return the `impression` event of a query that was answered, with everything that learning needs of it.
+    """Return the `impression` event of an answered query, with everything that learning needs.
 
     Args:
-        query: What was asked.
-        ranking: What was shown, as `Policy.rank` returned it.
-        decision: The allocation that brought the candidates, as `Policy.allocate` returned it; None: not Backchannel's.
-        ts: When it was shown, ms since the Unix epoch.
-        rewrite: The query that was served in place of the one asked.
+        query: the query as asked.
+        ranking: the results shown, as returned by `Policy.rank`.
+        decision: the allocation of the candidates, as returned by `Policy.allocate`; None: not Backchannel's.
+        ts: when the results were shown, ms since the Unix epoch.
+        rewrite: the query that was served in place of the one asked.
     """
     results = tuple(
         Result(

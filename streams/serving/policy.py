@@ -1,4 +1,4 @@
-"""A policy as serving uses it: immutable, in memory, no I/O."""
+"""The policy that serving uses: immutable, in memory, without I/O."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,17 +30,17 @@ class Policy:
     """One version of the policy.
 
     Args:
-        snapshot: its header.
-        sections: its rows, by learner.
-        rng: where chance comes from when `allocate` is given no other.
-        similar: what unseen queries are taken for by `recall`; None: nothing is recalled for them.
+        snapshot: the header of the version.
+        sections: the rows of the version, by section.
+        rng: the default source of randomness.
+        similar: the index from which `recall` finds known queries like an unseen one; None: no guesses.
 
     Attributes:
         snapshot, similar: as given.
         allocator: what decides.
 
     Raises:
-        EncodingError: the publisher encodes contexts in another way than this process would.
+        EncodingError: the publisher encodes contexts differently from this process.
     """
 
     def __init__(
@@ -64,22 +64,22 @@ class Policy:
 
     @property
     def version(self) -> int:
-        """1, 2, 3 ..."""
+        """The number of the version: 1, 2, 3 ..."""
         return self.snapshot.version
 
     @property
     def strategies(self) -> tuple[str, ...]:
-        """The strategies that it chooses from."""
+        """The strategies to choose from."""
         return self.allocator.strategies
 
     @property
     def remembered(self) -> int:
-        """How many queries the memory index knows something of."""
+        """The number of queries in the memory index."""
         return len(self._memory)
 
     @property
     def examined(self) -> tuple[float, ...]:
-        """The probabilities that positions 1, 2 ... are looked at which the memory index was made with."""
+        """The probabilities that positions 1, 2 ... are examined, as the memory index assumes."""
         return self._memory.header.examined if self._memory.header else ()
 
     def allocate(
@@ -93,17 +93,17 @@ class Policy:
         """Decide which strategies to ask for a query, and how many candidates from each.
 
         Args:
-            context: of the query, see `features.context_of`.
-            budget: candidates to draw in all, at least 1.
-            rng: where chance comes from.
-            strategy_context: strategy -> what is known of it: `history`, and whatever else is configured as features.
-            user: the `user_id` of who asks; see `of_user`.
+            context: the query's context; see `features.context_of`.
+            budget: the total number of candidates to draw, at least 1.
+            rng: the source of randomness; None: the policy's.
+            strategy_context: strategy -> its features, from `history` and any others that are configured.
+            user: the `user_id` of the user who asks; see `of_user`.
 
         Returns:
             the decision; log its fields in the `impression` event.
 
         Raises:
-            ValueError: no budget.
+            ValueError: the budget is less than 1.
         """
         known = self.of_user(user)
         decision = self.allocator.allocate({**context, **known}, budget, rng or self._rng, strategy_context)
@@ -112,47 +112,47 @@ class Policy:
     def utilities(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
     ) -> dict[str, tuple[float, float]]:
-        """Return each strategy's expected reward for a query and the standard deviation that is explored."""
+        """Return each strategy's expected reward for a query, and the standard deviation used for exploration."""
         means, deviations = self.allocator.utilities(context, strategy_context)
         return dict(zip(self.strategies, zip(means.tolist(), deviations.tolist(), strict=True), strict=True))
 
     def gains(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
     ) -> dict[str, list[float]]:
-        """Return what each strategy's candidates are expected to gain, best rank first: for ranking their union."""
+        """Return the expected gain of each strategy's candidates, best rank first: for ranking their union."""
         return self.allocator.gains(context, strategy_context)
 
     def history(self, query: str) -> dict[str, dict[str, float]]:
-        """Return how each strategy has done on `query` in particular, as a context of strategies for `allocate`.
+        """Return how each strategy has done on this `query`, as the strategy context of `allocate`.
 
-        It is known if `strategy.history` is one of the configured features.
+        It is empty unless `strategy.history` is a configured feature.
         """
         means = {name: mean for name, (_, mean) in self.allocator.evidence.items()}
         return self._history.features(query, means)
 
     def of_user(self, user: str | None) -> dict[str, float]:
-        """Return what is known of a user, as far as it is a configured feature: `user.turns` and so on, see `users`.
+        """Return the configured features of a user: `user.turns` and so on; see `users`.
 
-        `allocate` adds it to the context by itself. Of None nothing is known; of a stranger, what is so on average.
+        `allocate` adds them to the context itself. A user of None has no features; a new user has average ones.
         """
         if user is None or not self._of_users:
             return {}
         return {name: value for name, value in self._users.features(user).items() if name in self._of_users}
 
     def summaries(self) -> dict[str, StrategySummary]:
-        """Return what was learned of each strategy, for people."""
+        """Return a summary of what was learned about each strategy, for reports."""
         return self.allocator.summaries()
 
     def recall(self, query: str, k: int, user: str | None = None) -> list[Recalled]:
         """Return at most `k` entities that have worked for `query`, or are predicted to, best first.
 
-        If the reader guesses (see `PolicyReader`), a query that nothing is known of is taken for the known one that it
-        is most like. What is recalled then says so, with the similarity by which its score is less.
+        If the reader guesses (see `PolicyReader`), an unknown query is served as the most similar known one. The
+        recalled entities then say so, and their scores are multiplied by the similarity.
 
         Args:
-            query: the text.
-            k: how many at most.
-            user: the `user_id` of who asks, whose own evidence then counts more, if `memory.personal` is configured.
+            query: the query's text.
+            k: the maximum number of entities.
+            user: the `user_id` of the user who asks, whose own evidence counts more if `memory.personal` is set.
         """
         return self._memory.recall(query, k, user)
 
@@ -167,22 +167,22 @@ class Policy:
         rng: np.random.Generator | None = None,
         explain: bool = False,
     ) -> Ranking:
-        """Order the candidates that retrieval brought.
+        """Rank the retrieved candidates.
 
-        Log the fields of what is returned in the `impression` event, and its results as the event's results: what was
-        ranked with is what is learned from; see `impression_of`.
+        Log the fields of the ranking, and its results, in the `impression` event, because learning needs the features
+        that were used; see `impression_of`.
 
         Args:
-            context: The query's context, see `features.context_of`.
-            candidates: What may be shown, in the caller's own order, or with a feature `score`.
-            k: The number of results wanted.
-            query: The text, for features of the memory index.
-            user: The `user_id` of who asks, for the personal layer of the memory index.
-            rng: Where chance comes from.
-            explain: Whether results say what their scores are made of.
+            context: the query's context; see `features.context_of`.
+            candidates: the candidates, in the caller's own order, or with a feature `score`.
+            k: the number of results wanted.
+            query: the query's text, for features of the memory index.
+            user: the `user_id` of the user who asks, for the personal layer of the memory index.
+            rng: the source of randomness; None: the policy's.
+            explain: whether results include the parts of their scores.
 
         Returns:
-            The first k candidates; in the caller's order as long as clicks do not speak for another one.
+            the first k candidates; in the caller's order until clicks favour another one.
 
         Raises:
             ValueError: k is less than 1.
@@ -196,35 +196,35 @@ class Policy:
     def rewrite(
         self, query: str, *, interpretation: str | None = None, user: str | None = None, session: str | None = None
     ) -> Rewriting | None:
-        """Return what `query` should have been, or None if it had better stay as it is.
+        """Return what `query` should have been, or None if it should stay as it is.
 
-        Log what is served as `rewrite` of the `impression`: only so can a rewrite that does harm be withdrawn.
+        Log a served rewrite as `rewrite` of the `impression`; otherwise a harmful one cannot be withdrawn.
 
         Args:
-            query: the text.
-            interpretation: the NLU's, where events carry one; then the target is an interpretation too.
-            user: who asks; their own rephrases come before everybody's.
-            session: the session's id. The configured share of sessions is served no rewrites but pinned ones, so that
-                it shows what rewrites are good for. Without it, nobody is held out.
+            query: the query's text.
+            interpretation: the NLU's interpretation, if events carry one; the target is then an interpretation too.
+            user: the `user_id` of the user who asks; their own rephrases take precedence.
+            session: the session's id. A configured share of sessions is served only pinned rewrites, to measure the
+                effect of the others. Without it, no session is held out.
         """
         return self._rewriter.rewrite(query, interpretation=interpretation, user=user, session=session)
 
     def ranking(self) -> Ranker:
-        """Return what ranks: its settings and weights, for people and reports."""
+        """Return the ranker, whose settings and weights are for reports."""
         return self._ranker
 
     def evidence(self) -> dict[str, tuple[float, float]]:
-        """Return for each strategy in how many turns it was asked, as far as not faded, and their mean reward."""
+        """Return for each strategy the decayed number of turns that asked it, and their mean reward."""
         return self.allocator.evidence
 
     def memory(self) -> dict[str, list[Recalled]]:
-        """Return the memory index whole, best entities first: for people and reports."""
+        """Return the whole memory index, best entities first, for reports."""
         return {query: self.recall(query, sys.maxsize) for query in self._memory.queries()}
 
     def rewrites(self) -> dict[str, Rewriting]:
-        """Return all rewrites of the global layer, the withdrawn ones too: for people and reports."""
+        """Return all rewrites of the global layer, including withdrawn ones, for reports."""
         return self._rewriter.rewrites()
 
     def served(self, serving: type[S]) -> S:
-        """Return what serves a section that the policy has no method for: that of a learner of your own."""
+        """Return the serving object of a learner of your own, for whose section the policy has no method."""
         return serving.of(self._sections, self.snapshot)

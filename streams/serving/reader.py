@@ -1,4 +1,4 @@
-"""The policy reader: what a serving process holds. It needs neither Kafka nor Faust nor River."""
+"""The policy reader of a serving process. It needs neither Kafka nor Faust nor River."""
 
 import threading
 import time
@@ -23,7 +23,7 @@ from backchannel.streams.snapshots.versions import CorruptPolicyError
 from backchannel.streams.store.engine import Store, StoreError
 
 REFUSED_S: Final = 60.0
-"""Seconds after which a version that could not be served is read again: somebody may have restored it."""
+"""Seconds after which a version that could not be served is read again: it may have been restored."""
 
 
 class NoPolicyError(BackchannelError, LookupError):
@@ -34,9 +34,9 @@ class ReaderStatus(Struct, frozen=True):
     """How a reader is doing.
 
     Attributes:
-        version: that is served; None before the first.
+        version: the version that is served; None before the first.
         checked_s: seconds since the store last answered.
-        error: why it did not answer the last time, or why the newest version is not served; None when all is well.
+        error: why the last refresh failed, or why the newest version is not served; None: all is well.
     """
 
     version: int | None
@@ -45,25 +45,25 @@ class ReaderStatus(Struct, frozen=True):
 
 
 class PolicyReader:
-    """Keeps the newest policy at hand.
+    """Holds the newest policy.
 
-    `policy` is immutable and swapped in whole, so use one reference for one request. When the store is down, or the
-    newest version is damaged, the last good policy stays, and `status` says so.
+    `policy` is immutable and replaced as a whole, so use one reference per request. If the store is down, or the newest
+    version is damaged, the last good policy stays, and `status` says so.
 
     Args:
         store: SQLAlchemy URL of the store; or an open store, which stays open when the reader closes.
-        poll_s: seconds between two looks at the store once `start` was called, or within a `with` block.
-        rng: where the policy's chance comes from; by default seeded by the operating system.
-        key: what versions must be signed with to be served. The environment's BACKCHANNEL_SIGNING_KEY wins over it;
-            where there is none, signatures are not looked at.
-        guess_from: how similar a known query must be, 0.5 to 1, for `recall` to take one that nothing is known of for
-            it; 0.9 is good for errors of typing and hearing. None: it does not guess. Guessing needs the extra `guess`,
-            and about 100 bytes of memory for each known query.
+        poll_s: seconds between refreshes after `start`, or within a `with` block.
+        rng: the policy's source of randomness; by default seeded by the operating system.
+        key: the key with which versions must be signed. The environment variable BACKCHANNEL_SIGNING_KEY overrides it;
+            without a key, signatures are not checked.
+        guess_from: the similarity, 0.5 to 1, from which `recall` serves an unknown query as a known one; 0.9 suits
+            errors of typing and speech recognition. None: no guesses. Guessing needs the extra `guess`, and about 100
+            bytes of memory for each known query.
 
     Raises:
-        StoreError: the URL is not one.
+        StoreError: the URL is invalid.
         ValueError: `guess_from` is out of bounds.
-        ModuleNotFoundError: it is to guess, and the extra is not installed.
+        ModuleNotFoundError: `guess_from` is given, and the extra is not installed.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class PolicyReader:
         """The newest policy that was read.
 
         Raises:
-            NoPolicyError: there is none yet.
+            NoPolicyError: there is no policy yet.
         """
         if self._policy is None:
             self.refresh()
@@ -111,10 +111,10 @@ class PolicyReader:
         return ReaderStatus(version, time.monotonic() - self._checked, self._error)
 
     def refresh(self) -> bool:
-        """Look for another version to serve, pull the rows that changed, and swap it in.
+        """Check for another version to serve, read the rows that changed, and replace the policy.
 
         Returns:
-            whether another version is served now. It never raises; see `status`.
+            whether another version is served now. Errors are not raised; see `status`.
         """
         with self._lock:
             try:
@@ -137,7 +137,7 @@ class PolicyReader:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop refreshing and close the connections. The policies that were handed out stay usable."""
+        """Stop refreshing and close the connections. Policies already returned stay usable."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -157,7 +157,7 @@ class PolicyReader:
             self.refresh()
 
     def _swap(self, connection: Connection, served: int) -> bool:
-        """Serve version `served`. If it cannot be and there is no policy yet, serve the newest before it that can."""
+        """Serve version `served`; if it does not load and there is no policy yet, the newest earlier one that does."""
         refused, until = self._refused
         if refused == served and time.monotonic() < until:
             return False
@@ -180,8 +180,8 @@ class PolicyReader:
     def _load(self, connection: Connection, version: int) -> tuple[Policy, dict[str, Rows]]:
         header = snapshots.header(connection, version, self._key)
         if header is None:
-            raise CorruptPolicyError("it is not in the store. Roll back, or restore the store")
-        # What we hold may be at fault, or have been forgotten in the store: then it is read anew.
+            raise CorruptPolicyError("it is not in the store: roll back, or restore the store")
+        # The rows that we hold may be damaged, or erased from the store: then all rows are read again.
         held = self._policy.snapshot if self._policy else None
         for base in (held, None) if held else (None,):
             before = self._sections if base else {}
@@ -192,7 +192,7 @@ class PolicyReader:
                     known = sections.get(Memory.name, Rows())
                     similar = similar.updated(known.added_to(before.get(Memory.name, Rows())), known)
                 return Policy(header, sections, self._rng, similar), sections
-        raise CorruptPolicyError("its rows do not have the checksum of its header. Roll back, or restore the store")
+        raise CorruptPolicyError("its rows do not match the checksum of its header: roll back, or restore the store")
 
 
 def _similar_queries(guess_from: float) -> Similar:
@@ -200,7 +200,7 @@ def _similar_queries(guess_from: float) -> Similar:
         from backchannel.agents.memory.similar import SimilarQueries  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"guess_from={guess_from} needs {error.name}: pip install 'backchannel[guess]', or leave it out",
+            f"guess_from={guess_from} needs {error.name}: pip install 'backchannel[guess]', or omit guess_from",
             name=error.name,
         ) from None
     return SimilarQueries(guess_from)
@@ -209,7 +209,7 @@ def _similar_queries(guess_from: float) -> Similar:
 def _apply(
     connection: Connection, sections: dict[str, Rows], held: Snapshot | None, version: int, key: bytes
 ) -> tuple[dict[str, Rows], Checksum]:
-    """Return the sections of `version` and their checksum, given those of version `held`."""
+    """Return the sections of `version` and their checksum, from the sections of version `held`."""
     changes = snapshots.difference(connection, held.version if held else 0, version)
     removed: defaultdict[str, list[str]] = defaultdict(list)
     live: defaultdict[str, dict[str, bytes]] = defaultdict(dict)

@@ -1,4 +1,4 @@
-"""Rows that many versions share: an immutable mapping from which the next version is made at the cost of the change."""
+"""Rows shared between versions: an immutable mapping whose next version costs only the change."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
@@ -10,9 +10,9 @@ _FEW: Final = 1024
 class Rows(Mapping[str, bytes]):
     """The rows of a section in one version.
 
-    It holds the rows of some version before, which it shares with others and never changes, and what has changed since
-    then. When that is more than an eighth of them, `updated` lays both together; so over many versions a change costs a
-    constant time on average, and a version of a million rows does not copy them for the sake of one.
+    It holds the rows of an earlier version, which are shared and never modified, and the changes since then. Once these
+    are more than an eighth of the rows, `updated` merges both. So over many versions a change takes constant amortized
+    time, and a version of a million rows is not copied to change one.
     """
 
     __slots__ = ("_base", "_changed", "_size")
@@ -23,7 +23,7 @@ class Rows(Mapping[str, bytes]):
         self._size = len(self._base)
 
     def updated(self, removed: Iterable[str], live: Mapping[str, bytes]) -> "Rows":
-        """Return the rows without those `removed`, and with those that are `live` put in place."""
+        """Return the rows without those `removed`, and with those that are `live` added or replaced."""
         changed = {**self._changed, **dict.fromkeys(removed), **live}
         if len(changed) > _FEW + len(self._base) // _SHARE:
             together = {**self._base, **changed}
@@ -34,7 +34,7 @@ class Rows(Mapping[str, bytes]):
         return rows
 
     def added_to(self, before: "Rows") -> Iterator[str]:
-        """Yield the keys that are not there `before`; at the cost of what has changed, where both share their rows."""
+        """Yield the keys that are not in `before`; only changes are compared if both share their rows."""
         keys = before._changed | self._changed if self._base is before._base else self
         return (key for key in keys if key in self and key not in before)
 
@@ -44,7 +44,7 @@ class Rows(Mapping[str, bytes]):
             raise KeyError(key)
         return value
 
-    def get(self, key: str, default: bytes | None = None) -> bytes | None:  # type: ignore[override]  # what is asked most
+    def get(self, key: str, default: bytes | None = None) -> bytes | None:  # type: ignore[override]  # called most often
         """Return the row of `key`."""
         if key in self._changed:
             value = self._changed[key]

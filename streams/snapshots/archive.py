@@ -1,7 +1,7 @@
-"""A policy version as lines of JSON, to be moved from one store to another.
+"""A policy version as lines of JSON, for moving it from one store to another.
 
-The first line holds the header as it is in the store, and its signature; each of the others a row. As the header has
-the checksum of the rows, or with a key their seal, the signature is one for all of them.
+The first line has the header as stored and its signature; each other line is a row. The header has the checksum of the
+rows, or with a key their seal, so its signature covers all of them.
 """
 
 import zlib
@@ -24,17 +24,17 @@ class _Opening(Struct, frozen=True, tag_field="format", tag="backchannel policy 
 
 
 class Archived(Struct, frozen=True):
-    """A version that was read from an archive, and is as its header says."""
+    """A version read from an archive, checked against its header."""
 
     header: Snapshot
     sections: dict[str, Section]
 
 
 def write(connection: Connection, version: int, put: Callable[[bytes], object], key: bytes = b"") -> int:
-    """Hand the lines of a retained version to `put`, and return the number of its rows.
+    """Pass the lines of a retained version to `put`, and return the number of its rows.
 
     Raises:
-        CorruptPolicyError: it is damaged, or not signed with the `key`.
+        CorruptPolicyError: the version is damaged, or not signed with the `key`.
     """
     text, signature = connection.execute(
         select(snapshot.c.header, snapshot.c.signature).where(snapshot.c.version == version)
@@ -51,10 +51,10 @@ def write(connection: Connection, version: int, put: Callable[[bytes], object], 
 
 
 def read(lines: Iterable[bytes], key: bytes = b"") -> Archived:
-    """Read what `write` wrote.
+    """Read the lines of an archive, as `write` wrote them.
 
     Raises:
-        CorruptPolicyError: it is no archive, damaged, cut short, or not signed with the `key`.
+        CorruptPolicyError: they are not an archive, damaged, truncated, or not signed with the `key`.
     """
     sections: dict[str, Section] = {}
     checksum = Checksum(key=key)
@@ -70,19 +70,21 @@ def read(lines: Iterable[bytes], key: bytes = b"") -> Archived:
     except (msgspec.MsgspecError, OSError, EOFError, zlib.error) as error:
         raise CorruptPolicyError(f"this is not what `snapshots export` wrote: {error}") from None
     if not header.confirms(checksum, key):
-        raise CorruptPolicyError("the rows do not have the checksum of the header: export it again")
+        raise CorruptPolicyError("the rows do not match the checksum of the header: export the version again")
     return Archived(header, sections)
 
 
 def publish(connection: Connection, archived: Archived, now: int, key: bytes = b"") -> Snapshot:
-    """Publish what was read as the next version, signed with this store's `key`.
+    """Publish an archived version as the next version, signed with this store's `key`.
 
     Raises:
-        StoreError: the store learns by itself: its next version would take the place of this one.
+        StoreError: workers learn into this store: its next version would replace the imported one.
     """
     snapshots.current(connection, lock=True)
     if connection.execute(select(partition.c.source).where(partition.c.commits > 0).limit(1)).first():
-        raise StoreError("this store learns by itself, and its next version would take the place of the imported one")
+        raise StoreError(
+            "workers learn into this store, and would soon replace the imported version: import into another one"
+        )
     header = archived.header
     provenance = Provenance(
         created=now,

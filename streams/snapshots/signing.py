@@ -1,6 +1,6 @@
-"""Signing: how a reader knows that a version is the publisher's, and not somebody's who can write to the store.
+"""Signing: how a reader knows that a version was written by the publisher, not just by someone with write access.
 
-What is signed is a version. Who can write to the store may still make readers serve an older one that was.
+Versions are signed, the head is not: someone with write access can still make readers serve an older signed version.
 """
 
 import hmac
@@ -12,7 +12,7 @@ KEY_VARIABLE = "BACKCHANNEL_SIGNING_KEY"
 
 
 def signing_key(configured: str = "", environment: Mapping[str, str] = os.environ) -> bytes:
-    """Return the key that the environment, or else the configuration, names; none is empty."""
+    """Return the key from the environment, or else from the configuration; empty if neither has one."""
     words = environment.get(KEY_VARIABLE) or configured
     return blake2b(words.encode(), digest_size=32).digest() if words else b""
 
@@ -23,5 +23,5 @@ def sign(text: str, key: bytes) -> str:
 
 
 def signed(text: str, signature: str | None, key: bytes) -> bool:
-    """Whether `signature` is that of `text`."""
+    """Return whether `signature` is the signature of `text`."""
     return signature is not None and hmac.compare_digest(sign(text, key), signature)

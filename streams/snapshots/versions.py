@@ -1,7 +1,7 @@
-"""Policy versions in the store: immutable, each row valid from one version to another.
+"""Policy versions in the store: immutable; each row is valid from one version until another.
 
-Versions are numbered in the order in which they were made. The head is the one that readers serve: the newest, unless a
-hold keeps it from them.
+Versions are numbered in the order in which they were made. The head is the version that readers serve: the newest,
+unless there is a hold.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ from backchannel.streams.store.tables import head, snapshot, snapshot_row
 Row: TypeAlias = tuple[str, str, bytes]
 """Section, key and value."""
 Solved: TypeAlias = Mapping[str, Mapping[str, bytes | None]]
-"""Section -> key -> row; None: there is none any more."""
+"""Section -> key -> row; None: the row is removed."""
 
 
 class CorruptPolicyError(BackchannelError, RuntimeError):
@@ -29,7 +29,7 @@ class CorruptPolicyError(BackchannelError, RuntimeError):
 
 
 class Difference(Struct, frozen=True):
-    """What leads from one version to another."""
+    """The change from one version to another."""
 
     removed: list[tuple[str, str]]
     live: list[Row]
@@ -39,8 +39,8 @@ class Head(Struct, frozen=True):
     """What readers serve.
 
     Attributes:
-        version: which; None before the first.
-        hold: why no other version becomes the head by being published; None when it does.
+        version: the served version; None before the first.
+        hold: why newly published versions do not become the head; None: they do.
     """
 
     version: int | None
@@ -48,7 +48,7 @@ class Head(Struct, frozen=True):
 
 
 class Provenance(Struct, frozen=True, kw_only=True):
-    """What a version's header says besides its rows; see `Snapshot`."""
+    """The origin of a version, for its header; see `Snapshot`."""
 
     created: int
     watermark: int
@@ -65,18 +65,18 @@ def current(connection: Connection, *, lock: bool = False) -> Head:
     """Return what readers serve.
 
     Args:
-        connection: within a transaction.
-        lock: let nobody else publish, or move the head, until the transaction ends.
+        connection: a connection within a transaction.
+        lock: whether to keep others from publishing or moving the head until the transaction ends.
     """
     query = select(head.c.version, head.c.hold).where(head.c.id == 1)
     return Head(*connection.execute(query.with_for_update() if lock else query).one())
 
 
 def header(connection: Connection, version: int, key: bytes = b"") -> Snapshot | None:
-    """Return the header of `version`; None if it is not there, or not any more.
+    """Return the header of `version`; None if it does not exist, or no longer.
 
     Raises:
-        CorruptPolicyError: it is damaged, or not signed with the `key`.
+        CorruptPolicyError: the header is damaged, or not signed with the `key`.
     """
     found = connection.execute(
         select(snapshot.c.header, snapshot.c.signature).where(snapshot.c.version == version)
@@ -88,10 +88,10 @@ def opened(text: str, signature: str | None, key: bytes = b"") -> Snapshot:
     """Return the header in `text`.
 
     Raises:
-        CorruptPolicyError: it is damaged, or not signed with the `key`.
+        CorruptPolicyError: the header is damaged, or not signed with the `key`.
     """
     if key and not signed(text, signature, key):
-        raise CorruptPolicyError("it is not signed with the key that is configured here. Let its publisher have that")
+        raise CorruptPolicyError("it is not signed with the key configured here: give its publisher the same key")
     try:
         return msgspec.json.decode(text, type=Snapshot)
     except msgspec.MsgspecError as error:
@@ -99,7 +99,7 @@ def opened(text: str, signature: str | None, key: bytes = b"") -> Snapshot:
 
 
 def last(connection: Connection) -> int | None:
-    """Return the newest version, whether it is served or not."""
+    """Return the number of the newest version, served or not; None if there is none."""
     return connection.execute(select(func.max(snapshot.c.version))).scalar()
 
 
@@ -122,7 +122,7 @@ def rows(connection: Connection, version: int) -> Iterator[Row]:
 
 
 def intact(connection: Connection, made: Snapshot, key: bytes = b"") -> bool:
-    """Whether all rows of a version are as its header says."""
+    """Return whether the rows of a version match the checksum of its header."""
     checksum = Checksum(key=key)
     for row in rows(connection, made.version):
         checksum.add(*row)
@@ -130,7 +130,7 @@ def intact(connection: Connection, made: Snapshot, key: bytes = b"") -> bool:
 
 
 def section(connection: Connection, version: int, name: str) -> Section:
-    """Return the rows that section `name` has in a retained version."""
+    """Return the rows of section `name` in a retained version."""
     row = snapshot_row
     found = select(row.c.key, row.c.value).where(row.c.section == name, *_valid(version))
     return dict(connection.execute(found).all())
@@ -144,22 +144,22 @@ def publish(
     whole: bool = False,
     key: bytes = b"",
 ) -> Snapshot | None:
-    """Write the next version: the newest one with the rows in `portions` put in place, or removed where they are None.
+    """Write the next version: the newest one with the rows in `portions` replaced, or removed where they are None.
 
-    It becomes the head, unless a hold is against it. The head must be locked, see `current`.
+    It becomes the head unless there is a hold. The head must be locked; see `current`.
 
     Args:
-        connection: within a transaction.
-        portions: of what changed, to be written one after the other; a row that is in several is the same in all.
-        provenance: what else its header says.
-        whole: it has no other rows than those in `portions`. The first version always is.
-        key: to sign it with, and with which the newest version is signed, unless the next one is whole.
+        connection: a connection within a transaction.
+        portions: the changed rows, written portion by portion; a row in several portions is the same in all.
+        provenance: the origin of the version.
+        whole: whether the version has only the rows in `portions`. The first version always does.
+        key: the key to sign the version with; the newest version must be signed with it unless the next one is whole.
 
     Returns:
-        its header; None, if nothing would change in a version that is not whole, not even that its policy is held back.
+        the header; None if the version is not whole and nothing would change.
 
     Raises:
-        CorruptPolicyError: the newest version cannot be gone on from.
+        CorruptPolicyError: the header of the newest version is damaged.
     """
     before = last(connection)
     parent = None if before is None or whole else header(connection, before, key)
@@ -214,17 +214,17 @@ def publish(
 
 
 def serve(connection: Connection, version: int, hold: str | None) -> None:
-    """Let readers serve `version`, and with a `hold` no other by its being published. The head must be locked."""
+    """Make readers serve `version`; with a `hold`, later versions do not replace it. The head must be locked."""
     connection.execute(update(head).values(version=version, hold=hold))
 
 
 def withheld(connection: Connection) -> int | None:
-    """Return since when readers do not have all that was learned, ms; None if they have.
+    """Return since when readers lack something that was learned, ms since the Unix epoch; None if they do not.
 
-    That is since the first version was made that they do not serve, or since the gate holds a policy back.
+    That is when the first version after the served one was made, or since when the gate holds a policy back.
 
     Raises:
-        CorruptPolicyError: the header of what they serve is damaged.
+        CorruptPolicyError: the header of the served version is damaged.
     """
     served = current(connection).version or 0
     later = select(snapshot.c.created).where(snapshot.c.version > served)
@@ -235,26 +235,26 @@ def withheld(connection: Connection) -> int | None:
 
 
 def pinned(connection: Connection) -> set[int]:
-    """Return the versions that are kept, however many come after them."""
+    """Return the versions that are never pruned."""
     return set(connection.execute(select(snapshot.c.version).where(snapshot.c.pinned)).scalars())
 
 
 def pin(connection: Connection, version: int, *, pinned: bool) -> None:
-    """Keep a version from being forgotten, or not any more."""
+    """Set whether a version is kept from being pruned."""
     connection.execute(update(snapshot).where(snapshot.c.version == version).values(pinned=pinned))
 
 
 def prune(connection: Connection, keep: int, keep_ms: int, now: int) -> None:
-    """Forget old versions: all but the newest `keep`, and of those before them the first of each hour.
+    """Remove old versions: all but the newest `keep`, and the first of each hour before them.
 
-    The head, the first version after it, which tells since when readers wait, the newest one, and those that are pinned
-    stay. The head must be locked, see `current`.
+    The head, the first version after it (which tells since when readers wait), the newest version and pinned ones stay.
+    The head must be locked; see `current`.
 
     Args:
-        connection: within a transaction.
-        keep: versions, at least 1.
-        keep_ms: how old a version may become, ms.
-        now: ms since the Unix epoch.
+        connection: a connection within a transaction.
+        keep: the number of newest versions to keep, at least 1.
+        keep_ms: the maximum age of the others, ms.
+        now: the current time, ms since the Unix epoch.
     """
     served = current(connection).version or 0
     versions = connection.execute(
@@ -270,7 +270,7 @@ def prune(connection: Connection, keep: int, keep_ms: int, now: int) -> None:
     if not passed:
         return
     connection.execute(delete(snapshot).where(among(connection, snapshot.c.version, passed)))
-    # A row goes with the last version that has it: none is left from where it begins to before where it ends.
+    # A row is removed with the last version that has it: no version is left between its beginning and its end.
     row, before = snapshot_row, 0
     for version in [version for version, _, _ in versions if version not in passed]:
         if version > before + 1:
@@ -279,7 +279,7 @@ def prune(connection: Connection, keep: int, keep_ms: int, now: int) -> None:
 
 
 def difference(connection: Connection, since: int, until: int) -> Difference:
-    """Return what leads from version `since` (0: nothing) to version `until`, a later or an earlier one."""
+    """Return the change from version `since` (0: no rows) to version `until`, which may be later or earlier."""
     row = snapshot_row
     first, last = sorted((since, until))
     ended = (row.c.valid_from <= first, row.c.valid_to > first, row.c.valid_to <= last)
@@ -302,7 +302,7 @@ def _valid(version: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
 def _put(
     connection: Connection, name: str, wanted: Mapping[str, bytes | None], version: int
 ) -> tuple[Section, Section]:
-    """Let rows take the place of the live ones of a section, and return which have ended and which begun by that."""
+    """Replace live rows of a section, and return the rows that end and those that begin with this version."""
     row = snapshot_row
     mine = (row.c.section == name, row.c.valid_to.is_(None), among(connection, row.c.key, wanted))
     live: Section = dict(connection.execute(select(row.c.key, row.c.value).where(*mine)).all())

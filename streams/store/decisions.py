@@ -14,7 +14,7 @@ _decode: Final = msgspec.json.Decoder(LoggedDecision).decode
 
 
 def add(connection: Connection, sample: TurnSample) -> None:
-    """Add what of `sample` belongs into the sample of all turns."""
+    """Add the part of `sample` that belongs to the sample of all turns."""
     if not sample.size:
         return
     added = sample.below(_bound(connection, sample.size))
@@ -27,21 +27,21 @@ def add(connection: Connection, sample: TurnSample) -> None:
 
 
 def read(connection: Connection, size: int) -> list[LoggedDecision]:
-    """Return the sample of all turns, the least ranks first."""
+    """Return the sample of all turns, lowest ranks first."""
     return [
         _decode(value) for value in connection.scalars(select(decision.c.value).order_by(decision.c.rank).limit(size))
     ]
 
 
 def prune(connection: Connection, size: int) -> None:
-    """Forget what has left the sample because others came."""
+    """Delete the decisions that lower ranks have displaced from the sample."""
     bound = _bound(connection, size)
     if bound < inf:
         connection.execute(delete(decision).where(decision.c.rank > bound))
 
 
 def _bound(connection: Connection, size: int) -> float:
-    """The rank from which on nothing belongs into the sample."""
+    """Return the rank above which nothing belongs to the sample."""
     last = select(decision.c.rank).order_by(decision.c.rank).offset(size - 1).limit(1)
     found = connection.execute(last).scalar()
     return inf if found is None else float(found)

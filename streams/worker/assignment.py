@@ -1,4 +1,4 @@
-"""An assignment: the partitions that are a worker's until the group changes, from chunks to commits."""
+"""An assignment: the partitions that a worker owns until the next rebalance, from chunks to commits."""
 
 import asyncio
 import logging
@@ -23,35 +23,35 @@ from backchannel.streams.turns.position import Position, TopicPosition
 logger = logging.getLogger(__name__)
 
 RETRY_S: Final = (0.1, 5.0)
-"""Seconds before the first, and at most before any later attempt to reach the store."""
+"""Seconds before the first retry, and the maximum before any later one."""
 
 LETTERS_LOGGED: Final = 3
-"""Dead letters that are logged in a second, at most."""
+"""Maximum dead letters logged per second."""
 
 _T = TypeVar("_T")
 
 
 class CoPartitionError(BackchannelError, RuntimeError):
-    """The group gave this worker one topic of a partition, but not another; the message says which."""
+    """The group assigned this worker some topics of a partition, but not all; the message says which."""
 
 
 async def until_store_answers(attempt: Callable[[], Awaitable[_T]]) -> _T:
-    """Attempt something that needs the store, again and again while the store is away."""
+    """Return the result of `attempt`, which is retried while the store is away."""
     pause, longest = RETRY_S
     while True:
         try:
             return await attempt()
         except STORE_AWAY as error:
-            logger.warning("the store does not answer, trying again in %.1f s: %s", pause, error.args[0])
+            logger.warning("the store does not answer; retrying in %.1f s: %s", pause, error.args[0])
         await asyncio.sleep(pause)
         pause = min(2 * pause, longest)
 
 
 def by_partition(bounds: Mapping[TP, LogBounds], topics: set[str]) -> dict[int, dict[str, LogBounds]]:
-    """Group what was assigned by partition number.
+    """Group the assigned topic partitions by partition number.
 
     Raises:
-        CoPartitionError: of some partition not all of `topics` are there.
+        CoPartitionError: a partition lacks one of `topics`.
     """
     grouped: defaultdict[int, dict[str, LogBounds]] = defaultdict(dict)
     for tp, log in bounds.items():
@@ -59,18 +59,18 @@ def by_partition(bounds: Mapping[TP, LogBounds], topics: set[str]) -> dict[int, 
     for number, logs in grouped.items():
         if missing := topics - logs.keys():
             raise CoPartitionError(
-                f"partition {number} came without {', '.join(sorted(missing))}, but a session's events lie in the same "
-                "partition of all event topics: let only Backchannel workers into the consumer group, and check the "
-                "topics with `backchannel topics check`"
+                f"partition {number} was assigned without {', '.join(sorted(missing))}, but a session's events are in "
+                "the same partition of all event topics: let only Backchannel workers into the consumer group, and "
+                "check the topics with `backchannel topics check`"
             )
     return dict(grouped)
 
 
 def resume_in(logs: Mapping[str, LogBounds], position: Position) -> tuple[Position, list[str]]:
-    """Find where to go on from `position` in what the logs still hold.
+    """Find where to resume from `position` in what the logs still hold.
 
     Returns:
-        the position to go on from, and what was lost on the way to it: nothing, in good order.
+        the position to resume from, and a description of each loss; normally there is none.
     """
     topics, losses = {}, []
     for topic, log in logs.items():
@@ -79,16 +79,16 @@ def resume_in(logs: Mapping[str, LogBounds], position: Position) -> tuple[Positi
             at = TopicPosition(read=log.start, resume=log.start)
         elif at.read > log.end:
             losses.append(
-                f"{topic} was created anew, or lost its end: offset {at.read} was to be read next, and it ends at "
-                f"{log.end}; all it holds would be taken as new"
+                f"{topic} was recreated, or lost its end: offset {at.read} is to be read next, but it ends at "
+                f"{log.end}; everything in it would count as new"
             )
             at = TopicPosition(read=log.start, resume=log.start)
         elif at.read < log.start:
-            losses.append(f"{topic} lost offsets {at.read} to {log.start - 1}, which were not read yet")
+            losses.append(f"{topic} lost offsets {at.read} to {log.start - 1} before they were read")
             at = structs.replace(at, read=log.start, resume=log.start)
         elif at.resume < log.start:
             losses.append(
-                f"{topic} lost offsets {at.resume} to {log.start - 1}, which turns that are still open were made of"
+                f"{topic} lost offsets {at.resume} to {log.start - 1}, which belong to turns that are still open"
             )
             at = structs.replace(at, resume=log.start)
         topics[topic] = at
@@ -96,33 +96,33 @@ def resume_in(logs: Mapping[str, LogBounds], position: Position) -> tuple[Positi
 
 
 class Letters(Protocol):
-    """Where records go that are no valid events."""
+    """Where invalid records go."""
 
     async def deliver(self, rejected: list[Rejected]) -> None:
-        """Return when all of them are durable."""
+        """Return once all of them are durable."""
 
 
 class Committer(Protocol):
-    """Learns from batches, and commits what was learned."""
+    """Learns from batches and commits the result."""
 
     async def commit(self, batches: Sequence[Batch]) -> Commit:
-        """Learn and commit, see `commits.commit`."""
+        """Learn and commit; see `commits.commit`."""
 
 
 class Assignment:
-    """Adds chunks to the partitions, and commits what came of them: one commit at a time.
+    """Adds chunks to the partitions, and commits the turns that they close: one commit at a time.
 
-    Chunks are added while the last commit is made, until the next one is due. So while the store is away everything
-    here waits sooner or later, and with it consumption; while the dead-letter topic is, at once. A commit goes on when
-    whoever waits for it is cancelled.
+    Chunks are added while a commit is in progress, until the next one is due. So when the store is away, everything
+    here waits sooner or later, and consumption with it; when the dead-letter topic is away, it waits at once. A commit
+    continues if its caller is cancelled.
 
     Args:
-        partitions: by number, each at its claim's position.
-        committer: learns from what they bring, and commits it.
-        letters: where dead letters go.
-        commit_events: commit when so many new records are there.
-        quiet_ms: close a partition's open turns when it was read to its end and nothing has come for so long.
-        observer: who is told.
+        partitions: partitions by number, each at its claim's position.
+        committer: the learner and committer of the partitions' batches.
+        letters: the destination of dead letters.
+        commit_events: number of new records after which to commit.
+        quiet_ms: silence after which the open turns of a partition that was read to its end are closed, ms.
+        observer: the observer of commits, dead letters and progress.
     """
 
     def __init__(
@@ -144,11 +144,11 @@ class Assignment:
         self._void = False
         self._lock: Final = asyncio.Lock()
         self._commit: asyncio.Task[None] | None = None  # the last one
-        self._begun = 0.0  # monotonic time of its beginning
-        self._unacked: list[tuple[int, Callable[[], None]]] = []  # of each chunk since the last commit: partition, ack
+        self._begun = 0.0  # monotonic time at which it began
+        self._unacked: list[tuple[int, Callable[[], None]]] = []  # (partition, ack) of each chunk since the last commit
         self._rejected: list[Rejected] = []  # not yet durable
-        self._heard: dict[int, int] = {}  # partition -> when something came last
-        self._closed: int | None = None  # when the first turn did that is not committed
+        self._heard: dict[int, int] = {}  # partition -> time of its last chunk, ms
+        self._closed: int | None = None  # time at which the first uncommitted turn closed
         self._log_second, self._logged = 0, 0
         self._next = {
             TP(topic, number): at.resume
@@ -162,14 +162,14 @@ class Assignment:
         return self._next
 
     def end(self) -> None:
-        """Forget it: the partitions may be somebody else's now."""
+        """Void the assignment: another worker may own the partitions now."""
         self._void = True
 
     async def add(self, chunk: Chunk, now: int) -> None:
         """Add a chunk; commit if it is time.
 
         Args:
-            chunk: the next of its topic partition.
+            chunk: the next chunk of its topic partition.
             now: wall clock, ms since the Unix epoch.
 
         Raises:
@@ -187,7 +187,7 @@ class Assignment:
             self._note(partition.advance(), now)
             self._next[chunk.tp] = offsets[-1] + 1
             if self._next[chunk.tp] <= partition.claim.position.topic(topic).read:
-                chunk.ack()  # read once more; so it does not stay in memory
+                chunk.ack()  # was committed before the restart; acked so that it does not stay in memory
             else:
                 self._unacked.append((number, chunk.ack))
             self._heard[number] = now
@@ -199,11 +199,11 @@ class Assignment:
                 await self._begin_commit()
 
     async def advance(self, log_ends: Callable[[], Awaitable[Mapping[TP, int]]], now: int) -> None:
-        """Let topics that are read to their end not hold back the others, and a quiet partition close its turns.
+        """Advance the watermark past topics that were read to their end, and close the turns of quiet partitions.
 
         Args:
-            log_ends: asks where the logs end. Where it seems that one is read to its end, it is asked again while
-                nothing is added, so that no event of another topic can be newer than its answer.
+            log_ends: returns the ends of the logs. If a log seems to be read to its end, it is called again while no
+                chunk is added, so that no event of another topic can be newer than its answer.
             now: wall clock, ms since the Unix epoch.
         """
         ends = await log_ends()
@@ -213,7 +213,7 @@ class Assignment:
                 return
             if any(self._next[tp] >= end for tp, end in ends.items()):
                 ends = await log_ends()
-            if not ends:  # a log that cannot be reached is not quiet
+            if not ends:  # an unreachable log is not known to be quiet
                 self._heard.clear()
             for number, partition in self.partitions.items():
                 topics = partition.claim.position.topics
@@ -225,10 +225,10 @@ class Assignment:
             self._observer.on_tick(self.partitions, {tp: max(end - self._next[tp], 0) for tp, end in ends.items()})
 
     async def commit(self, pause_s: float = 0.0) -> None:
-        """Make durable what was added so far, and ack it.
+        """Commit everything added so far, and ack it.
 
         Args:
-            pause_s: since the last commit was begun; before that, it has to do.
+            pause_s: minimum time since the beginning of the last commit, s; before that, no other one is begun.
 
         Raises:
             FencedError: another process has claimed one of the partitions.
@@ -239,12 +239,12 @@ class Assignment:
         await self._settle()
 
     def _raise_failure(self) -> None:
-        """Raise what has kept the last commit from being made."""
+        """Raise the error of the last commit, if it failed."""
         if self._commit is not None and self._commit.done() and not self._void:
             self._commit.result()
 
     async def _settle(self) -> None:
-        """Wait for the end of the last commit, and raise what has kept it from being made."""
+        """Wait for the last commit, and raise its error."""
         if self._commit is not None and not self._void:
             await asyncio.shield(self._commit)
 
@@ -253,7 +253,7 @@ class Assignment:
             self._closed = now
 
     async def _begin_commit(self) -> None:
-        """Hand over what was added since the last commit, as soon as that one is made."""
+        """Begin to commit what was added since the last commit, once that has ended."""
         await self._settle()
         ready = {number: one for number, one in self.partitions.items() if not one.rebuilding}
         if self._void or not any(one.uncommitted for one in ready.values()):
@@ -269,7 +269,7 @@ class Assignment:
         try:
             commit = await until_store_answers(lambda: self._unless_void(batches))
         except FencedError:
-            if self._void:  # by our own next claim
+            if self._void:  # fenced by our own next claim
                 return
             self._observer.on_fenced()
             raise

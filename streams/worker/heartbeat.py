@@ -1,7 +1,7 @@
-"""A worker's heartbeat: a row that says that it is alive, and what it counts, minute by minute.
+"""A worker's heartbeat: a row that says that it is alive, and its counts per minute.
 
-Both are for people and alarms. They are written apart from the commits, so that a crash loses the last few seconds of
-them, and nobody waits for them. What was learned is counted exactly, in the ledger.
+Both are for monitoring. They are written separately from commits: a crash loses the last few seconds of them, but no
+commit waits for them. The ledger has the exact counts of what was learned.
 """
 
 import asyncio
@@ -30,21 +30,21 @@ BEAT_S: Final = 5.0
 """Seconds between two heartbeats."""
 
 RATE_S: Final = 60.0
-"""Seconds over which a worker's rate is taken."""
+"""Seconds over which a worker's rate is averaged."""
 
 KEPT_MS: Final = 2 * 86_400_000
-"""For how long the counts of a minute, and the row of a worker that was never heard of again, are kept."""
+"""How long the counts of a minute, and the row of a worker that vanished, are kept, ms."""
 
 
 class Heartbeat(Observer):
-    """Writes that this worker is alive, and what it counted.
+    """Writes that this worker is alive, and its counts.
 
     Args:
-        store: to write to.
-        clock: seconds since the Unix epoch.
+        store: the store to write to.
+        clock: a clock that returns seconds since the Unix epoch.
 
     Attributes:
-        name: of the worker: host, process, and a few letters that make it unlike all others.
+        name: the worker's name: host, process id, and random digits that make it unique.
     """
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
@@ -54,8 +54,8 @@ class Heartbeat(Observer):
         self._started: Final = self._now()
         self._committed: int | None = None
         self._partitions: list[int] = []
-        self._counts: Counter[tuple[int, str]] = Counter()  # by minute and name; not written yet
-        self._recent: deque[tuple[int, int]] = deque()  # when events were committed, and how many
+        self._counts: Counter[tuple[int, str]] = Counter()  # by minute and name, not written yet
+        self._recent: deque[tuple[int, int]] = deque()  # (time of a commit, number of events)
 
     def on_assigned(self, partitions: Mapping[int, Partition]) -> None:
         """See `Observer`."""
@@ -70,10 +70,10 @@ class Heartbeat(Observer):
         self._recent.append((now, sum(commit.counts.get(event, 0) for event in EVENT_TYPES)))
 
     async def beat(self) -> None:
-        """Write the row, and what was counted since the last time.
+        """Write the row and the counts since the last beat.
 
         Raises:
-            SQLAlchemyError: the store does not answer. The next beat brings all of it.
+            SQLAlchemyError: the store does not answer. The next beat includes these counts.
         """
         now = self._now()
         while self._recent and self._recent[0][0] < now - 1000 * RATE_S:
@@ -96,7 +96,7 @@ class Heartbeat(Observer):
             raise
 
     def end(self) -> None:
-        """Write what is left to write, and take the row away: the worker ends in good order.
+        """Write the remaining counts and remove the row, because the worker ends cleanly.
 
         Raises:
             SQLAlchemyError: the store does not answer.
@@ -115,7 +115,7 @@ class Heartbeat(Observer):
             self._add(connection, counts)
 
     def _add(self, connection: Connection, counts: Counter[tuple[int, str]]) -> None:
-        # In order, so that workers cannot deadlock.
+        # Sorted, so that workers cannot deadlock.
         keys = sorted(key for key, count in counts.items() if count)
         columns: dict[str, Sequence[int | str]] = {
             "minute": [minute for minute, _ in keys],

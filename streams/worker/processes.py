@@ -1,4 +1,4 @@
-"""The two processes of a worker, so that reading goes on while one learns and commits and the other publishes."""
+"""The two processes of a worker: one learns and commits, the other publishes, while the worker reads on."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -32,7 +32,7 @@ class LearningProcess(RemoteObject):
         super().__init__("learning", _Committer, url, config)
 
     async def commit(self, batches: Sequence[Batch]) -> Commit:
-        """Learn and commit: see `commits.commit`, and raise what that raises."""
+        """Learn and commit; see `commits.commit`, also for the errors."""
         done: Commit = await self.call("commit", _encode(batches))
         return done
 
@@ -49,11 +49,11 @@ class _Committer:
 
 
 class PublishingProcess(RemoteObject):
-    """Publishes versions, and watches rates for drift.
+    """Publishes versions, and monitors rates for drift.
 
     Args:
         url: SQLAlchemy URL of the store.
-        config: what is learned, and how it is published and watched.
+        config: what is learned, and how it is published and monitored.
     """
 
     def __init__(self, url: str, config: Config) -> None:

@@ -1,4 +1,4 @@
-"""Objects in processes of their own, so that what takes long has an interpreter, and a core, to itself."""
+"""Objects in separate processes, so that long computations have an interpreter and a core to themselves."""
 
 import asyncio
 import atexit
@@ -15,22 +15,22 @@ from queue import SimpleQueue
 from typing import Any, Final, TypeAlias
 
 _Answer: TypeAlias = tuple[Any, Exception | None, list[logging.LogRecord]]
-"""Of a call: what it returns, or raises, and what was logged meanwhile."""
+"""The result of a call, its error, and the records logged meanwhile."""
 
 
 class RemoteObject:
-    """An object in another process, which starts when it is first called.
+    """An object in another process, which starts when the object is first called.
 
-    It ends when it is closed, or with its owner, whatever that one dies of. What it logs is logged here.
+    The process ends when it is closed, or with its owner, however its owner exits. Its log records are logged here.
 
     Args:
-        name: of the process, for errors.
-        make: makes the object, there; something at the top of a module.
-        args: of it.
+        name: name of the process, for error messages.
+        make: function or class at the top level of a module, called in the process to make the object.
+        args: arguments of `make`.
     """
 
     def __init__(self, name: str, make: Callable[..., object], *args: object) -> None:
-        # Spawned, because a fork would take along the threads' locks, but not the threads.
+        # Spawned, because a fork would copy the threads' locks, but not the threads.
         context = get_context("spawn")
         theirs, self._requests = context.Pipe(duplex=False)
         self._answers, answers = context.Pipe(duplex=False)
@@ -39,7 +39,7 @@ class RemoteObject:
             target=_serve, name=name, args=(theirs, answers, make, args), daemon=True
         )
         self._lock: Final = asyncio.Lock()
-        atexit.register(self._requests.close)  # before Python waits for the process, as it does at its end
+        atexit.register(self._requests.close)  # before Python waits for the process on exit
 
     async def started(self) -> None:
         """Wait until the object is made.
@@ -50,9 +50,9 @@ class RemoteObject:
         await self._ask(None)
 
     async def call(self, method: str, *args: object) -> Any:
-        """Call a method there, after those that were called before, and return what it returns, or raise its error.
+        """Call a method of the object, after earlier calls, and return its result, or raise its error.
 
-        It is called even if this is cancelled meanwhile.
+        The call is made even if the caller is cancelled meanwhile.
 
         Raises:
             RuntimeError: the process has died.
@@ -60,7 +60,7 @@ class RemoteObject:
         return await self._ask(method, *args)
 
     def close(self) -> None:
-        """Let it end, after what it is doing."""
+        """End the process after its current call."""
         self._requests.close()
         atexit.unregister(self._requests.close)
         if self._process.pid is not None:
@@ -76,7 +76,7 @@ class RemoteObject:
                 for pipe in self._theirs:
                     pipe.close()
             with suppress(ConnectionError):
-                # Not in a thread, which would have to wait for the interpreter after each of some hundred writes.
+                # Not in a thread, which would wait for the interpreter lock after each of hundreds of writes.
                 self._requests.send((method, args))
             try:
                 answer: _Answer = await asyncio.to_thread(self._answers.recv)
@@ -93,15 +93,15 @@ class RemoteObject:
 
 
 def relax_collector() -> None:
-    """Let Python look for reference cycles less often: events, turns and sums make none, and looking costs a fifth.
+    """Make Python collect reference cycles less often: events, turns and sums have none, and collecting costs a fifth.
 
-    A commit's events are some hundred thousand objects, which must not be taken for a reason to look.
+    A commit's events are some hundred thousand objects, which must not trigger a collection.
     """
     gc.set_threshold(2_000_000, 20, 50)
 
 
 def _serve(requests: Connection, answers: Connection, make: Callable[..., object], args: tuple[object, ...]) -> None:
-    # Its owner gets these too, and calls once more before it ends.
+    # The owner receives these signals too, and calls once more before it ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     relax_collector()

@@ -1,4 +1,4 @@
-"""The worker: learns from Kafka into a store, with others of its group, and publishes when it has partition 0."""
+"""The worker: learns from Kafka into a store, as one of a group, and publishes if it owns partition 0."""
 
 import asyncio
 import logging
@@ -35,32 +35,32 @@ from backchannel.streams.worker.processes import LearningProcess, PublishingProc
 logger = logging.getLogger(__name__)
 
 COMMIT_S: Final = 1.0
-"""Seconds between two commits, unless the configured number of events is reached before."""
+"""Seconds between commits, unless the configured number of events is reached earlier."""
 
 FIRST_VERSIONS: Final = 10
-"""Versions that are published as often as a tenth of the time allows: what is learned first matters most."""
+"""Number of first versions published as often as a tenth of the time allows: early learning matters most."""
 
 
 class LostRecordsError(BackchannelError, RuntimeError):
-    """The topics do not hold any more what was to be read; the message says what is missing."""
+    """The topics no longer hold unread records; the message says what is missing."""
 
 
 class Worker:
     """One member of the consumer group: a `transport.Receiver`.
 
-    It reads in this process, and learns and publishes in two others, so a script that makes one does so under
+    It reads in this process, and learns and publishes in two others, so a script must create it under
     `if __name__ == "__main__":`.
 
     Args:
-        url: of the store, SQLAlchemy's.
+        url: SQLAlchemy URL of the store.
         config: what to learn, and how.
-        kafka: how to reach Kafka, complete with what the environment says.
-        accept_loss: go on where topics were cut or created anew, without what they held.
-        observer: who is told.
-        sensor: whom Faust tells.
+        kafka: connection settings, completed from the environment.
+        accept_loss: whether to continue when topics were truncated or recreated, without the lost records.
+        observer: an observer of the worker.
+        sensor: a Faust sensor.
 
     Raises:
-        StoreError: the store cannot be used, see the message.
+        StoreError: the store cannot be used; see the message.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Worker:
         self._publisher: Final = PublishingProcess(url, config)
         self._source: Final = kafka.source
         self._topics: Final = {topic: EVENT_TYPES[event] for event, topic in kafka.event_topics.items()}
-        # An event may come as late as this after the last one, and still belong to a turn of before.
+        # An event may arrive this long after the last one and still belong to an open turn.
         self._quiet_ms: Final = round(1000 * (config.turns.window_s + config.turns.lateness_s))
         self._producer: Final = Producer(kafka)
         self._app: Final = chunk_app(kafka, self._topics, self)
@@ -97,13 +97,13 @@ class Worker:
         self._announced = 0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Learn until `stop` is set; then commit, leave the group and return.
+        """Learn until `stop` is set; then commit, and leave the group.
 
         Raises:
             TooManyOpenError: more turns are open than the configuration allows.
-            FencedError: another process has claimed a partition that Kafka gave to this one.
-            CoPartitionError: the partitions of the four topics are not assigned together.
-            LostRecordsError: topics were cut or created anew.
+            FencedError: another process has claimed a partition that Kafka assigned to this one.
+            CoPartitionError: the topics of a partition were not assigned together.
+            LostRecordsError: topics were truncated or recreated.
             LogError: records were deleted before they were read.
         """
         await self._learner.started()
@@ -118,7 +118,7 @@ class Worker:
                 )
             ]
             for one in routines:
-                one.add_done_callback(lambda _: stop.set())  # they end by an error only
+                one.add_done_callback(lambda _: stop.set())  # they end only with an error
             try:
                 await serve(self._app, stop)
             finally:
@@ -130,7 +130,7 @@ class Worker:
                 raise result
 
     def close(self) -> None:
-        """Let what is being committed or published end, and close the store."""
+        """Wait for the commit and the publication in progress, and close the store."""
         self._learner.close()
         self._publisher.close()
         with suppress(SQLAlchemyError):
@@ -139,9 +139,9 @@ class Worker:
 
     @property
     def unready(self) -> str | None:
-        """Why the worker is not ready, in words; None when it is."""
+        """The reason why the worker is not ready, in words; None if it is."""
         if self._assignment is None:
-            return "no partitions were assigned yet"
+            return "no partitions assigned yet"
         if behind := [number for number, one in self._assignment.partitions.items() if one.rebuilding]:
             return f"open turns of partitions {', '.join(map(str, behind))} are being rebuilt"
         return None
@@ -155,7 +155,7 @@ class Worker:
             claim = await until_store_answers(partial(asyncio.to_thread, self._ledger.claim, self._source, number))
             partitions[number] = self._partition(claim, grouped[number])
         if 0 in partitions:
-            await self._publisher.started()  # takes seconds of computing, better before there is a lot to do
+            await self._publisher.started()  # takes seconds of CPU time, better spent before there is a lot to do
         self._assignment = Assignment(
             partitions,
             self._learner,
@@ -166,7 +166,7 @@ class Worker:
         )
         self._observer.on_assigned(partitions)
         self._assigned.set()
-        logger.info("partitions %s are this worker's", ", ".join(map(str, partitions)) or "none")
+        logger.info("assigned partitions: %s", ", ".join(map(str, partitions)) or "none")
         return self._assignment.offsets
 
     async def receive(self, chunk: Chunk) -> None:
@@ -195,7 +195,7 @@ class Worker:
         if losses and not self._accept_loss:
             raise LostRecordsError(
                 f"partition {claim.number}: {'; '.join(losses)}. "
-                "`backchannel worker --accept-loss` goes on all the same"
+                "`backchannel worker --accept-loss` continues without them"
             )
         decoders = {topic: EventDecoder(event_type) for topic, event_type in self._topics.items()}
         return Partition(structs.replace(claim, position=position), decoders, self._config.turns)
@@ -214,7 +214,7 @@ class Worker:
     async def _publish_often(self) -> None:
         versions = 0
         while True:
-            # Right after a commit, so that a turn waits once only.
+            # Right after a commit, so that a turn waits only once.
             self._committed.clear()
             await self._committed.wait()
             started = time.monotonic()
@@ -226,22 +226,22 @@ class Worker:
                 taken, pause = time.monotonic() - started, self._config.commits.publish_s
                 if versions < FIRST_VERSIONS:
                     pause = min(pause, 10 * taken)
-                await asyncio.sleep(pause - COMMIT_S / 2 - taken)  # and then until the commit that is next to it
+                await asyncio.sleep(pause - COMMIT_S / 2 - taken)  # and then until the nearest commit
 
     async def _publish(self, *, first: bool) -> int | None:
-        """Look which versions there are; return the one that readers serve.
+        """Report the versions to the observer, and return the one that readers serve.
 
-        The worker with the first partition publishes what is new before, and announces it unless it was.
+        The worker with the first partition publishes before that, and announces the version that readers serve.
         """
         started, at = time.monotonic(), _now()
         try:
             snapshot = await self._publisher.publish() if first else None
             there = await asyncio.to_thread(version_status, self._store)
         except STORE_AWAY as error:
-            logger.warning("nothing can be published, the store does not answer: %s", error.args[0])
+            logger.warning("cannot publish: the store does not answer: %s", error.args[0])
             return None
         except CorruptPolicyError as error:
-            logger.error("the version to be served, or the newest, is damaged: %s", error)
+            logger.error("the served or the newest version is damaged: %s", error)
             return None
         if snapshot is not None:
             self._observer.on_publish(snapshot, at)
@@ -257,7 +257,7 @@ class Worker:
         served = there.served
         if served is None:
             return None
-        # It may be that of a publisher which did not live to announce it, or one that was rolled back to.
+        # Its publisher may have died before announcing it, or it may be the target of a rollback.
         if first and served.version != self._announced and await self._producer.announce(served):
             self._announced = served.version
         return served.version
@@ -266,9 +266,9 @@ class Worker:
         while True:
             try:
                 await self._heartbeat.beat()
-            except SQLAlchemyError as error:  # of any kind: a worker must not end because it is not observed
-                logger.info("no heartbeat, the store does not answer: %s", error.args[0])
-            # What a worker has is to be known at once: else it seems that nobody has it.
+            except SQLAlchemyError as error:  # of any kind: failing to report must not end a worker
+                logger.info("no heartbeat: the store does not answer: %s", error.args[0])
+            # A new assignment is written at once; otherwise its partitions would seem to have no owner.
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._assigned.wait(), BEAT_S)
             self._assigned.clear()
@@ -281,7 +281,7 @@ class Worker:
             try:
                 self._observer.on_alarms(await self._publisher.look(_now()))
             except SQLAlchemyError as error:
-                logger.info("rates are not watched, the store does not answer: %s", error.args[0])
+                logger.info("rates are not being monitored: the store does not answer: %s", error.args[0])
 
 
 def _now() -> int:

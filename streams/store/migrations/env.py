@@ -1,4 +1,4 @@
-"""What Alembic runs: the migrations, on the connection that it is handed."""
+"""Run by Alembic: the migrations, on the connection passed in its attributes."""
 
 from alembic import context
 
@@ -8,7 +8,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
     version_table=schema_version.name,
-    render_as_batch=True,  # SQLite changes few things of a table in place
+    render_as_batch=True,  # SQLite can change little of a table in place
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -128,7 +128,7 @@ def test_a_version_moves_to_another_store(url: str, tmp_path: Path) -> None:
         embedded.publish()
     done = invoke(other, "import", str(file))
     assert done.exit_code == 1
-    assert "learns by itself" in done.output
+    assert "would soon replace" in done.output
 
 
 @pytest.mark.parametrize(

@@ -280,10 +280,10 @@ AT = Position(5, {"t": TopicPosition(read=100, resume=80, newest=7, dropped=(81,
         (
             LogBounds(90, 300),
             TopicPosition(100, 90, 7, (81,)),
-            "lost offsets 80 to 89, which turns that are still open",
+            "lost offsets 80 to 89.*open",
         ),
-        (LogBounds(120, 300), TopicPosition(120, 120, 7, (81,)), "lost offsets 100 to 119, which were not read"),
-        (LogBounds(0, 99), TopicPosition(0, 0), "created anew.*offset 100 was to be read next, and it ends at 99"),
+        (LogBounds(120, 300), TopicPosition(120, 120, 7, (81,)), "lost offsets 100 to 119"),
+        (LogBounds(0, 99), TopicPosition(0, 0), "recreated.*offset 100 .* ends at 99"),
     ],
 )
 def test_what_a_log_has_lost_is_said(log: LogBounds, resumed: TopicPosition, loss: str | None) -> None:
@@ -302,5 +302,5 @@ def test_a_partition_without_one_of_its_topics_is_refused() -> None:
     log = LogBounds(0, 0)
     both = {TP("a", 0): log, TP("b", 0): log}
     assert by_partition(both, {"a", "b"}) == {0: {"a": log, "b": log}}
-    with pytest.raises(CoPartitionError, match="partition 1 came without b"):
+    with pytest.raises(CoPartitionError, match=r"partition 1 .* without b"):
         by_partition({**both, TP("a", 1): log}, {"a", "b"})

@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make all tables, but those of the learners' sums, which they declare themselves."""
+    """Create all tables except those of the learners' sums, which learners declare themselves."""
     number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
     op.create_table(
         "partition",
