@@ -1,4 +1,4 @@
-"""What is learned, put together: the judge and all learners of one configuration."""
+"""Learning: the judge and all learners of one configuration."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ from backchannel.streams.config import Config
 
 
 class Learning:
-    """Closed turns -> the delta of all learners. Pure."""
+    """Maps closed turns to the delta of all learners. Pure."""
 
     def __init__(self, config: Config) -> None:
         self._judge: Final = Judge(config.rewards)
@@ -21,13 +21,13 @@ class Learning:
         self.tables: Final[tuple[SumTable, ...]] = tuple(table for one in self.learners for table in one.tables)
 
     def judge(self, columns: Columns) -> Outcomes:
-        """Return what turns say of their answers."""
+        """Return the outcomes of turns."""
         return self._judge.judge(columns)
 
     def learn(self, outcomes: Outcomes) -> Delta:
-        """Return what turns add."""
+        """Return the delta of all learners from the outcomes of turns."""
         return merge(learner.learn(outcomes) for learner in self.learners)
 
     def sample(self, outcomes: Outcomes) -> TurnSample:
-        """Return which of the decisions in turns are to be kept, to judge policies with."""
+        """Return the sample of logged decisions to keep for judging policies."""
         return TurnSample(outcomes, self._sampled, self._features)

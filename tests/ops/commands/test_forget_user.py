@@ -7,8 +7,8 @@ from click.testing import CliRunner
 from backchannel.ops.cli import main
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
-from tests.support.pipelines import learn, turn
 from tests.support.ledgers import sqlite_url
+from tests.support.pipelines import learn, turn
 
 
 def test_it_says_how_much_was_erased(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.signing import KEY_VARIABLE, signing_key
 from backchannel.streams.snapshots.versions import CorruptPolicyError
 from backchannel.streams.store.engine import Store, StoreError
-from tests.support.pipelines import learn, turn
 from tests.support.ledgers import assert_same, contents
+from tests.support.pipelines import learn, turn
 
 CONFIG = Config(bandit=BanditConfig(features=(Numeric(TURNS),)), memory=MemoryConfig(personal=10))
 
