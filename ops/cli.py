@@ -82,6 +82,10 @@ _COMMANDS: Final = {
         "backchannel.ops.lab.capacity:capacity",
         "Estimate the workers, partitions and stores that a load needs, and how often one publisher can publish.",
     ),
+    "playground": _Entry(
+        "backchannel.ops.lab.playground.command:playground",
+        "Serve a page on which to search a catalogue, click, and watch what is learned change the next result.",
+    ),
     "lab": _Entry("backchannel.ops.lab.command:lab", "Run experiments on corpora of your own and on public ones."),
     "schemas": _Entry(
         "backchannel.ops.commands.schemas:schemas",

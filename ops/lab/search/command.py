@@ -32,10 +32,28 @@ if TYPE_CHECKING:
     from backchannel.ops.lab.search.generators.encoder import SentenceEncoder
 
 GENERATED = "generated"
+LEAST_QUERIES = 20
+
+
+def open_catalogue(name: str, seed: int, encoder: "SentenceEncoder | None") -> Corpus:
+    """Return the corpus in the folder `name`, or the generated one if that is GENERATED.
+
+    Raises:
+        ClickException: it cannot be used, see the message.
+    """
+    try:
+        if name == GENERATED:
+            return generated_corpus(seed, encode=encoder.encode_cached if encoder else None)
+        return read(Path(name))
+    except CorpusError as error:
+        raise click.ClickException(str(error)) from None
+    except ModuleNotFoundError as error:
+        install = "pip install 'backchannel[parquet]'"
+        raise click.ClickException(f"{name}: reading it needs {error.name}: {install}") from None
 
 
 def open_corpus(name: str, simulated: int | None, seed: int, encoder: "SentenceEncoder | None") -> Corpus:
-    """Return the corpus in the folder `name`, or the generated one.
+    """Return a corpus with queries enough to learn from.
 
     Args:
         name: a folder, or GENERATED.
@@ -46,20 +64,10 @@ def open_corpus(name: str, simulated: int | None, seed: int, encoder: "SentenceE
     Raises:
         ClickException: it cannot be used, see the message.
     """
-    encode = encoder.encode_cached if encoder else None
-    try:
-        if name == GENERATED:
-            return generated_corpus(seed, queries=simulated or 400, encode=encode)
-        corpus = read(Path(name))
-    except CorpusError as error:
-        raise click.ClickException(str(error)) from None
-    except ModuleNotFoundError as error:
-        raise click.ClickException(
-            f"{name}: reading it needs {error.name}: pip install 'backchannel[parquet]'"
-        ) from None
+    corpus = open_catalogue(name, seed, encoder)
     if simulated:
-        return simulate(corpus, simulated, seed, encode)
-    if len(corpus.queries) < 20:
+        return simulate(corpus, simulated, seed, encoder.encode_cached if encoder else None)
+    if len(corpus.queries) < LEAST_QUERIES:
         raise click.ClickException(
             f"{name}: {len(corpus.queries)} queries with relevant documents are too few: try --simulate 3000"
         )

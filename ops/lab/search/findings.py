@@ -192,8 +192,10 @@ def _method(
     )
     rankings = []
     for row, query in enumerate(queries.tolist()):
-        grades = {harness.corpus.number[key]: grade for key, grade in harness.corpus.queries[query].grades.items()}
-        rankings.append(ranking(ordered(row, query), grades, RANKED))
+        shown = ordered(row, query)
+        grades = dict.fromkeys(shown, 0.0) if harness.corpus.complete else {}
+        grades |= {harness.corpus.number[key]: grade for key, grade in harness.corpus.queries[query].grades.items()}
+        rankings.append(ranking(shown, grades, RANKED))
     return Method(
         name,
         drawn=paired(recall[0]),

@@ -20,7 +20,8 @@ from msgspec import structs
 
 from backchannel.ops.cli import main
 from backchannel.ops.dashboard import server
-from backchannel.ops.dashboard.server import application, is_loopback
+from backchannel.ops.dashboard.pages import is_loopback
+from backchannel.ops.dashboard.server import application
 from backchannel.ops.dashboard.state import Observatory
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import Click, Event, Impression, Query, Result
