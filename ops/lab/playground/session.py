@@ -139,7 +139,9 @@ class Playground:
         self._strategies: Final = (*engine.generators, MEMORY)
         self._pipeline: Final = LocalPipeline(url, self._config(), "playground")
         self._reader: Final = PolicyReader(url)
-        self._server: Final = SearchServer(self._reader, self._strategies, corpus.number, BUDGET, self._rng)
+        self._server: Final = SearchServer(
+            self._reader, self._strategies, corpus.number, BUDGET, self._rng, distinct=True
+        )
         self._doc_ids: Final = [document.doc_id for document in corpus.documents]
         self._lock: Final = threading.RLock()
         self._events: list[Event] = []
@@ -253,7 +255,7 @@ class Playground:
         query_id = f"{self._session}-{len(self._open)}"
         ids: dict[str, Any] = {"session_id": self._session, "query_id": query_id}
         query = Query(event_id=f"{query_id}-q", ts=self._now, text=text, context=dict(page.context), **ids)
-        logged = impression(query, page, self._doc_ids, self._now + 200)
+        logged = impression(query, page, self._doc_ids, self._now + 200, distinct=True)
         if rewriting:
             logged = structs.replace(logged, rewrite=Rewrite(source=text, target=served))
         self._events += [query, logged]
