@@ -84,7 +84,7 @@ _COMMANDS: Final = {
     ),
     "playground": _Entry(
         "backchannel.ops.lab.playground.command:playground",
-        "Serve a page on which to search a catalogue, click, and watch what is learned change the next result.",
+        "Serve a page on which to search CORPUS, click, and watch what is learned change the next result.",
     ),
     "lab": _Entry("backchannel.ops.lab.command:lab", "Run experiments on corpora of your own and on public ones."),
     "schemas": _Entry(
