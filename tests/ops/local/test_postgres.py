@@ -1,4 +1,4 @@
-"""The server for tests and measurements ends with whoever started it."""
+"""The PostgreSQL server for tests ends with the process that started it."""
 
 import shutil
 import subprocess
