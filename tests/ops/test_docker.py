@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from backchannel.streams.config import Config, parse
 from backchannel.streams.monitoring.metrics import Metrics
-from tests.conftest import missing
+from tests.support.servers import missing
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"

@@ -29,7 +29,7 @@ from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.store.engine import Store, StoreError
 from backchannel.streams.store.tables import SCHEMA_VERSION, metadata, schema_version
-from tests.conftest import start_postgres
+from tests.support.servers import start_postgres
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.store.engine import Store
-from tests.conftest import missing
 from tests.support.ledgers import sqlite_url
+from tests.support.servers import missing
 
 CONFIG = Config(kafka=KafkaConfig(servers="127.0.0.1:1"))
 TEXT = "what was asked first"
