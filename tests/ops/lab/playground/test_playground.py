@@ -21,8 +21,8 @@ from backchannel.ops.lab.playground.server import application
 from backchannel.ops.lab.playground.session import BUDGET, Playground
 from backchannel.ops.lab.search.build import engine, popularity
 from backchannel.ops.lab.search.generated import generated_corpus
-from tests.conftest import missing
 from tests.support.ledgers import sqlite_url
+from tests.support.servers import missing
 
 
 @pytest.fixture
