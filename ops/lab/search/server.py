@@ -7,8 +7,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.random import Generator as Rng
 
+from backchannel.agents.bandit.serving import Decision
 from backchannel.ops.lab.search.union import Union, unite
-from backchannel.schemas.events import Impression, Query, Result
+from backchannel.schemas.events import Canary, Impression, Query, Result
 from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
 
@@ -26,6 +27,7 @@ class Page(Struct, frozen=True):
         planned: strategy -> how many candidates were asked of it.
         propensities, allocation_propensity: of the plan; none if it was not left to a policy.
         policy_version: None if there was no policy yet.
+        canary: how it was decided while another policy was on trial.
         context: that was decided on.
     """
 
@@ -35,6 +37,7 @@ class Page(Struct, frozen=True):
     allocation_propensity: float | None
     policy_version: int | None
     context: Mapping[str, float]
+    canary: Canary | None = None
 
 
 class SearchServer:
@@ -84,12 +87,19 @@ class SearchServer:
             lists[MEMORY] = self.remembered(policy, text)
             context = {**context, REMEMBERED: float(np.log1p(len(lists[MEMORY])))}
         if policy is None:
-            allocation, propensities, whole, version = self._uniform(), {}, None, None
-        else:
-            decision = policy.allocate(context, self._budget, self._rng)
-            allocation, propensities = decision.allocation, decision.propensities
-            whole, version = decision.allocation_propensity, decision.policy_version
-        return Page(unite(lists, allocation, self._distinct), allocation, propensities, whole, version, context)
+            return self._page(Decision(self._uniform(), {}), lists, context)
+        return self._page(policy.allocate(context, self._budget, self._rng), lists, context)
+
+    def _page(self, made: Decision, lists: Mapping[str, Sequence[int]], context: Mapping[str, float]) -> Page:
+        return Page(
+            unite(lists, made.allocation, self._distinct),
+            made.allocation,
+            made.propensities,
+            made.allocation_propensity,
+            made.policy_version,
+            context,
+            made.canary,
+        )
 
     def remembered(self, policy: Policy | None, text: str) -> list[int]:
         """Return the documents that have worked for a query, best first."""
@@ -128,4 +138,5 @@ def impression(query: Query, page: Page, doc_ids: Sequence[str], ts: int, *, dis
         propensities=dict(page.propensities),
         allocation_propensity=page.allocation_propensity,
         policy_version=page.policy_version,
+        canary=page.canary,
     )
