@@ -22,11 +22,13 @@ from backchannel.agents.bandit.learner import RANKS, StrategyBandit, by_group
 from backchannel.agents.bandit.pages import Pages, hash_of
 from backchannel.agents.bandit.strategy_history import StrategyHistory
 from backchannel.agents.bandit.user_history import UserHistory
+from backchannel.agents.columns import columns_of
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory.examination import BASIS, Examination
 from backchannel.agents.memory.learner import MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
-from backchannel.agents.ope.decisions import LoggedDecision
+from backchannel.agents.ope.decisions import LoggedDecision, chances_of
+from backchannel.agents.ope.trials import Trials
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.quality.learner import AnswerQuality
 from backchannel.agents.ranking.learner import EXAMINED, ResultRanking
@@ -739,6 +741,22 @@ def _ranking(self: ResultRanking, outcomes: Sequence[Outcome]) -> Delta:
     return {self.table.name: Sums(self.table, rows, sums_of(lists, len(keys)))}
 
 
+def _trials(self: Trials, outcomes: Sequence[Outcome]) -> Delta:
+    """See `Learner.learn`."""
+    chances = chances_of(columns_of([one.turn for one in outcomes])).tolist() if outcomes else []
+    rows: dict[Key, list[float]] = {}
+    for outcome, chance in zip(outcomes, chances, strict=True):
+        shown = [one for one in outcome.turn.impressions if one.canary is not None and one.allocation_propensity]
+        if not shown or shown[0].canary is None:
+            continue
+        canary, whole = shown[0].canary, shown[0].allocation_propensity or 0.0
+        weight = min(canary.share * canary.propensity / whole, 1.0)
+        row = rows.setdefault((str(canary.trial), round(canary.share * 1024), int(weight * 32 + chance)), [0.0, 0.0])
+        row[0] += 1.0
+        row[1] += round(outcome.success * GRID) / GRID
+    return {self.table.name: Sums(self.table, list(rows), np.array(list(rows.values())))} if rows else {}
+
+
 _LEARN: Final[dict[type[Learner], Callable[[Any, Sequence[Outcome]], Delta]]] = {
     AnswerQuality: _quality,
     MemoryIndex: _memory,
@@ -748,6 +766,7 @@ _LEARN: Final[dict[type[Learner], Callable[[Any, Sequence[Outcome]], Delta]]] = 
     RephraseGraph: _graph,
     StrategyBandit: _bandit,
     StrategyHistory: _history,
+    Trials: _trials,
     UserHistory: _users,
 }
 
