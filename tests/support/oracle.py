@@ -34,7 +34,7 @@ from backchannel.agents.quality.learner import AnswerQuality
 from backchannel.agents.ranking.learner import EXAMINED, ResultRanking
 from backchannel.agents.ranking.sums import Lists, sums_of
 from backchannel.agents.rewrites.detector import FLOOR, _corrects, _overlap, _sound
-from backchannel.agents.rewrites.learner import HELD_OUT, RephraseGraph, state_of
+from backchannel.agents.rewrites.learner import RephraseGraph, state_of
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.rewrites.rows import is_held_out
 from backchannel.agents.rewrites.weights import WEIGHTS
@@ -520,7 +520,7 @@ def _quality(self: AnswerQuality, outcomes: Sequence[Outcome]) -> Delta:
 def _graph(self: RephraseGraph, outcomes: Sequence[Outcome]) -> Delta:
     """See `Learner.learn`."""
     steps: dict[Key, list[float]] = {}
-    absorbed: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    absorbed: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0] * 2 * len(BUCKETS))
     tried: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
     times = np.array([outcome.turn.query.ts for outcome in outcomes], dtype=np.int64)
     landmark = self.absorptions.landmark(int(times.max(initial=0)))
@@ -535,13 +535,15 @@ def _graph(self: RephraseGraph, outcomes: Sequence[Outcome]) -> Delta:
                 _add(tried[state, outcome.rewritten], weight * outcome.success, weight * (1.0 - outcome.success))
             continue
         if is_held_out(query.session_id, self.config.held_out):
-            _add(tried[state, HELD_OUT], weight * outcome.success, weight * (1.0 - outcome.success))
+            _add(tried[state, ALL], weight * outcome.success, weight * (1.0 - outcome.success))
         following, kept = outcome.turn.next, weight
         if outcome.rephrased and following is not None:
             sketch = steps.setdefault((state, state_of(following)), [0.0] * len(BUCKETS))
             sketch[bucket(query.user_id or query.session_id)] += weight * outcome.rephrased
             kept *= 1.0 - outcome.rephrased
-        _add(absorbed[state,], kept * outcome.unrephrased, kept * (1.0 - outcome.unrephrased))
+        people = bucket(query.user_id or query.session_id)
+        absorbed[state,][people] += kept * outcome.unrephrased
+        absorbed[state,][len(BUCKETS) + people] += kept * (1.0 - outcome.unrephrased)
     learned = {self.transitions: steps, self.absorptions: absorbed, self.trials: tried}
     return {
         table.name: Sums(table, list(rows), np.array(list(rows.values())), landmark)
