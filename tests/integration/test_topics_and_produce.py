@@ -24,18 +24,12 @@ EVENTS = [
     {"type": "click", "event_id": "3", "ts": 3000, "session_id": "t", "query_id": "r", "entity_id": "e"},
 ]
 
-COMMANDS = """
-import click
-from backchannel.ops.local.broker import broker
-from backchannel.ops.commands.produce import produce
-from backchannel.ops.commands.topics import topics
-click.Group(commands=[broker, produce, topics])()
-"""
-
 
 def backchannel(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a separate process."""
-    return subprocess.run([sys.executable, "-c", COMMANDS, *arguments], capture_output=True, text=True, check=False)
+    """Run a command in a separate process, as people do."""
+    return subprocess.run(
+        [sys.executable, "-m", "backchannel", *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def refusal(config: KafkaConfig) -> str:
