@@ -96,6 +96,7 @@ def open_corpus(name: str, simulated: int | None, seed: int, encoder: "SentenceE
 )
 @click.option("--zipf", type=click.FloatRange(0, 3), default=0.8, show_default=True, help="Exponent of the traffic.")
 @click.option("--memory", is_flag=True, help="The memory index is a strategy, too.")
+@click.option("--ranked", is_flag=True, help="The policy orders the results, too, and learns to.")
 @click.option("--drift", is_flag=True, help="At half-time the best strategy and the worst swap what they find.")
 @click.option(
     "--new",
@@ -126,6 +127,7 @@ def search(
     model: ClickModel,
     zipf: float,
     memory: bool,
+    ranked: bool,
     drift: bool,
     new_share: float,
     seed: int,
@@ -164,7 +166,7 @@ def search(
         began = time.perf_counter()
         harness = build(opened, seed, encoder, progress=tell)
         seconds["lists"] = time.perf_counter() - began
-        settings = Settings(turns, budget, distinct, model, zipf, memory, drift, new_share, seed=seed)
+        settings = Settings(turns, budget, distinct, model, zipf, memory, ranked, drift, new_share, seed=seed)
         began = time.perf_counter()
         done = run(
             harness, settings, progress=lambda turn, clicks: tell(f"learning, {clicks:.2f} clicks a turn", turn / turns)
