@@ -19,7 +19,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from backchannel.agents.sums import Floats, Integers
-from backchannel.schemas.events import Canary, Click, Impression, Query
+from backchannel.schemas.events import Click, Impression, Query
 from backchannel.schemas.turn import Turn
 
 Codes: TypeAlias = NDArray[np.int32]
@@ -170,14 +170,6 @@ class Chances(Frame, frozen=True):
     probability: Floats
 
 
-class Canaries(Frame, frozen=True):
-    """How decisions were made that two policies share; see `schemas.events.Canary`."""
-
-    trial: Integers
-    share: Floats
-    propensity: Floats
-
-
 class Impressions(Frame, frozen=True):
     """Impressions; `rewrite` is the query that was served instead, for the others see `schemas.events.Impression`.
 
@@ -194,7 +186,6 @@ class Impressions(Frame, frozen=True):
     user_context: Codes
     examined: Codes
     normalizers: Codes
-    canary: Ragged[Canaries]
 
 
 class Clicks(Frame, frozen=True):
@@ -349,11 +340,8 @@ class Interner:
         """Return the columns of impressions."""
         counts, results = _flat([one.results for one in shown])
         of_each, producers = _flat([one.strategies for one in results])
-        ranks, name = [one.ranks for one in results], self._names
-        drawn, planned = [one.allocation for one in shown], [one.planned for one in shown]
-        chances = [one.propensities for one in shown]
-        whole = [one.allocation_propensity for one in shown]
         rewrites = [one.rewrite for one in shown]
+        whole = [one.allocation_propensity for one in shown]
         return Impressions(
             rewrite=self._codes(rewrites, "rewrite", lambda one: one and one.target),
             results=Ragged(
@@ -362,19 +350,18 @@ class Interner:
                     entity=self._codes(results, "entity", _entity_id),
                     position=_numbers(_position, results, np.int32),
                     features=self._contexts([one.features for one in results]),
-                    producers=Ragged(of_each, Names(name(producers))),
-                    ranks=Ragged(_lengths(ranks), Ranks(name(_flat(ranks)[1]), _flat_values(ranks, np.int32))),
+                    producers=Ragged(of_each, Names(self._names(producers))),
+                    ranks=self._by_strategy([one.ranks for one in results], Ranks, np.int32),
                 ),
             ),
-            allocation=Ragged(_lengths(drawn), Drawn(name(_flat(drawn)[1]), _flat_values(drawn, np.int32))),
-            planned=Ragged(_lengths(planned), Drawn(name(_flat(planned)[1]), _flat_values(planned, np.int32))),
-            propensities=Ragged(_lengths(chances), Chances(name(_flat(chances)[1]), _flat_values(chances, np.float64))),
+            allocation=self._by_strategy([one.allocation for one in shown], Drawn, np.int32),
+            planned=self._by_strategy([one.planned for one in shown], Drawn, np.int32),
+            propensities=self._by_strategy([one.propensities for one in shown], Chances, np.float64),
             allocation_propensity=np.array(whole, dtype=np.float64),  # of None, NaN
             strategy_context=self._contexts([one.strategy_context for one in shown]),
             user_context=self._contexts([one.user_context for one in shown]),
             examined=self._contexts([one.examined for one in shown]),
             normalizers=self._contexts([one.normalizers for one in shown]),
-            canary=_canaries([one.canary for one in shown]),
         )
 
     def clicks(self, clicks: Sequence[Click]) -> Clicks:
@@ -402,6 +389,22 @@ class Interner:
             kept[name] = [pool[1 + code] for code in found]
         return Columns(turns.recoded(sorted_codes), Pools(**kept))
 
+    def pruned(self, frames: Sequence[Frame]) -> list[Frame]:
+        """Forget the values that none of `frames` holds; return them with their new codes."""
+        used = {name: np.zeros(len(pool), dtype=bool) for name, pool in self._pools.items()}
+        for frame in frames:
+            for name, codes in frame.coded():
+                used[name][codes] = True
+        codes_now = dict[str, Codes]()
+        for name, pool in self._pools.items():
+            used[name][-1] = False
+            kept = np.flatnonzero(used[name])
+            codes_now[name] = np.full(len(pool), MISSING, dtype=np.int32)
+            codes_now[name][kept] = np.arange(len(kept))
+            values = list(pool)[1:]
+            self._pools[name] = _pool(values[code] for code in kept.tolist())
+        return [frame.recoded(codes_now) for frame in frames]
+
     def _codes(self, some: Sequence[Any], column: str, get: Callable[[Any], Any]) -> Codes:
         pool = self._pools[_POOLS[column]]
         return np.fromiter(map(pool.__getitem__, map(get, some)), np.int32, len(some))
@@ -409,7 +412,17 @@ class Interner:
     def _names(self, names: Sequence[str]) -> Codes:
         return np.fromiter(map(self._pools["strategies"].__getitem__, names), np.int32, len(names))
 
+    def _by_strategy(
+        self, some: Sequence[Mapping[str, Any]], frame: Callable[[Codes, NDArray[Any]], _F], kind: type[Any]
+    ) -> Ragged[_F]:
+        if not any(some):  # as is usual of what few log
+            return Ragged(np.zeros(len(some), dtype=np.int64), frame(np.zeros(0, dtype=np.int32), np.zeros(0, kind)))
+        values = np.array(list(chain.from_iterable(one.values() for one in some)), dtype=kind)
+        return Ragged(_lengths(some), frame(self._names(list(chain.from_iterable(some))), values))
+
     def _contexts(self, contexts: Sequence[Sized]) -> Codes:
+        if not any(contexts):
+            return np.full(len(contexts), MISSING, dtype=np.int32)
         encoded = [_encode(one) if one else None for one in contexts]
         return np.fromiter(map(self._pools["contexts"].__getitem__, encoded), np.int32, len(encoded))
 
@@ -445,10 +458,9 @@ _position = attrgetter("position")
 _kind = attrgetter("kind")
 
 
-def _pool() -> defaultdict[Any, int]:
-    pool: defaultdict[Any, int] = defaultdict(count().__next__)
-    pool[None] = MISSING
-    return pool
+def _pool(values: Iterable[Any] = ()) -> defaultdict[Any, int]:
+    known = {value: code for code, value in enumerate(values)}
+    return defaultdict(count(len(known)).__next__, {None: MISSING} | known)
 
 
 def _hash(query: Query) -> int:
@@ -459,29 +471,12 @@ def _numbers(get: Callable[[Any], int], some: Sequence[Any], kind: type[Any]) ->
     return np.fromiter(map(get, some), kind, len(some))
 
 
-def _canaries(some: Sequence[Canary | None]) -> Ragged[Canaries]:
-    """None or one for each impression."""
-    found = [one for one in some if one is not None]
-    return Ragged(
-        np.array([one is not None for one in some], dtype=np.int64),
-        Canaries(
-            trial=np.array([one.trial for one in found], dtype=np.int64),
-            share=np.array([one.share for one in found], dtype=np.float64),
-            propensity=np.array([one.propensity for one in found], dtype=np.float64),
-        ),
-    )
-
-
 def _lengths(some: Sequence[Any]) -> Integers:
     return np.fromiter(map(len, some), np.int64, len(some))
 
 
 def _flat(some: Sequence[Iterable[Any]]) -> tuple[Integers, list[Any]]:
     return _lengths(some), list(chain.from_iterable(some))
-
-
-def _flat_values(some: Sequence[Mapping[str, Any]], kind: type[Any]) -> NDArray[Any]:
-    return np.array(list(chain.from_iterable(one.values() for one in some)), dtype=kind)
 
 
 def _concat(parts: Sequence[Any]) -> Any:

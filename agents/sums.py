@@ -198,6 +198,14 @@ class Sums:
         values[rows] += other.rescaled(landmark)
         return Sums(self.table, list(index), values, landmark)
 
+    def ordered(self) -> tuple[Keys, Floats]:
+        """Return keys and sums in the order of the keys. Sums that were grouped are in it already."""
+        if isinstance(self.keys, Keys):
+            return self.keys, self.values
+        order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
+        columns = [[self.keys[row][place] for row in order] for place in range(len(self.table.key))]
+        return Keys(*columns), self.values[order]
+
     def at(self, ts: int) -> Floats:
         """Return the sums as they have faded by time `ts` (ms), or by the landmark if that is later."""
         return self.values * self.table.decay(ts, self.landmark)

@@ -6,10 +6,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
+from sqlalchemy.exc import SQLAlchemyError
 
 from backchannel.streams.config import Config, ConfigError, load
 from backchannel.streams.kafka.config import SERVERS_VARIABLE, KafkaConfig, with_environment
-from backchannel.streams.store.engine import Store
+from backchannel.streams.store.engine import Store, StoreError
 
 STORE_VARIABLE = "BACKCHANNEL_STORE"
 
@@ -74,15 +75,18 @@ def opened_store(url: str, *, create: bool = False, check: bool = True) -> Itera
         check: whether to check that this version of Backchannel can use the store.
 
     Raises:
-        StoreError: the store cannot be used.
+        StoreError: the store cannot be used, or the database fails inside the block.
     """
-    with closing(Store(url)) as store:
-        if create:
-            store.create([])
-        if check:
-            with store.read() as connection:
-                store.check(connection)
-        yield store
+    try:
+        with closing(Store(url)) as store:
+            if create:
+                store.create([])
+            if check:
+                with store.read() as connection:
+                    store.check(connection)
+            yield store
+    except SQLAlchemyError as error:
+        raise StoreError(f"the store does not answer: {error.args[0]}") from None
 
 
 def _load(path: Path | None) -> Config:

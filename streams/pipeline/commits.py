@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, structs
 
-from backchannel.agents.columns import columns_of
+from backchannel.agents.columns import Columns
 from backchannel.agents.quality.learner import AnswerQuality
 from backchannel.agents.sums import Sums
 from backchannel.streams.pipeline.learners import Learning
@@ -37,8 +37,7 @@ def commit(learning: Learning, ledger: Ledger, batches: Sequence[Batch]) -> Comm
     Raises:
         FencedError: see `Ledger.commit`.
     """
-    turns = [turn for batch in batches for turn in batch.turns]
-    outcomes = learning.judge(columns_of(turns))
+    outcomes = learning.judge(Columns.concat([one.columns for one in batches]))
     delta = learning.learn(outcomes)
     contributions = [Contribution(one.claim, one.position, {}, one.counts) for one in batches]
     contributions[0] = structs.replace(contributions[0], delta=delta, sample=learning.sample(outcomes))

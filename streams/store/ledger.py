@@ -1,4 +1,4 @@
-"""The ledger: the sums and each partition's position in the stream, which move together or not at all."""
+"""The ledger: the sums, and with each partition's position in the stream, moved together or not at all."""
 
 import sys
 from collections import Counter
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Table, case, delete, func, select, tuple_, update
 
 from backchannel.agents.ope.decisions import TurnSample
-from backchannel.agents.sums import Delta, Key, Matrix, Sums, SumTable, merge
+from backchannel.agents.sums import Delta, Key, Keys, Matrix, Sums, SumTable, merge
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Reached
 from backchannel.streams.store import decisions, tables
@@ -28,15 +28,16 @@ MAX_AHEAD: Final = 500
 _decode_topics = msgspec.json.Decoder(dict[str, TopicPosition]).decode
 
 FADED: Final = 2.0**-10
-"""Sums below this are treated as zero: the remainder of 1 after ten half-lives."""
+"""Sums below this are taken for nothing: what is left of 1 after ten half-lives."""
+
 
 MAX_KEY_BYTES: Final = 1000
-"""Maximum length of a text in a row's key. PostgreSQL cannot index much more than twice that, and keys this long are
-not recurring queries."""
+"""Of a text in a row's key. PostgreSQL cannot index much more than twice that; and what has so long a name as this is
+no query that comes again."""
 
 
 class Contribution(Struct, frozen=True):
-    """A partition's part of a commit: a delta, counts and decisions, and the partition's position after them."""
+    """What one partition has to commit: deltas, counts and decisions, and the position that they bring it to."""
 
     claim: Claim
     position: Position
@@ -46,14 +47,14 @@ class Contribution(Struct, frozen=True):
 
 
 class FencedError(BackchannelError, RuntimeError):
-    """Another process has claimed the partition; whatever this one learned from it since its last commit is dropped."""
+    """Another process has claimed the partition; what this one learned of it since its last commit is dropped."""
 
 
 class Ledger:
     """The sums and positions in a store.
 
     Raises:
-        StoreError: the sums in the store have another half-life than the learners.
+        StoreError: the sums in the store were made with another half-life than the learners have now.
     """
 
     def __init__(self, store: Store, learned: Sequence[SumTable]) -> None:
@@ -70,7 +71,7 @@ class Ledger:
                     )
 
     def claim(self, source: str, number: int) -> Claim:
-        """Claim a partition: from now on no earlier claimant can commit for it."""
+        """Take a partition over: from now on nobody who claimed it before can commit for it."""
         start, row = Position(), tables.partition
 
         def claim(connection: Connection) -> Claim:
@@ -105,10 +106,10 @@ class Ledger:
         7. Add the logged decisions that belong into the sample.
 
         Returns:
-            the claims for the next commit.
+            the claims to commit with the next time.
 
         Raises:
-            FencedError: another process has claimed a partition. Nothing is committed.
+            FencedError: a partition was claimed by somebody else. Nothing is committed.
         """
         return self._store.transact(lambda connection: self._commit(connection, contributions))
 
@@ -124,23 +125,22 @@ class Ledger:
         if fenced:
             raise FencedError(
                 f"partition {fenced[0].number} of {fenced[0].source} was claimed by another process after epoch "
-                f"{fenced[0].epoch}: let only one process read it. The other one learns what was not committed"
+                f"{fenced[0].epoch}: let only one read it. What it had not committed is learned by the other one"
             )
         # 2. Merge.
         delta = merge(contribution.delta for contribution in contributions)
-        all_sums = [fitting for sums in delta.values() if (fitting := _fitting(sums)).keys]
+        all_sums = [fitting for sums in delta.values() if len(sums.keys) and (fitting := _fitting(sums)).keys]
         all_sums.sort(key=lambda sums: (not sums.table.sums, sums.table.name))
         # 3. Landmarks.
         all_values = [sums.rescaled(self._landmark(connection, sums)) for sums in all_sums]
         for sums, values in zip(all_sums, all_values, strict=True):
             # 4. Add.
             name = sums.table.name
-            order = sorted(range(len(sums.keys)), key=sums.keys.__getitem__)
-            keys = [sums.keys[row] for row in order]
+            assert isinstance(sums.keys, Keys)
             add = _add if sums.table.sums else _add_packed
-            add(connection, self._store.sum_tables[name], keys, values[order])
+            add(connection, self._store.sum_tables[name], sums.keys, values)
             # 5. Log.
-            changed = list(dict.fromkeys(key[0] for key in keys))
+            changed = list(dict.fromkeys(sums.keys.columns[0]))
             insert_rows(connection, tables.change, {"table_name": [name] * len(changed), "value": changed})
         # 6. Count.
         counts: Counter[str] = Counter()
@@ -158,12 +158,12 @@ class Ledger:
         return claims
 
     def counts(self) -> dict[str, int]:
-        """Return the total counts by name."""
+        """Return what was counted in all, by name."""
         with self._store.read() as connection:
             return dict(connection.execute(select(tables.counter)).all())
 
     def _find(self, connection: Connection, source: str, number: int) -> Claim:
-        """Return the current claim, by any process."""
+        """The claim as the store has it, whoever's it is."""
         row = tables.partition
         mine = (row.c.source == source, row.c.number == number)
         found = connection.execute(select(row).where(*mine)).one()
@@ -171,7 +171,7 @@ class Ledger:
         return Claim(source, number, found.epoch, found.commits, position)
 
     def _move(self, connection: Connection, contribution: Contribution) -> bool:
-        """Move the position, and return whether the claim still holds."""
+        """Move the position, unless the partition is not as it was claimed."""
         claim, position, row = contribution.claim, contribution.position, tables.partition
         moved = connection.execute(
             update(row)
@@ -188,16 +188,16 @@ class Ledger:
         return moved.rowcount == 1
 
     def _landmark(self, connection: Connection, sums: Sums) -> int:
-        """Lock the table, move its landmark if `sums` run too far ahead of it, and return the landmark."""
+        """Lock the table, and return the landmark of its rows, moved first if `sums` run too far ahead of it."""
         table = sums.table
         stored = lock(connection, table, sums.landmark)
         if sums.landmark <= stored + MAX_AHEAD:
             return stored
         target, row = self._store.sum_tables[table.name], tables.landmark
-        # In two steps, because the factor may be too small for a double.
+        # In two steps: rows may be so far ahead of the landmark that the one factor would be too small for a double.
         shift = stored - sums.landmark
         first, second = ldexp(1.0, shift // 2), ldexp(1.0, shift - shift // 2)
-        # In PostgreSQL, a product too small for a double is an error.
+        # PostgreSQL takes it for an error when a product is too small for a double.
         tiny = sys.float_info.min / first / second if first else inf
         faded = {
             name: case((func.abs(target.c[name]) < tiny, 0.0), else_=target.c[name] * first * second)
@@ -209,10 +209,10 @@ class Ledger:
 
 
 def lock(connection: Connection, table: SumTable, landmark: int = 0, *, alone: bool = False) -> int:
-    """Lock a table of sums until the transaction ends, and return its landmark; initially, this is `landmark`.
+    """Lock a table of sums until the transaction ends, and return its landmark: `landmark`, if it has none yet.
 
-    Transactions that add to plain sums share the lock; those that move the landmark, or want the table `alone`, exclude
-    all others. Packed sums are read, added to and written back, by one transaction at a time.
+    Those who add to plain sums share the lock: who moves the landmark waits for them, and they for whoever moves it, or
+    wants the table `alone`. Packed sums are read, added to and written, which one transaction at a time may do.
     """
     row = tables.landmark
     shared = bool(table.sums) and not alone
@@ -221,7 +221,7 @@ def lock(connection: Connection, table: SumTable, landmark: int = 0, *, alone: b
     if stored is None:
         first = (table.name, table.half_life_ms or 0, landmark)
         mine = dict(zip(row.columns.keys(), [[value] for value in first], strict=True))
-        insert_rows(connection, row, mine, replace=["table_name"])  # unless another transaction was faster
+        insert_rows(connection, row, mine, replace=["table_name"])  # unless another one was quicker
         stored = connection.execute(query).scalar_one()
     return int(stored)
 
@@ -242,7 +242,7 @@ class LedgerSums:
         query = select(stored)
         if column is not None:
             query = query.where(among(self._connection, stored.c[column], values))
-        # All rows at once, by column, at half the cost of row by row.
+        # All rows at once, and by column: half of what it costs row by row.
         columns = list(zip(*self._connection.execute(query).all(), strict=True))
         width = len(table.key)
         if not columns:
@@ -253,7 +253,7 @@ class LedgerSums:
 
 
 def positions(connection: Connection) -> dict[str, dict[int, Reached]]:
-    """Return how far each partition was read: source -> number -> position."""
+    """Return how far each partition was read, by source and number."""
     row = tables.partition
     reached: dict[str, dict[int, Reached]] = {}
     for source, number, watermark, topics in connection.execute(
@@ -265,10 +265,10 @@ def positions(connection: Connection) -> dict[str, dict[int, Reached]]:
 
 
 def watermarks(reached: Mapping[str, Mapping[int, Reached]]) -> tuple[int, int]:
-    """Return the event time (ms) up to which the ledger is complete, and the newest event time in it.
+    """Return up to which event time (ms) what was committed is complete, and the newest event time it reaches.
 
-    A source is complete up to the watermark of its slowest partition, of those that ever held an event. The source that
-    is furthest ahead counts, as the others may have ended long ago. Both times are BEGINNING if the ledger is empty.
+    A source is complete as far as its slowest partition, of those that ever held an event; of several sources the one
+    that is furthest ahead counts, as the others may have ended long ago. Both are BEGINNING when there is nothing.
     """
     sources = [
         [one.watermark for one in partitions.values() if one.watermark > BEGINNING] for partitions in reached.values()
@@ -278,9 +278,9 @@ def watermarks(reached: Mapping[str, Mapping[int, Reached]]) -> tuple[int, int]:
 
 
 def take_changes(connection: Connection) -> dict[str, set[str]]:
-    """Return and clear the log of changes: table -> values of its first key column.
+    """Return what changed since the last time, and forget it: table -> values of its first key column.
 
-    Changes that other transactions have not committed yet stay in the log for the next call.
+    Rows that another transaction has logged but not committed yet are not seen, and stay for the next time.
     """
     changed: dict[str, set[str]] = {}
     log = tables.change
@@ -290,14 +290,14 @@ def take_changes(connection: Connection) -> dict[str, set[str]]:
 
 
 def forget(store: Store, table: SumTable, at: int, connection: Connection) -> int:
-    """Remove the rows whose sums have all decayed below `FADED` by the time `at` (ms), and log them as changed.
+    """Remove the rows whose sums have all faded below `FADED` by the time `at` (ms), and log them as changed.
 
     Returns:
-        the number of rows removed.
+        how many there were.
     """
     stored = store.sum_tables[table.name]
     fading = table.decay(at, lock(connection, table))
-    bound = FADED / fading if fading else inf  # in PostgreSQL, a product that is too small is an error
+    bound = FADED / fading if fading else inf  # PostgreSQL takes it for an error when a product is too small
     faded = [func.abs(stored.c[name]) < bound for name in table.sums]
     gone = connection.execute(delete(stored).where(*faded).returning(stored.c[table.key[0][0]])).all()
     values = sorted({value for (value,) in gone})
@@ -307,13 +307,13 @@ def forget(store: Store, table: SumTable, at: int, connection: Connection) -> in
 
 
 def all_keys(connection: Connection, store: Store, learned: Sequence[SumTable]) -> dict[str, set[str]]:
-    """Return all keys in the form of `take_changes`, including empty tables."""
+    """Return what `take_changes` would if everything had changed; with the tables in which there is nothing."""
     first = {table.name: store.sum_tables[table.name].c[table.key[0][0]] for table in learned}
     return {name: set(connection.execute(select(column).distinct()).scalars()) for name, column in first.items()}
 
 
 def move_rows(connection: Connection, table: Table, moved: Mapping[Key, Key | None]) -> None:
-    """Merge rows of packed sums into others (old key -> new key) or drop them (None). The table must be locked."""
+    """Add rows of packed sums, whose table is locked, to others, or to none, and remove them: old key -> new key."""
     key_columns = list(table.primary_key)
     sums: dict[Key, Matrix] = {}
     for some in batches(moved):
@@ -322,42 +322,46 @@ def move_rows(connection: Connection, table: Table, moved: Mapping[Key, Key | No
             if target is not None:
                 sums[target] = sums.get(target, 0.0) + np.frombuffer(row[-1])
     drop_rows(connection, table, moved)
-    _add_packed(connection, table, sorted(sums), [sums[key] for key in sorted(sums)])
+    ordered = sorted(sums)
+    columns = ([key[place] for key in ordered] for place in range(len(key_columns)))
+    _add_packed(connection, table, Keys(*columns), [sums[key] for key in ordered])
 
 
 def crowded(connection: Connection, table: Table, values: Iterable[str], most: int) -> list[str]:
-    """Return those of `values` of the first key column that have more than `most` rows."""
+    """Return which of some values of the first key column have more than `most` rows."""
     first = next(iter(table.primary_key))
     counted = select(first).where(among(connection, first, values)).group_by(first)
     return list(connection.execute(counted.having(func.count() > most)).scalars())
 
 
 def drop_rows(connection: Connection, table: Table, keys: Iterable[Key]) -> None:
-    """Remove the rows with these keys."""
+    """Remove rows of sums."""
     for some in batches(keys):
         connection.execute(delete(table).where(tuple_(*table.primary_key).in_(some)))
 
 
 def _fitting(sums: Sums) -> Sums:
-    """Leave out the rows whose keys are too long."""
+    """Leave out the rows whose keys are too long, and put the others in the order of their keys."""
+    keys, values = sums.ordered()
     kinds = [kind for _, kind in sums.table.key]
-    texts = [column for column, kind in zip(zip(*sums.keys, strict=True), kinds, strict=False) if kind is str]
+    texts = [column for column, kind in zip(keys.columns, kinds, strict=True) if kind is str]
     if all(max(map(len, column)) <= MAX_KEY_BYTES // 4 for column in texts):  # a character takes four bytes at most
-        return sums
+        return Sums(sums.table, keys, values, sums.landmark)
     long = {row for column in texts for row, text in enumerate(column) if len(text.encode()) > MAX_KEY_BYTES}
-    kept = [row for row in range(len(sums.keys)) if row not in long]
-    return Sums(sums.table, [sums.keys[row] for row in kept], sums.values[kept], sums.landmark)
+    kept = [row for row in range(len(keys)) if row not in long]
+    columns = [[column[row] for row in kept] for column in keys.columns]
+    return Sums(sums.table, Keys(*columns), values[kept], sums.landmark)
 
 
-def _add(connection: Connection, table: Table, keys: Sequence[Key], values: NDArray[Any]) -> None:
+def _add(connection: Connection, table: Table, keys: Keys, values: NDArray[Any]) -> None:
     """Add to rows of plain sums; those that are not there begin at zero."""
-    columns = dict(zip(table.columns.keys(), [*map(list, zip(*keys, strict=True)), *values.T.tolist()], strict=True))
+    columns = dict(zip(table.columns.keys(), [*keys.columns, *values.T.tolist()], strict=True))
     insert_rows(connection, table, columns, add=[column.name for column in table.columns if not column.primary_key])
 
 
-def _add_packed(connection: Connection, table: Table, keys: Sequence[Key], values: Iterable[Matrix]) -> None:
+def _add_packed(connection: Connection, table: Table, keys: Keys, values: Iterable[Matrix]) -> None:
     """Add to rows of packed sums. SQL cannot, so they are read and written: they are few, and their table is locked."""
-    if not keys:
+    if not len(keys):
         return
     key_columns = list(table.primary_key)
     stored: dict[Key, Matrix] = {}
@@ -365,5 +369,5 @@ def _add_packed(connection: Connection, table: Table, keys: Sequence[Key], value
         rows = connection.execute(select(table).where(tuple_(*key_columns).in_(some)))
         stored.update({tuple(row[:-1]): np.frombuffer(row[-1]) for row in rows})
     packed = [(row + stored.get(key, 0.0)).tobytes() for key, row in zip(keys, values, strict=True)]
-    columns = dict(zip(table.columns.keys(), [*map(list, zip(*keys, strict=True)), packed], strict=True))
+    columns = dict(zip(table.columns.keys(), [*keys.columns, packed], strict=True))
     insert_rows(connection, table, columns, replace=["packed"])

@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
 from heapq import heappop, heappush
 from operator import attrgetter
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
 from msgspec import Meta, Struct
 
@@ -57,36 +57,47 @@ class TooManyOpenError(BackchannelError, RuntimeError):
     """More turns are open than the configuration allows; the message says what holds them open."""
 
 
-class _OpenTurn:
-    __slots__ = ("deadline", "earliest", "fresh", "order", "query", "signals")
+_K = TypeVar("_K")
 
-    def __init__(self, query: Query, earliest: int, deadline: int, order: int, fresh: bool) -> None:
-        self.query = query
+Assembled: TypeAlias = tuple[_K, dict[str, tuple[_K, ...]], _K | None]
+"""A closed turn of what is kept of events: its query, its signals by type, and the session's next query; see `Turn`."""
+
+
+class _OpenTurn(Generic[_K]):
+    __slots__ = ("deadline", "earliest", "fresh", "kept", "order", "query_id", "session_id", "signals", "ts")
+
+    def __init__(self, query: Query, kept: _K, *, earliest: int, deadline: int, order: int, fresh: bool) -> None:
+        self.query_id = query.query_id
+        self.session_id = query.session_id
+        self.ts = query.ts
+        self.kept = kept
         self.earliest = earliest
         self.deadline = deadline
         self.order = order
         self.fresh = fresh
-        self.signals: dict[type[Signal], dict[str, Signal]] = {}  # by type and event_id
+        self.signals: dict[type[Signal], dict[str, _K]] = {}  # by type and event_id
 
-    def take(self, signal: Signal) -> bool:
-        """Take `signal`; return False if its event_id was taken before."""
-        of_type = self.signals.get(type(signal))
+    def take(self, kind: type[Signal], event_id: str, kept: _K) -> bool:
+        """Take a signal; return False if its event_id was taken before."""
+        of_type = self.signals.get(kind)
         if of_type is None:
-            self.signals[type(signal)] = {signal.event_id: signal}
+            self.signals[kind] = {event_id: kept}
             return True
-        return of_type.setdefault(signal.event_id, signal) is signal
+        if event_id in of_type:
+            return False
+        of_type[event_id] = kept
+        return True
 
-    def close(self, following: Query | None) -> Turn:
+    def close(self, following: _K | None) -> Assembled[_K]:
         """Return what it has become, given the session's next query within the window."""
-        signals = {name_of(kind): tuple(of_type.values()) for kind, of_type in self.signals.items()}
-        return Turn(self.query, signals, following)
+        return self.kept, {name_of(kind): tuple(some.values()) for kind, some in self.signals.items()}, following
 
 
-def _closing_order(turn: _OpenTurn) -> tuple[int, int]:
+def _closing_order(turn: _OpenTurn[Any]) -> tuple[int, int]:
     return turn.deadline, turn.order
 
 
-class TurnAssembler:
+class Assembler(Generic[_K]):
     """Assembles the turns of one partition.
 
     Args:
@@ -109,10 +120,10 @@ class TurnAssembler:
         self._topics: Final = {name: _Topic(position.topic(name)) for name in topics}
         self._watermark = position.watermark
         self._order = 0  # of arrival; breaks ties
-        self._open: dict[str, _OpenTurn] = {}  # by query_id
-        self._sessions: dict[str, list[_OpenTurn]] = {}  # open turns in event-time order
-        self._closing: list[tuple[int, int, _OpenTurn]] = []  # heap: (deadline, order, turn)
-        self._waiting: dict[str, dict[int, tuple[Signal, bool]]] = {}  # by query_id and order: (event, is it fresh?)
+        self._open: dict[str, _OpenTurn[_K]] = {}  # by query_id
+        self._sessions: dict[str, list[_OpenTurn[_K]]] = {}  # open turns in event-time order
+        self._closing: list[tuple[int, int, _OpenTurn[_K]]] = []  # heap: (deadline, order, turn)
+        self._waiting: dict[str, dict[int, _Waiting[_K]]] = {}  # by query_id and order
         self._expiring: list[tuple[int, int, str]] = []  # heap: (expiry, order, query_id)
         self.counts: Counter[str] = Counter()
 
@@ -140,39 +151,39 @@ class TurnAssembler:
         """
         if self.rebuilding:
             raise RuntimeError("a partition has no position of its own before it is rebuilt")
-        # Whatever an open turn or a waiting event needs is newer than this.
-        horizon = self._watermark - self._window - self._lateness if self.open else None
+        horizon = self._horizon
         return Position(
             self._watermark, {name: topic.position(self._watermark, horizon) for name, topic in self._topics.items()}
         )
 
-    def add(self, topic: str, offsets: Sequence[int], events: Sequence[Event | None]) -> None:
-        """Add a chunk of a topic's records, in their order.
+    @property
+    def _horizon(self) -> int | None:
+        """Whatever an open turn or a waiting event needs is newer than this (ms); None if there are none."""
+        return self._watermark - self._window - self._lateness if self.open else None
 
-        Args:
-            topic: one of the constructor's.
-            offsets: ascending; of each event.
-            events: None for a record that held no event, such as a dead letter.
-
-        Raises:
-            TooManyOpenError: more turns and waiting events than `max_open`.
-        """
+    def _add(
+        self, topic: str, offsets: Sequence[int], events: Sequence[Event | None], kept: Sequence[_K | None]
+    ) -> None:
+        """Add a chunk of a topic's records, of which `kept` is kept; see `TurnAssembler.add`."""
         if not offsets:
             return
         source = self._topics[topic]
         first_fresh = bisect_left(offsets, source.read)
         opened = self._open
-        for index, event in enumerate(events):
-            if event is None:
+        for index, (event, keep) in enumerate(zip(events, kept, strict=True)):
+            if event is None or keep is None:
                 continue
             fresh = index >= first_fresh
             if isinstance(event, Query):
-                self._add_query(event, fresh, source, offsets[index])
+                self._add_query(event, keep, fresh, source, offsets[index])
                 continue
             turn = opened.get(event.query_id)
+            ts, kind, event_id = event.ts, type(event), event.event_id
             # The common case of `_add_signal`, without a call.
-            if not (fresh and turn is not None and turn.earliest <= event.ts < turn.deadline and turn.take(event)):
-                self._add_signal(event, fresh)
+            if not (
+                fresh and turn is not None and turn.earliest <= ts < turn.deadline and turn.take(kind, event_id, keep)
+            ):
+                self._add_signal(event.query_id, _Waiting(kind, event_id, ts, keep, fresh))
         source.advance(offsets, max(map(_ts, filter(None, events)), default=BEGINNING))
         for event_type, count in Counter(map(type, events[first_fresh:])).items():
             if issubclass(event_type, Struct):
@@ -180,25 +191,20 @@ class TurnAssembler:
         if self.open > self._max_open:
             raise TooManyOpenError(self._explain_open())
 
-    def advance(self, caught_up: Collection[str] = ()) -> list[Turn]:
-        """Move the watermark on; return the turns that it closes, in event-time order.
-
-        Args:
-            caught_up: topics that are read to their end: they do not hold the watermark back, so that silence does
-                not stop learning. When all are, the newest event counts.
-        """
+    def _advance(self, caught_up: Collection[str]) -> list[Assembled[_K]]:
+        """Move the watermark on; see `TurnAssembler.advance`."""
         for name in caught_up:
             self._topics[name].catch_up()
         behind = [topic.seen for name, topic in self._topics.items() if name not in caught_up]
         newest = min(behind) if behind else max(topic.seen for topic in self._topics.values())
         return self._close_through(newest - self._lateness)
 
-    def finish(self) -> list[Turn]:
-        """Close every open turn, because no more events will come; return them in event-time order."""
+    def _finish(self) -> list[Assembled[_K]]:
+        """Close every open turn; see `TurnAssembler.finish`."""
         ends = [deadline for deadline, _, _ in self._closing] + [expiry for expiry, _, _ in self._expiring]
         return self._close_through(max(ends, default=self._watermark))
 
-    def _add_query(self, query: Query, fresh: bool, source: "_Topic", offset: int) -> None:
+    def _add_query(self, query: Query, kept: _K, fresh: bool, source: "_Topic", offset: int) -> None:
         deadline = query.ts + self._window
         if deadline <= self._watermark:
             self.counts["late"] += fresh
@@ -209,22 +215,24 @@ class TurnAssembler:
             source.drop(offset, deadline)
             return
         self._order += 1
-        turn = _OpenTurn(query, query.ts - self._lateness, deadline, self._order, fresh)
+        turn = _OpenTurn(
+            query, kept, earliest=query.ts - self._lateness, deadline=deadline, order=self._order, fresh=fresh
+        )
         self._open[query.query_id] = turn
         heappush(self._closing, (deadline, self._order, turn))
         insort(self._sessions.setdefault(query.session_id, []), turn, key=_closing_order)
         waiting = self._waiting.pop(query.query_id, {})
-        for order, (signal, was_fresh) in list(waiting.items()):
+        for order, signal in list(waiting.items()):
             if turn.earliest <= signal.ts < deadline:
                 del waiting[order]
-                self._take(turn, signal, was_fresh, waited=True)
+                self._take(turn, signal, waited=True)
         if waiting:
             self._waiting[query.query_id] = waiting
 
-    def _add_signal(self, signal: Signal, fresh: bool) -> None:
-        turn = self._open.get(signal.query_id)
+    def _add_signal(self, query_id: str, signal: "_Waiting[_K]") -> None:
+        turn, fresh = self._open.get(query_id), signal.fresh
         if turn is not None and turn.earliest <= signal.ts < turn.deadline:
-            self._take(turn, signal, fresh, waited=not fresh)
+            self._take(turn, signal, waited=not fresh)
             return
         expiry = signal.ts + self._lateness + self._window
         if expiry <= self._watermark:
@@ -232,33 +240,32 @@ class TurnAssembler:
             return
         self.counts["orphan"] += fresh
         self._order += 1
-        self._waiting.setdefault(signal.query_id, {})[self._order] = (signal, fresh)
-        heappush(self._expiring, (expiry, self._order, signal.query_id))
+        self._waiting.setdefault(query_id, {})[self._order] = signal
+        heappush(self._expiring, (expiry, self._order, query_id))
 
-    def _take(self, turn: _OpenTurn, signal: Signal, fresh: bool, *, waited: bool) -> None:
+    def _take(self, turn: _OpenTurn[_K], signal: "_Waiting[_K]", *, waited: bool) -> None:
         # What waited counts as an orphan until its query comes. Whether that was so before a restart shows in the
         # query: a re-read event whose query is new can only have been waiting.
-        news = fresh or turn.fresh
+        news = signal.fresh or turn.fresh
         self.counts["orphan"] -= waited and news
-        if not turn.take(signal):
+        if not turn.take(signal.kind, signal.event_id, signal.kept):
             self.counts["duplicate"] += news
 
-    def _close_through(self, watermark: int) -> list[Turn]:
+    def _close_through(self, watermark: int) -> list[Assembled[_K]]:
         if watermark <= self._watermark:
             return []
         self._watermark = watermark
-        closed: list[Turn] = []
+        closed: list[Assembled[_K]] = []
         closing, opened, sessions = self._closing, self._open, self._sessions
         while closing and closing[0][0] <= watermark:
             _, _, turn = heappop(closing)
-            query = turn.query
-            del opened[query.query_id]
-            session = sessions[query.session_id]
+            del opened[turn.query_id]
+            session = sessions[turn.session_id]
             session.pop(0)  # turns of one session close in the order in which it keeps them
-            following = session[0].query if session else None
+            following = session[0].kept if session else None
             if not session:
-                del sessions[query.session_id]
-            elif session[0].query.ts >= turn.deadline:
+                del sessions[turn.session_id]
+            elif session[0].ts >= turn.deadline:
                 following = None
             closed.append(turn.close(following))
         self.counts["turn"] += len(closed)
@@ -282,6 +289,46 @@ class TurnAssembler:
             f"The watermark is held back by topic {held}, which is the furthest behind in event time. "
             "Raise turns.max_open if memory allows, or shorten turns.window_s"
         )
+
+
+class TurnAssembler(Assembler[Event]):
+    """Assembles turns of events as objects; see `Assembler`."""
+
+    def add(self, topic: str, offsets: Sequence[int], events: Sequence[Event | None]) -> None:
+        """Add a chunk of a topic's records, in their order.
+
+        Args:
+            topic: one of the constructor's.
+            offsets: ascending; of each event.
+            events: None for a record that held no event, such as a dead letter.
+
+        Raises:
+            TooManyOpenError: more turns and waiting events than `max_open`.
+        """
+        self._add(topic, offsets, events, events)
+
+    def advance(self, caught_up: Collection[str] = ()) -> list[Turn]:
+        """Move the watermark on; return the turns that it closes, in event-time order.
+
+        Args:
+            caught_up: topics that are read to their end: they do not hold the watermark back, so that silence does
+                not stop learning. When all are, the newest event counts.
+        """
+        return [Turn(*one) for one in cast("list[Any]", self._advance(caught_up))]
+
+    def finish(self) -> list[Turn]:
+        """Close every open turn, because no more events will come; return them in event-time order."""
+        return [Turn(*one) for one in cast("list[Any]", self._finish())]
+
+
+class _Waiting(NamedTuple, Generic[_K]):
+    """A signal, as far as it matters to where it belongs."""
+
+    kind: type[Signal]
+    event_id: str
+    ts: int
+    kept: _K
+    fresh: bool
 
 
 class _Topic:

@@ -7,10 +7,11 @@ from typing import Final, cast
 
 from msgspec import Struct
 
+from backchannel.agents.columns import Columns
 from backchannel.schemas.events import Event, EventDecoder, EventError
-from backchannel.schemas.turn import Turn
-from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
+from backchannel.streams.turns.assembler import TurnConfig
 from backchannel.streams.turns.position import Claim, Position
+from backchannel.streams.turns.rows import RowAssembler
 
 _ts = attrgetter("ts")
 
@@ -31,13 +32,13 @@ class Batch(Struct, frozen=True):
         claim: to commit with.
         position: where the batch brings the partition to.
         counts: what was counted on the way.
-        turns: what was closed on the way.
+        columns: the turns that were closed on the way.
     """
 
     claim: Claim
     position: Position
     counts: dict[str, int]
-    turns: list[Turn]
+    columns: Columns
 
 
 class Partition:
@@ -50,23 +51,21 @@ class Partition:
 
     Attributes:
         claim: to commit the next batch with.
-        closed: turns that were closed since the last batch.
     """
 
     def __init__(self, claim: Claim, topics: Mapping[str, EventDecoder], turns: TurnConfig) -> None:
         self.claim = claim
         self._decoders: Final = dict(topics)
         self._max_ahead: Final = round(turns.max_ahead_s * 1000)
-        self._assembler: Final = TurnAssembler(topics, turns, claim.position)
+        self._assembler: Final = RowAssembler(topics, turns, claim.position)
         self._read: Final = {topic: claim.position.topic(topic).read for topic in topics}
-        self.closed: list[Turn] = []
         self._dead = 0
         self._uncommitted = 0
 
     @property
     def uncommitted(self) -> int:
         """What the next batch brings: new records, or else turns that closed without any."""
-        return self._uncommitted or len(self.closed)
+        return self._uncommitted or self._assembler.closed
 
     @property
     def position(self) -> Position:
@@ -143,15 +142,11 @@ class Partition:
 
     def advance(self, caught_up: Collection[str] = ()) -> int:
         """Move the watermark on, and return how many turns that closes; see `TurnAssembler.advance`."""
-        closed = self._assembler.advance(caught_up)
-        self.closed += closed
-        return len(closed)
+        return self._assembler.advance(caught_up)
 
     def finish(self) -> int:
         """Close every open turn, because no more records will come, and return how many."""
-        closed = self._assembler.finish()
-        self.closed += closed
-        return len(closed)
+        return self._assembler.finish()
 
     def batch(self) -> Batch:
         """Return what came since the last one, and begin anew.
@@ -161,9 +156,8 @@ class Partition:
         Raises:
             RuntimeError: while rebuilding.
         """
-        batch = Batch(self.claim, self.position, self.counts, self.closed)
+        batch = Batch(self.claim, self.position, self.counts, self._assembler.take())
         self._assembler.counts.clear()
-        self.closed = []
         self._dead = 0
         self._uncommitted = 0
         return batch

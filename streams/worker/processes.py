@@ -1,9 +1,8 @@
 """The two processes of a worker: one learns and commits, the other publishes, while the worker reads on."""
 
+import pickle
 from collections.abc import Sequence
 from typing import Final
-
-import msgspec
 
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.snapshot import Snapshot
@@ -15,9 +14,6 @@ from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import Ledger
 from backchannel.streams.turns.partition import Batch
 from backchannel.streams.worker.remote import RemoteObject
-
-_encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(list[Batch]).decode
 
 
 class LearningProcess(RemoteObject):
@@ -33,7 +29,7 @@ class LearningProcess(RemoteObject):
 
     async def commit(self, batches: Sequence[Batch]) -> Commit:
         """Learn and commit; see `commits.commit`, also for the errors."""
-        done: Commit = await self.call("commit", _encode(batches))
+        done: Commit = await self.call("commit", pickle.dumps(batches, protocol=5))  # arrays as they are
         return done
 
 
@@ -45,7 +41,7 @@ class _Committer:
         self._ledger: Final = Ledger(store, self._learning.tables)
 
     def commit(self, batches: bytes) -> Commit:
-        return commit(self._learning, self._ledger, _decode(batches))
+        return commit(self._learning, self._ledger, pickle.loads(batches))  # noqa: S301 - of our own parent
 
 
 class PublishingProcess(RemoteObject):

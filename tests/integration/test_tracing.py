@@ -1,4 +1,4 @@
-"""Traces of a real worker, as an OpenTelemetry collector receives them."""
+"""Traces of a real worker, as OpenTelemetry's collector would get them."""
 
 import asyncio
 import gzip
@@ -19,11 +19,11 @@ from tests.integration.workers import Fleet, disordered, send
 
 
 class Collector:
-    """Receives spans by OTLP over HTTP.
+    """Takes spans by OTLP over HTTP.
 
     Attributes:
-        spans: number of spans by name.
-        services: names of the services that sent them.
+        spans: how many of each name there were.
+        services: whose they are.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Collector:
 
     @contextmanager
     def listening(self) -> Iterator[str]:
-        """Receive spans at the address that is yielded."""
+        """Take what comes to the address that is yielded."""
         take = self.take
 
         class Handler(BaseHTTPRequestHandler):

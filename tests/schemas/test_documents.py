@@ -1,4 +1,4 @@
-"""The documents match the structs."""
+"""The documents say what the structs say."""
 
 import json
 from functools import cache
@@ -100,5 +100,5 @@ def test_every_topic_carries_what_it_says() -> None:
         payload = resolve("asyncapi.json", message["$ref"])["payload"]
         schema = resolve("asyncapi.json", payload["schema"]["$ref"])
         assert schema == FILES[f"{event}.schema.json"]
-        # The message and the schema name the same draft.
+        # What the message calls the schema's language is what the schema calls it.
         assert payload["schemaFormat"].rpartition("=")[2] in schema["$schema"]

@@ -1,4 +1,4 @@
-"""The configuration: its errors name the key, and it can be printed."""
+"""The configuration says what is wrong with it, and prints itself."""
 
 import tomllib
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Metrics, and the answers to Prometheus and to probes."""
+"""Metrics: what they count, and what is answered to Prometheus and to probes."""
 
 import asyncio
 from collections.abc import Iterator
@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from backchannel.agents.columns import columns_of
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import EventDecoder, encode
 from backchannel.schemas.snapshot import Estimate, Evidence, Reached, Snapshot
@@ -52,7 +51,7 @@ def test_a_commit_counts_what_is_in_it(metrics: Metrics) -> None:
     one.finish()
     batch = one.batch()
     learning = Learning(Config())
-    delta = learning.learn(learning.judge(columns_of(batch.turns)))
+    delta = learning.learn(learning.judge(batch.columns))
     commit = Commit([], batch.counts, delta["quality"])
     metrics.on_commit(commit, 0.5, None)
     metrics.on_commit(commit, 0.5, None)
@@ -83,12 +82,12 @@ def header(version: int, positions: dict[str, dict[int, Reached]] | None = None,
 
 
 def committed(*reached: tuple[int, int]) -> Commit:
-    """Return a commit that moved partitions to these watermarks."""
+    """A commit that has brought partitions to watermarks."""
     return Commit([Claim("s", number, 1, 1, Position(watermark)) for number, watermark in reached], {})
 
 
 def test_freshness_is_from_the_first_close_to_the_version_with_it(metrics: Metrics) -> None:
-    """The metric does not depend on which worker made the version, or on the partition."""
+    """Whichever worker made it, and whichever partition it is of."""
     now = round(1000 * NOW)
 
     def told(*watermarks: int) -> float | None:
@@ -191,7 +190,7 @@ def test_prometheus_and_probes_are_answered(metrics: Metrics) -> None:
 
 
 def test_names_follow_the_conventions(metrics: Metrics) -> None:
-    """https://prometheus.io/docs/practices/naming: base units, and `_total` on counters."""
+    """https://prometheus.io/docs/practices/naming: base units, and `_total` on what only grows."""
     for family in metrics.registry.collect():
         assert family.name.startswith(("backchannel_", "process_"))
         assert not family.name.endswith(("_ms", "_minutes", "_count", "_total"))

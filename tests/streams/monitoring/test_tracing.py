@@ -1,4 +1,4 @@
-"""Traces: the spans, their durations and attributes."""
+"""Traces: which spans there are, of what length, and what they say."""
 
 import time
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ def traces() -> Traces:
 
 
 def only() -> tuple[str, float, dict[str, Any]]:
-    """Return the name, duration in seconds and attributes of the only span that has ended."""
+    """The one span that has ended: its name, seconds and attributes."""
     span: ReadableSpan
     (span,) = SPANS.get_finished_spans()
     assert span.start_time is not None

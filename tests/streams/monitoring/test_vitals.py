@@ -1,4 +1,4 @@
-"""The vitals of each kind of store."""
+"""What is read of a store, of each kind."""
 
 import asyncio
 

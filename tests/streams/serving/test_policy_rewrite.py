@@ -1,4 +1,4 @@
-"""Rewrites in a policy."""
+"""Looking rewrites up in a policy."""
 
 import msgspec
 import numpy as np

@@ -1,4 +1,4 @@
-"""Rows shared between versions."""
+"""Rows that versions share."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Many rows or values in one statement."""
+"""Many rows in one statement."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Adding an event type takes only its struct: here a fifth one goes all the way into the ledger."""
+"""What it takes to add an event type: its struct. Here a fifth one goes all the way into the ledger."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, cast
@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from backchannel.schemas import events
 from backchannel.schemas.documents import documents
-from backchannel.schemas.events import EVENT_TYPES, EventDecoder, Signal, name_of
+from backchannel.schemas.events import EVENT_TYPES, EventDecoder, Query, Signal, name_of
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.topics import topic_names
@@ -18,6 +18,7 @@ from backchannel.streams.pipeline.commits import commit
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import Ledger
+from backchannel.streams.turns.assembler import TurnAssembler
 from backchannel.streams.turns.partition import Partition
 from tests.support.ledgers import contents, sqlite_url
 
@@ -54,14 +55,24 @@ def test_a_fifth_event_type_goes_through_assembler_and_ledger(tmp_path: Path) ->
     (dead,) = partition.add("feedback", [0, 1, 2, 3], [*said, said[0], nonsense], 5000)
     assert dead.reason.startswith("stars: ")
     assert partition.finish() == 1
-    (turn,) = partition.closed
-    assert [event.stars for event in cast("tuple[Feedback, ...]", turn.all(FEEDBACK))] == [4, 5]
-    assert turn.signals.keys() == {"feedback"}
     commit(learning, ledger, [partition.batch()])
     store.close()
     found = contents(url, CONFIG)
     assert found["counts"] == {"query": 1, "feedback": 3, "duplicate": 1, "turn": 1, "dead_letter": 1}
     assert b'"feedback":{"read":4' in found["positions"]["test", 0][1]
+
+
+def test_a_turn_has_signals_of_a_fifth_type() -> None:
+    assembler = TurnAssembler(["events"], CONFIG.turns)
+    asked = Query(event_id="q1", ts=1000, session_id="s", query_id="a", text="play jazz")
+    said = [
+        cast("Signal", Feedback(event_id=f"f{stars}", ts=2000, session_id="s", query_id="a", stars=stars))
+        for stars in (4, 5)
+    ]
+    assembler.add("events", range(3), [asked, *said])
+    (turn,) = assembler.finish()
+    assert [event.stars for event in cast("tuple[Feedback, ...]", turn.all(FEEDBACK))] == [4, 5]
+    assert turn.signals.keys() == {"feedback"}
 
 
 def test_topics_documents_and_metrics_follow_from_the_struct(monkeypatch: pytest.MonkeyPatch) -> None:

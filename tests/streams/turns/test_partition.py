@@ -22,6 +22,11 @@ def partition(position: Position | None = None) -> Partition:
     return Partition(Claim("test", 3, 1, 0, position or Position()), {"events": EventDecoder()}, TURNS)
 
 
+def asked(batch: Batch) -> list[str]:
+    """The sessions of the batch's turns."""
+    return [batch.columns.query(row).session_id for row in range(len(batch.columns))]
+
+
 def resumed(batch: Batch) -> Partition:
     """The partition of another process that goes on from what the batch has committed."""
     return partition(batch.position)
@@ -33,12 +38,12 @@ def test_a_batch_brings_turns_counts_and_the_position_and_begins_anew() -> None:
     assert one.uncommitted == 2
     assert one.advance() == 1
     batch = one.batch()
-    assert [turn.query.query_id for turn in batch.turns] == ["q0"]
+    assert asked(batch) == ["s0"]
     assert batch.counts == {"query": 2, "turn": 1}
     assert batch.claim == one.claim
     assert batch.position.watermark == 12_000
     assert batch.position.topics["events"].read == 2
-    assert (one.uncommitted, one.counts, one.closed) == (0, {}, [])
+    assert (one.uncommitted, one.counts, asked(one.batch())) == (0, {}, [])
 
 
 def test_turns_that_close_without_new_records_are_to_be_committed_too() -> None:
@@ -48,7 +53,7 @@ def test_turns_that_close_without_new_records_are_to_be_committed_too() -> None:
     assert one.finish() == 1
     assert one.uncommitted == 1
     batch = one.batch()
-    assert [turn.query.query_id for turn in batch.turns] == ["q0"]
+    assert asked(batch) == ["s0"]
     assert batch.counts == {"turn": 1}
 
 
@@ -68,7 +73,7 @@ def test_an_invalid_record_becomes_a_dead_letter_and_its_neighbours_turns(record
     assert dead.reason.startswith(field)
     assert one.counts == {"query": 2, "dead_letter": 1}
     one.finish()
-    assert [turn.query.query_id for turn in one.closed] == ["q0", "q2"]
+    assert asked(one.batch()) == ["s0", "s2"]
     assert one.position.topics["events"].read == 10
 
 
@@ -92,7 +97,7 @@ def test_records_read_again_after_a_restart_rebuild_turns_and_count_once() -> No
     after.add("events", [3], [query(2, 20_000)], NOW)
     assert after.uncommitted == 1
     after.advance()
-    assert [turn.query.query_id for turn in after.closed] == ["q0", "q1"]
+    assert asked(after.batch()) == ["s0", "s1"]
 
 
 def test_a_chunk_that_straddles_the_last_commit_counts_its_new_records_only() -> None:

@@ -1,4 +1,4 @@
-"""Heartbeats: a worker's row, and its counts per minute."""
+"""Heartbeats: the row of a worker, and counts by the minute."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The learning process commits what would be committed in this process."""
+"""The process that learns does what is done in place."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+from backchannel.agents.columns import columns_of
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.learners import Learning
@@ -33,12 +34,12 @@ def claim(store_url: str) -> Iterator[Callable[[], Claim]]:
 
 
 def batches(claim: Claim) -> Iterator[Batch]:
-    """Return all events in two batches; the claim is that of the first."""
+    """All events, in two halves; the first claim is that of the first."""
     assembler = TurnAssembler([TOPIC], CONFIG.turns)
     for first, last in ((0, 200), (200, len(EVENTS))):
         assembler.add(TOPIC, range(first, last), EVENTS[first:last])
         turns = assembler.finish() if last == len(EVENTS) else assembler.advance()
-        yield Batch(claim, assembler.position, dict(assembler.counts), turns)
+        yield Batch(claim, assembler.position, dict(assembler.counts), columns_of(turns))
         assembler.counts.clear()
 
 
@@ -50,7 +51,7 @@ def test_it_learns_what_is_learned_in_place(
             await process.started()
             mine = claim()
             for batch in batches(mine):
-                commit = await process.commit([Batch(mine, batch.position, batch.counts, batch.turns)])
+                commit = await process.commit([Batch(mine, batch.position, batch.counts, batch.columns)])
                 (mine,) = commit.claims
                 assert (mine.position, commit.counts) == (batch.position, batch.counts)
                 assert commit.quality is not None
@@ -70,9 +71,9 @@ def test_what_it_raises_is_raised_here_with_where_it_was(store_url: str, claim: 
             await process.started()
             first, second = claim(), claim()
             with pytest.raises(FencedError, match="was claimed by another process") as raised:
-                await process.commit([Batch(first, Position(), {"turn": 1}, [])])
+                await process.commit([Batch(first, Position(), {"turn": 1}, columns_of([]))])
             assert "ledger.commit" in raised.value.__notes__[0]
-            commit = await process.commit([Batch(second, Position(), {"turn": 1}, [])])
+            commit = await process.commit([Batch(second, Position(), {"turn": 1}, columns_of([]))])
             assert commit.claims[0].commits == 1
 
     asyncio.run(learn())

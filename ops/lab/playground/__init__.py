@@ -1,1 +1,0 @@
-"""The playground: search a catalogue by hand, and watch what is learned change the next result."""

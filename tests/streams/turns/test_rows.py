@@ -1,0 +1,92 @@
+"""Turns that are columns from their arrival on are those of the events as objects."""
+
+import random
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backchannel.agents.columns import Columns, Frame, Ragged, columns_of
+from backchannel.schemas.events import Event
+from backchannel.schemas.turn import Turn
+from backchannel.streams.turns.assembler import TurnAssembler
+from backchannel.streams.turns.position import Position
+from backchannel.streams.turns.rows import RowAssembler
+from tests.streams.turns.test_assembler import CONFIG, WINDOW, Log, click, logs, query
+from tests.support.turns import turns
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two columns, frames or arrays are equal."""
+    if isinstance(one, Ragged):
+        return np.array_equal(one.counts, other.counts) and same(one.rows, other.rows)
+    if isinstance(one, Frame):
+        return all(same(getattr(one, name), getattr(other, name)) for name in one.__struct_fields__)
+    if isinstance(one, Columns):
+        return one.pools == other.pools and same(one.turns, other.turns)
+    return bool(np.array_equal(one, other, equal_nan=one.dtype.kind == "f"))
+
+
+@given(logs(), st.integers(0, 2**32), st.integers(0, 4))
+@settings(max_examples=150)
+def test_rows_are_the_turns_however_topics_interleave_and_runs_end(log: Log, seed: int, crashes: int) -> None:
+    rng = random.Random(seed)
+    position = Position()
+    while True:
+        objects, rows = TurnAssembler(log, CONFIG, position), RowAssembler(log, CONFIG, position)
+        rows._most = 0  # as if there were many values
+        left = {topic: position.topic(topic).resume for topic in log}
+        closed: list[Turn] = []
+        crashed = False
+        while unread := [topic for topic, events in log.items() if left[topic] < len(events)]:
+            topic = rng.choice(unread)
+            first, last = left[topic], min(left[topic] + rng.randint(1, 4), len(log[topic]))
+            for assembler in (objects, rows):
+                assembler.add(topic, range(first, last), log[topic][first:last])
+            left[topic] = last
+            closed += objects.advance()
+            rows.advance()
+            assert rows.counts == objects.counts
+            if rng.random() < 0.3 and not rows.rebuilding:
+                assert rows.position == objects.position
+                assert same(rows.take(), columns_of(closed))
+                position, closed = rows.position, []
+            if crashes and rng.random() < 0.2:
+                crashes -= 1
+                crashed = True
+                break
+        if not crashed:
+            closed += objects.finish()
+            rows.finish()
+            assert same(rows.take(), columns_of(closed))
+            assert same(rows.take(), columns_of([]))
+            return
+
+
+@given(st.lists(turns(st.integers(0, 100_000)), max_size=8))
+@settings(max_examples=100)
+def test_rows_hold_what_events_hold(some: list[Turn]) -> None:
+    objects, rows = TurnAssembler(["events"], CONFIG), RowAssembler(["events"], CONFIG)
+    events: list[Event | None] = []
+    for turn in some:
+        events += [turn.query, *turn.impressions, *turn.clicks, *turn.barge_ins, turn.next]
+    for assembler in (objects, rows):
+        assembler.add("events", range(len(events)), events)
+    closed = objects.finish()
+    assert rows.finish() == rows.closed == len(closed)
+    assert same(rows.take(), columns_of(closed))
+
+
+def test_what_is_not_needed_any_more_is_dropped() -> None:
+    rows = RowAssembler(["events"], CONFIG)
+    rows._most = 0
+    for number in range(50):
+        ts = number * 3 * WINDOW
+        rows.add(
+            "events", [2 * number, 2 * number + 1], [query(f"q{number}", ts), click(f"c{number}", ts, f"q{number}")]
+        )
+        rows.advance()
+        rows.take()
+    assert len(rows._queries.blocks) <= 2
+    assert len(rows._interner) < 30
