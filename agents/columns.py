@@ -19,7 +19,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from backchannel.agents.sums import Floats, Integers
-from backchannel.schemas.events import Click, Impression, Query
+from backchannel.schemas.events import Canary, Click, Impression, Query
 from backchannel.schemas.turn import Turn
 
 Codes: TypeAlias = NDArray[np.int32]
@@ -170,6 +170,14 @@ class Chances(Frame, frozen=True):
     probability: Floats
 
 
+class Canaries(Frame, frozen=True):
+    """How decisions were made that two policies share; see `schemas.events.Canary`."""
+
+    trial: Integers
+    share: Floats
+    propensity: Floats
+
+
 class Impressions(Frame, frozen=True):
     """Impressions; `rewrite` is the query that was served instead, for the others see `schemas.events.Impression`.
 
@@ -186,6 +194,7 @@ class Impressions(Frame, frozen=True):
     user_context: Codes
     examined: Codes
     normalizers: Codes
+    canary: Ragged[Canaries]
 
 
 class Clicks(Frame, frozen=True):
@@ -362,6 +371,7 @@ class Interner:
             user_context=self._contexts([one.user_context for one in shown]),
             examined=self._contexts([one.examined for one in shown]),
             normalizers=self._contexts([one.normalizers for one in shown]),
+            canary=_canaries([one.canary for one in shown]),
         )
 
     def clicks(self, clicks: Sequence[Click]) -> Clicks:
@@ -469,6 +479,19 @@ def _hash(query: Query) -> int:
 
 def _numbers(get: Callable[[Any], int], some: Sequence[Any], kind: type[Any]) -> NDArray[Any]:
     return np.fromiter(map(get, some), kind, len(some))
+
+
+def _canaries(some: Sequence[Canary | None]) -> Ragged[Canaries]:
+    """None or one for each impression."""
+    found = [one for one in some if one is not None]
+    return Ragged(
+        np.array([one is not None for one in some], dtype=np.int64),
+        Canaries(
+            trial=np.array([one.trial for one in found], dtype=np.int64),
+            share=np.array([one.share for one in found], dtype=np.float64),
+            propensity=np.array([one.propensity for one in found], dtype=np.float64),
+        ),
+    )
 
 
 def _lengths(some: Sequence[Any]) -> Integers:

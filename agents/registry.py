@@ -15,6 +15,7 @@ from backchannel.agents.bandit.user_history import UserHistory
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
+from backchannel.agents.ope.trials import Trials
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.quality.learner import AnswerQuality, QualityConfig
 from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
@@ -36,7 +37,7 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
     bandit: Annotated[
         BanditConfig,
         Meta(description="The strategy bandit."),
-        Learners(StrategyBandit, StrategyHistory, UserHistory),
+        Learners(StrategyBandit, StrategyHistory, UserHistory, Trials),
     ] = field(default_factory=BanditConfig)
     memory: Annotated[MemoryConfig, Meta(description="The memory index."), Learners(MemoryIndex, PersonalMemory)] = (
         field(default_factory=MemoryConfig)

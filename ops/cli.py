@@ -5,6 +5,7 @@ Each command is imported when it is used: `--help` and tab completion read a tab
 
 import importlib
 import os
+import sys
 from typing import Any, Final, NamedTuple
 
 import click
@@ -82,6 +83,10 @@ _COMMANDS: Final = {
         "backchannel.ops.lab.capacity:capacity",
         "Estimate the workers, partitions and stores that a load needs, and how often one publisher can publish.",
     ),
+    "playground": _Entry(
+        "backchannel.ops.lab.playground.command:playground",
+        "Serve a page on which to search CORPUS, click, and watch what is learned change the next result.",
+    ),
     "lab": _Entry("backchannel.ops.lab.command:lab", "Run experiments on corpora of your own and on public ones."),
     "schemas": _Entry(
         "backchannel.ops.commands.schemas:schemas",
@@ -129,14 +134,23 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BackchannelError as error:
-            raise click.ClickException(str(error)) from None
-        except OSError as error:
-            # A path that cannot be read or written is for the user to fix. An error without a path is something else: a
-            # broken pipe, which click handles, or a bug of ours.
-            if error.filename is None:
+        except Exception as error:
+            explanation = _explanation(error)
+            if explanation is None:
                 raise
-            raise click.ClickException(f"{error.filename}: {error.strerror}") from None
+            raise click.ClickException(explanation) from None
+
+
+def _explanation(error: Exception) -> str | None:
+    """Return the message for an error that the user can fix; None if it is a bug, or for click to handle."""
+    if isinstance(error, BackchannelError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:  # without a file it may be a broken pipe, or a bug
+        return f"{error.filename}: {error.strerror}"
+    database = sys.modules.get("sqlalchemy.exc")  # imported already if the error is one of the store's
+    if database is not None and isinstance(error, (database.OperationalError, database.ProgrammingError)):
+        return f"the store does not answer: {error.args[0]}"
+    return None
 
 
 def _need(command: str, install: str) -> None:

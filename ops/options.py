@@ -6,11 +6,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
-from sqlalchemy.exc import SQLAlchemyError
 
 from backchannel.streams.config import Config, ConfigError, load
 from backchannel.streams.kafka.config import SERVERS_VARIABLE, KafkaConfig, with_environment
-from backchannel.streams.store.engine import Store, StoreError
+from backchannel.streams.store.engine import Store
 
 STORE_VARIABLE = "BACKCHANNEL_STORE"
 
@@ -75,18 +74,15 @@ def opened_store(url: str, *, create: bool = False, check: bool = True) -> Itera
         check: whether to check that this version of Backchannel can use the store.
 
     Raises:
-        StoreError: the store cannot be used, or the database fails inside the block.
+        StoreError: the store cannot be used.
     """
-    try:
-        with closing(Store(url)) as store:
-            if create:
-                store.create([])
-            if check:
-                with store.read() as connection:
-                    store.check(connection)
-            yield store
-    except SQLAlchemyError as error:
-        raise StoreError(f"the store does not answer: {error.args[0]}") from None
+    with closing(Store(url)) as store:
+        if create:
+            store.create([])
+        if check:
+            with store.read() as connection:
+                store.check(connection)
+        yield store
 
 
 def _load(path: Path | None) -> Config:

@@ -91,6 +91,16 @@ class Rewrite(Struct, frozen=True, gc=False, kw_only=True):
     target: Annotated[Text, Meta(description="what was served instead")] = field(name="to")
 
 
+class Canary(Struct, frozen=True, gc=False, kw_only=True):
+    """How a decision was made that two policies share: one that is served, and one that is on trial."""
+
+    trial: Annotated[Count, Meta(description="number of the trial: the version with which it began")]
+    share: Annotated[float, Meta(ge=0, le=1, description="probability that the policy on trial decides")]
+    propensity: Annotated[
+        float, Meta(ge=0, le=1, description="probability of the allocation, had the policy on trial decided alone")
+    ]
+
+
 class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
     """What was shown for a query, and how it was chosen."""
 
@@ -138,6 +148,7 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
         Meta(max_length=64, description="feature of results -> how it was standardized for ranking"),
     ] = {}
     policy_version: Count | None = None
+    canary: Annotated[Canary, Meta(description="as the decision says, while a policy is on trial")] | None = None
     rewrite: Rewrite | None = None
 
 

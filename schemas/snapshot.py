@@ -10,8 +10,9 @@ Section: TypeAlias = dict[str, bytes]
 
 _MODULUS: Final = 1 << 256
 
-Verdict: TypeAlias = Literal["publish", "warn", "hold"]
-"""What the gate says of a bandit's policy: serve it; serve it, but see the reason; go on with the one that is."""
+Verdict: TypeAlias = Literal["publish", "warn", "canary", "hold"]
+"""What the gate says of a bandit's policy: serve it; serve it, but see the reason; let it decide a share of the
+queries; go on without it."""
 
 
 class Estimate(Struct, frozen=True):
@@ -34,6 +35,29 @@ class Evidence(Struct, frozen=True):
     effective: float = 0.0
     value: Estimate | None = None
     gains: dict[str, Estimate] = {}
+
+
+class Trial(Struct, frozen=True, kw_only=True):
+    """The trial of a bandit's policy against the one that is served.
+
+    Attributes:
+        number: the version with which it began.
+        began: event time from which on decisions count, ms since the Unix epoch.
+        share: of the decisions, those that the policy on trial makes; 0 once it has lost.
+        turns: decided so far, by either policy.
+        rewards: of those turns, added up.
+        gain: how much more the policy on trial earns a turn, as a share of what the other one earns; its bounds hold at
+            every look together.
+        until: event time at which a policy that has lost is tried again, ms since the Unix epoch; None: it has not.
+    """
+
+    number: int
+    began: int
+    share: float
+    turns: float = 0.0
+    rewards: float = 0.0
+    gain: Estimate | None = None
+    until: int | None = None
 
 
 class Reached(Struct, frozen=True):
@@ -64,8 +88,9 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         verdict: the gate's verdict on the learned policy of the bandit; None if it was not judged.
         reason: the reason for the verdict.
         evidence: the numbers behind the verdict.
-        held: since when the bandit's section is not what was learned, because that is held back, ms since the Unix
-            epoch; None: it is.
+        trial: the trial of the learned policy, whose rows are the section `canary`; `bandit` then has the rows of the
+            policy that is served beside it, or alone once the other has lost. None: all that was learned is served.
+        held: since when the learned policy decides nothing, ms since the Unix epoch; None: it does.
         imported: whether it comes from another store, to which `positions` then refer.
     """
 
@@ -81,6 +106,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     verdict: Verdict | None = None
     reason: str | None = None
     evidence: Evidence | None = None
+    trial: Trial | None = None
     held: int | None = None
     imported: bool = False
 

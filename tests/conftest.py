@@ -1,19 +1,18 @@
-"""What the tests share."""
+"""Fixtures shared by all tests."""
 
 import os
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 from hypothesis import settings
 from sqlalchemy import create_engine
 
-from backchannel.ops.local.postgres import NOT_DURABLE, Postgres, PostgresError
+from tests.support.servers import start_postgres
 
-# How long an example takes says more about the machine than about us. On CI the examples are always the same ones: new
-# ones are sought where somebody looks.
+# The duration of an example says more about the machine than about the code. CI always runs the same examples; new ones
+# are generated where somebody can look into failures.
 settings.register_profile("ours", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("ours")
 
@@ -22,9 +21,9 @@ _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def public_log() -> Callable[[str], Path]:
-    """Return a function that finds a public log by its path within the data folder, or skips the test, saying why.
+    """Return a function that finds a public log by its path within the data folder, or skips the test with a reason.
 
-    The folder is ../shared/data, seen from the repository, or else what BACKCHANNEL_DATA names.
+    The folder is ../shared/data, relative to the repository, or else the one that BACKCHANNEL_DATA names.
     """
     folder = _BESIDE if _BESIDE.is_dir() else Path(os.environ.get("BACKCHANNEL_DATA", _BESIDE))
 
@@ -36,24 +35,9 @@ def public_log() -> Callable[[str], Path]:
     return find
 
 
-def missing(what: str) -> NoReturn:
-    """Something to test with is not installed: a failure on CI; elsewhere the test is skipped."""
-    if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)
-
-
-def start_postgres(settings: dict[str, str] | None = None) -> Postgres:
-    """Start a server, if there is one to start."""
-    try:
-        return Postgres(NOT_DURABLE | (settings or {}))
-    except PostgresError as error:
-        missing(f"no PostgreSQL to test with: {error}")
-
-
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """URL of the PostgreSQL that BACKCHANNEL_POSTGRES names, or of one that runs as long as the tests."""
+    """URL of the PostgreSQL server that BACKCHANNEL_POSTGRES names, or of one that runs during the tests."""
     if given := os.environ.get("BACKCHANNEL_POSTGRES"):
         yield given
         return
@@ -63,7 +47,7 @@ def postgres_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def new_schema(postgres_url: str) -> Iterator[Callable[[], str]]:
-    """Returns the URL of an empty schema of its own in PostgreSQL, dropped after the tests."""
+    """Return a function that creates an empty PostgreSQL schema, dropped after the tests, and returns its URL."""
     engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
     names = (f"backchannel_test_{os.getpid()}_{number}" for number in count(1))
     made = []
@@ -83,7 +67,7 @@ def new_schema(postgres_url: str) -> Iterator[Callable[[], str]]:
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def new_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
-    """Returns the URL of a new, empty store: the test runs on each kind of store there is."""
+    """Return a function that returns the URL of a new, empty store; the test runs on each kind of store."""
     if request.param == "postgresql":
         create: Callable[[], str] = request.getfixturevalue("new_schema")
         return create
@@ -92,5 +76,5 @@ def new_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def store_url(new_store: Callable[[], str]) -> str:
-    """URL of a new, empty store, of each kind in turn."""
+    """URL of a new, empty store, of each kind."""
     return new_store()

@@ -231,6 +231,7 @@ class StrategyBandit(Learner):
                 "floor": config.floor,
                 "rank_decay": config.rank_decay,
                 "limits": [msgspec.to_builtins(config.limits.get(name, Limits())) for name in config.strategies],
+                "changed": posterior.changed,
             }
         )
         return section

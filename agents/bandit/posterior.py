@@ -68,6 +68,7 @@ class Posterior(Struct, frozen=True):
         discounts: how much each bucket counts, (buckets,), 0 to 1.
         weights: of the half-lives, the first being never to forget, (1 + half-lives,); they add up to 1.
         changes: starts of the buckets, ms, from which on rewards fell below prediction, as far as that is settled.
+        changed: the last of them, settled or not, ms; None: there is none.
     """
 
     theta: Matrix
@@ -76,6 +77,7 @@ class Posterior(Struct, frozen=True):
     discounts: Matrix
     weights: Matrix
     changes: tuple[int, ...]
+    changed: int | None = None
 
 
 class Bank:
@@ -125,6 +127,7 @@ class Bank:
             discounts=np.tensordot(by_half_life, discounts, axes=2),
             weights=by_half_life.sum(axis=0),
             changes=last.changes,
+            changed=max((*last.changes, *(() if last.doubted is None else (last.doubted,))), default=None),
         )
 
     def _pass(self, before: "_Passed", evidence: Evidence, digest: bytes) -> "_Passed":

@@ -22,6 +22,7 @@ from backchannel.agents.bandit.features import Encoder, Feature, Value
 from backchannel.agents.bandit.mixture import Counts, Mixture, Mixtures, RandomSets
 from backchannel.agents.serving import Sections
 from backchannel.schemas.errors import BackchannelError
+from backchannel.schemas.events import Canary
 from backchannel.schemas.snapshot import Snapshot
 
 Exploration: TypeAlias = Literal["thompson", "greedy", "squarecb", "ucb", "uniform"]
@@ -68,6 +69,7 @@ class Decision(Struct, frozen=True):
         strategy_context: what was known of each strategy.
         user_context: what was known of who asks, if the policy was told who.
         policy_version: of the policy that decided.
+        canary: how it was decided, while another policy is on trial.
     """
 
     allocation: dict[str, int]
@@ -76,6 +78,7 @@ class Decision(Struct, frozen=True):
     strategy_context: StrategyContext = {}
     user_context: Mapping[str, float] = {}
     policy_version: int | None = None
+    canary: Canary | None = None
 
 
 class Segment(Struct, frozen=True, array_like=True):
@@ -118,6 +121,7 @@ class _Settings(Struct, frozen=True):
     floor: float
     rank_decay: float
     limits: tuple[Limits, ...]
+    changed: int | None = None
 
 
 class _Posterior(Struct, frozen=True):
@@ -144,6 +148,7 @@ class Allocator:
         encoder: of contexts.
         least: candidates that may be asked for in all.
         evidence: strategy -> turns in which it was asked, as far as not faded, and their mean reward.
+        changed: event time from which on rewards fell below what was expected, ms; None: they never did.
 
     Raises:
         EncodingError: contexts would not be encoded as they were when the section was learned.
@@ -160,6 +165,7 @@ class Allocator:
                 f"{self.encoder.fingerprint}: let publisher and reader run the same version of Backchannel"
             )
         self.strategies: Final = settings.strategies
+        self.changed: Final = settings.changed
         self._settings: Final = settings
         posteriors = [msgspec.json.decode(section[name], type=_Posterior) for name in self.strategies]
         self.evidence: Final = {

@@ -45,6 +45,7 @@ class LoggedDecision(Struct, frozen=True, gc=False):
         rewards: strategy -> reward in [0, 1], for those that got one.
         success: of the turn as a whole, in [0, 1].
         allocation_propensity: the probability of the whole allocation, if that was logged.
+        planned: strategy -> candidates planned, where that is not what was drawn; see `Impression`.
     """
 
     session_id: str
@@ -56,6 +57,12 @@ class LoggedDecision(Struct, frozen=True, gc=False):
     success: float = 0.0
     allocation_propensity: float | None = None
     strategy_context: StrategyContext = {}
+    planned: dict[str, int] = {}
+
+    @property
+    def decided(self) -> dict[str, int]:
+        """Strategy -> candidates that were decided on, which propensities are of."""
+        return self.planned or self.allocation
 
 
 def is_logged(columns: Columns) -> Booleans:
@@ -81,6 +88,7 @@ def decisions_of(
     credit[asked.credited] = asked.rewards
     begins, ends = (np.searchsorted(asked.rows, rows, side).tolist() for side in ("left", "right"))
     allocations = columns.by_strategy(shown.allocation, shown.allocation.rows.count)
+    planned = columns.by_strategy(shown.planned, shown.planned.rows.count)
     propensities = columns.by_strategy(shown.propensities, shown.propensities.rows.probability)
     decisions = []
     for place, (row, begin, end) in enumerate(zip(rows, begins, ends, strict=True)):
@@ -100,6 +108,7 @@ def decisions_of(
                 success=float(outcomes.success[row]),
                 allocation_propensity=None if isnan(whole) else whole,
                 strategy_context={name: _only(features, one) for name, one in known.items()},
+                planned={name: count for name, count in planned[place].items() if count},
             )
         )
     return decisions
@@ -107,10 +116,16 @@ def decisions_of(
 
 def ranks_of(columns: Columns) -> Matrix:
     """Return the turns' ranks in the sample, (turns,); see the module."""
-    query = columns.turns.query
-    chances = np.minimum((_mixed(query.hash.astype(np.uint64)) >> np.uint64(11)) * 2.0**-53 + 2.0**-54, 1.0 - 2.0**-53)
-    ranks: Matrix = np.log(-np.log(chances)) - np.log(2.0) * query.ts.astype(float) / HALF_LIFE_MS
+    times = columns.turns.query.ts.astype(float)
+    ranks: Matrix = np.log(-np.log(chances_of(columns))) - np.log(2.0) * times / HALF_LIFE_MS
     return ranks
+
+
+def chances_of(columns: Columns) -> Matrix:
+    """Return a number for each turn, (turns,), evenly spread between 0 and 1: by a hash, so always the same."""
+    mixed = _mixed(columns.turns.query.hash.astype(np.uint64)) >> np.uint64(11)
+    chances: Matrix = np.minimum(mixed * 2.0**-53 + 2.0**-54, 1.0 - 2.0**-53)
+    return chances
 
 
 class TurnSample:

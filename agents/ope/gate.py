@@ -1,47 +1,55 @@
-"""The gate: whether a policy may go live, judged on logged decisions.
+"""The gate: what of the decisions a newly learned policy may make.
 
-The candidate is compared with the live policy and with the uniform one, turn by turn, by the doubly robust estimator.
-What counts is the lower bound of the difference (Thomas, Theocharous & Ghavamzadeh, "High confidence policy
-improvement", ICML 2015). Either difference is
+A bandit that learns makes a new version every few seconds, mostly by small steps. What leaps is tried, on a share of
+the decisions, beside the policy that is served; see `canary`. In this order:
 
-    sure      if its lower bound is no worse than the loss that is allowed;
-    unsure    if it is not, but the estimate is at least 0;
-    bad       otherwise.
+    nothing is served yet                                          publish
+    a small step from what is served                               publish
+    few rewards are known since the world last changed             publish
+    logged decisions speak for it                                  publish
+    on trial, and surely worse                                     hold, for REST times as long as the trial took
+    on trial, and surely not worse by more than max_loss           publish
+    on trial for so long that only little can be wrong             publish
+    otherwise                                                      canary: a first share, and half once it is surely
+                                                                   not BROKEN
 
-The worse of the two decides, and how much the shares of candidates change, over all and in every segment:
+The candidate is not one version but the line of the newest ones: each decision is made by the version that was newest
+then, which was learned from decisions before it, so nothing is judged by what it was trained on. The evidence goes on
+from version to version until the line itself leaps, and is cut where the bandit saw the world change. The bounds are
+those of a confidence sequence: they hold however often one looks.
 
-                     change within bounds    beyond
-    sure             publish                 warn
-    unsure           warn                    hold
-    bad              hold                    hold
-    early            publish                 hold
-    unfit            warn                    hold
-
-It is early when there are too few logged decisions to tell; when there are enough of them, but they say little of the
-candidate, they are unfit. So early learning is published, unjudged, as long as it moves in steps; when it would leap,
-it waits for the evidence.
+A small step is not judged at all, nor is a bandit that knows little yet, or whose world has just changed: what is
+served then has nothing to say for itself, and would only be protected from learning.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, TypeAlias
 
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
-from backchannel.agents.bandit.features import Encoder
 from backchannel.agents.bandit.serving import Allocator
-from backchannel.agents.ope.decisions import DecisionTable, LoggedDecision, table_of, vectors_of
-from backchannel.agents.ope.estimators import Feedback, Terms, diagnose, doubly_robust
+from backchannel.agents.ope.decisions import LoggedDecision, vectors_of
+from backchannel.agents.ope.estimators import diagnose, snips
 from backchannel.agents.ope.intervals import interval
+from backchannel.agents.ope.sequences import Contrast, gain_bounds
+from backchannel.agents.ope.whole import Replayed, whole
 from backchannel.agents.sums import Matrix
-from backchannel.schemas.snapshot import Estimate, Evidence, Verdict
+from backchannel.schemas.snapshot import Estimate, Evidence, Trial, Verdict
 
-DRAWS: Final = 8
-"""Of Thompson sampling's, for each turn: their noise averages out over turns."""
-SEGMENT: Final = 30
+HALF: Final = 0.5
+"""The share that tells most, and the largest of a policy on trial."""
+BROKEN: Final = 0.5
+"""A policy that may lose so large a share of what is earned gets no more than the first share."""
+REST: Final = 4
+"""A policy that has lost is tried again after this many times the trial's length, so that it is never shut out."""
+SEGMENT: Final = 20
 """Turns that a segment must have to be looked at."""
-_SEED: Final = 1
-_WORK: Final = 4_000_000  # candidates that are weighed for one policy
+_CONTEXTS: Final = 100  # on which two policies are compared
+
+
+Course: TypeAlias = Literal["first", "half", "won", "lost", "expired"]
+"""Of a trial: its share is the first one, or half; it is over."""
 
 
 class GateConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,48 +57,63 @@ class GateConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     turns: Annotated[
         int,
-        Meta(ge=0, le=100_000, description="recent decisions kept for judging policies; 0: policies are not judged"),
+        Meta(ge=0, le=100_000, description="recent decisions that are kept to compare policies on; 0: no gate"),
     ] = 2000
-    minimum_effective: Annotated[
-        float, Meta(ge=2, le=100_000, description="smallest effective sample size that counts as evidence")
-    ] = 200.0
-    max_loss: Annotated[
-        float,
-        Meta(ge=0, le=1, description="largest loss that may be risked, as a share of the live policy's value"),
-    ] = 0.05
-    confidence: Annotated[
-        float, Meta(ge=0.5, le=0.9999, description="probability with which the loss must be within `max_loss`")
-    ] = 0.95
     max_change: Annotated[
         float,
         Meta(
             ge=0,
             le=1,
-            description="largest change in a strategy's share of candidates, in any segment, that needs no evidence",
+            description="a policy goes live at once if the share of candidates of no strategy changes by more than "
+            "this, in all queries or in a segment of them",
         ),
-    ] = 0.5
-
-
-_VERDICTS: Final[dict[tuple[str, bool], Verdict]] = {
-    ("sure", False): "publish",
-    ("sure", True): "warn",
-    ("unsure", False): "warn",
-    ("unsure", True): "hold",
-    ("bad", False): "hold",
-    ("bad", True): "hold",
-    ("early", False): "publish",
-    ("early", True): "hold",
-    ("unfit", False): "warn",
-    ("unfit", True): "hold",
-}
-"""By the grade of the evidence, and whether shares change beyond the bound."""
-_SAID: Final = {
-    "sure": "",
-    "unsure": "not sure to be no worse: ",
-    "bad": "looks worse: ",
-    "early": "early learning: ",
-    "unfit": "unjudged: ",
-}
+    ] = 0.25
+    established: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="rewards, such as clicks, since the last change of the world and for each strategy, below "
+            "which every policy goes live: what is served is not established itself",
+        ),
+    ] = 100.0
+    first_share: Annotated[
+        float,
+        Meta(ge=0.01, le=0.5, description="share of the decisions that a policy on trial makes to begin with"),
+    ] = 0.25
+    max_loss: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="a policy on trial wins once it surely loses no more than this share of what is earned",
+        ),
+    ] = 0.08
+    harm: Annotated[
+        float, Meta(ge=0, le=1, description="a policy on trial has lost once it surely loses more than this share")
+    ] = 0.02
+    minimum_effective: Annotated[
+        float,
+        Meta(
+            ge=2,
+            le=100_000,
+            description="effective sample size of logged decisions below which they tell nothing of a policy",
+        ),
+    ] = 100.0
+    max_risk: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="a policy goes live without a trial if by the log it looks no worse, and surely loses no more "
+            "than this share",
+        ),
+    ] = 0.25
+    confidence: Annotated[
+        float, Meta(ge=0.5, le=0.9999, description="of either judgement, over all looks of a trial together")
+    ] = 0.95
+    trial_turns: Annotated[
+        int, Meta(ge=100, description="decisions after which a trial ends that has not told, and the policy goes live")
+    ] = 100_000
 
 
 class Change(Struct, frozen=True):
@@ -101,10 +124,9 @@ class Change(Struct, frozen=True):
     before: float
     after: float
 
-    @property
-    def where(self) -> str:
-        """The segment, in words."""
-        return f" where {self.segment}" if self.segment else ""
+    def __str__(self) -> str:
+        where = f" where {self.segment}" if self.segment else ""
+        return f"{self.strategy} goes from {self.before:.0%} to {self.after:.0%} of the candidates{where}"
 
     @property
     def size(self) -> float:
@@ -112,140 +134,195 @@ class Change(Struct, frozen=True):
         return abs(self.after - self.before)
 
 
+class Tried(Struct, frozen=True):
+    """A trial so far.
+
+    Attributes:
+        trial: as the newest version has it.
+        policy: the newest version's candidate.
+        contrast: what came of it.
+    """
+
+    trial: Trial
+    policy: Allocator
+    contrast: Contrast
+
+
+class Case(Struct, frozen=True, kw_only=True):
+    """What there is to judge, and what is known of it.
+
+    Attributes:
+        candidate: the policy.
+        served: what it would replace, without what is on trial; None if there is nothing.
+        tried: the trial that is on, or was lost; None: there is none.
+        decisions: a sample of those logged.
+        rewards: known since `candidate.changed`.
+        version: number of the version that is to be made.
+        at: event time up to which was learned, ms.
+    """
+
+    candidate: Allocator
+    served: Allocator | None
+    tried: Tried | None = None
+    decisions: Sequence[LoggedDecision] = ()
+    rewards: float = 0.0
+    version: int = 1
+    at: int = 0
+
+
 class Judgement(Struct, frozen=True):
     """What the gate says of a policy.
 
     Attributes:
-        verdict: `publish`; `warn`, which publishes too; or `hold`.
+        verdict: see the module.
         reason: in words.
-        evidence: in numbers; of the gains, `low` is the bound that counts.
+        trial: for the version's header; None if the policy goes live.
+        evidence: what the log says of it; None if it was not asked.
         change: of shares; None without a live policy or data.
     """
 
     verdict: Verdict
     reason: str
-    evidence: Evidence = Evidence()
+    trial: Trial | None = None
+    evidence: Evidence | None = None
     change: Change | None = None
 
 
-def judge(
-    candidate: Allocator, live: Allocator | None, decisions: Sequence[LoggedDecision], config: GateConfig
-) -> Judgement:
-    """Judge a policy. Pure: the same arguments give the same judgement.
-
-    Args:
-        candidate: the policy.
-        live: what it would replace; None if there is nothing.
-        decisions: a sample of those logged. Where there are more than can be evaluated in passing, the first count.
-        config: the bounds.
-
-    Raises:
-        SupportError: something was asked that by its propensity could not be.
-    """
-    if live is None:
+def judge(case: Case, config: GateConfig) -> Judgement:
+    """Judge a policy. Pure: the same arguments give the same judgement."""
+    if case.served is None:
         return Judgement("publish", "the first version")
-    if not decisions:
+    if not case.decisions:
         return Judgement("publish", "early learning: unjudged, as no decision is logged with its propensities yet")
-    weighed = _weigh(candidate, live, decisions, config)
-    diagnosis, change = diagnose(weighed.log), weighed.change
-    faults = diagnosis.faults(config.minimum_effective)
-    value, gains = None, dict[str, Estimate]()
-    if faults:
-        early = diagnosis.turns < 2.0 * config.minimum_effective
-        grade, told = "early" if early else "unfit", faults
-    else:
-        # One-sided, so with twice the error probability on both sides together.
-        confidence = max(2.0 * config.confidence - 1.0, 1e-6)
-        grade, told = "sure", []
-        value = interval(weighed.value, "normal", confidence)
-        for name, other in weighed.others:
-            gain, scale = interval(weighed.value.minus(other), "normal", confidence), max(other.value, 1e-12)
-            if gain.low < -config.max_loss * scale:
-                grade = "bad" if gain.value < 0 or grade == "bad" else "unsure"
-            gains[name] = gain
-            told.append(f"{gain.value / scale:+.1%} to the {name} policy (at least {gain.low / scale:+.1%})")
-        told.append(f"effective sample size {diagnosis.effective:,.0f}")
-    leap = change.size > config.max_change
-    reason = (
-        f"{_SAID[grade]}{'; '.join(told)}; {change.strategy} goes from {change.before:.0%} to {change.after:.0%} "
-        f"of the candidates{change.where}{f', more than the {config.max_change:.0%} allowed' if leap else ''}"
+    new, old = Replayed(case.candidate), Replayed(case.served)
+    change = _largest_change(old, new, case.decisions)
+    if reason := _harmless(change, case, config):
+        return Judgement("publish", f"{reason}; {change}", change=change)
+    reason = _anew(new, case, config)
+    if not reason and case.tried is not None:
+        verdict, told, trial = _tried(case.tried, case.at, config)
+        return Judgement(verdict, f"{told}; {change}", trial, change=change)
+    evidence = _evidence(new, old, case, config)
+    gain = _relative(evidence)
+    if gain is not None and gain.value >= 0.0 and gain.low > -config.max_risk:
+        told = f"the log speaks for it: {gain.value:+.1%} to what is served, at least {gain.low:+.1%}"
+        return Judgement("publish", f"{told}; {change}", None, evidence, change)
+    trial = Trial(number=case.version, began=case.at, share=config.first_share)
+    return Judgement("canary", f"on trial {reason}; {change}", trial, evidence, change)
+
+
+def _harmless(change: Change, case: Case, config: GateConfig) -> str:
+    """Why a policy goes live untried, whatever it is; empty: it does not."""
+    if change.size <= config.max_change:
+        return "a small step"
+    if case.rewards >= config.established * len(case.candidate.strategies):
+        return ""
+    since = " since rewards fell" if case.candidate.changed is not None else ""
+    return f"early learning: {case.rewards:,.0f} rewards are known{since}"
+
+
+def _anew(new: Replayed, case: Case, config: GateConfig) -> str:
+    """Why a trial begins; empty: the one that there is goes on."""
+    if case.tried is None:
+        return "from now on"
+    trial, changed = case.tried.trial, case.candidate.changed
+    if _largest_change(Replayed(case.tried.policy), new, case.decisions).size > config.max_change:
+        return "anew, as it leapt again"
+    if changed is not None and changed > trial.began:
+        return "anew, as rewards fell meanwhile"
+    return "again, as its rest is over" if trial.until is not None and case.at >= trial.until else ""
+
+
+def course(contrast: Contrast, config: GateConfig) -> Course:
+    """Return how a trial stands, whenever one looks."""
+    sure = config.confidence
+    if contrast.is_less(-config.harm, sure):
+        return "lost"
+    if contrast.is_more(-config.max_loss, sure):
+        return "won"
+    if contrast.turns >= config.trial_turns:
+        return "expired"
+    return "half" if contrast.is_more(-BROKEN, sure) else "first"
+
+
+def _tried(tried: Tried, at: int, config: GateConfig) -> tuple[Verdict, str, Trial | None]:
+    """The verdict on a policy that is on trial, or has lost it; the reason; and the trial, if it goes on."""
+    trial, contrast = tried.trial, tried.contrast
+    if trial.until is not None:
+        return "hold", f"{_told(trial)}, and waits", trial
+    gain = gain_bounds(contrast, config.confidence)
+    known = gain if np.isfinite(gain.high) else None
+    trial = structs.replace(trial, turns=contrast.turns, rewards=float(contrast.rewards.sum()), gain=known)
+    told = _told(trial)
+    match course(contrast, config):
+        case "lost":
+            return "hold", told, structs.replace(trial, share=0.0, until=at + REST * max(at - trial.began, 1))
+        case "won":
+            return "publish", told, None
+        case "expired":
+            return "publish", f"cannot be told from what is served: {told}", None
+        case "half":
+            return "canary", told, structs.replace(trial, share=max(trial.share, HALF))
+    return "canary", told, trial
+
+
+def _told(trial: Trial) -> str:
+    gain = trial.gain
+    if gain is None:
+        return f"too little is known after {trial.turns:,.0f} decisions with {trial.rewards:,.0f} rewards"
+    return (
+        f"{gain.value:+.1%} to what is served ({gain.low:+.1%} to {gain.high:+.1%}) in {trial.turns:,.0f} decisions "
+        f"with {trial.rewards:,.0f} rewards"
     )
-    return Judgement(_VERDICTS[grade, leap], reason, Evidence(diagnosis.effective, value, gains), change)
 
 
-class _Weighed(Struct, frozen=True):
-    """What logged decisions say of a candidate.
-
-    Attributes:
-        log: weighed for it.
-        value: of it.
-        others: names and values of the live and the uniform policy.
-        change: from the live one.
-    """
-
-    log: Feedback
-    value: Terms
-    others: list[tuple[str, Terms]]
-    change: Change
+def _evidence(new: Replayed, old: Replayed, case: Case, config: GateConfig) -> Evidence:
+    """What decisions from before the trial say, since the world last changed; bounds are one-sided."""
+    logs = whole({"candidate": new, "live": old}, case.decisions, case.candidate.changed or 0)
+    diagnoses = {name: diagnose(log) for name, log in logs.items()}
+    if any(diagnoses[name].effective < config.minimum_effective for name in ("candidate", "live")):
+        return Evidence(diagnoses["candidate"].effective)
+    confidence = max(2.0 * config.confidence - 1.0, 1e-6)
+    own = snips(logs["candidate"])
+    others = {name: snips(logs[name]) for name in ("live", "uniform") if diagnoses[name].effective >= 2.0}
+    gains = {name: interval(own.minus(other), "normal", confidence) for name, other in others.items()}
+    return Evidence(diagnoses["candidate"].effective, interval(own, "normal", confidence), gains)
 
 
-def _weigh(candidate: Allocator, live: Allocator, decisions: Sequence[LoggedDecision], config: GateConfig) -> _Weighed:
-    # A strategy that only one of them knows is never asked by the other.
-    strategies = [*candidate.strategies, *(name for name in live.strategies if name not in candidate.strategies)]
-    # A policy waits for this, so of what is too much, fewer turns are looked at, and then fewer draws in each.
-    work = sum(sum(one.allocation.values()) for one in decisions) / len(decisions) * len(strategies)
-    decisions = decisions[: max(int(_WORK / (work * DRAWS)), int(4 * config.minimum_effective))]
-    many = max(min(int(_WORK / (work * len(decisions))), DRAWS), 1)
-    contexts = _Contexts(decisions)
-    table = table_of(decisions, contexts.encoded(candidate.encoder, strategies), strategies)
-    depth = int(table.budgets.max(initial=max(candidate.least, live.least)))
-    worth = np.concatenate([candidate.worth(depth), live.worth(depth)])
-    worth = worth[[[*candidate.strategies, *live.strategies].index(name) for name in strategies]]
-    modelled = table.modelled(worth)
-    shares, logs = {}, {}
-    for name, policy, draws in (
-        ("candidate", candidate, many),
-        ("live", live, many),
-        ("uniform", candidate, 0),
-    ):
-        # The same chance for all policies, so that they differ in nothing but themselves.
-        vectors = contexts.encoded(policy.encoder, policy.strategies)
-        counts, extents = table.expected(policy, vectors, worth, np.random.default_rng(_SEED), draws)
-        shares[name] = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
-        logs[name] = table.feedback(extents, worth, modelled)
-    values = {name: doubly_robust(log) for name, log in logs.items()}
-    return _Weighed(
-        log=logs["candidate"],
-        value=values["candidate"],
-        others=[(name, values[name]) for name in ("live", "uniform")],
-        change=_largest_change(table, candidate.encoder, shares["live"], shares["candidate"]),
-    )
+def _relative(evidence: Evidence) -> Estimate | None:
+    """The gain over what is served as a share of what that earns; None: one cannot tell."""
+    gain = evidence.gains.get("live")
+    if gain is None or evidence.value is None:
+        return None
+    served = evidence.value.value - gain.value
+    return Estimate(gain.value / served, gain.low / served, gain.high / served) if served > 0.0 else None
 
 
-class _Contexts:
-    """The contexts of logged decisions, encoded once in each of the ways that the policies do, which mostly is one."""
-
-    def __init__(self, decisions: Sequence[LoggedDecision]) -> None:
-        self._decisions = decisions
-        self._encoded: dict[tuple[str, tuple[str, ...]], Matrix] = {}
-
-    def encoded(self, encoder: Encoder, strategies: Sequence[str]) -> Matrix:
-        """See `vectors_of`."""
-        key = encoder.fingerprint, tuple(strategies)
-        if key not in self._encoded:
-            self._encoded[key] = vectors_of(self._decisions, encoder, strategies)
-        return self._encoded[key]
-
-
-def _largest_change(table: DecisionTable, encoder: Encoder, before: Matrix, after: Matrix) -> Change:
+def _largest_change(before: Replayed, after: Replayed, decisions: Sequence[LoggedDecision]) -> Change:
     """The largest change of a strategy's mean share, over all turns and in segments that have enough of them."""
+    some = decisions[:_CONTEXTS]
+    known, encoder = after.policy.strategies, after.policy.encoder
+    strategies = [*known, *(name for name in before.policy.strategies if name not in known)]
+    shares = [_shares(policy, some, strategies) for policy in (before, after)]
+    contexts = vectors_of(some, encoder, known)[:, 0]
+    members = {"": np.ones(len(some), dtype=bool)}
+    members |= {name: contexts[:, place] > 0 for name, place in encoder.segments.items()}
     found = []
-    everywhere = np.ones(len(table.contexts), dtype=bool)
-    members = {"": everywhere} | {name: table.contexts[:, 0, place] > 0 for name, place in encoder.segments.items()}
     for segment, own in members.items():
         if own.sum() >= SEGMENT or not segment:
-            for strategy, was, is_now in zip(
-                table.strategies, before[own].mean(axis=0).tolist(), after[own].mean(axis=0).tolist(), strict=True
-            ):
-                found.append(Change(strategy, segment, was, is_now))
+            means = [each[own].mean(axis=0).tolist() for each in shares]
+            found += [Change(name, segment, *pair) for name, *pair in zip(strategies, *means, strict=True)]
     return max(found, key=lambda change: change.size)
+
+
+def _shares(replayed: Replayed, decisions: Sequence[LoggedDecision], strategies: Sequence[str]) -> Matrix:
+    """Each strategy's expected share of the candidates, (decisions, strategies)."""
+    shares = np.zeros((len(decisions), len(strategies)))
+    columns = [strategies.index(name) for name in replayed.policy.strategies]
+    for row, one in enumerate(decisions):
+        mixture = replayed.mixture(one)
+        asked = mixture.sets.propensities
+        planned = mixture.shares @ mixture.parts
+        shares[row, columns] = (1.0 - mixture.floor) * planned / max(planned.sum(), 1.0)
+        shares[row, columns] += mixture.floor * asked / max(asked.sum(), 1.0)
+    return shares

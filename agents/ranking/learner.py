@@ -44,8 +44,8 @@ class RankingConfig(Struct, frozen=True, forbid_unknown_fields=True):
         tuple[Name, ...],
         Meta(
             max_length=64,
-            description="numeric or binned features that are standardized within each list, as scores whose size "
-            "depends on the query should be",
+            description="numeric or binned features to standardize within each list; useful for scores whose "
+            "scale depends on the query",
         ),
     ] = ()
     query_features: Annotated[
@@ -59,15 +59,15 @@ class RankingConfig(Struct, frozen=True, forbid_unknown_fields=True):
     prior: Annotated[
         dict[str, float],
         Meta(
-            description="column -> weight: the order to begin with, and to fall back to. Columns are named as their "
-            "features; those of categorical ones are `NAME=VALUE`"
+            description="column -> weight: the prior order, served until clicks improve on it. A column is named after "
+            "its feature; those of categorical features are named `NAME=VALUE`"
         ),
     ] = field(default_factory=lambda: {SCORE: 1.0})
     half_lives_days: Annotated[
         tuple[Annotated[float, Meta(ge=0.01, le=100_000)], ...],
         Meta(
             max_length=6,
-            description="half-lives of evidence to choose from, besides never to forget; held-out queries decide",
+            description="candidate half-lives, in addition to no forgetting; chosen on held-out queries",
         ),
     ] = (90.0, 14.0)
     bucket_s: Annotated[float, Meta(ge=60, le=31_536_000, description="length of a time bucket")] = 86_400.0
@@ -84,11 +84,11 @@ class RankingConfig(Struct, frozen=True, forbid_unknown_fields=True):
         float, Meta(ge=0, le=10, description="width of the posterior draws, in its standard deviations; 0: none")
     ] = 0.5
     max_shift: Annotated[
-        int, Meta(ge=0, le=500, description="places by which exploration moves a candidate at most")
+        int, Meta(ge=0, le=500, description="maximum number of places by which exploration moves a candidate")
     ] = 3
     limits: Annotated[
         dict[Name, Annotated[int, Meta(ge=1, le=500)]],
-        Meta(description="feature -> at most so many of the first k results have the same value of it"),
+        Meta(description="feature -> maximum number of the first k results with the same value"),
     ] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

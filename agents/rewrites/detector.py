@@ -71,9 +71,9 @@ def features(columns: Columns) -> dict[str, Floats]:
     """Return what the model looks at, by name, each an array with an element for each turn; all have a next query.
 
     Similarities range from 0 to 1; "words" is a token set ratio, 1 if one query has all words of the other; "sounds"
-    compares Metaphone codes; "longer" is the share by which the next query is longer in characters, -1 to 1; "meaning"
-    is the overlap of the interpretations. What an interpretation says of likeness differs from what texts say, hence
-    the features of their own for queries that "both" have one.
+    compares Metaphone codes, or characters where there is no code; "longer" is the share by which the next query is
+    longer in characters, -1 to 1; "meaning" is the overlap of the interpretations. Interpretations say more about
+    likeness than texts, so queries that "both" have one have features of their own.
     """
     every = np.arange(len(columns))
     pairs = _Pairs(columns, every)
@@ -152,10 +152,14 @@ class _Pairs:
         return np.array([_overlap(forms[one], forms[two]) for one, two in zip(firsts, seconds, strict=True)])[place]
 
     def compared(self, rows: Integers) -> dict[str, Floats]:
-        """What takes most time to compare: the words and sounds of some pairs."""
+        """Return the features that take most time to compare, words and sounds, of some pairs, (rows,) each."""
         distinct, place = np.unique(self._pair[rows], return_inverse=True)
         texts, others = ([some[one] for one in distinct.tolist()] for some in self._texts)
         sounds, next_sounds = list(map(_sound, texts)), list(map(_sound, others))
+        # Only Latin letters have a phonetic code. Where one is missing, the characters are compared instead.
+        for pair, (sound, other) in enumerate(zip(sounds, next_sounds, strict=True)):
+            if not (sound and other):
+                sounds[pair], next_sounds[pair] = texts[pair], others[pair]
         return {
             "words": (cpdist(texts, others, scorer=token_set_ratio) / 100)[place],
             "sounds": cpdist(sounds, next_sounds, scorer=Indel.normalized_similarity)[place],

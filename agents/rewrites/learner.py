@@ -1,21 +1,26 @@
-"""The rephrase graph: what a failing query should have been.
+"""The rephrase graph: the queries that failing queries should have been.
 
-People who were misunderstood say it again. Pooled over everybody, their rephrases are an absorbing Markov chain
+People who were misunderstood say it again. Pooled over all users, their rephrases are an absorbing Markov chain
 (Ponnusamy et al., "Feedback-based self-learning in large-scale conversational AI agents", AAAI 2020, arXiv 1911.02557).
-Its transient states are the queries: interpretations where events carry them, else normalised texts. It is absorbed in
-success (a click that a barge-in did not take back) or failure. Every closed turn adds a decayed mass of one to the row
-of its state: its probability of being rephrased to the next state, the rest to success and failure.
+Its transient states are the queries: interpretations where events have them, else normalised texts. It is absorbed in
+success (a click that a barge-in did not take back) or failure. Every closed turn adds a decayed mass of one to its
+state: its probability of being rephrased to the next state, and the rest to success and failure.
 
-A turn that was served a rewrite is not the users' own, and would teach the chain its own doing ("self-aware" chain,
-arXiv 2205.00029). It goes into the record of that rewrite instead, which is compared with that of the sessions that are
-held out: a rewrite that does harm is withdrawn.
+A turn that was served a rewrite would teach the chain its own doing ("self-aware" chain, arXiv 2205.00029). It is added
+to the record of the rewrite instead, which is compared with the turns of the held-out sessions: a rewrite that does
+harm is withdrawn.
 
 A state is a source only if it is rephrased more often than it succeeds, and a target only if it succeeds more often
-than it is rephrased. No state is both: so there are no chains and no loops of rewrites, whatever part of the graph was
-solved when.
+than it is rephrased. No state is both, so rewrites form no chains and no loops, in whatever order states were solved.
+
+What one person adds is bounded: masses are kept by bucket of people (see `sketches`), and all masses of a state that
+fall into one bucket are scaled down, when they are read, to `ONE_PERSON` turns or to twice the state's median bucket,
+whichever is more. However many turns one person adds, they move a state's masses by no more than that.
+
+Likeness is no evidence of meaning: the more a rewrite changes (see `meanings`), the larger the share of a query's
+askers must be that goes on to it; and a query of two meanings that are about equally likely is left alone.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from math import sqrt
 from typing import Annotated, Any, Final, Self, TypeAlias
@@ -28,24 +33,30 @@ from numpy.typing import NDArray
 from backchannel.agents.columns import MISSING
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
-from backchannel.agents.rewrites.chain import Admissible, Chain
+from backchannel.agents.rewrites.chain import Admissible, Chain, Solution
+from backchannel.agents.rewrites.meanings import Change, change, same_meaning
 from backchannel.agents.rewrites.rows import RewriteRow, Settings, is_held_out
+from backchannel.agents.rewrites.rules import Rules
 from backchannel.agents.rewrites.serving import Rewriter
 from backchannel.agents.sketches import BUCKETS, bucket, distinct
-from backchannel.agents.sums import ALL, Booleans, Delta, Groups, Integers, Key, SumReader, Sums, SumTable
+from backchannel.agents.statistics import wilson
+from backchannel.agents.sums import ALL, Booleans, Delta, Floats, Groups, Integers, Key, SumReader, Sums, SumTable
 from backchannel.schemas.events import Query
 from backchannel.schemas.text import normalize
-
-HELD_OUT: Final = ""
-"""Stands for the target in the record of those who were served no rewrite."""
 
 Record: TypeAlias = tuple[float, ...]
 """Weights of success and of failure."""
 
 SURE: Final = 1.2816
-"""Standard deviations of the bounds of a success rate: each of the two holds with a probability of 90%."""
+"""Standard deviations of the bounds of a rate: each of the two holds with a probability of 90%."""
+ONE_PERSON: Final = 3.0
+"""Turns (decayed) of one person that always count in full at a state."""
 
 _HARMFUL: Final = 1.6449  # standard deviations: 95% sure that it does harm
+_NEEDED: Final = {Change.WORDING: (0.0, 1.0), Change.WORD: (0.5, 2.0), Change.OPPOSITE: (0.8, 5.0)}
+"""Of those who succeeded with the query or went on to its target, the share that a change of meaning needs at least to
+have done the latter, by its lower bound; and the support that it needs, in `min_support`s."""
+_ENDS: Final = tuple(f"{end}_{people}" for end in ("success", "failure") for people in BUCKETS)
 
 
 class RephraseConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,6 +88,16 @@ class RephraseConfig(Struct, frozen=True, forbid_unknown_fields=True):
             ge=0, le=1, description="a query is rewritten only if the upper bound of its success rate is at most this"
         ),
     ] = 0.5
+    min_share: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="share of those who ask a query who must go on to its target. To replace a single word "
+            "takes twice min_support, and more than half of those who do not give up, with 90% probability; to change "
+            "a number or to say the opposite takes five times min_support, and four fifths",
+        ),
+    ] = 0.1
     depth: Annotated[int, Meta(ge=1, le=10, description="longest chain of rephrases followed from a state")] = 3
     max_states: Annotated[int, Meta(ge=2, le=2000, description="most states in one solved subgraph")] = 100
     held_out: Annotated[
@@ -98,8 +119,8 @@ class RephraseConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class RephraseGraph(Learner):
     """The learner of rewrites. Its section: state -> `RewriteRow`.
 
-    A row is solved anew when its state is asked, or one that it leads to. So a rewrite does not lapse for growing old
-    while nobody asks for it; when somebody does, the next version has looked at it.
+    A row is recomputed when its state is asked, or a state that it leads to. So a rewrite does not lapse with age while
+    nobody asks its query.
     """
 
     name = Rewriter.name
@@ -116,7 +137,7 @@ class RephraseGraph(Learner):
             lookup="following",
         )
         self.absorptions: Final = SumTable(
-            name="absorptions", key=(("state", str),), sums=("success", "failure"), half_life_ms=half_life_ms
+            name="absorptions", key=(("state", str),), sums=_ENDS, half_life_ms=half_life_ms
         )
         self.trials: Final = SumTable(
             name="rewrite_trials",
@@ -139,27 +160,25 @@ class RephraseGraph(Learner):
         landmark = self.absorptions.landmark(int(outcomes.times.max(initial=0)))
         weights = self.absorptions.weights(outcomes.times, landmark)
         served, recognised = outcomes.rewritten != MISSING, outcomes.named[outcomes.state]
-        # Everybody's own turns go into the chain, and what was served into the record of the rewrite.
+        # Turns without a rewrite are added to the chain, turns with one to its record.
         own = np.flatnonzero(recognised & ~served)
         tried = np.flatnonzero(recognised & served & outcomes.named[outcomes.rewritten])
         held_out = own[self._held_out(outcomes, own)]
         steps = own[(outcomes.rephrased[own] > 0) & (outcomes.following[own] != MISSING)]
-        states, targets = outcomes.state, ["", *outcomes.keys]
+        states, targets = outcomes.state, [ALL, *outcomes.keys]  # ALL: the record of the state without a rewrite
         delta: Delta = {}
         if len(steps):
             groups = Groups((states[steps], outcomes.keys), (outcomes.following[steps], outcomes.keys))
             masses = weights[steps] * outcomes.rephrased[steps]
-            buckets = self._buckets(outcomes, steps)
-            sketches = [np.where(buckets == one, masses, 0.0) for one in range(len(BUCKETS))]
+            sketches = self._sketches(outcomes, steps, masses)
             delta[self.transitions.name] = groups.sums(self.transitions, sketches, landmark)
         if len(own):
             kept = weights.copy()
             kept[steps] *= 1.0 - outcomes.rephrased[steps]
             success, kept = outcomes.unrephrased[own], kept[own]
             groups = Groups((states[own], outcomes.keys))
-            delta[self.absorptions.name] = groups.sums(
-                self.absorptions, (kept * success, kept * (1.0 - success)), landmark
-            )
+            sketches = self._sketches(outcomes, own, kept * success, kept * (1.0 - success))
+            delta[self.absorptions.name] = groups.sums(self.absorptions, sketches, landmark)
         if len(tried) or len(held_out):
             rows = np.concatenate((tried, held_out))
             target = np.concatenate((outcomes.rewritten[tried] + 1, np.zeros(len(held_out), dtype=np.int64)))
@@ -169,21 +188,23 @@ class RephraseGraph(Learner):
         return delta
 
     def _held_out(self, outcomes: Outcomes, rows: Integers) -> Booleans:
-        """Which of some turns are of sessions that are served no rewrites."""
+        """Return whether each turn, (rows,), is of a session that is served no rewrites, (rows,)."""
         sessions, place = np.unique(outcomes.columns.turns.query.session[rows], return_inverse=True)
         people, share = outcomes.columns.pools.people, self.config.held_out
         return np.array([is_held_out(people[one], share) for one in sessions.tolist()], dtype=bool)[place]
 
-    def _buckets(self, outcomes: Outcomes, rows: Integers) -> Integers:
-        """The bucket of the sketch that who asked in some turns belongs to."""
+    def _sketches(self, outcomes: Outcomes, rows: Integers, *masses: Floats) -> list[Floats]:
+        """Return each of `masses`, (rows,) turns, as the columns of a sketch of the people who asked, (rows,) each."""
         people, place = np.unique(outcomes.people[rows], return_inverse=True)
-        return np.array([bucket(outcomes.columns.pools.people[one]) for one in people.tolist()], dtype=np.int64)[place]
+        names = outcomes.columns.pools.people
+        buckets = np.array([bucket(names[one]) for one in people.tolist()], dtype=np.int64)[place]
+        return [np.where(buckets == one, mass, 0.0) for mass in masses for one in range(len(BUCKETS))]
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
-        """See `Learner.solve`. Solved anew are the changed states and those that lead to them within `depth`."""
+        """See `Learner.solve`. The changed states are solved, and those that lead to them within `depth` rephrases."""
         rules = Rules(sums.read(self.rules))
         affected = {state for states in changed.values() for state in states}
-        if changed.get(self.rules.name):  # they are few, and bear on each other
+        if changed.get(self.rules.name):  # rules are few, and depend on each other
             affected |= rules.states
         border: Collection[str] = affected
         for _ in range(self.config.depth):
@@ -197,63 +218,18 @@ class RephraseGraph(Learner):
         return section
 
 
-class Rules:
-    """What people have decreed.
-
-    Args:
-        sums: of the table of rules.
-
-    Attributes:
-        pins: state -> the target that it is to be rewritten to. Where that is pinned, too, it is what that leads to;
-            what leads back to itself, or must not be rewritten at all, is not pinned.
-        blocked: state -> the targets that it must not be rewritten to.
-        states: all that were ever named.
-    """
-
-    def __init__(self, sums: Sums) -> None:
-        self.pins: dict[str, str] = {}
-        self.blocked: defaultdict[str, set[str]] = defaultdict(set)
-        self.states: Final = {state for key in sums.keys for state in key if state}
-        for (state, target), (pinned, blocked) in zip(sums.keys, sums.values.tolist(), strict=True):
-            if blocked > 0:
-                self.blocked[state].add(target)
-            elif pinned > 0:
-                self.pins[state] = max(target, self.pins.get(state, ""))  # of several any, but always the same
-        for state in [state for state in self.pins if ALL in self.blocked.get(state, ())]:
-            del self.pins[state]
-        for state in list(self.pins):
-            passed = {state}
-            while (target := self.pins[state]) in self.pins and target not in passed:
-                passed.add(target)
-                self.pins[state] = self.pins[target]
-        for state in [state for state, target in self.pins.items() if target in self.pins]:
-            del self.pins[state]
-        self._aims: Final = set(self.pins.values())
-
-    def __bool__(self) -> bool:
-        return bool(self.pins or self.blocked)
-
-    def allow_source(self, state: str) -> bool:
-        """Whether the graph may rewrite `state`."""
-        return state not in self.pins and state not in self._aims and ALL not in self.blocked.get(state, ())
-
-    def allow(self, state: str, target: str) -> bool:
-        """Whether the graph may rewrite `state` to `target`."""
-        return target not in self.pins and target not in self.blocked.get(state, ())
-
-
 class Rewrites:
-    """The rewrites of some states, as of one time.
+    """The rewrites of some states at one time.
 
     Args:
-        learner: whose tables to read.
-        sums: where to read them.
-        states: to solve.
-        rules: to keep to.
-        at: event time, ms.
+        learner: the graph, with its tables and configuration.
+        sums: the sums of all turns so far.
+        states: the states to solve.
+        rules: the operators' decrees.
+        at: the event time that sums are decayed to, ms.
 
     Attributes:
-        chain: what can be reached from those of `states` that may be rewritten.
+        chain: the part of the chain that can be reached from those states that may be rewritten.
     """
 
     def __init__(self, learner: RephraseGraph, sums: SumReader, states: Collection[str], rules: Rules, at: int) -> None:
@@ -278,7 +254,7 @@ class Rewrites:
         self.chain: Final = chain
 
     def rows(self) -> dict[str, RewriteRow]:
-        """Return the rows of those of the states that have one."""
+        """Return the rows of those states that have one."""
         chain, rules = self.chain, self._rules
         rows = {
             state: RewriteRow(blocked=tuple(sorted(rules.blocked[state])))
@@ -287,8 +263,7 @@ class Rewrites:
         }
         sources = self._sources(chain, self._states)
         solution = chain.solve(sources, self._admissible(sources), self._config.depth, self._config.max_states)
-        # Where few who ask this go on to the target, they do not mean it, however well it does for those who ask it.
-        good = (solution.targets >= 0) & (solution.probabilities > chain.rate[sources])
+        good = self._are_meant(sources, solution)
         chosen = [chain.states[number] for number in sources[good].tolist()]
         records = self._records(chosen)
         for state, source, target, probability in zip(
@@ -304,7 +279,7 @@ class Rewrites:
                 target=aim,
                 probability=probability,
                 support=float(chain.support[source]),
-                withdrawn=harm(records.get((state, aim)), records.get((state, HELD_OUT))),
+                withdrawn=harm(records.get((state, aim)), records.get((state, ALL))),
             )
         for state in self._states:
             if state in rules.pins:
@@ -313,8 +288,14 @@ class Rewrites:
                 )
         return rows
 
+    def counted(self, state: str) -> Floats:
+        """Return the share of each bucket's mass that counts at a state of the chain, (buckets,), 0 to 1."""
+        (number,) = self.chain.numbers([state]).tolist()
+        shares: Floats = self._kept[number]
+        return shares
+
     def _sources(self, chain: Chain[str], states: Collection[str] | None = None) -> Integers:
-        """Those of `states` (None: of all) that may be rewritten, in ascending order."""
+        """Return the numbers of those `states`, or of all states, that may be rewritten; ascending, (n,)."""
         config = self._config
         _, upper = chain.bounds(SURE)
         failing = (
@@ -331,7 +312,7 @@ class Rewrites:
         return np.array([number for number in numbers if self._rules.allow_source(chain.states[number])], np.int64)
 
     def _admissible(self, sources: Integers) -> Admissible:
-        """Which targets the sources may have."""
+        """Return which targets the sources, (sources,), may have."""
         chain, config, rules = self.chain, self._config, self._rules
         lower, upper = chain.bounds(SURE)
         good = (chain.support >= config.min_support) & (chain.success > chain.rephrased)
@@ -345,21 +326,67 @@ class Rewrites:
 
         return admissible
 
+    def _are_meant(self, sources: Integers, solution: Solution) -> Booleans:
+        """Return whether enough of those who ask each source mean its target, (sources,)."""
+        chain, targets, probabilities = self.chain, solution.targets, solution.probabilities
+        # Where few who ask this go on to the target, they do not mean it, however well it does for those who ask it.
+        meant = (targets >= 0) & (probabilities > chain.rate[sources])
+        support = chain.support[sources]
+        shares = np.minimum(probabilities / np.where(targets >= 0, chain.rate[targets], 1.0), 1.0)
+        # Who gave up has not said what was meant.
+        surely, _ = wilson(shares * support, shares * support + chain.success[sources], SURE)
+        states = chain.states
+        for one in np.flatnonzero(meant).tolist():
+            share, times = _NEEDED[change(states[sources[one]], states[targets[one]])]
+            enough = support[one] >= times * self._config.min_support
+            meant[one] = enough and shares[one] >= self._config.min_share and surely[one] > share
+        # The likeliest target of another meaning: a query with two meanings needs more than a rewrite to one of them.
+        places = np.flatnonzero(meant)
+        rivals = chain.solve(
+            sources[places],
+            self._of_another_meaning(sources[places], targets[places]),
+            self._config.depth,
+            self._config.max_states,
+        ).probabilities
+        first = probabilities[places] * support[places]
+        sure, _ = wilson(first, first + rivals * support[places], SURE)
+        meant[places[(rivals > 0) & (sure <= 0.5)]] = False
+        return meant
+
+    def _of_another_meaning(self, sources: Integers, targets: Integers) -> Admissible:
+        """Return which targets of the sources, (sources,), mean something else than `targets`, (sources,)."""
+        admissible, names = self._admissible(sources), self.chain.states
+
+        def other(places: Integers, states: Integers) -> Booleans:
+            may = admissible(places, states)
+            for one in np.flatnonzero(may).tolist():
+                target, state = targets[places[one]], states[one]
+                may[one] = state != target and not same_meaning(names[target], names[state])
+            return may
+
+        return other
+
     def _chain(self, steps: Sequence[Sums], absorbed: Sequence[Sums]) -> Chain[str]:
         keys = [key for sums in steps for key in sums.keys]
         people = np.concatenate([sums.at(self._at) for sums in steps])
-        weights = people.sum(axis=1)
         names = {state for sums in absorbed for (state,) in sums.keys}
         names.update(state for key in keys for state in key)
         states = sorted(names)
         place = {state: number for number, state in enumerate(states)}
         numbers = np.array([(place[state], place[following]) for state, following in keys], np.int64).reshape(-1, 2)
-        left = weights > 0  # not faded to nothing
-        ends = np.zeros((len(states), 2))
+        order = np.lexsort((numbers[:, 1], numbers[:, 0]))  # sums of scaled masses are rounded, so order matters
+        numbers, people = numbers[order], people[order]
+        ends = np.zeros((len(states), 2, len(BUCKETS)))
         for sums in absorbed:
-            ends[[place[state] for (state,) in sums.keys]] = sums.at(self._at)
+            ends[[place[state] for (state,) in sums.keys]] = sums.at(self._at).reshape(-1, 2, len(BUCKETS))
+        totals = ends.sum(axis=1)
+        np.add.at(totals, numbers[:, 0], people)
+        self._kept = kept = bounded_shares(totals)
+        weights = (people * kept[numbers[:, 0]]).sum(axis=1)
+        absorbed_bounded = (ends * kept[:, np.newaxis]).sum(axis=2)
+        left = weights > 0  # not decayed to nothing
         trusted = distinct(people[left]) >= self._config.min_users
-        return Chain(states, numbers[left], weights[left], trusted, ends, max_steps=self._config.max_states)
+        return Chain(states, numbers[left], weights[left], trusted, absorbed_bounded, max_steps=self._config.max_states)
 
     def _read_steps(self, states: Collection[str]) -> Sums:
         return self._sums.read(self._learner.transitions, "state", states)
@@ -372,20 +399,31 @@ class Rewrites:
         return dict(zip(trials.keys, map(tuple, trials.at(self._at).tolist()), strict=True))
 
 
+def bounded_shares(totals: Floats) -> Floats:
+    """Return the share of each bucket's mass that counts, (states, buckets), 0 to 1: see the module's docstring.
+
+    Args:
+        totals: the masses of all turns of each state, by bucket of people, (states, buckets).
+    """
+    bound = np.maximum(ONE_PERSON, 2.0 * np.median(totals, axis=1))[:, np.newaxis]
+    shares: Floats = np.minimum(bound / np.maximum(totals, 1e-300), 1.0)
+    return shares
+
+
 def state_of(query: Query) -> str:
-    """The chain's state of a query; empty if nothing was recognised."""
+    """Return the chain's state for a query; empty if nothing was recognised."""
     return query.interpretation or normalize(query.text)
 
 
 def harm(served: Record | None, held_out: Record | None) -> str:
-    """Return why a rewrite is to be withdrawn; nothing if there is no reason.
+    """Return the reason to withdraw a rewrite; empty if there is none.
 
-    It does harm if, by 95%, turns with it succeed less often than those of the sessions that are held out, by the
+    A rewrite does harm if turns with it succeed less often than turns of held-out sessions, with 95% probability by the
     adjusted interval for a difference of rates (Agresti & Caffo, The American Statistician 2000).
 
     Args:
-        served: weights of success and failure with the rewrite.
-        held_out: the same without it.
+        served: the weights of success and failure with the rewrite, in turns.
+        held_out: the weights of success and failure without it, in turns.
     """
     if served is None or held_out is None:
         return ""

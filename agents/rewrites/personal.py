@@ -1,8 +1,8 @@
-"""The personal layer of rewrites: what a user's own failing queries should have been.
+"""The personal layer of rewrites: the queries that a user's own failing queries should have been.
 
-Who says "call mum" and then "call Mary Smith" means something that others do not. So each user's turns that were
-rephrased or that succeeded are an absorbing chain of their own, much like that of everybody in `rephrases`, with less
-to be sure of and nobody else to be harmed.
+A user who says "call mum" and then "call Mary Smith" means something that others do not. So each user's turns that were
+rephrased or succeeded form an absorbing chain of their own, like that of all users in `learner`. It needs less
+evidence, as nobody else is harmed; but a rewrite never changes a number or means the opposite (see `meanings`).
 """
 
 from collections import defaultdict
@@ -17,6 +17,7 @@ from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.rewrites.chain import Chain
 from backchannel.agents.rewrites.learner import RephraseConfig, harm
+from backchannel.agents.rewrites.meanings import Change, change
 from backchannel.agents.rewrites.rows import PersonalRow
 from backchannel.agents.rewrites.serving import Rewriter
 from backchannel.agents.sums import ALL, USER, Delta, Groups, Integers, SumReader, Sums, SumTable
@@ -32,8 +33,8 @@ class PersonalRewrites(Learner):
 
     def __init__(self, config: RephraseConfig) -> None:
         self.config: Final = config
-        # A row of a state and the one that followed: rephrases, and the record of that rewrite where it was served.
-        # A row of a state and nothing: how often it succeeded or not, in turns that somewhat succeeded.
+        # The row of a state and the next state has the rephrases, and the record of that rewrite where it was served.
+        # The row of a state and ALL has its success and failure, in turns with some success.
         self.table: Final = SumTable(
             name="personal_rephrases",
             key=((USER, str), ("state", str), ("following", str)),
@@ -48,7 +49,7 @@ class PersonalRewrites(Learner):
         return cls(config.rephrases)
 
     def learn(self, outcomes: Outcomes) -> Delta:
-        """See `Learner.learn`. Turns of nobody in particular are left out, and those of which nothing came."""
+        """See `Learner.learn`. Turns without a user are left out, and turns without rephrase or success."""
         if not self.config.personal:
             return {}
         landmark = self.table.landmark(int(outcomes.times.max(initial=0)))
@@ -123,6 +124,8 @@ class PersonalRewrites(Learner):
             sources.tolist(), solution.targets.tolist(), solution.probabilities.tolist(), strict=True
         ):
             if target >= 0 and probability > chain.rate[source]:
+                if change(states[source][1], states[target][1]) == Change.OPPOSITE:
+                    continue
                 own = float(chain.success[source]), float(chain.support[source] - chain.success[source])
                 if not harm(tried.get((source, target)), own):
                     user, state = states[source]

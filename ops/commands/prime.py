@@ -65,8 +65,8 @@ def prime(file: Path, store: str, config: Config, as_json: bool) -> None:
     A score is the probability that a user who looks at the entity clicks it for this query. It is worth
     `memory.kappa` exposures; as people are shown the entity, their clicks take over.
 
-    A line of type "entity" describes a new entity. Queries for it are proposed: those of its title's, aliases' and
-    attributes' words that people use in queries. In CSV, "|" separates aliases, and every other column is an attribute.
+    A line of type "entity" describes a new entity. Queries for it are proposed from those words of its title, aliases
+    and attributes that people use in queries. In CSV, "|" separates aliases, and every other column is an attribute.
 
     \b
     {"type": "entity", "entity_id": "song/43", "title": "Velvet Night", "aliases": [], "attributes": {"mood": "mellow"}}

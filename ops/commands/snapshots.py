@@ -72,7 +72,7 @@ def list_versions(store: str, config: Config, *, as_json: bool) -> None:
         cells = ("", "", "", "")
         if header is not None:
             count = f"{sum(header.rows.values()):,}"
-            cells = (since_epoch(header.created), since_epoch(header.watermark), count, header.verdict or "")
+            cells = (since_epoch(header.created), since_epoch(header.watermark), count, _verdict(header))
         table.add_row(str(one.version), *cells, ", ".join(marks))
     Console().print(table)
     if head.hold is not None:
@@ -104,6 +104,7 @@ def show(version: int | None, store: str, config: Config, *, as_json: bool) -> N
             ("made", since_epoch(header.created) + (f", from version {header.parent}" if header.parent else "")),
             ("learned up to", f"{since_epoch(header.watermark)}, from {partitions} partitions"),
             ("verdict", f"{header.verdict}: {header.reason}" if header.verdict else "not judged"),
+            *_trial(header),
             ("configuration", header.fingerprint),
             ("checksum", header.checksum),
             ("signed", "yes" if header.seal else "no"),
@@ -252,3 +253,26 @@ def _key(config: Config) -> bytes:
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _verdict(header: Snapshot) -> str:
+    share = header.trial.share if header.trial else 0.0
+    return f"{header.verdict}, {share:.0%}" if share else header.verdict or ""
+
+
+def _trial(header: Snapshot) -> list[tuple[str, str]]:
+    """The facts of the trial that is on, or was lost."""
+    trial = header.trial
+    if trial is None:
+        return []
+    state = f"decides {trial.share:.0%} of the queries"
+    if trial.until is not None:
+        state = f"lost: decides nothing, and is tried again from {since_epoch(trial.until)} on"
+    facts = [
+        ("canary", state),
+        ("on trial", f"since version {trial.number}, from {since_epoch(trial.began)} on"),
+        ("evidence", f"{trial.turns:,.0f} decisions with {trial.rewards:,.0f} rewards"),
+    ]
+    if trial.gain:
+        facts.append(("gain", f"{trial.gain.value:+.1%}, from {trial.gain.low:+.1%} to {trial.gain.high:+.1%}"))
+    return facts

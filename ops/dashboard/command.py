@@ -2,13 +2,12 @@
 
 import asyncio
 import secrets
-import signal
 
 import click
-from aiohttp import web
 from msgspec import structs
 
-from backchannel.ops.dashboard.server import application, is_loopback
+from backchannel.ops.dashboard.pages import is_loopback, serve
+from backchannel.ops.dashboard.server import application
 from backchannel.ops.dashboard.state import Observatory
 from backchannel.ops.options import config_option, guess_option, kafka_config, servers_option, store_option
 from backchannel.streams.config import Config
@@ -62,17 +61,8 @@ def dashboard(
 
 
 async def _serve(observatory: Observatory, host: str, port: int, token: str | None) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runner = web.AppRunner(application(observatory, token), access_log=None)
-    await runner.setup()
     observatory.reader.start()
     try:
-        await web.TCPSite(runner, host, port).start()
-        name = f"[{host}]" if ":" in host else host
-        click.echo(f"http://{name}:{runner.addresses[0][1]}/" + (f"?token={token}" if token else ""))
-        await stop.wait()
+        await serve(application(observatory, token), host, port, token)
     finally:
-        await runner.cleanup()
         observatory.close()

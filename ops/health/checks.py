@@ -227,8 +227,11 @@ def _policy(facts: Facts, config: Config) -> Check:
         "verdict": newest.verdict,
         "hold": facts.store.head.hold,
         "withheld": facts.store.withheld,
+        "canary": newest.trial.share if newest.trial else None,
         "seconds": waiting,
     }
+    if newest.verdict == "canary" and newest.trial:
+        summary += f"; a canary decides {newest.trial.share:.0%} of the queries: {newest.reason}"
     if waiting > config.health.policy_s[0]:
         summary += f"; changes have been waiting for {_age(waiting)}"
     check = _bounded("policy", waiting, config.health.policy_s, summary=summary, remedy=publisher, details=details)

@@ -5,8 +5,9 @@ from itertools import pairwise
 
 from msgspec import Struct
 
-from backchannel.agents.rewrites.learner import HELD_OUT, SURE, RephraseConfig, RephraseGraph, Rewrites, Rules
+from backchannel.agents.rewrites.learner import SURE, RephraseConfig, RephraseGraph, Rewrites
 from backchannel.agents.rewrites.rows import RewriteRow
+from backchannel.agents.rewrites.rules import Rules
 from backchannel.agents.sketches import distinct
 from backchannel.agents.sums import ALL, SumReader, Sums
 
@@ -87,8 +88,10 @@ def explain(graph: RephraseGraph, sums: SumReader, state: str, at: int) -> Expla
     taken = sums.read(graph.transitions, "state", {state, *path})
     support = {one: _known(solved, one).turns for one, _ in taken.keys}
     steps = {
-        (one, other): Step(one, other, turns := float(weights.sum()), float(distinct(weights)), turns / support[one])
-        for (one, other), weights in zip(taken.keys, taken.at(at), strict=True)
+        (one, other): Step(
+            one, other, turns := float(mass @ solved.counted(one)), float(distinct(mass)), turns / support[one]
+        )
+        for (one, other), mass in zip(taken.keys, taken.at(at), strict=True)
     }
     records = _records(sums.read(graph.trials, "state", [state]), at)
     own = sorted((step for step in steps.values() if step.source == state), key=lambda step: (-step.turns, step.target))
@@ -100,7 +103,7 @@ def explain(graph: RephraseGraph, sums: SumReader, state: str, at: int) -> Expla
         [steps[pair] for pair in pairwise(path)],
         own,
         records.get(row.target) if target else None,
-        records.get(HELD_OUT),
+        records.get(ALL),
     )
 
 
@@ -140,5 +143,8 @@ def _verdict(config: RephraseConfig, rules: Rules, source: QueryState, row: Rewr
             "no rephrase was made by min_users people",
         ),
     )
-    nothing = f"no query that it leads to surely succeeds often enough, and more often by the margin {config.margin:g}"
+    nothing = (
+        "no query that it leads to surely succeeds often enough, more often by the margin "
+        f"{config.margin:g}, and is what most of those who ask it mean"
+    )
     return next((reason for holds, reason in reasons if holds), nothing)

@@ -137,6 +137,13 @@ class Metrics(Observer):
         self._gains: Final = gauge(
             "ope_gain", "By how much that is more than under another policy, live or uniform.", "policy", "bound"
         )
+        self._share: Final = gauge("canary_share", "Share of the decisions that a policy on trial makes.")
+        self._tried: Final = gauge("canary_turns", "Turns of its trial so far.")
+        self._gain: Final = gauge(
+            "canary_gain",
+            "How much more it earns than what is served, as a share of that: estimate, low, high.",
+            "bound",
+        )
         # Drift.
         self._alarms: Final = counter("drift_alarms", "Changes noticed in a rate.", "measure", "strategy")
         self._waiting: list[_Waiting] = []
@@ -239,6 +246,12 @@ class Metrics(Observer):
             _show(evidence.value, self._value)
         for policy, gain in evidence.gains.items():
             _show(gain, self._gains, policy)
+        trial = newest.trial
+        self._share.set(trial.share if trial else 0.0)
+        self._tried.set(trial.turns if trial else 0.0)
+        self._gain.clear()
+        if trial and trial.gain:
+            _show(trial.gain, self._gain)
 
     def on_alarms(self, alarms: Sequence[Alarm]) -> None:
         """See `Observer`."""

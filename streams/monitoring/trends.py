@@ -69,7 +69,11 @@ class Intake(Struct, frozen=True):
 
 
 class Version(Struct, frozen=True):
-    """A version of the policy as an entry of a list; see `Snapshot`."""
+    """A version of the policy as an entry of a list; see `Snapshot`.
+
+    Attributes:
+        canary: share of the decisions that its policy on trial makes; None without one.
+    """
 
     version: int
     created: int
@@ -77,6 +81,7 @@ class Version(Struct, frozen=True):
     rows: int
     verdict: Verdict | None
     reason: str | None
+    canary: float | None
 
 
 class Trends(Struct, frozen=True):
@@ -104,7 +109,9 @@ def read_trends(connection: Connection, buckets: int, minutes: int, versions: in
 
 
 def _version(made: Snapshot) -> Version:
-    return Version(made.version, made.created, made.watermark, sum(made.rows.values()), made.verdict, made.reason)
+    share = made.trial.share if made.trial else None
+    rows = sum(made.rows.values())
+    return Version(made.version, made.created, made.watermark, rows, made.verdict, made.reason, share)
 
 
 def _answers(connection: Connection, buckets: int) -> Answers:

@@ -6,17 +6,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection
 
 from backchannel.agents.bandit.learner import StrategyBandit
-from backchannel.agents.bandit.serving import Allocator, EncodingError
 from backchannel.agents.learner import Learner
-from backchannel.agents.ope.gate import Judgement, judge
-from backchannel.agents.serving import live_rows
-from backchannel.schemas.snapshot import Evidence, Section, Snapshot
+from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config
+from backchannel.streams.pipeline.judging import Gatekeeper, Ruling
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.maintenance import Maintenance
 from backchannel.streams.snapshots import versions as snapshots
@@ -65,6 +62,7 @@ class Publisher:
         self._config: Final = config
         self._key: Final = signing_key(config.snapshots.signing_key)
         self._maintenance: Final = Maintenance(store, learning)
+        self._gatekeeper: Final = Gatekeeper(store, config)
         self._checked = False
 
     def publish(self, now: int | None = None) -> Snapshot | None:
@@ -88,11 +86,10 @@ class Publisher:
 
         1. Let nobody else publish meanwhile.
         2. Take the log of changes. For a version that cannot go on from the newest one, everything counts as changed.
-        3. Let the strategy bandit solve what its changes affect; judge its policy against the one that readers serve,
-           which takes its place if it is held back.
+        3. Let the strategy bandit solve what its changes affect, and judge its policy; see `judging`.
         4. Let the other learners solve, in portions, so that not all rows are in memory at once.
         5. Write the version, portion by portion.
-        6. Forget old versions, and decisions that have left the sample.
+        6. Forget old versions, decisions that have left the sample, and trials that have ended.
         """
         # 1. Lock.
         snapshots.current(connection, lock=True)
@@ -117,18 +114,8 @@ class Publisher:
 
         bandits = [one for one in self._learning.learners if one.name == StrategyBandit.name]
         solved = {key: row for portion in solve(bandits) for key, row in portion[StrategyBandit.name].items()}
-        judgement, held = None, None
-        if not solved and previous is not None and previous.held is not None:  # what was said of it still holds
-            judgement = Judgement("hold", previous.reason or "", previous.evidence or Evidence())
-            held = previous.held
-        elif bandits and self._config.gate.turns:
-            judgement = self._judge(connection, previous, solved)
-            if judgement.verdict == "hold":
-                held = now if previous is None or previous.held is None else previous.held
-                solved = dict(_served(connection))
-        if solved and previous is not None:  # which may have gone on with the strategies of another configuration
-            had = snapshots.section(connection, previous.version, StrategyBandit.name)
-            solved = {**dict.fromkeys(had), **solved}
+        ruling = self._gatekeeper.rule(connection, previous, solved, at, now) if bandits else Ruling({})
+        judgement = ruling.judgement
         # 4. Solve the rest, as it is written.
         others = solve(one for one in self._learning.learners if one not in bandits)
         # 5. Write.
@@ -140,9 +127,10 @@ class Publisher:
             verdict=judgement.verdict if judgement else None,
             reason=judgement.reason if judgement else None,
             evidence=judgement.evidence if judgement else None,
-            held=held,
+            trial=judgement.trial if judgement else None,
+            held=ruling.held,
         )
-        portions = chain([{StrategyBandit.name: solved}] if bandits else [], others)
+        portions = chain([ruling.portion], others)
         made = snapshots.publish(connection, portions, provenance, whole=previous is None, key=self._key)
         if made is None:
             return changed, None
@@ -150,6 +138,7 @@ class Publisher:
             logger.warning("version %d goes on with the bandit that is served: %s", made.version, made.reason)
         # 6. Forget.
         decisions.prune(connection, max(self._config.gate.turns, 1))
+        self._gatekeeper.forget(connection, made)
         retention = self._config.snapshots
         snapshots.prune(connection, retention.keep, round(retention.keep_days * 86_400_000), now)
         return changed, made if snapshots.current(connection).version == made.version else None
@@ -170,24 +159,3 @@ class Publisher:
             fault = str(error)
         logger.error("the newest version is damaged, so the next one is made of all that was learned: %s", fault)
         return None
-
-    def _judge(
-        self, connection: Connection, previous: Snapshot | None, solved: Mapping[str, bytes | None]
-    ) -> Judgement:
-        """Judge the policy of the previous version with the rows in `solved` put in place."""
-        rows = snapshots.section(connection, previous.version, StrategyBandit.name) if previous else {}
-        candidate = live_rows({**rows, **solved})
-        live = None
-        if served := _served(connection):
-            try:
-                live = Allocator(served)
-            except (EncodingError, KeyError, msgspec.MsgspecError) as error:
-                return Judgement("warn", f"unjudged, as the policy that is served cannot be read: {error}")
-        logged = decisions.read(connection, self._config.gate.turns)
-        return judge(Allocator(candidate), live, logged, self._config.gate)
-
-
-def _served(connection: Connection) -> Section:
-    """The bandit's rows that are served; none before the first version."""
-    served = snapshots.current(connection).version
-    return {} if served is None else snapshots.section(connection, served, StrategyBandit.name)

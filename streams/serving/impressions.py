@@ -50,6 +50,7 @@ def impression_of(
         examined=ranking.examined,
         normalizers=dict(ranking.normalizers),
         policy_version=ranking.policy_version,
+        canary=decided.canary,
         rewrite=rewrite,
     )
 

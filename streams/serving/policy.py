@@ -18,6 +18,7 @@ from backchannel.agents.bandit.serving import (
 )
 from backchannel.agents.bandit.users import USER_FEATURES, Users
 from backchannel.agents.memory.serving import Memory, Recalled, Similar
+from backchannel.agents.ope.canary import Shared
 from backchannel.agents.ranking.serving import Candidate, Ranker, Ranking, remembered
 from backchannel.agents.rewrites.serving import Rewriter, Rewriting
 from backchannel.agents.serving import Sections, Serving
@@ -37,7 +38,8 @@ class Policy:
 
     Attributes:
         snapshot, similar: as given.
-        allocator: what decides.
+        allocator: what decides, unless another policy is on trial and has a share of the decisions.
+        canary: both of them; None if there is no other.
 
     Raises:
         EncodingError: the publisher encodes contexts differently from this process.
@@ -54,6 +56,7 @@ class Policy:
         self.similar: Final = similar
         self._sections: Final = sections
         self.allocator: Final = Allocator.of(sections, snapshot)
+        self.canary: Final = Shared.of(sections, snapshot)
         self._memory: Final = Memory.of(sections, snapshot, similar)
         self._ranker: Final = Ranker.of(sections, snapshot)
         self._rewriter: Final = Rewriter.of(sections, snapshot)
@@ -106,7 +109,8 @@ class Policy:
             ValueError: the budget is less than 1.
         """
         known = self.of_user(user)
-        decision = self.allocator.allocate({**context, **known}, budget, rng or self._rng, strategy_context)
+        decides = self.canary or self.allocator
+        decision = decides.allocate({**context, **known}, budget, rng or self._rng, strategy_context)
         return structs.replace(decision, user_context=known, policy_version=self.version)
 
     def utilities(
@@ -120,7 +124,7 @@ class Policy:
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
     ) -> dict[str, list[float]]:
         """Return the expected gain of each strategy's candidates, best rank first: for ranking their union."""
-        return self.allocator.gains(context, strategy_context)
+        return (self.canary or self.allocator).gains(context, strategy_context)
 
     def history(self, query: str) -> dict[str, dict[str, float]]:
         """Return how each strategy has done on this `query`, as the strategy context of `allocate`.

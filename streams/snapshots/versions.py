@@ -13,7 +13,7 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
 
 from backchannel.schemas.errors import BackchannelError
-from backchannel.schemas.snapshot import Checksum, Evidence, Reached, Section, Snapshot, Verdict, nonce
+from backchannel.schemas.snapshot import Checksum, Evidence, Reached, Section, Snapshot, Trial, Verdict, nonce
 from backchannel.streams.snapshots.signing import sign, signed
 from backchannel.streams.store.dialects import among, insert_rows
 from backchannel.streams.store.tables import head, snapshot, snapshot_row
@@ -57,6 +57,7 @@ class Provenance(Struct, frozen=True, kw_only=True):
     verdict: Verdict | None = None
     reason: str | None = None
     evidence: Evidence | None = None
+    trial: Trial | None = None
     held: int | None = None
     imported: bool = False
 
@@ -187,7 +188,7 @@ def publish(
                     checksum.add(name, row_key, value)
     if parent is None:
         _end_others(connection, written, version)
-    elif not changed and provenance.held == parent.held:
+    elif not changed and (provenance.held, provenance.trial) == (parent.held, parent.trial):
         return None
     digests = [checksum.hexdigest(number) for checksum in checksums]
     made = Snapshot(

@@ -1,4 +1,4 @@
-"""The ledger: the sums, and with each partition's position in the stream, moved together or not at all."""
+"""The ledger: the sums and each partition's position in the stream, which move together or not at all."""
 
 import sys
 from collections import Counter
@@ -28,16 +28,15 @@ MAX_AHEAD: Final = 500
 _decode_topics = msgspec.json.Decoder(dict[str, TopicPosition]).decode
 
 FADED: Final = 2.0**-10
-"""Sums below this are taken for nothing: what is left of 1 after ten half-lives."""
-
+"""Sums below this are treated as zero: the remainder of 1 after ten half-lives."""
 
 MAX_KEY_BYTES: Final = 1000
-"""Of a text in a row's key. PostgreSQL cannot index much more than twice that; and what has so long a name as this is
-no query that comes again."""
+"""Maximum length of a text in a row's key. PostgreSQL cannot index much more than twice that, and keys this long are
+not recurring queries."""
 
 
 class Contribution(Struct, frozen=True):
-    """What one partition has to commit: deltas, counts and decisions, and the position that they bring it to."""
+    """A partition's part of a commit: a delta, counts and decisions, and the partition's position after them."""
 
     claim: Claim
     position: Position
@@ -47,14 +46,14 @@ class Contribution(Struct, frozen=True):
 
 
 class FencedError(BackchannelError, RuntimeError):
-    """Another process has claimed the partition; what this one learned of it since its last commit is dropped."""
+    """Another process has claimed the partition; whatever this one learned from it since its last commit is dropped."""
 
 
 class Ledger:
     """The sums and positions in a store.
 
     Raises:
-        StoreError: the sums in the store were made with another half-life than the learners have now.
+        StoreError: the sums in the store have another half-life than the learners.
     """
 
     def __init__(self, store: Store, learned: Sequence[SumTable]) -> None:
@@ -71,7 +70,7 @@ class Ledger:
                     )
 
     def claim(self, source: str, number: int) -> Claim:
-        """Take a partition over: from now on nobody who claimed it before can commit for it."""
+        """Claim a partition: from now on no earlier claimant can commit for it."""
         start, row = Position(), tables.partition
 
         def claim(connection: Connection) -> Claim:
@@ -106,10 +105,10 @@ class Ledger:
         7. Add the logged decisions that belong into the sample.
 
         Returns:
-            the claims to commit with the next time.
+            the claims for the next commit.
 
         Raises:
-            FencedError: a partition was claimed by somebody else. Nothing is committed.
+            FencedError: another process has claimed a partition. Nothing is committed.
         """
         return self._store.transact(lambda connection: self._commit(connection, contributions))
 
@@ -125,7 +124,7 @@ class Ledger:
         if fenced:
             raise FencedError(
                 f"partition {fenced[0].number} of {fenced[0].source} was claimed by another process after epoch "
-                f"{fenced[0].epoch}: let only one read it. What it had not committed is learned by the other one"
+                f"{fenced[0].epoch}: let only one process read it. The other one learns what was not committed"
             )
         # 2. Merge.
         delta = merge(contribution.delta for contribution in contributions)
@@ -158,12 +157,12 @@ class Ledger:
         return claims
 
     def counts(self) -> dict[str, int]:
-        """Return what was counted in all, by name."""
+        """Return the total counts by name."""
         with self._store.read() as connection:
             return dict(connection.execute(select(tables.counter)).all())
 
     def _find(self, connection: Connection, source: str, number: int) -> Claim:
-        """The claim as the store has it, whoever's it is."""
+        """Return the current claim, by any process."""
         row = tables.partition
         mine = (row.c.source == source, row.c.number == number)
         found = connection.execute(select(row).where(*mine)).one()
@@ -171,7 +170,7 @@ class Ledger:
         return Claim(source, number, found.epoch, found.commits, position)
 
     def _move(self, connection: Connection, contribution: Contribution) -> bool:
-        """Move the position, unless the partition is not as it was claimed."""
+        """Move the position, and return whether the claim still holds."""
         claim, position, row = contribution.claim, contribution.position, tables.partition
         moved = connection.execute(
             update(row)
@@ -188,16 +187,16 @@ class Ledger:
         return moved.rowcount == 1
 
     def _landmark(self, connection: Connection, sums: Sums) -> int:
-        """Lock the table, and return the landmark of its rows, moved first if `sums` run too far ahead of it."""
+        """Lock the table, move its landmark if `sums` run too far ahead of it, and return the landmark."""
         table = sums.table
         stored = lock(connection, table, sums.landmark)
         if sums.landmark <= stored + MAX_AHEAD:
             return stored
         target, row = self._store.sum_tables[table.name], tables.landmark
-        # In two steps: rows may be so far ahead of the landmark that the one factor would be too small for a double.
+        # In two steps, because the factor may be too small for a double.
         shift = stored - sums.landmark
         first, second = ldexp(1.0, shift // 2), ldexp(1.0, shift - shift // 2)
-        # PostgreSQL takes it for an error when a product is too small for a double.
+        # In PostgreSQL, a product too small for a double is an error.
         tiny = sys.float_info.min / first / second if first else inf
         faded = {
             name: case((func.abs(target.c[name]) < tiny, 0.0), else_=target.c[name] * first * second)
@@ -209,10 +208,10 @@ class Ledger:
 
 
 def lock(connection: Connection, table: SumTable, landmark: int = 0, *, alone: bool = False) -> int:
-    """Lock a table of sums until the transaction ends, and return its landmark: `landmark`, if it has none yet.
+    """Lock a table of sums until the transaction ends, and return its landmark; initially, this is `landmark`.
 
-    Those who add to plain sums share the lock: who moves the landmark waits for them, and they for whoever moves it, or
-    wants the table `alone`. Packed sums are read, added to and written, which one transaction at a time may do.
+    Transactions that add to plain sums share the lock; those that move the landmark, or want the table `alone`, exclude
+    all others. Packed sums are read, added to and written back, by one transaction at a time.
     """
     row = tables.landmark
     shared = bool(table.sums) and not alone
@@ -221,7 +220,7 @@ def lock(connection: Connection, table: SumTable, landmark: int = 0, *, alone: b
     if stored is None:
         first = (table.name, table.half_life_ms or 0, landmark)
         mine = dict(zip(row.columns.keys(), [[value] for value in first], strict=True))
-        insert_rows(connection, row, mine, replace=["table_name"])  # unless another one was quicker
+        insert_rows(connection, row, mine, replace=["table_name"])  # unless another transaction was faster
         stored = connection.execute(query).scalar_one()
     return int(stored)
 
@@ -242,7 +241,7 @@ class LedgerSums:
         query = select(stored)
         if column is not None:
             query = query.where(among(self._connection, stored.c[column], values))
-        # All rows at once, and by column: half of what it costs row by row.
+        # All rows at once, by column, at half the cost of row by row.
         columns = list(zip(*self._connection.execute(query).all(), strict=True))
         width = len(table.key)
         if not columns:
@@ -253,7 +252,7 @@ class LedgerSums:
 
 
 def positions(connection: Connection) -> dict[str, dict[int, Reached]]:
-    """Return how far each partition was read, by source and number."""
+    """Return how far each partition was read: source -> number -> position."""
     row = tables.partition
     reached: dict[str, dict[int, Reached]] = {}
     for source, number, watermark, topics in connection.execute(
@@ -265,10 +264,10 @@ def positions(connection: Connection) -> dict[str, dict[int, Reached]]:
 
 
 def watermarks(reached: Mapping[str, Mapping[int, Reached]]) -> tuple[int, int]:
-    """Return up to which event time (ms) what was committed is complete, and the newest event time it reaches.
+    """Return the event time (ms) up to which the ledger is complete, and the newest event time in it.
 
-    A source is complete as far as its slowest partition, of those that ever held an event; of several sources the one
-    that is furthest ahead counts, as the others may have ended long ago. Both are BEGINNING when there is nothing.
+    A source is complete up to the watermark of its slowest partition, of those that ever held an event. The source that
+    is furthest ahead counts, as the others may have ended long ago. Both times are BEGINNING if the ledger is empty.
     """
     sources = [
         [one.watermark for one in partitions.values() if one.watermark > BEGINNING] for partitions in reached.values()
@@ -278,9 +277,9 @@ def watermarks(reached: Mapping[str, Mapping[int, Reached]]) -> tuple[int, int]:
 
 
 def take_changes(connection: Connection) -> dict[str, set[str]]:
-    """Return what changed since the last time, and forget it: table -> values of its first key column.
+    """Return and clear the log of changes: table -> values of its first key column.
 
-    Rows that another transaction has logged but not committed yet are not seen, and stay for the next time.
+    Changes that other transactions have not committed yet stay in the log for the next call.
     """
     changed: dict[str, set[str]] = {}
     log = tables.change
@@ -290,14 +289,14 @@ def take_changes(connection: Connection) -> dict[str, set[str]]:
 
 
 def forget(store: Store, table: SumTable, at: int, connection: Connection) -> int:
-    """Remove the rows whose sums have all faded below `FADED` by the time `at` (ms), and log them as changed.
+    """Remove the rows whose sums have all decayed below `FADED` by the time `at` (ms), and log them as changed.
 
     Returns:
-        how many there were.
+        the number of rows removed.
     """
     stored = store.sum_tables[table.name]
     fading = table.decay(at, lock(connection, table))
-    bound = FADED / fading if fading else inf  # PostgreSQL takes it for an error when a product is too small
+    bound = FADED / fading if fading else inf  # in PostgreSQL, a product that is too small is an error
     faded = [func.abs(stored.c[name]) < bound for name in table.sums]
     gone = connection.execute(delete(stored).where(*faded).returning(stored.c[table.key[0][0]])).all()
     values = sorted({value for (value,) in gone})
@@ -307,13 +306,13 @@ def forget(store: Store, table: SumTable, at: int, connection: Connection) -> in
 
 
 def all_keys(connection: Connection, store: Store, learned: Sequence[SumTable]) -> dict[str, set[str]]:
-    """Return what `take_changes` would if everything had changed; with the tables in which there is nothing."""
+    """Return all keys in the form of `take_changes`, including empty tables."""
     first = {table.name: store.sum_tables[table.name].c[table.key[0][0]] for table in learned}
     return {name: set(connection.execute(select(column).distinct()).scalars()) for name, column in first.items()}
 
 
 def move_rows(connection: Connection, table: Table, moved: Mapping[Key, Key | None]) -> None:
-    """Add rows of packed sums, whose table is locked, to others, or to none, and remove them: old key -> new key."""
+    """Merge rows of packed sums into others (old key -> new key) or drop them (None). The table must be locked."""
     key_columns = list(table.primary_key)
     sums: dict[Key, Matrix] = {}
     for some in batches(moved):
@@ -328,14 +327,14 @@ def move_rows(connection: Connection, table: Table, moved: Mapping[Key, Key | No
 
 
 def crowded(connection: Connection, table: Table, values: Iterable[str], most: int) -> list[str]:
-    """Return which of some values of the first key column have more than `most` rows."""
+    """Return those of `values` of the first key column that have more than `most` rows."""
     first = next(iter(table.primary_key))
     counted = select(first).where(among(connection, first, values)).group_by(first)
     return list(connection.execute(counted.having(func.count() > most)).scalars())
 
 
 def drop_rows(connection: Connection, table: Table, keys: Iterable[Key]) -> None:
-    """Remove rows of sums."""
+    """Remove the rows with these keys."""
     for some in batches(keys):
         connection.execute(delete(table).where(tuple_(*table.primary_key).in_(some)))
 

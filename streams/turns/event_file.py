@@ -24,24 +24,24 @@ _DAMAGE: Final = (EOFError, OSError, zlib.error, *([zstandard.ZstdError] if zsta
 
 
 class SourceError(BackchannelError, RuntimeError):
-    """A source cannot be read; the message says where it ends and what to do."""
+    """An event file cannot be read; the message says where it ends and what to do."""
 
 
 class EventFile:
     """The lines of an event file.
 
-    A file is known by its first line, which has an event_id of its own: moved, renamed or compressed, it is the same
-    stream, and one that has grown goes on where it ended.
+    A file is identified by its first line, whose event_id is unique: moved, renamed or compressed, it is the same
+    stream, and a file that has grown continues where it ended.
 
     Args:
-        path: of the file, plain, gzip or Zstandard by its content; "-" for standard input.
+        path: the path of the file, which is plain, gzip or Zstandard by its content; "-": standard input.
 
     Attributes:
-        name: of the stream; None when there is not a single line.
-        size: of the file in bytes, as it lies there; None for a pipe.
+        name: the name of the stream; None if there are no lines.
+        size: the size of the file on disk in bytes; None for a pipe.
 
     Raises:
-        SourceError: it cannot be opened or is not what it claims to be.
+        SourceError: the file cannot be opened or decompressed.
     """
 
     def __init__(self, path: str) -> None:
@@ -51,18 +51,18 @@ class EventFile:
         self._lines: Final = self._blocks(_decompress(self._raw, path))
         self._first: Final = next(self._lines, None)
         if self._first is not None:
-            self._first[0] = self._first[0].removeprefix(codecs.BOM_UTF8)  # as some programs put before it
+            self._first[0] = self._first[0].removeprefix(codecs.BOM_UTF8)  # which some programs write
         self.name: Final = None if self._first is None else _name(self._first[0])
 
     @property
     def consumed(self) -> int:
-        """Bytes of the file read so far, as it lies there."""
+        """The number of bytes read so far of the file on disk."""
         return self._raw.tell() if self.size is not None else 0
 
     def chunks(self, start: int) -> Iterator[tuple[Sequence[int], Sequence[bytes]]]:
         """Yield chunks of lines as (line numbers from 0, lines), from line `start` on, without empty lines.
 
-        A line that is longer than any valid event is cut short, so that it stays too long and costs no more memory.
+        A line longer than any valid event is truncated to a length that is still too long, to bound memory.
 
         Raises:
             SourceError: the file is damaged, or has fewer than `start` lines.
@@ -81,12 +81,12 @@ class EventFile:
             block = next(self._lines, None)
         if number < start:
             raise SourceError(
-                f"{self._path} has {number} lines, but an earlier run has read {start} of what begins with the same "
-                "line: it was cut short. Restore it, or begin a new store"
+                f"{self._path} has {number} lines, but an earlier run has read {start} of a file with the same "
+                "first line: it was truncated. Restore it, or begin a new store"
             )
 
     def close(self) -> None:
-        """Close the file. Not a pipe: a thread may be waiting in it."""
+        """Close the file. A pipe stays open, because a thread may be waiting in it."""
         if self.size is not None:
             self._raw.close()
 
@@ -106,7 +106,7 @@ class EventFile:
                 if lines:
                     yield lines
         except _DAMAGE as error:
-            raise SourceError(f"{self._path} is damaged: {error}. What came before it was read") from None
+            raise SourceError(f"{self._path} is damaged: {error}. Everything before the damage was read") from None
         if rest:
             yield [rest]
 

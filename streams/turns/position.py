@@ -1,4 +1,4 @@
-"""Where a partition stands: what has been read, what has been learned, and from where to resume."""
+"""The position of a partition: what has been read, what has been learned, and where to resume."""
 
 from typing import Final
 
@@ -9,14 +9,14 @@ BEGINNING: Final = -(1 << 62)
 
 
 class TopicPosition(Struct, frozen=True):
-    """One topic of a partition.
+    """The position in one topic of a partition.
 
     Attributes:
         read: the offset after the last record that was read.
-        resume: the offset to read from after a restart; at most `read`. What lies between is read once more to
-            rebuild the open turns, and counts no second time.
-        newest: the newest event time among the records before `read`, in ms.
-        dropped: offsets from `resume` on of duplicate queries, which must not open a turn when they are read again.
+        resume: the offset to read from after a restart; at most `read`. The records in between are re-read to rebuild
+            the open turns, and do not count again.
+        newest: the newest event time among the records before `read`, ms since the Unix epoch.
+        dropped: offsets from `resume` on of duplicate queries, which must not open a turn when they are re-read.
     """
 
     read: int = 0
@@ -26,25 +26,25 @@ class TopicPosition(Struct, frozen=True):
 
 
 class Position(Struct, frozen=True):
-    """A partition: all turns that end at or before `watermark` (ms) are closed, and in the ledger with it."""
+    """The position of a partition: all turns that end at or before `watermark` (ms) are closed and in the ledger."""
 
     watermark: int = BEGINNING
     topics: dict[str, TopicPosition] = {}
 
     def topic(self, name: str) -> TopicPosition:
-        """Return where topic `name` stands: at its start, when nothing of it was read."""
+        """Return the position in topic `name`: its start if nothing of it was read."""
         return self.topics.get(name) or TopicPosition()
 
 
 class Claim(Struct, frozen=True):
-    """The right to commit for a partition, until somebody else claims it.
+    """The right to commit for a partition, until another process claims it.
 
     Attributes:
-        source: the stream that the partition is of.
-        number: of the partition.
-        epoch: of this claim; a later claim has a higher one.
-        commits: made for the partition so far, under any claim.
-        position: where the partition stands.
+        source: the name of the stream.
+        number: the number of the partition.
+        epoch: the epoch of this claim; later claims have higher ones.
+        commits: the number of commits for the partition so far, under any claim.
+        position: the position of the partition.
     """
 
     source: str

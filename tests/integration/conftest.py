@@ -1,4 +1,4 @@
-"""The real broker: the one that BACKCHANNEL_KAFKA names, or a local one, started once."""
+"""A real broker: the one that BACKCHANNEL_KAFKA names, or a local one, started once."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,12 +10,12 @@ import pytest
 from backchannel.ops.commands.topics import create_topics
 from backchannel.ops.local.broker import Broker, BrokerError
 from backchannel.streams.kafka.config import SERVERS_VARIABLE, KafkaConfig
-from tests.conftest import missing
+from tests.support.servers import missing
 
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a broker that runs as long as the tests."""
+    """Address of a broker that runs during the tests."""
     if given := os.environ.get(SERVERS_VARIABLE):
         yield given
         return
@@ -26,7 +26,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[Broker]:
-    """A broker of the test's own, running, to be stopped, paused and killed."""
+    """A running broker for one test, which may stop, pause and kill it."""
     broker = Broker(tmp_path)
     _start(broker)
     yield broker
@@ -35,7 +35,7 @@ def own_broker(tmp_path: Path) -> Iterator[Broker]:
 
 @pytest.fixture(scope="session")
 def new_topics() -> Callable[[str], KafkaConfig]:
-    """Creates topics with a prefix of their own, four partitions each, and names a new group."""
+    """Return a function that creates topics with a new prefix, four partitions each, and names a new group."""
     numbers = count(1)
 
     def create(servers: str) -> KafkaConfig:
@@ -49,7 +49,7 @@ def new_topics() -> Callable[[str], KafkaConfig]:
 
 @pytest.fixture
 def kafka(servers: str, new_topics: Callable[[str], KafkaConfig]) -> KafkaConfig:
-    """Topics and a group that no other test has."""
+    """Topics and a group for one test."""
     return new_topics(servers)
 
 

@@ -1,4 +1,4 @@
-"""Health of a real system: when it is well, and in the states that operators meet."""
+"""Health of a real system: when it is well, and in the failures that operators meet."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from tests.integration.workers import Fleet, send
 
 UNJUDGED: Final = GateConfig(turns=0)
 SUSPICIOUS: Final = GateConfig(turns=100, max_change=0.0)
-"""Too few decisions to tell, and then no change is allowed: every version is held."""
+"""Holds every version: there are too few decisions to judge, and then no change is allowed."""
 
 
 def test_health_says_what_is_wrong_and_what_to_do(
@@ -58,18 +58,18 @@ def test_health_says_what_is_wrong_and_what_to_do(
 
 
 def _ask(kafka: KafkaConfig) -> None:
-    """Send what people do now."""
+    """Send events that happen now."""
     now = time.time_ns() // 1_000_000
     asyncio.run(send(kafka, list(mixed_stream(200, np.random.default_rng(now), start_ms=now, gap_ms=2))))
 
 
 def _well(checks: dict[str, Any]) -> bool:
-    """Whether nothing is wrong, and something was learned."""
+    """Return whether all checks are ok, and something was learned."""
     return {check["status"] for check in checks.values()} == {"ok"} and "the last one" in checks["commits"]["summary"]
 
 
 def _until(fleet: Fleet, state: str, reached: Callable[[dict[str, Any]], bool]) -> Mapping[str, Mapping[str, str]]:
-    """Look until a state is reached; print what is seen then, and return its checks."""
+    """Wait until a state is reached; print and return its checks."""
     last: dict[str, dict[str, str]] = {}
 
     def look() -> bool:

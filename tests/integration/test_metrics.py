@@ -1,4 +1,4 @@
-"""Metrics of real workers: each tells how fresh its own turns are, whoever publishes."""
+"""Metrics of real workers: each reports the freshness of its own turns, whoever publishes."""
 
 import asyncio
 import socket
@@ -25,7 +25,7 @@ def test_every_worker_tells_how_fresh_its_turns_are(kafka: KafkaConfig, tmp_path
         now = time.time_ns() // 1_000_000
         asyncio.run(send(kafka, list(mixed_stream(400, np.random.default_rng(1), start_ms=now, gap_ms=2))))
         fleet.until(lambda: all(_metrics(port).get("backchannel_freshness_seconds_count") for port in ports))
-        # Only one of them publishes, and both say the same of it.
+        # Only one of them publishes, and both report the same version.
         fleet.until(lambda: len({_metrics(port).get("backchannel_snapshot_version") for port in ports}) == 1)
         found = [_metrics(port) for port in ports]
     assert [one["backchannel_gate_verdict"] for one in found] == [1, 1]
@@ -39,7 +39,7 @@ def _free() -> int:
 
 
 def _metrics(port: int) -> dict[str, float]:
-    """What a worker shows, whatever the labels, added up; nothing while it starts."""
+    """Return a worker's metrics, summed over labels; nothing while it starts."""
     try:
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
             page = response.read().decode()

@@ -24,22 +24,16 @@ EVENTS = [
     {"type": "click", "event_id": "3", "ts": 3000, "session_id": "t", "query_id": "r", "entity_id": "e"},
 ]
 
-COMMANDS = """
-import click
-from backchannel.ops.local.broker import broker
-from backchannel.ops.commands.produce import produce
-from backchannel.ops.commands.topics import topics
-click.Group(commands=[broker, produce, topics])()
-"""
-
 
 def backchannel(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command, in a process of its own as people do."""
-    return subprocess.run([sys.executable, "-c", COMMANDS, *arguments], capture_output=True, text=True, check=False)
+    """Run a command in a separate process, as people do."""
+    return subprocess.run(
+        [sys.executable, "-m", "backchannel", *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def refusal(config: KafkaConfig) -> str:
-    """Return why the check fails; a change of the topics may take a moment to be seen."""
+    """Return why the check fails, once it does: a change of topics takes a moment to be visible."""
     for _ in range(100):
         try:
             check_topics(config)
@@ -87,7 +81,7 @@ def test_no_broker_is_one_line_that_says_what_to_set() -> None:
 
 
 def test_the_commands_from_broker_to_records(tmp_path: Path) -> None:
-    """A local broker by its commands, and records as the file has them: bytes, key, time."""
+    """The broker is started by its command, and records have the file's bytes, keys and times."""
     data = ["--data", str(tmp_path / "kafka")]
     started = backchannel("broker", "start", *data)
     if started.returncode and not os.environ.get("CI"):

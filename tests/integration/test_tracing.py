@@ -1,4 +1,4 @@
-"""Traces of a real worker, as OpenTelemetry's collector would get them."""
+"""Traces of a real worker, as an OpenTelemetry collector receives them."""
 
 import asyncio
 import gzip
@@ -19,11 +19,11 @@ from tests.integration.workers import Fleet, disordered, send
 
 
 class Collector:
-    """Takes spans by OTLP over HTTP.
+    """Receives spans by OTLP over HTTP.
 
     Attributes:
-        spans: how many of each name there were.
-        services: whose they are.
+        spans: number of spans by name.
+        services: names of the services that sent them.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Collector:
 
     @contextmanager
     def listening(self) -> Iterator[str]:
-        """Take what comes to the address that is yielded."""
+        """Receive spans at the address that is yielded."""
         take = self.take
 
         class Handler(BaseHTTPRequestHandler):

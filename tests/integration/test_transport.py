@@ -1,4 +1,4 @@
-"""The batch transport against a real broker."""
+"""The batch transport with a real broker."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -34,7 +34,7 @@ CHUNK = 100
 
 
 class Ledger:
-    """What a store holds: every record once. Shared by the workers of a test."""
+    """A store that holds every record once, shared by the workers of a test."""
 
     def __init__(self) -> None:
         self.values: defaultdict[TP, list[bytes]] = defaultdict(list)
@@ -45,7 +45,7 @@ class Ledger:
 
 
 class Worker:
-    """A receiver that persists every `batch` chunks, and checks what it is promised."""
+    """A receiver that persists every `batch` chunks, and checks the transport's guarantees."""
 
     def __init__(self, ledger: Ledger, batch: int = 1) -> None:
         self.ledger = ledger
@@ -102,7 +102,7 @@ def by_topic(tps: Iterable[TP]) -> dict[str, set[int]]:
 
 @asynccontextmanager
 async def running(config: KafkaConfig, worker: Worker) -> AsyncIterator[faust.App]:
-    """Run a worker; leaving stops it in good order and raises what crashed it."""
+    """Run a worker while the block runs; then stop it cleanly, and raise the error that crashed it."""
     app = chunk_app(config, config.event_topics.values(), worker, chunk_records=CHUNK)
     stop = asyncio.Event()
     task = asyncio.create_task(serve(app, stop))
@@ -127,14 +127,14 @@ async def produce(config: KafkaConfig, count: int) -> dict[TP, list[bytes]]:
 
 
 async def until(condition: Callable[[], bool], *apps: faust.App) -> None:
-    """Wait for `condition`, unless an app crashes, which `running` then raises, or a minute passes."""
+    """Wait for `condition`, for a minute at most, or until an app crashes, whose error `running` raises."""
     async with asyncio.timeout(60):
         while not condition() and not any(app.crash_reason for app in apps):  # noqa: ASYNC110 -- of many kinds
             await asyncio.sleep(0.01)
 
 
 async def committed(config: KafkaConfig) -> dict[TP, int]:
-    """Return what lag tools see."""
+    """Return the committed offsets, which lag tools see."""
     admin = AIOKafkaAdminClient(bootstrap_servers=config.servers)
     await admin.start()
     try:
@@ -159,7 +159,7 @@ def test_chunks_arrive_complete_and_in_order_and_lag_tools_see_them(kafka: Kafka
 
 
 def test_small_records_are_not_read_far_ahead_of_large_ones(kafka: KafkaConfig) -> None:
-    """A fetch brings 1 MiB of each: some 6,000 of the small ones, or 600 of the large ones."""
+    """A fetch returns 1 MiB of each topic: some 6,000 small records, or 600 large ones."""
     small, large = TP(kafka.event_topics["query"], 0), TP(kafka.event_topics["impression"], 0)
     count = 20_000
 
@@ -231,7 +231,7 @@ def test_only_prefixes_of_acked_chunks_are_committed(kafka: KafkaConfig) -> None
 def test_it_resumes_where_the_receiver_says_and_not_where_kafka_does(kafka: KafkaConfig) -> None:
     async def scenario() -> None:
         sent = await produce(kafka, 8_000)
-        # Kafka believes that everything was read, but for one partition of which it knows nothing.
+        # According to Kafka, everything was read, except for one partition without an offset.
         offsets = {TopicPartition(*tp): OffsetAndMetadata(len(values), "") for tp, values in sent.items()}
         offsets.popitem()
         other = AIOKafkaConsumer(bootstrap_servers=kafka.servers, group_id=kafka.group, enable_auto_commit=False)
@@ -361,7 +361,7 @@ def test_it_goes_on_after_the_broker_was_away(
             sent = await produce(kafka, 10_000)
             await until(lambda: worker.received > 5_000, app)
             await asyncio.to_thread(own_broker.stop if outage == "stopped" else own_broker.pause)
-            # Longer than the session, so that the group has lost the worker when the broker is back.
+            # Longer than the session, so that the worker has left the group when the broker is back.
             await asyncio.sleep(1.5 * kafka.session_timeout_s)
             await asyncio.to_thread(own_broker.start if outage == "stopped" else own_broker.resume)
             for tp, values in (await produce(kafka, 1_000)).items():
@@ -392,7 +392,7 @@ def test_a_refused_join_is_tried_again(kafka: KafkaConfig, caplog: pytest.LogCap
     async def scenario() -> None:
         sent = await produce(kafka, 1_000)
         ledger = Ledger()
-        # A member that does not know Faust's way of assigning partitions: the group refuses the worker.
+        # A member without Faust's assignment strategy: the group refuses the worker.
         other = AIOKafkaConsumer(
             kafka.event_topics["query"], bootstrap_servers=kafka.servers, group_id=kafka.group, session_timeout_ms=6000
         )

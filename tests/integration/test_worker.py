@@ -1,4 +1,4 @@
-"""Workers against a real broker: whatever happens to them, they learn what `backchannel run` learns."""
+"""Workers with a real broker: whatever happens to them, they learn what `backchannel run` learns."""
 
 import asyncio
 import json
@@ -28,12 +28,12 @@ OUTAGE_S = 15.0
 
 
 def test_killed_again_and_again_they_learn_what_an_uninterrupted_run_learns(kafka: KafkaConfig, tmp_path: Path) -> None:
-    """One worker, then two; killed while starting, joining, learning, committing, or while the other one does."""
+    """One worker, then two, are killed while one of them starts, joins, learns or commits."""
     rng = random.Random(20261120)
     events = disordered(200_000, seed=1)
     share = len(events) // KILLS + 1
     done: Counter[str] = Counter()
-    # Nothing may be taken for quiet while a worker that was killed is missed.
+    # No partition may count as quiet before the group has noticed a kill.
     with Fleet(tmp_path, kafka, window_s=30, commit_events=700) as fleet:
         for number in range(KILLS):
             asyncio.run(send(kafka, events[number * share : (number + 1) * share]))
@@ -190,7 +190,7 @@ def test_records_that_are_lost_stop_the_worker_until_that_is_accepted(kafka: Kaf
         asyncio.run(send(kafka, events[3_000:]))
         with admin_client(kafka) as admin:
             partitions = [TopicPartition(clicks, number) for number in range(4)]
-            admin.delete_records(dict.fromkeys(partitions, -1))  # all there are
+            admin.delete_records(dict.fromkeys(partitions, -1))  # all records
         refusal = fleet.refusal()
         assert refusal["level"] == "critical"
         assert f"{clicks} lost offsets" in refusal["message"]

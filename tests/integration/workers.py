@@ -1,4 +1,4 @@
-"""Events that come out of order and twice, and worker processes that learn from them."""
+"""Events out of order and with duplicates, and worker processes that learn from them."""
 
 import asyncio
 import json
@@ -30,13 +30,13 @@ from tests.support.ledgers import assert_same, contents, sqlite_url
 LATENESS_MS: Final = 5_000
 GAP_MS: Final = 50
 SLICE_MS: Final = 2_000
-"""Topics are at most so far apart, in event time: with the disorder within them, less than the lateness."""
+"""Maximum distance between topics in event time: with the disorder within them, less than the lateness."""
 
 PATIENCE_S: Final = 240.0
 
 
 def disordered(events: int, seed: int) -> list[Event]:
-    """A mixed stream: 3% come twice, 1% have no query, 10% change places with one that is up to 2 s younger."""
+    """Return a mixed stream: 3% duplicates, 1% without a query, 10% swapped with an event up to 2 s younger."""
     rng = random.Random(seed)
     ordered: list[Event] = []
     for event in mixed_stream(events * 2 // 5, np.random.default_rng(seed), queries=400, gap_ms=GAP_MS):
@@ -73,7 +73,7 @@ def _slices(events: Sequence[Event]) -> Iterator[list[Event]]:
 
 
 def records_of(config: KafkaConfig, topics: Iterable[str]) -> list[Any]:
-    """All records that lie in `topics`."""
+    """Return all records in `topics`."""
     with closing(KafkaConsumer(**config.client_settings(), auto_offset_reset="earliest")) as consumer:
         partitions = [
             TopicPartition(topic, number) for topic in topics for number in consumer.partitions_for_topic(topic)
@@ -88,15 +88,15 @@ def records_of(config: KafkaConfig, topics: Iterable[str]) -> list[Any]:
 
 
 class Fleet:
-    """Worker processes of one group, and the store that they learn into.
+    """Worker processes of one group, and their store.
 
     Args:
-        folder: for the store, the configuration and the logs.
-        kafka: of the topics.
-        window_s: attribution window. A partition is quiet, and closes its last turns, after this and the lateness.
+        folder: folder of the store, the configuration and the logs.
+        kafka: connection settings and topics.
+        window_s: attribution window, s. A quiet partition closes its last turns after this and the lateness.
         commit_events: see `CommitConfig.events`.
         max_open: see `TurnConfig`.
-        sections: others of the configuration.
+        sections: other sections of the configuration.
     """
 
     def __init__(
@@ -144,16 +144,16 @@ class Fleet:
         return worker
 
     def end(self, worker: subprocess.Popen[bytes], number: signal.Signals) -> None:
-        """End a worker that must still be running; one that may say goodbye must do so in good order."""
+        """End a worker that must still be running; after SIGTERM it must exit cleanly."""
         assert worker.poll() is None, self.logs()
         worker.send_signal(number)
         code = worker.wait(PATIENCE_S)
-        polite = number == signal.SIGTERM and self._log_of[worker.pid].stat().st_size  # it had begun to listen
+        polite = number == signal.SIGTERM and self._log_of[worker.pid].stat().st_size  # it was listening for signals
         assert code == (0 if polite else -number) or (code == 0 and number == signal.SIGTERM), self.logs()
         self.workers.remove(worker)
 
     def refusal(self, *options: str) -> dict[str, str]:
-        """Start a worker that must end by itself, and return the last line of its log."""
+        """Start a worker that must exit by itself, and return the last line of its log."""
         worker = self.start("--log", "json", *options)
         self.workers.remove(worker)
         assert worker.wait(PATIENCE_S) == 1, self.logs()
@@ -161,14 +161,14 @@ class Fleet:
         return last
 
     def logs(self) -> str:
-        """The end of every log, for when something is wrong."""
+        """Return the end of every log, for error messages."""
         return "\n".join(f"{log.name}: {log.read_text()[-3000:]}" for log in sorted(self._folder.glob("worker-*.log")))
 
     def counts(self) -> dict[str, int]:
         return dict(self._select("SELECT name, value FROM counter"))
 
     def read(self) -> int:
-        """Events that are in the ledger."""
+        """Return the number of events in the ledger."""
         counts = self.counts()
         return sum(counts.get(name, 0) for name in EVENT_TYPES)
 
@@ -187,7 +187,7 @@ class Fleet:
         self.until(lambda: self.claims() >= enough)
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for `condition`; all workers must live on meanwhile."""
+        """Wait for `condition`, while all workers must stay alive."""
         deadline = time.monotonic() + PATIENCE_S
         while not condition():
             assert all(worker.poll() is None for worker in self.workers), self.logs()
@@ -195,7 +195,7 @@ class Fleet:
             time.sleep(0.02)
 
     def assert_learned(self, events: Sequence[Event], dead_letters: int = 0) -> dict[str, int]:
-        """Wait until all is learned, end the workers, and compare with `backchannel run` on the same events."""
+        """Wait until everything is learned, end the workers, and compare with `backchannel run` on the same events."""
         file = self._folder / "events.jsonl"
         file.write_bytes(b"".join(encode(event) + b"\n" for event in events))
         run = [sys.executable, "-m", "backchannel", "run", str(file), "--config", str(self.settings)]
@@ -222,7 +222,7 @@ class Fleet:
         try:
             with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as connection:
                 return connection.execute(query).fetchall()
-        except sqlite3.OperationalError:  # not there yet
+        except sqlite3.OperationalError:  # does not exist yet
             return []
 
     def __enter__(self) -> Self:

@@ -1,8 +1,10 @@
-"""What all commands have in common."""
+"""What all commands share: the list, the store option, and errors without tracebacks."""
 
 import errno
 import re
+import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -76,7 +78,23 @@ def test_a_path_that_cannot_be_used_is_one_line_before_the_work_begins(
     assert [path.name for path in tmp_path.iterdir()] == ["BAD"]
 
 
-def test_a_fault_that_is_no_path_keeps_its_traceback() -> None:
+@pytest.mark.parametrize(
+    "command", [["forget-user", "ann"], ["memory", "size"], ["snapshots", "list"], ["prime", "FILE"]]
+)
+def test_a_store_that_is_down_is_an_error_without_a_traceback(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("FILE").touch()
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        port = server.getsockname()[1]
+    done = CliRunner().invoke(main, [*command, "--store", f"postgresql://127.0.0.1:{port}/none"])
+    assert done.exit_code == 1, done.output
+    assert isinstance(done.exception, SystemExit)
+    assert str(port) in done.output
+
+
+def test_an_error_that_is_a_bug_keeps_its_traceback() -> None:
     @click.command("faulty")
     def faulty() -> None:
         raise OSError(errno.ENOTCONN, "ours")

@@ -1,4 +1,4 @@
-"""The files in docker/. No engine is at hand: schemas, linters and parsers say whether they are right."""
+"""The files in docker/, checked by schemas, linters and parsers, because no container engine is available."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from backchannel.streams.config import Config, parse
 from backchannel.streams.monitoring.metrics import Metrics
-from tests.conftest import missing
+from tests.support.servers import missing
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -25,7 +25,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 
 
 def tool(name: str, how: str) -> str:
-    """The path of a program that checks files."""
+    """Return the path of a program that checks files."""
     found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     return found or missing(f"no {name}: {how}")
 
@@ -36,7 +36,7 @@ def check(*command: str) -> None:
 
 
 def series(registry: CollectorRegistry) -> set[str]:
-    """The names under which Prometheus stores what a worker shows."""
+    """Return the names under which Prometheus stores a worker's metrics."""
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "info": ["_info"]}
     return {
         metric.name + suffix

@@ -1,4 +1,4 @@
-"""The documents say what the structs say."""
+"""The documents match the structs."""
 
 import json
 from functools import cache
@@ -100,5 +100,5 @@ def test_every_topic_carries_what_it_says() -> None:
         payload = resolve("asyncapi.json", message["$ref"])["payload"]
         schema = resolve("asyncapi.json", payload["schema"]["$ref"])
         assert schema == FILES[f"{event}.schema.json"]
-        # What the message calls the schema's language is what the schema calls it.
+        # The message and the schema name the same draft.
         assert payload["schemaFormat"].rpartition("=")[2] in schema["$schema"]

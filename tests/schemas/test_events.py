@@ -1,4 +1,4 @@
-"""Whatever bytes come, there is an event or an EventError that names what is wrong."""
+"""Any bytes decode to an event, or to an EventError that names the fault."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ QUERY = minimal(struct_of("query"))
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A valid record in which some stretches are replaced by others."""
+    """Generate a valid record with some stretches replaced."""
     record = json.dumps(draw(ALL_DOCUMENTS), ensure_ascii=draw(st.booleans())).encode()
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(record)))
@@ -32,7 +32,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def altered(draw: st.DrawFn) -> bytes:
-    """A valid record in which one field is gone or has some other value."""
+    """Generate a valid record with one field missing or changed."""
     document = draw(ALL_DOCUMENTS)
     name = draw(st.sampled_from(sorted(document)))
     if draw(st.booleans()):
@@ -49,7 +49,7 @@ def refusal(record: bytes, decoder: EventDecoder = UNTYPED) -> str:
 
 
 def with_raw(name: str, value: bytes) -> bytes:
-    """A query with a field of raw JSON."""
+    """Return a query with a field of raw JSON."""
     return json.dumps({**QUERY, name: "@"}).encode().replace(b'"@"', value)
 
 
@@ -104,7 +104,7 @@ def test_a_missing_field_is_named(event: str) -> None:
     for name in document:
         record = json.dumps({key: value for key, value in document.items() if key != name}).encode()
         assert refusal(record) == f"{name}: missing"
-        if name != "type":  # the topic tells
+        if name != "type":  # known from the topic
             assert refusal(record, EventDecoder(EVENT_TYPES[event])) == f"{name}: missing"
 
 
@@ -127,7 +127,7 @@ def test_everything_is_bounded(event: str) -> None:
             case inspect.StrType() | inspect.DictType() | inspect.VarTupleType():
                 assert info.max_length is not None
             case inspect.IntType():
-                # Within what every JSON reader and SQL's BIGINT hold exactly.
+                # Exact in every JSON reader and in SQL's BIGINT.
                 assert info.ge is not None
                 assert max(bound or 0 for bound in (info.lt, info.le)) in range(1, 2**53 + 1)
 

@@ -1,4 +1,4 @@
-"""The checksum depends on which rows there are, and on nothing else."""
+"""The checksum depends only on the set of rows."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Spellings of one query are one key, and unlike queries are not."""
+"""Spellings of one query share a key, and different queries do not."""
 
 import doctest
 import unicodedata
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from backchannel.schemas import text as module
 from backchannel.schemas.text import normalize
 
-# What normalisation has most to do with: marks, invisible characters, compatibility forms, kept punctuation.
+# The hard cases of normalization: marks, invisible characters, compatibility forms, kept punctuation.
 AWKWARD = st.sampled_from("'’ʼ`&.+#\u00ad\u200d\ufe0f\u0301\u0323\u0345ßẞİıŉǰΐᾳςΣﬁﾊﾟ½´ a")
 TEXTS = st.text(AWKWARD | st.characters(), max_size=12)
 # Letters of scripts with and without case, one spelling each.

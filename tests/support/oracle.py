@@ -22,17 +22,19 @@ from backchannel.agents.bandit.learner import RANKS, StrategyBandit, by_group
 from backchannel.agents.bandit.pages import Pages, hash_of
 from backchannel.agents.bandit.strategy_history import StrategyHistory
 from backchannel.agents.bandit.user_history import UserHistory
+from backchannel.agents.columns import columns_of
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory.examination import BASIS, Examination
 from backchannel.agents.memory.learner import MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
-from backchannel.agents.ope.decisions import LoggedDecision
+from backchannel.agents.ope.decisions import LoggedDecision, chances_of
+from backchannel.agents.ope.trials import Trials
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.quality.learner import AnswerQuality
 from backchannel.agents.ranking.learner import EXAMINED, ResultRanking
 from backchannel.agents.ranking.sums import Lists, sums_of
 from backchannel.agents.rewrites.detector import FLOOR, _corrects, _overlap, _sound
-from backchannel.agents.rewrites.learner import HELD_OUT, RephraseGraph, state_of
+from backchannel.agents.rewrites.learner import RephraseGraph, state_of
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.rewrites.rows import is_held_out
 from backchannel.agents.rewrites.weights import WEIGHTS
@@ -518,7 +520,7 @@ def _quality(self: AnswerQuality, outcomes: Sequence[Outcome]) -> Delta:
 def _graph(self: RephraseGraph, outcomes: Sequence[Outcome]) -> Delta:
     """See `Learner.learn`."""
     steps: dict[Key, list[float]] = {}
-    absorbed: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    absorbed: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0] * 2 * len(BUCKETS))
     tried: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
     times = np.array([outcome.turn.query.ts for outcome in outcomes], dtype=np.int64)
     landmark = self.absorptions.landmark(int(times.max(initial=0)))
@@ -533,13 +535,15 @@ def _graph(self: RephraseGraph, outcomes: Sequence[Outcome]) -> Delta:
                 _add(tried[state, outcome.rewritten], weight * outcome.success, weight * (1.0 - outcome.success))
             continue
         if is_held_out(query.session_id, self.config.held_out):
-            _add(tried[state, HELD_OUT], weight * outcome.success, weight * (1.0 - outcome.success))
+            _add(tried[state, ALL], weight * outcome.success, weight * (1.0 - outcome.success))
         following, kept = outcome.turn.next, weight
         if outcome.rephrased and following is not None:
             sketch = steps.setdefault((state, state_of(following)), [0.0] * len(BUCKETS))
             sketch[bucket(query.user_id or query.session_id)] += weight * outcome.rephrased
             kept *= 1.0 - outcome.rephrased
-        _add(absorbed[state,], kept * outcome.unrephrased, kept * (1.0 - outcome.unrephrased))
+        people = bucket(query.user_id or query.session_id)
+        absorbed[state,][people] += kept * outcome.unrephrased
+        absorbed[state,][len(BUCKETS) + people] += kept * (1.0 - outcome.unrephrased)
     learned = {self.transitions: steps, self.absorptions: absorbed, self.trials: tried}
     return {
         table.name: Sums(table, list(rows), np.array(list(rows.values())), landmark)
@@ -739,6 +743,22 @@ def _ranking(self: ResultRanking, outcomes: Sequence[Outcome]) -> Delta:
     return {self.table.name: Sums(self.table, rows, sums_of(lists, len(keys)))}
 
 
+def _trials(self: Trials, outcomes: Sequence[Outcome]) -> Delta:
+    """See `Learner.learn`."""
+    chances = chances_of(columns_of([one.turn for one in outcomes])).tolist() if outcomes else []
+    rows: dict[Key, list[float]] = {}
+    for outcome, chance in zip(outcomes, chances, strict=True):
+        shown = [one for one in outcome.turn.impressions if one.canary is not None and one.allocation_propensity]
+        if not shown or shown[0].canary is None:
+            continue
+        canary, whole = shown[0].canary, shown[0].allocation_propensity or 0.0
+        weight = min(canary.share * canary.propensity / whole, 1.0)
+        row = rows.setdefault((str(canary.trial), round(canary.share * 1024), int(weight * 32 + chance)), [0.0, 0.0])
+        row[0] += 1.0
+        row[1] += round(outcome.success * GRID) / GRID
+    return {self.table.name: Sums(self.table, list(rows), np.array(list(rows.values())))} if rows else {}
+
+
 _LEARN: Final[dict[type[Learner], Callable[[Any, Sequence[Outcome]], Delta]]] = {
     AnswerQuality: _quality,
     MemoryIndex: _memory,
@@ -748,6 +768,7 @@ _LEARN: Final[dict[type[Learner], Callable[[Any, Sequence[Outcome]], Delta]]] = 
     RephraseGraph: _graph,
     StrategyBandit: _bandit,
     StrategyHistory: _history,
+    Trials: _trials,
     UserHistory: _users,
 }
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from backchannel.agents.columns import MISSING, columns_of
 from backchannel.agents.outcomes import Asked, Gains, Judge, Outcomes, RewardConfig
 from backchannel.agents.rewrites.learner import state_of
-from backchannel.schemas.events import BargeIn, Click, Impression, Query, Result, Rewrite
+from backchannel.schemas.events import BargeIn, Canary, Click, Impression, Query, Result, Rewrite
 from backchannel.schemas.turn import Turn
 from tests.support.oracle import Credit, Outcome
 
@@ -155,6 +155,10 @@ def turns(
         allocation=st.dictionaries(names, st.integers(0, 3), max_size=3),
         propensities=st.dictionaries(names, st.sampled_from([0.0, 0.5, 1.0]), max_size=3),
         allocation_propensity=st.none() | st.just(0.25),
+        canary=st.none()
+        | st.builds(
+            Canary, trial=st.just(7), share=st.sampled_from([0.25, 0.5]), propensity=st.sampled_from([0.0, 0.25, 0.5])
+        ),
         strategy_context=st.dictionaries(
             names, st.dictionaries(st.just("strategy.results"), st.floats(0, 100), max_size=1), max_size=2
         ),

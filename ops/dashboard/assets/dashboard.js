@@ -151,7 +151,7 @@ function showTrends({ trends: { answers, intake, versions }, served }) {
     [" version", "created", "watermark", " rows", "verdict", "reason"],
     versions.slice(0, 50).map((one) => [
       one.version === served ? `${one.version} (served)` : one.version, when(one.created), when(one.watermark),
-      number(one.rows, 9), one.verdict ?? "–", one.reason ?? "",
+      number(one.rows, 9), one.canary ? `${one.verdict}, ${percent(one.canary)}` : one.verdict ?? "–", one.reason ?? "",
     ]),
     "No version yet.",
   );

@@ -1,6 +1,6 @@
-"""How often 95% intervals cover the true value, and how often the gate is right, in simulated worlds."""
+"""How often, in simulated worlds, 95% intervals hold the truth; how often the gate is right, and what it costs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, get_args
 
 import numpy as np
@@ -9,70 +9,106 @@ from msgspec import structs
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.ope.decisions import table_of, vectors_of
 from backchannel.agents.ope.estimators import ESTIMATORS
-from backchannel.agents.ope.gate import GateConfig, judge
+from backchannel.agents.ope.gate import GateConfig
 from backchannel.agents.ope.intervals import Method, interval
 from backchannel.agents.ope.sessions import SESSION_ESTIMATORS, Sessions
 from backchannel.agents.sums import Matrix
 from backchannel.ops.lab.bench.measure import Load, Measure
+from backchannel.ops.lab.worlds.gate_worlds import GateWorld, live, put_on_trial
 from backchannel.ops.lab.worlds.off_policy import (
     BUDGET,
     STRATEGIES,
     Logs,
     OffPolicyWorld,
-    reversed_preferences,
-    shares_of,
     steered,
 )
 
 RUNS: Final = 30
 CLICKS: Final = {"many clicks": -1.5, "few clicks": -3.0}
-"""Worlds by name: the mean weight of all strategies."""
+"""Worlds, by the weight that all strategies have on average."""
 LEARNED: Final = 100
-"""Turns that the live policy has learned from: few, so that better policies exist."""
-SIZES: Final = (100, 250, 500, 1000, 2000)
-"""Numbers of logged decisions that the gate sees."""
+"""Turns that the live policy has learned from: few, so that there are better ones."""
+TRIALS: Final = 200
+DECISIONS: Final = 20_000
+"""At hand, in a trial."""
+RATES: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
+RATIOS: Final = (0.0, 0.5, 0.9, 1.0, 1.1, 2.0)
+"""Of the clicks of a policy on trial to those of the one that is served."""
+SEEDS: Final = 2
+WORLDS: Final = tuple(
+    GateWorld(kind, rate, budget, turns=10_000)
+    for kind in ("stationary", "flip", "drift")
+    for rate in (0.05, 0.2)
+    for budget in (1, 10)
+)
 _MANY: Final = 20_000
-_COVERED: Final = 1000  # turns in each log for the coverage of intervals
+_COVERED: Final = 1000  # turns in a log of which intervals are to hold the truth
 _POOL: Final = 5000
 
 
 def gate(load: Load) -> Iterator[Measure]:
-    """Yield shares over `RUNS` simulated logs per round."""
+    """Yield shares of RUNS simulated logs for each of the rounds."""
     runs = RUNS * load.rounds
     for clicks, intercept in CLICKS.items():
         for one in _in_world(OffPolicyWorld(1, intercept), runs, load.say):
             yield structs.replace(one, name=f"{clicks}: {one.name}")
     yield from _sessions(runs)
+    yield from _trials(TRIALS * load.rounds, load.say)
+    yield from _learning(SEEDS * load.rounds, load.say)
 
 
 def _in_world(world: OffPolicyWorld, runs: int, say: Callable[[str], None]) -> Iterator[Measure]:
-    say("a simulated world: a live policy, a better and a worse one")
-    live, best = world.learn(LEARNED), world.learn(_MANY)
-    logs = world.log(Allocator(live), _POOL)
-    policies = {
-        "worse by 10%": steered(world, live, reversed_preferences(best), logs, 0.9),
-        "the same": Allocator(live),
-        "better by 10%": steered(world, live, best, logs, 1.1),
-    }
-    yield Measure("the live policy's value", world.value(Allocator(live), logs), "rewards a turn")
-    better = policies["better by 10%"]
+    say("a simulated world: a live policy, and one that is better by 10%")
+    few, best = world.learn(LEARNED), world.learn(_MANY)
+    logs = world.log(Allocator(few), _POOL)
+    better = steered(world, few, best, logs, 1.1)
+    yield Measure("the live policy's value", world.value(Allocator(few), logs), "rewards a turn")
     truth = world.value(better, logs)
     say("intervals")
-    for turns, known in ((LEARNED, live), (_MANY, best)):
+    for turns, known in ((LEARNED, few), (_MANY, best)):
         for one in _coverage(better, Allocator(known).worth(BUDGET), truth, logs, runs):
             yield structs.replace(one, name=f"rank curves of {turns:,} turns: {one.name}")
+
+
+def _trials(runs: int, say: Callable[[str], None]) -> Iterator[Measure]:
+    """How trials of policies that do not change end, over all looks together."""
     config = GateConfig()
-    for turns in SIZES:
-        for name, policy in policies.items():
-            say(f"{turns} logged decisions, {name}")
-            verdicts = [
-                judge(
-                    policy, policies["the same"], logs.draw(turns, np.random.default_rng([run, turns])), config
-                ).verdict
+    for rate in RATES:
+        for ratio in RATIOS:
+            name = f"click rate {rate:g}, {ratio:g} times as good"
+            say(name)
+            found = [
+                put_on_trial(rate, ratio, DECISIONS, config, np.random.default_rng([run, round(1000 * ratio)]))
                 for run in range(runs)
             ]
-            for verdict, share in shares_of(verdicts).items():
-                yield Measure(f"{name}, {turns} decisions: {verdict}", 100 * share, "%")
+            everything = [one.ended in ("won", "expired") for one in found]
+            yield Measure(f"{name}: more than the first share", _percent([bool(one.halved) for one in found]), "%")
+            yield Measure(f"{name}: more than half", _percent(everything), "%")
+            yield Measure(f"{name}: rejected", _percent([one.ended == "lost" for one in found]), "%")
+            yield Measure(f"{name}: decisions", float(np.median([one.decisions for one in found])), "")
+            if ratio != 1.0:
+                ideal = float(np.median([one.ideal or DECISIONS for one in found]))
+                yield Measure(f"{name}: decisions of an ideal test", ideal, "")
+                yield Measure(f"{name}: clicks lost", float(np.mean([one.lost for one in found])), "")
+
+
+def _learning(seeds: int, say: Callable[[str], None]) -> Iterator[Measure]:
+    """What the gate costs a bandit that learns."""
+    for world in WORLDS:
+        name = f"{world.kind}, click rate {world.rate:g}, budget {world.budget}"
+        say(name)
+        regret = np.array(
+            [[live(world, seed, gate).regret.sum() for gate in (None, GateConfig())] for seed in range(seeds)]
+        )
+        without, gated = regret.sum(axis=0).tolist()
+        yield Measure(f"{name}: regret without a gate", without / seeds / world.turns, "clicks a turn")
+        yield Measure(f"{name}: regret with the gate, times that", gated / without, "")
+        error = float(np.std(regret[:, 1] - regret[:, 0]) / np.sqrt(seeds)) * seeds / without
+        yield Measure(f"{name}: standard error of that", error, "")
+
+
+def _percent(some: Sequence[bool]) -> float:
+    return 100 * float(np.mean(some))
 
 
 def _coverage(policy: Allocator, worth: Matrix, truth: float, logs: Logs, runs: int) -> Iterator[Measure]:
@@ -102,10 +138,10 @@ def _coverage(policy: Allocator, worth: Matrix, truth: float, logs: Logs, runs: 
 
 
 def _sessions(runs: int) -> Iterator[Measure]:
-    """Yield the coverage for sessions of three turns with two actions; each action affects the next reward."""
+    """Sessions of three turns with two actions: what was done in one turn tells in the next."""
     logged, target = np.array([0.5, 0.5]), np.array([0.3, 0.7])
-    gains = np.array([[0.2, 0.4], [0.6, 0.3]])  # by the previous and the current action
-    value = np.zeros((4, 2))  # expected return from turn t on, by the previous action
+    gains = np.array([[0.2, 0.4], [0.6, 0.3]])  # by the action before and this one
+    value = np.zeros((4, 2))  # expected from turn t on, by the action before
     for turn in (2, 1, 0):
         value[turn] = (gains + 0.9 * value[turn + 1]) @ target
     truth, held = float(value[0, 0]), dict[str, list[bool]]()
@@ -119,7 +155,7 @@ def _sessions(runs: int) -> Iterator[Measure]:
             (target / logged)[actions],
             (rng.random((1000, 3)) < chances).astype(float),
             0.9,
-            0.8 * value[turns, before],  # a model that is off by a fifth
+            0.8 * value[turns, before],  # a model that is wrong by a fifth
             0.8 * (chances + 0.9 * value[turns + 1, actions]),
         )
         for name, estimate in SESSION_ESTIMATORS.items():

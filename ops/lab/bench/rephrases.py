@@ -187,8 +187,9 @@ def _graph(graph: RephraseGraph, rng: Generator) -> tuple[Delta, list[str]]:
     targets = np.minimum(proper * rng.random(EDGES) ** 2, proper - 1).astype(int)
     pairs = sorted(set(zip(sources.tolist(), targets.tolist(), strict=True)))
     people = rng.poisson(0.4, (len(pairs), len(BUCKETS))).astype(float)
-    absorbed = np.column_stack((rng.poisson(8.0, len(states)), rng.poisson(2.0, len(states)))).astype(float)
-    absorbed[proper:, 0] = 0.0
+    means = np.repeat((8.0, 2.0), len(BUCKETS)) / len(BUCKETS)
+    absorbed = rng.poisson(means, (len(states), len(means))).astype(float)
+    absorbed[proper:, : len(BUCKETS)] = 0.0
     landmark = graph.absorptions.landmark(_NOW)
     steps = Sums(graph.transitions, [(states[one], states[other]) for one, other in pairs], people, landmark)
     ends = Sums(graph.absorptions, [(state,) for state in states], absorbed, landmark)

@@ -39,7 +39,7 @@ class Engine(Struct, frozen=True):
     Attributes:
         generators: by name, in the order in which ties are broken.
         index, understanding: that features of queries are taken from.
-        seconds: what took how long to build.
+        seconds: processor time that each index took to build.
         dense: the dense generator, if there is one.
     """
 
@@ -84,11 +84,11 @@ def engine(
         progress: told of every step.
     """
     seconds: dict[str, float] = {}
-    began = time.perf_counter()
+    began = time.process_time()
 
     def done(what: str) -> None:
         nonlocal began
-        now = time.perf_counter()
+        now = time.process_time()
         seconds[what] = now - began
         began = now
         progress(what, 1.0)

@@ -32,10 +32,28 @@ if TYPE_CHECKING:
     from backchannel.ops.lab.search.generators.encoder import SentenceEncoder
 
 GENERATED = "generated"
+LEAST_QUERIES = 20
+
+
+def open_catalogue(name: str, seed: int, encoder: "SentenceEncoder | None") -> Corpus:
+    """Return the corpus in the folder `name`, or the generated one if that is GENERATED.
+
+    Raises:
+        ClickException: it cannot be used, see the message.
+    """
+    try:
+        if name == GENERATED:
+            return generated_corpus(seed, encode=encoder.encode_cached if encoder else None)
+        return read(Path(name))
+    except CorpusError as error:
+        raise click.ClickException(str(error)) from None
+    except ModuleNotFoundError as error:
+        install = "pip install 'backchannel[parquet]'"
+        raise click.ClickException(f"{name}: reading it needs {error.name}: {install}") from None
 
 
 def open_corpus(name: str, simulated: int | None, seed: int, encoder: "SentenceEncoder | None") -> Corpus:
-    """Return the corpus in the folder `name`, or the generated one.
+    """Return a corpus with queries enough to learn from.
 
     Args:
         name: a folder, or GENERATED.
@@ -46,20 +64,10 @@ def open_corpus(name: str, simulated: int | None, seed: int, encoder: "SentenceE
     Raises:
         ClickException: it cannot be used, see the message.
     """
-    encode = encoder.encode_cached if encoder else None
-    try:
-        if name == GENERATED:
-            return generated_corpus(seed, queries=simulated or 400, encode=encode)
-        corpus = read(Path(name))
-    except CorpusError as error:
-        raise click.ClickException(str(error)) from None
-    except ModuleNotFoundError as error:
-        raise click.ClickException(
-            f"{name}: reading it needs {error.name}: pip install 'backchannel[parquet]'"
-        ) from None
+    corpus = open_catalogue(name, seed, encoder)
     if simulated:
-        return simulate(corpus, simulated, seed, encode)
-    if len(corpus.queries) < 20:
+        return simulate(corpus, simulated, seed, encoder.encode_cached if encoder else None)
+    if len(corpus.queries) < LEAST_QUERIES:
         raise click.ClickException(
             f"{name}: {len(corpus.queries)} queries with relevant documents are too few: try --simulate 3000"
         )
@@ -88,6 +96,7 @@ def open_corpus(name: str, simulated: int | None, seed: int, encoder: "SentenceE
 )
 @click.option("--zipf", type=click.FloatRange(0, 3), default=0.8, show_default=True, help="Exponent of the traffic.")
 @click.option("--memory", is_flag=True, help="The memory index is a strategy, too.")
+@click.option("--ranked", is_flag=True, help="The policy orders the results, too, and learns to.")
 @click.option("--drift", is_flag=True, help="At half-time the best strategy and the worst swap what they find.")
 @click.option(
     "--new",
@@ -118,6 +127,7 @@ def search(
     model: ClickModel,
     zipf: float,
     memory: bool,
+    ranked: bool,
     drift: bool,
     new_share: float,
     seed: int,
@@ -156,7 +166,7 @@ def search(
         began = time.perf_counter()
         harness = build(opened, seed, encoder, progress=tell)
         seconds["lists"] = time.perf_counter() - began
-        settings = Settings(turns, budget, distinct, model, zipf, memory, drift, new_share, seed=seed)
+        settings = Settings(turns, budget, distinct, model, zipf, memory, ranked, drift, new_share, seed=seed)
         began = time.perf_counter()
         done = run(
             harness, settings, progress=lambda turn, clicks: tell(f"learning, {clicks:.2f} clicks a turn", turn / turns)
@@ -230,12 +240,12 @@ def _print_costs(costs: Costs, as_json: bool) -> None:
         print_json(costs)
         return
     console = Console()
-    built = _table(f"To index {costs.documents:,} documents", "seconds")
+    built = _table(f"To index {costs.documents:,} documents", "processor seconds")
     for name, took in costs.index_s.items():
         built.add_row(name, f"{took:.1f}")
-    asked = _table(f"Per query, of {costs.queries}", "p50 ms", "p99 ms")
+    asked = _table(f"Per query, of {costs.queries}", "p50 ms", "p99 ms", "processor ms")
     for name, cost in (*costs.generators.items(), ("all, features and union", costs.server)):
-        asked.add_row(name, f"{cost.p50_ms:.2f}", f"{cost.p99_ms:.2f}")
+        asked.add_row(name, f"{cost.p50_ms:.2f}", f"{cost.p99_ms:.2f}", f"{cost.cpu_ms:.2f}")
     console.print(built, asked)
 
 

@@ -118,6 +118,11 @@ class Corpus:
         self.queries: Final = self._judged(queries)
         self.top_grade: Final = max((max(query.grades.values()) for query in self.queries), default=relevant_from)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every document is judged: where relevance follows from the catalogue, the others are irrelevant."""
+        return self.origin != "real"
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of documents, queries and judgements, for what is cached of them."""

@@ -1,6 +1,6 @@
 """What a run of the loop came to: the policy beside every baseline, on held-out queries, with paired intervals."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct, to_builtins
@@ -14,6 +14,9 @@ from backchannel.schemas.snapshot import Estimate
 
 RANKED = 10
 """Positions of nDCG and of judged."""
+
+RERANKED = "learned, ranked"
+"""The method whose candidates the policy orders."""
 
 ORIGINS = {
     "real": "real queries with judgements",
@@ -144,6 +147,8 @@ def findings(run: Run, seconds: Mapping[str, float]) -> Findings:
         for name, (drawn, refilled) in allocations.items()
     }
     recall["rank fusion"] = recall["rank fusion"][0], _fused_recall(harness, queries, budget)
+    if run.ranked:
+        allocations[RERANKED], recall[RERANKED] = allocations["learned"], recall["learned"]
     own = int(run.settings.distinct)
     fixed = recall["best fixed"][own]
     methods = [
@@ -185,15 +190,18 @@ def _method(
     harness, budget = run.harness, run.settings.budget
     queries = harness.held_out
     drawn, refilled = (np.broadcast_to(one, (len(queries), len(harness.strategies))) for one in pair)
-    ordered: Callable[[int, int], Sequence[int]] = (
-        (lambda _, query: harness.fused(query)[:budget])
-        if name == "rank fusion"
-        else (lambda row, query: harness.order(query, refilled[row], budget))
-    )
+
+    def ordered(row: int, query: int) -> Sequence[int]:
+        if name == "rank fusion":
+            return harness.fused(query)[:budget]
+        return run.ranked[query] if name == RERANKED else harness.order(query, refilled[row], budget)
+
     rankings = []
     for row, query in enumerate(queries.tolist()):
-        grades = {harness.corpus.number[key]: grade for key, grade in harness.corpus.queries[query].grades.items()}
-        rankings.append(ranking(ordered(row, query), grades, RANKED))
+        shown = ordered(row, query)
+        grades = dict.fromkeys(shown, 0.0) if harness.corpus.complete else {}
+        grades |= {harness.corpus.number[key]: grade for key, grade in harness.corpus.queries[query].grades.items()}
+        rankings.append(ranking(shown, grades, RANKED))
     return Method(
         name,
         drawn=paired(recall[0]),

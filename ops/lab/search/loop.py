@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 
 from backchannel.agents.bandit.features import Numeric
 from backchannel.agents.bandit.learner import BanditConfig
+from backchannel.agents.ranking.features import RANK, SCORE
+from backchannel.agents.ranking.learner import RankingConfig
 from backchannel.ops.lab.search.harness import Allocations, Harness, Queries
 from backchannel.ops.lab.search.people import ClickModel, People
-from backchannel.ops.lab.search.server import MEMORY, REMEMBERED, SearchServer, impression
+from backchannel.ops.lab.search.server import MEMORY, REMEMBERED, SearchServer, impression, rank
+from backchannel.ops.lab.search.union import unite
 from backchannel.schemas.events import Click, Event, Query
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
@@ -44,6 +47,7 @@ class Settings(Struct, frozen=True):
         distinct: whether it is of distinct ones; see `union`.
         model, zipf: of the people, see `people`.
         memory: whether the memory index is one of the strategies.
+        ranked: whether the policy orders the results, too.
         drift: whether, at half-time, the best strategy and the worst swap what they find.
         new: share of the documents that appear only during the run.
         checkpoints: turns at which the policy is measured; the end is always one.
@@ -56,6 +60,7 @@ class Settings(Struct, frozen=True):
     model: ClickModel = "position"
     zipf: float = 0.8
     memory: bool = False
+    ranked: bool = False
     drift: bool = False
     new: float = 0.0
     checkpoints: tuple[int, ...] = (500, 2_000, 8_000, 30_000)
@@ -92,6 +97,8 @@ class Run(Struct, frozen=True):
         asked: query -> turns in which it was asked.
         repeated: queries asked OFTEN or more; and with the memory index at the end, their recall.
         remembered: query -> the documents that the memory index recalls for it at the end; empty without it.
+        ranked: held-out query -> the distinct union of what was allocated at the end, in the policy's order: documents
+            by their place in the corpus. Empty unless the policy orders the results.
     """
 
     settings: Settings
@@ -105,19 +112,25 @@ class Run(Struct, frozen=True):
     repeated: Queries
     repeated_allocations: Allocations
     remembered: dict[int, list[int]]
+    ranked: dict[int, list[int]]
 
 
-def configuration(harness: Harness, memory: bool = False, **bandit: object) -> Config:
+def configuration(harness: Harness, memory: bool = False, ranked: bool = False, **bandit: object) -> Config:
     """Return the default configuration, with the harness's strategies and features.
 
     Args:
         harness: see there.
         memory: whether the memory index is a strategy.
+        ranked: whether an order of the results is learned.
         bandit: fields of `BanditConfig` to set besides.
     """
     strategies = (*harness.strategies, MEMORY) if memory else harness.strategies
     features = (*harness.bandit_features, Numeric(REMEMBERED, center=1.0)) if memory else harness.bandit_features
-    return Config(bandit=structs.replace(BanditConfig(strategies, features), **bandit))
+    ranking = RankingConfig()
+    if ranked:
+        own = tuple(Numeric(f"{RANK}{name}", scale=0.25) for name in strategies)
+        ranking = RankingConfig(features=(Numeric(SCORE), *own), normalized=(SCORE,))
+    return Config(bandit=structs.replace(BanditConfig(strategies, features), **bandit), ranking=ranking)
 
 
 def run(
@@ -137,7 +150,7 @@ def run(
     with TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/loop.db"
         with (
-            LocalPipeline(url, config or configuration(harness, settings.memory), "search") as driver,
+            LocalPipeline(url, config or configuration(harness, settings.memory, settings.ranked), "search") as driver,
             closing(PolicyReader(url)) as reader,
         ):
             return _Loop(harness, settings, driver, reader).run(progress)
@@ -161,6 +174,7 @@ class _Loop:
             settings.budget,
             np.random.default_rng(server_seed),
             distinct=settings.distinct,
+            ranked=settings.ranked,
         )
         self.distinct = settings.budget if settings.distinct else None
         self.doc_ids = [document.doc_id for document in harness.corpus.documents]
@@ -190,9 +204,8 @@ class _Loop:
             at = START + turn * GAP_MS
             text = self.harness.corpus.queries[query].text
             page = self.server.serve(text, self.harness.context(query), lists[query])
-            shown = [one.item for one in page.union.candidates]
-            clicked = self.people.clicks(visit, shown)
-            drawn[turn], distinct[turn] = page.union.drawn, len(shown)
+            clicked = self.people.clicks(visit, page.shown)
+            drawn[turn], distinct[turn] = page.union.drawn, len(page.shown)
             clicks["learned"][turn] = len(clicked)
             for name, allocation in baselines.items():
                 if (name, query) not in orders:
@@ -233,6 +246,7 @@ class _Loop:
             repeated,
             self._allocations(repeated),
             remembered,
+            self._ranked(checkpoints[-1]) if settings.ranked else {},
         )
 
     def _learn(self, events: Sequence[Event]) -> None:
@@ -247,6 +261,17 @@ class _Loop:
         known = allocations[:, : len(self.harness.strategies)]
         recall = self.harness.recall_at(known, queries, self.distinct)
         return Checkpoint(turns, self.reader.policy.version, allocations, recall)
+
+    def _ranked(self, last: Checkpoint) -> dict[int, list[int]]:
+        """The distinct unions of the last checkpoint in the policy's order."""
+        policy, rng = self.reader.policy, np.random.default_rng([self.settings.seed, 41])
+        found = {}
+        for query, allocation in zip(self.harness.held_out.tolist(), last.allocations, strict=True):
+            asked = {name: int(count) for name, count in zip(self.strategies, allocation, strict=True) if count}
+            union = unite(self.harness.lists_of(query), asked, self.settings.budget)
+            ranking = rank(policy, union, self.harness.context(query), rng)
+            found[query] = [int(one.entity_id) for one in ranking.results]
+        return found
 
     def _allocations(self, queries: Queries) -> Allocations:
         """What the policy allocates to each query, as served: floor and exploration included."""

@@ -32,6 +32,11 @@ GOES_ON: Final = 0.85
 _BLOCK: Final = 4096
 
 
+def attraction(grade: float, top: float) -> float:
+    """Return the probability that a document of `grade` attracts who looks at it, if `top` is the highest grade."""
+    return NOISE + (ATTRACTIVE - NOISE) * float((2.0**grade - 1.0) / (2.0**top - 1.0))
+
+
 class Visit(Struct, frozen=True):
     """One person asks one query; their luck is drawn before anything is served.
 
@@ -65,13 +70,9 @@ class People:
         self._model = model
         self._zipf = zipf
         self._shown = shown
-        top = 2.0**harness.corpus.top_grade - 1.0
-        number = harness.corpus.number
+        number, top = harness.corpus.number, harness.corpus.top_grade
         self._attracts: Final = [
-            {
-                number[doc_id]: NOISE + (ATTRACTIVE - NOISE) * (2.0**grade - 1.0) / top
-                for doc_id, grade in query.grades.items()
-            }
+            {number[doc_id]: attraction(grade, top) for doc_id, grade in query.grades.items()}
             for query in harness.corpus.queries
         ]
 

@@ -7,13 +7,18 @@ import numpy as np
 from msgspec import Struct
 from numpy.random import Generator as Rng
 
+from backchannel.agents.bandit.serving import Decision
+from backchannel.agents.ranking.features import SCORE
+from backchannel.agents.ranking.serving import Candidate, Ranking
 from backchannel.ops.lab.search.union import Union, unite
-from backchannel.schemas.events import Impression, Query, Result
+from backchannel.schemas.events import Canary, Impression, Query, Result
 from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
 
 MEMORY: Final = "memory"
 """The strategy that recalls from the policy itself."""
+FUSION: Final = 60.0
+"""The constant of reciprocal rank fusion."""
 REMEMBERED: Final = "remembered"
 """The feature that says how many documents it has for the query, log(1 + n)."""
 
@@ -22,19 +27,25 @@ class Page(Struct, frozen=True):
     """What is shown for a query, and how it was chosen.
 
     Attributes:
-        union: what is shown, from the top.
+        union: the candidates, in the union's order.
+        shown: documents by their place in the corpus, from the top.
+        ranking: the policy's order of them; None: they are shown in the union's order.
         planned: strategy -> how many candidates were asked of it.
         propensities, allocation_propensity: of the plan; none if it was not left to a policy.
         policy_version: None if there was no policy yet.
+        canary: how it was decided while another policy was on trial.
         context: that was decided on.
     """
 
     union: Union
+    shown: Sequence[int]
+    ranking: Ranking | None
     planned: Mapping[str, int]
     propensities: Mapping[str, float]
     allocation_propensity: float | None
     policy_version: int | None
     context: Mapping[str, float]
+    canary: Canary | None = None
 
 
 class SearchServer:
@@ -46,6 +57,7 @@ class SearchServer:
         number: document id -> its place in the corpus.
         budget: of candidates.
         distinct: whether the budget is of distinct candidates; see `union`.
+        ranked: whether the policy orders the candidates.
         rng: the source of all randomness.
     """
 
@@ -58,7 +70,9 @@ class SearchServer:
         rng: Rng,
         *,
         distinct: bool = False,
+        ranked: bool = False,
     ) -> None:
+        self._ranked: Final = ranked
         self._reader: Final = reader
         self._strategies: Final = tuple(strategies)
         self._number: Final = number
@@ -84,12 +98,22 @@ class SearchServer:
             lists[MEMORY] = self.remembered(policy, text)
             context = {**context, REMEMBERED: float(np.log1p(len(lists[MEMORY])))}
         if policy is None:
-            allocation, propensities, whole, version = self._uniform(), {}, None, None
+            decision = Decision(self._uniform(), {})
         else:
             decision = policy.allocate(context, self._budget, self._rng)
-            allocation, propensities = decision.allocation, decision.propensities
-            whole, version = decision.allocation_propensity, decision.policy_version
-        return Page(unite(lists, allocation, self._distinct), allocation, propensities, whole, version, context)
+        union = unite(lists, decision.allocation, self._distinct)
+        ranking = rank(policy, union, context, self._rng) if self._ranked and policy else None
+        return Page(
+            union,
+            [int(one.entity_id) for one in ranking.results] if ranking else [one.item for one in union.candidates],
+            ranking,
+            decision.allocation,
+            decision.propensities,
+            decision.allocation_propensity,
+            decision.policy_version,
+            context,
+            decision.canary,
+        )
 
     def remembered(self, policy: Policy | None, text: str) -> list[int]:
         """Return the documents that have worked for a query, best first."""
@@ -103,6 +127,18 @@ class SearchServer:
         return {name: count for name, count in dealt.items() if count}
 
 
+def rank(policy: Policy, union: Union, context: Mapping[str, float], rng: Rng) -> Ranking:
+    """Return the policy's order of a union; its entities are the documents' places in the corpus.
+
+    The caller's own score, which the policy begins with, is that of reciprocal rank fusion (Cormack et al. 2009).
+    """
+    candidates = [
+        Candidate(str(one.item), {SCORE: sum(1.0 / (FUSION + at) for at in one.ranks.values())}, one.ranks)
+        for one in union.candidates
+    ]
+    return policy.rank(context, candidates, max(len(candidates), 1), rng=rng)
+
+
 def impression(query: Query, page: Page, doc_ids: Sequence[str], ts: int, *, distinct: bool = False) -> Impression:
     """Return the event that logs a page.
 
@@ -113,9 +149,17 @@ def impression(query: Query, page: Page, doc_ids: Sequence[str], ts: int, *, dis
         ts: event time, ms since the Unix epoch.
         distinct: whether the budget was of distinct candidates, so that the plan is logged beside the depths.
     """
+    brought = {one.item: one.ranks for one in page.union.candidates}
+    features = {int(one.entity_id): dict(one.features) for one in page.ranking.results} if page.ranking else {}
     results = tuple(
-        Result(doc_ids[one.item], position, tuple(one.ranks), dict(one.ranks))
-        for position, one in enumerate(page.union.candidates, start=1)
+        Result(
+            doc_ids[item],
+            position,
+            tuple(brought[item]),
+            dict(brought[item]),
+            {name: value for name, value in features.get(item, {}).items() if value is not None},
+        )
+        for position, item in enumerate(page.shown, start=1)
     )
     return Impression(
         event_id=f"{query.query_id}-i",
@@ -127,5 +171,8 @@ def impression(query: Query, page: Page, doc_ids: Sequence[str], ts: int, *, dis
         planned=dict(page.planned) if distinct else {},
         propensities=dict(page.propensities),
         allocation_propensity=page.allocation_propensity,
+        examined=page.ranking.examined if page.ranking else (),
+        normalizers=dict(page.ranking.normalizers) if page.ranking else {},
         policy_version=page.policy_version,
+        canary=page.canary,
     )

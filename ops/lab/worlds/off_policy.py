@@ -5,7 +5,7 @@ device. The first n candidates get the share 1 - 0.8^n of that, and the click fa
 weights are drawn once, so that policies differ by some ten percent, as in practice.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -182,8 +182,3 @@ def _with_thetas(section: Section, thetas: Matrix) -> Section:
 def _whole(bandit: StrategyBandit, sums: MemorySums | None = None) -> Section:
     section = bandit.solve(sums or MemorySums({}), {bandit.table.name: ()}, 0)
     return live_rows(section)
-
-
-def shares_of(verdicts: Sequence[str]) -> dict[str, float]:
-    """Return the share of each verdict, 0 to 1."""
-    return {verdict: verdicts.count(verdict) / len(verdicts) for verdict in ("publish", "warn", "hold")}

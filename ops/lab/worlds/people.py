@@ -27,7 +27,7 @@ import numpy as np
 from numpy.random import Generator
 
 from backchannel.ops.lab.worlds.catalogue import CatalogueEntity, make_catalogue, misheard, misspelt
-from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query, Result, Rewrite, Scalar
+from backchannel.schemas.events import BargeIn, Canary, Click, Event, Impression, Query, Result, Rewrite, Scalar
 
 QUERY_KINDS: Final = ("title", "description", "fresh", "open", "garbled")
 """The kinds of query. Servers do not know the kind; the context hints at it."""
@@ -125,6 +125,8 @@ class Answer:
     propensities: dict[str, float]
     policy_version: int | None = None
     rewrite: Rewrite | None = None
+    allocation_propensity: float | None = None
+    canary: Canary | None = None
 
 
 Server: TypeAlias = Callable[[Request], Answer]
@@ -371,7 +373,9 @@ def _signals(query: Query, attempt: Attempt, answer: Answer, reaction: _Reaction
         results=answer.results,
         allocation=answer.allocation,
         propensities=answer.propensities,
+        allocation_propensity=answer.allocation_propensity,
         policy_version=answer.policy_version,
+        canary=answer.canary,
         rewrite=answer.rewrite,
     )
     if reaction.barged_in:

@@ -175,6 +175,8 @@ class LearnedServer:
             decision.propensities,
             decision.policy_version,
             Rewrite(source=query.text, target=text) if rewriting and self.logs_rewrites else None,
+            decision.allocation_propensity,
+            decision.canary,
         )
 
 

@@ -82,11 +82,11 @@ def test_solving_what_changed_is_enough(batches: list[list[Step]], depth: int, m
 
 def test_what_lies_behind_a_changed_state_counts() -> None:
     learner = RephraseGraph(structs.replace(OPEN, min_support=5))
-    before = learned([*failing("a", "b"), *failing("b", "c", 3), *succeeding("c")])
-    delta = learned(failing("b", "c", 1))  # too few for a rewrite of b itself
+    before = learned([*failing("a", "b"), *failing("b", "c too", 3), *succeeding("c too")])
+    delta = learned(failing("b", "c too", 1))  # too few for a rewrite of b itself
     total = merge([before, delta])
     section = learner.solve(MemorySums(total), changes(delta), 0)
-    assert msgspec.json.decode(section["a"] or b"", type=RewriteRow).target == "c"
+    assert msgspec.json.decode(section["a"] or b"", type=RewriteRow).target == "c too"
 
 
 @given(STEPS, st.integers(1, 8))
@@ -134,9 +134,9 @@ def test_a_chain_of_rephrases_leads_to_what_succeeds() -> None:
 
 
 def test_what_succeeds_is_no_source_however_much_better_the_target_is() -> None:
-    steps = [*failing("a", "b", 40), *succeeding("b", 60), *failing("b", "c", 40), *succeeding("c", 1000)]
-    # b fails often enough, but succeeds more often: a is rewritten to b or c, b to nothing.
-    assert rewrites(learned(steps)) in ({"a": "b"}, {"a": "c"})
+    steps = [*failing("a", "b", 40), *succeeding("b", 120), *failing("b", "c", 40), *succeeding("c", 1000)]
+    # b fails often enough, but succeeds more often: a is rewritten to b, b to nothing.
+    assert rewrites(learned(steps)) == {"a": "b"}
 
 
 def test_success_that_a_rephrase_took_back_is_none() -> None:
@@ -164,9 +164,9 @@ def test_one_person_does_not_suffice() -> None:
 
 
 def test_nothing_is_rewritten_to_what_few_mean() -> None:
-    source = [*failing("a", "b", 300), *succeeding("a", 200), *[("a", None, False)] * 100]
-    for successes, found in ((500, {}), (900, {"a": "b"})):
-        target = [*succeeding("b", successes), *[("b", None, False)] * (1000 - successes)]
+    source = [*failing("a", "b too", 300), *succeeding("a", 200), *[("a", None, False)] * 100]
+    for successes, found in ((500, {}), (900, {"a": "b too"})):
+        target = [*succeeding("b too", successes), *[("b too", None, False)] * (1000 - successes)]
         # Half of them pass through b; a third succeeded where they were.
         assert rewrites(learned([*source, *target])) == found
 
@@ -185,7 +185,8 @@ def test_a_rewritten_turn_feeds_its_record_only() -> None:
 def test_who_is_held_out_feeds_the_chain_and_the_comparison() -> None:
     some = [outcome("a", None, True, session_id=f"s{number}") for number in range(400)]
     delta = RephraseGraph(structs.replace(OPEN, held_out=0.25)).learn(as_columns(some))
-    assert delta["absorptions"].values.tolist() == [[400, 0]]
+    (row,) = delta["absorptions"].values.reshape(2, -1).sum(axis=1, keepdims=True).T.tolist()
+    assert row == [400, 0]
     held_out = sum(is_held_out(f"s{number}", 0.25) for number in range(400))
     assert 70 < held_out < 130
     assert delta["rewrite_trials"].values.tolist() == [[held_out, 0]]
@@ -215,10 +216,10 @@ def test_harm_is_a_lower_rate_of_success(success: float, failure: float, without
 
 
 def test_what_is_blocked_is_not_served() -> None:
-    delta = learned([*failing("a", "b"), *failing("a", "c", 4), *succeeding("b"), *succeeding("c")])
+    delta = learned([*failing("a", "b", 18), *failing("a", "c too", 6), *succeeding("b"), *succeeding("c too")])
     assert rewrites(delta) == {"a": "b"}
     blocked = merge([delta, decreed("a", "b", blocked=1)])
-    assert rewrites(blocked) == {"a": "c"}
+    assert rewrites(blocked) == {"a": "c too"}
     assert rows(blocked)["a"].blocked == ("b",)
     assert rewrites(merge([blocked, decreed("a", "b", blocked=-1)])) == {"a": "b"}
     every = merge([delta, decreed("a", "", blocked=1)])

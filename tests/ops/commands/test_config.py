@@ -1,4 +1,4 @@
-"""The configuration says what is wrong with it, and prints itself."""
+"""The configuration: its errors name the key, and it can be printed."""
 
 import tomllib
 from itertools import pairwise

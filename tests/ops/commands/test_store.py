@@ -1,4 +1,4 @@
-"""The store's schema and who may do what in it: `backchannel store`."""
+"""`backchannel store`: schema, migration and privileges."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.store.engine import Store, StoreError
 from backchannel.streams.store.tables import SCHEMA_VERSION, metadata, schema_version
-from tests.conftest import start_postgres
+from tests.support.servers import start_postgres
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_those_who_begin_at_once_make_one_store(store_url: str) -> None:
 
 @pytest.fixture
 def as_role(new_schema: Callable[[], str]) -> Iterator[Callable[[str], str]]:
-    """Returns the URL of an upgraded store in PostgreSQL for a role, to which `store roles` gave its rights."""
+    """Return a function role -> URL of an upgraded PostgreSQL store, with the privileges that `store roles` grants."""
     url = make_url(new_schema())
     options = str(url.query["options"])
     schema = options.partition("=")[2]

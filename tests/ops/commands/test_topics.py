@@ -1,4 +1,4 @@
-"""`backchannel topics`, and what it says of what a cluster refuses; tests/integration has one that does as asked."""
+"""`backchannel topics`, and its messages when a cluster refuses; tests/integration has a cluster that does not."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,7 +13,7 @@ REFUSAL = "Unable to replicate the partition 3 time(s)."
 
 
 class Cluster:
-    """Stands in for the client: has the topics in `partitions`, and refuses to create any."""
+    """A stand-in for the client: it has the topics in `partitions`, and refuses to create others."""
 
     partitions: dict[str, int]
     fault: Exception | None

@@ -20,7 +20,8 @@ from msgspec import structs
 
 from backchannel.ops.cli import main
 from backchannel.ops.dashboard import server
-from backchannel.ops.dashboard.server import application, is_loopback
+from backchannel.ops.dashboard.pages import is_loopback
+from backchannel.ops.dashboard.server import application
 from backchannel.ops.dashboard.state import Observatory
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import Click, Event, Impression, Query, Result
@@ -28,8 +29,8 @@ from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.store.engine import Store
-from tests.conftest import missing
 from tests.support.ledgers import sqlite_url
+from tests.support.servers import missing
 
 CONFIG = Config(kafka=KafkaConfig(servers="127.0.0.1:1"))
 TEXT = "what was asked first"

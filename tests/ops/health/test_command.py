@@ -1,4 +1,4 @@
-"""Health: every verdict, and an answer whatever hangs."""
+"""`backchannel health`: every verdict, and an answer whatever hangs."""
 
 import json
 import socket
@@ -186,7 +186,7 @@ def test_bounds_rise() -> None:
 
 @pytest.fixture
 def deaf() -> Iterator[int]:
-    """A server that accepts connections, and never says a word."""
+    """The port of a server that accepts connections but never answers."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         yield server.getsockname()[1]
 
@@ -217,7 +217,7 @@ def test_an_absent_broker_is_critical_and_the_store_is_judged(learned: str) -> N
 
 
 def test_what_hangs_is_left_behind(deaf: int) -> None:
-    """In a process of its own: what is left behind must not keep it from ending."""
+    """In a separate process, because abandoned threads must not keep it from ending."""
     hanging = ["--store", f"postgresql+psycopg://127.0.0.1:{deaf}/x", "--servers", f"127.0.0.1:{deaf}"]
     done = subprocess.run(
         [sys.executable, "-m", "backchannel", "health", "--json", *hanging], capture_output=True, check=False
@@ -228,7 +228,7 @@ def test_what_hangs_is_left_behind(deaf: int) -> None:
 
 
 def test_it_starts_without_what_only_learners_need() -> None:
-    """River and SciPy alone take a second, and the answer is due within five."""
+    """Importing River and SciPy takes a second of the five that the answer may take."""
     told = (
         "import backchannel.ops.health.command, sys; print(*{'river', 'scipy', 'pandas', 'faust'} & sys.modules.keys())"
     )

@@ -1,4 +1,4 @@
-"""The server for tests and measurements ends with whoever started it."""
+"""The PostgreSQL server for tests ends with the process that started it."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 
 from backchannel.ops.local import postgres
 from backchannel.ops.local.postgres import Postgres, PostgresError
-from tests.conftest import start_postgres
+from tests.support.servers import start_postgres
 
 
 def answers(url: str) -> bool:

@@ -1,4 +1,4 @@
-"""Metrics: what they count, and what is answered to Prometheus and to probes."""
+"""Metrics, and the answers to Prometheus and to probes."""
 
 import asyncio
 from collections.abc import Iterator
@@ -82,12 +82,12 @@ def header(version: int, positions: dict[str, dict[int, Reached]] | None = None,
 
 
 def committed(*reached: tuple[int, int]) -> Commit:
-    """A commit that has brought partitions to watermarks."""
+    """Return a commit that moved partitions to these watermarks."""
     return Commit([Claim("s", number, 1, 1, Position(watermark)) for number, watermark in reached], {})
 
 
 def test_freshness_is_from_the_first_close_to_the_version_with_it(metrics: Metrics) -> None:
-    """Whichever worker made it, and whichever partition it is of."""
+    """The metric does not depend on which worker made the version, or on the partition."""
     now = round(1000 * NOW)
 
     def told(*watermarks: int) -> float | None:
@@ -190,7 +190,7 @@ def test_prometheus_and_probes_are_answered(metrics: Metrics) -> None:
 
 
 def test_names_follow_the_conventions(metrics: Metrics) -> None:
-    """https://prometheus.io/docs/practices/naming: base units, and `_total` on what only grows."""
+    """https://prometheus.io/docs/practices/naming: base units, and `_total` on counters."""
     for family in metrics.registry.collect():
         assert family.name.startswith(("backchannel_", "process_"))
         assert not family.name.endswith(("_ms", "_minutes", "_count", "_total"))

@@ -1,4 +1,4 @@
-"""Traces: which spans there are, of what length, and what they say."""
+"""Traces: the spans, their durations and attributes."""
 
 import time
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ def traces() -> Traces:
 
 
 def only() -> tuple[str, float, dict[str, Any]]:
-    """The one span that has ended: its name, seconds and attributes."""
+    """Return the name, duration in seconds and attributes of the only span that has ended."""
     span: ReadableSpan
     (span,) = SPANS.get_finished_spans()
     assert span.start_time is not None

@@ -1,4 +1,4 @@
-"""Trends: columns of one length, with the rates that the sums say."""
+"""Trends: columns of equal length, with the rates that follow from the sums."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What is read of a store, of each kind."""
+"""The vitals of each kind of store."""
 
 import asyncio
 

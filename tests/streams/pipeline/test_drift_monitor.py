@@ -1,4 +1,4 @@
-"""Alarms: a change in what is learned is written down once, whoever looks and how often."""
+"""Alarms: a change is recorded once, whoever looks, and however often."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,7 @@ NOW = 1_800_000_000_000 // MINUTE_MS * MINUTE_MS
 
 
 def stream(clicks_until_minute: int, minutes: int) -> list[Event]:
-    """100 turns a minute; clicks stop at a time."""
+    """Return 100 turns per minute, whose clicks stop at some time."""
     events = mixed_stream(100 * minutes, np.random.default_rng(5), queries=20, start_ms=START, gap_ms=600)
     stop = START + clicks_until_minute * MINUTE_MS
     return [event for event in events if not isinstance(event, Click) or event.ts < stop]

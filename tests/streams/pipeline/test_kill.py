@@ -22,7 +22,7 @@ TURNS = 30_000
 
 
 def events(rng: random.Random) -> list[bytes]:
-    """A mixed stream with duplicates, disorder, late events, and lines that are no events."""
+    """Write a mixed stream with duplicates, disorder, late events, and invalid lines."""
     lines = []
     for event in mixed_stream(TURNS, np.random.default_rng(1), queries=300, gap_ms=200):
         line = encode(event)

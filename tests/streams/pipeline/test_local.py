@@ -1,4 +1,4 @@
-"""However a stream is cut into feeds and commits, it teaches the same."""
+"""A stream teaches the same, however it is cut into feeds and commits."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def test_feeds_commits_versions_and_crashes_make_no_difference(
 
 
 def test_two_sources_add_up_to_one(whole: str, store_url: str) -> None:
-    """Sessions are split over two partitions' worth of streams: the sums are those of one."""
+    """Sessions are split over two sources; the sums are those of one."""
     for half in (0, 1):
         with LocalPipeline(store_url, CONFIG, f"half {half}") as pipeline:
             pipeline.feed([event for event in EVENTS if int(event.session_id.split("-")[1]) % 2 == half])
@@ -117,7 +117,7 @@ def test_records_that_are_no_events_are_dead_letters_once(store_url: str) -> Non
 
 
 def test_a_ledger_that_has_published_is_bounded(store_url: str) -> None:
-    """A stream of 60 half-lives; each of its 15 queries was shown up to 40 entities."""
+    """The stream spans 60 half-lives; each of its 15 queries was shown up to 40 entities."""
     config = Config(turns=CONFIG.turns, memory=MemoryConfig(half_life_days=0.01, top=3, challengers=1, reserve=1))
     with LocalPipeline(store_url, config, "test") as pipeline:
         for period in range(0, 60, 3):

@@ -1,4 +1,4 @@
-"""Publishing from one state of the ledger: nothing is missed, whoever commits, publishes, reads or dies meanwhile."""
+"""Publishing from one state of the ledger misses nothing, whoever commits, publishes, reads or dies meanwhile."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ PACKED = SumTable(name="packed", key=(("key", str), ("bucket", int)))
 
 
 class Totals(Learner):
-    """Publishes, for each key, its sums; of the packed ones, all buckets run together into one."""
+    """Publishes the sums of each key; merges all buckets of packed sums into one."""
 
     name = "totals"
     tables = (PLAIN, PACKED)
@@ -55,7 +55,7 @@ LEARNING: Any = SimpleNamespace(learners=(Totals(),), tables=Totals.tables)
 
 
 def contribution(claim: Claim, rng: np.random.Generator, landmark: int = 0) -> Contribution:
-    """Sums of whole numbers, which add up exactly in any order."""
+    """Return random sums of whole numbers, which add up exactly in any order."""
     keys = [(key, int(number)) for key in "abcdefgh" for number in rng.choice(50, 5, replace=False)]
     packed = [(key, int(rng.integers(4))) for key in "xy"]
     return Contribution(
@@ -70,7 +70,7 @@ def contribution(claim: Claim, rng: np.random.Generator, landmark: int = 0) -> C
 
 
 def totals(contributions: Sequence[Contribution]) -> dict[str, bytes]:
-    """What must be published of these."""
+    """Return the rows that must be published from these contributions."""
     sums: dict[str, float] = {}
     for one in contributions:
         for name, rows in one.delta.items():
@@ -86,7 +86,7 @@ def open_store(url: str) -> Store:
 
 
 def served(store: Store) -> dict[str, bytes]:
-    """The rows that readers serve, which must be those that their version was made with."""
+    """Return the rows that readers serve, after checking them against the header of their version."""
     with store.read() as connection:
         version = snapshots.current(connection).version
         assert version is not None
@@ -103,7 +103,7 @@ def store(store_url: str) -> Iterator[Store]:
 
 
 def watched(errors: list[BaseException], function: Callable[..., None], *arguments: int) -> threading.Thread:
-    """Start a thread that adds what it fails with to `errors`."""
+    """Start a thread that adds its error, if any, to `errors`."""
 
     def run() -> None:
         try:
@@ -117,7 +117,7 @@ def watched(errors: list[BaseException], function: Callable[..., None], *argumen
 
 
 def test_nothing_is_missed_by_publishers_at_work_while_workers_commit(store_url: str) -> None:
-    """Four workers, two publishers, a reader, and somebody who rolls back: all at once, each with their own store."""
+    """Four workers, two publishers, a reader and rollbacks run at once, each with their own connections."""
     commits, workers = 12, 4
     given: list[Contribution] = []
     errors: list[BaseException] = []
@@ -187,7 +187,7 @@ def test_a_publisher_that_ends_at_any_statement_leaves_the_last_version(store: S
             try:
                 publisher.publish()
             except ZeroDivisionError:
-                # When it ends after publishing, only the buckets have not run together.
+                # If it ends after publishing, only the buckets are not merged yet.
                 assert served(store) in (before, totals(given))
         publisher.publish()
         if not failed:

@@ -1,4 +1,4 @@
-"""What serving asks of a policy."""
+"""The methods of a policy."""
 
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ OF_USERS = Config(
 
 
 def test_what_is_known_of_users_is_decided_with_and_learned_as_it_was_then(tmp_path: Path) -> None:
-    """Glad people click on what is found, sad ones never do; strangers come, too, and some who say not who they are."""
+    """Glad users click on results, sad ones never do; there are also new users, and anonymous ones."""
     url, rng = sqlite_url(tmp_path, "live.db"), np.random.default_rng(3)
     reader, events, shown = PolicyReader(url), list[Event](), list[Impression]()
     with LocalPipeline(url, OF_USERS, "test") as pipeline:
@@ -55,7 +55,7 @@ def test_what_is_known_of_users_is_decided_with_and_learned_as_it_was_then(tmp_p
             ids: dict[str, Any] = {"session_id": f"s{number}", "query_id": f"q{number}"}
             query = Query(event_id=f"{number}q", ts=at, text="play jazz", user_id=user, **ids)
             decided: dict[str, Any] = {}
-            if number >= 40:  # before, there is no policy
+            if number >= 40:  # before that, there is no policy
                 decision = reader.policy.allocate({}, 4, rng, user=user)
                 decided = {name: getattr(decision, name) for name in decision.__struct_fields__}
             results = tuple(Result(name, place, (name,)) for place, name in enumerate(("lexical", "semantic"), 1))
@@ -75,17 +75,17 @@ def test_what_is_known_of_users_is_decided_with_and_learned_as_it_was_then(tmp_p
     reader.refresh()
     policy = reader.policy
     glad, sad = policy.of_user("glad"), policy.of_user("sad")
-    assert glad.keys() == sad.keys() == {REWARD, TURNS}  # what is no feature is not served
+    assert glad.keys() == sad.keys() == {REWARD, TURNS}  # only configured features are served
     assert glad[REWARD] > 0.5
     assert sad[REWARD] < -0.2
     assert policy.of_user("nobody") == {REWARD: 0.0, TURNS: 0.0}
     assert policy.of_user(None) == {}
     utilities = [policy.utilities(known)["lexical"][0] for known in (glad, sad)]
     assert utilities[0] - utilities[1] > 0.5
-    # Whoever is known was another one with every version.
+    # The features of a known user changed with every version.
     assert shown[0].user_context == shown[396].user_context == {}
     assert len({one.user_context[REWARD] for one in shown[41::4]}) > 10
-    # Learned again at once from the same events, it is the same: from what was logged, not from what is known by now.
+    # Learning again from the same events gives the same, because logged features are used, not current ones.
     again = sqlite_url(tmp_path, "again.db")
     with LocalPipeline(again, OF_USERS, "test") as pipeline:
         pipeline.feed(events)

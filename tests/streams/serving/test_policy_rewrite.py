@@ -1,4 +1,4 @@
-"""Looking rewrites up in a policy."""
+"""Rewrites in a policy."""
 
 import msgspec
 import numpy as np

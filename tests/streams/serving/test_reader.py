@@ -26,8 +26,8 @@ from backchannel.streams.serving.rows import Rows
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.store import tables
 from backchannel.streams.store.engine import Store
-from tests.conftest import start_postgres
 from tests.support.ledgers import sqlite_url
+from tests.support.servers import start_postgres
 
 
 def rng() -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""Rows that versions share."""
+"""Rows shared between versions."""
 
 import pytest
 from hypothesis import given

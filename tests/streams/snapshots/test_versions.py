@@ -1,4 +1,4 @@
-"""Versions are immutable and whole: whatever was published, rolled back to, pinned and forgotten in between."""
+"""Versions are immutable and complete, whatever is published, rolled back to, pinned and pruned in between."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -38,7 +38,7 @@ def store(store_url: str) -> Iterator[Store]:
 
 
 class Versions(RuleBasedStateMachine):
-    """A store next to what it must hold: the rows of every version that is to be retained."""
+    """A store beside a model of it: the rows of every version that must be retained."""
 
     known = Bundle("known")
 
@@ -64,7 +64,7 @@ class Versions(RuleBasedStateMachine):
         self, solved: dict[str, dict[str, bytes | None]], whole: bool, verdict: Verdict | None, wait: int, apart: bool
     ) -> object:
         self.now += wait
-        # Row by row, and once more in one.
+        # Row by row, and then in one portion.
         portions = [{name: {key: row}} for name, rows in solved.items() for key, row in rows.items()] if apart else []
         with self.store.write() as connection:
             snapshots.current(connection, lock=True)

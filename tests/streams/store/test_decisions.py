@@ -1,4 +1,4 @@
-"""The sample of logged decisions in the store, and the gate in the publisher."""
+"""The sample of logged decisions in the store."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -6,21 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pytest
 
 from backchannel.agents.bandit.learner import BanditConfig
 from backchannel.agents.ope.gate import GateConfig
-from backchannel.agents.rewrites.learner import RephraseGraph
-from backchannel.agents.sums import SumReader, Sums
 from backchannel.schemas.events import Click, Event, Impression, Query, Result
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
-from backchannel.streams.serving.reader import PolicyReader
-from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.store import decisions
 from backchannel.streams.store.engine import Store
-from backchannel.streams.store.ledger import Contribution
 
 STRATEGIES = ("lexical", "memory")
 
@@ -87,79 +81,3 @@ def test_no_sample_no_judgement(store_url: str) -> None:
     assert made is not None
     assert made.verdict is None
     assert sampled(store_url, 9) == []
-
-
-def test_versions_say_what_the_gate_said(store_url: str) -> None:
-    what = config(minimum_effective=100)
-    with LocalPipeline(store_url, what, "s") as pipeline:
-        verdicts, reasons = [], []
-        for first in range(0, 600, 60):
-            pipeline.feed(events(first, first + 60))
-            pipeline.commit()
-            made = pipeline.publish()
-            assert made is not None
-            verdicts.append(made.verdict)
-            reasons.append(str(made.reason))
-    assert set(verdicts) == {"publish"}
-    assert reasons[0] == "the first version"
-    assert reasons[1].startswith("early learning")
-    assert "to the live policy" in reasons[-1]
-
-
-def test_while_a_bandit_is_held_back_the_rest_goes_on(
-    store_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    what = config(minimum_effective=50, max_change=1.0)
-    with LocalPipeline(store_url, what, "s") as pipeline, PolicyReader(store_url) as reader:
-        pipeline.feed(events(0, 300))
-        pipeline.commit()
-        good = pipeline.publish()
-        assert good is not None
-        before, learner = reader.policy, pipeline._publisher._learning.learners[0]
-
-        def broken(sums: SumReader, changed: Any, at: int) -> dict[str, bytes | None]:
-            """Prefers what nobody clicks."""
-            section = type(learner).solve(learner, sums, changed, at)
-            for name, worth in zip(STRATEGIES, (0.9, 0.0), strict=True):
-                row = orjson.loads(section[name] or b"")
-                section[name] = orjson.dumps({**row, "theta": [worth]})
-            return section
-
-        with monkeypatch.context() as patch:
-            patch.setattr(learner, "solve", broken)
-            pipeline.feed(events(300, 320))
-            pipeline.commit()
-            held = pipeline._publisher.publish(5_000)
-            assert held is not None
-            assert (held.version, held.verdict, held.held) == (good.version + 1, "hold", 5_000)
-            assert "to the live policy" in str(held.reason)
-            assert f"version {held.version} goes on with the bandit that is served" in caplog.text
-            reader.refresh()
-            assert reader.policy.version == held.version
-            assert reader.policy.evidence() == before.evidence()
-            assert reader.policy.recall("x", 1) != before.recall("x", 1)
-            # Since when it waits is remembered, be it judged again or not.
-            pipeline.feed(events(320, 330))
-            pipeline.commit()
-            again = pipeline._publisher.publish(6_000)
-            assert again is not None
-            assert (again.verdict, again.held) == ("hold", 5_000)
-            with closing(Store(store_url)) as store, store.read() as connection:
-                assert snapshots.withheld(connection) == 5_000
-
-        rules, claim = RephraseGraph(what.rephrases).rules, pipeline.ledger.claim("rules", 0)
-        pin = {rules.name: Sums(rules, [("x", "y")], np.array([[1.0, 0.0]]))}
-        pipeline.ledger.commit([Contribution(claim, claim.position, pin, {})])
-        unjudged = pipeline._publisher.publish(7_000)
-        assert unjudged is not None
-        assert (unjudged.verdict, unjudged.held, unjudged.reason) == ("hold", 5_000, again.reason)
-
-        pipeline.feed(events(330, 350))
-        pipeline.commit()
-        mended = pipeline.publish()
-        assert mended is not None
-        assert (mended.verdict, mended.held) == ("publish", None)
-        assert mended.rows["bandit"] == len(STRATEGIES) + 1
-        reader.refresh()
-        assert reader.policy.version == mended.version == good.version + 4
-        assert reader.policy.evidence() != before.evidence()

@@ -1,4 +1,4 @@
-"""Many rows in one statement."""
+"""Many rows or values in one statement."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Transactions are done again where those of others were in their way, and only then."""
+"""Transactions are retried if they conflict with others, and only then."""
 
 import sqlite3
 import threading
@@ -41,7 +41,7 @@ def counts(store: Store) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("sqlstate", "times", "done"), [("40001", 5, 1), ("40P01", 1, 1), ("40001", 6, 0), ("23505", 1, 0)]
 )
-def test_conflicts_are_tried_again_and_other_errors_are_not(
+def test_conflicts_are_retried_and_other_errors_are_not(
     store_url: str, store: Store, sqlstate: str, times: int, done: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not store_url.startswith("postgresql"):
@@ -63,7 +63,7 @@ def test_conflicts_are_tried_again_and_other_errors_are_not(
 
 
 def test_a_new_file_may_be_opened_by_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until a file keeps its journal as it should, who comes second is refused at once, and has to come again."""
+    """Until a new file is in WAL mode, the second connection is refused at once, and must retry."""
     path = tmp_path / "policy.db"
     with closing(sqlite3.connect(path)) as first, closing(Store(f"sqlite:///{path}")) as second:
         first.execute("BEGIN IMMEDIATE")
@@ -73,7 +73,7 @@ def test_a_new_file_may_be_opened_by_two_at_once(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("stable", [False, True])
-def test_those_who_lock_the_same_rows_in_unlike_orders_all_succeed(store_url: str, stable: bool) -> None:
+def test_transactions_that_lock_rows_in_different_orders_all_succeed(store_url: str, stable: bool) -> None:
     errors: list[BaseException] = []
     rounds, barrier = 10, threading.Barrier(2)
 

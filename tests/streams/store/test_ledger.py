@@ -1,4 +1,4 @@
-"""Sums and positions move together, once, and only for who holds the claim."""
+"""Sums and positions move together, once, and only for the holder of the claim."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -34,7 +34,7 @@ def read(store: Store, table: SumTable, column: str | None = None, values: tuple
 
 @st.composite
 def deltas(draw: st.DrawFn) -> Delta:
-    """A batch's sums, at an event time anywhere within ten thousand half-lives."""
+    """Generate a batch's sums, at an event time anywhere within ten thousand half-lives."""
     ts = draw(st.integers(0, 10_000)) * 1000
     keys = draw(st.lists(st.tuples(st.sampled_from("pqr"), st.sampled_from("uvw")), unique=True, min_size=1))
     grid = st.integers(-1024, 1024).map(lambda number: number / 1024)
@@ -169,7 +169,7 @@ def test_rows_are_found_by_column(store: Store, ledger: Ledger) -> None:
 
 def test_rows_with_keys_of_excessive_size_are_left_out_and_counted(store: Store, ledger: Ledger) -> None:
     rng = np.random.default_rng(0)
-    long = "".join(map(chr, rng.integers(0x4E00, 0x9FFF, 2000)))  # PostgreSQL compresses what repeats itself
+    long = "".join(map(chr, rng.integers(0x4E00, 0x9FFF, 2000)))  # random, because PostgreSQL compresses repetitions
     longest = long[: MAX_KEY_BYTES // 3]
     keys = [("a", "z"), (long, "z"), ("b", long), (longest, longest)]
     claim = ledger.claim("s", 0)

@@ -1,4 +1,4 @@
-"""Turns are the same however the topics interleave, and however often the assembler starts again."""
+"""Turns are the same however the topics interleave, and however often the assembler restarts."""
 
 import random
 from collections import Counter
@@ -54,7 +54,7 @@ class Run:
     def commit(self) -> None:
         self.position = self.assembler.position
         self.turns += self.uncommitted
-        self.counts.update(self.assembler.counts)  # += would drop what is negative
+        self.counts.update(self.assembler.counts)  # += would drop negative counts
         self.uncommitted = []
         self.assembler.counts = Counter()
 
@@ -118,7 +118,7 @@ def logs(draw: st.DrawFn, lateness: int = LATENESS) -> Log:
 
 
 def expected(log: Log) -> list[Turn]:
-    """The definition, written as directly as possible."""
+    """Return the closed turns by their definition, implemented as directly as possible."""
     queries: list[Query] = []
     for event in log["queries"]:
         if isinstance(event, Query) and all(other.query_id != event.query_id for other in queries):

@@ -1,4 +1,4 @@
-"""What it takes to add an event type: its struct. Here a fifth one goes all the way into the ledger."""
+"""Adding an event type takes only its struct: here a fifth one goes all the way into the ledger."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, cast

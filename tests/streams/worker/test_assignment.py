@@ -1,4 +1,4 @@
-"""An assignment without a broker: what it commits, when, and what it does when something is away."""
+"""An assignment without a broker: what it commits and when, also if the store or the dead-letter topic is away."""
 
 import asyncio
 import re
@@ -49,7 +49,7 @@ class Letters:
 
 
 class Desk:
-    """An assignment of partition 0 of one topic, with what it needs; its learner is a thread."""
+    """An assignment of partition 0 of one topic and its dependencies; its learner is a thread."""
 
     def __init__(self, url: str) -> None:
         self.learning = Learning(CONFIG)
@@ -123,7 +123,7 @@ def test_a_quiet_partition_closes_its_turns_and_one_that_cannot_be_reached_does_
         assert not one.partitions[0].open
         await one.commit()
         assert desk.ledger.counts()["turn"] == 40
-        # After a restart nothing of it counts again.
+        # After a restart nothing counts twice.
         again = desk.assign()
         assert again.offsets == {TP0: len(RECORDS)}
 
@@ -163,7 +163,7 @@ def test_a_commit_of_unknown_outcome_is_made_once(
 
 
 def test_a_commit_that_was_cancelled_is_brought_to_its_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stop cancels what waits for a store that is away, and then flushes."""
+    """A stop cancels whatever waits for the store, and then flushes."""
     monkeypatch.setattr(assignment, "RETRY_S", (0.001, 0.001))
     write = desk.ledger.commit
 
@@ -258,7 +258,7 @@ def test_who_claims_later_has_the_partition(desk: Desk) -> None:
         await first.add(desk.chunk(0, RECORDS), NOW)
         with pytest.raises(FencedError):
             await first.commit()
-        # An assignment that has ended, by the very rebalance that brought the second one, has nothing more to say.
+        # An assignment that was ended by the rebalance that brought the second one does not report its fencing.
         first.end()
         await first.commit()
         await first.add(desk.chunk(len(RECORDS), RECORDS), NOW)

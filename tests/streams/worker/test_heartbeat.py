@@ -1,4 +1,4 @@
-"""Heartbeats: the row of a worker, and counts by the minute."""
+"""Heartbeats: a worker's row, and its counts per minute."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The process that learns does what is done in place."""
+"""The learning process commits what would be committed in this process."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ def claim(store_url: str) -> Iterator[Callable[[], Claim]]:
 
 
 def batches(claim: Claim) -> Iterator[Batch]:
-    """All events, in two halves; the first claim is that of the first."""
+    """Return all events in two batches; the claim is that of the first."""
     assembler = TurnAssembler([TOPIC], CONFIG.turns)
     for first, last in ((0, 200), (200, len(EVENTS))):
         assembler.add(TOPIC, range(first, last), EVENTS[first:last])

@@ -1,4 +1,4 @@
-"""Objects in processes of their own: they answer in order, and do not survive their owner."""
+"""Remote objects answer in order, and do not outlive their owner."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ from backchannel.streams.worker.remote import RemoteObject
 
 
 class Sum:
-    """Something to call."""
+    """An object to call."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -74,7 +74,7 @@ def test_a_call_that_was_cancelled_is_made_all_the_same() -> None:
 
 
 def test_signals_are_for_its_owner() -> None:
-    """Service managers and terminals send them to all processes at once."""
+    """Service managers and terminals send signals to all processes of a group."""
 
     async def scenario(apart: RemoteObject) -> None:
         await apart.started()
@@ -124,7 +124,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("how", ["killed", "without closing it"])
 def test_it_ends_with_its_owner(how: str) -> None:
-    """The output ends when everybody who could write to it has ended."""
+    """The output ends once every process that could write to it has ended."""
     owner = subprocess.run([sys.executable, "-c", OWNER, how], stdout=subprocess.PIPE, text=True, check=False)
     assert owner.stdout == "started\n"
     assert owner.returncode == (-signal.SIGKILL if how == "killed" else 0)

@@ -30,7 +30,7 @@ def test_it_reports_the_policy_beside_every_baseline(tmp_path: Path) -> None:
     assert all(
         method.distinct.value >= method.drawn.value - 1e-9 for method in found.methods if "fixed" not in method.name
     )
-    assert all(method.judged < 1 for method in found.methods)
+    assert all(method.judged == 1 and method.raw == method.condensed for method in found.methods)
     assert {row.name for row in found.repeated} >= {"learned", "best fixed", "memory alone"}
     assert sum(values["queries"] for values in found.kinds.values()) == found.held_out
     written = report.read_text()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from backchannel.ops.lab.search.findings import RERANKED, findings
 from backchannel.ops.lab.search.harness import Harness
 from backchannel.ops.lab.search.loop import Settings, run
 from backchannel.ops.lab.search.server import MEMORY
@@ -46,6 +47,14 @@ def test_memory_drift_and_new_documents(harness: Harness) -> None:
     assert alone.mean() > 0.2
     moved = [name for name in harness.strategies if found.harness.list_of(0, name) != harness.list_of(0, name)]
     assert 0 < len(moved) <= 2
+
+
+def test_the_policy_orders_the_results_and_learns_to(harness: Harness) -> None:
+    found = run(harness, Settings(turns=300, budget=12, ranked=True, distinct=True))
+    assert found.ranked.keys() == set(harness.held_out.tolist())
+    assert all(len(set(order)) == len(order) == 12 for order in found.ranked.values())
+    methods = {method.name: method for method in findings(found, {"loop": 1.0}).methods}
+    assert methods[RERANKED].distinct == methods["learned"].distinct
 
 
 @pytest.mark.parametrize("turns", [100, 130])

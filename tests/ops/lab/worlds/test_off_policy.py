@@ -8,7 +8,8 @@ import pytest
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.ops.lab.bench import gate
 from backchannel.ops.lab.bench.measure import Load
-from backchannel.ops.lab.worlds.off_policy import OffPolicyWorld, reversed_preferences, shares_of, steered
+from backchannel.ops.lab.worlds.gate_worlds import GateWorld
+from backchannel.ops.lab.worlds.off_policy import OffPolicyWorld, reversed_preferences, steered
 
 
 def test_true_values_are_true() -> None:
@@ -26,17 +27,23 @@ def test_true_values_are_true() -> None:
         steered(world, live, best, logs, 9.0)
 
 
-def test_shares_of_verdicts() -> None:
-    assert shares_of(["publish", "hold", "hold", "warn"]) == {"publish": 0.25, "warn": 0.25, "hold": 0.5}
-
-
-def test_the_bench_measures_coverage_and_verdicts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name, value in {"RUNS": 2, "SIZES": (250,), "CLICKS": {"many clicks": -1.5}}.items():
+def test_the_bench_measures_coverage_errors_and_regret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    small = {
+        "RUNS": 2,
+        "CLICKS": {"many clicks": -1.5},
+        "TRIALS": 3,
+        "RATES": (0.4,),
+        "RATIOS": (0.0, 2.0),
+        "DECISIONS": 2000,
+        "SEEDS": 1,
+        "WORLDS": (GateWorld("flip", 0.4, 1, turns=500),),
+    }
+    for name, value in small.items():
         monkeypatch.setattr(gate, name, value)
     measures = {one.name: one.value for one in gate.gate(Load(tmp_path, 0, 1, lambda _: None))}
     assert measures["many clicks: rank curves of 100 turns: DR, bernstein intervals: hold the truth"] == 100.0
-    assert (
-        sum(measures[f"many clicks: the same, 250 decisions: {verdict}"] for verdict in ("publish", "warn", "hold"))
-        == 100
-    )
     assert measures["sessions, PDIS, normal intervals: hold the truth"] >= 0
+    assert measures["click rate 0.4, 0 times as good: rejected"] == 100.0
+    assert measures["click rate 0.4, 0 times as good: more than the first share"] == 0.0
+    assert measures["click rate 0.4, 2 times as good: more than half"] == 100.0
+    assert measures["flip, click rate 0.4, budget 1: regret with the gate, times that"] > 0

@@ -1,0 +1,93 @@
+"""A canary: two policies share the decisions by a coin, one that is served and one that is on trial.
+
+What is decided is a mixture of both, with probabilities that are exact: of each strategy, and of the whole allocation.
+So the log is good for whatever logs are good for, and says besides with which probability the policy on trial would
+have decided the same; see `trials`.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Self
+
+from msgspec import Struct
+from numpy.random import Generator
+
+from backchannel.agents.bandit.features import Value
+from backchannel.agents.bandit.mixture import Mixture
+from backchannel.agents.bandit.serving import NOTHING_KNOWN, Allocator, Decision, StrategyContext
+from backchannel.agents.serving import Sections
+from backchannel.schemas.events import Canary
+from backchannel.schemas.snapshot import Snapshot, Trial
+
+SECTION: Final = "canary"
+"""The rows of the policy on trial."""
+
+
+class Shared(Struct, frozen=True):
+    """Two policies that share the decisions.
+
+    Attributes:
+        served: the policy that decides unless the other one does.
+        tried: the policy on trial.
+        trial: its number, and its share of the decisions.
+    """
+
+    served: Allocator
+    tried: Allocator
+    trial: Trial
+
+    @classmethod
+    def of(cls, sections: Sections, header: Snapshot) -> Self | None:
+        """Return the two policies of a version; None if no other than the one that is served decides anything."""
+        trial = header.trial
+        if trial is None or not trial.share:
+            return None
+        return cls(Allocator(sections[Allocator.name]), Allocator(sections[SECTION]), trial)
+
+    def allocate(
+        self,
+        context: Mapping[str, Value],
+        budget: int,
+        rng: Generator,
+        strategy_context: StrategyContext = NOTHING_KNOWN,
+    ) -> Decision:
+        """Decide; see `Allocator.allocate`."""
+        share = self.trial.share
+        policies = self.served, self.tried
+        mixtures = [one.mixture(context, budget, strategy_context) for one in policies]
+        drawn = rng.random() < share
+        counts = mixtures[drawn].draw(rng)
+        allocation = {name: count for name, count in zip(policies[drawn].strategies, counts, strict=True) if count}
+        usual, own = (
+            _probability(policy, mixture, allocation) for policy, mixture in zip(policies, mixtures, strict=True)
+        )
+        propensities: dict[str, float] = {}
+        for policy, mixture, weight in zip(policies, mixtures, (1.0 - share, share), strict=True):
+            for name, probability in zip(policy.strategies, mixture.propensities().tolist(), strict=True):
+                propensities[name] = min(propensities.get(name, 0.0) + weight * probability, 1.0)
+        return Decision(
+            allocation,
+            propensities,
+            min((1.0 - share) * usual + share * own, 1.0),
+            strategy_context,
+            canary=Canary(trial=self.trial.number, share=share, propensity=own),
+        )
+
+    def gains(
+        self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
+    ) -> dict[str, list[float]]:
+        """Return the mean of both policies' gains: a page must follow from what was drawn, whoever drew it."""
+        share, mixed = self.trial.share, {}
+        usual, own = (one.gains(context, strategy_context) for one in (self.served, self.tried))
+        for name in {**usual, **own}:
+            one, other = usual.get(name, []), own.get(name, [])
+            length = max(len(one), len(other))
+            padded = [[*some, *[0.0] * (length - len(some))] for some in (one, other)]
+            mixed[name] = [(1.0 - share) * left + share * right for left, right in zip(*padded, strict=True)]
+        return mixed
+
+
+def _probability(policy: Allocator, mixture: Mixture, allocation: Mapping[str, int]) -> float:
+    """The probability that a policy would have drawn an allocation."""
+    if any(name not in policy.strategies for name in allocation):
+        return 0.0
+    return mixture.probability([allocation.get(name, 0) for name in policy.strategies])

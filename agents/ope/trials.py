@@ -1,0 +1,81 @@
+"""Trials: what came of the decisions that a policy on trial and the one that is served shared, as sums.
+
+The coin that says who decides is tossed by the serving process, which logs its share and with which probability the
+policy on trial would have done the same. So from the log follows the probability that it was this policy who decided:
+
+    weight = share * propensity / allocation_propensity,
+
+and from rewards by share and weight, what either policy earns; see `sequences.Contrast`. Weights are kept on a grid of
+1/32, rounded up or down at random, by a hash of the turn, so that their expectation is right; counts and rewards are
+exact. So the sums are equal to the last bit in whatever order and on however many workers turns are learned.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from backchannel.agents.columns import distinct
+from backchannel.agents.learner import Changed, Learner
+from backchannel.agents.ope.decisions import chances_of
+from backchannel.agents.ope.sequences import Contrast
+from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.sums import GRID, Delta, SumReader, Sums, SumTable
+
+WEIGHTS: Final = 32
+"""Steps of the grid of weights."""
+SHARES: Final = 1024
+"""Steps of the grid of shares, which the gate's lie on."""
+
+
+class Trials(Learner):
+    """Sums of the turns that are part of a trial. It publishes nothing; the gate reads it.
+
+    Its rows are of one trial, share and weight: `turns`, and `rewards`, what they succeeded, added up. Turns whose
+    impression does not say with which probabilities they were decided are part of no trial.
+    """
+
+    name = "trials"
+    serving = None
+
+    def __init__(self) -> None:
+        self.table: Final = SumTable(
+            name="trial", key=(("trial", str), ("share", int), ("weight", int)), sums=("turns", "rewards")
+        )
+        self.tables = (self.table,)
+
+    def learn(self, outcomes: Outcomes) -> Delta:
+        """See `Learner.learn`."""
+        impressions = outcomes.columns.turns.impressions
+        canaries, whole = impressions.rows.canary, impressions.rows.allocation_propensity
+        shown = np.flatnonzero((canaries.counts > 0) & (whole > 0.0))
+        # A turn is decided once: by the first of its impressions that says how.
+        turns, first = np.unique(impressions.parents[shown], return_index=True)
+        if not len(turns):
+            return {}
+        shown = shown[first]
+        canary = canaries.rows.take(canaries.starts[shown])
+        weights = np.minimum(canary.share * canary.propensity / whole[shown], 1.0)
+        steps = np.floor(weights * WEIGHTS + chances_of(outcomes.columns)[turns]).astype(np.int64)
+        shares = np.rint(canary.share * SHARES).astype(np.int64)
+        rewards = np.rint(outcomes.success[turns] * GRID) / GRID
+        places, row = distinct(canary.trial, shares, steps)
+        keys = [
+            (str(trial), share, step)
+            for trial, share, step in zip(
+                canary.trial[places].tolist(), shares[places].tolist(), steps[places].tolist(), strict=True
+            )
+        ]
+        sums = [np.bincount(row, column, len(keys)) for column in (np.ones(len(row)), rewards)]
+        return {self.table.name: Sums(self.table, keys, np.array(sums, dtype=float).T)}
+
+    def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:  # noqa: ARG002 -- Learner's
+        """See `Learner.solve`: serving needs nothing of this."""
+        return {}
+
+    def contrast(self, sums: SumReader, trial: int) -> Contrast:
+        """Return what is known of a trial."""
+        found = sums.read(self.table, "trial", [str(trial)])
+        keys = np.array([key[1:] for key in found.keys], dtype=float).reshape(-1, 2)
+        told = (keys[:, 0] > 0) & (keys[:, 0] < SHARES)
+        turns, rewards = found.values.T
+        return Contrast(keys[told, 0] / SHARES, keys[told, 1] / WEIGHTS, rewards[told], float(turns[told].sum()))

@@ -1,0 +1,46 @@
+"""`backchannel playground`: search a catalogue by hand."""
+
+import asyncio
+from contextlib import closing
+from tempfile import TemporaryDirectory
+
+import click
+from rich.console import Console
+
+from backchannel.ops.dashboard.pages import is_loopback, serve
+from backchannel.ops.lab.playground.server import application
+from backchannel.ops.lab.playground.session import Playground
+from backchannel.ops.lab.search.build import engine, popularity
+from backchannel.ops.lab.search.command import GENERATED, open_catalogue
+from backchannel.ops.lab.search.encoders import find_encoder
+
+
+@click.command()
+@click.argument("corpus", default=GENERATED)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on: one of this machine's own.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8766, show_default=True, help="0: any that is free.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of all randomness.")
+@click.option("--dense/--no-dense", default=True, show_default=True, help="Search by embeddings, too (extra `dense`).")
+def playground(*, corpus: str, host: str, port: int, seed: int, dense: bool) -> None:
+    """Serve a page on which to search CORPUS, click, and watch what is learned change the next result.
+
+    CORPUS is a folder with documents, and with judged queries if simulated people are to click; without one, a small
+    catalogue is generated. What is learned is forgotten when the command ends.
+    """
+    if not is_loopback(host):
+        raise click.UsageError(f"--host: {host} is not an address of this machine; whoever reaches the page can click")
+    console = Console(stderr=True)
+    encoder = find_encoder(console.print) if dense else None
+    opened = open_catalogue(corpus, seed, encoder)
+    for line in opened.faults.lines():
+        console.print(f"not used: {line}", style="yellow", markup=False)
+    with console.status(f"Indexing {len(opened.documents):,} documents"):
+        searching = engine(opened, popularity(opened, range(len(opened.queries))), encoder)
+    with (
+        TemporaryDirectory() as folder,
+        closing(Playground(opened, searching, f"sqlite:///{folder}/playground.db", seed)) as played,
+    ):
+        try:
+            asyncio.run(serve(application(played), host, port, None))
+        except OSError as error:
+            raise click.ClickException(str(error)) from None

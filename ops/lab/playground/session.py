@@ -1,0 +1,300 @@
+"""What happens on the playground: people search, click and rephrase, and what was learned changes the next result.
+
+Everything goes the real way, with one store in memory or on disk: events, turns, ledger, publisher, reader. A person's
+session is learned from when the next person comes.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from msgspec import Struct, structs
+
+from backchannel.agents.bandit.features import Numeric
+from backchannel.agents.bandit.learner import BanditConfig
+from backchannel.agents.rewrites.serving import Rewriting
+from backchannel.ops.lab.search.build import Engine
+from backchannel.ops.lab.search.corpus import Corpus
+from backchannel.ops.lab.search.people import ETAS, attraction
+from backchannel.ops.lab.search.query_features import numeric_features
+from backchannel.ops.lab.search.server import MEMORY, REMEMBERED, SearchServer, impression
+from backchannel.schemas.events import Click, Event, Query, Rewrite
+from backchannel.streams.config import Config
+from backchannel.streams.pipeline.local import LocalPipeline
+from backchannel.streams.serving.policy import Policy
+from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
+
+BUDGET: Final = 12
+SAMPLE: Final = 40
+"""Queries of the corpus that simulated people ask, and that features are scaled on."""
+EXAMPLES: Final = 8
+
+_THINKING_MS: Final = 6_000  # between a person's answer and their next query
+_GAP_MS: Final = 60_000  # between two people
+
+
+class Shown(Struct, frozen=True):
+    """A result, explained.
+
+    Attributes:
+        doc_id, title, body, brand: of the document.
+        ranks: strategy -> its rank there.
+        remembered: its Q2E score for the query in the memory index; None if it is not remembered.
+    """
+
+    doc_id: str
+    title: str
+    body: str
+    brand: str
+    ranks: dict[str, int]
+    remembered: float | None
+
+
+class Asked(Struct, frozen=True):
+    """What was asked of a strategy, and why.
+
+    Attributes:
+        candidates: how many.
+        found: how many it has for the query in all.
+        reward: expected of it on this query, and deviation: the standard deviation of that; None before a policy.
+    """
+
+    strategy: str
+    candidates: int
+    found: int
+    reward: float | None
+    deviation: float | None
+
+
+class Answer(Struct, frozen=True):
+    """The answer to one query.
+
+    Attributes:
+        query_id: to click with.
+        text: as it was typed; served: what was searched for.
+        rewriting: why that is another.
+        version: of the policy; None before the first.
+        understood: what of the query is a field's value, as role and words.
+        milliseconds: that the search took.
+    """
+
+    query_id: str
+    text: str
+    served: str
+    rewriting: Rewriting | None
+    version: int | None
+    understood: list[tuple[str, str]]
+    asked: list[Asked]
+    results: list[Shown]
+    milliseconds: float
+
+
+class Learned(Struct, frozen=True):
+    """What was learned so far.
+
+    Attributes:
+        person: number of the current one.
+        version: of the policy; None before the first.
+        turns, clicks: that people made.
+        remembered: queries that the memory index knows.
+        rewrites: the rewrites that are served, source first.
+    """
+
+    person: int
+    version: int | None
+    turns: int
+    clicks: int
+    remembered: int
+    rewrites: list[tuple[str, str]]
+
+
+class About(Struct, frozen=True):
+    """What is being searched."""
+
+    corpus: str
+    origin: str
+    documents: int
+    strategies: list[str]
+    examples: list[str]
+
+
+class Playground:
+    """A catalogue to search, and a learner that watches. Methods may be called from any thread.
+
+    Args:
+        corpus: the catalogue; its queries serve as examples and for simulated people.
+        engine: its generators.
+        url: of the store, SQLAlchemy's; empty at first.
+        seed: of all randomness.
+    """
+
+    def __init__(self, corpus: Corpus, engine: Engine, url: str, seed: int = 1) -> None:
+        self._corpus: Final = corpus
+        self._engine: Final = engine
+        self._rng: Final = np.random.default_rng(seed)
+        picked = self._rng.permutation(len(corpus.queries))[:SAMPLE].tolist()
+        self._sample: Final = [corpus.queries[place] for place in picked]
+        self._strategies: Final = (*engine.generators, MEMORY)
+        self._pipeline: Final = LocalPipeline(url, self._config(), "playground")
+        self._reader: Final = PolicyReader(url)
+        self._server: Final = SearchServer(
+            self._reader, self._strategies, corpus.number, BUDGET, self._rng, distinct=True
+        )
+        self._doc_ids: Final = [document.doc_id for document in corpus.documents]
+        self._lock: Final = threading.RLock()
+        self._events: list[Event] = []
+        self._now = time.time_ns() // 1_000_000
+        self._person = 1
+        self._count = {"turn": 0, "click": 0}
+        self._open: dict[str, list[str]] = {}  # query_id of this person -> the documents shown
+
+    def about(self) -> About:
+        """Return what is being searched."""
+        examples = [query.text for query in self._sample[:EXAMPLES]]
+        return About(self._corpus.name, self._corpus.origin, len(self._doc_ids), list(self._strategies), examples)
+
+    def search(self, text: str, *, rewrite: bool = True) -> Answer:
+        """Answer a query of the current person.
+
+        Args:
+            text: as it was typed.
+            rewrite: whether a learned rewrite is served.
+        """
+        with self._lock:
+            return self._search(text, rewrite=rewrite)
+
+    def click(self, query_id: str, doc_id: str) -> None:
+        """Note a click of the current person.
+
+        Raises:
+            KeyError: that document was not shown for that query of theirs.
+        """
+        with self._lock:
+            if doc_id not in self._open[query_id]:
+                raise KeyError(doc_id)
+            self._now += 500
+            self._count["click"] += 1
+            ids: dict[str, Any] = {"session_id": self._session, "query_id": query_id}
+            self._events.append(Click(event_id=f"{query_id}-{doc_id}", ts=self._now, entity_id=doc_id, **ids))
+
+    def next_person(self) -> Learned:
+        """Learn from the current person, and let the next one come."""
+        with self._lock:
+            self._leave()
+            self._learn()
+            return self.learned()
+
+    def simulate(self, people: int) -> Learned:
+        """Let simulated people come who ask the corpus's queries; what attracts them follows from its judgements."""
+        with self._lock:
+            self._leave()
+            for _ in range(people if self._sample else 0):
+                query = self._sample[int(self._rng.zipf(1.6)) % len(self._sample)]
+                answer = self._search(query.text, rewrite=True)
+                eta = float(self._rng.choice(ETAS))
+                for position, one in enumerate(answer.results, start=1):
+                    attracts = attraction(query.grades.get(one.doc_id, 0.0), self._corpus.top_grade)
+                    if self._rng.random() < attracts * position**-eta:
+                        self.click(answer.query_id, one.doc_id)
+                self._leave()
+            self._learn()
+            return self.learned()
+
+    def learned(self) -> Learned:
+        """Return what was learned so far."""
+        with self._lock:
+            policy = self._policy()
+            rewrites = policy.rewrites() if policy else {}
+            served = [(source, one.target) for source, one in rewrites.items() if not one.withdrawn]
+            return Learned(
+                self._person,
+                policy.version if policy else None,
+                self._count["turn"],
+                self._count["click"],
+                policy.remembered if policy else 0,
+                sorted(served)[:50],
+            )
+
+    def close(self) -> None:
+        """Close the store."""
+        self._reader.close()
+        self._pipeline.close()
+
+    @property
+    def _session(self) -> str:
+        return f"p{self._person}"
+
+    def _config(self) -> Config:
+        rows = [self._engine.features(one.text, self._engine.find(one.text, BUDGET)) for one in self._sample]
+        features: Sequence[Numeric] = ()
+        if rows:
+            features = numeric_features(list(rows[0]), np.array([list(row.values()) for row in rows]))
+        return Config(bandit=BanditConfig(self._strategies, (*features, Numeric(REMEMBERED, center=1.0))))
+
+    def _policy(self) -> Policy | None:
+        try:
+            return self._reader.policy
+        except NoPolicyError:
+            return None
+
+    def _search(self, text: str, *, rewrite: bool) -> Answer:
+        began = time.perf_counter()
+        policy = self._policy()
+        rewriting = policy.rewrite(text) if policy and rewrite else None
+        served = rewriting.target if rewriting else text
+        found = self._engine.find(served, BUDGET)
+        features = self._engine.features(served, found)
+        lists = {name: one.places.tolist() for name, one in found.items()}
+        page = self._server.serve(served, features, lists)
+        milliseconds = 1000 * (time.perf_counter() - began)
+
+        self._now += _THINKING_MS
+        self._count["turn"] += 1
+        query_id = f"{self._session}-{len(self._open)}"
+        ids: dict[str, Any] = {"session_id": self._session, "query_id": query_id}
+        query = Query(event_id=f"{query_id}-q", ts=self._now, text=text, context=dict(page.context), **ids)
+        logged = impression(query, page, self._doc_ids, self._now + 200, distinct=True)
+        if rewriting:
+            logged = structs.replace(logged, rewrite=Rewrite(source=text, target=served))
+        self._events += [query, logged]
+        self._now += 200
+        self._open[query_id] = [result.entity_id for result in logged.results]
+
+        scores = {one.entity_id: one.score for one in policy.recall(served, BUDGET)} if policy else {}
+        utilities = policy.utilities(page.context) if policy else {}
+        totals = {name: one.total for name, one in found.items()} | {MEMORY: len(scores)}
+        return Answer(
+            query_id,
+            text,
+            served,
+            rewriting,
+            page.policy_version,
+            [(one.role, one.words) for one in self._engine.understanding.take_apart(served).constraints],
+            [
+                Asked(name, page.planned.get(name, 0), totals[name], *utilities.get(name, (None, None)))
+                for name in self._strategies
+            ],
+            [self._shown(one.item, one.ranks, scores) for one in page.union.candidates],
+            milliseconds,
+        )
+
+    def _shown(self, place: int, ranks: Any, scores: dict[str, float]) -> Shown:
+        document = self._corpus.documents[place]
+        score = scores.get(document.doc_id)
+        return Shown(document.doc_id, document.title, document.body[:240], document.brand, dict(ranks), score)
+
+    def _leave(self) -> None:
+        if self._open:
+            self._person += 1
+            self._open = {}
+            self._now += _GAP_MS
+
+    def _learn(self) -> None:
+        self._pipeline.feed(self._events)
+        self._events = []
+        self._pipeline.finish()
+        self._pipeline.commit()
+        self._pipeline.publish()
+        self._reader.refresh()

@@ -1,0 +1,316 @@
+"""Simulated worlds for the gate: a person wants one thing, and clicks it if the page has it.
+
+Strategy s has it with probability q_s, independently of the others unless they are twins, which have it together; its
+rank in the list is geometric. So the chance of a click is that of the *union* of what was drawn, and a candidate from a
+second strategy adds less than it would alone. With a budget of 1 a page is one strategy's best candidate.
+
+Worlds differ in how the q_s change: not at all, at once (flip), or step by step (drift).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, Self, TypeAlias
+
+import numpy as np
+from msgspec import Struct
+from numpy.random import Generator
+
+from backchannel.agents.bandit.features import Categorical
+from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
+from backchannel.agents.bandit.mixture import Mixture
+from backchannel.agents.bandit.serving import Allocator
+from backchannel.agents.columns import columns_of
+from backchannel.agents.ope.decisions import LoggedDecision, TurnSample
+from backchannel.agents.ope.gate import HALF, Case, Course, GateConfig, Judgement, Tried, course, judge
+from backchannel.agents.ope.sequences import Contrast
+from backchannel.agents.ope.trials import Trials
+from backchannel.agents.outcomes import Judge, RewardConfig
+from backchannel.agents.serving import live_rows
+from backchannel.agents.sums import Delta, Matrix, MemorySums, merge
+from backchannel.schemas.events import Canary, Click, Impression, Query, Result
+from backchannel.schemas.snapshot import Trial
+from backchannel.schemas.turn import Turn
+
+STRATEGIES: Final = ("lexical", "semantic", "memory", "popular")
+DEVICES: Final = ("car", "phone")
+TURN_MS: Final = 10_000
+LOOK: Final = 50
+"""Decisions between two looks at a trial."""
+_DECAY: Final = 0.8  # of the chance that what is wanted is at the next rank
+_WORST: Final = 1 / 3  # of the best strategy's rate
+
+Rates: TypeAlias = Matrix
+"""q of each strategy by device, (devices, strategies)."""
+
+
+class GateWorld(Struct, frozen=True):
+    """A description of a world.
+
+    Attributes:
+        kind: `stationary`, `flip` or `drift`.
+        rate: clicks a turn of who always asks the best strategy for everything.
+        budget: candidates drawn.
+        turns: in all.
+        refresh: turns between two versions of the policy, and until a reward is known.
+        twins: whether the best two strategies have the same items.
+    """
+
+    kind: str = "flip"
+    rate: float = 0.1
+    budget: int = 1
+    turns: int = 20_000
+    refresh: int = 250
+    twins: bool = False
+
+    def rates(self, turn: int, seed: int) -> Rates:
+        """Return q at `turn`."""
+        rng = np.random.default_rng([seed, 7])
+        levels = self.rate * np.linspace(1.0, _WORST, len(STRATEGIES))
+        orders = [np.stack([levels[rng.permutation(len(levels))] for _ in DEVICES]) for _ in range(6)]
+        done = turn / self.turns
+        if self.kind == "flip":
+            # Whoever was best is worst from the middle on.
+            return orders[0] if done < 0.5 else levels.max() + levels.min() - orders[0]
+        if self.kind == "drift":
+            place = done * (len(orders) - 1)
+            first = min(int(place), len(orders) - 2)
+            rates: Rates = orders[first] + (place - first) * (orders[first + 1] - orders[first])
+            return rates
+        return orders[0]
+
+    def chances(self, allocations: Matrix, rates: Matrix) -> Matrix:
+        """Return the chance of a click of each of (n, strategies) allocations, for one device's q."""
+        missed = 1.0 - rates * self.covered(allocations)
+        if self.twins:
+            first, second = np.argsort(-rates)[:2]
+            missed[:, second] = np.minimum(missed[:, first], missed[:, second])
+            missed[:, first] = 1.0
+        chances: Matrix = 1.0 - missed.prod(axis=1)
+        return chances
+
+    def covered(self, counts: Matrix) -> Matrix:
+        """Return the probability that the rank of what is wanted is among the first `counts`."""
+        covered: Matrix = (1.0 - _DECAY**counts) / (1.0 - _DECAY**self.budget)
+        return covered
+
+    def best(self, rates: Matrix) -> float:
+        """Return the chance of a click of the best allocation, filled greedily."""
+        counts = np.zeros(len(rates))
+        for _ in range(self.budget):
+            options = counts + np.eye(len(rates))
+            counts = options[self.chances(options, rates).argmax()]
+        return float(self.chances(counts[np.newaxis], rates)[0])
+
+    def answer(self, counts: Matrix, rates: Matrix, rng: Generator) -> tuple[Result, ...]:
+        """Return the results of one turn, that which is wanted first, given that it is among them."""
+        has = rates * self.covered(counts)
+        if self.twins:
+            first, second = np.argsort(-rates)[:2]
+            has[second] = 0.0
+        while not (hit := rng.random(len(has)) < has).any():
+            pass
+        twin = {int(first), int(second)} if self.twins else set()
+        results, producers = [], []
+        for strategy in np.flatnonzero(hit).tolist():
+            shares = _DECAY ** np.arange(counts[strategy])
+            rank = int(rng.choice(len(shares), p=shares / shares.sum()))
+            results += [Result(f"{strategy}-{one}", 1, (STRATEGIES[strategy],)) for one in range(rank)]
+            producers.append(STRATEGIES[strategy])
+            producers += [STRATEGIES[one] for one in twin - {strategy} if strategy in twin and counts[one] > rank]
+        return (*results, Result("wanted", len(results) + 1, tuple(producers)))
+
+
+def _turn(number: int, device: int, counts: list[int], results: tuple[Result, ...], logged: dict[str, Any]) -> Turn:
+    """Return a turn in which `counts` were drawn, and what was wanted was clicked if there are `results`."""
+    common: dict[str, Any] = {"ts": number * TURN_MS, "session_id": f"s{number}", "query_id": f"q{number}"}
+    allocation = {name: count for name, count in zip(STRATEGIES, counts, strict=True) if count}
+    shown = Impression(event_id="i", results=results, allocation=allocation, **logged, **common)
+    query = Query(event_id="q", text="", context={"device": DEVICES[device]}, **common)
+    clicks = [Click(event_id="c", entity_id="wanted", **common)] if results else []
+    return Turn.of(query, [shown, *clicks])
+
+
+class Supported(Struct, frozen=True):
+    """All that may be drawn for a page.
+
+    Attributes:
+        allocations: each once, (n, strategies).
+        probabilities: of each policy, (policies, n).
+    """
+
+    allocations: Matrix
+    probabilities: Matrix
+
+    @classmethod
+    def of(cls, mixtures: Sequence[Mixture]) -> Self:
+        """Return what may be drawn from any of some mixtures of the same strategies."""
+        rows, weights = [], []
+        for mixture in mixtures:
+            sets, chances = mixture.sets.every()
+            rows.append(np.concatenate((mixture.parts, sets)).astype(float))
+            weights.append(np.concatenate(((1.0 - mixture.floor) * mixture.shares, mixture.floor * chances)))
+        allocations, places = np.unique(np.concatenate(rows), axis=0, return_inverse=True)
+        split = np.split(places.ravel(), np.cumsum([len(one) for one in rows])[:-1])
+        found = [np.bincount(own, some, len(allocations)) for own, some in zip(split, weights, strict=True)]
+        return cls(allocations, np.minimum(found, 1.0))
+
+
+class Gated(Struct, frozen=True):
+    """What came of a bandit in a world.
+
+    Attributes:
+        regret: clicks that the best allocation would have had more, by version, (versions,).
+        judgements: by version; none without a gate.
+    """
+
+    regret: Matrix
+    judgements: list[Judgement]
+
+
+class _Served(Struct, frozen=True):
+    """What is served: a policy, and beside it one on trial."""
+
+    policy: Allocator
+    tried: Allocator
+    trial: Trial | None = None
+
+    @property
+    def share(self) -> float:
+        """Of the policy on trial."""
+        return self.trial.share if self.trial else 0.0
+
+
+def live(world: GateWorld, seed: int, gate: GateConfig | None) -> Gated:
+    """Let the strategy bandit learn in a world, with a gate or without one. What happens depends on `seed` only."""
+    rng = np.random.default_rng([seed, 1])
+    bandit = StrategyBandit(
+        BanditConfig(strategies=STRATEGIES, features=(Categorical("device", DEVICES),), position_decay=0.0)
+    )
+    trials, judge_of_turns = Trials(), Judge(RewardConfig())
+    learned: Delta = {}
+    clicked: list[int] = []
+    sample: list[tuple[float, LoggedDecision]] = []
+    regret, judgements = [], []
+
+    def solve(at: int) -> Allocator:
+        return Allocator(live_rows(bandit.solve(MemorySums(learned), {bandit.table.name: ()}, at)))
+
+    start = solve(0)
+    served = _Served(start, start)
+    for version, first in enumerate(range(0, world.turns, world.refresh), 1):
+        lost, turns = _serve(world, served, first, world.rates(first, seed), rng)
+        regret.append(lost)
+        outcomes = judge_of_turns.judge(columns_of(turns))
+        learned = merge([learned, bandit.learn(outcomes), trials.learn(outcomes)])
+        clicked += [one.query.ts for one in turns if one.clicks]
+        at = turns[-1].query.ts
+        candidate = solve(at)
+        if gate is None:
+            served = _Served(candidate, candidate)
+            continue
+        ranked = TurnSample(outcomes, gate.turns, {"device"}).below(np.inf)
+        sample = sorted([*sample, *ranked], key=lambda one: one[0])[: gate.turns]
+        tried = None
+        if served.trial is not None:
+            contrast = trials.contrast(MemorySums(learned), served.trial.number)
+            tried = Tried(served.trial, served.tried, contrast)
+        case = Case(
+            candidate=candidate,
+            served=served.policy,
+            tried=tried,
+            decisions=[one for _, one in sample],
+            rewards=sum(ts >= (candidate.changed or 0) for ts in clicked),
+            version=version,
+            at=at,
+        )
+        judgements.append(judge(case, gate))
+        goes_live = judgements[-1].verdict == "publish"
+        served = _Served(candidate if goes_live else served.policy, candidate, judgements[-1].trial)
+    return Gated(np.array(regret), judgements)
+
+
+def _serve(world: GateWorld, served: _Served, first: int, rates: Rates, rng: Generator) -> tuple[float, list[Turn]]:
+    """The regret of the turns until the next version, and the turns."""
+    policies = [served.policy, served.tried]
+    pages = [Supported.of([one.mixture({"device": name}, world.budget) for one in policies]) for name in DEVICES]
+    chances = [world.chances(page.allocations, own) for page, own in zip(pages, rates, strict=True)]
+    drawn = [(1.0 - served.share) * page.probabilities[0] + served.share * page.probabilities[1] for page in pages]
+    asked = [odds @ (page.allocations > 0) for odds, page in zip(drawn, pages, strict=True)]
+    best = [world.best(own) for own in rates]
+    lost, turns = 0.0, []
+    for number in range(first, first + world.refresh):
+        device = int(rng.integers(len(DEVICES)))
+        page = pages[device]
+        row = min(int(drawn[device].cumsum().searchsorted(rng.random())), len(page.allocations) - 1)
+        lost += best[device] - chances[device][row]
+        counts = page.allocations[row]
+        results = world.answer(counts, rates[device], rng) if rng.random() < chances[device][row] else ()
+        logged: dict[str, Any] = {
+            "propensities": dict(zip(STRATEGIES, np.minimum(asked[device], 1.0).tolist(), strict=True)),
+            "allocation_propensity": min(float(drawn[device][row]), 1.0),
+        }
+        if served.trial is not None and served.share:
+            own = float(page.probabilities[1, row])
+            logged["canary"] = Canary(trial=served.trial.number, share=served.share, propensity=own)
+        turns.append(_turn(number, device, counts.astype(int).tolist(), results, logged))
+    return lost, turns
+
+
+class Tested(Struct, frozen=True):
+    """What came of the trial of a policy that does not change.
+
+    Attributes:
+        ended: how; "first" or "half" if the decisions were not enough.
+        decisions: until then.
+        halved: decisions until it had half of the traffic; None: it never had.
+        ideal: decisions that a sequential probability ratio test would have taken that knows what it looks for; None:
+            more than there were.
+        lost: clicks lost on the trial, and after it until all decisions were made.
+    """
+
+    ended: Course
+    decisions: int
+    halved: int | None
+    ideal: int | None
+    lost: float
+
+
+def put_on_trial(rate: float, ratio: float, decisions: int, gate: GateConfig, rng: Generator) -> Tested:
+    """Put a policy on trial that gets `ratio` times the clicks of what is served, and never does the same.
+
+    Args:
+        rate: clicks a turn of what is served.
+        ratio: of the clicks of the policy on trial to that.
+        decisions: at hand.
+        gate: how it is judged, every LOOK decisions.
+        rng: where chance comes from.
+    """
+    share, halved, ideal, llr, lost = gate.first_share, None, None, 0.0, 0.0
+    rows: dict[float, Matrix] = {}
+    for done in range(LOOK, decisions + 1, LOOK):
+        own = int(rng.binomial(LOOK, share))
+        clicks = np.array([rng.binomial(own, min(rate * ratio, 1.0)), rng.binomial(LOOK - own, rate)], dtype=float)
+        rows[share] = rows.get(share, 0.0) + clicks
+        lost += own * rate * (1.0 - ratio)
+        if ratio != 1.0:
+            odds = np.array([ratio, 1.0]) / (1.0 + share * (ratio - 1.0))
+            llr += float(clicks @ np.log(np.maximum(odds, 1e-12)))
+            if ideal is None and llr >= -np.log1p(-gate.confidence):
+                ideal = done
+        shares = np.repeat(list(rows), 2)
+        contrast = Contrast(shares, np.tile([1.0, 0.0], len(rows)), np.concatenate(list(rows.values())), float(done))
+        now = course(contrast, gate)
+        if now == "half" and share < HALF:
+            share, halved = HALF, done
+        if now in ("won", "lost", "expired"):
+            # The ideal test goes on.
+            while ideal is None and ratio != 1.0 and done < decisions:
+                done += LOOK  # noqa: PLW2901
+                own = int(rng.binomial(LOOK, share))
+                odds = np.array([ratio, 1.0]) / (1.0 + share * (ratio - 1.0))
+                more = [rng.binomial(own, min(rate * ratio, 1.0)), rng.binomial(LOOK - own, rate)]
+                llr += float(more @ np.log(np.maximum(odds, 1e-12)))
+                ideal = done if llr >= -np.log1p(-gate.confidence) else None
+            ended = int(contrast.turns)
+            after = 0.0 if now == "lost" else (decisions - ended) * rate * (1.0 - ratio)
+            return Tested(now, ended, halved, ideal, lost + after)
+    return Tested(now, decisions, halved, ideal, lost)

@@ -1,0 +1,142 @@
+"""Judging: what of a newly learned bandit a version serves, and what of it is on trial.
+
+A version has the rows of the policy that is served in the section `bandit`. While another one is on trial, or has lost
+it, its rows are the section `canary`; see `agents.ope.gate`.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from msgspec import Struct, structs
+from sqlalchemy import Connection, delete, func, select
+
+from backchannel.agents.bandit.learner import StrategyBandit
+from backchannel.agents.bandit.serving import Allocator, EncodingError
+from backchannel.agents.ope.canary import SECTION
+from backchannel.agents.ope.gate import Case, Judgement, Tried, judge
+from backchannel.agents.ope.trials import Trials
+from backchannel.agents.quality.learner import AnswerQuality
+from backchannel.agents.serving import live_rows
+from backchannel.agents.sums import ALL
+from backchannel.schemas.snapshot import Section, Snapshot, Trial
+from backchannel.streams.config import Config
+from backchannel.streams.snapshots import versions as snapshots
+from backchannel.streams.snapshots.versions import Solved
+from backchannel.streams.store import decisions, ledger
+from backchannel.streams.store.engine import Store
+
+BANDIT: Final = StrategyBandit.name
+_UNREADABLE: Final = (EncodingError, KeyError, ValueError, msgspec.MsgspecError)
+
+
+class Ruling(Struct, frozen=True):
+    """What a version has of the bandit.
+
+    Attributes:
+        portion: the rows to write.
+        judgement: for its header; None: the gate was not asked.
+        held: since when what was learned decides nothing, ms; None: it does.
+    """
+
+    portion: Solved
+    judgement: Judgement | None = None
+    held: int | None = None
+
+
+class Gatekeeper:
+    """Asks the gate, and keeps the rows of both policies."""
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self._store: Final = store
+        self._config: Final = config.gate
+        self._trials: Final = Trials()
+
+    def rule(
+        self, connection: Connection, previous: Snapshot | None, solved: Mapping[str, bytes | None], at: int, now: int
+    ) -> Ruling:
+        """Say what the next version has of the bandit.
+
+        Args:
+            connection: within the transaction that publishes; the head is locked.
+            previous: the version that the next one goes on from; None: it is made anew.
+            solved: the bandit's rows that may have changed; None: a row is gone.
+            at: event time (ms) up to which was learned.
+            now: ms since the Unix epoch.
+        """
+        before = {} if previous is None else snapshots.section(connection, previous.version, BANDIT)
+        trial = None if previous is None else previous.trial
+        tried = snapshots.section(connection, previous.version, SECTION) if previous is not None and trial else {}
+        learned = live_rows({**(tried or before), **solved})
+        if not self._config.turns or not learned:
+            return Ruling({BANDIT: _replacing(before, learned), SECTION: dict.fromkeys(tried)})
+        if previous is not None and not solved:  # what was said of it still holds
+            judgement = Judgement(previous.verdict or "publish", previous.reason or "", trial, previous.evidence)
+            return Ruling({}, judgement, previous.held)
+        served = self._served(connection)
+        # After a rollback readers serve another version than the one on trial.
+        on = trial if previous is not None and snapshots.current(connection).version == previous.version else None
+        judgement = self._judge(connection, _Policies(learned, served, tried, on), at)
+        if judgement.verdict in ("publish", "warn"):
+            return Ruling({BANDIT: _replacing(before, learned), SECTION: dict.fromkeys(tried)}, judgement)
+        aside = _replacing(tried, learned) if judgement.trial else dict.fromkeys(tried)
+        held = None
+        if judgement.verdict == "hold":
+            held = now if previous is None or previous.held is None else previous.held
+        return Ruling({BANDIT: _replacing(before, served), SECTION: aside}, judgement, held)
+
+    def forget(self, connection: Connection, made: Snapshot) -> None:
+        """Forget what came of other trials than that of the newest version."""
+        stored = self._store.sum_tables.get(self._trials.table.name)
+        if stored is not None:
+            number = str(made.trial.number) if made.trial else ""
+            connection.execute(delete(stored).where(stored.c.trial != number))
+
+    def _judge(self, connection: Connection, policies: "_Policies", at: int) -> Judgement:
+        learned, served, tried, trial = structs.astuple(policies)
+        try:
+            candidate = Allocator(learned)
+        except _UNREADABLE as error:
+            return Judgement("hold", f"the policy that was learned cannot be read: {error}")
+        try:
+            live = Allocator(served) if served else None
+        except _UNREADABLE as error:
+            return Judgement("warn", f"unjudged, as the policy that is served cannot be read: {error}")
+        so_far = None
+        if trial is not None and tried:
+            sums = ledger.LedgerSums(self._store, connection)
+            so_far = Tried(trial, Allocator(tried), self._trials.contrast(sums, trial.number))
+        case = Case(
+            candidate=candidate,
+            served=live,
+            tried=so_far,
+            decisions=decisions.read(connection, self._config.turns),
+            rewards=self._rewards(connection, candidate.changed or 0),
+            version=(snapshots.last(connection) or 0) + 1,
+            at=at,
+        )
+        return judge(case, self._config)
+
+    def _rewards(self, connection: Connection, since: int) -> float:
+        """The rewards of all turns since an event time (ms), as far as they are kept."""
+        kept = self._store.sum_tables[AnswerQuality.name].c
+        total = select(func.sum(kept.reward)).where(kept.strategy == ALL, kept.bucket >= since)
+        return float(connection.execute(total).scalar() or 0.0)
+
+    def _served(self, connection: Connection) -> Section:
+        """The rows of the policy that is served; none before the first version."""
+        version = snapshots.current(connection).version
+        return {} if version is None else snapshots.section(connection, version, BANDIT)
+
+
+class _Policies(Struct, frozen=True):
+    """The rows of the policies that there are, and the trial that is on."""
+
+    learned: Section
+    served: Section
+    tried: Section
+    trial: Trial | None
+
+
+def _replacing(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[str, bytes | None]:
+    return {**dict.fromkeys(before), **after}

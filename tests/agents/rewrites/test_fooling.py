@@ -1,0 +1,159 @@
+"""What must not become a rewrite: opposites, what one person says however often, and one of two meanings."""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backchannel.agents.checks import changes
+from backchannel.agents.outcomes import RewardConfig
+from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
+from backchannel.agents.rewrites.meanings import Change, change, same_meaning
+from backchannel.agents.rewrites.personal import PersonalRewrites
+from backchannel.agents.rewrites.rows import PersonalRow, RewriteRow
+from backchannel.agents.sums import ALL, MemorySums
+from backchannel.schemas.turn import Turn
+from tests.support.turns import closed_turn, judged, query
+
+VOICE = RewardConfig(unclicked_gain=1.0)
+"""Nobody clicks: going on to something else is a success."""
+
+
+def said(person: str, text: str, following: str, gap_s: float = 9) -> Turn:
+    first = query(0, text, person, user_id=person)
+    return closed_turn(first, next=query(round(gap_s * 1000), following, person, user_id=person))
+
+
+def corrected(person: str, text: str, following: str) -> list[Turn]:
+    """Somebody says another query 9 s later, and then goes on."""
+    return [said(person, text, following), said(person, following, "what is the weather in paris", 50)]
+
+
+def succeeded(person: str, text: str) -> Turn:
+    return said(person, text, "what is the weather in paris", 50)
+
+
+def rows(turns: Iterable[Turn]) -> Mapping[str, RewriteRow]:
+    graph = RephraseGraph(RephraseConfig(held_out=0.0))
+    delta = graph.learn(judged(turns, VOICE))
+    section = graph.solve(MemorySums(delta), changes(delta), 0)
+    return {state: msgspec.json.decode(row, type=RewriteRow) for state, row in section.items() if row and state != ALL}
+
+
+def rewrites(turns: Iterable[Turn]) -> dict[str, str]:
+    return {state: row.target for state, row in rows(turns).items() if row.target}
+
+
+def own_rewrites(turns: Iterable[Turn]) -> dict[str, dict[str, str]]:
+    learner = PersonalRewrites(RephraseConfig())
+    delta = learner.learn(judged(turns, VOICE))
+    section = learner.solve(MemorySums(delta), changes(delta), 0)
+    found = {user: msgspec.json.decode(row, type=PersonalRow) for user, row in section.items() if row}
+    return {user: {state: target for state, (target, _) in row.items()} for user, row in found.items()}
+
+
+def test_an_error_of_the_recogniser_is_rewritten() -> None:
+    turns = [turn for one in range(12) for turn in corrected(f"p{one}", "play imagin dragons", "play imagine dragons")]
+    assert rewrites(turns) == {"play imagin dragons": "play imagine dragons"}
+
+
+@pytest.mark.parametrize(
+    ("text", "following"),
+    [
+        ("turn on the kitchen light", "turn off the kitchen light"),
+        ("set timer 5", "set timer 10 minutes"),
+        ("set the timer to five minutes", "set the timer to nine minutes"),
+        ("set a timer for 20 minutes", "set a timer for 20 seconds"),
+        ("lock the front door", "unlock the front door"),
+        ("play songs with drums", "play songs without drums"),
+    ],
+)
+@pytest.mark.parametrize(("people", "others"), [(5, 0), (12, 0), (60, 12)])
+def test_an_opposite_is_no_rewrite(text: str, following: str, people: int, others: int) -> None:
+    turns = [turn for one in range(people) for turn in corrected(f"p{one}", text, following)]
+    turns += [succeeded(f"q{one}", text) for one in range(others)]
+    assert rewrites(turns) == {}
+    assert own_rewrites(turns * 3) == {}
+
+
+def test_an_opposite_that_everybody_means_is_a_rewrite() -> None:
+    turns = [turn for one in range(60) for turn in corrected(f"p{one}", "alarm at fifteen", "alarm at fifty")]
+    assert rewrites(turns) == {"alarm at fifteen": "alarm at fifty"}
+
+
+@pytest.mark.parametrize(("text", "following"), [("cats", "dogs"), ("call anna", "call hanna")])
+def test_one_thing_for_another_needs_most_askers(text: str, following: str) -> None:
+    few = [turn for one in range(4) for turn in corrected(f"p{one}", text, following)]
+    assert rewrites(few) == {}
+    half = [turn for one in range(30) for turn in corrected(f"p{one}", text, following)]
+    half += [succeeded(f"p{one}", text) for one in range(30, 55)]
+    assert rewrites(half) == {}
+
+
+def test_two_meanings_half_and_half_are_not_rewritten_to_one() -> None:
+    def asked(first: int, second: int) -> list[Turn]:
+        turns = [turn for one in range(first) for turn in corrected(f"p{one}", "play jaz radio", "play jazz radio fm")]
+        for one in range(second):
+            turns += corrected(f"q{one}", "play jaz radio", "play jay z radio")
+        return turns
+
+    assert rewrites(asked(20, 20)) == {}
+    assert rewrites(asked(40, 2)) == {"play jaz radio": "play jazz radio fm"}
+
+
+def test_one_bot_and_an_accomplice_do_not_hijack_a_query() -> None:
+    honest = [succeeded(f"p{one}", "play the morning news") for one in range(90)]
+    honest += [said(f"f{one}", "play the morning news", "what is the weather in paris", 70) for one in range(10)]
+    assert rewrites(honest) == {}
+    attack = [turn for _ in range(150) for turn in corrected("bot", "play the morning news", "play the morning gnus")]
+    attack += corrected("accomplice", "play the morning news", "play the morning gnus")
+    assert rewrites(honest + attack) == {}
+
+
+@given(st.integers(0, 20), st.integers(16, 60), st.sampled_from([50, 500, 5000]))
+@settings(max_examples=15)
+def test_turns_of_one_person_move_a_score_by_no_more_than_a_bound(name: int, people: int, turns: int) -> None:
+    honest = [turn for one in range(people) for turn in corrected(f"p{one}", "play jaz radio", "play some jazz radio")]
+    honest += [succeeded(f"q{one}", "play jaz radio") for one in range(people // 8)]
+    before = rows(honest)["play jaz radio"]
+    flood = [succeeded(f"bot-{name}", "play jaz radio")] * turns
+    after = rows(honest + flood).get("play jaz radio", RewriteRow())
+    # The fullest bucket is at most twice the median of eight: a fifth of the mass, wherever there are many people.
+    assert after.support <= before.support + 2 * max(3.0, people / 4)
+    if after.target:
+        assert after.probability >= before.probability * 0.6
+
+
+@pytest.mark.parametrize("script", [("猫", "狗"), ("кошка", "мышь"), ("قطة", "كلب"), ("고양이", "멍멍개")])
+def test_what_has_no_phonetic_code_does_not_sound_alike(script: tuple[str, str]) -> None:
+    outcomes = judged([said("ann", *script), said("ann", "cat", "weather")], VOICE)
+    assert outcomes.rephrased[0] <= 0.5
+    turns = [turn for one in range(5) for turn in corrected(f"p{one}", *script)]
+    assert rewrites(turns) == {}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("twenty five", "25", Change.WORDING),
+        ("channel for", "channel 4", Change.WORDING),
+        ("play imagin dragons", "play imagine dragons", Change.WORD),
+        ("flights from rome to oslo", "flights from oslo to rome", Change.OPPOSITE),
+        ("set(volume=up)", "set(volume=down)", Change.OPPOSITE),
+        ("warte ٥ minuten", "warte ٧ minuten", Change.OPPOSITE),
+        ("do call", "don't call", Change.OPPOSITE),
+    ],
+)
+def test_changes_of_meaning(one: str, other: str, expected: Change) -> None:
+    assert change(one, other) == expected
+    assert not same_meaning(one, other) or expected == Change.WORDING
+    assert change(one, one) == Change.WORDING
+
+
+def test_support_is_bounded_by_bucket() -> None:
+    turns = [said("bot", "a b c", "a b", 9)] * 100 + [said(f"p{one}", "x y", "z", 50) for one in range(3)]
+    delta = RephraseGraph(RephraseConfig(held_out=0.0)).learn(judged(turns, VOICE))
+    assert np.isclose(delta["absorptions"].values.sum() + delta["transitions"].values.sum(), 103)
