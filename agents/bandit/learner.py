@@ -1,8 +1,9 @@
-"""The strategy bandit, learning: per strategy a linear model of the reward, as sums.
+"""The strategy bandit, learning: turns -> sums, and sums -> what is believed of the strategies.
 
-Per strategy and time bucket it sums Z'Z, where a row of Z is an encoded context followed by the reward: Gram matrix,
-reward moment, count and sum of squared rewards in one symmetric matrix. Contexts and rewards lie on a grid of 1/1024,
-so the sums are exact and do not depend on order. Everything else happens when a policy is made: see `posterior`.
+The sums are those of `evidence`, per strategy and time bucket, and per pair of strategies and longer time bucket. They
+lie on dyadic grids, so they are exact and do not depend on order. Everything else happens when a policy is made: a bank
+of models says how much each time bucket still counts (`posterior`), and the discounted sums, what is believed
+(`rates`).
 """
 
 from typing import Annotated, Any, Final, Self
@@ -11,19 +12,24 @@ import msgspec
 import numpy as np
 import orjson
 from msgspec import Meta, Struct, field
-from numpy.typing import NDArray
 
+from backchannel.agents.bandit.belief import Belief
+from backchannel.agents.bandit.evidence import Layout, Pairs, clicked_pairs, rows_of, shown_pairs
 from backchannel.agents.bandit.features import Encoder, Feature, Numeric
-from backchannel.agents.bandit.posterior import Bank, Evidence, Posterior, run_together
+from backchannel.agents.bandit.pages import Integers, Pages, pages_of
+from backchannel.agents.bandit.posterior import PAST, Bank, Evidence, run_together
+from backchannel.agents.bandit.ranks import BUCKETS
+from backchannel.agents.bandit.rates import available, believe, exposures, hazards
 from backchannel.agents.bandit.serving import Allocator, Exploration, Limits
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
-from backchannel.agents.sums import GRID, Delta, Key, Matrix, MemorySums, SumReader, Sums, SumTable
-from backchannel.schemas.events import Name
+from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, SumReader, Sums, SumTable
+from backchannel.schemas.events import MAX_DEPTH, Name
 
-RANKS: Final = 32
-"""Of a strategy's list whose worth is learned one by one; deeper ones follow `rank_decay`."""
-_CURVE_PRIOR: Final = 10.0  # clicks that the prior of a rank curve is worth
+PAIR_BUCKETS: Final = 24
+"""Time buckets of rates that one of pairs is long: what strategies share changes with catalogues, not with clicks."""
+COARSE: Final = 64
+"""A time bucket is read no finer than this share of its age: so a backlog of years has some hundred of them."""
 
 
 class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,19 +89,10 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 30.0
     exploration: Annotated[
         float, Meta(ge=0, le=10, description="width of Thompson sampling, in standard deviations of the residual")
-    ] = 0.2
+    ] = 0.1
     floor: Annotated[float, Meta(ge=0, le=1, description="share of decisions that ask a random set of strategies")] = (
         0.05
     )
-    rank_decay: Annotated[
-        float,
-        Meta(
-            gt=0,
-            lt=1,
-            description="value of a strategy's next candidate relative to the one before, until there are "
-            "clicks to learn it from",
-        ),
-    ] = 0.8
     position_decay: Annotated[
         float,
         Meta(ge=0, le=4, description="exponent d of the probability p^-d that position p is examined"),
@@ -129,7 +126,7 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StrategyBandit(Learner):
-    """The learner of strategies' rewards. Its section: "" -> how to encode and explore; strategy -> its posterior."""
+    """The learner of strategies' rates. Its section: "" -> how to encode and explore; strategy -> what is believed."""
 
     name = Allocator.name
     serving = Allocator
@@ -137,15 +134,15 @@ class StrategyBandit(Learner):
     def __init__(self, config: BanditConfig) -> None:
         self.config: Final = config
         self.encoder: Final = Encoder(config.features)
+        self.layout: Final = Layout(self.encoder.dimension)
         self.table: Final = SumTable(name="bandit", key=(("encoding", str), ("strategy", str), ("bucket", int)))
-        self.tables = (self.table,)
+        self.pairs: Final = SumTable(name="bandit_pairs", key=(("strategy", str), ("other", str), ("bucket", int)))
+        self.tables = (self.table, self.pairs)
         self._bucket_ms: Final = round(config.bucket_s * 1000)
-        # One over the probability that a position is examined; positions that schemas.events admits.
-        self._unseen: Final = np.arange(10_001.0) ** config.position_decay
+        self._pair_ms: Final = PAIR_BUCKETS * self._bucket_ms
+        self._examined: Final = np.arange(1.0, MAX_DEPTH + 1.0) ** -config.position_decay
         self._bank: Final = Bank([days * 86_400_000 for days in config.half_lives_days], config.ridges)
         self._code: Final = {strategy: code for code, strategy in enumerate(config.strategies)}
-        width = self.encoder.dimension + 1
-        self._triangle: Final = np.triu_indices(width)
 
     @classmethod
     def configured(cls, config: Any) -> Self:
@@ -154,70 +151,74 @@ class StrategyBandit(Learner):
 
     def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`. A strategy that is not configured is ignored."""
-        asked = outcomes.asked_of(self.config.strategies)
-        if not len(asked.rows):
+        return self.learn_pages(pages_of(outcomes, self.encoder, self.config.strategies)) if len(outcomes) else {}
+
+    def learn_pages(self, pages: Pages) -> Delta:
+        """Return the delta that turns as columns contribute; empty if no strategy was asked in any of them.
+
+        Args:
+            pages: encoded by `encoder`; strategies have their places in the configuration as codes.
+        """
+        asked = pages.depths.any(axis=1)
+        if not asked.any():
             return {}
-        ranks = np.zeros(len(asked.rows), dtype=np.int64)  # of what was clicked
-        ranks[asked.credited] = asked.ranks
-        lengths = np.minimum(np.maximum(asked.drawn, ranks), RANKS)  # so many it must have drawn
-        ranks[ranks > RANKS] = 0
-        rewards = np.zeros((2, len(asked.rows)))  # as they are, and over the probability of examination
-        rewards[:, asked.credited] = asked.rewards * (np.ones(len(asked.rewards)), self._unseen[asked.positions])
-        rewards = np.rint(rewards * GRID) / GRID
-        observed = np.column_stack(
-            (self.encoder.vectors_of(outcomes.columns, asked.rows, asked.codes, self.config.strategies), rewards[0])
-        )
-        buckets = outcomes.times[asked.rows] // self._bucket_ms
-        strategies, first_bucket = self.config.strategies, int(buckets.min())
-        groups = (buckets - first_bucket) * len(strategies) + asked.codes
-        parts = by_group(observed, groups)
-        order, counts = parts.order, parts.counts
-        products = parts.products[:, *self._triangle]
-        place = np.repeat(np.arange(len(counts)), counts) * (RANKS + 1)
-        size = len(counts) * (RANKS + 1)
-        # How many lists ended at each rank, 0 to RANKS; so, from the end, how many reached it.
-        ended = np.bincount(place + lengths[order], minlength=size).reshape(-1, RANKS + 1)
-        reached = ended[:, :0:-1].cumsum(axis=1)[:, ::-1]
-        chosen = np.bincount(place + ranks[order], rewards[1, order], size).reshape(-1, RANKS + 1)[:, 1:]
-        values = np.column_stack((products, reached, chosen))
-        keys = []
-        for group in parts.groups.tolist():
-            bucket, code = divmod(group, len(strategies))
-            keys.append((self.encoder.fingerprint, strategies[code], (first_bucket + bucket) * self._bucket_ms))
-        return {self.table.name: Sums(self.table, keys, values)}
+        starts, rows = rows_of(pages, self._examined, pages.times // self._bucket_ms, self.layout)
+        keys, values = [], []
+        for start, of_strategies in zip((starts * self._bucket_ms).tolist(), rows, strict=True):
+            for name, row in zip(self.config.strategies, of_strategies, strict=True):
+                if row[0] or row.any():
+                    keys.append((self.encoder.fingerprint, name, start))
+                    values.append(row)
+        delta = {self.table.name: Sums(self.table, keys, np.array(values))}
+        keys, values = [], []
+        groups = pages.times // self._pair_ms
+        for group in np.unique(groups[asked]).tolist():
+            own = pages.only(groups == group)
+            pairs = clicked_pairs(own, self._examined), shown_pairs(own)
+            packed = np.stack([each for pair in pairs for each in (pair.risk, pair.event)], axis=2)
+            places = np.argwhere(packed.any(axis=(2, 3, 4)))
+            for one, other in places.tolist():
+                names = self.config.strategies[one], self.config.strategies[other]
+                keys.append((*names, group * self._pair_ms))
+                values.append(packed[one, other].ravel())
+        if keys:
+            delta[self.pairs.name] = Sums(self.pairs, keys, np.array(values))
+        return delta
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
         """See `Learner.solve`. Every strategy is solved whenever anything changed: they are few."""
-        if self.table.name not in changed:
+        if self.table.name not in changed and self.pairs.name not in changed:
             return {}
         config, encoder = self.config, self.encoder
-        evidence, ranks = self._evidence(sums)
-        posterior = self._bank.infer(evidence, at)
-        total = np.tensordot(posterior.discounts, evidence.sums, axes=1)
-        curves = [
-            rank_curve(reached, clicked, config.rank_decay)
-            for reached, clicked in np.tensordot(posterior.discounts, ranks, axes=1)
-        ]
+        starts, rows = self._rows(sums, at)
+        posterior = self._bank.infer(Evidence(starts, exposures(self.layout.unpack(rows))), at)
+        discounts = posterior.discounts
+        total = self.layout.unpack(np.tensordot(discounts, rows, axes=1))
+        belief = believe(total)
+        clicked, shown = self._pairs(sums, starts, discounts)
+        met, met_shown, has = hazards(clicked).round(4), hazards(shown).round(4), available(shown)
+        turns = total.gram[:, 0, :, 0, 0].sum(axis=1)
         section: dict[str, bytes | None] = {
-            strategy: orjson.dumps(
+            name: orjson.dumps(
                 {
-                    "count": count,
-                    "reward": reward / count if count else 0.0,
-                    "theta": theta,
-                    "whitener": whitener,
-                    "curve": curve.tolist(),
+                    "count": float(turns[code]),
+                    "reward": float(total.rewards[code] / turns[code]) if turns[code] else 0.0,
+                    "clicks": belief.clicks[code],
+                    "rates": belief.rates[code],
+                    "prior": belief.prior[code],
+                    "theta": belief.theta[code],
+                    "whitener": belief.whitener[code],
+                    "hazards": met[code],
+                    "shown": met_shown[code],
+                    "available": has[code],
+                    "gram": total.gram[code, 0].sum(axis=0) / max(turns[code], 1.0),
+                    "cover": total.drawn[code] / max(turns[code], 1.0),
                     "segments": segments,
                 },
                 option=orjson.OPT_SERIALIZE_NUMPY,
             )
-            for strategy, (count, reward), theta, whitener, curve, segments in zip(
-                config.strategies,
-                total[:, 0, (0, -1)].tolist(),
-                posterior.theta,
-                posterior.whitener,
-                curves,
-                self._segments(total, posterior),
-                strict=True,
+            for code, (name, segments) in enumerate(
+                zip(config.strategies, self._segments(total.gram.sum(axis=2), belief), strict=True)
             )
         }
         section[""] = orjson.dumps(
@@ -226,10 +227,8 @@ class StrategyBandit(Learner):
                 "encoding": encoder.fingerprint,
                 "strategies": config.strategies,
                 "policy": config.policy,
-                "deviation": posterior.deviation,
                 "exploration": config.exploration,
                 "floor": config.floor,
-                "rank_decay": config.rank_decay,
                 "limits": [msgspec.to_builtins(config.limits.get(name, Limits())) for name in config.strategies],
                 "changed": posterior.changed,
             }
@@ -238,29 +237,36 @@ class StrategyBandit(Learner):
 
     def compact(self, sums: Sums, at: int) -> dict[Key, Key]:
         """See `Learner.compact`, and `posterior.run_together`."""
-        evidence, _ = self._evidence(MemorySums({self.table.name: sums}))
-        changes = self._bank.infer(evidence, at).changes
+        changes: tuple[int, ...] = ()
+        if sums.table == self.table:
+            starts, rows = self._rows(MemorySums({self.table.name: sums}), at)
+            changes = self._bank.infer(Evidence(starts, exposures(self.layout.unpack(rows))), at).changes
+        length = self._bucket_ms if sums.table == self.table else self._pair_ms
         became: dict[str, dict[int, int]] = {}
-        for encoding in {encoding for encoding, _, _ in sums.keys}:
-            starts = {start for one, _, start in sums.keys if one == encoding}
-            own = changes if encoding == self.encoder.fingerprint else ()
-            became[encoding] = run_together(starts, own, self._bucket_ms, at)
+        for first in {key[0] for key in sums.keys}:
+            own = changes if first == self.encoder.fingerprint else ()
+            became[first] = run_together({key[2] for key in sums.keys if key[0] == first}, own, length, at)
         return {
-            (encoding, strategy, start): (encoding, strategy, became[encoding][start])
-            for encoding, strategy, start in sums.keys
-            if start in became[encoding]
+            (first, second, start): (first, second, became[first][start])
+            for first, second, start in sums.keys
+            if start in became[first]
         }
 
-    def _segments(self, total: Matrix, posterior: Posterior) -> list[list[tuple[str, float, float, float, float]]]:
-        """Each strategy's `allocation.Segment`s, of which somebody was asked in."""
+    def _segments(self, gram: Matrix, belief: Belief) -> list[list[tuple[str, float, float, float, float]]]:
+        """Each strategy's `serving.Segment`s, of which somebody was asked in.
+
+        Args:
+            gram: G, (strategies, BUCKETS, d, d).
+            belief: of the rates.
+        """
         of_strategy: list[list[tuple[str, float, float, float, float]]] = [[] for _ in self.config.strategies]
+        weighted = (belief.rates[..., np.newaxis, np.newaxis] * gram).sum(axis=1)
         for name, column in {"": 0, **self.encoder.segments}.items():
-            turns = total[:, 0, column]
-            contexts = total[:, :-1, column] / np.maximum(turns, 1e-300)[:, np.newaxis]
-            expected = (posterior.theta * contexts).sum(axis=1)
-            deviations = posterior.deviation * np.linalg.norm(
-                (posterior.whitener @ contexts[..., np.newaxis])[..., 0], axis=1
-            )
+            turns = gram[:, 0, 0, column]
+            contexts = weighted[:, :, column] / np.maximum(turns, 1e-300)[:, np.newaxis]
+            expected = contexts[:, 0] + (belief.theta * contexts).sum(axis=1)
+            deviations = np.linalg.norm((belief.whitener @ contexts[..., np.newaxis])[..., 0], axis=1)
+            deviations = np.hypot(deviations, contexts[:, 0] / np.sqrt(belief.clicks.sum(axis=1) + 1.0))
             shares = turns / max(turns.sum(), 1e-300)
             for own, *row in zip(
                 of_strategy, turns.tolist(), shares.tolist(), expected.tolist(), deviations.tolist(), strict=True
@@ -269,67 +275,33 @@ class StrategyBandit(Learner):
                     own.append((name, *row))
         return of_strategy
 
-    def _evidence(self, sums: SumReader) -> tuple[Evidence, Matrix]:
-        """The sums of this encoding, bucket by bucket; and those of ranks, (buckets, strategies, 2, RANKS)."""
+    def _rows(self, sums: SumReader, at: int) -> tuple[Matrix, Matrix]:
+        """The starts of time buckets, ms, (time buckets,), and their packed rows, (time buckets, strategies, size)."""
         stored = sums.read(self.table, "encoding", [self.encoder.fingerprint])
-        rows = [row for row, (_, strategy, _) in enumerate(stored.keys) if strategy in self._code]
-        starts = sorted({stored.keys[row][2] for row in rows})
-        width = self.encoder.dimension + 1
-        products = np.zeros((len(starts), len(self._code), width, width))
-        ranks = np.zeros((len(starts), len(self._code), 2, RANKS))
-        place = {start: place for place, start in enumerate(starts)}
-        for row in rows:
-            _, strategy, start = stored.keys[row]
-            target = place[start], self._code[strategy]
-            products[target][self._triangle], ranks[target].flat = np.split(stored.values[row], [-2 * RANKS])
-        products += np.triu(products, 1).swapaxes(-1, -2)
-        return Evidence(np.array(starts, dtype=float), products), ranks
+        known = [row for row, (_, strategy, _) in enumerate(stored.keys) if strategy in self._code]
+        begins = np.array([stored.keys[row][2] for row in known], dtype=np.int64)
+        starts, place = np.unique(_coarse(begins, self._bucket_ms, at), return_inverse=True)
+        rows = np.zeros((len(starts), len(self._code), self.layout.size))
+        codes = np.array([self._code[stored.keys[row][1]] for row in known], dtype=np.int64)
+        if known:
+            np.add.at(rows, (place, codes), stored.values[known])
+        return starts.astype(float), rows
+
+    def _pairs(self, sums: SumReader, starts: Matrix, discounts: Matrix) -> tuple[Pairs, Pairs]:
+        """The pair sums of clicked and of shown items, discounted as the time buckets are with which they end."""
+        size = len(self._code)
+        total = np.zeros((size, size, 4, BUCKETS, BUCKETS))
+        stored = sums.read(self.pairs)
+        for (one, other, start), row in zip(stored.keys, stored.values, strict=True):
+            if one in self._code and other in self._code and len(starts):
+                last = int(np.searchsorted(starts, start + self._pair_ms)) - 1
+                total[self._code[one], self._code[other]] += discounts[max(last, 0)] * row.reshape(total.shape[2:])
+        clicked_risk, clicked_event, shown_risk, shown_event = total.transpose(2, 0, 1, 3, 4)
+        return Pairs(clicked_risk, clicked_event), Pairs(shown_risk, shown_event)
 
 
-class _Parts(Struct, frozen=True):
-    """Rows by group.
-
-    Attributes:
-        groups: that have rows, rising.
-        counts: of their rows.
-        order: that sorts the rows by group.
-        products: Z'Z of each, (groups, d + 1, d + 1).
-    """
-
-    groups: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    order: NDArray[np.intp]
-    products: Matrix
-
-
-def by_group(rows: Matrix, groups: NDArray[np.int64]) -> _Parts:
-    """Return Z'Z of each group of `rows`, (rows, d + 1), given the group of each row, 0 and up."""
-    # A stable sort of numbers of at most 16 bits is a radix sort.
-    order = np.argsort(groups.astype(np.min_scalar_type(int(groups.max()))), kind="stable")
-    ordered, sorted_groups = rows.take(order, axis=0), groups[order]
-    starts = np.flatnonzero(np.diff(sorted_groups, prepend=-1))
-    ends = np.append(starts[1:], len(rows))
-    # A copy, as the product of a matrix with itself takes BLAS's symmetric routine, which is slower on small ones.
-    transposed = ordered.T.copy()
-    products = np.empty((len(starts), rows.shape[1], rows.shape[1]))
-    for product, start, end in zip(products, starts.tolist(), ends.tolist(), strict=True):
-        np.matmul(transposed[:, start:end], ordered[start:end], out=product)
-    return _Parts(sorted_groups[starts], ends - starts, order, products)
-
-
-def rank_curve(reached: Matrix, clicked: Matrix, decay: float) -> Matrix:
-    """Return which share of a strategy's reward its n-th candidate brings, (ranks,), not rising.
-
-    Args:
-        reached: turns in which an n-th candidate was drawn, (ranks,).
-        clicked: the reward of those in which it was the clicked one, (ranks,).
-        decay: of the geometric curve that is believed in until clicks tell.
-    """
-    prior = (1.0 - decay) * decay ** np.arange(len(reached))
-    expected = clicked.sum() * reached / max(reached[0], 1.0) + _CURVE_PRIOR
-    shares: Matrix = (clicked + _CURVE_PRIOR * prior) / expected
-    if (np.diff(shares) < 0.0).all():  # as it is until there are clicks
-        return shares
-    from scipy.optimize import isotonic_regression  # noqa: PLC0415 - slow to import, and seldom needed by small stores
-
-    return np.asarray(isotonic_regression(shares, weights=expected, increasing=False).x)
+def _coarse(starts: Integers, bucket_ms: int, at: int) -> Integers:
+    """The starts of the coarser time buckets, no shorter than a share of their age, that time buckets lie in."""
+    ages = np.maximum(at - starts, 0) / (COARSE * bucket_ms)
+    lengths = bucket_ms * 2 ** np.ceil(np.log2(np.maximum(ages, 1.0))).astype(np.int64)
+    return np.where(starts == PAST, PAST, starts - starts % lengths)

@@ -55,6 +55,29 @@ class Pages(Struct, frozen=True):
     strategies: Integers
     ranks: Integers
 
+    def only(self, wanted: NDArray[np.bool_]) -> "Pages":
+        """Return some of the turns.
+
+        Args:
+            wanted: whether to keep each, (turns,).
+        """
+        if wanted.all():
+            return self
+        shown = wanted[self.turns]
+        produced = shown[self.results]
+        return Pages(
+            times=self.times[wanted],
+            queries=self.queries[wanted],
+            contexts=self.contexts[wanted],
+            depths=self.depths[wanted],
+            turns=(wanted.cumsum() - 1)[self.turns[shown]],
+            positions=self.positions[shown],
+            gains=self.gains[shown],
+            results=(shown.cumsum() - 1)[self.results[produced]],
+            strategies=self.strategies[produced],
+            ranks=self.ranks[produced],
+        )
+
 
 def hash_of(query: str) -> int:
     """Return the hash of a normalised query, 32 bits; the same in every process."""

@@ -216,55 +216,6 @@ def run_together(starts: Iterable[int], changes: Sequence[int], bucket_ms: int, 
     return together
 
 
-class Buckets:
-    """Evidence as it comes in, in memory, bucket by bucket: for simulations, and where there is no ledger.
-
-    Args:
-        bank: of models.
-        strategies: how many.
-        dimension: of contexts.
-        bucket_ms: length of a bucket.
-    """
-
-    def __init__(self, bank: Bank, strategies: int, dimension: int, bucket_ms: int) -> None:
-        self._bank: Final = bank
-        self._shape = strategies, dimension + 1, dimension + 1
-        self._bucket_ms: Final = bucket_ms
-        self._sums: Final[dict[int, Matrix]] = {}
-
-    def add(self, sums: Matrix, at: int) -> None:
-        """Add Z'Z, (strategies, d + 1, d + 1), of event time `at` (ms)."""
-        start = at - at % self._bucket_ms
-        self._sums[start] = self._sums.get(start, 0.0) + sums
-
-    def add_row(self, strategy: int, row: Matrix, at: int) -> None:
-        """Add one row of Z, (d + 1,), of a strategy."""
-        start = at - at % self._bucket_ms
-        if start not in self._sums:
-            self._sums[start] = np.zeros(self._shape)
-        self._sums[start][strategy] += np.outer(row, row)
-
-    def grow(self, strategies: int) -> None:
-        """Make room for more strategies."""
-        more = strategies - self._shape[0]
-        self._shape = strategies, *self._shape[1:]
-        for start, sums in self._sums.items():
-            self._sums[start] = np.pad(sums, ((0, more), (0, 0), (0, 0)))
-
-    def total(self) -> Matrix:
-        """Return the undiscounted sums, (strategies, d + 1, d + 1)."""
-        return np.asarray(sum(self._sums.values(), np.zeros(self._shape)))
-
-    def infer(self, at: int) -> Posterior:
-        """Return the posterior at event time `at` (ms), and let old buckets run together."""
-        starts = sorted(self._sums)
-        sums = np.array([self._sums[start] for start in starts]).reshape(-1, *self._shape)
-        posterior = self._bank.infer(Evidence(np.array(starts, dtype=float), sums), at)
-        for old, new in run_together(starts, posterior.changes, self._bucket_ms, at).items():
-            self._sums[new] = self._sums.get(new, 0.0) + self._sums.pop(old)
-        return posterior
-
-
 class _Passed(Struct, frozen=True):
     """What is known after some buckets, in one course of events, or in two while a change is doubted.
 

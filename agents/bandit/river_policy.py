@@ -13,7 +13,8 @@ from river.compose import TargetTransformRegressor
 from river.linear_model import BayesianLinearRegression
 
 from backchannel.agents.bandit.features import Encoder, Feature, Value
-from backchannel.agents.bandit.posterior import Bank, Buckets
+from backchannel.agents.bandit.posterior import Bank
+from backchannel.agents.bandit.rounds import Rounds, draw_models
 from backchannel.agents.sums import Matrix
 
 
@@ -26,7 +27,7 @@ class LinearThompsonSampling(ContextualPolicy):
         features: what of a context counts. Without any, contexts are ignored.
         half_lives: updates after which one counts half, besides never to forget.
         ridges: prior precisions.
-        exploration: in standard deviations of the residual.
+        exploration: Thompson sampling's width, in standard deviations of what is believed.
         bucket: updates that are summed together.
         refresh: updates after which the posterior is made anew; in the beginning more often.
         reward_obj: River's, for `ranking`.
@@ -68,20 +69,18 @@ class LinearThompsonSampling(ContextualPolicy):
         self._encoder = Encoder(features or ())
         self._bank = Bank(half_lives, ridges)
         self._arms: dict[Hashable, int] = {}
-        self._buckets = Buckets(self._bank, 0, self._encoder.dimension, bucket)
+        self._rounds = Rounds(self._bank, 0, self._encoder.dimension, bucket)
         self._due = 0
 
     def _pull(self, arm_ids: list[ArmID], context: Mapping[str, Value] | None = None) -> ArmID:
         self._know(arm_ids)
         if self._n >= self._due:
-            self._posterior = self._buckets.infer(self._n)
+            self._belief = self._rounds.infer(self._n)
             self._due = self._n + max(min(self.refresh, self._n // 4), 1)
         arms = [self._arms[arm] for arm in arm_ids]
         vector = self._encoder.encode(context or {})
-        means = self._posterior.theta[arms] @ vector
-        wide = np.sqrt(((self._posterior.whitener[arms] @ vector) ** 2).sum(axis=1))
-        wide *= self.exploration * self._posterior.deviation
-        return arm_ids[int((means + wide * self._rng.standard_normal(len(arms))).argmax())]
+        models = draw_models(self._belief, self.exploration, 1, self._rng)[0, arms]
+        return arm_ids[int((models @ vector).argmax())]
 
     def update(self, arm_id: ArmID, context: Any, *reward_args: Any, **reward_kwargs: Any) -> None:
         """Learn from a reward. Without a context, as `river.bandit.evaluate` calls it: `update(arm_id, reward)`."""
@@ -91,8 +90,8 @@ class LinearThompsonSampling(ContextualPolicy):
         parent.update(arm_id, context, *reward_args, **reward_kwargs)
         self._know([arm_id])
         reward = self.reward_scaler.func(reward_args[0]) if self.reward_scaler else reward_args[0]
-        row = np.append(self._encoder.encode(context or {}), reward)
-        self._buckets.add_row(self._arms[arm_id], row, self._n - 1)
+        vector = self._encoder.encode(context or {})[np.newaxis]
+        self._rounds.add(vector, np.array([self._arms[arm_id]]), np.array([reward], dtype=float), self._n - 1)
 
     def _know(self, arm_ids: Iterable[ArmID]) -> None:
         """Make room for arms that were never seen before."""
@@ -100,7 +99,7 @@ class LinearThompsonSampling(ContextualPolicy):
         for arm in arm_ids:
             self._arms.setdefault(arm, len(self._arms))
         if len(self._arms) > known:
-            self._buckets.grow(len(self._arms))
+            self._rounds.grow(len(self._arms))
             self._due = 0
 
 

@@ -1,15 +1,14 @@
 """The strategy bandit, serving: which strategies to ask for a query, and how many candidates from each.
 
-A decision is drawn from a known mixture of allocations (see `mixture`). By default its parts are DRAWS linear models of
-all strategies, drawn from the posterior (linear Thompson sampling; Agrawal & Goyal, ICML 2013), of which each gives an
-allocation: the budget goes, candidate by candidate, to the strategy whose next one gains most. The n-th of a strategy
-gains its expected reward times the n-th point of its rank curve, over its cost.
+A decision is drawn from a known mixture of allocations (see `mixture`). By default its parts are the best of the
+budget's plans (see `plans`) under DRAWS draws from what is believed of the strategies: Thompson sampling (Agrawal &
+Goyal, ICML 2013; Russo & Van Roy, "Learning to optimize via posterior sampling", 2014) over allocations.
 
-The models are drawn once for each section, by a seed that follows from it. So what a decision's probabilities are
-follows from section and context, and to decide takes no draws from the posterior.
+The draws are made once for each section, by a seed that follows from it. So what a decision's probabilities are follows
+from section and context, and to decide takes one product and one maximum per draw.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, ClassVar, Final, Literal, Self, TypeAlias
 from zlib import crc32
 
@@ -18,11 +17,15 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from backchannel.agents.bandit.belief import Belief, draw
 from backchannel.agents.bandit.features import Encoder, Feature, Value
 from backchannel.agents.bandit.mixture import Counts, Mixture, Mixtures, RandomSets
+from backchannel.agents.bandit.plans import Overlap, Terms, matrix_of, overlap_of, plans, references, shares
+from backchannel.agents.bandit.ranks import WIDTH, covered
 from backchannel.agents.serving import Sections
+from backchannel.agents.sums import Matrix
 from backchannel.schemas.errors import BackchannelError
-from backchannel.schemas.events import Canary
+from backchannel.schemas.events import MAX_DEPTH, Canary
 from backchannel.schemas.snapshot import Snapshot
 
 Exploration: TypeAlias = Literal["thompson", "greedy", "squarecb", "ucb", "uniform"]
@@ -31,16 +34,18 @@ StrategyContext: TypeAlias = Mapping[str, Mapping[str, Value]]
 """strategy -> what is known of it."""
 
 DRAWS: Final = 32
-MAX_BUDGET: Final = 10_000
+MAX_BUDGET: Final = MAX_DEPTH
 """As many candidates of one strategy as an `impression` event can log."""
 GAP_WEIGHT: Final = 3.0
-"""SquareCB's learning rate, in units of sqrt(strategies * turns) over the residual's standard deviation."""
+"""SquareCB's learning rate, in units of sqrt(strategies * turns) over the best value."""
 NOTHING_KNOWN: Final[StrategyContext] = {}
-_HEADS: Final = 3  # times the ranks that suffice if all strategies get the same
-_BUDGETS: Final = 64  # of which the plans are kept
+RANKS: Final = 32
+"""Of each strategy's list, of which `gains` speaks."""
+REFERENCES: Final = 16
+"""Contexts that plans are made for."""
+_PLANNED: Final = 64  # budgets, with what they are of, of which the plans are kept
 _CONTEXTS: Final = 256  # that are decided on together
-_HOPELESS: Final = np.float32(1e-20)  # stands for expected rewards of zero and less: they come last, but come
-_DEMANDED: Final = 1e30  # gains of what a limit demands: above all others even if hopeless. Rewards are at most 1
+_DEEPEST: Final = 4  # candidates of one strategy for each distinct one
 _EVEN: Final = np.full(DRAWS, 1.0 / DRAWS)
 
 
@@ -65,7 +70,11 @@ class Decision(Struct, frozen=True):
             what the limits leave of it.
         propensities: strategy -> probability with which it was to be asked, for all strategies; none if the decision
             was not left to chance (ucb).
-        allocation_propensity: the probability of the whole allocation, likewise.
+        allocation_propensity: the probability of the whole plan, which is the allocation; None if the decision was not
+            left to chance.
+        planned: the same as `allocation` if the budget is one of distinct candidates, and empty otherwise. Lists are
+            then walked in these proportions until there are so many different candidates (see `walk`), and what is
+            logged as allocation is how deep each was walked.
         strategy_context: what was known of each strategy.
         user_context: what was known of who asks, if the policy was told who.
         policy_version: of the policy that decided.
@@ -79,6 +88,7 @@ class Decision(Struct, frozen=True):
     user_context: Mapping[str, float] = {}
     policy_version: int | None = None
     canary: Canary | None = None
+    planned: dict[str, int] = {}
 
 
 class Segment(Struct, frozen=True, array_like=True):
@@ -86,7 +96,7 @@ class Segment(Struct, frozen=True, array_like=True):
 
     Attributes:
         name: of the column of features; empty for all queries.
-        turns: in which it was asked, as far as not faded.
+        turns: in which it was asked, discounted.
         share: of these turns among those of all strategies.
         reward: expected of it, on average over these turns.
         deviation: standard deviation of that expectation.
@@ -116,20 +126,27 @@ class _Settings(Struct, frozen=True):
     encoding: str
     strategies: tuple[str, ...]
     policy: Exploration
-    deviation: float
     exploration: float
     floor: float
-    rank_decay: float
     limits: tuple[Limits, ...]
     changed: int | None = None
 
 
-class _Posterior(Struct, frozen=True):
+class _Row(Struct, frozen=True):
+    """What is believed of one strategy; see `rates.Belief`, and `plans.references` for the rest."""
+
     count: float
     reward: float
+    clicks: list[float]
+    rates: list[float]
+    prior: list[float]
     theta: list[float]
     whitener: list[list[float]]
-    curve: list[float]
+    hazards: list[list[list[float]]]
+    shown: list[list[list[float]]]
+    available: list[float]
+    gram: list[list[float]]
+    cover: list[float]
     segments: list[Segment]
 
 
@@ -147,7 +164,7 @@ class Allocator:
         strategies: that it chooses from.
         encoder: of contexts.
         least: candidates that may be asked for in all.
-        evidence: strategy -> turns in which it was asked, as far as not faded, and their mean reward.
+        evidence: strategy -> turns in which it was asked (discounted), and their mean reward.
         changed: event time from which on rewards fell below what was expected, ms; None: they never did.
 
     Raises:
@@ -167,27 +184,29 @@ class Allocator:
         self.strategies: Final = settings.strategies
         self.changed: Final = settings.changed
         self._settings: Final = settings
-        posteriors = [msgspec.json.decode(section[name], type=_Posterior) for name in self.strategies]
-        self.evidence: Final = {
-            name: (posterior.count, posterior.reward)
-            for name, posterior in zip(self.strategies, posteriors, strict=True)
-        }
-        # One product with a context gives the mean and, squared and summed, the explored variance of every strategy.
-        self._stacked: Final = np.array([[posterior.theta, *posterior.whitener] for posterior in posteriors])
-        self._deviations: Final = settings.deviation * np.linalg.norm(self._stacked[:, 1:], axis=1)
-        self._stacked[:, 1:] *= settings.exploration * settings.deviation
+        rows = [msgspec.json.decode(section[name], type=_Row) for name in self.strategies]
+        self.evidence: Final = {name: (row.count, row.reward) for name, row in zip(self.strategies, rows, strict=True)}
+        self._counts: Final = np.array([row.count for row in rows])
+        belief = Belief(*(np.array([getattr(row, field) for row in rows]) for field in Belief.__struct_fields__))
+        self._belief: Final = belief
+        self._overlap: Final = _overlap(rows)
         seed = crc32(b"".join(section[key] for key in ("", *self.strategies)))
-        normal = np.random.default_rng(seed).standard_normal((len(posteriors), DRAWS, self.encoder.dimension))
-        self._models: Final = self._stacked[:, :1] + normal @ self._stacked[:, 1:]
+        drawn, phi = draw(belief, settings.exploration, DRAWS, np.random.default_rng(seed))
+        # The first is what is expected.
+        self._rates: Final = np.concatenate((belief.rates[np.newaxis], drawn))
+        self._phi: Final = np.concatenate((belief.theta[np.newaxis], phi))
+        self._references: Final = _references(rows, self.encoder, seed)
+        cover = np.array([row.cover for row in rows])
+        self._cover: Final = np.where(
+            self._counts[:, np.newaxis] > 0, cover, self._counts @ cover / max(self._counts.sum(), 1e-9)
+        )
         self._floor: Final = {"uniform": 1.0, "ucb": 0.0}.get(settings.policy, settings.floor)
-        turns = sum(posterior.count for posterior in posteriors)
-        self._gap_weight: Final = GAP_WEIGHT * float(np.sqrt(len(posteriors) * turns)) / settings.deviation
-        self._curves: Final = [posterior.curve for posterior in posteriors]
-        self._minima: Final = [limits.minimum if limits.on else 0 for limits in settings.limits]
-        self._maxima: Final = [limits.maximum if limits.on else 0 for limits in settings.limits]
-        self._segments: Final = [posterior.segments for posterior in posteriors]
-        self.least: Final = max(sum(self._minima), 1)
-        self._plans: Final[dict[int, _Plan]] = {}
+        self._minima: Final = np.array([limits.minimum if limits.on else 0 for limits in settings.limits])
+        self._maxima: Final = np.array([limits.maximum if limits.on else 0 for limits in settings.limits])
+        self._costs: Final = np.array([limits.cost for limits in settings.limits])
+        self._segments: Final = [row.segments for row in rows]
+        self.least: Final = max(int(self._minima.sum()), 1)
+        self._plans: Final[dict[_Asked, _Plans]] = {}
 
     @classmethod
     def of(cls, sections: Sections, header: Snapshot) -> Self:  # noqa: ARG003 - Serving's
@@ -198,31 +217,48 @@ class Allocator:
         """
         return cls(sections[cls.name])
 
+    def prepare(self, like: "Allocator") -> None:
+        """Make the plans of the budgets that another allocator was asked for, so that no decision has to wait for them.
+
+        Args:
+            like: the allocator of the version before.
+        """
+        for asked in list(like._plans):
+            known = set(self.strategies).issuperset(asked.available or ())
+            if known and self.least <= asked.budget:
+                self._planned(asked)
+
     def utilities(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return each strategy's expected reward and the standard deviation that is explored, both (strategies,)."""
-        projected = self._project(self._stacked, context, strategy_context)
-        whitened = projected[:, 1:]
-        return projected[:, 0], np.sqrt(np.vecdot(whitened, whitened))
+        """Return each strategy's expected reward and the standard deviation that is explored, both (strategies,).
+
+        It is the weight of the clicks on what it brings when it is asked as deep as it usually is, whoever else brings
+        the same.
+        """
+        factors = self._factors(self._vectors(context, strategy_context))
+        values = (self._rates * self._cover).sum(axis=2) * factors
+        return values[0], values[1:].std(axis=0)
 
     def gains(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
     ) -> dict[str, list[float]]:
         """Return what each strategy's candidates are expected to gain, best rank first: for ranking their union."""
-        means, _ = self.utilities(context, strategy_context)
-        return {
-            name: [max(mean, 0.0) * share for share in curve]
-            for name, mean, curve in zip(self.strategies, means.tolist(), self._curves, strict=True)
-        }
+        factors = np.maximum(self._factors(self._vectors(context, strategy_context))[0], 0.0)
+        gained = np.repeat(self._rates[0] / WIDTH, WIDTH, axis=1)[:, :RANKS] * factors[:, np.newaxis]
+        return dict(zip(self.strategies, gained.tolist(), strict=True))
 
     def summaries(self) -> dict[str, StrategySummary]:
         """Return what was learned of each strategy."""
-        theta, columns = self._stacked[:, 0], self.encoder.columns
+        theta, whitener = self._belief.theta, self._belief.whitener
+        deviations = np.linalg.norm(whitener, axis=1)
+        level = (self._rates[0] * self._cover).sum(axis=1)[:, np.newaxis]
+        means, widths = level * theta, level * deviations
+        means[:, 0] += level[:, 0]
         return {
-            name: StrategySummary(dict(zip(columns, zip(*pair, strict=True), strict=True)), segments)
+            name: StrategySummary(dict(zip(self.encoder.columns, zip(*pair, strict=True), strict=True)), segments)
             for name, *pair, segments in zip(
-                self.strategies, theta.tolist(), self._deviations.tolist(), self._segments, strict=True
+                self.strategies, means.tolist(), widths.tolist(), self._segments, strict=True
             )
         }
 
@@ -232,6 +268,9 @@ class Allocator:
         budget: int,
         rng: np.random.Generator,
         strategy_context: StrategyContext = NOTHING_KNOWN,
+        *,
+        distinct: bool = False,
+        available: Collection[str] | None = None,
     ) -> Decision:
         """Decide.
 
@@ -240,221 +279,251 @@ class Allocator:
             budget: candidates to draw in all, 1 to MAX_BUDGET.
             rng: where chance comes from.
             strategy_context: strategy -> what is known of it; features named `strategy.` and so on.
+            distinct: whether the budget is one of different candidates: those that two strategies bring count once.
+            available: the strategies that can be asked now; None: all.
 
         Raises:
-            ValueError: no budget, too much of it, or less than the strategies' minima.
+            ValueError: no budget, too much of it, or less than the strategies' minima; or no strategy is available.
         """
-        mixture = self.mixture(context, budget, strategy_context)
+        mixture = self.mixture(context, budget, strategy_context, distinct=distinct, available=available)
         counts = mixture.draw(rng)
         strategies = self.strategies
         allocation = {name: count for name, count in zip(strategies, counts, strict=True) if count}
+        planned = allocation if distinct else {}
         if self._settings.policy == "ucb":
-            return Decision(allocation, {}, strategy_context=strategy_context)
+            return Decision(allocation, {}, strategy_context=strategy_context, planned=planned)
         propensities = dict(zip(strategies, mixture.propensities().tolist(), strict=True))
-        return Decision(allocation, propensities, mixture.probability(counts), strategy_context)
+        return Decision(allocation, propensities, mixture.probability(counts), strategy_context, planned=planned)
 
     def mixture(
-        self, context: Mapping[str, Value], budget: int, strategy_context: StrategyContext = NOTHING_KNOWN
+        self,
+        context: Mapping[str, Value],
+        budget: int,
+        strategy_context: StrategyContext = NOTHING_KNOWN,
+        *,
+        distinct: bool = False,
+        available: Collection[str] | None = None,
     ) -> Mixture:
         """Return the allocations that `allocate` chooses from, with their probabilities; see there."""
-        plan = self._planned(budget)
-        if self._settings.policy == "thompson":
-            utilities, shares = self._project(self._models, context, strategy_context).T, _EVEN
+        plan = self._planned(_asked(budget, distinct=distinct, available=available))
+        vectors = self._vectors(context, strategy_context)
+        if self.encoder.of_strategies:
+            values = np.einsum("nps,ns->np", plan.worth, self._factors(vectors))
         else:
-            utilities, shares = self._explore(*self.utilities(context, strategy_context))
-        return Mixture(_fill(utilities, plan), shares, self._floor, plan.sets)
+            values = plan.matrix.dot(vectors[0].astype(np.float32)).reshape(len(self._rates), -1)
+        if self._settings.policy == "thompson":
+            return Mixture(plan.counts[values[1:].argmax(axis=1)], _EVEN, self._floor, plan.sets)
+        parts, weights = self._explore(values)
+        return Mixture(plan.counts[parts], weights, self._floor, plan.sets)
 
-    def mixtures(self, vectors: NDArray[np.float64], budget: int) -> Mixtures:
+    def mixtures(
+        self,
+        vectors: NDArray[np.float64],
+        budget: int,
+        *,
+        distinct: bool = False,
+        available: Collection[str] | None = None,
+    ) -> Mixtures:
         """Return what `allocate` draws from in each of many contexts, with the very probabilities that it has there.
 
         Args:
             vectors: the contexts, encoded, (contexts, strategies, d), or (contexts, 1, d) if all strategies have one.
             budget: see `allocate`.
+            distinct: see `allocate`.
+            available: see `allocate`.
 
         Raises:
             ValueError: see `allocate`.
         """
-        plan = self._planned(budget)
-        if self._settings.policy == "thompson":
-            utilities = np.einsum("kpd,nkd->npk", self._models, np.broadcast_to(vectors, self._broad(vectors)))
-            shares = _EVEN[np.newaxis]
-        else:
-            projected = np.einsum("kpd,nkd->nkp", self._stacked, np.broadcast_to(vectors, self._broad(vectors)))
-            utilities, shares = self._explore(projected[..., 0], np.linalg.norm(projected[..., 1:], axis=-1))
-        parts = _fill(utilities.reshape(-1, len(self.strategies)), plan).reshape(utilities.shape)
-        return Mixtures(parts, np.atleast_2d(shares), self._floor, plan.sets)
-
-    def _broad(self, vectors: NDArray[np.float64]) -> tuple[int, int, int]:
-        return len(vectors), len(self.strategies), self.encoder.dimension
+        plan = self._planned(_asked(budget, distinct=distinct, available=available))
+        chosen, weights = [], []
+        for first in range(0, len(vectors), _CONTEXTS):
+            own = vectors[first : first + _CONTEXTS]
+            if self.encoder.of_strategies:
+                factors = 1.0 + np.einsum("nsd,csd->ncs", self._phi, own)
+                values = np.einsum("nps,ncs->cnp", plan.worth, factors)
+            else:
+                values = (own[:, 0].astype(np.float32) @ plan.matrix.T).reshape(len(own), len(self._rates), -1)
+            if self._settings.policy == "thompson":
+                chosen.append(values[:, 1:].argmax(axis=2))
+                weights.append(np.broadcast_to(_EVEN, (len(own), DRAWS)))
+            else:
+                explored = [self._explore(each) for each in values]
+                chosen.append(np.array([parts for parts, _ in explored]))
+                weights.append(np.array([own for _, own in explored]))
+        if not chosen:
+            return Mixtures(plan.counts[np.zeros((0, 1), dtype=np.int64)], np.ones((0, 1)), self._floor, plan.sets)
+        return Mixtures(plan.counts[np.concatenate(chosen)], np.concatenate(weights), self._floor, plan.sets)
 
     def worth(self, depth: int) -> NDArray[np.float64]:
         """Return what a strategy's first 0, 1, ... `depth` candidates are worth together, (strategies, depth + 1).
 
-        It is a share of what its whole list is worth, by its rank curve.
+        It is a share of what its whole list is worth.
         """
-        return np.pad(
-            np.array([self._curve(strategy, depth) for strategy in range(len(self.strategies))]).cumsum(1),
-            ((0, 0), (1, 0)),
-        )
+        rates = self._rates[0]
+        return np.asarray(covered(np.arange(depth + 1)) @ (rates / rates.sum(axis=1, keepdims=True)).T).T
 
-    def expect(
-        self,
-        vectors: NDArray[np.float64],
-        budget: int,
-        worths: NDArray[np.float64],
-        rng: np.random.Generator,
-        draws: int = DRAWS,
-    ) -> NDArray[np.float64]:
+    def expect(self, vectors: NDArray[np.float64], budget: int, worths: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what `allocate` is expected to draw for each of many contexts, (measures, contexts, strategies).
-
-        Of Thompson sampling's models others are drawn, for each context: it is the posterior that is judged here, and
-        not the luck of its draws.
 
         Args:
             vectors: the contexts, encoded, (contexts, strategies, d), or (contexts, 1, d) if all strategies have one.
             budget: see `allocate`.
             worths: in several measures, of a strategy's first 0, 1, ... `budget` candidates, (measures, strategies,
                 budget + 1): numbers from 0 count them; see `worth`, too.
-            rng: where their chance comes from.
-            draws: of them for each context.
 
         Raises:
             ValueError: see `allocate`.
         """
-        plan = self._planned(budget)
-        strategies = np.arange(len(self.strategies))
-        expected = np.empty((len(worths), len(vectors), len(strategies)))
-        for first in range(0, len(vectors), _CONTEXTS):
-            rows = slice(first, first + _CONTEXTS)
-            projected = vectors[rows].swapaxes(0, 1) @ self._stacked.swapaxes(1, 2)
-            means, deviations = projected[:, :, 0].T, np.sqrt((projected[:, :, 1:] ** 2).sum(axis=2)).T
-            if self._settings.policy == "thompson":
-                normal = rng.standard_normal((len(means), draws, len(strategies)))
-                utilities = means[:, np.newaxis] + normal * deviations[:, np.newaxis]
-                shares = np.full(draws, 1.0 / draws)
-            else:
-                utilities, shares = self._explore(means, deviations)
-            counts = _fill(utilities.reshape(-1, len(strategies)), plan).reshape(utilities.shape)
-            expected[:, rows] = (worths[:, strategies, counts] * shares[..., np.newaxis]).sum(axis=2)
-        return (1.0 - self._floor) * expected + self._floor * self.expect_at_random(budget, worths)[:, np.newaxis]
+        mixtures = self.mixtures(vectors, budget)
+        expected = (worths[:, np.arange(len(self.strategies)), mixtures.parts] * mixtures.shares[..., np.newaxis]).sum(
+            axis=2
+        )
+        at_random = self.expect_at_random(budget, worths)[:, np.newaxis]
+        return np.asarray((1.0 - self._floor) * expected + self._floor * at_random)
 
     def expect_at_random(self, budget: int, worths: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what a random set of strategies is expected to draw, (measures, strategies); see `expect`."""
-        plan = self._planned(budget)
-        sets, probabilities = plan.sets.every()
+        sets, probabilities = self._planned(_asked(budget)).sets.every()
         expected: NDArray[np.float64] = probabilities @ worths[:, np.arange(len(self.strategies)), sets]
         return expected
 
-    def _project(
-        self, models: NDArray[np.float64], context: Mapping[str, Value], strategy_context: StrategyContext
-    ) -> NDArray[np.float64]:
-        """What (strategies, n, d) linear models make of a context, (strategies, n)."""
+    def _vectors(self, context: Mapping[str, Value], strategy_context: StrategyContext) -> Matrix:
+        """The encoded context, (strategies, d), or (1, d) if all strategies have the same."""
         if self.encoder.of_strategies:
-            contexts = [{**context, **strategy_context.get(name, {})} for name in self.strategies]
-            return np.asarray(np.einsum("kij,kj->ki", models, self.encoder.encode_all(contexts)))
-        projected = models.reshape(-1, self.encoder.dimension).dot(self.encoder.encode(context))
-        return np.asarray(projected.reshape(models.shape[:2]))
+            return self.encoder.encode_all([{**context, **strategy_context.get(name, {})} for name in self.strategies])
+        return self.encoder.encode(context)[np.newaxis]
 
-    def _explore(
-        self, means: NDArray[np.float64], deviations: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The utilities, (..., parts, strategies), that the mixture's parts stand for, and the parts' shares."""
-        policy, size = self._settings.policy, means.shape[-1]
-        if policy == "squarecb":
-            # Each part lifts one strategy to the best. The wider the gap, the smaller its share (Foster & Rakhlin,
-            # "Beyond UCB", ICML 2020).
-            best = means.max(axis=-1, keepdims=True)
-            shares = 1.0 / (size + self._gap_weight * (best - means))
-            leader = np.arange(size) == means.argmax(axis=-1)[..., np.newaxis]
-            shares += np.where(leader, 1.0 - shares.sum(axis=-1, keepdims=True), 0.0)
-            lifted = np.where(np.eye(size, dtype=bool), best[..., np.newaxis], -np.inf)
-            return np.maximum(means[..., np.newaxis, :], lifted), shares
-        return (means + deviations if policy == "ucb" else means)[..., np.newaxis, :], np.ones(1)
+    def _factors(self, vectors: Matrix) -> Matrix:
+        """By how much a context changes rates, as expected and under each draw, (1 + DRAWS, strategies)."""
+        return np.asarray(1.0 + (self._phi * vectors).sum(axis=2))
 
-    def _curve(self, strategy: int, depth: int) -> NDArray[np.float64]:
-        """What a strategy's candidates are worth, (depth,), as shares of its list."""
-        curve, ranks = self._curves[strategy], np.arange(depth)
-        beyond = curve[-1] * self._settings.rank_decay ** np.maximum(ranks - len(curve) + 1, 0)
-        return np.where(ranks < len(curve), np.resize(curve, depth), beyond)
+    def _explore(self, values: Matrix) -> tuple[NDArray[np.intp], Matrix]:
+        """The plans that the mixture's parts are, (parts,), and the parts' shares, given (1 + DRAWS, plans) values."""
+        means = values[0].astype(float)
+        if self._settings.policy == "squarecb":
+            # The wider the gap to the best, the smaller a plan's share (Foster & Rakhlin, "Beyond UCB", ICML 2020).
+            best = means.max()
+            rate = GAP_WEIGHT * np.sqrt(len(self.strategies) * self._counts.sum()) / max(best, 1e-9)
+            weights = 1.0 / (len(means) + rate * (best - means))
+            leader = int(means.argmax())
+            weights[leader] += 1.0 - weights.sum()
+            return np.arange(len(means)), weights
+        wide = values[1:].std(axis=0) if self._settings.policy == "ucb" else 0.0
+        return np.array([int((means + wide).argmax())]), np.ones(1)
 
-    def _planned(self, budget: int) -> "_Plan":
-        plan = self._plans.get(budget)
-        if plan is None:
-            if len(self._plans) == _BUDGETS:
+    def _planned(self, asked: "_Asked") -> "_Plans":
+        found = self._plans.get(asked)
+        if found is None:
+            if len(self._plans) == _PLANNED:
                 self._plans.clear()
-            plan = self._plans[budget] = self._plan(budget)
-        return plan
+            found = self._plans[asked] = self._plan(asked)
+        return found
 
-    def _plan(self, budget: int) -> "_Plan":
-        if not self.least <= budget <= MAX_BUDGET:
-            raise ValueError(f"budget: {budget} candidates; draw at least {self.least} and at most {MAX_BUDGET}")
-        ranks = np.arange(budget)
-        gains = np.full((len(self.strategies), budget + 1), -1.0, dtype=np.float32)
-        for strategy, limits in enumerate(self._settings.limits):
-            # The last factor is so that level stretches of a curve make no ties.
-            gains[strategy, :-1] = self._curve(strategy, budget) / limits.cost * (1.0 - 1e-6 * ranks)
-            gains[strategy, : self._minima[strategy]] = _DEMANDED
-            gains[strategy, self._maxima[strategy] :] = -1.0
-        affordable = min(budget, sum(self._maxima))
-        dealt_evenly = np.minimum(ranks + 1, np.array(self._maxima)[:, np.newaxis]).sum(axis=0)
-        heads = gains[:, : _HEADS * (int(dealt_evenly.searchsorted(affordable)) + 1) + 1].copy()
-        heads[:, -1] = -1.0
-        diagonal = np.zeros((len(heads), *heads.shape), dtype=np.float32)
-        diagonal[np.arange(len(heads)), np.arange(len(heads))] = heads
-        sets = RandomSets(self._minima, self._maxima, budget)
-        return _Plan(affordable, gains, heads.shape[1], diagonal.reshape(len(heads), -1), sets)
+    def _plan(self, asked: "_Asked") -> "_Plans":
+        if not self.least <= asked.budget <= MAX_BUDGET:
+            raise ValueError(f"budget: {asked.budget} candidates; draw at least {self.least} and at most {MAX_BUDGET}")
+        minima, maxima = self._minima, self._maxima
+        if asked.available is not None:
+            unknown = sorted(set(asked.available) - set(self.strategies))
+            if unknown:
+                raise ValueError(f"available: {unknown[0]!r} is none of the policy's strategies")
+            up = np.isin(self.strategies, asked.available)
+            minima, maxima = np.where(up, minima, 0), np.where(up, maxima, 0)
+            if not maxima.any():
+                raise ValueError("available: no strategy that is on can be asked; name at least one")
+        budget = asked.budget
+        most = np.minimum(maxima, _DEEPEST * budget) if asked.distinct else maxima
+        terms = Terms(minima, np.maximum(most, minima), self._costs, budget, asked.distinct)
+        factors = np.maximum(1.0 + np.einsum("nsd,rsd->nrs", self._phi, self._references), 0.0)
+        rates = (self._rates[:, np.newaxis] * factors[..., np.newaxis]).reshape(-1, *self._rates.shape[1:])
+        counts = plans(rates, self._overlap, terms)
+        weights = shares(counts, self._overlap, self._costs)
+        sets = RandomSets(minima.tolist(), maxima.tolist(), budget)
+        if self.encoder.of_strategies:
+            return _Plans(counts, np.einsum("psk,nsk->nps", weights, self._rates), _NO_MATRIX, sets)
+        return _Plans(counts, _NO_WORTH, matrix_of(weights, self._rates, self._phi), sets)
 
 
-class _Plan(Struct, frozen=True):
-    """What follows from a budget alone.
+class _Asked(Struct, frozen=True):
+    """What plans are made for; see `Allocator.allocate`."""
+
+    budget: int
+    distinct: bool
+    available: tuple[str, ...] | None
+
+
+class _Plans(Struct, frozen=True):
+    """The plans that decisions are made from.
 
     Attributes:
-        budget: as far as the maxima allow.
-        gains: of each candidate for an expected reward of 1, (strategies, ranks + 1): negative where a limit forbids
-            it, or where there is none, which is in the last column.
-        ranks: of which some are looked at first, which suffice unless a strategy gets far more than its even share.
-        heads: their gains, (strategies, strategies * ranks), zero but for a strategy's own: a product with expected
-            rewards gives each candidate's gain in one call.
+        counts: candidates, (plans, strategies).
+        worth: of each strategy's part in each plan under each draw, for where strategies have contexts of their own,
+            (1 + DRAWS, plans, strategies).
+        matrix: the values as linear functions of the context they share, ((1 + DRAWS) * plans, d).
         sets: random ones.
     """
 
-    budget: int
-    gains: NDArray[np.float32]
-    ranks: int
-    heads: NDArray[np.float32]
+    counts: Counts
+    worth: Matrix
+    matrix: NDArray[np.float32]
     sets: RandomSets
 
 
-def _fill(utilities: NDArray[np.float64], plan: _Plan) -> Counts:
-    """Fill the budget greedily by marginal gain, for each row of (parts, strategies) utilities."""
-    usable = np.maximum(utilities, _HOPELESS).astype(np.float32)
-    counts = _best(usable.dot(plan.heads), plan.ranks, plan.budget)
-    if counts.max() == plan.ranks - 1:
-        # Who has not used up its head has nothing better further down, as gains fall from rank to rank.
-        deep = (counts == plan.ranks - 1).any(axis=1)
-        gained = usable[deep][..., np.newaxis] * plan.gains
-        counts[deep] = _best(gained.reshape(len(gained), -1), plan.gains.shape[1], plan.budget)
-    return counts
+_NO_WORTH: Final = np.zeros((0, 0, 0))
+_NO_MATRIX: Final = np.zeros((0, 0), dtype=np.float32)
 
 
-def _best(gained: NDArray[np.float32], ranks: int, budget: int) -> Counts:
-    """Return how many of each strategy's candidates are among the `budget` best, (parts, strategies).
+def _asked(budget: int, *, distinct: bool = False, available: Collection[str] | None = None) -> _Asked:
+    return _Asked(budget, distinct, None if available is None else tuple(sorted(available)))
+
+
+def _overlap(rows: Sequence[_Row]) -> Overlap:
+    hazards, shown, available = (
+        np.array([getattr(row, field) for row in rows]) for field in ("hazards", "shown", "available")
+    )
+    return overlap_of(hazards, shown, available)
+
+
+def _references(rows: Sequence[_Row], encoder: Encoder, seed: int) -> Matrix:
+    """Contexts that plans are made for, (REFERENCES, strategies, d), or (REFERENCES, 1, d) if they share them."""
+    grams = np.array([row.gram for row in rows])
+    counts = np.array([row.count for row in rows])
+    overall = np.tensordot(counts, grams, axes=1)
+    if not encoder.of_strategies:
+        return references(overall, REFERENCES, seed)[:, np.newaxis]
+    own = [gram if count else overall for gram, count in zip(grams, counts.tolist(), strict=True)]
+    return np.stack([references(gram, REFERENCES, seed) for gram in own], axis=1)
+
+
+def walk(
+    planned: Mapping[str, int], lists: Mapping[str, Sequence[str]], budget: int
+) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """Walk the strategies' lists in the planned proportions until there are so many different candidates.
 
     Args:
-        gained: by each, (parts, strategies * ranks).
-        ranks: see there.
-        budget: at least 1.
+        planned: of the decision.
+        lists: strategy -> its candidates, best first; those of `planned`.
+        budget: of distinct candidates.
+
+    Returns:
+        candidate -> its rank in the list of each strategy that was walked as far as it, in the order in which they were
+        met: `ranks` of the results; and strategy -> how deep it was walked, MAX_DEPTH if to its end: the `allocation`
+        to log.
+
+    >>> walk({"a": 2, "b": 1}, {"a": ["x", "y", "z"], "b": ["x", "w"]}, 3)
+    ({'x': {'a': 1, 'b': 1}, 'y': {'a': 2}, 'z': {'a': 3}}, {'a': 3, 'b': 1})
     """
-    # To sort whole rows in single precision takes less time than to find their best: it is done in vectors.
-    last = np.sort(gained, axis=1)[:, -budget, np.newaxis]
-    chosen = gained >= last
-    shape = len(gained), -1, ranks
-    # As gains fall from rank to rank, the first that is not chosen says how many are.
-    counts: Counts = chosen.reshape(shape).argmin(axis=2)
-    if np.count_nonzero(chosen) > len(counts) * budget:
-        # What is as good as the last one counts in the order of the strategies, as far as the budget goes.
-        better = (gained > last).reshape(shape).argmin(axis=2)
-        equal = counts - better
-        left = budget - better.sum(axis=1, keepdims=True) - (equal.cumsum(axis=1) - equal)
-        counts = better + np.minimum(np.maximum(left, 0), equal)
-    return counts
+    found: dict[str, dict[str, int]] = {}
+    depths = dict.fromkeys(planned, 0)
+    while len(found) < budget:
+        # Whoever is least far on its way.
+        left = [name for name in planned if depths[name] < len(lists[name])]
+        if not left:
+            break
+        name = min(left, key=lambda each: (depths[each] + 0.5) / planned[each])
+        depths[name] += 1
+        found.setdefault(lists[name][depths[name] - 1], {})[name] = depths[name]
+    if len(found) < budget:
+        return found, dict.fromkeys(planned, MAX_DEPTH)
+    return found, depths

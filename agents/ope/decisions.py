@@ -181,7 +181,7 @@ class DecisionTable(Struct, frozen=True):
         policy: Allocator,
         contexts: Matrix,
         worth: Matrix,
-        rng: np.random.Generator,
+        rng: np.random.Generator,  # noqa: ARG002 - what is served has exact probabilities
         draws: int,
     ) -> Matrix:
         """Return what a policy is expected to draw in each turn: candidates and their worth, (2, turns, K).
@@ -200,7 +200,7 @@ class DecisionTable(Struct, frozen=True):
             rows = np.flatnonzero(budgets == budget)
             worths = np.stack([np.tile(np.arange(budget + 1.0), (len(columns), 1)), worth[columns, : budget + 1]])
             expected[:, rows[:, np.newaxis], columns] = (
-                policy.expect(contexts[rows], budget, worths, rng, draws)
+                policy.expect(contexts[rows], budget, worths)
                 if draws
                 else policy.expect_at_random(budget, worths)[:, np.newaxis]
             )

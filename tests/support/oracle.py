@@ -18,7 +18,7 @@ from rapidfuzz.fuzz import token_set_ratio
 from rapidfuzz.process import cpdist
 
 from backchannel.agents.bandit.features import Encoder, Value, context_of
-from backchannel.agents.bandit.learner import RANKS, StrategyBandit, by_group
+from backchannel.agents.bandit.learner import StrategyBandit
 from backchannel.agents.bandit.pages import Pages, hash_of
 from backchannel.agents.bandit.strategy_history import StrategyHistory
 from backchannel.agents.bandit.user_history import UserHistory
@@ -387,53 +387,8 @@ def _owner(outcome: Outcome) -> tuple[str, ...] | None:
 
 def _bandit(self: StrategyBandit, outcomes: Sequence[Outcome]) -> Delta:
     """See `Learner.learn`. A strategy that is not configured is ignored."""
-    asked = asked_in(outcomes, self._code)
-    if not len(asked.rows):
-        return {}
-    ranks = np.zeros(len(asked.rows), dtype=np.int64)  # ranks of the clicked results
-    ranks[asked.credited] = asked.ranks
-    lengths = np.minimum(np.maximum(asked.drawn, ranks), RANKS)  # at least the rank of a click
-    ranks[ranks > RANKS] = 0
-    rewards = np.zeros((2, len(asked.rows)))  # raw, and divided by the probability of examination
-    rewards[:, asked.credited] = asked.rewards * (np.ones(len(asked.rewards)), self._unseen[asked.positions])
-    rewards = np.rint(rewards * GRID) / GRID
-    observed = np.column_stack((_vectors(self, outcomes, asked), rewards[0]))
-    buckets = np.array([outcome.turn.query.ts for outcome in outcomes])[asked.rows] // self._bucket_ms
-    strategies, first_bucket = self.config.strategies, int(buckets.min())
-    groups = (buckets - first_bucket) * len(strategies) + asked.codes
-    parts = by_group(observed, groups)
-    order, counts = parts.order, parts.counts
-    products = parts.products[:, *self._triangle]
-    place = np.repeat(np.arange(len(counts)), counts) * (RANKS + 1)
-    size = len(counts) * (RANKS + 1)
-    # The number of lists that ended at each rank, 0 to RANKS; summed from the end, the number that reached it.
-    ended = np.bincount(place + lengths[order], minlength=size).reshape(-1, RANKS + 1)
-    reached = ended[:, :0:-1].cumsum(axis=1)[:, ::-1]
-    chosen = np.bincount(place + ranks[order], rewards[1, order], size).reshape(-1, RANKS + 1)[:, 1:]
-    values = np.column_stack((products, reached, chosen))
-    keys = []
-    for group in parts.groups.tolist():
-        bucket, code = divmod(group, len(strategies))
-        keys.append((self.encoder.fingerprint, strategies[code], (first_bucket + bucket) * self._bucket_ms))
-    return {self.table.name: Sums(self.table, keys, values)}
-
-
-def _vectors(self: StrategyBandit, outcomes: Sequence[Outcome], asked: Asked) -> Matrix:
-    """Return the encoded contexts of the strategies asked, (asked, d)."""
-    contexts = [dict(context_of(outcome.turn.query)) for outcome in outcomes]
-    if self.encoder.of_users:
-        known = [_known_of_user(outcome.turn) for outcome in outcomes]
-        contexts = [{**context, **own} for context, own in zip(contexts, known, strict=True)]
-    if not self.encoder.of_strategies:
-        vectors: Matrix = self.encoder.encode_all(contexts)[asked.rows]
-        return vectors
-    strategies = self.config.strategies
-    return self.encoder.encode_all(
-        [
-            {**contexts[row], **_known_of(strategies[code], outcomes[row].turn)}
-            for row, code in zip(asked.rows.tolist(), asked.codes.tolist(), strict=True)
-        ]
-    )
+    codes = {name: code for code, name in enumerate(self.config.strategies)}
+    return self.learn_pages(pages_of(outcomes, self.encoder, codes)) if outcomes else {}
 
 
 def _known_of(strategy: str, turn: Turn) -> Mapping[str, Value]:

@@ -6,8 +6,9 @@ from typing import Final
 import numpy as np
 from numpy.random import Generator
 
-from backchannel.agents.bandit.learner import BanditConfig, by_group
-from backchannel.agents.bandit.posterior import Bank, Buckets
+from backchannel.agents.bandit.learner import BanditConfig
+from backchannel.agents.bandit.posterior import Bank
+from backchannel.agents.bandit.rounds import Rounds, draw_models
 from backchannel.agents.bandit.serving import DRAWS
 from backchannel.agents.sums import Matrix
 from backchannel.ops.lab.worlds.contexts import Choices, Contender, ContextualWorld
@@ -77,29 +78,25 @@ class Backchannel:
     def __init__(self, world: ContextualWorld) -> None:
         config = BanditConfig()
         bank = Bank([days * 86_400_000 for days in config.half_lives_days], config.ridges)
-        self._buckets: Final = Buckets(bank, world.strategies, world.dimension, round(config.bucket_s * 1000))
+        self._rounds: Final = Rounds(bank, world.strategies, world.dimension, round(config.bucket_s * 1000))
         self._exploration: Final = config.exploration
-        self._strategies: Final = world.strategies
         self._step: Final = round(config.bucket_s * 1000) // ROUND_MS
 
     def learn(self, contexts: Matrix, chosen: Choices, rewards: Matrix, first_round: int) -> None:
         """See `Contender.learn`."""
         for first in range(0, len(contexts), self._step):
             rows = slice(first, first + self._step)
-            sums = sums_of(contexts[rows], chosen[rows], rewards[rows], self._strategies)
-            self._buckets.add(sums, (first_round + first) * ROUND_MS)
+            self._rounds.add(contexts[rows], chosen[rows], rewards[rows], (first_round + first) * ROUND_MS)
 
     def refresh(self, now: int) -> None:
         """See `Contender.refresh`."""
-        self._posterior = self._buckets.infer(now * ROUND_MS)
+        self._belief = self._rounds.infer(now * ROUND_MS)
 
     def choose(self, contexts: Matrix, rng: Generator) -> Choices:
         """See `Contender.choose`."""
-        posterior, part = self._posterior, rng.integers(DRAWS, size=len(contexts))
-        normal = rng.standard_normal((len(posterior.theta), DRAWS, posterior.theta.shape[1]))
-        width = self._exploration * posterior.deviation
-        models = posterior.theta[:, np.newaxis] + normal @ (width * posterior.whitener)
-        return best_of(np.einsum("nd,knd->nk", contexts, models[:, part]), rng)
+        models = draw_models(self._belief, self._exploration, DRAWS, rng)
+        part = rng.integers(DRAWS, size=len(contexts))
+        return best_of(np.einsum("nd,nkd->nk", contexts, models[part]), rng)
 
 
 def thompson(utilities: Matrix, wide: Matrix, _count: float, rng: Generator) -> Choices:
@@ -158,11 +155,9 @@ def sums_of(contexts: Matrix, chosen: Choices, rewards: Matrix, strategies: int)
         rewards: the rewards, (rounds,).
         strategies: the number of strategies.
     """
-    parts = by_group(np.column_stack((contexts, rewards)), chosen)
-    width = contexts.shape[1] + 1
-    sums = np.zeros((strategies, width, width))
-    sums[parts.groups] = parts.products
-    return sums
+    rows = np.column_stack((contexts, rewards))
+    own = (rows[chosen == strategy] for strategy in range(strategies))
+    return np.array([each.T @ each for each in own])
 
 
 CONTENDERS: Final[dict[str, Callable[[ContextualWorld], Contender]]] = {

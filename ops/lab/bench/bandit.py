@@ -10,7 +10,8 @@ import numpy as np
 from river.bandit import LinUCBDisjoint
 
 from backchannel.agents.bandit.features import Numeric
-from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit, by_group
+from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
+from backchannel.agents.bandit.pages import pages_of
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.columns import columns_of
 from backchannel.agents.outcomes import Judge, Outcomes, RewardConfig
@@ -41,9 +42,9 @@ def bandit(load: Load) -> Iterator[Measure]:
     learner = StrategyBandit(BanditConfig(strategies=_NAMES, features=_FEATURES))
     turns = [_turn(*row) for row in zip(contexts, chosen, rewards, strict=True)]
     outcomes = Judge(RewardConfig()).judge(columns_of(turns))
-    observed = np.column_stack((contexts, rewards))
+    pages = pages_of(outcomes, learner.encoder, _NAMES)
     learners: dict[str, tuple[Callable[[], object], int]] = {
-        "learn, from encoded arrays": (lambda: by_group(observed, chosen), BATCH),
+        "learn, from columns": (lambda: learner.learn_pages(pages), BATCH),
         "learn, from judged turns": (lambda: learner.learn(outcomes), BATCH),
         "River LinUCBDisjoint": _river(contexts, chosen, rewards),
     }
@@ -58,9 +59,9 @@ def bandit(load: Load) -> Iterator[Measure]:
             for _ in range(REPEATED):
                 learn()
             taken[name].append((time.perf_counter() - began) / events / REPEATED * 1e6)
-    first = median(taken["learn, from encoded arrays"])
+    first = median(taken["learn, from columns"])
     for name, times in taken.items():
-        yield Measure(f"{name}", median(times), "µs", median(times) / first, "encoded arrays")
+        yield Measure(f"{name}", median(times), "µs", median(times) / first, "columns")
     yield from _deciding(load, learner, outcomes, rng)
 
 

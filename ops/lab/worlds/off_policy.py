@@ -160,21 +160,27 @@ def steered(world: OffPolicyWorld, live: Section, goal: Section, logs: Logs, rat
 
 def reversed_preferences(section: Section) -> Section:
     """Return a section whose estimates are mirrored at the mean of all strategies: the best becomes the worst."""
-    rows = {name: orjson.loads(section[name]) for name in STRATEGIES}
-    thetas = np.array([rows[name]["theta"] for name in STRATEGIES])
-    return _with_thetas(section, 2.0 * thetas.mean(axis=0) - thetas)
+    return _with(section, {field: 2.0 * own.mean(axis=0) - own for field, own in _means(section).items()})
 
 
 def _between(one: Section, other: Section, share: float) -> Allocator:
-    thetas = [np.array([orjson.loads(section[name])["theta"] for name in STRATEGIES]) for section in (one, other)]
-    return Allocator(_with_thetas(one, (1.0 - share) * thetas[0] + share * thetas[1]))
+    first, second = _means(one), _means(other)
+    return Allocator(_with(one, {field: (1.0 - share) * first[field] + share * second[field] for field in first}))
 
 
-def _with_thetas(section: Section, thetas: Matrix) -> Section:
-    """Return `section` with the strategies' posterior means `thetas`, (strategies, d)."""
+def _means(section: Section) -> dict[str, Matrix]:
+    """Return the strategies' estimates: rates, (strategies, BUCKETS), and context weights, (strategies, d)."""
+    rows = [orjson.loads(section[name]) for name in STRATEGIES]
+    return {field: np.array([row[field] for row in rows]) for field in ("rates", "theta")}
+
+
+def _with(section: Section, means: Mapping[str, Matrix]) -> Section:
+    """Return `section` with other estimates; see `_means`."""
     rows = {
-        name: orjson.dumps({**orjson.loads(section[name]), "theta": theta})
-        for name, theta in zip(STRATEGIES, thetas.tolist(), strict=True)
+        name: orjson.dumps(
+            {**orjson.loads(section[name]), **{field: own[place].tolist() for field, own in means.items()}}
+        )
+        for place, name in enumerate(STRATEGIES)
     }
     return {**section, **rows}
 

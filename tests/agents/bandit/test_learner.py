@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from backchannel.agents.bandit.features import Categorical, Cross, Numeric
-from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit, rank_curve
+from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.posterior import PAST, run_together
+from backchannel.agents.bandit.ranks import BUCKETS
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.checks import changes, unlike
-from backchannel.agents.columns import columns_of
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, Sums
@@ -53,68 +53,22 @@ def logged(seed: int, count: int, ts: int = 0) -> list[Turn]:
 LIKED = RewardConfig(click_gain={"like": 0.3})
 
 
-def observations(turns: list[Turn], strategy: str) -> tuple[Matrix, Matrix, list[int]]:
-    """Contexts, rewards and times of the turns in which `strategy` was asked."""
-    rows = [outcome for outcome in outcomes_of(turns, LIKED) if strategy in outcome.asked]
-    contexts = BANDIT.encoder.vectors(columns_of([outcome.turn for outcome in rows]))
-    rewards = [round(outcome.credited.get(strategy, (0.0, 0, 1))[0] * 1024) / 1024 for outcome in rows]
-    return contexts, np.array(rewards), [outcome.turn.query.ts for outcome in rows]
-
-
 def posterior(delta: Delta, strategy: str, at: int, bandit: StrategyBandit = BANDIT) -> dict[str, Matrix]:
     row = bandit.solve(MemorySums(delta), changes(delta), at)[strategy]
     assert row is not None
     return {name: np.array(value) for name, value in orjson.loads(row).items()}
 
 
-def pooled(precision: float, delta: Delta) -> Matrix:
-    """The weights that fit all strategies together: the mean of their common prior."""
-    dimension = BANDIT.encoder.dimension
-    packed = delta["bandit"].values.sum(axis=0)[: (dimension + 1) * (dimension + 2) // 2]
-    total = np.zeros((dimension + 1, dimension + 1))
-    total[np.triu_indices(dimension + 1)] = packed
-    total += np.triu(total, 1).T
-    gram = total[:dimension, :dimension] + precision * np.eye(dimension)
-    return np.asarray(np.linalg.solve(gram, total[:dimension, dimension]))
-
-
-@pytest.mark.parametrize("strategy", CONFIG.strategies)
-def test_the_posterior_is_that_of_ridge_regression(strategy: str) -> None:
-    some = logged(seed=1, count=400)
-    (ridge,) = CONFIG.ridges
-    contexts, rewards, _ = observations(some, strategy)
-    precision = contexts.T @ contexts + ridge * np.eye(contexts.shape[1])
-    delta = BANDIT.learn(judged(some, LIKED))
-    prior = pooled(ridge, delta)
-    found = posterior(delta, strategy, at=0)
-    expected = prior + np.linalg.solve(precision, contexts.T @ (rewards - contexts @ prior))
-    assert found["theta"] == pytest.approx(expected, rel=1e-9)
-    assert found["whitener"].T @ found["whitener"] == pytest.approx(np.linalg.inv(precision), rel=1e-9)
-    assert found["count"] == len(rewards)
-    assert found["reward"] == pytest.approx(rewards.mean())
-
-
 def test_a_strategy_that_was_never_asked_is_believed_to_do_what_others_do() -> None:
+    """And is less sure to."""
     bandit = StrategyBandit(structs.replace(CONFIG, strategies=(*CONFIG.strategies, "new")))
     delta = bandit.learn(judged(logged(seed=1, count=400), LIKED))
-    found = posterior(delta, "new", 0, bandit)
-    assert found["theta"] == pytest.approx(pooled(0.5, delta), rel=1e-9)
-    assert found["whitener"] == pytest.approx(np.eye(bandit.encoder.dimension) / np.sqrt(0.5))
-
-
-def test_the_deviation_is_that_of_the_residual() -> None:
-    """The residual is predicted from the buckets before; with a single bucket, from nothing."""
-    some = logged(seed=2, count=400)
-    delta = BANDIT.learn(judged(some, LIKED))
-    squares, count = 0.25, 1.0
-    for strategy in CONFIG.strategies:
-        contexts, rewards, _ = observations(some, strategy)
-        spread = np.eye(len(rewards)) + contexts @ contexts.T / 0.5
-        squares += float(rewards @ np.linalg.solve(spread, rewards))
-        count += len(rewards)
-    row = BANDIT.solve(MemorySums(delta), changes(delta), 0)[""]
-    assert row is not None
-    assert orjson.loads(row)["deviation"] == pytest.approx(np.sqrt(squares / count))
+    found = {name: posterior(delta, name, 0, bandit) for name in bandit.config.strategies}
+    first = [float(found[name]["rates"][0]) for name in CONFIG.strategies]
+    assert min(first) < found["new"]["rates"][0] < max(first)
+    assert (found["new"]["prior"] == 1.0).all()
+    assert (found["new"]["clicks"] == 0.0).all()
+    assert np.trace(found["new"]["whitener"]) > np.trace(found["lexical"]["whitener"])
 
 
 def test_before_anything_is_learned_there_is_the_prior() -> None:
@@ -124,6 +78,7 @@ def test_before_anything_is_learned_there_is_the_prior() -> None:
         row = orjson.loads(found[strategy] or b"")
         assert row["count"] == row["reward"] == 0
         assert row["theta"] == [0.0] * BANDIT.encoder.dimension
+        assert row["prior"] == [1.0] * BUCKETS
     assert BANDIT.solve(MemorySums({}), {}, 0) == {}
 
 
@@ -170,14 +125,6 @@ def test_without_an_allocation_those_with_results_were_asked() -> None:
     assert outcomes_of([closed_turn(query())])[0].asked == {}
 
 
-# --- rank curves
-
-
-def curve(delta: Delta, strategy: str) -> list[float]:
-    found: list[float] = posterior(delta, strategy, 0)["curve"].tolist()
-    return found
-
-
 def test_a_rank_counts_the_results_of_the_strategy_alone() -> None:
     shown = impression(
         Result("third", 9, ("lexical",)),
@@ -188,25 +135,34 @@ def test_a_rank_counts_the_results_of_the_strategy_alone() -> None:
     assert outcome.credited == {"lexical": (1.0, 2, 4)}
 
 
-def test_rank_curves_learn_where_the_clicked_stand() -> None:
+def test_rates_learn_where_the_clicked_stand() -> None:
     def turn(clicked: int | None, drawn: int) -> Turn:
         results = [Result(f"e{rank}", rank, ("lexical",)) for rank in range(1, drawn + 1)]
         clicks = () if clicked is None else (click(f"e{clicked}"),)
         return closed_turn(query(), (impression(*results, allocation={"lexical": drawn}),), clicks)
 
-    steep = [turn(1, 10)] * 500 + [turn(None, 10)] * 500
-    flat = [turn(rank, 10) for rank in range(1, 11)] * 50 + [turn(None, 10)] * 500
+    steep = [turn(1, 8)] * 500 + [turn(None, 8)] * 500
+    flat = [turn(rank, 8) for rank in range(1, 9)] * 50 + [turn(None, 8)] * 400
     # Ranks that are drawn in a tenth of the turns only, and there are as good as the others.
     rare = [turn(1, 1)] * 450 + [turn(None, 1)] * 450 + [turn(1, 2)] * 50 + [turn(2, 2)] * 50
-    for turns_, expected in ((steep, [1.0, 0.0]), (flat, [0.1, 0.1]), (rare, [0.9, 0.9])):
-        found = curve(BANDIT.learn(judged(turns_)), "lexical")
-        assert found == sorted(found, reverse=True)
-        assert found[:2] == pytest.approx(expected, abs=0.15)
+    for turns_, expected in ((steep, [0.5, 0.0]), (flat, [1 / 16, 1 / 16]), (rare, [0.5, 0.5])):
+        found = posterior(BANDIT.learn(judged(turns_)), "lexical", 0)["rates"]
+        assert found[:2] == pytest.approx(expected, abs=0.05)
 
 
-def test_without_clicks_a_rank_curve_is_geometric() -> None:
-    found = rank_curve(np.zeros(32), np.zeros(32), 0.5)
-    assert found.tolist() == pytest.approx([0.5 ** (rank + 1) for rank in range(32)])
+def test_what_is_drawn_deeper_is_not_learned_to_be_better() -> None:
+    """Two strategies whose candidates are equally good, of which one is asked for four times as many."""
+    rng = np.random.default_rng(3)
+
+    def turn() -> Turn:
+        drawn = [("lexical", rank) for rank in range(1, 9)] + [("semantic", rank) for rank in range(1, 3)]
+        results = [Result(f"{name}{rank}", place, (name,), {name: rank}) for place, (name, rank) in enumerate(drawn, 1)]
+        clicks = tuple(click(result.entity_id) for result in results if rng.random() < 0.1)
+        return closed_turn(query(), (impression(*results, allocation={"lexical": 8, "semantic": 2}),), clicks)
+
+    delta = BANDIT.learn(judged([turn() for _ in range(3000)]))
+    lexical, semantic = (posterior(delta, name, 0)["rates"] for name in ("lexical", "semantic"))
+    assert lexical[:2] == pytest.approx(semantic[:2], rel=0.15)
 
 
 # --- time buckets
@@ -214,19 +170,23 @@ def test_without_clicks_a_rank_curve_is_geometric() -> None:
 
 def compacted(delta: Delta, at: int) -> Delta:
     """The delta with its buckets run together, as the publisher leaves the ledger."""
-    moved = BANDIT.compact(delta["bandit"], at)
-    rows: dict[Key, Matrix] = {}
-    for key, row in zip(delta["bandit"].keys, delta["bandit"].values, strict=True):
-        target = moved.get(key, key)
-        rows[target] = rows[target] + row if target in rows else row
-    return {"bandit": Sums(BANDIT.table, list(rows), np.stack(list(rows.values())))}
+    after: Delta = {}
+    for table, sums in delta.items():
+        moved = BANDIT.compact(sums, at)
+        rows: dict[Key, Matrix] = {}
+        for key, row in zip(sums.keys, sums.values, strict=True):
+            target = moved.get(key, key)
+            rows[target] = rows[target] + row if target in rows else row
+        after[table] = Sums(sums.table, list(rows), np.stack(list(rows.values())))
+    return after
 
 
-def totals(delta: Delta) -> dict[str, bytes]:
-    summed: dict[str, Matrix] = defaultdict(lambda: np.zeros(1))
-    for (_, strategy, _), row in zip(delta["bandit"].keys, delta["bandit"].values, strict=True):
-        summed[strategy] = summed[strategy] + row
-    return {strategy: row.tobytes() for strategy, row in summed.items()}
+def totals(delta: Delta) -> dict[Key, bytes]:
+    summed: dict[Key, Matrix] = defaultdict(lambda: np.zeros(1))
+    for table, sums in delta.items():
+        for (*names, _), row in zip(sums.keys, sums.values, strict=True):
+            summed[table, *names] = summed[table, *names] + row
+    return {key: row.tobytes() for key, row in summed.items()}
 
 
 @given(st.lists(turns(st.integers(0, 300 * DAY)), min_size=1, max_size=8), st.lists(st.integers(0, LAST), max_size=4))
@@ -290,8 +250,8 @@ OF_STRATEGIES = StrategyBandit(
             Cross("device", "strategy.results"),
         ),
         half_lives_days=(),
-        ridges=(1e-3,),
         exploration=0.0,
+        position_decay=0.0,
     )
 )
 
@@ -322,12 +282,12 @@ def test_it_learns_from_what_was_known_of_each_strategy() -> None:
     known = {"lexical": {"strategy.results": 0.0}, "semantic": {"strategy.results": 1.0}}
     for device, expected in (("car", (0, 1)), ("phone", (1, 1))):
         means, _ = learned.utilities({"device": device}, known)
-        assert means == pytest.approx(expected, abs=0.01)
-    decision = learned.allocate({"device": "car"}, 5, np.random.default_rng(0), known)
+        assert means == pytest.approx(expected, abs=0.1)
+    decision = learned.allocate({"device": "car"}, 1, np.random.default_rng(0), known)
     assert decision.strategy_context == known
     assert decision.propensities["semantic"] > decision.propensities["lexical"]
     # What is not known is at the feature's center, which is 0 here.
-    assert learned.utilities({"device": "car"})[0] == pytest.approx((0, 0), abs=0.01)
+    assert learned.utilities({"device": "car"})[0] == pytest.approx((0, 0), abs=0.1)
 
 
 def test_it_learns_from_what_was_known_of_who_asked() -> None:
@@ -348,10 +308,10 @@ def test_summaries_say_what_was_learned_in_words_of_features() -> None:
     for name, summary in learned.summaries().items():
         everywhere, car, phone = summary.segments
         assert (everywhere.name, car.name, phone.name) == ("", "device=car", "device=phone")
-        assert (everywhere.turns, car.turns, car.share) == (400, len(in_car), 0.5)
+        assert (everywhere.turns, car.turns, car.share) == pytest.approx((400, len(in_car), 0.5))
         clicked = sum(name in outcome.gains for outcome in outcomes_of(in_car)) / len(in_car)
-        assert car.reward == pytest.approx(clicked, abs=0.01)
-        assert phone.reward == pytest.approx(1, abs=0.01)
+        assert car.reward == pytest.approx(clicked, abs=0.05)
+        assert phone.reward == pytest.approx(1, abs=0.05)
         assert 0 < car.deviation < 0.1
         weight, deviation = summary.weights["device=car*strategy.results"]
         assert weight == pytest.approx(0.5, abs=0.2)  # which it shares with strategy.results

@@ -39,7 +39,7 @@ def section(changed: int | None = None, **preferred: float) -> Section:
         for key, row in live_rows(bandit.solve(MemorySums({}), {bandit.table.name: ()}, 0)).items()
     }
     for name in CONFIG.strategies:
-        rows[name]["theta"][0] = 0.3 + preferred.get(name, 0.0)
+        rows[name]["theta"][0] = 100.0 * preferred.get(name, 0.0)
     rows[""]["changed"] = changed
     return {key: orjson.dumps(row) for key, row in rows.items()}
 
@@ -102,7 +102,7 @@ def test_small_steps_and_early_learning_go_live() -> None:
 
 def test_a_step_is_not_small_if_it_is_large_in_a_segment() -> None:
     rows = {key: orjson.loads(row) for key, row in section(semantic=0.5).items()}
-    rows["memory"]["theta"][1] = 0.9  # in cars
+    rows["memory"]["theta"][1] = 300.0  # in cars
     found = judge(case(Allocator({key: orjson.dumps(row) for key, row in rows.items()})), GateConfig(max_change=0.5))
     assert found.change is not None
     assert (found.change.segment, found.change.size > 0.5) == ("device=car", True)

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from backchannel.agents.bandit.learner import BanditConfig
+from backchannel.agents.bandit.ranks import BUCKETS
 from backchannel.agents.bandit.serving import Decision
 from backchannel.agents.ope.gate import REST, GateConfig
 from backchannel.agents.ope.trials import Trials
@@ -113,7 +114,9 @@ def breaks(monkeypatch: pytest.MonkeyPatch, loop: Loop, worths: Sequence[float] 
     def broken(sums: SumReader, changed: Any, at: int) -> dict[str, bytes | None]:
         section = type(learner).solve(learner, sums, changed, at)
         for name, worth in zip(STRATEGIES if section else (), worths, strict=bool(section)):
-            section[name] = orjson.dumps({**orjson.loads(section[name] or b""), "theta": [worth]})
+            row = orjson.loads(section[name] or b"")
+            believed = {"rates": [max(worth, 1e-3)] * BUCKETS, "clicks": [1e6] * BUCKETS, "prior": [0.0] * BUCKETS}
+            section[name] = orjson.dumps({**row, **believed, "theta": [0.0]})
         return section
 
     monkeypatch.setattr(learner, "solve", broken)

@@ -1,0 +1,50 @@
+"""What is believed of the strategies' rates, and draws from it; see `rates` for where it comes from."""
+
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+
+from backchannel.agents.sums import Matrix
+
+LEVEL_PRIOR: Final = 2.0
+"""Clicks that the prior of a strategy's level is worth."""
+RATE_PRIOR: Final = 2.0
+"""Clicks that the prior of a bucket's rate is worth."""
+
+
+class Belief(Struct, frozen=True):
+    """What is believed of the strategies' rates.
+
+    Attributes:
+        clicks: seen in each rank bucket, in units of the dispersion, (strategies, BUCKETS).
+        rates: the posterior mean of c, (strategies, BUCKETS).
+        prior: the share of each rate that is still the prior's, (strategies, BUCKETS).
+        theta: the mean of phi, (strategies, d).
+        whitener: (strategies, d, d); W'W is the covariance of phi.
+    """
+
+    clicks: Matrix
+    rates: Matrix
+    prior: Matrix
+    theta: Matrix
+    whitener: Matrix
+
+
+def draw(belief: Belief, width: float, count: int, rng: np.random.Generator) -> tuple[Matrix, Matrix]:
+    """Draw from the posterior; what the prior is not sure of is as wide as it is, what was learned, `width` as wide.
+
+    Returns:
+        c, (count, strategies, BUCKETS), and phi, (count, strategies, d).
+    """
+    if not width:
+        return (np.repeat(each[np.newaxis], count, axis=0) for each in (belief.rates, belief.theta))  # type: ignore[return-value]
+    shape = belief.clicks.sum(axis=1) / width**2 + LEVEL_PRIOR
+    level = rng.gamma(shape, 1.0 / shape, (count, *shape.shape))[..., np.newaxis]
+    shape = belief.clicks / width**2 + RATE_PRIOR / width**2
+    noise = rng.gamma(shape, 1.0 / shape, (count, *shape.shape))
+    # As far as the rate is the prior's, it moves with the level.
+    drawn = belief.rates * noise * ((1.0 - belief.prior) + belief.prior * level)
+    normal = rng.standard_normal((count, *belief.theta.shape))
+    phi = belief.theta + width * np.einsum("nsi,sij->nsj", normal, belief.whitener)
+    return drawn, phi

@@ -1,0 +1,223 @@
+"""What turns say of the strategies, as sums.
+
+Ranks are kept in buckets that double in width: rank 1, 2, 3-4, 5-8 and so on. A depth of a_s candidates covers the
+share e_sk = clip((a_s - lower_k) / width_k, 0, 1) of bucket k. A clicked item weighs its gain over the probability
+that its position is examined, and is credited in full to *every* strategy that produced it: what strategies have in
+common is told apart by the pair sums, not by the credit. Per strategy s and rank bucket k:
+
+    G_sk = sum of e_sk x x'                over the turns, x being the encoded context: how often, and on what, it drew
+    b_sk = sum of x w                      over the clicked items that it produced there, of weight w
+    q_sk = sum of w^2
+
+G and b are kept in two folds, by a hash of the query, so that how far contexts are believed can be tried on queries
+that were not learned from. Per pair of strategies s and t, s having produced an item in its bucket k:
+
+    risk_stkj  = sum of w e_tj             through t's buckets j, until the item is met in t's list or its depth ends
+    event_stkj = sum of w                  in the bucket j where it is met
+
+for the clicked items; and again with w = 1 for all that was shown, from a sample of the turns, for budgets of distinct
+candidates. e, x and w lie on dyadic grids, so all of these are exact: they do not depend on order.
+
+What the sums answer of a shared page: *overlap* by the pairs; *depth* as clicks are divided by what was covered;
+*position* by the examination in w. Positions are believed to be examined as one curve says: where people trust the
+top more than that, or never scroll, w is wrong in the same way for everybody at a position. An item that was drawn but
+left off a page shorter than the union counts as drawn and not clicked.
+"""
+
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from backchannel.agents.bandit.pages import Integers, Pages
+from backchannel.agents.bandit.ranks import BUCKETS, UPPER, bucket_of, covered
+from backchannel.agents.sums import GRID, Matrix
+
+FOLDS: Final = 2
+SAMPLED: Final = 4
+"""One in so many queries gives all its shown items to the pair sums."""
+
+
+class Layout(Struct, frozen=True):
+    """Where the sums of one strategy in one time bucket lie in a packed row.
+
+    A row is, per rank bucket and fold, the upper triangle of G and b, then q by rank bucket, and last the turns' own
+    rewards for the strategy, for people to read.
+
+    Attributes:
+        dimension: d, of contexts.
+    """
+
+    dimension: int
+
+    @property
+    def triangle(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The places of the upper triangle of G."""
+        return np.triu_indices(self.dimension)
+
+    @property
+    def width(self) -> int:
+        """The numbers of one rank bucket and fold."""
+        return self.dimension * (self.dimension + 1) // 2 + self.dimension
+
+    @property
+    def size(self) -> int:
+        """The numbers of a row."""
+        return BUCKETS * (FOLDS * self.width + 1) + 1
+
+    def unpack(self, rows: Matrix) -> "Evidence":
+        """Return packed rows, (..., size), as evidence."""
+        before = rows.shape[:-1]
+        packed = rows[..., : -BUCKETS - 1].reshape(*before, BUCKETS, FOLDS, self.width)
+        upper, d = packed[..., : -self.dimension], self.dimension
+        gram = np.zeros((*before, BUCKETS, FOLDS, d, d))
+        gram[..., *self.triangle] = upper
+        gram += np.triu(gram, 1).swapaxes(-1, -2)
+        return Evidence(gram, packed[..., -d:], rows[..., -BUCKETS - 1 : -1], rows[..., -1])
+
+
+class Evidence(Struct, frozen=True):
+    """The sums of strategies, by rank bucket.
+
+    Attributes:
+        gram: G, (..., BUCKETS, FOLDS, d, d).
+        moment: b, (..., BUCKETS, FOLDS, d).
+        squares: q, (..., BUCKETS).
+        rewards: the best gain of each turn that the strategy is credited with, added up, (...,).
+    """
+
+    gram: Matrix
+    moment: Matrix
+    squares: Matrix
+    rewards: Matrix
+
+    @property
+    def drawn(self) -> Matrix:
+        """How often each rank bucket was drawn, in whole buckets, (..., BUCKETS)."""
+        return np.asarray(self.gram[..., 0, 0].sum(axis=-1))
+
+    @property
+    def weight(self) -> Matrix:
+        """The weight of clicks in each rank bucket, (..., BUCKETS)."""
+        return np.asarray(self.moment[..., 0].sum(axis=-1))
+
+
+def rows_of(pages: Pages, examined: Matrix, groups: Integers, layout: Layout) -> tuple[Integers, Matrix]:
+    """Return the packed rows that pages add.
+
+    Args:
+        pages: of turns.
+        examined: the probability that each position is examined; the last one holds for all that are deeper.
+        groups: the time bucket of each turn, (turns,).
+        layout: of the rows.
+
+    Returns:
+        the time buckets, (groups,), rising; and the rows, (groups, strategies, size).
+    """
+    strategies, d = pages.depths.shape[1], layout.dimension
+    starts, group = np.unique(groups, return_inverse=True)
+    fold = pages.queries % FOLDS
+    cover = covered(pages.depths)
+    packed = np.zeros((len(starts), FOLDS, strategies, BUCKETS, layout.width))
+    left, right = layout.triangle
+    shared = pages.contexts.shape[1] == 1
+    order = np.argsort(group * FOLDS + fold, kind="stable")
+    ends = np.searchsorted((group * FOLDS + fold)[order], np.arange(len(starts) * FOLDS + 1))
+    products = pages.contexts[..., left] * pages.contexts[..., right]
+    for place in range(len(starts) * FOLDS):
+        rows = order[ends[place] : ends[place + 1]]
+        target = packed[place // FOLDS, place % FOLDS, :, :, :-d]
+        if shared:
+            weights = cover[rows].reshape(len(rows), strategies * BUCKETS)
+            target[:] = (weights.T @ products[rows, 0]).reshape(target.shape)
+        else:
+            target[:] = cover[rows].transpose(1, 2, 0) @ products[rows].swapaxes(0, 1)
+    clicked, bucket, weights = clicks_of(pages, examined)
+    turns, codes = pages.turns[pages.results[clicked]], pages.strategies[clicked]
+    vectors = pages.contexts[turns, 0 if shared else codes]
+    np.add.at(packed[..., -d:], (group[turns], fold[turns], codes, bucket), vectors * weights[:, np.newaxis])
+    squares = np.zeros((len(starts), strategies, BUCKETS))
+    np.add.at(squares, (group[turns], codes, bucket), weights**2)
+    sums = packed.transpose(0, 2, 3, 1, 4).reshape(len(starts), strategies, layout.size - BUCKETS - 1)
+    best = np.zeros(pages.depths.shape)
+    clicked = np.flatnonzero(pages.gains[pages.results] > 0)
+    results = pages.results[clicked]
+    np.maximum.at(best, (pages.turns[results], pages.strategies[clicked]), pages.gains[results])
+    rewards = np.zeros((len(starts), strategies))
+    np.add.at(rewards, group, np.rint(best * GRID) / GRID)
+    return starts, np.concatenate((sums, squares, rewards[..., np.newaxis]), axis=-1)
+
+
+def clicks_of(pages: Pages, examined: Matrix) -> tuple[Integers, Integers, Matrix]:
+    """Return the producers of what was clicked: their places among all, the rank buckets, and the items' weights w."""
+    bucket = bucket_of(pages.ranks)
+    places = np.flatnonzero((pages.gains[pages.results] > 0) & (bucket < BUCKETS))
+    results = pages.results[places]
+    chance = examined[np.minimum(pages.positions[results], len(examined)) - 1]
+    return places, bucket[places], np.rint(pages.gains[results] / chance * GRID) / GRID
+
+
+class Pairs(Struct, frozen=True):
+    """What pairs of strategies have in common, (strategies s, strategies t, BUCKETS k of s, BUCKETS j of t) each.
+
+    Attributes:
+        risk: weight that was looked for in bucket j of t, of items that s produced in k and that t had not had before.
+        event: weight of it that was met there.
+    """
+
+    risk: Matrix
+    event: Matrix
+
+
+def pairs_of(pages: Pages, places: Integers, weights: Matrix) -> Pairs:
+    """Return the pair sums of some producers.
+
+    Args:
+        pages: of turns.
+        places: of the producers, by which an item counts as produced by s.
+        weights: w of the items, (places,).
+    """
+    strategies = pages.depths.shape[1]
+    # The rank bucket in which each strategy has each of the results; BUCKETS if it has not.
+    results, row = np.unique(pages.results[places], return_inverse=True)
+    met = np.full((len(results), strategies), BUCKETS)
+    among = np.isin(pages.results, results)
+    met[np.searchsorted(results, pages.results[among]), pages.strategies[among]] = bucket_of(pages.ranks[among])
+    cover = covered(pages.depths[pages.turns[results]])  # (results, t, j)
+    looked = np.where(np.arange(BUCKETS) <= met[..., np.newaxis], cover, 0.0)
+    found = (np.arange(BUCKETS) == met[..., np.newaxis]).astype(float)
+    shape = strategies * BUCKETS, strategies * BUCKETS
+    own = pages.strategies[places] * BUCKETS + np.minimum(bucket_of(pages.ranks[places]), BUCKETS - 1)
+    order = np.argsort(own, kind="stable")
+    groups, first = np.unique(own[order], return_index=True)
+    sums = np.zeros((2, *shape))
+    for target, values in zip(sums, (looked, found), strict=True):
+        if len(groups):
+            weighted = values.reshape(len(results), strategies * BUCKETS)[row[order]] * weights[order, np.newaxis]
+            target[groups] = np.add.reduceat(weighted, first, axis=0)
+    risk, event = sums.reshape(2, strategies, BUCKETS, strategies, BUCKETS).swapaxes(2, 3)
+    return Pairs(risk, event)
+
+
+def shown_pairs(pages: Pages) -> Pairs:
+    """Return the pair sums of all shown items, of a sample of the queries.
+
+    On the diagonal, where a strategy would meet itself, is what its list has: `risk` says how often bucket k was drawn,
+    and `event` how many items of it were shown.
+    """
+    sampled = pages.queries // FOLDS % SAMPLED == 0
+    places = np.flatnonzero(sampled[pages.turns[pages.results]] & (pages.ranks <= UPPER[-1]))
+    pairs = pairs_of(pages, places, np.ones(len(places)))
+    strategies, buckets = np.arange(pages.depths.shape[1]), np.arange(BUCKETS)
+    risk = pairs.risk.copy()
+    risk[strategies, strategies] = 0.0
+    drawn = covered(pages.depths[sampled]).sum(axis=0)
+    risk[strategies[:, np.newaxis], strategies[:, np.newaxis], buckets, buckets] = drawn
+    return Pairs(risk, pairs.event)
+
+
+def clicked_pairs(pages: Pages, examined: Matrix) -> Pairs:
+    """Return the pair sums of clicked items; see `rows_of` for the arguments."""
+    places, _, weights = clicks_of(pages, examined)
+    return pairs_of(pages, places, weights)

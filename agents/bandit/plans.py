@@ -1,0 +1,183 @@
+"""Plans: the allocations of a budget that a policy chooses from, and what each is worth in a context.
+
+A candidate is worth what it adds to the union. An item that s has in its bucket k is also among the first n of t with
+probability o_t(n | s, k) = 1 - prod_j (1 - h_stkj)^e_tj(n). So the next candidate of s gains rate_sk(x) / width_k
+times prod_t (1 - o_t(a_t | s, k)), over its cost: greedy fills by that, for many draws of the rates in many contexts,
+give the plans (cf. Yue & Guestrin, "Linear submodular bandits", NIPS 2011). The value of a plan counts each item at
+the share of one of its producers,
+
+    V(a | x) = sum_sk e_sk(a_s) F_sk(a) rate_sk(x),    F_sk(a) = integral_0^1 prod_t (1 - o_t(a_t | s, k) (1 - u)) du,
+
+which is linear in x. So the best plan under every draw is found with one product.
+
+Where the budget is one of *distinct* candidates, a candidate's gain is divided by the expected share of a new one, and
+fills go on until so many new ones are expected.
+"""
+
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from backchannel.agents.bandit.mixture import Counts
+from backchannel.agents.bandit.ranks import BUCKETS, WIDTH, covered
+from backchannel.agents.sums import Matrix
+
+MOST: Final = 256
+"""Plans of one budget."""
+STEPS: Final = 64
+"""A fill takes about so many steps, each of one candidate if the budget is no larger."""
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(5)
+_BUCKET: Final = np.repeat(np.arange(BUCKETS), WIDTH)  # of each rank, from 0
+
+
+class Terms(Struct, frozen=True):
+    """What a fill goes by.
+
+    Attributes:
+        least: candidates of each strategy, (strategies,).
+        most: candidates of each strategy, (strategies,); 0 if it is not asked.
+        costs: (strategies,).
+        budget: of candidates.
+        distinct: whether only those count that no other strategy brings.
+    """
+
+    least: NDArray[np.int64]
+    most: NDArray[np.int64]
+    costs: Matrix
+    budget: int
+    distinct: bool = False
+
+
+class Overlap(Struct, frozen=True):
+    """What lists have in common, as logarithms of the probabilities of not meeting an item.
+
+    Attributes:
+        clicked: log(1 - h) of clicked items, (t, BUCKETS j of t, s, BUCKETS k of s).
+        shown: log(1 - h) of all shown items, of the same shape.
+        available: candidates that a list has in a bucket, (strategies, BUCKETS).
+    """
+
+    clicked: Matrix
+    shown: Matrix
+    available: Matrix
+
+
+def overlap_of(hazards: Matrix, shown: Matrix, available: Matrix) -> Overlap:
+    """Return what `Rates` believe as an `Overlap`; see there."""
+    clicked, all_shown = (np.log1p(-each).transpose(1, 3, 0, 2).copy() for each in (hazards, shown))
+    return Overlap(clicked, all_shown, available)
+
+
+def fill(rates: Matrix, overlap: Overlap, terms: Terms) -> Counts:
+    """Fill the budget greedily, once for each row of rates.
+
+    Args:
+        rates: in a context, (rows, strategies, BUCKETS).
+        overlap: of the lists.
+        terms: to fill by.
+
+    Returns:
+        counts, (rows, strategies).
+    """
+    rows, each = len(rates), np.arange(len(rates))
+    gains = np.maximum(rates, 1e-9) / WIDTH / terms.costs[:, np.newaxis]
+    counts = np.tile(np.minimum(terms.least, terms.most), (rows, 1))
+    cover = covered(counts)
+    missed = np.einsum("rtj,tjsk->rsk", cover, overlap.clicked)
+    missed_shown = np.einsum("rtj,tjsk->rsk", cover, overlap.shown)
+    strategies = np.arange(counts.shape[1])
+    fresh = overlap.available / WIDTH
+    left = np.full(rows, float(terms.budget))
+    novel = (cover * overlap.available * np.exp(missed_shown)).sum(axis=(1, 2))
+    left -= novel if terms.distinct else counts.sum(axis=1)
+    step = max(terms.budget // STEPS, 1)
+    while True:
+        room = (counts < terms.most) & (left > 1e-9)[:, np.newaxis]
+        active = room.any(axis=1)
+        if not active.any():
+            return counts
+        bucket = _BUCKET[np.minimum(counts, len(_BUCKET) - 1)]
+        gain = gains[each[:, np.newaxis], strategies, bucket]
+        # Beyond the last bucket a rate falls by half as often as the depth doubles.
+        gain = np.where(counts >= len(_BUCKET), gain * len(_BUCKET) / np.maximum(counts, 1) * 0.5, gain)
+        gain *= np.exp(missed[each[:, np.newaxis], strategies, bucket])
+        novel = fresh[strategies, bucket] * np.exp(missed_shown[each[:, np.newaxis], strategies, bucket])
+        if terms.distinct:
+            gain = gain / np.maximum(novel, 0.02)
+        best = np.where(room, gain, -1.0).argmax(axis=1)
+        more = np.minimum(step, terms.most[best] - counts[each, best])
+        if not terms.distinct:
+            more = np.minimum(more, left.astype(np.int64))
+        more = np.where(active, more, 0)
+        at = counts[each, best]
+        counts[each, best] += more
+        moved = covered(counts[each, best]) - covered(at)  # (rows, j)
+        if step == 1:
+            j = bucket[each, best]
+            share = moved[each, j][:, np.newaxis, np.newaxis]
+            missed += share * overlap.clicked[best, j]
+            missed_shown += share * overlap.shown[best, j]
+        else:
+            missed += np.einsum("rj,rjsk->rsk", moved, overlap.clicked[best])
+            missed_shown += np.einsum("rj,rjsk->rsk", moved, overlap.shown[best])
+        left -= np.maximum(more * novel[each, best], 0.02 * more) if terms.distinct else more
+
+
+def shares(counts: Counts, overlap: Overlap, costs: Matrix) -> Matrix:
+    """Return by how much each rate adds to the value of each plan, e F / cost, (plans, strategies, BUCKETS)."""
+    cover = covered(counts)
+    # Log of the probability that t does not have the item: (plans, t, s, k).
+    missed = np.einsum("ptj,tjsk->ptsk", cover, overlap.clicked)
+    met = -np.expm1(missed)
+    total = np.zeros(cover.shape)
+    for node, weight in zip(_NODES, _WEIGHTS, strict=True):
+        total += weight / 2.0 * np.prod(1.0 - met * (0.5 - node / 2.0), axis=1)
+    return np.asarray(cover * total / costs[:, np.newaxis])
+
+
+def plans(rates: Matrix, overlap: Overlap, terms: Terms) -> Counts:
+    """Return the distinct allocations that greedy fills give, the most frequent first, at most MOST.
+
+    Few allocations are all listed, so that of a single candidate every strategy may be asked.
+
+    Args:
+        rates: in many contexts, (rows, strategies, BUCKETS).
+        overlap: of the lists.
+        terms: to fill by.
+    """
+    if terms.budget == 1 and not terms.distinct and not terms.least.any():
+        return np.asarray(np.eye(len(terms.most), dtype=np.int64)[terms.most > 0])
+    found, times = np.unique(fill(rates, overlap, terms), axis=0, return_counts=True)
+    return np.asarray(found[np.argsort(-times, kind="stable")[:MOST]])
+
+
+def matrix_of(weights: Matrix, rates: Matrix, phi: Matrix) -> NDArray[np.float32]:
+    """Return the values of plans under draws as linear functions of a shared context, (draws * plans, d).
+
+    Args:
+        weights: see `shares`, (plans, strategies, BUCKETS).
+        rates: c, (draws, strategies, BUCKETS).
+        phi: (draws, strategies, d).
+    """
+    worth = np.einsum("psk,nsk->nps", weights, rates)
+    matrix = worth @ phi
+    matrix[..., 0] += worth.sum(axis=-1)
+    return np.asarray(matrix.reshape(-1, phi.shape[-1]), dtype=np.float32)
+
+
+def references(gram: Matrix, count: int, seed: int) -> Matrix:
+    """Return contexts that stand for those seen: drawn from the normal of their mean and covariance, (count, d).
+
+    Args:
+        gram: summed x x', (d, d).
+        count: of contexts.
+        seed: of chance.
+    """
+    turns = max(gram[0, 0], 1e-9)
+    mean = gram[0] / turns if gram[0, 0] else np.eye(len(gram))[0]
+    covariance = gram / turns - np.outer(mean, mean) if gram[0, 0] else np.zeros_like(gram)
+    values, vectors = np.linalg.eigh(covariance)
+    normal = np.random.default_rng(seed).standard_normal((count, len(gram)))
+    return np.asarray(mean + (normal * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)

@@ -1,0 +1,150 @@
+"""From sums to what is believed of strategies: rates by rank, how contexts change them, and what strategies share.
+
+The rate of strategy s in rank bucket k is the weight of clicks expected from the bucket if it is drawn whole:
+
+    rate_sk(x) = c_sk (1 + phi_s . x)
+
+c_sk is a gamma posterior whose prior mean is what strategies in general get in bucket k, times the level of s over all
+buckets. So a newcomer starts from what strategies get in general, and a bucket never drawn from what the strategy gets
+elsewhere; both are wide, not low. phi_s is the step of a quasi-Poisson regression (McCullagh & Nelder, Generalized
+Linear Models, 1989, ch. 9) from there: with the dispersion W, A_s = sum_k c_sk G_sk / W and r_s = sum_k (b_sk - c_sk
+g_sk) / W, g being the first column of G,
+
+    phi_0 = (sum_s A_s + a I)^-1 sum_s r_s,    phi_s = phi_0 + (A_s + l I)^-1 (r_s - A_s phi_0).
+
+How large l is shows when one fold of the queries predicts the other: each of RIDGES counts by the likelihood that it
+gives to the fold that it has not learned from.
+
+An item of s in bucket k is met in bucket j of t with the discrete hazard h_stkj = event / risk, shrunk to the
+pair's mean, and that to the mean of all pairs.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from backchannel.agents.bandit.belief import LEVEL_PRIOR, RATE_PRIOR, Belief
+from backchannel.agents.bandit.evidence import FOLDS, Evidence, Pairs
+from backchannel.agents.bandit.ranks import BUCKETS, WIDTH
+from backchannel.agents.sums import Matrix
+
+RIDGES: Final = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
+"""Prior precisions of what tells a strategy's context weights from the common ones."""
+COMMON_RIDGE: Final = 1.0
+"""Prior precision of the common context weights."""
+POOLED: Final = 0.5 * 0.8 ** np.arange(BUCKETS)
+"""Prior rates of strategies in general, worth one turn."""
+MET: Final = 15.0
+"""Weight of looked-for items that the prior of a hazard is worth."""
+OVERLAP: Final = 0.05
+"""Prior hazard of pairs in general, worth MET."""
+
+
+def believe(evidence: Evidence) -> Belief:
+    """Return what is believed of rates after discounted sums.
+
+    Args:
+        evidence: (strategies, ...); of all rank buckets, or of the first ones.
+    """
+    drawn, weight = evidence.drawn, np.maximum(evidence.weight, 0.0)
+    pooled = (weight.sum(axis=0) + POOLED[: drawn.shape[-1]]) / (drawn.sum(axis=0) + 1.0)
+    dispersion = _dispersion(evidence, pooled)
+    clicks, exposed = weight / dispersion, drawn / dispersion
+    level = (clicks.sum(axis=1) + LEVEL_PRIOR) / ((exposed * pooled).sum(axis=1) + LEVEL_PRIOR)
+    prior = RATE_PRIOR / (pooled * level[:, np.newaxis])
+    rates = (clicks + RATE_PRIOR) / (exposed + prior)
+    gram = (rates[..., np.newaxis, np.newaxis, np.newaxis] * evidence.gram).sum(axis=1) / dispersion
+    first = evidence.gram[..., 0]
+    moment = (evidence.moment - rates[..., np.newaxis, np.newaxis] * first).sum(axis=1) / dispersion
+    theta, precision = _contexts(gram, moment)
+    return Belief(
+        clicks=clicks,
+        rates=rates,
+        prior=prior / (exposed + prior),
+        theta=theta,
+        whitener=np.linalg.inv(np.linalg.cholesky(precision)),
+    )
+
+
+def exposures(evidence: Evidence) -> Matrix:
+    """Return what the bank of models goes by: Z'Z by time bucket, (time buckets, strategies, d + 1, d + 1).
+
+    A row of Z is a context and the weight of clicks per unit of exposure. What was drawn counts as exposure by what
+    strategies in general got at such ranks in the time buckets before, relative to the first rank. Where one candidate
+    is drawn, exposure is 1, and these are the plain sums of a linear regression.
+
+    Args:
+        evidence: by time bucket, (time buckets, strategies, ...).
+    """
+    weight = np.maximum(evidence.weight, 0.0).sum(axis=1).cumsum(axis=0)
+    drawn = evidence.drawn.sum(axis=1).cumsum(axis=0)
+    before = [np.pad(each, ((1, 0), (0, 0)))[:-1] for each in (weight, drawn)]
+    pooled = (before[0] + POOLED[: drawn.shape[-1]]) / (before[1] + 1.0)
+    worth = (pooled / pooled[:, :1])[:, np.newaxis]
+    d = evidence.gram.shape[-1]
+    sums = np.empty((*evidence.gram.shape[:2], d + 1, d + 1))
+    sums[..., :d, :d] = np.einsum("tsk,tskfij->tsij", np.broadcast_to(worth, evidence.drawn.shape), evidence.gram)
+    sums[..., :d, d] = sums[..., d, :d] = evidence.moment.sum(axis=(2, 3))
+    exposed = np.maximum((worth * evidence.drawn).sum(axis=2), 1e-9)
+    sums[..., d, d] = evidence.squares.sum(axis=2) * np.minimum(evidence.drawn[..., 0] / exposed, 1.0)
+    return sums
+
+
+def hazards(pairs: Pairs) -> Matrix:
+    """Return the hazards h, of the shape of the pair sums, below 1."""
+    between = 1.0 - np.eye(len(pairs.risk))[:, :, np.newaxis, np.newaxis]
+    risk, event = pairs.risk * between, pairs.event * between
+    overall = (event.sum() + OVERLAP * MET) / (risk.sum() + MET)
+    each = (event.sum(axis=(2, 3)) + MET * overall) / (risk.sum(axis=(2, 3)) + MET)
+    each = each[..., np.newaxis, np.newaxis]
+    return np.asarray(np.minimum((event + MET * each) / (risk + MET), 0.999) * between)
+
+
+def available(shown: Pairs) -> Matrix:
+    """Candidates that lists have in each bucket: what is on the diagonal of the shown pairs, shrunk to all of them."""
+    own = np.arange(len(shown.risk))
+    risk = np.diagonal(shown.risk[own, own], axis1=1, axis2=2)
+    event = np.diagonal(shown.event[own, own], axis1=1, axis2=2)
+    return np.asarray(np.clip((event + 5.0 * WIDTH) / (risk + 5.0), 0.05 * WIDTH, WIDTH))
+
+
+def _dispersion(evidence: Evidence, pooled: Matrix) -> float:
+    """W: the variance of a weight over its mean, 1 for rare clicks of weight 1; one such click stands in at first."""
+    squares, weight = evidence.squares.sum() + 1.0, np.maximum(evidence.weight, 0.0).sum(axis=0)
+    return float(max(squares - (pooled * weight).sum(), 0.1 * squares) / (weight.sum() + 1.0))
+
+
+def _contexts(gram: Matrix, moment: Matrix) -> tuple[Matrix, Matrix]:
+    """Return the mean of phi, (strategies, d), and its precision, (strategies, d, d).
+
+    Args:
+        gram: A by fold, (strategies, FOLDS, d, d).
+        moment: r by fold, (strategies, FOLDS, d).
+    """
+    scores = np.zeros(len(RIDGES))
+    for fold in range(FOLDS):
+        phi = _regress(gram[:, fold], moment[:, fold])
+        other = gram[:, 1 - fold], moment[:, 1 - fold]
+        fitted = np.einsum("lsd,sde->lse", phi, other[0])
+        scores += (phi * (other[1] - 0.5 * fitted)).sum(axis=(1, 2))
+    weights = np.exp(scores - scores.max())
+    weights /= weights.sum()
+    gram, moment = gram.sum(axis=1), moment.sum(axis=1)
+    identity = np.eye(gram.shape[-1])
+    common = _common(gram, moment)
+    precision = gram + np.exp(weights @ np.log(RIDGES)) * identity
+    left = moment - gram @ common
+    return common + np.linalg.solve(precision, left[..., np.newaxis])[..., 0], precision
+
+
+def _regress(gram: Matrix, moment: Matrix) -> Matrix:
+    """Phi with each of RIDGES, (ridges, strategies, d)."""
+    common = _common(gram, moment)
+    left = (moment - gram @ common)[..., np.newaxis]
+    precision = gram + RIDGES[:, np.newaxis, np.newaxis, np.newaxis] * np.eye(gram.shape[-1])
+    return np.asarray(common + np.linalg.solve(precision, left)[..., 0])
+
+
+def _common(gram: Matrix, moment: Matrix) -> Matrix:
+    identity = np.eye(gram.shape[-1])
+    return np.asarray(np.linalg.solve(gram.sum(axis=0) + COMMON_RIDGE * identity, moment.sum(axis=0)))

@@ -1,0 +1,88 @@
+"""Decisions for one candidate each, in memory: for simulations, and where there is no ledger.
+
+What is believed is what the learner believes of turns in which one candidate was drawn.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backchannel.agents.bandit.belief import Belief, draw
+from backchannel.agents.bandit.evidence import FOLDS, Evidence
+from backchannel.agents.bandit.posterior import Bank, run_together
+from backchannel.agents.bandit.posterior import Evidence as Exposures
+from backchannel.agents.bandit.rates import believe, exposures
+from backchannel.agents.sums import Matrix
+
+
+class Rounds:
+    """Sums of rounds as they come in, by time bucket.
+
+    Args:
+        bank: of models, which says how much time buckets count.
+        strategies: their number.
+        dimension: of contexts.
+        bucket_ms: length of a bucket.
+    """
+
+    def __init__(self, bank: Bank, strategies: int, dimension: int, bucket_ms: int) -> None:
+        self._bank: Final = bank
+        self._shape = strategies, FOLDS, dimension + 1, dimension + 1
+        self._bucket_ms: Final = bucket_ms
+        self._sums: Final[dict[int, Matrix]] = {}
+        self._seen = 0
+
+    def add(self, contexts: Matrix, chosen: NDArray[np.intp], rewards: Matrix, at: int) -> None:
+        """Add rounds of one time bucket.
+
+        Args:
+            contexts: (rounds, d).
+            chosen: strategies, (rounds,).
+            rewards: (rounds,).
+            at: event time (ms).
+        """
+        start = at - at % self._bucket_ms
+        sums = self._sums.setdefault(start, np.zeros(self._shape))
+        rows = np.column_stack((contexts, rewards))
+        groups = chosen * FOLDS + (self._seen + np.arange(len(rows))) % FOLDS
+        for group in np.unique(groups).tolist():
+            own = rows[groups == group]
+            sums[divmod(group, FOLDS)] += own.T @ own
+        self._seen += len(rows)
+
+    def grow(self, strategies: int) -> None:
+        """Make room for more strategies."""
+        more = strategies - self._shape[0]
+        self._shape = strategies, *self._shape[1:]
+        for start, sums in self._sums.items():
+            self._sums[start] = np.pad(sums, ((0, more), *((0, 0),) * 3))
+
+    def total(self) -> Matrix:
+        """Return the undiscounted sums Z'Z, a row of Z being a context and its reward, (strategies, d + 1, d + 1)."""
+        return np.asarray(sum(self._sums.values(), np.zeros(self._shape)).sum(axis=1))
+
+    def infer(self, at: int) -> Belief:
+        """Return what is believed at event time `at` (ms), and let old buckets run together."""
+        starts = sorted(self._sums)
+        sums = np.array([self._sums[start] for start in starts]).reshape(-1, *self._shape)
+        seen = self._bank.infer(Exposures(np.array(starts, dtype=float), exposures(_evidence(sums))), at)
+        for old, new in run_together(starts, seen.changes, self._bucket_ms, at).items():
+            self._sums[new] = self._sums.get(new, 0.0) + self._sums.pop(old)
+        return believe(_evidence(np.tensordot(seen.discounts, sums, axes=1)))
+
+
+def _evidence(sums: Matrix) -> Evidence:
+    """Sums of rounds, (..., strategies, FOLDS, d + 1, d + 1), as evidence of the first rank bucket."""
+    sums = sums[..., np.newaxis, :, :, :]
+    return Evidence(
+        sums[..., :-1, :-1], sums[..., :-1, -1], sums[..., -1, -1].sum(axis=-1), sums[..., 0, -1].sum(axis=(-1, -2))
+    )
+
+
+def draw_models(belief: Belief, width: float, count: int, rng: np.random.Generator) -> Matrix:
+    """Draw linear models of the reward of one candidate, (count, strategies, d)."""
+    rates, phi = draw(belief, width, count, rng)
+    models = rates[..., :1] * phi
+    models[..., 0] += rates[..., 0]
+    return np.asarray(models)

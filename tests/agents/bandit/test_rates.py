@@ -1,0 +1,91 @@
+"""What is believed after sums."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from backchannel.agents.bandit.belief import draw
+from backchannel.agents.bandit.evidence import Evidence, Pairs
+from backchannel.agents.bandit.ranks import BUCKETS
+from backchannel.agents.bandit.rates import believe, exposures, hazards
+from backchannel.agents.sums import Matrix
+
+
+def evidence(contexts: Matrix, chosen: NDArray[np.int64], rewards: Matrix, strategies: int) -> Evidence:
+    """Rounds in which one candidate was drawn."""
+    d = contexts.shape[1]
+    gram, moment = np.zeros((strategies, 1, 2, d, d)), np.zeros((strategies, 1, 2, d))
+    squares = np.zeros((strategies, 1))
+    for number, (x, s, r) in enumerate(zip(contexts, chosen, rewards, strict=True)):
+        gram[s, 0, number % 2] += np.outer(x, x)
+        moment[s, 0, number % 2] += x * r
+        squares[s, 0] += r * r
+    return Evidence(gram, moment, squares, moment[:, 0, :, 0].sum(axis=1))
+
+
+def rounds(seed: int, count: int) -> Evidence:
+    rng = np.random.default_rng(seed)
+    contexts = np.column_stack((np.ones(count), rng.choice([-1.0, 1.0], size=(count, 2))))
+    chosen = rng.integers(2, size=count)
+    rates = np.where(chosen == 0, 0.3 + 0.2 * contexts[:, 1], 0.2 - 0.1 * contexts[:, 2])
+    return evidence(contexts, chosen, (rng.random(count) < rates).astype(float), 2)
+
+
+def test_with_much_evidence_rates_are_the_regressions() -> None:
+    found = believe(rounds(1, 20_000))
+    linear = found.rates * (np.array([1.0, 0.0, 0.0]) + found.theta)
+    assert linear == pytest.approx(np.array([[0.3, 0.2, 0.0], [0.2, 0.0, -0.1]]), abs=0.02)
+    assert (found.prior < 0.01).all()
+
+
+def test_contexts_that_mean_nothing_are_not_believed() -> None:
+    rng = np.random.default_rng(2)
+    contexts = np.column_stack((np.ones(300), rng.standard_normal((300, 8))))
+    found = believe(evidence(contexts, rng.integers(2, size=300), (rng.random(300) < 0.3).astype(float), 2))
+    assert np.abs(found.theta).mean() < 0.15
+
+
+def test_draws_have_the_mean_of_the_belief_and_narrow_with_evidence() -> None:
+    widths = []
+    for count in (50, 5000):
+        belief = believe(rounds(3, count))
+        rates, phi = draw(belief, 0.5, 4000, np.random.default_rng(4))
+        assert rates.mean(axis=0) == pytest.approx(belief.rates, rel=0.1)
+        assert phi.mean(axis=0) == pytest.approx(belief.theta, abs=0.1)
+        widths.append(float((rates.std(axis=0) / belief.rates).mean()))
+    assert widths[1] < widths[0] / 3
+    still, same = draw(belief, 0.0, 3, np.random.default_rng(5))
+    assert (still == belief.rates).all()
+    assert (same == belief.theta).all()
+
+
+def test_a_newcomer_is_wide_not_low() -> None:
+    known = rounds(5, 2000)
+    gram, moment, squares = (
+        np.concatenate((own, np.zeros((1, *own.shape[1:])))) for own in (known.gram, known.moment, known.squares)
+    )
+    belief = believe(Evidence(gram, moment, squares, np.zeros(3)))
+    assert belief.rates[2, 0] == pytest.approx(belief.rates[:2, 0].mean(), rel=0.05)
+    rates, _ = draw(belief, 0.1, 2000, np.random.default_rng(6))
+    assert 0.1 < (rates[:, 2, 0] > rates[:, :2, 0].max(axis=1)).mean() < 0.6
+
+
+def test_one_candidate_a_turn_is_one_exposure() -> None:
+    """Then the bank of models goes by the plain sums of a linear regression."""
+    known = rounds(7, 100)
+    some = Evidence(*(getattr(known, field)[np.newaxis] for field in Evidence.__struct_fields__))
+    found = exposures(some)[0]
+    assert (found[:, :3, :3] == known.gram[:, 0].sum(axis=1)).all()
+    assert (found[:, :3, 3] == known.moment[:, 0].sum(axis=1)).all()
+    assert found[:, 3, 3] == pytest.approx(known.squares[:, 0])
+
+
+def test_hazards_shrink_to_the_pair_and_to_all_pairs() -> None:
+    risk, event = np.zeros((2, 3, 3, BUCKETS, BUCKETS))
+    risk[0, 1, 0, 0], event[0, 1, 0, 0] = 1000.0, 900.0
+    risk[0, 2, 0, 0] = 1000.0
+    found = hazards(Pairs(risk, event))
+    assert found[0, 1, 0, 0] == pytest.approx(0.9, abs=0.02)
+    assert found[0, 2, 0, 0] < 0.02
+    assert found[0, 1, 3, 3] > 0.8 > found[1, 2, 3, 3] > 0.3 > found[0, 2, 3, 3]
+    assert (found[np.arange(3), np.arange(3)] == 0).all()
