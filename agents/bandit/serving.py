@@ -9,6 +9,7 @@ from section and context, and to decide takes one product and one maximum per dr
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, ClassVar, Final, Literal, Self, TypeAlias
 from zlib import crc32
 
@@ -224,8 +225,7 @@ class Allocator:
             like: the allocator of the version before.
         """
         for asked in list(like._plans):
-            known = set(self.strategies).issuperset(asked.available or ())
-            if known and self.least <= asked.budget:
+            with suppress(ValueError):  # it may not be allowed any more
                 self._planned(asked)
 
     def utilities(
@@ -280,7 +280,7 @@ class Allocator:
             rng: where chance comes from.
             strategy_context: strategy -> what is known of it; features named `strategy.` and so on.
             distinct: whether the budget is one of different candidates: those that two strategies bring count once.
-            available: the strategies that can be asked now; None: all.
+            available: the strategies that can be asked now; None: all. Names that the policy does not know are ignored.
 
         Raises:
             ValueError: no budget, too much of it, or less than the strategies' minima; or no strategy is available.
@@ -425,13 +425,11 @@ class Allocator:
             raise ValueError(f"budget: {asked.budget} candidates; draw at least {self.least} and at most {MAX_BUDGET}")
         minima, maxima = self._minima, self._maxima
         if asked.available is not None:
-            unknown = sorted(set(asked.available) - set(self.strategies))
-            if unknown:
-                raise ValueError(f"available: {unknown[0]!r} is none of the policy's strategies")
             up = np.isin(self.strategies, asked.available)
             minima, maxima = np.where(up, minima, 0), np.where(up, maxima, 0)
             if not maxima.any():
-                raise ValueError("available: no strategy that is on can be asked; name at least one")
+                known = ", ".join(name for name, most in zip(self.strategies, self._maxima, strict=True) if most)
+                raise ValueError(f"available: {list(asked.available)} has no strategy that is on; name one of {known}")
         budget = asked.budget
         most = np.minimum(maxima, _DEEPEST * budget) if asked.distinct else maxima
         terms = Terms(minima, np.maximum(most, minima), self._costs, budget, asked.distinct)

@@ -5,7 +5,7 @@ So the log is good for whatever logs are good for, and says besides with which p
 have decided the same; see `trials`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, Self
 
 from msgspec import Struct
@@ -49,11 +49,16 @@ class Shared(Struct, frozen=True):
         budget: int,
         rng: Generator,
         strategy_context: StrategyContext = NOTHING_KNOWN,
+        *,
+        distinct: bool = False,
+        available: Collection[str] | None = None,
     ) -> Decision:
         """Decide; see `Allocator.allocate`."""
         share = self.trial.share
         policies = self.served, self.tried
-        mixtures = [one.mixture(context, budget, strategy_context) for one in policies]
+        mixtures = [
+            one.mixture(context, budget, strategy_context, distinct=distinct, available=available) for one in policies
+        ]
         drawn = rng.random() < share
         counts = mixtures[drawn].draw(rng)
         allocation = {name: count for name, count in zip(policies[drawn].strategies, counts, strict=True) if count}
@@ -70,7 +75,13 @@ class Shared(Struct, frozen=True):
             min((1.0 - share) * usual + share * own, 1.0),
             strategy_context,
             canary=Canary(trial=self.trial.number, share=share, propensity=own),
+            planned=allocation if distinct else {},
         )
+
+    def prepare(self, before: Allocator) -> None:
+        """Make ready for the budgets that the version before was asked for; see `Allocator.prepare`."""
+        for own in (self.served, self.tried):
+            own.prepare(before)
 
     def gains(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN

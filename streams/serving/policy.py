@@ -1,7 +1,7 @@
 """The policy that serving uses: immutable, in memory, without I/O."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, TypeVar
 
 import numpy as np
@@ -92,6 +92,9 @@ class Policy:
         rng: np.random.Generator | None = None,
         strategy_context: StrategyContext = NOTHING_KNOWN,
         user: str | None = None,
+        *,
+        distinct: bool = False,
+        available: Collection[str] | None = None,
     ) -> Decision:
         """Decide which strategies to ask for a query, and how many candidates from each.
 
@@ -101,17 +104,30 @@ class Policy:
             rng: the source of randomness; None: the policy's.
             strategy_context: strategy -> its features, from `history` and any others that are configured.
             user: the `user_id` of the user who asks; see `of_user`.
+            distinct: whether the budget is one of different candidates; lists are then walked as `walk` does.
+            available: the strategies that can be asked now; None: all.
 
         Returns:
             the decision; log its fields in the `impression` event.
 
         Raises:
-            ValueError: the budget is less than 1.
+            ValueError: the budget is less than 1, or no strategy is available.
         """
         known = self.of_user(user)
         decides = self.canary or self.allocator
-        decision = decides.allocate({**context, **known}, budget, rng or self._rng, strategy_context)
+        decision = decides.allocate(
+            {**context, **known},
+            budget,
+            rng or self._rng,
+            strategy_context,
+            distinct=distinct,
+            available=available,
+        )
         return structs.replace(decision, user_context=known, policy_version=self.version)
+
+    def prepare(self, before: "Policy") -> None:
+        """Make ready for the budgets that the version before was asked for; see `Allocator.prepare`."""
+        (self.canary or self.allocator).prepare(before.canary.served if before.canary else before.allocator)
 
     def utilities(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN

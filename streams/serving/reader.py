@@ -191,7 +191,10 @@ class PolicyReader:
                 if similar is not None:
                     known = sections.get(Memory.name, Rows())
                     similar = similar.updated(known.added_to(before.get(Memory.name, Rows())), known)
-                return Policy(header, sections, self._rng, similar), sections
+                policy = Policy(header, sections, self._rng, similar)
+                if self._policy:
+                    policy.prepare(self._policy)
+                return policy, sections
         raise CorruptPolicyError("its rows do not match the checksum of its header: roll back, or restore the store")
 
 

@@ -283,7 +283,8 @@ class _Loop:
             if self.settings.memory:
                 text = self.harness.corpus.queries[query].text
                 context[REMEMBERED] = float(np.log1p(len(self.server.remembered(policy, text))))
-            allocation = policy.allocate(context, self.settings.budget, rng).allocation
+            decision = policy.allocate(context, self.settings.budget, rng, distinct=self.settings.distinct)
+            allocation = decision.allocation
             rows[row] = [allocation.get(name, 0) for name in self.strategies]
         return rows
 

@@ -100,7 +100,7 @@ class SearchServer:
         if policy is None:
             decision = Decision(self._uniform(), {})
         else:
-            decision = policy.allocate(context, self._budget, self._rng)
+            decision = policy.allocate(context, self._budget, self._rng, distinct=self._distinct is not None)
         union = unite(lists, decision.allocation, self._distinct)
         ranking = rank(policy, union, context, self._rng) if self._ranked and policy else None
         return Page(
