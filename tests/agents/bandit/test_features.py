@@ -167,7 +167,7 @@ def test_a_cross_multiplies_columns() -> None:
 
 
 def test_a_cross_is_of_features_before_it() -> None:
-    with pytest.raises(ValueError, match=r"cross hour\*device: 'device' is none"):
+    with pytest.raises(ValueError, match=r"cross hour\*device: 'device' is not"):
         Encoder([Numeric("hour"), Cross("hour", "device")])
 
 

@@ -194,7 +194,7 @@ def test_a_damaged_version_is_not_served(url: str, pipeline: LocalPipeline, read
     damage(url, 2)
     assert not reader.refresh()
     assert reader.policy is good
-    assert "version 2 is not served: its rows do not have" in (reader.status.error or "")
+    assert "version 2 is not served: its rows" in (reader.status.error or "")
 
 
 def test_who_begins_with_a_damaged_version_serves_the_one_before(url: str, pipeline: LocalPipeline) -> None:
@@ -381,9 +381,8 @@ def test_guessing_without_what_it_needs_says_what_to_install(tmp_path: Path) -> 
         "PolicyReader('sqlite://', guess_from=0.9)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.stderr.splitlines()[-1] == (
-        "ModuleNotFoundError: guess_from=0.9 needs rapidfuzz: pip install 'backchannel[guess]', or leave it out"
-    )
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ModuleNotFoundError: guess_from=0.9 needs rapidfuzz: pip install 'backchannel[guess]'")
 
 
 def test_serving_imports_neither_kafka_nor_faust_nor_river() -> None:
