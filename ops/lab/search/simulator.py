@@ -91,7 +91,9 @@ def simulate(corpus: Corpus, count: int, seed: int, encode: Encode | None = None
         for _ in range(20 * wanted):
             if wanted == 0:
                 break
-            query = next(exact[kind if kind in _EXACT else _EXACT[rng.integers(len(_EXACT))]])
+            query = next(exact[kind if kind in _EXACT else _EXACT[rng.integers(len(_EXACT))]], None)
+            if query is None:  # the catalogue has none of this kind, as one without attributes has not
+                continue
             text = writers[kind](query) if kind in writers else query.text
             if text and text not in queries and (kind in _EXACT or text != query.text):
                 queries[text] = SearchQuery(text, query.grades, kind)

@@ -234,7 +234,6 @@ def test_probabilities_follow_from_section_and_context() -> None:
 
 @pytest.mark.parametrize("policy", ["thompson", "squarecb"])
 def test_propensities_are_frequencies(policy: str) -> None:
-    """`backchannel bench` does the same for every mode with more draws."""
     draws = 20_000
     allocator, rng = (
         Allocator(section(5, 5, floor=0.2, policy=policy, limits={1: Limits(1, 2)})),
