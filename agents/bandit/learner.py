@@ -230,7 +230,7 @@ class StrategyBandit(Learner):
                 "exploration": config.exploration,
                 "floor": config.floor,
                 "limits": [msgspec.to_builtins(config.limits.get(name, Limits())) for name in config.strategies],
-                "changed": posterior.changed,
+                **({} if posterior.changed is None else {"changed": posterior.changed}),
             }
         )
         return section
