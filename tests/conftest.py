@@ -6,14 +6,16 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine
 
 from tests.support.servers import start_postgres
 
 # The duration of an example says more about the machine than about the code. CI always runs the same examples; new ones
 # are generated where somebody can look into failures.
-settings.register_profile("ours", deadline=None, derandomize="CI" in os.environ)
+settings.register_profile(
+    "ours", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("ours")
 
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
