@@ -37,7 +37,7 @@ def test_health_says_what_is_wrong_and_what_to_do(
         worker.send_signal(signal.SIGSTOP)
         _ask(kafka)
         checks = _until(fleet, "a worker is stuck", lambda checks: checks["workers"]["status"] == "critical")
-        assert "is silent for" in checks["workers"]["summary"]
+        assert "silent for" in checks["workers"]["summary"]
         assert "start `backchannel worker`" in checks["workers"]["remedy"]
         worker.send_signal(signal.SIGCONT)
 
