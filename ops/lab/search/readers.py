@@ -63,7 +63,7 @@ def cranfield(folder: Path) -> Corpus:
         Document(
             doc_id=_text(row.get("id")),
             title=_text(row.get("title")),
-            body=_text(row.get("text")).removeprefix(_text(row.get("title"))).strip(),
+            body=_without_title(_text(row.get("text")), _text(row.get("title"))),
             attributes={"author": _text(row["author"])} if row.get("author") else {},
         )
         for row in _rows(folder / "documents.jsonl.gz", faults)
@@ -93,6 +93,13 @@ def own(folder: Path) -> Corpus:
 
 _KNOWN: Final[dict[str, Callable[[Path], Corpus]]] = {"products.jsonl.gz": icecat_chorus, "qrels.tsv.gz": cranfield}
 """The file by which a public corpus is known."""
+
+
+def _without_title(text: str, title: str) -> str:
+    """The abstract without the title that it begins with; one document of Cranfield has its title twice."""
+    while title and text.startswith(title):
+        text = text.removeprefix(title).strip()
+    return text
 
 
 def _icecat_product(row: Row) -> Document:
