@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Meta, Struct, field
 
 from backchannel.agents.columns import MISSING, Codes, Columns, Impressions, Ragged, spans
-from backchannel.agents.rewrites.detector import RephraseDetector
+from backchannel.agents.rephrases.detector import RephraseDetector
 from backchannel.agents.sums import Booleans, Floats, Integers
 from backchannel.schemas.text import normalize
 

@@ -33,11 +33,11 @@ from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.quality.learner import AnswerQuality
 from backchannel.agents.ranking.learner import EXAMINED, ResultRanking
 from backchannel.agents.ranking.sums import Lists, sums_of
-from backchannel.agents.rewrites.detector import FLOOR, _corrects, _overlap, _sound
+from backchannel.agents.rephrases.detector import FLOOR, _corrects, _overlap, _sound
+from backchannel.agents.rephrases.weights import WEIGHTS
 from backchannel.agents.rewrites.learner import RephraseGraph, state_of
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.rewrites.rows import is_held_out
-from backchannel.agents.rewrites.weights import WEIGHTS
 from backchannel.agents.sketches import BUCKETS, SLOTS, bucket, unit_hash
 from backchannel.agents.sums import ALL, GRID, Delta, Key, Matrix, Sums, SumTable
 from backchannel.schemas.events import MAX_DEPTH, Impression, Normalizer, Result

@@ -10,8 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from backchannel.agents.rewrites import weights as rephrase_weights
-from backchannel.agents.rewrites.detector import RephraseDetector
+from backchannel.agents.rephrases import weights as rephrase_weights
+from backchannel.agents.rephrases.detector import RephraseDetector
 from backchannel.ops.lab.rephrases.dialogues import replay
 from backchannel.ops.lab.rephrases.loop import Loop, close
 from backchannel.ops.lab.rephrases.pairs import Pair, labelled
@@ -41,7 +41,7 @@ def rephrases() -> None:
 @rephrases.command("train")
 @_data
 @click.option(
-    "--write", is_flag=True, help="Write the weights to agents/rewrites/weights.py, which the detector reads."
+    "--write", is_flag=True, help="Write the weights to agents/rephrases/weights.py, which the detector reads."
 )
 @json_option
 def train(data: Path, write: bool, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from backchannel.agents.columns import columns_of
-from backchannel.agents.rewrites.detector import RephraseDetector, features
+from backchannel.agents.rephrases.detector import RephraseDetector, features
 from backchannel.agents.sums import Matrix
 from backchannel.ops.lab.rephrases.pairs import Pair
 

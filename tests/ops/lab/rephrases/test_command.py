@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from backchannel.agents.columns import columns_of
-from backchannel.agents.rewrites.detector import RephraseDetector, features
-from backchannel.agents.rewrites.weights import WEIGHTS
+from backchannel.agents.rephrases.detector import RephraseDetector, features
+from backchannel.agents.rephrases.weights import WEIGHTS
 from backchannel.ops.lab.rephrases.command import rephrases
 from backchannel.ops.lab.rephrases.pairs import Pair, labelled
 from backchannel.ops.lab.rephrases.training import Calibration, Quality, fit, measure

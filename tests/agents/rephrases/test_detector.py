@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backchannel.agents.columns import columns_of
-from backchannel.agents.rewrites.detector import FLOOR, RephraseDetector, features
-from backchannel.agents.rewrites.weights import WEIGHTS
+from backchannel.agents.rephrases.detector import FLOOR, RephraseDetector, features
+from backchannel.agents.rephrases.weights import WEIGHTS
 from backchannel.agents.sums import GRID
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn

@@ -2,7 +2,7 @@
 
 A logistic model over a few features of a turn and the query that follows it; after Wang et al., "Contextual rephrase
 detection for reducing friction in dialogue systems" (EMNLP 2021), who use a far larger one. Its numbers are in
-`rephrase_weights`; `backchannel rephrases train` derives them.
+`weights`; `backchannel rephrases train` derives them.
 
 Whoever is understood goes on: narrows down, compares, asks the next thing. So what is alike is not yet a rephrase. It
 matters how soon it came, what was added, whether the answer was interrupted or something in it chosen.
@@ -20,7 +20,7 @@ from rapidfuzz.fuzz import token_set_ratio
 from rapidfuzz.process import cpdist
 
 from backchannel.agents.columns import Codes, Columns
-from backchannel.agents.rewrites.weights import WEIGHTS
+from backchannel.agents.rephrases.weights import WEIGHTS
 from backchannel.agents.sums import GRID, Floats, Integers
 from backchannel.schemas.text import normalize
 
