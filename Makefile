@@ -41,8 +41,10 @@ bench: install rivals  ## Measure everything, in a quarter of an hour, and write
 schemas: install  ## Write the JSON Schemas and the AsyncAPI document from the structs
 	$(BIN)/backchannel schemas
 
-docs: install  ## Write the configuration reference from the code
+docs: install  ## Write the references of configuration and events from the code, and build the site in out/site
 	$(BIN)/backchannel config --markdown > docs/configuration.md
+	$(BIN)/backchannel schemas --markdown > docs/events.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 rivals: install  ## Install the libraries that `backchannel bandits` and `backchannel bench bandit` compare with
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group bench

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from backchannel.ops.commands.config import reference
+from backchannel.ops.commands import config, schemas
 from backchannel.streams.config import Config
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 
 
@@ -57,9 +57,25 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert (document.parent / target).exists(), target
 
 
-def test_the_configuration_reference_is_that_of_the_code() -> None:
-    written = (ROOT / "docs" / "configuration.md").read_text()
-    assert written == reference(Config()), "docs/configuration.md has drifted from the code: run `make docs`"
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("configuration.md", config.reference(Config())), ("events.md", schemas.reference())]
+)
+def test_the_references_are_those_of_the_code(name: str, wanted: str) -> None:
+    assert (ROOT / "docs" / name).read_text() == wanted, f"docs/{name} has drifted from the code: run `make docs`"
+
+
+def test_the_site_has_no_broken_link(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    api = (tmp_path / "site" / "api.html").read_text()
+    assert all(f'id="backchannel.{name}"' in api for name in ("PolicyReader", "Policy", "StoreError"))
 
 
 def test_make_help_leaves_nothing_out() -> None:
