@@ -30,7 +30,6 @@ Floats: TypeAlias = NDArray[np.float64]
 """An array of doubles of any shape; whoever takes one says which."""
 Integers: TypeAlias = NDArray[np.int64]
 Booleans: TypeAlias = NDArray[np.bool_]
-Matrix: TypeAlias = Floats
 
 GRID: Final = 1024.0
 """Contexts, rewards and probabilities are multiples of 1 / GRID, so that sums of products are exact in doubles."""

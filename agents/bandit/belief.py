@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 
 LEVEL_PRIOR: Final = 2.0
 """Clicks that the prior of a strategy's level is worth."""
@@ -24,14 +24,14 @@ class Belief(Struct, frozen=True):
         whitener: (strategies, d, d); W'W is the covariance of phi.
     """
 
-    clicks: Matrix
-    rates: Matrix
-    prior: Matrix
-    theta: Matrix
-    whitener: Matrix
+    clicks: Floats
+    rates: Floats
+    prior: Floats
+    theta: Floats
+    whitener: Floats
 
 
-def draw(belief: Belief, width: float, count: int, rng: np.random.Generator) -> tuple[Matrix, Matrix]:
+def draw(belief: Belief, width: float, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Draw from the posterior; what the prior is not sure of is as wide as it is, what was learned, `width` as wide.
 
     Returns:

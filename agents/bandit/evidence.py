@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from backchannel.agents.bandit.pages import Integers, Pages
 from backchannel.agents.bandit.ranks import BUCKETS, UPPER, bucket_of, covered
-from backchannel.agents.sums import GRID, Matrix
+from backchannel.agents.sums import GRID, Floats
 
 FOLDS: Final = 2
 SAMPLED: Final = 4
@@ -66,7 +66,7 @@ class Layout(Struct, frozen=True):
         """The numbers of a row."""
         return BUCKETS * (FOLDS * self.width + 1) + 1
 
-    def unpack(self, rows: Matrix) -> "Evidence":
+    def unpack(self, rows: Floats) -> "Evidence":
         """Return packed rows, (..., size), as evidence."""
         before = rows.shape[:-1]
         packed = rows[..., : -BUCKETS - 1].reshape(*before, BUCKETS, FOLDS, self.width)
@@ -87,23 +87,23 @@ class Evidence(Struct, frozen=True):
         rewards: the best gain of each turn that the strategy is credited with, added up, (...,).
     """
 
-    gram: Matrix
-    moment: Matrix
-    squares: Matrix
-    rewards: Matrix
+    gram: Floats
+    moment: Floats
+    squares: Floats
+    rewards: Floats
 
     @property
-    def drawn(self) -> Matrix:
+    def drawn(self) -> Floats:
         """How often each rank bucket was drawn, in whole buckets, (..., BUCKETS)."""
         return np.asarray(self.gram[..., 0, 0].sum(axis=-1))
 
     @property
-    def weight(self) -> Matrix:
+    def weight(self) -> Floats:
         """The weight of clicks in each rank bucket, (..., BUCKETS)."""
         return np.asarray(self.moment[..., 0].sum(axis=-1))
 
 
-def rows_of(pages: Pages, examined: Matrix, groups: Integers, layout: Layout) -> tuple[Integers, Matrix]:
+def rows_of(pages: Pages, examined: Floats, groups: Integers, layout: Layout) -> tuple[Integers, Floats]:
     """Return the packed rows that pages add.
 
     Args:
@@ -149,7 +149,7 @@ def rows_of(pages: Pages, examined: Matrix, groups: Integers, layout: Layout) ->
     return starts, np.concatenate((sums, squares, rewards[..., np.newaxis]), axis=-1)
 
 
-def clicks_of(pages: Pages, examined: Matrix) -> tuple[Integers, Integers, Matrix]:
+def clicks_of(pages: Pages, examined: Floats) -> tuple[Integers, Integers, Floats]:
     """Return the producers of what was clicked: their places among all, the rank buckets, and the items' weights w."""
     bucket = bucket_of(pages.ranks)
     places = np.flatnonzero((pages.gains[pages.results] > 0) & (bucket < BUCKETS))
@@ -166,11 +166,11 @@ class Pairs(Struct, frozen=True):
         event: weight of it that was met there.
     """
 
-    risk: Matrix
-    event: Matrix
+    risk: Floats
+    event: Floats
 
 
-def pairs_of(pages: Pages, places: Integers, weights: Matrix) -> Pairs:
+def pairs_of(pages: Pages, places: Integers, weights: Floats) -> Pairs:
     """Return the pair sums of some producers.
 
     Args:
@@ -217,7 +217,7 @@ def shown_pairs(pages: Pages) -> Pairs:
     return Pairs(risk, pairs.event)
 
 
-def clicked_pairs(pages: Pages, examined: Matrix) -> Pairs:
+def clicked_pairs(pages: Pages, examined: Floats) -> Pairs:
     """Return the pair sums of clicked items; see `rows_of` for the arguments."""
     places, _, weights = clicks_of(pages, examined)
     return pairs_of(pages, places, weights)

@@ -23,7 +23,7 @@ from backchannel.agents.bandit.rates import available, believe, exposures, hazar
 from backchannel.agents.bandit.serving import Allocator, Exploration, Limits
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
-from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, SumReader, Sums, SumTable
+from backchannel.agents.sums import Delta, Floats, Key, MemorySums, SumReader, Sums, SumTable
 from backchannel.schemas.events import MAX_DEPTH, Name
 
 PAIR_BUCKETS: Final = 24
@@ -252,7 +252,7 @@ class StrategyBandit(Learner):
             if start in became[first]
         }
 
-    def _segments(self, gram: Matrix, belief: Belief) -> list[list[tuple[str, float, float, float, float]]]:
+    def _segments(self, gram: Floats, belief: Belief) -> list[list[tuple[str, float, float, float, float]]]:
         """Each strategy's `serving.Segment`s, of which somebody was asked in.
 
         Args:
@@ -275,7 +275,7 @@ class StrategyBandit(Learner):
                     own.append((name, *row))
         return of_strategy
 
-    def _rows(self, sums: SumReader, at: int) -> tuple[Matrix, Matrix]:
+    def _rows(self, sums: SumReader, at: int) -> tuple[Floats, Floats]:
         """The starts of time buckets, ms, (time buckets,), and their packed rows, (time buckets, strategies, size)."""
         stored = sums.read(self.table, "encoding", [self.encoder.fingerprint])
         known = [row for row, (_, strategy, _) in enumerate(stored.keys) if strategy in self._code]
@@ -287,7 +287,7 @@ class StrategyBandit(Learner):
             np.add.at(rows, (place, codes), stored.values[known])
         return starts.astype(float), rows
 
-    def _pairs(self, sums: SumReader, starts: Matrix, discounts: Matrix) -> tuple[Pairs, Pairs]:
+    def _pairs(self, sums: SumReader, starts: Floats, discounts: Floats) -> tuple[Pairs, Pairs]:
         """The pair sums of clicked and of shown items, discounted as the time buckets are with which they end."""
         size = len(self._code)
         total = np.zeros((size, size, 4, BUCKETS, BUCKETS))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from backchannel.agents.bandit.features import Encoder
 from backchannel.agents.columns import MISSING, Columns, distinct, spans
 from backchannel.agents.outcomes import Outcomes, ranks_in
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 from backchannel.schemas.events import MAX_DEPTH
 
 Integers: TypeAlias = NDArray[np.int64]
@@ -46,11 +46,11 @@ class Pages(Struct, frozen=True):
 
     times: Integers
     queries: Integers
-    contexts: Matrix
+    contexts: Floats
     depths: Integers
     turns: Integers
     positions: Integers
-    gains: Matrix
+    gains: Floats
     results: Integers
     strategies: Integers
     ranks: Integers
@@ -145,7 +145,7 @@ def pages_of(outcomes: Outcomes, encoder: Encoder, strategies: Sequence[str]) ->
     )
 
 
-def _contexts(columns: Columns, encoder: Encoder, strategies: Sequence[str]) -> Matrix:
+def _contexts(columns: Columns, encoder: Encoder, strategies: Sequence[str]) -> Floats:
     """The encoded contexts, as they were decided with; see `Pages.contexts`."""
     if not encoder.of_strategies:
         return np.asarray(encoder.vectors(columns)[:, np.newaxis])

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from backchannel.agents.bandit.mixture import Counts
 from backchannel.agents.bandit.ranks import BUCKETS, WIDTH, covered
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 
 MOST: Final = 256
 """Plans of one budget."""
@@ -45,7 +45,7 @@ class Terms(Struct, frozen=True):
 
     least: NDArray[np.int64]
     most: NDArray[np.int64]
-    costs: Matrix
+    costs: Floats
     budget: int
     distinct: bool = False
 
@@ -59,18 +59,18 @@ class Overlap(Struct, frozen=True):
         available: candidates that a list has in a bucket, (strategies, BUCKETS).
     """
 
-    clicked: Matrix
-    shown: Matrix
-    available: Matrix
+    clicked: Floats
+    shown: Floats
+    available: Floats
 
 
-def overlap_of(hazards: Matrix, shown: Matrix, available: Matrix) -> Overlap:
+def overlap_of(hazards: Floats, shown: Floats, available: Floats) -> Overlap:
     """Return what `Rates` believe as an `Overlap`; see there."""
     clicked, all_shown = (np.log1p(-each).transpose(1, 3, 0, 2).copy() for each in (hazards, shown))
     return Overlap(clicked, all_shown, available)
 
 
-def fill(rates: Matrix, overlap: Overlap, terms: Terms) -> Counts:
+def fill(rates: Floats, overlap: Overlap, terms: Terms) -> Counts:
     """Fill the budget greedily, once for each row of rates.
 
     Args:
@@ -125,7 +125,7 @@ def fill(rates: Matrix, overlap: Overlap, terms: Terms) -> Counts:
         left -= np.maximum(more * novel[each, best], 0.02 * more) if terms.distinct else more
 
 
-def shares(counts: Counts, overlap: Overlap, costs: Matrix) -> Matrix:
+def shares(counts: Counts, overlap: Overlap, costs: Floats) -> Floats:
     """Return by how much each rate adds to the value of each plan, e F / cost, (plans, strategies, BUCKETS)."""
     cover = covered(counts)
     # Log of the probability that t does not have the item: (plans, t, s, k).
@@ -137,7 +137,7 @@ def shares(counts: Counts, overlap: Overlap, costs: Matrix) -> Matrix:
     return np.asarray(cover * total / costs[:, np.newaxis])
 
 
-def plans(rates: Matrix, overlap: Overlap, terms: Terms) -> Counts:
+def plans(rates: Floats, overlap: Overlap, terms: Terms) -> Counts:
     """Return the distinct allocations that greedy fills give, the most frequent first, at most MOST.
 
     Few allocations are all listed, so that of a single candidate every strategy may be asked.
@@ -153,7 +153,7 @@ def plans(rates: Matrix, overlap: Overlap, terms: Terms) -> Counts:
     return np.asarray(found[np.argsort(-times, kind="stable")[:MOST]])
 
 
-def matrix_of(weights: Matrix, rates: Matrix, phi: Matrix) -> NDArray[np.float32]:
+def matrix_of(weights: Floats, rates: Floats, phi: Floats) -> NDArray[np.float32]:
     """Return the values of plans under draws as linear functions of a shared context, (draws * plans, d).
 
     Args:
@@ -167,7 +167,7 @@ def matrix_of(weights: Matrix, rates: Matrix, phi: Matrix) -> NDArray[np.float32
     return np.asarray(matrix.reshape(-1, phi.shape[-1]), dtype=np.float32)
 
 
-def references(gram: Matrix, count: int, seed: int) -> Matrix:
+def references(gram: Floats, count: int, seed: int) -> Floats:
     """Return contexts that stand for those seen: drawn from the normal of their mean and covariance, (count, d).
 
     Args:

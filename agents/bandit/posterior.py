@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 from msgspec import Struct, structs
 
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 
 STEADY: Final = 0.7
 """Prior weight of never forgetting; the half-lives share the rest."""
@@ -54,8 +54,8 @@ class Evidence(Struct, frozen=True):
         sums: Z'Z, (buckets, strategies, d + 1, d + 1), a row of Z being a context and its reward.
     """
 
-    starts: Matrix
-    sums: Matrix
+    starts: Floats
+    sums: Floats
 
 
 class Posterior(Struct, frozen=True):
@@ -71,11 +71,11 @@ class Posterior(Struct, frozen=True):
         changed: the last of them, settled or not, ms; None: there is none.
     """
 
-    theta: Matrix
-    whitener: Matrix
+    theta: Floats
+    whitener: Floats
     deviation: float
-    discounts: Matrix
-    weights: Matrix
+    discounts: Floats
+    weights: Floats
     changes: tuple[int, ...]
     changed: int | None = None
 
@@ -161,13 +161,13 @@ class Bank:
         changed = bucket + 1 - since
         return passed.settled().doubting(changed, int(starts[changed]))
 
-    def _discounts(self, starts: Matrix, kept: Matrix, at: float) -> Matrix:
+    def _discounts(self, starts: Floats, kept: Floats, at: float) -> Floats:
         """How much buckets count at time `at`, (courses, half-lives, buckets)."""
         ages = np.maximum(at - starts, 0.0)
-        discounts: Matrix = kept[:, np.newaxis] * np.exp2(-ages / self._half_lives[:, np.newaxis])
+        discounts: Floats = kept[:, np.newaxis] * np.exp2(-ages / self._half_lives[:, np.newaxis])
         return discounts
 
-    def _models(self, sums: Matrix, discounts: Matrix) -> tuple[Matrix, Matrix]:
+    def _models(self, sums: Floats, discounts: Floats) -> tuple[Floats, Floats]:
         """Precisions (courses, half-lives, ridges, strategies, d, d), in units of the noise; those times the means."""
         total = np.tensordot(discounts, sums, axes=1)
         gram, moment = total[..., :-1, :-1], total[..., :-1, -1]
@@ -183,14 +183,14 @@ class Bank:
             moment[..., np.newaxis, :, :] + ridges * pooled[..., np.newaxis, :, :],
         )
 
-    def _variance(self, weights: Matrix, discounts: Matrix, counts: Matrix, losses: Matrix) -> float:
+    def _variance(self, weights: Floats, discounts: Floats, counts: Floats, losses: Floats) -> float:
         """The residual's. One turn of mean squared reward 1/4 stands in until there is a residual to speak of."""
         squares = 0.25 + 2.0 * np.einsum("chb,bchr->chr", discounts, losses)
         return float((weights * squares / (1.0 + discounts @ counts)[..., np.newaxis]).sum())
 
-    def _reweighed(self, weights: Matrix, log_likelihood: Matrix) -> Matrix:
-        likelihood: Matrix = weights * np.exp(log_likelihood - log_likelihood.max())
-        reweighed: Matrix = (1.0 - SHARE) * likelihood / likelihood.sum() + SHARE / len(weights) * self._prior
+    def _reweighed(self, weights: Floats, log_likelihood: Floats) -> Floats:
+        likelihood: Floats = weights * np.exp(log_likelihood - log_likelihood.max())
+        reweighed: Floats = (1.0 - SHARE) * likelihood / likelihood.sum() + SHARE / len(weights) * self._prior
         return reweighed
 
 
@@ -231,10 +231,10 @@ class _Passed(Struct, frozen=True):
     """
 
     digest: bytes
-    kept: Matrix
-    counts: Matrix
-    losses: Matrix
-    weights: Matrix
+    kept: Floats
+    counts: Floats
+    losses: Floats
+    weights: Floats
     window: tuple[tuple[float, float, float, float], ...]
     changes: tuple[int, ...]
     doubted: int | None
@@ -279,14 +279,14 @@ class _Prediction(Struct, frozen=True):
         width: the same variances of the single predictions, added up.
     """
 
-    loss: Matrix
-    spread: Matrix
-    residual: Matrix
-    doubt: Matrix
-    width: Matrix
+    loss: Floats
+    spread: Floats
+    residual: Floats
+    doubt: Floats
+    width: Floats
 
 
-def _predict(precision: Matrix, moment: Matrix, sums: Matrix) -> _Prediction:
+def _predict(precision: Floats, moment: Floats, sums: Floats) -> _Prediction:
     """Predict a bucket with `sums`, (strategies, d + 1, d + 1), from models with `precision` and `moment`."""
     gram, rewarded, squares = sums[..., :-1, :-1], sums[..., :-1, -1], sums[..., -1, -1]
     before = np.linalg.cholesky(precision)

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 
 UPPER: Final = 2 ** np.arange(8)
 """The last rank of each bucket: 1, 2, 4 ... 128. What lies deeper counts in no bucket."""
@@ -14,7 +14,7 @@ WIDTH: Final = UPPER - LOWER
 BUCKETS: Final = len(UPPER)
 
 
-def covered(depths: NDArray[np.int64] | Matrix) -> Matrix:
+def covered(depths: NDArray[np.int64] | Floats) -> Floats:
     """Return the share of each rank bucket that depths cover, (..., BUCKETS)."""
     return np.asarray(np.clip((depths[..., np.newaxis] - LOWER) / WIDTH, 0.0, 1.0))
 

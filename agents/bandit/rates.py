@@ -26,7 +26,7 @@ import numpy as np
 from backchannel.agents.bandit.belief import LEVEL_PRIOR, RATE_PRIOR, Belief
 from backchannel.agents.bandit.evidence import FOLDS, Evidence, Pairs
 from backchannel.agents.bandit.ranks import BUCKETS, WIDTH
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 
 RIDGES: Final = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
 """Prior precisions of what tells a strategy's context weights from the common ones."""
@@ -66,7 +66,7 @@ def believe(evidence: Evidence) -> Belief:
     )
 
 
-def exposures(evidence: Evidence) -> Matrix:
+def exposures(evidence: Evidence) -> Floats:
     """Return what the bank of models goes by: Z'Z by time bucket, (time buckets, strategies, d + 1, d + 1).
 
     A row of Z is a context and the weight of clicks per unit of exposure. What was drawn counts as exposure by what
@@ -90,7 +90,7 @@ def exposures(evidence: Evidence) -> Matrix:
     return sums
 
 
-def hazards(pairs: Pairs) -> Matrix:
+def hazards(pairs: Pairs) -> Floats:
     """Return the hazards h, of the shape of the pair sums, below 1."""
     between = 1.0 - np.eye(len(pairs.risk))[:, :, np.newaxis, np.newaxis]
     risk, event = pairs.risk * between, pairs.event * between
@@ -100,7 +100,7 @@ def hazards(pairs: Pairs) -> Matrix:
     return np.asarray(np.minimum((event + MET * each) / (risk + MET), 0.999) * between)
 
 
-def available(shown: Pairs) -> Matrix:
+def available(shown: Pairs) -> Floats:
     """Candidates that lists have in each bucket: what is on the diagonal of the shown pairs, shrunk to all of them."""
     own = np.arange(len(shown.risk))
     risk = np.diagonal(shown.risk[own, own], axis1=1, axis2=2)
@@ -108,13 +108,13 @@ def available(shown: Pairs) -> Matrix:
     return np.asarray(np.clip((event + 5.0 * WIDTH) / (risk + 5.0), 0.05 * WIDTH, WIDTH))
 
 
-def _dispersion(evidence: Evidence, pooled: Matrix) -> float:
+def _dispersion(evidence: Evidence, pooled: Floats) -> float:
     """W: the variance of a weight over its mean, 1 for rare clicks of weight 1; one such click stands in at first."""
     squares, weight = evidence.squares.sum() + 1.0, np.maximum(evidence.weight, 0.0).sum(axis=0)
     return float(max(squares - (pooled * weight).sum(), 0.1 * squares) / (weight.sum() + 1.0))
 
 
-def _contexts(gram: Matrix, moment: Matrix) -> tuple[Matrix, Matrix]:
+def _contexts(gram: Floats, moment: Floats) -> tuple[Floats, Floats]:
     """Return the mean of phi, (strategies, d), and its precision, (strategies, d, d).
 
     Args:
@@ -137,7 +137,7 @@ def _contexts(gram: Matrix, moment: Matrix) -> tuple[Matrix, Matrix]:
     return common + np.linalg.solve(precision, left[..., np.newaxis])[..., 0], precision
 
 
-def _regress(gram: Matrix, moment: Matrix) -> Matrix:
+def _regress(gram: Floats, moment: Floats) -> Floats:
     """Phi with each of RIDGES, (ridges, strategies, d)."""
     common = _common(gram, moment)
     left = (moment - gram @ common)[..., np.newaxis]
@@ -145,6 +145,6 @@ def _regress(gram: Matrix, moment: Matrix) -> Matrix:
     return np.asarray(common + np.linalg.solve(precision, left)[..., 0])
 
 
-def _common(gram: Matrix, moment: Matrix) -> Matrix:
+def _common(gram: Floats, moment: Floats) -> Floats:
     identity = np.eye(gram.shape[-1])
     return np.asarray(np.linalg.solve(gram.sum(axis=0) + COMMON_RIDGE * identity, moment.sum(axis=0)))

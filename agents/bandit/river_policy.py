@@ -15,7 +15,7 @@ from river.linear_model import BayesianLinearRegression
 from backchannel.agents.bandit.features import Encoder, Feature, Value
 from backchannel.agents.bandit.posterior import Bank
 from backchannel.agents.bandit.rounds import Rounds, draw_models
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 
 
 class LinearThompsonSampling(ContextualPolicy):
@@ -103,7 +103,7 @@ class LinearThompsonSampling(ContextualPolicy):
             self._due = 0
 
 
-def to_river(sums: Matrix, columns: Sequence[str]) -> BayesianLinearRegression:
+def to_river(sums: Floats, columns: Sequence[str]) -> BayesianLinearRegression:
     """Return a model of River's with the posterior of a strategy's sums, under a prior of mean 0 and precision 1.
 
     Args:
@@ -120,7 +120,7 @@ def to_river(sums: Matrix, columns: Sequence[str]) -> BayesianLinearRegression:
     return model
 
 
-def from_river(model: BayesianLinearRegression, columns: Sequence[str]) -> Matrix:
+def from_river(model: BayesianLinearRegression, columns: Sequence[str]) -> Floats:
     """Return the sums that a model of River's has learned, (d + 1, d + 1), in units of its noise.
 
     The sum of squared rewards, the last of them, is not among what River keeps; it is the least that fits.

@@ -13,7 +13,7 @@ from backchannel.agents.bandit.evidence import FOLDS, Evidence
 from backchannel.agents.bandit.posterior import Bank, run_together
 from backchannel.agents.bandit.posterior import Evidence as Exposures
 from backchannel.agents.bandit.rates import believe, exposures
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 
 
 class Rounds:
@@ -30,10 +30,10 @@ class Rounds:
         self._bank: Final = bank
         self._shape = strategies, FOLDS, dimension + 1, dimension + 1
         self._bucket_ms: Final = bucket_ms
-        self._sums: Final[dict[int, Matrix]] = {}
+        self._sums: Final[dict[int, Floats]] = {}
         self._seen = 0
 
-    def add(self, contexts: Matrix, chosen: NDArray[np.intp], rewards: Matrix, at: int) -> None:
+    def add(self, contexts: Floats, chosen: NDArray[np.intp], rewards: Floats, at: int) -> None:
         """Add rounds of one time bucket.
 
         Args:
@@ -58,7 +58,7 @@ class Rounds:
         for start, sums in self._sums.items():
             self._sums[start] = np.pad(sums, ((0, more), *((0, 0),) * 3))
 
-    def total(self) -> Matrix:
+    def total(self) -> Floats:
         """Return the undiscounted sums Z'Z, a row of Z being a context and its reward, (strategies, d + 1, d + 1)."""
         return np.asarray(sum(self._sums.values(), np.zeros(self._shape)).sum(axis=1))
 
@@ -72,7 +72,7 @@ class Rounds:
         return believe(_evidence(np.tensordot(seen.discounts, sums, axes=1)))
 
 
-def _evidence(sums: Matrix) -> Evidence:
+def _evidence(sums: Floats) -> Evidence:
     """Sums of rounds, (..., strategies, FOLDS, d + 1, d + 1), as evidence of the first rank bucket."""
     sums = sums[..., np.newaxis, :, :, :]
     return Evidence(
@@ -80,7 +80,7 @@ def _evidence(sums: Matrix) -> Evidence:
     )
 
 
-def draw_models(belief: Belief, width: float, count: int, rng: np.random.Generator) -> Matrix:
+def draw_models(belief: Belief, width: float, count: int, rng: np.random.Generator) -> Floats:
     """Draw linear models of the reward of one candidate, (count, strategies, d)."""
     rates, phi = draw(belief, width, count, rng)
     models = rates[..., :1] * phi

@@ -24,7 +24,7 @@ from backchannel.agents.bandit.mixture import Counts, Mixture, Mixtures, RandomS
 from backchannel.agents.bandit.plans import Overlap, Terms, matrix_of, overlap_of, plans, references, shares
 from backchannel.agents.bandit.ranks import WIDTH, covered
 from backchannel.agents.serving import Sections
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import MAX_DEPTH, Canary
 from backchannel.schemas.snapshot import Snapshot
@@ -388,17 +388,17 @@ class Allocator:
         expected: NDArray[np.float64] = probabilities @ worths[:, np.arange(len(self.strategies)), sets]
         return expected
 
-    def _vectors(self, context: Mapping[str, Value], strategy_context: StrategyContext) -> Matrix:
+    def _vectors(self, context: Mapping[str, Value], strategy_context: StrategyContext) -> Floats:
         """The encoded context, (strategies, d), or (1, d) if all strategies have the same."""
         if self.encoder.of_strategies:
             return self.encoder.encode_all([{**context, **strategy_context.get(name, {})} for name in self.strategies])
         return self.encoder.encode(context)[np.newaxis]
 
-    def _factors(self, vectors: Matrix) -> Matrix:
+    def _factors(self, vectors: Floats) -> Floats:
         """By how much a context changes rates, as expected and under each draw, (1 + DRAWS, strategies)."""
         return np.asarray(1.0 + (self._phi * vectors).sum(axis=2))
 
-    def _explore(self, values: Matrix) -> tuple[NDArray[np.intp], Matrix]:
+    def _explore(self, values: Floats) -> tuple[NDArray[np.intp], Floats]:
         """The plans that the mixture's parts are, (parts,), and the parts' shares, given (1 + DRAWS, plans) values."""
         means = values[0].astype(float)
         if self._settings.policy == "squarecb":
@@ -463,7 +463,7 @@ class _Plans(Struct, frozen=True):
     """
 
     counts: Counts
-    worth: Matrix
+    worth: Floats
     matrix: NDArray[np.float32]
     sets: RandomSets
 
@@ -483,7 +483,7 @@ def _overlap(rows: Sequence[_Row]) -> Overlap:
     return overlap_of(hazards, shown, available)
 
 
-def _references(rows: Sequence[_Row], encoder: Encoder, seed: int) -> Matrix:
+def _references(rows: Sequence[_Row], encoder: Encoder, seed: int) -> Floats:
     """Contexts that plans are made for, (REFERENCES, strategies, d), or (REFERENCES, 1, d) if they share them."""
     grams = np.array([row.gram for row in rows])
     counts = np.array([row.count for row in rows])

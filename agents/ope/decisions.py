@@ -24,7 +24,7 @@ from backchannel.agents.columns import MISSING, Columns
 from backchannel.agents.ope.estimators import Feedback, Model, weigh
 from backchannel.agents.ope.reward_models import Integers, cross_fitted, folds_of
 from backchannel.agents.outcomes import Outcomes
-from backchannel.agents.sums import Booleans, Matrix
+from backchannel.agents.sums import Booleans, Floats
 
 HALF_LIFE_MS: Final = 86_400_000
 FOLDS: Final = 3
@@ -114,17 +114,17 @@ def decisions_of(
     return decisions
 
 
-def ranks_of(columns: Columns) -> Matrix:
+def ranks_of(columns: Columns) -> Floats:
     """Return the turns' ranks in the sample, (turns,); see the module."""
     times = columns.turns.query.ts.astype(float)
-    ranks: Matrix = np.log(-np.log(chances_of(columns))) - np.log(2.0) * times / HALF_LIFE_MS
+    ranks: Floats = np.log(-np.log(chances_of(columns))) - np.log(2.0) * times / HALF_LIFE_MS
     return ranks
 
 
-def chances_of(columns: Columns) -> Matrix:
+def chances_of(columns: Columns) -> Floats:
     """Return a number for each turn, (turns,), evenly spread between 0 and 1: by a hash, so always the same."""
     mixed = _mixed(columns.turns.query.hash.astype(np.uint64)) >> np.uint64(11)
-    chances: Matrix = np.minimum(mixed * 2.0**-53 + 2.0**-54, 1.0 - 2.0**-53)
+    chances: Floats = np.minimum(mixed * 2.0**-53 + 2.0**-54, 1.0 - 2.0**-53)
     return chances
 
 
@@ -165,10 +165,10 @@ class DecisionTable(Struct, frozen=True):
     """
 
     strategies: tuple[str, ...]
-    contexts: Matrix
+    contexts: Floats
     counts: NDArray[np.int64]
-    propensities: Matrix
-    rewards: Matrix
+    propensities: Floats
+    rewards: Floats
     folds: Integers
 
     @property
@@ -179,11 +179,11 @@ class DecisionTable(Struct, frozen=True):
     def expected(
         self,
         policy: Allocator,
-        contexts: Matrix,
-        worth: Matrix,
+        contexts: Floats,
+        worth: Floats,
         rng: np.random.Generator,  # noqa: ARG002 - what is served has exact probabilities
         draws: int,
-    ) -> Matrix:
+    ) -> Floats:
         """Return what a policy is expected to draw in each turn: candidates and their worth, (2, turns, K).
 
         Args:
@@ -206,15 +206,15 @@ class DecisionTable(Struct, frozen=True):
             )
         return expected
 
-    def modelled(self, worth: Matrix) -> Matrix:
+    def modelled(self, worth: Floats) -> Floats:
         """Return what strategies' whole lists would get as cross-fitted models expect it, (turns, K)."""
         return cross_fitted(self.contexts, self.drawn(worth), self.rewards, self.folds, RIDGE)
 
-    def drawn(self, worth: Matrix) -> Matrix:
+    def drawn(self, worth: Floats) -> Floats:
         """Return which share of its list was drawn from each strategy, (turns, K), by its rank curve."""
         return np.asarray(worth[np.arange(len(self.strategies)), self.counts])
 
-    def feedback(self, extents: Matrix, worth: Matrix, modelled: Matrix | None = None) -> Feedback:
+    def feedback(self, extents: Floats, worth: Floats, modelled: Floats | None = None) -> Feedback:
         """Weigh the turns for a policy.
 
         What a strategy gets grows with what is drawn from it: with a share F of its list, F q. So the target's extents
@@ -239,7 +239,7 @@ class DecisionTable(Struct, frozen=True):
         )
 
 
-def vectors_of(decisions: Sequence[LoggedDecision], encoder: Encoder, strategies: Sequence[str]) -> Matrix:
+def vectors_of(decisions: Sequence[LoggedDecision], encoder: Encoder, strategies: Sequence[str]) -> Floats:
     """Return encoded contexts, (turns, strategies, d), or (turns, 1, d) if all strategies have one."""
     if not encoder.of_strategies:
         return encoder.encode_all([one.context for one in decisions])[:, np.newaxis]
@@ -247,7 +247,7 @@ def vectors_of(decisions: Sequence[LoggedDecision], encoder: Encoder, strategies
     return encoder.encode_all(contexts).reshape(len(decisions), len(strategies), -1)
 
 
-def table_of(decisions: Sequence[LoggedDecision], contexts: Matrix, strategies: Sequence[str]) -> DecisionTable:
+def table_of(decisions: Sequence[LoggedDecision], contexts: Floats, strategies: Sequence[str]) -> DecisionTable:
     """Return logged decisions as columns.
 
     Args:

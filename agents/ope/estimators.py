@@ -31,7 +31,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 from backchannel.schemas.errors import BackchannelError
 
 _TINY: Final = 1e-12
@@ -49,8 +49,8 @@ class Model(Struct, frozen=True):
         predicted: q' of what may have been asked, in the shape of the log's rewards.
     """
 
-    expected: Matrix
-    predicted: Matrix
+    expected: Floats
+    predicted: Floats
 
 
 class Feedback(Struct, frozen=True):
@@ -64,10 +64,10 @@ class Feedback(Struct, frozen=True):
         model: of the rewards, for those estimators that need one.
     """
 
-    weights: Matrix
-    rewards: Matrix
+    weights: Floats
+    rewards: Floats
     total: float = 1.0
-    ceiling: Matrix | float = 1.0
+    ceiling: Floats | float = 1.0
     model: Model | None = None
 
     @property
@@ -85,10 +85,10 @@ class Terms(Struct, frozen=True):
         low, high: between which the values must lie, given the weights and the most that rewards can be.
     """
 
-    values: Matrix
+    values: Floats
     low: float
     high: float
-    divisors: Matrix | None = None
+    divisors: Floats | None = None
 
     @property
     def value(self) -> float:
@@ -100,12 +100,12 @@ class Terms(Struct, frozen=True):
         divisor = float(self.divisors.sum())
         return float(self.values.sum()) / divisor if divisor else float("nan")
 
-    def linear(self) -> Matrix:
+    def linear(self) -> Floats:
         """Return terms, (turns,), whose mean is the estimate: of a ratio, by its first-order expansion."""
         if self.divisors is None:
             return self.values
         value = self.value
-        linear: Matrix = value + (self.values - value * self.divisors) / self.divisors.mean()
+        linear: Floats = value + (self.values - value * self.divisors) / self.divisors.mean()
         return linear
 
     def minus(self, other: "Terms") -> "Terms":
@@ -113,7 +113,7 @@ class Terms(Struct, frozen=True):
         return Terms(self.linear() - other.linear(), self.low - other.high, self.high - other.low)
 
 
-def weigh(extents: Matrix, propensities: Matrix, asked: NDArray[np.bool_]) -> Matrix:
+def weigh(extents: Floats, propensities: Floats, asked: NDArray[np.bool_]) -> Floats:
     """Return the importance weights w_ik = tau_k(x_i) / p_ik, 0 for what was not asked.
 
     Args:
@@ -132,7 +132,7 @@ def weigh(extents: Matrix, propensities: Matrix, asked: NDArray[np.bool_]) -> Ma
             f"{where}: it was asked with propensity {propensities[tuple(first)]:g}; log the probability with which it "
             f"was to be asked, more than 0 and at most 1, or leave such turns out ({int(bad.sum())} in all)"
         )
-    weights: Matrix = np.divide(extents, propensities, out=np.zeros_like(extents, dtype=float), where=asked)
+    weights: Floats = np.divide(extents, propensities, out=np.zeros_like(extents, dtype=float), where=asked)
     return weights
 
 
@@ -271,7 +271,7 @@ def replay(log: Feedback, rng: np.random.Generator) -> Replay:
     return Replay(Terms(log.rewards[kept, 0], 0.0, 1.0), int(kept.sum()))
 
 
-def _corrected(log: Feedback, weights: Matrix) -> Terms:
+def _corrected(log: Feedback, weights: Floats) -> Terms:
     model = _model(log)
     if not log.turns:
         return Terms(model.expected, 0.0, 0.0)
@@ -287,15 +287,15 @@ def _model(log: Feedback) -> Model:
     return log.model
 
 
-def _dots(left: Matrix, right: Matrix) -> Matrix:
+def _dots(left: Floats, right: Floats) -> Floats:
     """The products of rows, (turns,), without a copy of both."""
     return np.asarray(np.einsum("ik,ik->i", left, right))
 
 
-def _at_most(log: Feedback, weights: Matrix) -> Matrix:
+def _at_most(log: Feedback, weights: Floats) -> Floats:
     """What the weighted rewards of a turn can add up to, (turns,)."""
     return _dots(weights, np.broadcast_to(log.ceiling, weights.shape))
 
 
-def _largest(log: Feedback, weights: Matrix) -> float:
+def _largest(log: Feedback, weights: Floats) -> float:
     return float(_at_most(log, weights).max(initial=0.0))

@@ -34,7 +34,7 @@ from backchannel.agents.ope.estimators import diagnose, snips
 from backchannel.agents.ope.intervals import interval
 from backchannel.agents.ope.sequences import Contrast, gain_bounds
 from backchannel.agents.ope.whole import Replayed, whole
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 from backchannel.schemas.snapshot import Estimate, Evidence, Trial, Verdict
 
 HALF: Final = 0.5
@@ -315,7 +315,7 @@ def _largest_change(before: Replayed, after: Replayed, decisions: Sequence[Logge
     return max(found, key=lambda change: change.size)
 
 
-def _shares(replayed: Replayed, decisions: Sequence[LoggedDecision], strategies: Sequence[str]) -> Matrix:
+def _shares(replayed: Replayed, decisions: Sequence[LoggedDecision], strategies: Sequence[str]) -> Floats:
     """Each strategy's expected share of the candidates, (decisions, strategies)."""
     shares = np.zeros((len(decisions), len(strategies)))
     columns = [strategies.index(name) for name in replayed.policy.strategies]

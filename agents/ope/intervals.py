@@ -6,7 +6,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from backchannel.agents.ope.estimators import Terms
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 from backchannel.schemas.snapshot import Estimate
 
 Method: TypeAlias = Literal["normal", "bootstrap", "bernstein"]
@@ -53,7 +53,7 @@ def interval(
     return Estimate(value, value - float(half), value + float(half))
 
 
-def _resampled(terms: Terms, rng: np.random.Generator) -> Matrix:
+def _resampled(terms: Terms, rng: np.random.Generator) -> Floats:
     """The estimate from each of RESAMPLES resamples of the turns."""
     turns = len(terms.values)
     columns = np.column_stack((terms.values, np.ones(turns) if terms.divisors is None else terms.divisors))

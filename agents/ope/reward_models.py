@@ -3,12 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 
 Integers = NDArray[np.int64]
 
 
-def cross_fitted(contexts: Matrix, drawn: Matrix, rewards: Matrix, folds: Integers, ridge: float) -> Matrix:
+def cross_fitted(contexts: Floats, drawn: Floats, rewards: Floats, folds: Integers, ridge: float) -> Floats:
     """Return q'_k(x_i), (turns, strategies): per strategy a ridge regression on the turns of all other folds.
 
     Cross-fitting (Chernozhukov et al., "Double/debiased machine learning", Econometrics Journal 2018) by a difference

@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 from backchannel.schemas.snapshot import Estimate
 
 MORE: Final = np.array([1.1, 1.25, 1.6, 3.0, 10.0])
@@ -48,9 +48,9 @@ class Contrast(Struct, frozen=True):
         turns: in all, with and without rewards.
     """
 
-    shares: Matrix
-    weights: Matrix
-    rewards: Matrix
+    shares: Floats
+    weights: Floats
+    rewards: Floats
     turns: float = 0.0
 
     @property
@@ -66,12 +66,12 @@ class Contrast(Struct, frozen=True):
         own, others = float(self._own() @ self.rewards), float(self._others() @ self.rewards)
         return own / others - 1.0 if others else float("nan")
 
-    def _own(self) -> Matrix:
-        own: Matrix = self.weights / self.shares
+    def _own(self) -> Floats:
+        own: Floats = self.weights / self.shares
         return own
 
-    def _others(self) -> Matrix:
-        others: Matrix = (1.0 - self.weights) / (1.0 - self.shares)
+    def _others(self) -> Floats:
+        others: Floats = (1.0 - self.weights) / (1.0 - self.shares)
         return others
 
     def is_more(self, gain: float, confidence: float) -> bool:
@@ -82,7 +82,7 @@ class Contrast(Struct, frozen=True):
         """Whether A's gain is surely less than `gain`, at whichever look."""
         return self._log_wealth(gain, LESS, _ON_LESS) >= -log1p(-confidence)
 
-    def _log_wealth(self, gain: float, ratios: Matrix, weights: Matrix) -> float:
+    def _log_wealth(self, gain: float, ratios: Floats, weights: Floats) -> float:
         """The logarithm of the wealth of who bets that A earns `ratios` times as much as with a gain of `gain`.
 
         Where policies never do the same, a reward is A's with odds u = share (1 + gain) / (1 - share), and with odds
@@ -172,7 +172,7 @@ def _deviation(squares: float, scale: float, confidence: float) -> float:
     return _bisect(lambda deviation: _log_mean(stakes * deviation - costs, weights) < enough, 0.0, high)
 
 
-def _log_mean(logs: Matrix, weights: Matrix) -> float:
+def _log_mean(logs: Floats, weights: Floats) -> float:
     weighted = logs + weights
     most = float(weighted.max())
     return most + float(np.log(np.exp(weighted - most).sum()))

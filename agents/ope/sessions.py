@@ -20,7 +20,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from backchannel.agents.ope.estimators import Feedback, Terms
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 
 
 class Sessions(Struct, frozen=True):
@@ -34,21 +34,21 @@ class Sessions(Struct, frozen=True):
         predicted: q, likewise.
     """
 
-    weights: Matrix
-    rewards: Matrix
+    weights: Floats
+    rewards: Floats
     discount: float = 1.0
-    expected: Matrix | None = None
-    predicted: Matrix | None = None
+    expected: Floats | None = None
+    predicted: Floats | None = None
 
     def first_turns(self) -> Feedback:
         """Return the sessions as single decisions with the weight of all their turns: to diagnose."""
         return Feedback(self.weights.prod(axis=1, keepdims=True), self._returns()[:, np.newaxis])
 
-    def _returns(self) -> Matrix:
-        returns: Matrix = self.rewards @ self.discounts()
+    def _returns(self) -> Floats:
+        returns: Floats = self.rewards @ self.discounts()
         return returns
 
-    def discounts(self) -> Matrix:
+    def discounts(self) -> Floats:
         """Return g^t, (turns,)."""
         return np.asarray(self.discount ** np.arange(self.rewards.shape[1], dtype=float))
 
@@ -57,7 +57,7 @@ class Sessions(Struct, frozen=True):
         return float((self.weights.cumprod(axis=1) @ self.discounts()).max(initial=0.0))
 
 
-def in_sessions(sessions: NDArray[Any], values: Matrix, padding: float) -> Matrix:
+def in_sessions(sessions: NDArray[Any], values: Floats, padding: float) -> Floats:
     """Return one value a turn as (sessions, turns), sessions in order of their first turn.
 
     Args:
@@ -121,14 +121,14 @@ SESSION_ESTIMATORS: Final = {
 """By name. The doubly robust ones need a model."""
 
 
-def _normalised(log: Sessions) -> Matrix:
+def _normalised(log: Sessions) -> Floats:
     running = log.weights.cumprod(axis=1)
     means = running.mean(axis=0) if len(running) else np.ones(running.shape[1])
-    weights: Matrix = np.divide(running, means, out=np.zeros_like(running), where=means > 0)
+    weights: Floats = np.divide(running, means, out=np.zeros_like(running), where=means > 0)
     return weights
 
 
-def _model(log: Sessions) -> tuple[Matrix, Matrix]:
+def _model(log: Sessions) -> tuple[Floats, Floats]:
     if log.expected is None or log.predicted is None:
         raise ValueError("expected, predicted: this estimator needs a model of the sessions' values")
     return log.expected, log.predicted

@@ -20,7 +20,7 @@ from backchannel.agents.bandit.mixture import Mixture
 from backchannel.agents.bandit.serving import MAX_BUDGET, Allocator
 from backchannel.agents.ope.decisions import LoggedDecision
 from backchannel.agents.ope.estimators import Feedback, weigh
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 
 
 class Replayed:
@@ -86,7 +86,7 @@ def whole(policies: Mapping[str, Replayed], decisions: Sequence[LoggedDecision],
     return found
 
 
-def _column(values: Sequence[Any]) -> Matrix:
+def _column(values: Sequence[Any]) -> Floats:
     return np.array(values, dtype=float).reshape(-1, 1)
 
 

@@ -23,7 +23,7 @@ from backchannel.agents.ope.intervals import interval
 from backchannel.agents.ope.sessions import Sessions, in_sessions, per_decision, weighted_per_decision
 from backchannel.agents.outcomes import Judge
 from backchannel.agents.serving import live_rows
-from backchannel.agents.sums import Delta, Matrix, MemorySums, merge
+from backchannel.agents.sums import Delta, Floats, MemorySums, merge
 from backchannel.ops.evaluate.result import Evaluation, Options, assess, over_sessions
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import EventDecoder, EventError
@@ -184,6 +184,6 @@ def _over_sessions(
     decisions: list[LoggedDecision], whole: Feedback, options: Options, rng: np.random.Generator
 ) -> dict[str, object]:
     ids = np.array([one.session_id for one in decisions])
-    weights: Matrix = in_sessions(ids, whole.weights[:, 0], 1.0)
+    weights: Floats = in_sessions(ids, whole.weights[:, 0], 1.0)
     sessions = Sessions(weights, in_sessions(ids, whole.rewards[:, 0], 0.0))
     return over_sessions(sessions, {"PDIS": per_decision, "WPDIS": weighted_per_decision}, options, rng)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from backchannel.agents.ope.estimators import Feedback, Model, Terms, weigh
 from backchannel.agents.ope.intervals import interval
 from backchannel.agents.ope.reward_models import cross_fitted
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 from backchannel.ops.evaluate.result import Evaluation, Options, assess
 from backchannel.schemas.errors import BackchannelError
 
@@ -43,9 +43,9 @@ class OpenBanditLog(Struct, frozen=True):
     positions: list[int]
     item: NDArray[np.int64]
     position: NDArray[np.int64]
-    clicks: Matrix
-    propensities: Matrix
-    contexts: Matrix
+    clicks: Floats
+    propensities: Floats
+    contexts: Floats
 
 
 def is_open_bandit(path: Path) -> bool:
@@ -87,7 +87,7 @@ def read(path: Path) -> OpenBanditLog:
     )
 
 
-def policy_of(path: Path, log: OpenBanditLog) -> Matrix:
+def policy_of(path: Path, log: OpenBanditLog) -> Floats:
     """Return a policy's probabilities of showing each item at each position, (positions, items).
 
     The file has the columns item_id, position and probability. Or it is another log: the frequency with which it shows
@@ -114,7 +114,7 @@ def policy_of(path: Path, log: OpenBanditLog) -> Matrix:
     if not (totals > 0).all():
         lacking = [place for place, total in zip(log.positions, totals[:, 0], strict=True) if total <= 0]
         raise OpenBanditError(f"{path}: no probabilities for the log's positions {lacking}")
-    probabilities: Matrix = policy / totals
+    probabilities: Floats = policy / totals
     return probabilities
 
 
@@ -159,9 +159,9 @@ def evaluate(path: Path, policies: Mapping[str, Path], options: Options) -> Eval
     )
 
 
-def _ones(values: NDArray[np.int64]) -> Matrix:
+def _ones(values: NDArray[np.int64]) -> Floats:
     """Return `values`, (n,), one-hot encoded, (n, largest value + 1)."""
-    columns: Matrix = np.eye(int(values.max()) + 1)[values]
+    columns: Floats = np.eye(int(values.max()) + 1)[values]
     return columns
 
 

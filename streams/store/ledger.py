@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Table, case, delete, func, select, tuple_, update
 
 from backchannel.agents.ope.decisions import TurnSample
-from backchannel.agents.sums import Delta, Key, Keys, Matrix, Sums, SumTable, merge
+from backchannel.agents.sums import Delta, Floats, Key, Keys, Sums, SumTable, merge
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Reached
 from backchannel.streams.store import decisions, tables
@@ -314,7 +314,7 @@ def all_keys(connection: Connection, store: Store, learned: Sequence[SumTable]) 
 def move_rows(connection: Connection, table: Table, moved: Mapping[Key, Key | None]) -> None:
     """Merge rows of packed sums into others (old key -> new key) or drop them (None). The table must be locked."""
     key_columns = list(table.primary_key)
-    sums: dict[Key, Matrix] = {}
+    sums: dict[Key, Floats] = {}
     for some in batches(moved):
         for row in connection.execute(select(table).where(tuple_(*key_columns).in_(some))):
             target = moved[tuple(row[:-1])]
@@ -358,12 +358,12 @@ def _add(connection: Connection, table: Table, keys: Keys, values: NDArray[Any])
     insert_rows(connection, table, columns, add=[column.name for column in table.columns if not column.primary_key])
 
 
-def _add_packed(connection: Connection, table: Table, keys: Keys, values: Iterable[Matrix]) -> None:
+def _add_packed(connection: Connection, table: Table, keys: Keys, values: Iterable[Floats]) -> None:
     """Add to rows of packed sums. SQL cannot, so they are read and written: they are few, and their table is locked."""
     if not len(keys):
         return
     key_columns = list(table.primary_key)
-    stored: dict[Key, Matrix] = {}
+    stored: dict[Key, Floats] = {}
     for some in batches(keys):
         rows = connection.execute(select(table).where(tuple_(*key_columns).in_(some)))
         stored.update({tuple(row[:-1]): np.frombuffer(row[-1]) for row in rows})

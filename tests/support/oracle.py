@@ -39,7 +39,7 @@ from backchannel.agents.rewrites.learner import RephraseGraph, state_of
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.rewrites.rows import is_held_out
 from backchannel.agents.sketches import BUCKETS, SLOTS, bucket, unit_hash
-from backchannel.agents.sums import ALL, GRID, Delta, Key, Matrix, Sums, SumTable
+from backchannel.agents.sums import ALL, GRID, Delta, Floats, Key, Sums, SumTable
 from backchannel.schemas.events import MAX_DEPTH, Impression, Normalizer, Result
 from backchannel.schemas.text import normalize
 from backchannel.schemas.turn import Turn
@@ -227,7 +227,7 @@ def probabilities(turns: Sequence[Turn]) -> list[float]:
     return [one if one >= FLOOR else 0.0 for one in probability.tolist()]
 
 
-def _features(turns: Sequence[Turn]) -> dict[str, Matrix]:
+def _features(turns: Sequence[Turn]) -> dict[str, Floats]:
     """Return the features by name, each (turns,).
 
     Similarities range from 0 to 1; "words" is a token set ratio, 1 if one query has all words of the other; "sounds"
@@ -630,7 +630,7 @@ def pages_of(outcomes: Sequence[Outcome], encoder: Encoder, codes: Mapping[str, 
     )
 
 
-def _page_contexts(outcomes: Sequence[Outcome], encoder: Encoder, strategies: Sequence[str]) -> Matrix:
+def _page_contexts(outcomes: Sequence[Outcome], encoder: Encoder, strategies: Sequence[str]) -> Floats:
     """Return the encoded contexts of the decisions; see `Pages.contexts`."""
     contexts: list[Mapping[str, Value]] = [context_of(outcome.turn.query) for outcome in outcomes]
     if encoder.of_users:

@@ -8,7 +8,7 @@ from mabwiser.mab import MAB, LearningPolicy
 from numpy.random import Generator
 from vowpalwabbit import pyvw
 
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 from backchannel.ops.lab.worlds.contexts import Choices, Contender, ContextualWorld
 
 VOWPAL_WABBIT: Final = (
@@ -33,7 +33,7 @@ class VowpalWabbit:
         self._probabilities: dict[int, float] = {}
         self._next = 0
 
-    def learn(self, contexts: Matrix, chosen: Choices, rewards: Matrix, first_round: int) -> None:
+    def learn(self, contexts: Floats, chosen: Choices, rewards: Floats, first_round: int) -> None:
         """See `Contender.learn`."""
         for number, (context, strategy, reward) in enumerate(zip(contexts, chosen.tolist(), rewards, strict=True)):
             probability = self._probabilities.pop(first_round + number)
@@ -42,7 +42,7 @@ class VowpalWabbit:
     def refresh(self, _now: int) -> None:
         """Do nothing: the policy learns with each batch."""
 
-    def choose(self, contexts: Matrix, rng: Generator) -> Choices:
+    def choose(self, contexts: Floats, rng: Generator) -> Choices:
         """See `Contender.choose`."""
         chosen = []
         for context in contexts:
@@ -53,7 +53,7 @@ class VowpalWabbit:
             chosen.append(strategy)
         return np.array(chosen)
 
-    def example(self, context: Matrix, chosen: int | None = None, cost: float = 0.0, share: float = 1.0) -> list[str]:
+    def example(self, context: Floats, chosen: int | None = None, cost: float = 0.0, share: float = 1.0) -> list[str]:
         """Return the lines of one example, labelled if a strategy was chosen.
 
         Args:
@@ -76,7 +76,7 @@ class MabWiser:
         self._strategies: Final = world.strategies
         self._fitted = False
 
-    def learn(self, contexts: Matrix, chosen: Choices, rewards: Matrix, _first_round: int) -> None:
+    def learn(self, contexts: Floats, chosen: Choices, rewards: Floats, _first_round: int) -> None:
         """See `Contender.learn`."""
         learn = self._bandit.partial_fit if self._fitted else self._bandit.fit
         learn(chosen.tolist(), rewards, contexts)
@@ -85,7 +85,7 @@ class MabWiser:
     def refresh(self, _now: int) -> None:
         """Do nothing: the policy learns with each batch."""
 
-    def choose(self, contexts: Matrix, rng: Generator) -> Choices:
+    def choose(self, contexts: Floats, rng: Generator) -> Choices:
         """See `Contender.choose`."""
         if not self._fitted:
             return rng.integers(self._strategies, size=len(contexts))

@@ -9,7 +9,7 @@ from river.bandit import EpsilonGreedy, LinUCBDisjoint
 
 from backchannel.agents.bandit.features import Numeric
 from backchannel.agents.bandit.river_policy import LinearThompsonSampling
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 from backchannel.ops.lab.worlds.contexts import Choices, Contender, ContextualWorld
 
 
@@ -27,7 +27,7 @@ class RiverPolicy:
         self._policy: Final = policy
         self._contextual: Final = contextual
 
-    def learn(self, contexts: Matrix, chosen: Choices, rewards: Matrix, _first_round: int) -> None:
+    def learn(self, contexts: Floats, chosen: Choices, rewards: Floats, _first_round: int) -> None:
         """See `Contender.learn`."""
         for context, arm, reward in zip(named(contexts), chosen.tolist(), rewards.tolist(), strict=True):
             self._policy.update(arm, *([context] if self._contextual else []), reward)
@@ -35,14 +35,14 @@ class RiverPolicy:
     def refresh(self, _now: int) -> None:
         """Do nothing: the policy learns with each reward."""
 
-    def choose(self, contexts: Matrix, _rng: Generator) -> Choices:
+    def choose(self, contexts: Floats, _rng: Generator) -> Choices:
         """See `Contender.choose`."""
         pull = self._policy.pull
         chosen = [pull(self._arms, *([context] if self._contextual else [])) for context in named(contexts)]
         return np.array(chosen, dtype=np.intp)
 
 
-def named(contexts: Matrix) -> list[dict[str, float]]:
+def named(contexts: Floats) -> list[dict[str, float]]:
     """Return the rows of `contexts`, (rounds, d), as dictionaries of named features, River's input."""
     names = [f"x{place}" for place in range(contexts.shape[1])]
     return [dict(zip(names, row, strict=True)) for row in contexts.tolist()]

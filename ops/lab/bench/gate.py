@@ -12,7 +12,7 @@ from backchannel.agents.ope.estimators import ESTIMATORS
 from backchannel.agents.ope.gate import GateConfig
 from backchannel.agents.ope.intervals import Method, interval
 from backchannel.agents.ope.sessions import SESSION_ESTIMATORS, Sessions
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.ops.lab.worlds.gate_worlds import GateWorld, live, put_on_trial
 from backchannel.ops.lab.worlds.off_policy import (
@@ -111,7 +111,7 @@ def _percent(some: Sequence[bool]) -> float:
     return 100 * float(np.mean(some))
 
 
-def _coverage(policy: Allocator, worth: Matrix, truth: float, logs: Logs, runs: int) -> Iterator[Measure]:
+def _coverage(policy: Allocator, worth: Floats, truth: float, logs: Logs, runs: int) -> Iterator[Measure]:
     """Yield errors of estimators and the coverage of intervals; `worth` holds rank curves, (strategies, budget + 1)."""
     held: dict[tuple[str, str], list[bool]] = {}
     errors: dict[str, list[float]] = {}

@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 from backchannel.agents.columns import columns_of
 from backchannel.agents.rephrases.detector import RephraseDetector, features
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 from backchannel.ops.lab.rephrases.pairs import Pair
 
 WEIGHT: Final = {"dstc2": 1.0, "slurp": 0.3, "trec": 4.0}
@@ -70,7 +70,7 @@ def fit(logs: Mapping[str, Sequence[Pair]]) -> dict[str, float]:
     center[constant] = ridge[constant] = 0.0
     standard = (matrix - center) / scale
 
-    def loss(beta: Matrix) -> tuple[float, Matrix]:
+    def loss(beta: Floats) -> tuple[float, Floats]:
         score = standard @ beta
         value = weights @ (np.logaddexp(0.0, score) - truth * score) + 0.5 * ridge @ beta**2
         gradient = standard.T @ (weights * (1.0 / (1.0 + np.exp(-score)) - truth)) + ridge * beta
@@ -109,7 +109,7 @@ def measure(log: str, pairs: Sequence[Pair], detector: RephraseDetector) -> Qual
     )
 
 
-def _area(probability: Matrix, truth: NDArray[np.bool_]) -> float:
+def _area(probability: Floats, truth: NDArray[np.bool_]) -> float:
     """Return the probability that a rephrase scores higher than another pair; ties count half.
 
     Args:

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backchannel.agents.bandit.features import Numeric
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 from backchannel.ops.lab.search.corpus import Corpus
 from backchannel.ops.lab.search.query_features import numeric_features
 from backchannel.ops.lab.search.union import UNASKED
@@ -75,7 +75,7 @@ class Harness:
         totals: NDArray[np.int32],
         *,
         feature_names: Sequence[str],
-        features: Matrix,
+        features: Floats,
         seed: int,
         held_out_share: float = 0.3,
     ) -> None:
@@ -345,14 +345,14 @@ class Harness:
         count: NDArray[np.int64] = ((own <= last) & np.isfinite(own)).sum(axis=1)
         return count
 
-    def _points(self, asked: Allocations, queries: Queries) -> Matrix:
+    def _points(self, asked: Allocations, queries: Queries) -> Floats:
         """Where each document comes in the union's order, (queries, most); infinite if it was not found at all."""
         ranks = self._ranks[queries]
         share = asked[:, np.newaxis]
         at = np.where(share > 0, (ranks - 0.5) / np.maximum(share, 1), UNASKED + ranks)
         # The order of strategies breaks ties. Points of unlike ranks differ by far more than this.
         at = at + 1e-9 * np.arange(len(self.strategies))
-        first: Matrix = np.where(ranks < _NONE, at, np.inf).min(axis=2)
+        first: Floats = np.where(ranks < _NONE, at, np.inf).min(axis=2)
         return first
 
     def _climb(self, start: Allocations, worth: Callable[[Allocations], float]) -> Allocations:

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 from backchannel.schemas.snapshot import Estimate
 
 _RESAMPLED = 2000
@@ -45,7 +45,7 @@ def ranking(shown: Sequence[int], grades: Mapping[int, float], k: int = 10) -> R
 
 def paired(values: NDArray[np.float64], others: NDArray[np.float64] | float = 0.0, seed: int = 0) -> Estimate:
     """Return the mean of `values` less `others`, (queries,), with its interval by bootstrap over queries."""
-    differences: Matrix = np.asarray(values - others, dtype=np.float64)
+    differences: Floats = np.asarray(values - others, dtype=np.float64)
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(len(differences), np.full(len(differences), 1 / len(differences)), size=_RESAMPLED)
     low, high = np.percentile(weights @ differences / len(differences), [2.5, 97.5])

@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 
 from backchannel.agents.bandit.features import Numeric
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 from backchannel.ops.lab.search.generators.base import Found
 from backchannel.ops.lab.search.generators.lexical import TextIndex
 from backchannel.ops.lab.search.generators.structured import Understanding
@@ -62,7 +62,7 @@ def features_of(
     return named
 
 
-def numeric_features(names: Sequence[str], values: Matrix) -> tuple[Numeric, ...]:
+def numeric_features(names: Sequence[str], values: Floats) -> tuple[Numeric, ...]:
     """Return the bandit's features, centred and scaled on training queries.
 
     Args:

@@ -14,12 +14,12 @@ from msgspec import Struct
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 
 Reward: TypeAlias = Literal["linear", "logistic", "low"]
 Choices: TypeAlias = NDArray[np.intp]
 
-EXPECTED: Final[dict[Reward, Callable[[Matrix], Matrix]]] = {
+EXPECTED: Final[dict[Reward, Callable[[Floats], Floats]]] = {
     "linear": lambda z: 0.5 + 0.3 * z,
     "logistic": lambda z: 1.0 / (1.0 + np.exp(-0.65 * z)),
     "low": lambda z: 1.0 / (1.0 + np.exp(3.3 - 0.6 * z)),
@@ -52,7 +52,7 @@ class ContextualWorld(Struct, frozen=True):
 class Contender(Protocol):
     """A bandit whose policy is refreshed periodically."""
 
-    def learn(self, contexts: Matrix, chosen: Choices, rewards: Matrix, first_round: int, /) -> None:
+    def learn(self, contexts: Floats, chosen: Choices, rewards: Floats, first_round: int, /) -> None:
         """Learn from consecutive rounds.
 
         Args:
@@ -65,11 +65,11 @@ class Contender(Protocol):
     def refresh(self, now: int, /) -> None:
         """Update the policy for the rounds from `now` on."""
 
-    def choose(self, contexts: Matrix, rng: Generator, /) -> Choices:
+    def choose(self, contexts: Floats, rng: Generator, /) -> Choices:
         """Return a strategy for each of `contexts`, (rounds, dimension), as an array (rounds,)."""
 
 
-def regret(world: ContextualWorld, contender: Contender, seed: int) -> Matrix:
+def regret(world: ContextualWorld, contender: Contender, seed: int) -> Floats:
     """Return the contender's regret and that of a uniform choice, summed between refreshes, (refreshes, 2).
 
     Regret is the expected reward of the best strategy less that of the chosen one. Contexts, rewards and the generator

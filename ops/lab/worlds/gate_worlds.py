@@ -25,7 +25,7 @@ from backchannel.agents.ope.sequences import Contrast
 from backchannel.agents.ope.trials import Trials
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.serving import live_rows
-from backchannel.agents.sums import Delta, Matrix, MemorySums, merge
+from backchannel.agents.sums import Delta, Floats, MemorySums, merge
 from backchannel.schemas.events import Canary, Click, Impression, Query, Result
 from backchannel.schemas.snapshot import Trial
 from backchannel.schemas.turn import Turn
@@ -38,7 +38,7 @@ LOOK: Final = 50
 _DECAY: Final = 0.8  # of the chance that what is wanted is at the next rank
 _WORST: Final = 1 / 3  # of the best strategy's rate
 
-Rates: TypeAlias = Matrix
+Rates: TypeAlias = Floats
 """q of each strategy by device, (devices, strategies)."""
 
 
@@ -77,22 +77,22 @@ class GateWorld(Struct, frozen=True):
             return rates
         return orders[0]
 
-    def chances(self, allocations: Matrix, rates: Matrix) -> Matrix:
+    def chances(self, allocations: Floats, rates: Floats) -> Floats:
         """Return the chance of a click of each of (n, strategies) allocations, for one device's q."""
         missed = 1.0 - rates * self.covered(allocations)
         if self.twins:
             first, second = np.argsort(-rates)[:2]
             missed[:, second] = np.minimum(missed[:, first], missed[:, second])
             missed[:, first] = 1.0
-        chances: Matrix = 1.0 - missed.prod(axis=1)
+        chances: Floats = 1.0 - missed.prod(axis=1)
         return chances
 
-    def covered(self, counts: Matrix) -> Matrix:
+    def covered(self, counts: Floats) -> Floats:
         """Return the probability that the rank of what is wanted is among the first `counts`."""
-        covered: Matrix = (1.0 - _DECAY**counts) / (1.0 - _DECAY**self.budget)
+        covered: Floats = (1.0 - _DECAY**counts) / (1.0 - _DECAY**self.budget)
         return covered
 
-    def best(self, rates: Matrix) -> float:
+    def best(self, rates: Floats) -> float:
         """Return the chance of a click of the best allocation, filled greedily."""
         counts = np.zeros(len(rates))
         for _ in range(self.budget):
@@ -100,7 +100,7 @@ class GateWorld(Struct, frozen=True):
             counts = options[self.chances(options, rates).argmax()]
         return float(self.chances(counts[np.newaxis], rates)[0])
 
-    def answer(self, counts: Matrix, rates: Matrix, rng: Generator) -> tuple[Result, ...]:
+    def answer(self, counts: Floats, rates: Floats, rng: Generator) -> tuple[Result, ...]:
         """Return the results of one turn, that which is wanted first, given that it is among them."""
         has = rates * self.covered(counts)
         if self.twins:
@@ -137,8 +137,8 @@ class Supported(Struct, frozen=True):
         probabilities: of each policy, (policies, n).
     """
 
-    allocations: Matrix
-    probabilities: Matrix
+    allocations: Floats
+    probabilities: Floats
 
     @classmethod
     def of(cls, mixtures: Sequence[Mixture]) -> Self:
@@ -162,7 +162,7 @@ class Gated(Struct, frozen=True):
         judgements: by version; none without a gate.
     """
 
-    regret: Matrix
+    regret: Floats
     judgements: list[Judgement]
 
 
@@ -285,7 +285,7 @@ def put_on_trial(rate: float, ratio: float, decisions: int, gate: GateConfig, rn
         rng: where chance comes from.
     """
     share, halved, ideal, llr, lost = gate.first_share, None, None, 0.0, 0.0
-    rows: dict[float, Matrix] = {}
+    rows: dict[float, Floats] = {}
     for done in range(LOOK, decisions + 1, LOOK):
         own = int(rng.binomial(LOOK, share))
         clicks = np.array([rng.binomial(own, min(rate * ratio, 1.0)), rng.binomial(LOOK - own, rate)], dtype=float)

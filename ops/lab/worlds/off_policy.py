@@ -20,7 +20,7 @@ from backchannel.agents.columns import columns_of
 from backchannel.agents.ope.decisions import LoggedDecision, table_of, vectors_of
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.serving import live_rows
-from backchannel.agents.sums import Matrix, MemorySums
+from backchannel.agents.sums import Floats, MemorySums
 from backchannel.schemas.events import Click, Impression, Query, Result, Scalar
 from backchannel.schemas.snapshot import Section
 from backchannel.schemas.turn import Turn
@@ -48,8 +48,8 @@ class Logs(Struct, frozen=True):
     """
 
     decisions: list[LoggedDecision]
-    expected: Matrix
-    chances: Matrix
+    expected: Floats
+    chances: Floats
 
     def draw(self, turns: int, rng: Generator) -> list[LoggedDecision]:
         """Return a log of `turns` distinct turns, with rewards."""
@@ -113,11 +113,11 @@ class OffPolicyWorld:
         numbers: list[float] = self._rng.standard_normal(len(NUMBERS)).tolist()
         return {**dict(zip(NUMBERS, numbers, strict=True)), "device": DEVICES[self._rng.integers(len(DEVICES))]}
 
-    def _expected(self, context: Mapping[str, Value]) -> Matrix:
+    def _expected(self, context: Mapping[str, Value]) -> Floats:
         row = np.array(
             [1.0, *(context[name] for name in NUMBERS), *(context["device"] == name for name in DEVICES)], dtype=float
         )
-        rewards: Matrix = 1.0 / (1.0 + np.exp(-self._weights @ row))
+        rewards: Floats = 1.0 / (1.0 + np.exp(-self._weights @ row))
         return rewards
 
     def _turn(self, number: int, serving: Allocator) -> Turn:
@@ -168,13 +168,13 @@ def _between(one: Section, other: Section, share: float) -> Allocator:
     return Allocator(_with(one, {field: (1.0 - share) * first[field] + share * second[field] for field in first}))
 
 
-def _means(section: Section) -> dict[str, Matrix]:
+def _means(section: Section) -> dict[str, Floats]:
     """Return the strategies' estimates: rates, (strategies, BUCKETS), and context weights, (strategies, d)."""
     rows = [orjson.loads(section[name]) for name in STRATEGIES]
     return {field: np.array([row[field] for row in rows]) for field in ("rates", "theta")}
 
 
-def _with(section: Section, means: Mapping[str, Matrix]) -> Section:
+def _with(section: Section, means: Mapping[str, Floats]) -> Section:
     """Return `section` with other estimates; see `_means`."""
     rows = {
         name: orjson.dumps(

@@ -18,7 +18,7 @@ from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.checks import changes, unlike
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.serving import live_rows
-from backchannel.agents.sums import Delta, Key, Matrix, MemorySums, Sums
+from backchannel.agents.sums import Delta, Floats, Key, MemorySums, Sums
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
 from tests.support.turns import DAY, LAST, click, closed_turn, impression, judged, outcomes_of, query, turns
@@ -53,7 +53,7 @@ def logged(seed: int, count: int, ts: int = 0) -> list[Turn]:
 LIKED = RewardConfig(click_gain={"like": 0.3})
 
 
-def posterior(delta: Delta, strategy: str, at: int, bandit: StrategyBandit = BANDIT) -> dict[str, Matrix]:
+def posterior(delta: Delta, strategy: str, at: int, bandit: StrategyBandit = BANDIT) -> dict[str, Floats]:
     row = bandit.solve(MemorySums(delta), changes(delta), at)[strategy]
     assert row is not None
     return {name: np.array(value) for name, value in orjson.loads(row).items()}
@@ -173,7 +173,7 @@ def compacted(delta: Delta, at: int) -> Delta:
     after: Delta = {}
     for table, sums in delta.items():
         moved = BANDIT.compact(sums, at)
-        rows: dict[Key, Matrix] = {}
+        rows: dict[Key, Floats] = {}
         for key, row in zip(sums.keys, sums.values, strict=True):
             target = moved.get(key, key)
             rows[target] = rows[target] + row if target in rows else row
@@ -182,7 +182,7 @@ def compacted(delta: Delta, at: int) -> Delta:
 
 
 def totals(delta: Delta) -> dict[Key, bytes]:
-    summed: dict[Key, Matrix] = defaultdict(lambda: np.zeros(1))
+    summed: dict[Key, Floats] = defaultdict(lambda: np.zeros(1))
     for table, sums in delta.items():
         for (*names, _), row in zip(sums.keys, sums.values, strict=True):
             summed[table, *names] = summed[table, *names] + row

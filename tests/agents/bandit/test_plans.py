@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from backchannel.agents.bandit.plans import Overlap, Terms, fill, matrix_of, overlap_of, plans, references, shares
 from backchannel.agents.bandit.ranks import BUCKETS, WIDTH, covered
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 
 
 def terms(strategies: int, budget: int, distinct: bool = False) -> Terms:
@@ -17,14 +17,14 @@ def terms(strategies: int, budget: int, distinct: bool = False) -> Terms:
     return Terms(none, np.full(strategies, 10_000), np.ones(strategies), budget, distinct)
 
 
-def overlap(hazard: Matrix) -> Overlap:
+def overlap(hazard: Floats) -> Overlap:
     """Each strategy's items are met anywhere in another's list with the same hazard, (strategies, strategies)."""
     strategies = len(hazard)
     all_ranks = np.broadcast_to(hazard[:, :, np.newaxis, np.newaxis], (strategies, strategies, BUCKETS, BUCKETS))
     return overlap_of(all_ranks, all_ranks, np.tile(WIDTH.astype(float), (strategies, 1)))
 
 
-def value(counts: Matrix, rates: Matrix, lists: Overlap) -> Matrix:
+def value(counts: Floats, rates: Floats, lists: Overlap) -> Floats:
     return np.asarray((shares(counts, lists, np.ones(len(rates))) * rates).sum(axis=(1, 2)))
 
 

@@ -10,13 +10,13 @@ from msgspec import structs
 from river.drift import ADWIN
 
 from backchannel.agents.bandit.posterior import CUT, PAST, SHARE, STEADY, Bank, Evidence, Posterior
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
 
 
-def logged(means: list[list[float]], count: int = 200, seed: int = 0) -> tuple[Evidence, Matrix]:
+def logged(means: list[list[float]], count: int = 200, seed: int = 0) -> tuple[Evidence, Floats]:
     """Evidence of buckets, hours apart, in which each strategy clicks at the given rate: `count` contexts of each.
 
     Returns:
@@ -114,7 +114,7 @@ def test_that_what_looked_best_disappoints_is_no_change(seed: int) -> None:
     """At first the choice is random, then of what is best by the little that is known of it."""
     rng = np.random.default_rng(seed)
     weights = rng.standard_normal((8, 12)) / np.sqrt(12)
-    bank, starts, sums = Bank((), (1.0, 10.0)), list[float](), list[Matrix]()
+    bank, starts, sums = Bank((), (1.0, 10.0)), list[float](), list[Floats]()
 
     def infer() -> Posterior:
         return bank.infer(Evidence(np.array(starts), np.array(sums).reshape(-1, 8, 13, 13)), len(sums) * HOUR)

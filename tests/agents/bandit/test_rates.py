@@ -8,10 +8,10 @@ from backchannel.agents.bandit.belief import draw
 from backchannel.agents.bandit.evidence import Evidence, Pairs
 from backchannel.agents.bandit.ranks import BUCKETS
 from backchannel.agents.bandit.rates import believe, exposures, hazards
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 
 
-def evidence(contexts: Matrix, chosen: NDArray[np.int64], rewards: Matrix, strategies: int) -> Evidence:
+def evidence(contexts: Floats, chosen: NDArray[np.int64], rewards: Floats, strategies: int) -> Evidence:
     """Rounds in which one candidate was drawn."""
     d = contexts.shape[1]
     gram, moment = np.zeros((strategies, 1, 2, d, d)), np.zeros((strategies, 1, 2, d))

@@ -12,7 +12,7 @@ from river.linear_model import BayesianLinearRegression
 
 from backchannel.agents.bandit.features import Numeric
 from backchannel.agents.bandit.river_policy import LinearThompsonSampling, from_river, to_river
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 
 FEATURES = (Numeric("x"), Numeric("y"))
 COLUMNS = ("1", "x", "y")
@@ -128,8 +128,8 @@ def test_arms_may_come_late() -> None:
     assert policy.pull(["old", "new"], {"x": 1.0}) == "new"
 
 
-def sums_of(rows: Matrix) -> Matrix:
-    product: Matrix = rows.T @ rows
+def sums_of(rows: Floats) -> Floats:
+    product: Floats = rows.T @ rows
     return product
 
 

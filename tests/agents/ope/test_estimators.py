@@ -26,7 +26,7 @@ from backchannel.agents.ope.estimators import (
 )
 from backchannel.agents.ope.intervals import interval
 from backchannel.agents.ope.reward_models import cross_fitted, folds_of
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 
 
 class Raw:
@@ -174,7 +174,7 @@ def test_estimators_that_need_a_model_say_so() -> None:
             ESTIMATORS[name](log)
 
 
-def truth(rng: np.random.Generator, turns: int) -> tuple[Matrix, Matrix, Matrix, Matrix]:
+def truth(rng: np.random.Generator, turns: int) -> tuple[Floats, Floats, Floats, Floats]:
     """Contexts, expected rewards, propensities and a target of a world with four strategies."""
     contexts = np.column_stack((np.ones(turns), rng.standard_normal((turns, 2))))
     theta = np.array([[0.2, 0.1, 0.0], [0.5, -0.1, 0.1], [0.3, 0.0, 0.2], [0.4, 0.1, 0.1]])
@@ -235,7 +235,7 @@ def test_a_replay_keeps_what_the_target_would_have_done() -> None:
 
 
 @given(arrays(float, st.tuples(st.integers(1, 50), st.integers(1, 4)), elements=st.just(0.0) | st.floats(1e-3, 1e6)))
-def test_the_effective_sample_size_lies_between_one_and_all(weights: Matrix) -> None:
+def test_the_effective_sample_size_lies_between_one_and_all(weights: Floats) -> None:
     found = diagnose(Feedback(weights, np.zeros_like(weights)))
     if weights.sum() > 0:
         assert 1.0 - 1e-9 <= found.effective <= len(weights) + 1e-6

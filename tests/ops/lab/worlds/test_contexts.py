@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from backchannel.agents.sums import Matrix
+from backchannel.agents.sums import Floats
 from backchannel.ops.lab.bandits.contenders import CONTENDERS
 from backchannel.ops.lab.worlds.contexts import Contender, ContextualWorld, Reward, regret
 
@@ -45,14 +45,14 @@ class Watcher:
         self.learned: list[tuple[int, int]] = []
         self.told: list[tuple[int, int]] = []
 
-    def learn(self, contexts: Matrix, chosen: object, rewards: Matrix, first_round: int) -> None:
+    def learn(self, contexts: Floats, chosen: object, rewards: Floats, first_round: int) -> None:
         self.learned.append((first_round, len(rewards)))
 
     def refresh(self, now: int) -> None:
         self.told += [(now, first + count) for first, count in self.learned]
         self.learned.clear()
 
-    def choose(self, contexts: Matrix, rng: object) -> np.ndarray[tuple[int, ...], np.dtype[np.intp]]:
+    def choose(self, contexts: Floats, rng: object) -> np.ndarray[tuple[int, ...], np.dtype[np.intp]]:
         return np.zeros(len(contexts), dtype=np.intp)
 
 
