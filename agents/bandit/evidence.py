@@ -66,7 +66,7 @@ class Layout(Struct, frozen=True):
         """The numbers of a row."""
         return BUCKETS * (FOLDS * self.width + 1) + 1
 
-    def unpack(self, rows: Floats) -> "Evidence":
+    def unpack(self, rows: Floats) -> "StrategySums":
         """Return packed rows, (..., size), as evidence."""
         before = rows.shape[:-1]
         packed = rows[..., : -BUCKETS - 1].reshape(*before, BUCKETS, FOLDS, self.width)
@@ -74,10 +74,10 @@ class Layout(Struct, frozen=True):
         gram = np.zeros((*before, BUCKETS, FOLDS, d, d))
         gram[..., *self.triangle] = upper
         gram += np.triu(gram, 1).swapaxes(-1, -2)
-        return Evidence(gram, packed[..., -d:], rows[..., -BUCKETS - 1 : -1], rows[..., -1])
+        return StrategySums(gram, packed[..., -d:], rows[..., -BUCKETS - 1 : -1], rows[..., -1])
 
 
-class Evidence(Struct, frozen=True):
+class StrategySums(Struct, frozen=True):
     """The sums of strategies, by rank bucket.
 
     Attributes:

@@ -17,7 +17,7 @@ from backchannel.agents.bandit.belief import Belief
 from backchannel.agents.bandit.evidence import Layout, Pairs, clicked_pairs, rows_of, shown_pairs
 from backchannel.agents.bandit.features import Encoder, Feature, Numeric
 from backchannel.agents.bandit.pages import Integers, Pages, pages_of
-from backchannel.agents.bandit.posterior import PAST, Bank, Evidence, run_together
+from backchannel.agents.bandit.posterior import PAST, Bank, Exposures, run_together
 from backchannel.agents.bandit.ranks import BUCKETS
 from backchannel.agents.bandit.rates import available, believe, exposures, hazards
 from backchannel.agents.bandit.serving import Allocator, Exploration, Limits
@@ -191,7 +191,7 @@ class StrategyBandit(Learner):
             return {}
         config, encoder = self.config, self.encoder
         starts, rows = self._rows(sums, at)
-        posterior = self._bank.infer(Evidence(starts, exposures(self.layout.unpack(rows))), at)
+        posterior = self._bank.infer(Exposures(starts, exposures(self.layout.unpack(rows))), at)
         discounts = posterior.discounts
         total = self.layout.unpack(np.tensordot(discounts, rows, axes=1))
         belief = believe(total)
@@ -240,7 +240,7 @@ class StrategyBandit(Learner):
         changes: tuple[int, ...] = ()
         if sums.table == self.table:
             starts, rows = self._rows(MemorySums({self.table.name: sums}), at)
-            changes = self._bank.infer(Evidence(starts, exposures(self.layout.unpack(rows))), at).changes
+            changes = self._bank.infer(Exposures(starts, exposures(self.layout.unpack(rows))), at).changes
         length = self._bucket_ms if sums.table == self.table else self._pair_ms
         became: dict[str, dict[int, int]] = {}
         for first in {key[0] for key in sums.keys}:

@@ -46,7 +46,7 @@ PAST: Final = -1
 _TINY: Final = 2.0**-20  # the square of the grid that rewards lie on
 
 
-class Evidence(Struct, frozen=True):
+class Exposures(Struct, frozen=True):
     """The sums of one encoding.
 
     Attributes:
@@ -101,7 +101,7 @@ class Bank:
         nothing = np.zeros((0, 1, *self._prior.shape))
         self._passed = [_Passed(b"", np.zeros((1, 0)), np.zeros(0), nothing, self._prior[np.newaxis], (), (), None)]
 
-    def infer(self, evidence: Evidence, at: int) -> Posterior:
+    def infer(self, evidence: Exposures, at: int) -> Posterior:
         """Return the posterior at event time `at` (ms).
 
         What is the same as the last time, as most buckets are, is not gone through again.
@@ -130,7 +130,7 @@ class Bank:
             changed=max((*last.changes, *(() if last.doubted is None else (last.doubted,))), default=None),
         )
 
-    def _pass(self, before: "_Passed", evidence: Evidence, digest: bytes) -> "_Passed":
+    def _pass(self, before: "_Passed", evidence: Exposures, digest: bytes) -> "_Passed":
         """Go on by one bucket."""
         bucket = len(before.counts)
         starts, sums = evidence.starts[: bucket + 1], evidence.sums[bucket]

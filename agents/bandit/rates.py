@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 
 from backchannel.agents.bandit.belief import LEVEL_PRIOR, RATE_PRIOR, Belief
-from backchannel.agents.bandit.evidence import FOLDS, Evidence, Pairs
+from backchannel.agents.bandit.evidence import FOLDS, Pairs, StrategySums
 from backchannel.agents.bandit.ranks import BUCKETS, WIDTH
 from backchannel.agents.sums import Floats
 
@@ -40,7 +40,7 @@ OVERLAP: Final = 0.05
 """Prior hazard of pairs in general, worth MET."""
 
 
-def believe(evidence: Evidence) -> Belief:
+def believe(evidence: StrategySums) -> Belief:
     """Return what is believed of rates after discounted sums.
 
     Args:
@@ -66,7 +66,7 @@ def believe(evidence: Evidence) -> Belief:
     )
 
 
-def exposures(evidence: Evidence) -> Floats:
+def exposures(evidence: StrategySums) -> Floats:
     """Return what the bank of models goes by: Z'Z by time bucket, (time buckets, strategies, d + 1, d + 1).
 
     A row of Z is a context and the weight of clicks per unit of exposure. What was drawn counts as exposure by what
@@ -108,7 +108,7 @@ def available(shown: Pairs) -> Floats:
     return np.asarray(np.clip((event + 5.0 * WIDTH) / (risk + 5.0), 0.05 * WIDTH, WIDTH))
 
 
-def _dispersion(evidence: Evidence, pooled: Floats) -> float:
+def _dispersion(evidence: StrategySums, pooled: Floats) -> float:
     """W: the variance of a weight over its mean, 1 for rare clicks of weight 1; one such click stands in at first."""
     squares, weight = evidence.squares.sum() + 1.0, np.maximum(evidence.weight, 0.0).sum(axis=0)
     return float(max(squares - (pooled * weight).sum(), 0.1 * squares) / (weight.sum() + 1.0))

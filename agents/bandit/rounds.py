@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backchannel.agents.bandit.belief import Belief, draw
-from backchannel.agents.bandit.evidence import FOLDS, Evidence
-from backchannel.agents.bandit.posterior import Bank, run_together
-from backchannel.agents.bandit.posterior import Evidence as Exposures
+from backchannel.agents.bandit.evidence import FOLDS, StrategySums
+from backchannel.agents.bandit.posterior import Bank, Exposures, run_together
 from backchannel.agents.bandit.rates import believe, exposures
 from backchannel.agents.sums import Floats
 
@@ -72,10 +71,10 @@ class Rounds:
         return believe(_evidence(np.tensordot(seen.discounts, sums, axes=1)))
 
 
-def _evidence(sums: Floats) -> Evidence:
+def _evidence(sums: Floats) -> StrategySums:
     """Sums of rounds, (..., strategies, FOLDS, d + 1, d + 1), as evidence of the first rank bucket."""
     sums = sums[..., np.newaxis, :, :, :]
-    return Evidence(
+    return StrategySums(
         sums[..., :-1, :-1], sums[..., :-1, -1], sums[..., -1, -1].sum(axis=-1), sums[..., 0, -1].sum(axis=(-1, -2))
     )
 

@@ -5,13 +5,13 @@ import pytest
 from numpy.typing import NDArray
 
 from backchannel.agents.bandit.belief import draw
-from backchannel.agents.bandit.evidence import Evidence, Pairs
+from backchannel.agents.bandit.evidence import Pairs, StrategySums
 from backchannel.agents.bandit.ranks import BUCKETS
 from backchannel.agents.bandit.rates import believe, exposures, hazards
 from backchannel.agents.sums import Floats
 
 
-def evidence(contexts: Floats, chosen: NDArray[np.int64], rewards: Floats, strategies: int) -> Evidence:
+def evidence(contexts: Floats, chosen: NDArray[np.int64], rewards: Floats, strategies: int) -> StrategySums:
     """Rounds in which one candidate was drawn."""
     d = contexts.shape[1]
     gram, moment = np.zeros((strategies, 1, 2, d, d)), np.zeros((strategies, 1, 2, d))
@@ -20,10 +20,10 @@ def evidence(contexts: Floats, chosen: NDArray[np.int64], rewards: Floats, strat
         gram[s, 0, number % 2] += np.outer(x, x)
         moment[s, 0, number % 2] += x * r
         squares[s, 0] += r * r
-    return Evidence(gram, moment, squares, moment[:, 0, :, 0].sum(axis=1))
+    return StrategySums(gram, moment, squares, moment[:, 0, :, 0].sum(axis=1))
 
 
-def rounds(seed: int, count: int) -> Evidence:
+def rounds(seed: int, count: int) -> StrategySums:
     rng = np.random.default_rng(seed)
     contexts = np.column_stack((np.ones(count), rng.choice([-1.0, 1.0], size=(count, 2))))
     chosen = rng.integers(2, size=count)
@@ -64,7 +64,7 @@ def test_a_newcomer_is_wide_not_low() -> None:
     gram, moment, squares = (
         np.concatenate((own, np.zeros((1, *own.shape[1:])))) for own in (known.gram, known.moment, known.squares)
     )
-    belief = believe(Evidence(gram, moment, squares, np.zeros(3)))
+    belief = believe(StrategySums(gram, moment, squares, np.zeros(3)))
     assert belief.rates[2, 0] == pytest.approx(belief.rates[:2, 0].mean(), rel=0.05)
     rates, _ = draw(belief, 0.1, 2000, np.random.default_rng(6))
     assert 0.1 < (rates[:, 2, 0] > rates[:, :2, 0].max(axis=1)).mean() < 0.6
@@ -73,7 +73,7 @@ def test_a_newcomer_is_wide_not_low() -> None:
 def test_one_candidate_a_turn_is_one_exposure() -> None:
     """Then the bank of models goes by the plain sums of a linear regression."""
     known = rounds(7, 100)
-    some = Evidence(*(getattr(known, field)[np.newaxis] for field in Evidence.__struct_fields__))
+    some = StrategySums(*(getattr(known, field)[np.newaxis] for field in StrategySums.__struct_fields__))
     found = exposures(some)[0]
     assert (found[:, :3, :3] == known.gram[:, 0].sum(axis=1)).all()
     assert (found[:, :3, 3] == known.moment[:, 0].sum(axis=1)).all()
