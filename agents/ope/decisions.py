@@ -176,34 +176,21 @@ class DecisionTable(Struct, frozen=True):
         """Candidates drawn in all, (turns,)."""
         return np.asarray(self.counts.sum(axis=1))
 
-    def expected(
-        self,
-        policy: Allocator,
-        contexts: Floats,
-        worth: Floats,
-        rng: np.random.Generator,  # noqa: ARG002 - what is served has exact probabilities
-        draws: int,
-    ) -> Floats:
-        """Return what a policy is expected to draw in each turn: candidates and their worth, (2, turns, K).
+    def expected(self, policy: Allocator, contexts: Floats, worth: Floats) -> Floats:
+        """Return the expected worth of what a policy would draw in each turn from each strategy, (turns, K).
 
         Args:
             policy: its strategies are among the table's.
             contexts: of the turns, as the policy encodes them; see `vectors_of`.
             worth: of a strategy's first 0, 1, ... candidates, (K, as many as are ever drawn + 1).
-            rng: where chance comes from.
-            draws: of Thompson sampling's for each turn; 0: what a random set of strategies would draw.
         """
         budgets = np.clip(self.budgets, policy.least, MAX_BUDGET)
         columns = [self.strategies.index(name) for name in policy.strategies]
-        expected = np.zeros((2, *self.counts.shape))
+        expected = np.zeros(self.counts.shape)
         for budget in np.unique(budgets).tolist():
             rows = np.flatnonzero(budgets == budget)
-            worths = np.stack([np.tile(np.arange(budget + 1.0), (len(columns), 1)), worth[columns, : budget + 1]])
-            expected[:, rows[:, np.newaxis], columns] = (
-                policy.expect(contexts[rows], budget, worths)
-                if draws
-                else policy.expect_at_random(budget, worths)[:, np.newaxis]
-            )
+            worths = worth[np.newaxis, columns, : budget + 1]
+            expected[rows[:, np.newaxis], columns] = policy.expect(contexts[rows], budget, worths)[0]
         return expected
 
     def modelled(self, worth: Floats) -> Floats:

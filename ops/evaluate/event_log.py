@@ -34,7 +34,6 @@ from backchannel.streams.turns.event_file import EventFile
 
 LEARNED: Final[tuple[Exploration, ...]] = ("thompson", "greedy", "squarecb")
 """Ways to explore that are evaluated for the learned policy."""
-DRAWS: Final = 16
 _TOPIC: Final = "events"
 _BATCH: Final = 20_000
 
@@ -119,7 +118,7 @@ def _evaluate(
     values = []
     for name, allocator in policies.items():
         vectors = vectors_of(decisions, allocator.encoder, allocator.strategies)
-        _, extents = table.expected(allocator, vectors, worth, rng, DRAWS)
+        extents = table.expected(allocator, vectors, worth)
         log = table.feedback(extents, worth, modelled)
         whole = _whole(table, decisions, allocator)
         value = assess(name, log, rewards, options, rng, whole=whole)

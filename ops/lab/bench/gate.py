@@ -120,7 +120,7 @@ def _coverage(policy: Allocator, worth: Floats, truth: float, logs: Logs, runs: 
         decisions = logs.draw(_COVERED, rng)
         contexts = vectors_of(decisions, policy.encoder, STRATEGIES)
         table = table_of(decisions, contexts, STRATEGIES)
-        _, extents = table.expected(policy, contexts, worth, rng, 16)
+        extents = table.expected(policy, contexts, worth)
         log = table.feedback(extents, worth, table.modelled(worth))
         for name, estimate in ESTIMATORS.items():
             terms = estimate(log)

@@ -35,7 +35,6 @@ CONFIG: Final = BanditConfig(
     features=(*(Numeric(name) for name in NUMBERS), Categorical("device", DEVICES)),
     position_decay=0.0,  # every position is examined
 )
-_TRUTH_DRAWS: Final = 32
 
 
 class Logs(Struct, frozen=True):
@@ -106,7 +105,7 @@ class OffPolicyWorld:
         worth = np.tile(self._worth, (len(STRATEGIES), 1))
         contexts = vectors_of(logs.decisions, policy.encoder, STRATEGIES)
         table = table_of(logs.decisions, contexts, STRATEGIES)
-        _, extents = table.expected(policy, contexts, worth, np.random.default_rng(0), _TRUTH_DRAWS)
+        extents = table.expected(policy, contexts, worth)
         return float((extents * logs.expected).sum(axis=1).mean())
 
     def _context(self) -> dict[str, Scalar]:

@@ -143,7 +143,7 @@ def test_the_logged_policy_is_worth_what_it_got() -> None:
     contexts = vectors_of(decisions, allocator.encoder, allocator.strategies)
     table = table_of(decisions, contexts, allocator.strategies)
     worth = allocator.worth(10)
-    _, extents = table.expected(allocator, contexts, worth, np.random.default_rng(0), 16)
+    extents = table.expected(allocator, contexts, worth)
     log_ = table.feedback(extents, worth, table.modelled(worth))
     got = table.rewards.sum(axis=1).mean()
     assert ips(log_).value == pytest.approx(got, abs=0.03)
