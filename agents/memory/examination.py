@@ -124,9 +124,11 @@ class Examination:
         if not known.any():
             return _CONFIGURED
         one, other = first.sum(axis=0), second.sum(axis=0)
+        # Shares, whose squares do not underflow however long ago the evidence is.
+        first, second = first / one, second / other
         # Few buckets may agree by chance: their effective number bounds the variance from below.
-        effective = np.minimum(one**2 / (first**2).sum(axis=0), other**2 / (second**2).sum(axis=0))
-        variance = ((first / one - second / other) ** 2).sum(axis=0) + 2.0 / effective
+        effective = 1.0 / np.maximum((first**2).sum(axis=0), (second**2).sum(axis=0))
+        variance = ((first - second) ** 2).sum(axis=0) + 2.0 / effective
         # All comparisons of a position share its clicks, so they are not independent.
         variance *= (HARVESTED - 1) / 2
         errors = ((self._ratios[:, known] - np.log(one / other)) ** 2 / variance).sum(axis=1)

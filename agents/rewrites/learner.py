@@ -53,7 +53,12 @@ ONE_PERSON: Final = 3.0
 """Turns (decayed) of one person that always count in full at a state."""
 
 _HARMFUL: Final = 1.6449  # standard deviations: 95% sure that it does harm
-_NEEDED: Final = {Change.WORDING: (0.0, 1.0), Change.WORD: (0.5, 2.0), Change.OPPOSITE: (0.8, 5.0)}
+_NEEDED: Final = {
+    Change.WORDING: (0.0, 1.0),
+    Change.SPELLING: (0.5, 1.0),
+    Change.WORD: (0.5, 2.0),
+    Change.OPPOSITE: (0.8, 5.0),
+}
 """Of those who succeeded with the query or went on to its target, the share that a change of meaning needs at least to
 have done the latter, by its lower bound; and the support that it needs, in `min_support`s."""
 _ENDS: Final = tuple(f"{end}_{people}" for end in ("success", "failure") for people in BUCKETS)
@@ -94,8 +99,9 @@ class RephraseConfig(Struct, frozen=True, forbid_unknown_fields=True):
             ge=0,
             le=1,
             description="share of those who ask a query who must go on to its target. To replace a single word "
-            "takes twice min_support, and more than half of those who do not give up, with 90% probability; to change "
-            "a number or to say the opposite takes five times min_support, and four fifths",
+            "takes more than half of those who do not give up, with 90% probability, and twice min_support unless both "
+            "words sound the same; to change a number or to say the opposite takes four fifths, and five times "
+            "min_support",
         ),
     ] = 0.1
     depth: Annotated[int, Meta(ge=1, le=10, description="longest chain of rephrases followed from a state")] = 3

@@ -11,6 +11,7 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Final
 
+from jellyfish import metaphone
 from rapidfuzz.fuzz import token_set_ratio
 
 
@@ -19,9 +20,11 @@ class Change(IntEnum):
 
     WORDING = 0
     """Several words differ, or some were added or dropped."""
-    WORD = 1
+    SPELLING = 1
+    """One word was replaced by one that sounds the same."""
+    WORD = 2
     """One word was replaced by another, so one thing may have been replaced by another."""
-    OPPOSITE = 2
+    OPPOSITE = 3
     """A number, unit, negation or direction changed, or a word was replaced by its antonym."""
 
 
@@ -85,6 +88,8 @@ def change(query: str, other: str) -> Change:
     'OPPOSITE'
     >>> change("call anna", "call hanna").name
     'WORD'
+    >>> change("call ann", "call anne").name
+    'SPELLING'
     """
     words, others = _words(query), _words(other)
     gone, come = Counter(words) - Counter(others), Counter(others) - Counter(words)
@@ -97,8 +102,11 @@ def change(query: str, other: str) -> Change:
     )
     if opposite:
         return Change.OPPOSITE
-    replaced = len(words) == len(others) and sum(one != two for one, two in zip(words, others, strict=True)) == 1
-    return Change.WORD if replaced else Change.WORDING
+    replaced = [pair for pair in zip(words, others, strict=False) if pair[0] != pair[1]]
+    if len(words) != len(others) or len(replaced) != 1:
+        return Change.WORDING
+    sounds = {metaphone(word) for word in replaced[0]}
+    return Change.SPELLING if len(sounds) == 1 and "" not in sounds else Change.WORD
 
 
 def same_meaning(query: str, other: str) -> bool:

@@ -65,6 +65,15 @@ def test_little_evidence_moves_it_little() -> None:
     assert error < 0.3
 
 
+def test_evidence_decades_apart_is_compared() -> None:
+    decades_ms = 44 * 365 * 86_400_000
+    old = learned(simulated(300, 1.0))
+    recent = closed_turn(query(decades_ms), (impression(Result("e1", 1)),))
+    found = curve(merge([old, learned(iter([recent]))]))
+    assert np.isfinite(found).all()
+    assert found[0] == 1.0
+
+
 def test_it_is_learned_from_sums() -> None:
     turns = list(simulated(2000, 1.0))
     parts = [learned(iter(turns[start::3])) for start in range(3)]

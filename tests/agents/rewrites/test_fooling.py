@@ -140,7 +140,9 @@ def test_what_has_no_phonetic_code_does_not_sound_alike(script: tuple[str, str])
     [
         ("twenty five", "25", Change.WORDING),
         ("channel for", "channel 4", Change.WORDING),
-        ("play imagin dragons", "play imagine dragons", Change.WORD),
+        ("play imagin dragons", "play imagine dragons", Change.SPELLING),
+        ("call anna", "call hanna", Change.WORD),
+        ("кошка", "мышка", Change.WORD),
         ("flights from rome to oslo", "flights from oslo to rome", Change.OPPOSITE),
         ("set(volume=up)", "set(volume=down)", Change.OPPOSITE),
         ("warte ٥ minuten", "warte ٧ minuten", Change.OPPOSITE),
