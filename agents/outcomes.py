@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 import numpy as np
 from msgspec import Meta, Struct, field
+from numpy.typing import ArrayLike
 
 from backchannel.agents.columns import MISSING, Codes, Columns, Impressions, Ragged, spans
 from backchannel.agents.rephrases.detector import RephraseDetector
@@ -173,6 +174,16 @@ class Outcomes(Struct, frozen=True, dict=True):
         return np.where(known[user], user, MISSING)
 
     @property
+    def barged_in(self) -> Booleans:
+        """Whether the answer was interrupted, (n,)."""
+        return self.columns.turns.barge_ins > 0
+
+    @property
+    def defects(self) -> Floats:
+        """The probability, 0 to 1, that the turn was a defect, (n,); see `defects`."""
+        return defects(self.barged_in, self.rephrased)
+
+    @property
     def people(self) -> Integers:
         """Codes in `Pools.people`, (n,): users, and sessions where nobody in particular asked."""
         return np.where(self.users == MISSING, self.columns.turns.query.session, self.users)
@@ -182,6 +193,18 @@ class Outcomes(Struct, frozen=True, dict=True):
         code = {name: place for place, name in enumerate(strategies)}
         pool = self.columns.pools.strategies
         return self.asked.of(np.array([code.get(name, MISSING) for name in pool], dtype=np.int64))
+
+
+def defects(barged_in: ArrayLike, rephrased: ArrayLike) -> Floats:
+    """Return the probability, 0 to 1, that turns were defects: interrupted, or rephrased.
+
+    A turn without a click is not a defect for that alone: where answers are heard, nobody clicks.
+
+    Args:
+        barged_in: whether the answers were interrupted, (n,).
+        rephrased: the probabilities that the queries were rephrased, (n,).
+    """
+    return np.asarray(np.maximum(barged_in, rephrased), dtype=float)
 
 
 class Judge:

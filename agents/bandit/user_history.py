@@ -1,7 +1,7 @@
 """The history of users: how much each has asked, and how well that went.
 
-For every user, and for all together, it sums with forward decay the turns, their success and their defects. The policy
-makes features of them: see `users`.
+For every user, and for all together, it sums with forward decay the turns, their success and their defects
+(see `agents.outcomes.defects`). The policy makes features of them: see `users`.
 """
 
 from typing import Any, Final, Self
@@ -18,8 +18,6 @@ from backchannel.agents.sums import ALL, USER, Delta, Groups, SumReader, SumTabl
 
 class UserHistory(Learner):
     """The learner of users' turns. Its section: ALL -> `users.Everybody`; user id -> `users.UserRow`.
-
-    A turn's defect is the probability that its query was rephrased, and 1 if its answer was barged in on.
 
     Args:
         half_life_days: after which a turn counts half.
@@ -52,11 +50,12 @@ class UserHistory(Learner):
             return {}
         landmark = table.landmark(int(outcomes.times.max()))
         weights = table.weights(outcomes.times[rows], landmark)
-        defects = np.where(outcomes.columns.turns.barge_ins[rows] > 0, 1.0, outcomes.rephrased[rows])
         # Each turn is everybody's and its user's.
         users = np.concatenate((np.zeros(len(rows), dtype=np.int64), outcomes.users[rows] + 1))
         groups = Groups((users, [ALL, *outcomes.columns.pools.people]))
-        sums = [np.tile(one, 2) for one in (weights, weights * outcomes.success[rows], weights * defects)]
+        sums = [
+            np.tile(one, 2) for one in (weights, weights * outcomes.success[rows], weights * outcomes.defects[rows])
+        ]
         return {table.name: groups.sums(table, sums, landmark)}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:

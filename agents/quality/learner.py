@@ -44,7 +44,7 @@ class AnswerQuality(Learner):
     - `turns`, and `candidates` drawn in them.
     - `clicked`, `barged_in`: turns with a click, with a barge-in. A strategy's clicks are those it is credited with.
     - `rephrased`: the probabilities that the query was rephrased, added up.
-    - `defects`: turns with a barge-in, and of the others the probabilities that the query was rephrased.
+    - `defects`: the probabilities that the turn was a defect (see `agents.outcomes.defects`), added up.
     - `reward`: see `outcomes`; of all turns, their success.
 
     Args:
@@ -84,14 +84,13 @@ class AnswerQuality(Learner):
         clicked[:turns], reward[:turns] = outcomes.columns.turns.clicks.counts > 0, outcomes.success
         clicked[turns + asked.credited] = 1.0
         reward[turns + asked.credited] = asked.rewards
-        barged_in = (outcomes.columns.turns.barge_ins > 0).astype(float)[rows]
-        rephrased, reward = (np.rint(one * GRID) / GRID for one in (outcomes.rephrased[rows], reward))
-        defects = np.maximum(barged_in, rephrased)
+        reward = np.rint(reward * GRID) / GRID
+        feedback = (outcomes.barged_in[rows].astype(float), outcomes.rephrased[rows], outcomes.defects[rows])
         codes = np.concatenate((np.zeros(turns, dtype=np.int64), asked.codes + 1))
         first, last = (int(one) // self.bucket_ms for one in (outcomes.times.min(), outcomes.times.max()))
         buckets = range(first * self.bucket_ms, (last + 1) * self.bucket_ms, self.bucket_ms)
         groups = Groups((codes, [ALL, *self._strategies]), ((outcomes.times // self.bucket_ms - first)[rows], buckets))
-        columns = (np.ones(len(rows)), candidates, clicked, barged_in, rephrased, defects, reward)
+        columns = (np.ones(len(rows)), candidates, clicked, *feedback, reward)
         return {self.table.name: groups.sums(self.table, columns)}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:  # noqa: ARG002 -- Learner's

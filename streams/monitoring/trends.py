@@ -37,7 +37,7 @@ class Answers(Struct, frozen=True):
         clicked: share of turns with a click.
         barged_in: share of turns with a barge-in.
         rephrased: share of turns that were rephrased.
-        defects: share of turns that were barged in or rephrased.
+        defects: share of turns that were defects; see `agents.outcomes.defects`.
         reward: mean success, 0 to 1.
         strategies: trends of the strategies by name.
     """

@@ -26,6 +26,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.random import Generator
 
+from backchannel.agents.outcomes import defects
 from backchannel.ops.lab.worlds.catalogue import CatalogueEntity, make_catalogue, misheard, misspelt
 from backchannel.schemas.events import BargeIn, Canary, Click, Event, Impression, Query, Result, Rewrite, Scalar
 
@@ -154,8 +155,8 @@ class SimulatedTurn:
 
     @property
     def defect(self) -> bool:
-        """Whether the person clicked nothing, barged in or rephrased."""
-        return self.barged_in or self.rephrased or not self.clicked
+        """Whether the turn was a defect; see `agents.outcomes.defects`."""
+        return bool(defects(self.barged_in, self.rephrased))
 
 
 class SearchWorld:
