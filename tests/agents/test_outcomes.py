@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backchannel.agents.outcomes import RewardConfig
+from backchannel.agents.outcomes import RewardConfig, defects
 from backchannel.schemas.events import Rewrite
 from backchannel.schemas.turn import Turn
 from tests.support.oracle import Outcome
-from tests.support.turns import DAY, barge_in, click, closed_turn, impression, outcomes_of, query, turns
+from tests.support.turns import DAY, barge_in, click, closed_turn, impression, judged, outcomes_of, query, turns
 
 SHARES = st.floats(0, 1)
 CONFIGS = st.builds(
@@ -116,3 +116,9 @@ def test_who_goes_on_without_a_click_may_be_content() -> None:
     again = outcome(closed_turn(query(text="play some jass"), next=query(8_000, "play some jazz")), config)
     assert (again.unrephrased, again.success) == (0.5, 0.5 * (1 - again.rephrased))
     assert again.gains == {}
+
+
+def test_a_turn_is_a_defect_if_it_was_interrupted_or_rephrased_and_not_for_want_of_a_click() -> None:
+    found = judged([closed_turn(query()), closed_turn(query(), barge_ins=(barge_in(),))])
+    assert found.defects.tolist() == [0.0, 1.0]
+    assert defects([False, False, True], [0.0, 0.75, 0.75]).tolist() == [0.0, 0.75, 1.0]
