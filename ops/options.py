@@ -9,7 +9,7 @@ import click
 
 from backchannel.streams.config import Config, ConfigError, load
 from backchannel.streams.kafka.config import SERVERS_VARIABLE, KafkaConfig, with_environment
-from backchannel.streams.store.engine import Store
+from backchannel.streams.store.engine import Store, StoreError
 
 STORE_VARIABLE = "BACKCHANNEL_STORE"
 
@@ -74,9 +74,14 @@ def opened_store(url: str, *, create: bool = False, check: bool = True) -> Itera
         check: whether to check that this version of Backchannel can use the store.
 
     Raises:
+        click.BadParameter: the URL is invalid, or its driver is not installed.
         StoreError: the store cannot be used.
     """
-    with closing(Store(url)) as store:
+    try:
+        opened = Store(url)
+    except StoreError as error:
+        raise click.BadParameter(str(error), param_hint="--store") from None
+    with closing(opened) as store:
         if create:
             store.create([])
         if check:

@@ -9,7 +9,14 @@ from msgspec import structs
 from backchannel.ops.dashboard.pages import is_loopback, serve
 from backchannel.ops.dashboard.server import application
 from backchannel.ops.dashboard.state import Observatory
-from backchannel.ops.options import config_option, guess_option, kafka_config, servers_option, store_option
+from backchannel.ops.options import (
+    config_option,
+    guess_option,
+    kafka_config,
+    opened_store,
+    servers_option,
+    store_option,
+)
 from backchannel.streams.config import Config
 
 
@@ -53,9 +60,9 @@ def dashboard(
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(16)
     try:
-        observatory = Observatory(store, config, guess_from)
-        observatory.store.require()
-        asyncio.run(_serve(observatory, host, port, token))
+        with opened_store(store, check=False) as opened:
+            opened.require()
+            asyncio.run(_serve(Observatory(opened, config, guess_from), host, port, token))
     except (ModuleNotFoundError, OSError) as error:  # an extra is missing, or the port is taken
         raise click.ClickException(str(error)) from None
 

@@ -13,15 +13,14 @@ from backchannel.agents.bandit.features import context_of
 from backchannel.agents.memory.serving import Recalled
 from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.serving import Rewriting
-from backchannel.ops.health.checks import Check, Status, worst
-from backchannel.ops.health.command import look
+from backchannel.ops.health.checks import Check, Status, judge, worst
+from backchannel.ops.health.command import gather
 from backchannel.ops.inspect.explanation import Explanation, explain
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import Context, Query
 from backchannel.schemas.text import normalize
 from backchannel.streams.config import Config
 from backchannel.streams.monitoring.trends import Trends, read_trends
-from backchannel.streams.monitoring.vitals import read_store
 from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
 from backchannel.streams.store import ledger
 from backchannel.streams.store.engine import Store
@@ -97,16 +96,15 @@ class Observatory:
     """Observes the store and the brokers, at most once every `FRESH_S` seconds, and the policy.
 
     Args:
-        url: the URL of the store.
+        store: the store; its owner closes it, after the observatory.
         config: the configuration, with complete Kafka settings.
         guess_from: minimum similarity of a guess, as in serving; see `PolicyReader`.
     """
 
-    def __init__(self, url: str, config: Config, guess_from: float | None = None) -> None:
-        self._url: Final = url
+    def __init__(self, store: Store, config: Config, guess_from: float | None = None) -> None:
         self._config: Final = config
         self._graph: Final = RephraseGraph(config.rephrases)
-        self.store: Final = Store(url)
+        self.store: Final = store
         self.store.declare(self._graph.tables)
         self.reader: Final = PolicyReader(self.store, guess_from=guess_from)
         self._lock: Final = threading.Lock()
@@ -115,9 +113,8 @@ class Observatory:
         self._lags: Final[deque[tuple[int, int | None]]] = deque(maxlen=LAGS)
 
     def close(self) -> None:
-        """Stop the reader and close the store."""
+        """Stop the reader."""
         self.reader.close()
-        self.store.close()
 
     def state(self) -> DashboardState:
         """Return the state. It blocks for some seconds if the store or the brokers hang, and never raises."""
@@ -157,18 +154,17 @@ class Observatory:
         )
 
     def _look(self) -> DashboardState:
-        checks = look(self._url, self._config)
-        now = time.time_ns() // 1_000_000
+        facts = gather(self.store, self._config)
+        checks = judge(facts, self._config)
+        vitals = None if isinstance(facts.store, str) else facts.store
         lag: dict[str, Any] = next(check.details for check in checks if check.name == "lag")
-        self._lags.append((now, lag.get("records")))
-        answers = next(check for check in checks if check.name == "store").status != "critical"
-        vitals = read_store(self._url, now) if answers else None
+        self._lags.append((facts.now, lag.get("records")))
         return DashboardState(
-            now=now,
+            now=facts.now,
             status=worst(checks),
             checks=checks,
             served=vitals.head.version if vitals else None,
-            trends=self._trends() if answers else None,
+            trends=self._trends() if vitals else None,
             alarms=vitals.alarms if vitals else [],
             lag=Lag([time for time, _ in self._lags], [records for _, records in self._lags]),
             segments=self._segments(),

@@ -15,11 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from backchannel.ops.health.checks import CHECKS, STATUSES, Check, Facts, judge, worst
-from backchannel.ops.options import config_option, json_option, kafka_config, servers_option, store_option
+from backchannel.ops.options import config_option, json_option, kafka_config, opened_store, servers_option, store_option
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.config import Config
 from backchannel.streams.monitoring.vitals import read_brokers, read_store
+from backchannel.streams.store.engine import Store
 
 PATIENCE_S: Final = 2.5
 """Seconds within which store and brokers must answer, so that the command, start-up included, takes less than five."""
@@ -57,17 +58,12 @@ def _ask(question: Callable[[], _T]) -> Callable[[float], _T | str]:
     return wait
 
 
-def look(store: str, config: Config) -> list[Check]:
-    """Run all checks, within `PATIENCE_S`.
-
-    Args:
-        store: SQLAlchemy URL of the store; a thread that may be abandoned opens it.
-        config: the bounds, and the complete Kafka settings.
-    """
+def gather(store: Store, config: Config) -> Facts:
+    """Ask store and brokers, within `PATIENCE_S`; `config` holds the complete Kafka settings."""
     now = time.time_ns() // 1_000_000
     until = time.monotonic() + PATIENCE_S
     asked_store, asked_brokers = _ask(lambda: read_store(store, now)), _ask(lambda: read_brokers(config.kafka))
-    return judge(Facts(now, asked_store(until), asked_brokers(until)), config)
+    return Facts(now, asked_store(until), asked_brokers(until))
 
 
 @click.command("health")
@@ -94,12 +90,15 @@ def health(
     """
     config = structs.replace(config, kafka=kafka_config(config, servers))
 
-    def checks() -> list[Check]:
-        return [check for check in look(store, config) if check.name in names or not names]
+    with opened_store(store, check=False) as opened:
 
-    if watch and not as_json:
-        _watch(checks)
-    found = checks()
+        def checks() -> list[Check]:
+            found = judge(gather(opened, config), config)
+            return [check for check in found if check.name in names or not names]
+
+        if watch and not as_json:
+            _watch(checks)
+        found = checks()
     if as_json:
         report = {"status": worst(found), "checks": found}
         print_json(report)

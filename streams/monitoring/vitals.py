@@ -7,7 +7,7 @@ import msgspec
 from kafka import TopicPartition
 from kafka.admin import OffsetSpec
 from msgspec import Struct
-from sqlalchemy import Connection, func, make_url, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from backchannel.schemas.alarm import Alarm
@@ -103,25 +103,22 @@ class BrokerVitals(Struct, frozen=True):
     ends: dict[tuple[str, int], int]
 
 
-def read_store(url: str, now: int) -> StoreVitals:
+def read_store(store: Store, now: int) -> StoreVitals:
     """Read the vitals of a store.
 
     Args:
-        url: SQLAlchemy URL of the store.
+        store: the store.
         now: wall clock, ms since the Unix epoch.
 
     Raises:
         StoreError: the store does not exist, does not answer, or is not one of Backchannel's.
     """
-    store = Store(url)
     try:
         with store.read() as connection:
             store.check(connection)
             return _read(connection, now)
     except SQLAlchemyError as error:
-        raise StoreError(f"store {make_url(url)}: {error.args[0] if error.args else error}") from None
-    finally:
-        store.close()
+        raise StoreError(f"the store does not answer: {error.args[0] if error.args else error}") from None
 
 
 def _read(connection: Connection, now: int) -> StoreVitals:

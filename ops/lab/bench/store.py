@@ -74,7 +74,6 @@ class _Site:
     """A store with a worker's ledger, a publisher and a reader."""
 
     def __init__(self, url: str, config: Config, learning: Learning) -> None:
-        self._url = url
         self._store = Store(url)
         self._store.create(learning.tables)
         self._ledger = Ledger(self._store, learning.tables)
@@ -84,7 +83,7 @@ class _Site:
 
     def size(self) -> int:
         """Return the size of the store in bytes."""
-        return read_store(self._url, 0).bytes
+        return read_store(self._store, 0).bytes
 
     def commit(self, deltas: Sequence[Delta]) -> float:
         """Commit `deltas` one by one; return the seconds taken."""

@@ -50,8 +50,7 @@ def demo(turns: int, seed: int, store: str | None, report: Path, as_json: bool) 
         with ExitStack() as stack:
             url = store or f"sqlite:///{stack.enter_context(TemporaryDirectory())}/demo.db"
             driver = stack.enter_context(LocalPipeline(url, CONFIG, "demo"))
-            reader = PolicyReader(url)
-            stack.callback(reader.close)
+            reader = PolicyReader(driver.store)
             if reader.refresh():
                 raise click.UsageError(f"--store: {url} already holds a policy; give the demo an empty store")
             board = close_the_loop(

@@ -138,7 +138,7 @@ class Playground:
         self._sample: Final = [corpus.queries[place] for place in picked]
         self._strategies: Final = (*engine.generators, MEMORY)
         self._pipeline: Final = LocalPipeline(url, self._config(), "playground")
-        self._reader: Final = PolicyReader(url)
+        self._reader: Final = PolicyReader(self._pipeline.store)
         self._server: Final = SearchServer(
             self._reader, self._strategies, corpus.number, BUDGET, self._rng, distinct=True
         )

@@ -62,12 +62,11 @@ def close(turns: int, seed: int, progress: Callable[[str], None]) -> Iterator[Lo
         world = SearchWorld(seed, turns)
         with TemporaryDirectory() as folder:
             url = f"sqlite:///{Path(folder) / 'loop.db'}"
-            reader = PolicyReader(url)
             with LocalPipeline(url, config, "loop") as driver:
+                reader = PolicyReader(driver.store)
                 say = partial(_say, progress, name)
                 board = close_the_loop(world, driver, reader, turns=turns, seed=seed, progress=say, server=server)
                 findings = board.findings(reader.policy, seed, 0.0)
-            reader.close()
         late = findings.late["learned"]
         yield Loop(
             name,

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,16 @@ def rephrased(tmp_path_factory: pytest.TempPathFactory) -> str:
     return url
 
 
+@contextmanager
+def observed(url: str, guess_from: float | None = None) -> Iterator[Observatory]:
+    with closing(Store(url)) as store, closing(Observatory(store, CONFIG, guess_from)) as observatory:
+        yield observatory
+
+
 @pytest.fixture
 def observatory(learned: str) -> Iterator[Observatory]:
-    one = Observatory(learned, CONFIG)
-    yield one
-    one.close()
+    with observed(learned) as one:
+        yield one
 
 
 def talk(observatory: Observatory, token: str | None, scenario: Callable[[TestClient], Awaitable[None]]) -> None:  # type: ignore[type-arg]
@@ -104,9 +109,8 @@ def test_the_state_says_what_was_learned_without_a_broker(observatory: Observato
 
 def test_an_unavailable_store_is_reported(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path, "none.db")
-    one = Observatory(url, CONFIG)
-    state = one.state()
-    one.close()
+    with observed(url) as one:
+        state = one.state()
     assert (state.served, state.trends, state.segments) == (None, None, [])
     assert {check.name: check.status for check in state.checks}["store"] == "critical"
 
@@ -121,10 +125,9 @@ def test_a_query_is_answered_with_its_uncertainty(observatory: Observatory) -> N
 
 
 def test_a_rewrite_is_explained_by_its_path(rephrased: str) -> None:
-    one = Observatory(rephrased, CONFIG)
-    found = one.query(GARBLED[0], {}, 20)
-    other = one.query("never heard of", {}, 20)
-    one.close()
+    with observed(rephrased) as one:
+        found = one.query(GARBLED[0], {}, 20)
+        other = one.query("never heard of", {}, 20)
     assert found.rewriting is not None
     assert found.rewriting.target == GARBLED[2]
     assert found.explanation is not None
@@ -148,18 +151,16 @@ def test_a_query_is_answered_even_if_sums_may_not_be_read(rephrased: str, tmp_pa
     with store.write() as connection:
         connection.exec_driver_sql("DROP TABLE transitions")
     store.close()
-    one = Observatory(url, CONFIG)
-    found = one.query(GARBLED[0], {}, 20)
-    one.close()
+    with observed(url) as one:
+        found = one.query(GARBLED[0], {}, 20)
     assert found.rewriting is not None
     assert found.explanation is None
 
 
 def test_a_guess_is_marked_as_one(learned: str) -> None:
-    one = Observatory(learned, CONFIG, guess_from=0.8)
-    known = next(query for query in one.reader.policy.memory() if len(query) > 10)
-    found = one.query(f"{known}x", {}, 10)
-    one.close()
+    with observed(learned, guess_from=0.8) as one:
+        known = next(query for query in one.reader.policy.memory() if len(query) > 10)
+        found = one.query(f"{known}x", {}, 10)
     assert {recalled.guess and recalled.guess.query for recalled in found.recalled} == {known}
 
 

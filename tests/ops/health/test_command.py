@@ -260,7 +260,7 @@ def test_the_screen_says_it_in_words(learned: str) -> None:
 def test_watching_looks_again(learned: str, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
 
-    def look(*_: object) -> list[Check]:
+    def judge(*_: object) -> list[Check]:
         nonlocal looks
         looks += 1
         return [Check("store", "ok", "answers")]
@@ -269,7 +269,13 @@ def test_watching_looks_again(learned: str, monkeypatch: pytest.MonkeyPatch) -> 
         if looks == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(health, "look", look)
+    monkeypatch.setattr(health, "judge", judge)
     monkeypatch.setattr(time, "sleep", rest)
     result = CliRunner().invoke(main, ["health", "--store", learned, "--watch"])
     assert (result.exit_code, looks) == (0, 4)
+
+
+def test_an_unknown_kind_of_store_is_a_mistake_in_the_command() -> None:
+    result = CliRunner().invoke(main, ["health", "--store", "mysql://h/d", "--json"])
+    assert result.exit_code == 2
+    assert "--store" in result.output

@@ -1,6 +1,7 @@
 """The vitals of each kind of store."""
 
 import asyncio
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from sqlalchemy import update
 
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.streams.config import Config
-from backchannel.streams.monitoring.vitals import RECENT_MS, BrokerVitals, read_store, unread
+from backchannel.streams.monitoring.vitals import RECENT_MS, BrokerVitals, StoreVitals, read_store, unread
 from backchannel.streams.pipeline.commits import Commit
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.store.engine import Store, StoreError
@@ -16,6 +17,11 @@ from backchannel.streams.store.tables import snapshot
 from backchannel.streams.worker.heartbeat import Heartbeat
 
 NOW = 1_800_000_000_000
+
+
+def vitals_of(url: str, now: int) -> StoreVitals:
+    with closing(Store(url)) as store:
+        return read_store(store, now)
 
 
 def test_a_store_says_how_it_does(store_url: str) -> None:
@@ -29,7 +35,7 @@ def test_a_store_says_how_it_does(store_url: str) -> None:
     heartbeat.on_commit(Commit([], {"query": 7}), 0.1, None)
     asyncio.run(heartbeat.beat())
     store.close()
-    found = read_store(store_url, NOW)
+    found = vitals_of(store_url, NOW)
     assert made is not None
     assert found.served == found.newest == made
     assert found.head.version == made.version
@@ -39,7 +45,7 @@ def test_a_store_says_how_it_does(store_url: str) -> None:
     assert [(one.name, one.seen, one.partitions) for one in found.workers] == [(heartbeat.name, NOW, [])]
     assert found.recent == {"query": 7}
     assert found.bytes > 10_000
-    assert read_store(store_url, NOW + 2 * RECENT_MS).recent == {}
+    assert vitals_of(store_url, NOW + 2 * RECENT_MS).recent == {}
 
 
 def test_a_header_that_cannot_be_read_is_a_fault(store_url: str) -> None:
@@ -49,7 +55,7 @@ def test_a_header_that_cannot_be_read_is_a_fault(store_url: str) -> None:
     with store.write() as connection:
         connection.execute(update(snapshot).values(header="{"))
     store.close()
-    found = read_store(store_url, NOW)
+    found = vitals_of(store_url, NOW)
     assert (found.head.version, found.served) == (1, None)
     assert "its header cannot be read" in (found.fault or "")
 
@@ -60,11 +66,11 @@ def test_an_empty_store_says_so(store_url: str) -> None:
         connection.exec_driver_sql("CREATE TABLE nothing_of_ours (x INTEGER)")
     store.close()
     with pytest.raises(StoreError, match="nothing has been learned into it yet"):
-        read_store(store_url, NOW)
+        vitals_of(store_url, NOW)
 
 
 def test_what_is_not_read_yet_is_counted(store_url: str) -> None:
     LocalPipeline(store_url, Config(), "file").close()
-    found = read_store(store_url, NOW)
+    found = vitals_of(store_url, NOW)
     brokers = BrokerVitals(2, None, {("events", 0): 10, ("events", 1): 0})
     assert unread(found, brokers, "file") == {("events", 0): 10, ("events", 1): 0}
