@@ -19,7 +19,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from backchannel.agents.sums import Floats, Integers
-from backchannel.schemas.events import Canary, Click, Impression, Query
+from backchannel.schemas.events import ENVELOPE, BargeIn, Canary, Click, Impression, Query, Signal, name_of
 from backchannel.schemas.turn import Turn
 
 Codes: TypeAlias = NDArray[np.int32]
@@ -60,6 +60,7 @@ class Frame(Struct, frozen=True):
 
 
 _F = TypeVar("_F", bound=Frame)
+_S = TypeVar("_S")
 
 
 class Ragged(Struct, Generic[_F], frozen=True):
@@ -205,6 +206,13 @@ class Clicks(Frame, frozen=True):
     dwell_ms: Integers
 
 
+class Others(Frame, frozen=True):
+    """Signals of the types without columns of their own: the type's name, and the fields that only that type has."""
+
+    kind: Codes
+    fields: Codes
+
+
 class Turns(Frame, frozen=True):
     """Closed turns; see `schemas.turn.Turn`.
 
@@ -214,6 +222,7 @@ class Turns(Frame, frozen=True):
         impressions: in the order in which they were logged.
         clicks: likewise.
         barge_ins: how many, (turns,).
+        others: signals of all other types, by type, each in the order in which they were logged.
     """
 
     query: Queries
@@ -221,6 +230,10 @@ class Turns(Frame, frozen=True):
     impressions: Ragged[Impressions]
     clicks: Ragged[Clicks]
     barge_ins: Integers
+    others: Ragged[Others]
+
+
+_OWN_COLUMNS: Final = frozenset(name_of(kind) for kind in (Impression, Click, BargeIn))
 
 
 class Pools(Struct, frozen=True):
@@ -259,6 +272,7 @@ _POOLS: Final = {
     "locale": "labels",
     "kind": "labels",
     "context": "contexts",
+    "fields": "contexts",
     "strategy_context": "contexts",
     "user_context": "contexts",
     "features": "contexts",
@@ -313,6 +327,16 @@ class Columns(Struct, frozen=True):
     def contexts(self) -> list[dict[str, Any]]:
         """Return the contexts that codes stand for; the last one is empty, for MISSING."""
         return [*map(msgspec.msgpack.decode, self.pools.contexts), {}]
+
+    def others(self, kind: type[Signal]) -> tuple[Integers, list[dict[str, Any]]]:
+        """Return the turn of each signal of a type without columns of its own, (signals,), and its fields by name."""
+        others, labels = self.turns.others, self.pools.labels
+        name = name_of(kind)
+        if name not in labels:
+            return np.zeros(0, dtype=np.int64), []
+        rows = np.flatnonzero(others.rows.kind == labels.index(name))
+        decoded = self.contexts()
+        return others.parents[rows], [decoded[code] for code in others.rows.fields[rows].tolist()]
 
     def by_strategy(self, lists: Ragged[Any], values: NDArray[Any]) -> list[dict[str, Any]]:
         """Return each of some lists of strategies as a dict: strategy -> its value, in their order."""
@@ -383,6 +407,13 @@ class Interner:
             dwell_ms=np.array(dwell, dtype=np.int64),
         )
 
+    def others(self, signals: Sequence[Signal]) -> Others:
+        """Return the columns of signals of any types."""
+        return Others(
+            kind=self._codes(signals, "kind", _name),
+            fields=self._contexts([_own_fields(one) for one in signals]),
+        )
+
     def columns(self, turns: Turns) -> Columns:
         """Return turns with codes of their own: sorted, and of what they hold only."""
         values = {name: list(pool) for name, pool in self._pools.items()}
@@ -443,6 +474,7 @@ def columns_of(turns: Sequence[Turn]) -> Columns:
     following = [turn.next for turn in turns if turn.next is not None]
     impressions, shown = _flat([turn.impressions for turn in turns])
     clicks, clicked = _flat([turn.clicks for turn in turns])
+    others, signals = _flat([others_of(turn.signals) for turn in turns])
     return interner.columns(
         Turns(
             query=interner.queries([turn.query for turn in turns]),
@@ -452,8 +484,14 @@ def columns_of(turns: Sequence[Turn]) -> Columns:
             impressions=Ragged(impressions, interner.impressions(shown)),
             clicks=Ragged(clicks, interner.clicks(clicked)),
             barge_ins=_lengths([turn.barge_ins for turn in turns]),
+            others=Ragged(others, interner.others(signals)),
         )
     )
+
+
+def others_of(signals: Mapping[str, Iterable[_S]]) -> list[_S]:
+    """Return those of a turn's signals, by event type, that have no columns of their own, in the order of `Turns`."""
+    return list(chain.from_iterable(signals[name] for name in sorted(signals.keys() - _OWN_COLUMNS)))
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -466,6 +504,14 @@ _locale = attrgetter("locale")
 _entity_id = attrgetter("entity_id")
 _position = attrgetter("position")
 _kind = attrgetter("kind")
+
+
+def _name(event: Signal) -> str:
+    return name_of(type(event))
+
+
+def _own_fields(event: Signal) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in event.__struct_fields__ if name not in ENVELOPE}
 
 
 def _pool(values: Iterable[Any] = ()) -> defaultdict[Any, int]:

@@ -49,6 +49,10 @@ class _Event(Struct, frozen=True, gc=False, kw_only=True, tag_field="type"):
     query_id: Annotated[Id, Meta(description="the query that this event belongs to")]
 
 
+ENVELOPE: Final = frozenset(_Event.__struct_fields__)
+"""The fields that events of all types have."""
+
+
 class Query(_Event, frozen=True, gc=False, kw_only=True, tag="query"):
     """Somebody asked something."""
 

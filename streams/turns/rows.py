@@ -7,7 +7,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 
-from backchannel.agents.columns import Columns, Frame, Interner, Ragged, Turns
+from backchannel.agents.columns import Columns, Frame, Interner, Ragged, Turns, others_of
 from backchannel.agents.sums import Integers
 from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query, name_of
 from backchannel.streams.turns.assembler import Assembled, Assembler, TurnConfig
@@ -32,10 +32,13 @@ class RowAssembler(Assembler[int]):
         self._queries: Final = _Arrived(self._interner.queries)
         self._impressions: Final = _Arrived(self._interner.impressions)
         self._clicks: Final = _Arrived(self._interner.clicks)
-        self._arrived: Final[dict[type[Event], _Arrived[Any]]] = {
+        self._others: Final = _Arrived(self._interner.others)
+        # Signals of a type that is not among these have no columns of their own.
+        self._arrived: Final[dict[type[Event] | None, _Arrived[Any]]] = {
             Query: self._queries,
             Impression: self._impressions,
             Click: self._clicks,
+            None: self._others,
         }
         self._closed: list[Assembled[int]] = []
         self._most = _LEAST
@@ -47,16 +50,16 @@ class RowAssembler(Assembler[int]):
 
     def add(self, topic: str, offsets: Sequence[int], events: Sequence[Event | None]) -> None:
         """Add a chunk of a topic's records; see `TurnAssembler.add`."""
-        by_type: dict[type[Event], list[Event]] = {kind: [] for kind in self._arrived}
+        by_type: dict[type[Event] | None, list[Event]] = {kind: [] for kind in self._arrived}
         firsts = {kind: arrived.next for kind, arrived in self._arrived.items()}
         rows: list[int | None] = []
         for event in events:
-            own = by_type.get(type(event))  # type: ignore[arg-type] # None has none
-            if own is None:  # nothing but that it came is kept
+            if event is None or type(event) is BargeIn:  # of a barge-in, only that it came is kept
                 rows.append(None if event is None else 0)
             else:
-                rows.append(firsts[type(event)] + len(own))  # type: ignore[index]
-                own.append(event)  # type: ignore[arg-type]
+                kind = type(event) if type(event) in by_type else None
+                rows.append(firsts[kind] + len(by_type[kind]))
+                by_type[kind].append(event)
         for kind, own in by_type.items():
             self._arrived[kind].add(own)
         self._add(topic, offsets, events, rows)
@@ -88,6 +91,7 @@ class RowAssembler(Assembler[int]):
         shown, impressions = signals(Impression)
         clicked, clicks = signals(Click)
         barge_ins, _ = signals(BargeIn)
+        others = [others_of(own) for _, own, _ in closed]
         columns = self._interner.columns(
             Turns(
                 query=self._queries.take(np.array([row for row, _, _ in closed], dtype=np.int64)),
@@ -98,6 +102,10 @@ class RowAssembler(Assembler[int]):
                 impressions=Ragged(shown, self._impressions.take(impressions)),
                 clicks=Ragged(clicked, self._clicks.take(clicks)),
                 barge_ins=barge_ins,
+                others=Ragged(
+                    np.fromiter(map(len, others), np.int64, len(others)),
+                    self._others.take(np.fromiter(chain.from_iterable(others), np.int64)),
+                ),
             )
         )
         self._forget()

@@ -1,12 +1,15 @@
-"""Adding an event type takes only its struct: here a fifth one goes all the way into the ledger."""
+"""An event type is its struct and its worth: here a fifth one goes all the way into the ledger, and is judged."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, cast
 
 import msgspec
+import numpy as np
 import pytest
-from msgspec import Meta
+from msgspec import Meta, structs
 
+from backchannel.agents.columns import Columns
+from backchannel.agents.outcomes import Judge, Outcomes, RewardConfig
 from backchannel.schemas import events
 from backchannel.schemas.documents import documents
 from backchannel.schemas.events import EVENT_TYPES, EventDecoder, Query, Signal, name_of
@@ -20,6 +23,7 @@ from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import Ledger
 from backchannel.streams.turns.assembler import TurnAssembler
 from backchannel.streams.turns.partition import Partition
+from backchannel.streams.turns.rows import RowAssembler
 from tests.support.ledgers import contents, sqlite_url
 
 
@@ -73,6 +77,34 @@ def test_a_turn_has_signals_of_a_fifth_type() -> None:
     (turn,) = assembler.finish()
     assert [event.stars for event in cast("tuple[Feedback, ...]", turn.all(FEEDBACK))] == [4, 5]
     assert turn.signals.keys() == {"feedback"}
+
+
+class _StarJudge(Judge):
+    """What `agents.outcomes` would say of a fifth type."""
+
+    def judge(self, columns: Columns) -> Outcomes:
+        outcomes = super().judge(columns)
+        turns, said = columns.others(FEEDBACK)
+        success = outcomes.success.copy()
+        np.maximum.at(success, turns, np.array([fields["stars"] / 5 for fields in said]))
+        return structs.replace(outcomes, success=success)
+
+
+def test_a_signal_of_a_fifth_type_is_judged_in_one_place() -> None:
+    assembler = RowAssembler(["events"], CONFIG.turns)
+    asked = [
+        Query(event_id=f"q{turn}", ts=1000 * turn, session_id="s", query_id=f"{turn}", text="stop") for turn in range(3)
+    ]
+    said = [
+        cast("Signal", Feedback(event_id=f"f{stars}", ts=2000, session_id="s", query_id="1", stars=stars))
+        for stars in (4, 2)
+    ]
+    assembler.add("events", range(5), [*asked, *said])
+    assembler.finish()
+    columns = assembler.take()
+    turns, fields = columns.others(FEEDBACK)
+    assert (turns.tolist(), fields) == ([1, 1], [{"stars": 4}, {"stars": 2}])
+    assert _StarJudge(RewardConfig()).judge(columns).success.tolist() == [0.0, 0.8, 0.0]
 
 
 def test_topics_documents_and_metrics_follow_from_the_struct(monkeypatch: pytest.MonkeyPatch) -> None:

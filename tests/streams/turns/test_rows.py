@@ -1,13 +1,14 @@
 """Turns that are columns from their arrival on are those of the events as objects."""
 
 import random
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backchannel.agents.columns import Columns, Frame, Ragged, columns_of
+from backchannel.schemas import events
 from backchannel.schemas.events import Event
 from backchannel.schemas.turn import Turn
 from backchannel.streams.turns.assembler import TurnAssembler
@@ -15,6 +16,22 @@ from backchannel.streams.turns.position import Position
 from backchannel.streams.turns.rows import RowAssembler
 from tests.streams.turns.test_assembler import CONFIG, WINDOW, Log, click, logs, query
 from tests.support.turns import turns
+
+
+class Rating(events._Event, frozen=True, gc=False, kw_only=True, tag="rating"):
+    """A signal without columns of its own."""
+
+    topic: ClassVar[str] = "ratings"
+
+    good: bool
+
+
+def rated(event: Event | None) -> Event | None:
+    """Return every other event as a rating."""
+    if event is None or int(event.event_id[-1]) % 2:
+        return event
+    envelope = {name: getattr(event, name) for name in events.ENVELOPE}
+    return cast("Event", Rating(**envelope, good=event.ts % 3 > 0))
 
 
 def same(one: Any, other: Any) -> bool:
@@ -32,6 +49,7 @@ def same(one: Any, other: Any) -> bool:
 @settings(max_examples=150)
 def test_rows_are_the_turns_however_topics_interleave_and_runs_end(log: Log, seed: int, crashes: int) -> None:
     rng = random.Random(seed)
+    log = log | {"barge_ins": [*map(rated, log["barge_ins"])]}
     position = Position()
     while True:
         objects, rows = TurnAssembler(log, CONFIG, position), RowAssembler(log, CONFIG, position)
@@ -68,11 +86,11 @@ def test_rows_are_the_turns_however_topics_interleave_and_runs_end(log: Log, see
 @settings(max_examples=100)
 def test_rows_hold_what_events_hold(some: list[Turn]) -> None:
     objects, rows = TurnAssembler(["events"], CONFIG), RowAssembler(["events"], CONFIG)
-    events: list[Event | None] = []
+    log: list[Event | None] = []
     for turn in some:
-        events += [turn.query, *turn.impressions, *turn.clicks, *turn.barge_ins, turn.next]
+        log += [turn.query, *turn.impressions, *turn.clicks, *turn.barge_ins, turn.next]
     for assembler in (objects, rows):
-        assembler.add("events", range(len(events)), events)
+        assembler.add("events", range(len(log)), log)
     closed = objects.finish()
     assert rows.finish() == rows.closed == len(closed)
     assert same(rows.take(), columns_of(closed))
