@@ -11,7 +11,6 @@ from zlib import crc32
 import numpy as np
 
 from backchannel.agents.sums import Floats
-from backchannel.schemas.events import Query
 
 BUCKETS: Final = tuple(f"people_{number}" for number in range(8))
 """The columns of a sketch. Eight buckets distinguish one person from two and from several: enough for a threshold."""
@@ -26,11 +25,6 @@ def unit_hash(name: str) -> float:
     It is a CRC-32, whose bits are linear in those of the name, scattered by multiplicative hashing (Knuth, TAOCP 6.4).
     """
     return crc32(name.encode()) * 0x9E3779B1 % 2**32 / 2**32
-
-
-def person_of(query: Query) -> str:
-    """Return the name of whoever asked: the user, or the session if there is no `user_id`."""
-    return query.user_id or query.session_id
 
 
 def slot(name: str) -> int:

@@ -5,7 +5,7 @@ are known when the decision is made, so is the probability of each strategy and 
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import combinations
 from math import comb
 from typing import Any, Final, TypeAlias
@@ -46,7 +46,10 @@ class RandomSets:
         self._optional: Final = [place for place in places if maxima[place] and not minima[place]]
         # The empty set only where somebody is asked without it.
         self._sizes: Final = range(0 if self._always else 1, min(len(self._optional), self._left) + 1)
-        self._dealt: Final = lru_cache(MANY)(self._deal)
+        # Of a partial, not of a bound method, which would refer back to its owner.
+        self._dealt: Final = lru_cache(MANY)(
+            partial(_deal, self._minima, self._maxima, self._left, tuple(self._always))
+        )
         self.propensities: Final = np.minimum(self._minima, 1).astype(float)
         if self._optional:
             self.propensities[self._optional] = (self._sizes[0] + self._sizes[-1]) / 2 / len(self._optional)
@@ -74,20 +77,24 @@ class RandomSets:
         drawn, shares = [], []
         for size in self._sizes:
             for members in combinations(self._optional, size):
-                drawn.append(self._deal(members))
+                drawn.append(self._dealt(members))
                 shares.append(1.0 / len(self._sizes) / comb(len(self._optional), size))
         return np.array(drawn), np.array(shares)
 
-    def _deal(self, members: tuple[int, ...]) -> tuple[int, ...]:
-        counts, left = self._minima.copy(), self._left
-        for group in (members, self._always):
-            while left and (room := [place for place in group if counts[place] < self._maxima[place]]):
-                share, over = divmod(left, len(room))
-                for order, place in enumerate(room):
-                    dealt = min(share + (order < over), self._maxima[place] - counts[place])
-                    counts[place] += dealt
-                    left -= dealt
-        return tuple(counts)
+
+def _deal(
+    minima: Sequence[int], maxima: Sequence[int], left: int, always: tuple[int, ...], members: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Deal what the minima leave of the budget to `members` and then to `always`; return counts by strategy."""
+    counts = list(minima)
+    for group in (members, always):
+        while left and (room := [place for place in group if counts[place] < maxima[place]]):
+            share, over = divmod(left, len(room))
+            for order, place in enumerate(room):
+                dealt = min(share + (order < over), maxima[place] - counts[place])
+                counts[place] += dealt
+                left -= dealt
+    return tuple(counts)
 
 
 class Mixture(Struct, frozen=True):
@@ -155,15 +162,4 @@ class Mixtures(Struct, frozen=True):
         same = (self.parts == counts[:, np.newaxis]).all(axis=2)
         at_random = np.array([self.sets.probability(row) for row in counts.tolist()]) if self.floor else 0.0
         drawn = (same * self.shares).sum(axis=1)
-        return np.asarray(np.minimum((1.0 - self.floor) * drawn + self.floor * at_random, 1.0))
-
-    def reaching(self, depths: Counts) -> NDArray[np.float64]:
-        """Return the probability that each strategy is asked at least so deep, (contexts, strategies).
-
-        Args:
-            depths: (contexts, strategies) or (1, strategies).
-        """
-        sets, probabilities = self.sets.every()
-        drawn = ((self.parts >= depths[:, np.newaxis]) * self.shares[..., np.newaxis]).sum(axis=1)
-        at_random = np.einsum("a,nas->ns", probabilities, sets >= depths[:, np.newaxis])
         return np.asarray(np.minimum((1.0 - self.floor) * drawn + self.floor * at_random, 1.0))

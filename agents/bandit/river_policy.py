@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 from river.bandit.base import ArmID, ContextualPolicy, RewardObj
 from river.compose import TargetTransformRegressor
-from river.linear_model import BayesianLinearRegression
 
 from backchannel.agents.bandit.features import Encoder, Feature, Value
 from backchannel.agents.bandit.posterior import Bank
 from backchannel.agents.bandit.rounds import Rounds, draw_models
-from backchannel.agents.sums import Floats
 
 
 class LinearThompsonSampling(ContextualPolicy):
@@ -101,49 +99,3 @@ class LinearThompsonSampling(ContextualPolicy):
         if len(self._arms) > known:
             self._rounds.grow(len(self._arms))
             self._due = 0
-
-
-def to_river(sums: Floats, columns: Sequence[str]) -> BayesianLinearRegression:
-    """Return a model of River's with the posterior of a strategy's sums, under a prior of mean 0 and precision 1.
-
-    Args:
-        sums: Z'Z, (d + 1, d + 1).
-        columns: names of the contexts' columns, d of them.
-    """
-    model = BayesianLinearRegression(alpha=1, beta=1)
-    model._ensure_features(columns)
-    size = len(columns)
-    model._ss_arr[:size, :size] += sums[:-1, :-1]
-    model._ss_inv_arr[:size, :size] = np.linalg.inv(model._ss_arr[:size, :size])
-    model._eta_arr[:size] = sums[:-1, -1]
-    model._m_dirty = True
-    return model
-
-
-def from_river(model: BayesianLinearRegression, columns: Sequence[str]) -> Floats:
-    """Return the sums that a model of River's has learned, (d + 1, d + 1), in units of its noise.
-
-    The sum of squared rewards, the last of them, is not among what River keeps; it is the least that fits.
-
-    Args:
-        model: without smoothing. Its features are found by name, in whatever order it saw them first.
-        columns: names of the contexts' columns, d of them.
-
-    Raises:
-        ValueError: the model forgets, so its prior can no longer be told from what it learned; or it knows features
-            that are none of the columns.
-    """
-    if model.smoothing is not None:
-        raise ValueError("smoothing: a model that forgets its prior cannot be converted; learn without")
-    unknown = sorted(str(name) for name in model._idx.keys() - set(columns))
-    if unknown:
-        raise ValueError(f"columns: the model has learned {', '.join(unknown)}, which are not among them")
-    places = [place for place, name in enumerate(columns) if name in model._idx]
-    own = [model._idx[columns[place]] for place in places]
-    sums = np.zeros((len(columns) + 1, len(columns) + 1))
-    prior = np.eye(len(own)) / model.alpha
-    gram = (model._ss_arr[np.ix_(own, own)] - prior) / model.beta
-    sums[np.ix_(places, places)] = gram
-    sums[places, -1] = sums[-1, places] = model._eta_arr[own] / model.beta
-    sums[-1, -1] = sums[places, -1] @ np.linalg.lstsq(gram, sums[places, -1])[0]
-    return sums

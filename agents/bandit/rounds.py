@@ -57,10 +57,6 @@ class Rounds:
         for start, sums in self._sums.items():
             self._sums[start] = np.pad(sums, ((0, more), *((0, 0),) * 3))
 
-    def total(self) -> Floats:
-        """Return the undiscounted sums Z'Z, a row of Z being a context and its reward, (strategies, d + 1, d + 1)."""
-        return np.asarray(sum(self._sums.values(), np.zeros(self._shape)).sum(axis=1))
-
     def infer(self, at: int) -> Belief:
         """Return what is believed at event time `at` (ms), and let old buckets run together."""
         starts = sorted(self._sums)

@@ -17,6 +17,9 @@ from backchannel.agents.sums import ALL, GRID, Delta, Groups, SumReader, SumTabl
 SUMS: Final = ("turns", "candidates", "clicked", "barged_in", "rephrased", "defects", "reward")
 """See `AnswerQuality`."""
 
+RATES: Final = {"click_rate": "clicked", "defect_rate": "defects"}
+"""The rates of all turns that are watched for drift -> the sum that is divided by their number."""
+
 
 class QualityConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How the quality of answers is watched."""

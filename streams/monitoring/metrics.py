@@ -21,12 +21,14 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from backchannel.agents.quality.learner import RATES
 from backchannel.agents.sums import ALL
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.snapshot import Estimate, Evidence, Reached, Snapshot, Verdict
 from backchannel.streams.monitoring.observer import Observer
 from backchannel.streams.pipeline.commits import Commit
+from backchannel.streams.pipeline.drift_monitor import DEAD_LETTER_RATE
 from backchannel.streams.pipeline.publisher import VersionStatus
 from backchannel.streams.turns.partition import Partition
 from backchannel.streams.turns.position import BEGINNING
@@ -158,7 +160,7 @@ class Metrics(Observer):
             for metric in (self._asked, self._candidates, self._rewards):
                 metric.labels(strategy)
             self._alarms.labels("reward", strategy)
-        for measure in ("click_rate", "defect_rate", "dead_letter_rate"):
+        for measure in (*RATES, DEAD_LETTER_RATE):
             self._alarms.labels(measure, ALL)
 
     def on_assigned(self, partitions: Mapping[int, Partition]) -> None:  # noqa: ARG002 -- Observer's

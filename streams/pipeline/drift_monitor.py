@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 from sqlalchemy import Connection, Double, Select, case, delete, func, insert, select
 
 from backchannel.agents.quality.drift import Bucket, Change, new_changes
-from backchannel.agents.quality.learner import AnswerQuality
+from backchannel.agents.quality.learner import RATES, AnswerQuality
 from backchannel.agents.sums import ALL
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import EVENT_TYPES
@@ -22,6 +22,8 @@ from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import positions, watermarks
 from backchannel.streams.store.tables import MINUTE_MS
 from backchannel.streams.turns.position import BEGINNING
+
+DEAD_LETTER_RATE: Final = "dead_letter_rate"
 
 SPAN: Final = 500
 """Number of buckets in a span: a rate is compared with the last one to two spans."""
@@ -110,12 +112,12 @@ class DriftMonitor:
         records = records.where(tally.c.name.in_([*EVENT_TYPES, "dead_letter"])).group_by(tally.c.minute)
         # Workers write their counts late, but hardly by a minute.
         minute = (now // MINUTE_MS - 1) * MINUTE_MS
-        yield _Rate("dead_letter_rate", ALL, records, MINUTE_MS, minute)
+        yield _Rate(DEAD_LETTER_RATE, ALL, records, MINUTE_MS, minute)
         if complete == BEGINNING:
             return
         # A turn is counted once its window has passed.
         whole = (complete - self._window_ms) // self._bucket_ms * self._bucket_ms
-        rates = [("click_rate", ALL, "clicked"), ("defect_rate", ALL, "defects")]
+        rates = [(measure, ALL, column) for measure, column in RATES.items()]
         for measure, strategy, column in rates + [("reward", strategy, "reward") for strategy in self._strategies]:
             sums = select(quality.c.bucket, quality.c.turns, quality.c[column]).where(quality.c.strategy == strategy)
             yield _Rate(measure, strategy, sums, self._bucket_ms, whole)

@@ -157,11 +157,6 @@ def steered(world: OffPolicyWorld, live: Section, goal: Section, logs: Logs, rat
     return _between(live, goal, (low + high) / 2)
 
 
-def reversed_preferences(section: Section) -> Section:
-    """Return a section whose estimates are mirrored at the mean of all strategies: the best becomes the worst."""
-    return _with(section, {field: 2.0 * own.mean(axis=0) - own for field, own in _means(section).items()})
-
-
 def _between(one: Section, other: Section, share: float) -> Allocator:
     first, second = _means(one), _means(other)
     return Allocator(_with(one, {field: (1.0 - share) * first[field] + share * second[field] for field in first}))

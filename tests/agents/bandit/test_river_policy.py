@@ -5,14 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from river import bandit, checks, stats
 from river.linear_model import BayesianLinearRegression
 
 from backchannel.agents.bandit.features import Numeric
-from backchannel.agents.bandit.river_policy import LinearThompsonSampling, from_river, to_river
-from backchannel.agents.sums import Floats
+from backchannel.agents.bandit.river_policy import LinearThompsonSampling
 
 FEATURES = (Numeric("x"), Numeric("y"))
 COLUMNS = ("1", "x", "y")
@@ -126,59 +123,3 @@ def test_arms_may_come_late() -> None:
         policy.update(arm, {"x": 1.0}, float(arm == "new"))
     assert policy.ranking == ["new", "old"]
     assert policy.pull(["old", "new"], {"x": 1.0}) == "new"
-
-
-def sums_of(rows: Floats) -> Floats:
-    product: Floats = rows.T @ rows
-    return product
-
-
-@given(st.integers(0, 2**32), st.integers(1, 60), st.permutations(COLUMNS))
-@settings(max_examples=40)
-def test_sums_and_rivers_model_say_the_same(seed: int, count: int, order: list[str]) -> None:
-    rng = np.random.default_rng(seed)
-    rows = rng.standard_normal((count, 4))
-    rows[:, 0] = 1
-    model = River()
-    for row in rows.tolist():
-        context = dict(zip(COLUMNS, row[:3], strict=True))
-        model.learn_one({name: context[name] for name in order}, row[3])
-    sums = sums_of(rows)
-    converted: Any = to_river(sums, COLUMNS)
-    precision = sums[:3, :3] + np.eye(3)
-    for row in rng.standard_normal((5, 3)):
-        context = dict(zip(COLUMNS, row.tolist(), strict=True))
-        mean, variance = row @ np.linalg.solve(precision, sums[:3, 3]), 1 + row @ np.linalg.solve(precision, row)
-        for one in (model, converted):
-            predicted = one.predict_one(context, with_dist=True)
-            assert predicted.mu == pytest.approx(mean, rel=1e-9, abs=1e-9)
-            assert predicted.sigma**2 == pytest.approx(variance, rel=1e-9)
-    for one in (model, converted):
-        found = from_river(one, COLUMNS)
-        assert found[:3] == pytest.approx(sums[:3], rel=1e-9, abs=1e-9)
-        assert found[3, 3] <= sums[3, 3] + 1e-6
-
-
-def test_a_converted_model_goes_on_learning() -> None:
-    rows = np.random.default_rng(1).standard_normal((40, 4))
-    model: Any = to_river(sums_of(rows[:20]), COLUMNS)
-    for row in rows[20:].tolist():
-        model.learn_one(dict(zip(COLUMNS, row[:3], strict=True)), row[3])
-    assert from_river(model, COLUMNS)[:3] == pytest.approx(sums_of(rows)[:3], rel=1e-9, abs=1e-9)
-
-
-def test_another_noise_and_prior_are_taken_off() -> None:
-    rows = np.random.default_rng(2).standard_normal((30, 4))
-    model = River(alpha=0.5, beta=4.0)
-    for row in rows.tolist():
-        model.learn_one(dict(zip(COLUMNS, row[:3], strict=True)), row[3])
-    assert from_river(model, COLUMNS)[:3] == pytest.approx(sums_of(rows)[:3], rel=1e-9)
-
-
-def test_what_cannot_be_converted_is_refused() -> None:
-    with pytest.raises(ValueError, match="smoothing"):
-        from_river(River(smoothing=0.9), COLUMNS)
-    model = River()
-    model.learn_one({"z": 1.0}, 1.0)
-    with pytest.raises(ValueError, match="columns: the model has learned z"):
-        from_river(model, COLUMNS)

@@ -109,9 +109,6 @@ def test_many_contexts_at_once_have_the_mixtures_of_each(
     assert found.probability(counts) == pytest.approx(
         [one.probability(row) for one, row in zip(singles, counts.tolist(), strict=True)]
     )
-    assert found.reaching(np.ones((1, counts.shape[1]))) == pytest.approx(
-        np.array([one.propensities() for one in singles])
-    )
     worths = np.tile(np.arange(budget + 1.0), (1, counts.shape[1], 1))
     assert allocator.expect(vectors, budget, worths)[0] == pytest.approx(found.expected())
     for expected, one in zip(found.expected(), singles, strict=True):

@@ -9,7 +9,13 @@ from backchannel.agents.bandit.serving import Allocator
 from backchannel.ops.lab.bench import gate
 from backchannel.ops.lab.bench.measure import Load
 from backchannel.ops.lab.worlds.gate_worlds import GateWorld
-from backchannel.ops.lab.worlds.off_policy import OffPolicyWorld, reversed_preferences, steered
+from backchannel.ops.lab.worlds.off_policy import OffPolicyWorld, _means, _with, steered
+from backchannel.schemas.snapshot import Section
+
+
+def mirrored(section: Section) -> Section:
+    """Mirror the estimates at the mean of all strategies: the best becomes the worst."""
+    return _with(section, {field: 2.0 * own.mean(axis=0) - own for field, own in _means(section).items()})
 
 
 def test_true_values_are_true() -> None:
@@ -20,8 +26,8 @@ def test_true_values_are_true() -> None:
     # The live policy's value is its log's mean reward.
     earned = [sum(sum(one.rewards.values()) for one in logs.draw(1500, np.random.default_rng(n))) for n in range(20)]
     assert np.mean(earned) / 1500 == pytest.approx(value, rel=0.05)
-    assert world.value(Allocator(best), logs) > value > world.value(Allocator(reversed_preferences(best)), logs)
-    for ratio, goal in ((0.9, reversed_preferences(best)), (1.03, best)):
+    assert world.value(Allocator(best), logs) > value > world.value(Allocator(mirrored(best)), logs)
+    for ratio, goal in ((0.9, mirrored(best)), (1.03, best)):
         assert world.value(steered(world, live, goal, logs, ratio), logs) == pytest.approx(ratio * value, rel=0.01)
     with pytest.raises(ValueError, match=r"^goal: "):
         steered(world, live, best, logs, 9.0)
