@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from backchannel.agents.bandit.features import LIMIT, Binned, Categorical, Encoder, Hashed, Numeric, Value
+from backchannel.agents.ranking.packed import as_number
 from backchannel.agents.sums import GRID, Floats, Integers
 
 SCORE: Final = "score"
@@ -45,6 +46,10 @@ class CandidateEncoder:
         dimension: Their number.
         fingerprint: A short hash of all of this: vectors with different fingerprints must never meet.
         of_memory: Whether the memory index supplies some of the features.
+        of_choices: Whether some features are not numbers.
+        of_query: Whether some columns depend on the query.
+        read: The numbers that are read of a candidate's own features.
+        ranked: The strategies whose ranks are features.
 
     Raises:
         ValueError: An unknown name in `normalized` or `crosses`, or more than MAX_COLUMNS columns.
@@ -83,43 +88,61 @@ class CandidateEncoder:
         self.fingerprint: Final = hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
         self.of_memory: Final = not {MEMORY_SCORE, MEMORY_EVIDENCE}.isdisjoint(names)
         self.normalized: Final = tuple(normalized)
-        self._width: Final = own.dimension
-        self._crosses: Final = crossed
+        self._width: Final = own.dimension - 1
+        # Without the constant that an `Encoder` begins with.
+        self._crosses: Final = [(left, slice(right.start - 1, right.stop - 1)) for left, right in crossed]
+        self.of_query: Final = bool(crossed)
         # Numbers are read as one matrix: first those of the candidates, then one over their ranks.
-        read = [name for name in names if not name.startswith(RANK)]
-        self._ranked: Final = [name.removeprefix(RANK) for name in names if name.startswith(RANK)]
-        self._read: Final = tuple(read)
-        self._get: Final[Callable[[Any], tuple[Value, ...]]] = _getter(read)
-        source = {name: column for column, name in enumerate([*read, *(RANK + name for name in self._ranked)])}
+        self.read: Final = tuple(name for name in names if not name.startswith(RANK))
+        self.ranked: Final = tuple(name.removeprefix(RANK) for name in names if name.startswith(RANK))
+        self.of_choices: Final = any(isinstance(one, Categorical | Hashed) for one in features)
+        self._get: Final[Callable[[Any], tuple[Value, ...]]] = _getter(self.read)
+        source = {name: column for column, name in enumerate([*self.read, *(RANK + name for name in self.ranked)])}
         self._standardized: Final = np.array([source[name] for name in normalized], dtype=np.intp)
+        # Scaling and standardizing are one step: less the offset, times the factor.
+        self._offsets, self._factors = np.zeros(len(source)), np.ones(len(source))
         numeric = [one for one in features if isinstance(one, Numeric)]
-        self._numeric_from: Final = np.array([source[one.name] for one in numeric], dtype=np.intp)
-        self._numeric_to: Final = np.array([places[one.name].start for one in numeric], dtype=np.intp)
-        self._centers: Final = np.array([one.center for one in numeric])
-        self._scales: Final = np.array([one.scale for one in numeric])
+        for one in numeric:
+            self._offsets[source[one.name]], self._factors[source[one.name]] = one.center, 1.0 / one.scale
+        taken = [source[one.name] for one in numeric]
+        whole = taken == list(range(len(source)))
+        self._numeric_from: Final[Any] = slice(None) if whole else np.array(taken, dtype=np.intp)
+        self._numeric_to: Final = np.array([places[one.name].start - 1 for one in numeric], dtype=np.intp)
         self._binned: Final = [
-            (source[one.name], np.array(one.edges), places[one.name].start)
+            (source[one.name], np.array(one.edges), places[one.name].start - 1)
             for one in features
             if isinstance(one, Binned)
         ]
         self._choices: Final = [
-            (one, places[one.name].start) for one in features if isinstance(one, Categorical | Hashed)
+            (one, places[one.name].start - 1) for one in features if isinstance(one, Categorical | Hashed)
         ]
 
     def numbers(self, features: Sequence[Mapping[str, Value]], ranks: Sequence[Mapping[str, int]]) -> Floats:
         """Return the numbers that candidates are described by, (candidates, numbers); NaN for what is missing."""
-        size = len(features) * len(self._read)
+        size = len(features) * len(self.read)
         try:
             flat = np.fromiter(chain.from_iterable(map(self._get, features)), np.float64, size)
         except (KeyError, TypeError, ValueError):  # not every candidate has all of them
-            flat = np.array([_number(one.get(name)) for one in features for name in self._read])
-        found = flat.reshape(len(features), len(self._read))
-        found[np.abs(found) > _GREATEST] = np.nan
-        if not self._ranked:
-            return found
-        brought = np.array([[own.get(name, 0) for name in self._ranked] for own in ranks], dtype=float)
+            flat = np.array([as_number(one.get(name)) for one in features for name in self.read])
+        found = flat.reshape(len(features), len(self.read))
+        if not self.ranked:
+            return self.completed(found)
+        brought = np.array([[own.get(name, 0) for name in self.ranked] for own in ranks], dtype=float)
+        return self.completed(found, brought)
+
+    def completed(self, own: Floats, brought: Floats | None = None) -> Floats:
+        """Return the numbers that candidates are described by, see `numbers`.
+
+        Args:
+            own: The numbers called `read`, (candidates, read); NaN for what is missing. What is too great is made NaN.
+            brought: Ranks in the lists of the strategies called `ranked`, from 1, (candidates, ranked); 0 for what a
+                strategy did not bring. None if there are no such features.
+        """
+        own[np.abs(own) > _GREATEST] = np.nan
+        if brought is None:
+            return own
         reciprocal = np.divide(1.0, brought, out=np.zeros_like(brought), where=brought > 0)
-        return np.concatenate((found, reciprocal), axis=1)
+        return np.concatenate((own, reciprocal), axis=1)
 
     def normalizers(self, numbers: Floats, lengths: Integers) -> tuple[Floats, Floats]:
         """Return the mean and the standard deviation of the normalized features in each list, both (lists, features).
@@ -128,14 +151,18 @@ class CandidateEncoder:
             numbers: See `numbers`.
             lengths: The number of candidates of each list, at least 1, (lists,).
         """
-        starts = np.cumsum(lengths) - lengths
         values = numbers[:, self._standardized]
-        known = ~np.isnan(values)
-        values = np.where(known, values, 0.0)
-        counts = np.maximum(np.add.reduceat(known, starts, dtype=np.float64), 1.0)
+        starts, counts = lengths.cumsum() - lengths, lengths[:, np.newaxis].astype(np.float64)
+        missing = np.isnan(values)
+        some = bool(missing.any())
+        if some:
+            values[missing] = 0.0
+            counts = np.maximum(np.add.reduceat(~missing, starts, dtype=np.float64), 1.0)
         means = np.add.reduceat(values, starts) / counts
-        distances = np.where(known, values - np.repeat(means, lengths, axis=0), 0.0)
-        return means, np.sqrt(np.add.reduceat(distances**2, starts) / counts)
+        values -= _of_each(means, lengths)
+        if some:
+            values[missing] = 0.0
+        return means, np.sqrt(np.add.reduceat(values * values, starts) / counts)
 
     def encode(
         self,
@@ -150,35 +177,48 @@ class CandidateEncoder:
         Args:
             numbers: See `numbers`.
             normalizers: See `normalizers`.
-            features: Each candidate's own features.
-            contexts: The query's context, for each list.
+            features: Each candidate's own features; only read if `of_choices`.
+            contexts: The query's context, for each list; only read if `of_query`.
             lengths: The number of candidates of each list, (lists,).
         """
+        offsets, factors = self._offsets, self._factors
         if self.normalized:
-            means, deviations = (np.repeat(one, lengths, axis=0) for one in normalizers)
-            distances = numbers[:, self._standardized] - means
+            means, deviations = normalizers
+            some = self._standardized
+            offsets, factors = (np.tile(one, (len(lengths), 1)) for one in (offsets, factors))
+            offsets[:, some] = means + offsets[:, some] * deviations
             varied = deviations > _LEAST_DEVIATION
-            numbers = numbers.copy()
-            numbers[:, self._standardized] = np.divide(distances, deviations, out=0.0 * distances, where=varied)
-        vectors = np.zeros((len(numbers), self._width))
-        scaled = (numbers[:, self._numeric_from] - self._centers) / self._scales
-        vectors[:, self._numeric_to] = _on_grid(np.where(np.isnan(scaled), 0.0, scaled))
+            factors[:, some] *= np.divide(1.0, deviations, out=np.zeros_like(deviations), where=varied)
+            offsets, factors = _of_each(offsets, lengths), _of_each(factors, lengths)
+        scaled = (numbers - offsets) * factors
+        own = _on_grid(scaled[:, self._numeric_from])
+        own[np.isnan(own)] = 0.0
+        if len(self._numeric_to) == self._width:
+            vectors = own
+        else:
+            vectors = np.zeros((len(numbers), self._width))
+            vectors[:, self._numeric_to] = own
         for column, edges, begin in self._binned:
-            known = np.flatnonzero(~np.isnan(numbers[:, column]))
-            vectors[known, begin + np.searchsorted(edges, numbers[known, column], side="right")] = 1.0
+            known = np.flatnonzero(~np.isnan(scaled[:, column]))
+            vectors[known, begin + np.searchsorted(edges, scaled[known, column], side="right")] = 1.0
         for feature, begin in self._choices:
-            for row, own in enumerate(features):
-                place = feature.encode(own.get(feature.name))
+            for row, one in enumerate(features):
+                place = feature.encode(one.get(feature.name))
                 if place is not None:
                     vectors[row, begin + place] = 1.0
         if not self._crosses:
-            return vectors[:, 1:]
-        queries = np.repeat(self._query.encode_all(contexts), lengths, axis=0)
+            return vectors
+        queries = _of_each(self._query.encode_all(contexts), lengths)
         products = [
             (queries[:, left, np.newaxis] * vectors[:, np.newaxis, right]).reshape(len(vectors), -1)
             for left, right in self._crosses
         ]
-        return np.concatenate((vectors[:, 1:], _on_grid(np.concatenate(products, axis=1))), axis=1)
+        return np.concatenate((vectors, _on_grid(np.concatenate(products, axis=1))), axis=1)
+
+
+def _of_each(rows: Floats, lengths: Integers) -> Floats:
+    """A row of each list for all its candidates, to be combined with theirs: one row, if there is one list."""
+    return rows if len(lengths) == 1 else np.repeat(rows, lengths, axis=0)
 
 
 def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Value, ...]]:
@@ -188,15 +228,11 @@ def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Value, ...]]:
     return itemgetter(*names) if names else lambda _: ()
 
 
-def _number(value: Value) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return np.nan
-
-
 def _on_grid(numbers: Floats) -> Floats:
-    found: Floats = np.rint(np.clip(numbers, -LIMIT, LIMIT) * GRID) / GRID
+    found: Floats = np.minimum(np.maximum(numbers, -LIMIT), LIMIT)
+    found *= GRID
+    np.rint(found, out=found)
+    found /= GRID
     return found
 
 

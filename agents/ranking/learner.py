@@ -12,14 +12,16 @@ import orjson
 from msgspec import Meta, Struct, field
 
 from backchannel.agents.bandit.posterior import run_together
+from backchannel.agents.columns import MISSING, Codes, Columns, Ragged, Ranks, Results, distinct
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes import Gains, Outcomes
 from backchannel.agents.ranking.features import SCORE, CandidateEncoder, CandidateFeature
+from backchannel.agents.ranking.packed import numbers_of
 from backchannel.agents.ranking.serving import Ranker, Settings
 from backchannel.agents.ranking.sums import Lists, sums_of
 from backchannel.agents.ranking.weights import solve
 from backchannel.agents.sketches import unit_hash
-from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
+from backchannel.agents.sums import Delta, Floats, Integers, Key, SumReader, Sums, SumTable
 from backchannel.schemas.events import Name
 
 _DAY_MS: Final = 86_400_000
@@ -108,12 +110,45 @@ class RankingConfig(Struct, frozen=True, forbid_unknown_fields=True):
         return CandidateEncoder(self.features, self.normalized, self.query_features, self.crosses)
 
 
-def _distinct(rows: range, entities: Sequence[int], positions: Sequence[int]) -> Sequence[int]:
-    """Each entity's result once, where it was shown first."""
-    if len(set(entities[rows.start : rows.stop])) == len(rows):
-        return rows
-    first = {entities[row]: row for row in sorted(rows, key=positions.__getitem__, reverse=True)}
-    return list(first.values())
+def _chosen(results: Ragged[Results]) -> tuple[Integers, Integers]:
+    """The results of lists of two entities or more, each entity once, where it was shown first; and their lists."""
+    rows, parents = results.rows, results.parents
+    first, _ = distinct(parents, rows.entity)
+    if len(first) < len(parents):
+        order = np.lexsort((rows.position, rows.entity, parents))
+        keys = np.column_stack((parents, rows.entity))[order]
+        begins = np.ones(len(order), dtype=bool)
+        begins[1:] = (keys[1:] != keys[:-1]).any(axis=1)
+        chosen = np.sort(order[begins])
+    else:
+        chosen = np.arange(len(parents))
+    counts = np.bincount(parents[chosen], minlength=len(results))
+    chosen = chosen[counts[parents[chosen]] > 1]
+    return chosen, parents[chosen]
+
+
+def _gains(gained: Gains, chosen: Integers) -> Floats:
+    """The gain of each of the chosen results, (chosen,): of an entity's, the first in the turn has it."""
+    gains = np.zeros(len(chosen))
+    if not len(gained.shown):
+        return gains
+    place = np.minimum(np.searchsorted(chosen, gained.shown), len(chosen) - 1)
+    there = chosen[place] == gained.shown
+    place, which = place[there], gained.of_shown[there]
+    order = np.lexsort((place, which))
+    of_gain, first = np.unique(which[order], return_index=True)
+    gains[place[order][first]] = gained.gains[of_gain]
+    return gains
+
+
+def _brought(ranks: Ragged[Ranks], strategies: Sequence[str], wanted: Sequence[str]) -> Floats:
+    """The ranks of results in the lists of the wanted strategies, (results, wanted); 0 where one did not bring it."""
+    column = {name: place for place, name in enumerate(wanted)}
+    columns = np.array([column.get(name, MISSING) for name in strategies], dtype=np.int64)[ranks.rows.strategy]
+    own = columns != MISSING
+    found = np.zeros((len(ranks), len(wanted)))
+    found[ranks.parents[own], columns[own]] = ranks.rows.rank[own]
+    return found
 
 
 class ResultRanking(Learner):
@@ -148,56 +183,63 @@ class ResultRanking(Learner):
 
     def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`. A list of a single result says nothing of an order."""
-        columns, gained = outcomes.columns, outcomes.gains
-        impressions, contexts = columns.turns.impressions, columns.contexts()
-        results = impressions.rows.results
-        entities, positions = results.rows.entity.tolist(), results.rows.position.tolist()
-        curves, ends = impressions.rows.examined.tolist(), results.counts.cumsum().tolist()
-        left = dict(
-            zip(zip(gained.turns.tolist(), gained.entities.tolist(), strict=True), gained.gains.tolist(), strict=True)
-        )
-        buckets = (outcomes.times // self._bucket_ms * self._bucket_ms).tolist()
-        folds = [int(unit_hash(key) < 0.5) for key in outcomes.keys]
-        chosen: list[int] = []
-        gains: list[float] = []
-        examined: list[float] = []
-        lengths: list[int] = []
-        lists: list[int] = []
-        places: list[tuple[int, int]] = []
-        for place, (turn, count) in enumerate(zip(impressions.parents.tolist(), results.counts.tolist(), strict=True)):
-            shown = _distinct(range(ends[place] - count, ends[place]), entities, positions)
-            if len(shown) < 2:
-                continue
-            curve = contexts[curves[place]] or EXAMINED
-            chosen += shown
-            gains += [left.pop((turn, entities[row]), 0.0) for row in shown]
-            examined += [curve[min(positions[row], len(curve)) - 1] for row in shown]
-            lengths.append(len(shown))
-            lists.append(place)
-            places.append((buckets[turn], folds[outcomes.query[turn]]))
-        if not places:
+        columns, encoder = outcomes.columns, self.encoder
+        impressions = columns.turns.impressions
+        shown, rows = impressions.rows, impressions.rows.results.rows
+        chosen, parents = _chosen(shown.results)
+        if not len(chosen):
             return {}
-        sizes, rows = np.array(lengths, dtype=np.int64), np.array(chosen)
-        features = [contexts[code] for code in results.rows.features[rows].tolist()]
-        ranks = results.rows.ranks.take(rows)
-        numbers = self.encoder.numbers(features, columns.by_strategy(ranks, ranks.rows.rank))
-        normalizers = self.encoder.normalizers(numbers, sizes)
-        for place, code in enumerate(impressions.rows.normalizers[lists].tolist()):
-            own = contexts[code]
-            for column, name in enumerate(self.encoder.normalized if own else ()):
+        lists, sizes = np.unique(parents, return_counts=True)
+        turns = impressions.parents[lists]
+        features, values = self._values(columns, rows.features[chosen])
+        brought = None
+        if encoder.ranked:
+            brought = _brought(rows.ranks.take(chosen), columns.pools.strategies, encoder.ranked)
+        numbers = encoder.completed(values, brought)
+        normalizers = encoder.normalizers(numbers, sizes)
+        for place, own in enumerate(self._contexts(columns, shown.normalizers[lists]) if encoder.normalized else ()):
+            for column, name in enumerate(encoder.normalized if own else ()):
                 if name in own:
                     normalizers[0][place, column] = own[name]["mean"]
                     normalizers[1][place, column] = own[name]["deviation"]
-        asked = columns.turns.query.context[impressions.parents[lists]]
-        vectors = self.encoder.encode(
-            numbers, normalizers, features, [contexts[code] for code in asked.tolist()], sizes
+        asked = self._contexts(columns, columns.turns.query.context[turns]) if encoder.of_query else ()
+        buckets = outcomes.times[turns] // self._bucket_ms * self._bucket_ms
+        folds = np.array([unit_hash(key) < 0.5 for key in outcomes.keys], dtype=np.int64)[outcomes.query[turns]]
+        keys, groups = np.unique(np.column_stack((buckets, folds)), axis=0, return_inverse=True)
+        found = Lists(
+            lengths=sizes,
+            vectors=encoder.encode(numbers, normalizers, features, asked, sizes),
+            examined=self._examined(columns, np.repeat(shown.examined[lists], sizes), rows.position[chosen]),
+            gains=_gains(outcomes.gains, chosen),
+            groups=groups.ravel(),
         )
-        keys = sorted(set(places))
-        code = {key: group for group, key in enumerate(keys)}
-        groups = np.array([code[place] for place in places])
-        lists_shown = Lists(sizes, vectors, np.array(examined), np.array(gains), groups)
-        stored: list[Key] = [(self.encoder.fingerprint, *key) for key in keys]
-        return {self.table.name: Sums(self.table, stored, sums_of(lists_shown, len(keys)))}
+        stored: list[Key] = [(encoder.fingerprint, *key) for key in keys.tolist()]
+        return {self.table.name: Sums(self.table, stored, sums_of(found, len(stored)))}
+
+    def _values(self, columns: Columns, codes: Codes) -> tuple[list[dict[str, Any]], Floats]:
+        """The features of results, as far as they must be read one by one, and the numbers that they hold."""
+        encoder, pool = self.encoder, columns.pools.contexts
+        features = self._contexts(columns, codes) if encoder.of_choices else []
+        used, place = np.unique(codes, return_inverse=True)
+        return features, numbers_of(
+            [b"\x80" if code == MISSING else pool[code] for code in used.tolist()], encoder.read
+        )[place]
+
+    def _contexts(self, columns: Columns, codes: Codes) -> list[dict[str, Any]]:
+        """The contexts that `codes` stand for; those of MISSING are empty."""
+        pool = columns.pools.contexts
+        known = {code: msgspec.msgpack.decode(pool[code]) for code in set(codes.tolist()) if code != MISSING}
+        return [known.get(code, {}) for code in codes.tolist()]
+
+    def _examined(self, columns: Columns, codes: Codes, positions: Codes) -> Floats:
+        """The probability that each result was examined, (results,), by the curve logged with its list."""
+        used, place = np.unique(codes, return_inverse=True)
+        curves = [one or EXAMINED for one in self._contexts(columns, used)]
+        lengths = np.array([len(curve) for curve in curves])
+        every = np.concatenate([np.array(curve, dtype=float) for curve in curves])
+        begins = lengths.cumsum() - lengths
+        found: Floats = every[begins[place] + np.minimum(positions, lengths[place]) - 1]
+        return found
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
         """See `Learner.solve`."""

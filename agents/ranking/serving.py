@@ -25,6 +25,7 @@ from backchannel.schemas.events import Normalizer
 from backchannel.schemas.snapshot import Snapshot
 
 DRAWS: Final = 16
+_DRAWN: Final = np.arange(DRAWS)[:, np.newaxis]
 
 
 class Candidate(Struct, frozen=True):
@@ -201,27 +202,28 @@ class Ranker:
         if not any(SCORE in one for one in features):  # then the order that they came in is the caller's
             features = [{**one, SCORE: 1.0 / place} for place, one in enumerate(features, 1)]
         encoder, size = self.encoder, np.array([len(candidates)])
-        numbers = encoder.numbers(features, [one.ranks for one in candidates])
-        means, deviations = encoder.normalizers(numbers, size)
-        vectors = encoder.encode(numbers, (means, deviations), features, [context], size)
-        centred = vectors - vectors.mean(axis=0)
-        scores = centred @ self._weights
+        numbers = encoder.numbers(features, [one.ranks for one in candidates] if encoder.ranked else ())
+        means, deviations = normalizers = encoder.normalizers(numbers, size)
+        vectors = encoder.encode(numbers, normalizers, features, (context,), size)
+        scores = vectors @ self._weights
+        scores -= scores.sum() / len(scores)
         order, propensity = self._choose(vectors, scores, features, k, rng)
-        normalizers = map(Normalizer, means[0].tolist(), deviations[0].tolist())
+        centre = vectors.mean(axis=0) if explain else None
         results = tuple(
-            Ranked(
-                candidates[place].entity_id,
-                position,
-                float(scores[place]),
-                features[place],
-                candidates[place].ranks,
-                self._reasons(centred[place]) if explain else (),
-            )
-            for position, place in enumerate(order, 1)
+            [
+                Ranked(
+                    candidates[place].entity_id,
+                    position,
+                    score,
+                    features[place],
+                    candidates[place].ranks,
+                    () if centre is None else self._reasons(vectors[place] - centre),
+                )
+                for position, (place, score) in enumerate(zip(order, scores[order].tolist(), strict=True), 1)
+            ]
         )
-        return Ranking(
-            results, self.settings.learned, propensity, dict(zip(encoder.normalized, normalizers, strict=True))
-        )
+        logged = map(Normalizer, means[0].tolist(), deviations[0].tolist())
+        return Ranking(results, self.settings.learned, propensity, dict(zip(encoder.normalized, logged, strict=True)))
 
     def weights(self) -> dict[str, tuple[float, float]]:
         """Return column -> its weight and the standard deviation of that, for people."""
@@ -249,21 +251,21 @@ class Ranker:
         best = np.argsort(-scores, kind="stable")
         if self._models is None:
             return self._limited(best, features, k), 1.0
-        count = len(scores)
-        places = np.empty(count, dtype=np.int64)
-        places[best] = np.arange(count)
+        shift, limits = self.settings.max_shift, self.settings.limits
+        # The models reorder what may come among the first k; with limits, that may be any candidate.
+        pool = best if limits else best[: k + 2 * shift]
+        count = len(pool)
+        places = np.arange(count)
         drawn = np.empty((DRAWS, count), dtype=np.int64)
-        np.put_along_axis(drawn, np.argsort(-(vectors @ self._models).T, axis=1), np.arange(count)[np.newaxis], axis=1)
-        shift = self.settings.max_shift
+        drawn[_DRAWN, np.argsort((vectors[pool] @ self._models).T, axis=1)[:, ::-1]] = places
         # A candidate's place is that of the drawn model within bounds; the mean decides between those that meet.
-        keys = np.clip(drawn, places - shift, places + shift) * count + places
-        orders = np.argsort(keys, axis=1)
+        orders = pool[np.argsort(np.clip(drawn, places - shift, places + shift) * count + places, axis=1)]
         chosen = int(rng.integers(DRAWS))
-        if self.settings.limits:
+        if limits:
             every = [tuple(self._limited(order, features, k)) for order in orders]
             return list(every[chosen]), Counter(every)[every[chosen]] / DRAWS
         heads = orders[:, :k]
-        return heads[chosen].tolist(), float((heads == heads[chosen]).all(axis=1).mean())
+        return heads[chosen].tolist(), int((heads == heads[chosen]).all(axis=1).sum()) / DRAWS
 
     def _limited(self, order: Integers, features: Sequence[Mapping[str, Value]], k: int) -> list[int]:
         """The first k places of `order` that keep to the limits; if they do not suffice, the best of the others."""

@@ -652,8 +652,10 @@ def _distinct(results: Sequence[Result]) -> Sequence[Result]:
     """Return each entity once, where it was first shown."""
     if len({one.entity_id for one in results}) == len(results):
         return results
-    first = {one.entity_id: one for one in sorted(results, key=_position, reverse=True)}
-    return list(first.values())
+    first: dict[str, Result] = {}
+    for one in sorted(results, key=_position):
+        first.setdefault(one.entity_id, one)
+    return [one for one in results if first[one.entity_id] is one]
 
 
 def _ranking(self: ResultRanking, outcomes: Sequence[Outcome]) -> Delta:
