@@ -16,7 +16,6 @@ import msgspec
 import numpy as np
 
 from backchannel.agents.bandit.features import LIMIT, Binned, Categorical, Encoder, Hashed, Numeric, Value
-from backchannel.agents.ranking.packed import as_number
 from backchannel.agents.sums import GRID, Floats, Integers
 
 SCORE: Final = "score"
@@ -96,6 +95,10 @@ class CandidateEncoder:
         self.read: Final = tuple(name for name in names if not name.startswith(RANK))
         self.ranked: Final = tuple(name.removeprefix(RANK) for name in names if name.startswith(RANK))
         self.of_choices: Final = any(isinstance(one, Categorical | Hashed) for one in features)
+        kept = [
+            (f"column{place}", float, msgspec.field(default=np.nan, name=name)) for place, name in enumerate(self.read)
+        ]
+        self._decode: Final = msgspec.msgpack.Decoder(msgspec.defstruct("Numbers", kept)).decode
         self._get: Final[Callable[[Any], tuple[Value, ...]]] = _getter(self.read)
         source = {name: column for column, name in enumerate([*self.read, *(RANK + name for name in self.ranked)])}
         self._standardized: Final = np.array([source[name] for name in normalized], dtype=np.intp)
@@ -123,12 +126,22 @@ class CandidateEncoder:
         try:
             flat = np.fromiter(chain.from_iterable(map(self._get, features)), np.float64, size)
         except (KeyError, TypeError, ValueError):  # not every candidate has all of them
-            flat = np.array([as_number(one.get(name)) for one in features for name in self.read])
+            flat = np.array([_number(one.get(name)) for one in features for name in self.read])
         found = flat.reshape(len(features), len(self.read))
         if not self.ranked:
             return self.completed(found)
         brought = np.array([[own.get(name, 0) for name in self.ranked] for own in ranks], dtype=float)
         return self.completed(found, brought)
+
+    def unpacked(self, packed: Sequence[bytes]) -> Floats:
+        """Return the numbers called `read` of features packed by MessagePack, (candidates, read); see `completed`."""
+        try:
+            rows = map(msgspec.structs.astuple, map(self._decode, packed))
+            flat = np.fromiter(chain.from_iterable(rows), np.float64, len(packed) * len(self.read))
+        except msgspec.ValidationError:  # some are no numbers
+            features = map(msgspec.msgpack.decode, packed)
+            flat = np.array([_number(one.get(name)) for one in features for name in self.read])
+        return flat.reshape(len(packed), len(self.read))
 
     def completed(self, own: Floats, brought: Floats | None = None) -> Floats:
         """Return the numbers that candidates are described by, see `numbers`.
@@ -226,6 +239,13 @@ def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Value, ...]]:
         (name,) = names
         return lambda own: (own[name],)
     return itemgetter(*names) if names else lambda _: ()
+
+
+def _number(value: Value) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return np.nan
 
 
 def _on_grid(numbers: Floats) -> Floats:

@@ -16,7 +16,6 @@ from backchannel.agents.columns import MISSING, Codes, Columns, Ragged, Ranks, R
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Gains, Outcomes
 from backchannel.agents.ranking.features import SCORE, CandidateEncoder, CandidateFeature
-from backchannel.agents.ranking.packed import numbers_of
 from backchannel.agents.ranking.serving import Ranker, Settings
 from backchannel.agents.ranking.sums import Lists, sums_of
 from backchannel.agents.ranking.weights import solve
@@ -25,6 +24,7 @@ from backchannel.agents.sums import Delta, Floats, Integers, Key, SumReader, Sum
 from backchannel.schemas.events import Name
 
 _DAY_MS: Final = 86_400_000
+_NOTHING: Final = msgspec.msgpack.encode({})
 EXAMINED: Final = tuple(round(place**-0.7, 3) for place in range(1, 501))
 """The examination curve of impressions that log none, by position. To underestimate position bias does less harm than
 to overestimate it."""
@@ -218,12 +218,9 @@ class ResultRanking(Learner):
 
     def _values(self, columns: Columns, codes: Codes) -> tuple[list[dict[str, Any]], Floats]:
         """The features of results, as far as they must be read one by one, and the numbers that they hold."""
-        encoder, pool = self.encoder, columns.pools.contexts
-        features = self._contexts(columns, codes) if encoder.of_choices else []
-        used, place = np.unique(codes, return_inverse=True)
-        return features, numbers_of(
-            [b"\x80" if code == MISSING else pool[code] for code in used.tolist()], encoder.read
-        )[place]
+        pool, wanted = columns.pools.contexts, codes.tolist()
+        features = self._contexts(columns, codes) if self.encoder.of_choices else []
+        return features, self.encoder.unpacked([pool[code] if code != MISSING else _NOTHING for code in wanted])
 
     def _contexts(self, columns: Columns, codes: Codes) -> list[dict[str, Any]]:
         """The contexts that `codes` stand for; those of MISSING are empty."""
