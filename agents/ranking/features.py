@@ -198,7 +198,8 @@ class CandidateEncoder:
         if self.normalized:
             means, deviations = normalizers
             some = self._standardized
-            offsets, factors = (np.tile(one, (len(lengths), 1)) for one in (offsets, factors))
+            shape = (len(lengths), len(offsets))
+            offsets, factors = np.broadcast_to(offsets, shape).copy(), np.broadcast_to(factors, shape).copy()
             offsets[:, some] = means + offsets[:, some] * deviations
             varied = deviations > _LEAST_DEVIATION
             factors[:, some] *= np.divide(1.0, deviations, out=np.zeros_like(deviations), where=varied)

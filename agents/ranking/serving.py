@@ -248,7 +248,7 @@ class Ranker:
         rng: np.random.Generator,
     ) -> tuple[list[int], float]:
         """The places of the first k candidates, and the probability of their order."""
-        best = np.argsort(-scores, kind="stable")
+        best = (-scores).argsort(kind="stable")
         if self._models is None:
             return self._limited(best, features, k), 1.0
         shift, limits = self.settings.max_shift, self.settings.limits
@@ -257,9 +257,10 @@ class Ranker:
         count = len(pool)
         places = np.arange(count)
         drawn = np.empty((DRAWS, count), dtype=np.int64)
-        drawn[_DRAWN, np.argsort((vectors[pool] @ self._models).T, axis=1)[:, ::-1]] = places
+        drawn[_DRAWN, (vectors[pool] @ self._models).T.argsort(axis=1)[:, ::-1]] = places
         # A candidate's place is that of the drawn model within bounds; the mean decides between those that meet.
-        orders = pool[np.argsort(np.clip(drawn, places - shift, places + shift) * count + places, axis=1)]
+        bounded = np.minimum(np.maximum(drawn, places - shift), places + shift)
+        orders = pool[(bounded * count + places).argsort(axis=1)]
         chosen = int(rng.integers(DRAWS))
         if limits:
             every = [tuple(self._limited(order, features, k)) for order in orders]
