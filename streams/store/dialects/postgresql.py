@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import ARRAY, URL, ColumnElement, Connection, Engine, Table, any_, bindparam, func, select, text
-from sqlalchemy.dialects import postgresql
 
 from backchannel.streams.store.dialects.dialect import Dialect, updates
 
@@ -56,6 +55,9 @@ class Postgresql(Dialect):
         replace: Collection[str],
     ) -> None:
         """Insert from one array parameter per column: a parameter per value takes longer to build than to execute."""
+        # Imported here, so that a process with another kind of store starts without it.
+        from sqlalchemy.dialects import postgresql  # noqa: PLC0415
+
         statement = postgresql.insert(table)
         if changed := updates(table, statement.excluded, add, replace):
             statement = statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=changed)
