@@ -1,10 +1,10 @@
-"""The contract of a learner, as checks that whoever writes one can run on it: `check(learner)`.
+"""The contract of a learner, as checks to run on one of your own: `check(learner)`.
 
-Everything learned is a sum. So deltas form a commutative monoid, however turns are split and in whatever order they
-come; what a policy says follows from the sums; and what was kept by user can be taken out again.
+Everything learned is a sum. So deltas form a commutative monoid, however turns are split and ordered; the policy is a
+function of the sums; and whatever is kept by user can be erased.
 
-Every check takes a learner, some turns and a source of chance, and raises an AssertionError that says which law is
-broken. `check` draws the turns by itself; a property-based test can bring its own.
+Each check takes a learner, turns and a random generator, and raises an AssertionError that names the broken law.
+`check` draws random turns; a property-based test can provide its own.
 """
 
 import copy
@@ -35,15 +35,15 @@ _JUDGE: Final = Judge(RewardConfig(rephrase_weight=0.5))
 
 
 def check(learner: Learner, seed: int = 0, rounds: int = 10) -> None:
-    """Run every check on turns that are drawn at random.
+    """Run all checks on random turns.
 
     Args:
-        learner: to check.
-        seed: of the turns, and of how they are split and ordered.
-        rounds: how often, each time with other turns.
+        learner: the learner.
+        seed: the seed of the turns, and of how they are split and ordered.
+        rounds: the number of rounds, each with new turns.
 
     Raises:
-        AssertionError: a law does not hold.
+        AssertionError: a law is broken.
     """
     rng = np.random.default_rng(seed)
     for _ in range(rounds):
@@ -63,19 +63,19 @@ def check_identity(learner: Learner, turns: Sequence[Turn], rng: Generator) -> N
 
 
 def check_merging(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:
-    """To merge is commutative, to the last bit, and associative."""
+    """Merging is commutative, to the last bit, and associative."""
     a, b, c = (learn(learner, some) for some in _split(turns, 3, rng))
     _same(merge([a, b]), merge([b, a]), exact=True)
     _same(merge([merge([a, b]), c]), merge([a, merge([b, c])]))
 
 
 def check_split_and_order(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:
-    """However turns are split over workers, and in whatever order each takes them, the sums are the same."""
+    """The sums do not depend on how turns are split over workers, or on the order in which each learns them."""
     _same(merge(learn(learner, some) for some in _split(turns, 4, rng)), learn(learner, turns))
 
 
 def check_purity(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:  # noqa: ARG001 - a Check
-    """Learning and solving change neither what they are given nor the learner, and draw no chance of their own."""
+    """Learning and solving change neither their arguments nor the learner, and use no global randomness."""
     outcomes = _JUDGE.judge(columns_of(turns))
     before, chance = pickle.dumps(outcomes), (random.getstate(), repr(np.random.get_state()))
     delta = learner.learn(outcomes)
@@ -83,16 +83,16 @@ def check_purity(learner: Learner, turns: Sequence[Turn], rng: Generator) -> Non
     assert pickle.dumps(outcomes) == before, "learning changed the outcomes"
     _same(learner.learn(outcomes), delta, exact=True)
     for column in (outcomes.success, outcomes.gains.gains, outcomes.query, outcomes.asked.drawn):
-        column[:] = 0  # it keeps nothing of its input
+        column[:] = 0  # the learner must not keep its input
     merge([delta, learn(learner, turns)])
     rows = solve(learner, delta, _last(turns))
     assert solve(learner, delta, _last(turns)) == rows, "solving twice gives two sections"
     _same(delta, kept, exact=True)
-    assert (random.getstate(), repr(np.random.get_state())) == chance, "global chance was drawn"
+    assert (random.getstate(), repr(np.random.get_state())) == chance, "global randomness was used"
 
 
 def check_decay(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:
-    """A turn of time t counts 2^(-(T - t) / half_life) at time T, however far the landmarks have moved."""
+    """At time T a turn of time t counts 2^(-(T - t) / half_life), however far the landmarks have moved."""
     at = _last(turns) + int(rng.integers(100 * _DAY))
     total = merge(learn(learner, some) for some in _split(turns, 2, rng))
     alone = [(turn, turn.query.ts, learn(learner, [turn])) for turn in turns]
@@ -105,7 +105,7 @@ def check_decay(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None
             share = 2.0 ** (-(at - ts) / table.half_life_ms)
             later = learn(learner, [_moved(turn, ts + table.half_life_ms)]).get(table.name, Sums(table))
             same = np.allclose(sums.at(ts), later.at(ts + table.half_life_ms), 1e-9, 1e-300)
-            assert same, f"{table.name}: what a turn counts when it happens depends on when that is"
+            assert same, f"{table.name}: the undecayed contribution of a turn depends on its time"
             for key, row in zip(sums.keys, sums.at(ts), strict=True):
                 expected[key] = expected.get(key, 0.0) + share * row
         found = total.get(table.name, Sums(table))
@@ -116,7 +116,7 @@ def check_decay(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None
 
 
 def check_policy_of_split(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:
-    """The policy of several workers' merged sums is the one that a single worker would have learned."""
+    """Merged sums of several workers give the policy that a single worker would have learned."""
     exact = exactly_summable(learner, turns)
     merged = merge(learn(learner, some) for some in _split(exact, 3, rng))
     at = _last(exact)
@@ -124,7 +124,7 @@ def check_policy_of_split(learner: Learner, turns: Sequence[Turn], rng: Generato
 
 
 def check_increments(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:
-    """To solve what changed, batch by batch, gives the section that solving everything does."""
+    """Solving the changes batch by batch gives the same section as solving everything."""
     exact = exactly_summable(learner, turns)
     at = _last(exact)
     total: Delta = {}
@@ -134,11 +134,11 @@ def check_increments(learner: Learner, turns: Sequence[Turn], rng: Generator) ->
         total = merge([total, delta])
         section |= learner.solve(MemorySums(total), changes(delta), at)
     live = {key: row for key, row in section.items() if row is not None}
-    assert live == solve(learner, total, at), "solving what changed is not solving all"
+    assert live == solve(learner, total, at), "solving the changes and solving everything differ"
 
 
 def check_portions(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:
-    """What a portion of the changes gives does not depend on the other portions."""
+    """A portion of the changes gives the same rows whatever the other portions are."""
     delta = learn(learner, turns)
     sums, at = MemorySums(delta), _last(turns)
     for changed in ({}, changes(delta), everything(learner, delta)):
@@ -149,21 +149,21 @@ def check_portions(learner: Learner, turns: Sequence[Turn], rng: Generator) -> N
 
 
 def check_section(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:
-    """A section's rows are JSON with finite numbers, and its serving half takes them."""
+    """The rows of a section are JSON with finite numbers, and the serving half accepts them."""
     rows = solve(learner, learn(learner, turns), _last(turns) + int(rng.integers(100 * _DAY)))
     for key, row in rows.items():
         assert b"null" not in row, f"{key!r}: a number is not finite, or a value is missing"  # null: both encoders' NaN
         msgspec.json.decode(row)
     if learner.serving is None:
-        assert not rows, "nothing serves what is published"
+        assert not rows, "it publishes rows, but nothing serves them"
     elif rows:
         learner.serving.of({learner.name: rows}, _HEADER)
 
 
 def check_users(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:  # noqa: ARG001 - a Check
-    """A user's id is nowhere but in the first column of tables that are kept by user, and in the user's own row.
+    """A user's id occurs only in the first column of tables that are kept by user, and in the user's own row.
 
-    So whatever is known of a user is found and erased by it, and does not come back.
+    So everything known about a user is found by the id, can be erased, and does not come back.
     """
     named = [_with_user(turn) for turn in turns]
     users = {turn.query.user_id for turn in named if turn.query.user_id}
@@ -172,13 +172,13 @@ def check_users(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None
         for key in delta.get(table.name, Sums(table)).keys:
             for user in users:
                 own = table.by_user and key[0] == user
-                assert user not in (key[1:] if own else key), f"{table.name}: {key} names {user}"
+                assert user not in (key[1:] if own else key), f"{table.name}: {key} contains the id {user}"
     rows = solve(learner, delta, at)
     by_user = any(table.by_user for table in learner.tables)
     for user in users:
         for name, row in rows.items():
             own = by_user and name == user
-            assert own or (user not in name and user.encode() not in row), f"row {name!r} names {user}"
+            assert own or (user not in name and user.encode() not in row), f"row {name!r} contains the id {user}"
         left = {
             name: _rows_of(sums, [key for key in sums.keys if not (sums.table.by_user and key[0] == user)])
             for name, sums in delta.items()
@@ -188,21 +188,23 @@ def check_users(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None
 
 
 def check_compact(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:
-    """To compact packed sums adds rows to others of theirs, in one step, and loses only what has faded."""
+    """Compacting packed sums adds rows to other rows of the table, in one step, or drops them."""
     delta = merge(learn(learner, some) for some in _split(turns, 2, rng))
     for table in learner.tables:
         sums = delta.get(table.name)
         if table.sums or sums is None:
             continue
         moved = learner.compact(sums, _last(turns) + int(rng.integers(1000 * _DAY)))
-        assert moved.keys() <= set(sums.keys), f"{table.name}: rows are moved that are not there"
+        assert moved.keys() <= set(sums.keys), f"{table.name}: it moves rows that do not exist"
         targets = {target for target in moved.values() if target is not None}
         assert all(moved.get(target, target) == target for target in targets), f"{table.name}: a row is moved twice"
-        assert all(len(target) == len(table.key) for target in targets), f"{table.name}: no key of the table"
+        assert all(len(target) == len(table.key) for target in targets), (
+            f"{table.name}: a row is moved to an invalid key"
+        )
 
 
 def check_excess(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:  # noqa: ARG001 - a Check
-    """To drop what is too much leaves as many rows as the bound admits, and the section as it was."""
+    """Dropping the excess leaves as many rows as the bound allows, and does not change the section."""
     if learner.bound is None:
         return
     table, most = learner.bound
@@ -211,11 +213,11 @@ def check_excess(learner: Learner, turns: Sequence[Turn], rng: Generator) -> Non
     sums = delta.get(table.name, Sums(table))
     crowded = {key[0] for key in sums.keys}
     dropped = set(learner.excess(MemorySums(delta), crowded, at))
-    assert dropped <= set(sums.keys), f"{table.name}: rows are dropped that are not there"
+    assert dropped <= set(sums.keys), f"{table.name}: it drops rows that do not exist"
     left = [key for key in sums.keys if key not in dropped]
     for value in crowded:
         before, after = (sum(key[0] == value for key in keys) for keys in (sums.keys, left))
-        assert after == min(before, most), f"{table.name}: {after} of {before} rows are left, and not {most}"
+        assert after == min(before, most), f"{table.name}: {after} of {before} rows are left; the bound is {most}"
     remaining = delta | {table.name: _rows_of(sums, left)} if sums.keys else delta
     assert solve(learner, remaining, at) == solve(learner, delta, at), "dropping the excess changes the policy"
 
@@ -237,28 +239,28 @@ CHECKS: Final[tuple[Check, ...]] = (
 
 
 def learn(learner: Learner, turns: Iterable[Turn]) -> Delta:
-    """Return what a learner adds for some turns."""
+    """Return the delta of `turns`."""
     return learner.learn(_JUDGE.judge(columns_of(list(turns))))
 
 
 def solve(learner: Learner, delta: Delta, at: int) -> Section:
-    """Return the whole section of a policy whose sums are `delta`, as of `at` (event time, ms)."""
+    """Return the whole section computed from `delta` at event time `at` (ms)."""
     section = learner.solve(MemorySums(delta), everything(learner, delta), at)
     return {key: row for key, row in section.items() if row is not None}
 
 
 def changes(delta: Delta) -> dict[str, set[str]]:
-    """Return what the ledger would log as changed by `delta`: table -> values of the first key column."""
+    """Return the changes that the ledger would log for `delta`: table -> values of the first key column."""
     return {name: {key[0] for key in sums.keys} for name, sums in delta.items()}
 
 
 def everything(learner: Learner, delta: Delta) -> dict[str, set[str]]:
-    """Return all that may have changed; tables are named even if they are empty, as before the first version."""
+    """Return all possible changes, naming empty tables too, as before the first version."""
     return {table.name: set[str]() for table in learner.tables} | changes(delta)
 
 
 def unlike(one: Delta, two: Delta, *, exact: bool) -> str:
-    """Return what two deltas differ in; nothing if they are equal, to the last bit or else to 1e-9 relative."""
+    """Describe a difference between two deltas; empty if they are equal, to the last bit or to 1e-9 relative."""
     one, two = ({name: sums for name, sums in delta.items() if sums.keys} for delta in (one, two))
     if one.keys() != two.keys():
         return f"tables {sorted(one)} and {sorted(two)}"
@@ -275,9 +277,9 @@ def unlike(one: Delta, two: Delta, *, exact: bool) -> str:
 
 
 def exactly_summable(learner: Learner, turns: Iterable[Turn]) -> list[Turn]:
-    """Return turns whose sums are exact, so that equal means to the last bit.
+    """Return variants of `turns` whose sums are exact, so that they can be compared to the last bit.
 
-    Their times are whole half-lives, at most three of them, and their results are all in the first position.
+    Their times are whole half-lives, at most three, and all results are in the first position.
     """
     period = lcm(*(table.half_life_ms for table in learner.tables if table.half_life_ms)) or _DAY
     exact = []
@@ -292,7 +294,7 @@ def exactly_summable(learner: Learner, turns: Iterable[Turn]) -> list[Turn]:
 
 
 def random_turns(rng: Generator, count: int) -> list[Turn]:
-    """Return turns of a small world, so that they meet in the same rows."""
+    """Return `count` turns from a small vocabulary, so that they share rows."""
     return [_random_turn(rng) for _ in range(count)]
 
 
@@ -356,7 +358,7 @@ def _with_user(turn: Turn) -> Turn:
 
 
 def _split(turns: Sequence[Turn], parts: int, rng: Generator) -> list[list[Turn]]:
-    """Deal turns out at random, in a random order."""
+    """Split turns at random, in random order."""
     order = rng.permutation(len(turns))
     ends = [0, *sorted(rng.integers(len(turns) + 1, size=parts - 1).tolist()), len(turns)]
     return [[turns[place] for place in order[first:last]] for first, last in pairwise(ends)]

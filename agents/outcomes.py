@@ -1,4 +1,4 @@
-"""What a closed turn says of the answer: the one place where clicks, barge-ins and rephrases are weighed."""
+"""Judgement of closed turns: the one place where clicks, barge-ins and rephrases are weighed."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,7 +19,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """What feedback is worth."""
+    """The worth of feedback."""
 
     click_gain: Annotated[dict[str, Share], Meta(description="kind of click -> its worth; other kinds are worth 1")] = (
         field(default_factory=lambda: {"click": 1.0})
@@ -63,15 +63,16 @@ class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Gains(Struct, frozen=True):
-    """What clicks were worth: a row for each entity that was clicked in a turn, by turn, the first click first.
+    """The gains of clicked entities: a row per turn and entity, by turn and then by first click.
 
     Attributes:
-        turns: place of the turn, (gains,), rising.
-        entities: codes.
-        gains: in [0, 1], of the entity's best click, less what a barge-in and a rephrase took back.
-        places: of the first result of the turn's impressions that showed the entity; MISSING if none did.
-        shown: for each result that was clicked, wherever it was shown, its place, (clicked,).
-        of_shown: which of the gains is that of each of these, (clicked,), rising.
+        turns: index of the turn, (gains,), rising.
+        entities: code of the entity, (gains,).
+        gains: gain of the entity's best click, after a barge-in and a rephrase took their shares back, (gains,), in
+            [0, 1].
+        places: index of the turn's first result that showed the entity, (gains,); MISSING if none did.
+        shown: indexes of all results that showed a clicked entity, (clicked,).
+        of_shown: the row of gains that each of these results belongs to, (clicked,), rising.
     """
 
     turns: Integers
@@ -83,20 +84,19 @@ class Gains(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """The strategies that were asked, turn by turn.
+    """The strategies asked in each turn.
 
-    A strategy is credited if it produced something that was clicked. Its rank, from 1, counts the results of the
-    strategy alone, in the order of their positions. Of several clicks that of most gain counts, then that of the better
-    rank.
+    A strategy is credited if it produced a clicked result. If there are several, the one with the highest gain counts,
+    then the one with the best rank. Ranks, from 1, count the strategy's own results in the order of their positions.
 
     Attributes:
-        rows: place of the turn, (asked,), rising.
-        codes: of the strategy, (asked,).
-        drawn: candidates: those of the allocation or, where none is logged, those among the results, (asked,).
-        credited: places among these of those that are credited, (credited,), rising.
-        rewards: the gain that each of those is credited with, in [0, 1], (credited,).
-        ranks: of what was clicked, (credited,).
-        positions: of what was clicked, (credited,).
+        rows: index of the turn, (asked,), rising.
+        codes: code of the strategy, (asked,).
+        drawn: number of candidates in the allocation or, if none is logged, among the results, (asked,).
+        credited: indexes of the credited ones among these, (credited,), rising.
+        rewards: gain credited, (credited,), in [0, 1].
+        ranks: rank of the clicked result, (credited,).
+        positions: position of the clicked result, (credited,).
     """
 
     rows: Integers
@@ -108,7 +108,7 @@ class Asked(Struct, frozen=True):
     positions: Integers
 
     def of(self, codes: Integers) -> "Asked":
-        """Return those of them that have a new code; `codes` holds that of each old one, MISSING for none."""
+        """Return the rows of strategies that have a new code; `codes` maps old codes to new ones, or MISSING."""
         coded = codes.take(self.codes)
         known = coded != MISSING
         places = known.cumsum() - 1
@@ -125,20 +125,20 @@ class Asked(Struct, frozen=True):
 
 
 class Outcomes(Struct, frozen=True, dict=True):
-    """Turns, judged.
+    """The outcomes of n turns.
 
     Attributes:
-        columns: what is judged, n turns.
-        keys: normalised queries, interpretations and targets of rewrites: sorted, what the codes below stand for.
-        query: the normalised query that the results were for, (n,): the rewrite, if one was served.
-        state: of the query that was asked, (n,): its interpretation, else its text normalised.
-        following: the state of the session's next query, (n,); MISSING without one.
-        rewritten: the target of the rewrite that was served, (n,); MISSING without one.
-        success: the best of the gains, (n,); without a click, what going on to something else is worth.
+        columns: the turns.
+        keys: normalised queries, interpretations and targets of rewrites, sorted; the codes below index them.
+        query: code of the normalised query that the results were for, (n,): the rewrite, if one was served.
+        state: code of the query as asked, (n,): its interpretation or, without one, its normalised text.
+        following: code of the state of the session's next query, (n,); MISSING without one.
+        rewritten: code of the target of the served rewrite, (n,); MISSING without one.
+        success: the highest gain, (n,), in [0, 1]; without a click, the worth of a session that moves on.
         unrephrased: the success before a rephrase took its share back, (n,).
         rephrased: the probability, 0 to 1, that the session's next query rephrases this one, (n,).
-        gains: of what was clicked.
-        asked: the strategies that were asked; codes are those of the columns.
+        gains: the gains of clicked entities.
+        asked: the strategies asked; codes are those of `columns`.
     """
 
     columns: Columns
@@ -163,12 +163,12 @@ class Outcomes(Struct, frozen=True, dict=True):
 
     @cached_property
     def named(self) -> Booleans:
-        """Whether a key is more than the empty text, (keys,); the last one says so of MISSING."""
+        """Whether a key is not empty, (keys + 1,); the last element is for MISSING."""
         return np.array([*map(bool, self.keys), False])
 
     @cached_property
     def users(self) -> Integers:
-        """Codes in `Pools.people`, (n,); MISSING where nobody in particular asked, or one without a name."""
+        """Codes of the users in `Pools.people`, (n,); MISSING without a `user_id`."""
         known = np.array([*map(bool, self.columns.pools.people), False])
         user = self.columns.turns.query.user.astype(np.int64)
         return np.where(known[user], user, MISSING)
@@ -185,11 +185,11 @@ class Outcomes(Struct, frozen=True, dict=True):
 
     @property
     def people(self) -> Integers:
-        """Codes in `Pools.people`, (n,): users, and sessions where nobody in particular asked."""
+        """Codes of the users in `Pools.people`, or of the sessions where there is no `user_id`, (n,)."""
         return np.where(self.users == MISSING, self.columns.turns.query.session, self.users)
 
     def asked_of(self, strategies: Sequence[str]) -> Asked:
-        """Return what was asked of `strategies`; their codes are their places."""
+        """Return the rows of `strategies`; their codes are their indexes."""
         code = {name: place for place, name in enumerate(strategies)}
         pool = self.columns.pools.strategies
         return self.asked.of(np.array([code.get(name, MISSING) for name in pool], dtype=np.int64))
@@ -208,7 +208,7 @@ def defects(barged_in: ArrayLike, rephrased: ArrayLike) -> Floats:
 
 
 class Judge:
-    """Judges turns. Pure: an outcome depends on its turn only."""
+    """Judges turns. Pure: an outcome depends on nothing but its turn."""
 
     def __init__(self, config: RewardConfig) -> None:
         self.config: Final = config
@@ -249,8 +249,9 @@ class Judge:
         )
 
     def _rephrased(self, columns: Columns, follows: Booleans, named: "_Keys") -> Floats:
-        """The probabilities that turns were rephrased, (n,): 0 unless a query followed soon, and something was
-        recognised both times; else nothing is said again.
+        """Return the probabilities that turns were rephrased, (n,).
+
+        They are 0 unless the next query came soon, and neither text is empty.
         """
         turns = columns.turns
         rows = np.flatnonzero(follows)
@@ -262,7 +263,7 @@ class Judge:
         return rephrased
 
     def _gains(self, columns: Columns, kept: Floats) -> tuple[Integers, Integers, Floats]:
-        """See `Gains`: turns, entities, and gains before a rephrase takes its share back."""
+        """Return the turns, entities and gains of `Gains`, before a rephrase takes its share back."""
         clicks = columns.turns.clicks
         worth = np.array([self.config.click_gain.get(kind, 1.0) for kind in columns.pools.labels])
         turns, dwell = clicks.parents, clicks.rows.dwell_ms
@@ -279,13 +280,13 @@ class Judge:
 
 
 class _Keys:
-    """The keys of turns, see `Outcomes`; `said` tells of each text whether anything was recognised, (texts,)."""
+    """The keys of turns, see `Outcomes`; `said` holds whether a text is not empty, (texts + 1,)."""
 
     def __init__(self, columns: Columns) -> None:
         turns, pools = columns.turns, columns.pools
         shown = turns.impressions
         normal = list(map(normalize, pools.texts))
-        # The first of the rewrites that were served in a turn.
+        # The first rewrite served in each turn.
         served = np.full(len(turns), MISSING, dtype=np.int64)
         rewrites = np.flatnonzero(shown.rows.rewrite != MISSING)[::-1]
         served[shown.parents[rewrites]] = shown.rows.rewrite[rewrites]
@@ -310,7 +311,7 @@ class _Keys:
 
 
 def _asked(shown: Ragged[Impressions], strategies: int) -> Asked:
-    """The strategies that took part in turns, and how many candidates each drew; none is credited yet."""
+    """Return the strategies asked in each turn with their numbers of candidates; none is credited yet."""
     turn_of, allocation, results = shown.parents, shown.rows.allocation, shown.rows.results
     drawn = allocation.rows.count.astype(np.int64)
     positive = drawn > 0
@@ -320,7 +321,7 @@ def _asked(shown: Ragged[Impressions], strategies: int) -> Asked:
     logged = np.zeros(len(shown), dtype=bool)
     logged[rows] = True
     if not logged[turn_of].all():
-        # Those among the results of each impression.
+        # Count the candidates among the results of each impression.
         producers = results.rows.producers
         of_result = results.parents[producers.parents]
         unlogged = ~logged[turn_of[of_result]]
@@ -334,7 +335,7 @@ def _asked(shown: Ragged[Impressions], strategies: int) -> Asked:
         order = np.arange(len(pairs))
     elif (shown.counts <= 1).all():
         order = np.argsort(pairs)
-    else:  # of several impressions the one that drew most
+    else:  # the largest count of several impressions
         order = np.lexsort((drawn, pairs))
         order = order[np.diff(pairs[order], append=-1) != 0]
     nothing = np.zeros(0, dtype=np.int64)
@@ -342,9 +343,7 @@ def _asked(shown: Ragged[Impressions], strategies: int) -> Asked:
 
 
 def _showings(shown: Ragged[Impressions], turns: Integers, entities: Integers) -> tuple[Integers, Integers]:
-    """Return where entities were shown in turns: for each showing, which of the pairs of both, rising, and the place
-    of the result.
-    """
+    """Return the showings of pairs of turn and entity: the index of the pair, rising, and of the result."""
     results = shown.rows.results
     counts = np.bincount(shown.parents, results.counts, len(shown)).astype(np.int64)
     starts = counts.cumsum() - counts
@@ -355,19 +354,19 @@ def _showings(shown: Ragged[Impressions], turns: Integers, entities: Integers) -
 
 
 def _credited(asked: Asked, shown: Ragged[Impressions], gained: Floats, showings: Integers, strategies: int) -> Asked:
-    """Credit those of the strategies asked that produced what was clicked.
+    """Credit the strategies that produced clicked results.
 
     Args:
-        asked: none of them credited.
+        asked: the strategies asked, none of them credited.
         shown: the impressions.
-        gained: gains of what was clicked, for each place where it was shown.
-        showings: places of these results.
-        strategies: how many there are.
+        gained: the gain of each result that showed a clicked entity, (clicked,).
+        showings: the indexes of these results, (clicked,).
+        strategies: the number of strategies.
     """
     results = shown.rows.results
-    gains = np.full(len(results.rows), -1.0)  # of what was not clicked
+    gains = np.full(len(results.rows), -1.0)  # of results not clicked
     gains[showings] = gained
-    # The results of the impressions that hold some of them, in the order of their positions.
+    # All results of the impressions with clicked ones, in the order of their positions.
     impressions = np.unique(results.parents[showings])
     counts = results.counts[impressions]
     places = spans(results.starts[impressions], counts)
@@ -388,10 +387,10 @@ def _credited(asked: Asked, shown: Ragged[Impressions], gained: Floats, showings
     lines, names, ranks = lines[chosen], names[chosen], ranks[chosen]
     rewards = gains[lines]
     strategy = turns[lines] * strategies + names
-    # The best line of each strategy, the first of its equals.
+    # The best line of each strategy; the first among equals.
     order = np.lexsort((ranks, -rewards, strategy))
     order = order[np.diff(strategy[order], prepend=-1) != 0]
-    # Those that were asked.
+    # Match them with the strategies asked.
     own = asked.rows * strategies + asked.codes
     at = np.searchsorted(own, strategy[order])
     there = at < len(own)
@@ -401,11 +400,11 @@ def _credited(asked: Asked, shown: Ragged[Impressions], gained: Floats, showings
 
 
 def ranks_in(lists: Integers, results: Integers) -> Integers:
-    """Return the rank of each line in its list, from 1.
+    """Return the rank of each line in its list, from 1, (lines,).
 
     Args:
-        lists: the list that each line is in, (lines,).
-        results: the result that each line is of, rising; a list may hold a result twice, and the last time counts.
+        lists: the list of each line, (lines,).
+        results: the result of each line, (lines,), rising. If a list holds a result twice, the last one counts.
     """
     order = np.argsort(lists, kind="stable")
     lists, results = lists[order], results[order]

@@ -7,10 +7,10 @@ The algebra is a commutative monoid with a decay action. For deltas a, b, c and 
 - decay composes: from the landmark to s and on to t is from the landmark to t.
 
 Commutativity and the identity hold to the last bit. The other laws hold to rounding, 1e-9 relative, and to the last bit
-where addends lie on the dyadic grid (`GRID`) and times are whole half-lives apart. `checks` tests them.
+where addends lie on the dyadic grid (`GRID`) and times are whole half-lives apart. `checks` tests the laws.
 
-Forgetting is forward decay (Cormode, Shkapenyuk, Srivastava & Xu, "Forward decay", ICDE 2009): what happens at time t
-enters with the static weight 2^(t / half_life - landmark), and whoever reads at time T divides by
+Forgetting is forward decay (Cormode, Shkapenyuk, Srivastava & Xu, "Forward decay", ICDE 2009): a contribution at time t
+enters with the static weight 2^(t / half_life - landmark), and reading at time T divides by
 2^(T / half_life - landmark). Landmarks are whole numbers of half-lives, so moving one multiplies by a power of two,
 which is exact.
 """
@@ -27,7 +27,7 @@ Key: TypeAlias = tuple[Any, ...]
 """The key columns of a row, each a str or an int as its table declares."""
 
 Floats: TypeAlias = NDArray[np.float64]
-"""An array of doubles of any shape; whoever takes one says which."""
+"""An array of doubles; whoever takes one documents its shape."""
 Integers: TypeAlias = NDArray[np.int64]
 Booleans: TypeAlias = NDArray[np.bool_]
 
@@ -35,15 +35,15 @@ GRID: Final = 1024.0
 """Contexts, rewards and probabilities are multiples of 1 / GRID, so that sums of products are exact in doubles."""
 
 ALL: Final = ""
-"""Stands in a key, where no value is ever empty, for all values together: all strategies, users or targets; and as the
-key of the row of a section that holds for all of it."""
+"""The key for all values together (strategies, users or targets), and for the row that describes a whole section. No
+other key is empty."""
 
 USER: Final = "user"
-"""The key column that holds a `user_id`; as the first one, it makes the table one that is kept by user."""
+"""The key column that holds a `user_id`. A table whose first key column it is, is kept by user."""
 
 
 class Keys(Sequence[Key]):
-    """The keys of rows by column, each list as long as there are rows; sorted, and each key once."""
+    """The keys of rows, stored by column, (rows,) each: sorted, without duplicates."""
 
     def __init__(self, *columns: Sequence[Any]) -> None:
         self.columns: Final = columns
@@ -67,13 +67,12 @@ class Groups:
     """Lines grouped by their keys.
 
     Args:
-        parts: for each column of the key, the code of each line, (lines,), not negative; and the values that the codes
-            stand for, sorted.
+        parts: for each key column, the lines' codes, (lines,), at least 0, and the sorted values that they index.
 
     Attributes:
-        codes: of the keys, an array for each column.
-        lines: which of the keys each line has, (lines,).
-        keys: that some line has.
+        codes: the distinct keys as codes, (keys,) for each column.
+        lines: the index of each line's key, (lines,).
+        keys: the distinct keys.
     """
 
     def __init__(self, *parts: tuple[NDArray[Any], Sequence[Any]]) -> None:
@@ -95,7 +94,7 @@ class Groups:
         )
 
     def sums(self, table: "SumTable", columns: Sequence[Floats], landmark: int = 0) -> "Sums":
-        """Return the sums of the lines' `columns`, one for each of the table's sums, (lines,) each."""
+        """Add up the lines of each key; `columns` holds the lines' values, (lines,), for each of the table's sums."""
         size = len(self.keys)
         return Sums(table, self.keys, np.array([np.bincount(self.lines, one, size) for one in columns]).T, landmark)
 
@@ -104,12 +103,12 @@ class SumTable(Struct, frozen=True):
     """Declares a table of sums.
 
     Attributes:
-        name: unique among all learners.
+        name: the table's name, unique among all learners.
         key: the key columns with their types, str or int. Changes are tracked by the values of the first one.
-        sums: the names of the sums in a row, all of them double precision. Empty: one packed vector a row, for sums
-            that are only ever read whole; rows that are read or merged together are then of one length.
-        half_life_ms: of forward decay; None for what does not fade in place.
-        lookup: a key column to look rows up by, besides the first.
+        sums: the names of the sums in a row, all in double precision. If empty, each row is one packed vector, for sums
+            that are only ever read whole; rows that are read or merged together then have the same length.
+        half_life_ms: the half-life of forward decay, ms; None if the sums do not decay.
+        lookup: another key column by which rows can be read, besides the first.
     """
 
     name: str
@@ -120,11 +119,11 @@ class SumTable(Struct, frozen=True):
 
     @property
     def by_user(self) -> bool:
-        """Whether its rows are kept by user: then they, and the user's row of the section, go with the user."""
+        """Whether rows are kept by user, so that they and the user's row of the section are erased with the user."""
         return self.key[0][0] == USER
 
     def column(self, name: str) -> int:
-        """The place of key column `name`."""
+        """The index of key column `name`."""
         return [column for column, _ in self.key].index(name)
 
     def landmark(self, ts: int) -> int:
@@ -132,14 +131,14 @@ class SumTable(Struct, frozen=True):
         return ts // self.half_life_ms if self.half_life_ms else 0
 
     def weight(self, ts: int, landmark: int) -> float:
-        """The static weight of what happens at `ts`; within [1, 2) for the landmark of `ts` itself, less before it."""
+        """The static weight of an event at `ts` (ms): in [1, 2) for the landmark of `ts` itself."""
         if not self.half_life_ms:
             return 1.0
         periods, rest = divmod(ts, self.half_life_ms)
         return ldexp(2.0 ** (rest / self.half_life_ms), periods - landmark)
 
     def weights(self, times: NDArray[np.int64], landmark: int) -> Floats:
-        """The static weights of what happens at `times` (ms), (times,); see `weight`."""
+        """The static weights of events at `times` (ms), (times,); see `weight`."""
         if not self.half_life_ms:
             return np.ones(len(times))
         periods, rest = np.divmod(times, self.half_life_ms)
@@ -147,9 +146,9 @@ class SumTable(Struct, frozen=True):
         return weights
 
     def decay(self, ts: int, landmark: int) -> float:
-        """What weights that refer to `landmark` are to be multiplied by at time `ts` (ms): at most 1.
+        """The factor, at most 1, that decays sums with the given landmark to time `ts` (ms).
 
-        A time before the landmark, as a partition that lags may have it, is read as the landmark.
+        A time before the landmark, such as that of a lagging partition, counts as the landmark.
         """
         if not self.half_life_ms:
             return 1.0
@@ -158,13 +157,13 @@ class SumTable(Struct, frozen=True):
 
 
 class Sums:
-    """Rows of one table; also the delta to be added to them.
+    """Rows of one table, or a delta to add to them.
 
     Args:
-        table: what the rows are of.
-        keys: of the rows, each once.
+        table: the table.
+        keys: the keys of the rows, without duplicates.
         values: the sums, (rows, sums).
-        landmark: what the weights in the sums refer to.
+        landmark: the landmark that the sums' weights refer to, in half-lives since the epoch.
     """
 
     def __init__(
@@ -176,14 +175,14 @@ class Sums:
         self.landmark = landmark
 
     def rescaled(self, landmark: int) -> Floats:
-        """Return the sums with weights that refer to `landmark`: a multiplication by a power of two."""
+        """Return the sums, (rows, sums), for another landmark, which multiplies them by a power of two."""
         return self.values if landmark == self.landmark else self.values * ldexp(1.0, self.landmark - landmark)
 
     def merge(self, other: "Sums") -> "Sums":
-        """Return the sum of both. Commutative and associative; rows that one side lacks are zero there.
+        """Return the sum of the two; a missing row counts as zeros. Commutative and associative.
 
         Raises:
-            ValueError: they are not of the same table.
+            ValueError: the tables differ.
         """
         if self.table != other.table:
             raise ValueError(f"sums of table {other.table.name} cannot be added to those of {self.table.name}")
@@ -198,7 +197,7 @@ class Sums:
         return Sums(self.table, list(index), values, landmark)
 
     def ordered(self) -> tuple[Keys, Floats]:
-        """Return keys and sums in the order of the keys. Sums that were grouped are in it already."""
+        """Return keys and sums, (rows, sums), sorted by key. Grouped sums are sorted already."""
         if isinstance(self.keys, Keys):
             return self.keys, self.values
         order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
@@ -206,16 +205,16 @@ class Sums:
         return Keys(*columns), self.values[order]
 
     def at(self, ts: int) -> Floats:
-        """Return the sums as they have faded by time `ts` (ms), or by the landmark if that is later."""
+        """Return the sums, (rows, sums), decayed to time `ts` (ms), or to the landmark if that is later."""
         return self.values * self.table.decay(ts, self.landmark)
 
 
 Delta: TypeAlias = dict[str, Sums]
-"""What a batch of turns adds: table name -> sums."""
+"""The contribution of a batch of turns: table name -> sums."""
 
 
 def merge(deltas: Iterable[Delta]) -> Delta:
-    """Return the sum of `deltas`; of none, the identity: an empty delta."""
+    """Return the sum of `deltas`: an empty delta if there are none."""
     total: Delta = {}
     for delta in deltas:
         for name, sums in delta.items():
@@ -224,10 +223,10 @@ def merge(deltas: Iterable[Delta]) -> Delta:
 
 
 class SumReader(Protocol):
-    """Where a learner reads sums back when it solves."""
+    """The sums that a learner solves."""
 
     def read(self, table: SumTable, column: str | None = None, values: Collection[Any] = ()) -> Sums:
-        """Return the rows of `table`; with a `column`, its first or its `lookup`, those that have one of `values`."""
+        """Return the rows of `table`, or those whose key `column`, the first or `lookup`, has one of `values`."""
 
 
 class MemorySums:

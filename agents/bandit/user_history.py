@@ -1,7 +1,7 @@
-"""The history of users: how much each has asked, and how well that went.
+"""The history of users: how often each has asked, and how well that went.
 
-For every user, and for all together, it sums with forward decay the turns, their success and their defects
-(see `agents.outcomes.defects`). The policy makes features of them: see `users`.
+It sums turns, their success and their defects (see `agents.outcomes.defects`) with forward decay, per user and for all
+users together. Serving turns the sums into features: see `users`.
 """
 
 from typing import Any, Final, Self
@@ -20,7 +20,7 @@ class UserHistory(Learner):
     """The learner of users' turns. Its section: ALL -> `users.Everybody`; user id -> `users.UserRow`.
 
     Args:
-        half_life_days: after which a turn counts half.
+        half_life_days: the half-life of a turn, in days.
     """
 
     name = Users.name
@@ -44,13 +44,13 @@ class UserHistory(Learner):
         return not USER_FEATURES.isdisjoint(feature.name for feature in config.bandit.features)
 
     def learn(self, outcomes: Outcomes) -> Delta:
-        """See `Learner.learn`. Turns of nobody in particular are left out."""
+        """See `Learner.learn`. Turns without a `user_id` are left out."""
         table, rows = self.table, np.flatnonzero(outcomes.users != MISSING)
         if not len(rows):
             return {}
         landmark = table.landmark(int(outcomes.times.max()))
         weights = table.weights(outcomes.times[rows], landmark)
-        # Each turn is everybody's and its user's.
+        # Each turn counts for its user and for all users.
         users = np.concatenate((np.zeros(len(rows), dtype=np.int64), outcomes.users[rows] + 1))
         groups = Groups((users, [ALL, *outcomes.columns.pools.people]))
         sums = [

@@ -1,8 +1,8 @@
-"""What is known of who asks, serving: features of users for the bandit.
+"""Features of users, for the bandit: the serving half of `user_history`.
 
-A row of the section is one user's turns as of the time they last changed; they fade until the features are asked for,
-so a row need not be published again for growing old. What `Policy.allocate` made of them is logged with the decision;
-so the bandit, which learns from the context that was logged, never learns from what came later.
+A row of the section holds one user's turns as of their last change. They decay until the features are read, so rows
+need not be published again only because time passes. `Policy.allocate` logs the features with the decision, and the
+bandit learns from the logged context; so it never learns from what came later.
 """
 
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ from backchannel.agents.sums import ALL
 from backchannel.schemas.snapshot import Snapshot
 
 TURNS: Final = f"{OF_USER}turns"
-"""The user's turns, as far as not faded, as log2(1 + turns); 0 if nothing is known."""
+"""log2(1 + turns) of the user's turns (decayed); 0 if nothing is known."""
 
 REWARD: Final = f"{OF_USER}reward"
-"""By how much the mean success of the user's turns is above that of all users', -1 to 1; 0 if nothing is known."""
+"""The mean success of the user's turns minus that of all users, -1 to 1; 0 if nothing is known."""
 
 DEFECTS: Final = f"{OF_USER}defects"
-"""Likewise of the share of turns that were barged in on or rephrased."""
+"""The share of defects among the user's turns minus that of all users, -1 to 1; 0 if nothing is known."""
 
 USER_FEATURES: Final = frozenset({TURNS, REWARD, DEFECTS})
 
 PRIOR: Final = 10.0
-"""Turns that the means of all users are worth on one of them."""
+"""Prior strength, in turns, that pulls a user towards the average."""
 
 
 class Everybody(Struct, frozen=True, array_like=True):
@@ -75,7 +75,7 @@ class Users:
         return cls(sections.get(cls.name, {}), header.watermark)
 
     def features(self, user: str) -> dict[str, float]:
-        """Return the features of a user; of one who is not known, what they are on average."""
+        """Return the features of a user; all 0, the average, for an unknown one."""
         everybody, row = self._everybody, self._rows.get(user) if user else None
         if everybody is None or row is None:
             return dict.fromkeys(sorted(USER_FEATURES), 0.0)

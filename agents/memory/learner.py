@@ -1,13 +1,12 @@
 """The memory index: which entities have worked for which query.
 
 For every query q and entity e it sums, with forward decay, the gain of the clicks (see `outcomes`) and the exposure:
-each time e was shown for q, weighted by the probability that somebody looks at that position (see `examination`). The
-score is the mean of a gamma posterior, whose prior is a predicted score (see `priors`) that counts like kappa
-exposures:
+each showing of e for q, weighted by the probability that the position was examined (see `examination`). The score is
+the mean of a gamma posterior, whose prior is a predicted score (see `priors`) worth kappa exposures:
 
     Q2E(q, e) = (kappa * prior + gain) / (kappa + exposure)
 
-Ranked is by a lower credible bound, so that one lucky click does not outrank long evidence.
+Entities are ranked by a lower credible bound, so that one lucky click does not outrank long evidence.
 """
 
 from collections import Counter, defaultdict
@@ -95,7 +94,7 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MemoryIndex(Learner):
-    """The learner of Q2E scores. Its section: see `recall`."""
+    """The learner of Q2E scores. Its section: query -> `serving.Row`; ALL -> `serving.Header`."""
 
     name = Memory.name
     serving = Memory
@@ -137,7 +136,7 @@ class MemoryIndex(Learner):
         return delta
 
     def _people(self, outcomes: Outcomes, asked: Integers) -> Sums:
-        """Linear counting (Whang, Vander-Zanden & Taylor 1990): which of the query's slots people's hashes hit."""
+        """Return the slots hit per query, for linear counting of people (Whang, Vander-Zanden & Taylor 1990)."""
         landmark = self.people.landmark(int(outcomes.times.max()))
         people, place = np.unique(outcomes.people[asked], return_inverse=True)
         names = outcomes.columns.pools.people
@@ -150,7 +149,7 @@ class MemoryIndex(Learner):
         return portions_of(self.table, self._queries(changed), together) if changed else iter([changed])
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
-        """See `Learner.solve`. A query keeps the curve that was in use when it last changed."""
+        """See `Learner.solve`. A query keeps the examination curve with which it was last solved."""
         if not changed:
             return {}
         queries, curve = sorted(self._queries(changed)), self.examination.curve(sums)
@@ -165,12 +164,12 @@ class MemoryIndex(Learner):
     def _queries(self, changed: Changed) -> set[str]:
         return {query for table in (self.table, self.priors, self.people) for query in changed.get(table.name, ())}
 
-    def compact(self, sums: Sums, at: int) -> Mapping[Key, Key | None]:  # noqa: ARG002 - it fades by what came since
+    def compact(self, sums: Sums, at: int) -> Mapping[Key, Key | None]:  # noqa: ARG002 - decay depends on newer periods
         """See `Learner.compact`."""
         return self.examination.faded(sums.keys)
 
     def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:
-        """See `Learner.excess`: what is published stays, and of the others those with most evidence."""
+        """See `Learner.excess`. Published entities stay, then those with the most evidence."""
         keys, values, shown = self._evidence(sums, crowded, self.examination.curve(sums), at)
         evidence = values[:, 0] + values[:, 1]
         for published in self._best(keys, values.round(6)).values():
@@ -193,7 +192,7 @@ class MemoryIndex(Learner):
     def _evidence(
         self, sums: SumReader, queries: Collection[str], curve: Floats, at: int
     ) -> tuple[list[Key], Floats, int]:
-        """The pairs of some queries; their gain, exposure and prior, (pairs, 3); how many, the first, were shown."""
+        """Return pairs, those shown first; their gain, exposure and prior, (pairs, 3); and how many were shown."""
         rows, priors = (sums.read(table, "query", queries) for table in (self.table, self.priors))
         index = {key: row for row, key in enumerate(rows.keys)}
         primed = [index.setdefault(key, len(index)) for key in priors.keys]
@@ -205,21 +204,21 @@ class MemoryIndex(Learner):
         return list(index), values, len(seen)
 
     def _withhold(self, sums: SumReader, queries: Collection[str], keys: Sequence[Key], values: Floats) -> None:
-        """Clear the evidence of queries that too few people asked."""
+        """Clear the evidence of queries that fewer than `min_users` people asked."""
         slots = Counter(query for query, _ in sums.read(self.people, "query", queries).keys)
         few = np.array([slots[query] < self.config.min_users for query, _ in keys], dtype=bool)
         values[few, :2] = 0.0
 
     def _rows(self, keys: Sequence[Key], values: Floats, at: int) -> Iterable[tuple[str, bytes]]:
-        """Each query's row, of the entities that anything speaks for."""
-        values = values.round(6)  # about what a turn adds is worth when it is 20 half-lives old
+        """Yield each query with its row of entities that have a positive score."""
+        values = values.round(6)  # about the contribution of a turn 20 half-lives old
         for query, rows in self._best(keys, values).items():
             numbers = values[rows].tolist()
             best = (PairEvidence(keys[row][1], *evidence) for row, evidence in zip(rows, numbers, strict=True))
             yield query, msgspec.json.encode(Row(at, tuple(best)))
 
     def _best(self, keys: Sequence[Key], values: Floats) -> dict[str, list[int]]:
-        """Which rows of gain, exposure and prior are to be published of each query, best first."""
+        """Return query -> the rows of `values` (gain, exposure, prior) to publish, best first."""
         kappa, config = self.config.kappa, self.config
         gain, exposure, prior = values.T
         alpha = kappa * prior + gain
@@ -241,17 +240,16 @@ class MemoryIndex(Learner):
 
 
 class Shown:
-    """What was shown and clicked in some turns, by the keys under which it is summed.
+    """Showings and clicks of turns, grouped by the key of a table.
 
     Args:
-        table: to sum into; its key ends in the entity.
-        outcomes: of turns.
-        rows: those of them that count, rising.
-        owners: what precedes the entity in the key, column by column: the code of each turn, (n,), and the values that
-            the codes stand for, sorted.
+        table: the table; its last key column is the entity.
+        outcomes: outcomes of n turns.
+        rows: the turns that count, rising.
+        owners: the key columns before the entity: each turn's code, (n,), and the sorted values that codes index.
 
     Attributes:
-        groups: the lines by key; each is a showing or a click, and neither is the other.
+        groups: the lines, first a line per showing and then one per click, by key.
     """
 
     def __init__(
@@ -267,7 +265,7 @@ class Shown:
         showings = np.flatnonzero(counts[turns])
         clicked = np.flatnonzero(counts[gains.turns])
         positions = np.append(results.rows.position, 0).astype(np.int64)
-        # Shown in several places, it counts as clicked in the first; shown in none, as clicked in 0.
+        # A click on an entity shown several times counts at the first place; on one not shown, at position 0.
         self._positions: Final = np.concatenate((positions[showings], positions[gains.places[clicked]]))
         self._turns: Final = np.concatenate((turns[showings], gains.turns[clicked]))
         self._showings: Final = len(showings)
@@ -278,7 +276,7 @@ class Shown:
         self._values: Final = [values for _, values in parts]
 
     def sums(self, examination: Examination) -> Sums:
-        """Return what each key gained, and its exposure to each of the powers of the curve."""
+        """Return the gain of each key, and its exposure for each power of the examination curve."""
         landmark = self._table.landmark(int(self._times.max()))
         weights = self._table.weights(self._times, landmark)[self._turns]
         shown, size, lines = self._showings, len(self.groups.keys), self.groups.lines
@@ -289,7 +287,7 @@ class Shown:
         return Sums(self._table, self.groups.keys, values, landmark)
 
     def harvest(self, examination: Examination) -> Sums:
-        """Return what pairs of a query and an entity add to the comparison of positions."""
+        """Return what pairs of a query and an entity contribute to the examination curve."""
         queries, entities = self._values
         hashes = checksums.of_pairs(queries, entities, *self.groups.codes)
         showings, clicks = self._showings, len(self._gains)

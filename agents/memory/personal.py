@@ -1,7 +1,7 @@
-"""The personal layer: what has worked for one user, beside what works for everybody.
+"""The personal layer: which entities have worked for one user.
 
-It sums the same gains and exposures as the memory index, by user. Whoever recalls adds a user's own evidence to that of
-everybody, of which no more is counted than some exposures, so that the own one can tell: see `recall`.
+It sums the same gains and exposures as the memory index, by user. Serving adds a user's evidence to everybody's, whose
+weight is limited (`personal_kappa`) so that the user's own evidence can matter: see `serving`.
 """
 
 from collections import defaultdict
@@ -18,14 +18,14 @@ from backchannel.agents.memory.serving import Memory, OwnRow, PairEvidence
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import USER, Delta, Key, SumReader, SumTable
 
-_KEPT: Final = 2  # times as many pairs as are published, so that there are some to come after those that fade
+_KEPT: Final = 2  # pairs kept per published pair, to replace those that decay
 
 
 class PersonalMemory(Learner):
-    """The learner of what users prefer. Its section: user id -> the pairs that most is known of, see `recall`.
+    """The learner of users' preferences. Its section: user id -> `serving.OwnRow`, the pairs with the most evidence.
 
     Args:
-        index: of everybody, with whose configuration and curve this one goes.
+        index: the memory index of everybody, whose configuration and examination curve are used here too.
     """
 
     name = Memory.personal
@@ -50,7 +50,7 @@ class PersonalMemory(Learner):
 
     @classmethod
     def is_wanted(cls, config: Any) -> bool:
-        """See `Learner.is_wanted`: if anything is to be remembered of a user."""
+        """See `Learner.is_wanted`: if `memory.personal` is above 0."""
         return bool(config.memory.personal)
 
     def learn(self, outcomes: Outcomes) -> Delta:
@@ -65,7 +65,7 @@ class PersonalMemory(Learner):
         return portions_of(self.table, changed.get(self.table.name, ()), together)
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
-        """See `Learner.solve`. Of a user the pairs with most evidence are published."""
+        """See `Learner.solve`. The pairs with the most evidence are published."""
         users = changed.get(self.table.name, ())
         if not users:
             return {}
@@ -86,7 +86,7 @@ class PersonalMemory(Learner):
     def _known(
         self, sums: SumReader, users: Collection[str], at: int
     ) -> dict[str, list[tuple[float, str, str, float, float]]]:
-        """Less the evidence, query, entity, gain and exposure of each user's pairs, those with most evidence first."""
+        """Return user -> (-evidence, query, entity, gain, exposure) per pair, the most evidence first."""
         rows = sums.read(self.table, "user", users)
         values = rows.at(at)
         exposures = values[:, 1:] @ self._index.examination.curve(sums)

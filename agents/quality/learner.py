@@ -1,7 +1,7 @@
 """How well the answers do over time, as sums: for charts, metrics and drift alarms, not for the policy.
 
-Per time bucket and strategy it counts turns, and adds up what people's feedback said. Rewards and rephrases lie on a
-grid of 1/1024, so the sums are exact and do not depend on order.
+It counts turns and adds up feedback per time bucket and strategy. Rewards and probabilities are multiples of 1/1024, so
+the sums are exact, in any order.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ RATES: Final = {"click_rate": "clicked", "defect_rate": "defects"}
 
 
 class QualityConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """How the quality of answers is watched."""
+    """How the quality of answers is monitored."""
 
     bucket_s: Annotated[float, Meta(ge=1, le=86_400, description="length of a time bucket")] = 300.0
     keep_days: Annotated[float, Meta(gt=0, le=36_500, description="how long time buckets are kept")] = 30.0
@@ -42,17 +42,17 @@ class QualityConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class AnswerQuality(Learner):
     """Sums of feedback by strategy and time bucket. It publishes nothing.
 
-    Its rows are of the turns that asked a strategy; those of `ALL` are of all turns.
+    A strategy's rows add up the turns that asked it; the rows of `ALL` add up all turns:
 
-    - `turns`, and `candidates` drawn in them.
-    - `clicked`, `barged_in`: turns with a click, with a barge-in. A strategy's clicks are those it is credited with.
-    - `rephrased`: the probabilities that the query was rephrased, added up.
-    - `defects`: the probabilities that the turn was a defect (see `agents.outcomes.defects`), added up.
-    - `reward`: see `outcomes`; of all turns, their success.
+    - `turns`, and the `candidates` drawn in them;
+    - `clicked`, `barged_in`: turns with a click, with a barge-in. A strategy's clicks are those it is credited with;
+    - `rephrased`: the probability that the query was rephrased;
+    - `defects`: the probability that the turn was a defect, see `agents.outcomes.defects`;
+    - `reward`: the strategy's reward, or the turn's success, see `agents.outcomes`.
 
     Args:
-        config: how long a bucket is.
-        strategies: that are watched. Any others are part of `ALL` only.
+        config: the length of a bucket, and the bounds of drift.
+        strategies: names of the strategies with rows of their own. Others count in `ALL` only.
     """
 
     name = "quality"
@@ -80,7 +80,7 @@ class AnswerQuality(Learner):
         if not turns:
             return {}
         asked, every = outcomes.asked_of(self._strategies), outcomes.asked
-        # Every turn has a line for all strategies together, which comes first, and one for each that was asked.
+        # First a line per turn for all strategies together, then one per strategy asked.
         rows = np.concatenate((np.arange(turns), asked.rows))
         candidates = np.concatenate((np.bincount(every.rows, every.drawn, turns), asked.drawn)).astype(float)
         clicked, reward = np.zeros(len(rows)), np.zeros(len(rows))
@@ -97,5 +97,5 @@ class AnswerQuality(Learner):
         return {self.table.name: groups.sums(self.table, columns)}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:  # noqa: ARG002 -- Learner's
-        """See `Learner.solve`: serving needs nothing of this."""
+        """See `Learner.solve`: nothing is published."""
         return {}

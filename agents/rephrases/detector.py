@@ -1,11 +1,12 @@
-"""Is the next query of a session a rephrase of this one? The probability, from what the two look and sound like.
+"""The rephrase detector: the probability that a session's next query rephrases this one.
 
-A logistic model over a few features of a turn and the query that follows it; after Wang et al., "Contextual rephrase
-detection for reducing friction in dialogue systems" (EMNLP 2021), who use a far larger one. Its numbers are in
-`weights`; `backchannel rephrases train` derives them.
+It is a logistic model of a few features of a turn and the next query, after Wang et al., "Contextual rephrase detection
+for reducing friction in dialogue systems" (EMNLP 2021), whose model is far larger. `backchannel rephrases train` fits
+the weights, which are in `weights`.
 
-Whoever is understood goes on: narrows down, compares, asks the next thing. So what is alike is not yet a rephrase. It
-matters how soon it came, what was added, whether the answer was interrupted or something in it chosen.
+Similar queries need not be rephrases: people whose query was understood narrow it down, compare, or ask for the next
+thing. So the model also considers how soon the next query came, what was added to it, whether the answer was
+interrupted, and whether something was chosen.
 """
 
 import re
@@ -25,26 +26,30 @@ from backchannel.agents.sums import GRID, Floats, Integers
 from backchannel.schemas.text import normalize
 
 FLOOR: Final = 0.05
-"""A lower probability is none: else every two queries of a session would become a row in the ledger."""
+"""Lower probabilities count as 0: otherwise every pair of successive queries would become a row of the ledger."""
 
 _corrects = re.compile(r"(no|nope|not|wrong|actually|sorry|i (said|meant|mean|asked))\b").match
 _parts = re.compile(r"[\w=' ]+").findall
 
 
 class RephraseDetector:
-    """Says how probable it is that turns were rephrased.
+    """Estimates the probabilities that turns were rephrased.
 
     Args:
-        weights: of the features, by name.
+        weights: weights by name of the feature.
     """
 
     def __init__(self, weights: Mapping[str, float] = WEIGHTS) -> None:
         self._weights: Final = dict(weights)
 
     def probabilities(self, columns: Columns, rows: Integers) -> Floats:
-        """Return for the turns at `rows`, which all have a next query, the probability that it is a rephrase, (rows,).
+        """Return the probabilities that the next queries of turns are rephrases, (rows,).
 
-        Words and sounds, which take the most time, are compared only where they can lift it above FLOOR.
+        Words and sounds, which take the most time, are compared only where they can raise a probability to FLOOR.
+
+        Args:
+            columns: the turns.
+            rows: indexes of turns with a next query, (rows,).
         """
         pairs = _Pairs(columns, rows)
         seen = {**pairs.likeness(), **dict.fromkeys(_COMPARED, np.ones(len(rows)))}
@@ -57,7 +62,7 @@ class RephraseDetector:
         return probabilities
 
     def _probability(self, values: Mapping[str, Floats], *, upper: bool = False) -> Floats:
-        """The probability, on the grid; an upper bound of it, if what is compared is between 0 and its value."""
+        """Return probabilities on the grid; if `upper`, the highest for any comparisons from 0 to the given values."""
         score = np.zeros(len(values["constant"]))
         for name, weight in self._weights.items():
             score += (max(weight, 0.0) if upper and name in _COMPARED else weight) * values[name]
@@ -68,7 +73,7 @@ _COMPARED: Final = ("words", "sounds")
 
 
 def features(columns: Columns) -> dict[str, Floats]:
-    """Return what the model looks at, by name, each an array with an element for each turn; all have a next query.
+    """Return the features of turns, all of which have a next query: name -> (turns,).
 
     Similarities range from 0 to 1; "words" is a token set ratio, 1 if one query has all words of the other; "sounds"
     compares Metaphone codes, or characters where there is no code; "longer" is the share by which the next query is
@@ -82,7 +87,7 @@ def features(columns: Columns) -> dict[str, Floats]:
 
 
 class _Pairs:
-    """Turns and the queries that follow them; each pair of texts is compared once."""
+    """Turns and their next queries; each distinct pair of texts is compared once."""
 
     def __init__(self, columns: Columns, rows: Integers) -> None:
         turns, self._pools = columns.turns, columns.pools
@@ -103,14 +108,14 @@ class _Pairs:
 
     @staticmethod
     def _distinct(one: Codes, other: Codes) -> tuple[list[int], list[int], Integers]:
-        """The distinct pairs of codes, which may be MISSING, and which of them each is."""
+        """Return the distinct pairs of codes, which may be MISSING, and the index of each pair among them."""
         first, second = one.astype(np.int64) + 1, other.astype(np.int64) + 1
         size = int(second.max(initial=0)) + 1
         pairs, place = np.unique(first * size + second, return_inverse=True)
         return (pairs // size - 1).tolist(), (pairs % size - 1).tolist(), place
 
     def likeness(self) -> dict[str, Floats]:
-        """All features but those that `compared` returns."""
+        """Return all features except those of `compared`: name -> (turns,)."""
         texts, others = self._texts
         pair, query, after = self._pair, self._query, self._after
         gap = np.log1p(np.maximum(after.ts - query.ts, 0) / 1000)
@@ -152,11 +157,11 @@ class _Pairs:
         return np.array([_overlap(forms[one], forms[two]) for one, two in zip(firsts, seconds, strict=True)])[place]
 
     def compared(self, rows: Integers) -> dict[str, Floats]:
-        """Return the features that take most time to compare, words and sounds, of some pairs, (rows,) each."""
+        """Return the features that take the most time, words and sounds, of the pairs at `rows`: name -> (rows,)."""
         distinct, place = np.unique(self._pair[rows], return_inverse=True)
         texts, others = ([some[one] for one in distinct.tolist()] for some in self._texts)
         sounds, next_sounds = list(map(_sound, texts)), list(map(_sound, others))
-        # Only Latin letters have a phonetic code. Where one is missing, the characters are compared instead.
+        # Only Latin letters have a phonetic code. Without one, the characters are compared instead.
         for pair, (sound, other) in enumerate(zip(sounds, next_sounds, strict=True)):
             if not (sound and other):
                 sounds[pair], next_sounds[pair] = texts[pair], others[pair]
@@ -172,7 +177,7 @@ def _sound(text: str) -> str:
 
 
 def _overlap(one: str | None, other: str | None) -> float:
-    """The share of the shorter interpretation's parts (acts, intents, slots with their values) that both have."""
+    """Return the share of the shorter interpretation's parts (acts, intents, slots with values) that both have."""
     if not one or not other:
         return 0.0
     parts, others = _parts_of(one), _parts_of(other)

@@ -25,12 +25,13 @@ logger = logging.getLogger(__name__)
 
 
 class VersionStatus(Struct, frozen=True):
-    """Which versions there are, whoever published them.
+    """The served and the newest version, whoever published them.
 
     Attributes:
         served: the header of the version that readers serve; None before the first.
-        newest: likewise of the newest one.
-        withheld: since when readers do not have all that was learned (ms); None if they have. See `snapshots.withheld`.
+        newest: the header of the newest version; None before the first.
+        withheld: the time (ms) since when readers lack something that was learned; None if they lack nothing. See
+            `snapshots.withheld`.
     """
 
     served: Snapshot | None
@@ -39,7 +40,7 @@ class VersionStatus(Struct, frozen=True):
 
 
 def version_status(store: Store) -> VersionStatus:
-    """Return which versions there are.
+    """Return the served and the newest version.
 
     Raises:
         CorruptPolicyError: a header is damaged.
@@ -54,7 +55,7 @@ def version_status(store: Store) -> VersionStatus:
 
 
 class Publisher:
-    """Publishes what is in the ledger. At any time one process should do so; two are safe, only wasteful."""
+    """Publishes policies from the ledger. One process at a time should do so; two are safe, but wasteful."""
 
     def __init__(self, store: Store, learning: Learning, config: Config) -> None:
         self._store: Final = store
@@ -69,11 +70,11 @@ class Publisher:
         """Publish the next version, if anything changed; then maintain the ledger, see `Maintenance`.
 
         Args:
-            now: ms since the Unix epoch; by default what the clock says.
+            now: wall clock, ms since the Unix epoch; by default the current time.
 
         Returns:
-            the header of the version that readers serve from now on; None if they go on with the one they have,
-            because nothing changed, or because of a rollback.
+            The header of the new version, if readers serve it; None if they keep the version that they have, because
+            nothing changed or because of a rollback.
         """
         created = time.time_ns() // 1_000_000 if now is None else now
         changed, made = self._store.transact(lambda connection: self._publish(connection, created), stable=True)
@@ -82,14 +83,14 @@ class Publisher:
         return made
 
     def _publish(self, connection: Connection, now: int) -> tuple[Mapping[str, Collection[str]], Snapshot | None]:
-        """All in one transaction, and of one state of the ledger:
+        """Publish in one transaction, from one state of the ledger.
 
-        1. Let nobody else publish meanwhile.
-        2. Take the log of changes. For a version that cannot go on from the newest one, everything counts as changed.
+        1. Keep others from publishing meanwhile.
+        2. Take the log of changes. If the new version cannot build on the newest one, everything counts as changed.
         3. Let the strategy bandit solve what its changes affect, and judge its policy; see `judging`.
-        4. Let the other learners solve, in portions, so that not all rows are in memory at once.
+        4. Let the other learners solve, in portions, to bound memory.
         5. Write the version, portion by portion.
-        6. Forget old versions, decisions that have left the sample, and trials that have ended.
+        6. Forget old versions, decisions that left the sample, and trials that ended.
         """
         # 1. Lock.
         snapshots.current(connection, lock=True)
@@ -116,7 +117,7 @@ class Publisher:
         solved = {key: row for portion in solve(bandits) for key, row in portion[StrategyBandit.name].items()}
         ruling = self._gatekeeper.rule(connection, previous, solved, at, now) if bandits else Ruling({})
         judgement = ruling.judgement
-        # 4. Solve the rest, as it is written.
+        # 4. Solve the rest, lazily: while it is written.
         others = solve(one for one in self._learning.learners if one not in bandits)
         # 5. Write.
         provenance = snapshots.Provenance(
@@ -135,7 +136,7 @@ class Publisher:
         if made is None:
             return changed, None
         if made.held is not None and (previous is None or previous.held is None):
-            logger.warning("version %d goes on with the bandit that is served: %s", made.version, made.reason)
+            logger.warning("version %d keeps the served bandit: %s", made.version, made.reason)
         # 6. Forget.
         decisions.prune(connection, max(self._config.gate.turns, 1))
         self._gatekeeper.forget(connection, made)
@@ -144,9 +145,9 @@ class Publisher:
         return changed, made if snapshots.current(connection).version == made.version else None
 
     def _previous(self, connection: Connection) -> Snapshot | None:
-        """The newest version, if the next one can go on from it: if it is ours, and undamaged when we begin.
+        """Return the newest version if the next one can build on it.
 
-        It is not when it was imported, or made under another configuration or key.
+        It cannot if the newest one was imported, was made with another configuration or key, or is damaged.
         """
         try:
             made = snapshots.newest(connection, self._key)
@@ -157,5 +158,5 @@ class Publisher:
             fault = "its rows do not have the checksum of its header"
         except snapshots.CorruptPolicyError as error:
             fault = str(error)
-        logger.error("the newest version is damaged, so the next one is made of all that was learned: %s", fault)
+        logger.error("the newest version is damaged, so the next one is computed from scratch: %s", fault)
         return None

@@ -70,7 +70,7 @@ class Ledger:
                     )
 
     def claim(self, source: str, number: int) -> Claim:
-        """Claim a partition: from now on no earlier claimant can commit for it."""
+        """Claim a partition, so that earlier claimants can no longer commit for it."""
         start, row = Position(), tables.partition
 
         def claim(connection: Connection) -> Claim:
@@ -94,18 +94,18 @@ class Ledger:
     def commit(self, contributions: Sequence[Contribution]) -> list[Claim]:
         """Add the contributions' deltas and move their partitions' positions, in one transaction.
 
-        1. Fence: move each position, if its partition's epoch is still that of the claim. The same contributions may
-           be committed again when no answer came the first time: what is in already is not added twice.
-        2. Merge the deltas, so that each row is touched once; leave out, and count, those with keys of excessive size.
-        3. Lock the tables, and bring their landmarks and the deltas' together.
-        4. Add the rows, in the order of their keys, so that workers cannot deadlock; packed sums, for which they wait
-           for each other, last.
-        5. Log which keys changed, for the publisher.
+        1. Fence: move each position if its partition's epoch is still that of the claim. Contributions may be committed
+           again if the first attempt got no answer; they are added only once.
+        2. Merge the deltas, so that each row is touched once. Rows with oversized keys are left out, and counted.
+        3. Lock the tables, and convert tables and deltas to common landmarks.
+        4. Add the rows in the order of their keys, so that workers cannot deadlock. Packed sums, for which workers wait
+           for each other, come last.
+        5. Log the changed keys for the publisher.
         6. Add the counts.
-        7. Add the logged decisions that belong into the sample.
+        7. Add the logged decisions that belong to the sample.
 
         Returns:
-            the claims for the next commit.
+            The claims for the next commit.
 
         Raises:
             FencedError: another process has claimed a partition. Nothing is committed.

@@ -2,12 +2,12 @@
 
 A turn takes the events of its query that happened from `lateness` before it (clocks differ) until the attribution
 window ends. It closes when the watermark reaches that end. The watermark is the oldest of the topics' newest event
-times, less the lateness: as long as no event of a topic is more than `lateness` older than one that the topic had
-before it, a turn holds the same events however the topics interleave.
+times, minus the lateness. As long as no event of a topic is more than `lateness` older than an earlier one of the same
+topic, turns hold the same events however the topics interleave.
 
-Two rules make a restart exact. An event of a query that has not come yet waits for as long as any turn that could take
-it may be open; so what a turn holds never depends on which came first. And re-read events (those at offsets that were
-read before the restart) rebuild turns but count nothing, unless together with an event that is new.
+Two rules make a restart exact. An event whose query has not arrived waits for as long as a turn that could take it may
+be open, so turns do not depend on the order of arrival. And re-read events (at offsets that were read before the
+restart) rebuild turns but are not counted again, unless they meet a new event.
 """
 
 from bisect import bisect_left, insort
@@ -60,7 +60,7 @@ class TooManyOpenError(BackchannelError, RuntimeError):
 _K = TypeVar("_K")
 
 Assembled: TypeAlias = tuple[_K, dict[str, tuple[_K, ...]], _K | None]
-"""A closed turn of what is kept of events: its query, its signals by type, and the session's next query; see `Turn`."""
+"""A closed turn, in terms of what is kept of each event: the query, the signals by type, the next query; see `Turn`."""
 
 
 class _OpenTurn(Generic[_K]):
@@ -78,7 +78,7 @@ class _OpenTurn(Generic[_K]):
         self.signals: dict[type[Signal], dict[str, _K]] = {}  # by type and event_id
 
     def take(self, kind: type[Signal], event_id: str, kept: _K) -> bool:
-        """Take a signal; return False if its event_id was taken before."""
+        """Take a signal; return False if its event_id is a duplicate."""
         of_type = self.signals.get(kind)
         if of_type is None:
             self.signals[kind] = {event_id: kept}
@@ -89,7 +89,7 @@ class _OpenTurn(Generic[_K]):
         return True
 
     def close(self, following: _K | None) -> Assembled[_K]:
-        """Return what it has become, given the session's next query within the window."""
+        """Return the closed turn; `following` is the session's next query within the window."""
         return self.kept, {name_of(kind): tuple(some.values()) for kind, some in self.signals.items()}, following
 
 
@@ -103,13 +103,13 @@ class Assembler(Generic[_K]):
     Args:
         topics: the partition's topics. A merged log, such as an event file, is one topic of all event types.
         config: window, lateness and bound.
-        position: where to resume, as `position` gave it; the caller then adds records from each topic's `resume` on.
+        position: the position to resume from; the caller then adds records from each topic's `resume` offset on.
 
     Attributes:
-        counts: what was counted since the caller last took it: events by type (`query`, `impression` ...), `turn`
-            (closed), `duplicate` (its event_id, or a query's query_id, was there already), `late` (no turn that could
-            take it was still open when it came) and `orphan` (no turn took it: its query has not come, was itself
-            late, or had closed). An event that waits for its query is an orphan until then, so a count may be negative.
+        counts: counts since the caller last cleared them: events by type (`query`, `impression` ...), closed turns
+            (`turn`), duplicates by event_id or, for queries, query_id (`duplicate`), events for which every possible
+            turn had closed (`late`), and events without a turn because the query is missing, late or closed
+            (`orphan`). An event that waits for its query counts as an orphan meanwhile, so a count can be negative.
     """
 
     def __init__(self, topics: Iterable[str], config: TurnConfig, position: Position | None = None) -> None:
@@ -134,23 +134,23 @@ class Assembler(Generic[_K]):
 
     @property
     def open(self) -> int:
-        """Turns open and events waiting."""
+        """The number of open turns and waiting events."""
         return len(self._closing) + len(self._expiring)
 
     @property
     def rebuilding(self) -> bool:
-        """Whether records are still to be re-read after a restart. Nothing may be committed until they are."""
+        """Whether records are still being re-read after a restart, before which nothing may be committed."""
         return any(topic.rereading for topic in self._topics.values())
 
     @property
     def position(self) -> Position:
-        """Where the partition stands, to be committed together with all turns closed so far.
+        """The partition's position, to be committed together with all turns closed so far.
 
         Raises:
-            RuntimeError: while rebuilding.
+            RuntimeError: the partition is still being rebuilt.
         """
         if self.rebuilding:
-            raise RuntimeError("a partition has no position of its own before it is rebuilt")
+            raise RuntimeError("a partition has no position until it is rebuilt")
         horizon = self._horizon
         return Position(
             self._watermark, {name: topic.position(self._watermark, horizon) for name, topic in self._topics.items()}
@@ -158,13 +158,13 @@ class Assembler(Generic[_K]):
 
     @property
     def _horizon(self) -> int | None:
-        """Whatever an open turn or a waiting event needs is newer than this (ms); None if there are none."""
+        """Event time (ms) that all events still needed are newer than; None if none are needed."""
         return self._watermark - self._window - self._lateness if self.open else None
 
     def _add(
         self, topic: str, offsets: Sequence[int], events: Sequence[Event | None], kept: Sequence[_K | None]
     ) -> None:
-        """Add a chunk of a topic's records, of which `kept` is kept; see `TurnAssembler.add`."""
+        """Add a chunk of records, keeping `kept` of each event; see `TurnAssembler.add`."""
         if not offsets:
             return
         source = self._topics[topic]
@@ -192,7 +192,7 @@ class Assembler(Generic[_K]):
             raise TooManyOpenError(self._explain_open())
 
     def _advance(self, caught_up: Collection[str]) -> list[Assembled[_K]]:
-        """Move the watermark on; see `TurnAssembler.advance`."""
+        """Advance the watermark; see `TurnAssembler.advance`."""
         for name in caught_up:
             self._topics[name].catch_up()
         behind = [topic.seen for name, topic in self._topics.items() if name not in caught_up]
@@ -244,8 +244,8 @@ class Assembler(Generic[_K]):
         heappush(self._expiring, (expiry, self._order, query_id))
 
     def _take(self, turn: _OpenTurn[_K], signal: "_Waiting[_K]", *, waited: bool) -> None:
-        # What waited counts as an orphan until its query comes. Whether that was so before a restart shows in the
-        # query: a re-read event whose query is new can only have been waiting.
+        # A waiting event counts as an orphan until its query arrives. If it is re-read, a new query shows that it was
+        # counted before the restart.
         news = signal.fresh or turn.fresh
         self.counts["orphan"] -= waited and news
         if not turn.take(signal.kind, signal.event_id, signal.kept):
@@ -261,7 +261,7 @@ class Assembler(Generic[_K]):
             _, _, turn = heappop(closing)
             del opened[turn.query_id]
             session = sessions[turn.session_id]
-            session.pop(0)  # turns of one session close in the order in which it keeps them
+            session.pop(0)  # a session's turns close in this order
             following = session[0].kept if session else None
             if not session:
                 del sessions[turn.session_id]
@@ -298,31 +298,31 @@ class TurnAssembler(Assembler[Event]):
         """Add a chunk of a topic's records, in their order.
 
         Args:
-            topic: one of the constructor's.
-            offsets: ascending; of each event.
-            events: None for a record that held no event, such as a dead letter.
+            topic: one of the constructor's topics.
+            offsets: the records' offsets, ascending.
+            events: the records' events; None for a record without one, such as a dead letter.
 
         Raises:
-            TooManyOpenError: more turns and waiting events than `max_open`.
+            TooManyOpenError: there are more open turns and waiting events than `max_open`.
         """
         self._add(topic, offsets, events, events)
 
     def advance(self, caught_up: Collection[str] = ()) -> list[Turn]:
-        """Move the watermark on; return the turns that it closes, in event-time order.
+        """Advance the watermark, and return the turns that it closes, in event-time order.
 
         Args:
-            caught_up: topics that are read to their end: they do not hold the watermark back, so that silence does
-                not stop learning. When all are, the newest event counts.
+            caught_up: topics that have been read to their end. They do not hold back the watermark, so that silence
+                does not stop learning. If all have, the newest event of any topic counts.
         """
         return [Turn(*one) for one in cast("list[Any]", self._advance(caught_up))]
 
     def finish(self) -> list[Turn]:
-        """Close every open turn, because no more events will come; return them in event-time order."""
+        """Close all open turns, as no more events will come, and return them in event-time order."""
         return [Turn(*one) for one in cast("list[Any]", self._finish())]
 
 
 class _Waiting(NamedTuple, Generic[_K]):
-    """A signal, as far as it matters to where it belongs."""
+    """A signal that waits for its query."""
 
     kind: type[Signal]
     event_id: str
@@ -332,13 +332,13 @@ class _Waiting(NamedTuple, Generic[_K]):
 
 
 class _Topic:
-    """A topic's side of the position: offsets, newest event time, and the chunks that open turns may need again."""
+    """A topic's part of the position: offsets, newest event time, and the chunks that open turns may need again."""
 
     def __init__(self, position: TopicPosition) -> None:
         self.read = position.read
         self._newest = position.newest
         self._next = position.resume
-        self._reread = BEGINNING  # newest event time among the records that are read once more
+        self._reread = BEGINNING  # newest event time among re-read records
         self._chunks: deque[tuple[int, int]] = deque()  # (first offset, newest event time in the chunk)
         self._was_dropped = frozenset(position.dropped)
         self._dropped: dict[int, int] = {}  # offset -> deadline
@@ -349,18 +349,18 @@ class _Topic:
 
     @property
     def seen(self) -> int:
-        """The newest event time that this process has seen: what is still to be re-read holds the watermark."""
+        """The newest event time that this process has seen; records still to be re-read hold back the watermark."""
         return self._reread if self.rereading else self._newest
 
     def catch_up(self) -> None:
-        """Nothing more will be re-read, even if records that were there have expired."""
+        """End re-reading: the remaining records may have expired."""
         self._next = max(self._next, self.read)
 
     def was_dropped(self, offset: int) -> bool:
         return offset in self._was_dropped
 
     def drop(self, offset: int, deadline: int) -> None:
-        """Remember a duplicate query: once its original has closed, nothing else would tell it from a new one."""
+        """Remember a duplicate query, which looks like a new one once its original has closed."""
         self._dropped[offset] = deadline
 
     def advance(self, offsets: Sequence[int], newest: int) -> None:
@@ -371,7 +371,7 @@ class _Topic:
         self.read = max(self.read, self._next)
 
     def position(self, watermark: int, horizon: int | None) -> TopicPosition:
-        """Where it stands, when only events newer than `horizon` (None: no event at all) may be needed again."""
+        """Return the position; only events newer than `horizon` (ms; None: none at all) may be needed again."""
         chunks = self._chunks
         while chunks and (horizon is None or chunks[0][1] <= horizon):
             chunks.popleft()

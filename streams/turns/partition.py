@@ -1,4 +1,4 @@
-"""One partition's way from records to a batch of turns: decode, assemble."""
+"""A partition: records are decoded and assembled into batches of turns."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +17,7 @@ _ts = attrgetter("ts")
 
 
 class DeadLetter(Struct, frozen=True):
-    """A record that is not a valid event; an empty one may have been null."""
+    """A record that is an invalid event; `record` is empty if it was null."""
 
     topic: str
     offset: int
@@ -26,13 +26,13 @@ class DeadLetter(Struct, frozen=True):
 
 
 class Batch(Struct, frozen=True):
-    """What one partition brings to a commit.
+    """A partition's part of a commit.
 
     Attributes:
-        claim: to commit with.
-        position: where the batch brings the partition to.
-        counts: what was counted on the way.
-        columns: the turns that were closed on the way.
+        claim: the claim to commit with.
+        position: the partition's position after the batch.
+        counts: counts since the last batch; see `Assembler.counts`.
+        columns: the turns that closed since the last batch.
     """
 
     claim: Claim
@@ -42,15 +42,15 @@ class Batch(Struct, frozen=True):
 
 
 class Partition:
-    """A claimed partition. Pure but for what it is handed; its owner reads, commits and publishes.
+    """A claimed partition. It does no I/O: its owner reads, commits and publishes.
 
     Args:
-        claim: as the ledger gave it; records are then added from each topic's resume offset on.
-        topics: the partition's topics, each with the decoder of its records.
-        turns: how events become turns.
+        claim: the ledger's claim; records are then added from each topic's resume offset on.
+        topics: topic name -> the decoder of its records.
+        turns: the configuration of turns.
 
     Attributes:
-        claim: to commit the next batch with.
+        claim: the claim for the next commit.
     """
 
     def __init__(self, claim: Claim, topics: Mapping[str, EventDecoder], turns: TurnConfig) -> None:
@@ -64,32 +64,32 @@ class Partition:
 
     @property
     def uncommitted(self) -> int:
-        """What the next batch brings: new records, or else turns that closed without any."""
+        """The number of new records since the last batch or, without any, of turns that closed."""
         return self._uncommitted or self._assembler.closed
 
     @property
     def position(self) -> Position:
-        """What the next batch brings the partition to.
+        """The position after the next batch.
 
         Raises:
-            RuntimeError: while rebuilding.
+            RuntimeError: the partition is still being rebuilt.
         """
         return self._assembler.position
 
     @property
     def counts(self) -> dict[str, int]:
-        """What was counted since the last batch."""
+        """Counts since the last batch; see `Assembler.counts`."""
         counts = Counter({**self._assembler.counts, "dead_letter": self._dead})
         return {name: count for name, count in counts.items() if count}
 
     @property
     def rebuilding(self) -> bool:
-        """Whether open turns are still being rebuilt after a restart; there is no batch until then."""
+        """Whether open turns are still being rebuilt after a restart; until then there is no batch."""
         return self._assembler.rebuilding
 
     @property
     def open(self) -> int:
-        """Turns open and events waiting."""
+        """The number of open turns and waiting events."""
         return self._assembler.open
 
     @property
@@ -101,13 +101,13 @@ class Partition:
         """Decode and add a chunk of records.
 
         Args:
-            topic: one of the constructor's.
-            offsets: ascending; of each record.
-            records: as they came.
-            now: wall clock, ms since the Unix epoch; what lies too far ahead of it is refused.
+            topic: one of the constructor's topics.
+            offsets: the records' offsets, ascending.
+            records: the raw records.
+            now: wall clock, ms since the Unix epoch. Events more than `max_ahead_s` ahead of it are refused.
 
         Returns:
-            what is no valid event, unless it was read before.
+            the invalid events that were not read before.
 
         Raises:
             TooManyOpenError: see `TurnAssembler.add`.
@@ -135,26 +135,26 @@ class Partition:
         return dead
 
     def add_events(self, topic: str, offsets: Sequence[int], events: Sequence[Event | None]) -> None:
-        """Add a chunk that is decoded already; see `TurnAssembler.add`."""
+        """Add a chunk of decoded events; see `TurnAssembler.add`."""
         self._assembler.add(topic, offsets, events)
         if offsets and offsets[-1] >= self._read[topic]:
             self._uncommitted += offsets[-1] + 1 - max(offsets[0], self._read[topic])
 
     def advance(self, caught_up: Collection[str] = ()) -> int:
-        """Move the watermark on, and return how many turns that closes; see `TurnAssembler.advance`."""
+        """Advance the watermark, and return the number of turns that it closes; see `TurnAssembler.advance`."""
         return self._assembler.advance(caught_up)
 
     def finish(self) -> int:
-        """Close every open turn, because no more records will come, and return how many."""
+        """Close all open turns, as no more records will come, and return their number."""
         return self._assembler.finish()
 
     def batch(self) -> Batch:
-        """Return what came since the last one, and begin anew.
+        """Return the batch since the last one, and begin the next.
 
-        The caller commits it, and sets the claim before the next one.
+        The caller commits it, and then sets `claim` to the claim for the next commit.
 
         Raises:
-            RuntimeError: while rebuilding.
+            RuntimeError: the partition is still being rebuilt.
         """
         batch = Batch(self.claim, self.position, self.counts, self._assembler.take())
         self._assembler.counts.clear()

@@ -156,7 +156,7 @@ def test_a_broken_policy_gets_the_first_share_and_is_held_and_tried_again(
     assert made.trial.turns < 400
     assert made.trial.gain is not None
     assert made.trial.gain.high < 0
-    assert "goes on with the bandit that is served" in caplog.text
+    assert "keeps the served bandit" in caplog.text
     assert loop.section("bandit") == good
     assert loop.asked("lexical") < 0.07
     assert loop.reader.policy.allocate({}, 1).canary is None
