@@ -7,8 +7,7 @@ they stand for does; the code of what is missing is -1.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from functools import partial
-from itertools import chain, count
+from itertools import chain, count, islice
 from operator import attrgetter
 from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 from zlib import crc32
@@ -19,7 +18,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from backchannel.agents.sums import Floats, Integers
-from backchannel.schemas.events import ENVELOPE, BargeIn, Canary, Click, Impression, Query, Signal, name_of
+from backchannel.schemas.events import ENVELOPE, BargeIn, Canary, Click, Impression, Query, Result, Signal, name_of
 from backchannel.schemas.turn import Turn
 
 Codes: TypeAlias = NDArray[np.int32]
@@ -347,46 +346,51 @@ class Columns(Struct, frozen=True):
 
 
 class Interner:
-    """Makes frames of events; its codes are in the order in which values came, until `columns` sorts them."""
+    """Makes frames of events; its codes are in the order in which values came, until `columns` sorts them.
+
+    Events are read in one pass each, in which every value costs one look-up: to have them in the processor's cache,
+    hand over some hundred at a time.
+    """
 
     def __init__(self) -> None:
         self._pools: Final = {name: _pool() for name in Pools.__struct_fields__}
+        self._lists: Final = _Lists()
 
     def __len__(self) -> int:
-        return sum(map(len, self._pools.values()))
+        return sum(map(len, self._pools.values())) + len(self._lists.numbers)
 
     def queries(self, queries: Sequence[Query]) -> Queries:
         """Return the columns of `queries`."""
-        code = partial(self._codes, queries)
+        people, labels = self._pools["people"].__getitem__, self._pools["labels"].__getitem__
+        texts, forms = self._pools["texts"].__getitem__, self._pools["forms"].__getitem__
+        cells: list[int] = []
+        for one in queries:
+            cells += (
+                people(one.session_id),
+                people(one.user_id),
+                texts(one.text),
+                forms(one.interpretation),
+                labels(one.locale),
+            )
+        session, user, text, form, locale = _transposed(cells, 5)
         return Queries(
-            ts=_numbers(_ts, queries, np.int64),
-            session=code("session", _session_id),
-            user=code("user", _user_id),
-            text=code("text", _text),
-            form=code("form", _interpretation),
-            locale=code("locale", _locale),
+            ts=np.array([one.ts for one in queries], dtype=np.int64),
+            session=session,
+            user=user,
+            text=text,
+            form=form,
+            locale=locale,
             context=self._contexts([one.context for one in queries]),
             hash=np.array([_hash(one) for one in queries], dtype=np.uint32),
         )
 
     def impressions(self, shown: Sequence[Impression]) -> Impressions:
         """Return the columns of impressions."""
-        counts, results = _flat([one.results for one in shown])
-        of_each, producers = _flat([one.strategies for one in results])
         rewrites = [one.rewrite for one in shown]
         whole = [one.allocation_propensity for one in shown]
         return Impressions(
-            rewrite=self._codes(rewrites, "rewrite", lambda one: one and one.target),
-            results=Ragged(
-                counts,
-                Results(
-                    entity=self._codes(results, "entity", _entity_id),
-                    position=_numbers(_position, results, np.int32),
-                    features=self._contexts([one.features for one in results]),
-                    producers=Ragged(of_each, Names(self._names(producers))),
-                    ranks=self._by_strategy([one.ranks for one in results], Ranks, np.int32),
-                ),
-            ),
+            rewrite=self._codes(rewrites, "rewrite", lambda one: one and one.target) if any(rewrites) else _none(shown),
+            results=self._results([one.results for one in shown]),
             allocation=self._by_strategy([one.allocation for one in shown], Drawn, np.int32),
             planned=self._by_strategy([one.planned for one in shown], Drawn, np.int32),
             propensities=self._by_strategy([one.propensities for one in shown], Chances, np.float64),
@@ -444,26 +448,55 @@ class Interner:
             codes_now[name][kept] = np.arange(len(kept))
             values = list(pool)[1:]
             self._pools[name] = _pool(values[code] for code in kept.tolist())
+        self._lists.clear()
         return [frame.recoded(codes_now) for frame in frames]
 
     def _codes(self, some: Sequence[Any], column: str, get: Callable[[Any], Any]) -> Codes:
         pool = self._pools[_POOLS[column]]
         return np.fromiter(map(pool.__getitem__, map(get, some)), np.int32, len(some))
 
-    def _names(self, names: Sequence[str]) -> Codes:
-        return np.fromiter(map(self._pools["strategies"].__getitem__, names), np.int32, len(names))
+    def _results(self, some: Sequence[Sequence[Result]]) -> Ragged[Results]:
+        entities, lists = self._pools["entities"], self._lists.numbers
+        cells: list[int] = []
+        cell = cells.append
+        ranked = False
+        for results in some:
+            for one in results:
+                cell(entities[one.entity_id])
+                cell(one.position)
+                cell(lists[one.strategies])
+                if one.ranks or one.features:
+                    ranked = True
+        entity, position, producers = _transposed(cells, 3)
+        every = list(chain.from_iterable(some)) if ranked else ()
+        return Ragged(
+            _lengths(some),
+            Results(
+                entity=entity,
+                position=position,
+                features=self._contexts([one.features for one in every]) if ranked else _none(entity),
+                producers=self._in_lists(producers, Names),
+                ranks=self._by_strategy([one.ranks for one in every] or [{}] * len(entity), Ranks, np.int32),
+            ),
+        )
+
+    def _in_lists(self, numbers: Codes, frame: Callable[[Codes], _F]) -> Ragged[_F]:
+        """Return the lists of strategies with some numbers."""
+        counts, codes = self._lists.codes(numbers, self._pools["strategies"])
+        return Ragged(counts, frame(codes))
 
     def _by_strategy(
         self, some: Sequence[Mapping[str, Any]], frame: Callable[[Codes, NDArray[Any]], _F], kind: type[Any]
     ) -> Ragged[_F]:
         if not any(some):  # as is usual of what few log
             return Ragged(np.zeros(len(some), dtype=np.int64), frame(np.zeros(0, dtype=np.int32), np.zeros(0, kind)))
-        values = np.array(list(chain.from_iterable(one.values() for one in some)), dtype=kind)
-        return Ragged(_lengths(some), frame(self._names(list(chain.from_iterable(some))), values))
+        numbers = np.fromiter(map(self._lists.numbers.__getitem__, map(tuple, some)), np.int32, len(some))
+        values = np.fromiter(chain.from_iterable([one.values() for one in some]), kind)
+        return self._in_lists(numbers, lambda strategies: frame(strategies, values))
 
     def _contexts(self, contexts: Sequence[Sized]) -> Codes:
         if not any(contexts):
-            return np.full(len(contexts), MISSING, dtype=np.int32)
+            return _none(contexts)
         encoded = [_encode(one) if one else None for one in contexts]
         return np.fromiter(map(self._pools["contexts"].__getitem__, encoded), np.int32, len(encoded))
 
@@ -495,14 +528,7 @@ def others_of(signals: Mapping[str, Iterable[_S]]) -> list[_S]:
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_ts = attrgetter("ts")
-_session_id = attrgetter("session_id")
-_user_id = attrgetter("user_id")
-_text = attrgetter("text")
-_interpretation = attrgetter("interpretation")
-_locale = attrgetter("locale")
 _entity_id = attrgetter("entity_id")
-_position = attrgetter("position")
 _kind = attrgetter("kind")
 
 
@@ -514,13 +540,52 @@ def _own_fields(event: Signal) -> dict[str, Any]:
     return {name: getattr(event, name) for name in event.__struct_fields__ if name not in ENVELOPE}
 
 
+class _Lists:
+    """Lists of strategies, few of which are distinct: each is looked up as a whole, and its strategies once.
+
+    Attributes:
+        numbers: list -> its number, given on the first look-up.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: Final[defaultdict[tuple[str, ...], int]] = defaultdict(count().__next__)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all lists, as the codes of strategies change."""
+        self.numbers.clear()
+        self.numbers.default_factory = count().__next__
+        self._known = Ragged(np.zeros(0, dtype=np.int64), Names(np.zeros(0, dtype=np.int32)))
+
+    def codes(self, numbers: Codes, strategies: Mapping[str, int]) -> tuple[Integers, Codes]:
+        """Return how many strategies each list has, (lists,), and their codes, one list after the other."""
+        if len(self._known) < len(self.numbers):
+            counts, names = _flat(list(islice(self.numbers, len(self._known), None)))
+            codes = np.array([strategies[name] for name in names], dtype=np.int32)
+            self._known = Ragged(
+                np.concatenate([self._known.counts, counts]), Names.concat([self._known.rows, Names(codes)])
+            )
+        lists = self._known.take(numbers)
+        return lists.counts, lists.rows.strategy
+
+
+def _none(some: Sized) -> Codes:
+    """Return MISSING for each of `some`."""
+    return np.full(len(some), MISSING, dtype=np.int32)
+
+
+def _transposed(cells: Sequence[int], width: int) -> Codes:
+    """Return the columns of a table that is given row by row, (width, rows)."""
+    return np.ascontiguousarray(np.array(cells, dtype=np.int32).reshape(-1, width).T)
+
+
 def _pool(values: Iterable[Any] = ()) -> defaultdict[Any, int]:
     known = {value: code for code, value in enumerate(values)}
     return defaultdict(count(len(known)).__next__, {None: MISSING} | known)
 
 
 def _hash(query: Query) -> int:
-    return crc32(query.query_id.encode(errors="surrogatepass"), crc32(query.session_id.encode(errors="surrogatepass")))
+    return crc32((query.session_id + query.query_id).encode(errors="surrogatepass"))
 
 
 def _numbers(get: Callable[[Any], int], some: Sequence[Any], kind: type[Any]) -> NDArray[Any]:

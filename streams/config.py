@@ -21,8 +21,12 @@ class CommitConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     events: Annotated[
         int,
-        Meta(ge=1, description="events per commit; more is faster, but more is read again after a crash"),
-    ] = 50_000
+        Meta(
+            ge=1,
+            description="maximum number of events in a commit; a worker commits every second in any case. More is "
+            "faster, because the rows of one commit are merged, but takes memory, and more is read again after a crash",
+        ),
+    ] = 200_000
     publish_s: Annotated[
         float, Meta(gt=0, le=86_400, description="seconds between policy versions while something new is being learned")
     ] = 5.0

@@ -12,7 +12,7 @@ restart) rebuild turns but are not counted again, unless they meet a new event.
 
 from bisect import bisect_left, insort
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from operator import attrgetter
 from typing import Annotated, Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast
@@ -59,14 +59,15 @@ class TooManyOpenError(BackchannelError, RuntimeError):
 
 _K = TypeVar("_K")
 
-Assembled: TypeAlias = tuple[_K, dict[str, tuple[_K, ...]], _K | None]
-"""A closed turn, in terms of what is kept of each event: the query, the signals by type, the next query; see `Turn`."""
+Assembled: TypeAlias = tuple[_K, Mapping[type[Signal], Mapping[str, _K]], _K | None]
+"""A closed turn, in terms of what is kept of each event: the query, the signals by type and event_id, the next query;
+see `Turn`."""
 
 
 class _OpenTurn(Generic[_K]):
     __slots__ = ("deadline", "earliest", "fresh", "kept", "order", "query_id", "session_id", "signals", "ts")
 
-    def __init__(self, query: Query, kept: _K, *, earliest: int, deadline: int, order: int, fresh: bool) -> None:
+    def __init__(self, query: Query, kept: _K, earliest: int, deadline: int, order: int, fresh: bool) -> None:  # noqa: PLR0917 - once per query
         self.query_id = query.query_id
         self.session_id = query.session_id
         self.ts = query.ts
@@ -87,10 +88,6 @@ class _OpenTurn(Generic[_K]):
             return False
         of_type[event_id] = kept
         return True
-
-    def close(self, following: _K | None) -> Assembled[_K]:
-        """Return the closed turn; `following` is the session's next query within the window."""
-        return self.kept, {name_of(kind): tuple(some.values()) for kind, some in self.signals.items()}, following
 
 
 def _closing_order(turn: _OpenTurn[Any]) -> tuple[int, int]:
@@ -215,13 +212,17 @@ class Assembler(Generic[_K]):
             source.drop(offset, deadline)
             return
         self._order += 1
-        turn = _OpenTurn(
-            query, kept, earliest=query.ts - self._lateness, deadline=deadline, order=self._order, fresh=fresh
-        )
+        turn = _OpenTurn(query, kept, query.ts - self._lateness, deadline, self._order, fresh)
         self._open[query.query_id] = turn
         heappush(self._closing, (deadline, self._order, turn))
-        insort(self._sessions.setdefault(query.session_id, []), turn, key=_closing_order)
-        waiting = self._waiting.pop(query.query_id, {})
+        session = self._sessions.setdefault(query.session_id, [])
+        if session:
+            insort(session, turn, key=_closing_order)
+        else:
+            session.append(turn)
+        waiting = self._waiting.pop(query.query_id, None)
+        if waiting is None:
+            return
         for order, signal in list(waiting.items()):
             if turn.earliest <= signal.ts < deadline:
                 del waiting[order]
@@ -267,7 +268,7 @@ class Assembler(Generic[_K]):
                 del sessions[turn.session_id]
             elif session[0].ts >= turn.deadline:
                 following = None
-            closed.append(turn.close(following))
+            closed.append((turn.kept, turn.signals, following))
         self.counts["turn"] += len(closed)
         self._expire_through(watermark)
         return closed
@@ -314,11 +315,16 @@ class TurnAssembler(Assembler[Event]):
             caught_up: topics that have been read to their end. They do not hold back the watermark, so that silence
                 does not stop learning. If all have, the newest event of any topic counts.
         """
-        return [Turn(*one) for one in cast("list[Any]", self._advance(caught_up))]
+        return list(map(_turn, self._advance(caught_up)))
 
     def finish(self) -> list[Turn]:
         """Close all open turns, as no more events will come, and return them in event-time order."""
-        return [Turn(*one) for one in cast("list[Any]", self._finish())]
+        return list(map(_turn, self._finish()))
+
+
+def _turn(closed: Assembled[Event]) -> Turn:
+    query, signals, following = cast("Any", closed)
+    return Turn(query, {name_of(kind): tuple(some.values()) for kind, some in signals.items()}, following)
 
 
 class _Waiting(NamedTuple, Generic[_K]):

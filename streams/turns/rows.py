@@ -1,15 +1,15 @@
 """Turns whose events are rows of columns from their arrival on, so that the events as objects go at once."""
 
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
-from itertools import chain
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import chain, count
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 
-from backchannel.agents.columns import Columns, Frame, Interner, Ragged, Turns, others_of
+from backchannel.agents.columns import MISSING, Columns, Frame, Interner, Ragged, Turns, others_of
 from backchannel.agents.sums import Integers
-from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query, name_of
+from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query, Signal, name_of
 from backchannel.streams.turns.assembler import Assembled, Assembler, TurnConfig
 from backchannel.streams.turns.position import Position
 
@@ -33,79 +33,54 @@ class RowAssembler(Assembler[int]):
         self._impressions: Final = _Arrived(self._interner.impressions)
         self._clicks: Final = _Arrived(self._interner.clicks)
         self._others: Final = _Arrived(self._interner.others)
-        # Signals of a type that is not among these have no columns of their own.
-        self._arrived: Final[dict[type[Event] | None, _Arrived[Any]]] = {
+        # Of a barge-in, only that it came is kept; signals of all other types are among the others.
+        self._arrived: Final[dict[type[Event], _Arrived[Any]]] = {
             Query: self._queries,
             Impression: self._impressions,
             Click: self._clicks,
-            None: self._others,
         }
-        self._closed: list[Assembled[int]] = []
+        self._closed = _Closed()
         self._most = _LEAST
 
     @property
     def closed(self) -> int:
         """Turns that have closed since they were last taken."""
-        return len(self._closed)
+        return len(self._closed.queries)
 
     def add(self, topic: str, offsets: Sequence[int], events: Sequence[Event | None]) -> None:
         """Add a chunk of a topic's records; see `TurnAssembler.add`."""
-        by_type: dict[type[Event] | None, list[Event]] = {kind: [] for kind in self._arrived}
-        firsts = {kind: arrived.next for kind, arrived in self._arrived.items()}
-        rows: list[int | None] = []
-        for event in events:
-            if event is None or type(event) is BargeIn:  # of a barge-in, only that it came is kept
-                rows.append(None if event is None else 0)
-            else:
-                kind = type(event) if type(event) in by_type else None
-                rows.append(firsts[kind] + len(by_type[kind]))
-                by_type[kind].append(event)
-        for kind, own in by_type.items():
-            self._arrived[kind].add(own)
+        number_other = count(self._others.next).__next__
+        numbers: defaultdict[type[Any], Callable[[], int | None]] = defaultdict(lambda: number_other)
+        numbers[BargeIn], numbers[type(None)] = _came, _nothing
+        for kind, arrived in self._arrived.items():
+            numbers[kind] = count(arrived.next).__next__
+            arrived.add([event for event in events if type(event) is kind])
+        rows = [numbers[type(event)]() for event in events]
+        if len(numbers) > len(self._arrived) + 2:
+            self._others.add([event for event in events if event is not None and numbers[type(event)] is number_other])
         self._add(topic, offsets, events, rows)
 
     def advance(self, caught_up: Collection[str] = ()) -> int:
         """Move the watermark on, and return how many turns that closes; see `TurnAssembler.advance`."""
-        closed = self._advance(caught_up)
-        self._closed += closed
-        return len(closed)
+        return self._closed.add(self._advance(caught_up))
 
     def finish(self) -> int:
         """Close every open turn, and return how many; see `TurnAssembler.finish`."""
-        closed = self._finish()
-        self._closed += closed
-        return len(closed)
+        return self._closed.add(self._finish())
 
     def take(self) -> Columns:
         """Return the turns that have closed since the last time, in event-time order."""
-        closed, self._closed = self._closed, []
-
-        def signals(kind: type[Event]) -> tuple[Integers, Integers]:
-            """How many signals of a type each turn has, and their rows."""
-            name = name_of(kind)
-            rows = [own.get(name, ()) for _, own, _ in closed]
-            counts = np.fromiter(map(len, rows), np.int64, len(rows))
-            return counts, np.fromiter(chain.from_iterable(rows), np.int64, int(counts.sum()))
-
-        following = [row for _, _, row in closed if row is not None]
-        shown, impressions = signals(Impression)
-        clicked, clicks = signals(Click)
-        barge_ins, _ = signals(BargeIn)
-        others = [others_of(own) for _, own, _ in closed]
+        closed, self._closed = self._closed, _Closed()
+        following = np.array(closed.following, dtype=np.int64)
+        has_next = following != MISSING
         columns = self._interner.columns(
             Turns(
-                query=self._queries.take(np.array([row for row, _, _ in closed], dtype=np.int64)),
-                following=Ragged(
-                    np.array([row is not None for _, _, row in closed], dtype=np.int64),
-                    self._queries.take(np.array(following, dtype=np.int64)),
-                ),
-                impressions=Ragged(shown, self._impressions.take(impressions)),
-                clicks=Ragged(clicked, self._clicks.take(clicks)),
-                barge_ins=barge_ins,
-                others=Ragged(
-                    np.fromiter(map(len, others), np.int64, len(others)),
-                    self._others.take(np.fromiter(chain.from_iterable(others), np.int64)),
-                ),
+                query=self._queries.take(np.array(closed.queries, dtype=np.int64)),
+                following=Ragged(has_next.astype(np.int64), self._queries.take(following[has_next])),
+                impressions=closed.signals[Impression].of(self._impressions),
+                clicks=closed.signals[Click].of(self._clicks),
+                barge_ins=np.array(closed.signals[BargeIn].counts, dtype=np.int64),
+                others=closed.others.of(self._others),
             )
         )
         self._forget()
@@ -113,14 +88,74 @@ class RowAssembler(Assembler[int]):
 
     def _forget(self) -> None:
         """Drop the rows that nothing needs any more and, now and then, the interned values that no row holds."""
-        for arrived in self._arrived.values():
+        every = [*self._arrived.values(), self._others]
+        for arrived in every:
             arrived.forget(self._horizon)
         if len(self._interner) > self._most:
-            blocks = [block for arrived in self._arrived.values() for block in arrived.blocks]
+            blocks = [block for arrived in every for block in arrived.blocks]
             frames = self._interner.pruned([block.frame for block in blocks])
             for block, frame in zip(blocks, frames, strict=True):
                 block.frame = frame
             self._most = max(2 * len(self._interner), _LEAST)
+
+
+def _came() -> int:
+    """The row of an event of which nothing is kept but that it came."""
+    return 0
+
+
+def _nothing() -> None:
+    """The row of no event."""
+
+
+class _Signals:
+    """Signals that closed turns have: how many each has, and the numbers of their rows."""
+
+    __slots__ = ("counts", "rows")
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+        self.rows: list[int] = []
+
+    def of(self, arrived: "_Arrived[_F]") -> Ragged[_F]:
+        """Return the signals of each turn."""
+        return Ragged(np.array(self.counts, dtype=np.int64), arrived.take(np.array(self.rows, dtype=np.int64)))
+
+
+class _Closed:
+    """Turns that have closed, as numbers of rows.
+
+    Attributes:
+        queries: the row of each one's query.
+        following: that of the session's next query; MISSING if there is none.
+        signals: those of the types with columns of their own.
+        others: all others.
+    """
+
+    def __init__(self) -> None:
+        self.queries: list[int] = []
+        self.following: list[int] = []
+        self.signals: Final[dict[type[Signal], _Signals]] = {kind: _Signals() for kind in (Impression, Click, BargeIn)}
+        self.others: Final = _Signals()
+
+    def add(self, closed: Sequence[Assembled[int]]) -> int:
+        """Add turns, and return how many they are."""
+        self.queries += [query for query, _, _ in closed]
+        self.following += [MISSING if following is None else following for _, _, following in closed]
+        none: dict[str, int] = {}
+        for kind, signals in self.signals.items():
+            own = [of_turn.get(kind, none) for _, of_turn, _ in closed]
+            signals.counts += map(len, own)
+            signals.rows += chain.from_iterable([some.values() for some in own if some])
+        for _, of_turn, _ in closed:
+            rows = _others(of_turn) if of_turn.keys() - self.signals.keys() else ()
+            self.others.counts.append(len(rows))
+            self.others.rows += rows
+        return len(closed)
+
+
+def _others(signals: Mapping[type[Signal], Mapping[str, int]]) -> list[int]:
+    return others_of({name_of(kind): some.values() for kind, some in signals.items()})
 
 
 class _Block(Generic[_F]):

@@ -227,12 +227,15 @@ class Assignment:
     async def commit(self, pause_s: float = 0.0) -> None:
         """Commit everything added so far, and ack it.
 
+        While the last commit is in progress, chunks are added as before: the next one takes what came meanwhile.
+
         Args:
             pause_s: minimum time since the beginning of the last commit, s; before that, no other one is begun.
 
         Raises:
             FencedError: another process has claimed one of the partitions.
         """
+        await self._settle()
         async with self._lock:
             if time.monotonic() >= self._begun + pause_s:
                 await self._begin_commit()

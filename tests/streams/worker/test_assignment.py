@@ -231,6 +231,35 @@ def test_chunks_are_added_while_the_store_writes(desk: Desk, monkeypatch: pytest
     asyncio.run(scenario())
 
 
+def test_a_commit_that_waits_for_the_last_one_takes_what_comes_meanwhile(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, may_write, commits = desk.ledger.commit, threading.Event(), []
+
+    def wait(contributions: list[Contribution]) -> list[Claim]:
+        commits.append(contributions)
+        may_write.wait()
+        return write(contributions)
+
+    monkeypatch.setattr(desk.ledger, "commit", wait)
+
+    async def scenario() -> None:
+        one = desk.assign()
+        await one.add(desk.chunk(0, RECORDS[:30]), NOW)
+        waiting = [asyncio.create_task(one.commit()) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        await one.add(desk.chunk(30, RECORDS[30:50]), NOW)
+        await one.add(desk.chunk(50, RECORDS[50:]), NOW)
+        assert not desk.acked
+        may_write.set()
+        await asyncio.gather(*waiting)
+        assert desk.acked == [0, 30, 50]
+        assert len(commits) == 2
+        assert desk.ledger.counts()["query"] == 40
+
+    asyncio.run(scenario())
+
+
 def test_the_position_waits_for_the_dead_letters(desk: Desk) -> None:
     async def scenario() -> None:
         one = desk.assign()
