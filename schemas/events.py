@@ -74,11 +74,11 @@ class Result(Struct, frozen=True, gc=False):
     ranks: Annotated[
         Ranks,
         Meta(
-            description="strategy -> rank of the entity in its list, 1-based, for those that produced it; also for "
-            "others where it was looked up. Where it is missing, it is counted from the positions"
+            description="strategy -> 1-based rank of the entity in the strategy's list, for strategies that produced "
+            "it, and for others if it was looked up. A missing rank is counted from the positions"
         ),
     ] = {}
-    features: Annotated[Context, Meta(description="what it was ranked with: flat, as a query's context")] = {}
+    features: Annotated[Context, Meta(description="its features when it was ranked: flat, like a query's context")] = {}
 
 
 class Normalizer(Struct, frozen=True, gc=False):
@@ -89,24 +89,24 @@ class Normalizer(Struct, frozen=True, gc=False):
 
 
 class Rewrite(Struct, frozen=True, gc=False, kw_only=True):
-    """The query that was served in place of the one that was asked."""
+    """A query that was served in place of the one asked."""
 
-    source: Annotated[Text, Meta(description="what was asked")] = field(name="from")
-    target: Annotated[Text, Meta(description="what was served instead")] = field(name="to")
+    source: Annotated[Text, Meta(description="the query as asked")] = field(name="from")
+    target: Annotated[Text, Meta(description="the query served instead")] = field(name="to")
 
 
 class Canary(Struct, frozen=True, gc=False, kw_only=True):
-    """How a decision was made that two policies share: one that is served, and one that is on trial."""
+    """How the decision was made while the served policy shares decisions with one on trial."""
 
-    trial: Annotated[Count, Meta(description="number of the trial: the version with which it began")]
+    trial: Annotated[Count, Meta(description="the version with which the trial began")]
     share: Annotated[float, Meta(ge=0, le=1, description="probability that the policy on trial decides")]
     propensity: Annotated[
-        float, Meta(ge=0, le=1, description="probability of the allocation, had the policy on trial decided alone")
+        float, Meta(ge=0, le=1, description="probability of the allocation if the policy on trial had decided alone")
     ]
 
 
 class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
-    """What was shown for a query, and how it was chosen."""
+    """The results shown for a query, and how they were chosen."""
 
     topic: ClassVar[str] = "impressions"
 
@@ -114,15 +114,15 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
     allocation: Annotated[
         Allocation,
         Meta(
-            description="strategy -> depth to which its list was asked: the number of candidates drawn, or more if the "
-            f"list ended early; {MAX_DEPTH} if it was walked to the end for want of new candidates"
+            description="strategy -> number of candidates requested from it, even if its list was shorter; "
+            f"{MAX_DEPTH} if its whole list was walked in search of new candidates"
         ),
     ] = {}
     planned: Annotated[
         Allocation,
         Meta(
-            description="strategy -> number of candidates planned, as the decision says, where the budget was one of "
-            "distinct candidates; the propensities are those of this plan"
+            description="strategy -> number of candidates that the decision planned, if the budget counts distinct "
+            "candidates; the propensities are those of this plan"
         ),
     ] = {}
     propensities: Annotated[Propensities, Meta(description="strategy -> probability that it was asked")] = {}
@@ -133,26 +133,26 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
         dict[Name, Context],
         Meta(
             max_length=64,
-            description="strategy -> what was known of it when it was decided: flat, as a query's context",
+            description="strategy -> its context at the time of the decision: flat, like a query's context",
         ),
     ] = {}
     user_context: Annotated[
-        Context, Meta(description="what was known of who asked when it was decided, as the decision says")
+        Context, Meta(description="the user's features at the time of the decision, as the decision reports them")
     ] = {}
     examined: Annotated[
         tuple[Annotated[float, Meta(ge=0, le=1)], ...],
         Meta(
             max_length=500,
-            description="probabilities that positions 1, 2 ... are examined, as the ranking assumed; the last one "
-            "holds for all further positions",
+            description="probabilities that positions 1, 2 ... are examined, as assumed by the ranking; the last one "
+            "applies to all further positions",
         ),
     ] = ()
     normalizers: Annotated[
         dict[Name, Normalizer],
-        Meta(max_length=64, description="feature of results -> how it was standardized for ranking"),
+        Meta(max_length=64, description="feature of the results -> how it was standardized for ranking"),
     ] = {}
     policy_version: Count | None = None
-    canary: Annotated[Canary, Meta(description="as the decision says, while a policy is on trial")] | None = None
+    canary: Annotated[Canary, Meta(description="as reported by the decision, while a policy is on trial")] | None = None
     rewrite: Rewrite | None = None
 
 

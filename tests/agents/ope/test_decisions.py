@@ -55,7 +55,7 @@ def test_the_sample_of_a_union_is_that_of_the_samples(turns: list[Turn], size: i
     whole = kept(turns, size)
     assert sorted(parts, key=itemgetter(0))[:size] == whole
     assert len(whole) == min(size, is_logged(columns_of(turns)).sum())
-    if whole:  # and what ranks too high is not looked at
+    if whole:  # rows that rank too high are skipped
         middle = whole[len(whole) // 2][0]
         sample = TurnSample(judged(turns), size, ())
         assert [rank for rank, _ in sample.below(middle)] == [rank for rank, _ in whole if rank < middle]
@@ -67,7 +67,7 @@ def test_recent_turns_are_favoured_by_half_lives() -> None:
     assert np.mean(recent) == pytest.approx(2 / 3, abs=0.05)
 
 
-def test_ranks_are_as_they_are_defined() -> None:
+def test_ranks_follow_their_definition() -> None:
     at_zero = ranks_of(columns_of([turn(number, 0) for number in range(2000)]))
     chances = np.exp(-np.exp(at_zero))
     assert np.histogram(chances, bins=10, range=(0, 1))[0] == pytest.approx(200, abs=60)
@@ -76,7 +76,7 @@ def test_ranks_are_as_they_are_defined() -> None:
     assert np.isfinite(ranks_of(columns_of([turn(1, 253_402_300_799_999)]))).all()
 
 
-def test_what_a_turn_decided_and_got() -> None:
+def test_a_decision_holds_allocation_and_rewards() -> None:
     shown = impression(
         Result("a", 1, ("lexical",)),
         Result("b", 2, ("memory", "lexical")),
@@ -107,7 +107,7 @@ def test_what_a_turn_decided_and_got() -> None:
     assert table.contexts[0, :, 1].tolist() == [0.5, 0.0, 0.0]
 
 
-def test_not_every_turn_is_logged() -> None:
+def test_turns_without_propensities_are_not_logged_decisions() -> None:
     some = [
         closed_turn(query()),
         turn(1, 0, logged=False),
@@ -115,7 +115,7 @@ def test_not_every_turn_is_logged() -> None:
     ]
     some += [
         closed_turn(query(), (impression(allocation={"lexical": 1}, propensities=propensities),))
-        for propensities in ({"lexical": 0.0}, {"memory": 1.0})  # what was asked could not be
+        for propensities in ({"lexical": 0.0}, {"memory": 1.0})  # a strategy was asked that could not be
     ]
     assert is_logged(columns_of([*some, turn(1, 0)])).tolist() == [False] * len(some) + [True]
 
@@ -138,7 +138,7 @@ def simulated(turns: int, seed: int) -> tuple[list[LoggedDecision], Allocator]:
     return decisions, allocator
 
 
-def test_the_logged_policy_is_worth_what_it_got() -> None:
+def test_the_logged_policy_has_the_value_of_its_rewards() -> None:
     decisions, allocator = simulated(3000, 1)
     contexts = vectors_of(decisions, allocator.encoder, allocator.strategies)
     table = table_of(decisions, contexts, allocator.strategies)
@@ -149,11 +149,11 @@ def test_the_logged_policy_is_worth_what_it_got() -> None:
     assert ips(log_).value == pytest.approx(got, abs=0.03)
     assert doubly_robust(log_).value == pytest.approx(got, abs=0.03)
     assert diagnose(log_).faults() == []
-    # Of a budget that is less than a strategy is given at least, that much is drawn.
+    # A budget below a strategy's minimum is raised to it.
     assert extents.shape == (3000, 2)
 
 
-def test_more_of_what_is_good_is_worth_more() -> None:
+def test_more_candidates_of_a_good_strategy_are_worth_more() -> None:
     decisions, allocator = simulated(3000, 2)
     contexts = vectors_of(decisions, allocator.encoder, allocator.strategies)
     table = table_of(decisions, contexts, allocator.strategies)

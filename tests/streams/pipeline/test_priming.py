@@ -1,4 +1,4 @@
-"""Predictions in the ledger, beside what is learned."""
+"""Priming: predictions in the ledger, together with what is learned."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def url(store_url: str) -> str:
 
 
 def test_evidence_takes_over_from_a_prediction(url: str) -> None:
-    """From the prediction alone to people's clicks alone, and in between a mixture of both."""
+    """The score moves from the prediction to the click rate."""
     with Primer(url, Config()) as primer:
         primer.put({("jazz", "a"): 0.8})
         primer.publish()
@@ -41,11 +41,11 @@ def test_evidence_takes_over_from_a_prediction(url: str) -> None:
             learn(pipeline, [event for number in range(upto // 10, upto) for event in turn(number, number % 5 == 0)])
             found.append(score(url))
     assert found[0] == pytest.approx(0.8, abs=1e-5)
-    assert 0.35 < found[1] < 0.6  # half of each
+    assert 0.35 < found[1] < 0.6  # the mean of prediction and clicks
     assert found[2] == pytest.approx(0.2, abs=0.02)
 
 
-def test_priming_while_others_learn_changes_nothing_of_what_they_learn(tmp_path: Path) -> None:
+def test_priming_does_not_disturb_learning(tmp_path: Path) -> None:
     alone, together = sqlite_url(tmp_path, "alone.db"), sqlite_url(tmp_path, "together.db")
     first = [event for number in range(10) for event in turn(number, True)]
     second = [event for number in range(10, 20) for event in turn(number, False)]
@@ -66,7 +66,7 @@ def test_priming_while_others_learn_changes_nothing_of_what_they_learn(tmp_path:
     assert_same(one, other)
 
 
-def test_who_primes_at_the_same_time_is_fenced(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_concurrent_primer_is_fenced(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Primer(url, Config()) as one, Primer(url, Config()) as other:
         claim = one._ledger.claim
 
@@ -82,7 +82,7 @@ def test_who_primes_at_the_same_time_is_fenced(url: str, monkeypatch: pytest.Mon
     assert score(url) == pytest.approx(0.7, abs=1e-5)
 
 
-def test_what_faded_leaves_ledger_and_policy(url: str) -> None:
+def test_decayed_rows_leave_ledger_and_policy(url: str) -> None:
     config = Config(memory=MemoryConfig(half_life_days=1))
     with LocalPipeline(url, config, "test") as pipeline:
         learn(pipeline, turn(0, True, 0, "old"))
@@ -106,6 +106,6 @@ def test_a_query_is_withheld_until_enough_people_asked_it(url: str) -> None:
         with Primer(url, config) as primer:
             primer.put({("jazz", "a"): 0.25})
             primer.publish()
-        assert score(url) == pytest.approx(0.25, abs=1e-5)  # a prediction is nobody's secret
+        assert score(url) == pytest.approx(0.25, abs=1e-5)  # predictions are not withheld
         learn(pipeline, turn(9, True, user="u2"))
     assert score(url) > 0.5

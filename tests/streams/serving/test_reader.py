@@ -1,4 +1,4 @@
-"""Readers see whole versions, pull what changed, and keep serving the last good one."""
+"""Readers see whole versions, pull only changed rows, and keep serving the last good version."""
 
 import subprocess
 import sys
@@ -58,7 +58,7 @@ def learn(pipeline: LocalPipeline, turns: int, start_ms: int = 1_700_000_000_000
     pipeline.commit()
 
 
-def test_before_the_first_version_there_is_a_clear_error(url: str, reader: PolicyReader) -> None:
+def test_there_is_a_clear_error_before_the_first_version(url: str, reader: PolicyReader) -> None:
     with pytest.raises(NoPolicyError, match="nothing has been learned into it yet"):
         _ = reader.policy
     with LocalPipeline(url, Config(), "test"), pytest.raises(NoPolicyError, match="nothing has been published"):
@@ -77,7 +77,7 @@ def test_a_policy_can_be_served_before_anything_was_learned(pipeline: LocalPipel
     assert policy.rewrite("anything") is None
 
 
-def test_what_was_learned_can_be_read(pipeline: LocalPipeline, reader: PolicyReader) -> None:
+def test_a_reader_serves_what_was_learned(pipeline: LocalPipeline, reader: PolicyReader) -> None:
     learn(pipeline, 2000)
     pipeline.publish()
     policy = reader.policy
@@ -88,7 +88,7 @@ def test_what_was_learned_can_be_read(pipeline: LocalPipeline, reader: PolicyRea
     assert sum(turns for turns, _ in policy.evidence().values()) == pytest.approx(5 * 2000, rel=1e-2)
 
 
-def test_nothing_new_is_no_new_version(pipeline: LocalPipeline) -> None:
+def test_there_is_no_new_version_without_changes(pipeline: LocalPipeline) -> None:
     learn(pipeline, 100)
     assert pipeline.publish() is not None
     assert pipeline.publish() is None
@@ -176,7 +176,7 @@ def test_every_version_can_be_reached_from_every_other_one(
 
 
 def damage(url: str, version: int) -> None:
-    """Change what the memory index has of queries that are new in a version."""
+    """Give each version new rows of the memory index."""
     row = tables.snapshot_row
     mine = (row.c.section == "memory", row.c.key != "", row.c.valid_from == version)
     store = Store(url)
@@ -197,7 +197,7 @@ def test_a_damaged_version_is_not_served(url: str, pipeline: LocalPipeline, read
     assert "version 2 is not served: its rows" in (reader.status.error or "")
 
 
-def test_who_begins_with_a_damaged_version_serves_the_one_before(url: str, pipeline: LocalPipeline) -> None:
+def test_a_new_reader_skips_a_damaged_version(url: str, pipeline: LocalPipeline) -> None:
     learn(pipeline, 300)
     pipeline.publish()
     learn(pipeline, 300, start_ms=1_700_100_000_000)
@@ -245,7 +245,7 @@ def test_a_reader_with_a_key_serves_what_is_signed_with_it(
 
 
 def test_rows_that_the_publisher_did_not_write_are_refused_even_with_their_checksum(url: str) -> None:
-    """Whoever can write to the store can change rows and checksum alike; but not the seal."""
+    """Write access to the store is enough to change rows and checksum, but not the seal."""
     with LocalPipeline(url, Config(snapshots=SnapshotConfig(signing_key="a")), "test") as pipeline:
         learn(pipeline, 100)
         pipeline.publish()
@@ -265,7 +265,7 @@ def test_rows_that_the_publisher_did_not_write_are_refused_even_with_their_check
         assert wary.status.version is None
 
 
-def test_what_the_reader_holds_may_be_at_fault(pipeline: LocalPipeline, reader: PolicyReader) -> None:
+def test_a_reader_recovers_if_its_own_rows_are_wrong(pipeline: LocalPipeline, reader: PolicyReader) -> None:
     learn(pipeline, 300)
     pipeline.publish()
     section = reader.policy._memory._rows
@@ -279,7 +279,7 @@ def test_what_the_reader_holds_may_be_at_fault(pipeline: LocalPipeline, reader: 
 
 @contextmanager
 def away(path: Path) -> Iterator[None]:
-    """The database file is not there, and none can be made."""
+    """Move the database file away, so that it cannot be opened or created."""
     path.rename(path.with_suffix(".away"))
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -297,7 +297,7 @@ def stopped(server: Postgres) -> Iterator[None]:
 
 
 def serve_through(outage: AbstractContextManager[None], url: str) -> None:
-    """A reader serves the last good policy while the store is down, and goes on by itself."""
+    """A reader serves the last good policy while the store is down, and then recovers by itself."""
     with LocalPipeline(url, Config(), "test") as pipeline:
         learn(pipeline, 100)
         pipeline.publish()
@@ -318,11 +318,11 @@ def serve_through(outage: AbstractContextManager[None], url: str) -> None:
         assert reader.status.error is None
 
 
-def test_when_the_database_file_is_away_the_last_policy_stays(tmp_path: Path) -> None:
+def test_the_last_policy_is_served_while_the_database_file_is_away(tmp_path: Path) -> None:
     serve_through(away(tmp_path / "store.db"), sqlite_url(tmp_path))
 
 
-def test_when_postgresql_is_down_the_last_policy_stays() -> None:
+def test_the_last_policy_is_served_while_postgresql_is_down() -> None:
     with start_postgres() as server:
         serve_through(stopped(server), server.url)
 
@@ -340,7 +340,7 @@ def test_it_refreshes_in_the_background(url: str, pipeline: LocalPipeline) -> No
         assert reader.policy.version == 2
 
 
-def test_a_reader_that_guesses_knows_what_is_new_and_forgets_what_is_gone(store_url: str) -> None:
+def test_guesses_follow_the_queries_of_each_version(store_url: str) -> None:
     def publish(**rows: bytes | None) -> None:
         with closing(Store(store_url)) as store, store.write() as connection:
             memory = {name.replace("_", " "): row for name, row in rows.items()}
@@ -373,7 +373,7 @@ def test_a_similarity_out_of_bounds_is_an_error(tmp_path: Path, guess_from: floa
         PolicyReader(sqlite_url(tmp_path), guess_from=guess_from)
 
 
-def test_guessing_without_what_it_needs_says_what_to_install(tmp_path: Path) -> None:
+def test_guessing_without_its_extra_says_what_to_install(tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules['rapidfuzz'] = None\n"
         "from backchannel.streams.serving.reader import PolicyReader\n"

@@ -24,7 +24,7 @@ def config(**gate: Any) -> Config:
 
 
 def events(first: int, last: int) -> list[Event]:
-    """Turns of a policy that asks one strategy at random; only `memory` gets clicks."""
+    """Yield turns of a policy that asks one random strategy; only `memory` gets clicks."""
     made: list[Event] = []
     for number in range(first, last):
         rng = np.random.default_rng(number)
@@ -58,7 +58,7 @@ def sampled(url: str, size: int) -> list[tuple[str, int]]:
         return [(one.session_id, one.ts) for one in decisions.read(connection, size)]
 
 
-def test_the_sample_is_the_same_however_the_turns_came(fresh_store_urls: Sequence[str]) -> None:
+def test_the_sample_does_not_depend_on_the_order_of_turns(fresh_store_urls: Sequence[str]) -> None:
     whole, parts = fresh_store_urls
     learn(whole, config(turns=20), (0, 90))
     learn(parts, config(turns=20), (60, 90), (0, 30), (30, 60))
@@ -74,7 +74,7 @@ def fresh_store_urls(tmp_path: Path) -> list[str]:
     return [f"sqlite:///{tmp_path}/{name}.db" for name in ("whole", "parts")]
 
 
-def test_no_sample_no_judgement(store_url: str) -> None:
+def test_without_a_sample_nothing_is_judged(store_url: str) -> None:
     learn(store_url, config(turns=0), (0, 30))
     with LocalPipeline(store_url, config(turns=0), "more") as pipeline:
         made = pipeline.publish()
