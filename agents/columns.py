@@ -93,7 +93,7 @@ class Ragged(Struct, Generic[_F], frozen=True):
 
 
 def spans(starts: Integers, counts: Integers) -> Integers:
-    """Return start, start + 1 ... for each of `starts`, as many as its count, one after the other."""
+    """Return start, start + 1 ... start + count - 1 for each start, concatenated."""
     return np.asarray(np.repeat(starts - (counts.cumsum() - counts), counts) + np.arange(int(counts.sum())))
 
 
@@ -111,13 +111,13 @@ class Queries(Frame, frozen=True):
 
     Attributes:
         ts: event time, ms.
-        session: code of the session's id, in `Pools.people`.
-        user: of the user's, likewise.
-        text: as it was asked.
-        form: the interpretation.
-        locale: see `schemas.events.Query`.
-        context: its own.
-        hash: a CRC-32 of session and query id.
+        session: code of the session's id in `Pools.people`.
+        user: code of the user's id in `Pools.people`.
+        text: code of the text.
+        form: code of the interpretation.
+        locale: code of the locale.
+        context: code of the query's own context.
+        hash: CRC-32 of session and query id.
     """
 
     ts: Integers
@@ -216,11 +216,11 @@ class Turns(Frame, frozen=True):
     """Closed turns; see `schemas.turn.Turn`.
 
     Attributes:
-        query: what was asked, (turns,).
-        following: the session's next query, none or one a turn.
-        impressions: in the order in which they were logged.
-        clicks: likewise.
-        barge_ins: how many, (turns,).
+        query: the queries, (turns,).
+        following: the session's next query, at most one per turn.
+        impressions: each turn's impressions, in the order in which they were logged.
+        clicks: each turn's clicks, in the order in which they were logged.
+        barge_ins: number of barge-ins, (turns,).
         others: signals of all other types, by type, each in the order in which they were logged.
     """
 

@@ -43,7 +43,7 @@ def draw(belief: Belief, width: float, count: int, rng: np.random.Generator) -> 
     level = rng.gamma(shape, 1.0 / shape, (count, *shape.shape))[..., np.newaxis]
     shape = belief.clicks / width**2 + RATE_PRIOR / width**2
     noise = rng.gamma(shape, 1.0 / shape, (count, *shape.shape))
-    # As far as the rate is the prior's, it moves with the level.
+    # The share of the rate that is the prior's moves with the level.
     drawn = belief.rates * noise * ((1.0 - belief.prior) + belief.prior * level)
     normal = rng.standard_normal((count, *belief.theta.shape))
     phi = belief.theta + width * np.einsum("nsi,sij->nsj", normal, belief.whitener)

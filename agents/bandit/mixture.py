@@ -19,14 +19,14 @@ Counts: TypeAlias = NDArray[Any]
 """Candidates by strategy, (..., strategies), whole numbers."""
 
 MANY: Final = 4096
-"""Sets of strategies that are enumerated; of more a sample is drawn."""
+"""Most sets of strategies that are enumerated; if there are more, a sample is drawn."""
 
 
 class RandomSets:
     """Random sets of strategies: each size equally often, and of one size each set.
 
-    Strategies with a minimum are asked always and count in no set. What the minima leave of the budget is dealt to the
-    set, evenly, as far as its maxima go; what is left then, to those that are asked always.
+    Strategies with a minimum are always asked, and are in no set. The budget beyond the minima is dealt evenly to the set,
+    up to its maxima; the rest is dealt to the strategies that are always asked.
 
     Args:
         minima: by strategy.

@@ -67,7 +67,7 @@ class Posterior(Struct, frozen=True):
         deviation: the residual's standard deviation.
         discounts: how much each bucket counts, (buckets,), 0 to 1.
         weights: of the half-lives, the first being never to forget, (1 + half-lives,); they add up to 1.
-        changes: starts of the buckets, ms, from which on rewards fell below prediction, as far as that is settled.
+        changes: starts of the buckets, ms, from which on rewards fell below prediction, if that is settled.
         changed: the last of them, settled or not, ms; None: there is none.
     """
 
@@ -275,7 +275,7 @@ class _Prediction(Struct, frozen=True):
         loss: half of the squared residuals, each predicted from all before it.
         spread: half of the logarithm of how much wider than the noise the predictions were.
         residual: rewards less predictions from before the bucket, added up.
-        doubt: the variance of that sum, as far as it is due to the weights, in units of the noise.
+        doubt: the part of the variance of that sum that is due to the weights, in units of the noise.
         width: the same variances of the single predictions, added up.
     """
 

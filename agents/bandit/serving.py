@@ -505,8 +505,8 @@ def walk(
         budget: of distinct candidates.
 
     Returns:
-        candidate -> its rank in the list of each strategy that was walked as far as it, in the order in which they were
-        met: `ranks` of the results; and strategy -> how deep it was walked, MAX_DEPTH if to its end: the `allocation`
+        candidate -> its rank in the list of each strategy that was walked that far, in the order in which candidates
+        were met: `ranks` of the results; and strategy -> how deep it was walked, MAX_DEPTH if to its end: the `allocation`
         to log.
 
     >>> walk({"a": 2, "b": 1}, {"a": ["x", "y", "z"], "b": ["x", "w"]}, 3)

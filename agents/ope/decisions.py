@@ -33,13 +33,13 @@ RIDGE: Final = 10.0
 
 
 class LoggedDecision(Struct, frozen=True, gc=False):
-    """What was decided in a turn, with what probability, and what came of it.
+    """A turn's decision, its probability, and its rewards.
 
     Attributes:
         session_id: of the turn.
         ts: of its query, ms since the Unix epoch.
         context: of the query, as the policy saw it, with what was known of who asked.
-        strategy_context: strategy -> what was known of it.
+        strategy_context: strategy -> its context.
         allocation: strategy -> candidates drawn, for the strategies that were asked.
         propensities: strategy -> probability that it was asked.
         rewards: strategy -> reward in [0, 1], for those that got one.

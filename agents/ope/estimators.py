@@ -6,7 +6,7 @@ Its value is
 
     V = E[sum_k tau_k(x) q_k(x)],    q_k(x) = E[r_k | x, k is asked],
 
-as far as what a strategy gets does not depend on what else is asked: the semi-bandit form, as the item-position
+if a strategy's reward does not depend on what else is asked: the semi-bandit form, as in the item-position
 estimator of Li et al., "Offline evaluation of ranking policies with click models", KDD 2018. Where one of K actions is
 chosen, tau is the target's probability of each, and this is the textbook's V.
 
@@ -58,7 +58,7 @@ class Feedback(Struct, frozen=True):
 
     Attributes:
         weights: w_ik, (turns, strategies), or (turns, 1) where only the one action that was chosen is kept.
-        rewards: r_ik, likewise, at least 0; what was not asked has any finite number.
+        rewards: r_ik, in the same shape, at least 0; any finite number for what was not asked.
         total: the mean of sum_k tau_k(x_i) over the turns.
         ceiling: the most that a reward can be, for all of them or in their shape.
         model: of the rewards, for those estimators that need one.
@@ -119,7 +119,7 @@ def weigh(extents: Floats, propensities: Floats, asked: NDArray[np.bool_]) -> Fl
     Args:
         extents: tau, at least 0, in any shape.
         propensities: p, in the same shape; where nothing was asked they do not count.
-        asked: whether it was, likewise.
+        asked: whether it was asked, in the same shape.
 
     Raises:
         SupportError: something was asked with propensity 0, or with one that is no probability.

@@ -140,7 +140,7 @@ class Tried(Struct, frozen=True):
     Attributes:
         trial: as the newest version has it.
         policy: the newest version's candidate.
-        contrast: what came of it.
+        contrast: the outcome of the trial so far.
     """
 
     trial: Trial
@@ -149,7 +149,7 @@ class Tried(Struct, frozen=True):
 
 
 class Case(Struct, frozen=True, kw_only=True):
-    """What there is to judge, and what is known of it.
+    """A candidate to judge, and what is known about it.
 
     Attributes:
         candidate: the policy.
@@ -177,7 +177,7 @@ class Judgement(Struct, frozen=True):
         verdict: see the module.
         reason: in words.
         trial: for the version's header; None if the policy goes live.
-        evidence: what the log says of it; None if it was not asked.
+        evidence: the evidence of the log; None if the log was not asked.
         change: of shares; None without a live policy or data.
     """
 

@@ -19,7 +19,7 @@ def cross_fitted(contexts: Floats, drawn: Floats, rewards: Floats, folds: Intege
         contexts: (turns, strategies, d), or (turns, 1, d) if all strategies have one; the first column is 1.
         drawn: (turns, strategies): 0 for what was not asked, 1 for what was, or else the share of q that its reward is
             expected to be.
-        rewards: likewise; those of what was not asked do not count.
+        rewards: (turns, strategies); those of what was not asked do not count.
         folds: of each turn, 0 and up, at least two of them; turns that depend on each other belong in one.
         ridge: the weight of that pull, in turns.
     """

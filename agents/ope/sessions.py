@@ -28,10 +28,10 @@ class Sessions(Struct, frozen=True):
 
     Attributes:
         weights: rho, (sessions, turns); 1 after the end.
-        rewards: in [0, 1], likewise; 0 after the end.
-        discount: of the next turn, 0 to 1.
-        expected: v, likewise, for the doubly robust forms; 0 after the end.
-        predicted: q, likewise.
+        rewards: (sessions, turns), in [0, 1]; 0 after the end.
+        discount: the discount per turn, 0 to 1.
+        expected: v, (sessions, turns), for the doubly robust forms; 0 after the end.
+        predicted: q, (sessions, turns), for the doubly robust forms; 0 after the end.
     """
 
     weights: Floats

@@ -217,7 +217,7 @@ class ResultRanking(Learner):
         return {self.table.name: Sums(self.table, stored, sums_of(found, len(stored)))}
 
     def _values(self, columns: Columns, codes: Codes) -> tuple[list[dict[str, Any]], Floats]:
-        """The features of results, as far as they must be read one by one, and the numbers that they hold."""
+        """Return the features of results that must be read one by one, and their numbers."""
         pool, wanted = columns.pools.contexts, codes.tolist()
         features = self._contexts(columns, codes) if self.encoder.of_choices else []
         return features, self.encoder.unpacked([pool[code] if code != MISSING else _NOTHING for code in wanted])

@@ -1,4 +1,4 @@
-"""Judging: what of a newly learned bandit a version serves, and what of it is on trial.
+"""Judging: which parts of a newly learned bandit a version serves, and which are on trial.
 
 A version has the rows of the policy that is served in the section `bandit`. While another one is on trial, or has lost
 it, its rows are the section `canary`; see `agents.ope.gate`.
@@ -118,7 +118,7 @@ class Gatekeeper:
         return judge(case, self._config)
 
     def _rewards(self, connection: Connection, since: int) -> float:
-        """The rewards of all turns since an event time (ms), as far as they are kept."""
+        """Return the total reward of the turns since an event time (ms) that are still kept."""
         kept = self._store.sum_tables[AnswerQuality.name].c
         total = select(func.sum(kept.reward)).where(kept.strategy == ALL, kept.bucket >= since)
         return float(connection.execute(total).scalar() or 0.0)
