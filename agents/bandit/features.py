@@ -302,7 +302,7 @@ class Encoder:
         return encoded[line]
 
     def _contexts(self, columns: Columns) -> tuple[list[Mapping[str, Value]], NDArray[np.int64]]:
-        """Return the distinct encoded parts of the turns' contexts, and the index of each turn's among them, (turns,)."""
+        """Return the distinct contexts of turns, in their encoded parts, and each turn's index among them, (turns,)."""
         query, turns = columns.turns.query, len(columns)
         codes = [np.zeros(turns, dtype=np.int64)]
         for name in self._read:

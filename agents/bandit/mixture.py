@@ -25,8 +25,8 @@ MANY: Final = 4096
 class RandomSets:
     """Random sets of strategies: each size equally often, and of one size each set.
 
-    Strategies with a minimum are always asked, and are in no set. The budget beyond the minima is dealt evenly to the set,
-    up to its maxima; the rest is dealt to the strategies that are always asked.
+    Strategies with a minimum are always asked, and are in no set. The budget beyond the minima is dealt evenly to the
+    set, up to its maxima; the rest is dealt to the strategies that are always asked.
 
     Args:
         minima: by strategy.

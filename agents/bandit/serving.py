@@ -506,8 +506,8 @@ def walk(
 
     Returns:
         candidate -> its rank in the list of each strategy that was walked that far, in the order in which candidates
-        were met: `ranks` of the results; and strategy -> how deep it was walked, MAX_DEPTH if to its end: the `allocation`
-        to log.
+        were met: `ranks` of the results; and strategy -> how deep it was walked, MAX_DEPTH if to its end: the
+        `allocation` to log.
 
     >>> walk({"a": 2, "b": 1}, {"a": ["x", "y", "z"], "b": ["x", "w"]}, 3)
     ({'x': {'a': 1, 'b': 1}, 'y': {'a': 2}, 'z': {'a': 3}}, {'a': 3, 'b': 1})
