@@ -66,7 +66,7 @@ class Posterior(Struct, frozen=True):
         whitener: (strategies, d, d); W'W is the covariance in units of the residual's variance.
         deviation: the residual's standard deviation.
         discounts: how much each bucket counts, (buckets,), 0 to 1.
-        weights: of the half-lives, the first being never to forget, (1 + half-lives,); they add up to 1.
+        weights: weights of the half-lives, the first for no forgetting, (1 + half-lives,); they add up to 1.
         changes: starts of the buckets, ms, from which on rewards fell below prediction, if that is settled.
         changed: the last of them, settled or not, ms; None: there is none.
     """
@@ -81,13 +81,13 @@ class Posterior(Struct, frozen=True):
 
 
 class Bank:
-    """A bank of Bayesian linear models over the same sums: every half-life, and never to forget, with every ridge.
+    """Bayesian linear models over the same sums: every half-life, and no forgetting, with every ridge.
 
     Strategies share a prior mean: the weights that fit all of them pooled, so that one of which little is known is
     believed to do what strategies do in general. `ridge` is its precision, in observations.
 
     Args:
-        half_lives_ms: besides never to forget.
+        half_lives_ms: half-lives to try besides no forgetting, ms.
         ridges: at least one.
     """
 
@@ -104,7 +104,7 @@ class Bank:
     def infer(self, evidence: Exposures, at: int) -> Posterior:
         """Return the posterior at event time `at` (ms).
 
-        What is the same as the last time, as most buckets are, is not gone through again.
+        Unchanged buckets, which most are, are cached.
         """
         known, passed = self._passed, self._passed[:1]
         for bucket, (start, sums) in enumerate(zip(evidence.starts, evidence.sums, strict=True), 1):

@@ -23,7 +23,7 @@ class LinearThompsonSampling(ContextualPolicy):
 
     Args:
         features: what of a context counts. Without any, contexts are ignored.
-        half_lives: updates after which one counts half, besides never to forget.
+        half_lives: half-lives to try besides no forgetting, in updates.
         ridges: prior precisions.
         exploration: Thompson sampling's width, in standard deviations of what is believed.
         bucket: updates that are summed together.

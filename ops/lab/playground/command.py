@@ -18,9 +18,15 @@ from backchannel.ops.lab.search.encoders import find_encoder
 @click.command()
 @click.argument("corpus", default=GENERATED)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on: one of this machine's own.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=8766, show_default=True, help="0: any that is free.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of all randomness.")
-@click.option("--dense/--no-dense", default=True, show_default=True, help="Search by embeddings, too (extra `dense`).")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=8766,
+    show_default=True,
+    help="Port to listen on; 0 takes any free port.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of all randomness.")
+@click.option("--dense/--no-dense", default=True, show_default=True, help="Also search by embeddings (extra `dense`).")
 def playground(*, corpus: str, host: str, port: int, seed: int, dense: bool) -> None:
     """Serve a page on which to search CORPUS, click, and watch what is learned change the next result.
 

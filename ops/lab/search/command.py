@@ -95,8 +95,8 @@ def open_corpus(name: str, simulated: int | None, seed: int, encoder: "SentenceE
     help="Click model.",
 )
 @click.option("--zipf", type=click.FloatRange(0, 3), default=0.8, show_default=True, help="Exponent of the traffic.")
-@click.option("--memory", is_flag=True, help="The memory index is a strategy, too.")
-@click.option("--ranked", is_flag=True, help="The policy orders the results, too, and learns to.")
+@click.option("--memory", is_flag=True, help="Use the memory index as a strategy, too.")
+@click.option("--ranked", is_flag=True, help="The policy also orders the results, and learns to.")
 @click.option("--drift", is_flag=True, help="At half-time the best strategy and the worst swap what they find.")
 @click.option(
     "--new",
@@ -106,8 +106,8 @@ def open_corpus(name: str, simulated: int | None, seed: int, encoder: "SentenceE
     show_default=True,
     help="Share of documents that appear during the run.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of all randomness.")
-@click.option("--dense/--no-dense", default=True, show_default=True, help="Search by embeddings, too (extra `dense`).")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of all randomness.")
+@click.option("--dense/--no-dense", default=True, show_default=True, help="Also search by embeddings (extra `dense`).")
 @click.option("--costs", is_flag=True, help="Measure what every generator costs instead of learning.")
 @click.option(
     "--report",
