@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from backchannel.agents.bandit.features import context_of
 from backchannel.agents.memory.serving import Recalled
 from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.serving import Rewriting
+from backchannel.ops.dashboard.browse import Listings, read_listings
 from backchannel.ops.health.checks import Check, Status, judge, worst
 from backchannel.ops.health.command import gather
 from backchannel.ops.inspect.explanation import Explanation, explain
@@ -35,6 +37,9 @@ VERSIONS: Final = 200
 LAGS: Final = 900
 
 RECALLED: Final = 20
+DRAWS: Final = 100
+LISTED_S: Final = 60.0
+"""Seconds for which lists are cached: they are read from whole tables."""
 
 
 class SegmentView(Struct, frozen=True):
@@ -59,6 +64,7 @@ class DashboardState(Struct, frozen=True):
     """Everything on the page except the answers of its search box."""
 
     now: int
+    store: str
     status: Status
     checks: list[Check]
     served: int | None
@@ -66,16 +72,26 @@ class DashboardState(Struct, frozen=True):
     alarms: list[Alarm]
     lag: Lag
     segments: list[SegmentView]
+    listings: Listings | None
 
 
 class Choice(Struct, frozen=True):
-    """A strategy's expected reward for a query with its standard deviation, and its part of the allocation."""
+    """A strategy's expected reward for a query with its standard deviation, and its part of the allocation.
+
+    Attributes:
+        strategy: the strategy.
+        reward, deviation: the expected reward and its standard deviation.
+        propensity: probability that it is asked; None if nothing is left to chance.
+        expected: mean number of its candidates over `DRAWS` draws.
+        candidates: number of its candidates in one draw.
+    """
 
     strategy: str
     reward: float
     deviation: float
-    candidates: int
     propensity: float | None
+    expected: float
+    candidates: int
 
 
 class QueryView(Struct, frozen=True):
@@ -110,6 +126,8 @@ class Observatory:
         self._lock: Final = threading.Lock()
         self._state: DashboardState | None = None
         self._looked = 0.0
+        self._listings: Listings | None = None
+        self._listed = -LISTED_S
         self._lags: Final[deque[tuple[int, int | None]]] = deque(maxlen=LAGS)
 
     def close(self) -> None:
@@ -140,7 +158,10 @@ class Observatory:
         rewriting = policy.rewrite(text)
         served = rewriting.target if rewriting else text
         whole, history = context_of(asked), policy.history(served)
-        decision = policy.allocate(whole, budget, np.random.default_rng(), history)
+        rng = np.random.default_rng()
+        draws = [policy.allocate(whole, budget, rng, history) for _ in range(DRAWS)]
+        decision = draws[0]
+        expected = {name: sum(one.allocation.get(name, 0) for one in draws) / DRAWS for name in policy.strategies}
         return QueryView(
             version=policy.version,
             query=normalize(text),
@@ -148,7 +169,14 @@ class Observatory:
             explanation=self._explanation(normalize(text)),
             recalled=policy.recall(served, RECALLED),
             choices=[
-                Choice(name, mean, deviation, decision.allocation.get(name, 0), decision.propensities.get(name))
+                Choice(
+                    name,
+                    mean,
+                    deviation,
+                    decision.propensities.get(name),
+                    expected.get(name, 0.0),
+                    decision.allocation.get(name, 0),
+                )
                 for name, (mean, deviation) in policy.utilities(whole, history).items()
             ],
         )
@@ -161,6 +189,7 @@ class Observatory:
         self._lags.append((facts.now, lag.get("records")))
         return DashboardState(
             now=facts.now,
+            store=self.store.name,
             status=worst(checks),
             checks=checks,
             served=vitals.head.version if vitals else None,
@@ -168,7 +197,18 @@ class Observatory:
             alarms=vitals.alarms if vitals else [],
             lag=Lag([time for time, _ in self._lags], [records for _, records in self._lags]),
             segments=self._segments(),
+            listings=self._list() if vitals else None,
         )
+
+    def _list(self) -> Listings | None:
+        """The lists; those of before if the store cannot be read now, or its role may read policies only."""
+        if time.monotonic() - self._listed > LISTED_S:
+            with suppress(SQLAlchemyError, NoPolicyError), self.store.read() as connection:
+                at = max(ledger.watermarks(ledger.positions(connection))[1], 0)
+                rewrites = self.reader.policy.rewrites()
+                self._listings = read_listings(self.store, connection, self._graph, rewrites, at)
+            self._listed = time.monotonic()
+        return self._listings
 
     def _trends(self) -> Trends:
         with self.store.read() as connection:

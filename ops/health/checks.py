@@ -16,6 +16,9 @@ Status: TypeAlias = Literal["ok", "warn", "critical"]
 STATUSES: Final[tuple[Status, ...]] = ("ok", "warn", "critical")
 """From good to bad; the index of a status is its exit code."""
 
+OF_WORKERS: Final = ("broker", "topics", "lag", "watermarks", "workers", "commits")
+"""Checks of what only workers have."""
+
 FORGOTTEN_MS: Final = 3_600_000
 """Age after which a silent worker is no longer reported, ms."""
 
@@ -68,7 +71,19 @@ def worst(checks: list[Check]) -> Status:
 
 def judge(facts: Facts, config: Config) -> list[Check]:
     """Return all checks, in the order of `CHECKS`."""
-    return [check(facts, config) for check in CHECKS.values()]
+    idle = OF_WORKERS if _without_workers(facts, config) else ()
+    return [
+        Check(name, "ok", "not needed: no worker has ever used this store") if name in idle else check(facts, config)
+        for name, check in CHECKS.items()
+    ]
+
+
+def _without_workers(facts: Facts, config: Config) -> bool:
+    """Whether a store was learned without workers, by `run`, the demo or the service, and no broker answers either."""
+    if isinstance(facts.store, str) or not isinstance(facts.brokers, str):
+        return False
+    sources = {one.source for one in facts.store.partitions}
+    return not facts.store.workers and bool(sources) and config.kafka.source not in sources
 
 
 def _broker(facts: Facts, config: Config) -> Check:

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Connection, Double, RowMapping, Text, column,
 from backchannel.agents.quality.learner import SUMS, AnswerQuality
 from backchannel.agents.sums import ALL
 from backchannel.schemas.events import EVENT_TYPES
-from backchannel.schemas.snapshot import Snapshot, Verdict
+from backchannel.schemas.snapshot import Estimate, Snapshot, Verdict
 from backchannel.streams.store import tables
 
 _QUALITY: Final = table(
@@ -73,6 +73,8 @@ class Version(Struct, frozen=True):
 
     Attributes:
         canary: share of the decisions that its policy on trial makes; None without one.
+        gain: how much more its policy earns than what was served before, as a share of that, with an interval: by its
+            trial, or by logged decisions; None if it was not judged.
     """
 
     version: int
@@ -82,6 +84,7 @@ class Version(Struct, frozen=True):
     verdict: Verdict | None
     reason: str | None
     canary: float | None
+    gain: Estimate | None
 
 
 class Trends(Struct, frozen=True):
@@ -111,7 +114,18 @@ def read_trends(connection: Connection, buckets: int, minutes: int, versions: in
 def _version(made: Snapshot) -> Version:
     share = made.trial.share if made.trial else None
     rows = sum(made.rows.values())
-    return Version(made.version, made.created, made.watermark, rows, made.verdict, made.reason, share)
+    return Version(made.version, made.created, made.watermark, rows, made.verdict, made.reason, share, _gain(made))
+
+
+def _gain(made: Snapshot) -> Estimate | None:
+    if made.trial is not None:
+        return made.trial.gain
+    evidence = made.evidence
+    gain = evidence.gains.get("live") if evidence else None
+    if evidence is None or evidence.value is None or gain is None:
+        return None
+    served = evidence.value.value - gain.value
+    return Estimate(gain.value / served, gain.low / served, gain.high / served) if served > 0.0 else None
 
 
 def _answers(connection: Connection, buckets: int) -> Answers:

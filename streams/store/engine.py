@@ -166,6 +166,13 @@ class Store:
         with self._engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
 
+    @property
+    def name(self) -> str:
+        """The store for people: a file by its name, a database by its name and host."""
+        url = self._engine.url
+        name = (url.database or "").rpartition("/")[2] or "memory"
+        return f"{name} at {url.host}" if url.host else name
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()

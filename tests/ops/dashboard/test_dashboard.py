@@ -9,17 +9,19 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from axe_playwright_python.sync_playwright import Axe
 from click.testing import CliRunner
 from msgspec import structs
+from playwright.sync_api import sync_playwright
 
 from backchannel.ops.cli import main
-from backchannel.ops.dashboard import server
+from backchannel.ops.dashboard import browse, server
 from backchannel.ops.dashboard.pages import is_loopback
 from backchannel.ops.dashboard.server import application
 from backchannel.ops.dashboard.state import Observatory
@@ -97,8 +99,9 @@ def talk(observatory: Observatory, token: str | None, scenario: Callable[[TestCl
 
 def test_the_state_says_what_was_learned_without_a_broker(observatory: Observatory) -> None:
     state = observatory.state()
-    assert state.status == "critical"
-    assert {check.name: check.status for check in state.checks}["store"] == "ok"
+    assert state.store == "test.db"
+    assert state.status in ("ok", "warn")  # no worker is missed where there never was one
+    assert {check.name: check.status for check in state.checks}["workers"] == "ok"
     assert state.served == 1
     assert state.trends is not None
     assert sum(turns or 0 for turns in state.trends.answers.turns) == 400
@@ -111,14 +114,34 @@ def test_an_unavailable_store_is_reported(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path, "none.db")
     with observed(url) as one:
         state = one.state()
-    assert (state.served, state.trends, state.segments) == (None, None, [])
+    assert (state.served, state.trends, state.segments, state.listings) == (None, None, [], None)
     assert {check.name: check.status for check in state.checks}["store"] == "critical"
+
+
+def test_queries_and_rewrites_are_listed(rephrased: str) -> None:
+    with observed(rephrased) as one:
+        found = one.state().listings
+    assert found is not None
+    assert {query.query for query in found.asked} == set(GARBLED)
+    assert found.failing[0].success == 0.0
+    assert found.asked[0].turns == pytest.approx(40, abs=1)
+    assert (found.live, found.withdrawn) == (len(found.rewrites), 0)
+    assert found.rewrites[0].target == GARBLED[2]
+    assert found.lift.gain is None  # nobody was held out
+
+
+def test_a_lift_has_an_interval() -> None:
+    gain = browse._lift((80.0, 20.0), (30.0, 70.0)).gain
+    assert gain is not None
+    assert gain.value == pytest.approx(0.5)
+    assert 0.35 < gain.low < 0.5 < gain.high < 0.65
 
 
 def test_a_query_is_answered_with_its_uncertainty(observatory: Observatory) -> None:
     found = observatory.query(TEXT, {"device": "speaker"}, 20)
     assert (found.version, found.query, found.rewriting) == (1, TEXT, None)
     assert sum(choice.candidates for choice in found.choices) == 20
+    assert sum(choice.expected for choice in found.choices) == pytest.approx(20)
     assert all(choice.deviation > 0 for choice in found.choices)
     assert found.recalled
     assert all(one.lower <= one.score for one in found.recalled)
@@ -249,14 +272,18 @@ def serving(store: str) -> Iterator[str]:
         assert process.wait() == 0
 
 
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        missing("no chromium: install Debian's package `chromium`")
+    return found
+
+
 def drawn(url: str, query: str, folder: Path) -> str:
     """Return the page's HTML after a browser has drawn it and asked `query`."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        missing("no chromium: install Debian's package `chromium`")
     done = subprocess.run(
         [
-            *(chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+            *(chromium(), "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"),
             *(f"--user-data-dir={folder}", "--virtual-time-budget=20000", f"{url}#{quote(query)}"),
         ],
         capture_output=True,
@@ -272,7 +299,12 @@ def test_a_browser_draws_it(learned: str, tmp_path: Path) -> None:
     with serving(learned) as url:
         page = drawn(url, TEXT, tmp_path)
     assert "Version 1 is served" in page
-    assert page.count("<canvas") >= 4  # rates, rewards, shares and freshness; without workers there is no intake
+    assert page.count("<canvas") == 3  # rates, rewards and shares; without workers there is no intake
+    assert re.search(r'role="img" aria-label="success: \d', page)
+    assert "other checks are fine" in page or "checks are fine" in page
+    for tile in ("Success of a turn", "Gain of the newest policy", "Rewrites live", "Age of what is served"):
+        assert f"<span>{tile}</span><b>" in page
+    assert f'<a href="#{quote(TEXT)}">{TEXT}</a>' in page
     assert re.search(r"<td[^>]*>1 \(served\)</td>", page)
     assert f"“{TEXT}”" in page
     assert re.search(r"<td[^>]*>entity-\d+</td>", page)
@@ -284,3 +316,26 @@ def test_a_browser_draws_the_path_of_a_rewrite(rephrased: str, tmp_path: Path) -
     assert re.search(f"“{GARBLED[0]}” [^“]*“{GARBLED[2]}”", page)
     between = r"</b> → \d+\.\d% → <b>"
     assert re.search(f'<p id="path"><b>{between.join(GARBLED)}</b> → \\d+\\.\\d% → success</p>', page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "most"), [(1280, 3000), (390, 6000)])
+def test_the_page_is_short_and_accessible(
+    learned: str, width: int, most: int, scheme: Literal["light", "dark"]
+) -> None:
+    with serving(learned) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        # The checker is injected as a script of its own, which the page's policy forbids.
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(url)
+        page.wait_for_selector("#tiles .tile")
+        wide, high = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
+        found = Axe().run(page).response["violations"]
+        browser.close()
+    assert said == []
+    assert wide == width
+    assert high < most
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []

@@ -1,0 +1,134 @@
+"""What the page lists for people to look into: queries and rewrites."""
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from typing import Final
+
+from msgspec import Struct
+from sqlalchemy import Connection, select
+from sqlalchemy.sql import ColumnElement
+
+from backchannel.agents.rewrites.learner import RephraseGraph
+from backchannel.agents.rewrites.serving import Rewriting
+from backchannel.agents.sums import ALL
+from backchannel.schemas.snapshot import Estimate
+from backchannel.streams.store.engine import Store
+from backchannel.streams.store.ledger import LedgerSums
+
+LISTED: Final = 10
+"""Rows of a list."""
+
+
+class AskedQuery(Struct, frozen=True):
+    """A query, its turns (decayed) without a rewrite, and the share of them that succeeded, 0 to 1."""
+
+    query: str
+    turns: float
+    success: float
+
+
+class Lift(Struct, frozen=True):
+    """The success of turns that were served a rewrite, and of those that were held out (both decayed).
+
+    Attributes:
+        turns, held_out: numbers of turns.
+        gain: the difference of the shares that succeeded, with a 95% interval; None without either.
+    """
+
+    turns: float
+    held_out: float
+    gain: Estimate | None
+
+
+class ListedRewrite(Struct, frozen=True):
+    """A rewrite; see `Rewriting`."""
+
+    source: str
+    target: str
+    layer: str
+    probability: float
+    turns: float
+    withdrawn: str
+
+
+class Listings(Struct, frozen=True):
+    """Queries and rewrites.
+
+    Attributes:
+        asked: the most frequent queries.
+        failing: the queries with the most turns that failed.
+        live, withdrawn: numbers of rewrites.
+        rewrites: the rewrites of the most frequent queries, those that are live first.
+        lift: what rewrites are worth.
+    """
+
+    asked: list[AskedQuery]
+    failing: list[AskedQuery]
+    live: int
+    withdrawn: int
+    rewrites: list[ListedRewrite]
+    lift: Lift
+
+
+def read_listings(
+    store: Store, connection: Connection, graph: RephraseGraph, policy: dict[str, Rewriting], at: int
+) -> Listings:
+    """Read what is listed.
+
+    Args:
+        store: the store.
+        connection: a connection to it.
+        graph: the learner of the rewrites.
+        policy: the rewrites of the newest policy, by source.
+        at: event time that sums are decayed to, ms.
+    """
+    sums = LedgerSums(store, connection)
+    table = store.sum_tables[graph.absorptions.name]
+    columns = [table.c[name] for name in graph.absorptions.sums]  # successes first, then failures
+    half = len(columns) // 2
+    failed = _total(columns[half:])
+
+    def most(what: ColumnElement[float]) -> list[AskedQuery]:
+        names = list(
+            connection.execute(select(table.c.state).order_by(what.desc(), table.c.state).limit(LISTED)).scalars()
+        )
+        rows = sums.read(graph.absorptions, "state", names)
+        ends = {
+            key[0]: (float(own[:half].sum()), float(own.sum())) for key, own in zip(rows.keys, rows.at(at), strict=True)
+        }
+        return [AskedQuery(name, ends[name][1], ends[name][0] / max(ends[name][1], 1e-300)) for name in names]
+
+    trials = sums.read(graph.trials)
+    counted = {True: (0.0, 0.0), False: (0.0, 0.0)}
+    for (_, target), (success, failure) in zip(trials.keys, trials.at(at).tolist(), strict=True):
+        one = counted[target == ALL]
+        counted[target == ALL] = one[0] + success, one[1] + failure
+    live = {source: one for source, one in policy.items() if not one.withdrawn}
+    ordered = sorted(policy.items(), key=lambda item: (bool(item[1].withdrawn), -item[1].support, item[0]))
+    return Listings(
+        asked=most(_total(columns)),
+        failing=most(failed),
+        live=len(live),
+        withdrawn=len(policy) - len(live),
+        rewrites=[
+            ListedRewrite(source, one.target, one.layer, one.probability, one.support, one.withdrawn)
+            for source, one in [*ordered[:LISTED], *[item for item in ordered[LISTED:] if item[1].withdrawn][:LISTED]]
+        ],
+        lift=_lift(counted[False], counted[True]),
+    )
+
+
+def _total(columns: Sequence[ColumnElement[float]]) -> ColumnElement[float]:
+    return reduce(add, columns)
+
+
+def _lift(served: tuple[float, float], held: tuple[float, float]) -> Lift:
+    turns, others = sum(served), sum(held)
+    if not turns or not others:
+        return Lift(turns, others, None)
+    # Agresti & Caffo, The American Statistician 2000: one success and one failure more on either side.
+    one, other = ((success + 1.0) / (success + failure + 2.0) for success, failure in (served, held))
+    half = 1.96 * (one * (1.0 - one) / (turns + 2.0) + other * (1.0 - other) / (others + 2.0)) ** 0.5
+    gain = served[0] / turns - held[0] / others
+    return Lift(turns, others, Estimate(gain, one - other - half, one - other + half))
