@@ -82,8 +82,11 @@ def evaluate(
     Open Bandit Dataset (CSV, plain or gzipped). On an event file, the bandit learns from the first half and is
     evaluated on the second; with --store, that store's policy is evaluated on the whole file.
 
-    Several estimators are used for every policy; they should agree. The weights show how far to trust them: if few
-    turns carry most of the weight, the log says little about the policy, even if the intervals are narrow.
+    Several estimators are used for every policy. The weights show how far to trust them: if few turns carry most of the
+    weight, the log says little about the policy, even if the intervals are narrow.
+
+    Strategies that share a page take clicks from each other. Where they do, rely on whole allocations: they may say
+    that the log cannot tell. Estimates by strategy mostly overstate a change; they are shown for comparison.
 
     \b
     backchannel evaluate events.jsonl --report out/evaluation.html
@@ -156,8 +159,10 @@ def _lines(found: Evaluation) -> list[RenderableType]:
     ]
     if found.left_out:
         lines.append(f"{found.left_out:,} turns are left out because their decisions have no propensities")
+    if found.pages is not None:
+        lines.append(f"{found.pages}")
     for policy in found.policies:
-        lines += [_table(policy, found.options), *(f"[bold]Warning:[/] {policy.name}: {one}" for one in policy.faults)]
+        lines += [_table(policy, found), *(f"[bold]Warning:[/] {policy.name}: {one}" for one in policy.faults)]
         if policy.session_diagnosis is not None:
             values = "; ".join(f"{name} {_interval(value)}" for name, value in policy.sessions.items())
             lines.append(f"over whole sessions: {values}")
@@ -165,15 +170,21 @@ def _lines(found: Evaluation) -> list[RenderableType]:
     return [*lines, "", *(f"Note: {note}" for note in found.notes)]
 
 
-def _table(policy: PolicyValue, options: Options) -> Table:
-    diagnosis = policy.diagnosis
+def _table(policy: PolicyValue, found: Evaluation) -> Table:
+    whole = policy.whole
+    diagnosis = policy.diagnosis if whole is None else whole.diagnosis
     table = Table(box=SIMPLE_HEAD, pad_edge=False, caption_justify="left")
     table.caption = (
         f"effective sample size {diagnosis.effective:,.0f}, largest weight {diagnosis.largest:,.1f}, "
         f"mean {diagnosis.mean:.2f}"
     )
-    for header in (policy.name, "value", f"{options.confidence:.0%} from", "to"):
+    for header in (policy.name, "value", f"{found.options.confidence:.0%} from", "to"):
         table.add_column(header, justify="left" if header == policy.name else "right", min_width=12)
+    if whole is not None:
+        for name, value in whole.estimates.items():
+            table.add_row(name, *(f"{number:.5f}" for number in (value.value, value.low, value.high)))
+        numbers = whole.lift.value, whole.lift.low, whole.lift.high
+        table.add_row("SNIPS minus logged success", *(f"{number:+.5f}" for number in numbers), end_section=True)
     for name, value in policy.estimates.items():
         label = f"{name}, {policy.kept:,} turns kept" if name == "replay" and policy.kept is not None else name
         table.add_row(label, *(f"{number:.5f}" for number in (value.value, value.low, value.high)))

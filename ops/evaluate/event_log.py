@@ -1,6 +1,6 @@
 """Off-policy evaluation on an event file: learned policies on its second half, or given policies on all of it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -9,7 +9,7 @@ from msgspec import structs
 
 from backchannel.agents.bandit.learner import StrategyBandit
 from backchannel.agents.bandit.serving import Allocator, Exploration
-from backchannel.agents.columns import columns_of
+from backchannel.agents.columns import Columns, columns_of
 from backchannel.agents.ope.decisions import (
     DecisionTable,
     LoggedDecision,
@@ -24,7 +24,7 @@ from backchannel.agents.ope.sessions import Sessions, in_sessions, per_decision,
 from backchannel.agents.outcomes import Judge
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, Floats, MemorySums, merge
-from backchannel.ops.evaluate.result import Evaluation, Options, assess, over_sessions
+from backchannel.ops.evaluate.result import Evaluation, Options, Pages, PolicyValue, assess, of_pages, over_sessions
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import EventDecoder, EventError
 from backchannel.schemas.turn import Turn
@@ -102,7 +102,26 @@ def evaluate(
             f"{path}: {', '.join(sorted(unknown))} occur in allocations but not in bandit.strategies: add them to the "
             "configuration, and pass it with --config"
         )
-    return _evaluate(path, decisions, len(rest) - len(logged), policies, options)
+    found = _evaluate(path, decisions, len(rest) - len(logged), policies, options)
+    return _sharing(found, _pages(columns, decisions))
+
+
+def _pages(columns: Columns, decisions: Sequence[LoggedDecision]) -> Pages:
+    brought = columns.turns.impressions.rows.results.rows.producers.counts
+    return Pages(
+        several=float(np.mean([len(one.decided) > 1 for one in decisions])),
+        overlap=float((brought > 1).mean()) if len(brought) else 0.0,
+    )
+
+
+def _sharing(found: Evaluation, pages: Pages) -> Evaluation:
+    """Say how strategies share pages and, if they do, rely on whole allocations only."""
+    found = structs.replace(found, pages=pages)
+    if not found.shared:
+        return found
+    note = f"{pages}: by strategy, estimates take no account of that, and mostly overstate a change"
+    policies = [structs.replace(one, faults=_faults(one)) for one in found.policies]
+    return structs.replace(found, policies=policies, notes=[*found.notes, note])
 
 
 def _evaluate(
@@ -115,7 +134,7 @@ def _evaluate(
     worth = reference.worth(int(table.budgets.max()))
     modelled = table.modelled(worth)
     rewards = Terms(table.rewards.sum(axis=1), 0.0, float(table.rewards.shape[1]))
-    values = []
+    values: list[PolicyValue] = []
     for name, allocator in policies.items():
         vectors = vectors_of(decisions, allocator.encoder, allocator.strategies)
         extents = table.expected(allocator, vectors, worth)
@@ -123,14 +142,15 @@ def _evaluate(
         whole = _whole(table, decisions, allocator)
         value = assess(name, log, rewards, options, rng, whole=whole)
         if whole is not None:
-            value = structs.replace(value, **_over_sessions(decisions, whole, options, rng))
+            sessions = _over_sessions(decisions, whole, options, rng)
+            value = structs.replace(value, whole=of_pages(whole, options, rng), **sessions)
         values.append(value)
     notes = [
-        "rewards are credited to strategies and added up, so that a turn may earn more than 1; a strategy's reward "
-        "grows with the number of its candidates along its rank curve",
+        "by strategy: rewards are credited to strategies and added up, so that a turn may earn more than 1; a "
+        "strategy's reward grows with the number of its candidates along its rank curve",
     ]
     if values[0].sessions:
-        notes.append("replay and sessions: one reward per turn, whole allocations")
+        notes.append("whole allocations, replay and sessions: one reward per turn, its success")
     return Evaluation(
         log=path,
         kind="events",
@@ -142,6 +162,16 @@ def _evaluate(
         policies=values,
         notes=notes,
     )
+
+
+def _faults(value: PolicyValue) -> list[str]:
+    """Why the log cannot tell what a policy is worth, where strategies share pages."""
+    if value.whole is None:
+        return [
+            "strategies share pages, and allocations are logged without `allocation_propensity`: only with it can they "
+            "be weighed as a whole"
+        ]
+    return [f"cannot tell: {fault}" for fault in value.whole.faults]
 
 
 def _learned(bandit: StrategyBandit, config: Config, turns: list[Turn]) -> dict[str, Allocator]:

@@ -2,17 +2,29 @@
 
 from collections.abc import Callable, Mapping
 from math import isfinite
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from msgspec import Struct
 
-from backchannel.agents.ope.estimators import ESTIMATORS, Diagnosis, Feedback, Terms, diagnose, doubly_robust, replay
+from backchannel.agents.ope.estimators import (
+    ESTIMATORS,
+    Diagnosis,
+    Feedback,
+    Terms,
+    diagnose,
+    doubly_robust,
+    ips,
+    replay,
+    snips,
+)
 from backchannel.agents.ope.intervals import Method, interval
 from backchannel.agents.ope.sessions import Sessions
 from backchannel.schemas.snapshot import Estimate
 
-REPLAY = "replay"
+REPLAY: Final = "replay"
+SHARED: Final = 0.01
+"""Share of turns with several strategies above which estimates must be of whole allocations."""
 
 
 class Options(Struct, frozen=True):
@@ -31,6 +43,40 @@ class Options(Struct, frozen=True):
     seed: int = 1
 
 
+class Pages(Struct, frozen=True):
+    """How strategies share pages in a log: estimates that weigh each strategy by itself assume that they do not.
+
+    Attributes:
+        several: share of the turns that asked more than one strategy, 0 to 1.
+        overlap: share of the results that more than one strategy brought, 0 to 1.
+    """
+
+    several: float
+    overlap: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.several:.0%} of the turns ask several strategies, and {self.overlap:.0%} of the results were "
+            "brought by more than one"
+        )
+
+
+class WholeValue(Struct, frozen=True):
+    """The value of a policy from whole allocations, each as one action: right however strategies share pages.
+
+    Attributes:
+        estimates: estimates of the success of a turn, by estimator.
+        lift: the self-normalised estimate minus the log's mean success, paired by turn.
+        diagnosis: diagnosis of the weights of whole allocations.
+        faults: reasons why the log cannot tell; empty if it can.
+    """
+
+    estimates: dict[str, Estimate]
+    lift: Estimate
+    diagnosis: Diagnosis
+    faults: list[str]
+
+
 class PolicyValue(Struct, frozen=True):
     """The value of one policy.
 
@@ -44,6 +90,7 @@ class PolicyValue(Struct, frozen=True):
         sessions: estimates over whole sessions, by estimator; empty unless whole allocations have propensities.
         session_diagnosis: diagnosis of the weights behind `sessions`.
         session_faults: reasons not to rely on `sessions`; empty if there are none.
+        whole: the value from whole allocations; None unless all of these have propensities.
     """
 
     name: str
@@ -55,6 +102,7 @@ class PolicyValue(Struct, frozen=True):
     sessions: dict[str, Estimate] = {}
     session_diagnosis: Diagnosis | None = None
     session_faults: list[str] = []
+    whole: WholeValue | None = None
 
 
 class Evaluation(Struct, frozen=True):
@@ -70,6 +118,7 @@ class Evaluation(Struct, frozen=True):
         options: the options of the evaluation.
         policies: values of the policies.
         notes: notes on the method.
+        pages: how strategies share pages; None for a log of single actions.
     """
 
     log: str
@@ -81,11 +130,21 @@ class Evaluation(Struct, frozen=True):
     options: Options
     policies: list[PolicyValue]
     notes: list[str]
+    pages: Pages | None = None
 
     @property
     def usable(self) -> bool:
         """Whether the log is usable for every policy."""
         return not any(policy.faults for policy in self.policies)
+
+    @property
+    def shared(self) -> bool:
+        """Whether strategies share pages, so that only whole allocations can be relied upon."""
+        return self.pages is not None and self.pages.several > SHARED
+
+    def lift(self, policy: PolicyValue) -> Estimate:
+        """Return how much more one of the policies earns than the logged one, by the estimate to rely on."""
+        return policy.whole.lift if self.shared and policy.whole is not None else policy.lift
 
 
 def assess(
@@ -123,6 +182,27 @@ def assess(
     diagnosis = diagnose(log)
     lift = interval(doubly_robust(log).minus(logged), options.method, options.confidence, rng)
     return PolicyValue(name, estimates, lift, diagnosis, diagnosis.faults(options.minimum), kept)
+
+
+def of_pages(log: Feedback, options: Options, rng: np.random.Generator) -> WholeValue:
+    """Evaluate a policy on whole allocations.
+
+    Args:
+        log: whole allocations weighted for the policy, with the success of each turn, (turns, 1).
+        options: the options of the evaluation.
+        rng: the random generator.
+    """
+    logged = Terms(log.rewards[:, 0], 0.0, 1.0)
+    diagnosis, estimators = diagnose(log), {"whole allocations, SNIPS": snips, "whole allocations, IPS": ips}
+    found = {
+        name: interval(estimate(log), options.method, options.confidence, rng) for name, estimate in estimators.items()
+    }
+    return WholeValue(
+        estimates={name: estimate for name, estimate in found.items() if isfinite(estimate.low)},
+        lift=interval(snips(log).minus(logged), options.method, options.confidence, rng),
+        diagnosis=diagnosis,
+        faults=diagnosis.faults(options.minimum),
+    )
 
 
 def over_sessions(

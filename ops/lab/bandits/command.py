@@ -150,21 +150,21 @@ def _compare_on(log: str, config: Config, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    table = Table("policy", "reward per turn", "95% from", "to", "vs. logged", "95% from", "to", box=SIMPLE_HEAD)
+    table = Table("policy", "vs. logged", "95% from", "to", box=SIMPLE_HEAD)
     for policy in found.policies:
-        numbers = [
-            *msgspec.structs.astuple(policy.estimates["DR"]),
-            *msgspec.structs.astuple(policy.lift),
-        ]
-        table.add_row(policy.name, *(f"{number:.4f}" for number in numbers))
+        table.add_row(policy.name, *(f"{number:+.4f}" for number in msgspec.structs.astuple(found.lift(policy))))
     Console().print(table)
-    usable = [policy for policy in found.policies if not policy.faults]
     for policy in found.policies:
         for fault in policy.faults:
             click.echo(f"Warning: {policy.name}: {fault}")
-    if usable:
-        best = max(usable, key=lambda policy: policy.lift.low)
+    usable = [policy for policy in found.policies if not policy.faults]
+    best = max(usable, key=lambda policy: found.lift(policy).low, default=None)
+    if best is None:
+        click.echo("This log cannot tell what these policies are worth.")
+    elif found.lift(best).low > 0.0:
         click.echo(f"Recommended: {best.name}, which has the highest lower bound.")
+    else:
+        click.echo("Not distinguishable: no policy is surely better than the logged one.")
 
 
 def _result(world: ContextualWorld, contender: str, lost: Any) -> ContenderRegret:

@@ -36,6 +36,7 @@ PARTS: Final = {
     "memory-index": "backchannel.ops.lab.bench.memory_index:memory_index",
     "rephrases": "backchannel.ops.lab.bench.rephrases:rephrases",
     "ope": "backchannel.ops.lab.bench.ope:ope",
+    "coverage": "backchannel.ops.lab.bench.coverage:coverage",
     "gate": "backchannel.ops.lab.bench.gate:gate",
 }
 
@@ -72,6 +73,7 @@ def bench(
     memory-index  recall, start, refresh and publishing with a million queries
     rephrases     detecting rephrases, solving a graph of 1,000,000 edges, looking up rewrites
     ope           off-policy evaluation of a million turns
+    coverage      how often intervals hold the truth on pages that strategies share, in 100 simulated logs per round
     gate          how often the gate is right, in 30 simulated logs per round
 
     Without a PART, all parts run, which takes a quarter of an hour on an idle machine with two cores. Peers that are

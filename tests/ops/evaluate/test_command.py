@@ -115,7 +115,7 @@ def test_faulty_files_are_named(tmp_path: Path) -> None:
     assert run(str(log), "--store", "sqlite:///none.db").exit_code == 2
 
 
-def write_log(path: Path, turns: int, **settings: Any) -> None:
+def write_log(path: Path, turns: int, budget: int = 1, **settings: Any) -> None:
     """Write events of a world in which only `memory` works, served by a bandit that has learned nothing."""
     rng = np.random.default_rng(0)
     bandit = StrategyBandit(Config().bandit)
@@ -125,7 +125,7 @@ def write_log(path: Path, turns: int, **settings: Any) -> None:
     for number in range(turns):
         common: dict[str, Any] = {"session_id": f"s{number // 3}", "query_id": f"q{number}"}
         query = Query(event_id=f"{number}q", ts=1_000_000 * number, text="play something", **common)
-        decision = allocator.allocate(context_of(query), 10, rng)
+        decision = allocator.allocate(context_of(query), budget, rng)
         results, position = [], 0
         for strategy, count in decision.allocation.items():
             for place in range(count):
@@ -164,6 +164,25 @@ def test_the_policy_learned_from_the_first_half_is_better_on_the_second(tmp_path
     ran = run(str(log))
     assert "effective sample size" in ran.output
     assert "logged" in ran.output
+
+
+def test_where_strategies_share_pages_only_whole_allocations_are_relied_upon(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    write_log(log, 600, budget=2)
+    found, exit_code = evaluation(str(log))
+    assert found.shared
+    assert found.pages is not None
+    assert found.pages.overlap == 0.0
+    assert found.pages.several > 0.2
+    uniform = policy(found, "uniform")
+    assert uniform.whole is not None
+    assert found.lift(uniform) == uniform.whole.lift != uniform.lift
+    assert exit_code == (3 if any(one.faults for one in found.policies) else 0)
+    assert "ask several strategies" in run(str(log)).output
+    write_log(log, 300, budget=2, allocation_propensity=None)
+    found, exit_code = evaluation(str(log))
+    assert exit_code == 3
+    assert all("allocation_propensity" in fault for one in found.policies for fault in one.faults)
 
 
 def test_the_policy_in_a_store(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""How often 95% intervals hold the truth on pages that strategies share, by estimator, in simulated worlds."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, get_args
+
+import numpy as np
+
+from backchannel.agents.ope.estimators import Terms, ips, snips
+from backchannel.agents.ope.intervals import interval
+from backchannel.ops.lab.bench.measure import Load, Measure
+from backchannel.ops.lab.worlds.pages import Kind, PageWorld, policies
+
+LOGS: Final = 100
+"""For each of the rounds."""
+WORLDS: Final = 10
+"""Of a kind, that the logs are spread over."""
+RATE: Final = 0.3
+WEIGHTS: Final = (2.0, 4.0, 15.0)
+TURNS: Final = (2_000, 8_000)
+
+
+def coverage(load: Load) -> Iterator[Measure]:
+    """Yield, for whole allocations and for strategies weighed by themselves, how often the intervals hold the truth."""
+    for kind in get_args(Kind):
+        worlds = [PageWorld.of(kind, RATE, np.random.default_rng([place, 1])) for place in range(WORLDS)]
+        for largest in WEIGHTS:
+            for turns in TURNS:
+                name = f"{kind}, largest weight {largest:g}, {turns:,} decisions"
+                load.say(name)
+                for measured, value in _covered(worlds, largest, turns, LOGS * load.rounds).items():
+                    yield Measure(f"{name}: {measured}", value, "%")
+
+
+def _covered(worlds: Sequence[PageWorld], largest: float, turns: int, logs: int) -> dict[str, float]:
+    held: dict[str, list[bool]] = {}
+    errors: dict[str, list[float]] = {}
+    for number in range(logs):
+        world = worlds[number % len(worlds)]
+        rng = np.random.default_rng([number, 2])
+        logged, leap = policies(largest, rng)
+        value = float(leap @ world.clicks)
+        gain = value - float(logged @ world.clicks)
+        log = world.log(logged, turns, rng)
+        earned = Terms(log.clicks, 0.0, 1.0)
+        credited = Terms(log.credited.sum(axis=1), 0.0, float(log.credited.shape[1]))
+        whole, own = snips(log.whole(leap)), ips(log.by_strategy(leap))
+        found = {
+            "whole allocations, value": (whole, value),
+            "whole allocations, gain": (whole.minus(earned), gain),
+            "strategies by themselves, gain": (own.minus(credited), gain),
+        }
+        for name, (terms, truth) in found.items():
+            estimate = interval(terms)
+            held.setdefault(f"{name}: intervals hold the truth", []).append(estimate.low <= truth <= estimate.high)
+            errors.setdefault(f"{name}: bias, of the value", []).append((estimate.value - truth) / value)
+    shares = {name: 100 * float(np.mean(some)) for name, some in held.items()}
+    return shares | {name: 100 * float(np.mean(some)) for name, some in errors.items()}

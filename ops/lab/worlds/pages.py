@@ -1,0 +1,137 @@
+"""Simulated pages that strategies share, with true values that are known: what off-policy estimates are judged on.
+
+A person wants one thing. Strategy s has it with probability q_s, at a geometric rank. Its candidates and those of the
+others make one page, in turns, each item once. The person looks at position p with probability 1/p^0.5 and clicks what
+they want if they see it. So strategies take clicks from each other in two ways: they bring the same item, and they push
+each other's items down the page. Worlds differ in what strategies have in common:
+
+    independent   nothing: each has the item or not, whatever the others have
+    merged        half of the time, all strategies that have it have it from a common index: at the same rank
+    twins         the best two are the same
+
+There are few allocations, drawn with known probabilities. What each of them earns, and whom it credits, is counted once
+in many simulated pages, and from then on is the truth.
+"""
+
+from typing import Final, Literal, Self, TypeAlias
+
+import numpy as np
+from msgspec import Struct
+from numpy.random import Generator
+
+from backchannel.agents.ope.estimators import Feedback, weigh
+from backchannel.agents.sums import Floats, Integers
+
+Kind: TypeAlias = Literal["independent", "merged", "twins"]
+
+STRATEGIES: Final = 4
+BUDGET: Final = 8
+ALLOCATIONS: Final = 24
+_PAGES: Final = 40_000  # from which each allocation's truth is counted
+_DECAY: Final = 0.8  # of the chance that what is wanted is at the next rank
+_LOOKED: Final = 0.5  # exponent of examination
+
+
+class PageWorld(Struct, frozen=True):
+    """What allocations earn.
+
+    Attributes:
+        allocations: candidates by strategy, (allocations, strategies).
+        clicks: probability of a click, (allocations,).
+        credits: probability that a strategy brought what was clicked, (allocations, strategies).
+    """
+
+    allocations: Floats
+    clicks: Floats
+    credits: Floats
+
+    @classmethod
+    def of(cls, kind: Kind, rate: float, rng: Generator) -> Self:
+        """Return a world.
+
+        Args:
+            kind: what strategies have in common; see the module.
+            rate: the best strategy's q.
+            rng: the random generator.
+        """
+        levels = rate * np.linspace(1.0, 0.4, STRATEGIES)
+        cuts = np.sort(rng.integers(0, BUDGET + 1, (4 * ALLOCATIONS, STRATEGIES - 1)), axis=1)
+        padded = np.column_stack((np.zeros(len(cuts)), cuts, np.full(len(cuts), BUDGET)))
+        allocations = np.unique(np.diff(padded), axis=0)
+        allocations = allocations[rng.permutation(len(allocations))[:ALLOCATIONS]]
+        ranks = rng.geometric(1.0 - _DECAY, (_PAGES, STRATEGIES)).astype(float)
+        has = rng.random((_PAGES, STRATEGIES)) < levels
+        if kind == "merged":
+            common = rng.random(_PAGES) < 0.5
+            ranks[common] = ranks[common, :1]
+        if kind == "twins":
+            ranks[:, 1], has[:, 1] = ranks[:, 0], has[:, 0]
+        ranks[~has] = np.inf
+        looked = rng.random(_PAGES)
+        clicks, credited = [], []
+        for counts in allocations:
+            brought = ranks <= counts
+            # Lists are merged in turns: by rank, of equal ranks the first strategy's candidate.
+            best = np.where(brought, ranks, np.inf).min(axis=1)
+            before = np.minimum(np.maximum(best - 1.0, 0.0)[:, np.newaxis], counts).sum(axis=1)
+            clicked = np.isfinite(best) & (looked < (1.0 + np.where(np.isfinite(before), before, 0.0)) ** -_LOOKED)
+            clicks.append(clicked.mean())
+            credited.append((brought & clicked[:, np.newaxis]).mean(axis=0))
+        return cls(allocations, np.array(clicks), np.array(credited))
+
+    def log(self, drawn: Floats, turns: int, rng: Generator) -> "PageLog":
+        """Return a log of `turns` pages; `drawn` holds the probability of each allocation, (allocations,)."""
+        actions = rng.choice(len(drawn), turns, p=drawn)
+        clicked = rng.random(turns) < self.clicks[actions]
+        # Given a click, each strategy brought it with the share that it has of such clicks.
+        shares = self.credits[actions] / np.maximum(self.clicks[actions], 1e-12)[:, np.newaxis]
+        credited = clicked[:, np.newaxis] & (rng.random(shares.shape) < shares)
+        return PageLog(self.allocations, drawn, actions, clicked.astype(float), credited.astype(float))
+
+
+class PageLog(Struct, frozen=True):
+    """Logged pages.
+
+    Attributes:
+        allocations: (allocations, strategies).
+        drawn: the probability of each allocation, (allocations,).
+        actions: the allocation of each page, (turns,).
+        clicks: of each page, 0 or 1, (turns,).
+        credited: whether a strategy brought what was clicked, (turns, strategies).
+    """
+
+    allocations: Floats
+    drawn: Floats
+    actions: Integers
+    clicks: Floats
+    credited: Floats
+
+    def whole(self, target: Floats) -> Feedback:
+        """Weigh whole allocations for a policy; `target` holds its probability of each, (allocations,)."""
+        return Feedback((target / self.drawn)[self.actions][:, np.newaxis], self.clicks[:, np.newaxis])
+
+    def by_strategy(self, target: Floats) -> Feedback:
+        """Weigh each strategy by itself for a policy, as if strategies did not share pages; see `whole`."""
+        asked = self.allocations > 0
+        worth = 1.0 - _DECAY**self.allocations
+        extents = np.broadcast_to(target @ worth, (len(self.actions), STRATEGIES))
+        propensities = np.broadcast_to(self.drawn @ asked, extents.shape)
+        drawn = worth[self.actions]
+        rewards = np.divide(self.credited, drawn, out=np.zeros_like(drawn), where=drawn > 0)
+        return Feedback(weigh(extents, propensities, asked[self.actions]), rewards, float((target @ worth).sum()))
+
+
+def policies(largest: float, rng: Generator) -> tuple[Floats, Floats]:
+    """Return two policies, by the probability of each allocation: one that is logged, and one that leaps from it.
+
+    Args:
+        largest: weight that an allocation has for the second one, to within a tenth.
+        rng: the random generator.
+    """
+    while True:
+        logged = rng.dirichlet(np.full(ALLOCATIONS, 2.0)) + 0.2 / ALLOCATIONS
+        logged /= logged.sum()
+        leap = logged * np.exp(rng.uniform(0.1, 6.0) * rng.standard_normal(ALLOCATIONS))
+        leap /= leap.sum()
+        if abs((leap / logged).max() / largest - 1.0) < 0.1:
+            return logged, leap
