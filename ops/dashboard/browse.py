@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import Struct
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select, union_all
 from sqlalchemy.sql import ColumnElement
 
 from backchannel.agents.rewrites.learner import RephraseGraph
@@ -84,21 +84,6 @@ def read_listings(
         at: event time that sums are decayed to, ms.
     """
     sums = LedgerSums(store, connection)
-    table = store.sum_tables[graph.absorptions.name]
-    columns = [table.c[name] for name in graph.absorptions.sums]  # successes first, then failures
-    half = len(columns) // 2
-    failed = _total(columns[half:])
-
-    def most(what: ColumnElement[float]) -> list[AskedQuery]:
-        names = list(
-            connection.execute(select(table.c.state).order_by(what.desc(), table.c.state).limit(LISTED)).scalars()
-        )
-        rows = sums.read(graph.absorptions, "state", names)
-        ends = {
-            key[0]: (float(own[:half].sum()), float(own.sum())) for key, own in zip(rows.keys, rows.at(at), strict=True)
-        }
-        return [AskedQuery(name, ends[name][1], ends[name][0] / max(ends[name][1], 1e-300)) for name in names]
-
     trials = sums.read(graph.trials)
     counted = {True: (0.0, 0.0), False: (0.0, 0.0)}
     for (_, target), (success, failure) in zip(trials.keys, trials.at(at).tolist(), strict=True):
@@ -107,8 +92,8 @@ def read_listings(
     live = {source: one for source, one in policy.items() if not one.withdrawn}
     ordered = sorted(policy.items(), key=lambda item: (bool(item[1].withdrawn), -item[1].support, item[0]))
     return Listings(
-        asked=most(_total(columns)),
-        failing=most(failed),
+        asked=_asked(store, connection, graph, at, "turns"),
+        failing=_asked(store, connection, graph, at, "failed"),
         live=len(live),
         withdrawn=len(policy) - len(live),
         rewrites=[
@@ -117,6 +102,33 @@ def read_listings(
         ],
         lift=_lift(counted[False], counted[True]),
     )
+
+
+def _asked(
+    store: Store, connection: Connection, graph: RephraseGraph, at: int, order: Literal["turns", "failed"]
+) -> list[AskedQuery]:
+    """The queries with the most turns, or with the most that failed: a turn that was rephrased has failed."""
+    ends, rephrases = (store.sum_tables[one.name] for one in (graph.absorptions, graph.transitions))
+    columns = [ends.c[name] for name in graph.absorptions.sums]  # successes first, then failures
+    half = len(columns) // 2
+    rephrased = _total([rephrases.c[name] for name in graph.transitions.sums])
+    every = union_all(
+        select(ends.c.state, _total(columns).label("turns"), _total(columns[half:]).label("failed")),
+        select(rephrases.c.state, rephrased.label("turns"), rephrased.label("failed")),
+    ).subquery()
+    most = func.sum(every.c[order]).desc()
+    query = select(every.c.state).group_by(every.c.state).order_by(most, every.c.state).limit(LISTED)
+    names = list(connection.execute(query).scalars())
+    # Sums grow with time by the half-life: only the reader knows what they are worth now.
+    sums = LedgerSums(store, connection)
+    turns, succeeded = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    for table in (graph.absorptions, graph.transitions):
+        rows = sums.read(table, "state", names)
+        for key, own in zip(rows.keys, rows.at(at), strict=True):
+            turns[key[0]] += float(own.sum())
+            if table is graph.absorptions:
+                succeeded[key[0]] += float(own[:half].sum())
+    return [AskedQuery(name, turns[name], succeeded[name] / max(turns[name], 1e-300)) for name in names]
 
 
 def _total(columns: Sequence[ColumnElement[float]]) -> ColumnElement[float]:

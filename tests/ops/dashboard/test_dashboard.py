@@ -99,7 +99,7 @@ def talk(observatory: Observatory, token: str | None, scenario: Callable[[TestCl
 
 def test_the_state_says_what_was_learned_without_a_broker(observatory: Observatory) -> None:
     state = observatory.state()
-    assert state.store == "test.db"
+    assert state.store == "store.db"
     assert state.status in ("ok", "warn")  # no worker is missed where there never was one
     assert {check.name: check.status for check in state.checks}["workers"] == "ok"
     assert state.served == 1
