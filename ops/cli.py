@@ -5,7 +5,6 @@ Each command is imported when it is used: `--help` and tab completion read a tab
 
 import importlib
 import os
-import sys
 from typing import Any, Final, NamedTuple
 
 import click
@@ -147,9 +146,6 @@ def _explanation(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:  # without a file it may be a broken pipe, or a bug
         return f"{error.filename}: {error.strerror}"
-    database = sys.modules.get("sqlalchemy.exc")  # imported already if the error is one of the store's
-    if database is not None and isinstance(error, (database.OperationalError, database.ProgrammingError)):
-        return f"the store does not answer: {error.args[0]}"
     return None
 
 

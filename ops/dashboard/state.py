@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import numpy as np
 from msgspec import Struct, structs
-from sqlalchemy.exc import SQLAlchemyError
 
 from backchannel.agents.bandit.features import context_of
 from backchannel.agents.memory.serving import Recalled
@@ -25,7 +24,7 @@ from backchannel.streams.config import Config
 from backchannel.streams.monitoring.trends import Trends, read_trends
 from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
 from backchannel.streams.store import ledger
-from backchannel.streams.store.engine import Store
+from backchannel.streams.store.engine import Store, StoreError
 from backchannel.streams.store.ledger import LedgerSums
 
 FRESH_S: Final = 4.0
@@ -219,7 +218,7 @@ class Observatory:
             with self.store.read() as connection:
                 _, newest = ledger.watermarks(ledger.positions(connection))
                 return explain(self._graph, LedgerSums(self.store, connection), state, max(newest, 0))
-        except SQLAlchemyError:  # the store is unavailable, or the role may read policies only
+        except StoreError:  # the store is unavailable, or the role may read policies only
             return None
 
     def _segments(self) -> list[SegmentView]:

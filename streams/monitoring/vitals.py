@@ -8,7 +8,6 @@ from kafka import TopicPartition
 from kafka.admin import OffsetSpec
 from msgspec import Struct
 from sqlalchemy import Connection, func, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.snapshot import Snapshot
@@ -18,7 +17,7 @@ from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.versions import CorruptPolicyError, Head
 from backchannel.streams.store import tables
 from backchannel.streams.store.dialects import dialect_of
-from backchannel.streams.store.engine import Store, StoreError
+from backchannel.streams.store.engine import Store
 from backchannel.streams.turns.position import Position, TopicPosition
 
 RECENT_MS: Final = 600_000
@@ -113,12 +112,9 @@ def read_store(store: Store, now: int) -> StoreVitals:
     Raises:
         StoreError: the store does not exist, does not answer, or is not one of Backchannel's.
     """
-    try:
-        with store.read() as connection:
-            store.check(connection)
-            return _read(connection, now)
-    except SQLAlchemyError as error:
-        raise StoreError(f"the store does not answer: {error.args[0] if error.args else error}") from None
+    with store.read() as connection:
+        store.check(connection)
+        return _read(connection, now)
 
 
 def _read(connection: Connection, now: int) -> StoreVitals:

@@ -63,7 +63,7 @@ class Policy:
         self._history: Final = History.of(sections, snapshot)
         self._users: Final = Users.of(sections, snapshot)
         self._of_users: Final = USER_FEATURES & {feature.name for feature in self.allocator.encoder.features}
-        self._rng: Final = rng
+        self._rng = rng
 
     @property
     def version(self) -> int:
@@ -128,6 +128,10 @@ class Policy:
     def prepare(self, before: "Policy") -> None:
         """Make ready for the budgets that the version before was asked for; see `Allocator.prepare`."""
         (self.canary or self.allocator).prepare(before.canary.served if before.canary else before.allocator)
+
+    def reseed(self, rng: np.random.Generator) -> None:
+        """Draw from `rng` from now on: a process that was forked must not draw what its siblings draw."""
+        self._rng = rng
 
     def utilities(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN

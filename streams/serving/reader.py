@@ -1,17 +1,18 @@
 """The policy reader of a serving process. It needs neither Kafka nor Faust nor River."""
 
+import logging
+import os
+import sys
 import threading
 import time
 from collections import defaultdict
 from typing import Final, Self
+from weakref import WeakSet
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
-from backchannel.agents.bandit.serving import EncodingError
 from backchannel.agents.memory.serving import Memory, Similar
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Checksum, Snapshot
@@ -20,7 +21,9 @@ from backchannel.streams.serving.rows import Rows
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.signing import signing_key
 from backchannel.streams.snapshots.versions import CorruptPolicyError
-from backchannel.streams.store.engine import Store, StoreError
+from backchannel.streams.store.engine import Store, StoreAwayError
+
+logger = logging.getLogger(__name__)
 
 REFUSED_S: Final = 60.0
 """Seconds after which a version that could not be served is read again: it may have been restored."""
@@ -47,8 +50,11 @@ class ReaderStatus(Struct, frozen=True):
 class PolicyReader:
     """Holds the newest policy.
 
-    `policy` is immutable and replaced as a whole, so use one reference per request. If the store is down, or the newest
-    version is damaged, the last good policy stays, and `status` says so.
+    `policy` is immutable and replaced as a whole, so use one reference per request. Whatever is wrong with the store or
+    with a version, the newest policy that loads is served, and `status` says what is wrong.
+
+    A process that is forked, as by a server that loads the application first, gets a reader of its own: with its own
+    connections, background thread and randomness, whatever `rng` was.
 
     Args:
         store: SQLAlchemy URL of the store; or an open store, which stays open when the reader closes.
@@ -79,15 +85,18 @@ class PolicyReader:
         self._opened: Final = isinstance(store, str)
         self._poll_s: Final = poll_s
         self._key: Final = signing_key(key)
-        self._rng: Final = rng or np.random.default_rng()
-        self._lock: Final = threading.Lock()
+        self._rng = rng or np.random.default_rng()
+        self._lock = threading.Lock()
         self._policy: Policy | None = None
         self._sections: dict[str, Rows] = {}
+        self._stamp = ""  # of the version that is served
         self._checked = time.monotonic()
         self._error: str | None = None
-        self._refused: tuple[int, float] = (0, 0.0)
-        self._stop: Final = threading.Event()
+        self._refused = ("", 0.0, "")  # a version's stamp, until when it is not read again, and why
+        self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._forked = False
+        _readers.add(self)
 
     @property
     def policy(self) -> Policy:
@@ -96,6 +105,8 @@ class PolicyReader:
         Raises:
             NoPolicyError: there is no policy yet.
         """
+        if self._forked:
+            self._resume()
         if self._policy is None:
             self.refresh()
         policy = self._policy
@@ -107,6 +118,8 @@ class PolicyReader:
     @property
     def status(self) -> ReaderStatus:
         """How the reader is doing."""
+        if self._forked:
+            self._resume()
         version = self._policy.version if self._policy else None
         return ReaderStatus(version, time.monotonic() - self._checked, self._error)
 
@@ -118,18 +131,14 @@ class PolicyReader:
         """
         with self._lock:
             try:
-                with self._store.read() as connection:
-                    if self._policy is None:
-                        self._store.check(connection)
-                    served = snapshots.current(connection).version
-                    if served is not None and (self._policy is None or served != self._policy.version):
-                        return self._swap(connection, served)
-            except (SQLAlchemyError, StoreError) as error:
-                self._error = str(error)
-                return False
-            self._checked = time.monotonic()
-            self._error = None
-            return False
+                changed, error = self._refresh()
+            except Exception as fault:
+                # Of any kind: whoever can write to the store could otherwise end the thread that refreshes.
+                changed, error = False, _words(fault)
+            if error is not None and error != self._error:
+                logger.warning("%s", error)
+            self._error = error
+            return changed
 
     def start(self) -> None:
         """Refresh in the background from now on."""
@@ -156,26 +165,51 @@ class PolicyReader:
         while not self._stop.wait(self._poll_s):
             self.refresh()
 
-    def _swap(self, connection: Connection, served: int) -> bool:
-        """Serve version `served`; if it does not load and there is no policy yet, the newest earlier one that does."""
-        refused, until = self._refused
-        if refused == served and time.monotonic() < until:
-            return False
-        older = [] if self._policy else [version for version in snapshots.versions(connection) if version < served]
-        error: str | None = None
-        for version in [served, *older]:
-            try:
-                self._policy, self._sections = self._load(connection, version)
-            except (CorruptPolicyError, EncodingError, KeyError, msgspec.MsgspecError) as fault:
-                error = error or f"version {version} is not served: {fault}"
-            else:
-                break
-        self._error = error
+    def _refresh(self) -> tuple[bool, str | None]:
+        """Return whether another version is served now, and what is wrong."""
+        with self._store.read() as connection:
+            if self._policy is None:
+                self._store.check(connection)
+            served = snapshots.current(connection).version
+            stamp, retained = self._stamp, []
+            if served is not None:
+                stamp = snapshots.stamp(connection, served)
+                if stamp != self._stamp:
+                    retained = snapshots.versions(connection)
         self._checked = time.monotonic()
-        if error is None:
-            return True
-        self._refused = served, self._checked + REFUSED_S
-        return False
+        if served is None:
+            gone = "the store has no version any more: it was emptied, or restored from before the first one"
+            return False, gone if self._policy else None
+        if stamp == self._stamp:
+            return False, None
+        refused, until, fault = self._refused
+        if stamp == refused and self._checked < until:
+            return False, fault
+        held = self._policy.version if self._policy else 0
+        newest = served if isinstance(served, int) else sys.maxsize  # SQLite would store anything
+        older = [one for one in retained if held < one < newest]
+        return self._swap([served, *older], stamp)
+
+    def _swap(self, versions: list[int], stamp: str) -> tuple[bool, str | None]:
+        """Serve the first of `versions` that loads, and return whether one did, and why the first did not."""
+        fault: str | None = None
+        for version in versions:
+            try:
+                # Each in a transaction of its own: an error may end it.
+                with self._store.read() as connection:
+                    self._policy, self._sections = self._load(connection, version)
+            except StoreAwayError:
+                raise
+            except Exception as error:
+                fault = fault or f"version {version} is not served: {_words(error)}"
+            else:
+                self._stamp = stamp if fault is None else ""
+                break
+        else:
+            version = 0
+        if fault is not None:
+            self._refused = stamp, time.monotonic() + REFUSED_S, fault
+        return bool(version), fault
 
     def _load(self, connection: Connection, version: int) -> tuple[Policy, dict[str, Rows]]:
         header = snapshots.header(connection, version, self._key)
@@ -196,6 +230,39 @@ class PolicyReader:
                     policy.prepare(self._policy)
                 return policy, sections
         raise CorruptPolicyError("its rows do not match the checksum of its header: roll back, or restore the store")
+
+    def _resume(self) -> None:
+        """Go on in a process that was forked."""
+        with self._lock:
+            if self._forked:
+                self._forked = False
+                if self._thread is not None:
+                    self.start()
+
+    def _after_fork(self) -> None:
+        # Other threads are gone, with what they hold; and all children would draw the same numbers.
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        bits = type(self._rng.bit_generator)
+        self._rng = np.random.Generator(bits())
+        if self._policy is not None:
+            self._policy.reseed(self._rng)
+        self._forked = True
+
+
+_readers: Final[WeakSet[PolicyReader]] = WeakSet()
+
+
+def _after_fork() -> None:
+    for reader in list(_readers):
+        reader._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, BackchannelError) else f"{type(error).__name__}: {error}"
 
 
 def _similar_queries(guess_from: float) -> Similar:

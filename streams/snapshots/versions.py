@@ -11,6 +11,7 @@ from typing import TypeAlias
 import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
+from sqlalchemy.exc import DBAPIError
 
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Checksum, Evidence, Reached, Section, Snapshot, Trial, Verdict, nonce
@@ -99,6 +100,15 @@ def opened(text: str, signature: str | None, key: bytes = b"") -> Snapshot:
         raise CorruptPolicyError(f"its header cannot be read: {error}. Roll back, or restore the store") from None
 
 
+def stamp(connection: Connection, version: int) -> str:
+    """Return what tells a version from all others, also from one with its number in a store that was restored."""
+    text = select(snapshot.c.header).where(snapshot.c.version == version)
+    try:
+        return f"{version} {connection.execute(text).scalar()}"
+    except DBAPIError:  # not even text
+        return f"{version}"
+
+
 def last(connection: Connection) -> int | None:
     """Return the number of the newest version, served or not; None if there is none."""
     return connection.execute(select(func.max(snapshot.c.version))).scalar()
@@ -112,7 +122,8 @@ def newest(connection: Connection, key: bytes = b"") -> Snapshot | None:
 
 def versions(connection: Connection) -> list[int]:
     """Return all versions that are retained, newest first."""
-    return list(connection.execute(select(snapshot.c.version).order_by(snapshot.c.version.desc())).scalars())
+    found = connection.execute(select(snapshot.c.version).order_by(snapshot.c.version.desc())).scalars()
+    return [version for version in found if isinstance(version, int)]  # SQLite would store anything
 
 
 def rows(connection: Connection, version: int) -> Iterator[Row]:

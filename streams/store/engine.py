@@ -1,11 +1,13 @@
 """The SQL store, shared by ledger and snapshots: connections, transactions and retries."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeVar
+from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, insert, inspect, make_url, select
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy import Connection, Engine, MetaData, Pool, Table, create_engine, insert, inspect, make_url, select
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from backchannel.agents.sums import SumTable
@@ -14,14 +16,15 @@ from backchannel.streams.store.dialects import DIALECTS
 from backchannel.streams.store.retries import retry
 from backchannel.streams.store.tables import SCHEMA_VERSION, head, metadata, schema_version, sum_table
 
-STORE_AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError)
-"""What is raised, with any dialect, while the store is locked, full or unreachable, and may answer later."""
-
 _T = TypeVar("_T")
 
 
 class StoreError(BackchannelError, RuntimeError):
     """The store cannot be used as it is; the message says why and what to do."""
+
+
+class StoreAwayError(StoreError):
+    """The store is missing, locked, full, unreachable or failing over: the same may succeed later."""
 
 
 class Store:
@@ -55,6 +58,7 @@ class Store:
         self._dialect: Final = dialect
         dialect.prepare(self._engine)
         self.sum_tables: dict[str, Table] = {}
+        _stores.add(self)
 
     def create(self, sums: Sequence[SumTable]) -> None:
         """Create the tables that are missing, including those of the learners' `sums`.
@@ -63,18 +67,17 @@ class Store:
             StoreError: the store cannot be opened, or was written by another version.
         """
         own = self.declare(sums)
-        try:
-            with self.write(new=True) as connection:
-                self._dialect.lock_creation(connection)
-                if not inspect(connection).has_table(schema_version.name):
-                    metadata.create_all(connection)
-                    connection.execute(insert(schema_version).values(version_num=SCHEMA_VERSION))
-                    connection.execute(insert(head).values(id=1))
-                self.check(connection)
-                own.create_all(connection)
-                self._check_sums(connection)
-        except DBAPIError as error:
-            raise StoreError(f"store {self._engine.url} cannot be opened: {error.orig}") from None
+        with self.write(new=True) as connection:
+            self._dialect.lock_creation(connection)
+            if fault := self._dialect.unsuitable(connection):
+                raise StoreError(f"store {self._engine.url}: {fault}")
+            if not inspect(connection).has_table(schema_version.name):
+                metadata.create_all(connection)
+                connection.execute(insert(schema_version).values(version_num=SCHEMA_VERSION))
+                connection.execute(insert(head).values(id=1))
+            self.check(connection)
+            own.create_all(connection)
+            self._check_sums(connection)
 
     def declare(self, sums: Sequence[SumTable]) -> MetaData:
         """Declare the tables of the learners' `sums` without creating them, which is enough to read; return them."""
@@ -101,10 +104,14 @@ class Store:
         """Check that the store exists, if it is a file: opening a missing file would create it.
 
         Raises:
-            StoreError: the file does not exist.
+            StoreAwayError: the file does not exist, or cannot be reached.
         """
-        if missing := self._dialect.missing_file(self._engine.url):
-            raise StoreError(f"there is no file {missing}: nothing has been learned into it yet")
+        try:
+            missing = self._dialect.missing_file(self._engine.url)
+        except OSError as error:
+            raise StoreAwayError(f"{self._silent}: {error.filename}: {error.strerror}") from None
+        if missing:
+            raise StoreAwayError(f"there is no file {missing}: nothing has been learned into it yet")
 
     def version(self, connection: Connection) -> str | None:
         """Return the version of the store's schema; None if it has no tables yet."""
@@ -130,33 +137,56 @@ class Store:
             stable: every statement sees the state at the first one. Otherwise each sees what was committed before it
                 began, and the newest state of the rows that it locks.
             new: create the store if it is a file that does not exist.
+
+        Raises:
+            StoreAwayError: the store is away, and may answer later.
+            StoreError: the store refuses what is asked.
         """
-        with self._begin(write=True, stable=stable, new=new) as connection:
+        with self._explaining(), self._begin(write=True, stable=stable, new=new) as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that only reads, and sees one state throughout."""
-        with self._begin(write=False, stable=True) as connection:
+        """A transaction that only reads, and sees one state throughout; it raises what `write` raises."""
+        with self._explaining(), self._begin(write=False, stable=True) as connection:
             yield connection
 
     def transact(self, work: Callable[[Connection], _T], *, stable: bool = False) -> _T:
         """Return the result of `work` in a transaction that may write; see `write`.
 
         It is retried from the start when it conflicts with other transactions, so it must have no effect but on the
-        store.
+        store. It raises what `write` raises.
         """
 
         def once() -> _T:
-            with self.write(stable=stable) as connection:
+            with self._begin(write=True, stable=stable) as connection:
                 return work(connection)
 
-        return retry(
-            once,
-            lambda error: (
-                isinstance(error, DBAPIError) and error.orig is not None and self._dialect.is_conflict(error.orig)
-            ),
-        )
+        with self._explaining():
+            return retry(
+                once,
+                lambda error: (
+                    isinstance(error, DBAPIError) and error.orig is not None and self._dialect.is_conflict(error.orig)
+                ),
+            )
+
+    @property
+    def _silent(self) -> str:
+        return f"store {self._engine.url} does not answer"
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Raise the database's errors as ours."""
+        try:
+            yield
+        except PoolTimeoutError as error:
+            raise StoreAwayError(f"{self._silent}: {error.args[0]}") from error
+        except DBAPIError as error:
+            fault = error.orig or error
+            reason = " ".join(str(fault).split())
+            if error.connection_invalidated or self._dialect.is_conflict(fault) or self._dialect.passes(fault):
+                raise StoreAwayError(f"{self._silent}: {reason}") from error
+            raise StoreError(f"store {self._engine.url}: {reason}") from error
 
     @contextmanager
     def _begin(self, *, write: bool, stable: bool, new: bool = False) -> Iterator[Connection]:
@@ -176,3 +206,22 @@ class Store:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+    def _leave_connections(self) -> None:
+        """Open connections anew: those there are belong to the parent process, which closes them."""
+        _inherited.append(self._engine.pool)
+        self._engine.dispose(close=False)
+
+
+_stores: Final[WeakSet[Store]] = WeakSet()
+_inherited: Final[list[Pool]] = []
+"""Pools of the parent process: collecting their connections would close the parent's."""
+
+
+def _after_fork() -> None:
+    for store in list(_stores):
+        store._leave_connections()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

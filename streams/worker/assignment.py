@@ -15,7 +15,7 @@ from backchannel.streams.kafka.producer import Rejected
 from backchannel.streams.kafka.transport import Chunk, LogBounds
 from backchannel.streams.monitoring.observer import Observer
 from backchannel.streams.pipeline.commits import Commit
-from backchannel.streams.store.engine import STORE_AWAY
+from backchannel.streams.store.engine import StoreAwayError
 from backchannel.streams.store.ledger import FencedError
 from backchannel.streams.turns.partition import Batch, Partition
 from backchannel.streams.turns.position import Position, TopicPosition
@@ -41,8 +41,8 @@ async def until_store_answers(attempt: Callable[[], Awaitable[_T]]) -> _T:
     while True:
         try:
             return await attempt()
-        except STORE_AWAY as error:
-            logger.warning("the store does not answer; retrying in %.1f s: %s", pause, error.args[0])
+        except StoreAwayError as error:
+            logger.warning("%s; retrying in %.1f s", error, pause)
         await asyncio.sleep(pause)
         pause = min(2 * pause, longest)
 

@@ -73,7 +73,7 @@ class Heartbeat(Observer):
         """Write the row and the counts since the last beat.
 
         Raises:
-            SQLAlchemyError: the store does not answer. The next beat includes these counts.
+            StoreError: the store does not answer. The next beat includes these counts.
         """
         now = self._now()
         while self._recent and self._recent[0][0] < now - 1000 * RATE_S:
@@ -99,7 +99,7 @@ class Heartbeat(Observer):
         """Write the remaining counts and remove the row, because the worker ends cleanly.
 
         Raises:
-            SQLAlchemyError: the store does not answer.
+            StoreError: the store does not answer.
         """
         with self._store.write() as connection:
             self._add(connection, self._counts)

@@ -11,7 +11,6 @@ from typing import Final
 from faust import Sensor
 from faust.types import TP
 from msgspec import structs
-from sqlalchemy.exc import SQLAlchemyError
 
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import EVENT_TYPES, EventDecoder
@@ -24,7 +23,7 @@ from backchannel.streams.monitoring.observer import Observer, Observers
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.publisher import version_status
 from backchannel.streams.snapshots.versions import CorruptPolicyError
-from backchannel.streams.store.engine import STORE_AWAY, Store
+from backchannel.streams.store.engine import Store, StoreAwayError, StoreError
 from backchannel.streams.store.ledger import Ledger
 from backchannel.streams.turns.partition import Partition
 from backchannel.streams.turns.position import Claim
@@ -133,7 +132,7 @@ class Worker:
         """Wait for the commit and the publication in progress, and close the store."""
         self._learner.close()
         self._publisher.close()
-        with suppress(SQLAlchemyError):
+        with suppress(StoreError):
             self._heartbeat.end()
         self._store.close()
 
@@ -237,8 +236,8 @@ class Worker:
         try:
             snapshot = await self._publisher.publish() if first else None
             there = await asyncio.to_thread(version_status, self._store)
-        except STORE_AWAY as error:
-            logger.warning("cannot publish: the store does not answer: %s", error.args[0])
+        except StoreAwayError as error:
+            logger.warning("cannot publish: %s", error)
             return None
         except CorruptPolicyError as error:
             logger.error("the served or the newest version is damaged: %s", error)
@@ -266,8 +265,8 @@ class Worker:
         while True:
             try:
                 await self._heartbeat.beat()
-            except SQLAlchemyError as error:  # of any kind: failing to report must not end a worker
-                logger.info("no heartbeat: the store does not answer: %s", error.args[0])
+            except StoreError as error:  # of any kind: failing to report must not end a worker
+                logger.info("no heartbeat: %s", error)
             # A new assignment is written at once; otherwise its partitions would seem to have no owner.
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._assigned.wait(), BEAT_S)
@@ -280,8 +279,8 @@ class Worker:
                 continue
             try:
                 self._observer.on_alarms(await self._publisher.look(_now()))
-            except SQLAlchemyError as error:
-                logger.info("rates are not being monitored: the store does not answer: %s", error.args[0])
+            except StoreError as error:
+                logger.info("rates are not being monitored: %s", error)
 
 
 def _now() -> int:

@@ -33,8 +33,20 @@ class Dialect(ABC):
         """Return whether the driver's `error` is a conflict with other transactions, so that a retry may succeed."""
 
     @abstractmethod
+    def passes(self, error: BaseException) -> bool:
+        """Return whether the driver's `error` passes by itself: the database is locked, full, away or failing over."""
+
+    @abstractmethod
+    def unsuitable(self, connection: Connection) -> str | None:
+        """Return why the database cannot hold a store, and the remedy; None if it can."""
+
+    @abstractmethod
     def missing_file(self, url: URL) -> str | None:
-        """Return the path of the database file that is not there; None if it is, or if the database is a server's."""
+        """Return the path of the database file that is not there; None if it is, or if the database is a server's.
+
+        Raises:
+            OSError: it cannot be known, because its folder cannot be read.
+        """
 
     @abstractmethod
     def lock_creation(self, connection: Connection) -> None:

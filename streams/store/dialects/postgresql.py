@@ -8,7 +8,21 @@ from sqlalchemy import ARRAY, URL, ColumnElement, Connection, Engine, Table, any
 from backchannel.streams.store.dialects.dialect import Dialect, updates
 
 _CONFLICTS: Final = ("40001", "40P01")  # SQLSTATE of a serialization failure and of a deadlock
+_PASSING: Final = (
+    "08",  # connection exceptions
+    "0A000",  # a transaction that writes, on a standby
+    "25006",  # a standby, or a server that was made read-only, as when its disk is nearly full
+    "25P03",  # idle in a transaction for too long: this process was stopped
+    "25P04",  # a transaction that took too long
+    "40",  # rolled back: conflicts among others
+    "53",  # out of disk, memory or connections
+    "55P03",  # a lock that was not granted in time
+    "57",  # cancelled by an administrator or a timeout; shut down, crashed, starting up
+    "58",  # a system or I/O error
+)
+"""Beginnings of the SQLSTATEs of errors that pass by themselves. All others need somebody who does something."""
 _CREATING: Final = 0x6261636B  # the number of an advisory lock
+_CONNECTION_ERRORS: Final = ("OperationalError", "InterfaceError", "ConnectionTimeout")  # of psycopg, an extra
 _BATCH: Final = 20_000  # rows in a statement, so that a million rows are not held in memory twice
 
 
@@ -32,6 +46,23 @@ class Postgresql(Dialect):
     def is_conflict(self, error: BaseException) -> bool:
         """Return whether the error is a serialization failure or a deadlock."""
         return getattr(error, "sqlstate", None) in _CONFLICTS
+
+    def passes(self, error: BaseException) -> bool:
+        """Return whether the SQLSTATE says so; without one, whether it was the connection that failed."""
+        state = getattr(error, "sqlstate", None)
+        if state is None:
+            return type(error).__name__ in _CONNECTION_ERRORS
+        return str(state).startswith(_PASSING)
+
+    def unsuitable(self, connection: Connection) -> str | None:
+        """Return a fault if the database's encoding has not all characters."""
+        encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+        if encoding == "UTF8":
+            return None
+        return (
+            f"its encoding is {encoding}, which lacks most characters of queries: "
+            "CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0"
+        )
 
     def missing_file(self, url: URL) -> str | None:  # noqa: ARG002
         """Return None: the database is a server's."""

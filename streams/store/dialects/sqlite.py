@@ -4,16 +4,29 @@ import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 from sqlalchemy import URL, ColumnElement, Connection, Engine, Table, event, func, select, text
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import InvalidatePoolError
 
 from backchannel.streams.store.dialects.dialect import Dialect, updates
 from backchannel.streams.store.retries import retry
 
 _WRITE = "backchannel_write"
+_FILE = "backchannel_file"
 _PRAGMAS = ("busy_timeout=30000", "synchronous=NORMAL", "cache_size=-262144")
+_PASSING = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+)
 
 
 class Sqlite(Dialect):
@@ -26,8 +39,11 @@ class Sqlite(Dialect):
     def prepare(self, engine: Engine) -> None:
         """Set the pragmas of each new connection, and begin transactions explicitly."""
 
+        path = _path(engine.url.database) if engine.url.database else None
+
         @event.listens_for(engine, "connect")
-        def connect(connection: Any, _record: object) -> None:
+        def connect(connection: Any, record: Any) -> None:
+            opened = _file(path)
             connection.isolation_level = None  # otherwise the driver decides when a transaction begins
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
@@ -36,6 +52,13 @@ class Sqlite(Dialect):
                 lambda: connection.execute("PRAGMA journal_mode=WAL"),
                 lambda error: getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY,
             )
+            record.info[_FILE] = opened or _file(path)  # the file may be new
+
+        @event.listens_for(engine, "checkout")
+        def checkout(_connection: object, record: Any, _proxy: object) -> None:
+            # An open file outlives its name: whoever restores a store means its readers, too.
+            if _file(path) not in (record.info[_FILE], None):
+                raise InvalidatePoolError("the file was replaced")
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
@@ -51,9 +74,25 @@ class Sqlite(Dialect):
         """Return False: a writer waits for its lock at the start of its transaction, and then has no conflicts."""
         return False
 
+    def passes(self, error: BaseException) -> bool:
+        """Return whether the error code says so."""
+        code = getattr(error, "sqlite_errorcode", None)
+        return code is not None and (code & 0xFF in _PASSING or code == sqlite3.SQLITE_READONLY_DBMOVED)
+
+    def unsuitable(self, connection: Connection) -> str | None:  # noqa: ARG002
+        """Return None: every file can hold a store."""
+        return None
+
     def missing_file(self, url: URL) -> str | None:
         """Return the path of the file if it is not there. SQLite would create it."""
-        return url.database if url.database and not Path(url.database).exists() else None
+        if not url.database:
+            return None
+        path = _path(url.database)
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return str(path)
+        return None
 
     def lock_creation(self, connection: Connection) -> None:
         """Do nothing: a transaction that writes is alone."""
@@ -89,3 +128,19 @@ class Sqlite(Dialect):
         """Return the size of the file in bytes."""
         size = text("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
         return int(connection.execute(size).scalar_one())
+
+
+def _path(database: str) -> Path:
+    """Return the path in a URL's database, which is a URI where it begins with `file:`."""
+    if database.startswith("file:"):
+        database = unquote(database.removeprefix("file:").partition("?")[0])
+    return Path(database)
+
+
+def _file(path: Path | None) -> tuple[int, int] | None:
+    """Return what identifies the file, whatever its name; None: nothing does."""
+    try:
+        found = None if path is None else path.stat()
+    except OSError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)

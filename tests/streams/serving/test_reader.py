@@ -1,5 +1,6 @@
 """Readers see whole versions, pull only changed rows, and keep serving the last good version."""
 
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.fuzz import ratio
-from sqlalchemy import update
+from sqlalchemy import delete, insert, select, update
 
 from backchannel.agents.memory.serving import Guess, PairEvidence, Row
 from backchannel.ops.lab.load import mixed_stream
@@ -25,6 +26,7 @@ from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
 from backchannel.streams.serving.rows import Rows
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.store import tables
+from backchannel.streams.store.dialects.sqlite import Sqlite
 from backchannel.streams.store.engine import Store
 from tests.support.ledgers import sqlite_url
 from tests.support.servers import start_postgres
@@ -325,6 +327,174 @@ def test_the_last_policy_is_served_while_the_database_file_is_away(tmp_path: Pat
 def test_the_last_policy_is_served_while_postgresql_is_down() -> None:
     with start_postgres() as server:
         serve_through(stopped(server), server.url)
+
+
+NESTED = "[" * 5_000 + "]" * 5_000
+STRANGE: dict[str, str] = {
+    "a header of bytes that are no text": "UPDATE snapshot SET header = CAST(x'7bff' AS TEXT) WHERE version = 3",
+    "a header that is nested deeply": f"UPDATE snapshot SET header = '{NESTED}' WHERE version = 3",
+    "a row of another type": "UPDATE snapshot_row SET value = 'text' WHERE valid_from = 3",
+    "a key of bytes that are no text": (
+        "UPDATE snapshot_row SET key = CAST(x'ff' || key AS TEXT) WHERE valid_from = 3 AND key != ''"
+    ),
+    "rows that are nested deeply": f"UPDATE snapshot_row SET value = CAST('{NESTED}' AS BLOB) WHERE valid_from = 3",
+    "a version that is no number": "UPDATE head SET version = 'three'",
+    "a version that is not there": "DELETE FROM snapshot WHERE version = 3",
+}
+
+
+@pytest.mark.parametrize("fault", STRANGE)
+def test_whatever_is_wrong_with_a_version_the_newest_good_one_is_served(fault: str, tmp_path: Path) -> None:
+    """Anyone who can write to the store can write anything, and SQLite takes it."""
+    url = sqlite_url(tmp_path)
+
+    def serve(version: int) -> None:
+        with closing(Store(url)) as store, store.write() as connection:
+            snapshots.serve(connection, version, hold=None)
+
+    with LocalPipeline(url, Config(), "test") as pipeline:
+        for version in (1, 2):
+            learn(pipeline, 50, start_ms=1_700_000_000_000 + version * 100_000_000)
+            pipeline.publish()
+        serve(1)
+        with closing(PolicyReader(url, rng=rng())) as behind, closing(PolicyReader(url, rng=rng())) as cold:
+            assert behind.policy.version == 1
+            serve(2)
+            learn(pipeline, 50, start_ms=1_700_500_000_000)
+            pipeline.publish()
+            with closing(sqlite3.connect(tmp_path / "store.db")) as database, database:
+                database.execute(STRANGE[fault])
+            for reader in (behind, cold):
+                for _ in range(2):
+                    reader.refresh()
+                    assert reader.status.version == (3 if "number" in fault else 2)
+                    assert "is not served: " in (reader.status.error or "")
+            serve(1)
+            for reader in (behind, cold):
+                reader.refresh()
+                assert (reader.status.version, reader.status.error) == (1, None)
+
+
+@pytest.mark.parametrize("fault", [PermissionError(13, "no"), OSError(116, "stale"), RuntimeError()])
+def test_the_thread_outlives_whatever_the_store_raises(
+    fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    url = sqlite_url(tmp_path)
+    with LocalPipeline(url, Config(), "test") as pipeline:
+        pipeline.publish()
+        with PolicyReader(url, poll_s=0.01, rng=rng()) as reader:
+            assert reader.policy.version == 1
+            with monkeypatch.context() as patch:
+                patch.setattr(Sqlite, "missing_file", fail)
+                eventually(lambda: reader.status.error is not None)
+            eventually(lambda: reader.status.error is None)
+            learn(pipeline, 50)
+            pipeline.publish()
+            eventually(lambda: reader.policy.version == 2)
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if condition():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError
+
+
+def test_a_store_whose_file_is_replaced_is_read_anew(tmp_path: Path) -> None:
+    """Another history under the same version number; whoever restores a SQLite store removes its -wal, too."""
+    folders = [tmp_path / name for name in ("now", "restored")]
+    for place, folder in enumerate(folders):
+        folder.mkdir()
+        with LocalPipeline(sqlite_url(folder), Config(), "test") as pipeline:
+            learn(pipeline, 100 + 50 * place)
+            pipeline.publish()
+    with closing(PolicyReader(sqlite_url(folders[0]), rng=rng())) as reader:
+        before = reader.policy.memory()
+        for suffix in ("-wal", "-shm"):
+            (folders[0] / f"store.db{suffix}").unlink(missing_ok=True)
+        (folders[1] / "store.db").replace(folders[0] / "store.db")
+        assert reader.refresh()
+        assert reader.status.version == 1
+        assert reader.policy.memory() != before
+        assert not reader.refresh()
+
+
+def test_another_history_under_the_same_number_is_read(new_store: Callable[[], str]) -> None:
+    ours, other = new_store(), new_store()
+    for place, url in enumerate((ours, other)):
+        with LocalPipeline(url, Config(), "test") as pipeline:
+            learn(pipeline, 100 + 50 * place)
+            pipeline.publish()
+    with closing(PolicyReader(ours, rng=rng())) as reader, closing(PolicyReader(other, rng=rng())) as there:
+        assert reader.policy.memory() != there.policy.memory()
+        with closing(Store(ours)) as to, closing(Store(other)) as since, to.write() as into, since.read() as out_of:
+            for table in (tables.snapshot, tables.snapshot_row):
+                into.execute(delete(table))
+                into.execute(insert(table), [dict(row) for row in out_of.execute(select(table)).mappings()])
+        assert reader.refresh()
+        assert reader.policy.memory() == there.policy.memory()
+        with closing(Store(ours)) as to, to.write() as into:
+            into.execute(update(tables.head).values(version=None))
+        assert not reader.refresh()
+        assert "has no version any more" in (reader.status.error or "")
+
+
+FORKING = """
+import os, sys, time
+from contextlib import closing
+import numpy as np
+from backchannel.streams.serving.reader import PolicyReader
+from backchannel.streams.snapshots import versions
+from backchannel.streams.store.dialects.sqlite import Sqlite
+from backchannel.streams.store.engine import Store
+
+def wait_for_version_2():
+    until = time.monotonic() + 30
+    while reader.policy.version == 1 and time.monotonic() < until:
+        time.sleep(0.01)
+
+reader = PolicyReader(sys.argv[1], poll_s=0.05, rng=np.random.default_rng(7))
+reader.__enter__()
+preloaded = reader.policy
+go, ready = os.pipe(), os.pipe()
+for _ in range(2):
+    if os.fork() == 0:
+        drawn = [sorted(preloaded.allocate({}, 10).allocation.items()) for _ in range(30)]
+        _ = reader.policy
+        os.write(ready[1], b".")
+        os.read(go[0], 1)
+        wait_for_version_2()
+        print(f"{reader.policy.version} {reader.status.error} {hash(str(drawn))}", flush=True)
+        os._exit(0)
+for _ in range(2):
+    os.read(ready[0], 1)
+with closing(Store(sys.argv[1])) as store, store.write() as connection:
+    made = versions.newest(connection)
+    changed = {"memory": {"song": b'{"rows":[]}'}}
+    versions.publish(connection, [changed], versions.Provenance(
+        created=made.created, watermark=made.watermark, positions={}, fingerprint=made.fingerprint))
+os.write(go[1], b"..")
+for _ in range(2):
+    assert os.wait()[1] == 0
+wait_for_version_2()
+reader.close()
+print(f"{reader.policy.version} {reader.status.error} parent")
+"""
+
+
+def test_a_forked_process_has_a_reader_of_its_own(url: str, pipeline: LocalPipeline) -> None:
+    """Servers load the application, fork, and ask the reader in each child."""
+    pipeline.publish()
+    done = subprocess.run([sys.executable, "-c", FORKING, url], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    *children, parent = [line.split() for line in done.stdout.splitlines()]
+    assert parent == ["2", "None", "parent"]
+    assert [child[:2] for child in children] == [["2", "None"]] * 2
+    assert children[0][2] != children[1][2], "the children explore differently"
 
 
 def test_it_refreshes_in_the_background(url: str, pipeline: LocalPipeline) -> None:

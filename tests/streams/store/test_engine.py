@@ -1,5 +1,6 @@
 """Transactions are retried if they conflict with others, and only then."""
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -8,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, create_engine, select, update
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from backchannel.streams.store.dialects import among, insert_rows
-from backchannel.streams.store.engine import Store, StoreError
+from backchannel.streams.store.engine import Store, StoreAwayError, StoreError
 from backchannel.streams.store.tables import counter
 
 
@@ -57,9 +58,69 @@ def test_conflicts_are_retried_and_other_errors_are_not(
     if done:
         store.transact(work)
     else:
-        with pytest.raises(OperationalError):
+        with pytest.raises(StoreError) as refused:
             store.transact(work)
+        assert isinstance(refused.value, StoreAwayError) == (sqlstate == "40001")
     assert counts(store) == ({"a": 1} if done else {})
+
+
+PASSING = ["08006", "0A000", "25006", "25P03", "40003", "53100", "53300", "55P03", "57014", "57P01", "57P03", "58030"]
+LASTING = ["22021", "22P05", "23505", "28P01", "3D000", "42501", "42P01", "54000", "XX001"]
+
+
+class Code(Exception):
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.sqlite_errorcode = code
+
+
+OF_SQLITE = {
+    sqlite3.SQLITE_BUSY_SNAPSHOT: True,
+    sqlite3.SQLITE_FULL: True,
+    sqlite3.SQLITE_IOERR_WRITE: True,
+    sqlite3.SQLITE_CANTOPEN: True,
+    sqlite3.SQLITE_READONLY_DBMOVED: True,
+    sqlite3.SQLITE_READONLY: False,
+    sqlite3.SQLITE_CORRUPT: False,
+    sqlite3.SQLITE_NOTADB: False,
+}
+
+
+@pytest.mark.parametrize(
+    ("url", "fault", "passes"),
+    [
+        *(("postgresql://x/y", Conflict(state), True) for state in PASSING),
+        *(("postgresql://x/y", Conflict(state), False) for state in LASTING),
+        *(("sqlite:///x.db", Code(code), passes) for code, passes in OF_SQLITE.items()),
+        ("sqlite:///x.db", sqlite3.OperationalError("Could not decode to UTF-8"), False),
+    ],
+)
+def test_what_passes_by_itself_is_told_from_what_does_not(
+    url: str, fault: Exception, passes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Store(url)) as store:
+
+        def fail(_: object) -> None:
+            raise DBAPIError("COMMIT", {}, fault)
+
+        monkeypatch.setattr(store._dialect, "missing_file", fail)
+        with pytest.raises(StoreError) as raised, store.read():
+            pass
+        assert isinstance(raised.value, StoreAwayError) == passes
+
+
+def test_a_database_that_lacks_characters_is_refused(postgres_url: str) -> None:
+    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    name = f"backchannel_latin_{os.getpid()}"
+    with engine.connect() as connection:
+        connection.exec_driver_sql(
+            f"CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+        )
+        latin = engine.url.set(database=name).render_as_string(False)
+        with closing(Store(latin)) as store, pytest.raises(StoreError, match=r"encoding is LATIN1.*ENCODING 'UTF8'"):
+            store.create([])
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    engine.dispose()
 
 
 def test_a_new_file_may_be_opened_by_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

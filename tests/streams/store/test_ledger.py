@@ -216,5 +216,5 @@ def test_a_store_of_another_version_is_refused(store: Store) -> None:
 
 @pytest.mark.parametrize("bad", ["nonsense", "mysterious://x", "sqlite:///no/such/folder/x.db"])
 def test_a_bad_url_is_a_clear_error(bad: str) -> None:
-    with pytest.raises(StoreError, match=r"sqlite:///|cannot be opened"):
+    with pytest.raises(StoreError, match="sqlite:///"):
         open_ledger(bad)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from aiokafka import ConsumerRecord
 from faust.types import TP
-from sqlalchemy.exc import OperationalError
 
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import EventDecoder, encode
@@ -21,7 +20,7 @@ from backchannel.streams.kafka.transport import Chunk, LogBounds
 from backchannel.streams.monitoring.observer import Observer
 from backchannel.streams.pipeline.commits import Commit, commit
 from backchannel.streams.pipeline.learners import Learning
-from backchannel.streams.store.engine import Store
+from backchannel.streams.store.engine import Store, StoreAwayError
 from backchannel.streams.store.ledger import Contribution, FencedError, Ledger
 from backchannel.streams.turns.assembler import TurnConfig
 from backchannel.streams.turns.partition import Batch, Partition
@@ -144,7 +143,7 @@ def test_a_commit_of_unknown_outcome_is_made_once(
             claims = write(contributions)
         if failures:
             failures -= 1
-            raise OperationalError("COMMIT", None, Exception("connection lost"))
+            raise StoreAwayError("connection lost")
         return claims
 
     monkeypatch.setattr(desk.ledger, "commit", lose_the_answer)
@@ -168,7 +167,7 @@ def test_a_commit_that_was_cancelled_is_brought_to_its_end(desk: Desk, monkeypat
     write = desk.ledger.commit
 
     def fail(_: list[Contribution]) -> list[Claim]:
-        raise OperationalError("BEGIN", None, Exception("database is locked"))
+        raise StoreAwayError("database is locked")
 
     async def scenario() -> None:
         one = desk.assign(commit_events=1)

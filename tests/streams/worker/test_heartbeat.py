@@ -5,11 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
 
 from backchannel.streams.pipeline.commits import Commit
 from backchannel.streams.store import tables
-from backchannel.streams.store.engine import Store
+from backchannel.streams.store.engine import Store, StoreAwayError
 from backchannel.streams.store.tables import MINUTE_MS
 from backchannel.streams.worker.heartbeat import KEPT_MS, Heartbeat
 
@@ -89,12 +88,12 @@ def test_a_beat_that_failed_is_made_up_for(store: Store, monkeypatch: pytest.Mon
     one = Heartbeat(store, Clock())
 
     def fail() -> None:
-        raise OperationalError("BEGIN", None, Exception("database is locked"))
+        raise StoreAwayError("database is locked")
 
     one.on_commit(committed(query=3, orphan=-1), 0.1, None)
     with monkeypatch.context() as patch:
         patch.setattr(store, "write", fail)
-        with pytest.raises(OperationalError):
+        with pytest.raises(StoreAwayError):
             asyncio.run(one.beat())
     one.on_commit(committed(query=4), 0.1, None)
     asyncio.run(one.beat())
