@@ -192,7 +192,7 @@ class Store:
     def _begin(self, *, write: bool, stable: bool, new: bool = False) -> Iterator[Connection]:
         if not new:
             self.require()
-        options = self._dialect.transaction_options(write=write, stable=stable)
+        options = self._dialect.transaction_options(write=write, stable=stable, long=write and (stable or new))
         with self._engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
 

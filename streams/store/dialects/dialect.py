@@ -25,8 +25,14 @@ class Dialect(ABC):
         """Set up the connections of a new engine."""
 
     @abstractmethod
-    def transaction_options(self, *, write: bool, stable: bool) -> dict[str, Any]:
-        """Return the execution options of a transaction; see `Store.write` for `stable`."""
+    def transaction_options(self, *, write: bool, stable: bool, long: bool) -> dict[str, Any]:
+        """Return the execution options of a transaction; see `Store.write` for `stable`.
+
+        Args:
+            write: whether it may write.
+            stable: whether every statement sees the state at the first one.
+            long: whether it may take minutes, because no commit waits for it.
+        """
 
     @abstractmethod
     def is_conflict(self, error: BaseException) -> bool:

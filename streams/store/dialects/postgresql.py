@@ -1,9 +1,9 @@
 """PostgreSQL: a server, with many writers at a time."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ARRAY, URL, ColumnElement, Connection, Engine, Table, any_, bindparam, func, select, text
+from sqlalchemy import ARRAY, URL, ColumnElement, Connection, Engine, Table, any_, bindparam, event, func, select, text
 
 from backchannel.streams.store.dialects.dialect import Dialect, updates
 
@@ -22,6 +22,51 @@ _PASSING: Final = (
 )
 """Beginnings of the SQLSTATEs of errors that pass by themselves. All others need somebody who does something."""
 _CREATING: Final = 0x6261636B  # the number of an advisory lock
+CONNECTION: Final = {
+    "connect_timeout": 10,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,  # ms
+    "prepare_threshold": None,  # behind PgBouncer, the next transaction has another server connection
+}
+"""How connections are made: one whose other end is gone is given up after some twenty seconds."""
+
+
+class Limits(NamedTuple):
+    """How long a transaction may take before the server ends it; seconds, None: as long as it likes.
+
+    Attributes:
+        statement_s: one statement.
+        idle_s: between statements. A process that was stopped is idle, too, and keeps its locks.
+        lock_s: waiting for a lock.
+    """
+
+    statement_s: float
+    idle_s: float | None = None
+    lock_s: float | None = None
+
+    def settings(self) -> list[tuple[str, str]]:
+        """Return the server's settings."""
+        return [
+            (name, f"{round(1000 * seconds)}ms")
+            for name, seconds in (
+                ("statement_timeout", self.statement_s),
+                ("idle_in_transaction_session_timeout", self.idle_s),
+                ("lock_timeout", self.lock_s),
+                ("tcp_user_timeout", self.idle_s),  # a stopped process does not even read an answer
+            )
+            if seconds is not None
+        ]
+
+
+READING: Final = Limits(60.0)
+SHORT: Final = Limits(60.0, idle_s=20.0, lock_s=10.0)
+"""Of commits and maintenance, for which other workers wait."""
+LONG: Final = Limits(600.0, idle_s=300.0, lock_s=10.0)
+"""Of publications, which compute between statements and keep only other publishers waiting, and of migrations."""
+_GRACE_S: Final = 5.0  # for the server to say that the time is over
+_LIMITS: Final = "backchannel_limits"
 _CONNECTION_ERRORS: Final = ("OperationalError", "InterfaceError", "ConnectionTimeout")  # of psycopg, an extra
 _BATCH: Final = 20_000  # rows in a statement, so that a million rows are not held in memory twice
 
@@ -34,13 +79,42 @@ class Postgresql(Dialect):
     requirement = "backchannel[postgres]"
 
     def prepare(self, engine: Engine) -> None:
-        """Do nothing: connections are as they should be."""
+        """Limit how long a connection waits, and how long a transaction may keep others waiting.
 
-    def transaction_options(self, *, write: bool, stable: bool) -> dict[str, Any]:
-        """Return the isolation level, and whether the transaction only reads."""
+        What the URL sets stays.
+        """
+        options = str(engine.url.query.get("options", ""))
+
+        @event.listens_for(engine, "do_connect")
+        def connect(_dialect: object, _record: object, arguments: list[Any], settings: dict[str, Any]) -> Any:
+            from backchannel.streams.store.dialects.patience import PatientConnection  # noqa: PLC0415 - an extra
+
+            return PatientConnection.connect(*arguments, **{**CONNECTION, **settings})
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            limits: Limits | None = connection.get_execution_options().get(_LIMITS)
+            if limits is None:
+                return
+            driver: Any = connection.connection.dbapi_connection
+            driver.patience_s = limits.statement_s + _GRACE_S
+            # For the transaction, not for the connection: behind PgBouncer, others use it, too.
+            own = [(name, value) for name, value in limits.settings() if name not in options]
+            if own:
+                each = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in own)
+                connection.exec_driver_sql(f"SELECT {each}")
+
+        @event.listens_for(engine, "checkin")
+        def checkin(driver: Any, _record: object) -> None:
+            if driver is not None:
+                vars(driver).pop("patience_s", None)
+
+    def transaction_options(self, *, write: bool, stable: bool, long: bool) -> dict[str, Any]:
+        """Return the isolation level, whether the transaction only reads, and its limits."""
         return {
             "isolation_level": "REPEATABLE READ" if stable else "READ COMMITTED",
             "postgresql_readonly": not write,
+            _LIMITS: (LONG if long else SHORT) if write else READING,
         }
 
     def is_conflict(self, error: BaseException) -> bool:

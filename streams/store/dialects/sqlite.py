@@ -66,7 +66,7 @@ class Sqlite(Dialect):
             write = connection.get_execution_options().get(_WRITE)
             connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
-    def transaction_options(self, *, write: bool, stable: bool) -> dict[str, Any]:  # noqa: ARG002  (always stable)
+    def transaction_options(self, *, write: bool, stable: bool, long: bool) -> dict[str, Any]:  # noqa: ARG002
         """Return whether to take the write lock at the start. Every transaction is stable."""
         return {_WRITE: write}
 
