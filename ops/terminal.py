@@ -14,6 +14,8 @@ import msgspec
 import orjson
 from rich.console import Console
 
+from backchannel.schemas.errors import BackchannelError
+
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _LIBRARIES: Final = ("aiokafka", "faust", "kafka", "mode")
 _CHATTY: Final = (*_LIBRARIES, "backchannel.streams.kafka.transport")
@@ -29,6 +31,12 @@ def console(width: int) -> Console:
 def print_json(value: object) -> None:
     """Print a struct, or a container of structs, as indented JSON."""
     click.echo(msgspec.json.format(msgspec.json.encode(value)))
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of an error in one line; with the error's kind if the error is not one of ours."""
+    words = " ".join(str(error).split())
+    return words if isinstance(error, BackchannelError) else f"{type(error).__name__}: {words}".removesuffix(": ")
 
 
 def require_writable(file: Path) -> None:

@@ -12,7 +12,7 @@ import click
 from msgspec import structs
 
 from backchannel.ops.options import config_option, kafka_config, servers_option, store_option
-from backchannel.ops.terminal import log_to_stderr
+from backchannel.ops.terminal import log_to_stderr, one_line
 from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
@@ -80,10 +80,11 @@ def worker(
         check_topics(kafka)
         asyncio.run(_work(store, config, kafka, accept_loss=accept_loss))
     except BackchannelError as error:
-        logger.critical("%s", error)
+        logger.critical("%s", one_line(error))
         sys.exit(1)
-    except Exception:
-        logger.critical("the worker failed", exc_info=True)
+    except Exception as error:
+        logger.error("the worker failed", exc_info=True)
+        logger.critical("the worker failed: %s", one_line(error))  # the cause is in the last line
         sys.exit(1)
 
 
@@ -100,7 +101,13 @@ async def _work(store: str, config: Config, kafka: KafkaConfig, *, accept_loss: 
         if config.metrics.port:
             try:
                 await stack.enter_async_context(
-                    answering(metrics.registry, lambda: one.unready, config.metrics.host, config.metrics.port)
+                    answering(
+                        metrics.registry,
+                        lambda: one.stuck,
+                        lambda: one.unready,
+                        config.metrics.host,
+                        config.metrics.port,
+                    )
                 )
             except OSError as error:
                 raise MetricsError(

@@ -10,14 +10,19 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 
 @asynccontextmanager
 async def answering(
-    registry: CollectorRegistry, unready: Callable[[], str | None], host: str, port: int
+    registry: CollectorRegistry,
+    stuck: Callable[[], str | None],
+    unready: Callable[[], str | None],
+    host: str,
+    port: int,
 ) -> AsyncIterator[int]:
     """Serve `/metrics`, `/healthz` and `/readyz` in the running event loop while the block runs.
 
-    A stuck event loop does not answer, so `/healthz` need not check anything.
+    A stuck event loop does not answer; `stuck` is for what it cannot show, such as other processes.
 
     Args:
         registry: the metrics to export.
+        stuck: a function that returns why the worker should be restarted, or None if it is alive.
         unready: a function that returns why the worker is not ready, or None if it is.
         host: the address to listen on.
         port: the port to listen on; 0: any free port.
@@ -30,10 +35,11 @@ async def answering(
     """
 
     async def healthz(_: web.Request) -> web.Response:
-        return web.Response(text="alive\n")
+        reason = stuck()
+        return web.Response(text=f"{reason or 'alive'}\n", status=503 if reason else 200)
 
     async def readyz(_: web.Request) -> web.Response:
-        reason = unready()
+        reason = stuck() or unready()
         return web.Response(text=f"{reason or 'ready'}\n", status=503 if reason else 200)
 
     app = web.Application()

@@ -4,7 +4,10 @@ import asyncio
 import atexit
 import gc
 import logging
+import pickle
 import signal
+import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +17,27 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, Final, TypeAlias
 
+logger = logging.getLogger(__name__)
+
+BEAT_S: Final = 1.0
+"""Seconds between two signs of life of a process."""
+
+SILENT_BEATS: Final = 15
+"""How many of them may be missing before the process is said to hang: a stopped one, or one without the interpreter
+lock. Counted here, so that nobody is blamed when all processes were stopped together."""
+
+KILLED_BEATS: Final = 60
+"""How many of them may be missing before the process is killed. Whatever it was doing is fenced, like any commit."""
+
+START_BEATS: Final = 120
+"""How many of them may be missing before the first one: importing what the object needs takes seconds."""
+
+BUSY_S: Final = 120.0
+"""Seconds after which a call is said to take long, and again after each further so many."""
+
+STOP_S: Final = 10.0
+"""Seconds that a process may take to end its current call when it is closed, before it is killed."""
+
 _Answer: TypeAlias = tuple[Any, Exception | None, list[logging.LogRecord]]
 """The result of a call, its error, and the records logged meanwhile."""
 
@@ -21,7 +45,8 @@ _Answer: TypeAlias = tuple[Any, Exception | None, list[logging.LogRecord]]
 class RemoteObject:
     """An object in another process, which starts when the object is first called.
 
-    The process ends when it is closed, or with its owner, however its owner exits. Its log records are logged here.
+    The process ends when it is closed, or with its owner, however its owner exits. One that hangs is killed, which ends
+    its owner, too. Its log records are logged here.
 
     Args:
         name: name of the process, for error messages.
@@ -35,10 +60,14 @@ class RemoteObject:
         theirs, self._requests = context.Pipe(duplex=False)
         self._answers, answers = context.Pipe(duplex=False)
         self._theirs: Final = theirs, answers
+        self._beats: Final = context.Value("Q", 0, lock=False)
         self._process: Final = context.Process(
-            target=_serve, name=name, args=(theirs, answers, make, args), daemon=True
+            target=_serve, name=name, args=(theirs, answers, self._beats, make, args), daemon=True
         )
         self._lock: Final = asyncio.Lock()
+        self._watch: asyncio.Task[None] | None = None
+        self._missing = 0  # signs of life
+        self._hung = False
         atexit.register(self._requests.close)  # before Python waits for the process on exit
 
     async def started(self) -> None:
@@ -59,11 +88,25 @@ class RemoteObject:
         """
         return await self._ask(method, *args)
 
+    @property
+    def stuck(self) -> str | None:
+        """Why the process seems to hang, in words; None if it does not."""
+        if self._missing < SILENT_BEATS or not self._beats.value:
+            return None
+        return f"the {self._process.name} process has given no sign of life for {self._missing * BEAT_S:g} s"
+
     def close(self) -> None:
-        """End the process after its current call."""
+        """End the process after its current call, or kill it if that takes too long."""
         self._requests.close()
         atexit.unregister(self._requests.close)
-        if self._process.pid is not None:
+        if self._watch is not None and not self._watch.get_loop().is_closed():
+            self._watch.cancel()
+        if self._process.pid is None:
+            return
+        self._process.join(STOP_S)
+        if self._process.exitcode is None:
+            logger.warning("the %s process has not ended within %g s and is killed", self._process.name, STOP_S)
+            self._process.kill()
             self._process.join()
 
     async def _ask(self, method: str | None, *args: object) -> Any:
@@ -73,23 +116,56 @@ class RemoteObject:
         async with self._lock:
             if self._process.pid is None:
                 self._process.start()
+                self._watch = asyncio.create_task(self._watch_over())
                 for pipe in self._theirs:
                     pipe.close()
             with suppress(ConnectionError):
                 # Not in a thread, which would wait for the interpreter lock after each of hundreds of writes.
                 self._requests.send((method, args))
+            busy = asyncio.create_task(self._say_if_busy(method or "starting"))
             try:
                 answer: _Answer = await asyncio.to_thread(self._answers.recv)
             except (EOFError, ConnectionError):
                 self._process.join()
-                died = f"the {self._process.name} process has died: exit code {self._process.exitcode}"
-                raise RuntimeError(f"{died}; -9 is a kill, as when memory runs out") from None
+                raise RuntimeError(f"the {self._process.name} process has died: {self._cause()}") from None
+            finally:
+                busy.cancel()
         result, error, records = answer
         for record in records:
             logging.getLogger(record.name).handle(record)
         if error is not None:
             raise error
         return result
+
+    def _cause(self) -> str:
+        code = self._process.exitcode or 0
+        if self._hung:
+            return "it gave no sign of life, and was killed"
+        if code == -signal.SIGKILL:
+            return "exit code -9, a kill, as when memory runs out"
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}; its error is above"
+
+    async def _watch_over(self) -> None:
+        seen = 0
+        while self._process.exitcode is None:
+            await asyncio.sleep(BEAT_S)
+            beats = self._beats.value
+            self._missing = 0 if beats != seen else self._missing + 1
+            seen = beats
+            if self._missing == SILENT_BEATS and seen:
+                logger.warning("%s", self.stuck)
+            if self._missing >= (KILLED_BEATS if seen else START_BEATS):
+                self._hung = True
+                self._process.kill()
+                return
+
+    async def _say_if_busy(self, call: str) -> None:
+        started = time.monotonic()
+        while True:
+            await asyncio.sleep(BUSY_S)
+            logger.warning(
+                "the %s process is still busy: %s takes %.0f s", self._process.name, call, time.monotonic() - started
+            )
 
 
 def relax_collector() -> None:
@@ -100,22 +176,38 @@ def relax_collector() -> None:
     gc.set_threshold(2_000_000, 20, 50)
 
 
-def _serve(requests: Connection, answers: Connection, make: Callable[..., object], args: tuple[object, ...]) -> None:
+def _serve(
+    requests: Connection, answers: Connection, beats: Any, make: Callable[..., object], args: tuple[object, ...]
+) -> None:
+    threading.Thread(target=_beat, args=(beats,), daemon=True).start()
     # The owner receives these signals too, and calls once more before it ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     relax_collector()
     logged: SimpleQueue[logging.LogRecord] = SimpleQueue()
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[QueueHandler(logged)])
-    one = make(*args)
+    one, fault = _attempt(make, *args)
     with suppress(EOFError, ConnectionError):  # the owner has ended
         while True:
-            answers.send((*_attempt(one, *requests.recv()), [logged.get() for _ in range(logged.qsize())]))
+            method, given = requests.recv()
+            result, error = (None, fault) if fault or method is None else _attempt(getattr(one, method), *given)
+            answers.send((result, error, [logged.get() for _ in range(logged.qsize())]))
 
 
-def _attempt(one: object, method: str | None, args: tuple[object, ...]) -> tuple[Any, Exception | None]:
+def _beat(beats: Any) -> None:
+    while True:
+        beats.value += 1
+        time.sleep(BEAT_S)
+
+
+def _attempt(call: Callable[..., Any], *args: object) -> tuple[Any, Exception | None]:
     try:
-        return (None if method is None else getattr(one, method)(*args)), None
+        return call(*args), None
     except Exception as error:
-        error.add_note(traceback.format_exc())
-        return None, error
+        sent: Exception = error
+        try:
+            pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+        except Exception:  # some errors cannot be taken apart and made again
+            sent = RuntimeError(f"{type(error).__name__}: {error}")
+        sent.add_note(traceback.format_exc())
+        return None, sent

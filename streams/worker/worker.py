@@ -137,6 +137,11 @@ class Worker:
         self._store.close()
 
     @property
+    def stuck(self) -> str | None:
+        """The reason why the worker should be restarted, in words; None if it is alive."""
+        return self._learner.stuck or self._publisher.stuck
+
+    @property
     def unready(self) -> str | None:
         """The reason why the worker is not ready, in words; None if it is."""
         if self._assignment is None:

@@ -172,12 +172,15 @@ def get(port: int, path: str) -> tuple[int, str]:
 
 
 def test_prometheus_and_probes_are_answered(metrics: Metrics) -> None:
+    stuck: Iterator[str | None] = iter([None, "it hangs", "it hangs", None, None])
     reasons: Iterator[str | None] = iter(["not yet", None])
 
     async def scenario() -> None:
-        async with answering(metrics.registry, lambda: next(reasons), "127.0.0.1", 0) as port:
+        async with answering(metrics.registry, lambda: next(stuck), lambda: next(reasons), "127.0.0.1", 0) as port:
             ask = asyncio.to_thread
             assert await ask(get, port, "/healthz") == (200, "alive\n")
+            assert await ask(get, port, "/healthz") == (503, "it hangs\n")
+            assert await ask(get, port, "/readyz") == (503, "it hangs\n")
             assert await ask(get, port, "/readyz") == (503, "not yet\n")
             assert await ask(get, port, "/readyz") == (200, "ready\n")
             status, page = await ask(get, port, "/metrics")
@@ -199,9 +202,9 @@ def test_names_follow_the_conventions(metrics: Metrics) -> None:
 
 def test_a_taken_port_is_said(metrics: Metrics, tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with answering(metrics.registry, lambda: None, "127.0.0.1", 0) as port:
+        async with answering(metrics.registry, lambda: None, lambda: None, "127.0.0.1", 0) as port:
             with pytest.raises(OSError, match="address already in use"):
-                async with answering(metrics.registry, lambda: None, "127.0.0.1", port):
+                async with answering(metrics.registry, lambda: None, lambda: None, "127.0.0.1", port):
                     pass
 
     asyncio.run(scenario())

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from backchannel.streams.worker import remote
 from backchannel.streams.worker.remote import RemoteObject
 
 
@@ -34,7 +35,18 @@ class Sum:
 
 
 def fail(_: int) -> None:
-    raise ValueError
+    raise ValueError("no such value")
+
+
+class StrangeError(Exception):
+    """An error that cannot be unpickled."""
+
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__("no such thing")
+
+
+def fail_strangely(_: int) -> None:
+    raise StrangeError(1, 2)
 
 
 def run(scenario: Callable[[RemoteObject], Coroutine[Any, Any, None]], make: Callable[[int], object] = Sum) -> None:
@@ -98,12 +110,51 @@ def test_its_death_is_an_error() -> None:
     run(scenario)
 
 
-def test_so_is_that_it_cannot_be_made() -> None:
-    async def scenario(apart: RemoteObject) -> None:
-        with pytest.raises(RuntimeError, match="has died: exit code 1"):
-            await apart.started()
+@pytest.mark.parametrize(("make", "error"), [(fail, ValueError), (fail_strangely, RuntimeError)])
+def test_so_is_that_it_cannot_be_made(make: Callable[[int], None], error: type[Exception]) -> None:
+    """The error is the object's own: nobody is sent to look for a lack of memory."""
 
-    run(scenario, fail)
+    async def scenario(apart: RemoteObject) -> None:
+        for _ in range(2):
+            with pytest.raises(error, match="no such") as raised:
+                await apart.started()
+            assert "-9" not in str(raised.value)
+
+    run(scenario, make)
+
+
+def test_one_that_hangs_is_said_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "SILENT_BEATS", 2)
+    monkeypatch.setattr(remote, "KILLED_BEATS", 4)
+
+    async def scenario(apart: RemoteObject) -> None:
+        await apart.started()
+        (process,) = multiprocessing.active_children()
+        os.kill(process.pid or 0, signal.SIGSTOP)
+        waiting = asyncio.create_task(apart.call("add", 1))
+        with pytest.raises(RuntimeError, match="died: it gave no sign of life"):
+            await waiting
+        assert "no sign of life" in (apart.stuck or "")
+
+    run(scenario)
+
+
+def test_a_stop_has_a_limit(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(remote, "STOP_S", 0.2)
+
+    async def scenario(apart: RemoteObject) -> None:
+        await apart.started()
+        (process,) = multiprocessing.active_children()
+        os.kill(process.pid or 0, signal.SIGSTOP)
+        waiting = asyncio.create_task(apart.call("add", 1))
+        await asyncio.sleep(0.1)
+        apart.close()
+        assert process.exitcode == -signal.SIGKILL
+        with pytest.raises(RuntimeError, match="has died"):
+            await waiting
+
+    run(scenario)
+    assert "is killed" in caplog.text
 
 
 OWNER = """
