@@ -6,6 +6,7 @@ _EXTRAS: Final = {
     "aiohttp": "kafka",
     "alembic": "learn",
     "aiokafka": "kafka",
+    "cramjam": "kafka",
     "faust": "kafka",
     "jellyfish": "learn",
     "jinja2": "demo",

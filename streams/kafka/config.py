@@ -43,6 +43,10 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     group: Annotated[
         str, Meta(min_length=1, max_length=200, description="consumer group; workers of one group share the partitions")
     ] = "backchannel"
+    isolation: Annotated[
+        Literal["read_committed", "read_uncommitted"],
+        Meta(description="whether records of transactions are learned only once they are committed"),
+    ] = "read_committed"
     session_timeout_s: Annotated[
         float, Meta(ge=6, le=300, description="seconds until a dead worker's partitions are reassigned")
     ] = 10.0

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple, Protocol, cast
 
+import cramjam  # noqa: F401 -- aiokafka needs it for compressed records, and would fail only at the first one
 import faust
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
@@ -128,6 +129,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> AIOKafkaConsumer:
         consumer = super()._create_consumer(loop)
+        consumer._isolation_level = cast(ChunkTransport, self.transport).isolation
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         consumer._fetch_min_bytes = FETCH_BYTES
         return consumer
@@ -156,6 +158,8 @@ class ChunkConsumer(driver.Consumer):
         self._chunk_records = transport.chunk_records
         #: The offset after the last record delivered.
         self._position: dict[TP, int] = {}
+        #: The offset before which nothing is left to deliver: transactions leave markers and aborted records.
+        self._done: dict[TP, int] = {}
         #: Time of the records delivered last, ms.
         self._reached: dict[TP, int] = {}
         #: Topic partitions with records that were fetched but not delivered, and must be fetched again.
@@ -222,11 +226,26 @@ class ChunkConsumer(driver.Consumer):
                 self._seek_back, {tp: self._position[tp] for tp in self._left_out & self._position.keys()}
             )
             self._left_out.clear()
+        self._note_done()
         return await self._getmany(active_partitions=active, timeout=timeout), active
 
     def _left(self, tp: TP) -> int:
         """The number of records known to exist and not delivered yet."""
-        return (self._kafka.highwater(TopicPartition(*tp)) or 0) - self._position.get(tp, 0)
+        kafka, partition = self._kafka, TopicPartition(*tp)
+        committed = kafka._isolation_level == "read_committed"
+        end = kafka.last_stable_offset(partition) if committed else kafka.highwater(partition)
+        return (end or 0) - max(self._position.get(tp, 0), self._done.get(tp, 0))
+
+    def _note_done(self) -> None:
+        """Note how far the last fetches came. Called while there is none, and nothing that they left to deliver."""
+        subscription = self._kafka._subscription.subscription
+        assignment = subscription.assignment if subscription is not None else None
+        if assignment is None:
+            return
+        for tp in self._position:
+            state = assignment.state_value(TopicPartition(*tp)) if TopicPartition(*tp) in assignment.tps else None
+            if state is not None and state.has_valid_position:
+                self._done[tp] = state.position
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Track nothing: offsets inside a chunk are not gaps."""
@@ -268,7 +287,8 @@ class ChunkConsumer(driver.Consumer):
         except (KafkaError, TimeoutError) as error:
             logger.info("could not fetch the ends of the logs: %r", error)
             return {}
-        return ends
+        # Without what no reader is ever given: otherwise a log that ends with it would never be read to its end.
+        return {tp: self._position.get(tp, end) if self._done.get(tp, -1) >= end else end for tp, end in ends.items()}
 
     async def _log_ends_in_time(self, assigned: Iterable[TP]) -> Mapping[TP, int]:
         async with asyncio.timeout(ENDS_TIMEOUT):
@@ -289,7 +309,7 @@ class ChunkConsumer(driver.Consumer):
             # In the consumer's thread, so that no fetch that began before the seek can return after it.
             await self._in_thread(self._seek_all, offsets)
         self._position = dict(offsets)
-        for state in (self._acked, self._acked_index, self._gap, self._handed_over, self._reached):
+        for state in (self._acked, self._acked_index, self._gap, self._handed_over, self._reached, self._done):
             state.clear()
         return offsets
 
@@ -358,9 +378,10 @@ class ChunkTransport(driver.Transport):
 
     Consumer = ChunkConsumer
 
-    def __init__(self, url: list[URL], app: AppT, receiver: Receiver, chunk_records: int) -> None:
+    def __init__(self, url: list[URL], app: AppT, receiver: Receiver, isolation: str, chunk_records: int) -> None:
         super().__init__(url, app)
         self.receiver = receiver
+        self.isolation = isolation
         self.chunk_records = chunk_records
 
 
@@ -406,7 +427,7 @@ def chunk_app(
         web_enabled=False,
         store="memory://",
     )
-    app.transport = ChunkTransport(app.conf.broker_consumer, app, receiver, chunk_records)
+    app.transport = ChunkTransport(app.conf.broker_consumer, app, receiver, config.isolation, chunk_records)
     channel = app.topic(*topics, schema=ChunkSchema())
 
     @app.agent(channel, name=f"{__name__}.chunks")

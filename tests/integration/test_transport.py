@@ -27,6 +27,7 @@ from backchannel.streams.kafka.transport import (
     LogError,
     check_versions,
     chunk_app,
+    log_ends,
     serve,
 )
 
@@ -154,6 +155,65 @@ def test_chunks_arrive_complete_and_in_order_and_lag_tools_see_them(kafka: Kafka
             await until(lambda: ledger.total == 20_500, app)
         assert ledger.values == {tp: values + live[tp] for tp, values in backlog.items()}
         assert await committed(kafka) == {tp: len(values) for tp, values in ledger.values.items()}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_every_codec_of_producers_is_read(kafka: KafkaConfig, codec: str) -> None:
+    async def scenario() -> None:
+        tp, ledger = TP(kafka.event_topics["query"], 0), Ledger()
+        async with AIOKafkaProducer(bootstrap_servers=kafka.servers, compression_type=codec, linger_ms=50) as producer:
+            for number in range(500):
+                await producer.send(tp.topic, b"%d" % number, partition=0)
+        async with running(kafka, Worker(ledger)) as app:
+            await until(lambda: ledger.total == 500, app)
+        assert ledger.values[tp] == [b"%d" % number for number in range(500)]
+
+    asyncio.run(scenario())
+
+
+def test_only_committed_transactions_are_read_and_the_log_is_read_to_its_end(kafka: KafkaConfig) -> None:
+    tp = TP(kafka.event_topics["query"], 0)
+    values: list[bytes | None] = []
+
+    class Reader(Worker):
+        async def receive(self, chunk: Chunk) -> None:
+            values.extend(record.value for record in chunk.records)
+            self._next[chunk.tp] = chunk.records[-1].offset + 1
+
+        def at_end(self, ends: Mapping[TP, int]) -> bool:
+            return bool(ends) and all(self._next[one] >= end for one, end in ends.items())
+
+    async def scenario() -> None:
+        reader = Reader(Ledger())
+
+        async def at_end(app: faust.App) -> None:
+            async with asyncio.timeout(30):
+                while not reader.at_end(await log_ends(app)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+
+        async with AIOKafkaProducer(bootstrap_servers=kafka.servers, transactional_id=kafka.group) as producer:
+
+            async def send(value: bytes) -> None:
+                await producer.send_and_wait(tp.topic, value, partition=0)
+
+            async with producer.transaction():
+                await send(b"kept")
+            await producer.begin_transaction()
+            await send(b"aborted")
+            await producer.abort_transaction()
+            async with running(kafka, reader) as app:
+                await until(lambda: bool(values), app)
+                await at_end(app)
+                await producer.begin_transaction()
+                await send(b"late")
+                await at_end(app)
+                assert values == [b"kept"]
+                await producer.commit_transaction()
+                await until(lambda: len(values) == 2, app)
+                await at_end(app)
+                assert values == [b"kept", b"late"]
 
     asyncio.run(scenario())
 
