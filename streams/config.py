@@ -82,6 +82,7 @@ class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
         0.05,
     )
     late: Annotated[Bounds, Meta(description="recent share of events that came too late")] = (0.01, 0.1)
+    orphans: Annotated[Bounds, Meta(description="recent share of events without a turn")] = (0.01, 0.1)
     store_gb: Annotated[Bounds, Meta(description="size of the store in GB")] = (50.0, 200.0)
     alarm_h: Annotated[
         float, Meta(ge=0, le=1e6, description="how long a drift alarm is shown as a warning, in hours")

@@ -8,7 +8,7 @@ from kafka.errors import for_code
 from backchannel.ops.options import config_option, kafka_config, servers_option
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
-from backchannel.streams.kafka.topics import TopicError, admin_client, check_topics, partition_counts
+from backchannel.streams.kafka.topics import TopicError, admin_client, check_topics, delete_topics, partition_counts
 
 PARTITIONS: Final = 8
 DEAD_LETTER_BYTES: Final = 2 << 20
@@ -62,7 +62,7 @@ def create_topics(config: KafkaConfig, partitions: int | None, replication: int 
 
 @click.group()
 def topics() -> None:
-    """Create and check the Kafka topics."""
+    """Create, check and delete the Kafka topics."""
 
 
 @topics.command()
@@ -93,6 +93,28 @@ def create(config: Config, servers: str | None, partitions: int | None, replicat
 @config_option
 @servers_option
 def check(config: Config, servers: str | None) -> None:
-    """Check that the topics are set up as workers need them."""
-    partitions = check_topics(kafka_config(config, servers))
+    """Check that the topics are set up as workers need them, and that producers agree about partitions.
+
+    For the latter, the newest records of each event topic are compared.
+    """
+    from backchannel.streams.kafka.partitioning import disagreement, sample  # noqa: PLC0415 - slow to import
+
+    kafka = kafka_config(config, servers)
+    partitions = check_topics(kafka)
+    if fault := disagreement(sample(kafka, partitions), partitions, kafka.event_topics["query"]):
+        raise TopicError(fault)
     click.echo(f"the topics are set up correctly: {partitions} partitions each")
+
+
+@topics.command()
+@config_option
+@servers_option
+@click.confirmation_option("--yes", prompt="This deletes all events in them. Go on?", help="Do not ask.")
+def delete(config: Config, servers: str | None) -> None:
+    """Delete the topics with everything in them.
+
+    Stop workers and producers first. What was learned stays in the store: to learn from topics created anew, begin a
+    new store, too.
+    """
+    deleted = delete_topics(kafka_config(config, servers))
+    click.echo(f"deleted: {', '.join(deleted)}" if deleted else "nothing to delete: no topic exists")

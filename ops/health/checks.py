@@ -274,6 +274,14 @@ def _late(facts: Facts, config: Config) -> Check:
     return _share("late-events", "late", facts, config.health.late, remedy)
 
 
+def _orphans(facts: Facts, config: Config) -> Check:
+    remedy = (
+        "`backchannel topics check` tells whether producers disagree about partitions; otherwise queries are missing, "
+        "or turns.window_s is too short"
+    )
+    return _share("orphans", "orphan", facts, config.health.orphans, remedy)
+
+
 def _share(name: str, counted: str, facts: Facts, bounds: Bounds, remedy: str) -> Check:
     if isinstance(facts.store, str):
         return _unknown(name, "the store does not answer")
@@ -325,6 +333,7 @@ CHECKS: Final[dict[str, Callable[[Facts, Config], Check]]] = {
     "policy": _policy,
     "dead-letters": _dead_letters,
     "late-events": _late,
+    "orphans": _orphans,
     "store": _store,
     "drift": _drift,
 }

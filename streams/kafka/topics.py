@@ -74,8 +74,8 @@ def check_topics_with(admin: KafkaAdminClient, config: KafkaConfig) -> int:
     of the session id modulo the number of partitions.
 
     Raises:
-        TopicError: a topic is missing, the event topics differ in their number of partitions, or the snapshot topic
-            is not compacted.
+        TopicError: a topic is missing, the event topics differ in their number of partitions, the snapshot topic is
+            not compacted, or another one is.
     """
     counts = partition_counts(admin, config)
     if missing := [name for name in topic_names(config) if name not in counts]:
@@ -89,8 +89,28 @@ def check_topics_with(admin: KafkaAdminClient, config: KafkaConfig) -> int:
             + "; ".join(f"{', '.join(names)}: {count}" for count, names in sorted(by_count.items()))
             + ". Add partitions to the smaller ones before anything is produced, or recreate the topics"
         )
-    resource = ConfigResource(ConfigResourceType.TOPIC, config.snapshot_topic, ["cleanup.policy"])
-    described = admin.describe_configs([resource], config_filter="all")["topic"][config.snapshot_topic]
-    if "compact" not in described["cleanup.policy"]["value"]:
+    events = [*config.event_topics.values(), config.dead_letter_topic]
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name, ["cleanup.policy"]) for name in topic_names(config)]
+    described = admin.describe_configs(resources, config_filter="all")["topic"]
+    compacted = [name for name in topic_names(config) if "compact" in described[name]["cleanup.policy"]["value"]]
+    if config.snapshot_topic not in compacted:
         raise TopicError(f"{config.snapshot_topic} is not compacted: set its cleanup.policy to compact")
+    if lossy := [name for name in events if name in compacted]:
+        raise TopicError(
+            f"{', '.join(lossy)}: compacted, so that of each session only the last event is kept: set cleanup.policy "
+            "to delete"
+        )
     return next(iter(by_count))
+
+
+def delete_topics(config: KafkaConfig) -> list[str]:
+    """Delete those of our topics that exist, with all their records, and return their names.
+
+    Raises:
+        TopicError: the cluster cannot be reached, or refuses.
+    """
+    with admin_client(config) as admin:
+        existing = list(partition_counts(admin, config))
+        if existing:
+            admin.delete_topics(existing)
+        return existing

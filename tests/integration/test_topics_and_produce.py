@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from backchannel.ops.commands.topics import create_topics
 from backchannel.ops.local.broker import Broker
 from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.partitioning import PARTITIONERS
 from backchannel.streams.kafka.topics import TopicError, admin_client, check_topics
 from tests.integration.workers import records_of
 
@@ -55,6 +57,37 @@ def test_missing_topics_are_named(kafka: KafkaConfig) -> None:
     with admin_client(kafka) as admin:
         admin.delete_topics([kafka.event_topics["click"]])
     assert refusal(kafka).startswith(f"missing: {kafka.event_topics['click']}; `backchannel topics create`")
+
+
+def test_a_compacted_event_topic_is_refused(kafka: KafkaConfig) -> None:
+    with admin_client(kafka) as admin:
+        topic = ConfigResource(ConfigResourceType.TOPIC, kafka.event_topics["click"], {"cleanup.policy": "compact"})
+        admin.alter_configs([topic])
+    assert refusal(kafka).startswith(f"{kafka.event_topics['click']}: compacted")
+
+
+def test_producers_that_disagree_about_partitions_are_found_out(kafka: KafkaConfig, tmp_path: Path) -> None:
+    def produce(event: str, partitioner: str) -> None:
+        place = PARTITIONERS[partitioner]
+        with KafkaProducer(bootstrap_servers=kafka.servers) as producer:
+            for number in range(200):
+                key = b"session-%d" % number
+                value = b'{"session_id":"%s"}' % key
+                producer.send(kafka.event_topics[event], value, key, partition=place(key, 4))
+
+    settings = tmp_path / "backchannel.toml"
+    settings.write_text(f'[kafka]\nservers = "{kafka.servers}"\ntopic_prefix = "{kafka.topic_prefix}"\n')
+    check = ("topics", "check", "--config", str(settings))
+    produce("query", "murmur2")
+    produce("impression", "murmur2")
+    assert backchannel(*check).stdout == "the topics are set up correctly: 4 partitions each\n"
+    produce("click", "CRC-32")
+    refused = backchannel(*check)
+    assert refused.returncode == 1
+    assert f"sessions are in other partitions of {kafka.event_topics['click']} than of" in refused.stderr
+    deleted = backchannel("topics", "delete", "--yes", "--config", str(settings))
+    assert deleted.stdout.startswith("deleted: ")
+    assert "missing: " in refusal(kafka)
 
 
 def test_unequal_partition_counts_are_named(kafka: KafkaConfig) -> None:

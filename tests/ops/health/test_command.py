@@ -143,6 +143,8 @@ def test_all_is_well() -> None:
         ("dead-letters", {"recent": {"dead_letter": 9}}, "critical", "100%"),
         ("dead-letters", {"recent": {}}, "ok", "no events"),
         ("late-events", {"recent": {"click": 100, "late": 2}}, "warn", "2 of 100"),
+        ("orphans", {"recent": {"click": 200, "query": 200, "orphan": 175}}, "critical", "175 of 400"),
+        ("orphans", {"recent": {"click": 200, "orphan": -3}}, "ok", "-3 of 200"),
         ("store", {"bytes": 60_000_000_000}, "warn", "60 GB"),
         (
             "drift",
