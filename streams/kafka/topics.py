@@ -56,6 +56,20 @@ def partition_counts(admin: KafkaAdminClient, config: KafkaConfig) -> dict[str, 
     return found
 
 
+def topic_ids(config: KafkaConfig) -> dict[str, str]:
+    """Return Kafka's id of each event topic; a topic that is deleted and created anew has another one.
+
+    Brokers older than 2.8 know none.
+
+    Raises:
+        TopicError: the cluster cannot be reached.
+    """
+    with admin_client(config) as admin:
+        found = admin.describe_topics(list(config.event_topics.values()))
+    ids = {topic["name"]: str(topic.get("topic_id") or "") for topic in found}
+    return {name: one for name, one in ids.items() if one.strip("0-")}
+
+
 def topic_names(config: KafkaConfig) -> list[str]:
     """Return the names of all topics: events, dead letters, policy snapshots."""
     return [*config.event_topics.values(), config.dead_letter_topic, config.snapshot_topic]

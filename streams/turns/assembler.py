@@ -342,6 +342,7 @@ class _Topic:
 
     def __init__(self, position: TopicPosition) -> None:
         self.read = position.read
+        self._id = position.id
         self._newest = position.newest
         self._next = position.resume
         self._reread = BEGINNING  # newest event time among re-read records
@@ -385,4 +386,4 @@ class _Topic:
         self._dropped = {
             offset: deadline for offset, deadline in self._dropped.items() if offset >= resume and deadline > watermark
         }
-        return TopicPosition(self.read, resume, self._newest, tuple(self._dropped))
+        return TopicPosition(self.read, resume, self._newest, tuple(self._dropped), self._id)

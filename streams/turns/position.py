@@ -8,7 +8,7 @@ BEGINNING: Final = -(1 << 62)
 """A time before every event."""
 
 
-class TopicPosition(Struct, frozen=True):
+class TopicPosition(Struct, frozen=True, omit_defaults=True):
     """The position in one topic of a partition.
 
     Attributes:
@@ -17,12 +17,14 @@ class TopicPosition(Struct, frozen=True):
             the open turns, and do not count again.
         newest: the newest event time among the records before `read`, ms since the Unix epoch.
         dropped: offsets from `resume` on of duplicate queries, which must not open a turn when they are re-read.
+        id: the topic's own, which a topic of the same name that is created anew does not have; empty: unknown.
     """
 
     read: int = 0
     resume: int = 0
     newest: int = BEGINNING
     dropped: tuple[int, ...] = ()
+    id: str = ""
 
 
 class Position(Struct, frozen=True):

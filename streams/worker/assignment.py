@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 RETRY_S: Final = (0.1, 5.0)
 """Seconds before the first retry, and the maximum before any later one."""
 
+NO_IDS: Final[Mapping[str, str]] = {}
+
 LETTERS_LOGGED: Final = 3
 """Maximum dead letters logged per second."""
 
@@ -66,8 +68,15 @@ def by_partition(bounds: Mapping[TP, LogBounds], topics: set[str]) -> dict[int, 
     return dict(grouped)
 
 
-def resume_in(logs: Mapping[str, LogBounds], position: Position) -> tuple[Position, list[str]]:
+def resume_in(
+    logs: Mapping[str, LogBounds], position: Position, ids: Mapping[str, str] = NO_IDS
+) -> tuple[Position, list[str]]:
     """Find where to resume from `position` in what the logs still hold.
+
+    Args:
+        logs: topic -> what its log holds.
+        position: the committed position.
+        ids: topic -> Kafka's id of it, as far as it is known.
 
     Returns:
         the position to resume from, and a description of each loss; normally there is none.
@@ -76,6 +85,11 @@ def resume_in(logs: Mapping[str, LogBounds], position: Position) -> tuple[Positi
     for topic, log in logs.items():
         at = position.topics.get(topic)
         if at is None:
+            at = TopicPosition(read=log.start, resume=log.start)
+        elif at.id and at.id != ids.get(topic, at.id):
+            losses.append(
+                f"{topic} was recreated since offset {at.read - 1} was read; everything in it would count as new"
+            )
             at = TopicPosition(read=log.start, resume=log.start)
         elif at.read > log.end:
             losses.append(
@@ -91,7 +105,7 @@ def resume_in(logs: Mapping[str, LogBounds], position: Position) -> tuple[Positi
                 f"{topic} lost offsets {at.resume} to {log.start - 1}, which belong to turns that are still open"
             )
             at = structs.replace(at, resume=log.start)
-        topics[topic] = at
+        topics[topic] = structs.replace(at, id=ids.get(topic, at.id))
     return structs.replace(position, topics=topics), losses
 
 

@@ -18,6 +18,7 @@ from backchannel.streams.clock import since_epoch
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.producer import Producer
+from backchannel.streams.kafka.topics import TopicError, topic_ids
 from backchannel.streams.kafka.transport import Chunk, LogBounds, chunk_app, log_ends, serve
 from backchannel.streams.monitoring.observer import Observer, Observers
 from backchannel.streams.pipeline.learners import Learning
@@ -82,6 +83,7 @@ class Worker:
         self._ledger: Final = Ledger(self._store, learning.tables)
         self._learner: Final = LearningProcess(url, config)
         self._publisher: Final = PublishingProcess(url, config)
+        self._kafka: Final = kafka
         self._source: Final = kafka.source
         self._topics: Final = {topic: EVENT_TYPES[event] for event, topic in kafka.event_topics.items()}
         # An event may arrive this long after the last one and still belong to an open turn.
@@ -154,10 +156,11 @@ class Worker:
         """See `Receiver.resume`."""
         self._end_assignment()
         grouped = by_partition(bounds, set(self._topics))
+        ids = await self._topic_ids()
         partitions = {}
         for number in sorted(grouped):
             claim = await until_store_answers(partial(asyncio.to_thread, self._ledger.claim, self._source, number))
-            partitions[number] = self._partition(claim, grouped[number])
+            partitions[number] = self._partition(claim, grouped[number], ids)
         if 0 in partitions:
             await self._publisher.started()  # takes seconds of CPU time, better spent before there is a lot to do
         self._assignment = Assignment(
@@ -192,8 +195,15 @@ class Worker:
             self._assignment = None
             self._observer.on_assigned({})
 
-    def _partition(self, claim: Claim, logs: Mapping[str, LogBounds]) -> Partition:
-        position, losses = resume_in(logs, claim.position)
+    async def _topic_ids(self) -> Mapping[str, str]:
+        try:
+            return await asyncio.to_thread(topic_ids, self._kafka)
+        except TopicError as error:
+            logger.warning("whether topics were recreated cannot be told: %s", error)
+            return {}
+
+    def _partition(self, claim: Claim, logs: Mapping[str, LogBounds], ids: Mapping[str, str]) -> Partition:
+        position, losses = resume_in(logs, claim.position, ids)
         for loss in losses:
             logger.warning("partition %d: %s", claim.number, loss)
         if losses and not self._accept_loss:

@@ -17,7 +17,7 @@ from backchannel.ops.commands.topics import create_topics
 from backchannel.ops.local.broker import Broker
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.partitioning import PARTITIONERS
-from backchannel.streams.kafka.topics import TopicError, admin_client, check_topics
+from backchannel.streams.kafka.topics import TopicError, admin_client, check_topics, delete_topics, topic_ids
 from tests.integration.workers import records_of
 
 EVENTS = [
@@ -57,6 +57,17 @@ def test_missing_topics_are_named(kafka: KafkaConfig) -> None:
     with admin_client(kafka) as admin:
         admin.delete_topics([kafka.event_topics["click"]])
     assert refusal(kafka).startswith(f"missing: {kafka.event_topics['click']}; `backchannel topics create`")
+
+
+def test_a_topic_that_is_created_anew_has_another_id(kafka: KafkaConfig) -> None:
+    before = topic_ids(kafka)
+    assert before.keys() == set(kafka.event_topics.values())
+    delete_topics(kafka)
+    assert "missing: " in refusal(kafka)
+    create_topics(kafka, partitions=4)
+    after = topic_ids(kafka)
+    assert before.keys() == after.keys()
+    assert not set(before.values()) & set(after.values())
 
 
 def test_a_compacted_event_topic_is_refused(kafka: KafkaConfig) -> None:

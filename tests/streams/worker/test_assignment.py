@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from aiokafka import ConsumerRecord
 from faust.types import TP
+from msgspec import structs
 
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import EventDecoder, encode
@@ -320,6 +321,19 @@ def test_what_a_log_has_lost_is_said(log: LogBounds, resumed: TopicPosition, los
     assert len(losses) == (loss is not None)
     if loss is not None:
         assert re.search(loss, losses[0])
+
+
+def test_a_topic_that_was_recreated_and_refilled_is_said() -> None:
+    """Its offsets alone do not tell."""
+    first, again = {"t": "one"}, {"t": "another"}
+    position, losses = resume_in({"t": LogBounds(0, 100)}, Position(), first)
+    assert not losses
+    read = structs.replace(position.topics["t"], read=50, resume=50)
+    assert resume_in({"t": LogBounds(0, 100)}, Position(topics={"t": read}), first)[1] == []
+    assert resume_in({"t": LogBounds(0, 100)}, Position(topics={"t": read}))[1] == []
+    position, (loss,) = resume_in({"t": LogBounds(0, 100)}, Position(topics={"t": read}), again)
+    assert "was recreated" in loss
+    assert position.topics["t"] == TopicPosition(id="another")
 
 
 def test_a_topic_that_was_never_read_begins_where_its_log_does() -> None:
