@@ -47,7 +47,11 @@ _COMMANDS: Final = {
     "forget-user": _Entry("backchannel.ops.commands.forget_user:forget_user", "Erase what is stored about a user."),
     "memory": _Entry("backchannel.ops.inspect.memory:memory", "Inspect the memory index."),
     "produce": _Entry("backchannel.ops.commands.produce:produce", "Send the events of FILE to the topics."),
-    "topics": _Entry("backchannel.ops.commands.topics:topics", "Create and check the Kafka topics."),
+    "topics": _Entry("backchannel.ops.commands.topics:topics", "Create, check and delete the Kafka topics."),
+    "dead-letters": _Entry(
+        "backchannel.ops.commands.dead_letters:dead_letters",
+        "List the records that are not valid events, or replay them.",
+    ),
     "broker": _Entry(
         "backchannel.ops.local.broker:broker", "Run Apache Kafka on this machine, for development and tests."
     ),

@@ -41,7 +41,8 @@ def create_topics(config: KafkaConfig, partitions: int | None, replication: int 
             name: {"num_partitions": partitions} for name in config.event_topics.values()
         }
         # A dead letter is larger than its record: it also has headers.
-        letters = {"max.message.bytes": str(DEAD_LETTER_BYTES)}
+        # The brokers' time tells workers whose clocks are wrong; see Producer.
+        letters = {"max.message.bytes": str(DEAD_LETTER_BYTES), "message.timestamp.type": "LogAppendTime"}
         wanted[config.dead_letter_topic] = {"num_partitions": partitions, "configs": letters}
         # Versions are announced in order, hence one partition; a new consumer needs only the newest, hence compaction.
         wanted[config.snapshot_topic] = {"num_partitions": 1, "configs": {"cleanup.policy": "compact"}}

@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 import msgspec
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.structs import RecordMetadata
 
+from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Announcement, Snapshot
 from backchannel.streams.kafka.config import KafkaConfig
 
@@ -27,15 +30,32 @@ ANNOUNCE_TIMEOUT_S: Final = 10.0
 MAX_REQUEST_BYTES: Final = 1 << 30
 """Large enough that the topic, not the client, decides how large a dead letter may be."""
 
+CLOCK_S: Final = 60.0
+"""How far this machine's clock may be behind that of the brokers, s."""
+
+LOG_APPEND_TIME: Final = 1
+"""Kafka's number for: the timestamp is when the broker wrote the record."""
+
+
+class ClockError(BackchannelError, RuntimeError):
+    """This machine's clock is wrong; the message says by how much."""
+
+
 Rejected = tuple[ConsumerRecord, str]
 """A record that is not a valid event, and the reason."""
 
 
 class Producer:
-    """Sends dead letters and announcements. Use it as an asynchronous context manager."""
+    """Sends dead letters and announcements. Use it as an asynchronous context manager.
 
-    def __init__(self, config: KafkaConfig) -> None:
+    Args:
+        config: connection settings.
+        clock: a clock that returns seconds since the Unix epoch.
+    """
+
+    def __init__(self, config: KafkaConfig, clock: Callable[[], float] = time.time) -> None:
         self._config: Final = config
+        self._clock: Final = clock
 
     async def __aenter__(self) -> Self:
         self._client = AIOKafkaProducer(
@@ -61,6 +81,7 @@ class Producer:
 
         Raises:
             KafkaError: a permanent error, such as a missing permission.
+            ClockError: this machine's clock is behind that of the brokers, which may be why events seem invalid.
         """
         left = [(record, reason, record.value) for record, reason in rejected]
         while left:
@@ -74,19 +95,30 @@ class Producer:
                     failed.append((record, reason, value))
                 elif isinstance(result, BaseException):
                     raise result
+                else:
+                    self._compare_clocks(result)
             if any(value is not None or record.value is None for record, _, value in failed):
                 logger.warning("dead letters not delivered yet; retrying")
                 await asyncio.sleep(RETRY_S)
             left = failed
 
-    async def _send(self, record: ConsumerRecord, reason: str, value: bytes | None) -> None:
+    def _compare_clocks(self, written: RecordMetadata) -> None:
+        """Compare with the brokers' time, where the topic has it: as `topics create` makes it."""
+        behind = written.timestamp / 1000 - self._clock()
+        if written.timestamp_type == LOG_APPEND_TIME and behind > CLOCK_S:
+            raise ClockError(
+                f"this machine's clock is {behind:,.0f} s behind that of the brokers, so that events seem to come from "
+                "the future: set it (NTP), then replay what was refused with `backchannel dead-letters replay`"
+            )
+
+    async def _send(self, record: ConsumerRecord, reason: str, value: bytes | None) -> RecordMetadata:
         headers = [
             ("reason", reason.encode()),
             ("topic", record.topic.encode()),
             ("partition", str(record.partition).encode()),
             ("offset", str(record.offset).encode()),
         ]
-        await self._client.send_and_wait(self._config.dead_letter_topic, value, key=record.key, headers=headers)
+        return await self._client.send_and_wait(self._config.dead_letter_topic, value, key=record.key, headers=headers)
 
     async def announce(self, snapshot: Snapshot) -> bool:
         """Announce a published version, and return whether the brokers accepted it. The store has it in any case."""

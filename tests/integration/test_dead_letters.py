@@ -1,0 +1,80 @@
+"""Dead letters are read, and replayed once their cause is gone."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiokafka import ConsumerRecord
+from click.testing import CliRunner
+
+from backchannel.ops.cli import main
+from backchannel.schemas.events import Query, encode
+from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.producer import ClockError, Producer
+from tests.integration.workers import records_of
+
+VALID = encode(Query(event_id="1", ts=1_700_000_000_000, session_id="s", query_id="q", text="hi"))
+AHEAD = encode(Query(event_id="2", ts=9_700_000_000_000, session_id="s", query_id="r", text="hi"))
+
+
+def record(topic: str, value: bytes, offset: int) -> ConsumerRecord[bytes, bytes]:
+    return ConsumerRecord(topic, 2, offset, 0, 0, b"s", value, None, 1, len(value), ())
+
+
+@pytest.fixture
+def command(kafka: KafkaConfig, tmp_path: Path) -> Callable[..., Any]:
+    settings = tmp_path / "backchannel.toml"
+    settings.write_text(
+        f'[kafka]\nservers = "{kafka.servers}"\ntopic_prefix = "{kafka.topic_prefix}"\ngroup = "{kafka.group}"\n'
+    )
+
+    def run(*arguments: str) -> tuple[int, Any]:
+        done = CliRunner().invoke(main, ["dead-letters", *arguments, "--config", str(settings), "--json"])
+        return done.exit_code, msgspec.json.decode(done.stdout)
+
+    return run
+
+
+def test_they_are_listed_and_replayed_once(kafka: KafkaConfig, command: Callable[..., Any]) -> None:
+    queries = kafka.event_topics["query"]
+
+    async def deliver() -> None:
+        async with Producer(kafka) as producer:
+            rejected = [(record(queries, value, offset), "why") for offset, value in enumerate((VALID, b"{}", AHEAD))]
+            await producer.deliver(rejected)
+
+    asyncio.run(deliver())
+    code, listed = command("list", "--last", "2")
+    assert (code, listed["letters"], listed["reasons"], len(listed["last"])) == (0, 3, {"why": 3}, 2)
+    assert {letter["topic"] for letter in listed["last"]} == {queries}
+    code, replayed = command("replay")
+    assert (code, replayed["sent"], sorted(replayed["left"].values())) == (1, 1, [1, 1])
+    (sent,) = records_of(kafka, [queries])
+    assert (sent.partition, sent.key, sent.value) == (2, b"s", VALID)
+    assert command("replay") == (0, {"sent": 0, "left": {}})
+    assert command("replay", "--again")[1]["sent"] == 1
+
+
+def test_a_clock_that_is_behind_that_of_the_brokers_is_found_out(kafka: KafkaConfig) -> None:
+    letter = (record(kafka.event_topics["query"], VALID, 0), "ts")
+
+    async def deliver(behind: float) -> None:
+        async with Producer(kafka, clock=lambda: time.time() - behind) as producer:
+            await producer.deliver([letter])
+
+    asyncio.run(deliver(0.0))
+    asyncio.run(deliver(-3600.0))
+    with pytest.raises(ClockError, match=r"clock is 3,\d+ s behind that of the brokers.*dead-letters replay"):
+        asyncio.run(deliver(3600.0))
+
+
+def test_without_topics_that_is_said(kafka: KafkaConfig, tmp_path: Path) -> None:
+    settings = tmp_path / "backchannel.toml"
+    settings.write_text(f'[kafka]\nservers = "{kafka.servers}"\ntopic_prefix = "none-"\n')
+    done = CliRunner().invoke(main, ["dead-letters", "list", "--config", str(settings)])
+    assert done.exit_code == 1
+    assert "missing: none-dead-letters; `backchannel topics create`" in done.output
