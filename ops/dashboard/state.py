@@ -202,7 +202,7 @@ class Observatory:
     def _list(self) -> Listings | None:
         """The lists; those of before if the store cannot be read now, or its role may read policies only."""
         if time.monotonic() - self._listed > LISTED_S:
-            with suppress(SQLAlchemyError, NoPolicyError), self.store.read() as connection:
+            with suppress(StoreError, NoPolicyError), self.store.read() as connection:
                 at = max(ledger.watermarks(ledger.positions(connection))[1], 0)
                 rewrites = self.reader.policy.rewrites()
                 self._listings = read_listings(self.store, connection, self._graph, rewrites, at)
