@@ -4,7 +4,7 @@
 const EVERY_MS = 5000;
 const HEIGHT = 190;
 const SERIES = 5; // most lines of a chart
-const POINTS = 60; // a line is smoothed over so many points
+const POINTS = 30; // a line is smoothed over so many points
 const ROWS = 10; // of a list
 const PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b"];
 const RANGES = { "3 h": 3, "12 h": 12, all: Infinity };
