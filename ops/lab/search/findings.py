@@ -91,7 +91,7 @@ class Findings(Struct, frozen=True):
         points: the policy at each checkpoint.
         clicks: while learning.
         kinds: kind of query -> method -> recall, as the run read its budget; queries of each under "queries".
-        often: the number of times that a query in `repeated` was asked at least, and the number of such queries.
+        often: least number of times that a query in `repeated` was asked; repeated_queries: number of such queries.
         drawn, different: candidates per turn while learning, and different ones among them.
         seconds: of preparing and of the loop; turns_per_second: of the loop, learning included.
     """
