@@ -53,7 +53,7 @@ class Shared(Struct, frozen=True):
         distinct: bool = False,
         available: Collection[str] | None = None,
     ) -> Decision:
-        """Decide; see `Allocator.allocate`."""
+        """Return a decision; see `Allocator.allocate`."""
         share = self.trial.share
         policies = self.served, self.tried
         mixtures = [

@@ -130,7 +130,7 @@ class Change(Struct, frozen=True):
 
     @property
     def size(self) -> float:
-        """0 to 1."""
+        """The absolute change of the share, 0 to 1."""
         return abs(self.after - self.before)
 
 
