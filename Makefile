@@ -38,8 +38,9 @@ bench: install rivals  ## Measure everything, in a quarter of an hour, and write
 	$(BIN)/backchannel bench --json > out/bench.json
 	$(BIN)/backchannel bench --of out/bench.json --markdown > docs/performance.md
 
-schemas: install  ## Write the JSON Schemas and the AsyncAPI document from the structs
+schemas: install  ## Write the JSON Schemas, the AsyncAPI and the OpenAPI document from the structs
 	$(BIN)/backchannel schemas
+	$(BIN)/backchannel serve --openapi > docs/openapi.json
 
 docs: install  ## Write the references of configuration and events from the code, and build the site in out/site
 	$(BIN)/backchannel config --markdown > docs/configuration.md

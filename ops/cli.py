@@ -33,6 +33,10 @@ _COMMANDS: Final = {
         "backchannel.ops.commands.worker:worker",
         "Learn from the Kafka topics together with the group's other workers, and publish the policy.",
     ),
+    "serve": _Entry(
+        "backchannel.ops.serve.command:serve",
+        "Serve decisions from the newest policy over HTTP, and take the events from which it is learned.",
+    ),
     "dashboard": _Entry(
         "backchannel.ops.dashboard.command:dashboard",
         "Serve a page that shows what was learned, how well it works, and what the policy does with a query.",

@@ -211,10 +211,10 @@ class EventDecoder:
         try:
             event: Event = self._decode(record)
         except _FAULTS as error:
-            raise EventError(_explain(error)) from None
+            raise EventError(explain(error)) from None
         # Legal in JSON, but not storable in SQL. Searching the bytes is cheaper than searching every string.
         if b"\\u0000" in record:
-            _refuse_nul(msgspec.to_builtins(event), "event")
+            refuse_nul(msgspec.to_builtins(event), "event")
         return event
 
     def decode_many(self, records: Sequence[bytes | None]) -> list[Event | EventError]:
@@ -243,8 +243,8 @@ def encode(event: Event) -> bytes:
     return msgspec.json.encode(event)
 
 
-def _explain(error: Exception) -> str:
-    """Reorder msgspec's message: the field first, then the fault.
+def explain(error: Exception) -> str:
+    """Explain an error of decoding: msgspec's message, reordered: the field first, then the fault.
 
     The message ends in " - at `$.field`", or in " - at `key` in `$.field`", unless the whole record is at fault.
     """
@@ -264,13 +264,18 @@ def _explain(error: Exception) -> str:
     return f"record: {message}"
 
 
-def _refuse_nul(value: object, name: str) -> None:
+def refuse_nul(value: object, name: str) -> None:
+    """Refuse text that SQL cannot store, in a container of anything.
+
+    Raises:
+        EventError: there is such a text; the message names the field.
+    """
     if isinstance(value, str) and "\0" in value:
         raise EventError(f"{name}: contains the character U+0000")
     if isinstance(value, dict):
         for key, item in value.items():
-            _refuse_nul(key, f"{name} key")
-            _refuse_nul(item, str(key))
+            refuse_nul(key, f"{name} key")
+            refuse_nul(item, str(key))
     elif isinstance(value, list | tuple):
         for item in value:
-            _refuse_nul(item, name)
+            refuse_nul(item, name)

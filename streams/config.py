@@ -55,6 +55,30 @@ class MetricsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     host: Annotated[str, Meta(min_length=1, description="address to listen on, without authentication")] = "127.0.0.1"
 
 
+class ServeConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """What `backchannel serve` accepts, and how much of it."""
+
+    poll_s: Annotated[float, Meta(gt=0, le=3600, description="seconds between two looks for a new policy")] = 1.0
+    timeout_s: Annotated[float, Meta(gt=0, le=600, description="seconds after which a request is given up (503)")] = (
+        10.0
+    )
+    body_kb: Annotated[int, Meta(ge=1, le=1 << 20, description="longest body of a request, in KB (413)")] = 4096
+    rate: Annotated[
+        float,
+        Meta(ge=0, le=1e9, description="requests per second of one token, in bursts of as many (429); 0: no limit"),
+    ] = 0.0
+    pending_mb: Annotated[
+        int, Meta(ge=1, le=1 << 20, description="events of one process that wait to be durable, in MB (429)")
+    ] = 32
+    journal_gb: Annotated[
+        float,
+        Meta(ge=0.25, le=1e6, description="size of the journal in GB (429); what is learned is kept up to half of it"),
+    ] = 8.0
+    origins: Annotated[
+        tuple[str, ...], Meta(description="origins whose pages may call the service from a browser; none: CORS is off")
+    ] = ()
+
+
 Bounds: TypeAlias = tuple[Annotated[float, Meta(ge=0, le=1e9)], Annotated[float, Meta(ge=0, le=1e9)]]
 """The value from which to warn, and the value from which it is critical."""
 
@@ -104,6 +128,7 @@ class Config(registry.LearningConfig, frozen=True, forbid_unknown_fields=True):
     metrics: Annotated[MetricsConfig, Meta(description="Metrics and probes of a worker.")] = field(
         default_factory=MetricsConfig
     )
+    serve: Annotated[ServeConfig, Meta(description="The HTTP service.")] = field(default_factory=ServeConfig)
     health: Annotated[
         HealthConfig,
         Meta(

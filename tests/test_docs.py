@@ -45,7 +45,22 @@ def test_the_commands_run(document: Path, tmp_path: Path) -> None:
 
 @every_document
 def test_every_block_says_what_it_is(document: Path) -> None:
-    known = {"sh", "sh kafka", "sh not-run", "json", "python", "toml", "sql", "mermaid", "text", "yaml"}
+    known = {
+        "sh",
+        "sh kafka",
+        "sh not-run",
+        "json",
+        "python",
+        "toml",
+        "sql",
+        "java",
+        "go",
+        "ts",
+        "js",
+        "mermaid",
+        "text",
+        "yaml",
+    }
     infos = re.findall(r"^```(.*)\n(?:.*\n)*?```$", document.read_text(), re.MULTILINE)
     assert set(infos) <= known
 

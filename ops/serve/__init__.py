@@ -1,0 +1,1 @@
+"""`backchannel serve`: the policy and the events over HTTP."""

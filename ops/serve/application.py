@@ -1,0 +1,157 @@
+"""The service over HTTP."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from litestar import Litestar, MediaType, Request, Response, get, post
+from litestar.config.cors import CORSConfig
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.spec import License
+from litestar.params import Parameter
+
+from backchannel.ops.serve.contract import (
+    DecideRequest,
+    DecideResponse,
+    EventsResponse,
+    PolicyResponse,
+    RankRequest,
+    RankResponse,
+    RecallResponse,
+    RewriteResponse,
+)
+from backchannel.ops.serve.metrics import ServiceMetrics
+from backchannel.ops.serve.openapi import completed_document
+from backchannel.ops.serve.service import Service
+from backchannel.ops.web.problems import RefusedError, to_problem
+from backchannel.schemas.events import EventError, explain, refuse_nul
+from backchannel.streams.config import ServeConfig
+
+PUBLIC: Final = ("/healthz", "/readyz", "/metrics", "/openapi.json")
+"""The paths that need no token."""
+
+_S = TypeVar("_S", bound=msgspec.Struct)
+_Text = Annotated[str, Parameter(max_length=2000, min_length=1, description="the query's text")]
+_Id = Annotated[str | None, Parameter(max_length=256, min_length=1)]
+
+
+def document() -> dict[str, Any]:
+    """Return the OpenAPI document."""
+    return completed_document(application(None, ServeConfig(), ServiceMetrics(shared=False)))
+
+
+def decoded(body: bytes, kind: type[_S]) -> _S:
+    """Decode a request's body.
+
+    Raises:
+        RefusedError: it is invalid; the detail names the field.
+    """
+    try:
+        found = msgspec.json.decode(body, type=kind)
+        if b"\\u0000" in body:
+            refuse_nul(msgspec.to_builtins(found), "body")
+    except EventError as error:
+        raise RefusedError(400, str(error)) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RefusedError(400, explain(error)) from None
+    return found
+
+
+def application(
+    service: Service | None,
+    config: ServeConfig,
+    metrics: ServiceMetrics,
+    *,
+    unready: Callable[[], str | None] = lambda: None,
+    running: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+) -> Litestar:
+    """Build the application.
+
+    Args:
+        service: answers the requests; None: only the document is wanted.
+        config: limits and origins.
+        metrics: counts what happens.
+        unready: returns why the service is not ready; None: it is.
+        running: what is open while the server runs.
+    """
+
+    def serving() -> Service:
+        assert service is not None
+        return service
+
+    @post("/v1/decide", status_code=200, summary="What to do for a query")
+    async def decide(request: Request[Any, Any, Any]) -> DecideResponse:
+        return serving().decide(decoded(await request.body(), DecideRequest))
+
+    @post("/v1/rank", status_code=200, summary="In which order to show candidates")
+    async def rank(request: Request[Any, Any, Any]) -> RankResponse:
+        return serving().rank(decoded(await request.body(), RankRequest))
+
+    @post("/v1/events", status_code=202, summary="What was asked, shown and done")
+    async def events(request: Request[Any, Any, Any]) -> EventsResponse:
+        body = await request.body()
+        kind = request.headers.get("content-type", "").partition(";")[0].lower()
+        accepted = await serving().accept(body, lines=kind == "application/x-ndjson")
+        metrics.events(accepted.accepted)
+        return accepted
+
+    @get("/v1/recall", sync_to_thread=False, summary="What has worked for a query")
+    def recall(text: _Text, user_id: _Id = None, k: Annotated[int, Parameter(ge=1, le=500)] = 20) -> RecallResponse:
+        return serving().recall(text, k, user_id)
+
+    @get("/v1/rewrite", sync_to_thread=False, summary="What a query should have been")
+    def rewrite(
+        text: _Text,
+        interpretation: Annotated[str | None, Parameter(max_length=2000)] = None,
+        user_id: _Id = None,
+        session_id: _Id = None,
+    ) -> RewriteResponse:
+        return serving().rewrite(text, interpretation, user_id, session_id)
+
+    @get("/v1/policy", sync_to_thread=False, summary="Which policy this process serves")
+    def policy() -> PolicyResponse:
+        return serving().describe()
+
+    @get("/healthz", sync_to_thread=False, media_type=MediaType.TEXT, summary="Whether the process is alive")
+    def healthz() -> str:
+        return "alive\n"
+
+    @get("/readyz", sync_to_thread=False, media_type=MediaType.TEXT, summary="Whether it should be sent requests")
+    def readyz() -> Response[str]:
+        reason = unready()
+        return Response(f"{reason or 'ready'}\n", status_code=503 if reason else 200, media_type=MediaType.TEXT)
+
+    @get("/metrics", sync_to_thread=False, media_type="text/plain; version=0.0.4", summary="For Prometheus")
+    def numbers() -> bytes:
+        found = serving().describe()
+        metrics.policy(found.version, found.checked_s)
+        return metrics.text()
+
+    @get("/openapi.json", sync_to_thread=False, include_in_schema=False, media_type=MediaType.JSON)
+    def openapi(request: Request[Any, Any, Any]) -> bytes:
+        return msgspec.json.encode(completed_document(request.app))
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        async with running():
+            yield
+
+    return Litestar(
+        [decide, rank, events, recall, rewrite, policy, healthz, readyz, numbers, openapi],
+        exception_handlers={Exception: to_problem},
+        request_max_body_size=config.body_kb << 10,
+        cors_config=CORSConfig(allow_origins=list(config.origins), allow_methods=["GET", "POST"])
+        if config.origins
+        else None,
+        openapi_config=OpenAPIConfig(
+            title="Backchannel",
+            version="1.0.0",
+            description="Decisions from the newest policy, and the events from which it is learned.",
+            license=License(name="Apache-2.0", identifier="Apache-2.0"),
+            path=None,
+            render_plugins=(),
+        ),
+        lifespan=[lifespan],
+        logging_config=None,
+    )

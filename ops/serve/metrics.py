@@ -1,0 +1,64 @@
+"""The service's metrics for Prometheus, added up over its processes."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""Where prometheus_client's processes share their numbers; to be set before it is imported."""
+
+ROUTES: Final = ("/v1/decide", "/v1/rank", "/v1/events", "/v1/recall", "/v1/rewrite", "/v1/policy")
+_SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
+
+
+class ServiceMetrics:
+    """Counts requests and events.
+
+    Args:
+        shared: whether several processes share their numbers in the folder of FOLDER_VARIABLE.
+    """
+
+    def __init__(self, *, shared: bool) -> None:
+        registry = CollectorRegistry()
+        self._shown: Final = CollectorRegistry() if shared else registry
+        if shared:
+            MultiProcessCollector(self._shown)  # type: ignore[no-untyped-call]
+        self._requests: Final = Counter(
+            "backchannel_serve_requests", "Requests by path and status.", ("path", "status"), registry=registry
+        )
+        self._seconds: Final = Histogram(
+            "backchannel_serve_seconds", "Seconds until the answer.", ("path",), buckets=_SECONDS, registry=registry
+        )
+        self._events: Final = Counter("backchannel_serve_events", "Events accepted.", registry=registry)
+        self._version: Final = Gauge(
+            "backchannel_serve_policy_version",
+            "The policy that is served, of the process that is furthest behind.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self._age: Final = Gauge(
+            "backchannel_serve_store_seconds",
+            "Seconds since the store last answered a process's reader, of the one for which it is longest.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+
+    def request(self, path: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        known = path if path in ROUTES else "other"
+        self._requests.labels(known, str(status)).inc()
+        self._seconds.labels(known).observe(seconds)
+
+    def events(self, accepted: int) -> None:
+        """Count accepted events."""
+        self._events.inc(accepted)
+
+    def policy(self, version: int | None, checked_s: float) -> None:
+        """Note what this process serves."""
+        self._version.set(version or 0)
+        self._age.set(checked_s)
+
+    def text(self) -> bytes:
+        """Return the metrics of all processes."""
+        return generate_latest(self._shown)

@@ -1,0 +1,222 @@
+"""The processes of the service: those that answer, and with a journal the one that learns."""
+
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Final, Literal
+
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from litestar.types import ASGIApp
+from msgspec import Struct
+
+from backchannel.ops.terminal import log_to_stderr
+from backchannel.schemas.errors import BackchannelError
+from backchannel.streams.config import Config
+from backchannel.streams.worker.remote import relax_collector
+
+logger = logging.getLogger(__name__)
+
+HEADERS_MS: Final = 10_000
+"""Milliseconds within which the headers of a request must have come."""
+
+BACKLOG: Final = 1024
+DRAIN_S: Final = 15
+"""Seconds that a process has for the requests that it has begun, when it is told to stop."""
+
+RESTART_S: Final = 2.0
+"""Seconds before a learning process that has died is started again."""
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """What the processes are to do; it is sent to each of them.
+
+    Attributes:
+        store: SQLAlchemy URL of the store.
+        config: complete, with Kafka's settings.
+        events: where events go.
+        journal: the folder of the journal.
+        tokens: the tokens that are accepted; none: only this machine may call.
+        guess_from: see `PolicyReader`.
+        log: the form of the log.
+        host, port: the address to listen on.
+        processes: the number of processes that answer.
+    """
+
+    store: str
+    config: Config
+    events: Literal["journal", "kafka", "none"]
+    journal: Path
+    tokens: tuple[str, ...]
+    guess_from: float | None
+    log: Literal["text", "json"]
+    host: str
+    port: int
+    processes: int
+
+
+def run(plan: Plan) -> None:
+    """Serve until SIGTERM or SIGINT: requests that were begun are answered, and what was accepted is learned.
+
+    Raises:
+        OSError: the port is taken, or the address is not this machine's.
+        LearningError: the store or the journal cannot be used.
+    """
+    multiprocessing.set_start_method("spawn", force=True)  # a fork would copy threads' locks, but not the threads
+    _check_address(plan.host, plan.port)
+    with tempfile.TemporaryDirectory(prefix="backchannel-") as folder, ExitStack() as stack:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        if plan.events == "journal":
+            learning = Learning(plan)
+            stack.callback(learning.close)
+        server = Granian(
+            "backchannel",
+            address=plan.host,
+            port=plan.port,
+            interface=Interfaces.ASGI,
+            workers=plan.processes,
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(header_read_timeout=HEADERS_MS),
+            websockets=False,
+            backlog=BACKLOG,
+            log_enabled=False,
+            respawn_failed_workers=True,
+            workers_kill_timeout=DRAIN_S,
+        )
+        server.serve(target_loader=partial(make, plan), wrap_loader=False)
+
+
+def free_port(host: str) -> int:
+    """Return a port of this machine that is free now.
+
+    Raises:
+        OSError: the address is not this machine's.
+    """
+    with socket.create_server((host, 0), family=_family(host)) as found:
+        return int(found.getsockname()[1])
+
+
+def make(plan: Plan) -> ASGIApp:
+    """Make the application of one process, in that process."""
+    from backchannel.ops.serve.answering import application_of  # noqa: PLC0415 - metrics need the folder first
+
+    log_to_stderr(plan.log)
+    end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    app = application_of(plan)
+    relax_collector()
+    gc.collect()
+    gc.freeze()
+    return app
+
+
+class LearningError(BackchannelError, RuntimeError):
+    """The process that learns cannot begin. The message says why and what to do."""
+
+
+class Learning:
+    """Keeps a process that learns from the journal running.
+
+    Args:
+        plan: what it is to do.
+
+    Raises:
+        LearningError: it cannot begin.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan: Final = plan
+        self._closing: Final = threading.Event()
+        self._process, begun = self._start()
+        fault = begun.recv() if begun.poll(None) else None
+        if fault is not None:
+            self._process.join()
+            raise LearningError(fault)
+        self._watch: Final = threading.Thread(target=self._keep, name="backchannel-learning", daemon=True)
+        self._watch.start()
+
+    def close(self) -> None:
+        """Stop after everything in the journal is learned."""
+        self._closing.set()
+        self._process.terminate()
+        self._watch.join()
+
+    def _start(self) -> tuple[BaseProcess, Connection]:
+        context = multiprocessing.get_context("spawn")
+        begun, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=learn, args=(self._plan, theirs), name="backchannel-learn", daemon=True)
+        process.start()
+        theirs.close()
+        return process, begun
+
+    def _keep(self) -> None:
+        while True:
+            self._process.join()
+            if self._closing.is_set():
+                return
+            logger.error("the learning process has died: exit code %s; starting it again", self._process.exitcode)
+            if self._closing.wait(RESTART_S):
+                return
+            self._process, _ = self._start()
+
+
+def learn(plan: Plan, begun: Connection) -> None:
+    """Learn from the journal until SIGTERM, or until the parent is gone: the whole of the learning process.
+
+    Args:
+        plan: what to learn.
+        begun: is sent None once it has begun, or else why it cannot.
+    """
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches everybody, and this process is to be the last
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    log_to_stderr(plan.log)
+    relax_collector()
+    end_with_parent(stop.set)
+    try:
+        from backchannel.streams.journal.learner import JournalLearner  # noqa: PLC0415 - imports all that learns
+
+        learner = JournalLearner(plan.store, plan.config, plan.journal)
+    except (BackchannelError, ModuleNotFoundError) as error:
+        with suppress(OSError):
+            begun.send(str(error))
+        return
+    with suppress(OSError):
+        begun.send(None)
+    begun.close()
+    with closing(learner):
+        learner.run(stop)
+
+
+def end_with_parent(end: Callable[[], None]) -> None:
+    """Call `end` when the parent process is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        end()
+
+    threading.Thread(target=watch, name="backchannel-parent", daemon=True).start()
+
+
+def _check_address(host: str, port: int) -> None:
+    """Refuse a port that is taken: the server would share it with whoever has it."""
+    with socket.create_server((host, port), family=_family(host)):
+        pass
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

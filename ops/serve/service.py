@@ -1,0 +1,280 @@
+"""The service without HTTP: requests in, answers out."""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
+from math import comb
+from typing import Final
+from uuid import uuid4
+
+import msgspec
+import numpy as np
+from msgspec import structs
+
+from backchannel.agents.bandit.features import Value, context_of
+from backchannel.agents.bandit.serving import Decision
+from backchannel.agents.ranking.serving import Candidate, Ranker
+from backchannel.ops.serve.completion import Logged, completed, pack, unpack
+from backchannel.ops.serve.contract import (
+    MAX_EVENTS,
+    DecideRequest,
+    DecideResponse,
+    EventsResponse,
+    PolicyResponse,
+    RankRequest,
+    RankResponse,
+    RankResult,
+    RecallResponse,
+    RewriteResponse,
+    StrategyResponse,
+)
+from backchannel.ops.serve.sinks import Sink
+from backchannel.ops.web.problems import Fault, RefusedError
+from backchannel.schemas.events import Event, EventError, Query, Rewrite
+from backchannel.streams.serving.policy import Policy
+from backchannel.streams.serving.reader import PolicyReader
+
+MAX_FAULTS: Final = 20
+"""Invalid events of a request that are named."""
+
+
+class Service:
+    """Answers with the newest policy; before there is one, with defaults.
+
+    Args:
+        reader: reads the policy; started by the caller.
+        strategies: the strategies to ask before there is a policy.
+        sink: takes the events.
+        max_ahead_s: how far events may be ahead of this machine's clock, s.
+        rng: the source of randomness.
+    """
+
+    def __init__(
+        self,
+        reader: PolicyReader,
+        strategies: Sequence[str],
+        sink: Sink,
+        max_ahead_s: float = 300.0,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self._reader: Final = reader
+        self._strategies: Final = tuple(strategies)
+        self._sink: Final = sink
+        self._max_ahead: Final = round(max_ahead_s * 1000)
+        self._rng: Final = rng or np.random.default_rng()
+
+    @property
+    def policy(self) -> Policy | None:
+        """The newest policy; None before the first."""
+        return None if self._reader.status.version is None else self._reader.policy
+
+    def decide(self, asked: DecideRequest) -> DecideResponse:
+        """Decide what to do for a query: its rewrite first, then the allocation, then what is remembered."""
+        policy, query = self.policy, _query(asked)
+        rewriting = (
+            policy.rewrite(
+                query.text, interpretation=query.interpretation, user=query.user_id, session=query.session_id
+            )
+            if policy and asked.rewrite
+            else None
+        )
+        source = query.interpretation or query.text
+        logged = Logged(query, Decision({}, {}), Rewrite(source=source, target=rewriting.target) if rewriting else None)
+        decision = self._allocate(policy, asked, logged)
+        logged = structs.replace(logged, decision=decision)
+        known = set(policy.strategies if policy else self._strategies)
+        return DecideResponse(
+            decision_id=pack(logged),
+            session_id=query.session_id,
+            query_id=query.query_id,
+            ts=query.ts,
+            served=logged.served,
+            rewrite=rewriting,
+            allocation=decision.allocation,
+            planned=decision.planned,
+            propensities=decision.propensities,
+            allocation_propensity=decision.allocation_propensity,
+            recalled=policy.recall(logged.served, asked.recall, query.user_id) if policy and asked.recall else [],
+            canary=decision.canary,
+            policy_version=decision.policy_version,
+            ignored=sorted({*(asked.available or ()), *asked.strategy_context} - known),
+        )
+
+    def _allocate(self, policy: Policy | None, asked: DecideRequest, logged: Logged) -> Decision:
+        available = None if asked.available is None else frozenset(asked.available)
+        if policy is None:
+            return evenly(self._strategies, asked.budget, available, self._rng)
+        known: Mapping[str, Mapping[str, Value]] = policy.history(logged.served)
+        if asked.strategy_context:
+            names = {*known, *asked.strategy_context}
+            known = {name: {**known.get(name, {}), **asked.strategy_context.get(name, {})} for name in names}
+        try:
+            return policy.allocate(
+                context_of(logged.query),
+                asked.budget,
+                self._rng,
+                known,
+                asked.user_id,
+                distinct=asked.distinct,
+                available=available,
+            )
+        except ValueError as error:
+            raise RefusedError(400, str(error)) from None
+
+    def rank(self, asked: RankRequest) -> RankResponse:
+        """Rank candidates."""
+        try:
+            logged = unpack(asked.decision_id)
+        except EventError as error:
+            raise RefusedError(400, str(error)) from None
+        policy, query = self.policy, logged.query
+        candidates = [Candidate(one.entity_id, one.features, one.ranks) for one in asked.candidates]
+        context = context_of(query)
+        if policy is None:
+            ranking = Ranker({}).rank(context, candidates, asked.k, self._rng, explain=asked.explain)
+        else:
+            ranking = policy.rank(
+                context,
+                candidates,
+                asked.k,
+                query=logged.served,
+                user=query.user_id,
+                rng=self._rng,
+                explain=asked.explain,
+            )
+        results = [
+            RankResult(
+                entity_id=one.entity_id,
+                position=one.position,
+                strategies=tuple(one.ranks),
+                ranks=dict(one.ranks),
+                features={name: value for name, value in one.features.items() if value is not None},
+                score=one.score,
+                reasons=one.reasons,
+            )
+            for one in ranking.results
+        ]
+        return RankResponse(
+            decision_id=pack(structs.replace(logged, normalizers=ranking.normalizers, examined=ranking.examined)),
+            results=results,
+            learned=ranking.learned,
+            propensity=ranking.propensity,
+            policy_version=ranking.policy_version,
+        )
+
+    def recall(self, text: str, k: int, user_id: str | None) -> RecallResponse:
+        """Return the entities that have worked for a query."""
+        policy = self.policy
+        return RecallResponse(
+            recalled=policy.recall(text, k, user_id) if policy else [],
+            policy_version=policy.version if policy else None,
+        )
+
+    def rewrite(
+        self, text: str, interpretation: str | None, user_id: str | None, session_id: str | None
+    ) -> RewriteResponse:
+        """Return what a query should have been."""
+        policy = self.policy
+        found = (
+            policy.rewrite(text, interpretation=interpretation, user=user_id, session=session_id) if policy else None
+        )
+        return RewriteResponse(rewrite=found, policy_version=policy.version if policy else None)
+
+    def describe(self) -> PolicyResponse:
+        """Describe the policy that is served."""
+        policy, status = self.policy, self._reader.status
+        return PolicyResponse(
+            version=policy.version if policy else None,
+            created=policy.snapshot.created if policy else None,
+            watermark=policy.snapshot.watermark if policy else None,
+            checked_s=status.checked_s,
+            error=status.error,
+            strategies={name: StrategyResponse(*known) for name, known in policy.evidence().items()} if policy else {},
+            remembered=policy.remembered if policy else 0,
+        )
+
+    async def accept(self, body: bytes, *, lines: bool) -> EventsResponse:
+        """Accept the events of a request: all of them, or none.
+
+        Args:
+            body: an event, an array of events, or with `lines` one event per line.
+            lines: whether it is NDJSON.
+
+        Raises:
+            RefusedError: an event is invalid, or they cannot be made durable now.
+        """
+        now = time.time_ns() // 1_000_000
+        events: list[tuple[Event, bytes]] = []
+        faults: list[Fault] = []
+        sent = _events(body, lines=lines)
+        for index, raw in enumerate(sent):
+            try:
+                event, record = completed(raw, now)
+                if event.ts > now + self._max_ahead:
+                    raise EventError(f"ts: {event.ts} is more than turns.max_ahead_s in the future; send ms since 1970")
+            except EventError as error:
+                faults.append(Fault(index, str(error)))
+                continue
+            events.append((event, record))
+        if faults:
+            first = faults[0]
+            where = f"event {first.index}: {first.detail}" if len(sent) > 1 else first.detail
+            more = f" ({len(faults)} of {len(sent)} events are invalid; none was accepted)" if len(sent) > 1 else ""
+            raise RefusedError(400, where + more, errors=list(islice(faults, MAX_FAULTS)) if len(sent) > 1 else None)
+        if events:
+            await self._sink.put(events)
+        return EventsResponse(accepted=len(events))
+
+
+def evenly(
+    strategies: Sequence[str], budget: int, available: Collection[str] | None, rng: np.random.Generator
+) -> Decision:
+    """Share a budget out among strategies as evenly as it can be; chance decides who gets what is left over.
+
+    Raises:
+        RefusedError: no strategy is available.
+    """
+    asked = [name for name in strategies if available is None or name in available]
+    if not asked:
+        raise RefusedError(400, f"available: none of {', '.join(strategies)}; name one, or set bandit.strategies")
+    each, left = divmod(budget, len(asked))
+    lucky = set(rng.permutation(len(asked))[:left].tolist())
+    allocation = {name: each + (place in lucky) for place, name in enumerate(asked)}
+    chance = 1.0 if each else left / len(asked)
+    return Decision(
+        {name: count for name, count in allocation.items() if count},
+        {name: chance if name in asked else 0.0 for name in strategies},
+        1.0 / comb(len(asked), left),
+    )
+
+
+def _query(asked: DecideRequest) -> Query:
+    query_id = asked.query_id or uuid4().hex
+    return Query(
+        event_id=f"{query_id}/query",
+        ts=time.time_ns() // 1_000_000 if asked.ts is None else asked.ts,
+        session_id=asked.session_id,
+        query_id=query_id,
+        text=asked.text,
+        user_id=asked.user_id,
+        locale=asked.locale,
+        interpretation=asked.interpretation,
+        context=asked.context,
+    )
+
+
+def _events(body: bytes, *, lines: bool) -> list[bytes]:
+    """Split a body into events, undecoded."""
+    if lines:
+        found = [line for line in body.split(b"\n") if line.strip()]
+    else:
+        start = body.lstrip()[:1]
+        if start != b"[":
+            return [body]
+        try:
+            found = [bytes(raw) for raw in msgspec.json.decode(body, type=list[msgspec.Raw])]
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise RefusedError(400, f"body: {error}; send an event, an array of events, or NDJSON") from None
+    if len(found) > MAX_EVENTS:
+        raise RefusedError(413, f"{len(found)} events; send at most {MAX_EVENTS} at once")
+    return found

@@ -1,0 +1,1 @@
+"""What the servers share: problem documents, access, limits, and how they run."""

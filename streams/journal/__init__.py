@@ -1,0 +1,1 @@
+"""The journal: events on disk before they are acknowledged, and learned from there."""

@@ -1,0 +1,229 @@
+"""An append-only log of events in a folder: written by the processes of a service, read by the one that learns.
+
+Segments are files of JSON lines, named by the offset of their first byte. The offset of a record is the number of bytes
+before it in the whole journal, so a reader seeks instead of counting, and a journal is resumed like a topic: from the
+offset in the ledger.
+"""
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from backchannel.schemas.errors import BackchannelError
+
+SEGMENT_BYTES: Final = 64 << 20
+_BLOCK: Final = 1 << 20
+_SUFFIX: Final = ".jsonl"
+
+
+class JournalError(BackchannelError, RuntimeError):
+    """The journal cannot be used; the message says why and what to do."""
+
+
+class JournalFullError(BackchannelError, RuntimeError):
+    """There is no room for more records until some are learned, or the disk has space again."""
+
+
+class Journal:
+    """The writing half, and the only one that creates files. Processes and threads may write to one folder together.
+
+    Args:
+        folder: the folder, which is created in one that exists.
+        max_bytes: the size from which on appending is refused.
+        segment_bytes: the size from which on a segment is followed by another one.
+
+    Attributes:
+        folder: as given.
+        source: the name of the stream: a new journal is another stream, wherever it lies.
+
+    Raises:
+        JournalError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self.folder: Final = folder
+        self._max_bytes: Final = max_bytes
+        self._segment_bytes: Final = segment_bytes
+        try:
+            folder.mkdir(exist_ok=True)
+            self._lock: Final = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with self._locked():
+                self.source: Final = f"journal:{_identity(folder)}"
+        except OSError as error:
+            raise JournalError(f"journal {folder}: {error.strerror}; give a folder that can be written") from None
+
+    def append(self, records: bytes) -> None:
+        """Append lines, each ended by a line break, and return when they are on the disk.
+
+        Raises:
+            JournalFullError: the journal has reached its size, or the disk does not take more. Some of the lines may be
+                in the journal then; when they are sent again, their events count once.
+        """
+        with self._locked():
+            found = segments(self.folder)
+            if sum(size for _, size in found) + len(records) > self._max_bytes:
+                raise JournalFullError(
+                    f"the journal {self.folder} holds {self._max_bytes >> 20} MB that are not learned yet: learning "
+                    "has stopped or does not keep up; see its log, or raise serve.journal_gb"
+                )
+            base, size = found[-1] if found else (0, 0)
+            if size >= self._segment_bytes:
+                base, size = base + size, 0
+            file = os.open(_path(self.folder, base), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._write(file, size, records)
+            except OSError as error:
+                os.close(file)
+                raise self._refused(error) from None
+        try:
+            os.fdatasync(file)  # after the lock, so that others write meanwhile
+        except OSError as error:
+            raise self._refused(error) from None
+        finally:
+            os.close(file)
+
+    def begin_at(self, offset: int) -> None:
+        """Let the journal go on from `offset` if it ends before: a power failure may take what was learned already."""
+        with self._locked():
+            found = segments(self.folder)
+            if offset > (sum(found[-1]) if found else 0):
+                _path(self.folder, offset).touch(0o600)
+
+    def close(self) -> None:
+        """Close the journal."""
+        os.close(self._lock)
+
+    def _refused(self, error: OSError) -> JournalFullError:
+        return JournalFullError(f"the journal {self.folder} cannot be written: {error.strerror}")
+
+    @staticmethod
+    def _write(file: int, size: int, records: bytes) -> None:
+        # A process that was killed while writing leaves half a line, which was never acknowledged: end it.
+        torn = size and os.pread(file, 1, size - 1) != b"\n"
+        rest = memoryview(b"\n" + records if torn else records)
+        while rest:
+            written = os.pwrite(file, rest, size)
+            size, rest = size + written, rest[written:]
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Exclude other processes. Threads of one process share the lock, so it is for one thread at a time."""
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+
+class JournalReader:
+    """Reads a journal while it is written. One process at a time.
+
+    Args:
+        folder: the folder of the journal.
+        start: the offset to begin with: the first record that begins there or later.
+
+    Attributes:
+        skipped: the number of bytes before the oldest segment that were to be read, but have been removed.
+
+    Raises:
+        JournalError: another process reads the journal.
+    """
+
+    def __init__(self, folder: Path, start: int) -> None:
+        self._folder: Final = folder
+        self._lock: Final = os.open(folder / "reader", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise JournalError(
+                f"another service learns from the journal {folder}: stop it, or give this one its own --journal"
+            ) from None
+        found = segments(folder)
+        first = found[0][0] if found else 0
+        self.skipped: Final = max(first - start, 0)
+        # The record that begins at `start` is preceded by a line break, unless its segment begins with it.
+        self._inside = any(base < start <= base + size for base, size in found)
+        self._next = max(start, first) - self._inside
+
+    def read(self) -> tuple[list[int], list[bytes]]:
+        """Return the next records with their offsets; none if there are no complete ones."""
+        while (found := self._block()) is not None:
+            if found[0]:
+                return found
+        return [], []
+
+    def _block(self) -> tuple[list[int], list[bytes]] | None:
+        """Read on, at most to the end of a segment; None if there is nothing complete to read."""
+        found = segments(self._folder)
+        ahead = [(base, size) for base, size in found if base + size > self._next]
+        if not ahead:
+            return None
+        base, size = ahead[0]
+        self._next = max(self._next, base)
+        with _path(self._folder, base).open("rb") as file:
+            file.seek(self._next - base)
+            block = file.read(_BLOCK)
+            while b"\n" not in block and (more := file.read(_BLOCK)):
+                block += more
+        last = (base, size) == found[-1]
+        complete = block.rfind(b"\n") + 1
+        # A closed segment is read to its end, even if its last record was torn.
+        if not complete and (last or self._next + len(block) < base + size):
+            return None
+        lines = block[: complete or len(block)].split(b"\n")
+        offset = self._next
+        self._next += complete or len(block)
+        offsets, records = [], []
+        for line in lines:
+            if line and not self._inside:
+                offsets.append(offset)
+                records.append(line)
+            self._inside = False
+            offset += len(line) + 1
+        return offsets, records
+
+    def remove_before(self, offset: int, keep_bytes: int) -> None:
+        """Remove the oldest segments that end at or before `offset`, while the journal is larger than `keep_bytes`."""
+        found = segments(self._folder)
+        total = sum(size for _, size in found)
+        for base, size in found[:-1]:  # the last one is written to
+            if total <= keep_bytes or base + size > offset:
+                break
+            _path(self._folder, base).unlink()
+            total -= size
+
+    def close(self) -> None:
+        """Let another process read."""
+        os.close(self._lock)
+
+
+def segments(folder: Path) -> Sequence[tuple[int, int]]:
+    """Return the offset and the size of each segment, in bytes, the oldest first."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            (int(entry.name.removesuffix(_SUFFIX)), entry.stat().st_size)
+            for entry in entries
+            if entry.name.endswith(_SUFFIX)
+        )
+
+
+def _path(folder: Path, base: int) -> Path:
+    return folder / f"{base:020}{_SUFFIX}"
+
+
+def _identity(folder: Path) -> str:
+    """The journal's id, made with the journal: offsets of one journal mean nothing in another."""
+    file = folder / "id"
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        made = secrets.token_hex(8)
+        new = folder / "id.new"
+        new.write_text(made)
+        new.rename(file)
+        return made

@@ -1,0 +1,104 @@
+"""Learning from a journal: what a worker does with topics, in one process and without a broker."""
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from backchannel.streams.config import Config
+from backchannel.streams.journal.journal import Journal, JournalReader
+from backchannel.streams.pipeline.local import TOPIC, LocalPipeline
+from backchannel.streams.store.engine import STORE_AWAY
+
+logger = logging.getLogger(__name__)
+
+POLL_S: Final = 0.05
+"""Seconds between two looks at a journal that was read to its end."""
+
+AWAY_S: Final = 1.0
+"""Seconds between two attempts to commit while the store is away."""
+
+
+class JournalLearner:
+    """Learns from a journal and publishes. A crash loses nothing: the ledger says where to read on.
+
+    Args:
+        url: SQLAlchemy URL of the store.
+        config: what to learn, and how.
+        folder: the folder of the journal.
+
+    Raises:
+        StoreError: the store cannot be used.
+        JournalError: the journal cannot be used, or another process learns from it.
+    """
+
+    def __init__(self, url: str, config: Config, folder: Path) -> None:
+        self._config: Final = config
+        self._keep: Final = round(config.serve.journal_gb * (1 << 29))  # half of what may be there
+        journal = Journal(folder, 0)
+        self._pipeline: Final = LocalPipeline(url, config, journal.source)
+        try:
+            resume = self._pipeline.partition.claim.position.topic(TOPIC).resume
+            journal.begin_at(resume)
+            self._reader: Final = JournalReader(folder, resume)
+        except BaseException:
+            self._pipeline.close()
+            raise
+        finally:
+            journal.close()
+        if self._reader.skipped:
+            logger.warning("%d bytes of the journal were removed before this store learned them", self._reader.skipped)
+        self._fed = 0  # records, since the last commit
+        self._quiet_s: Final = config.turns.window_s + config.turns.lateness_s
+
+    def run(self, stop: threading.Event) -> None:
+        """Learn until `stop` is set, then commit and publish. Turns that are open then are rebuilt the next time."""
+        heard = published = time.monotonic()
+        while not stop.is_set():
+            progressed = self._feed()
+            now = time.monotonic()
+            if progressed:
+                heard = now
+            elif now - heard >= self._quiet_s:  # like a worker whose topics are read to their ends
+                self._pipeline.finish()
+                heard = now
+            if now - published >= self._config.commits.publish_s:
+                self._commit()
+                published = time.monotonic()
+            elif self._fed >= self._config.commits.events:
+                self._commit()
+            elif not progressed:
+                stop.wait(POLL_S)
+        while self._feed():
+            pass
+        self._commit()
+
+    def close(self) -> None:
+        """Close journal and store."""
+        self._reader.close()
+        self._pipeline.close()
+
+    def _feed(self) -> bool:
+        """Read on; return whether there was anything."""
+        offsets, records = self._reader.read()
+        if not offsets:
+            return False
+        self._fed += len(records)
+        for letter in self._pipeline.feed_records(offsets, records):
+            logger.warning("journal, offset %d: not learned: %s", letter.offset, letter.reason)
+        return True
+
+    def _commit(self) -> None:
+        """Commit, publish and remove what is not needed any more; if the store is away, it is tried again later."""
+        try:
+            self._pipeline.commit()
+            version = self._pipeline.publish()
+        except STORE_AWAY as error:
+            logger.warning("the store is away; it is tried again: %s", error)
+            time.sleep(AWAY_S)
+            return
+        self._fed = 0
+        if version is not None:
+            logger.info("version %d is published", version.version)
+        self._reader.remove_before(self._pipeline.partition.claim.position.topic(TOPIC).resume, self._keep)

@@ -1,0 +1,88 @@
+"""Learning from a journal equals learning from a file, wherever it was interrupted."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backchannel.ops.lab.load import mixed_stream
+from backchannel.schemas.events import encode
+from backchannel.streams.config import CommitConfig, Config
+from backchannel.streams.journal.journal import Journal
+from backchannel.streams.journal.learner import JournalLearner
+from backchannel.streams.pipeline.local import LocalPipeline
+from backchannel.streams.turns.assembler import TurnConfig
+from tests.support.ledgers import assert_same, contents, sqlite_url
+
+CONFIG = Config(turns=TurnConfig(window_s=30.0, lateness_s=2.0), commits=CommitConfig(events=300, publish_s=0.01))
+STOPPED = threading.Event()
+STOPPED.set()
+
+
+def learn(url: str, folder: Path) -> None:
+    """Learn what is there, and stop."""
+    learner = JournalLearner(url, CONFIG, folder)
+    learner.run(STOPPED)
+    learner.close()
+
+
+def learned(url: str) -> dict[str, Any]:
+    """Return what a store holds; a journal and a file have positions of their own."""
+    return contents(url, CONFIG) | {"positions": {}}
+
+
+def test_interrupted_learning_equals_learning_from_a_file(tmp_path: Path) -> None:
+    events = list(mixed_stream(300, np.random.default_rng(3), queries=20, gap_ms=300))
+    folder, parts = tmp_path / "journal", np.array_split(np.arange(len(events)), 4)
+    journal = Journal(folder, 1 << 40, segment_bytes=10_000)
+    for part in parts:
+        journal.append(b"".join(encode(events[place]) + b"\n" for place in part))
+        learn(sqlite_url(tmp_path, "journal.db"), folder)
+    journal.close()
+    with LocalPipeline(sqlite_url(tmp_path, "file.db"), CONFIG, "file") as pipeline:
+        pipeline.feed(events)
+        pipeline.commit()
+        pipeline.publish()
+    assert_same(learned(sqlite_url(tmp_path, "file.db")), learned(sqlite_url(tmp_path, "journal.db")))
+
+
+def test_a_new_store_learns_the_whole_journal_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal", 1 << 40)
+    for event in mixed_stream(50, np.random.default_rng(1), queries=5, gap_ms=1_000):
+        journal.append(encode(event) + b"\n")
+    journal.close()
+    learn(sqlite_url(tmp_path, "first.db"), tmp_path / "journal")
+    learn(sqlite_url(tmp_path, "second.db"), tmp_path / "journal")
+    assert_same(learned(sqlite_url(tmp_path, "first.db")), learned(sqlite_url(tmp_path, "second.db")))
+
+
+def test_the_turns_of_a_quiet_journal_close_without_another_event(tmp_path: Path) -> None:
+    config = Config(turns=TurnConfig(window_s=0.1, lateness_s=0.0), commits=CommitConfig(publish_s=0.05))
+    journal = Journal(tmp_path / "journal", 1 << 40)
+    for event in mixed_stream(3, np.random.default_rng(1), queries=5, gap_ms=1):
+        journal.append(encode(event) + b"\n")
+    journal.close()
+    url, stop = sqlite_url(tmp_path), threading.Event()
+    learner = JournalLearner(url, config, tmp_path / "journal")
+    thread = threading.Thread(target=learner.run, args=(stop,))
+    thread.start()
+    for _ in range(200):
+        if contents(url, config)["counts"].get("turn") == 3:
+            break
+        stop.wait(0.05)
+    stop.set()
+    thread.join()
+    learner.close()
+    assert contents(url, config)["counts"]["turn"] == 3
+
+
+def test_what_is_no_event_is_logged_and_the_rest_is_learned(tmp_path: Path) -> None:
+    events = list(mixed_stream(5, np.random.default_rng(1), queries=5, gap_ms=1_000))
+    journal = Journal(tmp_path / "journal", 1 << 40)
+    journal.append(b'{"type": "que\n' + b"".join(encode(event) + b"\n" for event in events))
+    journal.close()
+    learn(sqlite_url(tmp_path), tmp_path / "journal")
+    counts = contents(sqlite_url(tmp_path), CONFIG)["counts"]
+    assert counts["dead_letter"] == 1
+    assert sum(counts.get(kind, 0) for kind in ("query", "impression", "click", "barge_in")) == len(events)
