@@ -67,7 +67,7 @@ _COMMANDS: Final = {
         "backchannel.ops.commands.config:config", "Print the effective configuration as TOML, every key explained."
     ),
     "convert": _Entry(
-        "backchannel.ops.lab.convert.command:convert", "Convert a public log to events: JSON lines in time order."
+        "backchannel.ops.lab.convert.command:convert", "Convert a log to events: JSON lines in time order."
     ),
     "demo": _Entry(
         "backchannel.ops.lab.demo.command:demo",

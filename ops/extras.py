@@ -15,6 +15,7 @@ _EXTRAS: Final = {
     "litestar": "serve",
     "matplotlib": "demo",
     "prometheus_client": "kafka",
+    "pyarrow": "parquet",
     "rapidfuzz": "learn",
     "river": "learn",
     "onnxruntime": "dense",

@@ -1,10 +1,11 @@
 """`backchannel demo`: learns in a closed loop with a simulated world, and reports the results."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -18,6 +19,7 @@ from backchannel.ops.lab.demo.report import render
 from backchannel.ops.lab.worlds.people import QUERY_KINDS, SearchWorld
 from backchannel.ops.lab.worlds.servers import STRATEGIES
 from backchannel.ops.terminal import print_json, require_writable
+from backchannel.schemas.events import Event, encode
 from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
@@ -35,8 +37,14 @@ from backchannel.streams.store.engine import StoreError
     show_default=True,
     help="File to write the report to.",
 )
+@click.option(
+    "--events",
+    type=click.File("wb"),
+    metavar="FILE",
+    help="Write the events of the people served by the learned policy to FILE, to try `run` and `evaluate` on.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def demo(turns: int, seed: int, store: str | None, report: Path, as_json: bool) -> None:
+def demo(*, turns: int, seed: int, store: str | None, report: Path, events: BinaryIO | None, as_json: bool) -> None:
     """Learn in a closed loop with a simulated world, and report the results.
 
     Simulated people search a made-up catalogue, click, barge in and rephrase. Each person is served by the policy
@@ -49,7 +57,7 @@ def demo(turns: int, seed: int, store: str | None, report: Path, as_json: bool) 
     try:
         with ExitStack() as stack:
             url = store or f"sqlite:///{stack.enter_context(TemporaryDirectory())}/demo.db"
-            driver = stack.enter_context(LocalPipeline(url, CONFIG, "demo"))
+            driver = stack.enter_context(_Recorder(url, events) if events else LocalPipeline(url, CONFIG, "demo"))
             reader = PolicyReader(driver.store)
             if reader.refresh():
                 raise click.UsageError(f"--store: {url} already holds a policy; give the demo an empty store")
@@ -65,6 +73,19 @@ def demo(turns: int, seed: int, store: str | None, report: Path, as_json: bool) 
     else:
         Console().print(*_tables(findings), sep="\n")
         click.echo(f"Report: {report}")  # whole, so that it can be copied
+
+
+class _Recorder(LocalPipeline):
+    """The demo's pipeline, which writes every event that it is fed to a file."""
+
+    def __init__(self, url: str, file: BinaryIO) -> None:
+        super().__init__(url, CONFIG, "demo")
+        self._file = file
+
+    def feed(self, events: Sequence[Event]) -> None:
+        """See `LocalPipeline.feed`."""
+        self._file.writelines(encode(event) + b"\n" for event in events)
+        super().feed(events)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from backchannel.ops.lab.demo.command import demo
 from backchannel.ops.lab.demo.findings import Findings
 from backchannel.ops.lab.worlds.people import QUERY_KINDS
 from backchannel.ops.lab.worlds.servers import STRATEGIES
+from backchannel.schemas.events import EventDecoder, Query
 from backchannel.streams.serving.reader import PolicyReader
 
 
@@ -136,3 +137,12 @@ def test_the_report_shows_what_was_found(findings: Findings, folder: Path) -> No
         assert f"{100 * found:.0f}%" in text
     for words in (*STRATEGIES, *QUERY_KINDS, findings.rewrites.learned[0].source, findings.memory[0].title):
         assert words in text
+
+
+def test_the_events_can_be_kept_and_learned_again(tmp_path: Path) -> None:
+    file, store = tmp_path / "events.jsonl", f"sqlite:///{tmp_path}/demo.db"
+    arguments = ("--turns", "500", "--report", f"{tmp_path}/demo.html")
+    kept = run(*arguments, "--store", store, "--events", str(file))
+    events = [EventDecoder().decode(line) for line in file.read_bytes().splitlines()]
+    assert len(events) == kept.events
+    assert len({event.query_id for event in events if isinstance(event, Query)}) == kept.turns

@@ -1,0 +1,304 @@
+"""Events from tables: CSV and Parquet files with a row for each search, or for each item that was shown.
+
+Which column is what is said by a mapping, field -> column:
+
+| field | meaning |
+|---|---|
+| `query`, `time` | what was asked, and when; required |
+| `shown` | a row is a search: the list of what was shown, from the top |
+| `clicked` | the list of what was clicked; with `item`, whether it was |
+| `item`, `position` | a row is an item that was shown, and its position, from 1; the rows' order if there is none |
+| `click_time`, `kind` | when it was clicked, and how; a list beside `clicked`, or one value for all |
+| `query_id`, `session`, `user`, `locale` | as logged; made up, the same in every run, if they are missing |
+| `strategies` | with `item`, what brought it: a list or a name |
+| `context.NAME` | context of the query, by any name |
+
+A list is one in Parquet; in CSV it is JSON, or text with a separator. A click without a time of its own is dated a
+second after its query.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from msgspec import Struct
+
+from backchannel.ops.lab.convert import ConversionError
+from backchannel.ops.lab.convert.sessions import GAP_S, id_of, ms_of, sessions
+from backchannel.schemas.events import Click, Event, Impression, Query, Result
+
+FIELDS: Final = (
+    "query",
+    "time",
+    "shown",
+    "clicked",
+    "item",
+    "position",
+    "click_time",
+    "kind",
+    "query_id",
+    "session",
+    "user",
+    "locale",
+    "strategies",
+)
+CONTEXT: Final = "context."
+CLICK_MS: Final = 1000
+"""From a query to a click without a time."""
+
+_FALSE: Final = frozenset({"", "0", "0.0", "false", "f", "no", "n", "null", "none", "nan"})
+_MOST: Final = 500
+_LONGEST: Final = 2000
+_ID: Final = 256
+
+
+class _Search(Struct):
+    """A search, as it is put together from its rows.
+
+    Attributes:
+        shown: (position, entity, strategies).
+        clicks: (entity, time in ms or None, kind).
+    """
+
+    query: str
+    ts: int
+    query_id: str | None
+    session: str | None
+    user: str | None
+    locale: str | None
+    context: dict[str, Any]
+    shown: list[tuple[int, str, tuple[str, ...]]] = []
+    clicks: list[tuple[str, int | None, str]] = []
+
+
+def check(mapping: Mapping[str, str]) -> None:
+    """Check a mapping's fields.
+
+    Raises:
+        ConversionError: a field is unknown or missing, or two contradict each other.
+    """
+    for field in mapping:
+        if field not in FIELDS and not field.startswith(CONTEXT):
+            raise ConversionError(f"{field}: no such field; there are {', '.join(FIELDS)} and {CONTEXT}NAME")
+    for field in ("query", "time"):
+        if field not in mapping:
+            raise ConversionError(f"{field}: missing; say which column it is with --map {field}=COLUMN")
+    if "shown" in mapping and "item" in mapping:
+        raise ConversionError(
+            "shown, item: a row is a search with a list `shown`, or an `item` that was shown; not both"
+        )
+
+
+def rows(path: Path, mapping: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file, with fields for columns.
+
+    Raises:
+        ConversionError: the file cannot be read, or has no such column.
+    """
+    columns = list(dict.fromkeys(mapping.values()))
+    try:
+        with path.open("rb") as file:
+            parquet = file.read(4) == b"PAR1"
+        if parquet:
+            whole = pa.parquet.ParquetFile(path)
+            _require(columns, whole.schema_arrow.names, path)
+            batches: Iterable[Any] = whole.iter_batches(columns=columns)
+        else:
+            options = pa.csv.ConvertOptions(
+                column_types=dict.fromkeys(columns, pa.string()),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+            )
+            # A value may have line breaks if it is quoted.
+            batches = pa.csv.open_csv(
+                path, parse_options=pa.csv.ParseOptions(newlines_in_values=True), convert_options=options
+            )
+            _require(columns, batches.schema.names, path)
+        for batch in batches:
+            for row in batch.select(columns).to_pylist():
+                yield {field: row[column] for field, column in mapping.items()}
+    except (pa.ArrowException, OSError) as error:
+        raise ConversionError(f"{path}: {error}: CSV with a header, or Parquet, is needed") from None
+
+
+def events(
+    found: Iterable[Mapping[str, Any]], separator: str, dropped: Counter[str], gap_s: float = GAP_S
+) -> list[Event]:
+    """Return the events of all rows, in time order.
+
+    Args:
+        found: rows in any order, with fields for columns.
+        separator: separates the items of a list that is text.
+        dropped: is added what is left out, by the reason.
+        gap_s: the gap between sessions, s.
+
+    Raises:
+        ConversionError: a row has no time that can be read.
+    """
+    searches: dict[Hashable, _Search] = {}
+    for number, row in enumerate(found, 1):
+        query = _text(row.get("query"))
+        if query is None:
+            dropped["rows without a query"] += 1
+            continue
+        try:
+            ts = ms_of(row["time"])
+        except ValueError as error:
+            raise ConversionError(f"row {number}: time: {error}") from None
+        own = _Search(
+            query=query[:_LONGEST],
+            ts=ts,
+            query_id=_id(row.get("query_id")),
+            session=_id(row.get("session")),
+            user=_id(row.get("user")),
+            locale=(_text(row.get("locale")) or "")[:35] or None,
+            context={
+                field.removeprefix(CONTEXT): _scalar(value)
+                for field, value in row.items()
+                if field.startswith(CONTEXT) and value is not None
+            },
+        )
+        if "item" in row:
+            key: Hashable = own.query_id or (own.session, own.user, query, ts)
+            search = searches.setdefault(key, own)
+            _add_item(search, row, separator)
+        else:
+            # Two searches in the same millisecond may be alike; a query_id that comes again is not counted twice.
+            key = own.query_id or (own.session, own.user, query, ts, number)
+            if key in searches:
+                dropped["rows with a query_id that was there"] += 1
+                continue
+            searches[key] = own
+            _add_lists(own, row, separator)
+    return _events(searches.values(), gap_s)
+
+
+def _events(searches: Iterable[_Search], gap_s: float) -> list[Event]:
+    made: Counter[tuple[object, ...]] = Counter()
+    identified: dict[str, _Search] = {}
+    for search in searches:
+        parts = (search.query, search.ts, search.session, search.user)
+        query_id = search.query_id or id_of(*parts, made[parts])
+        made[parts] += 1
+        identified[query_id] = search
+    known = sessions(((name, one.user or name, one.ts) for name, one in identified.items()), gap_s)
+    happened: list[Event] = []
+    for query_id, search in identified.items():
+        ids: dict[str, Any] = {"query_id": query_id, "session_id": search.session or known[query_id]}
+        happened.append(
+            Query(
+                event_id=f"{query_id}/query"[-_ID:],
+                ts=search.ts,
+                text=search.query,
+                user_id=search.user,
+                locale=search.locale,
+                context=search.context,
+                **ids,
+            )
+        )
+        if search.shown:
+            results = tuple(Result(entity, place, by) for place, entity, by in sorted(search.shown)[:_MOST])
+            happened.append(Impression(event_id=f"{query_id}/impression"[-_ID:], ts=search.ts, results=results, **ids))
+        for place, (entity, ts, kind) in enumerate(search.clicks, 1):
+            happened.append(
+                Click(
+                    event_id=f"{query_id}/click/{place}"[-_ID:],
+                    ts=search.ts + CLICK_MS if ts is None else ts,
+                    entity_id=entity,
+                    kind=kind,
+                    **ids,
+                )
+            )
+    return sorted(happened, key=lambda event: (event.ts, not isinstance(event, Query), event.event_id))
+
+
+def _add_lists(search: _Search, row: Mapping[str, Any], separator: str) -> None:
+    for place, entity in enumerate(_list(row.get("shown"), separator), 1):
+        if all(entity != one for _, one, _ in search.shown):
+            search.shown.append((place, entity, ()))
+    clicked = _list(row.get("clicked"), separator)
+    times, kinds = (_list(row.get(name), separator) for name in ("click_time", "kind"))
+    for place, entity in enumerate(clicked):
+        search.clicks.append((entity, _click_ts(_at(times, place)), _at(kinds, place) or "click"))
+
+
+def _add_item(search: _Search, row: Mapping[str, Any], separator: str) -> None:
+    entity = _id(row.get("item"))
+    if entity is None:
+        return
+    position = _text(row.get("position"))
+    try:
+        place = int(float(position)) if position else len(search.shown) + 1
+    except ValueError:
+        raise ConversionError(f"position: {position!r} of {entity!r} is no number") from None
+    if not 1 <= place <= 10_000:
+        raise ConversionError(f"position: {place} of {entity!r}; positions count from 1 to 10000")
+    if all(entity != one for _, one, _ in search.shown):
+        search.shown.append((place, entity, tuple(_list(row.get("strategies"), separator))))
+    if (_text(row.get("clicked")) or "").lower() not in _FALSE:
+        kind = _text(row.get("kind")) or "click"
+        search.clicks.append((entity, _click_ts(_text(row.get("click_time"))), kind[:64]))
+
+
+def _click_ts(value: str | None) -> int | None:
+    try:
+        return None if value is None else ms_of(value)
+    except ValueError as error:
+        raise ConversionError(f"click_time: {error}") from None
+
+
+def _at(values: Sequence[str], place: int) -> str | None:
+    """Return the value for the place; a single one is for all places."""
+    if len(values) == 1:
+        return values[0]
+    return values[place] if place < len(values) else None
+
+
+def _list(value: Any, separator: str) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = msgspec.json.decode(value)
+        except msgspec.MsgspecError:
+            value = value.strip().strip("[]")
+    if isinstance(value, str):
+        value = value.split(separator)
+    if not isinstance(value, list | tuple):
+        value = [value]
+    return [one for item in value if (one := _id(item)) is not None]
+
+
+def _id(value: Any) -> str | None:
+    text = _text(value)
+    return None if text is None else text[:_ID]
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() or None
+
+
+def _scalar(value: Any) -> Any:
+    """Return a value of a context: numbers that are text, as in CSV, are numbers."""
+    if isinstance(value, bool | int | float):
+        return value
+    text = str(value)
+    try:
+        return float(text)
+    except ValueError:
+        return text[:_ID]
+
+
+def _require(columns: Iterable[str], names: Sequence[str], path: Path) -> None:
+    for column in columns:
+        if column not in names:
+            raise ConversionError(f"{path}: no column {column!r}; it has {', '.join(names)}")
