@@ -9,7 +9,7 @@ from typing import Final
 from backchannel.streams.config import Config
 from backchannel.streams.journal.journal import Journal, JournalReader
 from backchannel.streams.pipeline.local import TOPIC, LocalPipeline
-from backchannel.streams.store.engine import STORE_AWAY
+from backchannel.streams.store.engine import StoreAwayError
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class JournalLearner:
         try:
             self._pipeline.commit()
             version = self._pipeline.publish()
-        except STORE_AWAY as error:
+        except StoreAwayError as error:
             logger.warning("the store is away; it is tried again: %s", error)
             time.sleep(AWAY_S)
             return

@@ -101,13 +101,14 @@ def rows(path: Path, mapping: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         ConversionError: the file cannot be read, or has no such column.
     """
     columns = list(dict.fromkeys(mapping.values()))
+    batches: Any
     try:
         with path.open("rb") as file:
             parquet = file.read(4) == b"PAR1"
         if parquet:
-            whole = pa.parquet.ParquetFile(path)
+            whole: Any = pa.parquet.ParquetFile(path)
             _require(columns, whole.schema_arrow.names, path)
-            batches: Iterable[Any] = whole.iter_batches(columns=columns)
+            batches = whole.iter_batches(columns=columns)
         else:
             options = pa.csv.ConvertOptions(
                 column_types=dict.fromkeys(columns, pa.string()),
