@@ -25,6 +25,7 @@ MEMORY_EVIDENCE: Final = "memory.evidence"
 RANK: Final = "rank."
 """How the names of features begin that are one over the rank in a strategy's list; 0 for what it did not bring."""
 MAX_COLUMNS: Final = 128
+_FORMAT: Final = 2  # of the sums: to be raised when a row means something else
 _LEAST_DEVIATION: Final = 1e-9  # below it, a feature is constant in a list
 _GREATEST: Final = 1e15  # beyond it, a number counts as missing
 
@@ -83,7 +84,7 @@ class CandidateEncoder:
         self.dimension: Final = len(self.columns)
         if self.dimension > MAX_COLUMNS:
             raise ValueError(f"features: {self.dimension} columns in all; at most {MAX_COLUMNS} can be learned from")
-        parts = (own.fingerprint, tuple(normalized), self._query.fingerprint, tuple(map(tuple, crosses)))
+        parts = (_FORMAT, own.fingerprint, tuple(normalized), self._query.fingerprint, tuple(map(tuple, crosses)))
         self.fingerprint: Final = hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
         self.of_memory: Final = not {MEMORY_SCORE, MEMORY_EVIDENCE}.isdisjoint(names)
         self.normalized: Final = tuple(normalized)

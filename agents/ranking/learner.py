@@ -17,7 +17,7 @@ from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Gains, Outcomes
 from backchannel.agents.ranking.features import SCORE, CandidateEncoder, CandidateFeature
 from backchannel.agents.ranking.serving import Ranker, Settings
-from backchannel.agents.ranking.sums import Lists, sums_of
+from backchannel.agents.ranking.sums import Lists, sums_of, width
 from backchannel.agents.ranking.weights import solve
 from backchannel.agents.sketches import unit_hash
 from backchannel.agents.sums import Delta, Floats, Integers, Key, SumReader, Sums, SumTable
@@ -212,6 +212,7 @@ class ResultRanking(Learner):
             examined=self._examined(columns, np.repeat(shown.examined[lists], sizes), rows.position[chosen]),
             gains=_gains(outcomes.gains, chosen),
             groups=groups.ravel(),
+            logged=shown.examined[lists] != MISSING,
         )
         stored: list[Key] = [(encoder.fingerprint, *key) for key in keys.tolist()]
         return {self.table.name: Sums(self.table, stored, sums_of(found, len(stored)))}
@@ -245,7 +246,7 @@ class ResultRanking(Learner):
         stored = sums.read(self.table, "encoding", [self.encoder.fingerprint])
         starts = sorted({start for _, start, _ in stored.keys})
         place = {start: row for row, start in enumerate(starts)}
-        rows = np.zeros((len(starts), 2, stored.values.shape[1] if starts else 4 + self._size))
+        rows = np.zeros((len(starts), 2, width(self.encoder.dimension)))
         for (_, start, fold), row in zip(stored.keys, stored.values, strict=True):
             rows[place[start], fold] = row
         config = self.config
@@ -259,21 +260,19 @@ class ResultRanking(Learner):
             crosses=config.crosses,
             encoding=self.encoder.fingerprint,
             weights=weights.mean.tolist(),
+            prior=weights.prior.tolist(),
             factor=weights.factor.tolist() if weights.learned else [],
             learned=weights.learned,
             gain=weights.gain,
             deviation=weights.deviation,
             lists=weights.lists,
+            logged=weights.logged,
             half_life_days=(weights.half_life or 0.0) / _DAY_MS,
             exploration=config.exploration,
             max_shift=config.max_shift,
             limits=config.limits,
         )
         return {"": orjson.dumps(msgspec.to_builtins(settings))}
-
-    @property
-    def _size(self) -> int:
-        return self.encoder.dimension * (self.encoder.dimension + 3) // 2
 
     def compact(self, sums: Sums, at: int) -> dict[Key, Key | None]:
         """See `Learner.compact`: old buckets run together."""

@@ -113,15 +113,62 @@ class Settings(Struct, frozen=True):
     crosses: tuple[tuple[str, str], ...]
     encoding: str
     weights: list[float]
+    prior: list[float]
     factor: list[list[float]]
     learned: bool
     gain: float
     deviation: float
     lists: float
+    logged: float
     half_life_days: float
     exploration: float
     max_shift: int
     limits: dict[str, int]
+
+
+class Weight(Struct, frozen=True):
+    """What is believed of one column.
+
+    Attributes:
+        column: Its name.
+        weight: The gain per unit that it is ranked with.
+        deviation: The standard deviation of that; 0 while the prior order is served.
+        prior: Its weight in the prior order, at the scale that fits the clicks best.
+    """
+
+    column: str
+    weight: float
+    deviation: float
+    prior: float
+
+
+class Summary(Struct, frozen=True):
+    """What a version says of the order, for people.
+
+    Attributes:
+        learned: Whether clicks have a say; False: the prior order is served.
+        lists: The number of lists learned from, decayed.
+        logged: The share of these that were logged with the examination curve of the policy version that ranked them.
+        gain: The held-out improvement of the learned order on the prior's, in squared gain per list.
+        deviation: The standard deviation of `gain`.
+        weights: One for each column.
+    """
+
+    learned: bool
+    lists: float
+    logged: float
+    gain: float
+    deviation: float
+    weights: tuple[Weight, ...]
+
+    def __str__(self) -> str:
+        if not self.lists:
+            return "The order of results is the prior's: no lists were learned from."
+        return (
+            f"The order of results is {'learned' if self.learned else 'the prior'}: on held-out queries, clicks "
+            f"improve on the prior by {self.gain:.2g} ± {self.deviation:.2g} per list. Of {self.lists:,.0f} lists, "
+            f"{self.logged:.0%} had a logged examination curve; for the others, the default one is used."
+        )
 
 
 _CALLERS: Final = CandidateEncoder((Numeric(SCORE),), (SCORE,))
@@ -132,11 +179,13 @@ _UNLEARNED: Final = Settings(
     crosses=(),
     encoding=_CALLERS.fingerprint,
     weights=[1.0],
+    prior=[1.0],
     factor=[],
     learned=False,
     gain=0.0,
     deviation=0.0,
     lists=0.0,
+    logged=0.0,
     half_life_days=0.0,
     exploration=0.0,
     max_shift=0,
@@ -225,11 +274,25 @@ class Ranker:
         logged = map(Normalizer, means[0].tolist(), deviations[0].tolist())
         return Ranking(results, self.settings.learned, propensity, dict(zip(encoder.normalized, logged, strict=True)))
 
-    def weights(self) -> dict[str, tuple[float, float]]:
-        """Return column -> its weight and the standard deviation of that, for people."""
-        factor = np.array(self.settings.factor) if self.settings.factor else np.zeros((len(self._weights), 1))
-        deviations = np.linalg.norm(factor, axis=1).tolist()
-        return dict(zip(self.encoder.columns, zip(self._weights.tolist(), deviations, strict=True), strict=True))
+    def summary(self) -> Summary:
+        """Return what was learned, for people."""
+        settings = self.settings
+        factor = np.array(settings.factor) if settings.factor else np.zeros((len(self._weights), 1))
+        columns = zip(
+            self.encoder.columns,
+            settings.weights,
+            np.linalg.norm(factor, axis=1).tolist(),
+            settings.prior,
+            strict=True,
+        )
+        return Summary(
+            learned=settings.learned,
+            lists=settings.lists,
+            logged=settings.logged,
+            gain=settings.gain,
+            deviation=settings.deviation,
+            weights=tuple(Weight(*one) for one in columns),
+        )
 
     def _draw(self, seed: int) -> Floats | None:
         """DRAWS models, (d, DRAWS); None without exploration."""

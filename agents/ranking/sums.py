@@ -15,13 +15,13 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
-from backchannel.agents.sums import Floats, Integers
+from backchannel.agents.sums import Booleans, Floats, Integers
 
 _VECTORS: Final = 256.0  # of centred vectors: multiples of 1/256
 _RESIDUALS: Final = 1024.0
 _EXAMINED: Final = 256.0
-HEAD: Final = 4
-"""Sums of a row before b and A: lists, sum of p, sum of squared residuals, sum of gains."""
+HEAD: Final = 5
+"""Sums of a row before b and A: lists, sum of p, sum of squared residuals, sum of gains, lists with a logged curve."""
 
 
 class Lists(Struct, frozen=True):
@@ -33,6 +33,7 @@ class Lists(Struct, frozen=True):
         examined: The probability that each result's position was examined, in (0, 1], (results,).
         gains: Each result's gain, in [-1, 1], (results,).
         groups: The row of sums that each list belongs to, from 0, (lists,).
+        logged: Whether a list's curve of examination was logged with it, (lists,).
     """
 
     lengths: Integers
@@ -40,6 +41,7 @@ class Lists(Struct, frozen=True):
     examined: Floats
     gains: Floats
     groups: Integers
+    logged: Booleans
 
 
 def width(dimension: int) -> int:
@@ -58,7 +60,7 @@ def sums_of(lists: Lists, groups: int) -> Floats:
     centred = np.rint((lists.vectors - np.repeat(means, lists.lengths, axis=0)) * _VECTORS) / _VECTORS
     residuals = lists.gains - weights * np.repeat(gained / total, lists.lengths)
     residuals = np.rint(residuals * _RESIDUALS) / _RESIDUALS
-    heads = np.column_stack((np.ones(len(starts)), total, np.add.reduceat(residuals**2, starts), gained))
+    heads = np.column_stack((np.ones(len(starts)), total, np.add.reduceat(residuals**2, starts), gained, lists.logged))
     found = np.zeros((groups, width(dimension)))
     triangle = np.triu_indices(dimension)
     of_result = np.repeat(lists.groups, lists.lengths)

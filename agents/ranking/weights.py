@@ -27,16 +27,19 @@ class Weights(Struct, frozen=True):
 
     Attributes:
         mean: The weights, in gain per unit of a column, (d,).
+        prior: Those of the prior order, at the scale that fits the clicks best, (d,).
         factor: A matrix L for which LL' is their covariance, (d, d); zeros while the prior order is served.
         learned: Whether clicks have been believed; False: the order is the prior's.
-        gain: The held-out improvement over the prior, in squared gain per list.
+        gain: The held-out improvement over the prior, in squared gain per list, of the best ridge and half-life.
         deviation: The standard deviation of `gain`.
         ridge: The strength of the pull towards the prior, in lists.
         half_life: The half-life chosen, in ms; None: nothing is forgotten.
         lists: The number of lists that count, decayed.
+        logged: The share of these whose curve of examination was logged with them, 0 to 1.
     """
 
     mean: Floats
+    prior: Floats
     factor: Floats
     learned: bool
     gain: float
@@ -44,6 +47,7 @@ class Weights(Struct, frozen=True):
     ridge: float
     half_life: float | None
     lists: float
+    logged: float
 
 
 def solve(
@@ -66,41 +70,50 @@ def solve(
         evidence: By how many of its standard deviations the held-out improvement must exceed zero.
     """
     dimension = len(prior)
-    chosen: tuple[float, Weights] | None = None
-    fallback: Weights | None = None
+    best: tuple[float, Weights] | None = None
     for half_life in half_lives:
         ages = np.maximum(at - starts, 0.0)
         discounts = np.ones(len(starts)) if half_life is None else np.exp2(-ages / half_life)
         folds = np.tensordot(discounts, rows, axes=1) if len(starts) else np.zeros((2, rows.shape[-1]))
-        parts = [(*unpacked(fold, dimension), float(fold[0])) for fold in folds]
+        parts = [unpacked(fold, dimension) for fold in folds]
         total = folds.sum(axis=0)
         gram, moment = unpacked(total, dimension)
         lists, noise = float(total[0]), float(total[2] / max(total[1], 1e-9))
         spread = np.diag(gram) / max(lists, 1.0) + 1e-6
         base = _scaled(prior, gram, moment)
-        if fallback is None or lists > fallback.lists:
-            nothing = np.zeros((dimension, dimension))
-            fallback = Weights(base, nothing, False, 0.0, 0.0, np.inf, half_life, lists)
         for ridge in RIDGES:
             gain, variance = 0.0, 0.0
-            for (own, own_moment, _), (other, other_moment, _) in (parts, parts[::-1]):
+            for (own, own_moment), (other, other_moment) in (parts, parts[::-1]):
                 own_base = _scaled(prior, own, own_moment)
                 step = _step(own, own_moment, own_base, ridge * spread)
                 width = float(step @ other @ step)
                 gain += float(step @ (other_moment - other @ own_base)) - 0.5 * width
                 variance += noise * width
             margin = gain - evidence * variance**0.5
-            if margin > 0.0 and (chosen is None or margin > chosen[0]):
-                precision = gram + np.diag(ridge * spread)
-                mean = base + _step(gram, moment, base, ridge * spread)
-                factor = np.linalg.inv(np.linalg.cholesky(precision)).T * noise**0.5
-                scale = max(lists, 1.0)
-                found = Weights(mean, factor, True, gain / scale, variance**0.5 / scale, ridge, half_life, lists)
-                chosen = margin, found
-    if chosen is not None:
-        return chosen[1]
-    assert fallback is not None, "at least one half-life"
-    return fallback
+            if best is None or margin > best[0]:
+                learned, scale = margin > 0.0, max(lists, 1.0)
+                best = (
+                    margin,
+                    Weights(
+                        mean=base + _step(gram, moment, base, ridge * spread) if learned else base,
+                        prior=base,
+                        factor=_factor(gram + np.diag(ridge * spread), noise) if learned else np.zeros_like(gram),
+                        learned=learned,
+                        gain=gain / scale,
+                        deviation=variance**0.5 / scale,
+                        ridge=ridge,
+                        half_life=half_life,
+                        lists=lists,
+                        logged=float(total[4]) / scale,
+                    ),
+                )
+    assert best is not None, "at least one half-life"
+    return best[1]
+
+
+def _factor(precision: Floats, noise: float) -> Floats:
+    """A square root of the covariance that follows from `precision` and the variance of the residuals."""
+    return np.asarray(np.linalg.inv(np.linalg.cholesky(precision)).T * noise**0.5)
 
 
 def _scaled(prior: Floats, gram: Floats, moment: Floats) -> Floats:

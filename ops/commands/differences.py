@@ -8,6 +8,7 @@ from msgspec import Struct
 from sqlalchemy import Connection
 
 from backchannel.agents.memory.serving import Memory
+from backchannel.agents.ranking.serving import Summary
 from backchannel.schemas.snapshot import Section, Snapshot
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.serving.policy import Policy
@@ -54,6 +55,7 @@ class Differences(Struct, frozen=True):
         strategies: every strategy of either version.
         rewrites: queries whose rewrite is new, gone or different, the most probable first.
         entities: queries whose best entity is new, gone or different, the highest score first.
+        ranking: what each version says of the order of results.
     """
 
     older: Snapshot
@@ -62,6 +64,7 @@ class Differences(Struct, frozen=True):
     strategies: list[StrategyChange]
     rewrites: list[TargetChange]
     entities: list[TargetChange]
+    ranking: tuple[Summary, Summary]
 
     def words(self, examples: int) -> Iterator[str]:
         """Describe the differences, one sentence or example per line.
@@ -80,6 +83,7 @@ class Differences(Struct, frozen=True):
             yield f"{count:,} rows of {name} differ; there are {newer.rows.get(name, 0):,} now."
         for one in self.strategies:
             yield _strategy(one)
+        yield from _ranking(*self.ranking)
         yield from _tally("rewrites", self.rewrites, examples)
         yield from _tally("best entities", self.entities, examples)
 
@@ -106,6 +110,7 @@ def differences(connection: Connection, older: Snapshot, newer: Snapshot) -> Dif
         list(_strategies(before, after)),
         rewrites,
         _changes(_best(before, queries), _best(after, queries)),
+        (before.ranking().summary(), after.ranking().summary()),
     )
 
 
@@ -161,6 +166,19 @@ def _strategy(one: StrategyChange) -> str:
         f"Strategy {one.strategy}: {now_turns - turns:+z,.0f} turns, mean reward {reward:.3f}. For a query without "
         f"context: expected reward {expected:.3f} -> {now_expected:.3f}, candidates {share:.0%} -> {now_share:.0%}."
     )
+
+
+def _ranking(before: Summary, after: Summary) -> Iterator[str]:
+    if not after.lists:
+        return
+    yield str(after)
+    known = {one.column: one.weight for one in before.weights}
+    for one in after.weights:
+        was = known.get(one.column)
+        if was is None:
+            yield f"  {one.column}: new, weight {one.weight:+.3g}"
+        elif abs(one.weight - was) > max(one.deviation, 1e-9):
+            yield f"  {one.column}: weight {was:+.3g} -> {one.weight:+.3g} ± {one.deviation:.2g}"
 
 
 def _tally(what: str, changes: list[TargetChange], examples: int) -> Iterator[str]:

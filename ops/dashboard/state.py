@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 
 from backchannel.agents.bandit.features import context_of
 from backchannel.agents.memory.serving import Recalled
+from backchannel.agents.ranking.serving import Weight
 from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.serving import Rewriting
 from backchannel.ops.dashboard.browse import Listings, read_listings
@@ -59,6 +60,13 @@ class Lag(Struct, frozen=True):
     records: list[int | None]
 
 
+class RankingView(Struct, frozen=True):
+    """What the served version says of the order of results, in words, and the weights behind it."""
+
+    verdict: str
+    weights: tuple[Weight, ...]
+
+
 class DashboardState(Struct, frozen=True):
     """Everything on the page except the answers of its search box."""
 
@@ -72,6 +80,7 @@ class DashboardState(Struct, frozen=True):
     lag: Lag
     segments: list[SegmentView]
     listings: Listings | None
+    ranking: RankingView | None
 
 
 class Choice(Struct, frozen=True):
@@ -197,6 +206,7 @@ class Observatory:
             lag=Lag([time for time, _ in self._lags], [records for _, records in self._lags]),
             segments=self._segments(),
             listings=self._list() if vitals else None,
+            ranking=self._ranking(),
         )
 
     def _list(self) -> Listings | None:
@@ -231,3 +241,10 @@ class Observatory:
             for strategy, summary in summaries.items()
             for segment in summary.segments
         ]
+
+    def _ranking(self) -> RankingView | None:
+        try:
+            summary = self.reader.policy.ranking().summary()
+        except NoPolicyError:
+            return None
+        return RankingView(str(summary), summary.weights)

@@ -665,6 +665,7 @@ def _ranking(self: ResultRanking, outcomes: Sequence[Outcome]) -> Delta:
     examined: list[float] = []
     lengths: list[int] = []
     logged: list[Mapping[str, Normalizer]] = []
+    curves: list[bool] = []
     contexts: list[Mapping[str, Value]] = []
     places: list[tuple[int, int]] = []
     for outcome in outcomes:
@@ -679,6 +680,7 @@ def _ranking(self: ResultRanking, outcomes: Sequence[Outcome]) -> Delta:
             examined += [curve[min(one.position, len(curve)) - 1] for one in shown]
             lengths.append(len(shown))
             logged.append(impression.normalizers)
+            curves.append(bool(impression.examined))
             contexts.append(query.context)
             places.append((query.ts // self._bucket_ms * self._bucket_ms, int(unit_hash(outcome.query) < 0.5)))
     if not places:
@@ -695,7 +697,8 @@ def _ranking(self: ResultRanking, outcomes: Sequence[Outcome]) -> Delta:
     vectors = self.encoder.encode(numbers, normalizers, features, contexts, sizes)
     keys = sorted(set(places))
     code = {key: group for group, key in enumerate(keys)}
-    lists = Lists(sizes, vectors, np.array(examined), np.array(gains), np.array([code[place] for place in places]))
+    groups = np.array([code[place] for place in places])
+    lists = Lists(sizes, vectors, np.array(examined), np.array(gains), groups, np.array(curves))
     rows: list[Key] = [(self.encoder.fingerprint, *key) for key in keys]
     return {self.table.name: Sums(self.table, rows, sums_of(lists, len(keys)))}
 

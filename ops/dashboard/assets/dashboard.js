@@ -211,6 +211,17 @@ function show(state) {
   draw("lag", state.lag.time, { records: state.lag.records }, number);
   showSegments(state.segments);
   showListings(state.listings);
+  byId("order").textContent = state.ranking?.verdict ?? "No policy yet.";
+  table(
+    "weights",
+    ["feature", " weight", " 95% interval", " in the prior order"],
+    (state.ranking?.weights ?? []).map((one) => [
+      one.column, one.weight.toFixed(4),
+      `${(one.weight - 1.96 * one.deviation).toFixed(4)} to ${(one.weight + 1.96 * one.deviation).toFixed(4)}`,
+      one.prior.toFixed(4),
+    ]),
+    "No features are declared.",
+  );
   table(
     "alarms",
     ["since", "rate", " before", " after", "noticed"],

@@ -44,6 +44,7 @@ def ranking(load: Load) -> Iterator[Measure]:
         np.tile(examined, TURNS),
         clicked.ravel().astype(float),
         np.arange(TURNS) % 2,
+        np.zeros(TURNS, dtype=bool),
     )
     actions: dict[str, Callable[[], object]] = {
         "learn a turn of ten results, from encoded arrays": lambda: sums_of(lists, 2),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import msgpack
 
 from backchannel.agents.bandit.features import Binned, Categorical, Numeric, Value
 from backchannel.agents.bandit.serving import EncodingError
@@ -29,6 +30,7 @@ def lists(gains: list[list[float]], vectors: list[list[list[float]]], examined: 
         np.array([value for one in examined for value in one]),
         np.array([value for one in gains for value in one]),
         np.zeros(len(gains), dtype=np.int64),
+        np.ones(len(gains), dtype=bool),
     )
 
 
@@ -81,7 +83,7 @@ def test_the_sums_are_those_of_the_closed_form() -> None:
     found_gram, found_moment = unpacked(row, 2)
     np.testing.assert_allclose(found_gram, gram, atol=0.1)
     np.testing.assert_allclose(found_moment, moment, atol=0.02)
-    assert row[:HEAD].tolist() == [2.0, 3.25, pytest.approx(row[2]), 1.5]
+    assert row[:HEAD].tolist() == [2.0, 3.25, pytest.approx(row[2]), 1.5, 2.0]
     assert len(row) == width(2)
 
 
@@ -272,3 +274,28 @@ def test_a_section_of_another_encoding_is_refused() -> None:
     assert row is not None
     with pytest.raises(EncodingError, match="same version"):
         Ranker({"": row.replace(learner.encoder.fingerprint.encode(), b"0" * 16)})
+
+
+def test_a_version_says_in_words_what_it_ranks_by() -> None:
+    assert "no lists" in str(learned(PAIR, []).summary())
+    few, many = (learned(PAIR, some_turns(count)).summary() for count in (3, 600))
+    assert (few.learned, many.learned) == (False, True)
+    assert "the prior:" in str(few)
+    assert "is learned" in str(many)
+    assert [one.column for one in many.weights] == ["score", "fresh"]
+    score, fresh = many.weights
+    assert fresh.weight > fresh.prior == 0.0 < fresh.deviation
+    assert score.prior > 0.0
+    assert all(one.weight == one.prior for one in few.weights)
+
+
+def test_the_share_of_lists_with_a_logged_curve_is_counted() -> None:
+    turns = [turn(number, [0.0, 0.5, 1.0], 2, examined=(1.0, 0.5, 0.3) if number % 4 else ()) for number in range(40)]
+    assert learned(PAIR, turns).summary().logged == pytest.approx(0.75)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abx"), st.floats() | st.booleans() | st.text(max_size=2)), min_size=1))
+def test_packed_numbers_are_those_of_the_dicts(features: list[dict[str, Value]]) -> None:
+    encoder = CandidateEncoder((Numeric("a"), Numeric("b")))
+    unpacked = encoder.completed(encoder.unpacked([msgpack.encode(one) for one in features]))
+    np.testing.assert_array_equal(unpacked, encoder.numbers(features, [{}] * len(features)))

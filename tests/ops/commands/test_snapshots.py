@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import update
 
+from backchannel.agents.ranking.serving import Summary, Weight
 from backchannel.ops.cli import main
-from backchannel.ops.commands.differences import StrategyChange, _strategy
+from backchannel.ops.commands.differences import StrategyChange, _ranking, _strategy
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
@@ -190,3 +191,16 @@ def test_a_damaged_version_is_not_rolled_back_to(url: str) -> None:
     done = invoke(url, "rollback", "--to", "1")
     assert done.exit_code == 1
     assert "version 1 is damaged" in done.output
+
+
+def test_a_changed_order_is_said_in_words() -> None:
+    def summary(weight: float, lists: float) -> Summary:
+        weights = (Weight("score", weight, 0.01, 1.0), Weight("fresh", 0.5, 0.01, 0.0))
+        return Summary(True, lists, 1.0, 0.02, 0.001, weights)
+
+    assert not list(_ranking(summary(0.0, 0.0), summary(0.0, 0.0)))
+    first, *changes = _ranking(summary(0.2, 10.0), summary(0.4, 90.0))
+    assert "90 lists" in first
+    assert len(changes) == 1
+    assert "score" in changes[0]
+    assert "+0.4" in changes[0]
