@@ -14,12 +14,14 @@ from msgspec import Struct, structs
 
 from backchannel.agents.bandit.features import Numeric
 from backchannel.agents.bandit.learner import BanditConfig
+from backchannel.agents.ranking.serving import Reason
 from backchannel.agents.rewrites.serving import Rewriting
 from backchannel.ops.lab.search.build import Engine
 from backchannel.ops.lab.search.corpus import Corpus
+from backchannel.ops.lab.search.loop import ranking_of
 from backchannel.ops.lab.search.people import ETAS, attraction
 from backchannel.ops.lab.search.query_features import numeric_features
-from backchannel.ops.lab.search.server import MEMORY, REMEMBERED, SearchServer, impression
+from backchannel.ops.lab.search.server import MEMORY, REMEMBERED, Page, SearchServer, impression
 from backchannel.schemas.events import Click, Event, Query, Rewrite
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
@@ -42,6 +44,9 @@ class Shown(Struct, frozen=True):
         doc_id, title, body, brand: of the document.
         ranks: strategy -> its rank there.
         remembered: its Q2E score for the query in the memory index; None if it is not remembered.
+        score: that it is ranked by: the gain expected of it, compared with the average candidate; None before a policy.
+        reasons: what the score is made of, the largest part first.
+        moved: places that it was moved up, from where the union had it; below 0: down.
     """
 
     doc_id: str
@@ -50,6 +55,9 @@ class Shown(Struct, frozen=True):
     brand: str
     ranks: dict[str, int]
     remembered: float | None
+    score: float | None
+    reasons: list[Reason]
+    moved: int
 
 
 class Asked(Struct, frozen=True):
@@ -76,6 +84,7 @@ class Answer(Struct, frozen=True):
         text: as it was typed; served: what was searched for.
         rewriting: why that is another.
         version: of the policy; None before the first.
+        order: what the policy says of the order of results.
         understood: what of the query is a field's value, as role and words.
         milliseconds: that the search took.
     """
@@ -85,6 +94,7 @@ class Answer(Struct, frozen=True):
     served: str
     rewriting: Rewriting | None
     version: int | None
+    order: str
     understood: list[tuple[str, str]]
     asked: list[Asked]
     results: list[Shown]
@@ -137,12 +147,12 @@ class Playground:
         picked = self._rng.permutation(len(corpus.queries))[:SAMPLE].tolist()
         self._sample: Final = [corpus.queries[place] for place in picked]
         self._strategies: Final = (*engine.generators, MEMORY)
+        self._doc_ids: Final = [document.doc_id for document in corpus.documents]
         self._pipeline: Final = LocalPipeline(url, self._config(), "playground")
         self._reader: Final = PolicyReader(self._pipeline.store)
         self._server: Final = SearchServer(
-            self._reader, self._strategies, corpus.number, BUDGET, self._rng, distinct=True
+            self._reader, self._strategies, self._doc_ids, BUDGET, self._rng, distinct=True, ranked=True, explained=True
         )
-        self._doc_ids: Final = [document.doc_id for document in corpus.documents]
         self._lock: Final = threading.RLock()
         self._events: list[Event] = []
         self._now = time.time_ns() // 1_000_000
@@ -231,7 +241,8 @@ class Playground:
         features: Sequence[Numeric] = ()
         if rows:
             features = numeric_features(list(rows[0]), np.array([list(row.values()) for row in rows]))
-        return Config(bandit=BanditConfig(self._strategies, (*features, Numeric(REMEMBERED, center=1.0))))
+        bandit = BanditConfig(self._strategies, (*features, Numeric(REMEMBERED, center=1.0)))
+        return Config(bandit=bandit, ranking=ranking_of(self._strategies))
 
     def _policy(self) -> Policy | None:
         try:
@@ -271,19 +282,38 @@ class Playground:
             served,
             rewriting,
             page.policy_version,
+            str(policy.ranking().summary()) if policy else "",
             [(one.role, one.words) for one in self._engine.understanding.take_apart(served).constraints],
             [
                 Asked(name, page.planned.get(name, 0), totals[name], *utilities.get(name, (None, None)))
                 for name in self._strategies
             ],
-            [self._shown(one.item, one.ranks, scores) for one in page.union.candidates],
+            self._shown(page, scores),
             milliseconds,
         )
 
-    def _shown(self, place: int, ranks: Any, scores: dict[str, float]) -> Shown:
-        document = self._corpus.documents[place]
-        score = scores.get(document.doc_id)
-        return Shown(document.doc_id, document.title, document.body[:240], document.brand, dict(ranks), score)
+    def _shown(self, page: Page, remembered: dict[str, float]) -> list[Shown]:
+        """The results of a page, explained."""
+        before = {one.item: (place, one.ranks) for place, one in enumerate(page.union.candidates)}
+        ranked = {one.entity_id: one for one in page.ranking.results} if page.ranking else {}
+        shown = []
+        for place, item in enumerate(page.shown):
+            document, (was, ranks) = self._corpus.documents[item], before[item]
+            doc_id, own = document.doc_id, ranked.get(document.doc_id)
+            shown.append(
+                Shown(
+                    doc_id,
+                    document.title,
+                    document.body[:240],
+                    document.brand,
+                    dict(ranks),
+                    remembered.get(doc_id),
+                    own.score if own else None,
+                    list(own.reasons) if own else [],
+                    was - place,
+                )
+            )
+        return shown
 
     def _leave(self) -> None:
         if self._open:

@@ -1,12 +1,13 @@
 """`backchannel lab search`: close the loop on a corpus, and report what was learned beside every baseline."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from msgspec import structs
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -18,11 +19,12 @@ from backchannel.ops.lab.search.build import build, engine, popularity
 from backchannel.ops.lab.search.corpus import Corpus, CorpusError
 from backchannel.ops.lab.search.costs import Costs, measure
 from backchannel.ops.lab.search.encoders import find_encoder
-from backchannel.ops.lab.search.findings import Findings, findings
+from backchannel.ops.lab.search.findings import LEARNED, RERANKED, Findings, findings
 from backchannel.ops.lab.search.generated import generated_corpus
 from backchannel.ops.lab.search.loop import Settings, run
 from backchannel.ops.lab.search.people import ClickModel
 from backchannel.ops.lab.search.readers import read
+from backchannel.ops.lab.search.seeds import OverSeeds, over_seeds
 from backchannel.ops.lab.search.simulator import simulate
 from backchannel.ops.reporting import page
 from backchannel.ops.terminal import print_json, require_writable
@@ -107,8 +109,15 @@ def open_corpus(name: str, simulated: int | None, seed: int, encoder: "SentenceE
     help="Share of documents that appear during the run.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of all randomness.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 50),
+    default=1,
+    show_default=True,
+    help="Number of runs, with seeds from --seed up; the report is about the first.",
+)
 @click.option("--dense/--no-dense", default=True, show_default=True, help="Also search by embeddings (extra `dense`).")
-@click.option("--costs", is_flag=True, help="Measure what every generator costs instead of learning.")
+@click.option("--costs", is_flag=True, help="Also measure what every generator costs.")
 @click.option(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -131,6 +140,7 @@ def search(
     drift: bool,
     new_share: float,
     seed: int,
+    seeds: int,
     dense: bool,
     costs: bool,
     report: Path,
@@ -145,41 +155,57 @@ def search(
     report.parent.mkdir(parents=True, exist_ok=True)
     require_writable(report)
     console = Console(stderr=True)
-    seconds: dict[str, float] = {}
     encoder = find_encoder(console.print) if dense else None
-    began = time.perf_counter()
-    opened = open_corpus(corpus, simulated, seed, encoder)
-    seconds["corpus"] = time.perf_counter() - began
-    for line in opened.faults.lines():
-        console.print(f"not used: {line}", style="yellow", markup=False)
-    with _progress(console) as tell:
-        if costs:
-            _print_costs(
-                measure(
-                    engine(opened, popularity(opened, []), encoder, tell),
-                    [query.text for query in opened.queries],
-                    budget,
-                ),
-                as_json,
-            )
-            return
+    settings = Settings(turns, budget, distinct, model, zipf, memory, ranked, drift, new_share, seed=seed)
+    runs = []
+    for number in range(seed, seed + seeds):
+        seconds: dict[str, float] = {}
         began = time.perf_counter()
-        harness = build(opened, seed, encoder, progress=tell)
-        seconds["lists"] = time.perf_counter() - began
-        settings = Settings(turns, budget, distinct, model, zipf, memory, ranked, drift, new_share, seed=seed)
-        began = time.perf_counter()
-        done = run(
-            harness, settings, progress=lambda turn, clicks: tell(f"learning, {clicks:.2f} clicks a turn", turn / turns)
-        )
-        seconds["loop"] = time.perf_counter() - began
-        tell("measuring", 0.0)
-        found = findings(done, seconds)
-    report.write_text(page.render("search.html.j2", findings=found, figures=figures.draw(found)), encoding="utf-8")
+        opened = open_corpus(corpus, simulated, number, encoder)
+        seconds["corpus"] = time.perf_counter() - began
+        if number == seed:
+            for line in opened.faults.lines():
+                console.print(f"not used: {line}", style="yellow", markup=False)
+        with _progress(console) as tell:
+            own = structs.replace(settings, seed=number)
+            runs.append(_run(opened, own, encoder, seconds, tell, costs=costs and number == seed))
+    (first, *others) = runs
+    report.write_text(page.render("search.html.j2", findings=first, figures=figures.draw(first)), encoding="utf-8")
+    together = over_seeds(runs) if others else []
     if as_json:
-        print_json(found)
-    else:
-        _print(found)
-        click.echo(f"Report: {report}")
+        print_json({"runs": runs, "over_seeds": together} if others else first)
+        return
+    _print(first)
+    if others:
+        _print_seeds(together, seeds)
+    click.echo(f"Report: {report}")
+
+
+def _run(
+    corpus: Corpus,
+    settings: Settings,
+    encoder: "SentenceEncoder | None",
+    seconds: dict[str, float],
+    tell: Tell,
+    *,
+    costs: bool,
+) -> Findings:
+    measured = None
+    if costs:
+        asked = [query.text for query in corpus.queries]
+        measured = measure(engine(corpus, popularity(corpus, []), encoder, tell), asked, settings.budget)
+    began = time.perf_counter()
+    harness = build(corpus, settings.seed, encoder, progress=tell)
+    seconds["lists"] = time.perf_counter() - began
+    began = time.perf_counter()
+    done = run(
+        harness,
+        settings,
+        progress=lambda turn, clicks: tell(f"learning, {clicks:.2f} clicks a turn", turn / settings.turns),
+    )
+    seconds["loop"] = time.perf_counter() - began
+    tell("measuring", 0.0)
+    return findings(done, seconds, measured)
 
 
 @contextmanager
@@ -204,19 +230,22 @@ def _print(found: Findings) -> None:
         "less best fixed",
         "nDCG raw",
         "condensed",
+        "less BM25",
         "judged",
         "different",
     )
     for method in sorted(found.methods, key=lambda one: -one.drawn.value):
-        numbers = (method.raw, method.condensed, method.judged)
         table.add_row(
             method.name,
             f"{method.drawn.value:.3f}",
             f"{method.distinct.value:.3f}",
             _interval(method.against_fixed),
-            *(f"{number:.3f}" for number in numbers),
+            f"{method.raw:.3f}",
+            f"{method.condensed:.3f}",
+            _interval(method.condensed_less_bm25),
+            f"{method.judged:.3f}",
             f"{method.different:.1f}",
-            style="bold" if method.name == "learned" else None,
+            style="bold" if method.name in (LEARNED, RERANKED) else None,
         )
     console.print(table)
     points = _table("Policy after turns", "recall", "less best fixed")
@@ -233,12 +262,24 @@ def _print(found: Findings) -> None:
         for row in found.repeated:
             repeated.add_row(row.name, _interval(row.recall))
         console.print(repeated)
+    if found.costs is not None:
+        _print_costs(found.costs)
 
 
-def _print_costs(costs: Costs, as_json: bool) -> None:
-    if as_json:
-        print_json(costs)
-        return
+def _print_seeds(together: Sequence[OverSeeds], seeds: int) -> None:
+    table = _table(
+        f"Over {seeds} seeds", "recall", "less best fixed", "nDCG raw over BM25's, %", "condensed over BM25's, %"
+    )
+    for one in together:
+        gains = (
+            f"{100 * gain.value:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+            for gain in (one.raw_gain, one.condensed_gain)
+        )
+        table.add_row(one.method, _interval(one.recall), _interval(one.against_fixed), *gains)
+    Console().print(table)
+
+
+def _print_costs(costs: Costs) -> None:
     console = Console()
     built = _table(f"To index {costs.documents:,} documents", "processor seconds")
     for name, took in costs.index_s.items():

@@ -6,6 +6,8 @@ import numpy as np
 from msgspec import Struct, to_builtins
 from numpy.typing import NDArray
 
+from backchannel.agents.sums import Floats
+from backchannel.ops.lab.search.costs import Costs
 from backchannel.ops.lab.search.harness import Allocations, Harness, Queries
 from backchannel.ops.lab.search.loop import OFTEN, Run
 from backchannel.ops.lab.search.measures import paired, ranking
@@ -15,8 +17,13 @@ from backchannel.schemas.snapshot import Estimate
 RANKED = 10
 """Positions of nDCG and of judged."""
 
+LEARNED = "learned"
+FIXED = "best fixed"
 RERANKED = "learned, ranked"
-"""The method whose candidates the policy orders."""
+FIXED_RANKED = "best fixed, ranked"
+"""Methods whose candidates the policy orders."""
+BM25 = "lexical alone"
+_ORDERED = {RERANKED: "learned", FIXED_RANKED: "fixed"}  # method -> whose unions, in `Run.ranked`
 
 ORIGINS = {
     "real": "real queries with judgements",
@@ -34,6 +41,7 @@ class Method(Struct, frozen=True):
         distinct: recall at the same number of distinct candidates, in the same proportions.
         against_fixed: recall, read as the run read its budget, less that of the best fixed allocation; paired.
         raw, condensed, judged: nDCG and the share of judged documents, at RANKED, of the distinct union in its order.
+        raw_less_bm25, condensed_less_bm25: nDCG less that of BM25 alone; paired. The union's first if there is no BM25.
         different: distinct ones among the drawn candidates.
         allocation: mean candidates by strategy.
     """
@@ -45,6 +53,8 @@ class Method(Struct, frozen=True):
     raw: float
     condensed: float
     judged: float
+    raw_less_bm25: Estimate
+    condensed_less_bm25: Estimate
     different: float
     allocation: dict[str, float]
 
@@ -94,6 +104,7 @@ class Findings(Struct, frozen=True):
         often: least number of times that a query in `repeated` was asked; repeated_queries: number of such queries.
         drawn, different: candidates per turn while learning, and different ones among them.
         seconds: of preparing and of the loop; turns_per_second: of the loop, learning included.
+        costs: of the generators and the server on this machine, if they were measured.
     """
 
     corpus: str
@@ -115,18 +126,25 @@ class Findings(Struct, frozen=True):
     different: float
     seconds: dict[str, float]
     turns_per_second: float
+    costs: Costs | None
+
+    @property
+    def bm25(self) -> Method:
+        """The method that uses BM25 alone; the first one if there is no such strategy."""
+        return next((method for method in self.methods if method.name == BM25), self.methods[0])
 
     def method(self, name: str) -> Method:
         """Return the method of that name."""
         return next(method for method in self.methods if method.name == name)
 
 
-def findings(run: Run, seconds: Mapping[str, float]) -> Findings:
+def findings(run: Run, seconds: Mapping[str, float], costs: Costs | None = None) -> Findings:
     """Measure everything.
 
     Args:
         run: that came to its end.
         seconds: what took how long; `loop` among it.
+        costs: if they were measured.
     """
     harness, budget = run.harness, run.settings.budget
     queries = harness.held_out
@@ -135,8 +153,8 @@ def findings(run: Run, seconds: Mapping[str, float]) -> Findings:
     distinct = budget if run.settings.distinct else None
     even = harness.even(budget)
     allocations: dict[str, tuple[Allocations, Allocations]] = {
-        "learned": (learned, learned),
-        "best fixed": (harness.best_fixed(budget), harness.best_fixed(budget, budget)),
+        LEARNED: (learned, learned),
+        FIXED: (harness.best_fixed(budget), harness.best_fixed(budget, budget)),
         "even split": (even, even),
         "rank fusion": (even, even),
         **{f"{name} alone": (harness.alone(name, budget),) * 2 for name in harness.strategies},
@@ -147,12 +165,21 @@ def findings(run: Run, seconds: Mapping[str, float]) -> Findings:
         for name, (drawn, refilled) in allocations.items()
     }
     recall["rank fusion"] = recall["rank fusion"][0], _fused_recall(harness, queries, budget)
-    if run.ranked:
-        allocations[RERANKED], recall[RERANKED] = allocations["learned"], recall["learned"]
+    for name, unordered in ((RERANKED, LEARNED), (FIXED_RANKED, FIXED)) if run.ranked else ():
+        allocations[name], recall[name] = allocations[unordered], recall[unordered]
     own = int(run.settings.distinct)
-    fixed = recall["best fixed"][own]
+    fixed = recall[FIXED][own]
+    ranked = {name: _ranked(run, name, refilled) for name, (_, refilled) in allocations.items()}
+    bm25 = ranked.get(BM25, ranked[LEARNED])
     methods = [
-        _method(run, name, allocations[name], both, against_fixed=paired(both[own], fixed))
+        _method(
+            run,
+            name,
+            allocations[name],
+            both,
+            against_fixed=paired(both[own], fixed),
+            ranked=(ranked[name], bm25),
+        )
         for name, both in recall.items()
     ]
     return Findings(
@@ -175,6 +202,7 @@ def findings(run: Run, seconds: Mapping[str, float]) -> Findings:
         different=float(run.distinct.mean()),
         seconds=dict(seconds),
         turns_per_second=run.settings.turns / seconds["loop"],
+        costs=costs,
     )
 
 
@@ -185,36 +213,52 @@ def _method(
     recall: tuple[NDArray[np.float64], NDArray[np.float64]],
     *,
     against_fixed: Estimate,
+    ranked: tuple[Floats, Floats],
 ) -> Method:
-    """Measure one method, given what it draws and its recall, as either reading of the budget has them."""
-    harness, budget = run.harness, run.settings.budget
-    queries = harness.held_out
-    drawn, refilled = (np.broadcast_to(one, (len(queries), len(harness.strategies))) for one in pair)
+    """Measure one method, given what it draws and its recall, as either reading of the budget has them.
 
-    def ordered(row: int, query: int) -> Sequence[int]:
-        if name == "rank fusion":
-            return harness.fused(query)[:budget]
-        return run.ranked[query] if name == RERANKED else harness.order(query, refilled[row], budget)
-
-    rankings = []
-    for row, query in enumerate(queries.tolist()):
-        shown = ordered(row, query)
-        grades = dict.fromkeys(shown, 0.0) if harness.corpus.complete else {}
-        grades |= {harness.corpus.number[key]: grade for key, grade in harness.corpus.queries[query].grades.items()}
-        rankings.append(ranking(shown, grades, RANKED))
+    `ranked` holds what `_ranked` says of it and of BM25 alone.
+    """
+    harness, own = run.harness, ranked[0]
+    drawn, refilled = (np.broadcast_to(one, (len(harness.held_out), len(harness.strategies))) for one in pair)
+    raw, condensed, judged = own.mean(axis=0).tolist()
     return Method(
         name,
         drawn=paired(recall[0]),
         distinct=paired(recall[1]),
         against_fixed=against_fixed,
-        raw=float(np.mean([one.raw for one in rankings])),
-        condensed=float(np.mean([one.condensed for one in rankings])),
-        judged=float(np.mean([one.judged for one in rankings])),
-        different=float(harness.drawn_distinct(drawn, queries).mean()),
+        raw=raw,
+        condensed=condensed,
+        judged=judged,
+        raw_less_bm25=paired(own[:, 0], ranked[1][:, 0]),
+        condensed_less_bm25=paired(own[:, 1], ranked[1][:, 1]),
+        different=float(harness.drawn_distinct(drawn, harness.held_out).mean()),
         allocation=dict(
             zip(harness.strategies, (drawn, refilled)[run.settings.distinct].mean(axis=0).tolist(), strict=True)
         ),
     )
+
+
+def _ranked(run: Run, name: str, refilled: Allocations) -> Floats:
+    """Raw and condensed nDCG and the share of judged documents of the distinct union of each held-out query, (n, 3)."""
+    harness, budget = run.harness, run.settings.budget
+    asked = np.broadcast_to(refilled, (len(harness.held_out), len(harness.strategies)))
+
+    def ordered(row: int, query: int) -> Sequence[int]:
+        if name == "rank fusion":
+            return harness.fused(query)[:budget]
+        if name in _ORDERED:
+            return run.ranked[_ORDERED[name]][query]
+        return harness.order(query, asked[row], budget)
+
+    rows = []
+    for row, query in enumerate(harness.held_out.tolist()):
+        shown = ordered(row, query)
+        grades = dict.fromkeys(shown, 0.0) if harness.corpus.complete else {}
+        grades |= {harness.corpus.number[key]: grade for key, grade in harness.corpus.queries[query].grades.items()}
+        found = ranking(shown, grades, RANKED)
+        rows.append((found.raw, found.condensed, found.judged))
+    return np.array(rows)
 
 
 def _fused_recall(harness: Harness, queries: Queries, budget: int) -> NDArray[np.float64]:

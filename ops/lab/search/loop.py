@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 
 from backchannel.agents.bandit.features import Numeric
 from backchannel.agents.bandit.learner import BanditConfig
-from backchannel.agents.ranking.features import RANK, SCORE
+from backchannel.agents.ranking.features import MEMORY_SCORE, RANK, SCORE
 from backchannel.agents.ranking.learner import RankingConfig
 from backchannel.ops.lab.search.harness import Allocations, Harness, Queries
 from backchannel.ops.lab.search.people import ClickModel, People
-from backchannel.ops.lab.search.server import MEMORY, REMEMBERED, SearchServer, impression, rank
+from backchannel.ops.lab.search.server import MEMORY, REMEMBERED, SearchServer, impression
 from backchannel.ops.lab.search.union import unite
 from backchannel.schemas.events import Click, Event, Query
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
+from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.reader import PolicyReader
 
 START: Final = 1_767_225_600_000
@@ -97,8 +98,9 @@ class Run(Struct, frozen=True):
         asked: query -> turns in which it was asked.
         repeated: queries asked OFTEN or more; and with the memory index at the end, their recall.
         remembered: query -> the documents that the memory index recalls for it at the end; empty without it.
-        ranked: held-out query -> the distinct union of what was allocated at the end, in the policy's order: documents
-            by their place in the corpus. Empty unless the policy orders the results.
+        ranked: the distinct unions of what was allocated at the end, and of the best fixed allocation, in the policy's
+            order: `learned` or `fixed` -> held-out query -> documents by their place in the corpus. Empty
+            unless the policy orders the results.
     """
 
     settings: Settings
@@ -112,7 +114,7 @@ class Run(Struct, frozen=True):
     repeated: Queries
     repeated_allocations: Allocations
     remembered: dict[int, list[int]]
-    ranked: dict[int, list[int]]
+    ranked: dict[str, dict[int, list[int]]]
 
 
 def configuration(harness: Harness, memory: bool = False, ranked: bool = False, **bandit: object) -> Config:
@@ -126,11 +128,16 @@ def configuration(harness: Harness, memory: bool = False, ranked: bool = False, 
     """
     strategies = (*harness.strategies, MEMORY) if memory else harness.strategies
     features = (*harness.bandit_features, Numeric(REMEMBERED, center=1.0)) if memory else harness.bandit_features
-    ranking = RankingConfig()
-    if ranked:
-        own = tuple(Numeric(f"{RANK}{name}", scale=0.25) for name in strategies)
-        ranking = RankingConfig(features=(Numeric(SCORE), *own), normalized=(SCORE,))
+    ranking = ranking_of(strategies) if ranked else RankingConfig()
     return Config(bandit=structs.replace(BanditConfig(strategies, features), **bandit), ranking=ranking)
+
+
+def ranking_of(strategies: Sequence[str]) -> RankingConfig:
+    """Return what results are ranked by: the caller's score, their ranks, and what is remembered of them."""
+    own = [Numeric(f"{RANK}{name}", scale=0.25) for name in strategies]
+    if MEMORY in strategies:
+        own.append(Numeric(MEMORY_SCORE, scale=0.25))
+    return RankingConfig(features=(Numeric(SCORE), *own), normalized=(SCORE,))
 
 
 def run(
@@ -167,17 +174,17 @@ class _Loop:
         self.people = People(harness, people_seed, settings.model, settings.zipf)
         strategies = (*harness.strategies, MEMORY) if settings.memory else harness.strategies
         self.strategies = strategies
+        self.doc_ids = [document.doc_id for document in harness.corpus.documents]
         self.server = SearchServer(
             reader,
             strategies,
-            harness.corpus.number,
+            self.doc_ids,
             settings.budget,
             np.random.default_rng(server_seed),
             distinct=settings.distinct,
             ranked=settings.ranked,
         )
         self.distinct = settings.budget if settings.distinct else None
-        self.doc_ids = [document.doc_id for document in harness.corpus.documents]
 
     def run(self, progress: Callable[[int, float], None]) -> Run:
         settings = self.settings
@@ -262,16 +269,27 @@ class _Loop:
         recall = self.harness.recall_at(known, queries, self.distinct)
         return Checkpoint(turns, self.reader.policy.version, allocations, recall)
 
-    def _ranked(self, last: Checkpoint) -> dict[int, list[int]]:
-        """The distinct unions of the last checkpoint in the policy's order."""
+    def _ranked(self, last: Checkpoint) -> dict[str, dict[int, list[int]]]:
+        """The distinct unions of the last checkpoint, and of the best fixed allocation, in the policy's order."""
         policy, rng = self.reader.policy, np.random.default_rng([self.settings.seed, 41])
-        found = {}
-        for query, allocation in zip(self.harness.held_out.tolist(), last.allocations, strict=True):
-            asked = {name: int(count) for name, count in zip(self.strategies, allocation, strict=True) if count}
-            union = unite(self.harness.lists_of(query), asked, self.settings.budget)
-            ranking = rank(policy, union, self.harness.context(query), rng)
-            found[query] = [int(one.entity_id) for one in ranking.results]
+        budget, queries = self.settings.budget, self.harness.held_out
+        fixed = np.tile(self.harness.best_fixed(budget, budget), (len(queries), 1))
+        found: dict[str, dict[int, list[int]]] = {"learned": {}, "fixed": {}}
+        for name, allocations in (("learned", last.allocations), ("fixed", fixed)):
+            for query, allocation in zip(queries.tolist(), allocations.tolist(), strict=True):
+                asked = {strategy: count for strategy, count in zip(self.strategies, allocation, strict=False) if count}
+                union = unite(self.harness.lists_of(query), asked, budget)
+                text = self.harness.corpus.queries[query].text
+                ranking = self.server.rank(policy, union, text, self._context(policy, query), rng)
+                found[name][query] = self.server.places(ranking)
         return found
+
+    def _context(self, policy: Policy, query: int) -> dict[str, float]:
+        context = self.harness.context(query)
+        if self.settings.memory:
+            text = self.harness.corpus.queries[query].text
+            context[REMEMBERED] = float(np.log1p(len(self.server.remembered(policy, text))))
+        return context
 
     def _allocations(self, queries: Queries) -> Allocations:
         """What the policy allocates to each query, as served: floor and exploration included."""
@@ -279,10 +297,7 @@ class _Loop:
         rng = np.random.default_rng([self.settings.seed, 31])
         rows = np.zeros((len(queries), len(self.strategies)), np.int64)
         for row, query in enumerate(queries.tolist()):
-            context = self.harness.context(query)
-            if self.settings.memory:
-                text = self.harness.corpus.queries[query].text
-                context[REMEMBERED] = float(np.log1p(len(self.server.remembered(policy, text))))
+            context = self._context(policy, query)
             decision = policy.allocate(context, self.settings.budget, rng, distinct=self.settings.distinct)
             allocation = decision.allocation
             rows[row] = [allocation.get(name, 0) for name in self.strategies]

@@ -54,10 +54,11 @@ class SearchServer:
     Args:
         reader: of the policy.
         strategies: names; MEMORY among them if it is one.
-        number: document id -> its place in the corpus.
+        doc_ids: of the corpus, by place.
         budget: of candidates.
         distinct: whether the budget is of distinct candidates; see `union`.
         ranked: whether the policy orders the candidates.
+        explained: whether it says of each what its score is made of.
         rng: the source of all randomness.
     """
 
@@ -65,17 +66,20 @@ class SearchServer:
         self,
         reader: PolicyReader,
         strategies: Sequence[str],
-        number: Mapping[str, int],
+        doc_ids: Sequence[str],
         budget: int,
         rng: Rng,
         *,
         distinct: bool = False,
         ranked: bool = False,
+        explained: bool = False,
     ) -> None:
         self._ranked: Final = ranked
+        self._explained: Final = explained
         self._reader: Final = reader
         self._strategies: Final = tuple(strategies)
-        self._number: Final = number
+        self._doc_ids: Final = doc_ids
+        self._number: Final = {doc_id: place for place, doc_id in enumerate(doc_ids)}
         self._budget: Final = budget
         self._rng: Final = rng
         self._distinct: Final = budget if distinct else None
@@ -102,10 +106,12 @@ class SearchServer:
         else:
             decision = policy.allocate(context, self._budget, self._rng, distinct=self._distinct is not None)
         union = unite(lists, decision.allocation, self._distinct)
-        ranking = rank(policy, union, context, self._rng) if self._ranked and policy else None
+        ranking = None
+        if self._ranked and policy:
+            ranking = self.rank(policy, union, text, context, self._rng, explain=self._explained)
         return Page(
             union,
-            [int(one.entity_id) for one in ranking.results] if ranking else [one.item for one in union.candidates],
+            self.places(ranking) if ranking else [one.item for one in union.candidates],
             ranking,
             decision.allocation,
             decision.propensities,
@@ -120,23 +126,30 @@ class SearchServer:
         recalled = policy.recall(text, self._budget) if policy else []
         return [self._number[one.entity_id] for one in recalled if one.entity_id in self._number]
 
+    def rank(
+        self, policy: Policy, union: Union, text: str, context: Mapping[str, float], rng: Rng, *, explain: bool = False
+    ) -> Ranking:
+        """Return the policy's order of a union.
+
+        The caller's own score, which the policy begins with, is that of reciprocal rank fusion (Cormack et al. 2009).
+        """
+        candidates = [
+            Candidate(
+                self._doc_ids[one.item], {SCORE: sum(1.0 / (FUSION + at) for at in one.ranks.values())}, one.ranks
+            )
+            for one in union.candidates
+        ]
+        return policy.rank(context, candidates, max(len(candidates), 1), query=text, rng=rng, explain=explain)
+
+    def places(self, ranking: Ranking) -> list[int]:
+        """Return the documents of a ranking, from the top, by their place in the corpus."""
+        return [self._number[one.entity_id] for one in ranking.results]
+
     def _uniform(self) -> dict[str, int]:
         size = int(self._rng.integers(1, len(self._strategies), endpoint=True))
         asked = self._rng.choice(self._strategies, size, replace=False).tolist()
         dealt = {name: len(range(place, self._budget, len(asked))) for place, name in enumerate(asked)}
         return {name: count for name, count in dealt.items() if count}
-
-
-def rank(policy: Policy, union: Union, context: Mapping[str, float], rng: Rng) -> Ranking:
-    """Return the policy's order of a union; its entities are the documents' places in the corpus.
-
-    The caller's own score, which the policy begins with, is that of reciprocal rank fusion (Cormack et al. 2009).
-    """
-    candidates = [
-        Candidate(str(one.item), {SCORE: sum(1.0 / (FUSION + at) for at in one.ranks.values())}, one.ranks)
-        for one in union.candidates
-    ]
-    return policy.rank(context, candidates, max(len(candidates), 1), rng=rng)
 
 
 def impression(query: Query, page: Page, doc_ids: Sequence[str], ts: int, *, distinct: bool = False) -> Impression:
@@ -150,14 +163,14 @@ def impression(query: Query, page: Page, doc_ids: Sequence[str], ts: int, *, dis
         distinct: whether the budget was of distinct candidates, so that the plan is logged beside the depths.
     """
     brought = {one.item: one.ranks for one in page.union.candidates}
-    features = {int(one.entity_id): dict(one.features) for one in page.ranking.results} if page.ranking else {}
+    features = {one.entity_id: dict(one.features) for one in page.ranking.results} if page.ranking else {}
     results = tuple(
         Result(
             doc_ids[item],
             position,
             tuple(brought[item]),
             dict(brought[item]),
-            {name: value for name, value in features.get(item, {}).items() if value is not None},
+            {name: value for name, value in features.get(doc_ids[item], {}).items() if value is not None},
         )
         for position, item in enumerate(page.shown, start=1)
     )

@@ -3,6 +3,7 @@
 
 const byId = (id) => document.getElementById(id);
 const percent = (value) => `${(100 * value).toFixed(1)}%`;
+const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4)}`;
 const counted = (count, one, many) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
 function element(tag, properties = {}, ...children) {
@@ -54,6 +55,7 @@ function show(answer) {
   byId("understood").textContent =
     `${policy}, ${answer.milliseconds.toFixed(0)} ms. ` +
     (answer.understood.length ? `Understood: ${answer.understood.map(([role, words]) => `${role} “${words}”`).join(", ")}.` : "");
+  byId("order").textContent = answer.order || "Nothing is learned yet: the strategies take turns.";
   showRewriting(answer);
   byId("results").replaceChildren(...answer.results.map((result) => resultItem(answer, result)));
   showAsked(answer);
@@ -85,7 +87,24 @@ function resultItem(answer, result) {
   if (result.remembered != null) {
     item.append(element("span", { className: "tag remembered" }, `remembered, score ${result.remembered.toFixed(2)}`));
   }
+  if (result.moved) {
+    const places = counted(Math.abs(result.moved), "place", "places");
+    item.append(element("span", { className: "tag moved" }, `${result.moved > 0 ? "up" : "down"} ${places}`));
+  }
+  if (result.reasons.length) item.append(reasons(result));
   return item;
+}
+
+function reasons(result) {
+  const rows = result.reasons.map(({ column, contribution }) =>
+    element("tr", {}, element("td", {}, column), element("td", { className: "number" }, signed(contribution))),
+  );
+  return element(
+    "details",
+    {},
+    element("summary", {}, `ranked by ${signed(result.score)}, compared with the average candidate`),
+    element("table", {}, element("tbody", {}, ...rows)),
+  );
 }
 
 async function click(answer, result, item) {

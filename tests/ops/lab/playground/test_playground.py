@@ -69,6 +69,19 @@ def test_what_people_rephrase_becomes_a_rewrite(playground: Playground) -> None:
     assert playground.search("desk lmap", rewrite=False).served == "desk lmap"
 
 
+def test_the_order_is_learned_and_explained(playground: Playground) -> None:
+    first = playground.search("desk lamp")
+    assert (first.order, {one.score for one in first.results}) == ("", {None})
+    playground.simulate(60)
+    answer = playground.search("desk lamp")
+    assert "order of results" in answer.order
+    scores = [one.score for one in answer.results]
+    assert None not in scores
+    for one in answer.results:
+        assert sum(reason.contribution for reason in one.reasons) == pytest.approx(one.score)
+    assert sum(one.moved for one in answer.results) == 0
+
+
 def test_simulated_people_click(playground: Playground) -> None:
     learned = playground.simulate(30)
     assert learned.turns == 30

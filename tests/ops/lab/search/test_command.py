@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from backchannel.ops.cli import main
-from backchannel.ops.lab.search.costs import Costs
 from backchannel.ops.lab.search.findings import Findings
+from backchannel.ops.lab.search.seeds import OverSeeds
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +26,7 @@ def test_it_reports_the_policy_beside_every_baseline(tmp_path: Path) -> None:
     names = {method.name for method in found.methods}
     assert {"learned", "best fixed", "even split", "rank fusion", "lexical alone", "best per query"} <= names
     assert found.method("best fixed").against_fixed.value == 0
+    assert found.method("lexical alone").condensed_less_bm25.value == 0
     assert found.method("best per query").drawn.value >= found.method("learned").drawn.value
     assert all(
         method.distinct.value >= method.drawn.value - 1e-9 for method in found.methods if "fixed" not in method.name
@@ -47,12 +48,29 @@ def test_it_prints_a_table(tmp_path: Path) -> None:
     assert "people are simulated" in result.stdout
 
 
-def test_it_says_what_generators_cost(tmp_path: Path) -> None:
-    arguments = ["generated", "--no-dense", "--costs", "--json", "--report", str(tmp_path / "report.html")]
-    result = CliRunner().invoke(main, ["lab", "search", *arguments], catch_exceptions=False)
-    costs = msgspec.json.decode(result.stdout, type=Costs)
+def test_it_says_what_generators_cost_and_what_seeds_come_to(tmp_path: Path) -> None:
+    arguments = ["generated", "--no-dense", "--costs", "--ranked", "--turns", "100", "--seeds", "2"]
+    report = tmp_path / "report.html"
+    result = CliRunner().invoke(
+        main, ["lab", "search", *arguments, "--json", "--report", str(report)], catch_exceptions=False
+    )
+    found = msgspec.json.decode(result.stdout)
+    first, second = (msgspec.convert(one, Findings) for one in found["runs"])
+    costs = first.costs
+    assert costs is not None
+    assert second.costs is None
     assert (costs.documents, costs.queries) == (800, 300)
     assert set(costs.generators) == {"lexical", "all_words", "trigrams", "structured", "popular", "new"}
+    assert "What it costs" in report.read_text()
+    assert (first.settings["seed"], second.settings["seed"]) == (1, 2)
+    together = {one.method: one for one in msgspec.convert(found["over_seeds"], list[OverSeeds])}
+    assert set(together) == {"learned", "learned, ranked", "best fixed", "best fixed, ranked"}
+    learned = together["learned"]
+    assert learned.recall.value == pytest.approx(
+        (first.method("learned").drawn.value + second.method("learned").drawn.value) / 2
+    )
+    assert learned.recall.low < learned.recall.value < learned.recall.high
+    assert together["best fixed"].against_fixed.value == 0.0
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from backchannel.ops.lab.search.findings import RERANKED, findings
+from backchannel.ops.lab.search.findings import FIXED_RANKED, RERANKED, findings
 from backchannel.ops.lab.search.harness import Harness
 from backchannel.ops.lab.search.loop import Settings, run
 from backchannel.ops.lab.search.server import MEMORY
@@ -51,10 +51,13 @@ def test_memory_drift_and_new_documents(harness: Harness) -> None:
 
 def test_the_policy_orders_the_results_and_learns_to(harness: Harness) -> None:
     found = run(harness, Settings(turns=300, budget=12, ranked=True, distinct=True))
-    assert found.ranked.keys() == set(harness.held_out.tolist())
-    assert all(len(set(order)) == len(order) == 12 for order in found.ranked.values())
+    assert set(found.ranked) == {"learned", "fixed"}
+    for orders in found.ranked.values():
+        assert orders.keys() == set(harness.held_out.tolist())
+        assert all(len(set(order)) == len(order) == 12 for order in orders.values())
     methods = {method.name: method for method in findings(found, {"loop": 1.0}).methods}
     assert methods[RERANKED].distinct == methods["learned"].distinct
+    assert methods[FIXED_RANKED].distinct == methods["best fixed"].distinct
 
 
 @pytest.mark.parametrize("turns", [100, 130])
