@@ -3,6 +3,7 @@
 import click
 
 from backchannel.ops.lab.search.command import search
+from backchannel.ops.lab.search.orders_command import rank
 
 
 @click.group()
@@ -10,4 +11,5 @@ def lab() -> None:
     """Run experiments on corpora of your own and on public ones."""
 
 
+lab.add_command(rank)
 lab.add_command(search)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 from msgspec import structs
@@ -91,7 +91,7 @@ def open_corpus(name: str, simulated: int | None, seed: int, encoder: "SentenceE
 @click.option(
     "--clicks",
     "model",
-    type=click.Choice(["position", "cascade"]),
+    type=click.Choice(get_args(ClickModel)),
     default="position",
     show_default=True,
     help="Click model.",

@@ -26,7 +26,6 @@ from backchannel.ops.lab.search.union import unite
 from backchannel.schemas.events import Click, Event, Query
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
-from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.reader import PolicyReader
 
 START: Final = 1_767_225_600_000
@@ -238,9 +237,8 @@ class _Loop:
         repeated = np.array(sorted(query for query, count in asked.items() if count >= OFTEN), dtype=np.intp)
         remembered = {}
         if settings.memory:
-            policy = self.reader.policy
             for query in [*self.harness.held_out.tolist(), *repeated.tolist()]:
-                remembered[query] = self.server.remembered(policy, self.harness.corpus.queries[query].text)
+                remembered[query] = self._remembered(query)
         return Run(
             settings,
             self.harness,
@@ -280,15 +278,19 @@ class _Loop:
                 asked = {strategy: count for strategy, count in zip(self.strategies, allocation, strict=False) if count}
                 union = unite(self.harness.lists_of(query), asked, budget)
                 text = self.harness.corpus.queries[query].text
-                ranking = self.server.rank(policy, union, text, self._context(policy, query), rng)
+                ranking = self.server.rank(policy, union, text, self._context(query), rng)
                 found[name][query] = self.server.places(ranking)
         return found
 
-    def _context(self, policy: Policy, query: int) -> dict[str, float]:
+    def _remembered(self, query: int) -> list[int]:
+        found = self.server.memory.find(self.harness.corpus.queries[query].text, self.settings.budget)
+        places: list[int] = found.places.tolist()
+        return places
+
+    def _context(self, query: int) -> dict[str, float]:
         context = self.harness.context(query)
         if self.settings.memory:
-            text = self.harness.corpus.queries[query].text
-            context[REMEMBERED] = float(np.log1p(len(self.server.remembered(policy, text))))
+            context[REMEMBERED] = float(np.log1p(len(self._remembered(query))))
         return context
 
     def _allocations(self, queries: Queries) -> Allocations:
@@ -297,7 +299,7 @@ class _Loop:
         rng = np.random.default_rng([self.settings.seed, 31])
         rows = np.zeros((len(queries), len(self.strategies)), np.int64)
         for row, query in enumerate(queries.tolist()):
-            context = self._context(policy, query)
+            context = self._context(query)
             decision = policy.allocate(context, self.settings.budget, rng, distinct=self.settings.distinct)
             allocation = decision.allocation
             rows[row] = [allocation.get(name, 0) for name in self.strategies]

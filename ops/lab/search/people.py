@@ -6,6 +6,10 @@ NOISE + (ATTRACTIVE - NOISE) (2^grade - 1) / (2^top - 1), as is usual in studies
 
 - *position-based*: position k with probability k^-eta, whatever else is shown; each person has one of several eta, so
   that examination is no one curve. A click follows where the document attracts.
+- *trust*: the same, but who looks at a result of high position clicks it whether or not it attracts: with probability
+  TRUST / k at position k (Agarwal et al. 2019; Vardasbi et al. 2020). Clicks then speak for the order as shown.
+- *fold*: the same, but only BELOW of the people look at any position after the first FOLD: the others do not scroll. So
+  the curve has a step that no exponent has.
 - *cascade*: from the top; who clicks stops with probability STOPS, who does not goes on with probability GOES_ON (the
   dependent click model, Guo et al. 2009, with abandonment). No learner of Backchannel assumes it.
 
@@ -20,12 +24,15 @@ from msgspec import Struct
 
 from backchannel.ops.lab.search.harness import Harness
 
-ClickModel: TypeAlias = Literal["position", "cascade"]
+ClickModel: TypeAlias = Literal["position", "trust", "fold", "cascade"]
 
 NOISE: Final = 0.02
 ATTRACTIVE: Final = 0.9
 ETAS: Final = (0.5, 1.0, 1.5)
 """Exponents of examination, each of a third of the people."""
+TRUST: Final = 0.2
+FOLD: Final = 4
+BELOW: Final = 0.3
 STOPS: Final = 0.7
 GOES_ON: Final = 0.85
 
@@ -106,8 +113,13 @@ class People:
         for at, place in enumerate(shown[: self._shown]):
             looks, clicks = visit.luck[2 * at], visit.luck[2 * at + 1]
             attracted = clicks < attracts.get(place, NOISE)
-            if self._model == "position":
-                if attracted and looks < (at + 1) ** -visit.eta:
+            if self._model != "cascade":
+                sees = (at + 1) ** -visit.eta
+                if self._model == "fold" and at >= FOLD and visit.luck[0] >= BELOW:
+                    continue
+                if self._model == "trust":
+                    attracted = attracted or clicks >= 1.0 - TRUST / (at + 1)
+                if attracted and looks < sees:
                     clicked.append(place)
             elif attracted:
                 clicked.append(place)

@@ -1,4 +1,4 @@
-"""Readers of corpora: two public ones, and one's own as JSON lines, CSV or Parquet.
+"""Readers of corpora: three public ones, and one's own as JSON lines, CSV or Parquet.
 
 One's own corpus is a folder with `documents` and, if there are judged queries, `judgements`, each as `.jsonl`, `.csv`
 or `.parquet`; JSON lines and CSV may be compressed (`.gz`).
@@ -18,6 +18,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
+from backchannel.ops.lab.search import trec
 from backchannel.ops.lab.search.corpus import Corpus, CorpusError, Document, Faults, SearchQuery
 
 _FORMS: Final = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
@@ -91,7 +92,11 @@ def own(folder: Path) -> Corpus:
     return Corpus(folder.name, documents, [SearchQuery(text, judged) for text, judged in grades.items()], faults=faults)
 
 
-_KNOWN: Final[dict[str, Callable[[Path], Corpus]]] = {"products.jsonl.gz": icecat_chorus, "qrels.tsv.gz": cranfield}
+_KNOWN: Final[dict[str, Callable[[Path], Corpus]]] = {
+    "products.jsonl.gz": icecat_chorus,
+    "qrels.tsv.gz": cranfield,
+    trec.LOG: trec.trec_session,
+}
 """The file by which a public corpus is known."""
 
 

@@ -10,6 +10,7 @@ from numpy.random import Generator as Rng
 from backchannel.agents.bandit.serving import Decision
 from backchannel.agents.ranking.features import SCORE
 from backchannel.agents.ranking.serving import Candidate, Ranking
+from backchannel.ops.lab.search.generators.memory import Memory
 from backchannel.ops.lab.search.union import Union, unite
 from backchannel.schemas.events import Canary, Impression, Query, Result
 from backchannel.streams.serving.policy import Policy
@@ -60,6 +61,9 @@ class SearchServer:
         ranked: whether the policy orders the candidates.
         explained: whether it says of each what its score is made of.
         rng: the source of all randomness.
+
+    Attributes:
+        memory: the generator behind the strategy MEMORY.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class SearchServer:
         self._strategies: Final = tuple(strategies)
         self._doc_ids: Final = doc_ids
         self._number: Final = {doc_id: place for place, doc_id in enumerate(doc_ids)}
+        self.memory: Final = Memory(reader, self._number)
         self._budget: Final = budget
         self._rng: Final = rng
         self._distinct: Final = budget if distinct else None
@@ -99,7 +104,7 @@ class SearchServer:
             policy = None
         lists = dict(lists)
         if MEMORY in self._strategies:
-            lists[MEMORY] = self.remembered(policy, text)
+            lists[MEMORY] = self.memory.find(text, self._budget).places.tolist()
             context = {**context, REMEMBERED: float(np.log1p(len(lists[MEMORY])))}
         if policy is None:
             decision = Decision(self._uniform(), {})
@@ -120,11 +125,6 @@ class SearchServer:
             context,
             decision.canary,
         )
-
-    def remembered(self, policy: Policy | None, text: str) -> list[int]:
-        """Return the documents that have worked for a query, best first."""
-        recalled = policy.recall(text, self._budget) if policy else []
-        return [self._number[one.entity_id] for one in recalled if one.entity_id in self._number]
 
     def rank(
         self, policy: Policy, union: Union, text: str, context: Mapping[str, float], rng: Rng, *, explain: bool = False

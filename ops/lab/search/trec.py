@@ -19,7 +19,7 @@ _JUDGEMENTS: Final = "qrels.txt.gz"
 
 
 def trec_session(folder: Path) -> Corpus:
-    """Read the TREC 2013 Session Track: 4,000 pages by title and snippet, 400 queries, graded -2 to 3; relevant from 1.
+    """Read the TREC 2013 Session Track: 2,736 pages by title and snippet, 423 queries, graded 0 to 4; relevant from 1.
 
     Raises:
         CorpusError: the judgements are not there, or the log is not XML.

@@ -1,7 +1,7 @@
-"""Dense search: the documents whose embeddings are nearest to the query's, exactly."""
+"""Dense search: the documents whose embeddings are nearest to the query's; found exactly, or by a graph if many."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,20 +10,19 @@ from backchannel.ops.lab.search.corpus import Document
 from backchannel.ops.lab.search.generators.base import Found, best
 from backchannel.ops.lab.search.generators.encoder import SentenceEncoder
 
-MOST: Final = 100_000
-"""Documents that are searched exactly; for more, use an approximate index."""
+EXACT: Final = 100_000
+"""Documents up to which all are compared; for more, a graph of neighbours is searched."""
+_LEAST_SEARCHED: Final = 128  # candidates that a search of the graph keeps, so that short lists are found as well
 
 
 class Dense:
-    """Exact search by cosine.
+    """Search by cosine: exact up to a number of documents, and beyond it by HNSW (Malkov & Yashunin 2016).
 
     Args:
-        documents: of the corpus, at most MOST.
+        documents: of the corpus.
         encoder: of texts.
         progress: called with the share of documents that is encoded.
-
-    Raises:
-        ValueError: there are too many documents.
+        exact: documents up to which all are compared.
     """
 
     def __init__(
@@ -31,12 +30,12 @@ class Dense:
         documents: Sequence[Document],
         encoder: SentenceEncoder,
         progress: Callable[[float], None] = lambda _: None,
+        exact: int = EXACT,
     ) -> None:
-        if len(documents) > MOST:
-            raise ValueError(f"documents: {len(documents):,} are more than the {MOST:,} that are searched exactly")
         self._encoder = encoder
         texts = [" ".join(filter(None, (document.title, document.body)))[:400] for document in documents]
         self.vectors: Final = encoder.encode_cached(texts, progress)
+        self._graph: Final = _graph(self.vectors) if len(documents) > exact else None
         self._known: dict[str, NDArray[np.float32]] = {}
 
     def prepare(self, queries: Sequence[str]) -> None:
@@ -48,4 +47,16 @@ class Dense:
         vector = self._known.get(query)
         if vector is None:
             (vector,) = self._encoder.encode([query])
-        return best(self.vectors @ vector, depth, above=-2.0)
+        if self._graph is None:
+            return best(self.vectors @ vector, depth, above=-2.0)
+        found = self._graph.search(vector, depth)
+        cosines = (1.0 - found.distances).astype(np.float32)
+        return Found(found.keys.astype(np.int32), cosines, len(self.vectors))
+
+
+def _graph(vectors: NDArray[np.float32]) -> Any:
+    from usearch.index import Index  # noqa: PLC0415 - most corpora are small, and it takes its time to load
+
+    graph = Index(ndim=vectors.shape[1], metric="cos", dtype="f16", expansion_search=_LEAST_SEARCHED)
+    graph.add(np.arange(len(vectors)), vectors)
+    return graph

@@ -13,7 +13,7 @@ class Memory:
 
     Args:
         reader: of the store that the loop learns into.
-        number: document id -> its place in the corpus. What the corpus does not know is left out.
+        number: document id -> its place in the corpus; what is remembered of other documents is left out.
     """
 
     def __init__(self, reader: PolicyReader, number: Mapping[str, int]) -> None:

@@ -1,6 +1,7 @@
 """Corpora: what can be used is used, and what cannot is counted and named."""
 
 import csv
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -118,3 +119,21 @@ def test_icecat_is_read(public_log: Callable[[str], Path]) -> None:
     assert corpus.documents[0].brand == "Xerox"
     assert corpus.documents[0].numbers["price"] == 49.95
     assert dict(corpus.faults.counts) == {"query without a relevant document": 22}
+
+
+def test_trec_sessions_are_read(public_log: Callable[[str], Path]) -> None:
+    corpus = read(public_log("trec_session_2013"))
+    assert (len(corpus.documents), len(corpus.queries), corpus.top_grade) == (2736, 423, 4.0)
+    assert corpus.faults.counts["query without a relevant document"] == 43
+    assert all(min(query.grades.values()) >= 0 for query in corpus.queries)
+
+
+def test_a_session_log_that_is_none_is_refused(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "sessiontrack2013.xml.gz", "wt") as file:
+        file.write("<sessiontrack2013><session>")
+    with pytest.raises(CorpusError, match=r"qrels\.txt\.gz"):
+        read(tmp_path)
+    with gzip.open(tmp_path / "qrels.txt.gz", "wt") as file:
+        file.write("1 0 a 1\n")
+    with pytest.raises(CorpusError, match="not a session log"):
+        read(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 
 from backchannel.ops.lab.search.harness import Harness
 from backchannel.ops.lab.search.measures import paired, ranking
-from backchannel.ops.lab.search.people import ATTRACTIVE, NOISE, ClickModel, People
+from backchannel.ops.lab.search.people import ATTRACTIVE, BELOW, FOLD, NOISE, TRUST, ClickModel, People
 
 
 def test_the_same_seed_gives_the_same_people(harness: Harness) -> None:
@@ -24,7 +24,7 @@ def test_popular_queries_are_asked_more(harness: Harness) -> None:
     assert asked.max() > 4 * even.max()
 
 
-@pytest.mark.parametrize("model", ["position", "cascade"])
+@pytest.mark.parametrize("model", ["position", "fold", "trust", "cascade"])
 def test_what_is_relevant_and_on_top_is_clicked_most(harness: Harness, model: ClickModel) -> None:
     people = People(harness, 3, model, zipf=0.0)
     clicks = np.zeros(4)
@@ -38,10 +38,27 @@ def test_what_is_relevant_and_on_top_is_clicked_most(harness: Harness, model: Cl
             clicked = people.clicks(visit, shown)
             clicks[2 * at : 2 * at + 2] += [place in clicked for place in shown]
     top_good, second_bad, top_bad, second_good = clicks / 6000
-    assert top_good == pytest.approx(ATTRACTIVE, abs=0.02)
-    assert top_bad == pytest.approx(NOISE, abs=0.01)
+    trusted = TRUST if model == "trust" else 0.0
+    assert top_good == pytest.approx(ATTRACTIVE + trusted * (1 - ATTRACTIVE), abs=0.02 + trusted / 2)
+    assert top_bad == pytest.approx(NOISE + trusted, abs=0.015)
     assert top_good > second_good > 0.2
     assert second_bad <= top_bad + 0.01
+
+
+def test_below_the_fold_few_look(harness: Harness) -> None:
+    queries = harness.corpus.queries
+    found = np.zeros((2, 8))
+    for row, model in enumerate(("position", "fold")):
+        people = People(harness, 3, model, zipf=0.0)  # type: ignore[arg-type]
+        for visit in islice(people.visits(), 3000):
+            grades = queries[visit.query].grades
+            best = harness.corpus.number[max(grades, key=lambda doc_id: grades[doc_id])]
+            others = [place for place in range(9) if place != best][:7]
+            for at in (0, FOLD):
+                shown = [*others[:at], best, *others[at:]]
+                found[row, at] += best in people.clicks(visit, shown)
+    assert found[0, 0] == found[1, 0]
+    assert found[1, FOLD] == pytest.approx(BELOW * found[0, FOLD], rel=0.15)
 
 
 def test_condensed_ndcg_leaves_out_what_was_not_judged() -> None:

@@ -1,0 +1,70 @@
+"""`backchannel lab rank`: five folds over a corpus's queries, to see what an order is worth that was learned."""
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from backchannel.ops.lab.search.build import build
+from backchannel.ops.lab.search.command import open_corpus
+from backchannel.ops.lab.search.encoders import find_encoder
+from backchannel.ops.lab.search.findings import ORIGINS
+from backchannel.ops.lab.search.orders import TURNS, Order, orders
+from backchannel.ops.terminal import print_json
+from backchannel.schemas.snapshot import Estimate
+
+
+@click.command()
+@click.argument("corpus")
+@click.option(
+    "--simulate",
+    "simulated",
+    type=click.IntRange(min=50),
+    metavar="N",
+    help="Simulate N queries on its catalogue instead of its own.",
+)
+@click.option(
+    "--turns",
+    type=click.IntRange(min=100),
+    multiple=True,
+    default=TURNS,
+    show_default=True,
+    help="Turns of clicks to learn from; repeatable.",
+)
+@click.option("--k", type=click.IntRange(1, 100), default=10, show_default=True, help="Positions of nDCG.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of folds and clicks.")
+@click.option("--dense/--no-dense", default=True, show_default=True, help="Also search by embeddings (extra `dense`).")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def rank(
+    *, corpus: str, simulated: int | None, turns: tuple[int, ...], k: int, seed: int, dense: bool, as_json: bool
+) -> None:
+    """Learn to order results on CORPUS, a folder with documents and judgements, or `generated`.
+
+    Five folds over queries: from grades, which is the ceiling, and from simulated clicks; beside each strategy's own
+    order, rank fusion, clicks without a correction for position and clicks divided by examination, and, if LightGBM is
+    installed, LambdaMART.
+    """
+    console = Console(stderr=True)
+    encoder = find_encoder(console.print) if dense else None
+    opened = open_corpus(corpus, simulated, seed, encoder)
+    with console.status(f"Learning on {len(opened.queries):,} queries"):
+        found = list(orders(build(opened, seed, encoder), seed, turns, k))
+    if as_json:
+        print_json(found)
+        return
+    Console().print(f"[bold]{opened.name}[/]: {ORIGINS[opened.origin]}; {len(opened.queries):,} queries, five folds")
+    Console().print(_table(found, k))
+
+
+def _table(found: list[Order], k: int) -> Table:
+    table = Table(f"nDCG@{k}, condensed", box=SIMPLE_HEAD, pad_edge=False)
+    for head in ("turns", "nDCG", "less BM25", "less the caller's"):
+        table.add_column(head, justify="right")
+    for one in found:
+        turns = f"{one.turns:,}" if one.turns else ""
+        table.add_row(one.name, turns, f"{one.ndcg.value:.3f}", _interval(one.less_bm25), _interval(one.less_caller))
+    return table
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
