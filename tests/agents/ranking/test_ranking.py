@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import msgpack
+from msgspec import msgpack, structs
 
 from backchannel.agents.bandit.features import Binned, Categorical, Numeric, Value
 from backchannel.agents.bandit.serving import EncodingError
@@ -13,6 +13,7 @@ from backchannel.agents.ranking.features import CandidateEncoder
 from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
 from backchannel.agents.ranking.serving import DRAWS, Candidate, Ranker
 from backchannel.agents.ranking.sums import HEAD, Lists, sums_of, unpacked, width
+from backchannel.agents.ranking.weights import solve
 from backchannel.agents.sums import Delta, MemorySums, merge
 from backchannel.schemas.events import Normalizer, Result
 from backchannel.schemas.turn import Turn
@@ -85,6 +86,41 @@ def test_the_sums_are_those_of_the_closed_form() -> None:
     np.testing.assert_allclose(found_moment, moment, atol=0.02)
     assert row[:HEAD].tolist() == [2.0, 3.25, pytest.approx(row[2]), 1.5, 2.0]
     assert len(row) == width(2)
+
+
+def test_it_is_pairwise_least_squares() -> None:
+    """The sums are those of all pairs of a list (Ermis et al. 2020), which is computed here pair by pair."""
+    rng = RNG(7)
+    vectors = np.rint(rng.normal(size=(30, 5, 3)) * 64) / 64
+    examined = np.array([1.0, 0.75, 0.5, 0.25, 0.25])
+    gains = (rng.random((30, 5)) < 0.3).astype(float)
+    gram, moment = np.zeros((3, 3)), np.zeros(3)
+    for x, c in zip(vectors, gains, strict=True):
+        for one in range(5):
+            for other in range(one):
+                apart = x[one] - x[other]
+                gram += examined[one] * examined[other] * np.outer(apart, apart) / examined.sum()
+                gained = examined[other] * c[one] - examined[one] * c[other]
+                moment += gained * apart / examined.sum()
+    found = sums_of(lists(gains.tolist(), vectors.tolist(), [examined.tolist()] * 30), 1)[0]
+    found_gram, found_moment = unpacked(found, 3)
+    np.testing.assert_allclose(found_gram, gram, rtol=0.01, atol=0.1)
+    np.testing.assert_allclose(found_moment, moment, rtol=0.01, atol=0.1)
+
+
+def test_the_solution_is_the_ridge_towards_the_prior() -> None:
+    rng = RNG(8)
+    vectors = np.rint(rng.normal(size=(400, 4, 2)) * 64) / 64
+    gains = np.clip(0.4 + vectors @ [0.05, 0.2], 0, 1)
+    shown = lists(gains.tolist(), vectors.tolist(), np.ones((400, 4)).tolist())
+    rows = sums_of(structs.replace(shown, groups=np.arange(400) % 2), 2)
+    weights = solve(np.zeros(1), rows[np.newaxis], np.array([1.0, 0.0]), (None,), 0.0)
+    assert weights.learned
+    gram, moment = unpacked(rows.sum(axis=0), 2)
+    pull = np.diag(weights.ridge * (np.diag(gram) / 400 + 1e-6))
+    expected = np.linalg.solve(gram + pull, moment + pull @ weights.prior)
+    np.testing.assert_allclose(weights.mean, expected)
+    np.testing.assert_allclose(weights.mean, [0.05, 0.2], atol=0.03)
 
 
 def test_examined_alike_it_is_ordinary_least_squares_within_lists() -> None:

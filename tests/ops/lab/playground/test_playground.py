@@ -14,6 +14,7 @@ from urllib.parse import quote
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from click.testing import CliRunner
+from matplotlib.image import imread
 
 from backchannel.ops.cli import main
 from backchannel.ops.lab.playground import server
@@ -132,26 +133,51 @@ def test_a_page_for_others_is_refused() -> None:
     assert "whoever reaches the page" in result.output
 
 
-@pytest.mark.parametrize("size", ["1280,900", "390,844"])
-def test_a_browser_draws_it(size: str, tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
+@pytest.fixture(scope="module")
+def browser() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
         missing("no chromium: install Debian's package `chromium`")
+    return found
+
+
+@pytest.fixture(scope="module")
+def url(browser: str) -> Iterator[str]:
     command = [sys.executable, "-m", "backchannel", "playground", "--no-dense", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        browser = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--window-size={size}"]
-        done = subprocess.run(
-            [*browser, f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000", f"{url}#{quote('desk lamp')}"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        yield process.stdout.readline().strip()
         process.terminate()
         assert process.wait() == 0
+
+
+def draw(browser: str, url: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000"),
+            *(f"--user-data-dir={folder}", *arguments, f"{url}#{quote('desk lamp')}"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("size", ["1280,900", "390,844"])
+def test_a_browser_draws_it(browser: str, url: str, size: str, tmp_path: Path) -> None:
+    done = draw(browser, url, tmp_path, "--dump-dom", f"--window-size={size}")
     assert "results for “desk lamp”" in done.stdout, done.stderr
     assert "generated: 800 documents" in done.stdout
     assert "did not work" not in done.stdout
     assert 0 < done.stdout.count("<li>") <= BUDGET
     assert "You are person 1. Nothing learned yet" in done.stdout
+
+
+def test_it_is_drawn_in_light_and_in_dark(browser: str, url: str, tmp_path: Path) -> None:
+    brightness = []
+    for scheme in (0, 1):  # Chromium's numbers of dark and light
+        picture = tmp_path / f"{scheme}.png"
+        draw(browser, url, tmp_path, f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={picture}")
+        brightness.append(float(imread(picture)[..., :3].mean()))
+    assert brightness[0] < 0.3
+    assert brightness[1] > 0.7
