@@ -26,13 +26,20 @@ def config(config: Config, markdown: bool) -> None:
     click.echo(reference(config) if markdown else render(config), nl=False)
 
 
+SECRETS = ("sasl_password", "signing_key")
+"""Keys whose values are not shown: what is printed ends up in logs and tickets."""
+
+
 def render(config: Config) -> str:
     """Return `config` as a commented TOML document."""
     lines = []
     for section in _fields(config):
         lines += [f"# {section.description}", f"[{section.name}]"]
         for key in _fields(section.value):
-            lines += [f"# {key.description}{key.bounds}", f"{key.name} = {_toml(msgspec.to_builtins(key.value))}"]
+            value = _toml(msgspec.to_builtins(key.value))
+            if key.name in SECRETS and key.value:
+                value = '""  # set, and not shown'
+            lines += [f"# {key.description}{key.bounds}", f"{key.name} = {value}"]
         lines.append("")
     return "\n".join(lines)
 

@@ -212,7 +212,7 @@ def import_version(file: Path, store: str, config: Config) -> None:
     If a signing key is configured, FILE must be signed with it. A missing store is created.
     """
     with opened_store(store, create=True) as opened, gzip.open(file, "rb") as lines:
-        archived = archive.read(lines, _key(config))
+        archived = archive.read(archive.bounded_lines(lines.readline), _key(config))
         made = opened.transact(lambda connection: archive.publish(connection, archived, _now(), _key(config)))
     click.echo(f"Readers now serve version {made.version}; it was version {archived.header.version} in its old store.")
 

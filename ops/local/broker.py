@@ -28,7 +28,10 @@ from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.kafka.config import SERVERS_VARIABLE
 
 POM: Final = Path(__file__).resolve().parents[2] / "docker" / "kafka" / "pom.xml"
-DEFAULT_DATA: Final = Path(".backchannel") / "kafka"
+DEFAULT_DATA: Final = (
+    Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "backchannel" / "kafka"
+)
+"""One folder for each user, so that every command finds the broker, wherever it is run."""
 USUAL_PORT: Final = 9092
 START_TIMEOUT: Final = 60.0
 STOP_TIMEOUT: Final = 30.0
@@ -293,8 +296,7 @@ data_option = click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
     default=DEFAULT_DATA,
-    show_default=True,
-    help="Folder for the broker's data, log and pid file.",
+    help="Folder for the broker's data, log and pid file.  [default: ~/.local/share/backchannel/kafka]",
 )
 
 

@@ -53,8 +53,16 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     def __post_init__(self) -> None:
         # Not a pattern of the field, whose message would only quote the pattern.
-        if not re.fullmatch(r"[^\s,:]+:\d+(,[^\s,:]+:\d+)*", self.servers):
-            raise ValueError(f"servers: {self.servers!r} is not host:port of one or more brokers, comma-separated")
+        if not all(re.fullmatch(r"([^\s,:\[\]]+|\[[0-9A-Fa-f:.]+\]):\d+", broker) for broker in self.brokers):
+            raise ValueError(
+                f"servers: {self.servers!r} is not host:port of one or more brokers, comma-separated; an IPv6 address "
+                "is in brackets, as in [::1]:9092"
+            )
+
+    @property
+    def brokers(self) -> list[str]:
+        """The brokers' addresses, host:port each."""
+        return [broker.strip() for broker in self.servers.split(",")]
 
     @property
     def event_topics(self) -> dict[str, str]:
@@ -97,7 +105,7 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def client_settings(self) -> dict[str, Any]:
         """Return the connection settings of a kafka-python client."""
         settings: dict[str, Any] = {
-            "bootstrap_servers": self.servers.split(","),
+            "bootstrap_servers": self.brokers,
             "security_protocol": self.security_protocol,
             "ssl_context": self.ssl_context(),
         }

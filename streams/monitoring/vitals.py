@@ -165,10 +165,10 @@ def reach_brokers(kafka: KafkaConfig) -> None:
         TopicError: no broker accepts a connection.
     """
     faults = []
-    for server in kafka.servers.split(","):
+    for server in kafka.brokers:
         host, _, port = server.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), timeout=CONNECT_S / len(kafka.servers.split(","))).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S / len(kafka.brokers)).close()
         except OSError as error:
             faults.append(f"{server}: {error}")
         else:

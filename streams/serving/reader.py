@@ -19,8 +19,8 @@ from backchannel.schemas.snapshot import Checksum, Snapshot
 from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.rows import Rows
 from backchannel.streams.snapshots import versions as snapshots
-from backchannel.streams.snapshots.signing import signing_key
-from backchannel.streams.snapshots.versions import CorruptPolicyError
+from backchannel.streams.snapshots.signing import accepted_keys
+from backchannel.streams.snapshots.versions import CorruptPolicyError, SignatureError
 from backchannel.streams.store.engine import Store, StoreAwayError
 
 logger = logging.getLogger(__name__)
@@ -60,8 +60,9 @@ class PolicyReader:
         store: SQLAlchemy URL of the store; or an open store, which stays open when the reader closes.
         poll_s: seconds between refreshes after `start`, or within a `with` block.
         rng: the policy's source of randomness; by default seeded by the operating system.
-        key: the key with which versions must be signed. The environment variable BACKCHANNEL_SIGNING_KEY overrides it;
-            without a key, signatures are not checked.
+        key: the key with which versions must be signed. The environment variable BACKCHANNEL_SIGNING_KEY overrides it,
+            and BACKCHANNEL_OTHER_SIGNING_KEY may name another one that is accepted, too, while keys are changed.
+            Without a key, signatures are not checked.
         guess_from: the similarity, 0.5 to 1, from which `recall` serves an unknown query as a known one; 0.9 suits
             errors of typing and speech recognition. None: no guesses. Guessing needs the extra `guess`, and about 100
             bytes of memory for each known query.
@@ -84,7 +85,8 @@ class PolicyReader:
         self._store: Final = Store(store) if isinstance(store, str) else store
         self._opened: Final = isinstance(store, str)
         self._poll_s: Final = poll_s
-        self._key: Final = signing_key(key)
+        self._keys: Final = accepted_keys(key)
+        self._key = self._keys[0]  # of the version that is served
         self._rng = rng or np.random.default_rng()
         self._lock = threading.Lock()
         self._policy: Policy | None = None
@@ -212,15 +214,14 @@ class PolicyReader:
         return bool(version), fault
 
     def _load(self, connection: Connection, version: int) -> tuple[Policy, dict[str, Rows]]:
-        header = snapshots.header(connection, version, self._key)
-        if header is None:
-            raise CorruptPolicyError("it is not in the store: roll back, or restore the store")
+        key, header = self._signed(connection, version)
         # The rows that we hold may be damaged, or erased from the store: then all rows are read again.
-        held = self._policy.snapshot if self._policy else None
+        held = self._policy.snapshot if self._policy and key == self._key else None
         for base in (held, None) if held else (None,):
             before = self._sections if base else {}
-            sections, checksum = _apply(connection, before, base, version, self._key)
-            if header.confirms(checksum, self._key):
+            sections, checksum = _apply(connection, before, base, version, key)
+            if header.confirms(checksum, key):
+                self._key = key
                 similar = self._policy.similar if base and self._policy else self._similar
                 if similar is not None:
                     known = sections.get(Memory.name, Rows())
@@ -230,6 +231,20 @@ class PolicyReader:
                     policy.prepare(self._policy)
                 return policy, sections
         raise CorruptPolicyError("its rows do not match the checksum of its header: roll back, or restore the store")
+
+    def _signed(self, connection: Connection, version: int) -> tuple[bytes, Snapshot]:
+        """Return the header of a version, and the key that signed it."""
+        for key in self._keys:
+            try:
+                header = snapshots.header(connection, version, key)
+            except SignatureError:
+                if key == self._keys[-1]:
+                    raise
+            else:
+                if header is None:
+                    break
+                return key, header
+        raise CorruptPolicyError("it is not in the store: roll back, or restore the store")
 
     def _resume(self) -> None:
         """Go on in a process that was forked."""

@@ -5,7 +5,8 @@ rows, or with a key their seal, so its signature covers all of them.
 """
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -16,6 +17,9 @@ from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.versions import CorruptPolicyError, Provenance
 from backchannel.streams.store.engine import StoreError
 from backchannel.streams.store.tables import partition, snapshot
+
+MAX_LINE: Final = 16 << 20
+"""Bytes of the longest line: a row is some kilobytes, and the header some hundred."""
 
 
 class _Opening(Struct, frozen=True, tag_field="format", tag="backchannel policy 1"):
@@ -50,6 +54,20 @@ def write(connection: Connection, version: int, put: Callable[[bytes], object], 
     return sum(header.rows.values())
 
 
+def bounded_lines(readline: Callable[[int], bytes]) -> Iterator[bytes]:
+    """Yield the lines that a file's `readline` gives, none of them longer than any that `write` writes.
+
+    A few megabytes of gzip may contain gigabytes.
+
+    Raises:
+        CorruptPolicyError: a line is longer.
+    """
+    while line := readline(MAX_LINE + 1):
+        if len(line) > MAX_LINE:
+            raise CorruptPolicyError(f"this is not what `snapshots export` wrote: a line of more than {MAX_LINE} bytes")
+        yield line
+
+
 def read(lines: Iterable[bytes], key: bytes = b"") -> Archived:
     """Read the lines of an archive, as `write` wrote them.
 
@@ -58,12 +76,15 @@ def read(lines: Iterable[bytes], key: bytes = b"") -> Archived:
     """
     sections: dict[str, Section] = {}
     checksum = Checksum(key=key)
-    each = iter(lines)
+    each, rows = iter(lines), 0
     try:
         opening = msgspec.json.decode(next(each, b""), type=_Opening)
         header = snapshots.opened(opening.header, opening.signature, key)
         decode = msgspec.json.Decoder(tuple[str, str, bytes]).decode
         for line in each:
+            rows += 1
+            if rows > sum(header.rows.values()):
+                raise CorruptPolicyError("it has more rows than its header says: export the version again")
             section, name, value = decode(line)
             sections.setdefault(section, {})[name] = value
             checksum.add(section, name, value)

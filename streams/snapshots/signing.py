@@ -9,12 +9,20 @@ from collections.abc import Mapping
 from hashlib import blake2b
 
 KEY_VARIABLE = "BACKCHANNEL_SIGNING_KEY"
+OTHER_KEY_VARIABLE = "BACKCHANNEL_OTHER_SIGNING_KEY"
+"""A key that readers accept, too. To change the key, give readers the new one as the other, then the publisher."""
 
 
 def signing_key(configured: str = "", environment: Mapping[str, str] = os.environ) -> bytes:
     """Return the key from the environment, or else from the configuration; empty if neither has one."""
     words = environment.get(KEY_VARIABLE) or configured
     return blake2b(words.encode(), digest_size=32).digest() if words else b""
+
+
+def accepted_keys(configured: str = "", environment: Mapping[str, str] = os.environ) -> tuple[bytes, ...]:
+    """Return the keys of which one must have signed a version; one empty key if signatures are not checked."""
+    key, other = signing_key(configured, environment), signing_key(environment.get(OTHER_KEY_VARIABLE, ""), {})
+    return tuple(one for one in (key, other) if one) or (b"",)
 
 
 def sign(text: str, key: bytes) -> str:

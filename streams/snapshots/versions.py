@@ -29,6 +29,10 @@ class CorruptPolicyError(BackchannelError, RuntimeError):
     """A version is not what its publisher wrote; the message says why and what to do."""
 
 
+class SignatureError(CorruptPolicyError):
+    """A version is not signed with the key that is configured."""
+
+
 class Difference(Struct, frozen=True):
     """The change from one version to another."""
 
@@ -93,7 +97,7 @@ def opened(text: str, signature: str | None, key: bytes = b"") -> Snapshot:
         CorruptPolicyError: the header is damaged, or not signed with the `key`.
     """
     if key and not signed(text, signature, key):
-        raise CorruptPolicyError("it is not signed with the key configured here: give its publisher the same key")
+        raise SignatureError("it is not signed with the key configured here: give its publisher the same key")
     try:
         return msgspec.json.decode(text, type=Snapshot)
     except msgspec.MsgspecError as error:

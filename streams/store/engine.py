@@ -53,7 +53,7 @@ class Store:
             remedy = f"pip install '{dialect.requirement}'" if dialect else f"pip install {error.name}"
             raise StoreError(f"this store needs {error.name}: {remedy}") from None
         except (ArgumentError, NoSuchModuleError) as error:
-            kind = url.partition("://")[0]  # the rest may contain a password
+            kind = url.partition(":")[0]  # the rest may contain a password, even if the URL is mistyped
             raise StoreError(f"store {kind!r}: {error}; a URL like sqlite:///policy.db is needed") from None
         self._dialect: Final = dialect
         dialect.prepare(self._engine)

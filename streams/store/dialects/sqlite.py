@@ -1,5 +1,6 @@
 """SQLite: a file, with one writer at a time."""
 
+import os
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -45,13 +46,21 @@ class Sqlite(Dialect):
         def connect(connection: Any, record: Any) -> None:
             opened = _file(path)
             connection.isolation_level = None  # otherwise the driver decides when a transaction begins
-            for pragma in _PRAGMAS:
-                connection.execute(f"PRAGMA {pragma}")
-            # If two connections open a new file at once, one of them is refused, whatever its timeout.
-            retry(
-                lambda: connection.execute("PRAGMA journal_mode=WAL"),
-                lambda error: getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY,
-            )
+            try:
+                for pragma in _PRAGMAS:
+                    connection.execute(f"PRAGMA {pragma}")
+                # If two connections open a new file at once, one of them is refused, whatever its timeout.
+                retry(
+                    lambda: connection.execute("PRAGMA journal_mode=WAL"),
+                    lambda error: getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY,
+                )
+            except sqlite3.OperationalError as error:
+                if path is not None and path.exists() and not os.access(path.parent, os.W_OK):
+                    error.args = (
+                        f"{error}; its folder is read-only, and no process that may write has it open, so that the "
+                        "files -wal and -shm beside it are missing: make the folder writable, or run a worker",
+                    )
+                raise
             record.info[_FILE] = opened or _file(path)  # the file may be new
 
         @event.listens_for(engine, "checkout")

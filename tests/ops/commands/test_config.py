@@ -17,7 +17,7 @@ from backchannel.agents.outcomes import RewardConfig
 from backchannel.ops.cli import main
 from backchannel.ops.commands.config import reference, render
 from backchannel.ops.options import kafka_config
-from backchannel.streams.config import CommitConfig, Config, ConfigError, load, parse
+from backchannel.streams.config import CommitConfig, Config, ConfigError, SnapshotConfig, load, parse
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.turns.assembler import TurnConfig
 
@@ -105,6 +105,14 @@ def test_a_password_from_the_environment_is_not_printed(monkeypatch: pytest.Monk
     assert done.exit_code == 0
     assert "secret" not in done.output
     assert kafka_config(load(path), None).sasl_password == "secret"
+
+
+def test_secrets_of_the_file_are_not_printed_either() -> None:
+    printed = render(Config(kafka=KafkaConfig(sasl_password="one"), snapshots=SnapshotConfig(signing_key="two")))
+    assert '"one"' not in printed
+    assert '"two"' not in printed
+    assert printed.count('""  # set, and not shown') == 2
+    assert parse(tomllib.loads(printed), "x").kafka.sasl_password == ""
 
 
 def test_kafka_settings_that_contradict_each_other_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

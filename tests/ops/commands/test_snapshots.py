@@ -139,6 +139,8 @@ def test_a_version_moves_to_another_store(url: str, tmp_path: Path) -> None:
         lambda data: b"nonsense",
         lambda data: gzip.compress(b""),
         lambda data: gzip.compress(b"\n".join(gzip.decompress(data).splitlines()[:-1])),
+        lambda data: gzip.compress(gzip.decompress(data) + gzip.decompress(data).splitlines()[-1] * 3),
+        lambda data: gzip.compress(gzip.decompress(data) + b"[" * (17 << 20), compresslevel=1),
     ],
 )
 def test_an_archive_that_is_not_whole_is_refused(url: str, tmp_path: Path, spoil: "object") -> None:

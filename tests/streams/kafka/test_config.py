@@ -21,6 +21,8 @@ def test_topics_carry_the_prefix() -> None:
     ("table", "named"),
     [
         ({"servers": "no port"}, "servers"),
+        ({"servers": "::1:9092"}, r"servers.*\[::1\]:9092"),
+        ({"servers": "a:1,"}, "servers"),
         ({"security_protocol": "TLS"}, "security_protocol"),
         ({"session_timeout_s": 1}, "session_timeout_s"),
         ({"topic_prefix": "a/b"}, "topic_prefix"),
@@ -32,6 +34,11 @@ def test_topics_carry_the_prefix() -> None:
 def test_a_bad_value_is_named(table: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         with_environment(msgspec.convert(table, KafkaConfig), {})
+
+
+def test_addresses_may_have_spaces_between_them_and_brackets() -> None:
+    config = KafkaConfig(servers="a:1, [::1]:9092 ,b-2.example:3")
+    assert config.client_settings()["bootstrap_servers"] == ["a:1", "[::1]:9092", "b-2.example:3"]
 
 
 def test_clients_get_what_the_protocol_needs_and_no_more() -> None:

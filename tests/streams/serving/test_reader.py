@@ -246,6 +246,25 @@ def test_a_reader_with_a_key_serves_what_is_signed_with_it(
         assert ("not signed with the key" in (reader.status.error or "")) == (served is None)
 
 
+def test_keys_are_changed_without_freezing_readers(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def publish(key: str, start_ms: int) -> None:
+        with LocalPipeline(url, Config(snapshots=SnapshotConfig(signing_key=key)), "test") as pipeline:
+            learn(pipeline, 50, start_ms)
+            pipeline.publish()
+
+    publish("old", 1_700_000_000_000)
+    monkeypatch.setenv("BACKCHANNEL_OTHER_SIGNING_KEY", "new")
+    with closing(PolicyReader(url, rng=rng(), key="old")) as reader:
+        assert reader.policy.version == 1
+        for version, key in ((2, "new"), (3, "new"), (4, "old")):
+            publish(key, 1_700_000_000_000 + version * 100_000_000)
+            assert reader.refresh(), reader.status
+            assert reader.policy.version == version
+        publish("another", 1_700_900_000_000)
+        assert not reader.refresh()
+        assert "not signed with the key" in (reader.status.error or "")
+
+
 def test_rows_that_the_publisher_did_not_write_are_refused_even_with_their_checksum(url: str) -> None:
     """Write access to the store is enough to change rows and checksum, but not the seal."""
     with LocalPipeline(url, Config(snapshots=SnapshotConfig(signing_key="a")), "test") as pipeline:

@@ -109,6 +109,20 @@ def test_what_passes_by_itself_is_told_from_what_does_not(
         assert isinstance(raised.value, StoreAwayError) == passes
 
 
+def test_a_store_in_a_read_only_folder_is_read_or_the_reason_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "policy.db"
+    with closing(Store(f"sqlite:///{path}")) as store:
+        store.create([])
+        with closing(Store(f"sqlite:///file:{path}?mode=ro&uri=true")) as reader:
+            assert counts(reader) == {}
+    (tmp_path / "policy.db-wal").mkdir()  # nobody can make it
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with closing(Store(f"sqlite:///{path}")) as reader, pytest.raises(StoreAwayError, match="its folder is read-only"):
+        counts(reader)
+
+
 def test_a_database_that_lacks_characters_is_refused(postgres_url: str) -> None:
     engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
     name = f"backchannel_latin_{os.getpid()}"
@@ -202,9 +216,10 @@ def test_values_may_be_many(store: Store, size: int) -> None:
 
 
 def test_no_password_is_shown() -> None:
-    with pytest.raises(StoreError) as refused:
-        Store("mysql://me:secret@host/x")
-    assert "secret" not in str(refused.value)
+    for mistyped in ("mysql://me:secret@host/x", "postgresql:/me:secret@h/x", "postgresql//me:secret@h/x"):
+        with pytest.raises(StoreError) as refused:
+            Store(mistyped)
+        assert "secret" not in str(refused.value)
     with closing(Store("postgresql://me:secret@127.0.0.1:1/x")) as store, pytest.raises(StoreError) as away:
         store.create([])
     assert "secret" not in str(away.value)
