@@ -19,7 +19,7 @@ from backchannel.ops.lab.search.build import build, engine, popularity
 from backchannel.ops.lab.search.corpus import Corpus, CorpusError
 from backchannel.ops.lab.search.costs import Costs, measure
 from backchannel.ops.lab.search.encoders import find_encoder
-from backchannel.ops.lab.search.findings import LEARNED, RERANKED, Findings, findings
+from backchannel.ops.lab.search.findings import FIXED_RANKED, LEARNED, RANKED, RERANKED, Findings, findings
 from backchannel.ops.lab.search.generated import generated_corpus
 from backchannel.ops.lab.search.loop import Settings, run
 from backchannel.ops.lab.search.people import ClickModel
@@ -223,31 +223,21 @@ def _print(found: Findings) -> None:
         f"{found.train:,} training queries, {found.held_out:,} held out; {found.turns_per_second:,.0f} turns/s"
     )
     budget = found.settings["budget"]
-    table = _table(
-        "On held-out queries",
-        f"recall, {budget} drawn",
-        f"{budget} distinct",
-        "less best fixed",
-        "nDCG raw",
-        "condensed",
-        "less BM25",
-        "judged",
-        "different",
+    ordered = sorted(found.methods, key=lambda one: -one.drawn.value)
+    recall = _table(
+        "Recall on held-out queries", f"{budget} drawn", f"{budget} distinct", "less best fixed", "different"
     )
-    for method in sorted(found.methods, key=lambda one: -one.drawn.value):
-        table.add_row(
-            method.name,
-            f"{method.drawn.value:.3f}",
-            f"{method.distinct.value:.3f}",
-            _interval(method.against_fixed),
-            f"{method.raw:.3f}",
-            f"{method.condensed:.3f}",
-            _interval(method.condensed_less_bm25),
-            f"{method.judged:.3f}",
-            f"{method.different:.1f}",
-            style="bold" if method.name in (LEARNED, RERANKED) else None,
-        )
-    console.print(table)
+    order = _table(f"nDCG@{RANKED}", "raw", "condensed", "condensed less BM25's", "judged")
+    for method in ordered:
+        style = "bold" if method.name in (LEARNED, RERANKED) else None
+        if method.name not in (RERANKED, FIXED_RANKED):
+            numbers = f"{method.drawn.value:.3f}", f"{method.distinct.value:.3f}"
+            recall.add_row(
+                method.name, *numbers, _interval(method.against_fixed), f"{method.different:.1f}", style=style
+            )
+        numbers = f"{method.raw:.3f}", f"{method.condensed:.3f}"
+        order.add_row(method.name, *numbers, _interval(method.condensed_less_bm25), f"{method.judged:.3f}", style=style)
+    console.print(recall, order)
     points = _table("Policy after turns", "recall", "less best fixed")
     for point in found.points:
         points.add_row(f"{point.turns:,}", _interval(point.recall), _interval(point.against_fixed))
@@ -267,16 +257,17 @@ def _print(found: Findings) -> None:
 
 
 def _print_seeds(together: Sequence[OverSeeds], seeds: int) -> None:
-    table = _table(
-        f"Over {seeds} seeds", "recall", "less best fixed", "nDCG raw over BM25's, %", "condensed over BM25's, %"
-    )
+    recall = _table(f"Recall over {seeds} seeds", "", "less best fixed")
+    order = _table(f"nDCG@{RANKED} over BM25's, %", "raw", "condensed")
     for one in together:
         gains = (
             f"{100 * gain.value:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
             for gain in (one.raw_gain, one.condensed_gain)
         )
-        table.add_row(one.method, _interval(one.recall), _interval(one.against_fixed), *gains)
-    Console().print(table)
+        if one.method not in (RERANKED, FIXED_RANKED):
+            recall.add_row(one.method, _interval(one.recall), _interval(one.against_fixed))
+        order.add_row(one.method, *gains)
+    Console().print(recall, order)
 
 
 def _print_costs(costs: Costs) -> None:

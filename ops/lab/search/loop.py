@@ -21,7 +21,7 @@ from backchannel.agents.ranking.features import MEMORY_SCORE, RANK, SCORE
 from backchannel.agents.ranking.learner import RankingConfig
 from backchannel.ops.lab.search.harness import Allocations, Harness, Queries
 from backchannel.ops.lab.search.people import ClickModel, People
-from backchannel.ops.lab.search.server import MEMORY, REMEMBERED, SearchServer, impression
+from backchannel.ops.lab.search.server import FUSED, MEMORY, REMEMBERED, SearchServer, impression
 from backchannel.ops.lab.search.union import unite
 from backchannel.schemas.events import Click, Event, Query
 from backchannel.streams.config import Config
@@ -132,11 +132,11 @@ def configuration(harness: Harness, memory: bool = False, ranked: bool = False, 
 
 
 def ranking_of(strategies: Sequence[str]) -> RankingConfig:
-    """Return what results are ranked by: the caller's score, their ranks, and what is remembered of them."""
+    """Return what results are ranked by: place in the union, rank fusion, ranks, and what is remembered of them."""
     own = [Numeric(f"{RANK}{name}", scale=0.25) for name in strategies]
     if MEMORY in strategies:
         own.append(Numeric(MEMORY_SCORE, scale=0.25))
-    return RankingConfig(features=(Numeric(SCORE), *own), normalized=(SCORE,))
+    return RankingConfig(features=(Numeric(SCORE), Numeric(FUSED), *own), normalized=(SCORE, FUSED))
 
 
 def run(

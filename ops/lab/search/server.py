@@ -20,6 +20,8 @@ MEMORY: Final = "memory"
 """The strategy that recalls from the policy itself."""
 FUSION: Final = 60.0
 """The constant of reciprocal rank fusion."""
+FUSED: Final = "fused"
+"""The feature of candidates that holds their score by reciprocal rank fusion."""
 REMEMBERED: Final = "remembered"
 """The feature that says how many documents it has for the query, log(1 + n)."""
 
@@ -131,13 +133,16 @@ class SearchServer:
     ) -> Ranking:
         """Return the policy's order of a union.
 
-        The caller's own score, which the policy begins with, is that of reciprocal rank fusion (Cormack et al. 2009).
+        The caller's own score, which the policy begins with, falls with the place in the union. The feature FUSED is the
+        score of reciprocal rank fusion (Cormack et al. 2009).
         """
         candidates = [
             Candidate(
-                self._doc_ids[one.item], {SCORE: sum(1.0 / (FUSION + at) for at in one.ranks.values())}, one.ranks
+                self._doc_ids[one.item],
+                {SCORE: -float(np.log2(place)), FUSED: sum(1.0 / (FUSION + at) for at in one.ranks.values())},
+                one.ranks,
             )
-            for one in union.candidates
+            for place, one in enumerate(union.candidates, start=2)
         ]
         return policy.rank(context, candidates, max(len(candidates), 1), query=text, rng=rng, explain=explain)
 
