@@ -133,8 +133,8 @@ class SearchServer:
     ) -> Ranking:
         """Return the policy's order of a union.
 
-        The caller's own score, which the policy begins with, falls with the place in the union. The feature FUSED is the
-        score of reciprocal rank fusion (Cormack et al. 2009).
+        The caller's own score, which the policy begins with, falls with the place in the union. The feature FUSED holds
+        that of reciprocal rank fusion (Cormack et al. 2009).
         """
         candidates = [
             Candidate(
