@@ -30,6 +30,7 @@ class ServiceMetrics:
         self._seconds: Final = Histogram(
             "backchannel_serve_seconds", "Seconds until the answer.", ("path",), buckets=_SECONDS, registry=registry
         )
+        self._series: Final[dict[tuple[str, int], tuple[Counter, Histogram]]] = {}
         self._events: Final = Counter("backchannel_serve_events", "Events accepted.", registry=registry)
         self._version: Final = Gauge(
             "backchannel_serve_policy_version",
@@ -47,8 +48,12 @@ class ServiceMetrics:
     def request(self, path: str, status: int, seconds: float) -> None:
         """Count a request."""
         known = path if path in ROUTES else "other"
-        self._requests.labels(known, str(status)).inc()
-        self._seconds.labels(known).observe(seconds)
+        series = self._series.get((known, status))
+        if series is None:  # to look them up by their labels costs more than to count
+            series = self._requests.labels(known, str(status)), self._seconds.labels(known)
+            self._series[known, status] = series
+        series[0].inc()
+        series[1].observe(seconds)
 
     def events(self, accepted: int) -> None:
         """Count accepted events."""

@@ -1,11 +1,11 @@
 """The service without HTTP: requests in, answers out."""
 
+import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from math import comb
 from typing import Final
-from uuid import uuid4
 
 import msgspec
 import numpy as np
@@ -249,7 +249,7 @@ def evenly(
 
 
 def _query(asked: DecideRequest) -> Query:
-    query_id = asked.query_id or uuid4().hex
+    query_id = asked.query_id or secrets.token_hex(16)
     return Query(
         event_id=f"{query_id}/query",
         ts=time.time_ns() // 1_000_000 if asked.ts is None else asked.ts,

@@ -6,8 +6,10 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import ip_address
+from itertools import count
 from typing import Any, Final
 
 from litestar.enums import ScopeType
@@ -24,6 +26,7 @@ SLOW_S: Final = 1.0
 JSON: Final = (b"application/json", b"application/x-ndjson")
 
 
+@lru_cache(1024)
 def is_loopback(host: str) -> bool:
     """Return whether `host` is an address that only this machine can reach."""
     try:
@@ -99,6 +102,8 @@ class Access:
         self._timeout_s: Final = timeout_s
         self._allowance: Final = Allowance(rate)
         self._observe: Final = observe
+        self._prefix: Final = f"{secrets.token_hex(6)}-"
+        self._ids: Final = count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -108,7 +113,9 @@ class Access:
         began = time.perf_counter()
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
-        request_id = given.decode("latin-1") if 0 < len(given) <= 128 and given.isascii() else secrets.token_hex(8)
+        request_id = (
+            given.decode() if 0 < len(given) <= 128 and given.isascii() else f"{self._prefix}{next(self._ids):x}"
+        )
         state: Any = scope.setdefault("state", {})
         state[REQUEST_ID] = request_id
         status = 0

@@ -37,6 +37,7 @@ PARTS: Final = {
     "rephrases": "backchannel.ops.lab.bench.rephrases:rephrases",
     "ope": "backchannel.ops.lab.bench.ope:ope",
     "coverage": "backchannel.ops.lab.bench.coverage:coverage",
+    "serve": "backchannel.ops.lab.bench.serve:serve",
     "gate": "backchannel.ops.lab.bench.gate:gate",
 }
 
@@ -74,6 +75,7 @@ def bench(
     rephrases     detecting rephrases, solving a graph of 1,000,000 edges, looking up rewrites
     ope           off-policy evaluation of a million turns
     coverage      how often intervals hold the truth on pages that strategies share, in 100 simulated logs per round
+    serve         decisions over HTTP, beside a constant answer and beside the call in the process
     gate          how often the gate is right, in 30 simulated logs per round
 
     Without a PART, all parts run, which takes a quarter of an hour on an idle machine with two cores. Peers that are
