@@ -14,11 +14,12 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from backchannel.ops.local.broker import Broker
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.reading_order import not_ahead
-from backchannel.streams.kafka.topics import admin_client
+from backchannel.streams.kafka.topics import admin_client, check_topics
 from backchannel.streams.kafka.transport import (
     QUEUED_CHUNKS,
     Chunk,
@@ -169,6 +170,35 @@ def test_every_codec_of_producers_is_read(kafka: KafkaConfig, codec: str) -> Non
         async with running(kafka, Worker(ledger)) as app:
             await until(lambda: ledger.total == 500, app)
         assert ledger.values[tp] == [b"%d" % number for number in range(500)]
+
+    asyncio.run(scenario())
+
+
+def test_brokers_may_have_ipv6_addresses(kafka: KafkaConfig) -> None:
+    host, _, port = kafka.servers.rpartition(":")
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(pass_on(reader, back), pass_on(there, writer))
+
+    async def scenario() -> None:
+        try:
+            server = await asyncio.start_server(accept, "::1", 0)
+        except OSError as error:
+            pytest.skip(f"no IPv6 here: {error}")
+        async with server:
+            address = f"[::1]:{server.sockets[0].getsockname()[1]}"
+            config = structs.replace(kafka, servers=f"{address}, {address}")
+            sent, ledger = await produce(kafka, 100), Ledger()
+            assert await asyncio.to_thread(check_topics, config) == 4
+            async with running(config, Worker(ledger)) as app:
+                await until(lambda: ledger.total == 100, app)
+            assert ledger.values == sent
 
     asyncio.run(scenario())
 
