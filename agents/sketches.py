@@ -51,3 +51,18 @@ def distinct(sketches: Floats) -> Floats:
     """
     counted: Floats = np.minimum(sketches, 1.0).sum(axis=-1)
     return counted
+
+
+def bounded_shares(sketches: Floats, one_person: float) -> Floats:
+    """Return the share of each bucket's weight that counts, (n, buckets), 0 to 1.
+
+    A bucket counts up to `one_person`, or to twice the median bucket of its sketch, whichever is more. So however much
+    one person adds, what counts grows by no more than that.
+
+    Args:
+        sketches: weights of people, (n, buckets).
+        one_person: the weight of one person that always counts in full, above 0.
+    """
+    bound = np.maximum(one_person, 2.0 * np.median(sketches, axis=1))[:, np.newaxis]
+    shares: Floats = np.minimum(bound / np.maximum(sketches, 1e-300), 1.0)
+    return shares

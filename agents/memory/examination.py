@@ -13,8 +13,14 @@ space complexity of approximating the frequency moments", STOC 1996): a pair's h
 sign, with which the pair is added. The products of the buckets add up to the inner product, as different pairs cancel
 on average. The sketch is a sum.
 
-A curve is a mixture of BASIS powers of the configured curve, p(k) = sum of w(j) * k^(-decay * j), from flat to its
-square. Exposure is linear in the curve, so the exposure to each power is summed, and weighted by a curve when read.
+The curve is free at the first HARVESTED positions, but for never rising: it is the isotonic regression of the ratios,
+drawn towards the configured curve. Beyond, it falls like the configured one.
+
+People also click what is on top because they trust the order (Agarwal et al., "Addressing trust bias for unbiased
+learning-to-rank", WWW 2019): of what does not attract them they click t / k at an examined position k. So clicks are
+affine in attractiveness (Vardasbi et al., "When inverse propensity scoring does not work", CIKM 2020). The ratios of
+positions hardly tell trust from examination, so its strength t is configured: it takes an experiment with results that
+are known to be useless. Given the strength, ratios are corrected by what trust adds to them.
 """
 
 from collections.abc import Iterable
@@ -22,25 +28,61 @@ from itertools import combinations
 from typing import Final
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
-from backchannel.agents.sums import Floats, Key, SumReader, Sums, SumTable
+from backchannel.agents.sums import Floats, Integers, Key, SumReader, Sums, SumTable
 
-BASIS: Final = 3
-"""Number of powers of the configured curve in the mixture: 0, 1 and 2."""
-BUCKETS: Final = 1024
+BUCKETS: Final = 4096
 HARVESTED: Final = 10
-"""Positions that are compared with each other; the powers extend the curve beyond them."""
+"""Positions that are compared with each other, and at which the curve is free."""
+SHOWINGS: Final = (*(f"at_{position}" for position in range(1, HARVESTED + 1)), "beyond")
+"""The sums of showings at each of the first positions; and beyond them, each relative to the last of these."""
 
 _CURVE: Final = "all"  # one curve for all queries
 _KEPT: Final = 10  # periods before the newest; older ones weigh less than a thousandth of it
-_STEPS: Final = 20
-_TRUST: Final = 0.5
+_CERTAIN: Final = 0.5
 """Prior standard deviation of the logarithm of the ratio of two positions, around that of the configured curve."""
+_ROUNDS: Final = 8
+"""Rounds in which the curve and the attractiveness that trust adds to are fitted in turn."""
 
-_MIXTURES: Final = np.array([(i, j, _STEPS - i - j) for i in range(_STEPS + 1) for j in range(_STEPS + 1 - i)]) / _STEPS
-_CONFIGURED: Final[Floats] = np.eye(BASIS)[1]
 _PAIRS: Final = np.array(list(combinations(range(HARVESTED), 2))).T
+_BETWEEN: Final = np.array(
+    [[first <= step < second for step in range(HARVESTED - 1)] for first, second in _PAIRS.T], dtype=np.float64
+)
+"""Which steps from one position to the next lie between the positions of each pair, (pairs, HARVESTED - 1)."""
+
+
+class Curve(Struct, frozen=True):
+    """How clicks depend on positions: at position k, slopes[k] * attractiveness + offsets[k] are expected.
+
+    Attributes:
+        slopes: for each of `SHOWINGS`, (11,), above 0.
+        offsets: for each of `SHOWINGS`, (11,), at least 0; 0 without trust.
+    """
+
+    slopes: Floats
+    offsets: Floats
+
+    @property
+    def examined(self) -> Floats:
+        """The probabilities that positions 1 to HARVESTED are examined, (HARVESTED,)."""
+        return (self.slopes + self.offsets)[:HARVESTED]
+
+    def evidence(self, gain: Floats, shown: Floats) -> tuple[Floats, Floats]:
+        """Return the gains without those due to trust, and the exposures, each (pairs,).
+
+        Gains due to trust are as uncertain as the others. So both are scaled down such that the standard error of
+        their ratio is that of all gains.
+
+        Args:
+            gain: all gains, (pairs,).
+            shown: the showings, (pairs, 11), see `SHOWINGS`.
+        """
+        exposure, trust = shown @ self.slopes, shown @ self.offsets
+        attracted = np.maximum(gain - trust, 0.0)
+        certain = (attracted + 1.0) / (attracted + 1.0 + trust)
+        return certain * attracted, certain * exposure
 
 
 class Examination:
@@ -49,23 +91,39 @@ class Examination:
     Args:
         decay: the exponent d of the configured curve, position^-d.
         half_life_ms: the half-life of the evidence, ms.
+        trust: the strength t of trust, 0 to 0.9.
 
     Attributes:
         table: the sketch: for each half-life a packed vector, undecayed, of signed gains and then signed showings by
             bucket and position.
-        powers: the powers of the configured curve at positions 0 to 10,000, (10,001, BASIS), each a probability of
-            examination; 0 at position 0.
+        relative: the examination of positions 0 to 10,000 relative to the first, or beyond HARVESTED to the last, of
+            the positions that they are summed with, (10,001,); 0 at position 0.
     """
 
-    def __init__(self, decay: float, half_life_ms: int) -> None:
+    def __init__(self, decay: float, half_life_ms: int, trust: float = 0.0) -> None:
         self.table: Final = SumTable(name="examination", key=(("curve", str), ("period", int)))
         self._half_life_ms: Final = half_life_ms
-        self.powers: Final[Floats] = np.zeros((10_001, BASIS))
-        self.powers[1:] = np.arange(1, 10_001.0)[:, np.newaxis] ** (-decay * np.arange(BASIS))
-        logarithms = np.log(_MIXTURES @ self.powers[1 : HARVESTED + 1].T)
-        self._ratios: Final[Floats] = logarithms[:, _PAIRS[0]] - logarithms[:, _PAIRS[1]]
-        configured = self._ratios[(_MIXTURES == _CONFIGURED).all(axis=1)]
-        self._surprise: Final[Floats] = ((self._ratios - configured) ** 2).mean(axis=1) / _TRUST**2
+        self.relative: Final[Floats] = np.ones(10_001)
+        self.relative[0] = 0.0
+        self.relative[HARVESTED + 1 :] = (np.arange(HARVESTED + 1.0, 10_001) / HARVESTED) ** -decay
+        self._steps: Final[Floats] = -np.diff(np.log(np.arange(1.0, HARVESTED + 1) ** -decay))
+        self._trust: Final[Floats] = trust / np.arange(1.0, HARVESTED + 1)
+        self._configured: Final = self._curve(self._steps)
+
+    def showings(self, keys: Integers, positions: Integers, weights: Floats, size: int) -> Floats:
+        """Return the sums of `SHOWINGS` by key, (size, 11).
+
+        Args:
+            keys: the key of each showing, (n,), 0 to size - 1.
+            positions: positions of the showings, from 1, (n,); those at 0, unknown, are left out.
+            weights: weights of the showings, (n,).
+            size: the number of keys.
+        """
+        columns = np.clip(positions, 1, HARVESTED + 1) - 1
+        cells = keys * len(SHOWINGS) + columns
+        sums: Floats = np.zeros((size, len(SHOWINGS)))
+        sums += np.bincount(cells, weights * self.relative[positions], sums.size).reshape(sums.shape)
+        return sums
 
     def harvest(
         self,
@@ -105,24 +163,25 @@ class Examination:
         newest = max((period for _, period in keys), default=0)
         return {key: None for key in keys if newest - key[1] > _KEPT}
 
-    def curve(self, sums: SumReader) -> Floats:
-        """Return the weights of the mixture, (BASIS,), each 0 to 1; without evidence, those of the configured curve.
+    def curve(self, sums: SumReader) -> Curve:
+        """Return the learned curve; without evidence, the configured one.
 
-        The weights minimise the squared errors of the logarithms of the ratios, each divided by its variance over the
-        buckets, plus the squared distance to the configured curve. They are multiples of 1/20, so that small changes of
-        the evidence do not change them.
+        The curve minimises the squared errors of the logarithms of the ratios, each divided by its variance over the
+        buckets, plus the squared distance to the configured curve. What trust adds to a ratio follows from the
+        attractiveness that the lower of both positions shows.
         """
         rows = sums.read(self.table)
         if not rows.keys:
-            return _CONFIGURED
+            return self._configured
         ages = max(period for _, period in rows.keys) - np.array([period for _, period in rows.keys])
         gains, shown = (0.5**ages @ rows.values).reshape(2, BUCKETS, HARVESTED)
         first = gains[:, _PAIRS[0]] * shown[:, _PAIRS[1]]
         second = gains[:, _PAIRS[1]] * shown[:, _PAIRS[0]]
-        known = (first.sum(axis=0) > 0) & (second.sum(axis=0) > 0)
-        first, second = first[:, known], second[:, known]
+        both = (shown[:, _PAIRS[0]] * shown[:, _PAIRS[1]]).sum(axis=0)
+        known = (first.sum(axis=0) > 0) & (second.sum(axis=0) > 0) & (both > 0)
         if not known.any():
-            return _CONFIGURED
+            return self._configured
+        first, second, both = first[:, known], second[:, known], both[known]
         one, other = first.sum(axis=0), second.sum(axis=0)
         # Shares, whose squares do not underflow however long ago the evidence is.
         first, second = first / one, second / other
@@ -131,16 +190,35 @@ class Examination:
         variance = ((first - second) ** 2).sum(axis=0) + 2.0 / effective
         # All comparisons of a position share its clicks, so they are not independent.
         variance *= (HARVESTED - 1) / 2
-        errors = ((self._ratios[:, known] - np.log(one / other)) ** 2 / variance).sum(axis=1)
-        best: Floats = _MIXTURES[int(np.argmin(errors + self._surprise))]
-        return best
+        return self._curve(self._fit(np.log(one / other), other / both, variance, known))
 
-    def examined(self, weights: Floats, positions: int) -> Floats:
-        """Return the probabilities that positions 1, 2 ... are examined, (positions,).
+    def _fit(self, ratios: Floats, lower: Floats, variance: Floats, known: NDArray[np.bool_]) -> Floats:
+        """Return the steps of the best curve's logarithm from one position to the next, (HARVESTED - 1,).
 
         Args:
-            weights: the weights of the mixture, (BASIS,).
-            positions: the number of positions.
+            ratios: logarithms of the ratios of the clicks at the positions of each known pair, (known,).
+            lower: the rate of clicks at the lower position of each known pair, (known,).
+            variance: variances of the ratios, (known,).
+            known: which of all pairs of positions are known, (pairs,).
         """
-        examined: Floats = self.powers[1 : positions + 1] @ weights
-        return examined
+        from scipy.optimize import nnls  # noqa: PLC0415 - slow to import, and needed only to solve
+
+        upper_trust, lower_trust = self._trust[_PAIRS[:, known]]
+        weights = np.append(variance**-0.5, np.full(len(_BETWEEN), len(_BETWEEN) ** -0.5 / _CERTAIN))
+        design = np.concatenate((_BETWEEN[known], _BETWEEN)) * weights[:, np.newaxis]
+        prior = _BETWEEN @ self._steps
+        steps: Floats = self._steps
+        for _ in range(_ROUNDS if self._trust.any() else 1):
+            examined = np.exp(-np.append(0.0, np.cumsum(steps)))[_PAIRS[1, known]]
+            attractive = np.clip((lower / examined - lower_trust) / (1.0 - lower_trust), 1e-3, 1.0)
+            added = np.log(attractive + upper_trust * (1.0 - attractive))
+            added -= np.log(attractive + lower_trust * (1.0 - attractive))
+            steps, _ = nnls(design, np.append(ratios - added, prior) * weights)
+        return steps
+
+    def _curve(self, steps: Floats) -> Curve:
+        """Return the curve with the `steps` of its logarithm from one position to the next, (HARVESTED - 1,)."""
+        examined = np.exp(-np.append(0.0, np.cumsum(steps)))
+        offsets = examined * self._trust
+        slopes = examined - offsets
+        return Curve(np.append(slopes, slopes[-1]), np.append(offsets, offsets[-1]))

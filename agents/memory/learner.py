@@ -7,6 +7,10 @@ the mean of a gamma posterior, whose prior is a predicted score (see `priors`) w
     Q2E(q, e) = (kappa * prior + gain) / (kappa + exposure)
 
 Entities are ranked by a lower credible bound, so that one lucky click does not outrank long evidence.
+
+What one person adds is bounded: gains and showings are kept by bucket of people (see `sketches`), and those of a pair
+that fall into one bucket are scaled down, when they are read, to `one_person` showings or to twice the pair's median
+bucket, whichever is more. An entity that is shown or clicked several times in a turn counts once.
 """
 
 from collections import Counter, defaultdict
@@ -21,10 +25,10 @@ from msgspec import Meta, Struct
 
 from backchannel.agents import checksums
 from backchannel.agents.learner import TOGETHER, Changed, Learner, portions_of
-from backchannel.agents.memory.examination import BASIS, HARVESTED, Examination
+from backchannel.agents.memory.examination import SHOWINGS, Curve, Examination
 from backchannel.agents.memory.serving import NOTHING, Header, Memory, PairEvidence, Row
 from backchannel.agents.outcomes import Outcomes
-from backchannel.agents.sketches import SLOTS, slot
+from backchannel.agents.sketches import BUCKETS, SLOTS, bounded_shares, bucket, slot
 from backchannel.agents.statistics import gamma_rate
 from backchannel.agents.sums import ALL, Delta, Floats, Groups, Integers, Key, SumReader, Sums, SumTable
 
@@ -50,6 +54,16 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
             "another curve. Like the half-life it is part of the sums",
         ),
     ] = 0.7
+    position_trust: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.9,
+            description="share of the examined but useless results at the first position that are clicked because "
+            "people trust the order; at position p it is one p-th of that. Take it from an experiment: clicks alone "
+            "hardly show it",
+        ),
+    ] = 0.0
     confidence: Annotated[
         float,
         Meta(
@@ -81,6 +95,15 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
         float,
         Meta(ge=0.01, le=1e6, description="largest weight of everybody's evidence beside a user's own, in exposures"),
     ] = 10.0
+    one_person: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1e6,
+            description="showings (decayed) of a pair to one person that always count in full; further ones "
+            "count up to twice the median of eight groups of people",
+        ),
+    ] = 1.0
     min_users: Annotated[
         int,
         Meta(
@@ -104,18 +127,18 @@ class MemoryIndex(Learner):
         half_life_ms = round(config.half_life_days * 86_400_000)
         self.table: Final = SumTable(
             name="memory",
-            key=(("query", str), ("entity", str)),
-            sums=("gain", *(f"exposure_{power}" for power in range(BASIS))),
+            key=(("query", str), ("entity", str), ("people", int)),
+            sums=("gain", *SHOWINGS),
             half_life_ms=half_life_ms,
         )
         self.priors: Final = SumTable(name="priors", key=(("query", str), ("entity", str)), sums=("score",))
         self.people: Final = SumTable(
             name="people", key=(("query", str), ("slot", int)), sums=("turns",), half_life_ms=half_life_ms
         )
-        self.examination: Final = Examination(config.position_decay, half_life_ms)
+        self.examination: Final = Examination(config.position_decay, half_life_ms, config.position_trust)
         self.tables = (self.table, self.priors, self.people, self.examination.table)
         self._most: Final = config.top + config.challengers + config.reserve
-        self.bound = (self.table, self._most)
+        self.bound = (self.table, self._most * len(BUCKETS))
         self._deviations: Final = NormalDist().inv_cdf(config.confidence)
 
     @classmethod
@@ -129,7 +152,7 @@ class MemoryIndex(Learner):
         shown = Shown(self.table, outcomes, asked, (outcomes.query, outcomes.keys))
         delta = {}
         if shown.groups.keys:
-            delta[self.table.name] = shown.sums(self.examination)
+            delta[self.table.name] = shown.sums(self.examination, by_people=True)
             delta[self.examination.table.name] = shown.harvest(self.examination)
         if len(asked) and self.config.min_users > 1:
             delta[self.people.name] = self._people(outcomes, asked)
@@ -177,31 +200,36 @@ class MemoryIndex(Learner):
         by_query: defaultdict[str, list[tuple[float, Key]]] = defaultdict(list)
         for key, size in zip(keys[:shown], evidence.tolist(), strict=False):
             by_query[key[0]].append((-size, key))
-        return [key for ranked in by_query.values() for _, key in sorted(ranked)[self._most :]]
+        dropped = {key for ranked in by_query.values() for _, key in sorted(ranked)[self._most :]}
+        return [key for key in sums.read(self.table, "query", crowded).keys if key[:2] in dropped]
 
-    def _header(self, curve: Floats) -> Header:
+    def _header(self, curve: Curve) -> Header:
         return Header(
             kappa=self.config.kappa,
             personal_kappa=self.config.personal_kappa,
             deviations=self._deviations,
             half_life_ms=self.table.half_life_ms or 0,
-            curve=tuple(curve.tolist()),
-            examined=tuple(self.examination.examined(curve, HARVESTED).round(3).tolist()),
+            examined=tuple(curve.examined.round(3).tolist()),
+            top=self.config.top,
         )
 
     def _evidence(
-        self, sums: SumReader, queries: Collection[str], curve: Floats, at: int
+        self, sums: SumReader, queries: Collection[str], curve: Curve, at: int
     ) -> tuple[list[Key], Floats, int]:
         """Return pairs, those shown first; their gain, exposure and prior, (pairs, 3); and how many were shown."""
         rows, priors = (sums.read(table, "query", queries) for table in (self.table, self.priors))
-        index = {key: row for row, key in enumerate(rows.keys)}
+        index: dict[Key, int] = {}
+        pairs = [index.setdefault(key[:2], len(index)) for key in rows.keys]
+        shown = len(index)
         primed = [index.setdefault(key, len(index)) for key in priors.keys]
+        seen = np.zeros((shown, len(BUCKETS), len(rows.table.sums)))
+        seen[pairs, [key[2] for key in rows.keys]] = rows.at(at)
+        masses = np.maximum(seen[:, :, 0], seen[:, :, 1:].sum(axis=2))
+        counted = np.einsum("pb,pbs->ps", bounded_shares(masses, self.config.one_person), seen)
         values = np.zeros((len(index), 3))
-        seen = rows.at(at)
-        values[: len(seen), 0] = seen[:, 0]
-        values[: len(seen), 1] = seen[:, 1:] @ curve
+        values[:shown, 0], values[:shown, 1] = curve.evidence(counted[:, 0], counted[:, 1:])
         values[primed, 2] = priors.values[:, 0]
-        return list(index), values, len(seen)
+        return list(index), values, shown
 
     def _withhold(self, sums: SumReader, queries: Collection[str], keys: Sequence[Key], values: Floats) -> None:
         """Clear the evidence of queries that fewer than `min_users` people asked."""
@@ -264,31 +292,44 @@ class Shown:
         turns = impressions.parents[results.parents]
         showings = np.flatnonzero(counts[turns])
         clicked = np.flatnonzero(counts[gains.turns])
+        entities = np.append(results.rows.entity, 0).astype(np.int64)
+        # Shown several times in a turn, an entity counts as shown, and as clicked, in the first place.
+        _, first = np.unique(
+            turns[showings] * max(len(outcomes.columns.pools.entities), 1) + entities[showings], return_index=True
+        )
+        showings = showings[np.sort(first)]
         positions = np.append(results.rows.position, 0).astype(np.int64)
-        # A click on an entity shown several times counts at the first place; on one not shown, at position 0.
+        # A click on an entity that was not shown counts at position 0.
         self._positions: Final = np.concatenate((positions[showings], positions[gains.places[clicked]]))
         self._turns: Final = np.concatenate((turns[showings], gains.turns[clicked]))
         self._showings: Final = len(showings)
         self._gains: Final = gains.gains[clicked]
-        entities = np.concatenate((results.rows.entity[showings].astype(np.int64), gains.entities[clicked]))
+        self._outcomes: Final = outcomes
+        entities = np.concatenate((entities[showings], gains.entities[clicked]))
         parts = *((codes[self._turns], values) for codes, values in owners), (entities, outcomes.columns.pools.entities)
+        self._parts: Final = parts
         self.groups: Final = Groups(*parts)
-        self._values: Final = [values for _, values in parts]
 
-    def sums(self, examination: Examination) -> Sums:
-        """Return the gain of each key, and its exposure for each power of the examination curve."""
+    def sums(self, examination: Examination, *, by_people: bool = False) -> Sums:
+        """Return the gain and the showings of each key; `by_people`, the key ends in the bucket of who asked."""
         landmark = self._table.landmark(int(self._times.max()))
         weights = self._table.weights(self._times, landmark)[self._turns]
-        shown, size, lines = self._showings, len(self.groups.keys), self.groups.lines
-        values = np.empty((size, 1 + BASIS))
+        groups = Groups(*self._parts, (self._buckets(), range(len(BUCKETS)))) if by_people else self.groups
+        shown, size, lines = self._showings, len(groups.keys), groups.lines
+        values = np.empty((size, 1 + len(SHOWINGS)))
         values[:, 0] = np.bincount(lines[shown:], weights[shown:] * self._gains, size)
-        for power, exposure in zip(examination.powers.T, values.T[1:], strict=True):
-            exposure[:] = np.bincount(lines[:shown], weights[:shown] * power[self._positions[:shown]], size)
-        return Sums(self._table, self.groups.keys, values, landmark)
+        values[:, 1:] = examination.showings(lines[:shown], self._positions[:shown], weights[:shown], size)
+        return Sums(self._table, groups.keys, values, landmark)
+
+    def _buckets(self) -> Integers:
+        """Return the bucket of whoever asked, for each line, (lines,)."""
+        people, place = np.unique(self._outcomes.people[self._turns], return_inverse=True)
+        names = self._outcomes.columns.pools.people
+        return np.array([bucket(names[one]) for one in people.tolist()], dtype=np.int64)[place]
 
     def harvest(self, examination: Examination) -> Sums:
         """Return what pairs of a query and an entity contribute to the examination curve."""
-        queries, entities = self._values
+        (_, queries), (_, entities) = self._parts
         hashes = checksums.of_pairs(queries, entities, *self.groups.codes)
         showings, clicks = self._showings, len(self._gains)
         return examination.harvest(

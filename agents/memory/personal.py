@@ -89,9 +89,9 @@ class PersonalMemory(Learner):
         """Return user -> (-evidence, query, entity, gain, exposure) per pair, the most evidence first."""
         rows = sums.read(self.table, "user", users)
         values = rows.at(at)
-        exposures = values[:, 1:] @ self._index.examination.curve(sums)
+        gains, exposures = self._index.examination.curve(sums).evidence(values[:, 0], values[:, 1:])
         known: defaultdict[str, list[tuple[float, str, str, float, float]]] = defaultdict(list)
-        numbers = zip(values[:, 0].round(6).tolist(), exposures.round(6).tolist(), strict=True)
+        numbers = zip(gains.round(6).tolist(), exposures.round(6).tolist(), strict=True)
         for (user, query, entity), (gain, exposure) in zip(rows.keys, numbers, strict=True):
             known[user].append((-gain - exposure, query, entity, gain, exposure))
         return {user: sorted(pairs) for user, pairs in known.items()}

@@ -8,6 +8,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import ClassVar, Final, Protocol, Self
 
 import msgspec
+import numpy as np
 from msgspec import Struct, structs
 
 from backchannel.agents.serving import Sections
@@ -40,6 +41,7 @@ class Recalled(Struct, frozen=True):
         score: the Q2E score, 0 to 1: the expected gain of showing the entity for the query where it is examined.
         lower: the lower credible bound of the score, at the configured confidence.
         evidence: the examined exposures behind the score (decayed); 0 if the score is predicted.
+        propensity: the probability that the entity is among those recalled: below 1 for a challenger that is explored.
         guess: the known query that the entity was recalled for; None if that is the query itself. The score and its
             bound are then multiplied by the similarity, as if it were the probability that both queries mean the same.
     """
@@ -49,6 +51,7 @@ class Recalled(Struct, frozen=True):
     lower: float
     evidence: float
     guess: Guess | None = None
+    propensity: float = 1.0
 
 
 class Similar(Protocol):
@@ -69,16 +72,16 @@ class Header(Struct, frozen=True):
         personal_kappa: the largest weight of the evidence of all users beside a user's own, in exposures.
         deviations: the distance of the lower bound from the score, in standard normal deviations.
         half_life_ms: the half-life of the evidence, ms.
-        curve: the weights of the examination curve's powers, (3,), each 0 to 1 (see `examination`).
         examined: the probabilities that positions 1, 2 ... 10 are examined, (10,).
+        top: the number of a row's entities that are not challengers.
     """
 
     kappa: float
     personal_kappa: float
     deviations: float
     half_life_ms: int
-    curve: tuple[float, ...]
     examined: tuple[float, ...]
+    top: int = 1000
 
 
 class PairEvidence(Struct, frozen=True, array_like=True):
@@ -144,8 +147,19 @@ class Memory:
         """See `Serving.of`."""
         return cls(sections.get(cls.name, {}), sections.get(cls.personal, {}), header.watermark, similar)
 
-    def recall(self, query: str, k: int, user: str | None = None) -> list[Recalled]:
+    def recall(
+        self,
+        query: str,
+        k: int,
+        user: str | None = None,
+        *,
+        explore: int = 0,
+        rng: np.random.Generator | None = None,
+    ) -> list[Recalled]:
         """Return at most `k` entities for a query, best first.
+
+        The last `explore` of them are drawn, by `rng`, from the challengers: entities with so little evidence that they
+        may turn out to be the best. Each challenger is as likely as the others.
 
         Entities are ranked by their lower bounds as of the last change of the query. For a user who was shown something
         for this query, the evidence of all users is scaled down to at most `personal_kappa` exposures, the user's own
@@ -166,10 +180,23 @@ class Memory:
         if row is None:
             return self._guessed(text, k, user)
         found = _decode_row(row)
+        if explore and rng is not None:
+            return self._explored(header, found, k, explore, rng)
+        return self._recalled(header, found, found.entities[:k])
+
+    def _explored(self, header: Header, row: Row, k: int, explore: int, rng: np.random.Generator) -> list[Recalled]:
+        challengers = row.entities[header.top :]
+        slots = min(explore, k, len(challengers))
+        best = self._recalled(header, row, row.entities[: min(k - slots, header.top)])
+        drawn = [challengers[place] for place in sorted(rng.permutation(len(challengers))[:slots].tolist())]
+        propensity = slots / max(len(challengers), 1)
+        return best + [structs.replace(one, propensity=propensity) for one in self._recalled(header, row, drawn)]
+
+    def _recalled(self, header: Header, found: Row, pairs: Iterable[PairEvidence]) -> list[Recalled]:
         fading = self._fading(header, found.at)
         kappa, deviations = header.kappa, -header.deviations
         recalled = []
-        for one in found.entities[:k]:
+        for one in pairs:
             evidence = fading * one.exposure
             alpha = kappa * one.prior + fading * one.gain
             if alpha < NOTHING:

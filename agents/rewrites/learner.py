@@ -15,10 +15,12 @@ than it is rephrased. No state is both, so rewrites form no chains and no loops,
 
 What one person adds is bounded: masses are kept by bucket of people (see `sketches`), and all masses of a state that
 fall into one bucket are scaled down, when they are read, to `ONE_PERSON` turns or to twice the state's median bucket,
-whichever is more. However many turns one person adds, they move a state's masses by no more than that.
+whichever is more. However many turns one person adds, they move a state's masses by no more than that. The records of
+rewrites are bounded in the same way, so nobody alone has a rewrite withdrawn.
 
 Likeness is no evidence of meaning: the more a rewrite changes (see `meanings`), the larger the share of a query's
-askers must be that goes on to it; and a query of two meanings that are about equally likely is left alone.
+askers must be that goes on to it; an opposite is never published; and a query of two meanings that are about equally
+likely is left alone.
 """
 
 from collections.abc import Collection, Sequence
@@ -38,7 +40,7 @@ from backchannel.agents.rewrites.meanings import Change, change, same_meaning
 from backchannel.agents.rewrites.rows import RewriteRow, Settings, is_held_out
 from backchannel.agents.rewrites.rules import Rules
 from backchannel.agents.rewrites.serving import Rewriter
-from backchannel.agents.sketches import BUCKETS, bucket, distinct
+from backchannel.agents.sketches import BUCKETS, bounded_shares, bucket, distinct
 from backchannel.agents.statistics import wilson
 from backchannel.agents.sums import ALL, Booleans, Delta, Floats, Groups, Integers, Key, SumReader, Sums, SumTable
 from backchannel.schemas.events import Query
@@ -57,10 +59,10 @@ _NEEDED: Final = {
     Change.WORDING: (0.0, 1.0),
     Change.SPELLING: (0.5, 1.0),
     Change.WORD: (0.5, 2.0),
-    Change.OPPOSITE: (0.8, 5.0),
 }
 """Of those who succeeded with the query or went on to its target, the share that a change of meaning needs at least to
-have done the latter, by its lower bound; and the support that it needs, in `min_support`s."""
+have done the latter, by its lower bound; and the support that it needs, in `min_support`s. An opposite is vetoed: that
+everybody who says "turn on" says "turn off" next is what people do, and no error."""
 _ENDS: Final = tuple(f"{end}_{people}" for end in ("success", "failure") for people in BUCKETS)
 
 
@@ -100,8 +102,7 @@ class RephraseConfig(Struct, frozen=True, forbid_unknown_fields=True):
             le=1,
             description="share of those who ask a query who must go on to its target. To replace a single word "
             "takes more than half of those who do not give up, with 90% probability, and twice min_support unless both "
-            "words sound the same; to change a number or to say the opposite takes four fifths, and five times "
-            "min_support",
+            "words sound the same. A changed number or an opposite is never a rewrite unless an operator pins it",
         ),
     ] = 0.1
     depth: Annotated[int, Meta(ge=1, le=10, description="longest chain of rephrases followed from a state")] = 3
@@ -148,7 +149,7 @@ class RephraseGraph(Learner):
         self.trials: Final = SumTable(
             name="rewrite_trials",
             key=(("state", str), ("target", str)),
-            sums=("success", "failure"),
+            sums=_ENDS,
             half_life_ms=half_life_ms,
         )
         self.rules: Final = SumTable(
@@ -190,7 +191,8 @@ class RephraseGraph(Learner):
             target = np.concatenate((outcomes.rewritten[tried] + 1, np.zeros(len(held_out), dtype=np.int64)))
             success, weight = outcomes.success[rows], weights[rows]
             groups = Groups((states[rows], outcomes.keys), (target, targets))
-            delta[self.trials.name] = groups.sums(self.trials, (weight * success, weight * (1.0 - success)), landmark)
+            sketches = self._sketches(outcomes, rows, weight * success, weight * (1.0 - success))
+            delta[self.trials.name] = groups.sums(self.trials, sketches, landmark)
         return delta
 
     def _held_out(self, outcomes: Outcomes, rows: Integers) -> Booleans:
@@ -271,7 +273,7 @@ class Rewrites:
         solution = chain.solve(sources, self._admissible(sources), self._config.depth, self._config.max_states)
         good = self._are_meant(sources, solution)
         chosen = [chain.states[number] for number in sources[good].tolist()]
-        records = self._records(chosen)
+        records = self.records(chosen)
         for state, source, target, probability in zip(
             chosen,
             sources[good].tolist(),
@@ -293,6 +295,13 @@ class Rewrites:
                     rows.get(state, RewriteRow()), target=rules.pins[state], probability=1.0, pinned=True
                 )
         return rows
+
+    def records(self, states: Collection[str]) -> dict[Key, Record]:
+        """Return the records of the states' rewrites, and for the target `ALL` those of their held-out sessions."""
+        trials = self._sums.read(self._learner.trials, "state", states)
+        ends = trials.at(self._at).reshape(-1, 2, len(BUCKETS))
+        bounded = (ends * bounded_shares(ends.sum(axis=1), ONE_PERSON)[:, np.newaxis]).sum(axis=2)
+        return dict(zip(trials.keys, map(tuple, bounded.tolist()), strict=True))
 
     def counted(self, state: str) -> Floats:
         """Return the share of each bucket's mass that counts at a state of the chain, (buckets,), 0 to 1."""
@@ -343,7 +352,11 @@ class Rewrites:
         surely, _ = wilson(shares * support, shares * support + chain.success[sources], SURE)
         states = chain.states
         for one in np.flatnonzero(meant).tolist():
-            share, times = _NEEDED[change(states[sources[one]], states[targets[one]])]
+            what = change(states[sources[one]], states[targets[one]])
+            if what not in _NEEDED:
+                meant[one] = False
+                continue
+            share, times = _NEEDED[what]
             enough = support[one] >= times * self._config.min_support
             meant[one] = enough and shares[one] >= self._config.min_share and surely[one] > share
         # The likeliest target of another meaning: a query with two meanings needs more than a rewrite to one of them.
@@ -387,7 +400,7 @@ class Rewrites:
             ends[[place[state] for (state,) in sums.keys]] = sums.at(self._at).reshape(-1, 2, len(BUCKETS))
         totals = ends.sum(axis=1)
         np.add.at(totals, numbers[:, 0], people)
-        self._kept = kept = bounded_shares(totals)
+        self._kept = kept = bounded_shares(totals, ONE_PERSON)
         weights = (people * kept[numbers[:, 0]]).sum(axis=1)
         absorbed_bounded = (ends * kept[:, np.newaxis]).sum(axis=2)
         left = weights > 0  # not decayed to nothing
@@ -399,21 +412,6 @@ class Rewrites:
 
     def _read_absorbed(self, states: Collection[str]) -> Sums:
         return self._sums.read(self._learner.absorptions, "state", states)
-
-    def _records(self, states: Collection[str]) -> dict[Key, Record]:
-        trials = self._sums.read(self._learner.trials, "state", states)
-        return dict(zip(trials.keys, map(tuple, trials.at(self._at).tolist()), strict=True))
-
-
-def bounded_shares(totals: Floats) -> Floats:
-    """Return the share of each bucket's mass that counts, (states, buckets), 0 to 1: see the module's docstring.
-
-    Args:
-        totals: the masses of all turns of each state, by bucket of people, (states, buckets).
-    """
-    bound = np.maximum(ONE_PERSON, 2.0 * np.median(totals, axis=1))[:, np.newaxis]
-    shares: Floats = np.minimum(bound / np.maximum(totals, 1e-300), 1.0)
-    return shares
 
 
 def state_of(query: Query) -> str:
@@ -442,8 +440,3 @@ def harm(served: Record | None, held_out: Record | None) -> str:
         f"{served[0] / turns:.0%} of {turns:.1f} turns succeeded with it, "
         f"{held_out[0] / others:.0%} of {others:.1f} held out without it"
     )
-
-
-def _add(row: list[float], success: float, failure: float) -> None:
-    row[0] += success
-    row[1] += failure

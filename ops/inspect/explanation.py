@@ -9,7 +9,7 @@ from backchannel.agents.rewrites.learner import SURE, RephraseConfig, RephraseGr
 from backchannel.agents.rewrites.rows import RewriteRow
 from backchannel.agents.rewrites.rules import Rules
 from backchannel.agents.sketches import distinct
-from backchannel.agents.sums import ALL, SumReader, Sums
+from backchannel.agents.sums import ALL, SumReader
 
 
 class Step(Struct, frozen=True):
@@ -93,7 +93,11 @@ def explain(graph: RephraseGraph, sums: SumReader, state: str, at: int) -> Expla
         )
         for (one, other), mass in zip(taken.keys, taken.at(at), strict=True)
     }
-    records = _records(sums.read(graph.trials, "state", [state]), at)
+    records = {
+        str(target): TrialRecord(sum(record), record[0] / sum(record))
+        for (_, target), record in solved.records([state]).items()
+        if sum(record)
+    }
     own = sorted((step for step in steps.values() if step.source == state), key=lambda step: (-step.turns, step.target))
     return Explanation(
         source,
@@ -116,11 +120,6 @@ def _known(solved: Rewrites, query: str) -> QueryState:
     turns = max(float(chain.support[number]), 1e-300)
     success, rephrased = float(chain.success[number]) / turns, float(chain.rephrased[number]) / turns
     return QueryState(query, turns, success, rephrased, float(lower[number]), float(upper[number]))
-
-
-def _records(trials: Sums, at: int) -> dict[str, TrialRecord]:
-    weights = zip(trials.keys, trials.at(at).tolist(), strict=True)
-    return {str(key[1]): TrialRecord(sum(row), row[0] / sum(row)) for key, row in weights if sum(row)}
 
 
 def _verdict(config: RephraseConfig, rules: Rules, source: QueryState, row: RewriteRow, steps: Sequence[Step]) -> str:

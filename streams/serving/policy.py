@@ -167,7 +167,15 @@ class Policy:
         """Return a summary of what was learned about each strategy, for reports."""
         return self.allocator.summaries()
 
-    def recall(self, query: str, k: int, user: str | None = None) -> list[Recalled]:
+    def recall(
+        self,
+        query: str,
+        k: int,
+        user: str | None = None,
+        *,
+        explore: int = 0,
+        rng: np.random.Generator | None = None,
+    ) -> list[Recalled]:
         """Return at most `k` entities that have worked for `query`, or are predicted to, best first.
 
         If the reader guesses (see `PolicyReader`), an unknown query is served as the most similar known one. The
@@ -177,8 +185,12 @@ class Policy:
             query: the query's text.
             k: the maximum number of entities.
             user: the `user_id` of the user who asks, whose own evidence counts more if `memory.personal` is set.
+            explore: the number of the last places given to challengers: entities with so little evidence that they may
+                turn out to be the best. Each says with which probability it was drawn. A user with evidence of their
+                own for the query is shown none.
+            rng: the randomness that challengers are drawn with; without it, none are.
         """
-        return self._memory.recall(query, k, user)
+        return self._memory.recall(query, k, user, explore=explore, rng=rng)
 
     def rank(
         self,

@@ -24,7 +24,7 @@ from backchannel.agents.bandit.strategy_history import StrategyHistory
 from backchannel.agents.bandit.user_history import UserHistory
 from backchannel.agents.columns import columns_of
 from backchannel.agents.learner import Learner
-from backchannel.agents.memory.examination import BASIS, Examination
+from backchannel.agents.memory.examination import HARVESTED, SHOWINGS, Examination
 from backchannel.agents.memory.learner import MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
 from backchannel.agents.ope.decisions import LoggedDecision, chances_of
@@ -278,11 +278,25 @@ def _memory(self: MemoryIndex, outcomes: Sequence[Outcome]) -> Delta:
     shown = Shown(self.table, outcomes, lambda outcome: (outcome.query,) if outcome.query else None)
     delta = {}
     if shown.keys:
-        delta[self.table.name] = shown.sums(self.examination)
+        delta[self.table.name] = _by_people(self, outcomes)
         delta[self.examination.table.name] = shown.harvest(self.examination)
     if outcomes and self.config.min_users > 1:
         delta[self.people.name] = _people(self, outcomes)
     return delta
+
+
+def _by_people(self: MemoryIndex, outcomes: Sequence[Outcome]) -> Sums:
+    """Return the sums of pairs by bucket of people: those of each person's turns, added up."""
+    people: defaultdict[int, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        people[bucket(outcome.turn.query.user_id or outcome.turn.query.session_id)].append(outcome)
+    total = Sums(self.table)
+    for number, own in people.items():
+        of_bucket = Shown(self.table, own, lambda outcome: (outcome.query,) if outcome.query else None)
+        if of_bucket.keys:
+            sums = of_bucket.sums(self.examination)
+            total = total.merge(Sums(self.table, [(*key, number) for key in sums.keys], sums.values, sums.landmark))
+    return total
 
 
 def _people(self: MemoryIndex, outcomes: Sequence[Outcome]) -> Sums:
@@ -330,9 +344,12 @@ class Shown:
             prefix, first = owner(outcome), len(rows)
             if prefix is not None:
                 of_prefix = index[prefix]
+                seen: dict[str, int] = {}  # several showings in a turn count once, as the first
                 for impression in outcome.turn.impressions:
-                    rows += map(of_prefix.__getitem__, map(_entity, impression.results))
-                    positions += map(_position, impression.results)
+                    for result in impression.results:
+                        seen.setdefault(result.entity_id, result.position)
+                rows += map(of_prefix.__getitem__, seen)
+                positions += seen.values()
                 for entity, gain in outcome.gains.items():
                     row = of_prefix[entity]
                     # An entity shown at several positions counts as clicked at the first; one not shown, at 0.
@@ -358,11 +375,10 @@ class Shown:
         """Return each key's gain, and its exposure for each power of the curve."""
         landmark = self._table.landmark(int(self._times.max()))
         weights = self._table.weights(self._times, landmark)[self._turns]
-        values = np.empty((len(self.keys), 1 + BASIS))
+        values = np.zeros((len(self.keys), 1 + len(SHOWINGS)))
         values[:, 0] = np.bincount(self._rows, weights * self._gains, len(self.keys))
-        shown = weights * self._shown
-        for power, exposure in zip(examination.powers.T, values.T[1:], strict=True):
-            exposure[:] = np.bincount(self._rows, shown * power[self._positions], len(self.keys))
+        for row, position, shown in zip(self._rows, self._positions, weights * self._shown, strict=True):
+            values[row, min(max(position, 1), HARVESTED + 1)] += shown * examination.relative[position]
         return Sums(self._table, self.keys, values[self._order], landmark)
 
     def harvest(self, examination: Examination) -> Sums:
@@ -476,7 +492,7 @@ def _graph(self: RephraseGraph, outcomes: Sequence[Outcome]) -> Delta:
     """See `Learner.learn`."""
     steps: dict[Key, list[float]] = {}
     absorbed: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0] * 2 * len(BUCKETS))
-    tried: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    tried: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0] * 2 * len(BUCKETS))
     times = np.array([outcome.turn.query.ts for outcome in outcomes], dtype=np.int64)
     landmark = self.absorptions.landmark(int(times.max(initial=0)))
     weights = self.absorptions.weights(times, landmark).tolist()
@@ -485,18 +501,19 @@ def _graph(self: RephraseGraph, outcomes: Sequence[Outcome]) -> Delta:
         state = state_of(query)
         if not state:
             continue
+        people = bucket(query.user_id or query.session_id)
+        gained = weight * outcome.success, weight * (1.0 - outcome.success)
         if outcome.rewritten is not None:
             if outcome.rewritten:
-                _add(tried[state, outcome.rewritten], weight * outcome.success, weight * (1.0 - outcome.success))
+                _add(tried[state, outcome.rewritten], people, *gained)
             continue
         if is_held_out(query.session_id, self.config.held_out):
-            _add(tried[state, ALL], weight * outcome.success, weight * (1.0 - outcome.success))
+            _add(tried[state, ALL], people, *gained)
         following, kept = outcome.turn.next, weight
         if outcome.rephrased and following is not None:
             sketch = steps.setdefault((state, state_of(following)), [0.0] * len(BUCKETS))
-            sketch[bucket(query.user_id or query.session_id)] += weight * outcome.rephrased
+            sketch[people] += weight * outcome.rephrased
             kept *= 1.0 - outcome.rephrased
-        people = bucket(query.user_id or query.session_id)
         absorbed[state,][people] += kept * outcome.unrephrased
         absorbed[state,][len(BUCKETS) + people] += kept * (1.0 - outcome.unrephrased)
     learned = {self.transitions: steps, self.absorptions: absorbed, self.trials: tried}
@@ -507,9 +524,9 @@ def _graph(self: RephraseGraph, outcomes: Sequence[Outcome]) -> Delta:
     }
 
 
-def _add(row: list[float], success: float, failure: float) -> None:
-    row[0] += success
-    row[1] += failure
+def _add(row: list[float], people: int, success: float, failure: float) -> None:
+    row[people] += success
+    row[len(BUCKETS) + people] += failure
 
 
 def _rewrites(self: PersonalRewrites, outcomes: Sequence[Outcome]) -> Delta:

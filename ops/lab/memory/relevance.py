@@ -171,7 +171,7 @@ def evaluate(judged: Judged, known_by: KnownBy, folds: int, rng: Generator) -> R
         int(owners.max()) + 1,
         len(lines),
         float(informed.mean()),
-        whole.examination.examined(curve, DEPTH).round(3).tolist(),
+        curve.examined[:DEPTH].round(3).tolist(),
         _results(rankings, values, owners, rng),
         _results(rankings, values[informed], owners[informed], rng),
     )

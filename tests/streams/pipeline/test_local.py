@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backchannel.agents.memory.learner import MemoryConfig
+from backchannel.agents.sketches import BUCKETS
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import encode
 from backchannel.streams.config import Config
@@ -127,5 +128,5 @@ def test_a_ledger_that_has_published_is_bounded(store_url: str) -> None:
             pipeline.commit()
             pipeline.publish()
     found = contents(store_url, config)
-    assert max(Counter(query for query, _ in found["memory"]).values()) == 5
+    assert max(Counter(query for query, *_ in found["memory"]).values()) <= 5 * len(BUCKETS)
     assert [period for _, period in sorted(found["examination"])] == [1967592 + period for period in (48, 51, 54, 57)]

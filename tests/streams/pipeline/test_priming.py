@@ -87,9 +87,9 @@ def test_decayed_rows_leave_ledger_and_policy(url: str) -> None:
     with LocalPipeline(url, config, "test") as pipeline:
         learn(pipeline, turn(0, True, 0, "old"))
         learn(pipeline, turn(1, True, 5 * DAY, "new"))
-        assert {query for query, _ in contents(url, config)["memory"]} == {"old", "new"}
+        assert {query for query, *_ in contents(url, config)["memory"]} == {"old", "new"}
         learn(pipeline, turn(2, True, 12 * DAY, "newer"))
-        assert {query for query, _ in contents(url, config)["memory"]} == {"new", "newer"}
+        assert {query for query, *_ in contents(url, config)["memory"]} == {"new", "newer"}
         learn(pipeline, turn(3, True, 12 * DAY + 9_000_000, "newest"))
     assert score(url, "old") == 0
     assert score(url, "new") > 0
