@@ -86,7 +86,7 @@ def test_a_reader_serves_what_was_learned(pipeline: LocalPipeline, reader: Polic
     query, remembered = next(iter(policy.memory().items()))
     assert policy.recall(f"  {query.upper()}!", 2) == remembered[:2]
     assert all(0 < one.score <= 1 for one in remembered)
-    assert sorted(remembered, key=lambda one: -one.score) == remembered
+    assert sorted(remembered, key=lambda one: -one.lower) == remembered
     assert sum(turns for turns, _ in policy.evidence().values()) == pytest.approx(5 * 2000, rel=1e-2)
 
 
