@@ -5,6 +5,7 @@ from typing import Final, Self
 
 from sqlalchemy import func, select
 
+from backchannel.agents.memory.examination import SHOWINGS
 from backchannel.agents.memory.learner import MemoryIndex
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config
@@ -53,7 +54,7 @@ class Primer:
     def queries(self) -> dict[str, float]:
         """Return the queries with results shown, and the weight of the results shown for each."""
         table = self._store.sum_tables[self._index.table.name]
-        shown = func.sum(table.c[self._index.table.sums[1]])
+        shown = func.sum(sum((table.c[name] for name in SHOWINGS[1:]), table.c[SHOWINGS[0]]))
         with self._store.read() as connection:
             return dict(connection.execute(select(table.c.query, shown).group_by(table.c.query)).all())
 

@@ -225,7 +225,7 @@ def _memory(
     if not learn_curve:
         del delta[index.examination.table.name]
     at = int(learned_from.times.max())
-    changed = {index.table.name: {query for query, _ in delta[index.table.name].keys}}
+    changed = {index.table.name: {query for query, *_ in delta[index.table.name].keys}}
     section = live_rows(index.solve(MemorySums(delta), changed, at))
     similar = SimilarQueries(guess_from).updated(section, section) if guess_from else None
     memory = Memory(section, {}, at, similar)
