@@ -20,7 +20,7 @@ from backchannel.agents.bandit.pages import Integers, Pages, pages_of
 from backchannel.agents.bandit.posterior import PAST, Bank, Exposures, run_together
 from backchannel.agents.bandit.ranks import BUCKETS
 from backchannel.agents.bandit.rates import available, believe, exposures, hazards
-from backchannel.agents.bandit.serving import Allocator, Exploration, Limits
+from backchannel.agents.bandit.serving import Allocator, EncodingError, Exploration, Limits
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import Delta, Floats, Key, MemorySums, SumReader, Sums, SumTable
@@ -186,7 +186,11 @@ class StrategyBandit(Learner):
         return delta
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
-        """See `Learner.solve`. Every strategy is solved whenever anything changed: they are few."""
+        """See `Learner.solve`. Every strategy is solved whenever anything changed: they are few.
+
+        Raises:
+            EncodingError: the sums are those of an earlier version of Backchannel.
+        """
         if self.table.name not in changed and self.pairs.name not in changed:
             return {}
         config, encoder = self.config, self.encoder
@@ -278,6 +282,12 @@ class StrategyBandit(Learner):
     def _rows(self, sums: SumReader, at: int) -> tuple[Floats, Floats]:
         """The starts of time buckets, ms, (time buckets,), and their packed rows, (time buckets, strategies, size)."""
         stored = sums.read(self.table, "encoding", [self.encoder.fingerprint])
+        if len(stored.keys) and stored.values.shape[1] != self.layout.size:
+            raise EncodingError(
+                f"table {self.table.name}: its rows have {stored.values.shape[1]} numbers, not {self.layout.size}. "
+                "Another version of Backchannel added them up, and they cannot be converted. Learn anew from the log "
+                "into a new store: `backchannel run LOG --store URL`, or a worker whose --store is new"
+            )
         known = [row for row, (_, strategy, _) in enumerate(stored.keys) if strategy in self._code]
         begins = np.array([stored.keys[row][2] for row in known], dtype=np.int64)
         starts, place = np.unique(_coarse(begins, self._bucket_ms, at), return_inverse=True)

@@ -153,20 +153,6 @@ def plans(rates: Floats, overlap: Overlap, terms: Terms) -> Counts:
     return np.asarray(found[np.argsort(-times, kind="stable")[:MOST]])
 
 
-def matrix_of(weights: Floats, rates: Floats, phi: Floats) -> NDArray[np.float32]:
-    """Return the values of plans under draws as linear functions of a shared context, (draws * plans, d).
-
-    Args:
-        weights: see `shares`, (plans, strategies, BUCKETS).
-        rates: c, (draws, strategies, BUCKETS).
-        phi: (draws, strategies, d).
-    """
-    worth = np.einsum("psk,nsk->nps", weights, rates)
-    matrix = worth @ phi
-    matrix[..., 0] += worth.sum(axis=-1)
-    return np.asarray(matrix.reshape(-1, phi.shape[-1]), dtype=np.float32)
-
-
 def references(gram: Floats, count: int, seed: int) -> Floats:
     """Return contexts that stand for those seen: drawn from the normal of their mean and covariance, (count, d).
 

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from backchannel.agents.bandit.belief import Belief, draw
 from backchannel.agents.bandit.features import Encoder, Feature, Value
-from backchannel.agents.bandit.mixture import Counts, Mixture, Mixtures, RandomSets
-from backchannel.agents.bandit.plans import Overlap, Terms, matrix_of, overlap_of, plans, references, shares
+from backchannel.agents.bandit.mixture import Mixture, Mixtures
+from backchannel.agents.bandit.planner import MAX_BUDGET, Asked, Planner
+from backchannel.agents.bandit.plans import Overlap, overlap_of, references
 from backchannel.agents.bandit.ranks import WIDTH, covered
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import Floats
@@ -35,8 +36,6 @@ StrategyContext: TypeAlias = Mapping[str, Mapping[str, Value]]
 """strategy -> what is known of it."""
 
 DRAWS: Final = 32
-MAX_BUDGET: Final = MAX_DEPTH
-"""As many candidates of one strategy as an `impression` event can log."""
 GAP_WEIGHT: Final = 3.0
 """SquareCB's learning rate, in units of sqrt(strategies * turns) over the best value."""
 NOTHING_KNOWN: Final[StrategyContext] = {}
@@ -44,9 +43,7 @@ RANKS: Final = 32
 """Of each strategy's list, of which `gains` speaks."""
 REFERENCES: Final = 16
 """Contexts that plans are made for."""
-_PLANNED: Final = 64  # budgets, with what they are of, of which the plans are kept
 _CONTEXTS: Final = 256  # that are decided on together
-_DEEPEST: Final = 4  # candidates of one strategy for each distinct one
 _EVEN: Final = np.full(DRAWS, 1.0 / DRAWS)
 
 
@@ -190,24 +187,30 @@ class Allocator:
         self._counts: Final = np.array([row.count for row in rows])
         belief = Belief(*(np.array([getattr(row, field) for row in rows]) for field in Belief.__struct_fields__))
         self._belief: Final = belief
-        self._overlap: Final = _overlap(rows)
         seed = crc32(b"".join(section[key] for key in ("", *self.strategies)))
         drawn, phi = draw(belief, settings.exploration, DRAWS, np.random.default_rng(seed))
         # The first is what is expected.
         self._rates: Final = np.concatenate((belief.rates[np.newaxis], drawn))
         self._phi: Final = np.concatenate((belief.theta[np.newaxis], phi))
-        self._references: Final = _references(rows, self.encoder, seed)
         cover = np.array([row.cover for row in rows])
         self._cover: Final = np.where(
             self._counts[:, np.newaxis] > 0, cover, self._counts @ cover / max(self._counts.sum(), 1e-9)
         )
         self._floor: Final = {"uniform": 1.0, "ucb": 0.0}.get(settings.policy, settings.floor)
-        self._minima: Final = np.array([limits.minimum if limits.on else 0 for limits in settings.limits])
-        self._maxima: Final = np.array([limits.maximum if limits.on else 0 for limits in settings.limits])
-        self._costs: Final = np.array([limits.cost for limits in settings.limits])
+        minima = np.array([limits.minimum if limits.on else 0 for limits in settings.limits])
+        self._planner: Final = Planner(
+            self.strategies,
+            minima,
+            np.array([limits.maximum if limits.on else 0 for limits in settings.limits]),
+            np.array([limits.cost for limits in settings.limits]),
+            rates=self._rates,
+            phi=self._phi,
+            overlap=_overlap(rows),
+            contexts=_references(rows, self.encoder, seed),
+            of_strategies=self.encoder.of_strategies,
+        )
         self._segments: Final = [row.segments for row in rows]
-        self.least: Final = max(int(self._minima.sum()), 1)
-        self._plans: Final[dict[_Asked, _Plans]] = {}
+        self.least: Final = max(int(minima.sum()), 1)
 
     @classmethod
     def of(cls, sections: Sections, header: Snapshot) -> Self:  # noqa: ARG003 - Serving's
@@ -224,9 +227,9 @@ class Allocator:
         Args:
             like: the allocator of the version before.
         """
-        for asked in list(like._plans):
+        for asked in like._planner.known:
             with suppress(ValueError):  # it may not be allowed any more
-                self._planned(asked)
+                self._planner.plan(asked)
 
     def utilities(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
@@ -305,12 +308,8 @@ class Allocator:
         available: Collection[str] | None = None,
     ) -> Mixture:
         """Return the allocations that `allocate` chooses from, with their probabilities; see there."""
-        plan = self._planned(_asked(budget, distinct=distinct, available=available))
-        vectors = self._vectors(context, strategy_context)
-        if self.encoder.of_strategies:
-            values = np.einsum("nps,ns->np", plan.worth, self._factors(vectors))
-        else:
-            values = plan.matrix.dot(vectors[0].astype(np.float32)).reshape(len(self._rates), -1)
+        plan = self._planner.plan(Asked.of(budget, distinct=distinct, available=available))
+        values = plan.values(self._vectors(context, strategy_context)[np.newaxis])[0]
         if self._settings.policy == "thompson":
             return Mixture(plan.counts[values[1:].argmax(axis=1)], _EVEN, self._floor, plan.sets)
         parts, weights = self._explore(values)
@@ -335,15 +334,11 @@ class Allocator:
         Raises:
             ValueError: see `allocate`.
         """
-        plan = self._planned(_asked(budget, distinct=distinct, available=available))
+        plan = self._planner.plan(Asked.of(budget, distinct=distinct, available=available))
         chosen, weights = [], []
         for first in range(0, len(vectors), _CONTEXTS):
             own = vectors[first : first + _CONTEXTS]
-            if self.encoder.of_strategies:
-                factors = 1.0 + np.einsum("nsd,csd->ncs", self._phi, own)
-                values = np.einsum("nps,ncs->cnp", plan.worth, factors)
-            else:
-                values = (own[:, 0].astype(np.float32) @ plan.matrix.T).reshape(len(own), len(self._rates), -1)
+            values = plan.values(own)
             if self._settings.policy == "thompson":
                 chosen.append(values[:, 1:].argmax(axis=2))
                 weights.append(np.broadcast_to(_EVEN, (len(own), DRAWS)))
@@ -384,7 +379,7 @@ class Allocator:
 
     def expect_at_random(self, budget: int, worths: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what a random set of strategies is expected to draw, (measures, strategies); see `expect`."""
-        sets, probabilities = self._planned(_asked(budget)).sets.every()
+        sets, probabilities = self._planner.plan(Asked.of(budget, distinct=False, available=None)).sets.every()
         expected: NDArray[np.float64] = probabilities @ worths[:, np.arange(len(self.strategies)), sets]
         return expected
 
@@ -411,69 +406,6 @@ class Allocator:
             return np.arange(len(means)), weights
         wide = values[1:].std(axis=0) if self._settings.policy == "ucb" else 0.0
         return np.array([int((means + wide).argmax())]), np.ones(1)
-
-    def _planned(self, asked: "_Asked") -> "_Plans":
-        found = self._plans.get(asked)
-        if found is None:
-            if len(self._plans) == _PLANNED:
-                self._plans.clear()
-            found = self._plans[asked] = self._plan(asked)
-        return found
-
-    def _plan(self, asked: "_Asked") -> "_Plans":
-        if not self.least <= asked.budget <= MAX_BUDGET:
-            raise ValueError(f"budget: {asked.budget} candidates; draw at least {self.least} and at most {MAX_BUDGET}")
-        minima, maxima = self._minima, self._maxima
-        if asked.available is not None:
-            up = np.isin(self.strategies, asked.available)
-            minima, maxima = np.where(up, minima, 0), np.where(up, maxima, 0)
-            if not maxima.any():
-                known = ", ".join(name for name, most in zip(self.strategies, self._maxima, strict=True) if most)
-                raise ValueError(f"available: {list(asked.available)} has no strategy that is on; name one of {known}")
-        budget = asked.budget
-        most = np.minimum(maxima, _DEEPEST * budget) if asked.distinct else maxima
-        terms = Terms(minima, np.maximum(most, minima), self._costs, budget, asked.distinct)
-        factors = np.maximum(1.0 + np.einsum("nsd,rsd->nrs", self._phi, self._references), 0.0)
-        rates = (self._rates[:, np.newaxis] * factors[..., np.newaxis]).reshape(-1, *self._rates.shape[1:])
-        counts = plans(rates, self._overlap, terms)
-        weights = shares(counts, self._overlap, self._costs)
-        sets = RandomSets(minima.tolist(), maxima.tolist(), budget)
-        if self.encoder.of_strategies:
-            return _Plans(counts, np.einsum("psk,nsk->nps", weights, self._rates), _NO_MATRIX, sets)
-        return _Plans(counts, _NO_WORTH, matrix_of(weights, self._rates, self._phi), sets)
-
-
-class _Asked(Struct, frozen=True):
-    """What plans are made for; see `Allocator.allocate`."""
-
-    budget: int
-    distinct: bool
-    available: tuple[str, ...] | None
-
-
-class _Plans(Struct, frozen=True):
-    """The plans that decisions are made from.
-
-    Attributes:
-        counts: candidates, (plans, strategies).
-        worth: of each strategy's part in each plan under each draw, for where strategies have contexts of their own,
-            (1 + DRAWS, plans, strategies).
-        matrix: the values as linear functions of the context they share, ((1 + DRAWS) * plans, d).
-        sets: random ones.
-    """
-
-    counts: Counts
-    worth: Floats
-    matrix: NDArray[np.float32]
-    sets: RandomSets
-
-
-_NO_WORTH: Final = np.zeros((0, 0, 0))
-_NO_MATRIX: Final = np.zeros((0, 0), dtype=np.float32)
-
-
-def _asked(budget: int, *, distinct: bool = False, available: Collection[str] | None = None) -> _Asked:
-    return _Asked(budget, distinct, None if available is None else tuple(sorted(available)))
 
 
 def _overlap(rows: Sequence[_Row]) -> Overlap:

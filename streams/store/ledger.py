@@ -247,8 +247,24 @@ class LedgerSums:
         if not columns:
             return Sums(table)
         keys, sums = list(zip(*columns[:width], strict=True)), columns[width:]
-        read = np.array(sums).T if table.sums else np.array([np.frombuffer(packed) for packed in sums[0]])
+        read = np.array(sums).T if table.sums else _unpacked(table, sums[0])
         return Sums(table, keys, read, self._landmarks.get(table.name, 0))
+
+
+def _unpacked(table: SumTable, packed: Sequence[bytes]) -> Floats:
+    """Return packed rows of sums, (rows, numbers).
+
+    Raises:
+        StoreError: they differ in length.
+    """
+    lengths = {len(row) // np.dtype(float).itemsize for row in packed}
+    if len(lengths) > 1:
+        raise StoreError(
+            f"table {table.name}: its rows have {' or '.join(map(str, sorted(lengths)))} numbers: two versions of "
+            "Backchannel added them up, and they cannot be combined. Learn anew from the log into a new store: "
+            "`backchannel run LOG --store URL`, or a worker whose --store is new"
+        )
+    return np.array([np.frombuffer(row) for row in packed])
 
 
 def positions(connection: Connection) -> dict[str, dict[int, Reached]]:

@@ -87,7 +87,7 @@ class People:
         """Yield visits without end. Every iterator yields the same ones."""
         rng = np.random.default_rng([self._seed, 29])
         queries = rng.permutation(self._harness.train)
-        share = np.arange(1, len(queries) + 1) ** -self._zipf
+        share = np.arange(1.0, len(queries) + 1.0) ** -self._zipf
         share /= share.sum()
         while True:
             asked = rng.choice(queries, _BLOCK, p=share).tolist()

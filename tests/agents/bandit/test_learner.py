@@ -14,7 +14,7 @@ from backchannel.agents.bandit.features import Categorical, Cross, Numeric
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.posterior import PAST, run_together
 from backchannel.agents.bandit.ranks import BUCKETS
-from backchannel.agents.bandit.serving import Allocator
+from backchannel.agents.bandit.serving import Allocator, EncodingError
 from backchannel.agents.checks import changes, unlike
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.serving import live_rows
@@ -69,6 +69,13 @@ def test_a_strategy_that_was_never_asked_is_believed_to_do_what_others_do() -> N
     assert (found["new"]["prior"] == 1.0).all()
     assert (found["new"]["clicks"] == 0.0).all()
     assert np.trace(found["new"]["whitener"]) > np.trace(found["lexical"]["whitener"])
+
+
+def test_sums_of_an_earlier_version_are_refused_with_the_remedy() -> None:
+    table = BANDIT.table
+    old = Sums(table, [(BANDIT.encoder.fingerprint, "lexical", 0)], np.ones((1, 9)))
+    with pytest.raises(EncodingError, match="Learn anew from the log"):
+        BANDIT.solve(MemorySums({table.name: old}), {table.name: set()}, 0)
 
 
 def test_before_anything_is_learned_there_is_the_prior() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backchannel.agents.bandit.plans import Overlap, Terms, fill, matrix_of, overlap_of, plans, references, shares
+from backchannel.agents.bandit.plans import Overlap, Terms, fill, overlap_of, plans, references, shares
 from backchannel.agents.bandit.ranks import BUCKETS, WIDTH, covered
 from backchannel.agents.sums import Floats
 
@@ -84,20 +84,6 @@ def test_fills_for_distinct_candidates_expect_so_many() -> None:
     assert 22 < found.sum() < 30
     (alone,) = fill(np.full((1, 2, BUCKETS), 0.3), overlap(np.zeros((2, 2))), terms(2, 20, distinct=True))
     assert alone.sum() == 20
-
-
-def test_values_are_linear_in_the_context() -> None:
-    rng = np.random.default_rng(0)
-    rates, phi = rng.random((4, 3, BUCKETS)), rng.normal(size=(4, 3, 5))
-    lists = overlap(rng.uniform(0, 0.3, (3, 3)))
-    counts = plans(rates, lists, terms(3, 9))
-    weights = shares(counts, lists, np.ones(3))
-    x = np.append(1.0, rng.normal(size=4))
-    found = (matrix_of(weights, rates, phi) @ x.astype(np.float32)).reshape(4, len(counts))
-    for draw in range(4):
-        factors = 1.0 + phi[draw] @ x
-        expected = (weights * rates[draw] * factors[:, np.newaxis]).sum(axis=(1, 2))
-        assert found[draw] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_single_candidate_may_come_from_anybody_who_is_on() -> None:

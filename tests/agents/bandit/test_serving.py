@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from backchannel.agents.bandit.features import Categorical, Encoder, Numeric
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.mixture import MANY, Mixture, RandomSets
+from backchannel.agents.bandit.planner import MAX_BUDGET
 from backchannel.agents.bandit.ranks import BUCKETS, WIDTH
-from backchannel.agents.bandit.serving import MAX_BUDGET, Allocator, EncodingError, Limits, walk
+from backchannel.agents.bandit.serving import Allocator, EncodingError, Limits, walk
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.schemas.events import EventDecoder, Impression, encode
@@ -320,7 +321,7 @@ def test_plans_are_prepared_like_those_of_the_version_before() -> None:
     before, after = Allocator(section(3)), Allocator(section(3, seed=1))
     before.allocate(CAR, 7, np.random.default_rng(0), distinct=True)
     after.prepare(before)
-    assert after._plans.keys() == before._plans.keys()
+    assert after._planner.known == before._planner.known
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,14 @@ def test_another_half_life_is_refused(store: Store, ledger: Ledger) -> None:
         Ledger(store, [other])
 
 
+def test_rows_that_two_versions_added_up_are_refused_with_the_remedy(store: Store, ledger: Ledger) -> None:
+    for number, width in enumerate((4, 5)):
+        delta = {"packed": Sums(PACKED, [("p", number)], np.ones((1, width)))}
+        ledger.commit([Contribution(ledger.claim("s", number), Position(1), delta, {})])
+    with pytest.raises(StoreError, match=r"table packed: its rows have 4 or 5 numbers.*Learn anew"):
+        read(store, PACKED)
+
+
 def test_a_store_of_another_version_is_refused(store: Store) -> None:
     with store.write() as connection:
         connection.exec_driver_sql("UPDATE schema_version SET version_num = '0000'")

@@ -1,0 +1,154 @@
+"""The plans of budgets, made when they are first asked for, and what they are worth in a context.
+
+Plans of a budget of *distinct* candidates are compared in the mean context. Lists are walked until there are so many
+different candidates, so what one strategy cannot bring others do, and contexts have little left to decide. What they
+decided was wrong as often as right: how much lists overlap depends on the query, too, and that is not learned.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from backchannel.agents.bandit.mixture import Counts, RandomSets
+from backchannel.agents.bandit.plans import Overlap, Terms, plans, shares
+from backchannel.agents.sums import Floats
+from backchannel.schemas.events import MAX_DEPTH
+
+MAX_BUDGET: Final = MAX_DEPTH
+"""As many candidates of one strategy as an `impression` event can log."""
+_KEPT: Final = 64  # budgets, with what they are of, of which the plans are kept
+_DEEPEST: Final = 4  # candidates of one strategy for each distinct one
+
+
+class Asked(Struct, frozen=True):
+    """What plans are made for; see `Allocator.allocate`."""
+
+    budget: int
+    distinct: bool
+    available: tuple[str, ...] | None
+
+    @classmethod
+    def of(cls, budget: int, *, distinct: bool, available: Collection[str] | None) -> "Asked":
+        """Return what the arguments of `Allocator.allocate` ask for."""
+        return cls(budget, distinct, None if available is None else tuple(sorted(available)))
+
+
+class Plans(Struct, frozen=True):
+    """The plans that decisions are made from.
+
+    Attributes:
+        counts: candidates, (plans, strategies).
+        sets: random ones.
+        phi: how contexts change what strategies are worth, (draws, strategies, d).
+        worth: of each strategy's part in each plan under each draw, (draws, plans, strategies).
+        matrix: the plans' values as linear functions of a context that all strategies share, (draws * plans, d); empty
+            if they have contexts of their own.
+    """
+
+    counts: Counts
+    sets: RandomSets
+    phi: Floats
+    worth: Floats
+    matrix: NDArray[np.float32]
+
+    def values(self, vectors: Floats) -> Floats:
+        """Return what each plan is worth, (contexts, draws, plans).
+
+        Args:
+            vectors: (contexts, strategies, d), or (contexts, 1, d) if all strategies have the same.
+        """
+        if len(self.matrix):
+            values = vectors[:, 0].astype(np.float32) @ self.matrix.T
+            return np.asarray(values.reshape(len(vectors), len(self.phi), len(self.counts)))
+        factors = 1.0 + np.einsum("nsd,csd->ncs", self.phi, vectors)
+        return np.asarray(np.einsum("nps,ncs->cnp", self.worth, factors))
+
+
+class Planner:
+    """Makes plans.
+
+    Args:
+        strategies: names.
+        minima: candidates of each, (strategies,).
+        maxima: candidates of each, (strategies,); 0 if it is never asked.
+        costs: of a candidate of each, (strategies,).
+        rates: c, as expected and under each draw, (draws, strategies, BUCKETS).
+        phi: the same way, (draws, strategies, d).
+        overlap: of the lists.
+        contexts: that plans are made for, (contexts, strategies, d), or (contexts, 1, d) if all strategies share them.
+        of_strategies: whether strategies have contexts of their own.
+    """
+
+    def __init__(
+        self,
+        strategies: Sequence[str],
+        minima: Counts,
+        maxima: Counts,
+        costs: Floats,
+        *,
+        rates: Floats,
+        phi: Floats,
+        overlap: Overlap,
+        contexts: Floats,
+        of_strategies: bool,
+    ) -> None:
+        self._strategies: Final = strategies
+        self._minima: Final = minima
+        self._maxima: Final = maxima
+        self._costs: Final = costs
+        self._rates: Final = rates
+        self._phi: Final = phi
+        self._overlap: Final = overlap
+        self._contexts: Final = contexts
+        self._of_strategies: Final = of_strategies
+        self._least: Final = max(int(minima.sum()), 1)
+        self._plans: Final[dict[Asked, Plans]] = {}
+
+    @property
+    def known(self) -> list[Asked]:
+        """What it was asked for so far."""
+        return list(self._plans)
+
+    def plan(self, asked: Asked) -> Plans:
+        """Return the plans; they are made the first time.
+
+        Raises:
+            ValueError: no budget, too much of it, or less than the strategies' minima; or no strategy is available.
+        """
+        found = self._plans.get(asked)
+        if found is None:
+            if len(self._plans) == _KEPT:
+                self._plans.clear()
+            found = self._plans[asked] = self._make(asked)
+        return found
+
+    def _make(self, asked: Asked) -> Plans:
+        if not self._least <= asked.budget <= MAX_BUDGET:
+            raise ValueError(f"budget: {asked.budget} candidates; draw at least {self._least} and at most {MAX_BUDGET}")
+        minima, maxima = self._minima, self._maxima
+        if asked.available is not None:
+            up = np.isin(self._strategies, asked.available)
+            minima, maxima = np.where(up, minima, 0), np.where(up, maxima, 0)
+            if not maxima.any():
+                known = ", ".join(name for name, most in zip(self._strategies, self._maxima, strict=True) if most)
+                raise ValueError(f"available: {list(asked.available)} has no strategy that is on; name one of {known}")
+        most = np.minimum(maxima, _DEEPEST * asked.budget) if asked.distinct else maxima
+        terms = Terms(minima, np.maximum(most, minima), self._costs, asked.budget, asked.distinct)
+        contexts = self._contexts.mean(axis=0, keepdims=True) if asked.distinct else self._contexts
+        factors = np.maximum(1.0 + (self._phi[:, np.newaxis] * contexts).sum(axis=3), 0.0)  # (draws, contexts, s)
+        rates = self._rates[:, np.newaxis] * factors[..., np.newaxis]
+        counts = plans(rates.reshape(-1, *self._rates.shape[1:]), self._overlap, terms)
+        weights, phi = shares(counts, self._overlap, self._costs), self._phi
+        if asked.distinct:
+            worth, phi = np.einsum("psk,nsk->nps", weights, rates[:, 0]), np.zeros_like(phi)
+        else:
+            worth = np.einsum("psk,nsk->nps", weights, self._rates)
+        sets = RandomSets(minima.tolist(), maxima.tolist(), asked.budget)
+        if self._of_strategies:
+            return Plans(counts, sets, phi, worth, np.zeros((0, phi.shape[2]), dtype=np.float32))
+        matrix = worth @ phi
+        matrix[..., 0] += worth.sum(axis=-1)
+        return Plans(counts, sets, phi, worth, matrix.reshape(-1, phi.shape[2]).astype(np.float32))
