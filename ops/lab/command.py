@@ -1,15 +1,17 @@
-"""`backchannel lab`: experiments on real corpora."""
+"""`backchannel lab`: experiments on real corpora and in simulated worlds."""
 
 import click
 
 from backchannel.ops.lab.search.command import search
 from backchannel.ops.lab.search.orders_command import rank
+from backchannel.ops.lab.shared_page.command import worlds
 
 
 @click.group()
 def lab() -> None:
-    """Run experiments on corpora of your own and on public ones."""
+    """Run experiments on corpora of your own, on public ones, and in simulated worlds."""
 
 
 lab.add_command(rank)
 lab.add_command(search)
+lab.add_command(worlds)

@@ -4,7 +4,7 @@ from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta, Struct
 
-from backchannel.agents.bandit.serving import MAX_BUDGET
+from backchannel.agents.bandit.planner import MAX_BUDGET
 from backchannel.agents.memory.serving import Recalled
 from backchannel.agents.ranking.serving import Reason
 from backchannel.agents.rewrites.serving import Rewriting

@@ -1,0 +1,1 @@
+"""Simulated worlds in which strategies share a page, and what every contender earns there."""

@@ -1,0 +1,117 @@
+"""Worlds in which strategies share a page, each named after what a click does not say there. All simulated.
+
+A person wants one of ITEMS items. Strategy s has it with a probability that depends on the person's kind and on the
+time, at a geometric rank. What strategies bring makes one page, each item once; the person looks at position p with
+probability p^-LOOKED and clicks what they want if they see it.
+
+=============  ==========================================================================================
+twins          the first two of three strategies bring the same; alone each is better than the third
+depth          two equal strategies; until a policy is served, the first is asked for 8 of 10 candidates
+position       three strategies, the weakest always shown on top
+newcomer       budget 1: after half of the turns a strategy with 12% joins two with 5%
+kinds          four kinds of people, by two features; which strategy is good follows from their product (declared)
+three          three strategies, of which one is a little better
+thirty         thirty strategies, of which three are good
+rare           eight strategies with about 0.5% clicks
+drift          which of four strategies is good changes, gradually, over the whole run
+=============  ==========================================================================================
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+from numpy.random import Generator
+
+from backchannel.agents.sums import Floats, Integers
+
+DECAY: Final = 0.7
+"""Of the chance that what is wanted stands at the next rank of a list."""
+LOOKED: Final = 0.7
+"""Exponent of examination."""
+DEPTH: Final = 20
+"""Ranks of a list that may have it."""
+
+
+class World(Struct, frozen=True):
+    """A world.
+
+    Attributes:
+        name: see the module.
+        budget: candidates to draw.
+        chances: kind of the person, (turns,), and time, 0 to 1, (turns,) -> the probability that each strategy has what
+            is wanted, (turns, strategies).
+        strategies: their number.
+        same: groups of strategies that have it at the same rank, or not at all.
+        order: of the strategies on the page: of several lists the first's items come first; None: in proportion.
+        first: allocation until a policy is served, (strategies,); None: random sets.
+        joins: share of the turns after which the last strategy can be asked.
+    """
+
+    name: str
+    budget: int
+    chances: Callable[[Integers, Floats], Floats]
+    strategies: int
+    same: tuple[tuple[int, ...], ...] = ()
+    order: tuple[int, ...] | None = None
+    first: tuple[int, ...] | None = None
+    joins: float = 0.0
+
+    def ranks(self, kinds: Integers, times: Floats, rng: Generator) -> Integers:
+        """Return the rank of what each person wants in every list, 0 where it is not in it, (turns, strategies)."""
+        luck, ranks = rng.random((2, len(kinds), self.strategies))
+        for group in self.same:
+            luck[:, group], ranks[:, group] = luck[:, group[:1]], ranks[:, group[:1]]
+        depths = 1 + np.floor(np.log(ranks) / np.log(DECAY)).astype(np.int64)
+        return np.where((luck < self.chances(kinds, times)) & (depths <= DEPTH), depths, 0)
+
+    def positions(self, counts: Integers, ranks: Integers) -> Integers:
+        """Return where on the page each person finds what they want, 0 if it is not there, (turns,).
+
+        Args:
+            counts: of the allocations, (turns, strategies).
+            ranks: see `ranks`.
+        """
+        has = (ranks > 0) & (ranks <= counts)
+        if self.order is None:
+            # A candidate of rank r comes where r - 1/2 of its list's count lie before it.
+            at = np.where(has, (ranks - 0.5) / np.maximum(counts, 1), np.inf).min(axis=1)
+            finite = np.where(np.isfinite(at), at, 0.0)
+            before = np.ceil(finite[:, np.newaxis] * counts - 0.5).clip(0).sum(axis=1)
+        else:
+            above = np.zeros(counts.shape, dtype=np.int64)
+            for place, strategy in enumerate(self.order):
+                above[:, strategy] = counts[:, list(self.order[:place])].sum(axis=1)
+            before = np.where(has, above + ranks - 1, 10**6).min(axis=1)
+        return np.where(has.any(axis=1), 1 + before.astype(np.int64), 0)
+
+
+def _steady(*chances: float) -> Callable[[Integers, Floats], Floats]:
+    return lambda kinds, times: np.tile(chances, (len(kinds), 1)) + 0.0 * times[:, np.newaxis]
+
+
+def _kinds(kinds: Integers, times: Floats) -> Floats:
+    odd = (kinds % 2) ^ (kinds // 2)
+    return np.stack((0.15 + 0.5 * odd, 0.65 - 0.5 * odd, 0.3 + 0.0 * times), axis=1)
+
+
+def _drifting(kinds: Integers, times: Floats) -> Floats:
+    phases = np.arange(4) / 4.0 + 0.0 * kinds[:, np.newaxis]
+    return np.asarray(0.3 + 0.2 * np.cos(2.0 * np.pi * (0.75 * times[:, np.newaxis] - phases)))
+
+
+WORLDS: Final = {
+    world.name: world
+    for world in (
+        World("twins", 10, _steady(0.5, 0.5, 0.4), 3, same=((0, 1),)),
+        World("depth", 10, _steady(0.4, 0.4), 2, first=(8, 2)),
+        World("position", 9, _steady(0.15, 0.45, 0.3), 3, order=(0, 1, 2)),
+        World("newcomer", 1, _steady(0.05, 0.05, 0.12), 3, joins=0.5),
+        World("kinds", 6, _kinds, 3),
+        World("three", 6, _steady(0.4, 0.35, 0.3), 3),
+        World("thirty", 10, _steady(*(0.4 if place in (7, 13, 22) else 0.1 for place in range(30))), 30),
+        World("rare", 8, _steady(*(0.01, 0.01, 0.03, 0.01, 0.01, 0.01, 0.02, 0.01)), 8),
+        World("drift", 6, _drifting, 4),
+    )
+}
