@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from backchannel.agents.bandit.features import context_of
     from backchannel.agents.bandit.river_policy import LinearThompsonSampling
-    from backchannel.agents.bandit.serving import Decision, EncodingError
+    from backchannel.agents.bandit.serving import Decision, EncodingError, walk
     from backchannel.agents.memory.serving import Recalled
     from backchannel.agents.ranking.serving import Candidate, Ranking
     from backchannel.agents.rewrites.serving import Rewriting
@@ -62,12 +62,13 @@ __all__ = [
     "context_of",
     "encode",
     "impression_of",
+    "walk",
 ]
 
 _MODULES: Final = {
     "agents.bandit.features": ("context_of",),
     "agents.bandit.river_policy": ("LinearThompsonSampling",),
-    "agents.bandit.serving": ("Decision", "EncodingError"),
+    "agents.bandit.serving": ("Decision", "EncodingError", "walk"),
     "agents.memory.serving": ("Recalled",),
     "agents.ranking.serving": ("Candidate", "Ranking"),
     "agents.rewrites.serving": ("Rewriting",),

@@ -54,7 +54,7 @@ _COMMANDS: Final = {
     "topics": _Entry("backchannel.ops.commands.topics:topics", "Create, check and delete the Kafka topics."),
     "dead-letters": _Entry(
         "backchannel.ops.commands.dead_letters:dead_letters",
-        "List the records that are not valid events, or replay them.",
+        "Read the records that were not valid events, and replay them once the cause is gone.",
     ),
     "broker": _Entry(
         "backchannel.ops.local.broker:broker", "Run Apache Kafka on this machine, for development and tests."

@@ -12,7 +12,7 @@ from backchannel import Query, encode
 EXPORTED = {
     # Serving.
     *("PolicyReader", "ReaderStatus", "Policy", "Decision", "Recalled", "Rewriting", "context_of"),
-    *("Candidate", "Ranking", "impression_of"),
+    *("Candidate", "Ranking", "impression_of", "walk"),
     # Events.
     *("Event", "Query", "Impression", "Result", "Rewrite", "Click", "BargeIn", "EventDecoder", "encode"),
     # Errors.

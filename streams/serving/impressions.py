@@ -14,6 +14,7 @@ def impression_of(
     decision: Decision | None = None,
     *,
     ts: int,
+    depths: Mapping[str, int] | None = None,
     rewrite: Rewrite | None = None,
 ) -> Impression:
     """Return the `impression` event of an answered query, with everything that learning needs.
@@ -23,7 +24,12 @@ def impression_of(
         ranking: the results shown, as returned by `Policy.rank`.
         decision: the allocation of the candidates, as returned by `Policy.allocate`; None: not Backchannel's.
         ts: when the results were shown, ms since the Unix epoch.
+        depths: strategy -> how deep its list was walked, as `walk` returns it; needed if the decision's budget was one
+            of distinct candidates.
         rewrite: the query that was served in place of the one asked.
+
+    Raises:
+        ValueError: the budget was one of distinct candidates, and `depths` is missing.
     """
     results = tuple(
         Result(
@@ -36,13 +42,16 @@ def impression_of(
         for one in ranking.results
     )
     decided = decision or Decision({}, {})
+    if decided.planned and depths is None:
+        raise ValueError("depths: with distinct candidates, pass how deep each list was walked, as `walk` returns it")
     return Impression(
         event_id=f"{query.query_id}/impression",
         ts=ts,
         session_id=query.session_id,
         query_id=query.query_id,
         results=results,
-        allocation=decided.allocation,
+        allocation=dict(decided.allocation if depths is None else depths),
+        planned=decided.planned,
         propensities=decided.propensities,
         allocation_propensity=decided.allocation_propensity,
         strategy_context={name: _known(own) for name, own in decided.strategy_context.items()},
