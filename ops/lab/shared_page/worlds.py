@@ -32,6 +32,7 @@ LOOKED: Final = 0.7
 """Exponent of examination."""
 DEPTH: Final = 20
 """Ranks of a list that may have it."""
+_TIE: Final = 1e-9
 
 
 class World(Struct, frozen=True):
@@ -75,10 +76,11 @@ class World(Struct, frozen=True):
         """
         has = (ranks > 0) & (ranks <= counts)
         if self.order is None:
-            # A candidate of rank r comes where r - 1/2 of its list's count lie before it.
-            at = np.where(has, (ranks - 0.5) / np.maximum(counts, 1), np.inf).min(axis=1)
+            # A candidate of rank r comes at (r - 1/2) / count; those at the same point, in the order of strategies.
+            order = _TIE * np.arange(self.strategies)
+            at = np.where(has, (ranks - 0.5) / np.maximum(counts, 1) + order, np.inf).min(axis=1)
             finite = np.where(np.isfinite(at), at, 0.0)
-            before = np.ceil(finite[:, np.newaxis] * counts - 0.5).clip(0).sum(axis=1)
+            before = np.ceil((finite[:, np.newaxis] - order) * counts - 0.5 - _TIE / 10).clip(0).sum(axis=1)
         else:
             above = np.zeros(counts.shape, dtype=np.int64)
             for place, strategy in enumerate(self.order):

@@ -22,6 +22,17 @@ def test_what_is_wanted_stands_where_its_list_and_the_page_have_it(name: str) ->
     assert found == pytest.approx(world.chances(kinds, times).mean(axis=0), abs=0.04)
 
 
+@pytest.mark.parametrize("counts", [(5, 5, 0), (3, 3, 3), (4, 6, 1)])
+def test_no_two_candidates_share_a_position(counts: tuple[int, ...]) -> None:
+    places = [(strategy, rank) for strategy, count in enumerate(counts) for rank in range(1, count + 1)]
+    ranks = np.zeros((len(places), 3), dtype=np.int64)
+    for row, (strategy, rank) in enumerate(places):
+        ranks[row, strategy] = rank
+    for name in ("three", "position"):
+        found = WORLDS[name].positions(np.tile(counts, (len(places), 1)), ranks)
+        assert sorted(found.tolist()) == list(range(1, len(places) + 1))
+
+
 def test_twins_bring_the_same() -> None:
     rng = np.random.default_rng(2)
     ranks = WORLDS["twins"].ranks(np.zeros(100, dtype=np.int64), np.zeros(100), rng)
