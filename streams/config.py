@@ -107,6 +107,14 @@ class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
     )
     late: Annotated[Bounds, Meta(description="recent share of events that came too late")] = (0.01, 0.1)
     orphans: Annotated[Bounds, Meta(description="recent share of events without a turn")] = (0.01, 0.1)
+    lost: Annotated[
+        Bounds,
+        Meta(
+            description="share of what was received that was not learned: late, without a turn, or invalid. `run` does "
+            "not end with 0 from the first number on, and stops before it learns from a file in disorder when more "
+            "than the second come too late"
+        ),
+    ] = (0.01, 0.1)
     store_gb: Annotated[Bounds, Meta(description="size of the store in GB")] = (50.0, 200.0)
     alarm_h: Annotated[
         float, Meta(ge=0, le=1e6, description="how long a drift alarm is shown as a warning, in hours")

@@ -153,6 +153,6 @@ def produce(file: str, config: Config, servers: str | None, now: bool, rate: flo
 
 
 def _numbered(source: EventFile) -> Iterator[tuple[int, bytes]]:
-    for offsets, lines in source.chunks(0):
-        for offset, line in zip(offsets, lines, strict=True):
-            yield offset + 1, line
+    for chunk in source.chunks():
+        for number, line in zip(chunk.numbers, chunk.lines, strict=True):
+            yield number + 1, line

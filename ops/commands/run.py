@@ -1,43 +1,56 @@
 """`backchannel run`: learn from an event file or a pipe."""
 
-import base64
-import queue
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, Final, TypeAlias
+from typing import Any, Final
 
 import click
-import orjson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from backchannel.ops.commands.dead_letter_file import DeadLetterFile
 from backchannel.ops.commands.summary import Summary, summarize
-from backchannel.ops.options import config_option, json_option, store_option
+from backchannel.ops.options import config_option, json_option, opened_store, store_option
 from backchannel.ops.terminal import print_json, require_writable
+from backchannel.schemas.errors import BackchannelError
+from backchannel.schemas.events import EventDecoder
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.local import TOPIC, LocalPipeline
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.pipeline.publisher import version_status
+from backchannel.streams.pipeline.sources import Sources
 from backchannel.streams.snapshots.versions import CorruptPolicyError
 from backchannel.streams.store.engine import Store
-from backchannel.streams.turns.event_file import EventFile, SourceError
-from backchannel.streams.turns.partition import DeadLetter
+from backchannel.streams.store.ledger import file_positions
+from backchannel.streams.turns.accounts import Account
+from backchannel.streams.turns.identity import SourceError
+from backchannel.streams.turns.partition import Partition
 from backchannel.streams.worker.remote import relax_collector
 
-EXIT_DEAD_LETTERS: Final = 3
+EXIT_LOST: Final = 3
 
-Chunk: TypeAlias = tuple[Sequence[int], Sequence[bytes]]
+DISORDER: Final = 10
+"""Fewer late events are not taken for disorder."""
+
+
+class DisorderError(BackchannelError, RuntimeError):
+    """Events are not in time order; the message says how to sort them."""
 
 
 @click.command("run")
-@click.argument("source", metavar="SOURCE")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @store_option
 @config_option
+@click.option("--sort", is_flag=True, help="Sort each SOURCE by time first; it may be larger than memory.")
+@click.option(
+    "--complete",
+    is_flag=True,
+    help="Take a last line without a line break as complete, even if it is not valid JSON: the file will not grow.",
+)
 @click.option(
     "--dead-letters",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -45,50 +58,74 @@ Chunk: TypeAlias = tuple[Sequence[int], Sequence[bytes]]
     help="File for invalid lines and their reasons.  [default: SOURCE.dead-letters.jsonl]",
 )
 @json_option
-def run(source: str, store: str, config: Config, dead_letters: Path | None, as_json: bool) -> None:
+def run(
+    *,
+    sources: tuple[str, ...],
+    store: str,
+    config: Config,
+    sort: bool,
+    complete: bool,
+    dead_letters: Path | None,
+    as_json: bool,
+) -> None:
     """Learn from SOURCE, publish the policy, and print what was learned.
 
-    SOURCE is a file of events in time order, one JSON object per line. It may be compressed with gzip or Zstandard;
-    "-" reads standard input. Each line names its event type in the field `type`; `backchannel schemas` writes the
-    schema of each type.
+    SOURCE is a file of events in time order, one JSON object per line; --sort takes one in any order. It may be
+    compressed with gzip or Zstandard, or be a pipe or a FIFO; "-" reads standard input. Several sources are merged by
+    time. Each line names its event type in the field `type`; `backchannel schemas` writes the schema of each type.
 
     The store keeps track of how far SOURCE was read. Run again after Ctrl-C, after a crash, or after the file has
-    grown, the command continues where it stopped and counts nothing twice. At the end of SOURCE all turns close.
+    grown, the command continues where it stopped and counts nothing twice. At the end of SOURCE all turns close. If its
+    last line has no line break and is not valid JSON, it may be half written: it is left for the next run, and so are
+    the turns that are still open.
 
     \b
-    Exit code: 0 everything was learned; 3 everything but some invalid lines, which are in the dead-letter file;
-    1 an error; 2 the command or the configuration is wrong; 130 or 143 stopped by a signal, after a commit.
+    Exit code: 0 everything was learned; 3 some lines are invalid and in the dead-letter file, or more than health.lost
+    of what came was late, without a turn, or invalid; 1 an error; 2 the command or the configuration is wrong; 130 or
+    143 stopped by a signal, after a commit.
     """
     if dead_letters is not None:
         require_writable(dead_letters)
     relax_collector()
-    letters = _DeadLetters(dead_letters or Path(f"{'pipe' if source == '-' else source}.dead-letters.jsonl"))
-    with closing(letters):
-        summary, stopped_by = _learn(source, store, config, letters)
+    with Sources(sources, EventDecoder(), in_disorder=sort, complete=complete) as opened:
+        first = "pipe" if opened.size is None else sources[0]
+        letters = DeadLetterFile(dead_letters or Path(f"{first}.dead-letters.jsonl"))
+        with closing(letters):
+            summary, stopped_by = _learn(opened, store, config, letters)
+        unfinished = [] if stopped_by is not None else opened.unfinished
     if as_json:
         print_json(summary)
     else:
         summary.show(Console())
+    for path, number in unfinished:
+        click.echo(
+            f"{path}: line {number + 1} has no line break and is not complete. It is left for the next run, and so are "
+            "the turns that are still open; --complete takes it as it is",
+            err=True,
+        )
     if letters.count:
         click.echo(f"{letters.count:,} invalid lines: see {letters.path}", err=True)
     if stopped_by is not None:
         sys.exit(128 + stopped_by)
-    sys.exit(EXIT_DEAD_LETTERS if letters.count else 0)
+    sys.exit(EXIT_LOST if letters.count or summary.lost > config.health.lost[0] else 0)
 
 
-def _learn(source: str, store: str, config: Config, letters: "_DeadLetters") -> tuple[Summary, int | None]:
-    """Read `source` to its end, or until a signal. Return what was learned, and the signal."""
+def _learn(sources: Sources, store: str, config: Config, letters: DeadLetterFile) -> tuple[Summary, int | None]:
+    """Read `sources` to their ends, or until a signal. Return what was learned, and the signal."""
     started = time.monotonic()
-    with EventFile(source) as file:
-        if file.name is None:
-            raise SourceError(f"{source} is empty: there is nothing to learn from")
-        with LocalPipeline(store, config, file.name) as pipeline, _until_signalled() as stopped_by:
-            _warn_if_served_differs(pipeline.store, config)
-            before = pipeline.ledger.counts()
-            _read(file, pipeline, config, letters, stopped_by)
-            counts = pipeline.ledger.counts()
-            new = {name: count - before.get(name, 0) for name, count in counts.items()}
-            return summarize(store, pipeline.store, new, time.monotonic() - started), stopped_by()
+    with opened_store(store, create=True) as before, before.read() as connection:
+        sources.resume(file_positions(connection))
+    with (
+        LocalPipeline(store, config, sources.name, sources.topics) as pipeline,
+        _until_signalled() as stopped_by,
+    ):
+        _warn_if_served_differs(pipeline.store, config)
+        counted = pipeline.ledger.counts()
+        _read(sources, pipeline, config, letters, stopped_by)
+        counts = pipeline.ledger.counts()
+        new = {name: count - counted.get(name, 0) for name, count in counts.items()}
+        lateness_s = config.turns.lateness_s + pipeline.partition.behind / 1000
+        return summarize(store, pipeline.store, new, lateness_s, time.monotonic() - started), stopped_by()
 
 
 def _warn_if_served_differs(store: Store, config: Config) -> None:
@@ -105,65 +142,62 @@ def _warn_if_served_differs(store: Store, config: Config) -> None:
 
 
 def _read(
-    file: EventFile,
+    sources: Sources,
     pipeline: LocalPipeline,
     config: Config,
-    letters: "_DeadLetters",
+    letters: DeadLetterFile,
     stopped_by: Callable[[], int | None],
 ) -> None:
-    """Feed `file` to its end, or until a signal, committing and publishing on the way."""
+    """Feed `sources` to their ends, or until a signal, committing and publishing on the way."""
     partition = pipeline.partition
-    chunks = file.chunks(partition.claim.position.topic(TOPIC).resume)
+
+    def commit() -> None:
+        _refuse_disorder(partition, config)
+        letters.flush()
+        pipeline.commit()
+
     next_publish = time.monotonic() + config.commits.publish_s
-    with _progress(file) as report:
-        for chunk in _ahead(chunks, lambda: stopped_by() is not None):
-            if chunk is not None:
-                letters.write(pipeline.feed_records(*chunk))
-                report(len(chunk[1]), partition.open)
-            due = time.monotonic() >= next_publish
-            if due or partition.uncommitted >= config.commits.events:
-                letters.flush()
-                pipeline.commit()
-            if due:
-                pipeline.publish()
-                next_publish = time.monotonic() + config.commits.publish_s
+    chunks = sources.read(partition.claim.position.topics, partition.newest, lambda: stopped_by() is not None)
+    try:
+        with _progress(sources) as report:
+            for topic, chunk in chunks:
+                if chunk is not None:
+                    letters.write(pipeline.feed_chunk(topic, chunk, sources.ended), chunk, sources.path_of(topic))
+                    report(len(chunk.lines), partition.open)
+                due = time.monotonic() >= next_publish
+                if due or partition.uncommitted >= config.commits.events:
+                    commit()
+                if due:
+                    pipeline.publish()
+                    next_publish = time.monotonic() + config.commits.publish_s
+    except SourceError:  # what was read before is good
+        commit()
+        pipeline.publish()
+        raise
     if stopped_by() is None:
         if partition.rebuilding:
             raise SourceError("the source is shorter than when it was last read: restore it, or use a new store")
-        pipeline.finish()
-    letters.flush()
-    pipeline.commit()
+        if not sources.unfinished:  # otherwise the file is being written: its turns may go on
+            pipeline.finish()
+    commit()
     pipeline.publish()
 
 
-def _ahead(chunks: Iterator[Chunk], stopped: Callable[[], bool]) -> Iterator[Chunk | None]:
-    """Read `chunks` in a thread, so that commits go on while a pipe is silent.
+def _refuse_disorder(partition: Partition, config: Config) -> None:
+    """Check, before it is learned from, that what was read is not in disorder.
 
-    Yields:
-        The next chunk; None if there was none for a moment.
+    Raises:
+        DisorderError: so much of it came late that what is left would teach nonsense.
     """
-    ready: queue.Queue[Chunk | BaseException | None] = queue.Queue(maxsize=4)
-
-    def read() -> None:
-        try:
-            for chunk in chunks:
-                ready.put(chunk)
-            ready.put(None)
-        except BaseException as error:
-            ready.put(error)
-
-    threading.Thread(target=read, name="backchannel-read", daemon=True).start()
-    while not stopped():
-        try:
-            chunk = ready.get(timeout=0.2)
-        except queue.Empty:
-            yield None
-            continue
-        if isinstance(chunk, BaseException):
-            raise chunk
-        if chunk is None:
-            return
-        yield chunk
+    account = Account.of(partition.counts)
+    if account.late >= DISORDER and account.late > config.health.lost[1] * account.received:
+        read = any(topic.read for topic in partition.claim.position.topics.values())
+        raise DisorderError(
+            f"{account.late:,} of {account.received:,} events came after their turns had closed, by up to "
+            f"{partition.behind / 1000:,.0f} s: they are not in time order. Nothing was learned from them. Sort them: "
+            + ("begin a new store, and " if read else "")
+            + "`backchannel run --sort`. If they are only late, raise turns.lateness_s (or, to lose them, health.lost)"
+        )
 
 
 @contextmanager
@@ -183,51 +217,22 @@ def _until_signalled() -> Iterator[Callable[[], int | None]]:
 
 
 @contextmanager
-def _progress(file: EventFile) -> Iterator[Callable[[int, int], None]]:
+def _progress(sources: Sources) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar, on a terminal only."""
     console = Console(stderr=True)
     columns: list[Any] = [
         SpinnerColumn(),
-        *([BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn()] if file.size else []),
+        *([BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn()] if sources.size else []),
         TextColumn("{task.fields[events]:,} events  {task.fields[rate]:,.0f}/s  {task.fields[open]:,} turns open"),
     ]
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("", total=file.size, events=0, rate=0.0, open=0)
+        task = progress.add_task("", total=sources.size, events=0, rate=0.0, open=0)
         events, started = 0, time.monotonic()
 
         def report(more: int, open_turns: int) -> None:
             nonlocal events
             events += more
             rate = events / max(time.monotonic() - started, 1e-3)
-            progress.update(task, completed=file.consumed, events=events, rate=rate, open=open_turns)
+            progress.update(task, completed=sources.consumed, events=events, rate=rate, open=open_turns)
 
         yield report
-
-
-class _DeadLetters:
-    """The dead-letter file: created with the first letter, and appended to."""
-
-    def __init__(self, path: Path) -> None:
-        self.path: Final = path
-        self.count = 0
-        self._file: IO[bytes] | None = None
-
-    def write(self, letters: Sequence[DeadLetter]) -> None:
-        for letter in letters:
-            self._file = self._file or self.path.open("ab")
-            line: dict[str, str | int] = {"line": letter.offset + 1, "reason": letter.reason}
-            try:
-                line["record"] = letter.record.decode()
-            except UnicodeDecodeError:
-                line["record_base64"] = base64.b64encode(letter.record).decode()
-            self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-        self.count += len(letters)
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def flush(self) -> None:
-        """Flush, before a commit: after a crash a letter may be written twice, but is never lost."""
-        if self._file is not None:
-            self._file.flush()

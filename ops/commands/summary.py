@@ -1,5 +1,6 @@
 """What a run has learned, for people and for machines."""
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -8,13 +9,17 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import make_url
 
-from backchannel.schemas.events import EVENT_TYPES
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.store.engine import Store
+from backchannel.streams.turns.accounts import Account
 
 TOO_OLD: Final = 315_532_800_000
 """1980, in ms since the Unix epoch. Times in seconds, mistaken for milliseconds, all lie in 1970."""
+
+
+DISORDER_S: Final = 300.0
+"""Seconds beyond which lateness is rather disorder: so long, nobody wants all turns to stay open."""
 
 
 class StrategySummary(Struct, frozen=True):
@@ -36,6 +41,8 @@ class Summary(Struct, frozen=True):
         orphans: number of events without a turn.
         duplicates: number of events seen before.
         dead_letters: number of invalid records.
+        lost: share of the records that were not learned: late, without a turn, or invalid.
+        lateness_s: the value of turns.lateness_s, s, with which no event would have been late.
         seconds: duration of the run.
         version: version of the policy.
         watermark: event time up to which the policy has learned, ms since the Unix epoch.
@@ -52,6 +59,8 @@ class Summary(Struct, frozen=True):
     orphans: int
     duplicates: int
     dead_letters: int
+    lost: float
+    lateness_s: float
     seconds: float
     version: int
     watermark: int
@@ -59,6 +68,13 @@ class Summary(Struct, frozen=True):
     remembered: int
     rewrites: int
     examples: dict[str, str]
+
+    def _late_advice(self) -> str:
+        if not self.late:
+            return ""
+        if self.lateness_s > DISORDER_S:
+            return " (out of order: sort them, with --sort)"
+        return f" (with turns.lateness_s = {math.ceil(self.lateness_s)} none would be; or --sort)"
 
     def show(self, console: Console) -> None:
         """Print the summary as tables."""
@@ -70,7 +86,7 @@ class Summary(Struct, frozen=True):
             (self.events, rate),
             (self.turns, "turns closed and learned from"),
             (self.duplicates, "duplicate events"),
-            (self.late, "late events (if there are many, raise turns.lateness_s)"),
+            (self.late, "late events" + self._late_advice()),
             (self.orphans, "events without a turn (if there are many, raise turns.window_s)"),
             (self.dead_letters, "dead letters"),
         ):
@@ -102,26 +118,29 @@ class Summary(Struct, frozen=True):
             console.print(f"  {source!r} -> {target!r}", markup=False)
 
 
-def summarize(url: str, store: Store, new: Mapping[str, int], seconds: float) -> Summary:
+def summarize(url: str, store: Store, new: Mapping[str, int], lateness_s: float, seconds: float) -> Summary:
     """Summarize a run, reading the policy back as a serving process would.
 
     Args:
         url: SQLAlchemy URL of the store.
         store: the store.
         new: what the run counted, by the ledger's counters.
+        lateness_s: the value of turns.lateness_s, s, with which no event would have been late.
         seconds: duration of the run.
     """
-    policy = PolicyReader(store).policy
+    policy, account = PolicyReader(store).policy, Account.of(new)
     rewrites = policy.rewrites()
     likeliest = sorted(rewrites, key=lambda source: -rewrites[source].probability)[:3]
     return Summary(
         store=str(make_url(url)),  # without its password
-        events=sum(new.get(name, 0) for name in EVENT_TYPES),
+        events=account.received - account.dead_letters,
         turns=new.get("turn", 0),
-        late=new.get("late", 0),
-        orphans=new.get("orphan", 0),
-        duplicates=new.get("duplicate", 0),
-        dead_letters=new.get("dead_letter", 0),
+        late=account.late,
+        orphans=account.orphans,
+        duplicates=account.duplicates,
+        dead_letters=account.dead_letters,
+        lost=account.share_lost,
+        lateness_s=lateness_s,
         seconds=seconds,
         version=policy.version,
         watermark=policy.snapshot.watermark,

@@ -52,12 +52,12 @@ def turns_of(path: str, config: Config, progress: Callable[[int], None]) -> list
     turns: list[Turn] = []
     assembler, decoder = TurnAssembler([_TOPIC], config.turns), EventDecoder()
     with EventFile(path) as file:
-        for offsets, records in file.chunks(0):
-            decoded = decoder.decode_many(records)
+        for chunk in file.chunks():
+            decoded = decoder.decode_many(chunk.lines)
             events = [None if isinstance(event, EventError) else event for event in decoded]
-            assembler.add(_TOPIC, offsets, events)
+            assembler.add(_TOPIC, chunk.offsets, events)
             turns += assembler.advance()
-            progress(len(records))
+            progress(len(decoded))
     turns += assembler.finish()
     return turns
 

@@ -10,6 +10,7 @@ from backchannel.schemas.events import EVENT_TYPES
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.config import Bounds, Config
 from backchannel.streams.monitoring.vitals import BrokerVitals, StoreVitals, WorkerState, unread
+from backchannel.streams.turns.accounts import Account
 from backchannel.streams.turns.position import BEGINNING
 
 Status: TypeAlias = Literal["ok", "warn", "critical"]
@@ -282,6 +283,29 @@ def _orphans(facts: Facts, config: Config) -> Check:
     return _share("orphans", "orphan", facts, config.health.orphans, remedy)
 
 
+def _losses(facts: Facts, config: Config) -> Check:
+    if isinstance(facts.store, str):
+        return _unknown("losses", "the store does not answer")
+    ever, recent = Account.of(facts.store.counted), Account.of(facts.store.recent)
+    if not ever.received:
+        return Check("losses", "ok", "nothing was received yet")
+    # Workers count by the minute; `run` does not.
+    account, period = (recent, "in ten minutes") if recent.received > 0 else (ever, "since the beginning")
+    summary = (
+        f"{account.lost:,} of {account.received:,} records were not learned {period}, {account.share_lost:.3%}: "
+        f"{account.late:,} late, {account.orphans:,} without a turn, {account.dead_letters:,} invalid; "
+        f"accounted for: {100 * (1 - abs(ever.unaccounted) / ever.received):.6g}%"
+    )
+    details = {"account": account, "share": account.share_lost, "unaccounted": ever.unaccounted}
+    if ever.unaccounted:
+        remedy = "this is a bug of Backchannel: please report it with these numbers"
+        return Check("losses", "critical", f"{summary}: {ever.unaccounted:,} are missing", remedy, details)
+    remedy = (
+        "late: raise turns.lateness_s, or sort; without a turn: raise turns.window_s, or see that each query is sent"
+    )
+    return _bounded("losses", account.share_lost, config.health.lost, summary=summary, remedy=remedy, details=details)
+
+
 def _share(name: str, counted: str, facts: Facts, bounds: Bounds, remedy: str) -> Check:
     if isinstance(facts.store, str):
         return _unknown(name, "the store does not answer")
@@ -334,6 +358,7 @@ CHECKS: Final[dict[str, Callable[[Facts, Config], Check]]] = {
     "dead-letters": _dead_letters,
     "late-events": _late,
     "orphans": _orphans,
+    "losses": _losses,
     "store": _store,
     "drift": _drift,
 }

@@ -70,6 +70,7 @@ class StoreVitals(Struct, frozen=True):
         withheld: since when readers lack something that was learned, ms since the Unix epoch; None if they do not.
         unpublished: whether something was learned since the newest version was made.
         recent: the workers' counts in the last minutes, by name.
+        counted: the ledger's counts of all time, by name.
         alarms: the last 100 alarms, ordered from the latest raised, then by when they were noticed.
         bytes: the size of the store.
         fault: what is wrong with the header of the served or the newest version; None: nothing.
@@ -83,6 +84,7 @@ class StoreVitals(Struct, frozen=True):
     withheld: int | None
     unpublished: bool
     recent: dict[str, int]
+    counted: dict[str, int]
     alarms: list[Alarm]
     bytes: int
     fault: str | None = None
@@ -152,6 +154,7 @@ def _read(connection: Connection, now: int) -> StoreVitals:
         withheld=withheld,
         unpublished=connection.execute(select(tables.change.c.id).limit(1)).first() is not None,
         recent={name: int(value) for name, value in connection.execute(recent)},
+        counted=dict(connection.execute(select(tables.counter)).all()),
         alarms=[Alarm(**row) for row in alarms.mappings()],
         bytes=dialect_of(connection).size(connection),
         fault=fault,

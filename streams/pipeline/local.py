@@ -1,8 +1,10 @@
 """The local pipeline: from events to a published policy in one process, without a broker."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, Self
+
+from msgspec import structs
 
 from backchannel.schemas.events import Event, EventDecoder
 from backchannel.schemas.snapshot import Snapshot
@@ -11,12 +13,11 @@ from backchannel.streams.pipeline.commits import commit
 from backchannel.streams.pipeline.drift_monitor import DriftMonitor
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.publisher import Publisher
+from backchannel.streams.pipeline.sources import TOPIC
 from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import Ledger
+from backchannel.streams.turns.event_file import Chunk
 from backchannel.streams.turns.partition import Batch, DeadLetter, Partition
-
-TOPIC: Final = "events"
-"""The only topic of a local pipeline, with all event types in time order."""
 
 
 class LocalPipeline:
@@ -26,6 +27,7 @@ class LocalPipeline:
         url: SQLAlchemy URL of the store.
         config: what to learn, and how.
         source: the name of the stream, under which the store keeps its position.
+        topics: the topics of the stream, each with all event types in time order.
 
     Attributes:
         partition: the only partition of the stream.
@@ -36,7 +38,7 @@ class LocalPipeline:
         StoreError: the store cannot be used; see the message.
     """
 
-    def __init__(self, url: str, config: Config, source: str) -> None:
+    def __init__(self, url: str, config: Config, source: str, topics: Sequence[str] = (TOPIC,)) -> None:
         self._learning: Final = Learning(config)
         self.store: Final = Store(url)
         self.store.create(self._learning.tables)
@@ -44,7 +46,9 @@ class LocalPipeline:
         self._publisher: Final = Publisher(self.store, self._learning, config)
         self._watch: Final = DriftMonitor(self.store, config)
         claim = self.ledger.claim(source, 0)
-        self.partition: Final = Partition(claim, {TOPIC: EventDecoder()}, config.turns)
+        self.partition: Final = Partition(claim, {topic: EventDecoder() for topic in topics}, config.turns)
+        # Of the files that are topics, as far as they were read.
+        self._identities: Final = {name: at.identity for name, at in claim.position.topics.items() if at.identity}
         self._next = claim.position.topic(TOPIC).resume
         self._batch: Batch | None = None  # possibly not committed yet
 
@@ -60,6 +64,22 @@ class LocalPipeline:
         self.partition.advance()
         return dead
 
+    def feed_chunk(self, topic: str, chunk: Chunk, ended: Collection[str] = ()) -> list[DeadLetter]:
+        """Add the next lines of a file.
+
+        Args:
+            topic: the topic that the file is.
+            chunk: lines from the topic's resume offset on.
+            ended: topics that are read to their end, and so hold nothing back.
+
+        Returns:
+            the lines that are not valid events.
+        """
+        dead = self.partition.add(topic, chunk.offsets, chunk.lines, time.time_ns() // 1_000_000)
+        self._identities[topic] = chunk.identity
+        self.partition.advance(ended)
+        return dead
+
     def finish(self) -> None:
         """Close every open turn, because the stream has ended."""
         self.partition.finish()
@@ -72,7 +92,12 @@ class LocalPipeline:
         """
         self._write()
         if self.partition.uncommitted and not self.partition.rebuilding:
-            self._batch = self.partition.batch()
+            batch = self.partition.batch()
+            topics = {
+                name: structs.replace(at, identity=self._identities.get(name))
+                for name, at in batch.position.topics.items()
+            }
+            self._batch = structs.replace(batch, position=structs.replace(batch.position, topics=topics))
             self._write()
 
     def _write(self) -> None:

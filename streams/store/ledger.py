@@ -279,6 +279,13 @@ def positions(connection: Connection) -> dict[str, dict[int, Reached]]:
     return reached
 
 
+def file_positions(connection: Connection) -> dict[str, dict[str, TopicPosition]]:
+    """Return the positions of streams of one partition, such as event files: stream -> topic -> position."""
+    row = tables.partition
+    found = connection.execute(select(row.c.source, row.c.topics).where(row.c.number == 0))
+    return {source: _decode_topics(topics) for source, topics in found}
+
+
 def watermarks(reached: Mapping[str, Mapping[int, Reached]]) -> tuple[int, int]:
     """Return the event time (ms) up to which the ledger is complete, and the newest event time in it.
 

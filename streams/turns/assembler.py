@@ -105,8 +105,11 @@ class Assembler(Generic[_K]):
     Attributes:
         counts: counts since the caller last cleared them: events by type (`query`, `impression` ...), closed turns
             (`turn`), duplicates by event_id or, for queries, query_id (`duplicate`), events for which every possible
-            turn had closed (`late`), and events without a turn because the query is missing, late or closed
-            (`orphan`). An event that waits for its query counts as an orphan meanwhile, so a count can be negative.
+            turn had closed (`late`), events without a turn because the query is missing, late or closed (`orphan`),
+            events of open turns (`open`) and of closed ones (`learned`). An event that waits for its query counts as an
+            orphan meanwhile, and events are open until their turn closes, so a count can be negative. Every event is
+            counted once by type and once by what became of it: see `streams.turns.accounts`.
+        behind: the lateness, in ms, that would have had to be allowed beyond the configured one for no event to be late.
     """
 
     def __init__(self, topics: Iterable[str], config: TurnConfig, position: Position | None = None) -> None:
@@ -123,11 +126,16 @@ class Assembler(Generic[_K]):
         self._waiting: dict[str, dict[int, _Waiting[_K]]] = {}  # by query_id and order
         self._expiring: list[tuple[int, int, str]] = []  # heap: (expiry, order, query_id)
         self.counts: Counter[str] = Counter()
+        self.behind = 0
 
     @property
     def watermark(self) -> int:
         """Event time (ms) up to which the partition is complete."""
         return self._watermark
+
+    def newest(self, topic: str) -> int:
+        """Return the newest event time (ms) of a topic, of what was added since it was resumed."""
+        return self._topics[topic].seen
 
     @property
     def open(self) -> int:
@@ -166,7 +174,7 @@ class Assembler(Generic[_K]):
             return
         source = self._topics[topic]
         first_fresh = bisect_left(offsets, source.read)
-        opened = self._open
+        opened, taken = self._open, 0
         for index, (event, keep) in enumerate(zip(events, kept, strict=True)):
             if event is None or keep is None:
                 continue
@@ -177,10 +185,11 @@ class Assembler(Generic[_K]):
             turn = opened.get(event.query_id)
             ts, kind, event_id = event.ts, type(event), event.event_id
             # The common case of `_add_signal`, without a call.
-            if not (
-                fresh and turn is not None and turn.earliest <= ts < turn.deadline and turn.take(kind, event_id, keep)
-            ):
+            if fresh and turn is not None and turn.earliest <= ts < turn.deadline and turn.take(kind, event_id, keep):
+                taken += 1
+            else:
                 self._add_signal(event.query_id, _Waiting(kind, event_id, ts, keep, fresh))
+        self.counts["open"] += taken
         source.advance(offsets, max(map(_ts, filter(None, events)), default=BEGINNING))
         for event_type, count in Counter(map(type, events[first_fresh:])).items():
             if issubclass(event_type, Struct):
@@ -204,13 +213,14 @@ class Assembler(Generic[_K]):
     def _add_query(self, query: Query, kept: _K, fresh: bool, source: "_Topic", offset: int) -> None:
         deadline = query.ts + self._window
         if deadline <= self._watermark:
-            self.counts["late"] += fresh
+            self._count_late(deadline, fresh=fresh)
             return
         turn = self._open.get(query.query_id)
         if turn is not None or source.was_dropped(offset):
             self.counts["duplicate"] += fresh
             source.drop(offset, deadline)
             return
+        self.counts["open"] += fresh
         self._order += 1
         turn = _OpenTurn(query, kept, query.ts - self._lateness, deadline, self._order, fresh)
         self._open[query.query_id] = turn
@@ -237,7 +247,7 @@ class Assembler(Generic[_K]):
             return
         expiry = signal.ts + self._lateness + self._window
         if expiry <= self._watermark:
-            self.counts["late"] += fresh
+            self._count_late(expiry, fresh=fresh)
             return
         self.counts["orphan"] += fresh
         self._order += 1
@@ -249,14 +259,21 @@ class Assembler(Generic[_K]):
         # counted before the restart.
         news = signal.fresh or turn.fresh
         self.counts["orphan"] -= waited and news
-        if not turn.take(signal.kind, signal.event_id, signal.kept):
-            self.counts["duplicate"] += news
+        new = turn.take(signal.kind, signal.event_id, signal.kept)
+        self.counts["open" if new else "duplicate"] += news
+
+    def _count_late(self, until: int, *, fresh: bool) -> None:
+        """Count an event that could have been taken until the watermark reached `until` (ms)."""
+        if fresh:
+            self.counts["late"] += 1
+            self.behind = max(self.behind, self._watermark - until + 1)
 
     def _close_through(self, watermark: int) -> list[Assembled[_K]]:
         if watermark <= self._watermark:
             return []
         self._watermark = watermark
         closed: list[Assembled[_K]] = []
+        events = 0
         closing, opened, sessions = self._closing, self._open, self._sessions
         while closing and closing[0][0] <= watermark:
             _, _, turn = heappop(closing)
@@ -269,7 +286,10 @@ class Assembler(Generic[_K]):
             elif session[0].ts >= turn.deadline:
                 following = None
             closed.append((turn.kept, turn.signals, following))
+            events += 1 + sum(map(len, turn.signals.values()))
         self.counts["turn"] += len(closed)
+        self.counts["learned"] += events
+        self.counts["open"] -= events
         self._expire_through(watermark)
         return closed
 

@@ -1,94 +1,133 @@
 """Event files: JSON lines, plain or compressed, or a pipe."""
 
 import codecs
-import gzip
-import hashlib
-import io
-import os
-import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import IO, Final, Self
+from itertools import chain
+from tempfile import TemporaryFile
+from typing import IO, Final, NamedTuple, Self
 
-from backchannel.schemas.errors import BackchannelError
+import msgspec
+
 from backchannel.schemas.events import MAX_RECORD_BYTES
+from backchannel.streams.turns.compression import BLOCK, DAMAGE, RawInput, decompressed
+from backchannel.streams.turns.identity import Marker, SourceError, base_of
+from backchannel.streams.turns.position import Identity
 
-try:
-    import zstandard
-except ImportError:  # an extra
-    zstandard = None  # type: ignore[assignment]
-
-_BLOCK: Final = 1 << 19
-_DAMAGE: Final = (EOFError, OSError, zlib.error, *([zstandard.ZstdError] if zstandard else []))
+_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-class SourceError(BackchannelError, RuntimeError):
-    """An event file cannot be read; the message says where it ends and what to do."""
+class Chunk(NamedTuple):
+    """Lines of an event file, without the empty ones.
+
+    Attributes:
+        offsets: of each line among those that are read, ascending; in a file that is not sorted, its number from 0.
+        lines: the lines.
+        numbers: of each line in the file, from 0.
+        identity: of the file up to the end of the chunk.
+    """
+
+    offsets: Sequence[int]
+    lines: Sequence[bytes]
+    numbers: Sequence[int]
+    identity: Identity
 
 
 class EventFile:
     """The lines of an event file.
 
-    A file is identified by its first line, whose event_id is unique: moved, renamed or compressed, it is the same
-    stream, and a file that has grown continues where it ended.
-
     Args:
-        path: the path of the file, which is plain, gzip or Zstandard by its content; "-": standard input.
+        path: the path of a file, which is plain, gzip or Zstandard by its content, or of a pipe or a FIFO; "-":
+            standard input.
+        complete: whether a last line without a line break is complete, even if it is not valid JSON. That of a pipe
+            always is.
 
     Attributes:
-        name: the name of the stream; None if there are no lines.
+        path: the path.
+        base: how the name of the stream begins, see `identity`; empty if there are no lines.
         size: the size of the file on disk in bytes; None for a pipe.
+        unfinished: the number, from 0, of a last line that is not complete yet, and so was left; None without one.
 
     Raises:
         SourceError: the file cannot be opened or decompressed.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path: Final = path
-        self._raw: Final[IO[bytes]] = _open(path)
-        self.size: Final = None if path == "-" else Path(path).stat().st_size
-        self._lines: Final = self._blocks(_decompress(self._raw, path))
-        self._first: Final = next(self._lines, None)
-        if self._first is not None:
-            self._first[0] = self._first[0].removeprefix(codecs.BOM_UTF8)  # which some programs write
-        self.name: Final = None if self._first is None else _name(self._first[0])
+    def __init__(self, path: str, *, complete: bool = False) -> None:
+        self.path: Final = path
+        self._complete: Final = complete
+        self.unfinished: int | None = None
+        try:
+            self._raw: Final = RawInput(path)
+            stream = decompressed(self._raw)
+        except OSError as error:
+            raise SourceError(f"{path}: {error.strerror}") from None
+        except ModuleNotFoundError:
+            raise SourceError(f"{path} is Zstandard: pip install 'backchannel[learn]' to read it") from None
+        if self._raw.head[:2] in _UTF_16:
+            raise SourceError(f"{path} is UTF-16: convert it, as with `iconv -f UTF-16 -t UTF-8`")
+        self.size: Final = self._raw.size
+        self._blocks: Iterator[list[bytes]] = self._split(stream)
+        first = next(self._blocks, None)
+        if first is not None:
+            first[0] = first[0].removeprefix(codecs.BOM_UTF8)  # which some programs write
+            self._blocks = chain((first,), self._blocks)
+        self.base: Final = "" if first is None else base_of(first[0])
 
     @property
     def consumed(self) -> int:
         """The number of bytes read so far of the file on disk."""
-        return self._raw.tell() if self.size is not None else 0
+        return self._raw.count
 
-    def chunks(self, start: int) -> Iterator[tuple[Sequence[int], Sequence[bytes]]]:
-        """Yield chunks of lines as (line numbers from 0, lines), from line `start` on, without empty lines.
+    def chunks(self, start: int = 0) -> Iterator[Chunk]:
+        """Yield the lines from line `start` on.
 
         A line longer than any valid event is truncated to a length that is still too long, to bound memory.
 
         Raises:
             SourceError: the file is damaged, or has fewer than `start` lines.
         """
-        number = 0
-        block = self._first
-        while block is not None:
-            if number + len(block) > start:
-                wanted = block[max(start - number, 0) :]
-                offsets: Sequence[int] = range(number + len(block) - len(wanted), number + len(block))
-                if not all(wanted):
-                    offsets = [offset for offset, line in zip(offsets, wanted, strict=True) if line]
-                    wanted = [line for line in wanted if line]
-                yield offsets, wanted
-            number += len(block)
-            block = next(self._lines, None)
-        if number < start:
+        marker = Marker()
+        for block in self._blocks:
+            first = max(start - marker.lines, 0)
+            numbers: Sequence[int] = range(marker.lines + first, marker.lines + len(block))
+            wanted = block[first:]
+            marker.add(block)
+            if not all(wanted):
+                numbers = [number for number, line in zip(numbers, wanted, strict=True) if line]
+                wanted = [line for line in wanted if line]
+            if wanted:
+                read = numbers[-1] + 1
+                yield Chunk(numbers, wanted, numbers, Identity(read, {**marker.marks, read: marker.digest}))
+        if marker.lines < start:
             raise SourceError(
-                f"{self._path} has {number} lines, but an earlier run has read {start} of a file with the same "
-                "first line: it was truncated. Restore it, or begin a new store"
+                f"{self.path} has {marker.lines} lines, but an earlier run has read {start}: it was truncated. "
+                "Restore it, or begin a new store"
             )
+
+    def scan(self, marker: Marker, lines: int) -> None:
+        """See `Scannable.scan`."""
+        if self.size is not None:
+            with EventFile(self.path, complete=self._complete) as again:
+                while marker.lines < lines and (block := next(again._blocks, None)) is not None:
+                    marker.add(block)
+            return
+        # A pipe cannot be read again, and what is scanned may be more than fits into memory.
+        kept, ends = TemporaryFile(), []  # noqa: SIM115 -- closed by `blocks`
+        while marker.lines < lines and (block := next(self._blocks, None)) is not None:
+            marker.add(block)
+            kept.write(b"\n".join(block))
+            ends.append(kept.tell())
+
+        def blocks() -> Iterator[list[bytes]]:
+            with kept:
+                kept.seek(0)
+                for end in ends:
+                    yield kept.read(end - kept.tell()).split(b"\n")
+
+        self._blocks = chain(blocks(), self._blocks)
 
     def close(self) -> None:
         """Close the file. A pipe stays open, because a thread may be waiting in it."""
-        if self.size is not None:
-            self._raw.close()
+        self._raw.close()
 
     def __enter__(self) -> Self:
         return self
@@ -96,41 +135,31 @@ class EventFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _blocks(self, stream: IO[bytes]) -> Iterator[list[bytes]]:
+    def _split(self, stream: IO[bytes]) -> Iterator[list[bytes]]:
         read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
-        rest = b""
+        rest, count = b"", 0
         try:
-            while block := read(_BLOCK):
+            while block := read(BLOCK):
                 lines = (rest + block).split(b"\n")
                 rest = lines.pop()[: MAX_RECORD_BYTES + 1]
+                if b"\r" in block:
+                    lines = [line.rstrip(b"\r") for line in lines]
                 if lines:
                     yield lines
-        except _DAMAGE as error:
-            raise SourceError(f"{self._path} is damaged: {error}. Everything before the damage was read") from None
-        if rest:
+                    count += len(lines)
+        except DAMAGE as error:
+            raise SourceError(f"{self.path} is damaged: {error}. Everything before the damage was read") from None
+        if not rest.strip():
+            return
+        if self._complete or self.size is None or _is_json(rest):
             yield [rest]
+        else:
+            self.unfinished = count
 
 
-def _open(path: str) -> IO[bytes]:
-    if path == "-":
-        # A reader of our own: Python cannot end while a thread waits in its own sys.stdin.
-        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+def _is_json(line: bytes) -> bool:
     try:
-        return Path(path).open("rb")
-    except OSError as error:
-        raise SourceError(f"{path}: {error.strerror}") from None
-
-
-def _decompress(raw: IO[bytes], path: str) -> IO[bytes]:
-    start = raw.peek(4)[:4] if isinstance(raw, io.BufferedReader) else b""
-    if start[:2] == b"\x1f\x8b":
-        return io.BufferedReader(gzip.GzipFile(fileobj=raw), _BLOCK)
-    if start == b"\x28\xb5\x2f\xfd":
-        if zstandard is None:
-            raise SourceError(f"{path} is Zstandard: pip install 'backchannel[learn]' to read it")
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True), _BLOCK)
-    return raw
-
-
-def _name(first_line: bytes) -> str:
-    return f"file:{hashlib.blake2b(first_line, digest_size=8).hexdigest()}"
+        # A number could still go on.
+        return not isinstance(msgspec.json.decode(line), int | float)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False

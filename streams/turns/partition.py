@@ -97,6 +97,15 @@ class Partition:
         """Event time (ms) up to which the partition is complete."""
         return self._assembler.watermark
 
+    @property
+    def behind(self) -> int:
+        """By how much (ms) more lateness would have to be allowed for no event so far to be late."""
+        return self._assembler.behind
+
+    def newest(self, topic: str) -> int:
+        """Return the newest event time (ms) of a topic, of what was added since it was resumed."""
+        return self._assembler.newest(topic)
+
     def add(self, topic: str, offsets: Sequence[int], records: Sequence[bytes | None], now: int) -> list[DeadLetter]:
         """Decode and add a chunk of records.
 

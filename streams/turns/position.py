@@ -8,6 +8,20 @@ BEGINNING: Final = -(1 << 62)
 """A time before every event."""
 
 
+class Identity(Struct, frozen=True):
+    """What identifies an event file, however it is moved, renamed, compressed or appended to.
+
+    Attributes:
+        lines: the number of lines that `marks` covers.
+        marks: number of lines -> digest of that many first lines, at powers of two and at `lines`.
+        order: of a file that is sorted while it is read, the digest of the lines before `TopicPosition.read`.
+    """
+
+    lines: int = 0
+    marks: dict[int, str] = {}
+    order: str = ""
+
+
 class TopicPosition(Struct, frozen=True, omit_defaults=True):
     """The position in one topic of a partition.
 
@@ -16,6 +30,7 @@ class TopicPosition(Struct, frozen=True, omit_defaults=True):
         resume: the offset to read from after a restart; at most `read`. The records in between are re-read to rebuild
             the open turns, and do not count again.
         newest: the newest event time among the records before `read`, ms since the Unix epoch.
+        identity: of an event file that is the topic; None for topics of other kinds.
         dropped: offsets from `resume` on of duplicate queries, which must not open a turn when they are re-read.
         id: the topic's own, which a topic of the same name that is created anew does not have; empty: unknown.
     """
@@ -25,6 +40,7 @@ class TopicPosition(Struct, frozen=True, omit_defaults=True):
     newest: int = BEGINNING
     dropped: tuple[int, ...] = ()
     id: str = ""
+    identity: Identity | None = None
 
 
 class Position(Struct, frozen=True):

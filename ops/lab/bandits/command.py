@@ -23,7 +23,7 @@ from backchannel.ops.options import config_option, json_option
 from backchannel.ops.terminal import print_json, require_writable
 from backchannel.streams.config import Config
 from backchannel.streams.turns.assembler import TooManyOpenError
-from backchannel.streams.turns.event_file import SourceError
+from backchannel.streams.turns.identity import SourceError
 
 
 class ContenderRegret(Struct, frozen=True):

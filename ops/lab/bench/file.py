@@ -12,6 +12,7 @@ from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import EventDecoder, encode
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
+from backchannel.streams.pipeline.sources import TOPIC
 from backchannel.streams.turns.event_file import EventFile
 
 
@@ -24,8 +25,8 @@ def rates(load: Load) -> Iterator[Measure]:
     def decode() -> None:
         decoder = EventDecoder()
         with EventFile(str(path)) as file:
-            for _, records in file.chunks(0):
-                decoder.decode_many(records)
+            for chunk in file.chunks():
+                decoder.decode_many(chunk.lines)
 
     def learn() -> None:
         store = folder / "rates.db"
@@ -33,8 +34,8 @@ def rates(load: Load) -> Iterator[Measure]:
             left.unlink()
         config = Config()
         with EventFile(str(path)) as file, LocalPipeline(f"sqlite:///{store}", config, "bench") as embedded:
-            for chunk in file.chunks(0):
-                embedded.feed_records(*chunk)
+            for chunk in file.chunks():
+                embedded.feed_chunk(TOPIC, chunk)
                 if embedded.partition.uncommitted >= config.commits.events:
                     embedded.commit()
             embedded.finish()

@@ -60,6 +60,7 @@ STORE = StoreVitals(
     withheld=None,
     unpublished=True,
     recent={"query": 1000, "turn": 990},
+    counted={"query": 5000, "learned": 4900, "open": 100},
     alarms=[],
     bytes=1_000_000,
 )

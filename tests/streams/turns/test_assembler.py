@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query, Signal
 from backchannel.schemas.turn import Turn
+from backchannel.streams.turns.accounts import Account
 from backchannel.streams.turns.assembler import TooManyOpenError, TurnAssembler, TurnConfig
 from backchannel.streams.turns.position import BEGINNING, Position
 
@@ -165,6 +166,8 @@ def test_every_event_is_counted_where_it_went(log: Log, seed: int) -> None:
     assert taken + run.counts["duplicate"] + run.counts["orphan"] == read
     assert sum(run.counts[kind] for kind in ("query", "impression", "click", "barge_in")) == read
     assert run.counts["turn"] == len(run.turns)
+    assert (run.counts["learned"], run.counts["open"]) == (taken, 0)
+    assert Account.of(run.counts).unaccounted == 0
 
 
 @settings(max_examples=200)

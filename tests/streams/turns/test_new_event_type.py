@@ -62,7 +62,7 @@ def test_a_fifth_event_type_goes_through_assembler_and_ledger(tmp_path: Path) ->
     commit(learning, ledger, [partition.batch()])
     store.close()
     found = contents(url, CONFIG)
-    assert found["counts"] == {"query": 1, "feedback": 3, "duplicate": 1, "turn": 1, "dead_letter": 1}
+    assert found["counts"] == {"query": 1, "feedback": 3, "duplicate": 1, "turn": 1, "learned": 3, "dead_letter": 1}
     assert b'"feedback":{"read":4' in found["positions"]["test", 0][1]
 
 

@@ -39,7 +39,7 @@ def test_a_batch_brings_turns_counts_and_the_position_and_begins_anew() -> None:
     assert one.advance() == 1
     batch = one.batch()
     assert asked(batch) == ["s0"]
-    assert batch.counts == {"query": 2, "turn": 1}
+    assert batch.counts == {"query": 2, "turn": 1, "learned": 1, "open": 1}
     assert batch.claim == one.claim
     assert batch.position.watermark == 12_000
     assert batch.position.topics["events"].read == 2
@@ -54,7 +54,7 @@ def test_turns_that_close_without_new_records_are_to_be_committed_too() -> None:
     assert one.uncommitted == 1
     batch = one.batch()
     assert asked(batch) == ["s0"]
-    assert batch.counts == {"turn": 1}
+    assert batch.counts == {"turn": 1, "learned": 1, "open": -1}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_an_invalid_record_becomes_a_dead_letter_and_its_neighbours_turns(record
     (dead,) = one.add("events", [5, 6, 9], [query(0, 1_000), record, query(2, 2_000)], NOW)
     assert (dead.topic, dead.offset, dead.record) == ("events", 6, record or b"")
     assert dead.reason.startswith(field)
-    assert one.counts == {"query": 2, "dead_letter": 1}
+    assert one.counts == {"query": 2, "open": 2, "dead_letter": 1}
     one.finish()
     assert asked(one.batch()) == ["s0", "s2"]
     assert one.position.topics["events"].read == 10
@@ -106,7 +106,7 @@ def test_a_chunk_that_straddles_the_last_commit_counts_its_new_records_only() ->
     after = resumed(before.batch())
     after.add("events", [0, 1, 2], [query(0, 1_000), query(1, 2_000), query(2, 3_000)], NOW)
     assert after.uncommitted == 1
-    assert after.counts == {"query": 1}
+    assert after.counts == {"query": 1, "open": 1}
 
 
 def test_a_new_partition_has_no_watermark() -> None:

@@ -11,7 +11,8 @@ from backchannel.agents.columns import columns_of
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.learners import Learning
-from backchannel.streams.pipeline.local import TOPIC, LocalPipeline
+from backchannel.streams.pipeline.local import LocalPipeline
+from backchannel.streams.pipeline.sources import TOPIC
 from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import FencedError, Ledger
 from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
