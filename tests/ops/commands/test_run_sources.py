@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from msgspec import structs
+from sqlalchemy import exc
 
 from backchannel.ops.cli import main
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import encode
 from backchannel.streams.config import Config
+from backchannel.streams.store.ledger import Ledger
 from tests.streams.turns.test_event_file import FORMS, write
 from tests.support.ledgers import assert_same, contents, sqlite_url
 
@@ -201,3 +203,25 @@ def test_damage_in_the_middle_keeps_what_was_read(tmp_path: Path) -> None:
     file.write_bytes(whole)
     assert summary(run(store, file))["events"] <= len(LINES)
     assert "accounted for: 100%" in health(store)[1]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.DatabaseError, exc.ProgrammingError],
+)
+def test_a_store_that_fails_is_one_line_and_keeps_the_position(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: str, kind: type[exc.DBAPIError]
+) -> None:
+    store, file = sqlite_url(tmp_path), write(tmp_path / "events", content(LINES))
+
+    def fail(*_: object) -> None:
+        raise kind("COMMIT", {}, Exception("database or disk is full"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "commit", fail)
+        failed = run(store, file)
+    assert failed.exit_code == 1
+    assert failed.stderr.count("\n") == 1
+    assert "disk is full" in failed.stderr
+    assert summary(run(store, file))["turns"] == TURNS
+    assert_same(contents(store, Config()), contents(whole, Config()))
