@@ -86,7 +86,7 @@ def health(
     \b
     Exit code: 0 all is well; 1 a warning; 2 something is broken.
     As a liveness probe: backchannel health --check workers --check commits
-    For a store of `backchannel run`, without brokers: backchannel health --check policy --check losses --check store --check drift
+    Without brokers: backchannel health --check policy --check losses --check store --check drift
     """
     config = structs.replace(config, kafka=kafka_config(config, servers))
 
