@@ -135,7 +135,7 @@ def test_a_forgotten_configuration_is_noticed(tmp_path: Path) -> None:
     [
         (["run", "no-such-file"], 1, "no-such-file: No such file"),
         (["run", "EMPTY"], 1, "is empty"),
-        (["run", "EVENTS", "--store", "nonsense"], 1, "a URL like sqlite:///"),
+        (["run", "EVENTS", "--store", "nonsense"], 2, "a URL like sqlite:///"),
         (["run", "EVENTS", "--config", "CONFIG"], 2, "turns.window_s: Expected `float` > 0"),
         (["run"], 2, "Missing argument"),
     ],
