@@ -109,7 +109,7 @@ class Assembler(Generic[_K]):
             events of open turns (`open`) and of closed ones (`learned`). An event that waits for its query counts as an
             orphan meanwhile, and events are open until their turn closes, so a count can be negative. Every event is
             counted once by type and once by what became of it: see `streams.turns.accounts`.
-        behind: the lateness, in ms, that would have had to be allowed beyond the configured one for no event to be late.
+        behind: by how much (ms) the lateness would have to be raised for no event so far to be late.
     """
 
     def __init__(self, topics: Iterable[str], config: TurnConfig, position: Position | None = None) -> None:
