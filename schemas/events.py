@@ -1,9 +1,12 @@
 """The events, and the one way to decode them. A struct defines everything about an event type, including its topic.
 
 Events are UTF-8 JSON objects, keyed by `session_id`. Unknown fields are ignored, so that producers may be newer than
-this version; a missing, ill-typed or oversized field is an `EventError` that names it.
+this version. A required field that is missing, ill-typed or oversized is an `EventError` that names it; an optional
+value that cannot be used is left out, see `repair`.
 """
 
+import codecs
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Final, TypeAlias, get_args
 
@@ -11,6 +14,8 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from backchannel.schemas.errors import BackchannelError
+from backchannel.schemas.forms import EventConfig, FormError, unwrapper
+from backchannel.schemas.repair import Dropped, Repairer, Unusable
 
 MAX_RECORD_BYTES: Final = 1 << 18
 """Longer records are refused without decoding, so that a blob cannot cost its size in memory."""
@@ -31,6 +36,7 @@ Ranks: TypeAlias = Annotated[dict[Name, Annotated[int, Meta(ge=1, le=MAX_DEPTH)]
 Propensities: TypeAlias = Annotated[dict[Name, Annotated[float, Meta(ge=0, le=1)]], Meta(max_length=32)]
 
 
+_NATIVE: Final = EventConfig()
 _MAX_EXPLANATION: Final = 400
 _FAULTS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """All errors that msgspec raises, whatever the bytes."""
@@ -190,15 +196,21 @@ EVENT_TYPES: Final[dict[str, type[Event]]] = {name_of(event_type): event_type fo
 
 
 class EventDecoder:
-    """Decodes and validates records in one pass.
+    """Decodes and validates records in one pass. Only a record that fails is read again, to make the best of it.
 
     Args:
         event_type: the event type of a topic; None: each record names its own in the field `type`, as in event files.
+        config: how events are written, and what becomes of values that cannot be used.
     """
 
-    def __init__(self, event_type: type[Event] | None = None) -> None:
+    def __init__(self, event_type: type[Event] | None = None, config: EventConfig = _NATIVE) -> None:
         target: Any = event_type or Event
-        self._decode = msgspec.json.Decoder(target).decode
+        self._typed: Final = msgspec.json.Decoder(target).decode
+        self._only: Final = event_type
+        self._unit: Final = config.time
+        self._strict: Final = config.strict
+        self._unwrap: Final = unwrapper(config)
+        self._repairers: Final[dict[type[Event], Repairer]] = {}  # made when they are needed first
 
     def decode(self, record: bytes) -> Event:
         """Return the event in `record`.
@@ -206,36 +218,89 @@ class EventDecoder:
         Raises:
             EventError: the record is not a valid event. No other error is raised, whatever the bytes.
         """
-        if len(record) > MAX_RECORD_BYTES:
-            raise EventError(f"record: {len(record)} bytes, more than the {MAX_RECORD_BYTES} allowed")
-        try:
-            event: Event = self._decode(record)
-        except _FAULTS as error:
-            raise EventError(explain(error)) from None
-        # Legal in JSON, but not storable in SQL. Searching the bytes is cheaper than searching every string.
-        if b"\\u0000" in record:
-            refuse_nul(msgspec.to_builtins(event), "event")
-        return event
+        return self._decode(record)[0]
 
     def decode_many(self, records: Sequence[bytes | None]) -> list[Event | EventError]:
         """Decode `records`; invalid ones are replaced by their errors, and so is None, Kafka's null value."""
+        return self.decode_noting(records)[0]
+
+    def decode_noting(
+        self, records: Sequence[bytes | None]
+    ) -> tuple[list[Event | EventError], list[tuple[int, Dropped]]]:
+        """Decode `records` as `decode_many` does; also return the values that were left out, each with its place."""
         # All at once if possible: hardly any chunk has a record with an escape, let alone an invalid one.
         whole = [record for record in records if record is not None]
         plain = max(map(len, whole), default=0) <= MAX_RECORD_BYTES and b"\\" not in b"".join(whole)
-        if plain and len(whole) == len(records):
+        if plain and len(whole) == len(records) and self._unit == "ms" and self._unwrap is None:
             try:
-                return list(map(self._decode, whole))
+                return list(map(self._typed, whole)), []
             except _FAULTS:
                 pass
-        return [self._decode_or_explain(record) for record in records]
+        decoded: list[Event | EventError] = []
+        dropped: list[tuple[int, Dropped]] = []
+        for place, record in enumerate(records):
+            try:
+                event, left_out = self._decode(record)
+            except EventError as error:
+                decoded.append(error)
+            else:
+                decoded.append(event)
+                dropped += ((place, one) for one in left_out)
+        return decoded, dropped
 
-    def _decode_or_explain(self, record: bytes | None) -> Event | EventError:
+    def _decode(self, record: bytes | None) -> tuple[Event, Sequence[Dropped]]:
         if record is None:
-            return EventError("record: null")
+            raise EventError("record: null")
+        if len(record) > MAX_RECORD_BYTES:
+            raise EventError(f"record: {len(record)} bytes, more than the {MAX_RECORD_BYTES} allowed")
         try:
-            return self.decode(record)
-        except EventError as error:
-            return error
+            if self._unwrap is not None:
+                record = self._unwrap(record)
+        except FormError as error:
+            raise EventError(str(error)) from None
+        except _FAULTS as error:
+            raise EventError(explain(error)) from None
+        # U+0000 is legal in JSON, but not storable in SQL.
+        if self._unit == "ms" and b"\\u0000" not in record:
+            try:
+                return self._typed(record), ()
+            except _FAULTS:
+                pass
+        return self._repair(record)
+
+    def _repair(self, record: bytes) -> tuple[Event, Sequence[Dropped]]:
+        """Decode a record value by value."""
+        try:
+            document = _untyped(record)
+        except EventError:
+            try:
+                self._typed(record)
+            except _FAULTS as better:  # it names the field
+                error = EventError(explain(better))
+            raise error from None
+        if not isinstance(document, dict):
+            raise EventError("record: Expected `object`")
+        name = document.get("type")
+        event_type = EVENT_TYPES.get(name) if isinstance(name, str) else None
+        if self._only is not None and ("type" not in document or event_type is self._only):
+            event_type = self._only
+        elif event_type is None or self._only is not None:
+            raise EventError(
+                "type: missing" if name is None else f"type: Invalid value {str(name)[:_MAX_EXPLANATION]!r}"
+            )
+        repairer = self._repairers.get(event_type)
+        if repairer is None:
+            repairer = self._repairers[event_type] = Repairer(event_type, self._unit)
+        try:
+            fixed, dropped = repairer.repair(document)
+        except Unusable as fault:
+            raise EventError(str(fault)) from None
+        if dropped and self._strict:
+            raise EventError(dropped[0].reason)
+        try:
+            return self._typed(msgspec.json.encode({"type": name_of(event_type), **fixed})), dropped
+        except _FAULTS as error:
+            raise EventError(explain(error)) from None
 
 
 def encode(event: Event) -> bytes:
@@ -279,3 +344,14 @@ def refuse_nul(value: object, name: str) -> None:
     elif isinstance(value, list | tuple):
         for item in value:
             refuse_nul(item, name)
+
+
+def _untyped(record: bytes) -> Any:
+    try:
+        return msgspec.json.decode(record)
+    except _FAULTS as error:
+        try:
+            # Python reads what JSON does not have, such as NaN; and a byte order mark is no part of a text.
+            return json.loads(record.removeprefix(codecs.BOM_UTF8).decode())
+        except (ValueError, RecursionError):
+            raise EventError(explain(error)) from None

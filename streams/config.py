@@ -11,6 +11,7 @@ from msgspec import Meta, Struct, field, structs
 from backchannel.agents import registry
 from backchannel.agents.ope.gate import GateConfig
 from backchannel.schemas.errors import BackchannelError
+from backchannel.schemas.forms import EventConfig
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.snapshots.signing import KEY_VARIABLE
 from backchannel.streams.turns.assembler import TurnConfig
@@ -129,6 +130,7 @@ class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class Config(registry.LearningConfig, frozen=True, forbid_unknown_fields=True):
     """Everything that can be configured; the defaults work."""
 
+    events: Annotated[EventConfig, Meta(description="How events are written.")] = field(default_factory=EventConfig)
     turns: Annotated[TurnConfig, Meta(description="How events become turns.")] = field(default_factory=TurnConfig)
     commits: Annotated[CommitConfig, Meta(description="Commits and publishing.")] = field(default_factory=CommitConfig)
     gate: Annotated[GateConfig, Meta(description="When a policy may go live.")] = field(default_factory=GateConfig)

@@ -87,7 +87,7 @@ def run(
     if dead_letters is not None:
         require_writable(dead_letters)
     relax_collector()
-    with Sources(sources, EventDecoder(), in_disorder=sort, complete=complete) as opened:
+    with Sources(sources, EventDecoder(config=config.events), in_disorder=sort, complete=complete) as opened:
         first = "pipe" if opened.size is None else sources[0]
         letters = DeadLetterFile(dead_letters or Path(f"{first}.dead-letters.jsonl"))
         with closing(letters):
@@ -125,7 +125,15 @@ def _learn(sources: Sources, store: str, config: Config, letters: DeadLetterFile
         counts = pipeline.ledger.counts()
         new = {name: count - counted.get(name, 0) for name, count in counts.items()}
         lateness_s = config.turns.lateness_s + pipeline.partition.behind / 1000
-        return summarize(store, pipeline.store, new, lateness_s, time.monotonic() - started), stopped_by()
+        summary = summarize(
+            store,
+            pipeline.store,
+            new,
+            examples=pipeline.partition.examples,
+            lateness_s=lateness_s,
+            seconds=time.monotonic() - started,
+        )
+        return summary, stopped_by()
 
 
 def _warn_if_served_differs(store: Store, config: Config) -> None:

@@ -6,6 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import make_url
 
@@ -30,6 +31,13 @@ class StrategySummary(Struct, frozen=True):
     reward: float
 
 
+class FieldDropped(Struct, frozen=True):
+    """How many values of a field could not be used and were left out, and why the first of them."""
+
+    count: int
+    example: str
+
+
 class Summary(Struct, frozen=True):
     """What one run did, and the policy after it.
 
@@ -41,6 +49,7 @@ class Summary(Struct, frozen=True):
         orphans: number of events without a turn.
         duplicates: number of events seen before.
         dead_letters: number of invalid records.
+        dropped: field -> its values that could not be used, and were left out of events that were learned from.
         lost: share of the records that were not learned: late, without a turn, or invalid.
         lateness_s: the value of turns.lateness_s, s, with which no event would have been late.
         seconds: duration of the run.
@@ -59,6 +68,7 @@ class Summary(Struct, frozen=True):
     orphans: int
     duplicates: int
     dead_letters: int
+    dropped: dict[str, FieldDropped]
     lost: float
     lateness_s: float
     seconds: float
@@ -91,6 +101,8 @@ class Summary(Struct, frozen=True):
             (self.dead_letters, "dead letters"),
         ):
             numbers.add_row(f"{count:,}", what)
+        for name, left_out in self.dropped.items():
+            numbers.add_row(f"{left_out.count:,}", escape(f"values of {name} left out, such as {left_out.example}"))
         console.print(numbers)
         console.print()
         console.print(f"[bold]Policy version {self.version}[/bold], learned up to {since_epoch(self.watermark)}")
@@ -118,13 +130,16 @@ class Summary(Struct, frozen=True):
             console.print(f"  {source!r} -> {target!r}", markup=False)
 
 
-def summarize(url: str, store: Store, new: Mapping[str, int], lateness_s: float, seconds: float) -> Summary:
+def summarize(
+    url: str, store: Store, new: Mapping[str, int], *, examples: Mapping[str, str], lateness_s: float, seconds: float
+) -> Summary:
     """Summarize a run, reading the policy back as a serving process would.
 
     Args:
         url: SQLAlchemy URL of the store.
         store: the store.
         new: what the run counted, by the ledger's counters.
+        examples: field -> why the first of its values was left out.
         lateness_s: the value of turns.lateness_s, s, with which no event would have been late.
         seconds: duration of the run.
     """
@@ -139,6 +154,7 @@ def summarize(url: str, store: Store, new: Mapping[str, int], lateness_s: float,
         orphans=account.orphans,
         duplicates=account.duplicates,
         dead_letters=account.dead_letters,
+        dropped={field: FieldDropped(count, examples.get(field, "")) for field, count in account.dropped.items()},
         lost=account.share_lost,
         lateness_s=lateness_s,
         seconds=seconds,

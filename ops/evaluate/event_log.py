@@ -50,7 +50,7 @@ def turns_of(path: str, config: Config, progress: Callable[[int], None]) -> list
         TooManyOpenError: more turns are open than the configuration allows.
     """
     turns: list[Turn] = []
-    assembler, decoder = TurnAssembler([_TOPIC], config.turns), EventDecoder()
+    assembler, decoder = TurnAssembler([_TOPIC], config.turns), EventDecoder(config=config.events)
     with EventFile(path) as file:
         for chunk in file.chunks():
             decoded = decoder.decode_many(chunk.lines)

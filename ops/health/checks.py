@@ -296,6 +296,9 @@ def _losses(facts: Facts, config: Config) -> Check:
         f"{account.late:,} late, {account.orphans:,} without a turn, {account.dead_letters:,} invalid; "
         f"accounted for: {100 * (1 - abs(ever.unaccounted) / ever.received):.6g}%"
     )
+    if ever.dropped:
+        fields = ", ".join(f"{field} {count:,}" for field, count in ever.dropped.items())
+        summary += f"; optional values left out: {fields}"
     details = {"account": account, "share": account.share_lost, "unaccounted": ever.unaccounted}
     if ever.unaccounted:
         remedy = "this is a bug of Backchannel: please report it with these numbers"

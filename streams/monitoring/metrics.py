@@ -30,6 +30,7 @@ from backchannel.streams.monitoring.observer import Observer
 from backchannel.streams.pipeline.commits import Commit
 from backchannel.streams.pipeline.drift_monitor import DEAD_LETTER_RATE
 from backchannel.streams.pipeline.publisher import VersionStatus
+from backchannel.streams.turns.accounts import FIELD_DROPPED
 from backchannel.streams.turns.partition import Partition
 from backchannel.streams.turns.position import BEGINNING
 
@@ -97,6 +98,7 @@ class Metrics(Observer):
         self._duplicates: Final = counter("duplicate_events", "Events that were received before.")
         self._late: Final = counter("late_events", "Events that arrived after all turns that could take them closed.")
         self._orphans: Final = gauge("orphan_events", "Events since the worker started that no turn has taken.")
+        self._dropped: Final = counter("fields_dropped", "Optional values that could not be used, by field.", "field")
         self._failures: Final = counter("decode_failures", "Records that are not valid events, by field.", "reason")
         # Turns.
         self._open: Final = gauge("open_turns", "Turns open and events waiting, by partition.", "partition")
@@ -196,6 +198,9 @@ class Metrics(Observer):
         self._duplicates.inc(commit.counts.get("duplicate", 0))
         self._late.inc(commit.counts.get("late", 0))
         self._orphans.inc(commit.counts.get("orphan", 0))  # negative if queries of earlier orphans arrived
+        for name, count in commit.counts.items():
+            if name.startswith(FIELD_DROPPED):
+                self._dropped.labels(name.removeprefix(FIELD_DROPPED)).inc(count)
         quality = commit.quality
         if quality is not None:
             for (strategy, _), row in zip(quality.keys, quality.values.tolist(), strict=True):

@@ -46,7 +46,8 @@ class LocalPipeline:
         self._publisher: Final = Publisher(self.store, self._learning, config)
         self._watch: Final = DriftMonitor(self.store, config)
         claim = self.ledger.claim(source, 0)
-        self.partition: Final = Partition(claim, {topic: EventDecoder() for topic in topics}, config.turns)
+        decoders = {topic: EventDecoder(config=config.events) for topic in topics}
+        self.partition: Final = Partition(claim, decoders, config.turns)
         # Of the files that are topics, as far as they were read.
         self._identities: Final = {name: at.identity for name, at in claim.position.topics.items() if at.identity}
         self._next = claim.position.topic(TOPIC).resume

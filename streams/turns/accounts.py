@@ -10,6 +10,9 @@ from backchannel.schemas.events import EVENT_TYPES
 LOST: Final = ("late", "orphan", "dead_letter")
 """The counts of what was received and not learned."""
 
+FIELD_DROPPED: Final = "field_dropped:"
+"""How the counts begin of values that were left out of events; the name of the field follows."""
+
 
 class Account(Struct, frozen=True):
     """What became of the records that were received, by the ledger's counters.
@@ -22,6 +25,7 @@ class Account(Struct, frozen=True):
         late: events whose turn had already closed.
         orphans: events without a turn.
         dead_letters: invalid records.
+        dropped: field -> optional values of it that could not be used, and were left out of events that were taken.
     """
 
     received: int
@@ -31,6 +35,7 @@ class Account(Struct, frozen=True):
     late: int
     orphans: int
     dead_letters: int
+    dropped: dict[str, int]
 
     @classmethod
     def of(cls, counts: Mapping[str, int]) -> "Account":
@@ -44,6 +49,11 @@ class Account(Struct, frozen=True):
             late=counts.get("late", 0),
             orphans=counts.get("orphan", 0),
             dead_letters=dead,
+            dropped={
+                name.removeprefix(FIELD_DROPPED): count
+                for name, count in sorted(counts.items())
+                if name.startswith(FIELD_DROPPED) and count
+            },
         )
 
     @property

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from backchannel.agents.columns import Columns
 from backchannel.schemas.events import Event, EventDecoder, EventError
+from backchannel.streams.turns.accounts import FIELD_DROPPED
 from backchannel.streams.turns.assembler import TurnConfig
 from backchannel.streams.turns.position import Claim, Position
 from backchannel.streams.turns.rows import RowAssembler
@@ -51,6 +52,7 @@ class Partition:
 
     Attributes:
         claim: the claim for the next commit.
+        examples: field -> why the first of its values was left out.
     """
 
     def __init__(self, claim: Claim, topics: Mapping[str, EventDecoder], turns: TurnConfig) -> None:
@@ -60,7 +62,9 @@ class Partition:
         self._assembler: Final = RowAssembler(topics, turns, claim.position)
         self._read: Final = {topic: claim.position.topic(topic).read for topic in topics}
         self._dead = 0
+        self._dropped: Final[Counter[str]] = Counter()
         self._uncommitted = 0
+        self.examples: Final[dict[str, str]] = {}
 
     @property
     def uncommitted(self) -> int:
@@ -80,6 +84,7 @@ class Partition:
     def counts(self) -> dict[str, int]:
         """Counts since the last batch; see `Assembler.counts`."""
         counts = Counter({**self._assembler.counts, "dead_letter": self._dead})
+        counts.update({FIELD_DROPPED + field: count for field, count in self._dropped.items()})
         return {name: count for name, count in counts.items() if count}
 
     @property
@@ -121,7 +126,11 @@ class Partition:
         Raises:
             TooManyOpenError: see `TurnAssembler.add`.
         """
-        decoded = self._decoders[topic].decode_many(records)
+        decoded, dropped = self._decoders[topic].decode_noting(records)
+        for place, value in dropped:
+            if offsets[place] >= self._read[topic]:
+                self._dropped[value.field] += 1
+                self.examples.setdefault(value.field, value.reason)
         latest = now + self._max_ahead
         if EventError not in set(map(type, decoded)) and max(map(_ts, decoded), default=0) <= latest:
             self.add_events(topic, offsets, cast("list[Event]", decoded))
@@ -168,5 +177,6 @@ class Partition:
         batch = Batch(self.claim, self.position, self.counts, self._assembler.take())
         self._assembler.counts.clear()
         self._dead = 0
+        self._dropped.clear()
         self._uncommitted = 0
         return batch

@@ -211,7 +211,8 @@ class Worker:
                 f"partition {claim.number}: {'; '.join(losses)}. "
                 "`backchannel worker --accept-loss` continues without them"
             )
-        decoders = {topic: EventDecoder(event_type) for topic, event_type in self._topics.items()}
+        events = self._config.events
+        decoders = {topic: EventDecoder(event_type, events) for topic, event_type in self._topics.items()}
         return Partition(structs.replace(claim, position=position), decoders, self._config.turns)
 
     async def _commit_regularly(self) -> None:

@@ -141,7 +141,7 @@ def _kinds(info: inspect.Type) -> set[str]:
         case inspect.FloatType():
             return {"integer", "number"}
         case inspect.StrType():
-            return {"string"}
+            return {"string", "integer"}  # ids are often numbers
         case inspect.VarTupleType():
             return {"array"}
         case _:
