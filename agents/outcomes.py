@@ -18,12 +18,22 @@ _POSITIONS: Final = 16_384  # more than the positions that `schemas.events` admi
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
+NEGATIVE: Final = frozenset(
+    {"dislike", "dismiss", "downvote", "hide", "not_interested", "report", "skip", "thumb_down", "thumbs_down"}
+)
+"""Kinds of clicks that are no success, unless the configuration says what they are worth."""
+
+
 class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The worth of feedback."""
 
-    click_gain: Annotated[dict[str, Share], Meta(description="kind of click -> its worth; other kinds are worth 1")] = (
-        field(default_factory=lambda: {"click": 1.0})
-    )
+    click_gain: Annotated[
+        dict[str, Annotated[float, Meta(ge=-1, le=1)]],
+        Meta(
+            description="kind of click -> its worth; a negative worth takes back what other clicks on the same entity "
+            f"earned. Other kinds are worth 1, those that are plainly negative 0: {', '.join(sorted(NEGATIVE))}"
+        ),
+    ] = field(default_factory=lambda: {"click": 1.0})
     dwell_s: Annotated[
         float,
         Meta(
@@ -60,6 +70,15 @@ class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
         float,
         Meta(gt=0, le=86_400, description="longest time between a query and its rephrase"),
     ] = 60.0
+
+    def worth(self, kind: str) -> float:
+        """Return what a click of a kind is worth, in [-1, 1]."""
+        otherwise = 0.0 if kind.casefold().replace("-", "_") in NEGATIVE else 1.0
+        return self.click_gain.get(kind, otherwise)
+
+    def names(self, kind: str) -> bool:
+        """Return whether it is said what a click of a kind is worth, here or by what everybody means by it."""
+        return kind in self.click_gain or kind == "click" or not self.worth(kind)
 
 
 class Gains(Struct, frozen=True):
@@ -265,15 +284,18 @@ class Judge:
     def _gains(self, columns: Columns, kept: Floats) -> tuple[Integers, Integers, Floats]:
         """Return the turns, entities and gains of `Gains`, before a rephrase takes its share back."""
         clicks = columns.turns.clicks
-        worth = np.array([self.config.click_gain.get(kind, 1.0) for kind in columns.pools.labels])
+        worth = np.array([self.config.worth(kind) for kind in columns.pools.labels])
         turns, dwell = clicks.parents, clicks.rows.dwell_ms
         gain = kept[turns] * worth[clicks.rows.kind] if len(turns) else np.zeros(0)
-        short = (dwell != MISSING) & (dwell < self._dwell_ms)
+        short = (dwell != MISSING) & (dwell < self._dwell_ms) & (gain > 0)
         gain[short] *= dwell[short] / self._dwell_ms
         pairs = turns * max(len(columns.pools.entities), 1) + clicks.rows.entity
         _, first, group = np.unique(pairs, return_index=True, return_inverse=True)
         best = np.zeros(len(first))
+        worst = best.copy()
         np.maximum.at(best, group, gain)
+        np.minimum.at(worst, group, gain)
+        best = np.maximum(best + worst, 0.0)
         order = np.argsort(first)
         first = first[order]
         return turns[first], clicks.rows.entity[first].astype(np.int64), best[order]

@@ -305,7 +305,30 @@ class EventDecoder:
 
 def encode(event: Event) -> bytes:
     """Encode `event` as a JSON object that names its type, without line breaks."""
-    return msgspec.json.encode(event)
+    return _encode(event)
+
+
+def checked(event: Event) -> Event:
+    """Return an event that was built in this process as if it had been read: numpy's numbers become Python's.
+
+    Raises:
+        EventError: it is not a valid event.
+    """
+    try:
+        return _CHECKER.decode(encode(event))
+    except (TypeError, OverflowError) as error:
+        raise EventError(f"{name_of(type(event))}: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Return a numpy scalar as a number of Python; this package does without numpy."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"a value of type {type(value).__name__} cannot be sent")
+
+
+_encode: Final = msgspec.json.Encoder(enc_hook=_plain).encode
+_CHECKER: Final = EventDecoder(config=EventConfig(strict=True))
 
 
 def explain(error: Exception) -> str:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from backchannel.ops.options import config_option, kafka_config, servers_option
 from backchannel.schemas.events import Event, EventDecoder, EventError, encode, name_of
+from backchannel.schemas.forms import EventConfig
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.topics import check_topics
@@ -26,6 +27,8 @@ IN_FLIGHT: Final = 20_000
 
 DELIVERY_TIMEOUT: Final = 120.0
 """Seconds within which a record must be acknowledged. Retries neither lose, duplicate nor reorder records."""
+
+_NATIVE: Final = EventConfig()
 
 
 class Failure(NamedTuple):
@@ -40,11 +43,15 @@ class Sender:
 
     Args:
         config: Kafka's address and the topics' names.
+        events: how the events are written.
         now: whether to replace each event's time by the time at which it is sent.
         rate: events per second; None: as fast as Kafka accepts them.
     """
 
-    def __init__(self, config: KafkaConfig, *, now: bool = False, rate: float | None = None) -> None:
+    def __init__(
+        self, config: KafkaConfig, *, events: EventConfig = _NATIVE, now: bool = False, rate: float | None = None
+    ) -> None:
+        self._events = events
         self._topics = config.event_topics
         self._now = now
         self._rate = rate
@@ -66,7 +73,7 @@ class Sender:
 
         When the iterator is exhausted, each event has been acknowledged or is among the failures.
         """
-        decode = EventDecoder().decode
+        decode = EventDecoder(config=self._events).decode
         started = time.monotonic()
         for count, (number, line) in enumerate(lines):
             try:
@@ -125,7 +132,9 @@ def produce(file: str, config: Config, servers: str | None, now: bool, rate: flo
     console = Console(stderr=True)
     kafka = kafka_config(config, servers)
     check_topics(kafka)
-    sender = Sender(kafka, now=now, rate=rate)
+    if now and config.events != EventConfig():
+        raise click.UsageError("--now writes events anew, and not as the section [events] of the configuration says")
+    sender = Sender(kafka, events=config.events, now=now, rate=rate)
     started = time.monotonic()
     columns = (
         BarColumn(),
@@ -141,6 +150,8 @@ def produce(file: str, config: Config, servers: str | None, now: bool, rate: flo
                     progress.update(
                         task, completed=source.consumed, count=count, rate=count / (time.monotonic() - started)
                     )
+            if source.unfinished is not None:
+                sender.failures.append(Failure(source.unfinished + 1, "has no line break and is not complete"))
     finally:
         sender.close()
     for failure in sender.failures[:20]:

@@ -1,5 +1,6 @@
 """What a run has learned, for people and for machines."""
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Final
@@ -11,9 +12,10 @@ from rich.table import Table
 from sqlalchemy import make_url
 
 from backchannel.streams.clock import since_epoch
+from backchannel.streams.pipeline.learners import UNKNOWN_KIND, UNKNOWN_STRATEGY
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.store.engine import Store
-from backchannel.streams.turns.accounts import Account
+from backchannel.streams.turns.accounts import Account, counted_by_name
 
 TOO_OLD: Final = 315_532_800_000
 """1980, in ms since the Unix epoch. Times in seconds, mistaken for milliseconds, all lie in 1970."""
@@ -50,6 +52,8 @@ class Summary(Struct, frozen=True):
         duplicates: number of events seen before.
         dead_letters: number of invalid records.
         dropped: field -> its values that could not be used, and were left out of events that were learned from.
+        unknown_strategies: strategy that the configuration does not name -> turns that asked it.
+        unknown_kinds: kind of click of which nothing is configured -> clicks of it.
         lost: share of the records that were not learned: late, without a turn, or invalid.
         lateness_s: the value of turns.lateness_s, s, with which no event would have been late.
         seconds: duration of the run.
@@ -69,6 +73,8 @@ class Summary(Struct, frozen=True):
     duplicates: int
     dead_letters: int
     dropped: dict[str, FieldDropped]
+    unknown_strategies: dict[str, int]
+    unknown_kinds: dict[str, int]
     lost: float
     lateness_s: float
     seconds: float
@@ -85,6 +91,25 @@ class Summary(Struct, frozen=True):
         if self.lateness_s > DISORDER_S:
             return " (out of order: sort them, with --sort)"
         return f" (with turns.lateness_s = {math.ceil(self.lateness_s)} none would be; or --sort)"
+
+    def _show_unknown(self, console: Console) -> None:
+        """Say which names in events mean nothing to the configuration, and the line that changes that."""
+        if self.unknown_strategies:
+            asked = ", ".join(f"{name} in {count:,} turns" for name, count in self.unknown_strategies.items())
+            every = [*(one.strategy for one in self.strategies), *self.unknown_strategies]
+            console.print(
+                f"Strategies that are not configured, and so not learned: {asked}. Add them in [bandit]: strategies = "
+                f"{json.dumps(every)}",
+                style="yellow",
+                markup=False,
+            )
+        if self.unknown_kinds:
+            clicks = ", ".join(f"{name} ({count:,})" for name, count in self.unknown_kinds.items())
+            console.print(
+                f"Kinds of clicks whose worth rewards.click_gain does not say, and that count as 1: {clicks}",
+                style="yellow",
+                markup=False,
+            )
 
     def show(self, console: Console) -> None:
         """Print the summary as tables."""
@@ -104,6 +129,7 @@ class Summary(Struct, frozen=True):
         for name, left_out in self.dropped.items():
             numbers.add_row(f"{left_out.count:,}", escape(f"values of {name} left out, such as {left_out.example}"))
         console.print(numbers)
+        self._show_unknown(console)
         console.print()
         console.print(f"[bold]Policy version {self.version}[/bold], learned up to {since_epoch(self.watermark)}")
         if 0 < self.watermark < TOO_OLD:
@@ -155,6 +181,8 @@ def summarize(
         duplicates=account.duplicates,
         dead_letters=account.dead_letters,
         dropped={field: FieldDropped(count, examples.get(field, "")) for field, count in account.dropped.items()},
+        unknown_strategies=counted_by_name(new, UNKNOWN_STRATEGY),
+        unknown_kinds=counted_by_name(new, UNKNOWN_KIND),
         lost=account.share_lost,
         lateness_s=lateness_s,
         seconds=seconds,

@@ -4,13 +4,15 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, Final, Literal, TypeAlias
 
+import msgspec
 from msgspec import Struct, structs
 
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.config import Bounds, Config
 from backchannel.streams.monitoring.vitals import BrokerVitals, StoreVitals, WorkerState, unread
-from backchannel.streams.turns.accounts import Account
+from backchannel.streams.pipeline.learners import UNKNOWN_KIND, UNKNOWN_STRATEGY
+from backchannel.streams.turns.accounts import Account, counted_by_name
 from backchannel.streams.turns.position import BEGINNING
 
 Status: TypeAlias = Literal["ok", "warn", "critical"]
@@ -309,6 +311,31 @@ def _losses(facts: Facts, config: Config) -> Check:
     return _bounded("losses", account.share_lost, config.health.lost, summary=summary, remedy=remedy, details=details)
 
 
+def _names(facts: Facts, config: Config) -> Check:
+    if isinstance(facts.store, str):
+        return _unknown("names", "the store does not answer")
+    strategies = {
+        name: count
+        for name, count in counted_by_name(facts.store.counted, UNKNOWN_STRATEGY).items()
+        if name not in config.bandit.strategies
+    }
+    kinds = {
+        kind: count
+        for kind, count in counted_by_name(facts.store.counted, UNKNOWN_KIND).items()
+        if not config.rewards.names(kind)
+    }
+    details = {"strategies": strategies, "kinds": kinds}
+    said = [f"strategy {name} in {count:,} turns" for name, count in strategies.items()]
+    said += [f"clicks of kind {kind}: {count:,}" for kind, count in kinds.items()]
+    if not said:
+        return Check("names", "ok", "events name what is configured", details=details)
+    summary = f"events name what is not configured: {'; '.join(said)}"
+    if not strategies:  # such clicks are worth 1, which may well be meant
+        return Check("names", "ok", summary, details=details)
+    every = msgspec.json.encode([*config.bandit.strategies, *strategies]).decode()
+    return Check("names", "warn", summary, f"nothing is learned of it: bandit.strategies = {every}", details)
+
+
 def _share(name: str, counted: str, facts: Facts, bounds: Bounds, remedy: str) -> Check:
     if isinstance(facts.store, str):
         return _unknown(name, "the store does not answer")
@@ -362,6 +389,7 @@ CHECKS: Final[dict[str, Callable[[Facts, Config], Check]]] = {
     "late-events": _late,
     "orphans": _orphans,
     "losses": _losses,
+    "names": _names,
     "store": _store,
     "drift": _drift,
 }

@@ -38,10 +38,15 @@ def commit(learning: Learning, ledger: Ledger, batches: Sequence[Batch]) -> Comm
         FencedError: see `Ledger.commit`.
     """
     outcomes = learning.judge(Columns.concat([one.columns for one in batches]))
-    delta = learning.learn(outcomes)
+    delta, unconfigured = learning.learn(outcomes), learning.unconfigured(outcomes)
     contributions = [Contribution(one.claim, one.position, {}, one.counts) for one in batches]
-    contributions[0] = structs.replace(contributions[0], delta=delta, sample=learning.sample(outcomes))
-    counts: Counter[str] = Counter()
+    contributions[0] = structs.replace(
+        contributions[0],
+        delta=delta,
+        counts={**contributions[0].counts, **unconfigured},
+        sample=learning.sample(outcomes),
+    )
+    counts: Counter[str] = Counter(unconfigured)
     for batch in batches:
         counts.update(batch.counts)
     return Commit(ledger.commit(contributions), counts, delta.get(AnswerQuality.name))

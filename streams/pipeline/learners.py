@@ -1,6 +1,9 @@
 """Learning: the judge and all learners of one configuration."""
 
+from collections import Counter
 from typing import Final
+
+import numpy as np
 
 from backchannel.agents import registry
 from backchannel.agents.columns import Columns
@@ -8,6 +11,14 @@ from backchannel.agents.ope.decisions import TurnSample
 from backchannel.agents.outcomes import Judge, Outcomes
 from backchannel.agents.sums import Delta, SumTable, merge
 from backchannel.streams.config import Config
+
+UNKNOWN_STRATEGY: Final = "unknown_strategy:"
+"""How the counts begin of turns that asked a strategy that is not configured; its name follows."""
+
+UNKNOWN_KIND: Final = "unknown_kind:"
+"""How the counts begin of clicks of a kind of which nothing is configured; its name follows."""
+
+_MOST_NAMES: Final = 50
 
 
 class Learning:
@@ -17,12 +28,39 @@ class Learning:
         self._judge: Final = Judge(config.rewards)
         self._sampled: Final = config.gate.turns
         self._features: Final = {feature.name for feature in config.bandit.features}
+        self._rewards: Final = config.rewards
+        self._strategies: Final = frozenset(config.bandit.strategies)
+        self._named: Final[set[str]] = set()
         self.learners: Final = registry.wanted(config)
         self.tables: Final[tuple[SumTable, ...]] = tuple(table for one in self.learners for table in one.tables)
 
     def judge(self, columns: Columns) -> Outcomes:
         """Return the outcomes of turns."""
         return self._judge.judge(columns)
+
+    def unconfigured(self, outcomes: Outcomes) -> dict[str, int]:
+        """Return how many turns asked each strategy that the configuration does not name, and how many clicks there
+        were of each kind of which it does not say the worth.
+
+        Names that are not among the first are counted together, because producers choose them.
+        """
+        pools, clicks = outcomes.columns.pools, outcomes.columns.turns.clicks
+        asked = np.bincount(outcomes.asked.codes, minlength=len(pools.strategies)).tolist()
+        kinds = np.bincount(clicks.rows.kind, minlength=len(pools.labels)).tolist()
+        counts: Counter[str] = Counter()
+        for name, count in zip(pools.strategies, asked, strict=True):
+            if count and name not in self._strategies:
+                counts[self._bounded(UNKNOWN_STRATEGY, name)] += count
+        for kind, count in zip(pools.labels, kinds, strict=True):
+            if count and not self._rewards.names(kind):
+                counts[self._bounded(UNKNOWN_KIND, kind)] += count
+        return dict(counts)
+
+    def _bounded(self, prefix: str, name: str) -> str:
+        if prefix + name not in self._named and len(self._named) >= _MOST_NAMES:
+            return f"{prefix}..."
+        self._named.add(prefix + name)
+        return prefix + name
 
     def learn(self, outcomes: Outcomes) -> Delta:
         """Return the delta of all learners from the outcomes of turns."""

@@ -6,7 +6,7 @@ from typing import Final, Self
 
 from msgspec import structs
 
-from backchannel.schemas.events import Event, EventDecoder
+from backchannel.schemas.events import Event, EventDecoder, checked
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.commits import commit
@@ -54,7 +54,12 @@ class LocalPipeline:
         self._batch: Batch | None = None  # possibly not committed yet
 
     def feed(self, events: Sequence[Event]) -> None:
-        """Add the next events, from the stream's resume offset on, and close the turns that are complete."""
+        """Add the next events, from the stream's resume offset on, and close the turns that are complete.
+
+        Raises:
+            EventError: one of them is not valid; none is added.
+        """
+        events = list(map(checked, events))
         self.partition.add_events(TOPIC, range(self._next, self._next + len(events)), events)
         self._next += len(events)
         self.partition.advance()

@@ -14,6 +14,13 @@ FIELD_DROPPED: Final = "field_dropped:"
 """How the counts begin of values that were left out of events; the name of the field follows."""
 
 
+def counted_by_name(counts: Mapping[str, int], prefix: str) -> dict[str, int]:
+    """Return the counts whose names begin with `prefix`, by what follows."""
+    return {
+        name.removeprefix(prefix): count for name, count in sorted(counts.items()) if name.startswith(prefix) and count
+    }
+
+
 class Account(Struct, frozen=True):
     """What became of the records that were received, by the ledger's counters.
 
@@ -49,11 +56,7 @@ class Account(Struct, frozen=True):
             late=counts.get("late", 0),
             orphans=counts.get("orphan", 0),
             dead_letters=dead,
-            dropped={
-                name.removeprefix(FIELD_DROPPED): count
-                for name, count in sorted(counts.items())
-                if name.startswith(FIELD_DROPPED) and count
-            },
+            dropped=counted_by_name(counts, FIELD_DROPPED),
         )
 
     @property

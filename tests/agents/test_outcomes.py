@@ -14,7 +14,7 @@ from tests.support.turns import DAY, barge_in, click, closed_turn, impression, j
 SHARES = st.floats(0, 1)
 CONFIGS = st.builds(
     RewardConfig,
-    click_gain=st.dictionaries(st.sampled_from(["click", "play"]), SHARES),
+    click_gain=st.dictionaries(st.sampled_from(["click", "play"]), SHARES | SHARES.map(lambda share: -share)),
     barge_in_weight=SHARES,
     rephrase_weight=SHARES,
     rephrase_gap_s=st.floats(0.001, 86_400),
@@ -52,6 +52,22 @@ def test_the_best_click_counts() -> None:
         query(), clicks=(click("a", "skip"), click("a"), click("a", "skip"), click("b", "play"), click("c", "skip"))
     )
     assert outcome(turn, config).gains == {"a": 0.25, "b": 1.0, "c": 0.0}
+
+
+@pytest.mark.parametrize("kind", ["dislike", "skip", "hide", "report", "thumbs_down", "Thumbs-Down"])
+def test_a_dislike_is_no_success(kind: str) -> None:
+    disliked = closed_turn(query(), clicks=(click("a", kind), click("b", kind)))
+    assert outcome(disliked).gains == {"a": 0.0, "b": 0.0}
+    assert outcome(disliked).success == 0.0
+    assert outcome(disliked, RewardConfig(click_gain={kind: 0.5})).success == 0.5
+
+
+def test_a_negative_worth_takes_back_what_the_same_entity_earned() -> None:
+    config = RewardConfig(click_gain={"click": 0.75, "dislike": -0.5, "report": -1.0})
+    turn = closed_turn(
+        query(), clicks=(click("a"), click("a", "dislike"), click("b"), click("c", "report"), click("c"))
+    )
+    assert outcome(turn, config).gains == {"a": 0.25, "b": 0.75, "c": 0.0}
 
 
 @pytest.mark.parametrize(("dwell_s", "gain"), [(None, 1.0), (0, 0.0), (5, 0.25), (20, 1.0), (300, 1.0)])

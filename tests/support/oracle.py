@@ -163,11 +163,14 @@ class Judge:
             success = unrephrased * (1.0 - taken_back)
             return Outcome(turn, query, {}, success, rephrased, rewritten, _asked(turn), unrephrased=unrephrased)
         gains: dict[str, float] = {}
+        worst: dict[str, float] = {}
         for click in turn.clicks:
-            gain = kept * config.click_gain.get(click.kind, 1.0)
-            if click.dwell_ms is not None and click.dwell_ms < self._dwell_ms:
+            gain = kept * config.worth(click.kind)
+            if gain > 0 and click.dwell_ms is not None and click.dwell_ms < self._dwell_ms:
                 gain *= click.dwell_ms / self._dwell_ms
             gains[click.entity_id] = max(gains.get(click.entity_id, 0.0), gain)
+            worst[click.entity_id] = min(worst.get(click.entity_id, 0.0), gain)
+        gains = {entity: max(gain + worst[entity], 0.0) for entity, gain in gains.items()}
         unrephrased = max(gains.values())
         if taken_back:
             gains = {entity: gain * (1.0 - taken_back) for entity, gain in gains.items()}
