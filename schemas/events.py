@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from backchannel.schemas.errors import BackchannelError
-from backchannel.schemas.forms import EventConfig, FormError, unwrapper
+from backchannel.schemas.forms import NATIVE, EventConfig, FormError, unwrapper
 from backchannel.schemas.repair import Dropped, Repairer, Unusable
 
 MAX_RECORD_BYTES: Final = 1 << 18
@@ -36,7 +36,6 @@ Ranks: TypeAlias = Annotated[dict[Name, Annotated[int, Meta(ge=1, le=MAX_DEPTH)]
 Propensities: TypeAlias = Annotated[dict[Name, Annotated[float, Meta(ge=0, le=1)]], Meta(max_length=32)]
 
 
-_NATIVE: Final = EventConfig()
 _MAX_EXPLANATION: Final = 400
 _FAULTS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """All errors that msgspec raises, whatever the bytes."""
@@ -203,7 +202,7 @@ class EventDecoder:
         config: how events are written, and what becomes of values that cannot be used.
     """
 
-    def __init__(self, event_type: type[Event] | None = None, config: EventConfig = _NATIVE) -> None:
+    def __init__(self, event_type: type[Event] | None = None, config: EventConfig = NATIVE) -> None:
         target: Any = event_type or Event
         self._typed: Final = msgspec.json.Decoder(target).decode
         self._only: Final = event_type

@@ -46,6 +46,10 @@ class EventConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = False
 
 
+NATIVE: Final = EventConfig()
+"""How events are written that Backchannel writes."""
+
+
 def time_of(value: Any, unit: str) -> Any:
     """Return an event time in ms since the Unix epoch; what is no time is returned as it is.
 

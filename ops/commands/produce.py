@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from backchannel.ops.options import config_option, kafka_config, servers_option
 from backchannel.schemas.events import Event, EventDecoder, EventError, encode, name_of
-from backchannel.schemas.forms import EventConfig
+from backchannel.schemas.forms import NATIVE, EventConfig
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.topics import check_topics
@@ -27,8 +27,6 @@ IN_FLIGHT: Final = 20_000
 
 DELIVERY_TIMEOUT: Final = 120.0
 """Seconds within which a record must be acknowledged. Retries neither lose, duplicate nor reorder records."""
-
-_NATIVE: Final = EventConfig()
 
 
 class Failure(NamedTuple):
@@ -49,7 +47,7 @@ class Sender:
     """
 
     def __init__(
-        self, config: KafkaConfig, *, events: EventConfig = _NATIVE, now: bool = False, rate: float | None = None
+        self, config: KafkaConfig, *, events: EventConfig = NATIVE, now: bool = False, rate: float | None = None
     ) -> None:
         self._events = events
         self._topics = config.event_topics
@@ -132,7 +130,7 @@ def produce(file: str, config: Config, servers: str | None, now: bool, rate: flo
     console = Console(stderr=True)
     kafka = kafka_config(config, servers)
     check_topics(kafka)
-    if now and config.events != EventConfig():
+    if now and config.events != NATIVE:
         raise click.UsageError("--now writes events anew, and not as the section [events] of the configuration says")
     sender = Sender(kafka, events=config.events, now=now, rate=rate)
     started = time.monotonic()

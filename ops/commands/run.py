@@ -116,7 +116,7 @@ def _learn(sources: Sources, store: str, config: Config, letters: DeadLetterFile
     with opened_store(store, create=True) as before, before.read() as connection:
         sources.resume(file_positions(connection))
     with (
-        LocalPipeline(store, config, sources.name, sources.topics) as pipeline,
+        LocalPipeline(store, config, sources.name, sources.topics, events=config.events) as pipeline,
         _until_signalled() as stopped_by,
     ):
         _warn_if_served_differs(pipeline.store, config)

@@ -8,7 +8,8 @@ from typing import Final
 
 from backchannel.streams.config import Config
 from backchannel.streams.journal.journal import Journal, JournalReader
-from backchannel.streams.pipeline.local import TOPIC, LocalPipeline
+from backchannel.streams.pipeline.local import LocalPipeline
+from backchannel.streams.pipeline.sources import TOPIC
 from backchannel.streams.store.engine import StoreAwayError
 
 logger = logging.getLogger(__name__)

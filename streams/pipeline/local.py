@@ -7,6 +7,7 @@ from typing import Final, Self
 from msgspec import structs
 
 from backchannel.schemas.events import Event, EventDecoder, checked
+from backchannel.schemas.forms import NATIVE, EventConfig
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.commits import commit
@@ -27,6 +28,7 @@ class LocalPipeline:
         url: SQLAlchemy URL of the store.
         config: what to learn, and how.
         source: the name of the stream, under which the store keeps its position.
+        events: how the records of the stream are written; what a program feeds is in the native form.
         topics: the topics of the stream, each with all event types in time order.
 
     Attributes:
@@ -38,7 +40,9 @@ class LocalPipeline:
         StoreError: the store cannot be used; see the message.
     """
 
-    def __init__(self, url: str, config: Config, source: str, topics: Sequence[str] = (TOPIC,)) -> None:
+    def __init__(
+        self, url: str, config: Config, source: str, topics: Sequence[str] = (TOPIC,), *, events: EventConfig = NATIVE
+    ) -> None:
         self._learning: Final = Learning(config)
         self.store: Final = Store(url)
         self.store.create(self._learning.tables)
@@ -46,7 +50,7 @@ class LocalPipeline:
         self._publisher: Final = Publisher(self.store, self._learning, config)
         self._watch: Final = DriftMonitor(self.store, config)
         claim = self.ledger.claim(source, 0)
-        decoders = {topic: EventDecoder(config=config.events) for topic in topics}
+        decoders = {topic: EventDecoder(config=events) for topic in topics}
         self.partition: Final = Partition(claim, decoders, config.turns)
         # Of the files that are topics, as far as they were read.
         self._identities: Final = {name: at.identity for name, at in claim.position.topics.items() if at.identity}
