@@ -46,7 +46,7 @@ _READING: Final = """\
 The tables say how events are best written. What people send is also read where it can be:
 
 - **An optional value that cannot be used is left out**, in the smallest part that is optional: an entry of a context,
-  one of a result's strategies, a rewrite. `allocation`, `planned`, `propensities` and `examined` are left out as a whole.
+  one of a result's strategies, a rewrite. `allocation`, `planned`, `propensities` and `examined` are left out whole.
   What was left out is counted by field (`field_dropped`): `run`, `health` and the metric
   `backchannel_fields_dropped_total` show it. With `events.strict = true` such an event is a dead letter instead.
 - **A required value that cannot be used** makes the event a dead letter. The reason names the value: `context.ua`,
