@@ -281,7 +281,7 @@ class EventDecoder:
             raise EventError("record: Expected `object`")
         name = document.get("type")
         event_type = EVENT_TYPES.get(name) if isinstance(name, str) else None
-        if self._only is not None and ("type" not in document or event_type is self._only):
+        if self._only is not None and ("type" not in document or name == name_of(self._only)):
             event_type = self._only
         elif event_type is None or self._only is not None:
             raise EventError(

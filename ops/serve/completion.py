@@ -24,11 +24,12 @@ from backchannel.schemas.events import (
     Rewrite,
     encode,
 )
+from backchannel.schemas.forms import EventConfig
 
 DECISION_ID: Final = "decision_id"
 _LIKE: Final = b'"decision_id"'
 _UNPACKED: Final = 1 << 20
-_EVENT: Final = EventDecoder()
+_EVENT: Final = EventDecoder(config=EventConfig(strict=True))  # who sends can still put it right
 
 
 class Logged(Struct, frozen=True, array_like=True):

@@ -147,7 +147,7 @@ def test_a_damaged_decision_id_is_refused(client: TestClient[Access]) -> None:
 def test_one_invalid_event_refuses_all_and_is_named(client: TestClient[Access], kept: Kept) -> None:
     good = {"type": "click", "event_id": "c", "ts": 1, "session_id": "s", "query_id": "q", "entity_id": "e"}
     response = client.post(
-        "/v1/events", json=[good, good | {"entity_id": 7}, {"type": "click"}, good | {"ts": 1 << 45}]
+        "/v1/events", json=[good, good | {"entity_id": None}, {"type": "click"}, good | {"ts": 1 << 45}]
     )
     assert "entity_id" in problem(response, 400)
     errors = response.json()["errors"]
