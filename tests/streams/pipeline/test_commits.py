@@ -67,7 +67,7 @@ def test_batches_committed_together_are_the_sum_of_each_alone(tmp_path: Path) ->
             for some in [batches] if together else [[one] for one in batches]:
                 commit(LEARNING, ledger, some)
         found.append(contents(url, CONFIG))
-    assert found[0]["counts"] == {"query": 6, "impression": 6, "click": 3, "turn": 6}
+    assert found[0]["counts"] == {"query": 6, "impression": 6, "click": 3, "turn": 6, "learned": 15}
     assert found[0]["memory"]
     assert_same(*found)
 
@@ -77,7 +77,7 @@ def test_a_commit_says_what_it_has_made_durable(ledger: Ledger) -> None:
     done = commit(LEARNING, ledger, batches)
     assert [(claim.number, claim.commits) for claim in done.claims] == [(number, 1) for number in NUMBERS]
     assert [claim.position for claim in done.claims] == [one.position for one in batches]
-    assert done.counts == {"query": 6, "impression": 6, "click": 3, "turn": 6}
+    assert done.counts == {"query": 6, "impression": 6, "click": 3, "turn": 6, "learned": 15}
     assert done.quality is not None
     assert commit(LEARNING, ledger, batches).claims == done.claims  # as if no answer had come
     assert ledger.counts()["turn"] == 6
