@@ -94,7 +94,10 @@ _COMMANDS: Final = {
         "backchannel.ops.lab.playground.command:playground",
         "Serve a page on which to search CORPUS, click, and watch what is learned change the next result.",
     ),
-    "lab": _Entry("backchannel.ops.lab.command:lab", "Run experiments on corpora of your own and on public ones."),
+    "lab": _Entry(
+        "backchannel.ops.lab.command:lab",
+        "Run experiments on corpora of your own, on public ones, and in simulated worlds.",
+    ),
     "schemas": _Entry(
         "backchannel.ops.commands.schemas:schemas",
         "Write the JSON Schemas of the events and the AsyncAPI document of the topics.",
