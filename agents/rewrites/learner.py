@@ -226,6 +226,13 @@ class RephraseGraph(Learner):
         return section
 
 
+def records_of(trials: Sums, at: int) -> dict[Key, Record]:
+    """Return the records in sums of `RephraseGraph.trials` at a time (ms), with one person's mass bounded."""
+    ends = trials.at(at).reshape(-1, 2, len(BUCKETS))
+    bounded = (ends * bounded_shares(ends.sum(axis=1), ONE_PERSON)[:, np.newaxis]).sum(axis=2)
+    return dict(zip(trials.keys, map(tuple, bounded.tolist()), strict=True))
+
+
 class Rewrites:
     """The rewrites of some states at one time.
 
@@ -298,10 +305,7 @@ class Rewrites:
 
     def records(self, states: Collection[str]) -> dict[Key, Record]:
         """Return the records of the states' rewrites, and for the target `ALL` those of their held-out sessions."""
-        trials = self._sums.read(self._learner.trials, "state", states)
-        ends = trials.at(self._at).reshape(-1, 2, len(BUCKETS))
-        bounded = (ends * bounded_shares(ends.sum(axis=1), ONE_PERSON)[:, np.newaxis]).sum(axis=2)
-        return dict(zip(trials.keys, map(tuple, bounded.tolist()), strict=True))
+        return records_of(self._sums.read(self._learner.trials, "state", states), self._at)
 
     def counted(self, state: str) -> Floats:
         """Return the share of each bucket's mass that counts at a state of the chain, (buckets,), 0 to 1."""

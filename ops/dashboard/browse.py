@@ -9,7 +9,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, func, select, union_all
 from sqlalchemy.sql import ColumnElement
 
-from backchannel.agents.rewrites.learner import RephraseGraph
+from backchannel.agents.rewrites.learner import RephraseGraph, records_of
 from backchannel.agents.rewrites.serving import Rewriting
 from backchannel.agents.sums import ALL
 from backchannel.schemas.snapshot import Estimate
@@ -84,9 +84,8 @@ def read_listings(
         at: event time that sums are decayed to, ms.
     """
     sums = LedgerSums(store, connection)
-    trials = sums.read(graph.trials)
     counted = {True: (0.0, 0.0), False: (0.0, 0.0)}
-    for (_, target), (success, failure) in zip(trials.keys, trials.at(at).tolist(), strict=True):
+    for (_, target), (success, failure) in records_of(sums.read(graph.trials), at).items():
         one = counted[target == ALL]
         counted[target == ALL] = one[0] + success, one[1] + failure
     live = {source: one for source, one in policy.items() if not one.withdrawn}
