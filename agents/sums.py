@@ -23,6 +23,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from backchannel.schemas.errors import BackchannelError
+
 Key: TypeAlias = tuple[Any, ...]
 """The key columns of a row, each a str or an int as its table declares."""
 
@@ -183,11 +185,14 @@ class Sums:
 
         Raises:
             ValueError: the tables differ.
+            WidthError: their rows differ in length.
         """
         if self.table != other.table:
             raise ValueError(f"sums of table {other.table.name} cannot be added to those of {self.table.name}")
         if not self.keys or not other.keys:
             return self if self.keys else other
+        if self.values.shape[1] != other.values.shape[1]:
+            raise WidthError(self.table.name, {self.values.shape[1], other.values.shape[1]})
         landmark = max(self.landmark, other.landmark)
         index = {key: row for row, key in enumerate(self.keys)}
         rows = [index.setdefault(key, len(index)) for key in other.keys]
@@ -220,6 +225,17 @@ def merge(deltas: Iterable[Delta]) -> Delta:
         for name, sums in delta.items():
             total[name] = total[name].merge(sums) if name in total else sums
     return total
+
+
+class WidthError(BackchannelError, ValueError):
+    """Rows of one table have different numbers of sums: two versions of Backchannel wrote them."""
+
+    def __init__(self, table: str, widths: Iterable[int]) -> None:
+        super().__init__(
+            f"table {table}: its rows have {' or '.join(map(str, sorted(widths)))} numbers: two versions of "
+            "Backchannel added them up, and they cannot be combined. Learn anew from the log into a new store: "
+            "`backchannel run LOG --store URL`, or a worker whose --store is new"
+        )
 
 
 class SumReader(Protocol):

@@ -37,7 +37,10 @@ def grants(schema: str, sums: Sequence[str]) -> str:
         "GRANT SELECT, INSERT, UPDATE, DELETE ON",
         f"  {', '.join(f'{schema}.{name}' for name in (*change, *sums))}",
         f"  TO {WORKER};",
-        f"GRANT USAGE ON SEQUENCE {schema}.{tables.change.name}_id_seq TO {WORKER};",
+        *(
+            f"GRANT USAGE ON SEQUENCE {schema}.{table.name}_id_seq TO {WORKER};"
+            for table in (tables.change, tables.segment)
+        ),
     ]
     return "\n".join(lines) + "\n"
 

@@ -6,6 +6,7 @@ from sqlalchemy import func, select
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.store.engine import Store
+from backchannel.streams.store.merging import merge_segments
 from backchannel.streams.store.tables import snapshot_row
 
 
@@ -34,6 +35,7 @@ def sizes(url: str, config: Config) -> Sizes:
         with store.read() as connection:
             store.check(connection)
         store.create(Learning(config).tables)
+        merge_segments(store)
         with store.read() as connection:
             counted = {
                 name: connection.execute(select(func.count()).select_from(table)).scalar_one()

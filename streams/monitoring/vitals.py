@@ -152,7 +152,9 @@ def _read(connection: Connection, now: int) -> StoreVitals:
         served=served,
         newest=newest,
         withheld=withheld,
-        unpublished=connection.execute(select(tables.change.c.id).limit(1)).first() is not None,
+        unpublished=any(
+            connection.execute(select(log.c.id).limit(1)).first() is not None for log in (tables.change, tables.segment)
+        ),
         recent={name: int(value) for name, value in connection.execute(recent)},
         counted=dict(connection.execute(select(tables.counter)).all()),
         alarms=[Alarm(**row) for row in alarms.mappings()],

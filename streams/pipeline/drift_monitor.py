@@ -20,6 +20,7 @@ from backchannel.streams.config import Config
 from backchannel.streams.store import tables
 from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import positions, watermarks
+from backchannel.streams.store.merging import merge_segments
 from backchannel.streams.store.tables import MINUTE_MS
 from backchannel.streams.turns.position import BEGINNING
 
@@ -68,8 +69,11 @@ class DriftMonitor:
         watch, confidence = tables.watch, self._config.drift_confidence
         judgements: list[_Judgement] = []
         with self._store.read() as connection:
+            complete, _ = watermarks(positions(connection))
+        merge_segments(self._store)  # of what was committed up to there, and maybe more
+        with self._store.read() as connection:
             before = {(row.measure, row.strategy): row for row in connection.execute(select(watch))}
-            for rate in self._rates(watermarks(positions(connection))[0], now):
+            for rate in self._rates(complete, now):
                 row = before.get((rate.measure, rate.strategy))
                 since, judged = (row.since, row.judged) if row else (BEGINNING, BEGINNING)
                 if rate.complete <= judged:

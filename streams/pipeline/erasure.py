@@ -10,6 +10,7 @@ from backchannel.streams.config import Config
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.signing import sign, signing_key
 from backchannel.streams.store.engine import Store
+from backchannel.streams.store.merging import log_changes, merge_segments, merge_within
 from backchannel.streams.store.tables import change, snapshot, snapshot_row
 
 
@@ -36,6 +37,8 @@ def forget_user(url: str, config: Config, user: str) -> int:
         store.create([table for by_user in tables.values() for table in by_user])
 
         def forget(connection: Connection) -> int:
+            # Segments not merged yet may hold the user, too.
+            log_changes(connection, merge_within(store, connection))
             snapshots.current(connection, lock=True)
             gone = 0
             for learner, by_user in tables.items():
@@ -47,6 +50,7 @@ def forget_user(url: str, config: Config, user: str) -> int:
                 gone += _erase(connection, learner.name, user, key)
             return gone
 
+        merge_segments(store)
         return store.transact(forget)
     finally:
         store.close()

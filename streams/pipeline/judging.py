@@ -104,7 +104,7 @@ class Gatekeeper:
             return Judgement("warn", f"unjudged, as the policy that is served cannot be read: {error}")
         so_far = None
         if trial is not None and tried:
-            sums = ledger.LedgerSums(self._store, connection)
+            sums = ledger.RowSums(self._store, connection)
             so_far = Tried(trial, Allocator(tried), self._trials.contrast(sums, trial.number))
         case = Case(
             candidate=candidate,

@@ -118,8 +118,9 @@ class LocalPipeline:
 
     def publish(self) -> Snapshot | None:
         """Publish what was committed, if it changes anything; raise alarms for rates that changed."""
+        made = self._publisher.publish()
         self._watch.look(time.time_ns() // 1_000_000)
-        return self._publisher.publish()
+        return made
 
     def close(self) -> None:
         """Close the store. Whatever was not committed is read again the next time."""

@@ -11,7 +11,7 @@ from backchannel.agents.sums import SumTable
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.snapshots import versions as snapshots
-from backchannel.streams.store import ledger
+from backchannel.streams.store import ledger, merging
 from backchannel.streams.store.dialects import batches
 from backchannel.streams.store.engine import Store
 
@@ -19,7 +19,7 @@ FORGETS_PER_HALF_LIFE: Final = 8
 """How many times per half-life a table's decayed rows are removed, which reads the whole table."""
 
 BOUNDED_TOGETHER: Final = 20
-"""Keys with too many rows that are pruned in one transaction, for which workers wait."""
+"""Keys with too many rows that are pruned in one transaction."""
 
 
 class Maintenance:
@@ -45,21 +45,21 @@ class Maintenance:
             self._forget(made)
 
     def _compact(self, connection: Connection) -> None:
-        """Merge old time buckets. Not while publishing: workers would wait for the lock while learners solve."""
+        """Merge old time buckets."""
         _, newest = ledger.watermarks(ledger.positions(connection))
         for learner in self._learning.learners:
             for table in learner.tables:
                 if not table.sums:
-                    ledger.lock(connection, table)
-                    sums = ledger.LedgerSums(self._store, connection).read(table)
+                    merging.lock(connection, table)
+                    sums = ledger.RowSums(self._store, connection).read(table)
                     moved = learner.compact(sums, max(newest, 0))
                     ledger.move_rows(connection, self._store.sum_tables[table.name], moved)
 
     def _bound(self, learner: Learner, table: SumTable, most: int, changed: Mapping[str, Collection[str]]) -> None:
         """Drop excess rows of the changed keys of a table.
 
-        Workers that add to the table wait meanwhile, so nothing changes between choosing rows and dropping them. To
-        keep that short, only a few keys are pruned per transaction.
+        Nobody else writes sums meanwhile, so nothing changes between choosing rows and dropping them. To keep that
+        short, only a few keys are pruned per transaction.
         """
         stored = self._store.sum_tables[table.name]
         with self._store.read() as connection:
@@ -68,8 +68,8 @@ class Maintenance:
             _, newest = ledger.watermarks(ledger.positions(connection))
 
         def drop(some: Collection[str], connection: Connection) -> None:
-            ledger.lock(connection, table, alone=True)
-            excess = learner.excess(ledger.LedgerSums(self._store, connection), some, max(newest, 0))
+            merging.lock(connection, table)
+            excess = learner.excess(ledger.RowSums(self._store, connection), some, max(newest, 0))
             ledger.drop_rows(connection, stored, excess)
 
         for first in range(0, len(found), BOUNDED_TOGETHER):

@@ -53,6 +53,7 @@ class Primer:
 
     def queries(self) -> dict[str, float]:
         """Return the queries with results shown, and the weight of the results shown for each."""
+        self._ledger.merge()
         table = self._store.sum_tables[self._index.table.name]
         shown = func.sum(sum((table.c[name] for name in SHOWINGS[1:]), table.c[SHOWINGS[0]]))
         with self._store.read() as connection:

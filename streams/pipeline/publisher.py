@@ -18,7 +18,7 @@ from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.maintenance import Maintenance
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.signing import signing_key
-from backchannel.streams.store import decisions, ledger
+from backchannel.streams.store import decisions, ledger, merging, segments
 from backchannel.streams.store.engine import Store
 
 logger = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ class Publisher:
             nothing changed or because of a rollback.
         """
         created = time.time_ns() // 1_000_000 if now is None else now
+        merging.merge_segments(self._store, leave=segments.PORTION)
         changed, made = self._store.transact(lambda connection: self._publish(connection, created), stable=True)
         self._checked = True
         self._maintenance.run(changed, made)
@@ -85,17 +86,21 @@ class Publisher:
     def _publish(self, connection: Connection, now: int) -> tuple[Mapping[str, Collection[str]], Snapshot | None]:
         """Publish in one transaction, from one state of the ledger.
 
-        1. Keep others from publishing meanwhile.
+        1. Keep others from publishing, and from writing sums, meanwhile. Merge all segments, so that the sums are those
+           of all positions.
         2. Take the log of changes. If the new version cannot build on the newest one, everything counts as changed.
         3. Let the strategy bandit solve what its changes affect, and judge its policy; see `judging`.
         4. Let the other learners solve, in portions, to bound memory.
         5. Write the version, portion by portion.
         6. Forget old versions, decisions that left the sample, and trials that ended.
         """
-        # 1. Lock.
+        # 1. Lock and merge. The sums come first: their lock must precede the first look at the store.
+        merged = merging.merge_within(self._store, connection)
         snapshots.current(connection, lock=True)
         # 2. Changes.
         changed = ledger.take_changes(connection)
+        for name, values in merged.items():
+            changed.setdefault(name, set()).update(values)
         previous = self._previous(connection)
         if previous is None:
             changed = ledger.all_keys(connection, self._store, self._learning.tables)
@@ -105,7 +110,7 @@ class Publisher:
         positions = ledger.positions(connection)
         complete, newest = ledger.watermarks(positions)
         at = max(newest, 0)
-        sums = ledger.LedgerSums(self._store, connection)
+        sums = ledger.RowSums(self._store, connection)
 
         def solve(learners: Iterable[Learner]) -> Iterator[snapshots.Solved]:
             for learner in learners:

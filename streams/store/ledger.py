@@ -1,29 +1,32 @@
-"""The ledger: the sums and each partition's position in the stream, which move together or not at all."""
+"""The ledger: the sums and each partition's position in the stream, which move together or not at all.
 
-import sys
+A commit moves positions and inserts a segment (see `segments`); `merge` adds what segments hold to the rows of sums.
+One transaction at a time writes those rows: whoever merges, compacts, prunes or erases. Readers add the segments that
+have not been merged yet, so they see everything that was committed.
+"""
+
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from math import inf, ldexp
+from math import inf
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 from msgspec import Struct, structs
-from numpy.typing import NDArray
-from sqlalchemy import Connection, Table, case, delete, func, select, tuple_, update
+from sqlalchemy import Connection, Table, delete, func, select, tuple_, update
 
 from backchannel.agents.ope.decisions import TurnSample
-from backchannel.agents.sums import Delta, Floats, Key, Keys, Sums, SumTable, merge
+from backchannel.agents.sums import Delta, Floats, Key, Keys, MemorySums, Sums, SumTable, WidthError, merge
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Reached
-from backchannel.streams.store import decisions, tables
+from backchannel.streams.store import decisions, segments, tables
 from backchannel.streams.store.dialects import among, batches, insert_rows
 from backchannel.streams.store.engine import Store, StoreError
+from backchannel.streams.store.merging import add_packed, first_landmark, lock, log_changes, merge_segments
 from backchannel.streams.turns.position import BEGINNING, Claim, Position, TopicPosition
 
-MAX_AHEAD: Final = 500
-"""Half-lives that weights may run ahead of a table's landmark before it moves. A double holds 1023 doublings."""
-
+MAX_WAITING: Final = 1 << 28
+"""Bytes of segments from which on commits merge them: some millions of events."""
 
 _decode_topics = msgspec.json.Decoder(dict[str, TopicPosition]).decode
 
@@ -59,6 +62,7 @@ class Ledger:
     def __init__(self, store: Store, learned: Sequence[SumTable]) -> None:
         self._store: Final = store
         self._declared: Final = {table.name: table for table in learned}
+        self._landmarked: Final[set[str]] = set()  # tables that have a landmark in the store
         with store.read() as connection:
             for name, half_life, _ in connection.execute(select(tables.landmark)):
                 declared = self._declared.get(name)
@@ -96,13 +100,12 @@ class Ledger:
 
         1. Fence: move each position if its partition's epoch is still that of the claim. Contributions may be committed
            again if the first attempt got no answer; they are added only once.
-        2. Merge the deltas, so that each row is touched once. Rows with oversized keys are left out, and counted.
-        3. Lock the tables, and convert tables and deltas to common landmarks.
-        4. Add the rows in the order of their keys, so that workers cannot deadlock. Packed sums, for which workers wait
-           for each other, come last.
-        5. Log the changed keys for the publisher.
-        6. Add the counts.
-        7. Add the logged decisions that belong to the sample.
+        2. Merge the deltas, so that each row is there once. Rows with oversized keys are left out, and counted.
+        3. Insert the sums and the counts as a segment. No other commit waits for that.
+        4. Add the logged decisions that belong to the sample.
+
+        If segments of more than `MAX_WAITING` bytes wait, because nobody publishes, they are merged then. This slows
+        commits down, and so bounds the segments.
 
         Returns:
             The claims for the next commit.
@@ -110,9 +113,16 @@ class Ledger:
         Raises:
             FencedError: another process has claimed a partition. Nothing is committed.
         """
-        return self._store.transact(lambda connection: self._commit(connection, contributions))
+        claims, waiting = self._store.transact(lambda connection: self._commit(connection, contributions))
+        if waiting > MAX_WAITING:
+            self.merge()
+        return claims
 
-    def _commit(self, connection: Connection, contributions: Sequence[Contribution]) -> list[Claim]:
+    def merge(self) -> None:
+        """Merge the segments that wait into the rows of sums; see `merge_segments`."""
+        merge_segments(self._store)
+
+    def _commit(self, connection: Connection, contributions: Sequence[Contribution]) -> tuple[list[Claim], int]:
         claims = [
             structs.replace(contribution.claim, commits=contribution.claim.commits + 1, position=contribution.position)
             for contribution in contributions
@@ -120,7 +130,7 @@ class Ledger:
         # 1. Fence.
         fenced = [claim for claim, was in zip(claims, contributions, strict=True) if not self._move(connection, was)]
         if fenced and fenced == claims == [self._find(connection, claim.source, claim.number) for claim in claims]:
-            return claims
+            return claims, segments.waiting(connection)
         if fenced:
             raise FencedError(
                 f"partition {fenced[0].number} of {fenced[0].source} was claimed by another process after epoch "
@@ -129,37 +139,28 @@ class Ledger:
         # 2. Merge.
         delta = merge(contribution.delta for contribution in contributions)
         all_sums = [fitting for sums in delta.values() if len(sums.keys) and (fitting := _fitting(sums)).keys]
-        all_sums.sort(key=lambda sums: (not sums.table.sums, sums.table.name))
-        # 3. Landmarks.
-        all_values = [sums.rescaled(self._landmark(connection, sums)) for sums in all_sums]
-        for sums, values in zip(all_sums, all_values, strict=True):
-            # 4. Add.
-            name = sums.table.name
-            assert isinstance(sums.keys, Keys)
-            add = _add if sums.table.sums else _add_packed
-            add(connection, self._store.sum_tables[name], sums.keys, values)
-            # 5. Log.
-            changed = list(dict.fromkeys(sums.keys.columns[0]))
-            insert_rows(connection, tables.change, {"table_name": [name] * len(changed), "value": changed})
-        # 6. Count.
         counts: Counter[str] = Counter()
         for contribution in contributions:
             counts.update(contribution.counts)
         counts["oversized"] += sum(len(sums.keys) for sums in delta.values()) - sum(len(sums.keys) for sums in all_sums)
-        names = sorted(name for name, count in counts.items() if count)
-        insert_rows(
-            connection, tables.counter, {"name": names, "value": [counts[name] for name in names]}, add=["value"]
-        )
-        # 7. Sample.
+        # 3. Insert.
+        self._declare(connection, all_sums)
+        counted = {name: count for name, count in counts.items() if count}
+        if all_sums or counted:
+            segments.put(connection, all_sums, counted)
+        # 4. Sample.
         for contribution in contributions:
             if contribution.sample is not None:
                 decisions.add(connection, contribution.sample)
-        return claims
+        return claims, segments.waiting(connection)
 
     def counts(self) -> dict[str, int]:
         """Return the total counts by name."""
         with self._store.read() as connection:
-            return dict(connection.execute(select(tables.counter)).all())
+            counts: Counter[str] = Counter(dict(connection.execute(select(tables.counter)).all()))
+            for of_one in segments.counted(connection):
+                counts.update(of_one)
+        return dict(counts)
 
     def _find(self, connection: Connection, source: str, number: int) -> Claim:
         """Return the current claim, by any process."""
@@ -186,47 +187,18 @@ class Ledger:
         )
         return moved.rowcount == 1
 
-    def _landmark(self, connection: Connection, sums: Sums) -> int:
-        """Lock the table, move its landmark if `sums` run too far ahead of it, and return the landmark."""
-        table = sums.table
-        stored = lock(connection, table, sums.landmark)
-        if sums.landmark <= stored + MAX_AHEAD:
-            return stored
-        target, row = self._store.sum_tables[table.name], tables.landmark
-        # In two steps, because the factor may be too small for a double.
-        shift = stored - sums.landmark
-        first, second = ldexp(1.0, shift // 2), ldexp(1.0, shift - shift // 2)
-        # In PostgreSQL, a product too small for a double is an error.
-        tiny = sys.float_info.min / first / second if first else inf
-        faded = {
-            name: case((func.abs(target.c[name]) < tiny, 0.0), else_=target.c[name] * first * second)
-            for name in table.sums
-        }
-        connection.execute(update(target).values(faded))
-        connection.execute(update(row).where(row.c.table_name == table.name).values(landmark=sums.landmark))
-        return sums.landmark
+    def _declare(self, connection: Connection, all_sums: Sequence[Sums]) -> None:
+        """See to it that the tables have landmarks, so that their half-lives are known; once is enough."""
+        missing = {sums.table.name: sums for sums in all_sums if sums.table.name not in self._landmarked}
+        if missing:
+            there = set(connection.execute(select(tables.landmark.c.table_name)).scalars())
+            for name in sorted(missing.keys() - there):
+                first_landmark(connection, missing[name].table, missing[name].landmark)
+            self._landmarked.update(missing)
 
 
-def lock(connection: Connection, table: SumTable, landmark: int = 0, *, alone: bool = False) -> int:
-    """Lock a table of sums until the transaction ends, and return its landmark; initially, this is `landmark`.
-
-    Transactions that add to plain sums share the lock; those that move the landmark, or want the table `alone`, exclude
-    all others. Packed sums are read, added to and written back, by one transaction at a time.
-    """
-    row = tables.landmark
-    shared = bool(table.sums) and not alone
-    query = select(row.c.landmark).where(row.c.table_name == table.name).with_for_update(read=shared)
-    stored = connection.execute(query).scalar()
-    if stored is None:
-        first = (table.name, table.half_life_ms or 0, landmark)
-        mine = dict(zip(row.columns.keys(), [[value] for value in first], strict=True))
-        insert_rows(connection, row, mine, replace=["table_name"])  # unless another transaction was faster
-        stored = connection.execute(query).scalar_one()
-    return int(stored)
-
-
-class LedgerSums:
-    """A `SumReader` within a transaction."""
+class RowSums:
+    """A `SumReader` of what has been merged, within a transaction."""
 
     def __init__(self, store: Store, connection: Connection) -> None:
         self._store: Final = store
@@ -251,19 +223,31 @@ class LedgerSums:
         return Sums(table, keys, read, self._landmarks.get(table.name, 0))
 
 
+class LedgerSums(RowSums):
+    """A `SumReader` of everything committed, within a transaction that sees one state."""
+
+    def __init__(self, store: Store, connection: Connection) -> None:
+        super().__init__(store, connection)
+        self._unmerged: Final = segments.unmerged(connection)
+
+    def read(self, table: SumTable, column: str | None = None, values: Collection[Any] = ()) -> Sums:
+        """See `SumReader.read`."""
+        found = super().read(table, column, values)
+        for sums in self._unmerged:
+            if sums.table.name == table.name:
+                found = found.merge(MemorySums({table.name: sums}).read(table, column, values))
+        return found
+
+
 def _unpacked(table: SumTable, packed: Sequence[bytes]) -> Floats:
     """Return packed rows of sums, (rows, numbers).
 
     Raises:
-        StoreError: they differ in length.
+        WidthError: they differ in length.
     """
-    lengths = {len(row) // np.dtype(float).itemsize for row in packed}
-    if len(lengths) > 1:
-        raise StoreError(
-            f"table {table.name}: its rows have {' or '.join(map(str, sorted(lengths)))} numbers: two versions of "
-            "Backchannel added them up, and they cannot be combined. Learn anew from the log into a new store: "
-            "`backchannel run LOG --store URL`, or a worker whose --store is new"
-        )
+    widths = {len(row) // np.dtype(float).itemsize for row in packed}
+    if len(widths) > 1:
+        raise WidthError(table.name, widths)
     return np.array([np.frombuffer(row) for row in packed])
 
 
@@ -322,9 +306,7 @@ def forget(store: Store, table: SumTable, at: int, connection: Connection) -> in
     bound = FADED / fading if fading else inf  # in PostgreSQL, a product that is too small is an error
     faded = [func.abs(stored.c[name]) < bound for name in table.sums]
     gone = connection.execute(delete(stored).where(*faded).returning(stored.c[table.key[0][0]])).all()
-    values = sorted({value for (value,) in gone})
-    if values:
-        insert_rows(connection, tables.change, {"table_name": [table.name] * len(values), "value": values})
+    log_changes(connection, {table.name: {value for (value,) in gone}})
     return len(gone)
 
 
@@ -346,7 +328,7 @@ def move_rows(connection: Connection, table: Table, moved: Mapping[Key, Key | No
     drop_rows(connection, table, moved)
     ordered = sorted(sums)
     columns = ([key[place] for key in ordered] for place in range(len(key_columns)))
-    _add_packed(connection, table, Keys(*columns), [sums[key] for key in ordered])
+    add_packed(connection, table, Keys(*columns), [sums[key] for key in ordered])
 
 
 def crowded(connection: Connection, table: Table, values: Iterable[str], most: int) -> list[str]:
@@ -373,23 +355,3 @@ def _fitting(sums: Sums) -> Sums:
     kept = [row for row in range(len(keys)) if row not in long]
     columns = [[column[row] for row in kept] for column in keys.columns]
     return Sums(sums.table, Keys(*columns), values[kept], sums.landmark)
-
-
-def _add(connection: Connection, table: Table, keys: Keys, values: NDArray[Any]) -> None:
-    """Add to rows of plain sums; those that are not there begin at zero."""
-    columns = dict(zip(table.columns.keys(), [*keys.columns, *values.T.tolist()], strict=True))
-    insert_rows(connection, table, columns, add=[column.name for column in table.columns if not column.primary_key])
-
-
-def _add_packed(connection: Connection, table: Table, keys: Keys, values: Iterable[Floats]) -> None:
-    """Add to rows of packed sums. SQL cannot, so they are read and written: they are few, and their table is locked."""
-    if not len(keys):
-        return
-    key_columns = list(table.primary_key)
-    stored: dict[Key, Floats] = {}
-    for some in batches(keys):
-        rows = connection.execute(select(table).where(tuple_(*key_columns).in_(some)))
-        stored.update({tuple(row[:-1]): np.frombuffer(row[-1]) for row in rows})
-    packed = [(row + stored.get(key, 0.0)).tobytes() for key, row in zip(keys, values, strict=True)]
-    columns = dict(zip(table.columns.keys(), [*keys.columns, packed], strict=True))
-    insert_rows(connection, table, columns, replace=["packed"])

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -14,11 +15,12 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    event,
 )
 
 from backchannel.agents.sums import SumTable
 
-SCHEMA_VERSION: Final = "0001"
+SCHEMA_VERSION: Final = "0002"
 """The newest migration; the migrations make the tables as they are declared here."""
 
 MINUTE_MS: Final = 60_000
@@ -48,6 +50,20 @@ landmark = Table(
     Column("table_name", Text, primary_key=True),
     Column("half_life_ms", BigInteger, nullable=False),
     Column("landmark", BigInteger, nullable=False),
+)
+segment = Table(
+    "segment",
+    metadata,
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("counts", Text, nullable=False),  # JSON: name -> count
+    Column("value", LargeBinary, nullable=False),  # segments.encode
+    sqlite_autoincrement=True,
+)
+# Compressing it would cost PostgreSQL more than all else that a commit does.
+event.listen(
+    segment,
+    "after_create",
+    DDL("ALTER TABLE segment ALTER COLUMN value SET STORAGE EXTERNAL").execute_if(dialect="postgresql"),  # type: ignore[no-untyped-call]
 )
 change = Table(
     "change",

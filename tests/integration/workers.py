@@ -165,7 +165,12 @@ class Fleet:
         return "\n".join(f"{log.name}: {log.read_text()[-3000:]}" for log in sorted(self._folder.glob("worker-*.log")))
 
     def counts(self) -> dict[str, int]:
-        return dict(self._select("SELECT name, value FROM counter"))
+        return dict(
+            self._select(
+                "SELECT name, sum(value) FROM (SELECT name, value FROM counter UNION ALL "
+                "SELECT key, json_each.value FROM segment, json_each(counts)) GROUP BY name"
+            )
+        )
 
     def read(self) -> int:
         """Return the number of events in the ledger."""

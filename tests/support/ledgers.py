@@ -10,7 +10,7 @@ from backchannel.streams.config import Config
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.store import tables
 from backchannel.streams.store.engine import Store
-from backchannel.streams.store.ledger import LedgerSums
+from backchannel.streams.store.ledger import Ledger, LedgerSums
 
 
 def sqlite_url(folder: Path, name: str = "store.db") -> str:
@@ -28,7 +28,7 @@ def contents(url: str, config: Config, at: int | None = None) -> dict[str, Any]:
     with store.read() as connection:
         row = tables.partition
         found: dict[str, Any] = {
-            "counts": {name: value for name, value in connection.execute(select(tables.counter)) if value},
+            "counts": {name: value for name, value in Ledger(store, learning.tables).counts().items() if value},
             "positions": {
                 (source, number): (watermark, topics)
                 for source, number, watermark, topics in connection.execute(

@@ -33,6 +33,7 @@ PARTS: Final = {
     "bandit": "backchannel.ops.lab.bench.bandit:bandit",
     "ranking": "backchannel.ops.lab.bench.ranking:ranking",
     "store": "backchannel.ops.lab.bench.store:store",
+    "committers": "backchannel.ops.lab.bench.committers:committers",
     "memory-index": "backchannel.ops.lab.bench.memory_index:memory_index",
     "rephrases": "backchannel.ops.lab.bench.rephrases:rephrases",
     "ope": "backchannel.ops.lab.bench.ope:ope",
@@ -71,6 +72,7 @@ def bench(
     bandit        learning and deciding
     ranking       learning a turn's results, and ranking a list
     store         publishing a large policy that hardly changed, on SQLite and, if installed, PostgreSQL
+    committers    1 to 8 processes that commit the same queries to PostgreSQL
     memory-index  recall, start, refresh and publishing with a million queries
     rephrases     detecting rephrases, solving a graph of 1,000,000 edges, looking up rewrites
     ope           off-policy evaluation of a million turns

@@ -59,6 +59,13 @@ class Dialect(ABC):
         """Wait until no other transaction is creating the tables, and keep others from it until this one ends."""
 
     @abstractmethod
+    def lock_sums(self, connection: Connection) -> None:
+        """Wait until no other transaction writes rows of sums, and keep others from it until this one ends.
+
+        Commits do not wait for it. A stable transaction that begins with it sees what the others wrote.
+        """
+
+    @abstractmethod
     def among(self, column: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
         """Return the condition that `column` has one of any number of `values`."""
 

@@ -98,11 +98,10 @@ class Postgresql(Dialect):
                 return
             driver: Any = connection.connection.dbapi_connection
             driver.patience_s = limits.statement_s + _GRACE_S
-            # For the transaction, not for the connection: behind PgBouncer, others use it, too.
-            own = [(name, value) for name, value in limits.settings() if name not in options]
-            if own:
-                each = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in own)
-                connection.exec_driver_sql(f"SELECT {each}")
+            # For the transaction, not for the connection: behind PgBouncer, others use it, too. A command that takes no
+            # snapshot of the database, so that a stable transaction may wait for a lock before it has one.
+            if own := [f"SET LOCAL {name} = '{value}'" for name, value in limits.settings() if name not in options]:
+                connection.exec_driver_sql("; ".join(own))
 
         @event.listens_for(engine, "checkin")
         def checkin(driver: Any, _record: object) -> None:
@@ -145,6 +144,10 @@ class Postgresql(Dialect):
     def lock_creation(self, connection: Connection) -> None:
         """Take an advisory lock: otherwise two that begin at once would both create the tables."""
         connection.execute(select(func.pg_advisory_xact_lock(_CREATING)))
+
+    def lock_sums(self, connection: Connection) -> None:
+        """Lock a small table, in a mode that excludes itself only; the command takes no snapshot of the database."""
+        connection.execute(text("LOCK TABLE landmark IN SHARE UPDATE EXCLUSIVE MODE"))
 
     def among(self, column: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
         """Compare with the elements of one array parameter."""

@@ -106,6 +106,9 @@ class Sqlite(Dialect):
     def lock_creation(self, connection: Connection) -> None:
         """Do nothing: a transaction that writes is alone."""
 
+    def lock_sums(self, connection: Connection) -> None:
+        """Do nothing: a transaction that writes is alone."""
+
     def among(self, column: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
         """Compare with the elements of one JSON parameter."""
         return column.in_(select(func.json_each(orjson.dumps(list(values)).decode()).table_valued("value").c.value))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, select, text
 
 from backchannel.agents.bandit.features import Numeric
 from backchannel.agents.bandit.learner import BanditConfig
@@ -18,6 +18,7 @@ from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.signing import KEY_VARIABLE, signing_key
 from backchannel.streams.snapshots.versions import CorruptPolicyError
 from backchannel.streams.store.engine import Store, StoreError
+from backchannel.streams.store.tables import segment
 from tests.support.ledgers import assert_same, contents
 from tests.support.pipelines import learn, turn
 
@@ -84,6 +85,22 @@ def test_learning_goes_on_and_may_meet_the_user_again(pipeline: LocalPipeline, s
     forget_user(store_url, CONFIG, "user-1")
     learn(pipeline, turn(7, True, user="user-1"))
     assert {user for (user,) in contents(store_url, CONFIG)["users"]} == {ALL, "user-0", "user-1"}
+
+
+def test_what_was_committed_but_not_merged_goes_too(pipeline: LocalPipeline, store_url: str) -> None:
+    pipeline.feed([event for number in (7, 8) for event in turn(number, True, user=f"user-{number % 2}")])
+    pipeline.finish()
+    pipeline.commit()
+    assert forget_user(store_url, CONFIG, "user-1") == 7
+    with pipeline.store.read() as connection:
+        assert not connection.execute(select(segment)).all()
+    users = {user for (user,) in contents(store_url, CONFIG)["users"]}
+    assert users == {ALL, "user-0"}
+    pipeline.publish()  # the rest of what was merged
+    reader = PolicyReader(store_url)
+    assert reader.policy.of_user("user-1") == {TURNS: 0.0}
+    assert reader.policy.of_user("user-0")[TURNS] == pytest.approx(2.0, abs=0.01)  # log2(1 + 3), hardly decayed
+    reader.close()
 
 
 @pytest.mark.parametrize("nobody", [ALL, "user-2"])

@@ -42,6 +42,7 @@ def ledger(store: Store) -> Ledger:
 def test_buckets_are_merged_and_their_sum_stays(store: Store, ledger: Ledger) -> None:
     given = [contribution(ledger.claim("s", 0), np.random.default_rng(0))]
     ledger.commit(given)
+    ledger.merge()
     maintenance = Maintenance(store, LEARNING)
     for changed, buckets in (({"plain": ["a"]}, {0, 1, 2, 3}), ({"packed": ["x"]}, {0})):
         maintenance.run(changed, None)  # merged only if packed sums have changed

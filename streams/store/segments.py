@@ -1,0 +1,185 @@
+"""Segments: what commits add, one coded block each, until a publisher merges it into the tables of sums.
+
+A commit inserts a row of its own and touches nobody else's, so committers never wait for each other. Segments are
+sums, too: any number of them, in any order, merge into one delta, in which each key is once, whoever learned it.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, count
+from math import ldexp, prod
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from sqlalchemy import Connection, delete, func, select
+
+from backchannel.agents.sums import Floats, Groups, Integers, Keys, Sums, SumTable
+from backchannel.streams.store.dialects import among, insert_rows
+from backchannel.streams.store.tables import segment
+
+PORTION: Final = 1 << 26
+"""Bytes of segments that are merged in one transaction, to bound its time and memory."""
+
+_KINDS: Final = {"str": str, "int": int}
+_LARGEST: Final = 1 << 62
+
+
+class _Column(Struct, frozen=True, array_like=True):
+    """A column of keys: its distinct values, sorted, and the place of each row's value among them, int32."""
+
+    values: list[str | int]
+    codes: bytes
+
+
+class _Part(Struct, frozen=True, array_like=True):
+    """Sums of one table, which is declared in full: whoever merges them need not know the learner."""
+
+    name: str
+    key: tuple[tuple[str, str], ...]
+    sums: tuple[str, ...]
+    half_life_ms: int | None
+    lookup: str | None
+    landmark: int
+    columns: list[_Column]
+    values: bytes
+
+
+class Taken(NamedTuple):
+    """Segments that have been taken out of the store.
+
+    Attributes:
+        delta: their sums by table; those of packed sums of different lengths are apart.
+        counts: their counts, added up.
+    """
+
+    delta: list[Sums]
+    counts: dict[str, int]
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(list[_Part]).decode
+_decode_counts: Final = msgspec.json.Decoder(dict[str, int]).decode
+
+
+def encode(all_sums: Iterable[Sums]) -> bytes:
+    """Return sums as a block of bytes."""
+    return _encode([_part(sums) for sums in all_sums])
+
+
+def merged(blocks: Iterable[bytes]) -> list[Sums]:
+    """Return the sum of coded sums, with sorted keys."""
+    alike: defaultdict[tuple[str, int], list[_Part]] = defaultdict(list)
+    for block in blocks:
+        for part in _decode(block):
+            alike[part.name, len(part.values) // max(len(part.columns[0].codes), 1)].append(part)
+    return [_united(parts) for _, parts in sorted(alike.items(), key=lambda one: one[0])]
+
+
+def put(connection: Connection, all_sums: Sequence[Sums], counts: Mapping[str, int]) -> None:
+    """Insert a segment."""
+    columns: dict[str, list[Any]] = {"counts": [msgspec.json.encode(counts).decode()], "value": [encode(all_sums)]}
+    insert_rows(connection, segment, columns)
+
+
+def waiting(connection: Connection) -> int:
+    """Return the size of all segments that have not been merged, in bytes."""
+    return int(connection.execute(select(func.coalesce(func.sum(func.length(segment.c.value)), 0))).scalar_one())
+
+
+def counted(connection: Connection) -> list[dict[str, int]]:
+    """Return the counts of each segment that has not been merged."""
+    return list(map(_decode_counts, connection.execute(select(segment.c.counts)).scalars()))
+
+
+def unmerged(connection: Connection) -> list[Sums]:
+    """Return the sums of all segments, without taking them; see `Taken`."""
+    return merged(connection.execute(select(segment.c.value).order_by(segment.c.id)).scalars())
+
+
+def portions(connection: Connection, leave: int) -> list[list[int]]:
+    """Return the ids of all segments, oldest first, in lists that take about `PORTION` bytes; none if all of them
+    together are at most `leave`.
+    """
+    rows = connection.execute(select(segment.c.id, func.length(segment.c.value)).order_by(segment.c.id)).all()
+    if sum(size for _, size in rows) <= leave:
+        return []
+    found: defaultdict[int, list[int]] = defaultdict(list)
+    for (number, _), size in zip(rows, accumulate(size for _, size in rows), strict=True):
+        found[size // PORTION].append(number)
+    return list(found.values())
+
+
+def take(connection: Connection, ids: Sequence[int] | None = None) -> Taken:
+    """Take segments out of the store: those of `ids` that are still there; None: all of them."""
+    gone = delete(segment).returning(segment.c.id, segment.c.counts, segment.c.value)
+    if ids is not None:
+        gone = gone.where(among(connection, segment.c.id, ids))
+    rows = sorted(connection.execute(gone).all())
+    counts: Counter[str] = Counter()
+    for _, of_one, _ in rows:
+        counts.update(_decode_counts(of_one))
+    return Taken(merged(value for _, _, value in rows), dict(counts))
+
+
+def _part(sums: Sums) -> _Part:
+    table = sums.table
+    keys, values = sums.ordered()
+    return _Part(
+        name=table.name,
+        key=tuple((name, kind.__name__) for name, kind in table.key),
+        sums=table.sums,
+        half_life_ms=table.half_life_ms,
+        lookup=table.lookup,
+        landmark=sums.landmark,
+        columns=list(map(_column, keys.columns)),
+        values=np.ascontiguousarray(values, dtype=np.float64).tobytes(),
+    )
+
+
+def _column(values: Sequence[Any]) -> _Column:
+    distinct = sorted(set(values))
+    places = dict(zip(distinct, count()))
+    return _Column(distinct, np.fromiter(map(places.__getitem__, values), np.int32, len(values)).tobytes())
+
+
+def _united(parts: Sequence[_Part]) -> Sums:
+    """Return the sum of parts of one table, whose rows are of one length."""
+    first = parts[0]
+    key = tuple((name, _KINDS[kind]) for name, kind in first.key)
+    table = SumTable(first.name, key, first.sums, first.half_life_ms, first.lookup)
+    landmark = max(part.landmark for part in parts)
+    columns = [_united_column([part.columns[place] for part in parts]) for place in range(len(key))]
+    values = np.concatenate([_values(part, landmark) for part in parts])
+    if len(parts) == 1:
+        return Sums(
+            table, Keys(*(list(map(own.__getitem__, codes.tolist())) for codes, own in columns)), values, landmark
+        )
+    if prod(len(own) for _, own in columns) > _LARGEST:  # numbers of keys would not fit
+        return _slowly(table, columns, values, landmark)
+    return Groups(*columns).sums(table, list(values.T), landmark)  # one after the other, as rows would be added
+
+
+def _slowly(table: SumTable, columns: Sequence[tuple[Integers, Sequence[Any]]], values: Floats, landmark: int) -> Sums:
+    keys = list(zip(*(map(own.__getitem__, codes.tolist()) for codes, own in columns), strict=True))
+    total: dict[Any, Any] = {}
+    for one, row in zip(keys, values, strict=True):
+        total[one] = total[one] + row if one in total else row
+    ordered, summed = Sums(table, list(total), np.array(list(total.values())), landmark).ordered()
+    return Sums(table, ordered, summed, landmark)
+
+
+def _united_column(columns: Sequence[_Column]) -> tuple[Integers, list[Any]]:
+    values: list[Any] = sorted(set().union(*(one.values for one in columns)))
+    places = dict(zip(values, count()))
+    codes = []
+    for one in columns:
+        own = np.fromiter(map(places.__getitem__, one.values), np.int64, len(one.values))
+        codes.append(own[np.frombuffer(one.codes, dtype=np.int32)])
+    return np.concatenate(codes), values
+
+
+def _values(part: _Part, landmark: int) -> Floats:
+    values = np.frombuffer(part.values).reshape(len(part.columns[0].codes) // 4, -1)
+    return values if part.landmark == landmark else values * ldexp(1.0, part.landmark - landmark)
