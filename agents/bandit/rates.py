@@ -32,9 +32,7 @@ RIDGES: Final = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
 """Prior precisions of what tells a strategy's context weights from the common ones."""
 COMMON_RIDGE: Final = 1.0
 """Prior precision of the common context weights."""
-DEEPER: Final = 0.8
-"""Prior rate of a rank bucket in units of the one before."""
-POOLED: Final = 0.5 * DEEPER ** np.arange(BUCKETS)
+POOLED: Final = 0.5 * 0.8 ** np.arange(BUCKETS)
 """Prior rates of strategies in general, worth one turn."""
 MET: Final = 15.0
 """Weight of looked-for items that the prior of a hazard is worth."""
@@ -49,7 +47,7 @@ def believe(evidence: StrategySums) -> Belief:
         evidence: (strategies, ...); of all rank buckets, or of the first ones.
     """
     drawn, weight = evidence.drawn, np.maximum(evidence.weight, 0.0)
-    pooled = _pooled(weight.sum(axis=0), drawn.sum(axis=0))
+    pooled = (weight.sum(axis=0) + POOLED[: drawn.shape[-1]]) / (drawn.sum(axis=0) + 1.0)
     dispersion = _dispersion(evidence, pooled)
     clicks, exposed = weight / dispersion, drawn / dispersion
     level = (clicks.sum(axis=1) + LEVEL_PRIOR) / ((exposed * pooled).sum(axis=1) + LEVEL_PRIOR)
@@ -108,16 +106,6 @@ def available(shown: Pairs) -> Floats:
     risk = np.diagonal(shown.risk[own, own], axis1=1, axis2=2)
     event = np.diagonal(shown.event[own, own], axis1=1, axis2=2)
     return np.asarray(np.clip((event + 5.0 * WIDTH) / (risk + 5.0), 0.05 * WIDTH, WIDTH))
-
-
-def _pooled(weight: Floats, drawn: Floats) -> Floats:
-    """Rates of strategies in general, (BUCKETS,). A bucket seldom drawn has DEEPER times the rate of the one before."""
-    pooled = np.empty(len(weight))
-    pooled[0] = (weight[0] + POOLED[0]) / (drawn[0] + 1.0)
-    for bucket in range(1, len(weight)):
-        prior = DEEPER * pooled[bucket - 1]
-        pooled[bucket] = (weight[bucket] + RATE_PRIOR) / (drawn[bucket] + RATE_PRIOR / prior)
-    return pooled
 
 
 def _dispersion(evidence: StrategySums, pooled: Floats) -> float:

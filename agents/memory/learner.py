@@ -138,7 +138,8 @@ class MemoryIndex(Learner):
         self.examination: Final = Examination(config.position_decay, half_life_ms, config.position_trust)
         self.tables = (self.table, self.priors, self.people, self.examination.table)
         self._most: Final = config.top + config.challengers + config.reserve
-        self.bound = (self.table, self._most * len(BUCKETS))
+        self._room: Final = self._most * len(BUCKETS)
+        self.bound = (self.table, self._room)
         self._deviations: Final = NormalDist().inv_cdf(config.confidence)
 
     @classmethod
@@ -192,7 +193,7 @@ class MemoryIndex(Learner):
         return self.examination.faded(sums.keys)
 
     def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:
-        """See `Learner.excess`. Published entities stay, then those with the most evidence."""
+        """See `Learner.excess`. Published entities stay, then those with the most evidence, with all their rows."""
         keys, values, shown = self._evidence(sums, crowded, self.examination.curve(sums), at)
         evidence = values[:, 0] + values[:, 1]
         for published in self._best(keys, values.round(6)).values():
@@ -200,8 +201,13 @@ class MemoryIndex(Learner):
         by_query: defaultdict[str, list[tuple[float, Key]]] = defaultdict(list)
         for key, size in zip(keys[:shown], evidence.tolist(), strict=False):
             by_query[key[0]].append((-size, key))
-        dropped = {key for ranked in by_query.values() for _, key in sorted(ranked)[self._most :]}
-        return [key for key in sums.read(self.table, "query", crowded).keys if key[:2] in dropped]
+        own = sums.read(self.table, "query", crowded).keys
+        rows, dropped = Counter(key[:2] for key in own), set[Key]()
+        for ranked in by_query.values():
+            entities = [key for _, key in sorted(ranked)]
+            room = self._room - np.cumsum([rows[key] for key in entities])
+            dropped.update(entities[int((room >= 0).sum()) :])
+        return [key for key in own if key[:2] in dropped]
 
     def _header(self, curve: Curve) -> Header:
         return Header(

@@ -70,15 +70,6 @@ def test_a_newcomer_is_wide_not_low() -> None:
     assert 0.1 < (rates[:, 2, 0] > rates[:, :2, 0].max(axis=1)).mean() < 0.6
 
 
-def test_ranks_that_were_never_drawn_are_believed_to_be_a_little_worse_than_those_before() -> None:
-    gram, moment = np.zeros((2, BUCKETS, 2, 1, 1)), np.zeros((2, BUCKETS, 2, 1))
-    gram[:, :3], moment[:, 0], moment[:, 1], moment[:, 2] = 5000.0, 50.0, 40.0, 5.0
-    some = StrategySums(gram, moment, moment.sum(axis=(2, 3)), np.full(2, 190.0))
-    rates = believe(some).rates
-    assert (np.diff(rates[:, 2:], axis=1) < 0).all()
-    assert rates[:, 3] == pytest.approx([0.001, 0.001], rel=0.5)
-
-
 def test_one_candidate_a_turn_is_one_exposure() -> None:
     """Then the bank of models goes by the plain sums of a linear regression."""
     known = rounds(7, 100)

@@ -216,11 +216,12 @@ def test_what_is_dropped_of_a_crowded_query_is_not_missed_by_readers(some: list[
 def test_what_least_is_known_of_is_dropped_first() -> None:
     config = MemoryConfig(top=1, challengers=0, reserve=1)
     often = [closed_turn(query(), (impression(*shown("often")),), ())] * 9
-    once = [closed_turn(query(), (impression(*shown("once")),), ())]
+    # Together one more than the bound of rows, two entities in eight groups of people each.
+    once = [closed_turn(query(), (impression(*shown(f"once{number:02}")),), ()) for number in range(15)]
     clicked = [closed_turn(query(), (impression(*shown("clicked")),), (click("clicked"),))]
     delta = learned([*often, *once, *clicked], config)
     (dropped,) = MemoryIndex(config).excess(MemorySums(delta), {"play jazz"}, 0)
-    assert dropped[:2] == ("play jazz", "once")
+    assert dropped[:2] == ("play jazz", "once14")
 
 
 def test_the_sketch_of_positions_is_dropped_when_it_weighs_nothing_any_more() -> None:

@@ -70,7 +70,7 @@ def test_probabilities_of_a_mixture_are_exact() -> None:
 
 
 def test_policies_without_chance_have_the_coin() -> None:
-    both = shared(0.5, bandit=section("a", "b", policy="ucb"), canary=section("c", "d", policy="ucb"))
+    both = shared(0.5, bandit=section("a", "b", policy="ucb"), canary=section("b", "c", policy="ucb"))
     found = both.allocate(CONTEXT, 2, np.random.default_rng(0))
     assert found.allocation_propensity == 0.5
     assert found.canary is not None

@@ -136,7 +136,13 @@ def test_an_empty_store_is_an_error(arguments: Sequence[str], tmp_path: Path) ->
     result = run(*arguments, "--store", f"sqlite:///{tmp_path}/none.db")
     assert result.exit_code == 1, result.output
     assert result.stderr.startswith("Error: ")
-    assert run(*arguments, "--store", "nonsense").exit_code in (1, 2)
+
+
+@pytest.mark.parametrize("arguments", [["show", "a"], ["block", "a"], ["pin", "a", "b"]])
+def test_an_invalid_url_is_a_wrong_command(arguments: Sequence[str]) -> None:
+    result = run(*arguments, "--store", "nonsense")
+    assert result.exit_code == 2
+    assert "--store: store 'nonsense': " in result.stderr
 
 
 def test_of_two_who_change_rules_at_once_one_is_told_to_try_again(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
