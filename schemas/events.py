@@ -84,6 +84,18 @@ class Result(Struct, frozen=True, gc=False):
         ),
     ] = {}
     features: Annotated[Context, Meta(description="its features when it was ranked: flat, like a query's context")] = {}
+    propensity: (
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                le=1,
+                description="probability that it was among the candidates, whichever strategy brought it; for results "
+                "whose ranks were looked up in every strategy",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class Normalizer(Struct, frozen=True, gc=False):
@@ -133,6 +145,18 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
     propensities: Annotated[Propensities, Meta(description="strategy -> probability that it was asked")] = {}
     allocation_propensity: (
         Annotated[float, Meta(ge=0, le=1, description="probability of the allocation as a whole")] | None
+    ) = None
+    looked_up: (
+        Annotated[
+            float,
+            Meta(
+                gt=0,
+                le=1,
+                description="probability with which the results' ranks are looked up in every strategy; given where "
+                "they were",
+            ),
+        ]
+        | None
     ) = None
     strategy_context: Annotated[
         dict[Name, Context],

@@ -131,6 +131,17 @@ class Mixture(Struct, frozen=True):
         drawn = float(self.shares.dot((self.parts == counts).all(axis=1)))
         return min((1.0 - self.floor) * drawn + self.floor * self.sets.probability(counts), 1.0)
 
+    def retrieval(self, ranks: NDArray[np.float64]) -> float:
+        """Return the probability that an item is among the candidates of at least one strategy.
+
+        Args:
+            ranks: its rank in each strategy's list, from 1, (strategies,); infinite where it is not in the list.
+        """
+        drawn = float(self.shares.dot((self.parts >= ranks).any(axis=1)))
+        sets, probabilities = self.sets.every()
+        at_random = float(probabilities.dot((sets >= ranks).any(axis=1)))
+        return min((1.0 - self.floor) * drawn + self.floor * at_random, 1.0)
+
 
 class Mixtures(Struct, frozen=True):
     """What the decisions on many contexts are drawn from, for one budget: for judging policies on logged decisions.

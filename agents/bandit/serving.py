@@ -60,6 +60,42 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"minimum: {self.minimum} candidates are more than the maximum, {self.maximum}")
 
 
+class Source(Struct, frozen=True):
+    """A mixture that decisions are drawn from.
+
+    Attributes:
+        strategies: names, in the order of the mixture's counts.
+        mixture: allocations.
+        share: the probability with which this mixture is drawn from, 0 to 1.
+    """
+
+    strategies: tuple[str, ...]
+    mixture: Mixture
+    share: float = 1.0
+
+
+class Retrieval(Struct, frozen=True):
+    """What a decision brings.
+
+    Attributes:
+        sources: the mixtures that it is drawn from.
+    """
+
+    sources: tuple[Source, ...]
+
+    def probability(self, ranks: Mapping[str, int]) -> float:
+        """Return the probability that an item is among the candidates, whichever strategy brings it.
+
+        Args:
+            ranks: strategy -> rank of the item in its list, from 1; strategies whose lists lack it are left out.
+        """
+        found = 0.0
+        for source in self.sources:
+            depths = np.array([ranks.get(name, np.inf) for name in source.strategies], dtype=float)
+            found += source.share * source.mixture.retrieval(depths)
+        return min(found, 1.0)
+
+
 class Decision(Struct, frozen=True):
     """What to ask for one query; its fields go into the `impression` event as they are.
 
@@ -297,6 +333,19 @@ class Allocator:
             return Decision(allocation, {}, strategy_context=strategy_context, planned=planned)
         propensities = dict(zip(strategies, mixture.propensities().tolist(), strict=True))
         return Decision(allocation, propensities, mixture.probability(counts), strategy_context, planned=planned)
+
+    def retrieval(
+        self,
+        context: Mapping[str, Value],
+        budget: int,
+        strategy_context: StrategyContext = NOTHING_KNOWN,
+        *,
+        available: Collection[str] | None = None,
+    ) -> Retrieval:
+        """Return what `allocate`, asked the same, brings; see there."""
+        return Retrieval(
+            (Source(self.strategies, self.mixture(context, budget, strategy_context, available=available)),)
+        )
 
     def mixture(
         self,

@@ -13,7 +13,7 @@ from numpy.random import Generator
 
 from backchannel.agents.bandit.features import Value
 from backchannel.agents.bandit.mixture import Mixture
-from backchannel.agents.bandit.serving import NOTHING_KNOWN, Allocator, Decision, StrategyContext
+from backchannel.agents.bandit.serving import NOTHING_KNOWN, Allocator, Decision, Retrieval, Source, StrategyContext
 from backchannel.agents.serving import Sections
 from backchannel.schemas.events import Canary
 from backchannel.schemas.snapshot import Snapshot, Trial
@@ -76,6 +76,22 @@ class Shared(Struct, frozen=True):
             strategy_context,
             canary=Canary(trial=self.trial.number, share=share, propensity=own),
             planned=allocation if distinct else {},
+        )
+
+    def retrieval(
+        self,
+        context: Mapping[str, Value],
+        budget: int,
+        strategy_context: StrategyContext = NOTHING_KNOWN,
+        *,
+        available: Collection[str] | None = None,
+    ) -> Retrieval:
+        """Return what `allocate`, asked the same, brings; see `Allocator.retrieval`."""
+        return Retrieval(
+            tuple(
+                Source(one.strategies, one.mixture(context, budget, strategy_context, available=available), share)
+                for one, share in ((self.served, 1.0 - self.trial.share), (self.tried, self.trial.share))
+            )
         )
 
     def prepare(self, before: Allocator) -> None:

@@ -68,7 +68,7 @@ class LoggedDecision(Struct, frozen=True, gc=False):
 
 def is_logged(columns: Columns) -> Booleans:
     """Return of which turns the decision was left to chance, with probabilities that are known and possible."""
-    logged: Booleans = _telling(columns) != MISSING
+    logged: Booleans = telling(columns) != MISSING
     return logged
 
 
@@ -83,7 +83,7 @@ def decisions_of(
         features: what of the contexts to keep; by default all.
     """
     columns = outcomes.columns.take(np.asarray(rows, dtype=np.int64))
-    shown = columns.turns.impressions.rows.take(_telling(columns))
+    shown = columns.turns.impressions.rows.take(telling(columns))
     contexts, names, asked = columns.contexts(), columns.pools.strategies, outcomes.asked
     credit = np.full(len(asked.rows), np.nan)
     credit[asked.credited] = asked.rewards
@@ -260,9 +260,9 @@ def table_of(decisions: Sequence[LoggedDecision], contexts: Floats, strategies: 
     )
 
 
-def _telling(columns: Columns) -> Integers:
-    """The place of each turn's first impression that says with what probability each strategy was asked that was,
-    (turns,); MISSING without one.
+def telling(columns: Columns) -> Integers:
+    """Return the place of each turn's first impression that says with what probability each strategy was asked that
+    was, (turns,); MISSING without one.
     """
     impressions, strategies = columns.turns.impressions, len(columns.pools.strategies)
     allocation, known = impressions.rows.allocation, impressions.rows.propensities

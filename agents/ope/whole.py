@@ -18,7 +18,7 @@ import numpy as np
 from backchannel.agents.bandit.features import Value
 from backchannel.agents.bandit.mixture import Mixture
 from backchannel.agents.bandit.planner import MAX_BUDGET
-from backchannel.agents.bandit.serving import Allocator
+from backchannel.agents.bandit.serving import Allocator, Retrieval, Source
 from backchannel.agents.ope.decisions import LoggedDecision
 from backchannel.agents.ope.estimators import Feedback, weigh
 from backchannel.agents.sums import Floats
@@ -58,6 +58,15 @@ class Replayed:
         mixture = self.mixture(decision)
         counts = [decision.decided.get(name, 0) for name in self.policy.strategies]
         return mixture.probability(counts), mixture.sets.probability(counts)
+
+    def retrieval(self, decision: LoggedDecision, ranks: Mapping[str, int]) -> float:
+        """Return the probability that the policy brings an item; see `Mixture.retrieval`.
+
+        Args:
+            decision: where.
+            ranks: strategy -> rank of the item in its list, from 1; strategies whose lists lack it are left out.
+        """
+        return Retrieval((Source(self.policy.strategies, self.mixture(decision)),)).probability(ranks)
 
 
 def whole(policies: Mapping[str, Replayed], decisions: Sequence[LoggedDecision], since: int = 0) -> dict[str, Feedback]:

@@ -85,8 +85,9 @@ def evaluate(
     Several estimators are used for every policy. The weights show how far to trust them: if few turns carry most of the
     weight, the log says little about the policy, even if the intervals are narrow.
 
-    Strategies that share a page take clicks from each other. Where they do, rely on whole allocations: they may say
-    that the log cannot tell. Estimates by strategy mostly overstate a change; they are shown for comparison.
+    Strategies that share a page take clicks from each other. Where they do, rely on clicked items, if their ranks in
+    every strategy were looked up (`looked_up` of impressions), and else on whole allocations; both may say that the log
+    cannot tell. Estimates by strategy mostly overstate a change; they are shown for comparison.
 
     \b
     backchannel evaluate events.jsonl --report out/evaluation.html
@@ -171,8 +172,8 @@ def _lines(found: Evaluation) -> list[RenderableType]:
 
 
 def _table(policy: PolicyValue, found: Evaluation) -> Table:
-    whole = policy.whole
-    diagnosis = policy.diagnosis if whole is None else whole.diagnosis
+    relied = policy.of_pages
+    diagnosis = policy.diagnosis if relied is None else relied.diagnosis
     table = Table(box=SIMPLE_HEAD, pad_edge=False, caption_justify="left")
     table.caption = (
         f"effective sample size {diagnosis.effective:,.0f}, largest weight {diagnosis.largest:,.1f}, "
@@ -180,14 +181,16 @@ def _table(policy: PolicyValue, found: Evaluation) -> Table:
     )
     for header in (policy.name, "value", f"{found.options.confidence:.0%} from", "to"):
         table.add_column(header, justify="left" if header == policy.name else "right", min_width=12)
-    if whole is not None:
-        for name, value in whole.estimates.items():
-            table.add_row(name, *(f"{number:.5f}" for number in (value.value, value.low, value.high)))
-        numbers = whole.lift.value, whole.lift.low, whole.lift.high
-        table.add_row("SNIPS minus logged success", *(f"{number:+.5f}" for number in numbers), end_section=True)
-    for name, value in policy.estimates.items():
+    for label, page in (("clicked items", policy.union), ("SNIPS", policy.whole)):
+        if page is None:
+            continue
+        for name, estimate in page.estimates.items():
+            table.add_row(name, *(f"{number:.5f}" for number in (estimate.value, estimate.low, estimate.high)))
+        numbers = page.lift.value, page.lift.low, page.lift.high
+        table.add_row(f"{label} minus logged success", *(f"{number:+.5f}" for number in numbers), end_section=True)
+    for name, estimate in policy.estimates.items():
         label = f"{name}, {policy.kept:,} turns kept" if name == "replay" and policy.kept is not None else name
-        table.add_row(label, *(f"{number:.5f}" for number in (value.value, value.low, value.high)))
+        table.add_row(label, *(f"{number:.5f}" for number in (estimate.value, estimate.low, estimate.high)))
     lift = policy.lift
     table.add_row("DR minus logged", *(f"{number:+.5f}" for number in (lift.value, lift.low, lift.high)))
     return table

@@ -21,10 +21,21 @@ from backchannel.agents.ope.decisions import (
 from backchannel.agents.ope.estimators import Feedback, Terms
 from backchannel.agents.ope.intervals import interval
 from backchannel.agents.ope.sessions import Sessions, in_sessions, per_decision, weighted_per_decision
+from backchannel.agents.ope.union import Lookup, earned, lookups_of
+from backchannel.agents.ope.whole import Replayed
 from backchannel.agents.outcomes import Judge
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, Floats, MemorySums, merge
-from backchannel.ops.evaluate.result import Evaluation, Options, Pages, PolicyValue, assess, of_pages, over_sessions
+from backchannel.ops.evaluate.result import (
+    Evaluation,
+    Options,
+    Pages,
+    PolicyValue,
+    assess,
+    from_union,
+    from_whole,
+    over_sessions,
+)
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import EventDecoder, EventError
 from backchannel.schemas.turn import Turn
@@ -95,15 +106,17 @@ def evaluate(
             f"{path}: {len(logged)} of {len(rest):,} turns have an impression with `allocation` and `propensities`. "
             "Log both as returned by `Policy.allocate`: only randomised decisions can be evaluated"
         )
-    decisions = decisions_of(Judge(config.rewards).judge(columns), logged)
+    outcomes = Judge(config.rewards).judge(columns)
+    decisions = decisions_of(outcomes, logged)
     unknown = {name for one in decisions for name in one.allocation} - set(config.bandit.strategies)
     if unknown:
         raise UnloggedError(
             f"{path}: {', '.join(sorted(unknown))} occur in allocations but not in bandit.strategies: add them to the "
             "configuration, and pass it with --config"
         )
-    found = _evaluate(path, decisions, len(rest) - len(logged), policies, options)
-    return _sharing(found, _pages(columns, decisions))
+    lookups = lookups_of(outcomes, rest, logged)
+    found = _evaluate(path, decisions, lookups, policies, options)
+    return _sharing(structs.replace(found, left_out=len(rest) - len(logged)), _pages(columns, decisions))
 
 
 def _pages(columns: Columns, decisions: Sequence[LoggedDecision]) -> Pages:
@@ -115,7 +128,7 @@ def _pages(columns: Columns, decisions: Sequence[LoggedDecision]) -> Pages:
 
 
 def _sharing(found: Evaluation, pages: Pages) -> Evaluation:
-    """Say how strategies share pages and, if they do, rely on whole allocations only."""
+    """Say how strategies share pages and, if they do, rely on estimates that hold there."""
     found = structs.replace(found, pages=pages)
     if not found.shared:
         return found
@@ -125,7 +138,11 @@ def _sharing(found: Evaluation, pages: Pages) -> Evaluation:
 
 
 def _evaluate(
-    path: str, decisions: list[LoggedDecision], left_out: int, policies: Mapping[str, Allocator], options: Options
+    path: str,
+    decisions: list[LoggedDecision],
+    lookups: list[Lookup],
+    policies: Mapping[str, Allocator],
+    options: Options,
 ) -> Evaluation:
     rng = np.random.default_rng(options.seed)
     reference = next(iter(policies.values()))
@@ -143,7 +160,10 @@ def _evaluate(
         value = assess(name, log, rewards, options, rng, whole=whole)
         if whole is not None:
             sessions = _over_sessions(decisions, whole, options, rng)
-            value = structs.replace(value, whole=of_pages(whole, options, rng), **sessions)
+            value = structs.replace(value, whole=from_whole(whole, options, rng), **sessions)
+        if any(one.probability for one in lookups):
+            terms = earned(Replayed(allocator), decisions, lookups)
+            value = structs.replace(value, union=from_union(terms, lookups, options, rng))
         values.append(value)
     notes = [
         "by strategy: rewards are credited to strategies and added up, so that a turn may earn more than 1; a "
@@ -155,7 +175,7 @@ def _evaluate(
         log=path,
         kind="events",
         turns=len(decisions),
-        left_out=left_out,
+        left_out=0,
         strategies=len(reference.strategies),
         logged=interval(rewards, options.method, options.confidence, rng),
         options=options,
@@ -166,12 +186,12 @@ def _evaluate(
 
 def _faults(value: PolicyValue) -> list[str]:
     """Why the log cannot tell what a policy is worth, where strategies share pages."""
-    if value.whole is None:
+    if value.of_pages is None:
         return [
             "strategies share pages, and allocations are logged without `allocation_propensity`: only with it can they "
             "be weighed as a whole"
         ]
-    return [f"cannot tell: {fault}" for fault in value.whole.faults]
+    return [f"cannot tell: {fault}" for fault in value.of_pages.faults]
 
 
 def _learned(bandit: StrategyBandit, config: Config, turns: list[Turn]) -> dict[str, Allocator]:

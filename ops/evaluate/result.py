@@ -1,12 +1,13 @@
 """Results of off-policy evaluation of some policies on one log."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any, Final
 
 import numpy as np
 from msgspec import Struct
 
+from backchannel.agents.ope import union
 from backchannel.agents.ope.estimators import (
     ESTIMATORS,
     Diagnosis,
@@ -61,13 +62,13 @@ class Pages(Struct, frozen=True):
         )
 
 
-class WholeValue(Struct, frozen=True):
-    """The value of a policy from whole allocations, each as one action: right however strategies share pages.
+class PageValue(Struct, frozen=True):
+    """The value of a policy by an estimate that holds however strategies share pages.
 
     Attributes:
         estimates: estimates of the success of a turn, by estimator.
-        lift: the self-normalised estimate minus the log's mean success, paired by turn.
-        diagnosis: diagnosis of the weights of whole allocations.
+        lift: the estimate to rely on minus the log's mean success, paired by turn.
+        diagnosis: diagnosis of the weights.
         faults: reasons why the log cannot tell; empty if it can.
     """
 
@@ -91,6 +92,7 @@ class PolicyValue(Struct, frozen=True):
         session_diagnosis: diagnosis of the weights behind `sessions`.
         session_faults: reasons not to rely on `sessions`; empty if there are none.
         whole: the value from whole allocations; None unless all of these have propensities.
+        union: the value from clicked items whose rank in every strategy was looked up; None if none was.
     """
 
     name: str
@@ -102,7 +104,15 @@ class PolicyValue(Struct, frozen=True):
     sessions: dict[str, Estimate] = {}
     session_diagnosis: Diagnosis | None = None
     session_faults: list[str] = []
-    whole: WholeValue | None = None
+    whole: PageValue | None = None
+    union: PageValue | None = None
+
+    @property
+    def of_pages(self) -> PageValue | None:
+        """The estimate to rely on where strategies share pages; None if the log has none."""
+        if self.union is not None and (not self.union.faults or self.whole is None):
+            return self.union
+        return self.whole
 
 
 class Evaluation(Struct, frozen=True):
@@ -139,12 +149,12 @@ class Evaluation(Struct, frozen=True):
 
     @property
     def shared(self) -> bool:
-        """Whether strategies share pages, so that only whole allocations can be relied upon."""
+        """Whether strategies share pages, so that estimates by strategy cannot be relied upon."""
         return self.pages is not None and self.pages.several > SHARED
 
     def lift(self, policy: PolicyValue) -> Estimate:
         """Return how much more one of the policies earns than the logged one, by the estimate to rely on."""
-        return policy.whole.lift if self.shared and policy.whole is not None else policy.lift
+        return policy.of_pages.lift if self.shared and policy.of_pages is not None else policy.lift
 
 
 def assess(
@@ -184,7 +194,7 @@ def assess(
     return PolicyValue(name, estimates, lift, diagnosis, diagnosis.faults(options.minimum), kept)
 
 
-def of_pages(log: Feedback, options: Options, rng: np.random.Generator) -> WholeValue:
+def from_whole(log: Feedback, options: Options, rng: np.random.Generator) -> PageValue:
     """Evaluate a policy on whole allocations.
 
     Args:
@@ -197,11 +207,30 @@ def of_pages(log: Feedback, options: Options, rng: np.random.Generator) -> Whole
     found = {
         name: interval(estimate(log), options.method, options.confidence, rng) for name, estimate in estimators.items()
     }
-    return WholeValue(
+    return PageValue(
         estimates={name: estimate for name, estimate in found.items() if isfinite(estimate.low)},
         lift=interval(snips(log).minus(logged), options.method, options.confidence, rng),
         diagnosis=diagnosis,
         faults=diagnosis.faults(options.minimum),
+    )
+
+
+def from_union(terms: Terms, lookups: Sequence[union.Lookup], options: Options, rng: np.random.Generator) -> PageValue:
+    """Evaluate a policy on clicked items.
+
+    Args:
+        terms: see `union.earned`.
+        lookups: what the turns tell of clicked items.
+        options: the options of the evaluation.
+        rng: the random generator.
+    """
+    logged = Terms(np.array([one.success for one in lookups]), 0.0, 1.0)
+    diagnosis = union.diagnose(terms, lookups)
+    return PageValue(
+        estimates={"clicked items, IPS": interval(terms, options.method, options.confidence, rng)},
+        lift=interval(terms.minus(logged), options.method, options.confidence, rng),
+        diagnosis=diagnosis,
+        faults=union.faults(diagnosis, lookups, options.minimum),
     )
 
 

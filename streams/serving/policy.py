@@ -13,6 +13,7 @@ from backchannel.agents.bandit.serving import (
     NOTHING_KNOWN,
     Allocator,
     Decision,
+    Retrieval,
     StrategyContext,
     StrategySummary,
 )
@@ -124,6 +125,22 @@ class Policy:
             available=available,
         )
         return structs.replace(decision, user_context=known, policy_version=self.version)
+
+    def retrieval(
+        self,
+        context: Mapping[str, Value],
+        budget: int,
+        strategy_context: StrategyContext = NOTHING_KNOWN,
+        user: str | None = None,
+        *,
+        available: Collection[str] | None = None,
+    ) -> Retrieval:
+        """Return what `allocate`, asked the same with a budget of drawn candidates, brings with what probability.
+
+        For logging results whose ranks were looked up in every strategy; see `impression_of`.
+        """
+        decides = self.canary or self.allocator
+        return decides.retrieval({**context, **self.of_user(user)}, budget, strategy_context, available=available)
 
     def prepare(self, before: "Policy") -> None:
         """Make ready for the budgets that the version before was asked for; see `Allocator.prepare`."""

@@ -20,7 +20,7 @@ TURNS: Final = (2_000, 8_000)
 
 
 def coverage(load: Load) -> Iterator[Measure]:
-    """Yield, for whole allocations and for strategies weighed by themselves, how often the intervals hold the truth."""
+    """Yield how often intervals hold the truth: of whole allocations, clicked items, and strategies by themselves."""
     for kind in get_args(Kind):
         worlds = [PageWorld.of(kind, RATE, np.random.default_rng([place, 1])) for place in range(WORLDS)]
         for largest in WEIGHTS:
@@ -43,15 +43,20 @@ def _covered(worlds: Sequence[PageWorld], largest: float, turns: int, logs: int)
         log = world.log(logged, turns, rng)
         earned = Terms(log.clicks, 0.0, 1.0)
         credited = Terms(log.credited.sum(axis=1), 0.0, float(log.credited.shape[1]))
-        whole, own = snips(log.whole(leap)), ips(log.by_strategy(leap))
+        whole, items, own = snips(log.whole(leap)), log.items(leap), ips(log.by_strategy(leap))
         found = {
             "whole allocations, value": (whole, value),
             "whole allocations, gain": (whole.minus(earned), gain),
+            "clicked items, value": (items, value),
+            "clicked items, gain": (items.minus(earned), gain),
             "strategies by themselves, gain": (own.minus(credited), gain),
         }
         for name, (terms, truth) in found.items():
             estimate = interval(terms)
             held.setdefault(f"{name}: intervals hold the truth", []).append(estimate.low <= truth <= estimate.high)
-            errors.setdefault(f"{name}: bias, of the value", []).append((estimate.value - truth) / value)
-    shares = {name: 100 * float(np.mean(some)) for name, some in held.items()}
-    return shares | {name: 100 * float(np.mean(some)) for name, some in errors.items()}
+            errors.setdefault(name, []).append((estimate.value - truth) / value)
+    found = {name: 100 * float(np.mean(some)) for name, some in held.items()}
+    for name, some in errors.items():
+        found[f"{name}: bias, of the value"] = 100 * float(np.mean(some))
+        found[f"{name}: root mean square error, of the value"] = 100 * float(np.sqrt(np.mean(np.square(some))))
+    return found

@@ -9,8 +9,8 @@ each other's items down the page. Worlds differ in what strategies have in commo
     merged        half of the time, all strategies that have it have it from a common index: at the same rank
     twins         the best two are the same
 
-There are few allocations, drawn with known probabilities. What each of them earns, and whom it credits, is counted once
-in many simulated pages, and from then on is the truth.
+There are few allocations, drawn with known probabilities, and a fixed number of queries, drawn evenly. So what each
+allocation earns is known.
 """
 
 from typing import Final, Literal, Self, TypeAlias
@@ -19,31 +19,36 @@ import numpy as np
 from msgspec import Struct
 from numpy.random import Generator
 
-from backchannel.agents.ope.estimators import Feedback, weigh
-from backchannel.agents.sums import Floats, Integers
+from backchannel.agents.ope.estimators import Feedback, Terms, weigh
+from backchannel.agents.sums import Booleans, Floats, Integers
 
 Kind: TypeAlias = Literal["independent", "merged", "twins"]
 
 STRATEGIES: Final = 4
 BUDGET: Final = 8
 ALLOCATIONS: Final = 24
-_PAGES: Final = 40_000  # from which each allocation's truth is counted
+_QUERIES: Final = 40_000
 _DECAY: Final = 0.8  # of the chance that what is wanted is at the next rank
 _LOOKED: Final = 0.5  # exponent of examination
 
 
 class PageWorld(Struct, frozen=True):
-    """What allocations earn.
+    """What allocations bring.
 
     Attributes:
         allocations: candidates by strategy, (allocations, strategies).
-        clicks: probability of a click, (allocations,).
-        credits: probability that a strategy brought what was clicked, (allocations, strategies).
+        ranks: rank of what each query wants in each strategy, from 1, infinite where it is not, (queries, strategies).
+        clicked: whether it is clicked, (queries, allocations).
     """
 
     allocations: Floats
-    clicks: Floats
-    credits: Floats
+    ranks: Floats
+    clicked: Booleans
+
+    @property
+    def clicks(self) -> Floats:
+        """The probability of a click, (allocations,)."""
+        return np.asarray(self.clicked.mean(axis=0))
 
     @classmethod
     def of(cls, kind: Kind, rate: float, rng: Generator) -> Self:
@@ -59,34 +64,30 @@ class PageWorld(Struct, frozen=True):
         padded = np.column_stack((np.zeros(len(cuts)), cuts, np.full(len(cuts), BUDGET)))
         allocations = np.unique(np.diff(padded), axis=0)
         allocations = allocations[rng.permutation(len(allocations))[:ALLOCATIONS]]
-        ranks = rng.geometric(1.0 - _DECAY, (_PAGES, STRATEGIES)).astype(float)
-        has = rng.random((_PAGES, STRATEGIES)) < levels
+        ranks = rng.geometric(1.0 - _DECAY, (_QUERIES, STRATEGIES)).astype(float)
+        has = rng.random((_QUERIES, STRATEGIES)) < levels
         if kind == "merged":
-            common = rng.random(_PAGES) < 0.5
+            common = rng.random(_QUERIES) < 0.5
             ranks[common] = ranks[common, :1]
         if kind == "twins":
             ranks[:, 1], has[:, 1] = ranks[:, 0], has[:, 0]
         ranks[~has] = np.inf
-        looked = rng.random(_PAGES)
-        clicks, credited = [], []
-        for counts in allocations:
+        looked = rng.random(_QUERIES)
+        clicked = np.zeros((_QUERIES, len(allocations)), dtype=bool)
+        for place, counts in enumerate(allocations):
             brought = ranks <= counts
             # Lists are merged in turns: by rank, of equal ranks the first strategy's candidate.
             best = np.where(brought, ranks, np.inf).min(axis=1)
             before = np.minimum(np.maximum(best - 1.0, 0.0)[:, np.newaxis], counts).sum(axis=1)
-            clicked = np.isfinite(best) & (looked < (1.0 + np.where(np.isfinite(before), before, 0.0)) ** -_LOOKED)
-            clicks.append(clicked.mean())
-            credited.append((brought & clicked[:, np.newaxis]).mean(axis=0))
-        return cls(allocations, np.array(clicks), np.array(credited))
+            seen = looked < (1.0 + np.where(np.isfinite(before), before, 0.0)) ** -_LOOKED
+            clicked[:, place] = np.isfinite(best) & seen
+        return cls(allocations, ranks, clicked)
 
     def log(self, drawn: Floats, turns: int, rng: Generator) -> "PageLog":
         """Return a log of `turns` pages; `drawn` holds the probability of each allocation, (allocations,)."""
         actions = rng.choice(len(drawn), turns, p=drawn)
-        clicked = rng.random(turns) < self.clicks[actions]
-        # Given a click, each strategy brought it with the share that it has of such clicks.
-        shares = self.credits[actions] / np.maximum(self.clicks[actions], 1e-12)[:, np.newaxis]
-        credited = clicked[:, np.newaxis] & (rng.random(shares.shape) < shares)
-        return PageLog(self.allocations, drawn, actions, clicked.astype(float), credited.astype(float))
+        queries = rng.integers(0, len(self.ranks), turns)
+        return PageLog(self.allocations, drawn, actions, self.ranks[queries], self.clicked[queries, actions])
 
 
 class PageLog(Struct, frozen=True):
@@ -96,15 +97,31 @@ class PageLog(Struct, frozen=True):
         allocations: (allocations, strategies).
         drawn: the probability of each allocation, (allocations,).
         actions: the allocation of each page, (turns,).
-        clicks: of each page, 0 or 1, (turns,).
-        credited: whether a strategy brought what was clicked, (turns, strategies).
+        ranks: rank of what each page's person wants in each strategy, (turns, strategies).
+        clicked: whether it was clicked, (turns,).
     """
 
     allocations: Floats
     drawn: Floats
     actions: Integers
-    clicks: Floats
-    credited: Floats
+    ranks: Floats
+    clicked: Booleans
+
+    @property
+    def clicks(self) -> Floats:
+        """The clicks of each page, 0 or 1, (turns,)."""
+        return self.clicked.astype(float)
+
+    @property
+    def credited(self) -> Floats:
+        """Whether a strategy brought what was clicked, 0 or 1, (turns, strategies)."""
+        return ((self.ranks <= self.allocations[self.actions]) & self.clicked[:, np.newaxis]).astype(float)
+
+    def items(self, target: Floats) -> Terms:
+        """Return what clicked items, whose ranks in all strategies are known, earn for a policy; see `whole`."""
+        brought = np.asarray((self.ranks[:, np.newaxis] <= self.allocations).any(axis=2))
+        weights = np.divide(brought @ target, brought @ self.drawn, out=np.zeros(len(brought)), where=self.clicked)
+        return Terms(weights, 0.0, float(weights.max(initial=0.0)))
 
     def whole(self, target: Floats) -> Feedback:
         """Weigh whole allocations for a policy; `target` holds its probability of each, (allocations,)."""

@@ -115,8 +115,11 @@ def test_faulty_files_are_named(tmp_path: Path) -> None:
     assert run(str(log), "--store", "sqlite:///none.db").exit_code == 2
 
 
-def write_log(path: Path, turns: int, budget: int = 1, **settings: Any) -> None:
-    """Write events of a world in which only `memory` works, served by a bandit that has learned nothing."""
+def write_log(path: Path, turns: int, budget: int = 1, coin: float = 0.0, **settings: Any) -> None:
+    """Write events of a world in which only `memory` works, served by a bandit that has learned nothing.
+
+    Ranks are looked up with probability `coin`.
+    """
     rng = np.random.default_rng(0)
     bandit = StrategyBandit(Config().bandit)
     section = bandit.solve(MemorySums({}), {bandit.table.name: ()}, 0)
@@ -130,14 +133,21 @@ def write_log(path: Path, turns: int, budget: int = 1, **settings: Any) -> None:
         for strategy, count in decision.allocation.items():
             for place in range(count):
                 position += 1
-                results.append(events.Result(f"{strategy}{place}", position, (strategy,)))
+                ranks = {strategy: place + 1}
+                propensity = allocator.retrieval(context_of(query), budget).probability(ranks) if coin else None
+                results.append(events.Result(f"{strategy}{place}", position, (strategy,), ranks, propensity=propensity))
+        looked_up = coin if coin and rng.random() < coin else None
         shown = Impression(
             event_id=f"{number}i",
             ts=query.ts + 1,
             results=tuple(results),
             allocation=decision.allocation,
             **(
-                {"propensities": decision.propensities, "allocation_propensity": decision.allocation_propensity}
+                {
+                    "propensities": decision.propensities,
+                    "allocation_propensity": decision.allocation_propensity,
+                    "looked_up": looked_up,
+                }
                 | settings
             ),
             **common,
@@ -183,6 +193,25 @@ def test_where_strategies_share_pages_only_whole_allocations_are_relied_upon(tmp
     found, exit_code = evaluation(str(log))
     assert exit_code == 3
     assert all("allocation_propensity" in fault for one in found.policies for fault in one.faults)
+
+
+def test_clicks_on_items_that_were_looked_up_tell_of_policies_that_share_pages(tmp_path: Path) -> None:
+    log, report = tmp_path / "events.jsonl", tmp_path / "report.html"
+    write_log(log, 2400, budget=2, coin=0.7)
+    found, exit_code = evaluation(str(log), "--report", str(report))
+    assert (found.shared, exit_code) == (True, 0)
+    greedy = policy(found, "learned, greedy")
+    assert greedy.union is not None
+    assert found.lift(greedy) == greedy.union.lift
+    # It asks `memory` but for its floor of random sets, and half of what that has is clicked.
+    value = greedy.union.estimates["clicked items, IPS"]
+    assert value.low < 0.49 < value.high
+    assert greedy.union.lift.low > 0
+    assert "clicked items minus logged success" in report.read_text(encoding="utf-8")
+    write_log(log, 2400, budget=2, coin=0.7, looked_up=0.5)  # of a coin that is not thrown
+    found, exit_code = evaluation(str(log))
+    assert policy(found, "uniform").union is not None
+    assert any("2.00 of the turns" in fault for fault in policy(found, "uniform").union.faults)  # type: ignore[union-attr]
 
 
 def test_the_policy_in_a_store(tmp_path: Path) -> None:

@@ -1,9 +1,20 @@
 """The log record of a decision and a ranking."""
 
+import itertools
+
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backchannel import Decision, Query, impression_of
-from backchannel.agents.ranking.serving import Ranking
+from backchannel.agents.bandit.learner import StrategyBandit
+from backchannel.agents.bandit.mixture import Mixture, RandomSets
+from backchannel.agents.bandit.serving import Allocator
+from backchannel.agents.ranking.serving import Ranked, Ranking
+from backchannel.agents.serving import live_rows
+from backchannel.agents.sums import MemorySums
+from backchannel.streams.config import Config
 
 QUERY = Query(event_id="e", ts=1, session_id="s", query_id="q", text="jazz")
 RANKING = Ranking(results=(), learned=False, propensity=1.0)
@@ -20,3 +31,34 @@ def test_the_plan_of_a_distinct_budget_is_logged_beside_the_depths_that_were_wal
 def test_any_other_allocation_is_that_of_the_decision() -> None:
     made = impression_of(QUERY, RANKING, Decision({"lexical": 3}, {"lexical": 1.0}, 1.0), ts=2)
     assert (made.planned, made.allocation) == ({}, {"lexical": 3})
+
+
+def test_with_ranks_that_were_looked_up_results_carry_their_propensities() -> None:
+    bandit = StrategyBandit(Config().bandit)
+    allocator = Allocator(live_rows(bandit.solve(MemorySums({}), {bandit.table.name: ()}, 0)))
+    decision = allocator.allocate({}, 4, np.random.default_rng(1))
+    (deepest, depth) = max(decision.allocation.items(), key=lambda pair: pair[1])
+    other = next(name for name in allocator.strategies if name != deepest)
+    ranks = {deepest: depth, other: 40}
+    ranking = Ranking(results=(Ranked("song/1", 1, 0.0, ranks=ranks),), learned=False, propensity=1.0)
+    brought = allocator.retrieval({}, 4)
+    made = impression_of(QUERY, ranking, decision, ts=2, looked_up=0.1, retrieval=brought)
+    (result,) = made.results
+    assert (made.looked_up, result.strategies, result.ranks) == (0.1, (deepest,), ranks)
+    assert result.propensity == brought.probability({deepest: depth}) > 0.0
+    with pytest.raises(ValueError, match=r"^retrieval: "):
+        impression_of(QUERY, ranking, decision, ts=2, looked_up=0.1)
+
+
+@given(st.lists(st.integers(1, 6), min_size=3, max_size=3), st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_the_probability_of_an_item_is_that_of_the_allocations_that_bring_it(
+    ranks: list[int], budget: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    sets = RandomSets([0, 0, 0], [6, 6, 6], budget)
+    parts = rng.multinomial(budget, np.ones(3) / 3, size=4)
+    mixture = Mixture(parts, np.full(4, 0.25), 0.25, sets)
+    every = {tuple(counts) for counts in itertools.product(range(budget + 1), repeat=3) if sum(counts) == budget}
+    bringing = [counts for counts in every if any(count >= rank for count, rank in zip(counts, ranks, strict=True))]
+    expected = sum(mixture.probability(list(counts)) for counts in bringing)
+    assert mixture.retrieval(np.array(ranks, dtype=float)) == pytest.approx(expected)
