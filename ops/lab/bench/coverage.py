@@ -55,8 +55,8 @@ def _covered(worlds: Sequence[PageWorld], largest: float, turns: int, logs: int)
             estimate = interval(terms)
             held.setdefault(f"{name}: intervals hold the truth", []).append(estimate.low <= truth <= estimate.high)
             errors.setdefault(name, []).append((estimate.value - truth) / value)
-    found = {name: 100 * float(np.mean(some)) for name, some in held.items()}
+    shares = {name: 100 * float(np.mean(some)) for name, some in held.items()}
     for name, some in errors.items():
-        found[f"{name}: bias, of the value"] = 100 * float(np.mean(some))
-        found[f"{name}: root mean square error, of the value"] = 100 * float(np.sqrt(np.mean(np.square(some))))
-    return found
+        shares[f"{name}: bias, of the value"] = 100 * float(np.mean(some))
+        shares[f"{name}: root mean square error, of the value"] = 100 * float(np.sqrt(np.mean(np.square(some))))
+    return shares
