@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from backchannel.agents.sums import Floats, Integers
 from backchannel.schemas.events import ENVELOPE, BargeIn, Canary, Click, Impression, Query, Result, Signal, name_of
+from backchannel.schemas.text import Fold, spelled
 from backchannel.schemas.turn import Turn
 
 Codes: TypeAlias = NDArray[np.int32]
@@ -114,6 +115,7 @@ class Queries(Frame, frozen=True):
         session: code of the session's id in `Pools.people`.
         user: code of the user's id in `Pools.people`.
         text: code of the text.
+        spelled: code of the text as it is read in its locale; see `schemas.text.spelled`.
         form: code of the interpretation.
         locale: code of the locale.
         context: code of the query's own context.
@@ -124,6 +126,7 @@ class Queries(Frame, frozen=True):
     session: Codes
     user: Codes
     text: Codes
+    spelled: Codes
     form: Codes
     locale: Codes
     context: Codes
@@ -264,6 +267,7 @@ _POOLS: Final = {
     "session": "people",
     "user": "people",
     "text": "texts",
+    "spelled": "texts",
     "rewrite": "texts",
     "form": "forms",
     "entity": "entities",
@@ -350,9 +354,13 @@ class Interner:
 
     Events are read in one pass each, in which every value costs one look-up: to have them in the processor's cache,
     hand over some hundred at a time.
+
+    Args:
+        folds: in what queries of one key may differ; see `schemas.text.spelled`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folds: Sequence[Fold] = ()) -> None:
+        self._folds: Final = tuple(folds)
         self._pools: Final = {name: _pool() for name in Pools.__struct_fields__}
         self._lists: Final = _Lists()
 
@@ -364,20 +372,23 @@ class Interner:
         people, labels = self._pools["people"].__getitem__, self._pools["labels"].__getitem__
         texts, forms = self._pools["texts"].__getitem__, self._pools["forms"].__getitem__
         cells: list[int] = []
+        folds = self._folds
         for one in queries:
             cells += (
                 people(one.session_id),
                 people(one.user_id),
                 texts(one.text),
+                texts(spelled(one.text, one.locale, folds) if folds or one.locale else one.text),
                 forms(one.interpretation),
                 labels(one.locale),
             )
-        session, user, text, form, locale = _transposed(cells, 5)
+        session, user, text, as_read, form, locale = _transposed(cells, 6)
         return Queries(
             ts=np.array([one.ts for one in queries], dtype=np.int64),
             session=session,
             user=user,
             text=text,
+            spelled=as_read,
             form=form,
             locale=locale,
             context=self._contexts([one.context for one in queries]),

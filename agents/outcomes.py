@@ -276,7 +276,7 @@ class Judge:
         rows = np.flatnonzero(follows)
         after = turns.following.rows
         soon = after.ts - turns.query.ts[rows] <= self._gap_ms
-        soon &= named.said[turns.query.text[rows]] & named.said[after.text]
+        soon &= named.said[turns.query.spelled[rows]] & named.said[after.spelled]
         rephrased = np.zeros(len(columns))
         rephrased[rows[soon]] = self._detector.probabilities(columns, rows[soon])
         return rephrased
@@ -325,11 +325,11 @@ class _Keys:
             return np.where(tells[form], of_form[form], of_text[text])
 
         query, after = turns.query, turns.following
-        self.query: Final = of_text[np.where(served == MISSING, query.text, served)]
+        self.query: Final = of_text[np.where(served == MISSING, query.spelled, served)]
         self.rewritten: Final = np.where(tells[query.form], as_served[served], of_text[served])
-        self.state: Final = states(query.text, query.form)
+        self.state: Final = states(query.spelled, query.form)
         self.following: Final = np.full(len(turns), MISSING, dtype=np.int64)
-        self.following[after.counts > 0] = states(after.rows.text, after.rows.form)
+        self.following[after.counts > 0] = states(after.rows.spelled, after.rows.form)
 
 
 def _asked(shown: Ragged[Impressions], strategies: int) -> Asked:

@@ -5,6 +5,8 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
+from backchannel.schemas.text import Fold
+
 Section: TypeAlias = dict[str, bytes]
 """The rows of one learner's part of the policy: key -> JSON bytes."""
 
@@ -92,6 +94,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
             policy that is served beside it, or alone once the other has lost. None: all that was learned is served.
         held: since when the learned policy decides nothing, ms since the Unix epoch; None: it does.
         imported: whether it comes from another store, to which `positions` then refer.
+        fold: in what queries of one key may differ; see `text.spelled`.
     """
 
     version: int
@@ -109,6 +112,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     trial: Trial | None = None
     held: int | None = None
     imported: bool = False
+    fold: tuple[Fold, ...] = ()
 
     def checksums(self, key: bytes = b"") -> "Checksum":
         """Return the checksum to continue from, or with a key the seal."""

@@ -12,6 +12,7 @@ from backchannel.agents import registry
 from backchannel.agents.ope.gate import GateConfig
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.forms import EventConfig
+from backchannel.schemas.text import RULES
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.snapshots.signing import KEY_VARIABLE
 from backchannel.streams.turns.assembler import TurnConfig
@@ -151,10 +152,10 @@ class Config(registry.LearningConfig, frozen=True, forbid_unknown_fields=True):
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of all values that affect the content of the policy."""
+        """A short hash of all values, and of the rules of texts, that affect the content of the policy."""
         # Converted as if read from a file, where 1 and 1.0 are the same.
         alike = msgspec.convert(msgspec.to_builtins(self), type(self))
-        learned = (alike.turns, alike.rewards, *registry.published(alike))
+        learned = (RULES, alike.turns, alike.rewards, *registry.published(alike))
         return hashlib.blake2b(msgspec.json.encode(learned), digest_size=8).hexdigest()
 
 

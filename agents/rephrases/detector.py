@@ -97,8 +97,9 @@ class _Pairs:
         self._answered[turns.impressions.parents[results.counts > 0]] = True
         self._answered = self._answered[rows]
         self._barged_in, self._chosen = turns.barge_ins[rows] > 0, turns.clicks.counts[rows] > 0
-        normal = {code: normalize(self._pools.texts[code]) for code in self._codes(self._query.text, self._after.text)}
-        self._firsts, self._seconds, self._pair = self._distinct(self._query.text, self._after.text)
+        asked, then = self._query.spelled, self._after.spelled
+        normal = {code: normalize(self._pools.texts[code]) for code in self._codes(asked, then)}
+        self._firsts, self._seconds, self._pair = self._distinct(asked, then)
         self._texts = [normal[code] for code in self._firsts], [normal[code] for code in self._seconds]
 
     @staticmethod

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import click
-from msgspec import Struct
+from msgspec import Struct, structs
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -14,7 +14,7 @@ from backchannel.agents.memory.proposals import Entity, Predictor
 from backchannel.ops.commands.predictions import BadLine, PredictionFile
 from backchannel.ops.options import config_option, json_option, store_option
 from backchannel.ops.terminal import print_json
-from backchannel.schemas.text import normalize
+from backchannel.schemas.text import Fold, normalize, spelled
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.priming import Primer
 
@@ -106,6 +106,22 @@ def _summary(primed: Primed) -> str:
     return "; ".join(said)
 
 
+def _spelled(entity: Entity, folds: tuple[Fold, ...]) -> Entity:
+    """Return the entity with its texts as queries are read."""
+
+    return structs.replace(
+        entity,
+        title=spelled(entity.title, None, folds),
+        aliases=tuple(spelled(one, None, folds) for one in entity.aliases),
+        attributes={
+            name: spelled(said, None, folds)
+            if isinstance(said, str)
+            else tuple(spelled(one, None, folds) for one in said)
+            for name, said in entity.attributes.items()
+        },
+    )
+
+
 def _prime(file: Path, store: str, config: Config) -> Primed:
     lines = PredictionFile(file)
     scores: dict[tuple[str, str], float] = {}
@@ -120,10 +136,10 @@ def _prime(file: Path, store: str, config: Config) -> Primed:
                 case BadLine():
                     bad.append(line)
                 case Entity():
-                    entities.append(line)
+                    entities.append(_spelled(line, config.turns.fold))
                 case _:
                     predictions += 1
-                    scores[normalize(line.query), line.entity_id] = line.score
+                    scores[normalize(spelled(line.query, None, config.turns.fold)), line.entity_id] = line.score
         duplicates = predictions - len(scores)
         with Primer(store, config) as primer:
             proposed = {}

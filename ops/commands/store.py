@@ -1,5 +1,6 @@
 """`backchannel store`: the SQL store's schema and privileges."""
 
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import click
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection
 
@@ -69,6 +71,8 @@ def upgrade(store: str, config: Config) -> None:
         click.echo(f"The store has schema version {SCHEMA_VERSION} already.")
     else:
         click.echo(f"The store now has schema version {SCHEMA_VERSION}; it had {before or 'no tables'}.")
+        for said in changes(before) if before else ():
+            click.echo(said)
 
 
 @store.command()
@@ -85,6 +89,12 @@ def roles(schema: str, config: Config) -> None:
     backchannel store roles | psql DATABASE
     """
     click.echo(grants(schema, [table.name for table in Learning(config).tables]), nl=False)
+
+
+def changes(before: str) -> list[str]:
+    """Return what the migrations from the schema version `before` on say of themselves, oldest first."""
+    scripts = ScriptDirectory(str(MIGRATIONS)).iterate_revisions("head", before)
+    return [f"{one.revision}: {inspect.getdoc(one.module)}" for one in scripts][::-1]
 
 
 def migrate(connection: Connection, revision: str = "head") -> None:

@@ -20,7 +20,7 @@ from backchannel.ops.health.command import gather
 from backchannel.ops.inspect.explanation import Explanation, explain
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import Context, Query
-from backchannel.schemas.text import normalize
+from backchannel.schemas.text import normalize, spelled
 from backchannel.streams.config import Config
 from backchannel.streams.monitoring.trends import Trends, read_trends
 from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
@@ -165,6 +165,7 @@ class Observatory:
         asked = Query(event_id="-", ts=0, session_id="-", query_id="-", text=text, context=context)
         rewriting = policy.rewrite(text)
         served = rewriting.target if rewriting else text
+        key = normalize(spelled(text, None, policy.snapshot.fold))
         whole, history = context_of(asked), policy.history(served)
         rng = np.random.default_rng()
         draws = [policy.allocate(whole, budget, rng, history) for _ in range(DRAWS)]
@@ -172,9 +173,9 @@ class Observatory:
         expected = {name: sum(one.allocation.get(name, 0) for one in draws) / DRAWS for name in policy.strategies}
         return QueryView(
             version=policy.version,
-            query=normalize(text),
+            query=key,
             rewriting=rewriting,
-            explanation=self._explanation(normalize(text)),
+            explanation=self._explanation(key),
             recalled=policy.recall(served, RECALLED),
             choices=[
                 Choice(

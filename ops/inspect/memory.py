@@ -62,13 +62,23 @@ def size(store: str, config: Config, as_json: bool) -> None:
 @click.argument("query")
 @click.option("-k", "count", type=click.IntRange(1), default=10, show_default=True, help="Maximum number of entities.")
 @click.option("--user", help="A user_id, whose own evidence counts more.")
+@click.option("--locale", help="The query's locale, such as tr-TR.")
 @guess_option
 @store_option
 @json_option
-def recall(*, query: str, count: int, user: str | None, guess_from: float | None, store: str, as_json: bool) -> None:
+def recall(
+    *,
+    query: str,
+    count: int,
+    user: str | None,
+    locale: str | None,
+    guess_from: float | None,
+    store: str,
+    as_json: bool,
+) -> None:
     """Show the entities that the newest policy recalls for QUERY."""
     with closing(PolicyReader(store, guess_from=guess_from)) as reader:
-        found = reader.policy.recall(query, count, user)
+        found = reader.policy.recall(query, count, user, locale=locale)
     if as_json:
         print_json(found)
         return

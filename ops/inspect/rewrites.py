@@ -14,7 +14,7 @@ from backchannel.agents.sums import ALL
 from backchannel.ops.inspect.explanation import Explanation, explain
 from backchannel.ops.options import config_option, json_option, opened_store, store_option
 from backchannel.ops.terminal import console, print_json
-from backchannel.schemas.text import normalize
+from backchannel.schemas.text import normalize, spelled
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.corrections import set_sums
 from backchannel.streams.serving.reader import PolicyReader
@@ -67,7 +67,7 @@ def list_rewrites(store: str, as_json: bool) -> None:
 def show(source: str, store: str, config: Config, interpretation: bool, as_json: bool) -> None:
     """Explain why SOURCE is rewritten or not, with counts and the path, from the current sums."""
     graph = RephraseGraph(config.rephrases)
-    state = source if interpretation else normalize(source)
+    state = source if interpretation else _key(source, config)
     with opened_store(store) as opened:
         opened.create(graph.tables)
         with opened.read() as connection:
@@ -84,16 +84,24 @@ def show(source: str, store: str, config: Config, interpretation: bool, as_json:
 @click.argument("target", required=False)
 @_file
 @store_option
+@config_option
 @_interpretation
 @click.option("--undo", is_flag=True, help="Unblock.")
 def block(
-    *, source: str | None, target: str | None, file: Path | None, store: str, interpretation: bool, undo: bool
+    *,
+    source: str | None,
+    target: str | None,
+    file: Path | None,
+    store: str,
+    config: Config,
+    interpretation: bool,
+    undo: bool,
 ) -> None:
     """Forbid rewriting SOURCE to TARGET; without TARGET, rewriting it at all, including for single users.
 
     This takes effect with the next version of the policy.
     """
-    pairs = _pairs(source, target or ALL, file, interpretation)
+    pairs = _pairs(source, target or ALL, file, None if interpretation else config)
     _set_rules(store, pairs, "blocked", not undo)
 
 
@@ -102,31 +110,43 @@ def block(
 @click.argument("target", required=False)
 @_file
 @store_option
+@config_option
 @_interpretation
 @click.option("--undo", is_flag=True, help="Unpin.")
 def pin(
-    *, source: str | None, target: str | None, file: Path | None, store: str, interpretation: bool, undo: bool
+    *,
+    source: str | None,
+    target: str | None,
+    file: Path | None,
+    store: str,
+    config: Config,
+    interpretation: bool,
+    undo: bool,
 ) -> None:
     """Rewrite SOURCE to TARGET for everybody, whatever is learned. A block of the same rewrite takes precedence.
 
     This takes effect with the next version of the policy.
     """
-    pairs = _pairs(source, target or "", file, interpretation)
+    pairs = _pairs(source, target or "", file, None if interpretation else config)
     for one, aim in pairs:
         if not aim or aim == one:
             raise click.UsageError(f"pin {one!r}: needs a TARGET that is a different query")
     _set_rules(store, pairs, "pinned", not undo)
 
 
-def _pairs(source: str | None, target: str, file: Path | None, as_is: bool) -> list[tuple[str, str]]:
-    """Return the rewrites named by the arguments, or by the lines of `file`."""
+def _key(text: str, config: Config) -> str:
+    return normalize(spelled(text, None, config.turns.fold))
+
+
+def _pairs(source: str | None, target: str, file: Path | None, config: Config | None) -> list[tuple[str, str]]:
+    """Return the rewrites named by the arguments, or by the lines of `file`: without a `config`, as they are."""
     if (source is None) == (file is None):
         raise click.UsageError("give a SOURCE, or a --file with one per line")
     pairs = [(source or "", target)]
     if file is not None:
         lines = file.read_text(encoding="utf-8").splitlines()
         pairs = [(one, aim) for one, _, aim in (line.partition("\t") for line in lines) if one]
-    return pairs if as_is else [(normalize(one), normalize(aim)) for one, aim in pairs]
+    return pairs if config is None else [(_key(one, config), _key(aim, config)) for one, aim in pairs]
 
 
 def _set_rules(url: str, pairs: Sequence[tuple[str, str]], column: str, value: bool) -> None:

@@ -34,6 +34,7 @@ PUBLIC: Final = ("/healthz", "/readyz", "/metrics", "/openapi.json")
 _S = TypeVar("_S", bound=msgspec.Struct)
 _Text = Annotated[str, Parameter(max_length=2000, min_length=1, description="the query's text")]
 _Id = Annotated[str | None, Parameter(max_length=256, min_length=1)]
+_Locale = Annotated[str | None, Parameter(max_length=35, description="the query's locale, such as tr-TR")]
 
 
 def document() -> dict[str, Any]:
@@ -97,8 +98,13 @@ def application(
         return accepted
 
     @get("/v1/recall", sync_to_thread=False, summary="What has worked for a query")
-    def recall(text: _Text, user_id: _Id = None, k: Annotated[int, Parameter(ge=1, le=500)] = 20) -> RecallResponse:
-        return serving().recall(text, k, user_id)
+    def recall(
+        text: _Text,
+        user_id: _Id = None,
+        locale: _Locale = None,
+        k: Annotated[int, Parameter(ge=1, le=500)] = 20,
+    ) -> RecallResponse:
+        return serving().recall(text, k, user_id, locale)
 
     @get("/v1/rewrite", sync_to_thread=False, summary="What a query should have been")
     def rewrite(
@@ -106,8 +112,9 @@ def application(
         interpretation: Annotated[str | None, Parameter(max_length=2000)] = None,
         user_id: _Id = None,
         session_id: _Id = None,
+        locale: _Locale = None,
     ) -> RewriteResponse:
-        return serving().rewrite(text, interpretation, user_id, session_id)
+        return serving().rewrite(text, interpretation, user_id, session_id, locale)
 
     @get("/v1/policy", sync_to_thread=False, summary="Which policy this process serves")
     def policy() -> PolicyResponse:

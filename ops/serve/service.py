@@ -73,7 +73,11 @@ class Service:
         policy, query = self.policy, _query(asked)
         rewriting = (
             policy.rewrite(
-                query.text, interpretation=query.interpretation, user=query.user_id, session=query.session_id
+                query.text,
+                interpretation=query.interpretation,
+                user=query.user_id,
+                session=query.session_id,
+                locale=query.locale,
             )
             if policy and asked.rewrite
             else None
@@ -94,7 +98,9 @@ class Service:
             planned=decision.planned,
             propensities=decision.propensities,
             allocation_propensity=decision.allocation_propensity,
-            recalled=policy.recall(logged.served, asked.recall, query.user_id) if policy and asked.recall else [],
+            recalled=policy.recall(logged.served, asked.recall, query.user_id, locale=query.locale)
+            if policy and asked.recall
+            else [],
             canary=decision.canary,
             policy_version=decision.policy_version,
             ignored=sorted({*(asked.available or ()), *asked.strategy_context} - known),
@@ -104,7 +110,7 @@ class Service:
         available = None if asked.available is None else frozenset(asked.available)
         if policy is None:
             return evenly(self._strategies, asked.budget, available, self._rng)
-        known: Mapping[str, Mapping[str, Value]] = policy.history(logged.served)
+        known: Mapping[str, Mapping[str, Value]] = policy.history(logged.served, locale=logged.query.locale)
         if asked.strategy_context:
             names = {*known, *asked.strategy_context}
             known = {name: {**known.get(name, {}), **asked.strategy_context.get(name, {})} for name in names}
@@ -138,6 +144,7 @@ class Service:
                 candidates,
                 asked.k,
                 query=logged.served,
+                locale=query.locale,
                 user=query.user_id,
                 rng=self._rng,
                 explain=asked.explain,
@@ -162,21 +169,28 @@ class Service:
             policy_version=ranking.policy_version,
         )
 
-    def recall(self, text: str, k: int, user_id: str | None) -> RecallResponse:
+    def recall(self, text: str, k: int, user_id: str | None, locale: str | None) -> RecallResponse:
         """Return the entities that have worked for a query."""
         policy = self.policy
         return RecallResponse(
-            recalled=policy.recall(text, k, user_id) if policy else [],
+            recalled=policy.recall(text, k, user_id, locale=locale) if policy else [],
             policy_version=policy.version if policy else None,
         )
 
     def rewrite(
-        self, text: str, interpretation: str | None, user_id: str | None, session_id: str | None
+        self,
+        text: str,
+        interpretation: str | None,
+        user_id: str | None,
+        session_id: str | None,
+        locale: str | None,
     ) -> RewriteResponse:
         """Return what a query should have been."""
         policy = self.policy
         found = (
-            policy.rewrite(text, interpretation=interpretation, user=user_id, session=session_id) if policy else None
+            policy.rewrite(text, interpretation=interpretation, user=user_id, session=session_id, locale=locale)
+            if policy
+            else None
         )
         return RewriteResponse(rewrite=found, policy_version=policy.version if policy else None)
 

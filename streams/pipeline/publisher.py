@@ -135,6 +135,7 @@ class Publisher:
             evidence=judgement.evidence if judgement else None,
             trial=judgement.trial if judgement else None,
             held=ruling.held,
+            fold=self._config.turns.fold,
         )
         portions = chain([ruling.portion], others)
         made = snapshots.publish(connection, portions, provenance, whole=previous is None, key=self._key)

@@ -24,6 +24,7 @@ from backchannel.agents.ranking.serving import Candidate, Ranker, Ranking, remem
 from backchannel.agents.rewrites.serving import Rewriter, Rewriting
 from backchannel.agents.serving import Sections, Serving
 from backchannel.schemas.snapshot import Snapshot
+from backchannel.schemas.text import spelled
 
 S = TypeVar("S", bound=Serving)
 
@@ -163,13 +164,13 @@ class Policy:
         """Return the expected gain of each strategy's candidates, best rank first: for ranking their union."""
         return (self.canary or self.allocator).gains(context, strategy_context)
 
-    def history(self, query: str) -> dict[str, dict[str, float]]:
+    def history(self, query: str, *, locale: str | None = None) -> dict[str, dict[str, float]]:
         """Return how each strategy has done on this `query`, as the strategy context of `allocate`.
 
-        It is empty unless `strategy.history` is a configured feature.
+        It is empty unless `strategy.history` is a configured feature. The query is read in its `locale`.
         """
         means = {name: mean for name, (_, mean) in self.allocator.evidence.items()}
-        return self._history.features(query, means)
+        return self._history.features(self._spelled(query, locale), means)
 
     def of_user(self, user: str | None) -> dict[str, float]:
         """Return the configured features of a user: `user.turns` and so on; see `users`.
@@ -192,6 +193,7 @@ class Policy:
         *,
         explore: int = 0,
         rng: np.random.Generator | None = None,
+        locale: str | None = None,
     ) -> list[Recalled]:
         """Return at most `k` entities that have worked for `query`, or are predicted to, best first.
 
@@ -206,8 +208,9 @@ class Policy:
                 turn out to be the best. Each says with which probability it was drawn. A user with evidence of their
                 own for the query is shown none.
             rng: the randomness that challengers are drawn with; without it, none are.
+            locale: the query's locale, as in its event: in Turkish, the small letter of I is ı.
         """
-        return self._memory.recall(query, k, user, explore=explore, rng=rng)
+        return self._memory.recall(self._spelled(query, locale), k, user, explore=explore, rng=rng)
 
     def rank(
         self,
@@ -216,6 +219,7 @@ class Policy:
         k: int,
         *,
         query: str = "",
+        locale: str | None = None,
         user: str | None = None,
         rng: np.random.Generator | None = None,
         explain: bool = False,
@@ -230,6 +234,7 @@ class Policy:
             candidates: the candidates, in the caller's own order, or with a feature `score`.
             k: the number of results wanted.
             query: the query's text, for features of the memory index.
+            locale: the query's locale, as in its event.
             user: the `user_id` of the user who asks, for the personal layer of the memory index.
             rng: the source of randomness; None: the policy's.
             explain: whether results include the parts of their scores.
@@ -241,13 +246,19 @@ class Policy:
             ValueError: k is less than 1.
         """
         if self._ranker.encoder.of_memory:
-            known = {one.entity_id: one for one in self.recall(query, sys.maxsize, user)}
+            known = {one.entity_id: one for one in self.recall(query, sys.maxsize, user, locale=locale)}
             candidates = [remembered(one, known.get(one.entity_id)) for one in candidates]
         ranking = self._ranker.rank(context, candidates, k, rng or self._rng, explain=explain)
         return structs.replace(ranking, examined=self.examined, policy_version=self.version)
 
     def rewrite(
-        self, query: str, *, interpretation: str | None = None, user: str | None = None, session: str | None = None
+        self,
+        query: str,
+        *,
+        interpretation: str | None = None,
+        user: str | None = None,
+        session: str | None = None,
+        locale: str | None = None,
     ) -> Rewriting | None:
         """Return what `query` should have been, or None if it should stay as it is.
 
@@ -259,8 +270,13 @@ class Policy:
             user: the `user_id` of the user who asks; their own rephrases take precedence.
             session: the session's id. A configured share of sessions is served only pinned rewrites, to measure the
                 effect of the others. Without it, no session is held out.
+            locale: the query's locale, as in its event.
         """
-        return self._rewriter.rewrite(query, interpretation=interpretation, user=user, session=session)
+        text = self._spelled(query, locale)
+        return self._rewriter.rewrite(text, interpretation=interpretation, user=user, session=session)
+
+    def _spelled(self, query: str, locale: str | None) -> str:
+        return spelled(query, locale, self.snapshot.fold)
 
     def ranking(self) -> Ranker:
         """Return the ranker, whose settings and weights are for reports."""

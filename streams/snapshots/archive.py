@@ -114,6 +114,7 @@ def publish(connection: Connection, archived: Archived, now: int, key: bytes = b
         fingerprint=header.fingerprint,
         reason=f"imported; it was version {header.version}",
         imported=True,
+        fold=header.fold,
     )
     made = snapshots.publish(connection, [archived.sections], provenance, whole=True, key=key)
     assert made is not None

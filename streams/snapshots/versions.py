@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Checksum, Evidence, Reached, Section, Snapshot, Trial, Verdict, nonce
+from backchannel.schemas.text import Fold
 from backchannel.streams.snapshots.signing import sign, signed
 from backchannel.streams.store.dialects import among, insert_rows
 from backchannel.streams.store.tables import head, snapshot, snapshot_row
@@ -65,6 +66,7 @@ class Provenance(Struct, frozen=True, kw_only=True):
     trial: Trial | None = None
     held: int | None = None
     imported: bool = False
+    fold: tuple[Fold, ...] = ()
 
 
 def current(connection: Connection, *, lock: bool = False) -> Head:

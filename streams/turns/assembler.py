@@ -21,6 +21,7 @@ from msgspec import Meta, Struct
 
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import Event, Query, Signal, name_of
+from backchannel.schemas.text import Fold
 from backchannel.schemas.turn import Turn
 from backchannel.streams.turns.position import BEGINNING, Position, TopicPosition
 
@@ -51,6 +52,13 @@ class TurnConfig(Struct, frozen=True, forbid_unknown_fields=True):
             ge=1, description="most open turns and waiting events of one partition; the run stops when there are more"
         ),
     ] = 500_000
+    fold: Annotated[
+        tuple[Fold, ...],
+        Meta(
+            description="in what texts of one query may differ, beside case and outer punctuation: digits, those of "
+            "all scripts are 0 to 9; diacritics, letters without accents and vowel signs; alef, its plain form"
+        ),
+    ] = ()
 
 
 class TooManyOpenError(BackchannelError, RuntimeError):

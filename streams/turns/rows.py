@@ -28,7 +28,7 @@ class RowAssembler(Assembler[int]):
 
     def __init__(self, topics: Iterable[str], config: TurnConfig, position: Position | None = None) -> None:
         super().__init__(topics, config, position)
-        self._interner: Final = Interner()
+        self._interner: Final = Interner(config.fold)
         self._queries: Final = _Arrived(self._interner.queries)
         self._impressions: Final = _Arrived(self._interner.impressions)
         self._clicks: Final = _Arrived(self._interner.clicks)

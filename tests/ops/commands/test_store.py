@@ -66,6 +66,16 @@ def test_a_store_is_upgraded_once(store_url: str) -> None:
         assert embedded.publish() is not None
 
 
+def test_an_upgrade_says_what_must_be_learned_anew(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/old.db"
+    with closing(Store(url)) as store, store.write(new=True) as connection:
+        migrate(connection, "0001")
+    done = CliRunner().invoke(main, ["store", "upgrade", "--store", url])
+    assert done.exit_code == 0, done.output
+    assert "0002: Segments" in done.output
+    assert "Learned anew: " in done.output
+
+
 def test_a_newer_store_is_left_alone(store: Store, store_url: str) -> None:
     store.create([])
     with store.write() as connection:

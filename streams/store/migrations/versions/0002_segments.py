@@ -1,4 +1,8 @@
-"""Segments: commits add a row each, which a publisher merges."""
+"""Segments: commits add a row each, which a publisher merges.
+
+Learned anew: the bandit and the memory index, whose sums have another form, and everything about queries with symbols
+or emoji, whose keys have other rules. So give `run` or the workers a new store, and let it catch up with the log.
+"""
 
 import sqlalchemy as sa
 from alembic import op
