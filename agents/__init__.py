@@ -1,1 +1,1 @@
-"""What learns: one module per thing learned. No I/O, no clock, no global randomness."""
+"""What learns: one package per thing learned. No I/O, no clock, no global randomness."""

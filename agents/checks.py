@@ -1,4 +1,4 @@
-"""The contract of a learner, as checks to run on one of your own: `check(learner)`.
+"""The contract of a learner, as checks for your own learners: `check(learner)`.
 
 Everything learned is a sum. So deltas form a commutative monoid, however turns are split and ordered; the policy is a
 function of the sums; and whatever is kept by user can be erased.
@@ -218,7 +218,7 @@ def check_excess(learner: Learner, turns: Sequence[Turn], rng: Generator) -> Non
     left = [key for key in sums.keys if key not in dropped]
     for value in crowded:
         before, after = (sum(key[0] == value for key in keys) for keys in (sums.keys, left))
-        # Rows that belong together, as those of one pair, go together: no more of them than must.
+        # Rows that belong together, such as those of one pair, are dropped together, and no more than necessary.
         widest = max(Counter(key[:2] for key in sums.keys if key[0] == value).values())
         fits = after == before if before <= most else most - widest < after <= most
         assert fits, f"{table.name}: {after} of {before} rows are left; the bound is {most}"

@@ -1,7 +1,7 @@
-"""CRC-32 of many pairs of texts, from those of their parts.
+"""CRC-32 of many pairs of texts, computed from those of their parts.
 
 A CRC is linear in its start value: crc32(b, c) = crc32(b, 0) ^ M(c), where M depends on the length of b only. So the
-checksum of a pair takes a few look-ups in M's table instead of a pass over both texts.
+checksum of a pair takes a few lookups in M's table instead of a pass over both texts.
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ def of_pairs(heads: Sequence[str], tails: Sequence[str], head: NDArray[np.int64]
     """Return the CRC-32 of head, U+0000 and tail, (pairs,), in UTF-8.
 
     Args:
-        heads: to choose from.
-        tails: to choose from.
-        head: place of each pair's head among `heads`, (pairs,).
-        tail: place of its tail among `tails`, (pairs,).
+        heads: the distinct heads.
+        tails: the distinct tails.
+        head: index of each pair's head in `heads`, (pairs,).
+        tail: index of each pair's tail in `tails`, (pairs,).
     """
     starts = np.zeros(len(heads), dtype=np.uint32)
     used = np.unique(head).tolist()
@@ -39,7 +39,7 @@ def of_pairs(heads: Sequence[str], tails: Sequence[str], head: NDArray[np.int64]
 
 
 def _moved(checksums: Checksums, length: int) -> Checksums:
-    """M of some start values, for texts of `length` bytes."""
+    """Return M of the start values `checksums`, (n,), for texts of `length` bytes."""
     table = _table(length)
     moved: Checksums = table[0][checksums & 0xFF]
     for place in (1, 2, 3):
@@ -49,7 +49,7 @@ def _moved(checksums: Checksums, length: int) -> Checksums:
 
 @lru_cache(maxsize=1 << 10)
 def _table(length: int) -> Checksums:
-    """M by byte of the start value, (4, 256)."""
+    """Return M for each byte of the start value, (4, 256)."""
     zeros = bytes(length)
     of_bits = np.array([crc32(zeros, 1 << bit) ^ crc32(zeros) for bit in range(32)], dtype=np.uint32).reshape(4, 8)
     table = np.zeros((4, 256), dtype=np.uint32)

@@ -1,8 +1,8 @@
 """Closed turns as columns: numpy arrays with interned codes, on which the judge and the learners work.
 
-A `Frame` is a set of arrays of one length; a `Ragged` holds for each row of a frame any number of rows of another one.
-Strings are interned: arrays hold codes, which index the lists of a `Pools`. These are sorted, so codes compare as what
-they stand for does; the code of what is missing is -1.
+A `Frame` is a set of arrays of the same length; a `Ragged` holds any number of rows of one frame per row of another.
+Strings are interned: arrays hold codes, which index the lists of a `Pools`. These are sorted, so codes compare as the
+strings do; the code of a missing value is -1.
 """
 
 from collections import defaultdict
@@ -28,13 +28,13 @@ MISSING: Final = -1
 
 
 class Frame(Struct, frozen=True):
-    """Columns of one length; each is an array, a `Ragged` or another frame."""
+    """Columns of the same length; each is an array, a `Ragged` or another frame."""
 
     def __len__(self) -> int:
         return len(getattr(self, self.__struct_fields__[0]))
 
     def take(self, rows: NDArray[Any]) -> Self:
-        """Return the rows at the places `rows`, in that order."""
+        """Return the rows at the indexes `rows`, (n,), in that order."""
         return type(self)(*(getattr(self, name).take(rows) for name in self.__struct_fields__))
 
     @classmethod
@@ -45,7 +45,7 @@ class Frame(Struct, frozen=True):
         return cls(*(_concat([getattr(one, name) for one in frames]) for name in cls.__struct_fields__))
 
     def recoded(self, codes: Mapping[str, Codes]) -> Self:
-        """Return the frame with other codes: pool -> new code of each old one, and MISSING at the end."""
+        """Return the frame with new codes: pool -> the new code of each old one, and MISSING at the end."""
         return type(self)(*(_recoded(name, getattr(self, name), codes) for name in self.__struct_fields__))
 
     def coded(self) -> Iterator[tuple[str, Codes]]:
@@ -67,8 +67,8 @@ class Ragged(Struct, Generic[_F], frozen=True):
     """Any number of rows for each row of another frame.
 
     Attributes:
-        counts: how many rows each has, (parents,).
-        rows: those of the first parent, then those of the second, and so on.
+        counts: the number of rows of each parent, (parents,).
+        rows: the rows of the first parent, then those of the second, and so on.
     """
 
     counts: Integers
@@ -79,7 +79,7 @@ class Ragged(Struct, Generic[_F], frozen=True):
 
     @property
     def starts(self) -> Integers:
-        """The place of each parent's first row, (parents,)."""
+        """The index of each parent's first row, (parents,)."""
         return np.asarray(self.counts.cumsum() - self.counts)
 
     @property
@@ -99,7 +99,9 @@ def spans(starts: Integers, counts: Integers) -> Integers:
 
 
 def distinct(*codes: NDArray[Any]) -> tuple[Integers, Integers]:
-    """Return where each distinct row of `codes`, (rows,) each, stands first, and which of these each row is."""
+    """Return the index of the first of each distinct row of `codes`, (rows,) each, and each row's number among
+    these.
+    """
     first = place = np.zeros(len(codes[0]), dtype=np.int64)
     for code in codes if len(place) else ():
         numbers = place * (int(code.max()) - int(code.min()) + 1) + (code.astype(np.int64) - int(code.min()))
@@ -182,9 +184,10 @@ class Canaries(Frame, frozen=True):
 
 
 class Impressions(Frame, frozen=True):
-    """Impressions; `rewrite` is the query that was served instead, for the others see `schemas.events.Impression`.
+    """Impressions; `rewrite` is the query that was served instead. For the other columns see
+    `schemas.events.Impression`.
 
-    `allocation_propensity` is NaN where none was logged.
+    `allocation_propensity` is NaN if none was logged.
     """
 
     rewrite: Codes
@@ -201,7 +204,7 @@ class Impressions(Frame, frozen=True):
 
 
 class Clicks(Frame, frozen=True):
-    """Clicks; `dwell_ms` is MISSING where none was logged."""
+    """Clicks; `dwell_ms` is MISSING if none was logged."""
 
     entity: Codes
     kind: Codes
@@ -209,7 +212,7 @@ class Clicks(Frame, frozen=True):
 
 
 class Others(Frame, frozen=True):
-    """Signals of the types without columns of their own: the type's name, and the fields that only that type has."""
+    """Signals of types without columns of their own: the type's name, and the fields specific to the type."""
 
     kind: Codes
     fields: Codes
@@ -239,7 +242,9 @@ _OWN_COLUMNS: Final = frozenset(name_of(kind) for kind in (Impression, Click, Ba
 
 
 class Pools(Struct, frozen=True):
-    """What codes stand for: each list sorted, each value once; `contexts` holds MessagePack of what is read whole."""
+    """The values behind codes: each list is sorted and has no duplicates; `contexts` holds values packed by
+    MessagePack.
+    """
 
     people: list[str]
     texts: list[str]
@@ -251,7 +256,7 @@ class Pools(Struct, frozen=True):
 
     @classmethod
     def united(cls, several: Sequence[Self]) -> tuple[Self, list[dict[str, Codes]]]:
-        """Return pools that hold what `several` do, and for each of these its codes in them: see `Frame.recoded`."""
+        """Return the union of `several` pools, and for each of these its codes in the union; see `Frame.recoded`."""
         values: dict[str, list[Any]] = {}
         codes: list[dict[str, Codes]] = [{} for _ in several]
         for name in cls.__struct_fields__:
@@ -286,7 +291,7 @@ _POOLS: Final = {
 
 
 class Columns(Struct, frozen=True):
-    """Closed turns, complete in themselves."""
+    """Closed turns, with the pools of their codes."""
 
     turns: Turns
     pools: Pools
@@ -295,7 +300,7 @@ class Columns(Struct, frozen=True):
         return len(self.turns)
 
     def take(self, rows: NDArray[Any]) -> "Columns":
-        """Return the turns at the places `rows`."""
+        """Return the turns at the indexes `rows`, (n,)."""
         return Columns(self.turns.take(rows), self.pools)
 
     @classmethod
@@ -308,7 +313,7 @@ class Columns(Struct, frozen=True):
         return cls(Turns.concat(frames), pools)
 
     def query(self, row: int) -> Query:
-        """Return the query of a turn, without what none learns from: its own id, and that of its event."""
+        """Return the query of a turn, without query and event ids, which nothing learns from."""
         asked, pools = self.turns.query, self.pools
 
         def value(code: int, pool: Sequence[Any]) -> Any:
@@ -328,7 +333,7 @@ class Columns(Struct, frozen=True):
         )
 
     def contexts(self) -> list[dict[str, Any]]:
-        """Return the contexts that codes stand for; the last one is empty, for MISSING."""
+        """Return the contexts by code; the last one is empty, for MISSING."""
         return [*map(msgspec.msgpack.decode, self.pools.contexts), {}]
 
     def others(self, kind: type[Signal]) -> tuple[Integers, list[dict[str, Any]]]:
@@ -342,7 +347,7 @@ class Columns(Struct, frozen=True):
         return others.parents[rows], [decoded[code] for code in others.rows.fields[rows].tolist()]
 
     def by_strategy(self, lists: Ragged[Any], values: NDArray[Any]) -> list[dict[str, Any]]:
-        """Return each of some lists of strategies as a dict: strategy -> its value, in their order."""
+        """Return each list of strategies as a dict: strategy -> its value, in the order of the list."""
         names, ends = self.pools.strategies, lists.counts.cumsum().tolist()
         pairs = zip(map(names.__getitem__, lists.rows.strategy.tolist()), values.tolist(), strict=True)
         every = list(pairs)
@@ -350,13 +355,13 @@ class Columns(Struct, frozen=True):
 
 
 class Interner:
-    """Makes frames of events; its codes are in the order in which values came, until `columns` sorts them.
+    """Makes frames of events; codes are in order of first occurrence, until `columns` sorts them.
 
-    Events are read in one pass each, in which every value costs one look-up: to have them in the processor's cache,
-    hand over some hundred at a time.
+    Events are read once, at one lookup per value: to keep them in the processor's cache,
+    pass a few hundred at a time.
 
     Args:
-        folds: in what queries of one key may differ; see `schemas.text.spelled`.
+        folds: the differences to ignore between queries of one key; see `schemas.text.spelled`.
     """
 
     def __init__(self, folds: Sequence[Fold] = ()) -> None:
@@ -405,7 +410,7 @@ class Interner:
             allocation=self._by_strategy([one.allocation for one in shown], Drawn, np.int32),
             planned=self._by_strategy([one.planned for one in shown], Drawn, np.int32),
             propensities=self._by_strategy([one.propensities for one in shown], Chances, np.float64),
-            allocation_propensity=np.array(whole, dtype=np.float64),  # of None, NaN
+            allocation_propensity=np.array(whole, dtype=np.float64),  # None becomes NaN
             strategy_context=self._contexts([one.strategy_context for one in shown]),
             user_context=self._contexts([one.user_context for one in shown]),
             examined=self._contexts([one.examined for one in shown]),
@@ -430,14 +435,14 @@ class Interner:
         )
 
     def columns(self, turns: Turns) -> Columns:
-        """Return turns with codes of their own: sorted, and of what they hold only."""
+        """Return turns with pools of their own, which are sorted and hold only the values in use."""
         values = {name: list(pool) for name, pool in self._pools.items()}
         used = {name: np.zeros(len(pool), dtype=bool) for name, pool in values.items()}
         for name, codes in turns.coded():
             used[name][codes] = True
         sorted_codes, kept = dict[str, Codes](), dict[str, list[Any]]()
         for name, pool in values.items():
-            used[name][-1] = False  # MISSING; its place is the last one, as an index
+            used[name][-1] = False  # MISSING is -1, which indexes the last place
             found = np.flatnonzero(used[name]).tolist()
             found.sort(key=pool[1:].__getitem__)
             sorted_codes[name] = np.full(len(pool), MISSING, dtype=np.int32)
@@ -492,14 +497,14 @@ class Interner:
         )
 
     def _in_lists(self, numbers: Codes, frame: Callable[[Codes], _F]) -> Ragged[_F]:
-        """Return the lists of strategies with some numbers."""
+        """Return the lists of strategies with the given numbers."""
         counts, codes = self._lists.codes(numbers, self._pools["strategies"])
         return Ragged(counts, frame(codes))
 
     def _by_strategy(
         self, some: Sequence[Mapping[str, Any]], frame: Callable[[Codes, NDArray[Any]], _F], kind: type[Any]
     ) -> Ragged[_F]:
-        if not any(some):  # as is usual of what few log
+        if not any(some):  # as is usual for fields that few producers log
             return Ragged(np.zeros(len(some), dtype=np.int64), frame(np.zeros(0, dtype=np.int32), np.zeros(0, kind)))
         numbers = np.fromiter(map(self._lists.numbers.__getitem__, map(tuple, some)), np.int32, len(some))
         values = np.fromiter(chain.from_iterable([one.values() for one in some]), kind)
@@ -534,7 +539,7 @@ def columns_of(turns: Sequence[Turn]) -> Columns:
 
 
 def others_of(signals: Mapping[str, Iterable[_S]]) -> list[_S]:
-    """Return those of a turn's signals, by event type, that have no columns of their own, in the order of `Turns`."""
+    """Return the signals of a turn, given by event type, that have no columns of their own, in the order of `Turns`."""
     return list(chain.from_iterable(signals[name] for name in sorted(signals.keys() - _OWN_COLUMNS)))
 
 
@@ -552,10 +557,10 @@ def _own_fields(event: Signal) -> dict[str, Any]:
 
 
 class _Lists:
-    """Lists of strategies, few of which are distinct: each is looked up as a whole, and its strategies once.
+    """Lists of strategies, few of which are distinct: each is looked up as a whole, and its strategies only once.
 
     Attributes:
-        numbers: list -> its number, given on the first look-up.
+        numbers: list -> its number, assigned on the first lookup.
     """
 
     def __init__(self) -> None:
@@ -563,13 +568,13 @@ class _Lists:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all lists, as the codes of strategies change."""
+        """Forget all lists, because the codes of strategies change."""
         self.numbers.clear()
         self.numbers.default_factory = count().__next__
         self._known = Ragged(np.zeros(0, dtype=np.int64), Names(np.zeros(0, dtype=np.int32)))
 
     def codes(self, numbers: Codes, strategies: Mapping[str, int]) -> tuple[Integers, Codes]:
-        """Return how many strategies each list has, (lists,), and their codes, one list after the other."""
+        """Return the number of strategies in each list, (lists,), and their codes, list by list."""
         if len(self._known) < len(self.numbers):
             counts, names = _flat(list(islice(self.numbers, len(self._known), None)))
             codes = np.array([strategies[name] for name in names], dtype=np.int32)
@@ -586,7 +591,7 @@ def _none(some: Sized) -> Codes:
 
 
 def _transposed(cells: Sequence[int], width: int) -> Codes:
-    """Return the columns of a table that is given row by row, (width, rows)."""
+    """Return the columns of a table given row by row, (width, rows)."""
     return np.ascontiguousarray(np.array(cells, dtype=np.int32).reshape(-1, width).T)
 
 
@@ -604,7 +609,7 @@ def _numbers(get: Callable[[Any], int], some: Sequence[Any], kind: type[Any]) ->
 
 
 def _canaries(some: Sequence[Canary | None]) -> Ragged[Canaries]:
-    """None or one for each impression."""
+    """Return at most one canary per impression."""
     found = [one for one in some if one is not None]
     return Ragged(
         np.array([one is not None for one in some], dtype=np.int64),

@@ -60,7 +60,7 @@ class Learner(ABC):
 
         Args:
             changed: the changed values of the first key column, by table.
-            together: the most values in a portion, to bound memory.
+            together: maximum number of values in a portion, to bound memory.
         """
         yield changed
 

@@ -13,7 +13,7 @@ from backchannel.agents.rephrases.detector import RephraseDetector
 from backchannel.agents.sums import Booleans, Floats, Integers
 from backchannel.schemas.text import normalize
 
-_POSITIONS: Final = 16_384  # more than the positions that `schemas.events` admits
+_POSITIONS: Final = 16_384  # above the largest position that `schemas.events` accepts
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -21,7 +21,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 NEGATIVE: Final = frozenset(
     {"dislike", "dismiss", "downvote", "hide", "not_interested", "report", "skip", "thumb_down", "thumbs_down"}
 )
-"""Kinds of clicks that are no success, unless the configuration says what they are worth."""
+"""Kinds of clicks that are worth 0 unless the configuration says otherwise."""
 
 
 class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,7 +77,7 @@ class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
         return self.click_gain.get(kind, otherwise)
 
     def names(self, kind: str) -> bool:
-        """Return whether it is said what a click of a kind is worth, here or by what everybody means by it."""
+        """Return whether a kind of click has a worth of its own, configured or by its plain meaning."""
         return kind in self.click_gain or kind == "click" or not self.worth(kind)
 
 

@@ -49,7 +49,7 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=RankingConfig
     )
     quality: Annotated[
-        QualityConfig, Meta(description="How the quality of the answers is watched."), Learners(AnswerQuality)
+        QualityConfig, Meta(description="How the quality of answers is monitored."), Learners(AnswerQuality)
     ] = field(default_factory=QualityConfig)
 
 

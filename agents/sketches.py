@@ -16,7 +16,7 @@ BUCKETS: Final = tuple(f"people_{number}" for number in range(8))
 """The columns of a sketch. Eight buckets distinguish one person from two and from several: enough for a threshold."""
 
 SLOTS: Final = 256
-"""Hash slots per query. The number hit never exceeds the number of people; 127 people were enough to hit a hundred."""
+"""Hash slots per query. The number hit never exceeds the number of people; 127 people suffice to hit a hundred."""
 
 
 def unit_hash(name: str) -> float:

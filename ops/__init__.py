@@ -1,1 +1,1 @@
-"""How people run it: the `backchannel` command."""
+"""The `backchannel` command, and everything that people run with it."""

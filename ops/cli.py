@@ -13,13 +13,13 @@ from click.shell_completion import CompletionItem
 from backchannel.ops.extras import remedy
 from backchannel.schemas.errors import BackchannelError
 
-# Must be set before numpy is imported. Our matrices are small: more than one thread gains nothing on an idle machine,
-# and on a busy one threads wait for each other, so that a policy takes seconds instead of tenths of a second.
+# Must be set before numpy is imported. Our matrices are small: several threads gain nothing on an idle machine,
+# and wait for each other on a busy one, where a policy then takes seconds instead of tenths of a second.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 class _Entry(NamedTuple):
-    """A command: where it is, and its line in the list of commands, which must not cost an import."""
+    """A command: its import path, and its line in the list of commands, which must not cost an import."""
 
     target: str
     help: str
@@ -35,7 +35,7 @@ _COMMANDS: Final = {
     ),
     "serve": _Entry(
         "backchannel.ops.serve.command:serve",
-        "Serve decisions from the newest policy over HTTP, and take the events from which it is learned.",
+        "Serve decisions from the newest policy over HTTP, and accept the events that it learns from.",
     ),
     "dashboard": _Entry(
         "backchannel.ops.dashboard.command:dashboard",
@@ -92,7 +92,7 @@ _COMMANDS: Final = {
     ),
     "playground": _Entry(
         "backchannel.ops.lab.playground.command:playground",
-        "Serve a page on which to search CORPUS, click, and watch what is learned change the next result.",
+        "Serve a page on which to search CORPUS, click, and watch the next results change with what is learned.",
     ),
     "lab": _Entry(
         "backchannel.ops.lab.command:lab",
@@ -155,7 +155,7 @@ def _explanation(error: Exception) -> str | None:
     """Return the message for an error that the user can fix; None if it is a bug, or for click to handle."""
     if isinstance(error, BackchannelError):
         return str(error)
-    if isinstance(error, OSError) and error.filename is not None:  # without a file it may be a broken pipe, or a bug
+    if isinstance(error, OSError) and error.filename is not None:  # otherwise it may be a broken pipe, or a bug
         return f"{error.filename}: {error.strerror}"
     return None
 

@@ -1,9 +1,10 @@
-"""The options that commands share: store, configuration, Kafka servers, JSON output."""
+"""The options that commands share: store, configuration, servers, seed, and forms of output."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -12,6 +13,8 @@ from backchannel.streams.kafka.config import SERVERS_VARIABLE, KafkaConfig, with
 from backchannel.streams.store.engine import Store, StoreError
 
 STORE_VARIABLE = "BACKCHANNEL_STORE"
+
+_Command = TypeVar("_Command", bound=Callable[..., Any] | click.Command)
 
 store_option = click.option(
     "--store",
@@ -41,6 +44,16 @@ servers_option = click.option(
     help="Kafka brokers, comma-separated.  [default: kafka.servers]",
 )
 
+host_option = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+
+log_option = click.option(
+    "--log", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format of the log."
+)
+
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of all randomness."
+)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 
 guess_option = click.option(
@@ -50,6 +63,17 @@ guess_option = click.option(
     help="Answer an unknown query with what is known about the most similar known one, if they are at least this "
     "similar (0.5 to 1), as `PolicyReader` does with `guess_from`.  [default: do not guess]",
 )
+
+
+def port_option(default: int) -> Callable[[_Command], _Command]:
+    """Return the option `--port` with a default."""
+    return click.option(
+        "--port",
+        type=click.IntRange(0, 65_535),
+        default=default,
+        show_default=True,
+        help="Port to listen on; 0 takes any free port.",
+    )
 
 
 def kafka_config(config: Config, servers: str | None) -> KafkaConfig:

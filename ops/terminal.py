@@ -1,4 +1,4 @@
-"""What commands write: tables, JSON, files, and logs on standard error."""
+"""The output of commands: tables, JSON, files, and logs on standard error."""
 
 import logging
 import sys

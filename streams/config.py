@@ -25,8 +25,8 @@ class CommitConfig(Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=1,
-            description="maximum number of events in a commit; a worker commits every second in any case. More is "
-            "faster, because the rows of one commit are merged, but takes memory, and more is read again after a crash",
+            description="maximum number of events in a commit; a worker commits every second in any case. A larger "
+            "commit is faster, because its rows are merged, but takes more memory and rereads more after a crash",
         ),
     ] = 200_000
     publish_s: Annotated[
@@ -60,21 +60,28 @@ class MetricsConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class ServeConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What `backchannel serve` accepts, and how much of it."""
 
-    poll_s: Annotated[float, Meta(gt=0, le=3600, description="seconds between two looks for a new policy")] = 1.0
-    timeout_s: Annotated[float, Meta(gt=0, le=600, description="seconds after which a request is given up (503)")] = (
+    poll_s: Annotated[float, Meta(gt=0, le=3600, description="seconds between polls for a new policy")] = 1.0
+    timeout_s: Annotated[float, Meta(gt=0, le=600, description="seconds after which a request is abandoned (503)")] = (
         10.0
     )
-    body_kb: Annotated[int, Meta(ge=1, le=1 << 20, description="longest body of a request, in KB (413)")] = 4096
+    body_kb: Annotated[int, Meta(ge=1, le=1 << 20, description="maximum size of a request body, KB (413)")] = 4096
     rate: Annotated[
         float,
-        Meta(ge=0, le=1e9, description="requests per second of one token, in bursts of as many (429); 0: no limit"),
+        Meta(ge=0, le=1e9, description="maximum requests per second and burst size of one token (429); 0: no limit"),
     ] = 0.0
     pending_mb: Annotated[
-        int, Meta(ge=1, le=1 << 20, description="events of one process that wait to be durable, in MB (429)")
+        int,
+        Meta(
+            ge=1, le=1 << 20, description="maximum size of the events of one process that are not durable yet, MB (429)"
+        ),
     ] = 32
     journal_gb: Annotated[
         float,
-        Meta(ge=0.25, le=1e6, description="size of the journal in GB (429); what is learned is kept up to half of it"),
+        Meta(
+            ge=0.25,
+            le=1e6,
+            description="maximum size of the journal, GB (429); up to half of it may hold events already learned",
+        ),
     ] = 8.0
     origins: Annotated[
         tuple[str, ...], Meta(description="origins whose pages may call the service from a browser; none: CORS is off")
@@ -89,7 +96,7 @@ class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """When `backchannel health` warns, and when it reports something as critical."""
 
     lag_s: Annotated[
-        Bounds, Meta(description="seconds of event time that reading is behind, while there are unread records")
+        Bounds, Meta(description="seconds of event time by which reading lags, while there are unread records")
     ] = (
         60.0,
         600.0,
@@ -99,7 +106,9 @@ class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
         300.0,
     )
     heartbeat_s: Annotated[Bounds, Meta(description="seconds since a worker's last heartbeat")] = (20.0, 60.0)
-    policy_s: Annotated[Bounds, Meta(description="age of the newest version, s, while something is unpublished")] = (
+    policy_s: Annotated[
+        Bounds, Meta(description="age of the newest version, s, while there are unpublished changes")
+    ] = (
         60.0,
         600.0,
     )
@@ -112,9 +121,9 @@ class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
     lost: Annotated[
         Bounds,
         Meta(
-            description="share of what was received that was not learned: late, without a turn, or invalid. `run` does "
-            "not end with 0 from the first number on, and stops before it learns from a file in disorder when more "
-            "than the second come too late"
+            description="share of received records that were not learned: late, without a turn, or invalid. From the "
+            "first number on, `run` exits with an error; it refuses to learn from a disordered file when more records "
+            "than the second are late"
         ),
     ] = (0.01, 0.1)
     store_gb: Annotated[Bounds, Meta(description="size of the store in GB")] = (50.0, 200.0)

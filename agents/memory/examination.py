@@ -13,14 +13,15 @@ space complexity of approximating the frequency moments", STOC 1996): a pair's h
 sign, with which the pair is added. The products of the buckets add up to the inner product, as different pairs cancel
 on average. The sketch is a sum.
 
-The curve is free at the first HARVESTED positions, but for never rising: it is the isotonic regression of the ratios,
-drawn towards the configured curve. Beyond, it falls like the configured one.
+The curve is free at the first HARVESTED positions, except that it never rises: it is the isotonic regression of the
+ratios, drawn towards the configured curve. Beyond, it falls like the configured one.
 
 People also click what is on top because they trust the order (Agarwal et al., "Addressing trust bias for unbiased
-learning-to-rank", WWW 2019): of what does not attract them they click t / k at an examined position k. So clicks are
-affine in attractiveness (Vardasbi et al., "When inverse propensity scoring does not work", CIKM 2020). The ratios of
-positions hardly tell trust from examination, so its strength t is configured: it takes an experiment with results that
-are known to be useless. Given the strength, ratios are corrected by what trust adds to them.
+learning-to-rank", WWW 2019): they click a result that does not attract them with probability t / k at an examined
+position k. So clicks are affine in attractiveness (Vardasbi et al., "When inverse propensity scoring does not work",
+CIKM 2020). The ratios of positions hardly distinguish trust from examination, so its strength t is configured:
+measuring it takes an experiment with results that are known to be useless. Given the strength, the ratios are corrected
+for trust.
 """
 
 from collections.abc import Iterable
@@ -35,22 +36,22 @@ from backchannel.agents.sums import Floats, Integers, Key, SumReader, Sums, SumT
 
 BUCKETS: Final = 4096
 HARVESTED: Final = 10
-"""Positions that are compared with each other, and at which the curve is free."""
+"""Number of first positions that are compared with each other, and at which the curve is free."""
 SHOWINGS: Final = (*(f"at_{position}" for position in range(1, HARVESTED + 1)), "beyond")
 """The sums of showings at each of the first positions; and beyond them, each relative to the last of these."""
 
 _CURVE: Final = "all"  # one curve for all queries
-_KEPT: Final = 10  # periods before the newest; older ones weigh less than a thousandth of it
+_KEPT: Final = 10  # periods before the newest; older ones weigh less than a thousandth as much
 _CERTAIN: Final = 0.5
 """Prior standard deviation of the logarithm of the ratio of two positions, around that of the configured curve."""
 _ROUNDS: Final = 8
-"""Rounds in which the curve and the attractiveness that trust adds to are fitted in turn."""
+"""Rounds of fitting alternately the curve and the attractiveness that trust adds to."""
 
 _PAIRS: Final = np.array(list(combinations(range(HARVESTED), 2))).T
 _BETWEEN: Final = np.array(
     [[first <= step < second for step in range(HARVESTED - 1)] for first, second in _PAIRS.T], dtype=np.float64
 )
-"""Which steps from one position to the next lie between the positions of each pair, (pairs, HARVESTED - 1)."""
+"""Whether each step from one position to the next lies between the positions of each pair, (pairs, HARVESTED - 1)."""
 
 
 class Curve(Struct, frozen=True):
@@ -70,7 +71,7 @@ class Curve(Struct, frozen=True):
         return (self.slopes + self.offsets)[:HARVESTED]
 
     def evidence(self, gain: Floats, shown: Floats) -> tuple[Floats, Floats]:
-        """Return the gains without those due to trust, and the exposures, each (pairs,).
+        """Return the gains less those due to trust, and the exposures, each (pairs,).
 
         Gains due to trust are as uncertain as the others. So both are scaled down such that the standard error of
         their ratio is that of all gains.
@@ -183,7 +184,7 @@ class Examination:
             return self._configured
         first, second, both = first[:, known], second[:, known], both[known]
         one, other = first.sum(axis=0), second.sum(axis=0)
-        # Shares, whose squares do not underflow however long ago the evidence is.
+        # Shares, whose squares do not underflow however old the evidence is.
         first, second = first / one, second / other
         # Few buckets may agree by chance: their effective number bounds the variance from below.
         effective = 1.0 / np.maximum((first**2).sum(axis=0), (second**2).sum(axis=0))
@@ -199,7 +200,7 @@ class Examination:
             ratios: logarithms of the ratios of the clicks at the positions of each known pair, (known,).
             lower: the rate of clicks at the lower position of each known pair, (known,).
             variance: variances of the ratios, (known,).
-            known: which of all pairs of positions are known, (pairs,).
+            known: whether each pair of positions is known, (pairs,).
         """
         from scipy.optimize import nnls  # noqa: PLC0415 - slow to import, and needed only to solve
 

@@ -90,7 +90,7 @@ class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
             "dropped entity that is shown again starts as new",
         ),
     ] = 500
-    personal: Annotated[int, Meta(ge=0, le=10_000, description="query-entity pairs remembered per user; 0: none")] = 0
+    personal: Annotated[int, Meta(ge=0, le=10_000, description="query-entity pairs kept per user; 0 for none")] = 0
     personal_kappa: Annotated[
         float,
         Meta(ge=0.01, le=1e6, description="largest weight of everybody's evidence beside a user's own, in exposures"),
@@ -280,7 +280,8 @@ class Shown:
         table: the table; its last key column is the entity.
         outcomes: outcomes of n turns.
         rows: the turns that count, rising.
-        owners: the key columns before the entity: each turn's code, (n,), and the sorted values that codes index.
+        owners: the key columns before the entity, each as the turns' codes, (n,), and the sorted values that they
+            index.
 
     Attributes:
         groups: the lines, first a line per showing and then one per click, by key.
@@ -299,7 +300,7 @@ class Shown:
         showings = np.flatnonzero(counts[turns])
         clicked = np.flatnonzero(counts[gains.turns])
         entities = np.append(results.rows.entity, 0).astype(np.int64)
-        # Shown several times in a turn, an entity counts as shown, and as clicked, in the first place.
+        # An entity shown several times in a turn counts as shown, and as clicked, at the first place.
         _, first = np.unique(
             turns[showings] * max(len(outcomes.columns.pools.entities), 1) + entities[showings], return_index=True
         )

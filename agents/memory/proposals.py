@@ -30,7 +30,7 @@ class Entity(Struct, frozen=True):
     """Something that can be found: a line of type `entity`.
 
     Attributes:
-        entity_id: as events name it.
+        entity_id: its id in events.
         title: its name.
         aliases: its other names.
         attributes: further texts about it, by the name of the attribute; the names themselves are not used.

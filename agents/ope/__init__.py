@@ -1,1 +1,2 @@
-"""Off-policy evaluation: what a policy would have earned, from a log of what another one did. Pure numpy."""
+"""Off-policy evaluation: what a policy would have earned, estimated from a log of another one's decisions. Pure
+numpy."""

@@ -1,7 +1,7 @@
-"""A canary: two policies share the decisions by a coin, one that is served and one that is on trial.
+"""A canary: a served policy and one on trial share the decisions by the toss of a coin.
 
-What is decided is a mixture of both, with probabilities that are exact: of each strategy, and of the whole allocation.
-So the log is good for whatever logs are good for, and says besides with which probability the policy on trial would
+A decision comes from a mixture of both, with exact probabilities of each strategy and of the whole allocation.
+So the log is as useful as any other, and also says with what probability the policy on trial would
 have decided the same; see `trials`.
 """
 
@@ -26,7 +26,7 @@ class Shared(Struct, frozen=True):
     """Two policies that share the decisions.
 
     Attributes:
-        served: the policy that decides unless the other one does.
+        served: the served policy, which decides unless the coin picks the other one.
         tried: the policy on trial.
         trial: its number, and its share of the decisions.
     """
@@ -37,7 +37,7 @@ class Shared(Struct, frozen=True):
 
     @classmethod
     def of(cls, sections: Sections, header: Snapshot) -> Self | None:
-        """Return the two policies of a version; None if no other than the one that is served decides anything."""
+        """Return the two policies of a version; None if only the served one makes decisions."""
         trial = header.trial
         if trial is None or not trial.share:
             return None
@@ -95,14 +95,14 @@ class Shared(Struct, frozen=True):
         )
 
     def prepare(self, before: Allocator) -> None:
-        """Make ready for the budgets that the version before was asked for; see `Allocator.prepare`."""
+        """Prepare for the budgets that the previous version was asked for; see `Allocator.prepare`."""
         for own in (self.served, self.tried):
             own.prepare(before)
 
     def gains(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
     ) -> dict[str, list[float]]:
-        """Return the mean of both policies' gains: a page must follow from what was drawn, whoever drew it."""
+        """Return the mean of both policies' gains: the page must depend on what was drawn, not on who drew it."""
         share, mixed = self.trial.share, {}
         usual, own = (one.gains(context, strategy_context) for one in (self.served, self.tried))
         for name in {**usual, **own}:
@@ -114,7 +114,7 @@ class Shared(Struct, frozen=True):
 
 
 def _probability(policy: Allocator, mixture: Mixture, allocation: Mapping[str, int]) -> float:
-    """The probability that a policy would have drawn an allocation."""
+    """Return the probability that a policy draws an allocation."""
     if any(name not in policy.strategies for name in allocation):
         return 0.0
     return mixture.probability([allocation.get(name, 0) for name in policy.strategies])

@@ -1,12 +1,13 @@
-"""Logged decisions: what of a turn is needed to say what another policy would have earned in it.
+"""Logged decisions: the part of a turn that is needed to estimate what another policy would have earned in it.
 
-A bounded sample of them is kept, in favour of recent turns: the turns of least rank, where
+A bounded sample of them is kept, which favours recent turns: the turns of lowest rank, where
 
     rank = ln(-ln u) - ln 2 * t / HALF_LIFE,    u in (0, 1) by a hash of the turn,
 
 is weighted sampling without replacement (Efraimidis & Spirakis, Information Processing Letters 2006) under forward
 decay (Cormode et al., ICDE 2009): a turn counts half as much after a half-life, and its rank never changes. So the
-sample is mergeable: that of a union is that of the union of samples, in any order and on any number of workers.
+sample is mergeable: the sample of a union is the sample of the union of samples, in any order and on any number of
+    workers.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -30,23 +31,23 @@ from backchannel.agents.sums import Booleans, Floats
 HALF_LIFE_MS: Final = 86_400_000
 FOLDS: Final = 3
 RIDGE: Final = 10.0
-"""Of the models of rewards."""
+"""Strength of the ridge of the reward models, in turns."""
 
 
 class LoggedDecision(Struct, frozen=True, gc=False):
     """A turn's decision, its probability, and its rewards.
 
     Attributes:
-        session_id: of the turn.
-        ts: of its query, ms since the Unix epoch.
-        context: of the query, as the policy saw it, with what was known of who asked.
+        session_id: the session of the turn.
+        ts: time of its query, ms since the Unix epoch.
+        context: the query's context as the policy saw it, including what was known of the user.
         strategy_context: strategy -> its context.
         allocation: strategy -> candidates drawn, for the strategies that were asked.
         propensities: strategy -> probability that it was asked.
-        rewards: strategy -> reward in [0, 1], for those that got one.
-        success: of the turn as a whole, in [0, 1].
-        allocation_propensity: the probability of the whole allocation, if that was logged.
-        planned: strategy -> candidates planned, where that is not what was drawn; see `Impression`.
+        rewards: strategy -> reward in [0, 1], for the strategies that got one.
+        success: the success of the turn as a whole, in [0, 1].
+        allocation_propensity: the probability of the whole allocation, if it was logged.
+        planned: strategy -> candidates planned, if they differ from those drawn; see `Impression`.
     """
 
     session_id: str
@@ -62,12 +63,12 @@ class LoggedDecision(Struct, frozen=True, gc=False):
 
     @property
     def decided(self) -> dict[str, int]:
-        """Strategy -> candidates that were decided on, which propensities are of."""
+        """Strategy -> number of candidates decided on, which the propensities refer to."""
         return self.planned or self.allocation
 
 
 def is_logged(columns: Columns) -> Booleans:
-    """Return of which turns the decision was left to chance, with probabilities that are known and possible."""
+    """Return whether each turn's decision was random, with logged and valid probabilities, (turns,)."""
     logged: Booleans = telling(columns) != MISSING
     return logged
 
@@ -75,12 +76,12 @@ def is_logged(columns: Columns) -> Booleans:
 def decisions_of(
     outcomes: Outcomes, rows: Sequence[int], features: Collection[str] | None = None
 ) -> list[LoggedDecision]:
-    """Return the decisions of judged turns that are logged: each that of the first impression that tells.
+    """Return the logged decisions of judged turns: for each turn, that of the first impression with propensities.
 
     Args:
-        outcomes: of turns.
-        rows: places of those that are logged.
-        features: what of the contexts to keep; by default all.
+        outcomes: the outcomes of the turns.
+        rows: indexes of the turns with logged decisions.
+        features: names of the context features to keep; by default all.
     """
     columns = outcomes.columns.take(np.asarray(rows, dtype=np.int64))
     shown = columns.turns.impressions.rows.take(telling(columns))
@@ -123,19 +124,19 @@ def ranks_of(columns: Columns) -> Floats:
 
 
 def chances_of(columns: Columns) -> Floats:
-    """Return a number for each turn, (turns,), evenly spread between 0 and 1: by a hash, so always the same."""
+    """Return a uniform number in (0, 1) for each turn, (turns,), by a hash, so it is always the same."""
     mixed = _mixed(columns.turns.query.hash.astype(np.uint64)) >> np.uint64(11)
     chances: Floats = np.minimum(mixed * 2.0**-53 + 2.0**-54, 1.0 - 2.0**-53)
     return chances
 
 
 class TurnSample:
-    """The sample of some turns. Of those that rank too high nothing but the rank is ever looked at.
+    """The sample of some turns. Of turns that rank too high, only the rank is ever computed.
 
     Args:
-        outcomes: of the turns.
-        size: how many are kept of those that are logged.
-        features: of contexts, to be kept.
+        outcomes: the outcomes of the turns.
+        size: maximum number of logged decisions in the sample.
+        features: names of the context features to keep.
     """
 
     def __init__(self, outcomes: Outcomes, size: int, features: Collection[str]) -> None:
@@ -144,7 +145,7 @@ class TurnSample:
         self._features: Final = features
 
     def below(self, bound: float) -> list[tuple[float, LoggedDecision]]:
-        """Return the decisions that rank below `bound`, least first and at most `size` of them, with their ranks."""
+        """Return at most `size` decisions that rank below `bound`, with their ranks, lowest first."""
         columns = self._outcomes.columns
         ranks = ranks_of(columns)
         below = np.flatnonzero(ranks < bound)
@@ -157,12 +158,12 @@ class DecisionTable(Struct, frozen=True):
     """Logged decisions as columns.
 
     Attributes:
-        strategies: K names.
-        contexts: encoded, (turns, K, d), or (turns, 1, d) if all strategies have one.
-        counts: candidates drawn, (turns, K); 0 of those that were not asked.
-        propensities: that they were asked, (turns, K).
-        rewards: (turns, K); 0 of those that were not asked.
-        folds: for cross-fitting, (turns,); a session's turns are in one.
+        strategies: the names of the K strategies.
+        contexts: encoded contexts, (turns, K, d), or (turns, 1, d) if all strategies share one.
+        counts: candidates drawn, (turns, K); 0 for strategies that were not asked.
+        propensities: probabilities that the strategies were asked, (turns, K), 0 to 1.
+        rewards: rewards, (turns, K), in [0, 1]; 0 for strategies that were not asked.
+        folds: folds for cross-fitting, (turns,); all turns of a session are in the same one.
     """
 
     strategies: tuple[str, ...]
@@ -174,16 +175,16 @@ class DecisionTable(Struct, frozen=True):
 
     @property
     def budgets(self) -> NDArray[np.int64]:
-        """Candidates drawn in all, (turns,)."""
+        """Total number of candidates drawn, (turns,)."""
         return np.asarray(self.counts.sum(axis=1))
 
     def expected(self, policy: Allocator, contexts: Floats, worth: Floats) -> Floats:
         """Return the expected worth of what a policy would draw in each turn from each strategy, (turns, K).
 
         Args:
-            policy: its strategies are among the table's.
-            contexts: of the turns, as the policy encodes them; see `vectors_of`.
-            worth: of a strategy's first 0, 1, ... candidates, (K, as many as are ever drawn + 1).
+            policy: the policy; its strategies are among the table's.
+            contexts: the turns' contexts, encoded by the policy; see `vectors_of`.
+            worth: the worth of each strategy's first 0, 1, ... n candidates, (K, n + 1), n being the most ever drawn.
         """
         budgets = np.clip(self.budgets, policy.least, MAX_BUDGET)
         columns = [self.strategies.index(name) for name in policy.strategies]
@@ -195,23 +196,23 @@ class DecisionTable(Struct, frozen=True):
         return expected
 
     def modelled(self, worth: Floats) -> Floats:
-        """Return what strategies' whole lists would get as cross-fitted models expect it, (turns, K)."""
+        """Return the rewards that cross-fitted models expect for the strategies' whole lists, (turns, K)."""
         return cross_fitted(self.contexts, self.drawn(worth), self.rewards, self.folds, RIDGE)
 
     def drawn(self, worth: Floats) -> Floats:
-        """Return which share of its list was drawn from each strategy, (turns, K), by its rank curve."""
+        """Return the share of each strategy's list that was drawn, (turns, K), 0 to 1, by its rank curve."""
         return np.asarray(worth[np.arange(len(self.strategies)), self.counts])
 
     def feedback(self, extents: Floats, worth: Floats, modelled: Floats | None = None) -> Feedback:
         """Weigh the turns for a policy.
 
-        What a strategy gets grows with what is drawn from it: with a share F of its list, F q. So the target's extents
-        are tau = E[F], and a reward stands for q as r / F. Intervals leave out that the curve is an estimate itself.
+        A strategy's reward grows with what is drawn from it: with a share F of its list, it is F q. So the target's
+        extents are tau = E[F], and r / F estimates q. Intervals ignore that the curve is an estimate itself.
 
         Args:
-            extents: E[F] of the policy in each turn, (turns, K).
-            worth: of a strategy's first 0, 1, ... candidates, (K, as many as are ever drawn + 1).
-            modelled: see there; for the estimators that need a model.
+            extents: the policy's E[F] in each turn, (turns, K).
+            worth: the worth of each strategy's first 0, 1, ... n candidates, (K, n + 1), n being the most ever drawn.
+            modelled: the result of `modelled`, for the estimators that need a model.
 
         Raises:
             SupportError: see `weigh`.
@@ -228,7 +229,7 @@ class DecisionTable(Struct, frozen=True):
 
 
 def vectors_of(decisions: Sequence[LoggedDecision], encoder: Encoder, strategies: Sequence[str]) -> Floats:
-    """Return encoded contexts, (turns, strategies, d), or (turns, 1, d) if all strategies have one."""
+    """Return encoded contexts, (turns, strategies, d), or (turns, 1, d) if all strategies share one."""
     if not encoder.of_strategies:
         return encoder.encode_all([one.context for one in decisions])[:, np.newaxis]
     contexts = [{**one.context, **one.strategy_context.get(name, {})} for one in decisions for name in strategies]
@@ -239,9 +240,9 @@ def table_of(decisions: Sequence[LoggedDecision], contexts: Floats, strategies: 
     """Return logged decisions as columns.
 
     Args:
-        decisions: the rows.
-        contexts: of them, encoded; see `vectors_of`.
-        strategies: the columns. What was done by others is left out.
+        decisions: the decisions, one per row.
+        contexts: their encoded contexts; see `vectors_of`.
+        strategies: the strategies, one per column; others are ignored.
     """
     shape = len(decisions), len(strategies)
     counts, propensities, rewards = np.zeros(shape, dtype=np.int64), np.zeros(shape), np.zeros(shape)
@@ -261,8 +262,8 @@ def table_of(decisions: Sequence[LoggedDecision], contexts: Floats, strategies: 
 
 
 def telling(columns: Columns) -> Integers:
-    """Return the place of each turn's first impression that says with what probability each strategy was asked that
-    was, (turns,); MISSING without one.
+    """Return the index of each turn's first impression that logs the propensity of every strategy asked,
+    (turns,); MISSING if there is none.
     """
     impressions, strategies = columns.turns.impressions, len(columns.pools.strategies)
     allocation, known = impressions.rows.allocation, impressions.rows.propensities

@@ -1,17 +1,17 @@
-"""Values of policies from logged decisions, one decision at a time.
+"""Values of policies, estimated from logged decisions, one decision at a time.
 
-In a turn i with context x_i a logged policy asked some of K strategies, each with a known probability p_ik, and each
-that was asked got a reward r_ik. The policy to be evaluated, the target, would ask strategy k to an extent tau_k(x_i).
+In turn i, with context x_i, the logged policy asked some of K strategies, each with a known probability p_ik, and each
+that was asked got a reward r_ik. The policy to evaluate, the target, would ask strategy k to the extent tau_k(x_i).
 Its value is
 
     V = E[sum_k tau_k(x) q_k(x)],    q_k(x) = E[r_k | x, k is asked],
 
-if a strategy's reward does not depend on what else is asked: the semi-bandit form, as in the item-position
+if a strategy's reward does not depend on which others are asked: the semi-bandit form, as in the item-position
 estimator of Li et al., "Offline evaluation of ranking policies with click models", KDD 2018. Where one of K actions is
-chosen, tau is the target's probability of each, and this is the textbook's V.
+chosen, tau is the target's probability of each, and this is the textbook value.
 
-Each estimator returns terms, one for each turn, whose mean is the estimate. With weights w_ik = tau_k(x_i) / p_ik for
-what was asked, and 0 for what was not:
+Each estimator returns one term per turn; their mean is the estimate. With weights w_ik = tau_k(x_i) / p_ik for
+strategies that were asked, and 0 for those that were not:
 
     IPS          sum_k w_ik r_ik                                    Horvitz & Thompson, JASA 1952
     clipped IPS  sum_k min(w_ik, c) r_ik                            Ionides, JCGS 2008
@@ -20,8 +20,8 @@ what was asked, and 0 for what was not:
     DR           DM + sum_k w_ik (r_ik - q'_k(x_i))                 the same
     switch-DR    DM + sum_k w_ik [w_ik <= c] (r_ik - q'_k(x_i))     Wang, Agarwal & Dudik, ICML 2017
 
-where tau is the mean of sum_k tau_k(x_i), 1 where one action is chosen, and q' a model of the rewards that was not
-fitted to turn i; see `rewards`.
+where tau is the mean of sum_k tau_k(x_i), which is 1 if one action is chosen, and q' is a reward model that was not
+fitted to turn i; see `reward_models`.
 """
 
 from collections.abc import Callable
@@ -38,15 +38,15 @@ _TINY: Final = 1e-12
 
 
 class SupportError(BackchannelError, ValueError):
-    """Something was logged that by its propensity cannot have happened; the message names the first such turn."""
+    """A logged decision is impossible by its propensity; the message names the first such turn."""
 
 
 class Model(Struct, frozen=True):
-    """What a model of the rewards says of logged turns and a target.
+    """The predictions of a reward model for logged turns and a target.
 
     Attributes:
         expected: sum_k tau_k(x_i) q'_k(x_i), (turns,).
-        predicted: q' of what may have been asked, in the shape of the log's rewards.
+        predicted: q'_k(x_i), in the shape of the log's rewards.
     """
 
     expected: Floats
@@ -57,11 +57,11 @@ class Feedback(Struct, frozen=True):
     """Logged turns, weighed for one target.
 
     Attributes:
-        weights: w_ik, (turns, strategies), or (turns, 1) where only the one action that was chosen is kept.
-        rewards: r_ik, in the same shape, at least 0; any finite number for what was not asked.
+        weights: w_ik, (turns, strategies), or (turns, 1) if only the chosen action is kept.
+        rewards: r_ik, in the same shape, at least 0; any finite number for strategies that were not asked.
         total: the mean of sum_k tau_k(x_i) over the turns.
-        ceiling: the most that a reward can be, for all of them or in their shape.
-        model: of the rewards, for those estimators that need one.
+        ceiling: the maximum possible reward, as one number or in the shape of the rewards.
+        model: the reward model, for estimators that need one.
     """
 
     weights: Floats
@@ -80,9 +80,9 @@ class Terms(Struct, frozen=True):
     """An estimate as a mean over turns, or as a ratio of two.
 
     Attributes:
-        values: (turns,).
-        divisors: (turns,), for a ratio: the estimate is sum(values) / sum(divisors).
-        low, high: between which the values must lie, given the weights and the most that rewards can be.
+        values: the terms, (turns,).
+        divisors: for a ratio, (turns,): the estimate is sum(values) / sum(divisors).
+        low, high: bounds of the values, given the weights and the maximum rewards.
     """
 
     values: Floats
@@ -92,7 +92,7 @@ class Terms(Struct, frozen=True):
 
     @property
     def value(self) -> float:
-        """The estimate; NaN of no turns, and of a ratio whose divisors are all zero."""
+        """The estimate; NaN without turns, and for a ratio whose divisors are all zero."""
         if not len(self.values):
             return float("nan")
         if self.divisors is None:
@@ -101,7 +101,7 @@ class Terms(Struct, frozen=True):
         return float(self.values.sum()) / divisor if divisor else float("nan")
 
     def linear(self) -> Floats:
-        """Return terms, (turns,), whose mean is the estimate: of a ratio, by its first-order expansion."""
+        """Return terms, (turns,), whose mean is the estimate; for a ratio, by its first-order expansion."""
         if self.divisors is None:
             return self.values
         value = self.value
@@ -114,15 +114,15 @@ class Terms(Struct, frozen=True):
 
 
 def weigh(extents: Floats, propensities: Floats, asked: NDArray[np.bool_]) -> Floats:
-    """Return the importance weights w_ik = tau_k(x_i) / p_ik, 0 for what was not asked.
+    """Return the importance weights w_ik = tau_k(x_i) / p_ik; 0 for strategies that were not asked.
 
     Args:
         extents: tau, at least 0, in any shape.
-        propensities: p, in the same shape; where nothing was asked they do not count.
-        asked: whether it was asked, in the same shape.
+        propensities: p, in the same shape; ignored for strategies that were not asked.
+        asked: whether each strategy was asked, in the same shape.
 
     Raises:
-        SupportError: something was asked with propensity 0, or with one that is no probability.
+        SupportError: a strategy was asked with a propensity of 0, or one that is not a probability.
     """
     bad = asked & ~((propensities > 0) & (propensities <= 1.0 + _TINY))
     if bad.any():
@@ -137,30 +137,32 @@ def weigh(extents: Floats, propensities: Floats, asked: NDArray[np.bool_]) -> Fl
 
 
 def ips(log: Feedback) -> Terms:
-    """Inverse propensity scores. Unbiased where the logged policy asks whatever the target may."""
+    """Inverse propensity scores. Unbiased if the logged policy may ask everything that the target may."""
     return Terms(_dots(log.weights, log.rewards), 0.0, _largest(log, log.weights))
 
 
 def clipped(log: Feedback, cap: float | None = None) -> Terms:
-    """IPS with weights cut at `cap`, by default the square root of the number of turns: biased down, less variance."""
+    """IPS with weights clipped at `cap`, by default the square root of the number of turns: biased down, less
+    variance.
+    """
     weights = np.minimum(log.weights, threshold(log) if cap is None else cap)
     return Terms(_dots(weights, log.rewards), 0.0, _largest(log, weights))
 
 
 def snips(log: Feedback) -> Terms:
-    """Self-normalised IPS: it does not depend on the rewards' origin. Consistent, and biased by O(1 / turns)."""
+    """Self-normalised IPS: invariant to shifts of the rewards. Consistent, with a bias of O(1 / turns)."""
     divisors = log.weights.sum(axis=1) / max(log.total, _TINY)
     return Terms(_dots(log.weights, log.rewards), 0.0, _largest(log, log.weights), divisors)
 
 
 def direct(log: Feedback) -> Terms:
-    """The direct method: as good as the model of the rewards, whose error no interval knows."""
+    """The direct method: as good as the reward model, whose error is in no interval."""
     expected = _model(log).expected
     return Terms(expected, float(expected.min(initial=0.0)), float(expected.max(initial=0.0)))
 
 
 def doubly_robust(log: Feedback) -> Terms:
-    """Unbiased as IPS is; the better the model, the less variance."""
+    """Doubly robust: unbiased as IPS is; the better the model, the lower the variance."""
     return _corrected(log, log.weights)
 
 
@@ -177,7 +179,7 @@ ESTIMATORS: Final[dict[str, Callable[[Feedback], Terms]]] = {
     "DR": doubly_robust,
     "switch-DR": switch,
 }
-"""By name. Those after SNIPS need a model."""
+"""Estimators by name. Those after SNIPS need a model."""
 
 
 def threshold(log: Feedback) -> float:
@@ -186,15 +188,15 @@ def threshold(log: Feedback) -> float:
 
 
 class Diagnosis(Struct, frozen=True):
-    """What a log is good for, given a target.
+    """The fitness of a log for evaluating a target.
 
     Attributes:
-        turns: logged.
+        turns: the number of logged turns.
         effective: the effective sample size (Kish, "Survey sampling", 1965): (sum w)^2 / sum w^2 over turns.
-        largest: weight of a turn; 1 is what an average one has.
-        heaviest: the share of all weight that this turn has.
-        mean: of the weights; 1 but for chance, if the propensities are true and cover the target.
-        error: the standard error of that.
+        largest: the largest weight of a turn, relative to the average.
+        heaviest: the share of the total weight that this turn has, 0 to 1.
+        mean: the mean weight; 1 up to chance, if the propensities are correct and cover the target.
+        error: the standard error of `mean`.
     """
 
     turns: int
@@ -205,10 +207,10 @@ class Diagnosis(Struct, frozen=True):
     error: float
 
     def faults(self, minimum: float = 100.0) -> list[str]:
-        """Return why estimates that rest on weights cannot be relied upon; nothing if they can.
+        """Return the reasons not to rely on estimates by weights; empty if there are none.
 
         Args:
-            minimum: effective sample size.
+            minimum: the minimum effective sample size.
         """
         found = []
         if self.effective < minimum:
@@ -223,7 +225,7 @@ class Diagnosis(Struct, frozen=True):
 
 
 def diagnose(log: Feedback) -> Diagnosis:
-    """Return what can be said of the weights before any reward is looked at."""
+    """Return the diagnosis of the weights, which does not depend on rewards."""
     if not log.turns:
         return Diagnosis(0, 0.0, 0.0, 0.0, 0.0, 0.0)
     weights = log.weights.sum(axis=1) / max(log.total, _TINY)
@@ -239,11 +241,11 @@ def diagnose(log: Feedback) -> Diagnosis:
 
 
 class Replay(Struct, frozen=True):
-    """What a replay found: the mean reward of the turns that it kept.
+    """The result of a replay: the mean reward of the turns that it kept.
 
     Attributes:
-        terms: of the kept turns.
-        kept: how many.
+        terms: the rewards of the kept turns.
+        kept: the number of kept turns.
     """
 
     terms: Terms
@@ -251,20 +253,20 @@ class Replay(Struct, frozen=True):
 
 
 def replay(log: Feedback, rng: np.random.Generator) -> Replay:
-    """Keep each turn with probability w_i / max w: what is left is as the target would have made it.
+    """Keep each turn with probability w_i / max w: the rest is distributed as if the target had logged it.
 
-    Rejection sampling, the replay of Li, Chu, Langford & Wang, WSDM 2011, for logs of any propensities. For one chosen
+    Rejection sampling: the replay of Li, Chu, Langford & Wang, WSDM 2011, for any propensities. For one chosen
     action.
 
     Args:
-        log: with weights (turns, 1).
-        rng: where chance comes from.
+        log: the log, with weights of shape (turns, 1).
+        rng: the source of randomness.
 
     Raises:
         ValueError: the log has more than one action a turn.
     """
     if log.weights.shape[1] != 1:
-        raise ValueError(f"weights: {log.weights.shape[1]} columns; a replay needs one action a turn")
+        raise ValueError(f"weights: {log.weights.shape[1]} columns; a replay needs one action per turn")
     weights = log.weights[:, 0]
     largest = weights.max(initial=0.0)
     kept = rng.random(len(weights)) * largest < weights if largest else np.zeros(len(weights), dtype=bool)
@@ -283,17 +285,17 @@ def _corrected(log: Feedback, weights: Floats) -> Terms:
 
 def _model(log: Feedback) -> Model:
     if log.model is None:
-        raise ValueError("model: this estimator needs a model of the rewards; see rewards.cross_fitted")
+        raise ValueError("model: this estimator needs a model of the rewards; see reward_models.cross_fitted")
     return log.model
 
 
 def _dots(left: Floats, right: Floats) -> Floats:
-    """The products of rows, (turns,), without a copy of both."""
+    """Return the dot products of rows, (turns,), without a copy of both."""
     return np.asarray(np.einsum("ik,ik->i", left, right))
 
 
 def _at_most(log: Feedback, weights: Floats) -> Floats:
-    """What the weighted rewards of a turn can add up to, (turns,)."""
+    """Return the maximum sum of the weighted rewards of each turn, (turns,)."""
     return _dots(weights, np.broadcast_to(log.ceiling, weights.shape))
 
 

@@ -1,25 +1,25 @@
-"""The gate: what of the decisions a newly learned policy may make.
+"""The gate: the share of the decisions that a newly learned policy may make.
 
-A bandit that learns makes a new version every few seconds, mostly by small steps. What leaps is tried, on a share of
-the decisions, beside the policy that is served; see `canary`. In this order:
+A learning bandit makes a new version every few seconds, mostly by small steps. A leap is tried, on a share of
+the decisions, beside the served policy; see `canary`. The first of these that applies decides:
 
     nothing is served yet                                          publish
-    a small step from what is served                               publish
+    a small step from the served policy                               publish
     few rewards are known since the world last changed             publish
     logged decisions speak for it                                  publish
     on trial, and surely worse                                     hold, for REST times as long as the trial took
     on trial, and surely not worse by more than max_loss           publish
-    on trial for so long that only little can be wrong             publish
+    on trial for so long that little can be wrong             publish
     otherwise                                                      canary: a first share, and half once it is surely
                                                                    not BROKEN
 
-The candidate is not one version but the line of the newest ones: each decision is made by the version that was newest
-then, which was learned from decisions before it, so nothing is judged by what it was trained on. The evidence goes on
-from version to version until the line itself leaps, and is cut where the bandit saw the world change. The bounds are
-those of a confidence sequence: they hold however often one looks.
+The candidate is not one version but the line of the newest ones: each decision is made by the version that was the
+newest then, which had learned from earlier decisions only, so no version is judged on its training data. The evidence
+carries over from version to version until the line itself leaps, and is cut when the bandit detects a change. The
+bounds are confidence sequences: they hold however often one looks.
 
-A small step is not judged at all, nor is a bandit that knows little yet, or whose world has just changed: what is
-served then has nothing to say for itself, and would only be protected from learning.
+A small step is not judged, nor is a bandit that knows little yet or whose world has just changed: the policy
+served then is unproven itself, and judging would only protect it from learning.
 """
 
 from collections.abc import Sequence
@@ -38,18 +38,18 @@ from backchannel.agents.sums import Floats
 from backchannel.schemas.snapshot import Estimate, Evidence, Trial, Verdict
 
 HALF: Final = 0.5
-"""The share that tells most, and the largest of a policy on trial."""
+"""The most informative share, and the largest that a policy on trial gets."""
 BROKEN: Final = 0.5
-"""A policy that may lose so large a share of what is earned gets no more than the first share."""
+"""A policy that may lose this share of the rewards gets no more than the first share."""
 REST: Final = 4
-"""A policy that has lost is tried again after this many times the trial's length, so that it is never shut out."""
+"""A policy that has lost is tried again after this many times the trial's length, so it is never shut out."""
 SEGMENT: Final = 20
-"""Turns that a segment must have to be looked at."""
-_CONTEXTS: Final = 100  # on which two policies are compared
+"""Minimum number of turns in a segment."""
+_CONTEXTS: Final = 100  # number of contexts on which two policies are compared
 
 
 Course: TypeAlias = Literal["first", "half", "won", "lost", "expired"]
-"""Of a trial: its share is the first one, or half; it is over."""
+"""The course of a trial: its share is the first one, or half; or it is over."""
 
 
 class GateConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,35 +57,35 @@ class GateConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     turns: Annotated[
         int,
-        Meta(ge=0, le=100_000, description="recent decisions that are kept to compare policies on; 0: no gate"),
+        Meta(ge=0, le=100_000, description="recent decisions kept to compare policies; 0 for no gate"),
     ] = 2000
     max_change: Annotated[
         float,
         Meta(
             ge=0,
             le=1,
-            description="a policy goes live at once if the share of candidates of no strategy changes by more than "
-            "this, in all queries or in a segment of them",
+            description="a policy goes live at once if no strategy's share of candidates changes by more than "
+            "this, over all queries or in any segment of them",
         ),
     ] = 0.25
     established: Annotated[
         float,
         Meta(
             ge=0,
-            description="rewards, such as clicks, since the last change of the world and for each strategy, below "
-            "which every policy goes live: what is served is not established itself",
+            description="rewards, such as clicks, per strategy since the last detected change, below which every "
+            "policy goes live: the served one is not established itself",
         ),
     ] = 100.0
     first_share: Annotated[
         float,
-        Meta(ge=0.01, le=0.5, description="share of the decisions that a policy on trial makes to begin with"),
+        Meta(ge=0.01, le=0.5, description="share of the decisions that a policy on trial makes at first"),
     ] = 0.25
     max_loss: Annotated[
         float,
         Meta(
             ge=0,
             le=1,
-            description="a policy on trial wins once it surely loses no more than this share of what is earned",
+            description="a policy on trial wins once it surely loses at most this share of the rewards",
         ),
     ] = 0.08
     harm: Annotated[
@@ -96,7 +96,7 @@ class GateConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=2,
             le=100_000,
-            description="effective sample size of logged decisions below which they tell nothing of a policy",
+            description="effective sample size of logged decisions below which they say nothing about a policy",
         ),
     ] = 100.0
     max_risk: Annotated[
@@ -104,20 +104,20 @@ class GateConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             le=1,
-            description="a policy goes live without a trial if by the log it looks no worse, and surely loses no more "
-            "than this share",
+            description="a policy goes live without a trial if the log shows it no worse, and surely losing at most "
+            "this share",
         ),
     ] = 0.25
     confidence: Annotated[
-        float, Meta(ge=0.5, le=0.9999, description="of either judgement, over all looks of a trial together")
+        float, Meta(ge=0.5, le=0.9999, description="confidence of either verdict, over all looks of a trial together")
     ] = 0.95
     trial_turns: Annotated[
-        int, Meta(ge=100, description="decisions after which a trial ends that has not told, and the policy goes live")
+        int, Meta(ge=100, description="decisions after which an undecided trial ends, and the policy goes live")
     ] = 100_000
 
 
 class Change(Struct, frozen=True):
-    """A change of a strategy's mean share of candidates, in a segment of the queries; "": in all."""
+    """A change of a strategy's mean share of candidates, in a segment of the queries or, if that is "", in all."""
 
     strategy: str
     segment: str
@@ -138,7 +138,7 @@ class Tried(Struct, frozen=True):
     """A trial so far.
 
     Attributes:
-        trial: as the newest version has it.
+        trial: the trial in the header of the newest version.
         policy: the newest version's candidate.
         contrast: the outcome of the trial so far.
     """
@@ -149,16 +149,16 @@ class Tried(Struct, frozen=True):
 
 
 class Case(Struct, frozen=True, kw_only=True):
-    """A candidate to judge, and what is known about it.
+    """A candidate to judge, and the evidence about it.
 
     Attributes:
-        candidate: the policy.
-        served: what it would replace, without what is on trial; None if there is nothing.
-        tried: the trial that is on, or was lost; None: there is none.
-        decisions: a sample of those logged.
-        rewards: known since `candidate.changed`.
-        version: number of the version that is to be made.
-        at: event time up to which was learned, ms.
+        candidate: the candidate policy.
+        served: the served policy that it would replace; None if there is none.
+        tried: the trial that is in progress or was lost; None if there is none.
+        decisions: a sample of the logged decisions.
+        rewards: the total reward since `candidate.changed`.
+        version: the number of the version to be made.
+        at: event time up to which the candidate has learned, ms.
     """
 
     candidate: Allocator
@@ -171,14 +171,14 @@ class Case(Struct, frozen=True, kw_only=True):
 
 
 class Judgement(Struct, frozen=True):
-    """What the gate says of a policy.
+    """The gate's judgement of a policy.
 
     Attributes:
-        verdict: see the module.
-        reason: in words.
-        trial: for the version's header; None if the policy goes live.
-        evidence: the evidence of the log; None if the log was not asked.
-        change: of shares; None without a live policy or data.
+        verdict: the verdict; see the module.
+        reason: the reason, in words.
+        trial: the trial for the version's header; None if the policy goes live.
+        evidence: the evidence of the log; None if the log was not consulted.
+        change: the largest change of a share; None without a live policy or data.
     """
 
     verdict: Verdict
@@ -193,7 +193,7 @@ def judge(case: Case, config: GateConfig) -> Judgement:
     if case.served is None:
         return Judgement("publish", "the first version")
     if not case.decisions:
-        return Judgement("publish", "early learning: unjudged, as no decision is logged with its propensities yet")
+        return Judgement("publish", "early learning: not judged, as no decision is logged with propensities yet")
     new, old = Replayed(case.candidate), Replayed(case.served)
     change = _largest_change(old, new, case.decisions)
     if reason := _harmless(change, case, config):
@@ -212,7 +212,7 @@ def judge(case: Case, config: GateConfig) -> Judgement:
 
 
 def _harmless(change: Change, case: Case, config: GateConfig) -> str:
-    """Why a policy goes live untried, whatever it is; empty: it does not."""
+    """Return why a policy goes live without a trial; empty if it does not."""
     if change.size <= config.max_change:
         return "a small step"
     if case.rewards >= config.established * len(case.candidate.strategies):
@@ -222,7 +222,7 @@ def _harmless(change: Change, case: Case, config: GateConfig) -> str:
 
 
 def _anew(new: Replayed, case: Case, config: GateConfig) -> str:
-    """Why a trial begins; empty: the one that there is goes on."""
+    """Return why a new trial begins; empty if the current one continues."""
     if case.tried is None:
         return "from now on"
     trial, changed = case.tried.trial, case.candidate.changed
@@ -234,7 +234,7 @@ def _anew(new: Replayed, case: Case, config: GateConfig) -> str:
 
 
 def course(contrast: Contrast, config: GateConfig) -> Course:
-    """Return how a trial stands, whenever one looks."""
+    """Return the course of a trial so far."""
     sure = config.confidence
     if contrast.is_less(-config.harm, sure):
         return "lost"
@@ -246,7 +246,7 @@ def course(contrast: Contrast, config: GateConfig) -> Course:
 
 
 def _tried(tried: Tried, at: int, config: GateConfig) -> tuple[Verdict, str, Trial | None]:
-    """The verdict on a policy that is on trial, or has lost it; the reason; and the trial, if it goes on."""
+    """Return the verdict on a policy that is on trial or has lost it, the reason, and the trial if it continues."""
     trial, contrast = tried.trial, tried.contrast
     if trial.until is not None:
         return "hold", f"{_told(trial)}, and waits", trial
@@ -277,7 +277,7 @@ def _told(trial: Trial) -> str:
 
 
 def _evidence(new: Replayed, old: Replayed, case: Case, config: GateConfig) -> Evidence:
-    """What decisions from before the trial say, since the world last changed; bounds are one-sided."""
+    """Return the evidence of the decisions before the trial, since the last detected change; bounds are one-sided."""
     logs = whole({"candidate": new, "live": old}, case.decisions, case.candidate.changed or 0)
     diagnoses = {name: diagnose(log) for name, log in logs.items()}
     if any(diagnoses[name].effective < config.minimum_effective for name in ("candidate", "live")):
@@ -290,7 +290,7 @@ def _evidence(new: Replayed, old: Replayed, case: Case, config: GateConfig) -> E
 
 
 def _relative(evidence: Evidence) -> Estimate | None:
-    """The gain over what is served as a share of what that earns; None: one cannot tell."""
+    """Return the relative gain over the served policy; None if the log cannot tell."""
     gain = evidence.gains.get("live")
     if gain is None or evidence.value is None:
         return None
@@ -299,7 +299,7 @@ def _relative(evidence: Evidence) -> Estimate | None:
 
 
 def _largest_change(before: Replayed, after: Replayed, decisions: Sequence[LoggedDecision]) -> Change:
-    """The largest change of a strategy's mean share, over all turns and in segments that have enough of them."""
+    """Return the largest change of a strategy's mean share, over all turns and in segments with enough turns."""
     some = decisions[:_CONTEXTS]
     known, encoder = after.policy.strategies, after.policy.encoder
     strategies = [*known, *(name for name in before.policy.strategies if name not in known)]
@@ -316,7 +316,7 @@ def _largest_change(before: Replayed, after: Replayed, decisions: Sequence[Logge
 
 
 def _shares(replayed: Replayed, decisions: Sequence[LoggedDecision], strategies: Sequence[str]) -> Floats:
-    """Each strategy's expected share of the candidates, (decisions, strategies)."""
+    """Return each strategy's expected share of the candidates, (decisions, strategies), 0 to 1."""
     shares = np.zeros((len(decisions), len(strategies)))
     columns = [strategies.index(name) for name in replayed.policy.strategies]
     for row, one in enumerate(decisions):

@@ -13,8 +13,8 @@ Method: TypeAlias = Literal["normal", "bootstrap", "bernstein"]
 
 RESAMPLES: Final = 1000
 BLOCKS: Final = 2_000
-"""Of more turns than that, runs of consecutive ones are resampled together (Künsch, Annals of Statistics 1989)."""
-_DRAWN: Final = 1 << 20  # numbers at a time
+"""With more turns, runs of consecutive turns are resampled together (Künsch, Annals of Statistics 1989)."""
+_DRAWN: Final = 1 << 20  # random numbers to draw at a time
 
 
 def interval(
@@ -23,13 +23,13 @@ def interval(
     """Return the estimate with a two-sided interval.
 
     Args:
-        terms: of an estimator.
+        terms: the terms of an estimator.
         method: `normal`, the central limit theorem; `bootstrap`, percentiles of 1000 resamples in which turns have
             exponential weights (Rubin, "The Bayesian bootstrap", Annals of Statistics 1981); `bernstein`, the empirical
             Bernstein bound (Maurer & Pontil, COLT 2009, theorem 4), which holds for any number of turns and is wide. It
-            takes the largest weight in the log for the largest there can be, and of a ratio the first-order expansion.
-        confidence: between 0 and 1.
-        rng: where the bootstrap's chance comes from.
+            takes the largest weight in the log for the largest possible one, and the first-order expansion of a ratio.
+        confidence: the probability that the interval covers the value, between 0 and 1.
+        rng: the source of randomness of the bootstrap.
 
     Raises:
         ValueError: a bootstrap without `rng`.
@@ -47,14 +47,14 @@ def interval(
     if method == "normal":
         half = NormalDist().inv_cdf((1.0 + confidence) / 2) * deviation / np.sqrt(turns)
     else:
-        # Both tails, so the bound for half of the error probability on either side.
+        # Two-sided: half of the error probability on either side.
         doubt = np.log(4.0 / (1.0 - confidence))
         half = deviation * np.sqrt(2.0 * doubt / turns) + 7.0 * (terms.high - terms.low) * doubt / (3.0 * (turns - 1))
     return Estimate(value, value - float(half), value + float(half))
 
 
 def _resampled(terms: Terms, rng: np.random.Generator) -> Floats:
-    """The estimate from each of RESAMPLES resamples of the turns."""
+    """Return the estimate from each of RESAMPLES resamples of the turns, (RESAMPLES,)."""
     turns = len(terms.values)
     columns = np.column_stack((terms.values, np.ones(turns) if terms.divisors is None else terms.divisors))
     if turns > BLOCKS:

@@ -1,4 +1,4 @@
-"""Models of rewards, fitted to other turns than those that they predict."""
+"""Reward models, each fitted to other turns than those that it predicts."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +12,17 @@ def cross_fitted(contexts: Floats, drawn: Floats, rewards: Floats, folds: Intege
     """Return q'_k(x_i), (turns, strategies): per strategy a ridge regression on the turns of all other folds.
 
     Cross-fitting (Chernozhukov et al., "Double/debiased machine learning", Econometrics Journal 2018) by a difference
-    of sums: the Gram matrix of the other folds is that of all less that of the own. Strategies of which little is known
-    are pulled towards what predicts all of them alike.
+    of sums: the Gram matrix of the other folds is that of all folds minus the fold's own. Strategies with little data
+    are pulled towards a model of all strategies together.
 
     Args:
-        contexts: (turns, strategies, d), or (turns, 1, d) if all strategies have one; the first column is 1.
-        drawn: (turns, strategies): 0 for what was not asked, 1 for what was, or else the share of q that its reward is
-            expected to be.
-        rewards: (turns, strategies); those of what was not asked do not count.
-        folds: of each turn, 0 and up, at least two of them; turns that depend on each other belong in one.
-        ridge: the weight of that pull, in turns.
+        contexts: encoded contexts, (turns, strategies, d), or (turns, 1, d) if all strategies share one; the first
+            column is 1.
+        drawn: 0 for a strategy that was not asked, 1 for one that was, or else the share of q that its reward is
+            expected to be, (turns, strategies).
+        rewards: rewards, (turns, strategies); ignored for strategies that were not asked.
+        folds: the fold of each turn, (turns,), from 0; at least two. Dependent turns belong in the same fold.
+        ridge: the strength of the pull, in turns.
     """
     dimension, strategies, count = contexts.shape[2], drawn.shape[1], int(folds.max(initial=0)) + 1
     shared = contexts.shape[1] == 1
@@ -47,5 +48,7 @@ def cross_fitted(contexts: Floats, drawn: Floats, rewards: Floats, folds: Intege
 
 
 def folds_of(keys: NDArray[np.uint64], count: int) -> Integers:
-    """Return the fold of each turn by a hash of what it belongs to, (turns,): a session's turns share one."""
+    """Return the fold of each turn, (turns,), by a hash such as its session's: turns with the same hash share a
+    fold.
+    """
     return (keys % np.uint64(count)).astype(np.int64)

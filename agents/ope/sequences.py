@@ -1,17 +1,13 @@
 """Confidence sequences: bounds that hold at every look together, however often and whenever one looks.
 
-Two kinds, both from sums alone, so that evidence can be added in any order and on any number of workers:
+`gain_bounds` bounds the relative gain of one policy over another with which it shares the traffic by the toss of a
+coin. It is a betting bound (Waudby-Smith & Ramdas, "Estimating means of bounded random variables by betting", JRSS B
+2024; for off-policy evaluation Waudby-Smith et al., "Anytime-valid off-policy inference for contextual bandits", 2022),
+computed from sums, so evidence can be added in any order and on any number of workers. It only looks at rewarded turns,
+so its power depends on the number of rewards, not on their rate, like that of the conditional test of two Poisson
+rates.
 
-- `mean_bounds`, for the mean of bounded terms: an empirical Bernstein bound, from their number, sum and sum of squares
-  (Howard, Ramdas, McAuliffe & Sekhon, "Time-uniform, nonparametric, nonasymptotic confidence sequences", Annals of
-  Statistics 2021, with the inequality of Fan, Grama & Liu, Electronic Journal of Probability 2015).
-- `gain_bounds`, for how much more one policy earns than another with which it shares the traffic by a coin: a betting
-  bound (Waudby-Smith & Ramdas, "Estimating means of bounded random variables by betting", JRSS B 2024; for off-policy
-  evaluation Waudby-Smith et al., "Anytime-valid off-policy inference for contextual bandits", 2022). It only looks at
-  rewarded turns, so its power depends on the number of rewards and not on their rate, as that of the conditional test
-  of two Poisson rates does.
-
-Both mix over a fixed grid of bets, and Ville's inequality makes the mixture's wealth a test at all looks together.
+It mixes over a fixed grid of bets, and Ville's inequality makes the mixture's wealth a test at all looks together.
 """
 
 from collections.abc import Callable
@@ -26,26 +22,26 @@ from backchannel.schemas.snapshot import Estimate
 
 MORE: Final = np.array([1.1, 1.25, 1.6, 3.0, 10.0])
 LESS: Final = np.array([0.9, 0.75, 0.5, 0.25, 0.02])
-"""Ratios of what two policies earn that are bet on, relative to the ratio that is doubted."""
+"""The ratios of two policies' rewards to bet on, relative to the ratio that is tested."""
 _ON_MORE: Final = np.log([0.25, 0.3, 0.25, 0.15, 0.05])
 _ON_LESS: Final = np.log([0.15, 0.2, 0.35, 0.2, 0.1])
-"""How much: better policies mostly are so by little, and the worse ones that matter by much."""
-_STAKES: Final = np.geomspace(0.0005, 0.9, 24)  # in units of one over the largest term
-_MOST: Final = 1e6  # times what the other earns: the largest gain that is looked for
-_STEPS: Final = 40  # of a bisection
+"""Log stakes of these bets: better policies are mostly a little better; the worse ones that matter are much worse."""
+_MOST: Final = 1e6  # the largest gain that is searched for, relative to the other policy's rewards
+_STEPS: Final = 40  # steps of a bisection
 
 
 class Contrast(Struct, frozen=True):
-    """The rewards of two policies, A and B, that share the traffic: A decides with probability `share`, B otherwise.
+    """The rewards of two policies, A and B, that share the traffic: A decides with probability `share`, otherwise B
+    does.
 
-    Given what was done, it is known with which probability it was A who decided: its weight. That is the coin's
-    outcome where the two would never do the same, and says more than the coin where they might (Rao-Blackwell).
+    A turn's weight is the probability, given the decision, that A made it. It is the coin's
+    outcome if the two would never decide the same, and more informative than the coin if they might (Rao-Blackwell).
 
     Attributes:
-        shares: probability that A decides, (n,), above 0 and below 1.
-        weights: probability that A decided, given what was done, (n,), 0 to 1.
-        rewards: of the turns with that share and weight, added up, (n,); those of one turn lie in [0, 1].
-        turns: in all, with and without rewards.
+        shares: probabilities that A decides, (n,), above 0 and below 1.
+        weights: probabilities that A decided, given the decision, (n,), 0 to 1.
+        rewards: sums of the rewards of the turns with that share and weight, (n,); each turn's is in [0, 1].
+        turns: the total number of turns, with and without rewards.
     """
 
     shares: Floats
@@ -55,14 +51,14 @@ class Contrast(Struct, frozen=True):
 
     @property
     def value(self) -> float:
-        """What B earns a turn; NaN without turns."""
+        """B's mean reward per turn; NaN without turns."""
         if not self.turns:
             return float("nan")
         return float(self._others() @ self.rewards) / self.turns
 
     @property
     def gain(self) -> float:
-        """How much more A earns than B, as a share of what B earns; NaN without rewards."""
+        """The relative gain of A over B; NaN without rewards."""
         own, others = float(self._own() @ self.rewards), float(self._others() @ self.rewards)
         return own / others - 1.0 if others else float("nan")
 
@@ -75,20 +71,20 @@ class Contrast(Struct, frozen=True):
         return others
 
     def is_more(self, gain: float, confidence: float) -> bool:
-        """Whether A's gain is surely more than `gain`, at whichever look."""
+        """Return whether A's gain is surely more than `gain`, at any look."""
         return self._log_wealth(gain, MORE, _ON_MORE) >= -log1p(-confidence)
 
     def is_less(self, gain: float, confidence: float) -> bool:
-        """Whether A's gain is surely less than `gain`, at whichever look."""
+        """Return whether A's gain is surely less than `gain`, at any look."""
         return self._log_wealth(gain, LESS, _ON_LESS) >= -log1p(-confidence)
 
     def _log_wealth(self, gain: float, ratios: Floats, weights: Floats) -> float:
-        """The logarithm of the wealth of who bets that A earns `ratios` times as much as with a gain of `gain`.
+        """Return the log wealth of betting that A earns `ratios` times as much as with a gain of `gain`.
 
-        Where policies never do the same, a reward is A's with odds u = share (1 + gain) / (1 - share), and with odds
-        u * ratio if the bet is right. The bet's worth is the ratio of the likelihoods, which is linear in the weight,
-        so that it is a fair bet for any weight. A reward that was had in part, being a number in [0, 1], counts in
-        proportion: by concavity that is at most what the bet is worth.
+        If the policies never decide the same, a reward is A's with odds u = share (1 + gain) / (1 - share), or with
+        odds u * ratio if the bet is right. The bet pays the ratio of the likelihoods, which is linear in the weight,
+        so the bet is fair for any weight. A fractional reward, in [0, 1], counts in
+        proportion: by concavity, that is at most what the bet pays.
         """
         ratio = ratios[:, np.newaxis]
         odds = self.shares * (1.0 + gain) / (1.0 - self.shares)
@@ -97,18 +93,18 @@ class Contrast(Struct, frozen=True):
 
 
 def gain_bounds(contrast: Contrast, confidence: float) -> Estimate:
-    """Return the gain of A over B as a share of what B earns, with a confidence sequence.
+    """Return the relative gain of A over B, with a confidence sequence.
 
-    If the gain is the same all the time, each bound holds at all looks together with probability `confidence`. If it
-    changes, as a learning policy's does, the low one is below the largest gain that there was, and the high one above
-    the least. Shares may depend on what was seen before.
+    If the gain is constant, each bound holds at all looks together with probability `confidence`. If it
+    changes, as a learning policy's does, the low bound is below the largest gain so far, and the high bound above
+    the smallest. Shares may depend on earlier turns.
 
     Args:
-        contrast: what there is to see.
-        confidence: of either bound by itself, between 0 and 1.
+        contrast: the rewards of both policies.
+        confidence: the confidence of either bound by itself, between 0 and 1.
 
     Returns:
-        bounds of -1 and infinity where there is nothing to see.
+        the gain, with bounds of -1 and infinity if there are no rewards.
     """
     low, high = -1.0, float("inf")
     if contrast.is_more(-1.0 + 1.0 / _MOST, confidence):
@@ -118,60 +114,6 @@ def gain_bounds(contrast: Contrast, confidence: float) -> Estimate:
     return Estimate(contrast.gain, low, high)
 
 
-class Moments(Struct, frozen=True):
-    """Sums of bounded terms.
-
-    Attributes:
-        count: of the terms.
-        total: their sum.
-        squares: the sum of their squares.
-        lowest: the least that a term can be, at most 0.
-        highest: the most that a term can be, at least 0.
-    """
-
-    count: float
-    total: float
-    squares: float
-    lowest: float
-    highest: float
-
-
-def mean_bounds(moments: Moments, confidence: float) -> Estimate:
-    """Return the mean of bounded terms with a confidence sequence.
-
-    Args:
-        moments: of the terms.
-        confidence: of either bound by itself, between 0 and 1.
-
-    Returns:
-        `lowest` and `highest` as bounds where there is nothing to tell from.
-    """
-    if not moments.count:
-        return Estimate(float("nan"), moments.lowest, moments.highest)
-    mean = moments.total / moments.count
-    more = _deviation(moments.squares, moments.highest, confidence) / moments.count
-    less = _deviation(moments.squares, -moments.lowest, confidence) / moments.count
-    return Estimate(mean, max(mean - more, moments.lowest), min(mean + less, moments.highest))
-
-
-def _deviation(squares: float, scale: float, confidence: float) -> float:
-    """By how much a sum of terms of at most `scale` may exceed its expectation.
-
-    With a stake l in (0, 1 / scale), exp(l (sum - expected) - psi(l) squares) is a supermartingale, where
-    psi(l) = (-log(1 - l scale) - l scale) / scale^2; mixed over stakes, as the best one depends on the squares.
-    """
-    if scale <= 0.0:
-        return 0.0
-    stakes = _STAKES / scale
-    costs = (-np.log1p(-_STAKES) - _STAKES) / scale**2 * squares
-    enough = -np.log1p(-confidence)
-    weights = np.full(len(stakes), -np.log(len(stakes)))
-    high = scale
-    while _log_mean(stakes * high - costs, weights) < enough:
-        high *= 2.0
-    return _bisect(lambda deviation: _log_mean(stakes * deviation - costs, weights) < enough, 0.0, high)
-
-
 def _log_mean(logs: Floats, weights: Floats) -> float:
     weighted = logs + weights
     most = float(weighted.max())
@@ -179,13 +121,13 @@ def _log_mean(logs: Floats, weights: Floats) -> float:
 
 
 def _threshold(holds: Callable[[float], bool]) -> float:
-    """Return the gain up to which `holds` is true, to be sought by its logarithm."""
+    """Return the gain up to which `holds` is true, found by bisecting its logarithm."""
     low, high = np.log(1.0 / _MOST), np.log1p(_MOST)
     return float(np.expm1(_bisect(lambda log: holds(float(np.expm1(log))), low, high)))
 
 
 def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """Return up to where between `low` and `high` it holds."""
+    """Return the number between `low` and `high` up to which `holds` is true."""
     for _ in range(_STEPS):
         middle = (low + high) / 2.0
         low, high = (middle, high) if holds(middle) else (low, middle)

@@ -1,6 +1,6 @@
-"""Values of policies over whole sessions: what is done in one turn may tell in later ones.
+"""Values of policies over whole sessions: a decision in one turn may affect later ones.
 
-A session s has turns t = 0, 1, ..., each with a weight rho_st = pi(a|x) / p(a|x) of all that was decided in it, and a
+A session s has turns t = 0, 1, ..., each with the weight rho_st = pi(a|x) / p(a|x) of its whole decision and a
 reward r_st. With discount g and the running product R_st = rho_s0 ... rho_st, R_s,-1 = 1:
 
     PDIS   sum_t g^t R_st r_st                      per-decision importance sampling: Precup, Sutton & Singh, ICML 2000
@@ -8,9 +8,9 @@ reward r_st. With discount g and the running product R_st = rho_s0 ... rho_st, R
     DR     D_s0 of D_st = v_st + rho_st (r_st + g D_s,t+1 - q_st)         Jiang & Li, ICML 2016
     WDR    sum_t g^t (W_st (r_st - q_st) + W_s,t-1 v_st)                  Thomas & Brunskill, ICML 2016
 
-Here W_st = R_st / mean_s R_st; v_st is what a model expects of the target from turn t on, and q_st the same given what
-was done in it, both 0 after the session's end. A session that has ended goes on with rewards of 0 and weights of 1, so
-it counts in every mean.
+Here W_st = R_st / mean_s R_st; v_st is the return from turn t on that a model expects of the target, and q_st the same
+given the decision, both 0 after the session's end. A session that has ended continues with rewards of 0 and weights of
+1, so it counts in every mean.
 """
 
 from typing import Any, Final
@@ -27,11 +27,11 @@ class Sessions(Struct, frozen=True):
     """Logged sessions, weighed for one target; all are padded to the longest.
 
     Attributes:
-        weights: rho, (sessions, turns); 1 after the end.
-        rewards: (sessions, turns), in [0, 1]; 0 after the end.
+        weights: the weights rho, (sessions, turns); 1 after the end.
+        rewards: the rewards r, (sessions, turns), in [0, 1]; 0 after the end.
         discount: the discount per turn, 0 to 1.
-        expected: v, (sessions, turns), for the doubly robust forms; 0 after the end.
-        predicted: q, (sessions, turns), for the doubly robust forms; 0 after the end.
+        expected: the values v, (sessions, turns), for the doubly robust forms; 0 after the end.
+        predicted: the values q, (sessions, turns), for the doubly robust forms; 0 after the end.
     """
 
     weights: Floats
@@ -41,7 +41,7 @@ class Sessions(Struct, frozen=True):
     predicted: Floats | None = None
 
     def first_turns(self) -> Feedback:
-        """Return the sessions as single decisions with the weight of all their turns: to diagnose."""
+        """Return the sessions as single decisions with the weight of all their turns, for a diagnosis."""
         return Feedback(self.weights.prod(axis=1, keepdims=True), self._returns()[:, np.newaxis])
 
     def _returns(self) -> Floats:
@@ -53,17 +53,17 @@ class Sessions(Struct, frozen=True):
         return np.asarray(self.discount ** np.arange(self.rewards.shape[1], dtype=float))
 
     def largest(self) -> float:
-        """Return the most that a session can get by its weights, with all rewards 1."""
+        """Return the largest possible term of a session, with all rewards 1."""
         return float((self.weights.cumprod(axis=1) @ self.discounts()).max(initial=0.0))
 
 
 def in_sessions(sessions: NDArray[Any], values: Floats, padding: float) -> Floats:
-    """Return one value a turn as (sessions, turns), sessions in order of their first turn.
+    """Return one value per turn as (sessions, turns), sessions in order of their first turns.
 
     Args:
-        sessions: that each turn belongs to, (turns,), in whatever order sessions are mixed.
-        values: (turns,), of each session in order of time.
-        padding: after a session's end.
+        sessions: the session of each turn, (turns,); sessions may be interleaved.
+        values: the values, (turns,), in time order within each session.
+        padding: the value after a session's end.
     """
     _, first, index = np.unique(sessions, return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.intp)
@@ -79,19 +79,19 @@ def in_sessions(sessions: NDArray[Any], values: Floats, padding: float) -> Float
 
 
 def per_decision(log: Sessions) -> Terms:
-    """PDIS: unbiased; a reward is weighed by what was done until then only."""
+    """PDIS: unbiased; a reward is weighted by the decisions up to it only."""
     values = (log.weights.cumprod(axis=1) * log.rewards) @ log.discounts()
     return Terms(values, 0.0, log.largest())
 
 
 def weighted_per_decision(log: Sessions) -> Terms:
-    """WPDIS: consistent; much less variance. Its terms take the mean weights for known."""
+    """WPDIS: consistent, with much lower variance. Its terms treat the mean weights as known."""
     values = (_normalised(log) * log.rewards) @ log.discounts()
     return Terms(values, 0.0, log.largest())
 
 
 def doubly_robust(log: Sessions) -> Terms:
-    """The doubly robust recursion: unbiased; the better the model, the less variance."""
+    """The doubly robust recursion: unbiased; the better the model, the lower the variance."""
     expected, predicted = _model(log)
     values = np.zeros(len(log.rewards))
     for turn in range(log.rewards.shape[1] - 1, -1, -1):
@@ -103,7 +103,7 @@ def doubly_robust(log: Sessions) -> Terms:
 
 
 def weighted_doubly_robust(log: Sessions) -> Terms:
-    """The weighted form: consistent. Its terms take the mean weights for known."""
+    """The weighted form: consistent. Its terms treat the mean weights as known."""
     expected, predicted = _model(log)
     weights = _normalised(log)
     before = np.column_stack((np.ones(len(weights)), weights[:, :-1]))[:, : weights.shape[1]]
@@ -118,7 +118,7 @@ SESSION_ESTIMATORS: Final = {
     "DR": doubly_robust,
     "WDR": weighted_doubly_robust,
 }
-"""By name. The doubly robust ones need a model."""
+"""Estimators by name. The doubly robust ones need a model."""
 
 
 def _normalised(log: Sessions) -> Floats:

@@ -1,13 +1,13 @@
-"""Trials: what came of the decisions that a policy on trial and the one that is served shared, as sums.
+"""Trials: the outcomes of the decisions that the served policy and a policy on trial shared, as sums.
 
-The coin that says who decides is tossed by the serving process, which logs its share and with which probability the
-policy on trial would have done the same. So from the log follows the probability that it was this policy who decided:
+The serving process tosses the coin that picks the policy, and logs its share and the probability with which the
+policy on trial would have decided the same. So the log gives the probability that this policy made the decision:
 
     weight = share * propensity / allocation_propensity,
 
-and from rewards by share and weight, what either policy earns; see `sequences.Contrast`. Weights are kept on a grid of
-1/32, rounded up or down at random, by a hash of the turn, so that their expectation is right; counts and rewards are
-exact. So the sums are equal to the last bit in whatever order and on however many workers turns are learned.
+and rewards by share and weight give what either policy earns; see `sequences.Contrast`. Weights are kept on a grid of
+1/32, rounded up or down at random (by a hash of the turn) so that their expectation is right; counts and rewards are
+exact. So the sums are equal to the last bit, in any order and on any number of workers.
 """
 
 from typing import Final
@@ -22,16 +22,16 @@ from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import GRID, Delta, SumReader, Sums, SumTable
 
 WEIGHTS: Final = 32
-"""Steps of the grid of weights."""
+"""Steps of the grid of weights, which range from 0 to 1."""
 SHARES: Final = 1024
-"""Steps of the grid of shares, which the gate's lie on."""
+"""Steps of the grid of shares, which holds the gate's shares."""
 
 
 class Trials(Learner):
     """Sums of the turns that are part of a trial. It publishes nothing; the gate reads it.
 
-    Its rows are of one trial, share and weight: `turns`, and `rewards`, what they succeeded, added up. Turns whose
-    impression does not say with which probabilities they were decided are part of no trial.
+    A row is for one trial, share and weight: the number of `turns`, and `rewards`, the sum of their success. Turns
+    whose impressions log no probabilities of the decision are part of no trial.
     """
 
     name = "trials"
@@ -48,7 +48,7 @@ class Trials(Learner):
         impressions = outcomes.columns.turns.impressions
         canaries, whole = impressions.rows.canary, impressions.rows.allocation_propensity
         shown = np.flatnonzero((canaries.counts > 0) & (whole > 0.0))
-        # A turn is decided once: by the first of its impressions that says how.
+        # A turn is decided once: by the first of its impressions that logs the probabilities.
         turns, first = np.unique(impressions.parents[shown], return_index=True)
         if not len(turns):
             return {}
@@ -69,11 +69,11 @@ class Trials(Learner):
         return {self.table.name: Sums(self.table, keys, np.array(sums, dtype=float).T)}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:  # noqa: ARG002 -- Learner's
-        """See `Learner.solve`: serving needs nothing of this."""
+        """See `Learner.solve`: nothing is published."""
         return {}
 
     def contrast(self, sums: SumReader, trial: int) -> Contrast:
-        """Return what is known of a trial."""
+        """Return the rewards of both policies in a trial."""
         found = sums.read(self.table, "trial", [str(trial)])
         keys = np.array([key[1:] for key in found.keys], dtype=float).reshape(-1, 2)
         told = (keys[:, 0] > 0) & (keys[:, 0] < SHARES)

@@ -1,13 +1,13 @@
-"""Values of policies from logged decisions, each taken as a whole: on any page, whatever strategies share.
+"""Values of policies from logged decisions, each taken as a whole: valid on any page, whatever strategies share.
 
-What a page earns depends on all that was drawn for it: strategies have items in common, and take clicks from each
-other. Estimates that weigh one strategy at a time miss that. Here a decision is one action, the whole allocation, with
+A page's reward depends on everything drawn for it: strategies have items in common, and take clicks from each
+other. Estimates that weight one strategy at a time miss that. Here a decision is one action, the whole allocation, with
 weight
 
     pi(allocation | x) / p(allocation | x),
 
-and the reward is that of the whole turn. That assumes nothing about pages. The price is support: an allocation that
-was never drawn tells nothing, so where two policies have little in common the answer is that one cannot tell.
+and the reward is the whole turn's. That assumes nothing about pages. The price is support: an allocation that
+was never drawn says nothing, so if two policies have little in common, the log cannot tell which is better.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,13 +25,14 @@ from backchannel.agents.sums import Floats
 
 
 class Replayed:
-    """A policy on logged decisions: what it would draw from in each. Equal contexts are decided once.
+    """A policy replayed on logged decisions: the mixture that it would draw from in each. Equal contexts are computed
+    once.
 
     Args:
-        policy: which.
+        policy: the policy.
 
     Attributes:
-        policy: as given.
+        policy: the policy.
     """
 
     def __init__(self, policy: Allocator) -> None:
@@ -39,7 +40,9 @@ class Replayed:
         self._mixtures: Final[dict[Any, Mixture]] = {}
 
     def mixture(self, decision: LoggedDecision) -> Mixture:
-        """Return what the policy would draw from with the decision's budget, or as near to it as it can."""
+        """Return the mixture that the policy would draw from with the decision's budget, or the nearest that it
+        supports.
+        """
         budget = min(max(sum(decision.decided.values()), self.policy.least), MAX_BUDGET)
         key = (
             budget,
@@ -51,7 +54,9 @@ class Replayed:
         return self._mixtures[key]
 
     def probabilities(self, decision: LoggedDecision) -> tuple[float, float]:
-        """Return the probability that the policy decides the same, and that a random set of strategies is the same."""
+        """Return the probabilities that the policy decides the same, and that a random set of strategies is the
+        same.
+        """
         known = all(name in self.policy.strategies for name in decision.decided)
         if not known or not self.policy.least <= sum(decision.decided.values()) <= MAX_BUDGET:
             return 0.0, 0.0
@@ -70,12 +75,12 @@ class Replayed:
 
 
 def whole(policies: Mapping[str, Replayed], decisions: Sequence[LoggedDecision], since: int = 0) -> dict[str, Feedback]:
-    """Weigh logged decisions as wholes for each of some policies, and for `uniform`, random sets of strategies.
+    """Weight logged decisions as wholes, for each policy and for `uniform`, which draws random sets of strategies.
 
     Args:
-        policies: by name; `uniform` is what the first of them would do at random.
-        decisions: logged. Those whose allocation is logged without its probability are left out.
-        since: event time (ms) before which they are left out.
+        policies: policies by name; `uniform` is the first of them with random sets.
+        decisions: logged decisions. Those that log no probability of the allocation are left out.
+        since: event time (ms) before which decisions are left out.
 
     Returns:
         name -> weights and rewards, both (decisions, 1).

@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 from river._river_rust.drift import AdaptiveWindowing
 
 SAMPLES: Final = 100
-"""The most observations that a bucket counts for, so that in heavy traffic a tiny change is no alarm."""
+"""Maximum number of observations that a bucket counts for, so that a tiny change in heavy traffic raises no alarm."""
 
 
 class Bucket(Struct, frozen=True):
@@ -60,7 +60,7 @@ def changes(buckets: Sequence[Bucket], confidence: float) -> list[Change]:
         confidence: ADWIN's delta, 0 to 1.
     """
     found: list[Change] = []
-    begin = 0  # of the buckets since the last change
+    begin = 0  # first bucket since the last change
     while (noticed := _notice(buckets[begin:], confidence)) is not None:
         regime = buckets[begin : begin + noticed + 1]
         split = _split(regime)

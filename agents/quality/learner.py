@@ -1,4 +1,4 @@
-"""How well the answers do over time, as sums: for charts, metrics and drift alarms, not for the policy.
+"""The quality of answers over time, as sums: for charts, metrics and drift alarms, not for the policy.
 
 It counts turns and adds up feedback per time bucket and strategy. Rewards and probabilities are multiples of 1/1024, so
 the sums are exact, in any order.
@@ -18,7 +18,7 @@ SUMS: Final = ("turns", "candidates", "clicked", "barged_in", "rephrased", "defe
 """See `AnswerQuality`."""
 
 RATES: Final = {"click_rate": "clicked", "defect_rate": "defects"}
-"""The rates of all turns that are watched for drift -> the sum that is divided by their number."""
+"""The rates over all turns that are monitored for drift -> the sum that is divided by the number of turns."""
 
 
 class QualityConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +52,7 @@ class AnswerQuality(Learner):
 
     Args:
         config: the length of a bucket, and the bounds of drift.
-        strategies: names of the strategies with rows of their own. Others count in `ALL` only.
+        strategies: names of the strategies with rows of their own; others count in `ALL` only.
     """
 
     name = "quality"

@@ -1,1 +1,1 @@
-"""The ranking layer: in which order to show the candidates that retrieval brought, learned from clicks as sums."""
+"""The ranking layer: the order in which to show retrieved candidates, learned from clicks as sums."""

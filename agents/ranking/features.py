@@ -23,11 +23,11 @@ SCORE: Final = "score"
 MEMORY_SCORE: Final = "memory.score"
 MEMORY_EVIDENCE: Final = "memory.evidence"
 RANK: Final = "rank."
-"""How the names of features begin that are one over the rank in a strategy's list; 0 for what it did not bring."""
+"""Prefix of the features that are one over the rank in a strategy's list; 0 for candidates that it did not bring."""
 MAX_COLUMNS: Final = 128
-_FORMAT: Final = 2  # of the sums: to be raised when a row means something else
-_LEAST_DEVIATION: Final = 1e-9  # below it, a feature is constant in a list
-_GREATEST: Final = 1e15  # beyond it, a number counts as missing
+_FORMAT: Final = 2  # of the sums: to be raised when the meaning of a row changes
+_LEAST_DEVIATION: Final = 1e-9  # below this, a feature counts as constant in a list
+_GREATEST: Final = 1e15  # beyond this, a number counts as missing
 
 CandidateFeature: TypeAlias = Numeric | Categorical | Hashed | Binned
 
@@ -43,12 +43,12 @@ class CandidateEncoder:
 
     Attributes:
         columns: The names of the columns.
-        dimension: Their number.
-        fingerprint: A short hash of all of this: vectors with different fingerprints must never meet.
+        dimension: The number of columns.
+        fingerprint: A short hash of all settings: vectors with different fingerprints must never be combined.
         of_memory: Whether the memory index supplies some of the features.
         of_choices: Whether some features are not numbers.
         of_query: Whether some columns depend on the query.
-        read: The numbers that are read of a candidate's own features.
+        read: The names of the numbers that are read from a candidate's own features.
         ranked: The strategies whose ranks are features.
 
     Raises:
@@ -62,7 +62,7 @@ class CandidateEncoder:
         query_features: Sequence[CandidateFeature] = (),
         crosses: Sequence[tuple[str, str]] = (),
     ) -> None:
-        own, self._query = Encoder(features), Encoder(query_features)  # say what is wrong with the features
+        own, self._query = Encoder(features), Encoder(query_features)  # these raise if the features are invalid
         names = [one.name for one in features if isinstance(one, Numeric | Binned)]
         for name in normalized:
             if name not in names:
@@ -92,7 +92,7 @@ class CandidateEncoder:
         # Without the constant that an `Encoder` begins with.
         self._crosses: Final = [(left, slice(right.start - 1, right.stop - 1)) for left, right in crossed]
         self.of_query: Final = bool(crossed)
-        # Numbers are read as one matrix: first those of the candidates, then one over their ranks.
+        # Numbers are read as one matrix: first the candidates' own, then one over their ranks.
         self.read: Final = tuple(name for name in names if not name.startswith(RANK))
         self.ranked: Final = tuple(name.removeprefix(RANK) for name in names if name.startswith(RANK))
         self.of_choices: Final = any(isinstance(one, Categorical | Hashed) for one in features)
@@ -103,7 +103,7 @@ class CandidateEncoder:
         self._get: Final[Callable[[Any], tuple[Value, ...]]] = _getter(self.read)
         source = {name: column for column, name in enumerate([*self.read, *(RANK + name for name in self.ranked)])}
         self._standardized: Final = np.array([source[name] for name in normalized], dtype=np.intp)
-        # Scaling and standardizing are one step: less the offset, times the factor.
+        # Scaling and standardizing are one step: subtract the offset, multiply by the factor.
         self._offsets, self._factors = np.zeros(len(source)), np.ones(len(source))
         numeric = [one for one in features if isinstance(one, Numeric)]
         for one in numeric:
@@ -122,7 +122,7 @@ class CandidateEncoder:
         ]
 
     def numbers(self, features: Sequence[Mapping[str, Value]], ranks: Sequence[Mapping[str, int]]) -> Floats:
-        """Return the numbers that candidates are described by, (candidates, numbers); NaN for what is missing."""
+        """Return the numeric features of candidates, (candidates, numbers); NaN for missing values."""
         size = len(features) * len(self.read)
         try:
             flat = np.fromiter(chain.from_iterable(map(self._get, features)), np.float64, size)
@@ -135,22 +135,24 @@ class CandidateEncoder:
         return self.completed(found, brought)
 
     def unpacked(self, packed: Sequence[bytes]) -> Floats:
-        """Return the numbers called `read` of features packed by MessagePack, (candidates, read); see `completed`."""
+        """Return the numbers named in `read` from features packed by MessagePack, (candidates, read); see
+        `completed`.
+        """
         try:
             rows = map(msgspec.structs.astuple, map(self._decode, packed))
             flat = np.fromiter(chain.from_iterable(rows), np.float64, len(packed) * len(self.read))
-        except msgspec.ValidationError:  # some are no numbers
+        except msgspec.ValidationError:  # some are not numbers
             features = map(msgspec.msgpack.decode, packed)
             flat = np.array([_number(one.get(name)) for one in features for name in self.read])
         return flat.reshape(len(packed), len(self.read))
 
     def completed(self, own: Floats, brought: Floats | None = None) -> Floats:
-        """Return the numbers that candidates are described by, see `numbers`.
+        """Return the numeric features of candidates; see `numbers`.
 
         Args:
-            own: The numbers called `read`, (candidates, read); NaN for what is missing. What is too great is made NaN.
-            brought: Ranks in the lists of the strategies called `ranked`, from 1, (candidates, ranked); 0 for what a
-                strategy did not bring. None if there are no such features.
+            own: The numbers named in `read`, (candidates, read); NaN for missing values. Too large values become NaN.
+            brought: Ranks in the lists of the strategies in `ranked`, from 1, (candidates, ranked); 0 if a
+                strategy did not bring the candidate. None if there are no such features.
         """
         own[np.abs(own) > _GREATEST] = np.nan
         if brought is None:
@@ -232,12 +234,12 @@ class CandidateEncoder:
 
 
 def _of_each(rows: Floats, lengths: Integers) -> Floats:
-    """A row of each list for all its candidates, to be combined with theirs: one row, if there is one list."""
+    """Return each list's row repeated for its candidates, or the only row of a single list."""
     return rows if len(lengths) == 1 else np.repeat(rows, lengths, axis=0)
 
 
 def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Value, ...]]:
-    if len(names) == 1:  # of which itemgetter would return the value itself
+    if len(names) == 1:  # itemgetter would return the value itself
         (name,) = names
         return lambda own: (own[name],)
     return itemgetter(*names) if names else lambda _: ()
@@ -259,6 +261,6 @@ def _on_grid(numbers: Floats) -> Floats:
 
 
 def _places(features: Sequence[CandidateFeature]) -> dict[str, slice]:
-    """The columns of each feature in the vectors of an `Encoder`."""
+    """Return the columns of each feature in the vectors of an `Encoder`."""
     ends = np.cumsum([1, *(len(one.columns) for one in features)]).tolist()
     return {one.name: slice(begin, end) for one, begin, end in zip(features, ends, ends[1:], strict=False)}

@@ -26,8 +26,8 @@ from backchannel.schemas.events import Name
 _DAY_MS: Final = 86_400_000
 _NOTHING: Final = msgspec.msgpack.encode({})
 EXAMINED: Final = tuple(round(place**-0.7, 3) for place in range(1, 501))
-"""The examination curve of impressions that log none, by position. To underestimate position bias does less harm than
-to overestimate it."""
+"""The examination curve for impressions that log none, by position. Underestimating position bias does less harm than
+overestimating it."""
 
 
 class RankingConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,11 +99,11 @@ class RankingConfig(Struct, frozen=True, forbid_unknown_fields=True):
             return
         for name, weight in self.prior.items():
             if name not in columns:
-                raise ValueError(f"prior: {name!r} is none of the columns: {', '.join(columns)}")
+                raise ValueError(f"prior: {name!r} is not one of the columns: {', '.join(columns)}")
             if not np.isfinite(weight):
                 raise ValueError(f"prior: {name}: {weight} is not a finite number")
         if not any(self.prior.values()):
-            raise ValueError("prior: at least one column needs a weight: it is the order to begin with")
+            raise ValueError("prior: at least one column needs a weight, which gives the initial order")
 
     def encoder(self) -> CandidateEncoder:
         """Return the encoder of candidates."""
@@ -111,7 +111,7 @@ class RankingConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _chosen(results: Ragged[Results]) -> tuple[Integers, Integers]:
-    """The results of lists of two entities or more, each entity once, where it was shown first; and their lists."""
+    """Return the results of lists of at least two entities, each entity where it was shown first; and their lists."""
     rows, parents = results.rows, results.parents
     first, _ = distinct(parents, rows.entity)
     if len(first) < len(parents):
@@ -128,7 +128,7 @@ def _chosen(results: Ragged[Results]) -> tuple[Integers, Integers]:
 
 
 def _gains(gained: Gains, chosen: Integers) -> Floats:
-    """The gain of each of the chosen results, (chosen,): of an entity's, the first in the turn has it."""
+    """Return the gain of each chosen result, (chosen,); an entity's first result in a turn gets its gain."""
     gains = np.zeros(len(chosen))
     if not len(gained.shown):
         return gains
@@ -142,7 +142,9 @@ def _gains(gained: Gains, chosen: Integers) -> Floats:
 
 
 def _brought(ranks: Ragged[Ranks], strategies: Sequence[str], wanted: Sequence[str]) -> Floats:
-    """The ranks of results in the lists of the wanted strategies, (results, wanted); 0 where one did not bring it."""
+    """Return the ranks of results in the wanted strategies' lists, (results, wanted); 0 if a strategy did not bring
+    it.
+    """
     column = {name: place for place, name in enumerate(wanted)}
     columns = np.array([column.get(name, MISSING) for name in strategies], dtype=np.int64)[ranks.rows.strategy]
     own = columns != MISSING
@@ -182,7 +184,7 @@ class ResultRanking(Learner):
         return bool(config.ranking.features)
 
     def learn(self, outcomes: Outcomes) -> Delta:
-        """See `Learner.learn`. A list of a single result says nothing of an order."""
+        """See `Learner.learn`. A list of a single result says nothing about the order."""
         columns, encoder = outcomes.columns, self.encoder
         impressions = columns.turns.impressions
         shown, rows = impressions.rows, impressions.rows.results.rows
@@ -218,19 +220,19 @@ class ResultRanking(Learner):
         return {self.table.name: Sums(self.table, stored, sums_of(found, len(stored)))}
 
     def _values(self, columns: Columns, codes: Codes) -> tuple[list[dict[str, Any]], Floats]:
-        """Return the features of results that must be read one by one, and their numbers."""
+        """Return the features of results that must be read one by one, and the results' numbers."""
         pool, wanted = columns.pools.contexts, codes.tolist()
         features = self._contexts(columns, codes) if self.encoder.of_choices else []
         return features, self.encoder.unpacked([pool[code] if code != MISSING else _NOTHING for code in wanted])
 
     def _contexts(self, columns: Columns, codes: Codes) -> list[dict[str, Any]]:
-        """The contexts that `codes` stand for; those of MISSING are empty."""
+        """Return the contexts of `codes`; empty for MISSING."""
         pool = columns.pools.contexts
         known = {code: msgspec.msgpack.decode(pool[code]) for code in set(codes.tolist()) if code != MISSING}
         return [known.get(code, {}) for code in codes.tolist()]
 
     def _examined(self, columns: Columns, codes: Codes, positions: Codes) -> Floats:
-        """The probability that each result was examined, (results,), by the curve logged with its list."""
+        """Return the probability that each result was examined, (results,), by the curve logged with its list."""
         used, place = np.unique(codes, return_inverse=True)
         curves = [one or EXAMINED for one in self._contexts(columns, used)]
         lengths = np.array([len(curve) for curve in curves])
@@ -275,7 +277,7 @@ class ResultRanking(Learner):
         return {"": orjson.dumps(msgspec.to_builtins(settings))}
 
     def compact(self, sums: Sums, at: int) -> dict[Key, Key | None]:
-        """See `Learner.compact`: old buckets run together."""
+        """See `Learner.compact`: old buckets are coarsened."""
         became: dict[Key, Key | None] = {}
         starts = {start for _, start, _ in sums.keys}
         coarser = run_together(starts, (), self._bucket_ms, at)

@@ -1,9 +1,9 @@
 """The ranking layer, serving: candidates in, an order out.
 
-Scores are a product of the encoded candidates with the weights. To explore, one of DRAWS models drawn from the
-posterior decides; it moves no candidate by more than a few places from where the mean has it, so that a page never
-looks random. The models are drawn once for each section, by a seed that follows from it: the probability of an order
-is the share of the models that give it.
+Scores are the product of the encoded candidates and the weights. To explore, one of DRAWS models drawn from the
+posterior decides; it moves no candidate more than a few places from its place by the mean, so a page never
+looks random. The models are drawn once per section, with a seed derived from it: the probability of an order
+is the share of the models that produce it.
 """
 
 from collections import Counter
@@ -29,11 +29,11 @@ _DRAWN: Final = np.arange(DRAWS)[:, np.newaxis]
 
 
 class Candidate(Struct, frozen=True):
-    """What may be shown.
+    """A candidate for a place on the page.
 
     Attributes:
         entity_id: The entity.
-        features: What the engine knows of it when it ranks, flat; `score` is the caller's own score.
+        features: The engine's features of it, flat; `score` is the caller's own score.
         ranks: Its rank, from 1, in the list of each strategy that brought it.
     """
 
@@ -43,14 +43,14 @@ class Candidate(Struct, frozen=True):
 
 
 def remembered(candidate: Candidate, known: Recalled | None) -> Candidate:
-    """Return a candidate with what the memory index knows of it."""
+    """Return a candidate with the memory index's features of it."""
     score, evidence = (known.score, known.evidence) if known else (0.0, 0.0)
     features = {**candidate.features, MEMORY_SCORE: score, MEMORY_EVIDENCE: evidence}
     return Candidate(candidate.entity_id, features, candidate.ranks)
 
 
 class Reason(Struct, frozen=True):
-    """What one column contributes to a candidate's score, compared with the average candidate of the list."""
+    """The contribution of one column to a candidate's score, relative to the average candidate of the list."""
 
     column: str
     contribution: float
@@ -64,11 +64,11 @@ class Ranked(Struct, frozen=True):
 
     Attributes:
         entity_id: The entity.
-        position: From 1.
-        score: The expected gain where it is examined, compared with the average candidate of the list.
-        features: What it was ranked with: its own features, and those that the policy supplied.
-        ranks: As given.
-        reasons: What the score is made of, the largest contribution first; only if they were asked for.
+        position: The position, from 1.
+        score: The expected gain if it is examined, relative to the average candidate of the list.
+        features: The features that it was ranked by: its own, and those that the policy supplied.
+        ranks: The ranks of the candidate, as given.
+        reasons: The contributions to the score, largest first; empty unless requested.
     """
 
     entity_id: str
@@ -84,10 +84,10 @@ class Ranking(Struct, frozen=True):
 
     Attributes:
         results: The first k candidates, best first.
-        learned: Whether clicks had a say; False: the order is the prior's.
+        learned: Whether clicks affected the order; if False, it is the prior's.
         propensity: The probability of this order of the first k.
-        normalizers: Feature -> mean and standard deviation in the list, as ranked with.
-        examined: The probabilities that positions 1, 2 ... are examined, as the policy assumes.
+        normalizers: Feature -> its mean and standard deviation in the list.
+        examined: The probabilities that the policy assumes for the examination of positions 1, 2 ...
         policy_version: The version that ranked.
     """
 
@@ -104,7 +104,7 @@ class Settings(Struct, frozen=True):
 
     Attributes:
         factor: A matrix L for which LL' is the covariance of the weights; empty while the prior order is served.
-        half_life_days: The half-life chosen; 0: nothing is forgotten.
+        half_life_days: The chosen half-life; 0 if nothing is forgotten.
     """
 
     features: tuple[CandidateFeature, ...]
@@ -127,12 +127,12 @@ class Settings(Struct, frozen=True):
 
 
 class Weight(Struct, frozen=True):
-    """What is believed of one column.
+    """The learned weight of one column.
 
     Attributes:
         column: Its name.
-        weight: The gain per unit that it is ranked with.
-        deviation: The standard deviation of that; 0 while the prior order is served.
+        weight: The gain per unit of the column.
+        deviation: The standard deviation of `weight`; 0 while the prior order is served.
         prior: Its weight in the prior order, at the scale that fits the clicks best.
     """
 
@@ -143,13 +143,13 @@ class Weight(Struct, frozen=True):
 
 
 class Summary(Struct, frozen=True):
-    """What a version says of the order, for people.
+    """A summary of the order that a version serves, for people.
 
     Attributes:
-        learned: Whether clicks have a say; False: the prior order is served.
+        learned: Whether clicks affect the order; if False, the prior order is served.
         lists: The number of lists learned from, decayed.
-        logged: The share of these that were logged with the examination curve of the policy version that ranked them.
-        gain: The held-out improvement of the learned order on the prior's, in squared gain per list.
+        logged: The share of these lists, 0 to 1, that log the examination curve of the version that ranked them.
+        gain: The held-out improvement of the learned order over the prior's, in squared gain per list.
         deviation: The standard deviation of `gain`.
         weights: One for each column.
     """
@@ -197,14 +197,14 @@ class Ranker:
     """The ranking's section of a policy, ready to rank.
 
     Args:
-        section: As `ResultRanking.solve` wrote it; empty: candidates keep the caller's order.
+        section: The rows of `ResultRanking.solve`; if empty, candidates keep the caller's order.
 
     Attributes:
         settings: The row of the section.
-        encoder: Of candidates.
+        encoder: The encoder of candidates.
 
     Raises:
-        EncodingError: Candidates would not be encoded as they were when the section was learned.
+        EncodingError: This version encodes candidates differently from the one that learned the section.
     """
 
     name: ClassVar[str] = "ranking"
@@ -226,7 +226,7 @@ class Ranker:
 
     @classmethod
     def of(cls, sections: Sections, header: Snapshot) -> Self:  # noqa: ARG003 - Serving's
-        """See `Serving.of`. Where no ranking is learned, the order is the caller's."""
+        """See `Serving.of`. If no ranking is learned, the order is the caller's."""
         return cls(sections.get(cls.name, {}))
 
     def rank(
@@ -248,7 +248,7 @@ class Ranker:
         if not candidates:
             return Ranking((), self.settings.learned, 1.0)
         features = [one.features for one in candidates]
-        if not any(SCORE in one for one in features):  # then the order that they came in is the caller's
+        if not any(SCORE in one for one in features):  # then the order of the candidates is the caller's
             features = [{**one, SCORE: 1.0 / place} for place, one in enumerate(features, 1)]
         encoder, size = self.encoder, np.array([len(candidates)])
         numbers = encoder.numbers(features, [one.ranks for one in candidates] if encoder.ranked else ())
@@ -275,7 +275,7 @@ class Ranker:
         return Ranking(results, self.settings.learned, propensity, dict(zip(encoder.normalized, logged, strict=True)))
 
     def summary(self) -> Summary:
-        """Return what was learned, for people."""
+        """Return a summary of the learned order, for people."""
         settings = self.settings
         factor = np.array(settings.factor) if settings.factor else np.zeros((len(self._weights), 1))
         columns = zip(
@@ -295,7 +295,7 @@ class Ranker:
         )
 
     def _draw(self, seed: int) -> Floats | None:
-        """DRAWS models, (d, DRAWS); None without exploration."""
+        """Return Return DRAWS models, (d, DRAWS); None without exploration."""
         settings = self.settings
         if not settings.factor or not settings.exploration or not settings.max_shift:
             return None
@@ -310,7 +310,7 @@ class Ranker:
         k: int,
         rng: np.random.Generator,
     ) -> tuple[list[int], float]:
-        """The places of the first k candidates, and the probability of their order."""
+        """Return the indexes of the first k candidates, and the probability of their order."""
         best = (-scores).argsort(kind="stable")
         if self._models is None:
             return self._limited(best, features, k), 1.0
@@ -321,7 +321,7 @@ class Ranker:
         places = np.arange(count)
         drawn = np.empty((DRAWS, count), dtype=np.int64)
         drawn[_DRAWN, (vectors[pool] @ self._models).T.argsort(axis=1)[:, ::-1]] = places
-        # A candidate's place is that of the drawn model within bounds; the mean decides between those that meet.
+        # A candidate's place is the drawn model's, within bounds; the mean breaks ties.
         bounded = np.minimum(np.maximum(drawn, places - shift), places + shift)
         orders = pool[(bounded * count + places).argsort(axis=1)]
         chosen = int(rng.integers(DRAWS))
@@ -332,7 +332,7 @@ class Ranker:
         return heads[chosen].tolist(), int((heads == heads[chosen]).all(axis=1).sum()) / DRAWS
 
     def _limited(self, order: Integers, features: Sequence[Mapping[str, Value]], k: int) -> list[int]:
-        """The first k places of `order` that keep to the limits; if they do not suffice, the best of the others."""
+        """Return the first k of `order` that keep to the limits, filled up with the best of the others."""
         limits = self.settings.limits
         if not limits:
             head: list[int] = order[:k].tolist()

@@ -1,13 +1,14 @@
-"""What lists of shown results add to the ranking's sums: a list-centred least squares on clicks over expected clicks.
+"""The ranking's sums: list-centred least squares of clicks over expected clicks.
 
-Per list, with x the vectors of what was shown, p the probability that a position was examined, and c the gain there:
+Per list, with the vectors x of the shown results, the probabilities p that their positions were examined, and the gains
+c:
 
     A += sum p (x - m)(x - m)'        m = sum p x / sum p
     b += sum (c - p sum c / sum p)(x - m)
 
 It is pairwise least squares (Ermis, Ernst, Stein & Zappella, "Learning to rank in the position based model with bandit
-feedback", arXiv 2004.13106), which never divides by p, so that its variance stays low. What is constant in a list has
-no influence. Centred vectors, residuals and p are rounded to grids, so that the sums are exact.
+feedback", arXiv 2004.13106), which never divides by p, so its variance stays low. A feature that is constant in a list
+has no influence. Centred vectors, residuals and p are rounded to grids, so that the sums are exact.
 """
 
 from typing import Final
@@ -17,7 +18,7 @@ from msgspec import Struct
 
 from backchannel.agents.sums import Booleans, Floats, Integers
 
-_VECTORS: Final = 256.0  # of centred vectors: multiples of 1/256
+_VECTORS: Final = 256.0  # centred vectors are multiples of 1/256
 _RESIDUALS: Final = 1024.0
 _EXAMINED: Final = 256.0
 HEAD: Final = 5

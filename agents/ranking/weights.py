@@ -1,9 +1,9 @@
-"""From the ranking's sums to weights: a ridge towards a prior order, as strong as held-out queries call for.
+"""From the ranking's sums to weights: a ridge towards a prior order, with its strength chosen on held-out queries.
 
-The prior is a direction: declared weights, scaled to what the clicks say of them. Queries are in one of two folds by
+The prior is a direction: declared weights, scaled to fit the clicks. Queries are in one of two folds by
 their hash. For each half-life and each strength of the ridge, the weights are fitted on one fold and scored on the
-other, both ways; repeated queries so never vouch for themselves. The weights leave the prior order only if the best
-score is above the prior's by more than its standard deviation: at few clicks, what is served is the caller's order.
+other, both ways, so repeated queries never vouch for themselves. The weights leave the prior order only if the best
+score exceeds the prior's by more than its standard deviation: with few clicks, the caller's order is served.
 """
 
 from collections.abc import Sequence
@@ -17,24 +17,24 @@ from backchannel.agents.sums import Floats
 
 RIDGES: Final = (10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 100_000.0)
 """Strengths of the pull towards the prior, in lists."""
-_LEAST_SCALE: Final = 1e-3  # of the prior: what clicks speak against is still the prior
+_LEAST_SCALE: Final = 1e-3  # of the prior, which stays the prior even if clicks speak against it
 _PRIOR_CLICKS: Final = 0.05
 _PRIOR_LISTS: Final = 1.0
 
 
 class Weights(Struct, frozen=True):
-    """What is believed of the weights of the features.
+    """The learned weights of the features.
 
     Attributes:
         mean: The weights, in gain per unit of a column, (d,).
-        prior: Those of the prior order, at the scale that fits the clicks best, (d,).
+        prior: The weights of the prior order, at the scale that fits the clicks best, (d,).
         factor: A matrix L for which LL' is their covariance, (d, d); zeros while the prior order is served.
-        learned: Whether clicks have been believed; False: the order is the prior's.
+        learned: Whether clicks affect the order; if False, it is the prior's.
         gain: The held-out improvement over the prior, in squared gain per list, of the best ridge and half-life.
         deviation: The standard deviation of `gain`.
         ridge: The strength of the pull towards the prior, in lists.
-        half_life: The half-life chosen, in ms; None: nothing is forgotten.
-        lists: The number of lists that count, decayed.
+        half_life: The chosen half-life, ms; None if nothing is forgotten.
+        lists: The number of lists, decayed.
         logged: The share of these whose curve of examination was logged with them, 0 to 1.
     """
 
@@ -65,7 +65,7 @@ def solve(
         starts: The start of each time bucket (ms), (buckets,).
         rows: The sums of each bucket and fold, (buckets, 2, width).
         prior: The weights of the prior order, (d,).
-        half_lives: Half-lives to choose from (ms); None: never forget.
+        half_lives: Half-lives to choose from (ms); None for no forgetting.
         at: Event time (ms).
         evidence: By how many of its standard deviations the held-out improvement must exceed zero.
     """
@@ -112,17 +112,17 @@ def solve(
 
 
 def _factor(precision: Floats, noise: float) -> Floats:
-    """A square root of the covariance that follows from `precision` and the variance of the residuals."""
+    """Return a square root of the covariance, (d, d), given the precision and the variance of the residuals."""
     return np.asarray(np.linalg.inv(np.linalg.cholesky(precision)).T * noise**0.5)
 
 
 def _scaled(prior: Floats, gram: Floats, moment: Floats) -> Floats:
-    """The prior weights at the scale that fits the clicks best, never turned round."""
+    """Return the prior weights at the scale that fits the clicks best, never reversed."""
     scale = (prior @ moment + _PRIOR_CLICKS) / (prior @ gram @ prior + _PRIOR_LISTS)
     scaled: Floats = prior * max(float(scale), _LEAST_SCALE)
     return scaled
 
 
 def _step(gram: Floats, moment: Floats, base: Floats, ridge: Floats) -> Floats:
-    """The ridge solution's distance from `base`."""
+    """Return the ridge solution's difference from `base`, (d,)."""
     return np.asarray(np.linalg.solve(gram + np.diag(ridge), moment - gram @ base))

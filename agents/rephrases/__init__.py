@@ -1,1 +1,1 @@
-"""How probable it is that a query rephrases the one before it in its session."""
+"""The probability that a query rephrases the preceding one in its session."""

@@ -21,7 +21,7 @@ from backchannel.agents.statistics import wilson
 from backchannel.agents.sums import Floats, Integers
 
 Admissible: TypeAlias = Callable[[Integers, Integers], NDArray[np.bool_]]
-"""Places of sources, (n,), and states, (n,) -> whether each state may be the target of its source, (n,)."""
+"""Indexes of sources, (n,), and of states, (n,) -> whether each state may be the target of its source, (n,)."""
 State = TypeVar("State", str, tuple[str, str])
 
 _BATCH: Final = 1000  # states solved together, enough to amortise NumPy's overhead
@@ -50,7 +50,7 @@ class Chain(Generic[State]):
         weights: the weights of the steps, in turns, (steps,), above 0.
         trusted: whether a step is followed, (steps,). The other steps count as rephrased, but lead nowhere.
         absorbed: the weights of success and of failure, in turns, (states, 2).
-        max_steps: the most steps followed from a state, the likeliest first.
+        max_steps: maximum number of steps followed from a state, the likeliest first.
 
     Attributes:
         support: the weight of all turns, (states,).
@@ -113,8 +113,8 @@ class Chain(Generic[State]):
         Args:
             sources: the numbers of the states to solve, (sources,).
             admissible: the targets that they may have.
-            depth: the most rephrases that are followed.
-            max_states: the most states in a subgraph: the nearest, then the likeliest.
+            depth: maximum number of rephrases followed.
+            max_states: maximum number of states in a subgraph: the nearest, then the likeliest.
         """
         targets, probabilities = np.full(len(sources), -1), np.zeros(len(sources))
         for first in range(0, len(sources), _BATCH):

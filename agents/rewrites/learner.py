@@ -6,20 +6,20 @@ Its transient states are the queries: interpretations where events have them, el
 success (a click that a barge-in did not take back) or failure. Every closed turn adds a decayed mass of one to its
 state: its probability of being rephrased to the next state, and the rest to success and failure.
 
-A turn that was served a rewrite would teach the chain its own doing ("self-aware" chain, arXiv 2205.00029). It is added
-to the record of the rewrite instead, which is compared with the turns of the held-out sessions: a rewrite that does
-harm is withdrawn.
+A turn that was served a rewrite would feed the chain's own output back to it ("self-aware" chain, arXiv 2205.00029). It
+is added to the record of the rewrite instead, which is compared with the turns of held-out sessions: a rewrite that
+does harm is withdrawn.
 
 A state is a source only if it is rephrased more often than it succeeds, and a target only if it succeeds more often
 than it is rephrased. No state is both, so rewrites form no chains and no loops, in whatever order states were solved.
 
 What one person adds is bounded: masses are kept by bucket of people (see `sketches`), and all masses of a state that
 fall into one bucket are scaled down, when they are read, to `ONE_PERSON` turns or to twice the state's median bucket,
-whichever is more. However many turns one person adds, they move a state's masses by no more than that. The records of
-rewrites are bounded in the same way, so nobody alone has a rewrite withdrawn.
+whichever is more. However many turns one person adds, they move a state's masses by at most that. The records of
+rewrites are bounded in the same way, so no single person can have a rewrite withdrawn.
 
 Likeness is no evidence of meaning: the more a rewrite changes (see `meanings`), the larger the share of a query's
-askers must be that goes on to it; an opposite is never published; and a query of two meanings that are about equally
+askers that must go on to it; an opposite is never published; and a query of two meanings that are about equally
 likely is left alone.
 """
 
@@ -50,19 +50,19 @@ Record: TypeAlias = tuple[float, ...]
 """Weights of success and of failure."""
 
 SURE: Final = 1.2816
-"""Standard deviations of the bounds of a rate: each of the two holds with a probability of 90%."""
+"""Standard deviations to the bounds of a rate, each of which holds with a probability of 90%."""
 ONE_PERSON: Final = 3.0
 """Turns (decayed) of one person that always count in full at a state."""
 
-_HARMFUL: Final = 1.6449  # standard deviations: 95% sure that it does harm
+_HARMFUL: Final = 1.6449  # standard deviations for 95% confidence of harm
 _NEEDED: Final = {
     Change.WORDING: (0.0, 1.0),
     Change.SPELLING: (0.5, 1.0),
     Change.WORD: (0.5, 2.0),
 }
-"""Of those who succeeded with the query or went on to its target, the share that a change of meaning needs at least to
-have done the latter, by its lower bound; and the support that it needs, in `min_support`s. An opposite is vetoed: that
-everybody who says "turn on" says "turn off" next is what people do, and no error."""
+"""Evidence that a change of meaning needs: the minimum share, by its lower bound, of those who went on to the target
+among all who did that or succeeded with the query; and the support, in `min_support`s. An opposite is vetoed: if
+everybody who says "turn on" says "turn off" next, that is usage, not an error."""
 _ENDS: Final = tuple(f"{end}_{people}" for end in ("success", "failure") for people in BUCKETS)
 
 
@@ -331,7 +331,7 @@ class Rewrites:
         return np.array([number for number in numbers if self._rules.allow_source(chain.states[number])], np.int64)
 
     def _admissible(self, sources: Integers) -> Admissible:
-        """Return which targets the sources, (sources,), may have."""
+        """Return a predicate: which targets the sources, (sources,), may have."""
         chain, config, rules = self.chain, self._config, self._rules
         lower, upper = chain.bounds(SURE)
         good = (chain.support >= config.min_support) & (chain.success > chain.rephrased)
@@ -348,11 +348,11 @@ class Rewrites:
     def _are_meant(self, sources: Integers, solution: Solution) -> Booleans:
         """Return whether enough of those who ask each source mean its target, (sources,)."""
         chain, targets, probabilities = self.chain, solution.targets, solution.probabilities
-        # Where few who ask this go on to the target, they do not mean it, however well it does for those who ask it.
+        # If few who ask this go on to the target, they do not mean it, however well it does for those who ask it.
         meant = (targets >= 0) & (probabilities > chain.rate[sources])
         support = chain.support[sources]
         shares = np.minimum(probabilities / np.where(targets >= 0, chain.rate[targets], 1.0), 1.0)
-        # Who gave up has not said what was meant.
+        # Those who gave up have not said what they meant.
         surely, _ = wilson(shares * support, shares * support + chain.success[sources], SURE)
         states = chain.states
         for one in np.flatnonzero(meant).tolist():
@@ -377,7 +377,9 @@ class Rewrites:
         return meant
 
     def _of_another_meaning(self, sources: Integers, targets: Integers) -> Admissible:
-        """Return which targets of the sources, (sources,), mean something else than `targets`, (sources,)."""
+        """Return a predicate: which targets of the sources, (sources,), mean something else than `targets`,
+        (sources,).
+        """
         admissible, names = self._admissible(sources), self.chain.states
 
         def other(places: Integers, states: Integers) -> Booleans:

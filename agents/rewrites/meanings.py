@@ -28,7 +28,7 @@ class Change(IntEnum):
     """A number, unit, negation or direction changed, or a word was replaced by its antonym."""
 
 
-_SAME: Final = 90.0  # token set ratio, of 100, from which two wordings are taken to mean the same
+_SAME: Final = 90.0  # token set ratio, 0 to 100, from which two wordings count as the same
 
 _words = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?").findall
 _digits = re.compile(r"\d+(?:\.\d+)?").findall

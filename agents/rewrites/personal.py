@@ -2,7 +2,7 @@
 
 A user who says "call mum" and then "call Mary Smith" means something that others do not. So each user's turns that were
 rephrased or succeeded form an absorbing chain of their own, like that of all users in `learner`. It needs less
-evidence, as nobody else is harmed; but a rewrite never changes a number or means the opposite (see `meanings`).
+evidence, because nobody else is harmed; but a rewrite never changes a number or means the opposite (see `meanings`).
 """
 
 from collections import defaultdict

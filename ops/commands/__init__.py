@@ -1,1 +1,1 @@
-"""The commands of the `backchannel` command line that have no room of their own."""
+"""The commands of the `backchannel` command line that have no package of their own."""

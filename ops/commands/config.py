@@ -27,7 +27,7 @@ def config(config: Config, markdown: bool) -> None:
 
 
 SECRETS = ("sasl_password", "signing_key")
-"""Keys whose values are not shown: what is printed ends up in logs and tickets."""
+"""Keys whose values are not shown, because printed configurations end up in logs and tickets."""
 
 
 def render(config: Config) -> str:

@@ -1,4 +1,4 @@
-"""`backchannel dead-letters`: read them, and send back those that have become valid."""
+"""`backchannel dead-letters`: read dead letters, and replay those that have become valid."""
 
 import asyncio
 import sys
@@ -15,7 +15,7 @@ from backchannel.streams.config import Config
 from backchannel.streams.kafka.dead_letters import Letter, read, replay
 
 SHOWN_BYTES = 200
-"""How much of a value is shown."""
+"""Number of bytes of a value to show."""
 
 
 @click.group("dead-letters")
@@ -54,7 +54,7 @@ def list_(config: Config, servers: str | None, last: int, as_json: bool) -> None
 @dead_letters.command("replay")
 @config_option
 @servers_option
-@click.option("--again", is_flag=True, help="Begin with the first letter, not after those that were replayed before.")
+@click.option("--again", is_flag=True, help="Begin with the first letter, not after those already replayed.")
 @json_option
 def replay_(config: Config, servers: str | None, again: bool, as_json: bool) -> None:
     """Send the dead letters that are valid events now back to their topics.

@@ -38,7 +38,9 @@ class StrategyChange(Struct, frozen=True):
 
 
 class TargetChange(Struct, frozen=True):
-    """A query's best entity with its score, or its rewrite with its probability, before and after; None: none."""
+    """A query's best entity with its score, or its rewrite with its probability, before and after; None if it has
+    none.
+    """
 
     query: str
     before: tuple[str, float] | None
@@ -55,7 +57,7 @@ class Differences(Struct, frozen=True):
         strategies: every strategy of either version.
         rewrites: queries whose rewrite is new, gone or different, the most probable first.
         entities: queries whose best entity is new, gone or different, the highest score first.
-        ranking: what each version says of the order of results.
+        ranking: a summary of the order of results in each version.
     """
 
     older: Snapshot

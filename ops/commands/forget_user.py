@@ -17,8 +17,8 @@ def forget_user(user: str, store: str, config: Config) -> None:
     The user's own layers of the memory index and the rewrites, and what is known about them as features, are deleted
     from the sums and from every retained version of the policy. Readers drop them with the next version.
 
-    What remains: sums over all users, in which users cannot be told apart; if `memory.min_users` is more than 1, which
-    of each query's 256 hash slots were hit; and a sample of recent logged decisions, which names sessions but not
+    What remains: sums over all users, in which single users cannot be identified; if `memory.min_users` is above 1,
+    which of each query's 256 hash slots were hit; and a sample of recent logged decisions, which names sessions but not
     users. Backchannel does not delete events in your topics and files: anything learned from them
     after this is stored again.
     """

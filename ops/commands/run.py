@@ -34,7 +34,7 @@ from backchannel.streams.worker.remote import relax_collector
 EXIT_LOST: Final = 3
 
 DISORDER: Final = 10
-"""Fewer late events are not taken for disorder."""
+"""Number of late events up to which a file does not count as disordered."""
 
 
 class DisorderError(BackchannelError, RuntimeError):
@@ -49,7 +49,7 @@ class DisorderError(BackchannelError, RuntimeError):
 @click.option(
     "--complete",
     is_flag=True,
-    help="Take a last line without a line break as complete, even if it is not valid JSON: the file will not grow.",
+    help="Treat a last line without a line break as complete, even if it is not valid JSON: the file will not grow.",
 )
 @click.option(
     "--dead-letters",
@@ -81,8 +81,8 @@ def run(
 
     \b
     Exit code: 0 everything was learned; 3 some lines are invalid and in the dead-letter file, or more than health.lost
-    of what came was late, without a turn, or invalid; 1 an error; 2 the command or the configuration is wrong; 130 or
-    143 stopped by a signal, after a commit.
+    of the records were late, without a turn, or invalid; 1 an error; 2 the command or the configuration is wrong; 130
+    or 143 stopped by a signal, after a commit.
     """
     if dead_letters is not None:
         require_writable(dead_letters)
@@ -100,7 +100,7 @@ def run(
     for path, number in unfinished:
         click.echo(
             f"{path}: line {number + 1} has no line break and is not complete. It is left for the next run, and so are "
-            "the turns that are still open; --complete takes it as it is",
+            "the turns that are still open; --complete reads it anyway",
             err=True,
         )
     if letters.count:
@@ -178,24 +178,24 @@ def _read(
                 if due:
                     pipeline.publish()
                     next_publish = time.monotonic() + config.commits.publish_s
-    except SourceError:  # what was read before is good
+    except SourceError:  # everything read before is valid
         commit()
         pipeline.publish()
         raise
     if stopped_by() is None:
         if partition.rebuilding:
             raise SourceError("the source is shorter than when it was last read: restore it, or use a new store")
-        if not sources.unfinished:  # otherwise the file is being written: its turns may go on
+        if not sources.unfinished:  # otherwise the file is still being written: its turns may continue
             pipeline.finish()
     commit()
     pipeline.publish()
 
 
 def _refuse_disorder(partition: Partition, config: Config) -> None:
-    """Check, before it is learned from, that what was read is not in disorder.
+    """Check that the events read so far are not disordered, before learning from them.
 
     Raises:
-        DisorderError: so much of it came late that what is left would teach nonsense.
+        DisorderError: so many events are late that learning from the rest would be misleading.
     """
     account = Account.of(partition.counts)
     if account.late >= DISORDER and account.late > config.health.lost[1] * account.received:

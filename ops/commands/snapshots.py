@@ -261,7 +261,7 @@ def _verdict(header: Snapshot) -> str:
 
 
 def _trial(header: Snapshot) -> list[tuple[str, str]]:
-    """The facts of the trial that is on, or was lost."""
+    """Return the facts of the trial in progress, or of the one that was lost."""
     trial = header.trial
     if trial is None:
         return []

@@ -56,8 +56,8 @@ def check(store: str, *, as_json: bool) -> None:
 def upgrade(store: str, config: Config) -> None:
     """Create the tables, or migrate those of an older version, in one transaction.
 
-    Make a backup and stop the workers first: workers of the older version cannot use the new schema. Readers go on
-    serving the policy that they have.
+    Make a backup and stop the workers first: workers of the older version cannot use the new schema. Readers continue
+    to serve the policy that they have.
     """
     with opened_store(store, check=False) as opened:
         with opened.write(new=True) as connection:

@@ -22,7 +22,7 @@ TOO_OLD: Final = 315_532_800_000
 
 
 DISORDER_S: Final = 300.0
-"""Seconds beyond which lateness is rather disorder: so long, nobody wants all turns to stay open."""
+"""Lateness, s, beyond which a file counts as disordered: nobody wants all turns to stay open for so long."""
 
 
 class StrategySummary(Struct, frozen=True):
@@ -34,7 +34,7 @@ class StrategySummary(Struct, frozen=True):
 
 
 class FieldDropped(Struct, frozen=True):
-    """How many values of a field could not be used and were left out, and why the first of them."""
+    """The number of unusable values of a field that were left out, and the reason for the first."""
 
     count: int
     example: str
@@ -51,9 +51,9 @@ class Summary(Struct, frozen=True):
         orphans: number of events without a turn.
         duplicates: number of events seen before.
         dead_letters: number of invalid records.
-        dropped: field -> its values that could not be used, and were left out of events that were learned from.
-        unknown_strategies: strategy that the configuration does not name -> turns that asked it.
-        unknown_kinds: kind of click of which nothing is configured -> clicks of it.
+        dropped: field -> its unusable values, which were left out of events that were learned from.
+        unknown_strategies: unconfigured strategy -> number of turns that asked it.
+        unknown_kinds: unconfigured kind of click -> number of clicks.
         lost: share of the records that were not learned: late, without a turn, or invalid.
         lateness_s: the value of turns.lateness_s, s, with which no event would have been late.
         seconds: duration of the run.
@@ -93,7 +93,7 @@ class Summary(Struct, frozen=True):
         return f" (with turns.lateness_s = {math.ceil(self.lateness_s)} none would be; or --sort)"
 
     def _show_unknown(self, console: Console) -> None:
-        """Say which names in events mean nothing to the configuration, and the line that changes that."""
+        """Print the names in events that the configuration does not know, and the line that changes that."""
         if self.unknown_strategies:
             asked = ", ".join(f"{name} in {count:,} turns" for name, count in self.unknown_strategies.items())
             every = [*(one.strategy for one in self.strategies), *self.unknown_strategies]
@@ -164,7 +164,7 @@ def summarize(
     Args:
         url: SQLAlchemy URL of the store.
         store: the store.
-        new: what the run counted, by the ledger's counters.
+        new: the run's counts, by the ledger's counters.
         examples: field -> why the first of its values was left out.
         lateness_s: the value of turns.lateness_s, s, with which no event would have been late.
         seconds: duration of the run.

@@ -41,7 +41,7 @@ def create_topics(config: KafkaConfig, partitions: int | None, replication: int 
             name: {"num_partitions": partitions} for name in config.event_topics.values()
         }
         # A dead letter is larger than its record: it also has headers.
-        # The brokers' time tells workers whose clocks are wrong; see Producer.
+        # The brokers' time shows workers that their clocks are wrong; see Producer.
         letters = {"max.message.bytes": str(DEAD_LETTER_BYTES), "message.timestamp.type": "LogAppendTime"}
         wanted[config.dead_letter_topic] = {"num_partitions": partitions, "configs": letters}
         # Versions are announced in order, hence one partition; a new consumer needs only the newest, hence compaction.
@@ -50,7 +50,7 @@ def create_topics(config: KafkaConfig, partitions: int | None, replication: int 
             name: {**topic, "replication_factor": replication} for name, topic in wanted.items() if name not in existing
         }
         if missing:
-            # The client's own exception would quote request and response; the broker says it in one sentence.
+            # The client's own exception would quote request and response; the broker's message is one sentence.
             answers = admin.create_topics(missing, raise_errors=False)["topics"]
             if refusals := {
                 one["error_message"] or for_code(one["error_code"]).__name__ for one in answers if one["error_code"]
@@ -110,7 +110,7 @@ def check(config: Config, servers: str | None) -> None:
 @topics.command()
 @config_option
 @servers_option
-@click.confirmation_option("--yes", prompt="This deletes all events in them. Go on?", help="Do not ask.")
+@click.confirmation_option("--yes", prompt="This deletes all events in them. Continue?", help="Do not ask.")
 def delete(config: Config, servers: str | None) -> None:
     """Delete the topics with everything in them.
 

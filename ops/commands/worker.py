@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 from msgspec import structs
 
-from backchannel.ops.options import config_option, kafka_config, servers_option, store_option
+from backchannel.ops.options import config_option, kafka_config, log_option, servers_option, store_option
 from backchannel.ops.terminal import log_to_stderr, one_line
 from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.config import Config
@@ -40,9 +40,7 @@ class MetricsError(BackchannelError, RuntimeError):
 @store_option
 @config_option
 @servers_option
-@click.option(
-    "--log", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format of the log."
-)
+@log_option
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65_535),

@@ -1,4 +1,4 @@
-"""What the page lists for people to look into: queries and rewrites."""
+"""The lists of the page: queries and rewrites."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -17,7 +17,7 @@ from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import LedgerSums
 
 LISTED: Final = 10
-"""Rows of a list."""
+"""Maximum number of rows in a list."""
 
 
 class AskedQuery(Struct, frozen=True):
@@ -33,7 +33,7 @@ class Lift(Struct, frozen=True):
 
     Attributes:
         turns, held_out: numbers of turns.
-        gain: the difference of the shares that succeeded, with a 95% interval; None without either.
+        gain: the difference of the shares that succeeded, with a 95% interval; None if either has no turns.
     """
 
     turns: float
@@ -58,9 +58,9 @@ class Listings(Struct, frozen=True):
     Attributes:
         asked: the most frequent queries.
         failing: the queries with the most turns that failed.
-        live, withdrawn: numbers of rewrites.
-        rewrites: the rewrites of the most frequent queries, those that are live first.
-        lift: what rewrites are worth.
+        live, withdrawn: numbers of live and of withdrawn rewrites.
+        rewrites: the rewrites of the most frequent queries, live ones first.
+        lift: the gain from rewrites.
     """
 
     asked: list[AskedQuery]
@@ -74,7 +74,7 @@ class Listings(Struct, frozen=True):
 def read_listings(
     store: Store, connection: Connection, graph: RephraseGraph, policy: dict[str, Rewriting], at: int
 ) -> Listings:
-    """Read what is listed.
+    """Read the lists.
 
     Args:
         store: the store.
@@ -106,7 +106,7 @@ def read_listings(
 def _asked(
     store: Store, connection: Connection, graph: RephraseGraph, at: int, order: Literal["turns", "failed"]
 ) -> list[AskedQuery]:
-    """The queries with the most turns, or with the most that failed: a turn that was rephrased has failed."""
+    """Return the queries with the most turns, or with the most failed turns; a rephrased turn has failed."""
     ends, rephrases = (store.sum_tables[one.name] for one in (graph.absorptions, graph.transitions))
     columns = [ends.c[name] for name in graph.absorptions.sums]  # successes first, then failures
     half = len(columns) // 2
@@ -118,7 +118,7 @@ def _asked(
     most = func.sum(every.c[order]).desc()
     query = select(every.c.state).group_by(every.c.state).order_by(most, every.c.state).limit(LISTED)
     names = list(connection.execute(query).scalars())
-    # Sums grow with time by the half-life: only the reader knows what they are worth now.
+    # The sums carry weights that grow with time: only the reader knows their current values.
     sums = LedgerSums(store, connection)
     turns, succeeded = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     for table in (graph.absorptions, graph.transitions):
@@ -138,7 +138,7 @@ def _lift(served: tuple[float, float], held: tuple[float, float]) -> Lift:
     turns, others = sum(served), sum(held)
     if not turns or not others:
         return Lift(turns, others, None)
-    # Agresti & Caffo, The American Statistician 2000: one success and one failure more on either side.
+    # Agresti & Caffo, The American Statistician 2000: one more success and failure on either side.
     one, other = ((success + 1.0) / (success + failure + 2.0) for success, failure in (served, held))
     half = 1.96 * (one * (1.0 - one) / (turns + 2.0) + other * (1.0 - other) / (others + 2.0)) ** 0.5
     gain = served[0] / turns - held[0] / others

@@ -6,17 +6,20 @@ import secrets
 import click
 from msgspec import structs
 
-from backchannel.ops.dashboard.pages import is_loopback, serve
 from backchannel.ops.dashboard.server import application
 from backchannel.ops.dashboard.state import Observatory
 from backchannel.ops.options import (
     config_option,
     guess_option,
+    host_option,
     kafka_config,
     opened_store,
+    port_option,
     servers_option,
     store_option,
 )
+from backchannel.ops.web.guard import is_loopback
+from backchannel.ops.web.pages import serve
 from backchannel.streams.config import Config
 
 
@@ -25,14 +28,8 @@ from backchannel.streams.config import Config
 @config_option
 @servers_option
 @guess_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65_535),
-    default=8765,
-    show_default=True,
-    help="Port to listen on; 0 takes any free port.",
-)
+@host_option
+@port_option(8765)
 @click.option(
     "--token",
     envvar="BACKCHANNEL_DASHBOARD_TOKEN",

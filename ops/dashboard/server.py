@@ -6,8 +6,8 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from backchannel.ops.dashboard.pages import add_assets, guarded, json_response
 from backchannel.ops.dashboard.state import Observatory
+from backchannel.ops.web.pages import add_assets, guarded, json_response
 from backchannel.schemas.events import Context
 from backchannel.streams.serving.reader import NoPolicyError
 

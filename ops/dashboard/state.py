@@ -61,7 +61,7 @@ class Lag(Struct, frozen=True):
 
 
 class RankingView(Struct, frozen=True):
-    """What the served version says of the order of results, in words, and the weights behind it."""
+    """A summary of the order of results in the served version, in words, and the weights behind it."""
 
     verdict: str
     weights: tuple[Weight, ...]
@@ -211,7 +211,7 @@ class Observatory:
         )
 
     def _list(self) -> Listings | None:
-        """The lists; those of before if the store cannot be read now, or its role may read policies only."""
+        """Return the lists; the previous ones if the store cannot be read now, or its role may read policies only."""
         if time.monotonic() - self._listed > LISTED_S:
             with suppress(StoreError, NoPolicyError), self.store.read() as connection:
                 at = max(ledger.watermarks(ledger.positions(connection))[1], 0)

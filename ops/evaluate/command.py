@@ -15,7 +15,7 @@ from backchannel.agents.ope.intervals import Method
 from backchannel.ops.evaluate import event_log, open_bandit
 from backchannel.ops.evaluate.report import render
 from backchannel.ops.evaluate.result import Evaluation, Options, PolicyValue
-from backchannel.ops.options import config_option, json_option
+from backchannel.ops.options import config_option, json_option, seed_option
 from backchannel.ops.terminal import print_json, require_writable
 from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.config import Config
@@ -58,7 +58,7 @@ EXIT_UNUSABLE = 3
     show_default=True,
     help="Effective sample size below which a log is unusable for a policy.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of all randomness.")
+@seed_option
 @click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML report with plots to this file."
 )

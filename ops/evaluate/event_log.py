@@ -128,11 +128,11 @@ def _pages(columns: Columns, decisions: Sequence[LoggedDecision]) -> Pages:
 
 
 def _sharing(found: Evaluation, pages: Pages) -> Evaluation:
-    """Say how strategies share pages and, if they do, rely on estimates that hold there."""
+    """Note how strategies share pages and, if they do, rely only on estimates that are valid there."""
     found = structs.replace(found, pages=pages)
     if not found.shared:
         return found
-    note = f"{pages}: by strategy, estimates take no account of that, and mostly overstate a change"
+    note = f"{pages}: estimates by strategy ignore that, and mostly overstate a change"
     policies = [structs.replace(one, faults=_faults(one)) for one in found.policies]
     return structs.replace(found, policies=policies, notes=[*found.notes, note])
 
@@ -185,7 +185,7 @@ def _evaluate(
 
 
 def _faults(value: PolicyValue) -> list[str]:
-    """Why the log cannot tell what a policy is worth, where strategies share pages."""
+    """Return why the log cannot tell the value of a policy, if strategies share pages."""
     if value.of_pages is None:
         return [
             "strategies share pages, and allocations are logged without `allocation_propensity`: only with it can they "

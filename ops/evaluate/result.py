@@ -45,7 +45,7 @@ class Options(Struct, frozen=True):
 
 
 class Pages(Struct, frozen=True):
-    """How strategies share pages in a log: estimates that weigh each strategy by itself assume that they do not.
+    """How strategies share pages in a log: estimates that weight each strategy by itself assume that they do not.
 
     Attributes:
         several: share of the turns that asked more than one strategy, 0 to 1.
@@ -63,7 +63,7 @@ class Pages(Struct, frozen=True):
 
 
 class PageValue(Struct, frozen=True):
-    """The value of a policy by an estimate that holds however strategies share pages.
+    """The value of a policy by an estimate that is valid however strategies share pages.
 
     Attributes:
         estimates: estimates of the success of a turn, by estimator.
@@ -153,7 +153,7 @@ class Evaluation(Struct, frozen=True):
         return self.pages is not None and self.pages.several > SHARED
 
     def lift(self, policy: PolicyValue) -> Estimate:
-        """Return how much more one of the policies earns than the logged one, by the estimate to rely on."""
+        """Return the gain of a policy over the logged one, by the estimate to rely on."""
         return policy.of_pages.lift if self.shared and policy.of_pages is not None else policy.lift
 
 

@@ -20,7 +20,7 @@ STATUSES: Final[tuple[Status, ...]] = ("ok", "warn", "critical")
 """From good to bad; the index of a status is its exit code."""
 
 OF_WORKERS: Final = ("broker", "topics", "lag", "watermarks", "workers", "commits")
-"""Checks of what only workers have."""
+"""Checks of things that only workers have."""
 
 FORGOTTEN_MS: Final = 3_600_000
 """Age after which a silent worker is no longer reported, ms."""
@@ -49,8 +49,8 @@ class Facts(Struct, frozen=True):
 
     Attributes:
         now: wall-clock time, ms since the Unix epoch.
-        store: the store's answer, or why there is none.
-        brokers: the brokers' answer, or why there is none.
+        store: the store's answer, or the reason for its absence.
+        brokers: the brokers' answer, or the reason for its absence.
     """
 
     now: int
@@ -82,7 +82,9 @@ def judge(facts: Facts, config: Config) -> list[Check]:
 
 
 def _without_workers(facts: Facts, config: Config) -> bool:
-    """Whether a store was learned without workers, by `run`, the demo or the service, and no broker answers either."""
+    """Return whether the store was filled without workers (by `run`, the demo or the service), and no broker
+    answers.
+    """
     if isinstance(facts.store, str) or not isinstance(facts.brokers, str):
         return False
     sources = {one.source for one in facts.store.partitions}
@@ -91,7 +93,7 @@ def _without_workers(facts: Facts, config: Config) -> bool:
 
 def _broker(facts: Facts, config: Config) -> Check:
     if isinstance(facts.brokers, str):
-        remedy = "start the brokers, or correct kafka.servers; running workers wait, and continue by themselves"
+        remedy = "start the brokers, or correct kafka.servers; running workers wait, and resume by themselves"
         return Check("broker", "critical", facts.brokers, remedy)
     return Check("broker", "ok", f"Kafka at {config.kafka.servers} answers")
 
@@ -256,7 +258,7 @@ def _policy(facts: Facts, config: Config) -> Check:
     if facts.store.head.hold is not None:
         held, remedy = f"held: {facts.store.head.hold}", "`backchannel snapshots release` ends this"
     elif newest.verdict in ("hold", "warn"):
-        held = f"the gate says {newest.verdict} of version {newest.version}: {newest.reason}"
+        held = f"the gate's verdict on version {newest.version} is {newest.verdict}: {newest.reason}"
         remedy = "find out what changed, and whether the gate is right"
     else:
         return check
@@ -306,7 +308,7 @@ def _losses(facts: Facts, config: Config) -> Check:
         remedy = "this is a bug of Backchannel: please report it with these numbers"
         return Check("losses", "critical", f"{summary}: {ever.unaccounted:,} are missing", remedy, details)
     remedy = (
-        "late: raise turns.lateness_s, or sort; without a turn: raise turns.window_s, or see that each query is sent"
+        "late: raise turns.lateness_s, or sort; without a turn: raise turns.window_s, or check that queries are sent"
     )
     return _bounded("losses", account.share_lost, config.health.lost, summary=summary, remedy=remedy, details=details)
 
@@ -328,12 +330,12 @@ def _names(facts: Facts, config: Config) -> Check:
     said = [f"strategy {name} in {count:,} turns" for name, count in strategies.items()]
     said += [f"clicks of kind {kind}: {count:,}" for kind, count in kinds.items()]
     if not said:
-        return Check("names", "ok", "events name what is configured", details=details)
-    summary = f"events name what is not configured: {'; '.join(said)}"
-    if not strategies:  # such clicks are worth 1, which may well be meant
+        return Check("names", "ok", "all strategies and clicks in events are configured", details=details)
+    summary = f"events name unconfigured strategies or clicks: {'; '.join(said)}"
+    if not strategies:  # such clicks are worth 1, which may be intended
         return Check("names", "ok", summary, details=details)
     every = msgspec.json.encode([*config.bandit.strategies, *strategies]).decode()
-    return Check("names", "warn", summary, f"nothing is learned of it: bandit.strategies = {every}", details)
+    return Check("names", "warn", summary, f"to learn from these strategies: bandit.strategies = {every}", details)
 
 
 def _share(name: str, counted: str, facts: Facts, bounds: Bounds, remedy: str) -> Check:

@@ -31,7 +31,7 @@ POM: Final = Path(__file__).resolve().parents[2] / "docker" / "kafka" / "pom.xml
 DEFAULT_DATA: Final = (
     Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "backchannel" / "kafka"
 )
-"""One folder for each user, so that every command finds the broker, wherever it is run."""
+"""One folder per user, so that every command finds the broker from any directory."""
 USUAL_PORT: Final = 9092
 START_TIMEOUT: Final = 60.0
 STOP_TIMEOUT: Final = 30.0

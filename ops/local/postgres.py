@@ -21,9 +21,6 @@ DEBIAN: Final = Path("/usr/lib/postgresql")
 """Debian's folder of programs, with a subfolder for each version."""
 START_TIMEOUT: Final = 60.0
 STOP_TIMEOUT: Final = 30.0
-NOT_DURABLE: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-"""Settings for a server whose data need not survive a power cut: tests take half the time."""
-
 
 _RUN_UNTIL_STDIN_CLOSES: Final = """\
 exec 3<&0

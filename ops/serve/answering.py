@@ -1,4 +1,4 @@
-"""One process that answers: its reader, its sink, and the application on top of them."""
+"""A process that answers requests: its reader, its sink, and the application on top of them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -10,10 +10,20 @@ import click
 from msgspec import structs
 from sqlalchemy import make_url
 
-from backchannel.ops.options import config_option, guess_option, kafka_config, servers_option, store_option
+from backchannel.ops.options import (
+    config_option,
+    guess_option,
+    host_option,
+    kafka_config,
+    log_option,
+    port_option,
+    servers_option,
+    store_option,
+)
 from backchannel.ops.serve.processes import Plan, free_port, run
 from backchannel.ops.terminal import log_to_stderr, print_json
-from backchannel.ops.web.access import TOKENS_VARIABLE, is_loopback
+from backchannel.ops.web.access import TOKENS_VARIABLE
+from backchannel.ops.web.guard import is_loopback
 from backchannel.streams.config import Config
 from backchannel.streams.store.engine import Store
 
@@ -30,8 +40,8 @@ SHORTEST_TOKEN: Final = 16
     type=click.Choice(["journal", "kafka", "none"]),
     default="journal",
     show_default=True,
-    help="Where accepted events go: into a journal on this machine, from which this command learns and publishes; to "
-    "the Kafka topics, for workers; or nowhere: only decisions are served.",
+    help="Destination of accepted events: a journal on this machine, from which this command learns and publishes; "
+    "the Kafka topics, for workers; or none, to serve decisions only.",
 )
 @click.option(
     "--journal",
@@ -39,20 +49,16 @@ SHORTEST_TOKEN: Final = 16
     metavar="FOLDER",
     help="Folder of the journal.  [default: beside the SQLite store, FILE.journal]",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port", type=click.IntRange(0, 65_535), default=8766, show_default=True, help="Port; 0 takes any free port."
-)
+@host_option
+@port_option(8766)
 @click.option(
     "--processes",
     type=click.IntRange(1, 256),
     default=1,
     show_default=True,
-    help="Processes that answer, all on the same port.",
+    help="Number of processes that answer, all on the same port.",
 )
-@click.option(
-    "--log", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format of the log."
-)
+@log_option
 @click.option("--openapi", is_flag=True, help="Print the OpenAPI document instead of serving.")
 def serve(
     *,
@@ -68,7 +74,7 @@ def serve(
     log: Literal["text", "json"],
     openapi: bool,
 ) -> None:
-    """Serve decisions from the newest policy over HTTP, and take the events from which it is learned.
+    """Serve decisions from the newest policy over HTTP, and accept the events that it learns from.
 
     \b
     Try it, without a broker:
@@ -79,17 +85,17 @@ def serve(
     The order of calls: POST /v1/decide; search for `served` and ask the strategies of `allocation`; POST /v1/rank with
     what they found; show it; POST /v1/events with the query and the impression, which need only name the
     `decision_id`, and later with the clicks. GET /openapi.json describes every field. Until there is a policy, the
-    budget is shared out evenly among bandit.strategies, and `policy_version` is null.
+    budget is split evenly among bandit.strategies, and `policy_version` is null.
 
-    An event is answered with 202 when it is durable, and then counts exactly once. 429 and 503 say when to send it
+    Status 202 means that an event is durable, and counts exactly once. 429 and 503 say when to send it
     again. Errors are problem documents (RFC 9457) that name the field.
 
     Tokens: BACKCHANNEL_TOKENS has one or more, comma-separated; callers send `Authorization: Bearer TOKEN`. Without
-    it, only this machine may call; on another address than 127.0.0.1, a random token is made and printed. The
+    it, only this machine may call; with a --host other than 127.0.0.1, a random token is generated and printed. The
     connection is not encrypted: to serve other machines, put a proxy with TLS in front.
 
     \b
-    Exit code: 0 stopped by SIGTERM or SIGINT, after everything accepted was learned; 1 an error.
+    Exit code: 0 stopped by SIGTERM or SIGINT, after learning from everything accepted; 1 an error.
     """
     if openapi:
         from backchannel.ops.serve.application import document  # noqa: PLC0415 - not needed to serve
@@ -98,7 +104,7 @@ def serve(
         return
     kafka = kafka_config(config, servers)
     config = structs.replace(config, kafka=kafka)
-    Store(store).close()  # whether the URL is valid
+    Store(store).close()  # fails if the URL is invalid
     if events == "kafka":
         from backchannel.streams.kafka.topics import check_topics  # noqa: PLC0415 - an extra
 
@@ -126,7 +132,7 @@ def serve(
 
 
 def _tokens(host: str) -> tuple[str, ...]:
-    """Return the tokens that are accepted."""
+    """Return the accepted tokens."""
     given = tuple(token for token in os.environ.get(TOKENS_VARIABLE, "").split(",") if token)
     for token in given:
         if len(token) < SHORTEST_TOKEN or not token.isascii() or " " in token:

@@ -1,7 +1,7 @@
-"""What a caller need not repeat: a `decision_id` holds the decision, and events that name it are completed from it.
+"""Completion of events: a `decision_id` holds the decision, and events that name it need not repeat it.
 
-The id is the decision itself, packed. So any process of any host can complete an event, none of them keeps anything for
-it, and a restart forgets nothing.
+The id is the decision itself, packed. So any process on any host can complete an event, no process keeps state for
+it, and a restart loses nothing.
 """
 
 import base64
@@ -29,7 +29,7 @@ from backchannel.schemas.forms import EventConfig
 DECISION_ID: Final = "decision_id"
 _LIKE: Final = b'"decision_id"'
 _UNPACKED: Final = 1 << 20
-_EVENT: Final = EventDecoder(config=EventConfig(strict=True))  # who sends can still put it right
+_EVENT: Final = EventDecoder(config=EventConfig(strict=True))  # the sender can still correct it
 
 
 class Logged(Struct, frozen=True, array_like=True):

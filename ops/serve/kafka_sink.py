@@ -1,4 +1,4 @@
-"""Accepted events go to Kafka."""
+"""The sink that sends accepted events to Kafka."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ class KafkaSink:
 
     Args:
         config: how to reach Kafka, and the topics' names.
-        pending: bound of what waits, bytes.
+        pending: maximum size of events that are not durable yet, bytes.
     """
 
     def __init__(self, config: KafkaConfig, pending: int) -> None:
@@ -32,7 +32,7 @@ class KafkaSink:
         self._connecting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """See `Sink`. Whether the brokers answer shows later: decisions do not need them."""
+        """See `Sink`. Returns before the brokers answer, because decisions do not need them."""
         self._connecting = asyncio.create_task(self._connect())
 
     async def put(self, events: Sequence[tuple[Event, bytes]]) -> None:

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""Where prometheus_client's processes share their numbers; to be set before it is imported."""
+"""Folder in which prometheus_client's processes share their numbers; must be set before it is imported."""
 
 ROUTES: Final = ("/v1/decide", "/v1/rank", "/v1/events", "/v1/recall", "/v1/rewrite", "/v1/policy")
 _SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
@@ -34,13 +34,13 @@ class ServiceMetrics:
         self._events: Final = Counter("backchannel_serve_events", "Events accepted.", registry=registry)
         self._version: Final = Gauge(
             "backchannel_serve_policy_version",
-            "The policy that is served, of the process that is furthest behind.",
+            "The served version; the oldest of all processes.",
             registry=registry,
             multiprocess_mode="livemin",
         )
         self._age: Final = Gauge(
             "backchannel_serve_store_seconds",
-            "Seconds since the store last answered a process's reader, of the one for which it is longest.",
+            "Seconds since the store last answered a reader; the maximum over processes.",
             registry=registry,
             multiprocess_mode="livemax",
         )
@@ -49,7 +49,7 @@ class ServiceMetrics:
         """Count a request."""
         known = path if path in ROUTES else "other"
         series = self._series.get((known, status))
-        if series is None:  # to look them up by their labels costs more than to count
+        if series is None:  # looking them up by labels costs more than counting
             series = self._requests.labels(known, str(status)), self._seconds.labels(known)
             self._series[known, status] = series
         series[0].inc()
@@ -60,7 +60,7 @@ class ServiceMetrics:
         self._events.inc(accepted)
 
     def policy(self, version: int | None, checked_s: float) -> None:
-        """Note what this process serves."""
+        """Record the version that this process serves."""
         self._version.set(version or 0)
         self._age.set(checked_s)
 

@@ -1,4 +1,5 @@
-"""The OpenAPI document: Litestar's, with the structs' own schemas, and what it cannot know of events and problems."""
+"""The OpenAPI document: Litestar's, with the structs' own schemas, and the parts about events and problems that it
+lacks."""
 
 from typing import Any, Final, get_args
 
@@ -12,7 +13,7 @@ from backchannel.schemas.events import EVENT_TYPES, Event
 
 _REF: Final = "#/components/schemas/{name}"
 _FILLED: Final = frozenset({"event_id", "ts", "session_id", "query_id", "text"})
-"""Fields of events that the service fills in, from the decision or by itself."""
+"""Fields of events that the service fills in, from the decision or by default."""
 _RETRY: Final = {"description": "seconds to wait before trying again", "schema": {"type": "integer", "minimum": 1}}
 
 

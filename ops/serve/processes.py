@@ -1,4 +1,4 @@
-"""The processes of the service: those that answer, and with a journal the one that learns."""
+"""The processes of the service: those that answer and, with a journal, the one that learns."""
 
 import gc
 import logging
@@ -30,27 +30,27 @@ from backchannel.streams.worker.remote import relax_collector
 logger = logging.getLogger(__name__)
 
 HEADERS_MS: Final = 10_000
-"""Milliseconds within which the headers of a request must have come."""
+"""Milliseconds within which the headers of a request must arrive."""
 
 BACKLOG: Final = 1024
 DRAIN_S: Final = 15
-"""Seconds that a process has for the requests that it has begun, when it is told to stop."""
+"""Seconds for a stopping process to finish the requests that it has begun."""
 
 RESTART_S: Final = 2.0
-"""Seconds before a learning process that has died is started again."""
+"""Seconds before a dead learning process is restarted."""
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """What the processes are to do; it is sent to each of them.
+    """The settings of the processes, sent to each of them.
 
     Attributes:
         store: SQLAlchemy URL of the store.
-        config: complete, with Kafka's settings.
-        events: where events go.
+        config: the configuration, with complete Kafka settings.
+        events: the destination of events.
         journal: the folder of the journal.
-        tokens: the tokens that are accepted; none: only this machine may call.
+        tokens: the accepted tokens; without any, only this machine may call.
         guess_from: see `PolicyReader`.
-        log: the form of the log.
+        log: the format of the log.
         host, port: the address to listen on.
         processes: the number of processes that answer.
     """
@@ -68,7 +68,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 def run(plan: Plan) -> None:
-    """Serve until SIGTERM or SIGINT: requests that were begun are answered, and what was accepted is learned.
+    """Serve until SIGTERM or SIGINT; then finish the requests in progress, and learn from all accepted events.
 
     Raises:
         OSError: the port is taken, or the address is not this machine's.
@@ -99,7 +99,7 @@ def run(plan: Plan) -> None:
 
 
 def free_port(host: str) -> int:
-    """Return a port of this machine that is free now.
+    """Return a free port of this machine.
 
     Raises:
         OSError: the address is not this machine's.
@@ -122,17 +122,17 @@ def make(plan: Plan) -> ASGIApp:
 
 
 class LearningError(BackchannelError, RuntimeError):
-    """The process that learns cannot begin. The message says why and what to do."""
+    """The learning process cannot start. The message says why and what to do."""
 
 
 class Learning:
-    """Keeps a process that learns from the journal running.
+    """Keeps a process running that learns from the journal.
 
     Args:
-        plan: what it is to do.
+        plan: the settings of the process.
 
     Raises:
-        LearningError: it cannot begin.
+        LearningError: the process cannot start.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -147,7 +147,7 @@ class Learning:
         self._watch.start()
 
     def close(self) -> None:
-        """Stop after everything in the journal is learned."""
+        """Stop after learning from everything in the journal."""
         self._closing.set()
         self._process.terminate()
         self._watch.join()
@@ -165,21 +165,21 @@ class Learning:
             self._process.join()
             if self._closing.is_set():
                 return
-            logger.error("the learning process has died: exit code %s; starting it again", self._process.exitcode)
+            logger.error("the learning process has died: exit code %s; restarting it", self._process.exitcode)
             if self._closing.wait(RESTART_S):
                 return
             self._process, _ = self._start()
 
 
 def learn(plan: Plan, begun: Connection) -> None:
-    """Learn from the journal until SIGTERM, or until the parent is gone: the whole of the learning process.
+    """Learn from the journal until SIGTERM, or until the parent is gone: the main function of the learning process.
 
     Args:
-        plan: what to learn.
-        begun: is sent None once it has begun, or else why it cannot.
+        plan: the settings of the process.
+        begun: receives None once learning has begun, or else the reason why it cannot.
     """
     stop = threading.Event()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches everybody, and this process is to be the last
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process, and this one must end last
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     log_to_stderr(plan.log)
     relax_collector()
@@ -200,7 +200,7 @@ def learn(plan: Plan, begun: Connection) -> None:
 
 
 def end_with_parent(end: Callable[[], None]) -> None:
-    """Call `end` when the parent process is gone, however it went."""
+    """Call `end` when the parent process is gone, however it ended."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -213,7 +213,7 @@ def end_with_parent(end: Callable[[], None]) -> None:
 
 
 def _check_address(host: str, port: int) -> None:
-    """Refuse a port that is taken: the server would share it with whoever has it."""
+    """Refuse a taken port: the server would share it with its owner."""
     with socket.create_server((host, port), family=_family(host)):
         pass
 

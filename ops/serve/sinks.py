@@ -1,4 +1,4 @@
-"""Where accepted events go. A sink answers when the events are durable, and refuses before it is overwhelmed."""
+"""Destinations of accepted events. A sink answers once the events are durable, and refuses before it is overwhelmed."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,28 +10,28 @@ from backchannel.schemas.events import Event
 from backchannel.streams.journal.journal import Journal, JournalFullError
 
 RETRY_S: Final = 1.0
-"""Seconds after which a caller is to try again."""
+"""Seconds after which a caller should retry."""
 
 
 class Sink(Protocol):
     """Takes events."""
 
     async def start(self) -> None:
-        """Begin, in the event loop that is to be used."""
+        """Start, in the running event loop."""
 
     async def put(self, events: Sequence[tuple[Event, bytes]]) -> None:
-        """Return when all events, with their records, are durable.
+        """Return once all events, with their records, are durable.
 
         Raises:
-            RefusedError: they are not, and are to be sent again; those that arrived all the same count once.
+            RefusedError: they are not, and must be sent again; those that arrived anyway still count once.
         """
 
     async def close(self) -> None:
-        """Finish what was begun."""
+        """Finish writing, and close."""
 
 
 class Nowhere:
-    """The sink of a service that takes no events."""
+    """The sink of a service that accepts no events."""
 
     async def start(self) -> None:
         """See `Sink`."""
@@ -47,33 +47,33 @@ class Nowhere:
 
 
 class Pending:
-    """The bytes that wait to be durable, which are bounded."""
+    """A bounded count of the bytes that are not durable yet."""
 
     def __init__(self, limit: int) -> None:
         self._limit: Final = limit
         self._bytes = 0
 
     def add(self, size: int) -> None:
-        """Add `size` bytes, to be taken away again with `done`."""
+        """Add `size` bytes, until `done` subtracts them."""
         if self._bytes and self._bytes + size > self._limit:
             raise RefusedError(
                 429,
-                f"{self._bytes >> 20} MB of events wait to be durable, as many as serve.pending_mb allows",
+                f"{self._bytes >> 20} MB of events are not durable yet, the most that serve.pending_mb allows",
                 retry_after=RETRY_S,
             )
         self._bytes += size
 
     def done(self, size: int) -> None:
-        """Take away what was added."""
+        """Subtract `size` bytes."""
         self._bytes -= size
 
 
 class JournalSink:
-    """Writes to the journal: what arrives while the disk is busy is written together.
+    """Writes to the journal; events that arrive while the disk is busy are written together.
 
     Args:
         journal: the journal, which is closed with the sink.
-        pending: bound of what waits, bytes.
+        pending: maximum size of events that are not durable yet, bytes.
     """
 
     def __init__(self, journal: Journal, pending: int) -> None:
@@ -117,7 +117,7 @@ class JournalSink:
                 error = fault
             self._pending.done(len(blob))
             for _, written in taken:
-                if written.done():  # its caller has gone
+                if written.done():  # its caller is gone
                     continue
                 if error is None:
                     written.set_result(None)

@@ -1,1 +1,1 @@
-"""What the servers share: problem documents, access, limits, and how they run."""
+"""Shared parts of the servers: access, limits, problem documents, and pages."""

@@ -1,20 +1,18 @@
 """Who may call a server, how often and for how long; ids, log lines and times of requests."""
 
 import asyncio
-import hmac
 import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
-from functools import lru_cache
 from http import HTTPStatus
-from ipaddress import ip_address
 from itertools import count
 from typing import Any, Final
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from backchannel.ops.web.guard import bearer, is_loopback, same
 from backchannel.ops.web.problems import REQUEST_ID, RefusedError, document
 
 logger = logging.getLogger(__name__)
@@ -24,20 +22,6 @@ SLOW_S: Final = 1.0
 """Requests that take longer are logged, like those that fail."""
 
 JSON: Final = (b"application/json", b"application/x-ndjson")
-
-
-@lru_cache(1024)
-def is_loopback(host: str) -> bool:
-    """Return whether `host` is an address that only this machine can reach."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def same(one: str, other: str) -> bool:
-    """Compare secrets in constant time."""
-    return hmac.compare_digest(one.encode(), other.encode())
 
 
 def host_of(header: str) -> str:
@@ -51,7 +35,7 @@ class Allowance:
     """A token bucket for each caller.
 
     Args:
-        rate: requests per second and caller; 0: no limit.
+        rate: requests per second of each caller; 0 for no limit.
         clock: monotonic clock, s.
     """
 
@@ -78,12 +62,12 @@ class Access:
 
     Args:
         app: the application behind.
-        tokens: the bearer tokens, one of which is required; none: only requests to a loopback name are answered, so
+        tokens: the bearer tokens, one of which is required; if empty, only requests to a loopback name are answered, so
             that other sites' pages cannot reach the service through somebody's browser.
         public: the paths that need no token.
-        timeout_s: seconds after which a request is given up.
-        rate: requests per second of one token; 0: no limit.
-        observe: called with path, status and seconds of each request.
+        timeout_s: seconds after which a request is abandoned.
+        rate: requests per second of one token; 0 for no limit.
+        observe: a function called with the path, status and seconds of each request.
     """
 
     def __init__(
@@ -134,7 +118,7 @@ class Access:
         except RefusedError as refusal:
             await _send(answer, refusal, request_id)
         except TimeoutError:
-            if status:  # half an answer cannot be taken back
+            if status:  # a response that has begun cannot be replaced
                 raise
             late = RefusedError(503, f"no answer within serve.timeout_s = {self._timeout_s:g}", retry_after=1.0)
             await _send(answer, late, request_id)
@@ -152,17 +136,17 @@ class Access:
             )
 
     def _check(self, scope: HTTPScope, headers: Mapping[bytes, bytes]) -> None:
-        """Refuse what is not allowed."""
+        """Refuse a request that is not allowed."""
         if scope["method"] == "POST" and headers.get(b"content-type", b"").partition(b";")[0].lower() not in JSON:
             raise RefusedError(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Type: send application/json or application/x-ndjson"
             )
-        if scope["path"] in self._public or scope["method"] == "OPTIONS":  # CORS asks without a token
+        if scope["path"] in self._public or scope["method"] == "OPTIONS":  # CORS preflights carry no token
             return
         caller = ""
         if self._tokens:
-            kind, _, caller = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-            if kind.lower() != "bearer" or not any(same(caller, token) for token in self._tokens):
+            caller = bearer(headers.get(b"authorization", b"").decode("latin-1"))
+            if not any(same(caller, token) for token in self._tokens):
                 raise RefusedError(
                     HTTPStatus.UNAUTHORIZED, f"Authorization: send `Bearer TOKEN` with a token of {TOKENS_VARIABLE}"
                 )

@@ -15,11 +15,11 @@ logger = logging.getLogger(__name__)
 
 PROBLEM: Final = "application/problem+json"
 REQUEST_ID: Final = "request_id"
-"""Where a request's state has its id."""
+"""Key of the request id in a request's state."""
 
 
 class Fault(Struct, frozen=True):
-    """What is wrong with one item of a request that has several."""
+    """A fault of one item in a request of several."""
 
     index: Annotated[int, Meta(description="its place in the request, from 0")]
     detail: Annotated[str, Meta(description="the field, and what is wrong with it")]
@@ -39,10 +39,10 @@ class RefusedError(BackchannelError, RuntimeError):
     """A request is refused.
 
     Args:
-        status: of the response.
+        status: the status of the response.
         detail: the field or the cause, and the remedy.
-        retry_after: seconds after which the same request may succeed; None: it will not.
-        errors: what is wrong with each item.
+        retry_after: seconds after which the same request may succeed; None if it will not.
+        errors: the faults of the items.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ def _refusal(error: Exception, method: str) -> RefusedError:
     if isinstance(error, RefusedError):
         return error
     if isinstance(error, HTTPException):
-        if isinstance(error.extra, list) and error.extra:  # of parameters
+        if isinstance(error.extra, list) and error.extra:  # faults of parameters
             return RefusedError(400, "; ".join(f"{one.get('key', 'request')}: {one['message']}" for one in error.extra))
         detail = {
             404: "no such path; /openapi.json lists them",

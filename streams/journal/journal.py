@@ -29,16 +29,16 @@ class JournalFullError(BackchannelError, RuntimeError):
 
 
 class Journal:
-    """The writing half, and the only one that creates files. Processes and threads may write to one folder together.
+    """The writing half, which alone creates files. Several processes and threads may write to the same folder.
 
     Args:
-        folder: the folder, which is created in one that exists.
-        max_bytes: the size from which on appending is refused.
-        segment_bytes: the size from which on a segment is followed by another one.
+        folder: the folder, created if it is missing; its parent must exist.
+        max_bytes: the total size, in bytes, at which appending is refused.
+        segment_bytes: the size, in bytes, at which a new segment begins.
 
     Attributes:
         folder: as given.
-        source: the name of the stream: a new journal is another stream, wherever it lies.
+        source: the name of the stream. A new journal is a new stream, even in the same folder.
 
     Raises:
         JournalError: the folder cannot be written.
@@ -54,20 +54,20 @@ class Journal:
             with self._locked():
                 self.source: Final = f"journal:{_identity(folder)}"
         except OSError as error:
-            raise JournalError(f"journal {folder}: {error.strerror}; give a folder that can be written") from None
+            raise JournalError(f"journal {folder}: {error.strerror}; choose a writable folder") from None
 
     def append(self, records: bytes) -> None:
-        """Append lines, each ended by a line break, and return when they are on the disk.
+        """Append lines, each ended by a line break, and return once they are on disk.
 
         Raises:
-            JournalFullError: the journal has reached its size, or the disk does not take more. Some of the lines may be
-                in the journal then; when they are sent again, their events count once.
+            JournalFullError: the journal has reached its maximum size, or the disk is full. Some of the lines may be
+                in the journal already; if they are sent again, their events still count once.
         """
         with self._locked():
             found = segments(self.folder)
             if sum(size for _, size in found) + len(records) > self._max_bytes:
                 raise JournalFullError(
-                    f"the journal {self.folder} holds {self._max_bytes >> 20} MB that are not learned yet: learning "
+                    f"the journal {self.folder} holds {self._max_bytes >> 20} MB not learned yet: learning "
                     "has stopped or does not keep up; see its log, or raise serve.journal_gb"
                 )
             base, size = found[-1] if found else (0, 0)
@@ -80,14 +80,16 @@ class Journal:
                 os.close(file)
                 raise self._refused(error) from None
         try:
-            os.fdatasync(file)  # after the lock, so that others write meanwhile
+            os.fdatasync(file)  # after the lock, so that others can write meanwhile
         except OSError as error:
             raise self._refused(error) from None
         finally:
             os.close(file)
 
     def begin_at(self, offset: int) -> None:
-        """Let the journal go on from `offset` if it ends before: a power failure may take what was learned already."""
+        """Continue from `offset` if the journal ends before it: a power failure may have lost records already
+        learned.
+        """
         with self._locked():
             found = segments(self.folder)
             if offset > (sum(found[-1]) if found else 0):
@@ -111,7 +113,7 @@ class Journal:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Exclude other processes. Threads of one process share the lock, so it is for one thread at a time."""
+        """Exclude other processes. Threads of a process share the lock, so only one of them may use it at a time."""
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
             yield
@@ -124,10 +126,10 @@ class JournalReader:
 
     Args:
         folder: the folder of the journal.
-        start: the offset to begin with: the first record that begins there or later.
+        start: the offset to begin at; the first record read begins there or later.
 
     Attributes:
-        skipped: the number of bytes before the oldest segment that were to be read, but have been removed.
+        skipped: the number of unread bytes that were removed before they could be read.
 
     Raises:
         JournalError: another process reads the journal.
@@ -151,14 +153,14 @@ class JournalReader:
         self._next = max(start, first) - self._inside
 
     def read(self) -> tuple[list[int], list[bytes]]:
-        """Return the next records with their offsets; none if there are no complete ones."""
+        """Return the offsets and lines of the next records; empty if no record is complete."""
         while (found := self._block()) is not None:
             if found[0]:
                 return found
         return [], []
 
     def _block(self) -> tuple[list[int], list[bytes]] | None:
-        """Read on, at most to the end of a segment; None if there is nothing complete to read."""
+        """Read on, at most to the end of the segment; return None if no record is complete."""
         found = segments(self._folder)
         ahead = [(base, size) for base, size in found if base + size > self._next]
         if not ahead:

@@ -1,4 +1,4 @@
-"""Learning from a journal: what a worker does with topics, in one process and without a broker."""
+"""Learning from a journal: a worker's task, in one process and without a broker."""
 
 import logging
 import threading
@@ -15,7 +15,7 @@ from backchannel.streams.store.engine import StoreAwayError
 logger = logging.getLogger(__name__)
 
 POLL_S: Final = 0.05
-"""Seconds between two looks at a journal that was read to its end."""
+"""Seconds between polls of a journal that was read to its end."""
 
 AWAY_S: Final = 1.0
 """Seconds between two attempts to commit while the store is away."""
@@ -36,7 +36,7 @@ class JournalLearner:
 
     def __init__(self, url: str, config: Config, folder: Path) -> None:
         self._config: Final = config
-        self._keep: Final = round(config.serve.journal_gb * (1 << 29))  # half of what may be there
+        self._keep: Final = round(config.serve.journal_gb * (1 << 29))  # half of the maximum size
         journal = Journal(folder, 0)
         self._pipeline: Final = LocalPipeline(url, config, journal.source)
         try:
@@ -54,7 +54,7 @@ class JournalLearner:
         self._quiet_s: Final = config.turns.window_s + config.turns.lateness_s
 
     def run(self, stop: threading.Event) -> None:
-        """Learn until `stop` is set, then commit and publish. Turns that are open then are rebuilt the next time."""
+        """Learn until `stop` is set, then commit and publish. Turns still open are rebuilt on the next start."""
         heard = published = time.monotonic()
         while not stop.is_set():
             progressed = self._feed()
@@ -81,7 +81,7 @@ class JournalLearner:
         self._pipeline.close()
 
     def _feed(self) -> bool:
-        """Read on; return whether there was anything."""
+        """Read on, and return whether there were new records."""
         offsets, records = self._reader.read()
         if not offsets:
             return False
@@ -91,15 +91,15 @@ class JournalLearner:
         return True
 
     def _commit(self) -> None:
-        """Commit, publish and remove what is not needed any more; if the store is away, it is tried again later."""
+        """Commit, publish and remove segments no longer needed; retry later if the store is away."""
         try:
             self._pipeline.commit()
             version = self._pipeline.publish()
         except StoreAwayError as error:
-            logger.warning("the store is away; it is tried again: %s", error)
+            logger.warning("the store is away; retrying: %s", error)
             time.sleep(AWAY_S)
             return
         self._fed = 0
         if version is not None:
-            logger.info("version %d is published", version.version)
+            logger.info("published version %d", version.version)
         self._reader.remove_before(self._pipeline.partition.claim.position.topic(TOPIC).resume, self._keep)

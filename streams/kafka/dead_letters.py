@@ -1,4 +1,4 @@
-"""Reading dead letters, and sending those back that have become valid since."""
+"""Reading dead letters, and returning those that have become valid to their topics."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +14,7 @@ from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.topics import TopicError, admin_client, partition_counts
 
 WAIT_MS: Final = 500
-"""How long to wait for records that are known to be there, before asking again."""
+"""Wait for records known to exist before polling again, ms."""
 
 
 class Letter(Struct, frozen=True):
@@ -49,10 +49,10 @@ class Replayed(Struct, frozen=True):
 
 
 async def read(config: KafkaConfig) -> AsyncIterator[Letter]:
-    """Yield all dead letters there are now.
+    """Yield all dead letters that exist now.
 
     Raises:
-        TopicError: there are none to read, because the topic does not exist or Kafka does not answer.
+        TopicError: the topic does not exist, or Kafka does not answer.
     """
     async with _Reader(config) as reader:
         async for letter in reader.letters():
@@ -60,15 +60,15 @@ async def read(config: KafkaConfig) -> AsyncIterator[Letter]:
 
 
 async def replay(config: KafkaConfig, max_ahead_ms: int, now: int, *, again: bool = False) -> Replayed:
-    """Send the dead letters that are valid events now to where they were, once, and report what is left.
+    """Send each dead letter that is a valid event now back to its topic partition, once; report the rest.
 
-    Where they were includes the partition: a session's events stay together.
+    The partition is kept, so that a session's events stay together.
 
     Args:
         config: connection settings.
         max_ahead_ms: how far ahead of `now` an event may be.
         now: wall clock, ms since the Unix epoch.
-        again: whether to begin with the first letter, rather than after those that were replayed before.
+        again: whether to begin with the first letter rather than after those already replayed.
 
     Raises:
         TopicError: as for `read`; or a record was refused.
@@ -95,7 +95,7 @@ async def replay(config: KafkaConfig, max_ahead_ms: int, now: int, *, again: boo
 
 
 def _judge(config: KafkaConfig, latest: int) -> Callable[[Letter], str | None]:
-    """Return a function that tells why a letter is still invalid, or None."""
+    """Return a function that returns why a letter is still invalid, or None if it is valid."""
     decoders = {topic: EventDecoder(EVENT_TYPES[name]) for name, topic in config.event_topics.items()}
 
     def judge(letter: Letter) -> str | None:
@@ -132,7 +132,7 @@ class _Reader:
         await self._consumer.stop()
 
     async def letters(self, since: str | None = None) -> AsyncIterator[Letter]:
-        """Yield the letters there are, all or those `since` the last `done`."""
+        """Yield the letters that exist: all, or those `since` the last `done`."""
         consumer = self._consumer
         logs = [TopicPartition(self._config.dead_letter_topic, number) for number in self._partitions]
         consumer.assign(logs)
@@ -149,7 +149,7 @@ class _Reader:
                 self._read[log] = await consumer.position(log)
 
     async def done(self) -> None:
-        """Remember what was read, for the next `letters`."""
+        """Remember how far was read, for the next `letters`."""
         await self._consumer.commit({log: OffsetAndMetadata(offset, "") for log, offset in self._read.items()})
 
 

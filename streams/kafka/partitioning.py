@@ -1,8 +1,8 @@
 """Whether producers agree about partitions: a session's events must be in the same partition of all topics.
 
 Clients hash keys differently: Java's and most others' with murmur2, librdkafka's (confluent-kafka, node-rdkafka and
-many more) with CRC-32 by default. Where they are mixed, most clicks are in another partition than their queries, and
-nobody learns from them.
+many more) with CRC-32 by default. Where they are mixed, most clicks are in a different partition from their queries,
+and cannot be learned from.
 """
 
 import asyncio
@@ -19,20 +19,20 @@ from msgspec import Struct
 from backchannel.streams.kafka.config import KafkaConfig
 
 SAMPLE: Final = 2_000
-"""Newest records of each topic that are compared."""
+"""Number of the newest records of each topic to compare."""
 
 TIMEOUT_S: Final = 10.0
-"""Seconds after which what was read until then must do."""
+"""Seconds after which the records read so far must suffice."""
 
 PARTITIONERS: Final[Mapping[str, Callable[[bytes, int], int]]] = {
     "murmur2": lambda key, count: (murmur2(key) & 0x7FFFFFFF) % count,
     "CRC-32": lambda key, count: crc32(key) % count,
 }
-"""How clients choose the partition of a key, of so many partitions."""
+"""Name of a client's hash -> the function from a key and the number of partitions to a partition."""
 
 
 class Sampled(NamedTuple):
-    """What matters of a record."""
+    """The parts of a record that show how it was partitioned."""
 
     topic: str
     partition: int
@@ -50,7 +50,7 @@ def disagreement(records: Iterable[Sampled], partitions: int, first: str) -> str
     Args:
         records: a sample of the topics' records.
         partitions: the number of partitions of each topic.
-        first: the topic to compare the others with: the one of the queries.
+        first: the topic to compare the others with: the queries'.
     """
     places: defaultdict[str, defaultdict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     keyless: Counter[str] = Counter()
@@ -96,7 +96,7 @@ def disagreement(records: Iterable[Sampled], partitions: int, first: str) -> str
 def sample(config: KafkaConfig, partitions: int) -> list[Sampled]:
     """Return the newest records of the event topics, with at most `SAMPLE` of each.
 
-    Records that are not events are left out. If the brokers do not answer in time, there are fewer.
+    Invalid events are left out. If the brokers do not answer in time, the sample is smaller.
     """
     found: list[Sampled] = []
     asyncio.run(_sample(config, partitions, found.append))

@@ -31,10 +31,10 @@ MAX_REQUEST_BYTES: Final = 1 << 30
 """Large enough that the topic, not the client, decides how large a dead letter may be."""
 
 CLOCK_S: Final = 60.0
-"""How far this machine's clock may be behind that of the brokers, s."""
+"""How far this machine's clock may lag behind the brokers', s."""
 
 LOG_APPEND_TIME: Final = 1
-"""Kafka's number for: the timestamp is when the broker wrote the record."""
+"""Kafka's timestamp type LogAppendTime: the broker set the timestamp."""
 
 
 class ClockError(BackchannelError, RuntimeError):
@@ -74,14 +74,14 @@ class Producer:
             logger.warning("Kafka did not answer while the producer was closing")
 
     async def deliver(self, rejected: Sequence[Rejected]) -> None:
-        """Send dead letters, and return when all are durable, however long the brokers are away.
+        """Send dead letters, and return once all are durable, however long the brokers are away.
 
         A letter has the record's key and value, and in its headers the reason and the record's origin. If the value is
         too large for the topic, the letter is sent without it, and its reason says so. A letter may be sent twice.
 
         Raises:
             KafkaError: a permanent error, such as a missing permission.
-            ClockError: this machine's clock is behind that of the brokers, which may be why events seem invalid.
+            ClockError: this machine's clock is behind the brokers', which may be why events seem invalid.
         """
         left = [(record, reason, record.value) for record, reason in rejected]
         while left:
@@ -103,11 +103,11 @@ class Producer:
             left = failed
 
     def _compare_clocks(self, written: RecordMetadata) -> None:
-        """Compare with the brokers' time, where the topic has it: as `topics create` makes it."""
+        """Compare with the brokers' clock, if the topic has LogAppendTime, as `topics create` sets it."""
         behind = written.timestamp / 1000 - self._clock()
         if written.timestamp_type == LOG_APPEND_TIME and behind > CLOCK_S:
             raise ClockError(
-                f"this machine's clock is {behind:,.0f} s behind that of the brokers, so that events seem to come from "
+                f"this machine's clock is {behind:,.0f} s behind the brokers', so events seem to come from "
                 "the future: set it (NTP), then replay what was refused with `backchannel dead-letters replay`"
             )
 

@@ -1,4 +1,4 @@
-"""The order in which topics are read: side by side, by the time of their records.
+"""The order in which topics are read: together, by the time of their records.
 
 A turn's events are spread over several topics. Reading one topic far ahead of the others keeps turns open in memory.
 """
@@ -13,12 +13,12 @@ from faust.types import TP
 def not_ahead(left: Mapping[TP, int], reached: Mapping[TP, int], most: int) -> set[TP]:
     """Return the topic partitions that are not ahead of another topic's same partition, by the time of their records.
 
-    A fetch returns equally many bytes of each topic. Without this check, small records would be read hours ahead of
-    large ones, and their turns would wait in memory.
+    A fetch returns the same number of bytes of each topic. Without this check, small records would be read hours ahead
+    of large ones, and their turns would wait in memory.
 
     Args:
         left: the number of unread records of each topic partition.
-        reached: time of the newest record read, ms, for the topic partitions of which any was read.
+        reached: the time of the newest record read, ms, for the topic partitions with one.
         most: the number of unread records up to which a topic partition is never held back, so that wrong clocks do
             no harm once it has caught up.
     """

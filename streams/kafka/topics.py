@@ -59,7 +59,7 @@ def partition_counts(admin: KafkaAdminClient, config: KafkaConfig) -> dict[str, 
 def topic_ids(config: KafkaConfig) -> dict[str, str]:
     """Return Kafka's id of each event topic; a topic that is deleted and created anew has another one.
 
-    Brokers older than 2.8 know none.
+    Brokers older than 2.8 have no ids.
 
     Raises:
         TopicError: the cluster cannot be reached.
@@ -88,7 +88,7 @@ def check_topics_with(admin: KafkaAdminClient, config: KafkaConfig) -> int:
     of the session id modulo the number of partitions.
 
     Raises:
-        TopicError: a topic is missing, the event topics differ in their number of partitions, the snapshot topic is
+        TopicError: a topic is missing, the event topics have different numbers of partitions, the snapshot topic is
             not compacted, or another one is.
     """
     counts = partition_counts(admin, config)
@@ -111,7 +111,7 @@ def check_topics_with(admin: KafkaAdminClient, config: KafkaConfig) -> int:
         raise TopicError(f"{config.snapshot_topic} is not compacted: set its cleanup.policy to compact")
     if lossy := [name for name in events if name in compacted]:
         raise TopicError(
-            f"{', '.join(lossy)}: compacted, so that of each session only the last event is kept: set cleanup.policy "
+            f"{', '.join(lossy)}: compacted, which keeps only the last event of each session: set cleanup.policy "
             "to delete"
         )
     return next(iter(by_count))

@@ -55,7 +55,7 @@ check_versions()
 logger = logging.getLogger(__name__)
 
 CHUNK_RECORDS: Final = 1000
-"""Maximum records in a chunk. Processing a chunk blocks the event loop for some ten milliseconds."""
+"""Maximum records in a chunk. Processing one blocks the event loop for tens of milliseconds."""
 
 QUEUED_CHUNKS: Final = 16
 """Chunks waiting for the receiver at which fetching stops."""
@@ -67,7 +67,7 @@ COMMIT_TIMEOUT: Final = 5.0
 """Seconds that a commit for lag tools may take. aiokafka would retry for as long as the brokers are away."""
 
 FETCH_WAIT_MS: Final = 50
-"""How long a broker may wait for new records before it answers a fetch. Until then it answers nothing else on that
+"""How long a broker may wait for new records before it answers a fetch, ms. Until then it answers nothing else on that
 connection, not even a fetch of partitions with a backlog. Faust's 1500 ms leave a worker idle most of the time."""
 
 FETCH_BYTES: Final = 1 << 16
@@ -94,7 +94,7 @@ class Chunk(NamedTuple):
     tp: TP
     records: Sequence[ConsumerRecord]
     ack: Callable[[], None]
-    """Call it once the chunk is durable. Lag tools see the partition's longest prefix of acked chunks."""
+    """To be called once the chunk is durable. Lag tools see the partition's longest prefix of acked chunks."""
 
 
 class Receiver(Protocol):
@@ -111,8 +111,8 @@ class Receiver(Protocol):
     async def receive(self, chunk: Chunk) -> None:
         """Take a chunk. The next one comes when this returns, so waiting here holds back consumption.
 
-        Chunks of one topic partition come in order and without gaps. A chunk that was taken before a change of
-        assignment may still be waiting in here when `resume` is called: change state before the first await. An error
+        Chunks of one topic partition come in order, without gaps. A chunk that was taken before a change of
+        assignment may still be waiting here when `resume` is called, so change state before the first await. An error
         ends the worker.
         """
 
@@ -289,7 +289,8 @@ class ChunkConsumer(driver.Consumer):
         except (KafkaError, TimeoutError) as error:
             logger.info("could not fetch the ends of the logs: %r", error)
             return {}
-        # Without what no reader is ever given: otherwise a log that ends with it would never be read to its end.
+        # Less the records that no reader ever receives: otherwise a log that ends with them would never be read to its
+        # end.
         return {tp: self._position.get(tp, end) if self._done.get(tp, -1) >= end else end for tp, end in ends.items()}
 
     async def _log_ends_in_time(self, assigned: Iterable[TP]) -> Mapping[TP, int]:
@@ -374,7 +375,7 @@ class ChunkConsumer(driver.Consumer):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # Not this task was cancelled, but the call that the thread was executing when it ended.
+            # This task was not cancelled: the call was that the thread was executing when it ended.
             raise KafkaError("the consumer's thread has ended") from None
 
 
@@ -443,7 +444,7 @@ def chunk_app(
             # Faust notifies its sensors only of the events that it acks itself.
             app.sensors.on_stream_event_out(message.tp, message.offset, stream, event)
             message.value = event.value = ()  # otherwise all records stay in memory until they are acked
-            await asyncio.sleep(0)  # while chunks are queued, nothing else here yields to other tasks
+            await asyncio.sleep(0)  # while chunks are queued, nothing else in this loop yields to other tasks
 
     return app
 

@@ -1,1 +1,1 @@
-"""What a running system tells about itself."""
+"""Metrics, traces and the state of a running system."""

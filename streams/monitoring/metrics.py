@@ -47,7 +47,7 @@ MOST_WAITING: Final = 1000
 
 
 class _Waiting(Struct, frozen=True):
-    """Committed turns that readers do not have yet.
+    """Committed turns that have not reached readers yet.
 
     Attributes:
         closed: when the first of them closed, seconds since the Unix epoch.
@@ -67,7 +67,7 @@ class _Waiting(Struct, frozen=True):
 
 
 class Metrics(Observer):
-    """A worker's activities as metrics.
+    """A worker's activity as metrics.
 
     Args:
         strategies: the configured strategies.
@@ -97,14 +97,16 @@ class Metrics(Observer):
         self._events: Final = counter("events", "Events committed, by type.", "type")
         self._duplicates: Final = counter("duplicate_events", "Events that were received before.")
         self._late: Final = counter("late_events", "Events that arrived after all turns that could take them closed.")
-        self._orphans: Final = gauge("orphan_events", "Events since the worker started that no turn has taken.")
+        self._orphans: Final = gauge("orphan_events", "Events without a turn since the worker started.")
         self._dropped: Final = counter("fields_dropped", "Optional values that could not be used, by field.", "field")
         self._failures: Final = counter("decode_failures", "Records that are not valid events, by field.", "reason")
         # Turns.
         self._open: Final = gauge("open_turns", "Turns open and events waiting, by partition.", "partition")
         self._turns: Final = counter("turns", "Turns closed and learned from.")
         self._outcomes: Final = counter(
-            "turn_outcomes", "Turns that were clicked, barged_in or rephrased; one may be several of these.", "outcome"
+            "turn_outcomes",
+            "Turns that were clicked, barged_in or rephrased; a turn may count under several.",
+            "outcome",
         )
         self._successes: Final = counter("turn_rewards", "Sum of the success of turns, each from 0 to 1.")
         self._asked: Final = counter("strategy_turns", "Turns that asked a strategy.", "strategy")
@@ -117,39 +119,46 @@ class Metrics(Observer):
         )
         self._commits: Final = seconds("commit_duration", "Learning from closed turns and committing them.")
         self._committed: Final = gauge("commit_timestamp_seconds", "When the last commit was made.")
-        self._conflicts: Final = counter("epoch_conflicts", "Commits refused, as another process claimed a partition.")
+        self._conflicts: Final = counter(
+            "epoch_conflicts", "Commits refused because another process claimed a partition."
+        )
         # Policy.
         self._publishes: Final = seconds("publish_duration", "Making and writing a version of the policy.")
         self._freshness: Final = seconds(
             "freshness",
-            "Time from a turn's close until readers have it: the longest of this worker's turns in a version.",
+            "Time from a turn's close until readers have it: the maximum over this worker's turns in a version.",
         )
         self._version: Final = gauge("snapshot_version", "The version that readers serve.")
-        self._published: Final = gauge("snapshot_timestamp_seconds", "When it was made.")
-        self._learned: Final = gauge("snapshot_watermark_timestamp_seconds", "Event time that it has learned up to.")
-        self._rows: Final = gauge("snapshot_rows", "Its rows, by section.", "section")
+        self._published: Final = gauge("snapshot_timestamp_seconds", "When the version that readers serve was made.")
+        self._learned: Final = gauge(
+            "snapshot_watermark_timestamp_seconds", "Event time up to which the version that readers serve has learned."
+        )
+        self._rows: Final = gauge("snapshot_rows", "Rows of the version that readers serve, by section.", "section")
         self._withheld: Final = gauge(
             "snapshot_withheld_timestamp_seconds",
-            "Since when readers lack something that was learned; 0 if they do not.",
+            "Since when readers have lacked something that was learned; 0 if they lack nothing.",
         )
-        # The gate's, of the newest version; what is not known is not shown.
+        # The gate's findings on the newest version; unknown values are not exported.
         self._verdict: Final = gauge("gate_verdict", "1 for the verdict of the newest version.", "verdict")
-        self._effective: Final = gauge("ope_effective_turns", "Effective sample size of what it rests on.")
+        self._effective: Final = gauge("ope_effective_turns", "Effective sample size behind the gate's verdict.")
         self._value: Final = gauge(
-            "ope_reward", "Expected reward of a turn under the newest version: estimate, low and high.", "bound"
+            "ope_reward", "Expected reward of a turn under the newest version: estimate and bounds.", "bound"
         )
         self._gains: Final = gauge(
-            "ope_gain", "By how much that is more than under another policy, live or uniform.", "policy", "bound"
+            "ope_gain",
+            "Gain in expected reward over another policy, live or uniform: estimate and bounds.",
+            "policy",
+            "bound",
         )
-        self._share: Final = gauge("canary_share", "Share of the decisions that a policy on trial makes.")
-        self._tried: Final = gauge("canary_turns", "Turns of its trial so far.")
+        self._share: Final = gauge("canary_share", "Share of the decisions made by the policy on trial.")
+        self._tried: Final = gauge("canary_turns", "Turns in the trial so far.")
         self._gain: Final = gauge(
             "canary_gain",
-            "How much more it earns than what is served, as a share of that: estimate, low, high.",
+            "Relative gain of the policy on trial over the served one: estimate and bounds.",
             "bound",
         )
         # Drift.
-        self._alarms: Final = counter("drift_alarms", "Changes noticed in a rate.", "measure", "strategy")
+        self._alarms: Final = counter("drift_alarms", "Changes detected in a rate.", "measure", "strategy")
         self._waiting: list[_Waiting] = []
         # Prometheus notices the first increment of a counter only if it has seen it at zero.
         for event_type in EVENT_TYPES:

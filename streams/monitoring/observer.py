@@ -1,4 +1,4 @@
-"""Hooks into a worker, which keep observing it apart from what it does."""
+"""Hooks into a worker, which separate observation from its work."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,9 +12,9 @@ from backchannel.streams.turns.partition import Partition
 
 
 class Observer:
-    """Hooks, each called in the worker's event loop after the event it reports. They must not raise or block.
+    """Hooks called in the worker's event loop, each after what it reports. They must not raise or block.
 
-    By default they do nothing; subclasses override those that they need.
+    By default they do nothing; subclasses override the ones they need.
     """
 
     def on_assigned(self, partitions: Mapping[int, Partition]) -> None:
@@ -29,7 +29,7 @@ class Observer:
         """
 
     def on_dead_letters(self, reasons: Sequence[str]) -> None:
-        """Records were not valid events, for these reasons; each begins with the field."""
+        """Records were invalid events, for these reasons, each of which begins with the field."""
 
     def on_commit(self, commit: Commit, seconds: float, closed: int | None) -> None:
         """A commit is in the ledger.
@@ -44,17 +44,17 @@ class Observer:
         """A commit was refused, because another process has claimed a partition."""
 
     def on_publish(self, snapshot: Snapshot, started: int) -> None:
-        """This worker has published a version, having `started` at that time, ms since the Unix epoch."""
+        """This worker has published a version; it `started` at that time, ms since the Unix epoch."""
 
     def on_versions(self, status: VersionStatus) -> None:
-        """The versions in the store, by any publisher; called now and then, after commits."""
+        """The versions in the store, by any publisher; called occasionally, after commits."""
 
     def on_alarms(self, alarms: Sequence[Alarm]) -> None:
         """Alarms were raised: rates have changed."""
 
 
 class Observers(Observer):
-    """Forwards to several observers, in their order."""
+    """Forwards to several observers, in order."""
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers

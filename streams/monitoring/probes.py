@@ -18,7 +18,7 @@ async def answering(
 ) -> AsyncIterator[int]:
     """Serve `/metrics`, `/healthz` and `/readyz` in the running event loop while the block runs.
 
-    A stuck event loop does not answer; `stuck` is for what it cannot show, such as other processes.
+    A stuck event loop does not answer; `stuck` covers everything else, such as other processes.
 
     Args:
         registry: the metrics to export.
@@ -28,7 +28,7 @@ async def answering(
         port: the port to listen on; 0: any free port.
 
     Yields:
-        the port that is listened on.
+        the port that the server listens on.
 
     Raises:
         OSError: the port is taken, or this machine does not have the address.

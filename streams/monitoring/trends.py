@@ -58,7 +58,7 @@ class Intake(Struct, frozen=True):
     Attributes:
         time: starts of the minutes, ms since the Unix epoch.
         events: events per second.
-        late: events per second that arrived too late.
+        late: late events per second.
         dead_letters: records per second that were not valid events.
     """
 
@@ -72,9 +72,9 @@ class Version(Struct, frozen=True):
     """A version of the policy as an entry of a list; see `Snapshot`.
 
     Attributes:
-        canary: share of the decisions that its policy on trial makes; None without one.
-        gain: how much more its policy earns than what was served before, as a share of that, with an interval: by its
-            trial, or by logged decisions; None if it was not judged.
+        canary: share of the decisions made by its policy on trial; None without one.
+        gain: the relative gain of its policy over the one served before, with an interval, from its trial or from
+            logged decisions; None if it was not judged.
     """
 
     version: int
@@ -164,7 +164,7 @@ def _intake(connection: Connection, minutes: int) -> Intake:
     newest = connection.execute(select(func.max(tally.c.minute))).scalar()
     if newest is None:
         return Intake([], [], [], [])
-    # The newest minute is not over yet.
+    # The newest minute is incomplete.
     names = [*EVENT_TYPES, "late", "dead_letter"]
     within = (tally.c.minute >= newest - minutes * tables.MINUTE_MS, tally.c.minute < newest)
     counted = {

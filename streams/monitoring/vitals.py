@@ -64,16 +64,17 @@ class StoreVitals(Struct, frozen=True):
     Attributes:
         partitions: the partitions of all sources.
         workers: the workers of the last days.
-        head: the version that is served, and why later ones are not.
+        head: the served version, and why later ones are not served.
         served: its header; None before the first.
         newest: the header of the newest version, served or not.
-        withheld: since when readers lack something that was learned, ms since the Unix epoch; None if they do not.
-        unpublished: whether something was learned since the newest version was made.
+        withheld: since when readers have lacked something that was learned, ms since the Unix epoch; None if they lack
+            nothing.
+        unpublished: whether anything was learned since the newest version was made.
         recent: the workers' counts in the last minutes, by name.
         counted: the ledger's counts of all time, by name.
         alarms: the last 100 alarms, ordered from the latest raised, then by when they were noticed.
         bytes: the size of the store.
-        fault: what is wrong with the header of the served or the newest version; None: nothing.
+        fault: what is wrong with the header of the served or the newest version; None if nothing is.
     """
 
     partitions: list[PartitionState]
@@ -95,7 +96,7 @@ class BrokerVitals(Struct, frozen=True):
 
     Attributes:
         partitions: the number of partitions of each event topic; 0 if the topics are faulty.
-        fault: what is wrong with the topics, and the remedy; None: nothing.
+        fault: what is wrong with the topics, and the remedy; None if nothing is.
         ends: the offset after the last record, by topic and partition.
     """
 
@@ -164,7 +165,7 @@ def _read(connection: Connection, now: int) -> StoreVitals:
 
 
 def reach_brokers(kafka: KafkaConfig) -> None:
-    """Check that a broker accepts connections: the Kafka client would retry for long before it reports an error.
+    """Check that a broker accepts connections: the Kafka client would retry for a long time before reporting an error.
 
     Raises:
         TopicError: no broker accepts a connection.

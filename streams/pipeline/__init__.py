@@ -1,1 +1,1 @@
-"""From turns to published versions: learning, commits, publishing and what is done around them."""
+"""From turns to published versions: learning, commits, publishing, drift alarms, corrections and erasure."""

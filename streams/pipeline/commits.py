@@ -20,7 +20,7 @@ class Commit(Struct, frozen=True):
     Attributes:
         claims: the claims for the next commit, with the partitions' new positions.
         counts: the counts of all batches, added up.
-        quality: the sums that `AnswerQuality` learned from all batches; None: none.
+        quality: the sums that `AnswerQuality` learned from all batches; None if there are none.
     """
 
     claims: list[Claim]
@@ -31,8 +31,8 @@ class Commit(Struct, frozen=True):
 def commit(learning: Learning, ledger: Ledger, batches: Sequence[Batch]) -> Commit:
     """Learn from the batches' turns, and add the result to the ledger in one transaction.
 
-    Learning from all turns together costs less than learning from each partition's, so the first contribution carries
-    the whole delta. Committing the same batches again, after an answer was lost, changes nothing.
+    Learning from all turns at once costs less than learning per partition, so the first contribution carries
+    the whole delta. Committing the same batches again, after a lost answer, changes nothing.
 
     Raises:
         FencedError: see `Ledger.commit`.

@@ -28,16 +28,16 @@ def set_sums(
         ledger: the ledger in it.
         table: a table of plain sums without decay.
         column: the column to set.
-        wanted: key of the row -> value. Differences are exact for values on a dyadic grid.
-        source: the name under which the ledger keeps the claim, as if it were a stream; its one position stays at the
+        wanted: row key -> value. Differences are exact for values on a dyadic grid.
+        source: the name under which the ledger keeps the claim, as if it were a stream; its position stays at the
             beginning.
-        counter: the counter to which the number of changed rows is added; None: none.
+        counter: the counter to which the number of changed rows is added; None to count nothing.
 
     Returns:
         the number of rows whose value changed.
 
     Raises:
-        FencedError: another process sets sums under the same source. Nothing was set.
+        FencedError: another process is setting sums under the same source. Nothing was set.
     """
     claim = ledger.claim(source, 0)
     place = table.sums.index(column)

@@ -1,7 +1,7 @@
 """Drift alarms: detects changes in the rates that the ledger keeps, and records each change once.
 
-Only the publisher looks, because a rate is that of all partitions together: a single partition sees too little of it.
-It looks only at complete buckets, so it does not matter when or how often it looks, or which worker publishes.
+Only the publisher looks, because a rate is taken over all partitions: a single one holds too little of it.
+It looks only at complete buckets, so when and how often it looks, and which worker publishes, makes no difference.
 """
 
 from collections.abc import Iterator
@@ -27,11 +27,11 @@ from backchannel.streams.turns.position import BEGINNING
 DEAD_LETTER_RATE: Final = "dead_letter_rate"
 
 SPAN: Final = 500
-"""Number of buckets in a span: a rate is compared with the last one to two spans."""
+"""Number of buckets in a span: a rate is compared with its last one to two spans."""
 
 
 class _Rate(Struct, frozen=True):
-    """A rate, as a query for (start, number of observations, sum of their values) of equally long buckets."""
+    """A rate: a query for (start, number of observations, sum of their values) of buckets of equal length."""
 
     measure: str
     strategy: str
@@ -70,7 +70,7 @@ class DriftMonitor:
         judgements: list[_Judgement] = []
         with self._store.read() as connection:
             complete, _ = watermarks(positions(connection))
-        merge_segments(self._store)  # of what was committed up to there, and maybe more
+        merge_segments(self._store)  # at least those committed up to there
         with self._store.read() as connection:
             before = {(row.measure, row.strategy): row for row in connection.execute(select(watch))}
             for rate in self._rates(complete, now):
@@ -114,7 +114,7 @@ class DriftMonitor:
         dead = case((tally.c.name == "dead_letter", tally.c.value), else_=0)
         records = select(tally.c.minute, func.sum(tally.c.value.cast(Double)), func.sum(dead.cast(Double)))
         records = records.where(tally.c.name.in_([*EVENT_TYPES, "dead_letter"])).group_by(tally.c.minute)
-        # Workers write their counts late, but hardly by a minute.
+        # Workers write their counts late, but rarely by more than a minute.
         minute = (now // MINUTE_MS - 1) * MINUTE_MS
         yield _Rate(DEAD_LETTER_RATE, ALL, records, MINUTE_MS, minute)
         if complete == BEGINNING:

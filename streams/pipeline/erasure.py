@@ -17,14 +17,14 @@ from backchannel.streams.store.tables import change, snapshot, snapshot_row
 def forget_user(url: str, config: Config, user: str) -> int:
     """Remove everything stored under `user`, and return the number of rows removed.
 
-    Rows of old versions are removed too, and their headers updated. A reader that still holds such a row finds on the
+    Rows of old versions are removed, too, and the headers updated. A reader that still holds such a row finds at the
     next version that its checksum does not match, and reads all rows again.
 
     Raises:
         StoreError: the store cannot be used; see the message.
         CorruptPolicyError: a version is damaged, or was signed with another key than the one configured here.
     """
-    if not user:  # no user's id, but the key of all users together
+    if not user:  # the key of all users together
         return 0
     # Including disabled learners: their rows may still be there.
     tables = {learner: [table for table in learner.tables if table.by_user] for learner in registry.registered(config)}
@@ -57,7 +57,7 @@ def forget_user(url: str, config: Config, user: str) -> int:
 
 
 def _erase(connection: Connection, section: str, row_key: str, key: bytes) -> int:
-    """Remove a row from every version that has it, and update their headers, signed with the `key` if there is one."""
+    """Remove a row from every version that has it, and update the headers, signed with `key` unless it is empty."""
     row = snapshot_row
     mine = (row.c.section == section, row.c.key == row_key)
     held = connection.execute(select(row.c.valid_from, row.c.valid_to, row.c.value).where(*mine)).all()

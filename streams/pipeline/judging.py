@@ -1,7 +1,7 @@
 """Judging: which parts of a newly learned bandit a version serves, and which are on trial.
 
-A version has the rows of the policy that is served in the section `bandit`. While another one is on trial, or has lost
-it, its rows are the section `canary`; see `agents.ope.gate`.
+The section `bandit` of a version has the rows of the served policy. While another policy is on trial, or after it lost
+its trial, its rows are in the section `canary`; see `agents.ope.gate`.
 """
 
 from collections.abc import Mapping
@@ -31,12 +31,12 @@ _UNREADABLE: Final = (EncodingError, KeyError, ValueError, msgspec.MsgspecError)
 
 
 class Ruling(Struct, frozen=True):
-    """What a version has of the bandit.
+    """What the next version serves of the bandit.
 
     Attributes:
         portion: the rows to write.
-        judgement: for its header; None: the gate was not asked.
-        held: since when what was learned decides nothing, ms; None: it does.
+        judgement: the judgement for the header; None if the gate was not asked.
+        held: since when the newly learned policy has made no decisions, ms; None if it makes some.
     """
 
     portion: Solved
@@ -55,14 +55,14 @@ class Gatekeeper:
     def rule(
         self, connection: Connection, previous: Snapshot | None, solved: Mapping[str, bytes | None], at: int, now: int
     ) -> Ruling:
-        """Say what the next version has of the bandit.
+        """Decide what the next version serves of the bandit.
 
         Args:
-            connection: within the transaction that publishes; the head is locked.
-            previous: the version that the next one goes on from; None: it is made anew.
-            solved: the bandit's rows that may have changed; None: a row is gone.
-            at: event time (ms) up to which was learned.
-            now: ms since the Unix epoch.
+            connection: a connection within the transaction that publishes; the head is locked.
+            previous: the version that the next one builds on; None if it is computed from scratch.
+            solved: the bandit's rows that may have changed; None for a removed row.
+            at: event time (ms) up to which the ledger was learned from.
+            now: wall clock, ms since the Unix epoch.
         """
         before = {} if previous is None else snapshots.section(connection, previous.version, BANDIT)
         trial = None if previous is None else previous.trial
@@ -70,11 +70,11 @@ class Gatekeeper:
         learned = live_rows({**(tried or before), **solved})
         if not self._config.turns or not learned:
             return Ruling({BANDIT: _replacing(before, learned), SECTION: dict.fromkeys(tried)})
-        if previous is not None and not solved:  # what was said of it still holds
+        if previous is not None and not solved:  # the last judgement still holds
             judgement = Judgement(previous.verdict or "publish", previous.reason or "", trial, previous.evidence)
             return Ruling({}, judgement, previous.held)
         served = self._served(connection)
-        # After a rollback readers serve another version than the one on trial.
+        # After a rollback, readers serve another version than the one on trial.
         on = trial if previous is not None and snapshots.current(connection).version == previous.version else None
         judgement = self._judge(connection, _Policies(learned, served, tried, on), at)
         if judgement.verdict in ("publish", "warn"):
@@ -86,7 +86,7 @@ class Gatekeeper:
         return Ruling({BANDIT: _replacing(before, served), SECTION: aside}, judgement, held)
 
     def forget(self, connection: Connection, made: Snapshot) -> None:
-        """Forget what came of other trials than that of the newest version."""
+        """Forget the results of all trials but the newest version's."""
         stored = self._store.sum_tables.get(self._trials.table.name)
         if stored is not None:
             number = str(made.trial.number) if made.trial else ""
@@ -97,11 +97,11 @@ class Gatekeeper:
         try:
             candidate = Allocator(learned)
         except _UNREADABLE as error:
-            return Judgement("hold", f"the policy that was learned cannot be read: {error}")
+            return Judgement("hold", f"the learned policy cannot be read: {error}")
         try:
             live = Allocator(served) if served else None
         except _UNREADABLE as error:
-            return Judgement("warn", f"unjudged, as the policy that is served cannot be read: {error}")
+            return Judgement("warn", f"not judged, because the served policy cannot be read: {error}")
         so_far = None
         if trial is not None and tried:
             sums = ledger.RowSums(self._store, connection)
@@ -124,13 +124,13 @@ class Gatekeeper:
         return float(connection.execute(total).scalar() or 0.0)
 
     def _served(self, connection: Connection) -> Section:
-        """The rows of the policy that is served; none before the first version."""
+        """The rows of the served policy; empty before the first version."""
         version = snapshots.current(connection).version
         return {} if version is None else snapshots.section(connection, version, BANDIT)
 
 
 class _Policies(Struct, frozen=True):
-    """The rows of the policies that there are, and the trial that is on."""
+    """The rows of the served, learned and tried policies, and the trial in progress."""
 
     learned: Section
     served: Section

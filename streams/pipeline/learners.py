@@ -13,10 +13,10 @@ from backchannel.agents.sums import Delta, SumTable, merge
 from backchannel.streams.config import Config
 
 UNKNOWN_STRATEGY: Final = "unknown_strategy:"
-"""How the counts begin of turns that asked a strategy that is not configured; its name follows."""
+"""Prefix of the counts of turns that asked an unconfigured strategy, before its name."""
 
 UNKNOWN_KIND: Final = "unknown_kind:"
-"""How the counts begin of clicks of a kind of which nothing is configured; its name follows."""
+"""Prefix of the counts of clicks of an unconfigured kind, before its name."""
 
 _MOST_NAMES: Final = 50
 
@@ -39,8 +39,7 @@ class Learning:
         return self._judge.judge(columns)
 
     def unconfigured(self, outcomes: Outcomes) -> dict[str, int]:
-        """Return how many turns asked each strategy that the configuration does not name, and how many clicks there
-        were of each kind of which it does not say the worth.
+        """Return the number of turns that asked each unconfigured strategy, and of clicks of each unconfigured kind.
 
         Names that are not among the first are counted together, because producers choose them.
         """

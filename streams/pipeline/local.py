@@ -28,7 +28,7 @@ class LocalPipeline:
         url: SQLAlchemy URL of the store.
         config: what to learn, and how.
         source: the name of the stream, under which the store keeps its position.
-        events: how the records of the stream are written; what a program feeds is in the native form.
+        events: the form of the stream's records; `feed` expects the native form.
         topics: the topics of the stream, each with all event types in time order.
 
     Attributes:
@@ -52,7 +52,7 @@ class LocalPipeline:
         claim = self.ledger.claim(source, 0)
         decoders = {topic: EventDecoder(config=events) for topic in topics}
         self.partition: Final = Partition(claim, decoders, config.turns)
-        # Of the files that are topics, as far as they were read.
+        # Of the files behind the topics, as far as they were read.
         self._identities: Final = {name: at.identity for name, at in claim.position.topics.items() if at.identity}
         self._next = claim.position.topic(TOPIC).resume
         self._batch: Batch | None = None  # possibly not committed yet
@@ -61,7 +61,7 @@ class LocalPipeline:
         """Add the next events, from the stream's resume offset on, and close the turns that are complete.
 
         Raises:
-            EventError: one of them is not valid; none is added.
+            EventError: one of them is invalid; none is added.
         """
         events = list(map(checked, events))
         self.partition.add_events(TOPIC, range(self._next, self._next + len(events)), events)
@@ -69,7 +69,7 @@ class LocalPipeline:
         self.partition.advance()
 
     def feed_records(self, offsets: Sequence[int], records: Sequence[bytes]) -> list[DeadLetter]:
-        """Add the next records, from the stream's resume offset on; return those that are not valid events."""
+        """Add the next records, from the stream's resume offset on; return the invalid events."""
         dead = self.partition.add(TOPIC, offsets, records, time.time_ns() // 1_000_000)
         self.partition.advance()
         return dead
@@ -78,12 +78,12 @@ class LocalPipeline:
         """Add the next lines of a file.
 
         Args:
-            topic: the topic that the file is.
+            topic: the topic of the file.
             chunk: lines from the topic's resume offset on.
-            ended: topics that are read to their end, and so hold nothing back.
+            ended: topics read to their end, which do not hold back the watermark.
 
         Returns:
-            the lines that are not valid events.
+            the lines that are invalid events.
         """
         dead = self.partition.add(topic, chunk.offsets, chunk.lines, time.time_ns() // 1_000_000)
         self._identities[topic] = chunk.identity

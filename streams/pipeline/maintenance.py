@@ -16,10 +16,10 @@ from backchannel.streams.store.dialects import batches
 from backchannel.streams.store.engine import Store
 
 FORGETS_PER_HALF_LIFE: Final = 8
-"""How many times per half-life a table's decayed rows are removed, which reads the whole table."""
+"""Number of removals of decayed rows per half-life; each reads the whole table."""
 
 BOUNDED_TOGETHER: Final = 20
-"""Keys with too many rows that are pruned in one transaction."""
+"""Maximum number of crowded keys to prune in one transaction."""
 
 
 class Maintenance:
@@ -30,7 +30,7 @@ class Maintenance:
         self._learning: Final = learning
 
     def run(self, changed: Mapping[str, Collection[str]], made: Snapshot | None) -> None:
-        """Maintain the tables that may need it.
+        """Maintain the tables that may need it: compact, prune and forget.
 
         Args:
             changed: the changes since the last version: table name -> values of the first key column.
@@ -76,7 +76,9 @@ class Maintenance:
             self._store.transact(partial(drop, found[first : first + BOUNDED_TOGETHER]))
 
     def _forget(self, made: Snapshot) -> None:
-        """Remove decayed rows; only now and then, as it reads whole tables. The next version sees them as changes."""
+        """Remove decayed rows, only occasionally, because that reads whole tables. The next version sees them as
+        changes.
+        """
         try:
             with self._store.read() as connection:
                 parent = snapshots.header(connection, made.parent or 0)

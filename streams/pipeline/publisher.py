@@ -30,7 +30,7 @@ class VersionStatus(Struct, frozen=True):
     Attributes:
         served: the header of the version that readers serve; None before the first.
         newest: the header of the newest version; None before the first.
-        withheld: the time (ms) since when readers lack something that was learned; None if they lack nothing. See
+        withheld: since when (ms) readers have lacked something that was learned; None if they lack nothing. See
             `snapshots.withheld`.
     """
 
@@ -86,7 +86,7 @@ class Publisher:
     def _publish(self, connection: Connection, now: int) -> tuple[Mapping[str, Collection[str]], Snapshot | None]:
         """Publish in one transaction, from one state of the ledger.
 
-        1. Keep others from publishing, and from writing sums, meanwhile. Merge all segments, so that the sums are those
+        1. Keep others from publishing and from writing sums. Merge all segments, so that the sums are those
            of all positions.
         2. Take the log of changes. If the new version cannot build on the newest one, everything counts as changed.
         3. Let the strategy bandit solve what its changes affect, and judge its policy; see `judging`.
@@ -94,7 +94,7 @@ class Publisher:
         5. Write the version, portion by portion.
         6. Forget old versions, decisions that left the sample, and trials that ended.
         """
-        # 1. Lock and merge. The sums come first: their lock must precede the first look at the store.
+        # 1. Lock and merge. The sums come first: their lock must precede the first read.
         merged = merging.merge_within(self._store, connection)
         snapshots.current(connection, lock=True)
         # 2. Changes.
@@ -122,7 +122,7 @@ class Publisher:
         solved = {key: row for portion in solve(bandits) for key, row in portion[StrategyBandit.name].items()}
         ruling = self._gatekeeper.rule(connection, previous, solved, at, now) if bandits else Ruling({})
         judgement = ruling.judgement
-        # 4. Solve the rest, lazily: while it is written.
+        # 4. Solve the rest lazily, while writing.
         others = solve(one for one in self._learning.learners if one not in bandits)
         # 5. Write.
         provenance = snapshots.Provenance(

@@ -1,4 +1,4 @@
-"""The sources of a run: event files and pipes, each new or known, which are read together in the order of time."""
+"""The sources of a run: event files and pipes, new or known, read together in time order."""
 
 import hashlib
 import queue
@@ -19,17 +19,17 @@ TOPIC: Final = "events"
 """The topic of a stream that is one source, with all event types in time order."""
 
 _WAIT_S: Final = 0.2
-"""Seconds to wait for a source that is silent, before commits go on."""
+"""Seconds to wait for a silent source before commits continue."""
 
 _CHUNKS: Final = 4
-"""Chunks of a source to read ahead."""
+"""Maximum number of chunks of a source to read ahead."""
 
 Positions: TypeAlias = Mapping[str, Mapping[str, TopicPosition]]
 """Stream -> topic -> position."""
 
 
 class Source(Struct, frozen=True):
-    """One of the sources: the topic that it is of the stream, and its lines."""
+    """One of the sources: its topic in the stream, and its lines."""
 
     topic: str
     file: EventFile | SortedFile
@@ -38,18 +38,18 @@ class Source(Struct, frozen=True):
 class Sources:
     """Event files and pipes that are read as one stream.
 
-    One source is a stream by itself. Several are the topics of a stream together: it takes the same sources to continue
-    it.
+    A single source is a stream by itself. Several together are the topics of one stream, which only the same sources
+    can continue.
 
     Args:
-        paths: of files or pipes; "-": standard input.
-        decoder: how their events are read, which sorting needs.
-        in_disorder: whether to sort each of them.
+        paths: paths of files or pipes; "-" is standard input.
+        decoder: the decoder of their events, needed for sorting.
+        in_disorder: whether to sort each source by event time.
         complete: see `EventFile`.
 
     Attributes:
         name: the name of the stream, once `resume` was called.
-        ended: the topics that are read to their ends.
+        ended: the topics read to their ends.
 
     Raises:
         SourceError: one of them cannot be read, or is empty.
@@ -70,7 +70,7 @@ class Sources:
                     raise SourceError(
                         f"{path} is empty: there is nothing to learn from"
                         if file.unfinished is None
-                        else f"{path} holds no more than a part of a line yet"
+                        else f"{path} holds only an incomplete line so far"
                     )
                 self._files.append(SortedFile(file, decoder) if in_disorder else file)
             self._close: Final = stack.pop_all().close
@@ -93,11 +93,11 @@ class Sources:
 
     @property
     def unfinished(self) -> list[tuple[str, int]]:
-        """The paths of files whose last lines were left because they are not complete, with their numbers from 0."""
+        """The path and line number (from 0) of each file's last line that was left because it is incomplete."""
         return [(file.path, file.unfinished) for file in self._files if file.unfinished is not None]
 
     def path_of(self, topic: str) -> str:
-        """Return the path of the source that is a topic."""
+        """Return the path of the source of a topic."""
         return next(source.file.path for source in self._sources if source.topic == topic)
 
     def resume(self, known: Positions) -> None:
@@ -107,7 +107,7 @@ class Sources:
             known: the streams that were read into the store.
 
         Raises:
-            SourceError: a source was read into this store in another way, so that its events would count twice; or see
+            SourceError: a source was read into this store in a different way, so its events would count twice; or see
                 `identify`.
         """
         alone = {stream: topics[TOPIC] for stream, topics in known.items() if TOPIC in topics}
@@ -118,7 +118,7 @@ class Sources:
             self._refuse_other_order(file, every)
             name = identify(file, every)
             if name in names:
-                raise SourceError(f"{file.path} is one of the other sources, too: each may be given once")
+                raise SourceError(f"{file.path} is given twice: give each source once")
             names.append(name)
             if isinstance(file, SortedFile) and name in every:
                 file.continues(every[name])
@@ -135,7 +135,7 @@ class Sources:
         self._sources = [Source(TOPIC if single else name, file) for file, name in zip(self._files, names, strict=True)]
 
     def _refuse_other_order(self, file: EventFile | SortedFile, known: Mapping[str, TopicPosition]) -> None:
-        """Check that the file was not read in the other order before: sorted or as it stands."""
+        """Check that the file was not read before in the other order: sorted, or as it is."""
         own = file.base.partition(":")[0]
         other = {
             f"{own}:{name.partition(':')[2]}": at
@@ -143,7 +143,7 @@ class Sources:
             if name.partition(":")[0] == ("file" if own == "sorted" else "sorted") and at.read
         }
         if identify(file, other) in other:
-            how, option = ("as it stands", "without --sort") if own == "sorted" else ("sorted", "with --sort")
+            how, option = ("unsorted", "without --sort") if own == "sorted" else ("sorted", "with --sort")
             raise SourceError(
                 f"{file.path} was read {how} before, and would count twice: run it {option}, or begin a new store"
             )
@@ -151,17 +151,17 @@ class Sources:
     def read(
         self, positions: Mapping[str, TopicPosition], newest: Callable[[str], int], stopped: Callable[[], bool]
     ) -> Iterator[tuple[str, Chunk | None]]:
-        """Read the sources to their ends, always the one next that is the furthest behind in event time.
+        """Read the sources to their ends, next always the one that is furthest behind in event time.
 
-        Threads read ahead, so that commits go on while a pipe is silent.
+        Threads read ahead, so that commits continue while a pipe is silent.
 
         Args:
             positions: where to resume each topic.
-            newest: returns the newest event time (ms) of a topic, of what was yielded.
+            newest: returns the newest event time (ms) yielded so far of a topic.
             stopped: returns whether to stop.
 
         Yields:
-            A topic, and its next chunk; None if there was none for a moment.
+            A topic and its next chunk; None if there is none yet.
         """
         ahead = {
             source.topic: _Ahead(source.file.chunks(positions[source.topic].resume if source.topic in positions else 0))
@@ -204,7 +204,7 @@ class _Ahead:
             self._ready.put(error)
 
     def get(self) -> Chunk | None:
-        """Return the next chunk; None if there was none for a moment, or will be none."""
+        """Return the next chunk; None if there is none yet, or none is left."""
         try:
             chunk = self._ready.get(timeout=_WAIT_S)
         except queue.Empty:

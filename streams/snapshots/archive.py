@@ -1,7 +1,7 @@
 """A policy version as lines of JSON, for moving it from one store to another.
 
-The first line has the header as stored and its signature; each other line is a row. The header has the checksum of the
-rows, or with a key their seal, so its signature covers all of them.
+The first line has the header as stored, and its signature; each other line is a row. The header has the checksum of the
+rows (with a key, their seal), so its signature covers all of them.
 """
 
 import zlib
@@ -19,7 +19,7 @@ from backchannel.streams.store.engine import StoreError
 from backchannel.streams.store.tables import partition, snapshot
 
 MAX_LINE: Final = 16 << 20
-"""Bytes of the longest line: a row is some kilobytes, and the header some hundred."""
+"""Maximum length of a line in bytes: a row takes a few kilobytes, the header a few hundred."""
 
 
 class _Opening(Struct, frozen=True, tag_field="format", tag="backchannel policy 1"):
@@ -55,7 +55,7 @@ def write(connection: Connection, version: int, put: Callable[[bytes], object], 
 
 
 def bounded_lines(readline: Callable[[int], bytes]) -> Iterator[bytes]:
-    """Yield the lines that a file's `readline` gives, none of them longer than any that `write` writes.
+    """Yield the lines that a file's `readline` returns, up to the length that `write` may write.
 
     A few megabytes of gzip may contain gigabytes.
 
@@ -72,7 +72,7 @@ def read(lines: Iterable[bytes], key: bytes = b"") -> Archived:
     """Read the lines of an archive, as `write` wrote them.
 
     Raises:
-        CorruptPolicyError: they are not an archive, damaged, truncated, or not signed with the `key`.
+        CorruptPolicyError: the lines are not an archive, are damaged or truncated, or are not signed with the `key`.
     """
     sections: dict[str, Section] = {}
     checksum = Checksum(key=key)
@@ -99,7 +99,7 @@ def publish(connection: Connection, archived: Archived, now: int, key: bytes = b
     """Publish an archived version as the next version, signed with this store's `key`.
 
     Raises:
-        StoreError: workers learn into this store: its next version would replace the imported one.
+        StoreError: workers learn into this store, so its next version would replace the imported one.
     """
     snapshots.current(connection, lock=True)
     if connection.execute(select(partition.c.source).where(partition.c.commits > 0).limit(1)).first():

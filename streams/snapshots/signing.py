@@ -1,6 +1,6 @@
 """Signing: how a reader knows that a version was written by the publisher, not just by someone with write access.
 
-Versions are signed, the head is not: someone with write access can still make readers serve an older signed version.
+Versions are signed; the head is not. Someone with write access can still make readers serve an older signed version.
 """
 
 import hmac
@@ -10,7 +10,8 @@ from hashlib import blake2b
 
 KEY_VARIABLE = "BACKCHANNEL_SIGNING_KEY"
 OTHER_KEY_VARIABLE = "BACKCHANNEL_OTHER_SIGNING_KEY"
-"""A key that readers accept, too. To change the key, give readers the new one as the other, then the publisher."""
+"""A second key that readers accept. To rotate keys, first give readers the new one here, then give it to the
+publisher."""
 
 
 def signing_key(configured: str = "", environment: Mapping[str, str] = os.environ) -> bytes:
@@ -20,7 +21,9 @@ def signing_key(configured: str = "", environment: Mapping[str, str] = os.enviro
 
 
 def accepted_keys(configured: str = "", environment: Mapping[str, str] = os.environ) -> tuple[bytes, ...]:
-    """Return the keys of which one must have signed a version; one empty key if signatures are not checked."""
+    """Return the accepted keys, one of which must have signed a version; a single empty key if signatures are not
+    checked.
+    """
     key, other = signing_key(configured, environment), signing_key(environment.get(OTHER_KEY_VARIABLE, ""), {})
     return tuple(one for one in (key, other) if one) or (b"",)
 

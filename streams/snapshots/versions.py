@@ -23,7 +23,7 @@ from backchannel.streams.store.tables import head, snapshot, snapshot_row
 Row: TypeAlias = tuple[str, str, bytes]
 """Section, key and value."""
 Solved: TypeAlias = Mapping[str, Mapping[str, bytes | None]]
-"""Section -> key -> row; None: the row is removed."""
+"""Section -> key -> row; None for a removed row."""
 
 
 class CorruptPolicyError(BackchannelError, RuntimeError):
@@ -46,7 +46,7 @@ class Head(Struct, frozen=True):
 
     Attributes:
         version: the served version; None before the first.
-        hold: why newly published versions do not become the head; None: they do.
+        hold: why newly published versions do not become the head; None if they do.
     """
 
     version: int | None
@@ -81,7 +81,7 @@ def current(connection: Connection, *, lock: bool = False) -> Head:
 
 
 def header(connection: Connection, version: int, key: bytes = b"") -> Snapshot | None:
-    """Return the header of `version`; None if it does not exist, or no longer.
+    """Return the header of `version`; None if it does not exist (any more).
 
     Raises:
         CorruptPolicyError: the header is damaged, or not signed with the `key`.
@@ -107,7 +107,7 @@ def opened(text: str, signature: str | None, key: bytes = b"") -> Snapshot:
 
 
 def stamp(connection: Connection, version: int) -> str:
-    """Return what tells a version from all others, also from one with its number in a store that was restored."""
+    """Return what identifies a version, even among versions of the same number in a restored store."""
     text = select(snapshot.c.header).where(snapshot.c.version == version)
     try:
         return f"{version} {connection.execute(text).scalar()}"
@@ -129,7 +129,7 @@ def newest(connection: Connection, key: bytes = b"") -> Snapshot | None:
 def versions(connection: Connection) -> list[int]:
     """Return all versions that are retained, newest first."""
     found = connection.execute(select(snapshot.c.version).order_by(snapshot.c.version.desc())).scalars()
-    return [version for version in found if isinstance(version, int)]  # SQLite would store anything
+    return [version for version in found if isinstance(version, int)]  # SQLite stores values of any type
 
 
 def rows(connection: Connection, version: int) -> Iterator[Row]:
@@ -162,13 +162,14 @@ def publish(
     whole: bool = False,
     key: bytes = b"",
 ) -> Snapshot | None:
-    """Write the next version: the newest one with the rows in `portions` replaced, or removed where they are None.
+    """Write the next version: the newest one with the rows in `portions` replaced, or removed where None.
 
     It becomes the head unless there is a hold. The head must be locked; see `current`.
 
     Args:
         connection: a connection within a transaction.
-        portions: the changed rows, written portion by portion; a row in several portions is the same in all.
+        portions: the changed rows, written portion by portion; a row that is in several portions must be the same in
+            all.
         provenance: the origin of the version.
         whole: whether the version has only the rows in `portions`. The first version always does.
         key: the key to sign the version with; the newest version must be signed with it unless the next one is whole.
@@ -237,9 +238,10 @@ def serve(connection: Connection, version: int, hold: str | None) -> None:
 
 
 def withheld(connection: Connection) -> int | None:
-    """Return since when readers lack something that was learned, ms since the Unix epoch; None if they do not.
+    """Return since when readers have lacked something that was learned, ms since the Unix epoch; None if they lack
+    nothing.
 
-    That is when the first version after the served one was made, or since when the gate holds a policy back.
+    That is when the first version after the served one was made, or when the gate began to hold a policy back.
 
     Raises:
         CorruptPolicyError: the header of the served version is damaged.
@@ -258,15 +260,15 @@ def pinned(connection: Connection) -> set[int]:
 
 
 def pin(connection: Connection, version: int, *, pinned: bool) -> None:
-    """Set whether a version is kept from being pruned."""
+    """Set whether a version is exempt from pruning."""
     connection.execute(update(snapshot).where(snapshot.c.version == version).values(pinned=pinned))
 
 
 def prune(connection: Connection, keep: int, keep_ms: int, now: int) -> None:
     """Remove old versions: all but the newest `keep`, and the first of each hour before them.
 
-    The head, the first version after it (which tells since when readers wait), the newest version and pinned ones stay.
-    The head must be locked; see `current`.
+    The head, the first version after it (which tells since when readers wait), the newest version and pinned ones are
+    kept. The head must be locked; see `current`.
 
     Args:
         connection: a connection within a transaction.
@@ -288,7 +290,7 @@ def prune(connection: Connection, keep: int, keep_ms: int, now: int) -> None:
     if not passed:
         return
     connection.execute(delete(snapshot).where(among(connection, snapshot.c.version, passed)))
-    # A row is removed with the last version that has it: no version is left between its beginning and its end.
+    # A row is removed together with the last version that has it.
     row, before = snapshot_row, 0
     for version in [version for version, _, _ in versions if version not in passed]:
         if version > before + 1:

@@ -24,7 +24,7 @@ class StoreError(BackchannelError, RuntimeError):
 
 
 class StoreAwayError(StoreError):
-    """The store is missing, locked, full, unreachable or failing over: the same may succeed later."""
+    """The store is missing, locked, full, unreachable or failing over: a retry may succeed."""
 
 
 class Store:
@@ -35,7 +35,7 @@ class Store:
             the query string goes to libpq.
 
     Attributes:
-        sum_tables: the tables of the learners' sums, by name, once `create` or `declare` was called.
+        sum_tables: the tables of the learners' sums, by name, after `create` or `declare`.
 
     Raises:
         StoreError: the URL is invalid.
@@ -54,7 +54,7 @@ class Store:
             raise StoreError(f"this store needs {error.name}: {remedy}") from None
         except (ArgumentError, NoSuchModuleError) as error:
             kind = url.partition(":")[0]  # the rest may contain a password, even if the URL is mistyped
-            raise StoreError(f"store {kind!r}: {error}; a URL like sqlite:///policy.db is needed") from None
+            raise StoreError(f"store {kind!r}: {error}; give a URL like sqlite:///policy.db") from None
         self._dialect: Final = dialect
         dialect.prepare(self._engine)
         self.sum_tables: dict[str, Table] = {}
@@ -97,11 +97,11 @@ class Store:
         if found != SCHEMA_VERSION:
             raise StoreError(
                 f"store {self._engine.url} has schema version {found}, this Backchannel needs {SCHEMA_VERSION}: "
-                "`backchannel store upgrade` upgrades an older store; a newer one needs the Backchannel that wrote it"
+                "`backchannel store upgrade` upgrades an older store; a newer one needs the version that wrote it"
             )
 
     def require(self) -> None:
-        """Check that the store exists, if it is a file: opening a missing file would create it.
+        """Check that a store in a file exists: opening a missing file would create it.
 
         Raises:
             StoreAwayError: the file does not exist, or cannot be reached.
@@ -134,28 +134,28 @@ class Store:
         """A transaction that may write; rolled back when its block raises.
 
         Args:
-            stable: every statement sees the state at the first one. Otherwise each sees what was committed before it
-                began, and the newest state of the rows that it locks.
-            new: create the store if it is a file that does not exist.
+            stable: whether every statement sees the state as of the first one. Otherwise each sees what was committed
+                before it it began, and the newest state of the rows that it locks.
+            new: whether to create the store if it is a file that does not exist.
 
         Raises:
             StoreAwayError: the store is away, and may answer later.
-            StoreError: the store refuses what is asked.
+            StoreError: the store refuses the request.
         """
         with self._explaining(), self._begin(write=True, stable=stable, new=new) as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that only reads, and sees one state throughout; it raises what `write` raises."""
+        """A read-only transaction that sees one state throughout; raises what `write` raises."""
         with self._explaining(), self._begin(write=False, stable=True) as connection:
             yield connection
 
     def transact(self, work: Callable[[Connection], _T], *, stable: bool = False) -> _T:
         """Return the result of `work` in a transaction that may write; see `write`.
 
-        It is retried from the start when it conflicts with other transactions, so it must have no effect but on the
-        store. It raises what `write` raises.
+        It is retried from the start if it conflicts with other transactions, so it must have no effects except on the
+        store. Raises what `write` raises.
         """
 
         def once() -> _T:
@@ -198,7 +198,7 @@ class Store:
 
     @property
     def name(self) -> str:
-        """The store for people: a file by its name, a database by its name and host."""
+        """The store's name for people: a file's name, or a database's name and host."""
         url = self._engine.url
         name = (url.database or "").rpartition("/")[2] or "memory"
         return f"{name} at {url.host}" if url.host else name
@@ -208,14 +208,14 @@ class Store:
         self._engine.dispose()
 
     def _leave_connections(self) -> None:
-        """Open connections anew: those there are belong to the parent process, which closes them."""
+        """Open new connections: the current ones belong to the parent process, which closes them."""
         _inherited.append(self._engine.pool)
         self._engine.dispose(close=False)
 
 
 _stores: Final[WeakSet[Store]] = WeakSet()
 _inherited: Final[list[Pool]] = []
-"""Pools of the parent process: collecting their connections would close the parent's."""
+"""The parent process's pools, kept alive: collecting their connections would close the parent's."""
 
 
 def _after_fork() -> None:

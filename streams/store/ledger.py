@@ -1,7 +1,7 @@
 """The ledger: the sums and each partition's position in the stream, which move together or not at all.
 
 A commit moves positions and inserts a segment (see `segments`); `merge` adds what segments hold to the rows of sums.
-One transaction at a time writes those rows: whoever merges, compacts, prunes or erases. Readers add the segments that
+One transaction at a time writes those rows, to merge, compact, prune or erase. Readers add the segments that
 have not been merged yet, so they see everything that was committed.
 """
 
@@ -26,12 +26,12 @@ from backchannel.streams.store.merging import add_packed, first_landmark, lock, 
 from backchannel.streams.turns.position import BEGINNING, Claim, Position, TopicPosition
 
 MAX_WAITING: Final = 1 << 28
-"""Bytes of segments from which on commits merge them: some millions of events."""
+"""Bytes of waiting segments from which commits merge them: some millions of events."""
 
 _decode_topics = msgspec.json.Decoder(dict[str, TopicPosition]).decode
 
 FADED: Final = 2.0**-10
-"""Sums below this are treated as zero: the remainder of 1 after ten half-lives."""
+"""Sums below this are treated as zero; 1 decays to it in ten half-lives."""
 
 MAX_KEY_BYTES: Final = 1000
 """Maximum length of a text in a row's key. PostgreSQL cannot index much more than twice that, and keys this long are
@@ -39,7 +39,9 @@ not recurring queries."""
 
 
 class Contribution(Struct, frozen=True):
-    """A partition's part of a commit: a delta, counts and decisions, and the partition's position after them."""
+    """A partition's part of a commit: a delta, counts, a sample of decisions, and the partition's position after
+    them.
+    """
 
     claim: Claim
     position: Position
@@ -56,7 +58,7 @@ class Ledger:
     """The sums and positions in a store.
 
     Raises:
-        StoreError: the sums in the store have another half-life than the learners.
+        StoreError: the sums in the store have a different half-life from the learners'.
     """
 
     def __init__(self, store: Store, learned: Sequence[SumTable]) -> None:
@@ -98,14 +100,14 @@ class Ledger:
     def commit(self, contributions: Sequence[Contribution]) -> list[Claim]:
         """Add the contributions' deltas and move their partitions' positions, in one transaction.
 
-        1. Fence: move each position if its partition's epoch is still that of the claim. Contributions may be committed
-           again if the first attempt got no answer; they are added only once.
-        2. Merge the deltas, so that each row is there once. Rows with oversized keys are left out, and counted.
+        1. Fence: move each position if its partition's epoch is still the claim's. Contributions may be committed
+           again if the first attempt got no answer; they are added once.
+        2. Merge the deltas, so that each row occurs once. Rows with oversized keys are left out and counted.
         3. Insert the sums and the counts as a segment. No other commit waits for that.
         4. Add the logged decisions that belong to the sample.
 
-        If segments of more than `MAX_WAITING` bytes wait, because nobody publishes, they are merged then. This slows
-        commits down, and so bounds the segments.
+        If more than `MAX_WAITING` bytes of segments wait, because nobody publishes, they are merged. This slows
+        commits down, and bounds the segments.
 
         Returns:
             The claims for the next commit.
@@ -119,7 +121,7 @@ class Ledger:
         return claims
 
     def merge(self) -> None:
-        """Merge the segments that wait into the rows of sums; see `merge_segments`."""
+        """Merge the waiting segments into the rows of sums; see `merge_segments`."""
         merge_segments(self._store)
 
     def _commit(self, connection: Connection, contributions: Sequence[Contribution]) -> tuple[list[Claim], int]:
@@ -188,7 +190,7 @@ class Ledger:
         return moved.rowcount == 1
 
     def _declare(self, connection: Connection, all_sums: Sequence[Sums]) -> None:
-        """See to it that the tables have landmarks, so that their half-lives are known; once is enough."""
+        """Give the tables landmarks, which record their half-lives, once."""
         missing = {sums.table.name: sums for sums in all_sums if sums.table.name not in self._landmarked}
         if missing:
             there = set(connection.execute(select(tables.landmark.c.table_name)).scalars())
@@ -198,7 +200,7 @@ class Ledger:
 
 
 class RowSums:
-    """A `SumReader` of what has been merged, within a transaction."""
+    """A `SumReader` of the merged sums, within a transaction."""
 
     def __init__(self, store: Store, connection: Connection) -> None:
         self._store: Final = store
@@ -213,7 +215,7 @@ class RowSums:
         query = select(stored)
         if column is not None:
             query = query.where(among(self._connection, stored.c[column], values))
-        # All rows at once, by column, at half the cost of row by row.
+        # All rows at once, by column: half the cost of row by row.
         columns = list(zip(*self._connection.execute(query).all(), strict=True))
         width = len(table.key)
         if not columns:
@@ -240,7 +242,7 @@ class LedgerSums(RowSums):
 
 
 def _unpacked(table: SumTable, packed: Sequence[bytes]) -> Floats:
-    """Return packed rows of sums, (rows, numbers).
+    """Return packed rows of sums as an array, (rows, numbers per row).
 
     Raises:
         WidthError: they differ in length.
@@ -273,8 +275,9 @@ def file_positions(connection: Connection) -> dict[str, dict[str, TopicPosition]
 def watermarks(reached: Mapping[str, Mapping[int, Reached]]) -> tuple[int, int]:
     """Return the event time (ms) up to which the ledger is complete, and the newest event time in it.
 
-    A source is complete up to the watermark of its slowest partition, of those that ever held an event. The source that
-    is furthest ahead counts, as the others may have ended long ago. Both times are BEGINNING if the ledger is empty.
+    A source is complete up to the watermark of its slowest partition, among those that ever held an event. The source
+    that is furthest ahead counts, because others may have ended long ago. Both times are BEGINNING if the ledger is
+    empty.
     """
     sources = [
         [one.watermark for one in partitions.values() if one.watermark > BEGINNING] for partitions in reached.values()
@@ -303,7 +306,7 @@ def forget(store: Store, table: SumTable, at: int, connection: Connection) -> in
     """
     stored = store.sum_tables[table.name]
     fading = table.decay(at, lock(connection, table))
-    bound = FADED / fading if fading else inf  # in PostgreSQL, a product that is too small is an error
+    bound = FADED / fading if fading else inf  # PostgreSQL raises an error if a product underflows
     faded = [func.abs(stored.c[name]) < bound for name in table.sums]
     gone = connection.execute(delete(stored).where(*faded).returning(stored.c[table.key[0][0]])).all()
     log_changes(connection, {table.name: {value for (value,) in gone}})
@@ -332,7 +335,7 @@ def move_rows(connection: Connection, table: Table, moved: Mapping[Key, Key | No
 
 
 def crowded(connection: Connection, table: Table, values: Iterable[str], most: int) -> list[str]:
-    """Return those of `values` of the first key column that have more than `most` rows."""
+    """Return the `values` of the first key column that have more than `most` rows."""
     first = next(iter(table.primary_key))
     counted = select(first).where(among(connection, first, values)).group_by(first)
     return list(connection.execute(counted.having(func.count() > most)).scalars())
@@ -349,7 +352,7 @@ def _fitting(sums: Sums) -> Sums:
     keys, values = sums.ordered()
     kinds = [kind for _, kind in sums.table.key]
     texts = [column for column, kind in zip(keys.columns, kinds, strict=True) if kind is str]
-    if all(max(map(len, column)) <= MAX_KEY_BYTES // 4 for column in texts):  # a character takes four bytes at most
+    if all(max(map(len, column)) <= MAX_KEY_BYTES // 4 for column in texts):  # a character takes at most four bytes
         return Sums(sums.table, keys, values, sums.landmark)
     long = {row for column in texts for row, text in enumerate(column) if len(text.encode()) > MAX_KEY_BYTES}
     kept = [row for row in range(len(keys)) if row not in long]

@@ -1,4 +1,4 @@
-"""Merging: what segments hold is added to the rows of sums, by one transaction at a time."""
+"""Merging: the contents of segments are added to the rows of sums, by one transaction at a time."""
 
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,18 +17,18 @@ from backchannel.streams.store.engine import Store
 from backchannel.streams.store.tables import sum_table
 
 MAX_AHEAD: Final = 500
-"""Half-lives that weights may run ahead of a table's landmark before it moves. A double holds 1023 doublings."""
+"""Half-lives by which weights may be ahead of a table's landmark before it moves. A double holds 1023 doublings."""
 
 
 def merge_segments(store: Store, leave: int = 0) -> None:
-    """Merge segments into the rows of sums, oldest first, a portion in a transaction, and log what changed.
+    """Merge segments into the rows of sums, oldest first, one portion per transaction, and log the changes.
 
-    It may be called by anybody at any time, and be killed: each segment is taken, and its sums added, in one
+    Any process may call it at any time, and be killed: each segment is taken, and its sums added, in one
     transaction.
 
     Args:
         store: the store.
-        leave: bytes of segments for which a transaction of their own is not worth while.
+        leave: total size of segments, in bytes, that is too small to merge.
     """
 
     with store.read() as connection:
@@ -42,15 +42,15 @@ def _merge_logged(store: Store, ids: Sequence[int], connection: Connection) -> N
 
 
 def merge_within(store: Store, connection: Connection, ids: Sequence[int] | None = None) -> dict[str, set[str]]:
-    """Merge segments within a transaction, those of `ids`; None: all.
+    """Merge segments within a transaction: those with `ids`, or all if None.
 
     1. Lock the sums; see `Dialect.lock_sums`.
     2. Take the segments.
-    3. Bring the landmarks of tables and sums together, and add the rows, in the order of their keys.
+    3. Align the landmarks of tables and sums, and add the rows in the order of their keys.
     4. Add the counts.
 
     Returns:
-        what changed, in the form of `take_changes`.
+        the changes, in the form of `take_changes`.
     """
     # 1. Lock.
     dialect_of(connection).lock_sums(connection)
@@ -61,7 +61,7 @@ def merge_within(store: Store, connection: Connection, ids: Sequence[int] | None
     for sums in taken.delta:
         name = sums.table.name
         table = store.sum_tables.get(name)
-        if table is None:  # of a learner that is not configured here
+        if table is None:  # belongs to a learner that is not configured here
             table = sum_table(MetaData(), sums.table)
         assert isinstance(sums.keys, Keys)
         add = _add if sums.table.sums else add_packed
@@ -84,7 +84,7 @@ def _landmark(connection: Connection, target: Table, sums: Sums) -> int:
     # In two steps, because the factor may be too small for a double.
     shift = stored - sums.landmark
     first, second = ldexp(1.0, shift // 2), ldexp(1.0, shift - shift // 2)
-    # In PostgreSQL, a product too small for a double is an error.
+    # PostgreSQL raises an error if a product underflows.
     tiny = sys.float_info.min / first / second if first else inf
     faded = {
         name: case((func.abs(target.c[name]) < tiny, 0.0), else_=target.c[name] * first * second) for name in table.sums
@@ -95,7 +95,7 @@ def _landmark(connection: Connection, target: Table, sums: Sums) -> int:
 
 
 def lock(connection: Connection, table: SumTable, landmark: int = 0) -> int:
-    """Lock the sums until the transaction ends, and return the table's landmark; initially, this is `landmark`."""
+    """Lock the sums until the transaction ends, and return the table's landmark, which is `landmark` at first."""
     dialect_of(connection).lock_sums(connection)
     row = tables.landmark
     stored = connection.execute(select(row.c.landmark).where(row.c.table_name == table.name)).scalar()
@@ -103,7 +103,7 @@ def lock(connection: Connection, table: SumTable, landmark: int = 0) -> int:
 
 
 def first_landmark(connection: Connection, table: SumTable, landmark: int) -> int:
-    """Give a table its first landmark, unless another transaction was faster; return the one that it has."""
+    """Give a table its first landmark, unless another transaction was faster; return its landmark."""
     row = tables.landmark
     first = (table.name, table.half_life_ms or 0, landmark)
     mine = dict(zip(row.columns.keys(), [[value] for value in first], strict=True))
@@ -118,13 +118,15 @@ def log_changes(connection: Connection, changed: Mapping[str, Collection[str]]) 
 
 
 def _add(connection: Connection, table: Table, keys: Keys, values: NDArray[Any]) -> None:
-    """Add to rows of plain sums; those that are not there begin at zero."""
+    """Add to rows of plain sums; missing rows begin at zero."""
     columns = dict(zip(table.columns.keys(), [*keys.columns, *values.T.tolist()], strict=True))
     insert_rows(connection, table, columns, add=[column.name for column in table.columns if not column.primary_key])
 
 
 def add_packed(connection: Connection, table: Table, keys: Keys, values: Iterable[Floats]) -> None:
-    """Add to rows of packed sums. SQL cannot, so they are read and written: they are few, and their table is locked."""
+    """Add to rows of packed sums. SQL cannot add them, so they are read and written: they are few, and the table is
+    locked.
+    """
     if not len(keys):
         return
     key_columns = list(table.primary_key)

@@ -1,4 +1,4 @@
-"""Retrying what other transactions were in the way of."""
+"""Retrying work that conflicted with other transactions."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ _T = TypeVar("_T")
 
 
 def retry(work: Callable[[], _T], is_conflict: Callable[[Exception], bool]) -> _T:
-    """Return the result of `work`, retried while `is_conflict(error)`, after growing pauses and five times at most."""
+    """Return the result of `work`, retried while `is_conflict(error)`, at most five times and after growing pauses."""
     for pause in _PAUSES:
         try:
             return work()

@@ -1,7 +1,7 @@
-"""Segments: what commits add, one coded block each, until a publisher merges it into the tables of sums.
+"""Segments: each commit adds one encoded block, which a publisher later merges into the tables of sums.
 
-A commit inserts a row of its own and touches nobody else's, so committers never wait for each other. Segments are
-sums, too: any number of them, in any order, merge into one delta, in which each key is once, whoever learned it.
+A commit inserts one row and touches no other, so committers never wait for each other. Segments are
+sums, too: any number of them, in any order, merge into one delta in which each key occurs once.
 """
 
 from collections import Counter, defaultdict
@@ -20,21 +20,21 @@ from backchannel.streams.store.dialects import among, insert_rows
 from backchannel.streams.store.tables import segment
 
 PORTION: Final = 1 << 26
-"""Bytes of segments that are merged in one transaction, to bound its time and memory."""
+"""Bytes of segments to merge in one transaction, to bound its time and memory."""
 
 _KINDS: Final = {"str": str, "int": int}
 _LARGEST: Final = 1 << 62
 
 
 class _Column(Struct, frozen=True, array_like=True):
-    """A column of keys: its distinct values, sorted, and the place of each row's value among them, int32."""
+    """A key column: its distinct values, sorted, and the index of each row's value among them, int32."""
 
     values: list[str | int]
     codes: bytes
 
 
 class _Part(Struct, frozen=True, array_like=True):
-    """Sums of one table, which is declared in full: whoever merges them need not know the learner."""
+    """Sums of one table, with its full declaration, so that merging does not need the learner."""
 
     name: str
     key: tuple[tuple[str, str], ...]
@@ -50,7 +50,7 @@ class Taken(NamedTuple):
     """Segments that have been taken out of the store.
 
     Attributes:
-        delta: their sums by table; those of packed sums of different lengths are apart.
+        delta: their sums by table; packed sums of different lengths are separate.
         counts: their counts, added up.
     """
 
@@ -69,7 +69,7 @@ def encode(all_sums: Iterable[Sums]) -> bytes:
 
 
 def merged(blocks: Iterable[bytes]) -> list[Sums]:
-    """Return the sum of coded sums, with sorted keys."""
+    """Return the total of encoded sums, with sorted keys."""
     alike: defaultdict[tuple[str, int], list[_Part]] = defaultdict(list)
     for block in blocks:
         for part in _decode(block):
@@ -94,12 +94,12 @@ def counted(connection: Connection) -> list[dict[str, int]]:
 
 
 def unmerged(connection: Connection) -> list[Sums]:
-    """Return the sums of all segments, without taking them; see `Taken`."""
+    """Return the sums of all segments, without taking the segments; see `Taken`."""
     return merged(connection.execute(select(segment.c.value).order_by(segment.c.id)).scalars())
 
 
 def portions(connection: Connection, leave: int) -> list[list[int]]:
-    """Return the ids of all segments, oldest first, in lists that take about `PORTION` bytes; none if all of them
+    """Return the ids of all segments, oldest first, in lists of about `PORTION` bytes; no list if all of them
     together are at most `leave`.
     """
     rows = connection.execute(select(segment.c.id, func.length(segment.c.value)).order_by(segment.c.id)).all()
@@ -112,7 +112,7 @@ def portions(connection: Connection, leave: int) -> list[list[int]]:
 
 
 def take(connection: Connection, ids: Sequence[int] | None = None) -> Taken:
-    """Take segments out of the store: those of `ids` that are still there; None: all of them."""
+    """Take segments out of the store: those with `ids` that still exist, or all if None."""
     gone = delete(segment).returning(segment.c.id, segment.c.counts, segment.c.value)
     if ids is not None:
         gone = gone.where(among(connection, segment.c.id, ids))
@@ -145,7 +145,7 @@ def _column(values: Sequence[Any]) -> _Column:
 
 
 def _united(parts: Sequence[_Part]) -> Sums:
-    """Return the sum of parts of one table, whose rows are of one length."""
+    """Return the sum of parts of one table, whose rows have the same length."""
     first = parts[0]
     key = tuple((name, _KINDS[kind]) for name, kind in first.key)
     table = SumTable(first.name, key, first.sums, first.half_life_ms, first.lookup)
@@ -156,9 +156,9 @@ def _united(parts: Sequence[_Part]) -> Sums:
         return Sums(
             table, Keys(*(list(map(own.__getitem__, codes.tolist())) for codes, own in columns)), values, landmark
         )
-    if prod(len(own) for _, own in columns) > _LARGEST:  # numbers of keys would not fit
+    if prod(len(own) for _, own in columns) > _LARGEST:  # the codes of keys would overflow
         return _slowly(table, columns, values, landmark)
-    return Groups(*columns).sums(table, list(values.T), landmark)  # one after the other, as rows would be added
+    return Groups(*columns).sums(table, list(values.T), landmark)  # added in order, as rows would be
 
 
 def _slowly(table: SumTable, columns: Sequence[tuple[Integers, Sequence[Any]]], values: Floats, landmark: int) -> Sums:

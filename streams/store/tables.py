@@ -21,13 +21,13 @@ from sqlalchemy import (
 from backchannel.agents.sums import SumTable
 
 SCHEMA_VERSION: Final = "0002"
-"""The newest migration; the migrations make the tables as they are declared here."""
+"""The newest migration; the migrations create the tables as declared here."""
 
 MINUTE_MS: Final = 60_000
-"""Length of the minutes in `tally`."""
+"""Length of a minute in `tally`, ms."""
 
 metadata = MetaData()
-_ID = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers only INTEGER keys by itself
+_ID = BigInteger().with_variant(Integer(), "sqlite")  # SQLite autoincrements only INTEGER keys
 
 schema_version = Table("schema_version", metadata, Column("version_num", String(32), primary_key=True))
 
@@ -59,7 +59,7 @@ segment = Table(
     Column("value", LargeBinary, nullable=False),  # segments.encode
     sqlite_autoincrement=True,
 )
-# Compressing it would cost PostgreSQL more than all else that a commit does.
+# Compression would cost PostgreSQL more than the rest of a commit.
 event.listen(
     segment,
     "after_create",
@@ -93,7 +93,7 @@ head = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),  # one row: 1
     Column("version", BigInteger),  # what readers serve; NULL before the first
-    Column("hold", Text),  # why later versions do not become the head; NULL: they do
+    Column("hold", Text),  # why later versions do not become the head; NULL if they do
 )
 snapshot_row = Table(
     "snapshot_row",
@@ -101,11 +101,11 @@ snapshot_row = Table(
     Column("section", Text, primary_key=True),
     Column("key", Text, primary_key=True),
     Column("valid_from", BigInteger, primary_key=True),
-    Column("valid_to", BigInteger),  # the first version without it; NULL: it is live
+    Column("valid_to", BigInteger),  # the first version without it; NULL while it is live
     Column("value", LargeBinary, nullable=False),
     Index("snapshot_row_from", "valid_from"),
 )
-# Most rows are live, and no query looks up when those ended.
+# Most rows are live, and no query looks up their end.
 _ENDED: Final = snapshot_row.c.valid_to.is_not(None)
 Index("snapshot_row_to", snapshot_row.c.valid_to, sqlite_where=_ENDED, postgresql_where=_ENDED)
 

@@ -1,4 +1,4 @@
-"""What became of every record: the account that must balance."""
+"""What happened to each record: an account that must balance."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -8,21 +8,21 @@ from msgspec import Struct
 from backchannel.schemas.events import EVENT_TYPES
 
 LOST: Final = ("late", "orphan", "dead_letter")
-"""The counts of what was received and not learned."""
+"""The counts of records that were received and not learned."""
 
 FIELD_DROPPED: Final = "field_dropped:"
-"""How the counts begin of values that were left out of events; the name of the field follows."""
+"""Prefix of the counts of values that were left out of events, before the name of the field."""
 
 
 def counted_by_name(counts: Mapping[str, int], prefix: str) -> dict[str, int]:
-    """Return the counts whose names begin with `prefix`, by what follows."""
+    """Return the counts whose names begin with `prefix`, by the rest of the name."""
     return {
         name.removeprefix(prefix): count for name, count in sorted(counts.items()) if name.startswith(prefix) and count
     }
 
 
 class Account(Struct, frozen=True):
-    """What became of the records that were received, by the ledger's counters.
+    """What happened to the received records, by the ledger's counters.
 
     Attributes:
         received: events and dead letters.
@@ -32,7 +32,7 @@ class Account(Struct, frozen=True):
         late: events whose turn had already closed.
         orphans: events without a turn.
         dead_letters: invalid records.
-        dropped: field -> optional values of it that could not be used, and were left out of events that were taken.
+        dropped: field -> number of its optional values that were unusable, and left out of accepted events.
     """
 
     received: int
@@ -46,7 +46,7 @@ class Account(Struct, frozen=True):
 
     @classmethod
     def of(cls, counts: Mapping[str, int]) -> "Account":
-        """Return the account of what was counted; see `Assembler.counts`."""
+        """Return the account of some counts; see `Assembler.counts`."""
         dead = counts.get("dead_letter", 0)
         return cls(
             received=sum(counts.get(name, 0) for name in EVENT_TYPES) + dead,
@@ -71,5 +71,5 @@ class Account(Struct, frozen=True):
 
     @property
     def unaccounted(self) -> int:
-        """The number of records of which nobody knows what became: 0, or there is a bug."""
+        """The number of records that are in no count: 0 unless there is a bug."""
         return self.received - self.learned - self.open - self.duplicates - self.lost

@@ -2,8 +2,8 @@
 
 A turn takes the events of its query that happened from `lateness` before it (clocks differ) until the attribution
 window ends. It closes when the watermark reaches that end. The watermark is the oldest of the topics' newest event
-times, minus the lateness. As long as no event of a topic is more than `lateness` older than an earlier one of the same
-topic, turns hold the same events however the topics interleave.
+times, minus the lateness. As long as no event of a topic is more than `lateness` older than a preceding one of the same
+topic, turns have the same events however the topics interleave.
 
 Two rules make a restart exact. An event whose query has not arrived waits for as long as a turn that could take it may
 be open, so turns do not depend on the order of arrival. And re-read events (at offsets that were read before the
@@ -68,7 +68,7 @@ class TooManyOpenError(BackchannelError, RuntimeError):
 _K = TypeVar("_K")
 
 Assembled: TypeAlias = tuple[_K, Mapping[type[Signal], Mapping[str, _K]], _K | None]
-"""A closed turn, in terms of what is kept of each event: the query, the signals by type and event_id, the next query;
+"""A closed turn, as what is kept of each event: the query, the signals by type and event_id, the next query;
 see `Turn`."""
 
 
@@ -108,7 +108,7 @@ class Assembler(Generic[_K]):
     Args:
         topics: the partition's topics. A merged log, such as an event file, is one topic of all event types.
         config: window, lateness and bound.
-        position: the position to resume from; the caller then adds records from each topic's `resume` offset on.
+        position: the position to resume from; records are then added from each topic's `resume` offset on.
 
     Attributes:
         counts: counts since the caller last cleared them: events by type (`query`, `impression` ...), closed turns
@@ -116,8 +116,8 @@ class Assembler(Generic[_K]):
             turn had closed (`late`), events without a turn because the query is missing, late or closed (`orphan`),
             events of open turns (`open`) and of closed ones (`learned`). An event that waits for its query counts as an
             orphan meanwhile, and events are open until their turn closes, so a count can be negative. Every event is
-            counted once by type and once by what became of it: see `streams.turns.accounts`.
-        behind: by how much (ms) the lateness would have to be raised for no event so far to be late.
+            counted once by type and once by outcome: see `streams.turns.accounts`.
+        behind: by how much (ms) the lateness would have to grow for no event so far to have been late.
     """
 
     def __init__(self, topics: Iterable[str], config: TurnConfig, position: Position | None = None) -> None:
@@ -142,7 +142,7 @@ class Assembler(Generic[_K]):
         return self._watermark
 
     def newest(self, topic: str) -> int:
-        """Return the newest event time (ms) of a topic, of what was added since it was resumed."""
+        """Return the newest event time (ms) among the events of a topic added since it was resumed."""
         return self._topics[topic].seen
 
     @property
@@ -171,7 +171,7 @@ class Assembler(Generic[_K]):
 
     @property
     def _horizon(self) -> int | None:
-        """Event time (ms) that all events still needed are newer than; None if none are needed."""
+        """Event time (ms) before all events still needed; None if none are."""
         return self._watermark - self._window - self._lateness if self.open else None
 
     def _add(
@@ -192,7 +192,7 @@ class Assembler(Generic[_K]):
                 continue
             turn = opened.get(event.query_id)
             ts, kind, event_id = event.ts, type(event), event.event_id
-            # The common case of `_add_signal`, without a call.
+            # The common case of `_add_signal`, inlined.
             if fresh and turn is not None and turn.earliest <= ts < turn.deadline and turn.take(kind, event_id, keep):
                 taken += 1
             else:
@@ -271,7 +271,7 @@ class Assembler(Generic[_K]):
         self.counts["open" if new else "duplicate"] += news
 
     def _count_late(self, until: int, *, fresh: bool) -> None:
-        """Count an event that could have been taken until the watermark reached `until` (ms)."""
+        """Count an event that a turn could have taken until the watermark reached `until` (ms)."""
         if fresh:
             self.counts["late"] += 1
             self.behind = max(self.behind, self._watermark - until + 1)
@@ -337,7 +337,7 @@ class TurnAssembler(Assembler[Event]):
         self._add(topic, offsets, events, events)
 
     def advance(self, caught_up: Collection[str] = ()) -> list[Turn]:
-        """Advance the watermark, and return the turns that it closes, in event-time order.
+        """Advance the watermark, and return the turns that this closes, in event-time order.
 
         Args:
             caught_up: topics that have been read to their end. They do not hold back the watermark, so that silence
@@ -384,7 +384,7 @@ class _Topic:
 
     @property
     def seen(self) -> int:
-        """The newest event time that this process has seen; records still to be re-read hold back the watermark."""
+        """The newest event time seen by this process; records still to be re-read hold back the watermark."""
         return self._reread if self.rereading else self._newest
 
     def catch_up(self) -> None:

@@ -1,4 +1,4 @@
-"""Files and pipes as streams of bytes, decompressed by what they begin with."""
+"""Files and pipes as streams of bytes, decompressed according to their first bytes."""
 
 import gzip
 import io
@@ -14,21 +14,21 @@ except ImportError:  # an extra
     zstandard = None  # type: ignore[assignment]
 
 BLOCK: Final = 1 << 19
-"""Bytes to read at once."""
+"""Bytes per read."""
 
 DAMAGE: Final = (EOFError, OSError, zlib.error, *([zstandard.ZstdError] if zstandard else []))
-"""What reading a damaged file raises."""
+"""Errors raised by reading a damaged file."""
 
 _GZIP, _ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _PIECE: Final = 4096
-"""Compressed bytes to decompress at once: Zstandard expands them by up to 32,768 times."""
+"""Compressed bytes to decompress at once: Zstandard may expand them 32,768 times."""
 
 
 class RawInput(io.RawIOBase):
     """The bytes of a file or pipe.
 
     Args:
-        path: its path; "-": standard input.
+        path: its path; "-" is standard input.
 
     Attributes:
         head: its first four bytes, fewer if it is shorter.
@@ -40,7 +40,7 @@ class RawInput(io.RawIOBase):
     """
 
     def __init__(self, path: str) -> None:
-        # A descriptor of our own: Python cannot end while a thread waits in its own sys.stdin.
+        # Our own descriptor: Python cannot exit while a thread waits in sys.stdin.
         self._descriptor = os.dup(sys.stdin.fileno()) if path == "-" else os.open(path, os.O_RDONLY)
         found = os.fstat(self._descriptor)
         self.size: Final = found.st_size if path != "-" and stat.S_ISREG(found.st_mode) else None
@@ -73,7 +73,7 @@ class RawInput(io.RawIOBase):
         return some
 
     def close(self) -> None:
-        """Close it. A pipe that has not ended stays open, because a thread may be waiting in it."""
+        """Close it. A pipe that has not ended stays open, because a thread may be reading from it."""
         if not self._ended and self.size is not None:
             self._ended = True
             os.close(self._descriptor)
@@ -84,7 +84,7 @@ def decompressed(raw: RawInput) -> IO[bytes]:
     """Return the content of `raw`, which is plain, gzip or Zstandard.
 
     Raises:
-        ModuleNotFoundError: it is Zstandard, and the package to read that is missing.
+        ModuleNotFoundError: it is Zstandard, and the package that reads it is missing.
     """
     if raw.head.startswith(_GZIP):
         return io.BufferedReader(gzip.GzipFile(fileobj=io.BufferedReader(raw, BLOCK)), BLOCK)
@@ -96,7 +96,7 @@ def decompressed(raw: RawInput) -> IO[bytes]:
 
 
 class _Zstandard(io.RawIOBase):
-    """Decompresses any number of frames; a last one that is cut short is an error, as in gzip files."""
+    """Decompresses any number of frames; a truncated last one is an error, as in gzip files."""
 
     def __init__(self, raw: RawInput) -> None:
         self._raw: Final = io.BufferedReader(raw, BLOCK)

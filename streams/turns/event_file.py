@@ -1,4 +1,4 @@
-"""Event files: JSON lines, plain or compressed, or a pipe."""
+"""Event files: JSON lines, plain or compressed, from a file or a pipe."""
 
 import codecs
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +20,10 @@ class Chunk(NamedTuple):
     """Lines of an event file, without the empty ones.
 
     Attributes:
-        offsets: of each line among those that are read, ascending; in a file that is not sorted, its number from 0.
+        offsets: each line's place among the lines as they are read, ascending; in an unsorted file, its number.
         lines: the lines.
-        numbers: of each line in the file, from 0.
-        identity: of the file up to the end of the chunk.
+        numbers: each line's number in the file, from 0.
+        identity: the identity of the file up to the end of the chunk.
     """
 
     offsets: Sequence[int]
@@ -36,16 +36,16 @@ class EventFile:
     """The lines of an event file.
 
     Args:
-        path: the path of a file, which is plain, gzip or Zstandard by its content, or of a pipe or a FIFO; "-":
+        path: the path of a file (plain, gzip or Zstandard, by its content), a pipe or a FIFO; "-" is
             standard input.
-        complete: whether a last line without a line break is complete, even if it is not valid JSON. That of a pipe
+        complete: whether a last line without a line break is complete, even if it is not valid JSON. A pipe's
             always is.
 
     Attributes:
         path: the path.
-        base: how the name of the stream begins, see `identity`; empty if there are no lines.
+        base: the beginning of the stream's name, see `identity`; empty if there are no lines.
         size: the size of the file on disk in bytes; None for a pipe.
-        unfinished: the number, from 0, of a last line that is not complete yet, and so was left; None without one.
+        unfinished: the number, from 0, of an incomplete last line, which was not read; None if there is none.
 
     Raises:
         SourceError: the file cannot be opened or decompressed.
@@ -68,7 +68,7 @@ class EventFile:
         self._blocks: Iterator[list[bytes]] = self._split(stream)
         first = next(self._blocks, None)
         if first is not None:
-            first[0] = first[0].removeprefix(codecs.BOM_UTF8)  # which some programs write
+            first[0] = first[0].removeprefix(codecs.BOM_UTF8)  # written by some programs
             self._blocks = chain((first,), self._blocks)
         self.base: Final = "" if first is None else base_of(first[0])
 
@@ -80,7 +80,7 @@ class EventFile:
     def chunks(self, start: int = 0) -> Iterator[Chunk]:
         """Yield the lines from line `start` on.
 
-        A line longer than any valid event is truncated to a length that is still too long, to bound memory.
+        A line longer than any valid event is truncated, to a length that is still invalid, to bound memory.
 
         Raises:
             SourceError: the file is damaged, or has fewer than `start` lines.
@@ -110,7 +110,7 @@ class EventFile:
                 while marker.lines < lines and (block := next(again._blocks, None)) is not None:
                     marker.add(block)
             return
-        # A pipe cannot be read again, and what is scanned may be more than fits into memory.
+        # A pipe cannot be read again, and the scanned lines may not fit into memory.
         kept, ends = TemporaryFile(), []  # noqa: SIM115 -- closed by `blocks`
         while marker.lines < lines and (block := next(self._blocks, None)) is not None:
             marker.add(block)
@@ -126,7 +126,7 @@ class EventFile:
         self._blocks = chain(blocks(), self._blocks)
 
     def close(self) -> None:
-        """Close the file. A pipe stays open, because a thread may be waiting in it."""
+        """Close the file. A pipe stays open, because a thread may be reading from it."""
         self._raw.close()
 
     def __enter__(self) -> Self:
@@ -159,7 +159,7 @@ class EventFile:
 
 def _is_json(line: bytes) -> bool:
     try:
-        # A number could still go on.
+        # A number may still continue.
         return not isinstance(msgspec.json.decode(line), int | float)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False

@@ -1,4 +1,4 @@
-"""Which stream an event file is: the one that was read before, or another one that begins alike."""
+"""The identity of an event file: the stream that was read before, or a new one with the same first lines."""
 
 import hashlib
 from bisect import bisect_right
@@ -14,12 +14,12 @@ class SourceError(BackchannelError, RuntimeError):
 
 
 class Marker:
-    """Marks of the lines of a file: digests of all lines so far, at every power of two and wherever it is told to.
+    """Marks of the lines of a file: digests of all lines so far, at every power of two and at further stops.
 
     Empty lines are counted, but not part of the digest.
 
     Args:
-        stops: further numbers of lines at which to mark.
+        stops: further numbers of lines to mark at.
 
     Attributes:
         lines: the number of lines so far.
@@ -59,16 +59,16 @@ class Scannable(Protocol):
 
     @property
     def base(self) -> str:
-        """How the name of its stream begins."""
+        """The beginning of its stream's name."""
 
     def scan(self, marker: Marker, lines: int) -> None:
         """Add the first `lines` lines, or all if it has fewer, to `marker`; they can still be read after that."""
 
 
 def identify(file: Scannable, known: Mapping[str, TopicPosition]) -> str:
-    """Return the name of the stream that a file is: that of a known stream that it continues, or a new one.
+    """Return the name of a file's stream: that of the known stream that it continues, or a new name.
 
-    A file continues a stream if its first lines are those that were read of the stream, however it was moved, renamed
+    A file continues a stream if its first lines are the lines read of that stream, even if it was moved, renamed
     or compressed. Two files may begin with the same lines, such as a header or the same first event.
 
     Args:
@@ -76,7 +76,7 @@ def identify(file: Scannable, known: Mapping[str, TopicPosition]) -> str:
         known: the positions of the streams that were read, by name.
 
     Raises:
-        SourceError: the file has lost lines that were read, or lines that were read have changed.
+        SourceError: lines that were read are missing from the file or have changed.
     """
     candidates = {name: at for name, at in known.items() if name == file.base or name.startswith(f"{file.base}.")}
     if not candidates:
@@ -105,10 +105,10 @@ def identify(file: Scannable, known: Mapping[str, TopicPosition]) -> str:
 
 
 def base_of(first_line: bytes) -> str:
-    """Return how the names of all streams begin whose first line is this one."""
+    """Return the beginning of the names of all streams with this first line."""
     return f"file:{hashlib.blake2b(first_line, digest_size=8).hexdigest()}"
 
 
 def _common(was: Identity, marker: Marker) -> int:
-    """Return the greatest marked number of lines that are the same."""
+    """Return the greatest marked number of first lines that are equal."""
     return max((n for n, digest in was.marks.items() if marker.marks.get(n) == digest), default=0)

@@ -18,7 +18,7 @@ _ts = attrgetter("ts")
 
 
 class DeadLetter(Struct, frozen=True):
-    """A record that is an invalid event; `record` is empty if it was null."""
+    """An invalid event; `record` is empty if it was null."""
 
     topic: str
     offset: int
@@ -46,13 +46,13 @@ class Partition:
     """A claimed partition. It does no I/O: its owner reads, commits and publishes.
 
     Args:
-        claim: the ledger's claim; records are then added from each topic's resume offset on.
+        claim: the ledger's claim; records are added from each topic's resume offset on.
         topics: topic name -> the decoder of its records.
         turns: the configuration of turns.
 
     Attributes:
         claim: the claim for the next commit.
-        examples: field -> why the first of its values was left out.
+        examples: field -> why the first of its unusable values was left out.
     """
 
     def __init__(self, claim: Claim, topics: Mapping[str, EventDecoder], turns: TurnConfig) -> None:
@@ -68,7 +68,7 @@ class Partition:
 
     @property
     def uncommitted(self) -> int:
-        """The number of new records since the last batch or, without any, of turns that closed."""
+        """The number of new records since the last batch or, if there are none, of turns that closed."""
         return self._uncommitted or self._assembler.closed
 
     @property
@@ -104,11 +104,11 @@ class Partition:
 
     @property
     def behind(self) -> int:
-        """By how much (ms) more lateness would have to be allowed for no event so far to be late."""
+        """By how much (ms) the lateness would have to grow for no event so far to have been late."""
         return self._assembler.behind
 
     def newest(self, topic: str) -> int:
-        """Return the newest event time (ms) of a topic, of what was added since it was resumed."""
+        """Return the newest event time (ms) among the events of a topic added since it was resumed."""
         return self._assembler.newest(topic)
 
     def add(self, topic: str, offsets: Sequence[int], records: Sequence[bytes | None], now: int) -> list[DeadLetter]:
@@ -159,7 +159,7 @@ class Partition:
             self._uncommitted += offsets[-1] + 1 - max(offsets[0], self._read[topic])
 
     def advance(self, caught_up: Collection[str] = ()) -> int:
-        """Advance the watermark, and return the number of turns that it closes; see `TurnAssembler.advance`."""
+        """Advance the watermark, and return the number of turns that this closes; see `TurnAssembler.advance`."""
         return self._assembler.advance(caught_up)
 
     def finish(self) -> int:

@@ -9,12 +9,12 @@ BEGINNING: Final = -(1 << 62)
 
 
 class Identity(Struct, frozen=True):
-    """What identifies an event file, however it is moved, renamed, compressed or appended to.
+    """The identity of an event file, which survives moving, renaming, compressing and appending.
 
     Attributes:
         lines: the number of lines that `marks` covers.
-        marks: number of lines -> digest of that many first lines, at powers of two and at `lines`.
-        order: of a file that is sorted while it is read, the digest of the lines before `TopicPosition.read`.
+        marks: number of lines -> digest of that many first lines; at powers of two and at `lines`.
+        order: for a file that is sorted while it is read, the digest of the lines before `TopicPosition.read`.
     """
 
     lines: int = 0
@@ -30,9 +30,9 @@ class TopicPosition(Struct, frozen=True, omit_defaults=True):
         resume: the offset to read from after a restart; at most `read`. The records in between are re-read to rebuild
             the open turns, and do not count again.
         newest: the newest event time among the records before `read`, ms since the Unix epoch.
-        identity: of an event file that is the topic; None for topics of other kinds.
+        identity: the identity of the event file behind the topic; None for other topics.
         dropped: offsets from `resume` on of duplicate queries, which must not open a turn when they are re-read.
-        id: the topic's own, which a topic of the same name that is created anew does not have; empty: unknown.
+        id: Kafka's id of the topic, which changes if the topic is recreated; empty if unknown.
     """
 
     read: int = 0
@@ -50,7 +50,7 @@ class Position(Struct, frozen=True):
     topics: dict[str, TopicPosition] = {}
 
     def topic(self, name: str) -> TopicPosition:
-        """Return the position in topic `name`: its start if nothing of it was read."""
+        """Return the position in topic `name`; its start if nothing was read."""
         return self.topics.get(name) or TopicPosition()
 
 

@@ -1,4 +1,4 @@
-"""Turns whose events are rows of columns from their arrival on, so that the events as objects go at once."""
+"""Turns whose events become rows of columns on arrival, so that the event objects can be freed at once."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from backchannel.streams.turns.assembler import Assembled, Assembler, TurnConfig
 from backchannel.streams.turns.position import Position
 
 _LEAST: Final = 1 << 18
-"""Interned values below which none are dropped."""
+"""Number of interned values up to which none are dropped."""
 
 _F = TypeVar("_F", bound=Frame)
 
@@ -22,7 +22,7 @@ _F = TypeVar("_F", bound=Frame)
 class RowAssembler(Assembler[int]):
     """Assembles turns as columns; see `Assembler`.
 
-    It keeps of each event the number of its row among those of its type. Rows go when no open turn can need them, as
+    It keeps the row number of each event among those of its type. Rows are freed once no open turn can need them, as
     the position's resume offset says.
     """
 
@@ -33,7 +33,7 @@ class RowAssembler(Assembler[int]):
         self._impressions: Final = _Arrived(self._interner.impressions)
         self._clicks: Final = _Arrived(self._interner.clicks)
         self._others: Final = _Arrived(self._interner.others)
-        # Of a barge-in, only that it came is kept; signals of all other types are among the others.
+        # Only the arrival of a barge-in is kept; signals of all other types are among the others.
         self._arrived: Final[dict[type[Event], _Arrived[Any]]] = {
             Query: self._queries,
             Impression: self._impressions,
@@ -44,7 +44,7 @@ class RowAssembler(Assembler[int]):
 
     @property
     def closed(self) -> int:
-        """Turns that have closed since they were last taken."""
+        """The number of turns that have closed since the last `take`."""
         return len(self._closed.queries)
 
     def add(self, topic: str, offsets: Sequence[int], events: Sequence[Event | None]) -> None:
@@ -61,15 +61,15 @@ class RowAssembler(Assembler[int]):
         self._add(topic, offsets, events, rows)
 
     def advance(self, caught_up: Collection[str] = ()) -> int:
-        """Move the watermark on, and return how many turns that closes; see `TurnAssembler.advance`."""
+        """Advance the watermark, and return the number of turns that this closes; see `TurnAssembler.advance`."""
         return self._closed.add(self._advance(caught_up))
 
     def finish(self) -> int:
-        """Close every open turn, and return how many; see `TurnAssembler.finish`."""
+        """Close all open turns, and return their number; see `TurnAssembler.finish`."""
         return self._closed.add(self._finish())
 
     def take(self) -> Columns:
-        """Return the turns that have closed since the last time, in event-time order."""
+        """Return the turns that have closed since the last call, in event-time order."""
         closed, self._closed = self._closed, _Closed()
         following = np.array(closed.following, dtype=np.int64)
         has_next = following != MISSING
@@ -87,7 +87,7 @@ class RowAssembler(Assembler[int]):
         return columns
 
     def _forget(self) -> None:
-        """Drop the rows that nothing needs any more and, now and then, the interned values that no row holds."""
+        """Free the rows that are no longer needed and, occasionally, the interned values that no row holds."""
         every = [*self._arrived.values(), self._others]
         for arrived in every:
             arrived.forget(self._horizon)
@@ -100,16 +100,16 @@ class RowAssembler(Assembler[int]):
 
 
 def _came() -> int:
-    """The row of an event of which nothing is kept but that it came."""
+    """The row of an event of which only the arrival is kept."""
     return 0
 
 
 def _nothing() -> None:
-    """The row of no event."""
+    """The row of an event of which nothing is kept."""
 
 
 class _Signals:
-    """Signals that closed turns have: how many each has, and the numbers of their rows."""
+    """The signals of closed turns: the number per turn, and their row numbers."""
 
     __slots__ = ("counts", "rows")
 
@@ -123,13 +123,13 @@ class _Signals:
 
 
 class _Closed:
-    """Turns that have closed, as numbers of rows.
+    """Closed turns, as row numbers.
 
     Attributes:
-        queries: the row of each one's query.
-        following: that of the session's next query; MISSING if there is none.
-        signals: those of the types with columns of their own.
-        others: all others.
+        queries: the row of each turn's query.
+        following: the row of the session's next query; MISSING if there is none.
+        signals: the signals of types with columns of their own.
+        others: all other signals.
     """
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ class _Closed:
         self.others: Final = _Signals()
 
     def add(self, closed: Sequence[Assembled[int]]) -> int:
-        """Add turns, and return how many they are."""
+        """Add turns, and return their number."""
         self.queries += [query for query, _, _ in closed]
         self.following += [MISSING if following is None else following for _, _, following in closed]
         none: dict[str, int] = {}
@@ -159,7 +159,7 @@ def _others(signals: Mapping[type[Signal], Mapping[str, int]]) -> list[int]:
 
 
 class _Block(Generic[_F]):
-    """The events of one type in a chunk: the number of the first row, and the newest event time."""
+    """The events of one type in a chunk: the first row number, and the newest event time."""
 
     __slots__ = ("first", "frame", "newest")
 
@@ -170,10 +170,10 @@ class _Block(Generic[_F]):
 
 
 class _Arrived(Generic[_F]):
-    """The rows of the events of one type, numbered as they came.
+    """The rows of the events of one type, numbered in order of arrival.
 
     Args:
-        make: makes a frame of events.
+        make: a function from events to a frame.
     """
 
     def __init__(self, make: Callable[[Sequence[Any]], _F]) -> None:
@@ -188,7 +188,7 @@ class _Arrived(Generic[_F]):
             self.next += len(events)
 
     def take(self, rows: Integers) -> _F:
-        """Return the rows of some numbers, in their order."""
+        """Return the rows with the numbers `rows`, (n,), in that order."""
         if not len(rows):
             return self._make(())
         first, last = int(rows.min()), int(rows.max())
@@ -197,6 +197,6 @@ class _Arrived(Generic[_F]):
         return frame.take(rows - blocks[0].first)
 
     def forget(self, horizon: int | None) -> None:
-        """Drop the first blocks without any event newer than `horizon` (ms); None: all of them."""
+        """Drop the leading blocks without an event newer than `horizon` (ms); all blocks if None."""
         while self.blocks and (horizon is None or self.blocks[0].newest <= horizon):
             self.blocks.popleft()

@@ -1,4 +1,4 @@
-"""Event files in any order, read in that of time: an external merge sort, for files larger than memory."""
+"""Event files in any order, read in time order: an external merge sort, for files larger than memory."""
 
 import os
 import struct
@@ -14,10 +14,10 @@ from backchannel.streams.turns.identity import Marker, SourceError
 from backchannel.streams.turns.position import Identity, TopicPosition
 
 RUN_BYTES: Final = 1 << 27
-"""Bytes of lines to sort in memory at once."""
+"""Bytes of lines to sort in memory at a time."""
 
 _READ: Final = 1 << 18
-"""Bytes to read at once of each sorted run."""
+"""Bytes to read at a time from each sorted run."""
 
 _LINES: Final = 2_000
 """Lines in a chunk."""
@@ -28,14 +28,14 @@ _Entry: TypeAlias = tuple[int, int, bytes]
 
 
 class SortedFile:
-    """The lines of an event file, in the order of their events' times; see `EventFile` for what is not said here.
+    """The lines of an event file, in the order of their events' times; see `EventFile`.
 
     Lines of the same time keep their order. An invalid line is placed right after the line before it.
 
     Args:
         file: the file.
-        decoder: how its events are read.
-        run_bytes: bytes of lines to sort in memory at once.
+        decoder: the decoder of its events.
+        run_bytes: bytes of lines to sort in memory at a time.
     """
 
     def __init__(self, file: EventFile, decoder: EventDecoder, run_bytes: int = RUN_BYTES) -> None:
@@ -58,19 +58,19 @@ class SortedFile:
         return self._file.unfinished
 
     def scan(self, marker: Marker, lines: int) -> None:
-        """See `Scannable.scan`: a file is known by its lines as they stand in it."""
+        """See `Scannable.scan`: a file is identified by its unsorted lines."""
         self._file.scan(marker, lines)
 
     def continues(self, position: TopicPosition) -> None:
-        """Check, while reading, that the lines that were read before still come first in the order of time."""
+        """Check, while reading, that the lines read before still come first in time order."""
         self._was = position
 
     def chunks(self, start: int = 0) -> Iterator[Chunk]:
-        """Sort the file, and yield its lines from the one at place `start` on.
+        """Sort the file, and yield its lines from place `start` on.
 
         Raises:
-            SourceError: as `EventFile.chunks` does, or events were added to the file that are older than what was
-                read of it.
+            SourceError: see `EventFile.chunks`; or events were added to the file that are older than some already
+                read.
         """
         was = self._was or TopicPosition()
         with TemporaryFile() as spilled:
@@ -85,7 +85,7 @@ class SortedFile:
                 if begin < was.read <= marker.lines and was.identity and marker.marks[was.read] != was.identity.order:
                     raise SourceError(
                         f"{self.path} has new events that are older than some of the {was.read} that an earlier run "
-                        "has read in the order of time: begin a new store"
+                        "has read in time order: begin a new store"
                     )
                 if lines[first:]:
                     now = Identity(identity.lines, identity.marks, marker.digest)
@@ -104,7 +104,7 @@ class SortedFile:
         self.close()
 
     def _spill(self, target: IO[bytes]) -> tuple[list[tuple[int, int]], Identity]:
-        """Write sorted runs to `target`; return where each begins and ends, and the file's identity."""
+        """Write sorted runs to `target`; return the begin and end of each, in bytes, and the file's identity."""
         runs: list[tuple[int, int]] = []
         entries: list[_Entry] = []
         held, ts, identity = 0, 0, Identity()
@@ -124,7 +124,7 @@ class SortedFile:
             ):
                 ts = ts if isinstance(event, EventError) else event.ts
                 entries.append((ts, number, line))
-                held += len(line) + 100  # of the objects
+                held += len(line) + 100  # for the Python objects
             identity = chunk.identity
             if held > self._run_bytes:
                 spill()

@@ -23,7 +23,7 @@ from backchannel.streams.turns.position import Position, TopicPosition
 logger = logging.getLogger(__name__)
 
 RETRY_S: Final = (0.1, 5.0)
-"""Seconds before the first retry, and the maximum before any later one."""
+"""Seconds before the first retry, and maximum seconds before later ones."""
 
 NO_IDS: Final[Mapping[str, str]] = {}
 
@@ -71,12 +71,12 @@ def by_partition(bounds: Mapping[TP, LogBounds], topics: set[str]) -> dict[int, 
 def resume_in(
     logs: Mapping[str, LogBounds], position: Position, ids: Mapping[str, str] = NO_IDS
 ) -> tuple[Position, list[str]]:
-    """Find where to resume from `position` in what the logs still hold.
+    """Find where to resume from `position`, given what the logs still hold.
 
     Args:
         logs: topic -> what its log holds.
         position: the committed position.
-        ids: topic -> Kafka's id of it, as far as it is known.
+        ids: topic -> Kafka's id of the topic; unknown ids are missing.
 
     Returns:
         the position to resume from, and a description of each loss; normally there is none.
@@ -110,10 +110,10 @@ def resume_in(
 
 
 class Letters(Protocol):
-    """Where invalid records go."""
+    """The destination of invalid records."""
 
     async def deliver(self, rejected: list[Rejected]) -> None:
-        """Return once all of them are durable."""
+        """Deliver them, and return once all are durable."""
 
 
 class Committer(Protocol):
@@ -127,7 +127,7 @@ class Assignment:
     """Adds chunks to the partitions, and commits the turns that they close: one commit at a time.
 
     Chunks are added while a commit is in progress, until the next one is due. So when the store is away, everything
-    here waits sooner or later, and consumption with it; when the dead-letter topic is away, it waits at once. A commit
+    here eventually waits, and consumption with it; when the dead-letter topic is away, it waits at once. A commit
     continues if its caller is cancelled.
 
     Args:
@@ -135,7 +135,7 @@ class Assignment:
         committer: the learner and committer of the partitions' batches.
         letters: the destination of dead letters.
         commit_events: number of new records after which to commit.
-        quiet_ms: silence after which the open turns of a partition that was read to its end are closed, ms.
+        quiet_ms: silence, ms, after which the open turns of a partition that was read to its end are closed.
         observer: the observer of commits, dead letters and progress.
     """
 
@@ -201,7 +201,7 @@ class Assignment:
             self._note(partition.advance(), now)
             self._next[chunk.tp] = offsets[-1] + 1
             if self._next[chunk.tp] <= partition.claim.position.topic(topic).read:
-                chunk.ack()  # was committed before the restart; acked so that it does not stay in memory
+                chunk.ack()  # committed before the restart; acked so that it does not stay in memory
             else:
                 self._unacked.append((number, chunk.ack))
             self._heard[number] = now
@@ -216,8 +216,8 @@ class Assignment:
         """Advance the watermark past topics that were read to their end, and close the turns of quiet partitions.
 
         Args:
-            log_ends: returns the ends of the logs. If a log seems to be read to its end, it is called again while no
-                chunk is added, so that no event of another topic can be newer than its answer.
+            log_ends: a function that returns the ends of the logs. If a log seems read to its end, it is called again
+                while no chunk is added, so that no event of another topic can be newer than its answer.
             now: wall clock, ms since the Unix epoch.
         """
         ends = await log_ends()
@@ -241,10 +241,10 @@ class Assignment:
     async def commit(self, pause_s: float = 0.0) -> None:
         """Commit everything added so far, and ack it.
 
-        While the last commit is in progress, chunks are added as before: the next one takes what came meanwhile.
+        While the last commit is in progress, chunks are still added: the next commit takes them.
 
         Args:
-            pause_s: minimum time since the beginning of the last commit, s; before that, no other one is begun.
+            pause_s: minimum time between the beginnings of two commits, s.
 
         Raises:
             FencedError: another process has claimed one of the partitions.
@@ -286,7 +286,7 @@ class Assignment:
         try:
             commit = await until_store_answers(lambda: self._unless_void(batches))
         except FencedError:
-            if self._void:  # fenced by our own next claim
+            if self._void:  # fenced by this worker's own next claim
                 return
             self._observer.on_fenced()
             raise

@@ -1,6 +1,6 @@
 """A worker's heartbeat: a row that says that it is alive, and its counts per minute.
 
-Both are for monitoring. They are written separately from commits: a crash loses the last few seconds of them, but no
+Both are for monitoring. They are written separately from commits: a crash loses the last few seconds, but no
 commit waits for them. The ledger has the exact counts of what was learned.
 """
 

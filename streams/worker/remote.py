@@ -20,23 +20,23 @@ from typing import Any, Final, TypeAlias
 logger = logging.getLogger(__name__)
 
 BEAT_S: Final = 1.0
-"""Seconds between two signs of life of a process."""
+"""Seconds between two heartbeats of a process."""
 
 SILENT_BEATS: Final = 15
-"""How many of them may be missing before the process is said to hang: a stopped one, or one without the interpreter
-lock. Counted here, so that nobody is blamed when all processes were stopped together."""
+"""Missed heartbeats before the process is reported as hanging: suspended, or waiting for the interpreter
+lock. They are counted here, so that no process is blamed when all of them were suspended together."""
 
 KILLED_BEATS: Final = 60
-"""How many of them may be missing before the process is killed. Whatever it was doing is fenced, like any commit."""
+"""Missed heartbeats before the process is killed. Whatever it was doing is fenced, like any commit."""
 
 START_BEATS: Final = 120
-"""How many of them may be missing before the first one: importing what the object needs takes seconds."""
+"""Missed heartbeats allowed before the first one: importing what the object needs takes seconds."""
 
 BUSY_S: Final = 120.0
-"""Seconds after which a call is said to take long, and again after each further so many."""
+"""Interval, s, at which a call that is still running is logged."""
 
 STOP_S: Final = 10.0
-"""Seconds that a process may take to end its current call when it is closed, before it is killed."""
+"""Seconds for a closing process to end its current call before it is killed."""
 
 _Answer: TypeAlias = tuple[Any, Exception | None, list[logging.LogRecord]]
 """The result of a call, its error, and the records logged meanwhile."""
@@ -45,13 +45,13 @@ _Answer: TypeAlias = tuple[Any, Exception | None, list[logging.LogRecord]]
 class RemoteObject:
     """An object in another process, which starts when the object is first called.
 
-    The process ends when it is closed, or with its owner, however its owner exits. One that hangs is killed, which ends
+    The process ends when it is closed, or when its owner exits, however it exits. One that hangs is killed, which ends
     its owner, too. Its log records are logged here.
 
     Args:
         name: name of the process, for error messages.
-        make: function or class at the top level of a module, called in the process to make the object.
-        args: arguments of `make`.
+        make: a function or class at the top level of a module, called in the process to make the object.
+        args: the arguments of `make`.
     """
 
     def __init__(self, name: str, make: Callable[..., object], *args: object) -> None:
@@ -66,7 +66,7 @@ class RemoteObject:
         )
         self._lock: Final = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
-        self._missing = 0  # signs of life
+        self._missing = 0  # heartbeats
         self._hung = False
         atexit.register(self._requests.close)  # before Python waits for the process on exit
 
@@ -93,7 +93,7 @@ class RemoteObject:
         """Why the process seems to hang, in words; None if it does not."""
         if self._missing < SILENT_BEATS or not self._beats.value:
             return None
-        return f"the {self._process.name} process has given no sign of life for {self._missing * BEAT_S:g} s"
+        return f"the {self._process.name} process has sent no heartbeat for {self._missing * BEAT_S:g} s"
 
     def close(self) -> None:
         """End the process after its current call, or kill it if that takes too long."""
@@ -140,7 +140,7 @@ class RemoteObject:
     def _cause(self) -> str:
         code = self._process.exitcode or 0
         if self._hung:
-            return "it gave no sign of life, and was killed"
+            return "it sent no heartbeat, and was killed"
         if code == -signal.SIGKILL:
             return "exit code -9, a kill, as when memory runs out"
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}; its error is above"
@@ -164,12 +164,16 @@ class RemoteObject:
         while True:
             await asyncio.sleep(BUSY_S)
             logger.warning(
-                "the %s process is still busy: %s takes %.0f s", self._process.name, call, time.monotonic() - started
+                "the %s process is still busy: %s has taken %.0f s so far",
+                self._process.name,
+                call,
+                time.monotonic() - started,
             )
 
 
 def relax_collector() -> None:
-    """Make Python collect reference cycles less often: events, turns and sums have none, and collecting costs a fifth.
+    """Make Python collect reference cycles less often: events, turns and sums have none, and collecting takes a fifth
+    of the time.
 
     A commit's events are some hundred thousand objects, which must not trigger a collection.
     """
@@ -207,7 +211,7 @@ def _attempt(call: Callable[..., Any], *args: object) -> tuple[Any, Exception | 
         sent: Exception = error
         try:
             pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-        except Exception:  # some errors cannot be taken apart and made again
+        except Exception:  # some errors cannot be pickled
             sent = RuntimeError(f"{type(error).__name__}: {error}")
         sent.add_note(traceback.format_exc())
         return None, sent

@@ -38,7 +38,7 @@ COMMIT_S: Final = 1.0
 """Seconds between commits, unless the configured number of events is reached earlier."""
 
 FIRST_VERSIONS: Final = 10
-"""Number of first versions published as often as a tenth of the time allows: early learning matters most."""
+"""Number of first versions that are published as often as a tenth of the time allows: early learning matters most."""
 
 
 class LostRecordsError(BackchannelError, RuntimeError):
@@ -162,7 +162,7 @@ class Worker:
             claim = await until_store_answers(partial(asyncio.to_thread, self._ledger.claim, self._source, number))
             partitions[number] = self._partition(claim, grouped[number], ids)
         if 0 in partitions:
-            await self._publisher.started()  # takes seconds of CPU time, better spent before there is a lot to do
+            await self._publisher.started()  # takes seconds of CPU time, best spent before there is work
         self._assignment = Assignment(
             partitions,
             self._learner,
@@ -199,7 +199,7 @@ class Worker:
         try:
             return await asyncio.to_thread(topic_ids, self._kafka)
         except TopicError as error:
-            logger.warning("whether topics were recreated cannot be told: %s", error)
+            logger.warning("cannot tell whether topics were recreated: %s", error)
             return {}
 
     def _partition(self, claim: Claim, logs: Mapping[str, LogBounds], ids: Mapping[str, str]) -> Partition:
@@ -272,7 +272,7 @@ class Worker:
         served = there.served
         if served is None:
             return None
-        # Its publisher may have died before announcing it, or it may be the target of a rollback.
+        # Its publisher may have died before announcing it, or it is the target of a rollback.
         if first and served.version != self._announced and await self._producer.announce(served):
             self._announced = served.version
         return served.version
@@ -281,7 +281,7 @@ class Worker:
         while True:
             try:
                 await self._heartbeat.beat()
-            except StoreError as error:  # of any kind: failing to report must not end a worker
+            except StoreError as error:  # of any kind: a failed report must not end a worker
                 logger.info("no heartbeat: %s", error)
             # A new assignment is written at once; otherwise its partitions would seem to have no owner.
             with suppress(TimeoutError):
@@ -296,7 +296,7 @@ class Worker:
             try:
                 self._observer.on_alarms(await self._publisher.look(_now()))
             except StoreError as error:
-                logger.info("rates are not being monitored: %s", error)
+                logger.info("cannot monitor rates for drift: %s", error)
 
 
 def _now() -> int:

@@ -1,4 +1,5 @@
-"""How many committers PostgreSQL takes: processes without Kafka that commit prepared batches of the same queries."""
+"""The number of committers that PostgreSQL supports: processes without Kafka that commit prepared batches of the same
+queries."""
 
 import multiprocessing
 import os
@@ -29,10 +30,10 @@ from backchannel.streams.turns.rows import RowAssembler
 
 COMMITTERS: Final = (1, 2, 4, 8)
 BATCH: Final = 20_000
-"""Events in a batch, about; a worker that handles 20,000 events/s commits as many."""
+"""Approximate number of events in a batch, as of a worker that handles 20,000 events/s."""
 
 PATIENCE_S: Final = 600.0
-"""Seconds after which a committer must have failed."""
+"""Seconds after which a committer counts as failed."""
 
 _SAMPLE_S: Final = 0.02
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -43,14 +44,14 @@ _LOCKED: Final = text(
 
 
 class _Prepared(Struct, frozen=True):
-    """What a batch adds, and the number of its events."""
+    """The encoded sums of a batch, and the number of its events."""
 
     delta: Delta
     events: int
 
 
 def committers(load: Load) -> Iterator[Measure]:
-    """Yield throughput, lock waits and server time for each number of committers, and what merging costs later."""
+    """Yield throughput, lock waits and server time for each number of committers, and the cost of merging later."""
     config = Config()
     learning = Learning(config)
     load.say("batches")
@@ -142,10 +143,10 @@ def _server_seconds(server: Postgres) -> float:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # has ended meanwhile
+        except OSError:  # it has ended meanwhile
             continue
         if int(folder.name) == postmaster:
-            ticks += sum(map(int, fields[11:15]))  # and what its children that have ended took
+            ticks += sum(map(int, fields[11:15]))  # including its children that have ended
         elif int(fields[1]) == postmaster:
             ticks += sum(map(int, fields[11:13]))
     return ticks / _TICKS

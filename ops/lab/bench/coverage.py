@@ -1,4 +1,4 @@
-"""How often 95% intervals hold the truth on pages that strategies share, by estimator, in simulated worlds."""
+"""How often 95% intervals cover the true value on pages that strategies share, by estimator, in simulated worlds."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final, get_args
@@ -11,16 +11,16 @@ from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.ops.lab.worlds.pages import Kind, PageWorld, policies
 
 LOGS: Final = 100
-"""For each of the rounds."""
+"""Number of logs per round."""
 WORLDS: Final = 10
-"""Of a kind, that the logs are spread over."""
+"""Number of worlds of a kind, over which the logs are spread."""
 RATE: Final = 0.3
 WEIGHTS: Final = (2.0, 4.0, 15.0)
 TURNS: Final = (2_000, 8_000)
 
 
 def coverage(load: Load) -> Iterator[Measure]:
-    """Yield how often intervals hold the truth: of whole allocations, clicked items, and strategies by themselves."""
+    """Yield how often intervals cover the truth: by whole allocations, clicked items, and strategies by themselves."""
     for kind in get_args(Kind):
         worlds = [PageWorld.of(kind, RATE, np.random.default_rng([place, 1])) for place in range(WORLDS)]
         for largest in WEIGHTS:

@@ -1,4 +1,4 @@
-"""How often, in simulated worlds, 95% intervals hold the truth; how often the gate is right, and what it costs."""
+"""How often 95% intervals cover the truth in simulated worlds; how often the gate is right, and what it costs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, get_args
@@ -25,15 +25,15 @@ from backchannel.ops.lab.worlds.off_policy import (
 
 RUNS: Final = 30
 CLICKS: Final = {"many clicks": -1.5, "few clicks": -3.0}
-"""Worlds, by the weight that all strategies have on average."""
+"""Worlds, by the mean intercept of the strategies."""
 LEARNED: Final = 100
-"""Turns that the live policy has learned from: few, so that there are better ones."""
+"""Number of turns that the live policy has learned from: few, so that better policies exist."""
 TRIALS: Final = 200
 DECISIONS: Final = 20_000
-"""At hand, in a trial."""
+"""Maximum number of decisions in a trial."""
 RATES: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 RATIOS: Final = (0.0, 0.5, 0.9, 1.0, 1.1, 2.0)
-"""Of the clicks of a policy on trial to those of the one that is served."""
+"""Ratios of the clicks of a policy on trial to those of the served one."""
 SEEDS: Final = 2
 WORLDS: Final = tuple(
     GateWorld(kind, rate, budget, turns=10_000)
@@ -42,12 +42,12 @@ WORLDS: Final = tuple(
     for budget in (1, 10)
 )
 _MANY: Final = 20_000
-_COVERED: Final = 1000  # turns in a log of which intervals are to hold the truth
+_COVERED: Final = 1000  # turns in a log whose intervals should cover the truth
 _POOL: Final = 5000
 
 
 def gate(load: Load) -> Iterator[Measure]:
-    """Yield shares of RUNS simulated logs for each of the rounds."""
+    """Yield the shares of RUNS simulated logs per round."""
     runs = RUNS * load.rounds
     for clicks, intercept in CLICKS.items():
         for one in _in_world(OffPolicyWorld(1, intercept), runs, load.say):
@@ -71,7 +71,7 @@ def _in_world(world: OffPolicyWorld, runs: int, say: Callable[[str], None]) -> I
 
 
 def _trials(runs: int, say: Callable[[str], None]) -> Iterator[Measure]:
-    """How trials of policies that do not change end, over all looks together."""
+    """Yield how trials of fixed policies end, over all looks together."""
     config = GateConfig()
     for rate in RATES:
         for ratio in RATIOS:
@@ -93,7 +93,7 @@ def _trials(runs: int, say: Callable[[str], None]) -> Iterator[Measure]:
 
 
 def _learning(seeds: int, say: Callable[[str], None]) -> Iterator[Measure]:
-    """What the gate costs a bandit that learns."""
+    """Yield the cost of the gate to a learning bandit."""
     for world in WORLDS:
         name = f"{world.kind}, click rate {world.rate:g}, budget {world.budget}"
         say(name)
@@ -138,10 +138,10 @@ def _coverage(policy: Allocator, worth: Floats, truth: float, logs: Logs, runs: 
 
 
 def _sessions(runs: int) -> Iterator[Measure]:
-    """Sessions of three turns with two actions: what was done in one turn tells in the next."""
+    """Yield the coverage on sessions of three turns with two actions, where each action affects the next turn."""
     logged, target = np.array([0.5, 0.5]), np.array([0.3, 0.7])
-    gains = np.array([[0.2, 0.4], [0.6, 0.3]])  # by the action before and this one
-    value = np.zeros((4, 2))  # expected from turn t on, by the action before
+    gains = np.array([[0.2, 0.4], [0.6, 0.3]])  # by the preceding action and this one
+    value = np.zeros((4, 2))  # expected return from turn t on, by the preceding action
     for turn in (2, 1, 0):
         value[turn] = (gains + 0.9 * value[turn + 1]) @ target
     truth, held = float(value[0, 0]), dict[str, list[bool]]()

@@ -112,8 +112,8 @@ def _serving(
     del plain
     for share, name in ((50, "p50"), (99, "p99")):
         lookup, sql, ours = (float(np.percentile(times, share)) for times in (looked_up, read_by_sql, recalled))
-        yield Measure(f"dict look-up, {name}", lookup, "µs")
-        yield Measure(f"recall of {ENTITIES}, {name}", ours, "µs", ours / lookup, "dict look-up")
+        yield Measure(f"dict lookup, {name}", lookup, "µs")
+        yield Measure(f"recall of {ENTITIES}, {name}", ours, "µs", ours / lookup, "dict lookup")
         yield Measure(f"recall of {ENTITIES}, {name}", ours, "µs", ours / sql, f"SQL point read of {sql:.0f} µs")
     load.say("refresh")
     taken = []

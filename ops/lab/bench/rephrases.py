@@ -1,6 +1,6 @@
 """The cost of rephrases: detecting them, solving the graph, looking up rewrites, and space in the ledger.
 
-Times are processor time, except for the look-ups.
+Times are processor time, except those of lookups.
 """
 
 import sqlite3

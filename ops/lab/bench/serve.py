@@ -25,7 +25,7 @@ STRATEGIES: Final = tuple(f"strategy{number}" for number in range(8))
 BUDGET: Final = 50
 CONNECTIONS: Final = 8
 REQUESTS: Final = 2_000
-"""Of one round and side."""
+"""Number of requests per round and side."""
 
 PACE: Final = 500.0
 """Requests per second at which latencies are measured."""

@@ -4,4 +4,4 @@ from backchannel.schemas.errors import BackchannelError
 
 
 class ConversionError(BackchannelError, ValueError):
-    """A log is not in the format that its converter reads; the message gives the place, the value and the remedy."""
+    """A log is not in the format that its converter reads; the message names the place, the value and the remedy."""

@@ -1,4 +1,4 @@
-"""What can be learned from converted events, and a configuration that fits them."""
+"""An account of what can be learned from converted events, and a configuration that fits them."""
 
 import math
 from collections import Counter
@@ -11,26 +11,26 @@ from msgspec import Struct
 from backchannel.schemas.events import Click, Event, Impression, Query
 
 LATE_SHARE: Final = 0.99
-"""Share of the clicks that the window of a fitting configuration covers."""
+"""Share of the clicks within the window of a fitting configuration."""
 
 SHORTEST_S: Final = 120.0
 LONGEST_S: Final = 3600.0
-"""Bounds of the window: a turn is learned when it has passed, so a long one delays learning."""
+"""Bounds of the window, s: a turn is learned from once its window has passed, so a long one delays learning."""
 
 MOST_STRATEGIES: Final = 32
 GAINS: Final = {"click": 0.5, "add": 0.8, "purchase": 1.0}
-"""What kinds of clicks are worth beside others; those that are not listed, and a single one, are worth 1."""
+"""Worth of kinds of clicks in a log with several kinds; others, and a log's only kind, are worth 1."""
 
 
 class Account(Struct):
-    """Counts of what there is, gathered while events go by; see `watched`.
+    """Counts of the contents of events, gathered as they pass; see `watched`.
 
     Attributes:
-        counts: events by what they bring.
-        kinds: kinds of clicks.
-        strategies: names of strategies, by results that they brought.
+        counts: number of events by type and content.
+        kinds: number of clicks by kind.
+        strategies: number of results by strategy.
         delays: seconds from a query to its clicks.
-        dropped: what was left out, by the reason.
+        dropped: number of records that were left out, by reason.
     """
 
     counts: Counter[str]
@@ -41,11 +41,11 @@ class Account(Struct):
 
     @classmethod
     def empty(cls) -> "Account":
-        """Return an account of nothing."""
+        """Return an empty account."""
         return cls(Counter(), Counter(), Counter(), [], Counter())
 
     def watched(self, events: Iterable[Event]) -> Iterator[Event]:
-        """Yield the events, and count them."""
+        """Yield the events, counting them."""
         asked: dict[str, int] = {}
         sessions: Counter[str] = Counter()
         for event in events:
@@ -66,17 +66,17 @@ class Account(Struct):
             yield event
 
     def says(self) -> Iterator[str]:
-        """Yield, line by line, what can be learned and what cannot."""
+        """Yield lines on what can be learned and what cannot."""
         clicks = self.kinds.total()
         if clicks and self.counts["impression"]:
             yield f"memory index: yes, from {clicks:,} clicks and {self.counts['impression']:,} result lists"
         elif clicks:
-            yield "memory index: hardly; what was shown is missing, so clicks are not related to showings"
+            yield "memory index: hardly; the results shown are missing, so clicks cannot be related to showings"
         else:
             yield "memory index: no; there are no clicks"
         following = self.counts["following"]
         yield (
-            f"rewrites: yes, from {following:,} queries that follow another one in their session"
+            f"rewrites: yes, from {following:,} queries that follow another in their session"
             if following
             else "rewrites: no; no session has two queries. Map a session or a user"
         )
@@ -88,14 +88,14 @@ class Account(Struct):
         yield (
             "off-policy estimates: yes"
             if self.counts["propensities"]
-            else "off-policy estimates: no; decisions have no propensities. `backchannel serve` logs them"
+            else "off-policy estimates: no; decisions have no propensities, which `backchannel serve` logs"
         )
         yield f"ranking: {'yes' if self.counts['features'] else 'no; results have no features'}"
         for reason, count in sorted(self.dropped.items()):
             yield f"left out: {count:,} {reason}"
 
     def settings(self) -> str:
-        """Return a configuration, as TOML, with which these events can be learned."""
+        """Return a configuration, as TOML, to learn from these events with."""
         late = float(np.quantile(self.delays, LATE_SHARE)) if self.delays else 0.0
         window = min(max(60.0 * math.ceil(late / 60.0), SHORTEST_S), LONGEST_S)
         covered = np.mean(np.array(self.delays) < window) if self.delays else 1.0
@@ -110,7 +110,7 @@ class Account(Struct):
         lines.append(f"click_gain = {{ {', '.join(f'{_quoted(kind)} = {gain}' for kind, gain in gains.items())} }}")
         if not self.kinds:
             lines += [
-                "# Nobody clicks: a query that is neither interrupted nor rephrased counts as a success.",
+                "# There are no clicks: a query that is neither interrupted nor rephrased counts as a success.",
                 "unclicked_gain = 0.5",
             ]
         return "\n".join(lines) + "\n"

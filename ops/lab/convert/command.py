@@ -122,8 +122,8 @@ def convert_ubi(
     (with `_source`), as a bulk request, or one document per line.
 
     Impressions are the events with action `impression`, by their `position.ordinal`; without any, a query's
-    `query_response_hit_ids`. A client's queries are one session until there is a gap. Documents that cannot be used are
-    counted by the reason.
+    `query_response_hit_ids`. A client's queries are one session until there is a gap. Unusable documents are
+    counted by reason.
     """
     account = Account.empty()
     with ExitStack() as stack:
@@ -141,17 +141,17 @@ def convert_ubi(
     "fields",
     multiple=True,
     metavar="FIELD=COLUMN",
-    help="Which column is what; repeatable. Fields: query and time; shown and clicked (lists), or item, position and "
-    "clicked (a row for each item that was shown); click_time, kind, query_id, session, user, locale, strategies, "
+    help="A field's column; repeatable. Fields: query and time; shown and clicked (lists), or item, position and "
+    "clicked (one row per item shown); click_time, kind, query_id, session, user, locale, strategies, "
     "context.NAME.",
 )
 @click.option(
     "--mapping",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help='The same as TOML: a line `query = "search_term"` for each field.',
+    help='File with the mapping as TOML: a line `query = "search_term"` for each field.',
 )
-@click.option("--separator", default="|", show_default=True, help="Between the items of a list in CSV.")
+@click.option("--separator", default="|", show_default=True, help="Separator of list items in CSV.")
 @_gap
 @_output
 @_settings
@@ -167,7 +167,7 @@ def convert_table(
 ) -> None:
     """Convert the click log of a warehouse: CSV or Parquet.
 
-    A row is a search with lists of what was shown and clicked, or an item that was shown:
+    A row is a search with lists of the results shown and clicked, or one item that was shown:
 
     \b
     backchannel convert table clicks.parquet --map query=term --map time=at --map user=uid \\
@@ -175,7 +175,7 @@ def convert_table(
     backchannel convert table shown.csv --map query=term --map time=at --map user=uid \\
         --map item=sku --map position=rank --map clicked=was_clicked
 
-    Times are ISO texts (UTC if they do not say otherwise), or seconds, ms or µs since 1970. Ids that are missing are
+    Times are ISO texts (UTC unless they say otherwise), or seconds, ms or µs since 1970. Missing ids are
     made up, the same in every run.
     """
     from backchannel.ops.lab.convert import table  # noqa: PLC0415 - an extra
@@ -192,7 +192,7 @@ def convert_table(
 
 
 def _made(make: Callable[[], list[Event]], source: Path) -> list[Event]:
-    """Return the events that `make` makes, or end with its complaint."""
+    """Return the events that `make` returns, or exit with its error."""
     try:
         return make()
     except ConversionError as error:
@@ -219,7 +219,7 @@ def _of_file(mapping: Path | None) -> dict[str, str]:
 
 @contextmanager
 def _read(path: Path) -> Iterator[BufferedIOBase]:
-    """Open `path`, and unzip it if its first bytes are those of gzip."""
+    """Open `path`, and decompress it if its first bytes are gzip's."""
     try:
         file = path.open("rb")
     except OSError as error:
@@ -243,7 +243,7 @@ def _write(
         TextColumn("{task.completed:,} events"),
         TimeElapsedColumn(),
         console=console,
-        # Do not mix the events and their count on a terminal.
+        # On a terminal, do not mix the events with the report.
         disable=not console.is_terminal or output.isatty(),
         transient=True,
     ) as progress:

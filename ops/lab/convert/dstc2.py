@@ -42,7 +42,7 @@ DIALOGS: Final = "dialogs.jsonl.gz"
 TURNS: Final = "turns.jsonl.gz"
 
 STRATEGIES: Final = ("database",)
-"""The one source of offers: the system's look-up in its restaurant database."""
+"""The only source of offers: the system's lookup in its restaurant database."""
 
 CLICK_KIND: Final = "request_detail"
 

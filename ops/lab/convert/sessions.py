@@ -1,4 +1,4 @@
-"""What logs leave out: sessions, times in many forms, and ids that are the same in every run."""
+"""What converters share: sessions, times in many formats, and ids that are the same in every run."""
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
@@ -7,19 +7,19 @@ from hashlib import blake2b
 from typing import Any, Final
 
 GAP_S: Final = 1800.0
-"""Seconds of silence after which a user's next query begins a session."""
+"""Seconds of silence after which a user's next query begins a new session."""
 
 _SECONDS: Final = 1e11
-"""Below it, a number is a time in seconds; from there on it is one in ms, and from a thousand times that on in µs."""
+"""Numbers below this are times in seconds; from it on they are in ms, from a thousand times it in µs, and so on."""
 
 
 def ms_of(value: Any) -> int:
-    """Return a time in ms since the Unix epoch: of an ISO text, a date, or a number of seconds, ms, µs or ns.
+    """Return a time in ms since the Unix epoch, given as ISO text, a date, or a number of seconds, ms, µs or ns.
 
-    Without a time zone, it is UTC.
+    Times without a time zone are UTC.
 
     Raises:
-        ValueError: it is no time.
+        ValueError: the value is not a time.
     """
     if isinstance(value, datetime):
         moment = value if value.tzinfo else value.replace(tzinfo=UTC)
@@ -27,7 +27,7 @@ def ms_of(value: Any) -> int:
     if isinstance(value, date):
         return ms_of(datetime.combine(value, time()))
     if isinstance(value, bool) or value is None:
-        raise ValueError(f"{value!r} is no time")
+        raise ValueError(f"{value!r} is not a time")
     if isinstance(value, str):
         text = value.strip()
         if text.replace(".", "", 1).lstrip("-").isdigit():
@@ -35,10 +35,10 @@ def ms_of(value: Any) -> int:
         try:
             return ms_of(datetime.fromisoformat(text))
         except ValueError:
-            raise ValueError(f"{value!r} is no time: write it as 2026-11-28T20:00:00Z, or in ms since 1970") from None
+            raise ValueError(f"{value!r} is not a time: write 2026-11-28T20:00:00Z, or ms since 1970") from None
     number = float(value)
     if not math.isfinite(number) or number < 0:
-        raise ValueError(f"{value!r} is no time since 1970")
+        raise ValueError(f"{value!r} is not a time since 1970")
     scale = 1e3 if number < _SECONDS else 1.0
     while number * scale >= _SECONDS * 1e3:
         scale /= 1e3
@@ -46,16 +46,16 @@ def ms_of(value: Any) -> int:
 
 
 def id_of(*parts: object) -> str:
-    """Return an id that follows from its parts."""
+    """Return an id derived from its parts."""
     return blake2b(repr(parts).encode(), digest_size=10).hexdigest()
 
 
 def sessions(queries: Iterable[tuple[Hashable, str, int]], gap_s: float = GAP_S) -> Mapping[Hashable, str]:
-    """Return the session of each query: a user's queries with less than a gap between each and the next.
+    """Return the session of each query: a session is a run of a user's queries without a gap.
 
     Args:
-        queries: (any key, user, time in ms), in any order.
-        gap_s: the gap, s.
+        queries: (key, user, time in ms) of each query, in any order.
+        gap_s: the silence that separates sessions, s.
     """
     found: dict[Hashable, str] = {}
     last: dict[str, tuple[int, str]] = {}

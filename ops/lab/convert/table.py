@@ -1,19 +1,19 @@
-"""Events from tables: CSV and Parquet files with a row for each search, or for each item that was shown.
+"""Events from tables: CSV and Parquet files with one row per search, or per item shown.
 
-Which column is what is said by a mapping, field -> column:
+A mapping says which column holds each field:
 
 | field | meaning |
 |---|---|
-| `query`, `time` | what was asked, and when; required |
-| `shown` | a row is a search: the list of what was shown, from the top |
-| `clicked` | the list of what was clicked; with `item`, whether it was |
-| `item`, `position` | a row is an item that was shown, and its position, from 1; the rows' order if there is none |
-| `click_time`, `kind` | when it was clicked, and how; a list beside `clicked`, or one value for all |
+| `query`, `time` | the query's text, and its time; required |
+| `shown` | a row is a search: the list of results shown, from the top |
+| `clicked` | the list of results clicked; with `item`, whether it was clicked |
+| `item`, `position` | a row is an item shown: its id, and its position, from 1; by default the rows' order |
+| `click_time`, `kind` | the time and kind of the click; a list beside `clicked`, or one value for all |
 | `query_id`, `session`, `user`, `locale` | as logged; made up, the same in every run, if they are missing |
-| `strategies` | with `item`, what brought it: a list or a name |
-| `context.NAME` | context of the query, by any name |
+| `strategies` | with `item`, the strategies that brought it: a list or a name |
+| `context.NAME` | a value of the query's context, by any name |
 
-A list is one in Parquet; in CSV it is JSON, or text with a separator. A click without a time of its own is dated a
+A list is a Parquet list or, in CSV, JSON or text with a separator. A click without a time is dated one
 second after its query.
 """
 
@@ -49,7 +49,7 @@ FIELDS: Final = (
 )
 CONTEXT: Final = "context."
 CLICK_MS: Final = 1000
-"""From a query to a click without a time."""
+"""Time from a query to a click without a time, ms."""
 
 _FALSE: Final = frozenset({"", "0", "0.0", "false", "f", "no", "n", "null", "none", "nan"})
 _MOST: Final = 500
@@ -58,7 +58,7 @@ _ID: Final = 256
 
 
 class _Search(Struct):
-    """A search, as it is put together from its rows.
+    """A search, assembled from its rows.
 
     Attributes:
         shown: (position, entity, strategies).
@@ -80,14 +80,14 @@ def check(mapping: Mapping[str, str]) -> None:
     """Check a mapping's fields.
 
     Raises:
-        ConversionError: a field is unknown or missing, or two contradict each other.
+        ConversionError: a field is unknown or missing, or two fields contradict each other.
     """
     for field in mapping:
         if field not in FIELDS and not field.startswith(CONTEXT):
             raise ConversionError(f"{field}: no such field; there are {', '.join(FIELDS)} and {CONTEXT}NAME")
     for field in ("query", "time"):
         if field not in mapping:
-            raise ConversionError(f"{field}: missing; say which column it is with --map {field}=COLUMN")
+            raise ConversionError(f"{field}: missing; name its column with --map {field}=COLUMN")
     if "shown" in mapping and "item" in mapping:
         raise ConversionError(
             "shown, item: a row is a search with a list `shown`, or an `item` that was shown; not both"
@@ -95,10 +95,10 @@ def check(mapping: Mapping[str, str]) -> None:
 
 
 def rows(path: Path, mapping: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file, with fields for columns.
+    """Yield the rows of a file, as field -> value.
 
     Raises:
-        ConversionError: the file cannot be read, or has no such column.
+        ConversionError: the file cannot be read, or lacks a column.
     """
     columns = list(dict.fromkeys(mapping.values()))
     batches: Any
@@ -115,7 +115,7 @@ def rows(path: Path, mapping: Mapping[str, str]) -> Iterator[dict[str, Any]]:
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
             )
-            # A value may have line breaks if it is quoted.
+            # Quoted values may contain line breaks.
             batches = pa.csv.open_csv(
                 path, parse_options=pa.csv.ParseOptions(newlines_in_values=True), convert_options=options
             )
@@ -133,13 +133,13 @@ def events(
     """Return the events of all rows, in time order.
 
     Args:
-        found: rows in any order, with fields for columns.
-        separator: separates the items of a list that is text.
-        dropped: is added what is left out, by the reason.
-        gap_s: the gap between sessions, s.
+        found: rows as field -> value, in any order.
+        separator: the separator of lists given as text.
+        dropped: counts of rows that are left out, by reason; added to.
+        gap_s: the silence that separates sessions, s.
 
     Raises:
-        ConversionError: a row has no time that can be read.
+        ConversionError: a row has no valid time.
     """
     searches: dict[Hashable, _Search] = {}
     for number, row in enumerate(found, 1):
@@ -169,10 +169,10 @@ def events(
             search = searches.setdefault(key, own)
             _add_item(search, row, separator)
         else:
-            # Two searches in the same millisecond may be alike; a query_id that comes again is not counted twice.
+            # Equal searches in the same millisecond are distinct; a repeated query_id is not counted twice.
             key = own.query_id or (own.session, own.user, query, ts, number)
             if key in searches:
-                dropped["rows with a query_id that was there"] += 1
+                dropped["rows with a repeated query_id"] += 1
                 continue
             searches[key] = own
             _add_lists(own, row, separator)
@@ -236,7 +236,7 @@ def _add_item(search: _Search, row: Mapping[str, Any], separator: str) -> None:
     try:
         place = int(float(position)) if position else len(search.shown) + 1
     except ValueError:
-        raise ConversionError(f"position: {position!r} of {entity!r} is no number") from None
+        raise ConversionError(f"position: {position!r} of {entity!r} is not a number") from None
     if not 1 <= place <= 10_000:
         raise ConversionError(f"position: {place} of {entity!r}; positions count from 1 to 10000")
     if all(entity != one for _, one, _ in search.shown):
@@ -254,7 +254,7 @@ def _click_ts(value: str | None) -> int | None:
 
 
 def _at(values: Sequence[str], place: int) -> str | None:
-    """Return the value for the place; a single one is for all places."""
+    """Return the value at `place`; a single value holds for all places."""
     if len(values) == 1:
         return values[0]
     return values[place] if place < len(values) else None
@@ -289,7 +289,7 @@ def _text(value: Any) -> str | None:
 
 
 def _scalar(value: Any) -> Any:
-    """Return a value of a context: numbers that are text, as in CSV, are numbers."""
+    """Return a context value; numbers given as text, as in CSV, are converted."""
     if isinstance(value, bool | int | float):
         return value
     text = str(value)

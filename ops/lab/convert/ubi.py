@@ -2,15 +2,15 @@
 
 | event | from | at |
 |---|---|---|
-| query | its document with `user_query`, or else the first event that says what was asked | its `timestamp` |
+| query | its document with `user_query`, or else the first event that has the query's text | its `timestamp` |
 | impression | its events `impression`, by `position.ordinal`, or else `query_response_hit_ids` | the first one |
 | click | an event on an `object_id` whose action has a kind (`click`, `add_to_cart` ...) | its `timestamp` |
 
-A session is a client's queries with less than a gap between them: queries' documents have no session of their own. The
+A session is a run of a client's queries without a gap, because UBI's query documents name no session. The
 `client_id` is the user, unless there is a `user_id`. Ordinals count from 0 or 1: if any is 0, all count from 0.
-Everything else that people did (filters, hovering, paging) is left out, and counted.
+All other actions (filters, hovering, paging) are left out and counted.
 
-UBI says nothing about strategies or propensities. What can be learned is the memory index and rewrites.
+UBI has no strategies or propensities, so the memory index and rewrites can be learned, but not the bandit.
 """
 
 from collections import Counter, defaultdict
@@ -70,11 +70,11 @@ def events(
     Args:
         found: queries and events, in any order.
         kinds: action -> kind of click.
-        dropped: is added what is left out, by the reason.
-        gap_s: the gap between sessions, s.
+        dropped: counts of documents that are left out, by reason; added to.
+        gap_s: the silence that separates sessions, s.
 
     Raises:
-        ConversionError: a document has no time that can be read.
+        ConversionError: a document has no valid time.
     """
     queries: dict[str, dict[str, Any]] = {}
     acts: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -91,7 +91,7 @@ def events(
     for query_id, own in acts.items():
         if query_id not in queries and (made := _made_up(own)) is not None:
             queries[query_id] = made
-            dropped["documents of queries, made up from what people did"] += 1
+            dropped["query documents reconstructed from events"] += 1
     for query_id in [query_id for query_id, one in queries.items() if not _text(one)]:
         del queries[query_id]
         dropped["queries without a text"] += 1
@@ -101,8 +101,8 @@ def events(
     for query_id, query in queries.items():
         ids = {"session_id": session_of[query_id], "query_id": query_id}
         happened += _turn(ids, query, acts.pop(query_id, []), kinds, base=min(base, 1), dropped=dropped)
-    dropped["events of queries that are not there"] += sum(map(len, acts.values()))
-    dropped += Counter()  # without zeros
+    dropped["events of missing queries"] += sum(map(len, acts.values()))
+    dropped += Counter()  # drops zeros
     return sorted(happened, key=lambda event: (event.ts, not isinstance(event, Query), event.event_id))
 
 
@@ -164,7 +164,7 @@ def _ts(document: Mapping[str, Any]) -> int:
 
 
 def _made_up(acts: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return the document of a query that has none, from the first event that says what was asked."""
+    """Return a document for a query that has none, from the first event with the query's text."""
     acts = list(acts)
     for act in sorted(acts, key=lambda one: one["ts"]):
         text = _text(act) or (act.get("message") if act["action_name"] in _SEARCH else None)

@@ -18,6 +18,7 @@ from backchannel.ops.lab.demo.findings import SERVERS, Findings, Scoreboard
 from backchannel.ops.lab.demo.report import render
 from backchannel.ops.lab.worlds.people import QUERY_KINDS, SearchWorld
 from backchannel.ops.lab.worlds.servers import STRATEGIES
+from backchannel.ops.options import seed_option
 from backchannel.ops.terminal import print_json, require_writable
 from backchannel.schemas.events import Event, encode
 from backchannel.schemas.snapshot import Estimate
@@ -28,7 +29,7 @@ from backchannel.streams.store.engine import StoreError
 
 @click.command()
 @click.option("--turns", type=click.IntRange(min=500), default=30_000, show_default=True, help="Turns to learn from.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of all randomness.")
+@seed_option
 @click.option("--store", metavar="URL", help="URL (SQLAlchemy) of an empty store for what is learned.")
 @click.option(
     "--report",
@@ -72,7 +73,7 @@ def demo(*, turns: int, seed: int, store: str | None, report: Path, events: Bina
         print_json(findings)
     else:
         Console().print(*_tables(findings), sep="\n")
-        click.echo(f"Report: {report}")  # whole, so that it can be copied
+        click.echo(f"Report: {report}")  # not wrapped, so that it can be copied
 
 
 class _Recorder(LocalPipeline):

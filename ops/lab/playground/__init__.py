@@ -1,1 +1,1 @@
-"""The playground: search a catalogue by hand, and watch what is learned change the next result."""
+"""The playground: search a catalogue by hand, and watch the next results change with what is learned."""

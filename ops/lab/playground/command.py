@@ -7,34 +7,31 @@ from tempfile import TemporaryDirectory
 import click
 from rich.console import Console
 
-from backchannel.ops.dashboard.pages import is_loopback, serve
 from backchannel.ops.lab.playground.server import application
 from backchannel.ops.lab.playground.session import Playground
 from backchannel.ops.lab.search.build import engine, popularity
 from backchannel.ops.lab.search.command import GENERATED, open_catalogue
 from backchannel.ops.lab.search.encoders import find_encoder
+from backchannel.ops.lab.search.options import dense_option
+from backchannel.ops.options import host_option, port_option, seed_option
+from backchannel.ops.web.guard import is_loopback
+from backchannel.ops.web.pages import serve
 
 
 @click.command()
 @click.argument("corpus", default=GENERATED)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on: one of this machine's own.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65_535),
-    default=8766,
-    show_default=True,
-    help="Port to listen on; 0 takes any free port.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of all randomness.")
-@click.option("--dense/--no-dense", default=True, show_default=True, help="Also search by embeddings (extra `dense`).")
+@host_option
+@port_option(8766)
+@seed_option
+@dense_option
 def playground(*, corpus: str, host: str, port: int, seed: int, dense: bool) -> None:
-    """Serve a page on which to search CORPUS, click, and watch what is learned change the next result.
+    """Serve a page on which to search CORPUS, click, and watch the next results change with what is learned.
 
     CORPUS is a folder with documents, and with judged queries if simulated people are to click; without one, a small
     catalogue is generated. What is learned is forgotten when the command ends.
     """
     if not is_loopback(host):
-        raise click.UsageError(f"--host: {host} is not an address of this machine; whoever reaches the page can click")
+        raise click.UsageError(f"--host: {host} is not a loopback address; anybody who reaches the page can click")
     console = Console(stderr=True)
     encoder = find_encoder(console.print) if dense else None
     opened = open_catalogue(corpus, seed, encoder)

@@ -1,4 +1,4 @@
-"""The playground's server: for this machine only."""
+"""The playground's server, for this machine only."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,8 +8,8 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from backchannel.ops.dashboard.pages import add_assets, guarded, json_response
 from backchannel.ops.lab.playground.session import Playground
+from backchannel.ops.web.pages import add_assets, guarded, json_response
 
 _Body = TypeVar("_Body", bound=Struct)
 _Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -24,31 +24,31 @@ _ASSETS: Final = {
 
 
 class Search(Struct, frozen=True):
-    """What somebody asks."""
+    """A search request."""
 
     text: Annotated[str, Meta(min_length=1, max_length=500)]
     rewrite: bool = True
 
 
 class Chosen(Struct, frozen=True):
-    """What somebody clicks."""
+    """A click."""
 
     query_id: str
     doc_id: str
 
 
 class Crowd(Struct, frozen=True):
-    """How many simulated people are to come."""
+    """The number of simulated people to come."""
 
     people: Annotated[int, Meta(ge=1, le=500)]
 
 
 class Nothing(Struct, frozen=True):
-    """No more needs saying."""
+    """A request without parameters."""
 
 
 def application(playground: Playground) -> web.Application:
-    """Build the server. It answers to the names of this machine only."""
+    """Build the server. It answers only requests to this machine's loopback names."""
     app = web.Application(middlewares=[guarded(None)])
     add_assets(app, _ASSETS)
 
@@ -76,7 +76,7 @@ def _reading(read: Callable[[], object]) -> _Handler:
 
 
 def _doing(body: type[_Body], do: Callable[[_Body], object]) -> _Handler:
-    """Return a handler of what is sent as JSON, and as nothing else: other sites' pages cannot send that unasked."""
+    """Return a handler of JSON requests only: pages of other sites cannot send those without permission."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
         if request.content_type != "application/json":

@@ -1,6 +1,6 @@
-"""What happens on the playground: people search, click and rephrase, and what was learned changes the next result.
+"""The playground's state: people search, click and rephrase, and what is learned changes the next results.
 
-Everything goes the real way, with one store in memory or on disk: events, turns, ledger, publisher, reader. A person's
+Everything takes the real path, with a store in memory or on disk: events, turns, ledger, publisher, reader. A person's
 session is learned from when the next person comes.
 """
 
@@ -30,7 +30,7 @@ from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
 
 BUDGET: Final = 12
 SAMPLE: Final = 40
-"""Queries of the corpus that simulated people ask, and that features are scaled on."""
+"""Maximum number of the corpus's queries that simulated people ask, and that features are scaled on."""
 EXAMPLES: Final = 8
 
 _THINKING_MS: Final = 6_000  # between a person's answer and their next query
@@ -41,12 +41,12 @@ class Shown(Struct, frozen=True):
     """A result, explained.
 
     Attributes:
-        doc_id, title, body, brand: of the document.
-        ranks: strategy -> its rank there.
-        remembered: its Q2E score for the query in the memory index; None if it is not remembered.
-        score: that it is ranked by: the gain expected of it, compared with the average candidate; None before a policy.
-        reasons: what the score is made of, the largest part first.
-        moved: places that it was moved up, from where the union had it; below 0: down.
+        doc_id, title, body, brand: fields of the document.
+        ranks: strategy -> rank in its list.
+        remembered: its Q2E score for the query, 0 to 1; None if it is not in the memory index.
+        score: its expected gain relative to the average candidate; None before the first policy.
+        reasons: the contributions to the score, largest first.
+        moved: number of places that it was moved up from its place in the union; negative if it was moved down.
     """
 
     doc_id: str
@@ -61,12 +61,12 @@ class Shown(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """What was asked of a strategy, and why.
+    """The candidates requested from a strategy, and the reason.
 
     Attributes:
-        candidates: how many.
-        found: how many it has for the query in all.
-        reward: expected of it on this query, and deviation: the standard deviation of that; None before a policy.
+        candidates: number of candidates requested.
+        found: number of candidates that it has for the query.
+        reward, deviation: its expected reward on this query, and the standard deviation; None before the first policy.
     """
 
     strategy: str
@@ -80,13 +80,13 @@ class Answer(Struct, frozen=True):
     """The answer to one query.
 
     Attributes:
-        query_id: to click with.
-        text: as it was typed; served: what was searched for.
-        rewriting: why that is another.
-        version: of the policy; None before the first.
-        order: what the policy says of the order of results.
-        understood: what of the query is a field's value, as role and words.
-        milliseconds: that the search took.
+        query_id: the query's id, for clicks.
+        text, served: the query as typed, and as searched for.
+        rewriting: the rewrite; None if the query was left as it is.
+        version: version of the policy; None before the first.
+        order: a summary of the order of results.
+        understood: the parts of the query that are field values, as role and words.
+        milliseconds: duration of the search.
     """
 
     query_id: str
@@ -102,14 +102,14 @@ class Answer(Struct, frozen=True):
 
 
 class Learned(Struct, frozen=True):
-    """What was learned so far.
+    """A summary of what was learned so far.
 
     Attributes:
-        person: number of the current one.
-        version: of the policy; None before the first.
-        turns, clicks: that people made.
-        remembered: queries that the memory index knows.
-        rewrites: the rewrites that are served, source first.
+        person: number of the current person.
+        version: version of the policy; None before the first.
+        turns, clicks: numbers of turns and clicks so far.
+        remembered: number of queries in the memory index.
+        rewrites: the served rewrites, as source and target.
     """
 
     person: int
@@ -121,7 +121,7 @@ class Learned(Struct, frozen=True):
 
 
 class About(Struct, frozen=True):
-    """What is being searched."""
+    """The catalogue on the playground."""
 
     corpus: str
     origin: str
@@ -131,13 +131,13 @@ class About(Struct, frozen=True):
 
 
 class Playground:
-    """A catalogue to search, and a learner that watches. Methods may be called from any thread.
+    """A catalogue to search, and a learner that learns from it. Thread-safe.
 
     Args:
         corpus: the catalogue; its queries serve as examples and for simulated people.
-        engine: its generators.
-        url: of the store, SQLAlchemy's; empty at first.
-        seed: of all randomness.
+        engine: the generators over it.
+        url: SQLAlchemy URL of an empty store.
+        seed: the seed of all randomness.
     """
 
     def __init__(self, corpus: Corpus, engine: Engine, url: str, seed: int = 1) -> None:
@@ -161,7 +161,7 @@ class Playground:
         self._open: dict[str, list[str]] = {}  # query_id of this person -> the documents shown
 
     def about(self) -> About:
-        """Return what is being searched."""
+        """Describe the catalogue."""
         examples = [query.text for query in self._sample[:EXAMPLES]]
         return About(self._corpus.name, self._corpus.origin, len(self._doc_ids), list(self._strategies), examples)
 
@@ -169,17 +169,17 @@ class Playground:
         """Answer a query of the current person.
 
         Args:
-            text: as it was typed.
-            rewrite: whether a learned rewrite is served.
+            text: the query as typed.
+            rewrite: whether to apply a learned rewrite.
         """
         with self._lock:
             return self._search(text, rewrite=rewrite)
 
     def click(self, query_id: str, doc_id: str) -> None:
-        """Note a click of the current person.
+        """Record a click of the current person.
 
         Raises:
-            KeyError: that document was not shown for that query of theirs.
+            KeyError: the document was not shown for this query of the current person.
         """
         with self._lock:
             if doc_id not in self._open[query_id]:
@@ -190,14 +190,14 @@ class Playground:
             self._events.append(Click(event_id=f"{query_id}-{doc_id}", ts=self._now, entity_id=doc_id, **ids))
 
     def next_person(self) -> Learned:
-        """Learn from the current person, and let the next one come."""
+        """Learn from the current person's session, and begin the next person's."""
         with self._lock:
             self._leave()
             self._learn()
             return self.learned()
 
     def simulate(self, people: int) -> Learned:
-        """Let simulated people come who ask the corpus's queries; what attracts them follows from its judgements."""
+        """Simulate people who ask the corpus's queries and click according to its judgements."""
         with self._lock:
             self._leave()
             for _ in range(people if self._sample else 0):
@@ -213,7 +213,7 @@ class Playground:
             return self.learned()
 
     def learned(self) -> Learned:
-        """Return what was learned so far."""
+        """Return a summary of what was learned so far."""
         with self._lock:
             policy = self._policy()
             rewrites = policy.rewrites() if policy else {}
@@ -293,7 +293,7 @@ class Playground:
         )
 
     def _shown(self, page: Page, remembered: dict[str, float]) -> list[Shown]:
-        """The results of a page, explained."""
+        """Return the results of a page, explained."""
         before = {one.item: (place, one.ranks) for place, one in enumerate(page.union.candidates)}
         ranked = {one.entity_id: one for one in page.ranking.results} if page.ranking else {}
         shown = []

@@ -18,7 +18,7 @@ from backchannel.ops.lab.rephrases.pairs import Pair, labelled
 from backchannel.ops.lab.rephrases.recogniser import grow
 from backchannel.ops.lab.rephrases.training import Quality, fit, measure
 from backchannel.ops.lab.rephrases.verdicts import Verdicts
-from backchannel.ops.options import config_option, json_option
+from backchannel.ops.options import config_option, json_option, seed_option
 from backchannel.ops.terminal import print_json
 from backchannel.streams.config import Config
 
@@ -96,7 +96,7 @@ def evaluate_dialogues(data: Path, config: Config, as_json: bool) -> None:
     "--sessions", type=click.IntRange(1000), default=100_000, show_default=True, help="Sessions to learn from."
 )
 @click.option("--wants", type=click.IntRange(100), default=20_000, show_default=True, help="Wants to evaluate on.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of all randomness.")
+@seed_option
 @json_option
 def evaluate_recogniser(*, data: Path, config: Config, sessions: int, wants: int, seed: int, as_json: bool) -> None:
     """Rewrite the real errors of SLURP's recogniser in simulated sessions, as the traffic grows.

@@ -1,1 +1,1 @@
-"""A search side to learn on: corpora, candidate generators, and the loop closed on them. Start with `harness`."""
+"""A search engine to learn on: corpora, candidate generators, and the closed loop over them. Start with `harness`."""

@@ -1,4 +1,4 @@
-"""Building a harness: every generator asked for every query, once, and kept in the cache."""
+"""Building a harness: the results of every generator for every query, kept in the cache."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from backchannel.ops.lab.search.generators.encoder import SentenceEncoder
 
 FORMAT: Final = 1
-"""Of what is cached: to be raised with every change of a generator or a feature."""
+"""Version of the cache's contents; to be raised with every change of a generator or a feature."""
 
 Progress = Callable[[str, float], None]
-"""Called with what is being done and the share of it that is done."""
+"""A function called with the name of a step and the share of it that is done, 0 to 1."""
 
 
 def quiet(what: str, share: float) -> None:
@@ -37,9 +37,9 @@ class Engine(Struct, frozen=True):
     """All generators over one catalogue.
 
     Attributes:
-        generators: by name, in the order in which ties are broken.
-        index, understanding: that features of queries are taken from.
-        seconds: processor time that each index took to build.
+        generators: generators by name, in the order in which ties are broken.
+        index, understanding: the sources of query features.
+        seconds: processor time to build each index, s.
         dense: the dense generator, if there is one.
     """
 
@@ -50,7 +50,7 @@ class Engine(Struct, frozen=True):
     dense: "Dense | None" = None
 
     def prepare(self, queries: Sequence[str]) -> None:
-        """Encode queries that will be asked: together that takes less time than one by one."""
+        """Encode queries that will be asked: a batch takes less time than single queries."""
         if self.dense is not None:
             self.dense.prepare(queries)
 
@@ -64,7 +64,7 @@ class Engine(Struct, frozen=True):
 
 
 def popularity(corpus: Corpus, queries: Sequence[int]) -> NDArray[np.float64]:
-    """Return how often each document is relevant for `queries`, (documents,): what last season's clicks would show."""
+    """Return the number of `queries` for which each document is relevant, (documents,), as a proxy of past clicks."""
     count = np.zeros(len(corpus.documents))
     for query in queries:
         for doc_id in corpus.relevant(corpus.queries[query]):
@@ -79,9 +79,9 @@ def engine(
 
     Args:
         corpus: the catalogue.
-        popular: clicks of each document so far, (documents,).
-        encoder: for `dense`; None: there is no such strategy.
-        progress: told of every step.
+        popular: past clicks of each document, (documents,).
+        encoder: the encoder of the strategy `dense`; None to leave it out.
+        progress: called at every step.
     """
     seconds: dict[str, float] = {}
     began = time.process_time()
@@ -127,15 +127,15 @@ def build(
     depth: int = DEPTH,
     progress: Progress = quiet,
 ) -> Harness:
-    """Ask every generator for every query of `corpus`, unless that is in the cache.
+    """Return the harness of a corpus, from the cache if possible; else ask every generator for every query.
 
     Args:
-        corpus: with judged queries.
-        seed: of the split into training and held-out queries, which `popular` depends on.
-        encoder: for `dense`.
-        held_out: share of queries that are held out.
-        depth: ranks of each list to keep.
-        progress: told of every step.
+        corpus: a corpus with judged queries.
+        seed: the seed of the split into training and held-out queries, which `popular` depends on.
+        encoder: the encoder of the strategy `dense`; None to leave it out.
+        held_out: share of queries to hold out, 0 to 1.
+        depth: number of ranks of each list to keep.
+        progress: called at every step.
     """
     key = f"{FORMAT}|{corpus.fingerprint}|{seed}|{held_out}|{depth}|{encoder.key if encoder else ''}"
 

@@ -22,10 +22,12 @@ from backchannel.ops.lab.search.encoders import find_encoder
 from backchannel.ops.lab.search.findings import FIXED_RANKED, LEARNED, RANKED, RERANKED, Findings, findings
 from backchannel.ops.lab.search.generated import generated_corpus
 from backchannel.ops.lab.search.loop import Settings, run
+from backchannel.ops.lab.search.options import dense_option, simulate_option
 from backchannel.ops.lab.search.people import ClickModel
 from backchannel.ops.lab.search.readers import read
 from backchannel.ops.lab.search.seeds import OverSeeds, over_seeds
 from backchannel.ops.lab.search.simulator import simulate
+from backchannel.ops.options import seed_option
 from backchannel.ops.reporting import page
 from backchannel.ops.terminal import print_json, require_writable
 from backchannel.schemas.snapshot import Estimate
@@ -38,10 +40,10 @@ LEAST_QUERIES = 20
 
 
 def open_catalogue(name: str, seed: int, encoder: "SentenceEncoder | None") -> Corpus:
-    """Return the corpus in the folder `name`, or the generated one if that is GENERATED.
+    """Return the corpus in the folder `name`, or the generated one if `name` is GENERATED.
 
     Raises:
-        ClickException: it cannot be used, see the message.
+        ClickException: the corpus cannot be used; see the message.
     """
     try:
         if name == GENERATED:
@@ -55,16 +57,16 @@ def open_catalogue(name: str, seed: int, encoder: "SentenceEncoder | None") -> C
 
 
 def open_corpus(name: str, simulated: int | None, seed: int, encoder: "SentenceEncoder | None") -> Corpus:
-    """Return a corpus with queries enough to learn from.
+    """Return a corpus with enough queries to learn from.
 
     Args:
-        name: a folder, or GENERATED.
-        simulated: how many queries to simulate on it; None: its own.
-        seed: of what is simulated.
-        encoder: for paraphrases.
+        name: the corpus's folder, or GENERATED.
+        simulated: number of queries to simulate on it; None to use its own.
+        seed: the seed of simulated queries.
+        encoder: the encoder for paraphrases; None for no paraphrases.
 
     Raises:
-        ClickException: it cannot be used, see the message.
+        ClickException: the corpus cannot be used; see the message.
     """
     corpus = open_catalogue(name, seed, encoder)
     if simulated:
@@ -78,13 +80,7 @@ def open_corpus(name: str, simulated: int | None, seed: int, encoder: "SentenceE
 
 @click.command()
 @click.argument("corpus")
-@click.option(
-    "--simulate",
-    "simulated",
-    type=click.IntRange(min=50),
-    metavar="N",
-    help="Simulate N queries on its catalogue instead of its own.",
-)
+@simulate_option
 @click.option("--turns", type=click.IntRange(min=100), default=8_000, show_default=True, help="Turns to learn from.")
 @click.option("--budget", type=click.IntRange(1, 100), default=20, show_default=True, help="Candidates per query.")
 @click.option("--distinct", is_flag=True, help="The budget is of distinct candidates; duplicates are refilled.")
@@ -96,10 +92,10 @@ def open_corpus(name: str, simulated: int | None, seed: int, encoder: "SentenceE
     show_default=True,
     help="Click model.",
 )
-@click.option("--zipf", type=click.FloatRange(0, 3), default=0.8, show_default=True, help="Exponent of the traffic.")
+@click.option("--zipf", type=click.FloatRange(0, 3), default=0.8, show_default=True, help="Zipf exponent of queries.")
 @click.option("--memory", is_flag=True, help="Use the memory index as a strategy, too.")
-@click.option("--ranked", is_flag=True, help="The policy also orders the results, and learns to.")
-@click.option("--drift", is_flag=True, help="At half-time the best strategy and the worst swap what they find.")
+@click.option("--ranked", is_flag=True, help="Let the policy learn to order the results, too.")
+@click.option("--drift", is_flag=True, help="At half-time, swap the results of the best and the worst strategy.")
 @click.option(
     "--new",
     "new_share",
@@ -108,15 +104,15 @@ def open_corpus(name: str, simulated: int | None, seed: int, encoder: "SentenceE
     show_default=True,
     help="Share of documents that appear during the run.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of all randomness.")
+@seed_option
 @click.option(
     "--seeds",
     type=click.IntRange(1, 50),
     default=1,
     show_default=True,
-    help="Number of runs, with seeds from --seed up; the report is about the first.",
+    help="Number of runs, with consecutive seeds from --seed; the report shows the first.",
 )
-@click.option("--dense/--no-dense", default=True, show_default=True, help="Also search by embeddings (extra `dense`).")
+@dense_option
 @click.option("--costs", is_flag=True, help="Also measure what every generator costs.")
 @click.option(
     "--report",
@@ -148,9 +144,9 @@ def search(
 ) -> None:
     """Close the loop on CORPUS: a folder with documents and judgements, or `generated`.
 
-    People are simulated; what attracts them follows from the judgements. The policy learns from their clicks, and is
-    measured on queries that it was never asked, beside each generator alone, rank fusion, the even split, the fixed
-    allocation that is best on training queries, and the best per query.
+    People are simulated and click according to the judgements. The policy learns from their clicks, and is
+    measured on held-out queries beside each generator alone, rank fusion, the even split, the fixed
+    allocation that is best on training queries, and the best allocation per query.
     """
     report.parent.mkdir(parents=True, exist_ok=True)
     require_writable(report)

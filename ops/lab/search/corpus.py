@@ -1,4 +1,4 @@
-"""A corpus: documents, queries and graded judgements, checked once and immutable from then on."""
+"""A corpus: documents, queries and graded judgements, checked once and then immutable."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,16 +13,16 @@ Origin = Literal["real", "simulated", "generated"]
 
 
 class Document(Struct, frozen=True):
-    """Something that can be found.
+    """A document that can be found.
 
     Attributes:
-        doc_id: unique in the corpus.
-        title: the text that names it.
-        body: what else describes it.
-        brand, category: of it, if the corpus says so; else empty.
+        doc_id: its id, unique in the corpus.
+        title: its title.
+        body: its description.
+        brand, category: its brand and category; empty if unknown.
         attributes: name -> a short text.
         numbers: name -> a number.
-        released: event time from which on it can be found, ms since the Unix epoch; 0 if unknown.
+        released: event time from which it can be found, ms since the Unix epoch; 0 if unknown.
     """
 
     doc_id: str
@@ -39,9 +39,9 @@ class SearchQuery(Struct, frozen=True):
     """A query of a corpus.
 
     Attributes:
-        text: as somebody types it.
-        grades: document id -> judged grade, 0 and up. A document that is not named was not judged.
-        kind: of simulated query, see `simulator`; empty for a real one.
+        text: the query as typed.
+        grades: document id -> judged grade, at least 0; only for judged documents.
+        kind: the kind of a simulated query, see `simulator`; empty for a real one.
     """
 
     text: str
@@ -50,7 +50,7 @@ class SearchQuery(Struct, frozen=True):
 
 
 class Faults:
-    """What of a corpus could not be used: counted by its name, with the first examples."""
+    """Unusable parts of a corpus: counted by kind of fault, with the first examples."""
 
     SHOWN: Final = 3
 
@@ -59,42 +59,42 @@ class Faults:
         self.examples: dict[str, list[str]] = {}
 
     def add(self, what: str, where: str) -> None:
-        """Count a fault; remember `where` it was if it is among the first of its name."""
+        """Count a fault, and keep `where` it is if it is among the first of its kind."""
         self.counts[what] += 1
         if self.counts[what] <= self.SHOWN:
             self.examples.setdefault(what, []).append(where)
 
     def lines(self) -> list[str]:
-        """Return the faults for people, the most frequent first."""
+        """Describe the faults for people, the most frequent first."""
         return [f"{count:,} x {what}: {', '.join(self.examples[what])}" for what, count in self.counts.most_common()]
 
 
 class CorpusError(ValueError):
-    """There is no such corpus, or nothing in it can be used. The message says what to do."""
+    """The corpus does not exist, or nothing in it can be used. The message says what to do."""
 
 
 class Corpus:
     """Documents, queries and judgements of one catalogue.
 
-    What cannot be used is left out, counted and named in `faults`: documents without an id or of an id that was there
-    before, documents without any text, judgements of unknown documents, queries without text, and queries for which
-    nothing relevant is left.
+    Unusable parts are left out, and counted and named in `faults`: documents without an id or with a duplicate
+    id, documents without text, judgements of unknown documents, queries without text, and queries for which
+    no relevant document is left.
 
     Args:
-        name: of the corpus, for people.
-        documents: in the catalogue's order, which breaks ties.
-        queries: with their judgements. The same text twice is one query; the higher grade counts.
-        relevant_from: the lowest grade that is relevant.
-        origin: where the queries come from: `real` people; `simulated` on a real catalogue; all `generated`.
-        faults: found while reading; more are added here.
+        name: the corpus's name, for people.
+        documents: the documents in the catalogue's order, which breaks ties.
+        queries: the judged queries. Queries with the same text are merged; the higher grade counts.
+        relevant_from: the lowest relevant grade.
+        origin: the origin of the queries: `real` people, `simulated` on a real catalogue, or all `generated`.
+        faults: faults found while reading; further ones are added.
 
     Attributes:
-        documents, queries: that can be used.
-        number: document id -> its place in `documents`.
-        top_grade: the highest grade there is.
+        documents, queries: the usable documents and queries.
+        number: document id -> index in `documents`.
+        top_grade: the highest grade.
 
     Raises:
-        CorpusError: no document can be used.
+        CorpusError: no document is usable.
     """
 
     def __init__(
@@ -120,19 +120,19 @@ class Corpus:
 
     @property
     def complete(self) -> bool:
-        """Whether every document is judged: where relevance follows from the catalogue, the others are irrelevant."""
+        """Whether every document counts as judged: if relevance follows from the catalogue, the rest is irrelevant."""
         return self.origin != "real"
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of documents, queries and judgements, for what is cached of them."""
+        """A hash of documents, queries and judgements, to cache results by."""
         digest = blake2b(digest_size=12)
         for item in (*self.documents, *self.queries):
             digest.update(msgspec.json.encode(item, order="sorted"))
         return digest.hexdigest()
 
     def relevant(self, query: SearchQuery) -> frozenset[str]:
-        """Return the documents that are relevant for `query`."""
+        """Return the ids of the documents that are relevant for `query`."""
         return frozenset(doc_id for doc_id, grade in query.grades.items() if grade >= self.relevant_from)
 
     def with_queries(self, queries: Iterable[SearchQuery], relevant_from: float, origin: Origin) -> "Corpus":

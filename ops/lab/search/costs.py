@@ -1,4 +1,4 @@
-"""What the search side costs on this machine: to build each index, and per query."""
+"""The cost of the search engine on this machine: to build each index, and per query."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -23,13 +23,13 @@ class Cost(Struct, frozen=True):
 
 
 class Costs(Struct, frozen=True):
-    """What it costs.
+    """The cost of all generators.
 
     Attributes:
-        documents, queries: over how many of each.
-        index_s: what was built -> seconds of processor time; embeddings may come from the cache.
-        generators: each by itself -> its cost.
-        server: all generators, one after the other, the features, and the union.
+        documents, queries: numbers of documents and of queries measured.
+        index_s: index -> processor time to build it, s; embeddings may come from the cache.
+        generators: generator -> its cost per query.
+        server: the cost per query of all generators in sequence, the features, and the union.
     """
 
     documents: int
@@ -43,9 +43,9 @@ def measure(engine: Engine, queries: Sequence[str], depth: int) -> Costs:
     """Time every generator on the same queries.
 
     Args:
-        engine: to measure.
-        queries: at most MOST_QUERIES are asked.
-        depth: that lists are asked to.
+        engine: the engine to measure.
+        queries: the queries, of which at most MOST_QUERIES are asked.
+        depth: the depth of lists.
     """
     asked = queries[:MOST_QUERIES]
 

@@ -1,4 +1,4 @@
-"""Whether there is a sentence encoder to use: it needs an extra and a model, and everything else works without."""
+"""The default sentence encoder, if its extra and its model are available; everything else works without it."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def find_encoder(say: Callable[[str], None]) -> "SentenceEncoder | None":
-    """Return the default encoder; None if there is none, after saying what is missing."""
+    """Return the default encoder; None, after reporting what is missing, if there is none."""
     try:
         from backchannel.ops.lab.search.generators.encoder import EncoderMissingError, default_encoder  # noqa: PLC0415
     except ModuleNotFoundError as error:

@@ -10,7 +10,7 @@ from backchannel.schemas.snapshot import Estimate
 
 
 def draw(findings: Findings) -> dict[str, dict[str, str]]:
-    """Return SVG by the figure's name and its shape, `wide` or `narrow`."""
+    """Return the figures as SVG: figure name -> shape (`wide` or `narrow`) -> SVG."""
     return drawing.draw((learning, methods), findings)
 
 

@@ -1,4 +1,4 @@
-"""What a run of the loop came to: the policy beside every baseline, on held-out queries, with paired intervals."""
+"""Findings of a run: the policy beside every baseline, on held-out queries, with paired intervals."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ from backchannel.ops.lab.search.server import MEMORY
 from backchannel.schemas.snapshot import Estimate
 
 RANKED = 10
-"""Positions of nDCG and of judged."""
+"""Number of positions that nDCG and the share of judged documents cover."""
 
 LEARNED = "learned"
 FIXED = "best fixed"
@@ -23,7 +23,7 @@ RERANKED = "learned, ranked"
 FIXED_RANKED = "best fixed, ranked"
 """Methods whose candidates the policy orders."""
 BM25 = "lexical alone"
-_ORDERED = {RERANKED: "learned", FIXED_RANKED: "fixed"}  # method -> whose unions, in `Run.ranked`
+_ORDERED = {RERANKED: "learned", FIXED_RANKED: "fixed"}  # method -> key of its unions in `Run.ranked`
 
 ORIGINS = {
     "real": "real queries with judgements",
@@ -33,17 +33,18 @@ ORIGINS = {
 
 
 class Method(Struct, frozen=True):
-    """How one way to allocate does on held-out queries.
+    """The quality of one way to allocate, on held-out queries.
 
     Attributes:
-        name: of it.
+        name: its name.
         drawn: recall at the budget of drawn candidates.
         distinct: recall at the same number of distinct candidates, in the same proportions.
-        against_fixed: recall, read as the run read its budget, less that of the best fixed allocation; paired.
-        raw, condensed, judged: nDCG and the share of judged documents, at RANKED, of the distinct union in its order.
-        raw_less_bm25, condensed_less_bm25: nDCG less that of BM25 alone; paired. The union's first if there is no BM25.
-        different: distinct ones among the drawn candidates.
-        allocation: mean candidates by strategy.
+        against_fixed: recall, by the run's reading of its budget, less that of the best fixed allocation; paired.
+        raw, condensed, judged: both forms of nDCG and the share of judged documents, at RANKED, of the distinct union.
+        raw_less_bm25, condensed_less_bm25: nDCG less that of BM25 alone; paired. The first strategy stands in for a
+            missing BM25.
+        different: mean number of distinct candidates among those drawn.
+        allocation: mean number of candidates by strategy.
     """
 
     name: str
@@ -60,7 +61,7 @@ class Method(Struct, frozen=True):
 
 
 class Point(Struct, frozen=True):
-    """What the policy served after so many turns."""
+    """The recall of the policy served after a number of turns."""
 
     turns: int
     recall: Estimate
@@ -71,9 +72,9 @@ class Clicks(Struct, frozen=True):
     """Clicks per turn while learning, on the same people with the same luck.
 
     Attributes:
-        server: who served.
-        all, late: over all turns, and over the last quarter.
-        against_fixed: the latter less that of the best fixed allocation; paired over turns.
+        server: name of the server.
+        all, late: clicks per turn over all turns, and over the last quarter.
+        against_fixed: `late` less that of the best fixed allocation; paired over turns.
     """
 
     server: str
@@ -83,27 +84,29 @@ class Clicks(Struct, frozen=True):
 
 
 class Repeated(Struct, frozen=True):
-    """Recall on queries that were asked OFTEN or more while learning: not held out, so a matter of memory."""
+    """Recall on queries that were asked at least OFTEN times while learning: not held out, so it shows memory."""
 
     name: str
     recall: Estimate
 
 
 class Findings(Struct, frozen=True):
-    """What came of a run.
+    """All findings of a run.
 
     Attributes:
-        corpus, origin: see `Corpus`; documents, train, held_out: how many there are.
-        faults: of the corpus, for people.
-        settings: of the run.
-        strategies: names.
-        methods: the policy at the end, and every baseline.
+        corpus, origin: name and origin of the corpus; see `Corpus`.
+        documents, train, held_out: numbers of documents, and of training and held-out queries.
+        faults: the faults of the corpus, for people.
+        settings: the settings of the run.
+        strategies: names of the strategies.
+        methods: the final policy, and every baseline.
         points: the policy at each checkpoint.
-        clicks: while learning.
-        kinds: kind of query -> method -> recall, as the run read its budget; queries of each under "queries".
-        often: least number of times that a query in `repeated` was asked; repeated_queries: number of such queries.
-        drawn, different: candidates per turn while learning, and different ones among them.
-        seconds: of preparing and of the loop; turns_per_second: of the loop, learning included.
+        clicks: clicks while learning, by server.
+        kinds: kind of query -> method -> recall, by the run's reading of its budget; "queries" is the number of
+            queries.
+        often, repeated_queries: minimum number of times that a query in `repeated` was asked; number of such queries.
+        drawn, different: mean number of candidates per turn while learning, and of distinct ones.
+        seconds, turns_per_second: durations of the steps, s; turns per second of the loop, learning included.
         costs: of the generators and the server on this machine, if they were measured.
     """
 
@@ -130,7 +133,7 @@ class Findings(Struct, frozen=True):
 
     @property
     def bm25(self) -> Method:
-        """The method that uses BM25 alone; the first one if there is no such strategy."""
+        """The method that uses BM25 alone; the first method if there is no such strategy."""
         return next((method for method in self.methods if method.name == BM25), self.methods[0])
 
     def method(self, name: str) -> Method:
@@ -142,9 +145,9 @@ def findings(run: Run, seconds: Mapping[str, float], costs: Costs | None = None)
     """Measure everything.
 
     Args:
-        run: that came to its end.
-        seconds: what took how long; `loop` among it.
-        costs: if they were measured.
+        run: the completed run.
+        seconds: durations of the steps, s; `loop` is one of them.
+        costs: the costs of the engine; None if they were not measured.
     """
     harness, budget = run.harness, run.settings.budget
     queries = harness.held_out
@@ -215,9 +218,9 @@ def _method(
     against_fixed: Estimate,
     ranked: tuple[Floats, Floats],
 ) -> Method:
-    """Measure one method, given what it draws and its recall, as either reading of the budget has them.
+    """Measure one method, given its allocations and recall by either reading of the budget.
 
-    `ranked` holds what `_ranked` says of it and of BM25 alone.
+    `ranked` holds the results of `_ranked` for it and for BM25 alone.
     """
     harness, own = run.harness, ranked[0]
     drawn, refilled = (np.broadcast_to(one, (len(harness.held_out), len(harness.strategies))) for one in pair)
@@ -240,7 +243,9 @@ def _method(
 
 
 def _ranked(run: Run, name: str, refilled: Allocations) -> Floats:
-    """Raw and condensed nDCG and the share of judged documents of the distinct union of each held-out query, (n, 3)."""
+    """Return raw and condensed nDCG and the share of judged documents of each held-out query's distinct union, (n,
+    3).
+    """
     harness, budget = run.harness, run.settings.budget
     asked = np.broadcast_to(refilled, (len(harness.held_out), len(harness.strategies)))
 

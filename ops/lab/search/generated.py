@@ -1,4 +1,4 @@
-"""A small generated catalogue, for tests and for when no corpus is at hand: household goods of made-up brands.
+"""A small generated catalogue of household goods of made-up brands, for tests and for trying things without a corpus.
 
 Its queries are simulated on it, so everything about it is made up: say "generated" wherever it is used.
 """
@@ -42,7 +42,7 @@ _TYPES: Final = {
     "desktop monitor": ("diagonal", "cm", (55, 61, 69, 81), "screen computer panel gaming office"),
     "bluetooth speaker": ("power", "W", (5, 10, 20, 40), "music portable wireless bass party"),
 }
-"""Type -> a number with its unit and values, and words of its descriptions."""
+"""Type -> a number's name, unit and values, and words for descriptions."""
 _DAY_MS: Final = 86_400_000
 _FIRST_DAY: Final = 1_704_067_200_000
 
@@ -51,10 +51,10 @@ def generated_corpus(seed: int = 1, documents: int = 800, queries: int = 400, en
     """Generate a catalogue with queries.
 
     Args:
-        seed: of all randomness.
-        documents: in the catalogue.
-        queries: simulated on it.
-        encode: a sentence encoder, for paraphrases.
+        seed: the seed of all randomness.
+        documents: the number of documents in the catalogue.
+        queries: the number of simulated queries.
+        encode: a sentence encoder, for paraphrases; None for no paraphrases.
     """
     rng = np.random.default_rng([seed, 41])
     made = [_document(rng, number) for number in range(documents)]

@@ -1,28 +1,28 @@
-"""The harness: what every strategy finds for every query, computed once, and what an allocation of it is worth.
+"""The harness: every strategy's results for every query, computed once, and the value of allocations of them.
 
 For experiments in Python::
 
     corpus = simulate(read(Path("icecat_chorus")), 3000, seed=1, encode=encoder.encode_cached)
     harness = build(corpus, 1, encoder)             # encoder = default_encoder(), or None: no dense strategy
     harness.strategies                              # ('lexical', 'all_words', 'trigrams', 'dense', ...)
-    harness.list_of(17, "dense")                    # ids of documents, best first, to depth 100
+    harness.lists_of(17)["dense"]                   # documents as indexes into the corpus, best first, to depth 100
     harness.context(17)                             # features of query 17, by name
     harness.corpus.queries[17].grades               # document id -> grade
     fixed = harness.best_fixed(20)                  # the allocation that is best on training queries
     oracle = harness.best_each(20, harness.held_out)
-    harness.recall_at(fixed, harness.held_out)      # of each held-out query; distinct=20 for a budget of distinct ones
+    harness.recall_at(fixed, harness.held_out)      # of each held-out query; distinct=20 for a distinct budget
     people = People(harness, seed=1)
-    visits = people.visits()                        # who comes, for ever
-    people.clicks(next(visits), [4711, 42])         # which of the documents shown they click
+    visits = people.visits()                        # an endless iterator
+    people.clicks(next(visits), [4711, 42])         # the clicked ones of two documents shown
     loop.run(harness, Settings(turns=8_000), loop.configuration(harness, exploration=0.1))
 
 Without `simulate`, the corpus has its own queries. `simulate` is in `simulator`, `read` in `readers`, `build` in
-`build`, `default_encoder` in `generators.encoder`, `People` in `people`. What takes long is kept in the cache.
+`build`, `default_encoder` in `generators.encoder`, `People` in `people`. Slow results are cached.
 
 An allocation is an array of counts in the order of `strategies`: (strategies,), or one for each query, (queries,
 strategies).
-Recall at a budget is the number of relevant documents in the union, over the number that there could be: the relevant
-ones, or the budget if that is less. What to do with a budget is said in `union`.
+Recall at a budget is the number of relevant documents in the union, divided by the possible number: the relevant
+documents, or the budget if that is smaller. See `union` for the two readings of a budget.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,32 +39,32 @@ from backchannel.ops.lab.search.query_features import numeric_features
 from backchannel.ops.lab.search.union import UNASKED
 
 DEPTH: Final = 100
-"""Ranks of each list that are kept."""
+"""Number of ranks of each list that are kept."""
 
 Allocations: TypeAlias = NDArray[np.int64]
 Queries: TypeAlias = NDArray[np.intp]
-"""Queries by their place in the corpus."""
+"""Queries, as indexes into the corpus, (n,)."""
 
-_NONE: Final = 30_000  # the rank of what a strategy has not found
+_NONE: Final = 30_000  # the rank of documents that a strategy did not find
 
 
 class Harness:
-    """What every strategy finds for every query, and the measures.
+    """Every strategy's results for every query, and measures of them.
 
     Args:
-        corpus: with judged queries.
-        strategies: names.
-        lists: documents by their place in the corpus, best first, -1 where a list has ended: (queries, strategies,
+        corpus: a corpus with judged queries.
+        strategies: names of the strategies.
+        lists: documents as indexes into the corpus, best first, -1 beyond the end of a list, (queries, strategies,
             depth).
-        totals: how many documents each strategy has for each query, (queries, strategies).
-        feature_names: of the queries' features.
+        totals: the number of documents that each strategy has for each query, (queries, strategies).
+        feature_names: names of the queries' features.
         features: their values, (queries, features).
-        seed: of the split.
-        held_out_share: share of queries that are held out.
+        seed: the seed of the split.
+        held_out_share: the share of queries to hold out, 0 to 1.
 
     Attributes:
         corpus, strategies, lists, totals, feature_names, features: as given.
-        train, held_out: queries that may be learned from, and those that are only measured on.
+        train, held_out: queries to learn from, and queries to measure on.
     """
 
     def __init__(
@@ -93,15 +93,10 @@ class Harness:
         self.held_out: Final[Queries] = np.sort(order[:cut])
         self.train: Final[Queries] = np.sort(order[cut:])
 
-    # What was found
-
-    def list_of(self, query: int, strategy: str) -> list[str]:
-        """Return the ids of the documents that `strategy` finds for `query`, best first."""
-        found = self.lists[query, self.strategies.index(strategy)]
-        return [self.corpus.documents[place].doc_id for place in found[found >= 0].tolist()]
+    # Results
 
     def lists_of(self, query: int) -> dict[str, list[int]]:
-        """Return strategy -> the documents that it finds for `query`, by their place in the corpus, best first."""
+        """Return strategy -> the documents that it finds for `query`, as indexes into the corpus, best first."""
         return {
             name: found[found >= 0].tolist() for name, found in zip(self.strategies, self.lists[query], strict=True)
         }
@@ -117,7 +112,7 @@ class Harness:
 
     @cached_property
     def grades(self) -> NDArray[np.float32]:
-        """The grade of every document of every list, (queries, strategies, depth); NaN if it was not judged."""
+        """The grade of every document in every list, (queries, strategies, depth); NaN if it was not judged."""
         found = np.full(self.lists.shape, np.nan, np.float32)
         for number, query in enumerate(self.corpus.queries):
             judged = {self.corpus.number[doc_id]: grade for doc_id, grade in query.grades.items()}
@@ -128,7 +123,7 @@ class Harness:
         return found
 
     def selected(self, names: Sequence[str]) -> "Harness":
-        """Return the same with these strategies only, in this order. A name may stand there twice: twins."""
+        """Return the harness of these strategies only, in this order. A repeated name makes twins."""
         places = [self.strategies.index(name) for name in names]
         renamed = [
             f"{name}_{names[:at].count(name) + 1}" if name in names[:at] else name for at, name in enumerate(names)
@@ -136,11 +131,11 @@ class Harness:
         return self._like(renamed, self.lists[:, places], self.totals[:, places])
 
     def with_strategy(self, name: str, found: Mapping[int, Sequence[int]]) -> "Harness":
-        """Return the same with one strategy more.
+        """Return the harness with one more strategy.
 
         Args:
-            name: of it.
-            found: query -> the documents that it finds, by their place in the corpus; none for others.
+            name: the name of the strategy.
+            found: query -> the documents that it finds, as indexes into the corpus; none for other queries.
         """
         lists = np.full((len(self.lists), 1, self.lists.shape[2]), -1, np.int32)
         totals = np.zeros((len(self.lists), 1), np.int32)
@@ -155,14 +150,14 @@ class Harness:
         )
 
     def swapped(self, one: str, other: str) -> "Harness":
-        """Return the same with what two strategies find exchanged."""
+        """Return the harness with the results of two strategies swapped."""
         places = list(range(len(self.strategies)))
         first, second = self.strategies.index(one), self.strategies.index(other)
         places[first], places[second] = second, first
         return self._like(self.strategies, self.lists[:, places], self.totals[:, places])
 
     def without(self, hidden: NDArray[np.bool_]) -> "Harness":
-        """Return the same without the documents that are `hidden`, (documents,): lists close up, ranks move up."""
+        """Return the harness without the `hidden` documents, (documents,); ranks close up."""
         gone = (self.lists < 0) | hidden[self.lists]
         order = np.argsort(gone, axis=2, kind="stable")
         lists = np.take_along_axis(np.where(gone, -1, self.lists), order, axis=2).astype(np.int32)
@@ -180,15 +175,15 @@ class Harness:
             held_out_share=self._held_out_share,
         )
 
-    # What an allocation is worth
+    # Values of allocations
 
     def recall_at(self, allocation: Allocations, queries: Queries, distinct: int | None = None) -> NDArray[np.float64]:
         """Return the recall of each query, (queries,).
 
         Args:
             allocation: (strategies,), or (queries, strategies).
-            queries: of which.
-            distinct: the budget of distinct candidates; None: what the allocation draws is the budget.
+            queries: the queries.
+            distinct: the budget of distinct candidates; None if the allocation's total is the budget.
         """
         asked = np.broadcast_to(allocation, (len(queries), len(self.strategies)))
         if distinct is None:
@@ -200,30 +195,30 @@ class Harness:
         return recall
 
     def drawn_distinct(self, allocation: Allocations, queries: Queries) -> NDArray[np.int64]:
-        """Return how many distinct candidates are drawn, (queries,)."""
+        """Return the number of distinct candidates drawn, (queries,)."""
         asked = np.broadcast_to(allocation, (len(queries), len(self.strategies)))
         count: NDArray[np.int64] = (self._ranks[queries] <= asked[:, np.newaxis]).any(axis=2).sum(axis=1)
         return count
 
     def even(self, budget: int) -> Allocations:
-        """Return the even split; the first strategies take what is left over."""
+        """Return the even split; the first strategies take the remainder."""
         size = len(self.strategies)
         return np.array([budget // size + (place < budget % size) for place in range(size)])
 
     def alone(self, strategy: str, budget: int) -> Allocations:
-        """Return the allocation of everything to one strategy."""
+        """Return the allocation of the whole budget to one strategy."""
         return np.array([budget * (name == strategy) for name in self.strategies])
 
     def best_fixed(self, budget: int, distinct: int | None = None, queries: Queries | None = None) -> Allocations:
         """Return the allocation with the best mean recall on training queries: the baseline to beat.
 
-        It is found by moving candidates from strategy to strategy as long as that helps, by 8, 4, 2 and 1, from three
-        starts: even, greedy, and the best single strategy. That is not proven to be the best.
+        It is found by hill climbing, which moves 8, 4, 2 and 1 candidates between strategies, from three
+        starts: even, greedy, and the best single strategy. It need not be the optimum.
 
         Args:
-            budget: candidates in all.
+            budget: the total number of candidates.
             distinct: see `recall_at`.
-            queries: to find it on; by default those to train on.
+            queries: the queries to optimise on; by default the training queries.
         """
         known = self.train if queries is None else queries
 
@@ -237,9 +232,10 @@ class Harness:
         return max((self._climb(start, worth) for start in starts), key=worth)
 
     def best_each(self, budget: int, queries: Queries, distinct: int | None = None) -> Allocations:
-        """Return for each query the best allocation that was found, knowing what is relevant: the oracle.
+        """Return the best allocation found for each query, given its judgements: the oracle, (queries, strategies).
 
-        Found as `best_fixed` is, and never worse than it or than any strategy alone; so the true oracle may be better.
+        The search is that of `best_fixed`, so the true oracle may be better; it is at least as good as the best fixed
+        allocation and any strategy alone.
         """
         size = len(self.strategies)
         fixed = self.best_fixed(budget, distinct)
@@ -267,7 +263,7 @@ class Harness:
         return best
 
     def order(self, query: int, allocation: Allocations, distinct: int | None = None) -> list[int]:
-        """Return the union of one query in its order, as documents by their place in the corpus."""
+        """Return the ordered union of one query, as indexes into the corpus."""
         asked = np.asarray(allocation)
         at = self._points(asked[np.newaxis], np.array([query]))[0]
         usable = np.isfinite(at) if distinct is not None else (self._ranks[query] <= asked).any(axis=1)
@@ -277,7 +273,7 @@ class Harness:
         return places
 
     def fused(self, query: int, constant: float = 60.0) -> list[int]:
-        """Return all that was found for one query by reciprocal rank fusion (Cormack et al. 2009), best first."""
+        """Return all results for one query by reciprocal rank fusion (Cormack et al. 2009), best first."""
         ranks = self._ranks[query]
         scores = np.where(ranks < _NONE, 1.0 / (constant + ranks), 0.0).sum(axis=1)
         found = np.flatnonzero(scores > 0)
@@ -287,16 +283,16 @@ class Harness:
 
     @cached_property
     def relevant(self) -> NDArray[np.int64]:
-        """How many documents are relevant for each query, (queries,), found or not."""
+        """The number of relevant documents for each query, found or not, (queries,)."""
         return np.array([len(self.corpus.relevant(query)) for query in self.corpus.queries])
 
     @cached_property
     def _united(self) -> tuple[NDArray[np.int32], NDArray[np.int16], int]:
-        """For each query the documents that any strategy found, the relevant ones first; and their ranks.
+        """The documents that any strategy found for each query, relevant ones first; and their ranks.
 
         Returns:
-            documents by place, -1 for none, (queries, most); ranks from 1, _NONE for none, (queries, most, strategies);
-            and how many columns hold relevant documents.
+            documents as indexes, -1 for none, (queries, most); ranks from 1, _NONE for none, (queries, most,
+            strategies); and the number of columns that hold relevant documents.
         """
         rows = []
         depth = np.arange(1, self.lists.shape[2] + 1, dtype=np.int16)
@@ -332,7 +328,9 @@ class Harness:
         return count
 
     def _cut(self, depth: int) -> "Harness":
-        """The same with lists no deeper than that: the first n distinct candidates lie within the first n of each."""
+        """Return the harness with lists cut at `depth`: the first n distinct candidates are within the first n of each
+        list.
+        """
         if depth not in self._shallow:
             deep = depth >= self.lists.shape[2]
             self._shallow[depth] = self if deep else self._like(self.strategies, self.lists[:, :, :depth], self.totals)
@@ -346,11 +344,11 @@ class Harness:
         return count
 
     def _points(self, asked: Allocations, queries: Queries) -> Floats:
-        """Where each document comes in the union's order, (queries, most); infinite if it was not found at all."""
+        """Return each document's point in the union's order, (queries, most); infinite if it was not found."""
         ranks = self._ranks[queries]
         share = asked[:, np.newaxis]
         at = np.where(share > 0, (ranks - 0.5) / np.maximum(share, 1), UNASKED + ranks)
-        # The order of strategies breaks ties. Points of unlike ranks differ by far more than this.
+        # The order of strategies breaks ties. Points of different ranks differ by far more than this.
         at = at + 1e-9 * np.arange(len(self.strategies))
         first: Floats = np.where(ranks < _NONE, at, np.inf).min(axis=2)
         return first
@@ -387,7 +385,7 @@ class Harness:
         return best
 
     def _greedy_each(self, budget: int, queries: Queries) -> Allocations:
-        """For each query: draw on where the next relevant documents are nearest."""
+        """Allocate each query greedily: draw where the next relevant document is nearest."""
         chosen = np.zeros((len(queries), len(self.strategies)), np.int64)
         for row, query in enumerate(queries.tolist()):
             ranks = self._ranks[query, : self._united[2]].astype(np.int64)

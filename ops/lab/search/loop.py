@@ -1,8 +1,8 @@
-"""The closed loop: people ask, the server serves what was learned from those before, and learns from their clicks.
+"""The closed loop: the server serves people a policy learned from earlier people, and learns from their clicks.
 
-Learning goes the real way: events, turns, ledger, publisher, reader. A policy has learned only from turns that had
-ended, in event time, when it was published. The first is published after 50 turns, the next when the turns have grown
-by a tenth (by 50 at least, by 500 at most).
+Learning takes the real path: events, turns, ledger, publisher, reader. A policy has learned only from turns that had
+ended, in event time, when it was published. The first is published after 50 turns, each later one when the turns have
+grown by a tenth, but by at least 50 and at most 500.
 """
 
 from collections import Counter
@@ -29,29 +29,29 @@ from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 
 START: Final = 1_767_225_600_000
-"""When the first person comes: 2026-01-01 00:00 UTC, ms since the Unix epoch."""
+"""Arrival of the first person: 2026-01-01 00:00 UTC, ms since the Unix epoch."""
 GAP_MS: Final = 5_000
-"""Between two people."""
+"""Time between two people, ms."""
 RELEASES: Final = 8
-"""Times at which new documents appear in a run, if they do."""
+"""Number of times at which new documents appear in a run, if any do."""
 OFTEN: Final = 5
-"""Turns from which on a query counts as a repeated one."""
+"""Number of turns from which a query counts as repeated."""
 
 
 class Settings(Struct, frozen=True):
-    """What happens in a run.
+    """The settings of a run.
 
     Attributes:
-        turns: people who come, one query each.
-        budget: of candidates.
-        distinct: whether it is of distinct ones; see `union`.
-        model, zipf: of the people, see `people`.
-        memory: whether the memory index is one of the strategies.
+        turns: the number of people, who ask one query each.
+        budget: the budget of candidates.
+        distinct: whether the budget is of distinct candidates; see `union`.
+        model, zipf: the click model, and the Zipf exponent of queries; see `people`.
+        memory: whether the memory index is a strategy.
         ranked: whether the policy orders the results, too.
-        drift: whether, at half-time, the best strategy and the worst swap what they find.
-        new: share of the documents that appear only during the run.
-        checkpoints: turns at which the policy is measured; the end is always one.
-        seed: of people and server.
+        drift: whether the best and the worst strategy swap their results at half-time.
+        new: the share of documents that appear only during the run, 0 to 1.
+        checkpoints: numbers of turns at which the policy is measured, besides the end.
+        seed: the seed of people and server.
     """
 
     turns: Annotated[int, Meta(ge=100)] = 8_000
@@ -68,13 +68,13 @@ class Settings(Struct, frozen=True):
 
 
 class Checkpoint(Struct, frozen=True):
-    """What the policy served after so many turns.
+    """The policy served after a number of turns.
 
     Attributes:
-        turns: so far.
-        version: of the policy.
-        allocations: for every held-out query, (queries, strategies).
-        recall: (queries,), by the run's budget.
+        turns: the number of turns so far.
+        version: the version of the policy.
+        allocations: its allocation for every held-out query, (queries, strategies).
+        recall: the recall of every held-out query at the run's budget, (queries,).
     """
 
     turns: int
@@ -84,21 +84,21 @@ class Checkpoint(Struct, frozen=True):
 
 
 class Run(Struct, frozen=True):
-    """What came of a run.
+    """The results of a run.
 
     Attributes:
-        settings: of the run.
-        harness: as it was at the end, after drift and with all documents.
+        settings: the settings of the run.
+        harness: the harness at the end, after drift and with all documents.
         fixed: the best fixed allocation of that harness, found on training queries.
-        checkpoints: at rising turns.
-        clicks: server -> clicks of each turn, (turns,): `learned`, and on the same people with the same luck `even` and
-            `fixed`.
-        drawn, distinct: candidates drawn in each turn, and different ones among them, (turns,).
-        asked: query -> turns in which it was asked.
-        repeated: queries asked OFTEN or more; and with the memory index at the end, their recall.
-        remembered: query -> the documents that the memory index recalls for it at the end; empty without it.
-        ranked: the distinct unions of what was allocated at the end, and of the best fixed allocation, in the policy's
-            order: `learned` or `fixed` -> held-out query -> documents by their place in the corpus. Empty
+        checkpoints: the checkpoints, in order of turns.
+        clicks: server -> clicks of each turn, (turns,): `learned` and, on the same people with the same luck, `even`
+            and `fixed`.
+        drawn, distinct: numbers of candidates drawn in each turn, and of distinct ones, (turns,).
+        asked: query -> number of turns that asked it.
+        repeated: queries asked at least OFTEN times.
+        remembered: query -> the documents that the memory index recalls for it at the end; empty without memory index.
+        ranked: the distinct unions of the final and of the best fixed allocations, in the policy's
+            order: `learned` or `fixed` -> held-out query -> documents as indexes into the corpus. Empty
             unless the policy orders the results.
     """
 
@@ -120,10 +120,10 @@ def configuration(harness: Harness, memory: bool = False, ranked: bool = False, 
     """Return the default configuration, with the harness's strategies and features.
 
     Args:
-        harness: see there.
+        harness: the harness.
         memory: whether the memory index is a strategy.
-        ranked: whether an order of the results is learned.
-        bandit: fields of `BanditConfig` to set besides.
+        ranked: whether to learn an order of the results.
+        bandit: further fields of `BanditConfig` to set.
     """
     strategies = (*harness.strategies, MEMORY) if memory else harness.strategies
     features = (*harness.bandit_features, Numeric(REMEMBERED, center=1.0)) if memory else harness.bandit_features
@@ -132,7 +132,9 @@ def configuration(harness: Harness, memory: bool = False, ranked: bool = False, 
 
 
 def ranking_of(strategies: Sequence[str]) -> RankingConfig:
-    """Return what results are ranked by: place in the union, rank fusion, ranks, and what is remembered of them."""
+    """Return the features to rank results by: place in the union, rank fusion, ranks, and the memory index's
+    features.
+    """
     own = [Numeric(f"{RANK}{name}", scale=0.25) for name in strategies]
     if MEMORY in strategies:
         own.append(Numeric(MEMORY_SCORE, scale=0.25))
@@ -148,10 +150,10 @@ def run(
     """Run the loop.
 
     Args:
-        harness: queries, judgements, and what the strategies find.
-        settings: what happens.
-        config: of the learner; by default `configuration`.
-        progress: called every 100 turns with the turns and the clicks per turn so far.
+        harness: queries, judgements and results of the strategies.
+        settings: the settings of the run.
+        config: the configuration of the learners; by default that of `configuration`.
+        progress: called every 100 turns with the number of turns and the clicks per turn so far.
     """
     with TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/loop.db"
@@ -268,7 +270,7 @@ class _Loop:
         return Checkpoint(turns, self.reader.policy.version, allocations, recall)
 
     def _ranked(self, last: Checkpoint) -> dict[str, dict[int, list[int]]]:
-        """The distinct unions of the last checkpoint, and of the best fixed allocation, in the policy's order."""
+        """Return the distinct unions of the last checkpoint and of the best fixed allocation, in the policy's order."""
         policy, rng = self.reader.policy, np.random.default_rng([self.settings.seed, 41])
         budget, queries = self.settings.budget, self.harness.held_out
         fixed = np.tile(self.harness.best_fixed(budget, budget), (len(queries), 1))
@@ -294,7 +296,7 @@ class _Loop:
         return context
 
     def _allocations(self, queries: Queries) -> Allocations:
-        """What the policy allocates to each query, as served: floor and exploration included."""
+        """Return the policy's allocation for each query as served, including floor and exploration."""
         policy = self.reader.policy
         rng = np.random.default_rng([self.settings.seed, 31])
         rows = np.zeros((len(queries), len(self.strategies)), np.int64)
@@ -307,7 +309,7 @@ class _Loop:
 
 
 def _stages(harness: Harness, settings: Settings) -> list[tuple[int, Harness]]:
-    """From which turn on the strategies find what."""
+    """Return the harnesses of the run's stages, each with its first turn."""
     stages = [(0, harness)]
     if settings.new > 0:
         rng = np.random.default_rng([settings.seed, 37])

@@ -1,7 +1,7 @@
-"""Measures of a ranking: nDCG raw and condensed, judged@k; and paired intervals over queries.
+"""Measures of a ranking: raw and condensed nDCG, and judged@k; and paired intervals over queries.
 
-On pooled judgements raw nDCG punishes whoever finds what the pool's engine did not: what was not judged counts as
-irrelevant. Condensed nDCG leaves it out of the list (Sakai 2007); judged@k beside it says how much was left out.
+On pooled judgements, raw nDCG penalises finding documents that the pool's engine did not: unjudged documents count as
+irrelevant. Condensed nDCG removes them from the list (Sakai 2007); judged@k says how many of the first k were judged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _RESAMPLED = 2000
 
 
 class Ranking(Struct, frozen=True):
-    """How good one ranking is; see above. All in [0, 1]."""
+    """The quality of a ranking; see the module. All numbers are in [0, 1]."""
 
     raw: float
     condensed: float
@@ -28,9 +28,9 @@ def ranking(shown: Sequence[int], grades: Mapping[int, float], k: int = 10) -> R
     """Measure a ranking.
 
     Args:
-        shown: documents, from the top.
-        grades: of the judged documents.
-        k: how far down to look.
+        shown: the documents, from the top.
+        grades: document -> grade, for judged documents.
+        k: the number of positions to measure.
     """
     ideal = _dcg(sorted(grades.values(), reverse=True)[:k])
     judged = [grades[item] for item in shown if item in grades]

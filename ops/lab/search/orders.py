@@ -1,10 +1,10 @@
-"""How good an order of results is that was learned: five folds over queries, from grades and from simulated clicks.
+"""The quality of learned orders of results: five folds over queries, from grades and from simulated clicks.
 
-Each query's candidates are what any strategy found for it; judged ones only, where not all are judged, so that nDCG is
-the condensed one. They are described by one over their rank in each strategy's list, and by the caller's own score,
-that of reciprocal rank fusion. The strategy `popular` is left out, because it knows what other queries' relevant
-documents are. Clicks follow position-based examination with a mixture of exponents that the learner does not know: it
-assumes its default curve. Pages show the caller's first ten.
+A query's candidates are the documents that any strategy found; only judged ones, unless all are judged, so nDCG is
+condensed. Their features are one over their rank in each strategy's list, and the caller's own score,
+by reciprocal rank fusion. The strategy `popular` is left out, because it knows the relevant
+documents of other queries. Clicks follow position-based examination with a mixture of exponents unknown to the learner,
+which assumes its default curve. Pages show the caller's first ten.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,8 +30,8 @@ FOLDS: Final = 5
 SHOWN: Final = 10
 POPULAR: Final = "popular"
 TURNS: Final = (1_000, 10_000, 100_000)
-_CHUNK: Final = 10_000  # turns simulated at once
-_LEAST_EXAMINED: Final = 0.05  # by which clicks are divided at most, where they are divided
+_CHUNK: Final = 10_000  # number of turns to simulate at a time
+_LEAST_EXAMINED: Final = 0.05  # lower bound of the divisor of clicks
 
 Score: TypeAlias = Callable[[Floats], Floats]
 """Vectors of candidates -> scores, (candidates,)."""
@@ -41,10 +41,10 @@ class Order(Struct, frozen=True):
     """A way to order candidates.
 
     Attributes:
-        name: of it.
-        turns: of clicks that it was learned from; 0: from grades, or not learned.
-        ndcg: mean over queries, each in the fold that was held out.
-        less_bm25, less_caller: nDCG less that of BM25 and of the caller's order; paired over queries.
+        name: its name.
+        turns: number of turns whose clicks it was learned from; 0 if from grades, or not learned.
+        ndcg: nDCG, the mean over queries, each measured in its held-out fold.
+        less_bm25, less_caller: nDCG less that of BM25 and of the caller's order, paired over queries.
     """
 
     name: str
@@ -55,15 +55,15 @@ class Order(Struct, frozen=True):
 
 
 class Candidates(Struct, frozen=True):
-    """The candidates of all queries, one query after the other, each in the caller's order.
+    """The candidates of all queries, query by query, in the caller's order.
 
     Attributes:
-        lengths: of each query, (queries,).
-        ranks: one over the rank in each strategy's list, 0 where it is in none, (candidates, strategies).
-        vectors: as they are learned from, (candidates, d).
-        gains: (2^grade - 1) / (2^top - 1), (candidates,).
-        attracts: the probability that each attracts who looks at it, (candidates,).
-        grades: (candidates,); places: in the corpus, (candidates,).
+        lengths: the number of candidates of each query, (queries,).
+        ranks: one over the rank in each strategy's list; 0 if it is not in the list, (candidates, strategies).
+        vectors: the encoded candidates, (candidates, d).
+        gains: the gains (2^grade - 1) / (2^top - 1), (candidates,).
+        attracts: the probability that each is clicked if examined, (candidates,).
+        grades, places: the grades, and the indexes in the corpus, (candidates,).
     """
 
     lengths: Integers
@@ -76,12 +76,12 @@ class Candidates(Struct, frozen=True):
 
     @property
     def starts(self) -> Integers:
-        """Where each query's candidates begin, (queries,)."""
+        """The index of each query's first candidate, (queries,)."""
         return np.asarray(self.lengths.cumsum() - self.lengths)
 
 
 def candidates_of(harness: Harness) -> Candidates:
-    """Return the candidates of every query with two or more."""
+    """Return the candidates of every query that has at least two."""
     corpus, encoder = harness.corpus, _encoder(harness)
     lengths, rows, scores, grades, places = [], [], [], [], []
     for query, searched in enumerate(corpus.queries):
@@ -111,10 +111,10 @@ def orders(harness: Harness, seed: int, turns: Sequence[int] = TURNS, k: int = 1
     """Yield every order, measured on held-out folds.
 
     Args:
-        harness: queries, judgements, and what the strategies find.
-        seed: of the folds and of the clicks.
+        harness: queries, judgements and results of the strategies.
+        seed: the seed of folds and clicks.
         turns: numbers of turns of clicks to learn from.
-        k: positions of nDCG.
+        k: the number of positions that nDCG covers.
     """
     harness = harness.selected([name for name in harness.strategies if name != POPULAR])
     every = candidates_of(harness)
@@ -157,8 +157,8 @@ def orders(harness: Harness, seed: int, turns: Sequence[int] = TURNS, k: int = 1
 class _Shown(Struct, frozen=True):
     """Lists to learn from.
 
-    `examined` is what the learner assumes, `labels` are grades for those who need grades, and `halves` are the folds in
-    which the learner makes its own choices: a query's lists are all in one.
+    `examined` is the curve that the learner assumes, `labels` are grades for learners that need them, and `halves` are
+    the folds of the learner's own cross-validation: all lists of a query are in the same one.
     """
 
     halves: Integers
@@ -195,7 +195,7 @@ def _from_clicks(
 
 
 def _clicked(every: Candidates, queries: Integers, turns: int, rng: np.random.Generator) -> _Shown:
-    """Pages of the caller's first SHOWN candidates, and what people clicked on them."""
+    """Return pages of the caller's first SHOWN candidates, and people's clicks on them."""
     asked = rng.choice(queries, turns)
     lengths = np.minimum(every.lengths[asked], SHOWN)
     at = np.repeat(every.starts[asked], lengths)
@@ -218,7 +218,9 @@ def _divided(shown: _Shown) -> _Shown:
 
 
 def _ridge(shown: _Shown) -> Score:
-    """What `ResultRanking` learns from such lists: the same sums, in the same two folds, solved in the same way."""
+    """Return what `ResultRanking` learns from such lists: the same sums, in the same two folds, solved in the same
+    way.
+    """
     total: Floats | float = 0.0
     starts = shown.lengths.cumsum() - shown.lengths
     for begin in range(0, len(shown.lengths), _CHUNK):
@@ -240,7 +242,7 @@ def _ridge(shown: _Shown) -> Score:
 
 
 def _lambdamart(shown: _Shown) -> Score:
-    """LightGBM's LambdaMART with its own defaults but for small data; with clicks, it is told the positions."""
+    """Fit LightGBM's LambdaMART with its defaults, except for small data; on clicks, it also gets the positions."""
     import lightgbm  # noqa: PLC0415 - for comparison only
 
     clicks = bool(np.isin(shown.labels, (0.0, 1.0)).all() and (shown.examined < 1.0).any())
@@ -261,7 +263,7 @@ def _lightgbm_is_there() -> bool:
 
 
 def _dcg(every: Candidates, scores: Floats, k: int) -> Floats:
-    """The discounted gain of each query's first k candidates by falling scores, (queries,)."""
+    """Return the discounted gain of each query's first k candidates by descending score, (queries,)."""
     query = np.repeat(np.arange(len(every.lengths)), every.lengths)
     order = np.lexsort((np.arange(len(scores)), -scores, query))
     position = np.arange(len(scores)) - np.repeat(every.starts, every.lengths)

@@ -1,4 +1,4 @@
-"""`backchannel lab rank`: five folds over a corpus's queries, to see what an order is worth that was learned."""
+"""`backchannel lab rank`: the quality of learned orders of results, by five folds over a corpus's queries."""
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -9,20 +9,16 @@ from backchannel.ops.lab.search.build import build
 from backchannel.ops.lab.search.command import open_corpus
 from backchannel.ops.lab.search.encoders import find_encoder
 from backchannel.ops.lab.search.findings import ORIGINS
+from backchannel.ops.lab.search.options import dense_option, simulate_option
 from backchannel.ops.lab.search.orders import TURNS, Order, orders
+from backchannel.ops.options import json_option, seed_option
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.snapshot import Estimate
 
 
 @click.command()
 @click.argument("corpus")
-@click.option(
-    "--simulate",
-    "simulated",
-    type=click.IntRange(min=50),
-    metavar="N",
-    help="Simulate N queries on its catalogue instead of its own.",
-)
+@simulate_option
 @click.option(
     "--turns",
     type=click.IntRange(min=100),
@@ -31,10 +27,10 @@ from backchannel.schemas.snapshot import Estimate
     show_default=True,
     help="Turns of clicks to learn from; repeatable.",
 )
-@click.option("--k", type=click.IntRange(1, 100), default=10, show_default=True, help="Positions of nDCG.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of folds and clicks.")
-@click.option("--dense/--no-dense", default=True, show_default=True, help="Also search by embeddings (extra `dense`).")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--k", type=click.IntRange(1, 100), default=10, show_default=True, help="Cut-off of nDCG.")
+@seed_option
+@dense_option
+@json_option
 def rank(
     *, corpus: str, simulated: int | None, turns: tuple[int, ...], k: int, seed: int, dense: bool, as_json: bool
 ) -> None:

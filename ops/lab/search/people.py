@@ -1,19 +1,20 @@
-"""Simulated people who click on real documents: what attracts them follows from judgements.
+"""Simulated people who click on real documents according to judgements.
 
 Nothing here was measured on people. A document attracts with probability
 NOISE + (ATTRACTIVE - NOISE) (2^grade - 1) / (2^top - 1), as is usual in studies of learning to rank from clicks
-(Chapelle et al. 2009 for the gain; Joachims et al. 2017); one that was not judged has grade 0. What is looked at:
+(Chapelle et al. 2009 for the gain; Joachims et al. 2017); an unjudged document has grade 0. The click models:
 
-- *position-based*: position k with probability k^-eta, whatever else is shown; each person has one of several eta, so
-  that examination is no one curve. A click follows where the document attracts.
-- *trust*: the same, but who looks at a result of high position clicks it whether or not it attracts: with probability
-  TRUST / k at position k (Agarwal et al. 2019; Vardasbi et al. 2020). Clicks then speak for the order as shown.
-- *fold*: the same, but only BELOW of the people look at any position after the first FOLD: the others do not scroll. So
-  the curve has a step that no exponent has.
-- *cascade*: from the top; who clicks stops with probability STOPS, who does not goes on with probability GOES_ON (the
-  dependent click model, Guo et al. 2009, with abandonment). No learner of Backchannel assumes it.
+- *position-based*: position k is examined with probability k^-eta, whatever else is shown; people have different eta,
+  so examination is not a single curve. An examined document is clicked if it attracts.
+- *trust*: the same, but an examined result may be clicked even if it does not attract, with probability
+  TRUST / k at position k (Agarwal et al. 2019; Vardasbi et al. 2020). Such clicks favour the order shown.
+- *fold*: position-based, but only a share BELOW of the people examine positions after the first FOLD: the others do not
+  scroll. So the curve has a step that no exponent gives.
+- *cascade*: people go from the top; after a click they stop with probability STOPS, otherwise they go on with
+  probability GOES_ON (the dependent click model, Guo et al. 2009, with abandonment). No learner of Backchannel assumes
+  it.
 
-Which queries are asked follows Zipf's law over the training queries, in an order of its own.
+Queries follow Zipf's law over the training queries, in a random order.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ ClickModel: TypeAlias = Literal["position", "trust", "fold", "cascade"]
 NOISE: Final = 0.02
 ATTRACTIVE: Final = 0.9
 ETAS: Final = (0.5, 1.0, 1.5)
-"""Exponents of examination, each of a third of the people."""
+"""Exponents of examination, each for a third of the people."""
 TRUST: Final = 0.2
 FOLD: Final = 4
 BELOW: Final = 0.3
@@ -40,17 +41,17 @@ _BLOCK: Final = 4096
 
 
 def attraction(grade: float, top: float) -> float:
-    """Return the probability that a document of `grade` attracts who looks at it, if `top` is the highest grade."""
+    """Return the probability that an examined document of `grade` attracts, if `top` is the highest grade."""
     return NOISE + (ATTRACTIVE - NOISE) * float((2.0**grade - 1.0) / (2.0**top - 1.0))
 
 
 class Visit(Struct, frozen=True):
-    """One person asks one query; their luck is drawn before anything is served.
+    """A person's visit with one query; their luck is drawn before anything is served.
 
     Attributes:
-        query: its place in the corpus.
-        eta: their exponent of examination.
-        luck: numbers in [0, 1): of each position, to look at it or go on, and to click or stop there.
+        query: the index of the query in the corpus.
+        eta: the person's exponent of examination.
+        luck: two numbers in [0, 1) per position: for examining it or stopping after it, and for clicking.
     """
 
     query: int
@@ -63,10 +64,10 @@ class People:
 
     Args:
         harness: the queries and judgements.
-        seed: of who comes, and of all their luck.
-        model: of clicks.
-        zipf: exponent of how often queries are asked; 0: all alike.
-        shown: positions that are looked at, at most.
+        seed: the seed of people and their luck.
+        model: the click model.
+        zipf: the Zipf exponent of queries; 0 for equal frequencies.
+        shown: maximum number of positions that are examined.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class People:
         ]
 
     def visits(self) -> Iterator[Visit]:
-        """Yield visits without end. Every iterator yields the same ones."""
+        """Yield visits without end. Every iterator yields the same visits."""
         rng = np.random.default_rng([self._seed, 29])
         queries = rng.permutation(self._harness.train)
         share = np.arange(1.0, len(queries) + 1.0) ** -self._zipf
@@ -97,16 +98,16 @@ class People:
                 yield Visit(query, eta, own)
 
     def attraction(self, query: int, place: int) -> float:
-        """Return the probability that a document attracts who asks `query`, if it is looked at."""
+        """Return the probability that the document at index `place` attracts people who ask `query` and examine it."""
         found: float = self._attracts[query].get(place, NOISE)
         return found
 
     def clicks(self, visit: Visit, shown: Sequence[int]) -> list[int]:
-        """Return the documents that are clicked, in order.
+        """Return the clicked documents, in order.
 
         Args:
-            visit: who looks.
-            shown: documents by their place in the corpus, from the top.
+            visit: the visit.
+            shown: documents as indexes into the corpus, from the top.
         """
         attracts = self._attracts[visit.query]
         clicked = []

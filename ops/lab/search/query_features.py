@@ -1,15 +1,15 @@
-"""Features of a query that any search engine can give before it is asked which strategies to use.
+"""Features of a query that any search engine can compute before strategies are chosen.
 
 ================  ==============================================================================================
-words             words of the query
+words             number of words
 idf_mean, idf_max, idf_min   inverse document frequencies of its words, log(N / df); unknown words as if df were 1
-unknown           share of its words that stand in no document
+unknown           share of its words that occur in no document
 digits            share of its words with a digit
-matches           documents that have all its words, log(1 + n)
-bm25, bm25_gap    best BM25 score of a cheap probe, per word; and by how much the tenth is below it, as a share
-cosine, cosine_gap   best cosine of a cheap dense probe; and by how much the tenth is below it (if there is one)
+matches           number n of documents with all its words, as log(1 + n)
+bm25, bm25_gap    best BM25 score of a cheap probe, per word; and the relative gap to the tenth
+cosine, cosine_gap   best cosine of a cheap dense probe; and the gap to the tenth (only with a dense strategy)
 head              document frequency of the last word, the head of most noun phrases, log(1 + df)
-understood        share of its words that the query understanding takes for a field's value
+understood        share of its words that the query understanding recognises as a field's value
 brand, category, attribute, number   1 if it names one, by the query understanding
 ================  ==============================================================================================
 """
@@ -35,8 +35,8 @@ def features_of(
     """Return the features of `query`.
 
     Args:
-        index, understanding: of the corpus.
-        lexical, dense: what the probes found, ten documents or more.
+        index, understanding: the index and the query understanding of the corpus.
+        lexical, dense: the results of the probes, to a depth of at least ten.
     """
     words = index.words(query)
     count = max(len(words), 1)
@@ -66,8 +66,8 @@ def numeric_features(names: Sequence[str], values: Floats) -> tuple[Numeric, ...
     """Return the bandit's features, centred and scaled on training queries.
 
     Args:
-        names: of the features.
-        values: of training queries, (queries, features).
+        names: names of the features.
+        values: their values on training queries, (queries, features).
     """
     centers, scales = values.mean(axis=0), values.std(axis=0)
     return tuple(
@@ -81,7 +81,7 @@ def _top(found: Found) -> float:
 
 
 def _gap(found: Found) -> float:
-    """By how much the tenth score is below the best, as a share of it; 1 if there is no tenth."""
+    """Return the gap between the best and the tenth score, relative to the best; 1 if there is no tenth."""
     if len(found.scores) < _PROBED or found.scores[0] <= 0:
         return 1.0
     return float(1.0 - found.scores[_PROBED - 1] / found.scores[0])

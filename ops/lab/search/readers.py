@@ -1,10 +1,10 @@
-"""Readers of corpora: three public ones, and one's own as JSON lines, CSV or Parquet.
+"""Readers of corpora: three public ones, and your own as JSON lines, CSV or Parquet.
 
-One's own corpus is a folder with `documents` and, if there are judged queries, `judgements`, each as `.jsonl`, `.csv`
+Your own corpus is a folder with `documents` and, if there are judged queries, `judgements`, each as `.jsonl`, `.csv`
 or `.parquet`; JSON lines and CSV may be compressed (`.gz`).
 
-- Columns of documents: `id`, `title`, and if there are any `body`, `brand`, `category`, `released` (ms since the Unix
-  epoch, or an ISO date). Any other column is a number if it holds one, and else an attribute.
+- Columns of documents: `id`, `title` and, optionally, `body`, `brand`, `category`, `released` (ms since the Unix
+  epoch, or an ISO date). Any other value is a number if it looks like one, or else an attribute.
 - Columns of judgements: `query`, `id`, `grade` (0 and up; relevant from 1).
 """
 
@@ -28,14 +28,14 @@ Row = Mapping[str, Any]
 
 
 def read(folder: Path) -> Corpus:
-    """Read the corpus in `folder`, whichever form it has.
+    """Read the corpus in `folder`, whatever its format.
 
     Raises:
-        CorpusError: there is none, or nothing in it can be used.
-        ModuleNotFoundError: it is Parquet, and the extra `parquet` is not installed.
+        CorpusError: there is no corpus, or nothing in it can be used.
+        ModuleNotFoundError: it is in Parquet, and the extra `parquet` is not installed.
     """
     if not folder.is_dir():
-        raise CorpusError(f"{folder}: no such folder. Give the folder that holds a corpus; README says in which forms")
+        raise CorpusError(f"{folder}: no such folder. Give the folder of a corpus; see docs/search.md")
     for file, reader in _KNOWN.items():
         if (folder / file).exists():
             return reader(folder)
@@ -80,11 +80,11 @@ def cranfield(folder: Path) -> Corpus:
 
 
 def own(folder: Path) -> Corpus:
-    """Read one's own corpus, see above."""
+    """Read your own corpus; see the module."""
     faults = Faults()
     found = _find(folder, "documents")
     if found is None:
-        raise CorpusError(f"{folder}: no corpus in it: there is no documents.jsonl, documents.csv or documents.parquet")
+        raise CorpusError(f"{folder}: no corpus: it needs documents.jsonl, documents.csv or documents.parquet")
     documents = [_own_document(row, faults) for row in _rows(found, faults)]
     judgements = _find(folder, "judgements")
     rows = _rows(judgements, faults) if judgements else ()
@@ -97,11 +97,11 @@ _KNOWN: Final[dict[str, Callable[[Path], Corpus]]] = {
     "qrels.tsv.gz": cranfield,
     trec.LOG: trec.trec_session,
 }
-"""The file by which a public corpus is known."""
+"""The file that identifies a public corpus -> its reader."""
 
 
 def _without_title(text: str, title: str) -> str:
-    """The abstract without the title that it begins with; one document of Cranfield has its title twice."""
+    """Return an abstract without the title that it begins with; one document of Cranfield has its title twice."""
     while title and text.startswith(title):
         text = text.removeprefix(title).strip()
     return text
@@ -167,7 +167,7 @@ def _find(folder: Path, name: str) -> Path | None:
 
 def _rows(file: Path, faults: Faults) -> Iterator[Row]:
     if not file.exists():
-        raise CorpusError(f"{file}: no such file, though the rest of this corpus is there")
+        raise CorpusError(f"{file}: no such file, although the rest of this corpus exists")
     if file.suffix == ".parquet":
         from pyarrow import parquet  # noqa: PLC0415 - an extra
 
@@ -210,7 +210,7 @@ def _number(value: object) -> float | None:
 
 
 def _time(value: object) -> int | None:
-    """Milliseconds since the Unix epoch; 0 for nothing, None if that is not a time."""
+    """Return ms since the Unix epoch; 0 for an empty value, None if it is not a time."""
     if value in (None, ""):
         return 0
     number = _number(value)

@@ -1,4 +1,4 @@
-"""What a run comes to over several seeds: each seed splits the queries, draws the people and their luck anew."""
+"""Findings over several seeds: each seed splits the queries and draws people and their luck anew."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,10 +14,10 @@ class OverSeeds(Struct, frozen=True):
     """A method's means over seeds, with 95% intervals by Student's t over the seeds.
 
     Attributes:
-        method: its name.
-        recall: by the budget as the run read it.
+        method: the name of the method.
+        recall: recall by the run's reading of its budget.
         against_fixed: recall less that of the best fixed allocation of the same seed.
-        raw_gain, condensed_gain: nDCG over that of BM25 alone, less 1; raw, and of judged documents only.
+        raw_gain, condensed_gain: relative gain of nDCG over BM25 alone; raw, and of judged documents only.
     """
 
     method: str
@@ -28,7 +28,7 @@ class OverSeeds(Struct, frozen=True):
 
 
 def over_seeds(runs: Sequence[Findings]) -> list[OverSeeds]:
-    """Return the policy and the best fixed allocation over at least two runs that differ in their seeds only."""
+    """Return the policy and the best fixed allocation over at least two runs that differ only in their seeds."""
     distinct = bool(runs[0].settings["distinct"])
     names = {method.name for method in runs[0].methods}
 

@@ -1,4 +1,4 @@
-"""The search server: asks the policy which strategies to use, unites what they find, and logs how it was chosen."""
+"""The search server: asks the policy for an allocation, unites the strategies' results, and logs the decision."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -17,27 +17,27 @@ from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
 
 MEMORY: Final = "memory"
-"""The strategy that recalls from the policy itself."""
+"""The strategy that recalls from the policy's memory index."""
 FUSION: Final = 60.0
 """The constant of reciprocal rank fusion."""
 FUSED: Final = "fused"
-"""The feature of candidates that holds their score by reciprocal rank fusion."""
+"""The feature with a candidate's score by reciprocal rank fusion."""
 REMEMBERED: Final = "remembered"
-"""The feature that says how many documents it has for the query, log(1 + n)."""
+"""The feature with the number n of documents that the memory index has for the query, as log(1 + n)."""
 
 
 class Page(Struct, frozen=True):
-    """What is shown for a query, and how it was chosen.
+    """The page for a query, and the decision behind it.
 
     Attributes:
         union: the candidates, in the union's order.
-        shown: documents by their place in the corpus, from the top.
-        ranking: the policy's order of them; None: they are shown in the union's order.
-        planned: strategy -> how many candidates were asked of it.
-        propensities, allocation_propensity: of the plan; none if it was not left to a policy.
-        policy_version: None if there was no policy yet.
-        canary: how it was decided while another policy was on trial.
-        context: that was decided on.
+        shown: documents as indexes into the corpus, from the top.
+        ranking: the policy's order of them; None if they are shown in the union's order.
+        planned: strategy -> number of candidates requested.
+        propensities, allocation_propensity: probabilities of the plan; empty and None without a policy.
+        policy_version: version of the policy; None before the first.
+        canary: how the decision was made while a policy was on trial; None otherwise.
+        context: the context of the decision.
     """
 
     union: Union
@@ -52,16 +52,17 @@ class Page(Struct, frozen=True):
 
 
 class SearchServer:
-    """Serves what was learned. Until there is a policy, it asks a random set of strategies for equally many candidates.
+    """Serves the learned policy. Until there is one, it asks a random set of strategies for equal numbers of
+    candidates.
 
     Args:
-        reader: of the policy.
-        strategies: names; MEMORY among them if it is one.
-        doc_ids: of the corpus, by place.
-        budget: of candidates.
+        reader: the reader of the policy.
+        strategies: names of the strategies, which may include MEMORY.
+        doc_ids: the ids of the corpus's documents, by index.
+        budget: the budget of candidates.
         distinct: whether the budget is of distinct candidates; see `union`.
         ranked: whether the policy orders the candidates.
-        explained: whether it says of each what its score is made of.
+        explained: whether to explain each candidate's score.
         rng: the source of all randomness.
 
     Attributes:
@@ -95,9 +96,9 @@ class SearchServer:
         """Serve one query.
 
         Args:
-            text: of the query.
-            context: its features.
-            lists: what each strategy but the memory finds, as documents by their place in the corpus, to a depth of the
+            text: the query's text.
+            context: the query's features.
+            lists: the results of each strategy except MEMORY, as indexes into the corpus, to at least the depth of the
                 budget.
         """
         try:
@@ -133,8 +134,8 @@ class SearchServer:
     ) -> Ranking:
         """Return the policy's order of a union.
 
-        The caller's own score, which the policy begins with, falls with the place in the union. The feature FUSED holds
-        that of reciprocal rank fusion (Cormack et al. 2009).
+        The caller's own score, from which the policy starts, falls with the place in the union. The feature FUSED holds
+        the score by reciprocal rank fusion (Cormack et al. 2009).
         """
         candidates = [
             Candidate(
@@ -147,7 +148,7 @@ class SearchServer:
         return policy.rank(context, candidates, max(len(candidates), 1), query=text, rng=rng, explain=explain)
 
     def places(self, ranking: Ranking) -> list[int]:
-        """Return the documents of a ranking, from the top, by their place in the corpus."""
+        """Return the documents of a ranking, from the top, as indexes into the corpus."""
         return [self._number[one.entity_id] for one in ranking.results]
 
     def _uniform(self) -> dict[str, int]:
@@ -161,11 +162,11 @@ def impression(query: Query, page: Page, doc_ids: Sequence[str], ts: int, *, dis
     """Return the event that logs a page.
 
     Args:
-        query: that it answers.
-        page: as served.
-        doc_ids: of the corpus, by place.
+        query: the query that the page answers.
+        page: the page served.
+        doc_ids: the ids of the corpus's documents, by index.
         ts: event time, ms since the Unix epoch.
-        distinct: whether the budget was of distinct candidates, so that the plan is logged beside the depths.
+        distinct: whether the budget is of distinct candidates, so that the plan is logged beside the depths.
     """
     brought = {one.item: one.ranks for one in page.union.candidates}
     features = {one.entity_id: dict(one.features) for one in page.ranking.results} if page.ranking else {}

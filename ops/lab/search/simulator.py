@@ -1,7 +1,7 @@
-"""Simulated queries on a real catalogue: thousands, seeded, with relevant documents that follow from the catalogue.
+"""Simulated queries on a real catalogue, with relevant documents that follow from the catalogue; thousands, by a seed.
 
-Nobody typed these queries, and nobody judged them: say "simulated queries on a real catalogue" wherever they are used.
-They exist because catalogues with judgements have few queries. The kinds, and what is relevant for each:
+Nobody typed or judged these queries: say "simulated queries on a real catalogue" wherever they are used.
+They exist because catalogues with judgements have few queries. The kinds, and the relevant documents for each:
 
 =================  ==============================================================  =================================
 kind               the query                                                       relevant
@@ -10,16 +10,16 @@ title words        2 to 4 telling words of one title                            
 description words  3 to 5 words of one body that are not in its title              that document, and its variants
 brand + type       a brand and a type, in singular or plural                       documents of that brand and type
 attribute values   a type and one or two values of attributes, or a number         documents of that type with them
-misspelt           one of the above with a wrong letter in one or two words        as without the mistake
+misspelt           one of the above with a typing error in one or two words        as without the error
 compound           one of the above with two words joined, or a long one split     as without
 paraphrase         one of the above in which one or two words are replaced by      as without
                    their nearest neighbours in a sentence encoder
 =================  ==============================================================  =================================
 
-The *type* of a document is its category, or else the phrase of its title that most titles of other brands share
-("toner cartridge"). No generator is told the types that were found so. *Variants* are of the same brand and type and
-share at least 60% of the words of the title (Jaccard). That document has grade 3, the others have 2. Sets of more than
-40 are not asked for.
+The *type* of a document is its category, or else the phrase of its title that the most titles of other brands share
+("toner cartridge"). Generators do not know types found in this way. *Variants* have the same brand and type and
+share at least 60% of the title's words (Jaccard). The document itself has grade 3, variants have 2. Queries with more
+than 40 relevant documents are left out.
 """
 
 from collections import Counter, defaultdict
@@ -38,7 +38,7 @@ MOST_RELEVANT: Final = 40
 RELEVANT_FROM: Final = 2.0
 ALIKE: Final = 0.6
 NEIGHBOURS: Final = (0.5, 0.95)
-"""Cosines between which a word may stand for another."""
+"""Range of cosines for a word to replace another."""
 
 KINDS: Final = {
     "title words": 0.2,
@@ -49,17 +49,17 @@ KINDS: Final = {
     "compound": 0.1,
     "paraphrase": 0.1,
 }
-"""The kinds, and the share of each."""
+"""Kind of query -> its share."""
 
 _EXACT: Final = ("title words", "description words", "brand + type", "attribute values")
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
-_LEAST_TYPE: Final = 8  # documents that share a type
-_LEAST_VALUE: Final = 5  # documents that share the value of an attribute that is asked for
+_LEAST_TYPE: Final = 8  # minimum number of documents of a type
+_LEAST_VALUE: Final = 5  # minimum number of documents with an attribute's value
 _VOCABULARY: Final = 3000
 _FUNCTION_WORDS: Final = frozenset(
     ["and", "for", "from", "into", "not", "other", "series", "the", "type", "unit", "use", "with", "without"]
 )
-_SPECIFICITY: Final = {1: 1.0, 2: 6.0, 3: 9.0}  # how much more often a single word must stand to be the type instead
+_SPECIFICITY: Final = {1: 1.0, 2: 6.0, 3: 9.0}  # weights of phrases by their number of words
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 """Texts -> unit vectors, (texts, dimension)."""
@@ -70,9 +70,9 @@ def simulate(corpus: Corpus, count: int, seed: int, encode: Encode | None = None
 
     Args:
         corpus: a catalogue.
-        count: queries, of as many different texts; there may be fewer if the catalogue is small.
-        seed: of all randomness.
-        encode: a sentence encoder, for paraphrases; without one there are none.
+        count: the number of distinct queries; a small catalogue may yield fewer.
+        seed: the seed of all randomness.
+        encode: a sentence encoder, for paraphrases; None for no paraphrases.
     """
     kinds = {kind: share for kind, share in KINDS.items() if encode or kind != "paraphrase"}
     catalogue = _Catalogue(corpus.documents)
@@ -92,7 +92,7 @@ def simulate(corpus: Corpus, count: int, seed: int, encode: Encode | None = None
             if wanted == 0:
                 break
             query = next(exact[kind if kind in _EXACT else _EXACT[rng.integers(len(_EXACT))]], None)
-            if query is None:  # the catalogue has none of this kind, as one without attributes has not
+            if query is None:  # the catalogue yields no query of this kind, for example without attributes
                 continue
             text = writers[kind](query) if kind in writers else query.text
             if text and text not in queries and (kind in _EXACT or text != query.text):
@@ -104,7 +104,7 @@ def simulate(corpus: Corpus, count: int, seed: int, encode: Encode | None = None
 
 
 class _Catalogue:
-    """What queries are made of."""
+    """The parts of a catalogue that queries are made of."""
 
     def __init__(self, documents: Sequence[Document]) -> None:
         self.documents = documents
@@ -123,7 +123,7 @@ class _Catalogue:
                 self.of_both[brand, kind].append(place)
 
     def vocabulary(self, most: int) -> list[str]:
-        """The most frequent words of titles that are words and no names."""
+        """Return the most frequent words of titles, without names."""
         names = {word for brand in self.brands for word in brand.split()}
         return [
             word for word, _ in self.frequency.most_common() if word.isalpha() and len(word) > 3 and word not in names
@@ -138,7 +138,7 @@ class _Catalogue:
         }
 
     def _types(self) -> list[str]:
-        """Each document's type; empty if none was found."""
+        """Return each document's type; empty if none was found."""
         brands_of: defaultdict[str, set[str]] = defaultdict(set)
         count: Counter[str] = Counter()
         values = Counter(normalize(value) for document in self.documents for value in document.attributes.values())
@@ -205,7 +205,7 @@ class _Catalogue:
         return self._telling(rng, words, self.body_frequency, (3, 5))
 
     def _telling(self, rng: Rng, words: list[str], frequency: Counter[str], bounds: tuple[int, int]) -> str:
-        """Some of the words, in their order; rarer ones more often, but seldom a word that stands there alone."""
+        """Draw some of the words, in order; rare ones more often, but seldom those that occur only once."""
         low, high = bounds
         size = int(rng.integers(low, high, endpoint=True))
         if len(words) < size:
@@ -237,7 +237,7 @@ class _Catalogue:
                 yield SearchQuery(f"{said} {self.types[place]}", self._all_of(found))
 
     def _facts(self) -> list[list[tuple[str, str]]]:
-        """Each document's facts that can be said: short texts that others share, and numbers as its title says them."""
+        """Return each document's facts: short texts shared with others, and numbers as written in the title."""
         shared = Counter(
             (name, normalize(value)) for document in self.documents for name, value in document.attributes.items()
         )
@@ -267,7 +267,9 @@ class _Catalogue:
 
 
 def _misspelt(rng: Rng, text: str) -> str:
-    """One wrong letter in one or two words of five letters and more; empty if there is no such word."""
+    """Make a typing error in one or two words of at least five letters; return an empty text if there is no such
+    word.
+    """
     words = text.split()
     long = [at for at, word in enumerate(words) if len(word) >= 5 and word.isalpha()]
     if not long:
@@ -286,7 +288,9 @@ def _misspelt(rng: Rng, text: str) -> str:
 
 
 def _compound(rng: Rng, text: str) -> str:
-    """Two neighbouring words joined, or a word of eight letters and more split; empty if neither can be done."""
+    """Join two adjacent words, or split a word of at least eight letters; return an empty text if neither is
+    possible.
+    """
     words = text.split()
     pairs = [at for at in range(len(words) - 1) if words[at].isalpha() and words[at + 1].isalpha()]
     long = [at for at, word in enumerate(words) if len(word) >= 8 and word.isalpha()]
@@ -301,7 +305,7 @@ def _compound(rng: Rng, text: str) -> str:
 
 
 class _Neighbours:
-    """Words that mean much the same, by an encoder. They also include opposites: likeness is no evidence of meaning."""
+    """Words of similar meaning, by an encoder. They include opposites: likeness is no evidence of meaning."""
 
     def __init__(self, words: Sequence[str], encode: Encode) -> None:
         self._words = words
@@ -309,7 +313,7 @@ class _Neighbours:
         self._vectors = encode(words) if words else np.empty((0, 1), np.float32)
 
     def replace(self, rng: Rng, text: str) -> str:
-        """Replace one or two words; empty if there is nothing to replace them by."""
+        """Replace one or two words; return an empty text if no word has a replacement."""
         words = text.split()
         known = [at for at, word in enumerate(words) if word in self._place]
         changed = False

@@ -1,6 +1,6 @@
-"""The TREC Session Track as a corpus: what its people asked, over the pages that they were shown.
+"""The TREC Session Track as a corpus: its people's queries, over the pages that they were shown.
 
-The crawl itself (ClueWeb12) is not free; the logs hold titles and snippets of what was shown. So the documents are the
+The crawl itself (ClueWeb12) is not free; the logs hold titles and snippets of results shown. So the documents are the
 pages shown in any session, and a query's judgements are those of its topic. Pages that were judged but never shown are
 left out.
 """
@@ -22,14 +22,14 @@ def trec_session(folder: Path) -> Corpus:
     """Read the TREC 2013 Session Track: 2,736 pages by title and snippet, 423 queries, graded 0 to 4; relevant from 1.
 
     Raises:
-        CorpusError: the judgements are not there, or the log is not XML.
+        CorpusError: the judgements are missing, or the log is not XML.
     """
     if not (folder / _JUDGEMENTS).exists():
         raise CorpusError(f"{folder / _JUDGEMENTS}: no such file, though the rest of this corpus is there")
     faults = Faults()
     with gzip.open(folder / LOG) as packed:
         try:
-            # The log is a file of one's own, and ElementTree resolves no external entities.
+            # The log is the user's own file, and ElementTree resolves no external entities.
             sessions = ElementTree.parse(packed).getroot()  # noqa: S314
         except (ElementTree.ParseError, OSError) as error:
             raise CorpusError(f"{folder / LOG}: not a session log: {error}") from None
@@ -65,7 +65,7 @@ def _page(result: ElementTree.Element) -> Document:
 
 
 def _grades(file: Path, faults: Faults) -> dict[str, dict[str, float]]:
-    """Topic -> document -> grade; spam, which is judged -2, counts as irrelevant."""
+    """Return topic -> document -> grade; spam, judged -2, counts as irrelevant."""
     grades: defaultdict[str, dict[str, float]] = defaultdict(dict)
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         for place, line in enumerate(lines, start=1):

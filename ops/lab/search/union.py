@@ -1,11 +1,12 @@
-"""The union of what several strategies found: without duplicates, in a known order, refilled to a budget.
+"""The union of several strategies' results: without duplicates, in a fixed order, refilled to a budget.
 
-A candidate of rank r in a strategy that is asked for a candidates comes at (r - 1/2) / a: so the strategies take turns
-in proportion to what is asked of them, and the order does not depend on how far each list is drawn. Candidates at the
-same point come in the order of the strategies. Strategies that are asked for nothing come after all others, in turns.
+A candidate of rank r, in a strategy that is asked for a candidates, comes at the point (r - 1/2) / a. So strategies
+take turns in proportion to their allocations, and the order does not depend on how far each list is drawn. Candidates
+at the same point come in the order of the strategies. Strategies with an allocation of 0 come after all others, in
+turns.
 
-There are two ways to read a budget. *Drawn*: of each strategy as many as it is asked for, duplicates included.
-*Distinct*: further down the lists, in the same order, until there are as many different candidates.
+There are two readings of a budget. *Drawn*: each strategy's allocation, duplicates included.
+*Distinct*: further down the lists, in the same order, until that many distinct candidates are found.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from msgspec import Struct
 from backchannel.schemas.events import MAX_DEPTH
 
 UNASKED: Final = 1e6
-"""Where the candidates of strategies that are asked for nothing begin."""
+"""First point of the candidates of strategies with an allocation of 0."""
 
 
 class Candidate(Struct, frozen=True):
@@ -24,7 +25,7 @@ class Candidate(Struct, frozen=True):
 
     Attributes:
         item: the document.
-        ranks: strategy -> its rank there, from 1, for those strategies that were drawn deep enough to produce it.
+        ranks: strategy -> its rank, from 1, for the strategies that were drawn deep enough to produce it.
     """
 
     item: int
@@ -32,13 +33,13 @@ class Candidate(Struct, frozen=True):
 
 
 class Union(Struct, frozen=True):
-    """What several strategies found together.
+    """The union of several strategies' results.
 
     Attributes:
-        candidates: without duplicates, in the union's order.
-        depth: strategy -> how deep its list was asked, for the log: what was asked of it, even if its list is shorter;
-            with a distinct budget how far it was drawn, MAX_DEPTH if it was walked to its end for want of candidates.
-        drawn: candidates that were drawn, duplicates included.
+        candidates: the candidates, without duplicates, in the union's order.
+        depth: strategy -> the depth of its list to log: its allocation, even if its list is shorter;
+            with a distinct budget, how far the list was walked, or MAX_DEPTH if it ended too early.
+        drawn: the number of candidates drawn, duplicates included.
     """
 
     candidates: list[Candidate]
@@ -50,9 +51,9 @@ def unite(lists: Mapping[str, Sequence[int]], allocation: Mapping[str, int], dis
     """Unite the lists.
 
     Args:
-        lists: strategy -> the documents that it found, best first. With a distinct budget, as deep as that.
-        allocation: strategy -> how many candidates are asked of it; of one that is not named, none.
-        distinct: the budget of distinct candidates; None: what is drawn is the budget.
+        lists: strategy -> its results, best first; with a distinct budget, at least to that depth.
+        allocation: strategy -> number of candidates to draw; 0 for missing strategies.
+        distinct: the budget of distinct candidates; None if the allocation's total is the budget.
     """
     names = list(lists)
     asked = [allocation.get(name, 0) for name in names]

@@ -1,7 +1,7 @@
-"""Simulated worlds for the gate: a person wants one thing, and clicks it if the page has it.
+"""Simulated worlds for the gate: a person wants one item, and clicks it if the page has it.
 
 Strategy s has it with probability q_s, independently of the others unless they are twins, which have it together; its
-rank in the list is geometric. So the chance of a click is that of the *union* of what was drawn, and a candidate from a
+rank in the list is geometric. So the probability of a click is that of the *union* of the candidates, and one from a
 second strategy adds less than it would alone. With a budget of 1 a page is one strategy's best candidate.
 
 Worlds differ in how the q_s change: not at all, at once (flip), or step by step (drift).
@@ -34,9 +34,9 @@ STRATEGIES: Final = ("lexical", "semantic", "memory", "popular")
 DEVICES: Final = ("car", "phone")
 TURN_MS: Final = 10_000
 LOOK: Final = 50
-"""Decisions between two looks at a trial."""
-_DECAY: Final = 0.8  # of the chance that what is wanted is at the next rank
-_WORST: Final = 1 / 3  # of the best strategy's rate
+"""Number of decisions between two looks at a trial."""
+_DECAY: Final = 0.8  # ratio of the probabilities of successive ranks
+_WORST: Final = 1 / 3  # relative to the best strategy's rate
 
 Rates: TypeAlias = Floats
 """q of each strategy by device, (devices, strategies)."""
@@ -47,9 +47,9 @@ class GateWorld(Struct, frozen=True):
 
     Attributes:
         kind: `stationary`, `flip` or `drift`.
-        rate: clicks a turn of who always asks the best strategy for everything.
-        budget: candidates drawn.
-        turns: in all.
+        rate: clicks per turn of the best strategy with the whole budget.
+        budget: the number of candidates drawn.
+        turns: the total number of turns.
         refresh: turns between two versions of the policy, and until a reward is known.
         twins: whether the best two strategies have the same items.
     """
@@ -68,7 +68,7 @@ class GateWorld(Struct, frozen=True):
         orders = [np.stack([levels[rng.permutation(len(levels))] for _ in DEVICES]) for _ in range(6)]
         done = turn / self.turns
         if self.kind == "flip":
-            # Whoever was best is worst from the middle on.
+            # The best strategies become the worst at half-time.
             return orders[0] if done < 0.5 else levels.max() + levels.min() - orders[0]
         if self.kind == "drift":
             place = done * (len(orders) - 1)
@@ -78,7 +78,9 @@ class GateWorld(Struct, frozen=True):
         return orders[0]
 
     def chances(self, allocations: Floats, rates: Floats) -> Floats:
-        """Return the chance of a click of each of (n, strategies) allocations, for one device's q."""
+        """Return the probability of a click for each of `allocations`, (n, strategies), given one device's q,
+        (strategies,).
+        """
         missed = 1.0 - rates * self.covered(allocations)
         if self.twins:
             first, second = np.argsort(-rates)[:2]
@@ -88,12 +90,12 @@ class GateWorld(Struct, frozen=True):
         return chances
 
     def covered(self, counts: Floats) -> Floats:
-        """Return the probability that the rank of what is wanted is among the first `counts`."""
+        """Return the probability that the wanted item is among the first `counts` of a list that has it."""
         covered: Floats = (1.0 - _DECAY**counts) / (1.0 - _DECAY**self.budget)
         return covered
 
     def best(self, rates: Floats) -> float:
-        """Return the chance of a click of the best allocation, filled greedily."""
+        """Return the probability of a click of the best allocation, filled greedily."""
         counts = np.zeros(len(rates))
         for _ in range(self.budget):
             options = counts + np.eye(len(rates))
@@ -101,7 +103,7 @@ class GateWorld(Struct, frozen=True):
         return float(self.chances(counts[np.newaxis], rates)[0])
 
     def answer(self, counts: Floats, rates: Floats, rng: Generator) -> tuple[Result, ...]:
-        """Return the results of one turn, that which is wanted first, given that it is among them."""
+        """Return the results of one turn, given that the wanted item, the last one, is among them."""
         has = rates * self.covered(counts)
         if self.twins:
             first, second = np.argsort(-rates)[:2]
@@ -120,7 +122,7 @@ class GateWorld(Struct, frozen=True):
 
 
 def _turn(number: int, device: int, counts: list[int], results: tuple[Result, ...], logged: dict[str, Any]) -> Turn:
-    """Return a turn in which `counts` were drawn, and what was wanted was clicked if there are `results`."""
+    """Return a turn in which `counts` were drawn, and the wanted item was clicked if there are `results`."""
     common: dict[str, Any] = {"ts": number * TURN_MS, "session_id": f"s{number}", "query_id": f"q{number}"}
     allocation = {name: count for name, count in zip(STRATEGIES, counts, strict=True) if count}
     shown = Impression(event_id="i", results=results, allocation=allocation, **logged, **common)
@@ -130,11 +132,11 @@ def _turn(number: int, device: int, counts: list[int], results: tuple[Result, ..
 
 
 class Supported(Struct, frozen=True):
-    """All that may be drawn for a page.
+    """All allocations that may be drawn for a page.
 
     Attributes:
-        allocations: each once, (n, strategies).
-        probabilities: of each policy, (policies, n).
+        allocations: distinct allocations, (n, strategies).
+        probabilities: their probabilities by policy, (policies, n).
     """
 
     allocations: Floats
@@ -142,7 +144,7 @@ class Supported(Struct, frozen=True):
 
     @classmethod
     def of(cls, mixtures: Sequence[Mixture]) -> Self:
-        """Return what may be drawn from any of some mixtures of the same strategies."""
+        """Return the allocations that any of some mixtures of the same strategies may draw."""
         rows, weights = [], []
         for mixture in mixtures:
             sets, chances = mixture.sets.every()
@@ -155,11 +157,11 @@ class Supported(Struct, frozen=True):
 
 
 class Gated(Struct, frozen=True):
-    """What came of a bandit in a world.
+    """The results of a bandit in a world.
 
     Attributes:
-        regret: clicks that the best allocation would have had more, by version, (versions,).
-        judgements: by version; none without a gate.
+        regret: expected clicks less than the best allocation's, by version, (versions,).
+        judgements: the gate's judgements by version; empty without a gate.
     """
 
     regret: Floats
@@ -167,7 +169,7 @@ class Gated(Struct, frozen=True):
 
 
 class _Served(Struct, frozen=True):
-    """What is served: a policy, and beside it one on trial."""
+    """The served policy, and the one on trial."""
 
     policy: Allocator
     tried: Allocator
@@ -175,7 +177,7 @@ class _Served(Struct, frozen=True):
 
     @property
     def share(self) -> float:
-        """Of the policy on trial."""
+        """The share of decisions of the policy on trial."""
         return self.trial.share if self.trial else 0.0
 
 
@@ -229,7 +231,7 @@ def live(world: GateWorld, seed: int, gate: GateConfig | None) -> Gated:
 
 
 def _serve(world: GateWorld, served: _Served, first: int, rates: Rates, rng: Generator) -> tuple[float, list[Turn]]:
-    """The regret of the turns until the next version, and the turns."""
+    """Return the regret of the turns until the next version, and the turns."""
     policies = [served.policy, served.tried]
     pages = [Supported.of([one.mixture({"device": name}, world.budget) for one in policies]) for name in DEVICES]
     chances = [world.chances(page.allocations, own) for page, own in zip(pages, rates, strict=True)]
@@ -256,15 +258,15 @@ def _serve(world: GateWorld, served: _Served, first: int, rates: Rates, rng: Gen
 
 
 class Tested(Struct, frozen=True):
-    """What came of the trial of a policy that does not change.
+    """The results of a trial of a fixed policy.
 
     Attributes:
-        ended: how; "first" or "half" if the decisions were not enough.
-        decisions: until then.
-        halved: decisions until it had half of the traffic; None: it never had.
-        ideal: decisions that a sequential probability ratio test would have taken that knows what it looks for; None:
+        ended: the final course; "first" or "half" if it was undecided at the end.
+        decisions: the number of decisions until the end.
+        halved: the number of decisions until it got half of the traffic; None if it never did.
+        ideal: the number of decisions of a sequential probability ratio test that knows the effect; None if
             more than there were.
-        lost: clicks lost on the trial, and after it until all decisions were made.
+        lost: clicks lost in the trial and, after it, until all decisions were made.
     """
 
     ended: Course
@@ -275,14 +277,14 @@ class Tested(Struct, frozen=True):
 
 
 def put_on_trial(rate: float, ratio: float, decisions: int, gate: GateConfig, rng: Generator) -> Tested:
-    """Put a policy on trial that gets `ratio` times the clicks of what is served, and never does the same.
+    """Put a policy on trial that earns `ratio` times the served policy's clicks, and never decides the same.
 
     Args:
-        rate: clicks a turn of what is served.
-        ratio: of the clicks of the policy on trial to that.
-        decisions: at hand.
-        gate: how it is judged, every LOOK decisions.
-        rng: where chance comes from.
+        rate: clicks per turn of the served policy.
+        ratio: clicks of the policy on trial, relative to `rate`.
+        decisions: maximum number of decisions.
+        gate: the gate's configuration; it looks every LOOK decisions.
+        rng: the source of randomness.
     """
     share, halved, ideal, llr, lost = gate.first_share, None, None, 0.0, 0.0
     rows: dict[float, Floats] = {}
@@ -302,7 +304,7 @@ def put_on_trial(rate: float, ratio: float, decisions: int, gate: GateConfig, rn
         if now == "half" and share < HALF:
             share, halved = HALF, done
         if now in ("won", "lost", "expired"):
-            # The ideal test goes on.
+            # The ideal test continues.
             while ideal is None and ratio != 1.0 and done < decisions:
                 done += LOOK  # noqa: PLW2901
                 own = int(rng.binomial(LOOK, share))

@@ -1,16 +1,16 @@
-"""Simulated pages that strategies share, with true values that are known: what off-policy estimates are judged on.
+"""Simulated pages that strategies share, with known true values, to judge off-policy estimates on.
 
-A person wants one thing. Strategy s has it with probability q_s, at a geometric rank. Its candidates and those of the
-others make one page, in turns, each item once. The person looks at position p with probability 1/p^0.5 and clicks what
-they want if they see it. So strategies take clicks from each other in two ways: they bring the same item, and they push
+A person wants one item. Strategy s has it with probability q_s, at a geometric rank. Its candidates and those of the
+others make one page, in turns, each item once. The person examines position p with probability 1/p^0.5 and clicks the
+wanted item if they see it. So strategies take clicks from each other in two ways: they bring the same item, and push
 each other's items down the page. Worlds differ in what strategies have in common:
 
-    independent   nothing: each has the item or not, whatever the others have
-    merged        half of the time, all strategies that have it have it from a common index: at the same rank
+    independent   nothing: each has the item or not, independently of the others
+    merged        half of the time, all strategies that have it take it from a common index, at the same rank
     twins         the best two are the same
 
-There are few allocations, drawn with known probabilities, and a fixed number of queries, drawn evenly. So what each
-allocation earns is known.
+There are few allocations, drawn with known probabilities, and a fixed number of queries, drawn uniformly. So the true
+value of each allocation is known.
 """
 
 from typing import Final, Literal, Self, TypeAlias
@@ -28,17 +28,17 @@ STRATEGIES: Final = 4
 BUDGET: Final = 8
 ALLOCATIONS: Final = 24
 _QUERIES: Final = 40_000
-_DECAY: Final = 0.8  # of the chance that what is wanted is at the next rank
+_DECAY: Final = 0.8  # ratio of the probabilities of successive ranks
 _LOOKED: Final = 0.5  # exponent of examination
 
 
 class PageWorld(Struct, frozen=True):
-    """What allocations bring.
+    """The true results of allocations.
 
     Attributes:
         allocations: candidates by strategy, (allocations, strategies).
-        ranks: rank of what each query wants in each strategy, from 1, infinite where it is not, (queries, strategies).
-        clicked: whether it is clicked, (queries, allocations).
+        ranks: rank of each query's wanted item in each strategy, from 1; infinite if missing, (queries, strategies).
+        clicked: whether the item is clicked, (queries, allocations).
     """
 
     allocations: Floats
@@ -55,7 +55,7 @@ class PageWorld(Struct, frozen=True):
         """Return a world.
 
         Args:
-            kind: what strategies have in common; see the module.
+            kind: the overlap of strategies; see the module.
             rate: the best strategy's q.
             rng: the random generator.
         """
@@ -76,7 +76,7 @@ class PageWorld(Struct, frozen=True):
         clicked = np.zeros((_QUERIES, len(allocations)), dtype=bool)
         for place, counts in enumerate(allocations):
             brought = ranks <= counts
-            # Lists are merged in turns: by rank, of equal ranks the first strategy's candidate.
+            # Lists are merged in turns: by rank; among equal ranks, the first strategy's candidate.
             best = np.where(brought, ranks, np.inf).min(axis=1)
             before = np.minimum(np.maximum(best - 1.0, 0.0)[:, np.newaxis], counts).sum(axis=1)
             seen = looked < (1.0 + np.where(np.isfinite(before), before, 0.0)) ** -_LOOKED
@@ -94,11 +94,11 @@ class PageLog(Struct, frozen=True):
     """Logged pages.
 
     Attributes:
-        allocations: (allocations, strategies).
+        allocations: the allocations, (allocations, strategies).
         drawn: the probability of each allocation, (allocations,).
-        actions: the allocation of each page, (turns,).
-        ranks: rank of what each page's person wants in each strategy, (turns, strategies).
-        clicked: whether it was clicked, (turns,).
+        actions: the index of each page's allocation, (turns,).
+        ranks: rank of the wanted item in each strategy; infinite if missing, (turns, strategies).
+        clicked: whether the item was clicked, (turns,).
     """
 
     allocations: Floats
@@ -114,7 +114,7 @@ class PageLog(Struct, frozen=True):
 
     @property
     def credited(self) -> Floats:
-        """Whether a strategy brought what was clicked, 0 or 1, (turns, strategies)."""
+        """Whether each strategy brought the clicked item, 0 or 1, (turns, strategies)."""
         return ((self.ranks <= self.allocations[self.actions]) & self.clicked[:, np.newaxis]).astype(float)
 
     def items(self, target: Floats) -> Terms:
@@ -124,11 +124,11 @@ class PageLog(Struct, frozen=True):
         return Terms(weights, 0.0, float(weights.max(initial=0.0)))
 
     def whole(self, target: Floats) -> Feedback:
-        """Weigh whole allocations for a policy; `target` holds its probability of each, (allocations,)."""
+        """Weight whole allocations for a policy with the probabilities `target`, (allocations,)."""
         return Feedback((target / self.drawn)[self.actions][:, np.newaxis], self.clicks[:, np.newaxis])
 
     def by_strategy(self, target: Floats) -> Feedback:
-        """Weigh each strategy by itself for a policy, as if strategies did not share pages; see `whole`."""
+        """Weight each strategy by itself for a policy, as if strategies did not share pages; see `whole`."""
         asked = self.allocations > 0
         worth = 1.0 - _DECAY**self.allocations
         extents = np.broadcast_to(target @ worth, (len(self.actions), STRATEGIES))
@@ -139,10 +139,10 @@ class PageLog(Struct, frozen=True):
 
 
 def policies(largest: float, rng: Generator) -> tuple[Floats, Floats]:
-    """Return two policies, by the probability of each allocation: one that is logged, and one that leaps from it.
+    """Return the allocation probabilities of two policies: a logged one, and one that leaps from it.
 
     Args:
-        largest: weight that an allocation has for the second one, to within a tenth.
+        largest: the largest importance weight of the second policy, to within a tenth.
         rng: the random generator.
     """
     while True:

@@ -1,4 +1,4 @@
-"""What differs between databases: one file for each SQL dialect, and the line in `DIALECTS` that names it."""
+"""The differences between databases: one file for each SQL dialect, and a line in `DIALECTS` that names it."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -13,7 +13,7 @@ from backchannel.streams.store.dialects.sqlite import Sqlite
 DIALECTS: Final[Mapping[str, Dialect]] = {dialect.name: dialect for dialect in (Sqlite(), Postgresql())}
 """The supported dialects, by SQLAlchemy's name."""
 
-_MAX_PARAMETERS: Final = 5_000  # in keys of up to three columns; SQLite takes 32,766 values
+_MAX_PARAMETERS: Final = 5_000  # keys of up to three columns; SQLite accepts 32,766 values
 _T = TypeVar("_T")
 
 
@@ -23,7 +23,7 @@ def dialect_of(connection: Connection) -> Dialect:
 
 
 def among(connection: Connection, column: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
-    """Return the condition that `column` has one of any number of `values`."""
+    """Return the condition that `column` is one of any number of `values`."""
     return dialect_of(connection).among(column, values)
 
 
@@ -40,7 +40,7 @@ def insert_rows(
     Args:
         connection: a connection within a transaction.
         table: the table to insert into.
-        columns: the rows' values by column, all of one length.
+        columns: the rows' values by column, all of the same length.
         add: columns to add to an existing row with the same primary key.
         replace: columns to replace in an existing row with the same primary key.
     """

@@ -30,8 +30,8 @@ class Dialect(ABC):
 
         Args:
             write: whether it may write.
-            stable: whether every statement sees the state at the first one.
-            long: whether it may take minutes, because no commit waits for it.
+            stable: whether every statement sees the state as of the first one.
+            long: whether it may take minutes; no commit waits for it.
         """
 
     @abstractmethod
@@ -40,7 +40,9 @@ class Dialect(ABC):
 
     @abstractmethod
     def passes(self, error: BaseException) -> bool:
-        """Return whether the driver's `error` passes by itself: the database is locked, full, away or failing over."""
+        """Return whether the driver's `error` may resolve itself: the database is locked, full, away or failing
+        over.
+        """
 
     @abstractmethod
     def unsuitable(self, connection: Connection) -> str | None:
@@ -48,26 +50,26 @@ class Dialect(ABC):
 
     @abstractmethod
     def missing_file(self, url: URL) -> str | None:
-        """Return the path of the database file that is not there; None if it is, or if the database is a server's.
+        """Return the path of the database file if it is missing; None if it exists, or if the database is a server's.
 
         Raises:
-            OSError: it cannot be known, because its folder cannot be read.
+            OSError: its folder cannot be read.
         """
 
     @abstractmethod
     def lock_creation(self, connection: Connection) -> None:
-        """Wait until no other transaction is creating the tables, and keep others from it until this one ends."""
+        """Wait until no other transaction is creating the tables, and keep others from doing so until this one ends."""
 
     @abstractmethod
     def lock_sums(self, connection: Connection) -> None:
-        """Wait until no other transaction writes rows of sums, and keep others from it until this one ends.
+        """Wait until no other transaction writes rows of sums, and keep others from doing so until this one ends.
 
         Commits do not wait for it. A stable transaction that begins with it sees what the others wrote.
         """
 
     @abstractmethod
     def among(self, column: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
-        """Return the condition that `column` has one of any number of `values`."""
+        """Return the condition that `column` is one of any number of `values`."""
 
     @abstractmethod
     def insert_rows(
@@ -87,5 +89,5 @@ class Dialect(ABC):
 
 
 def updates(table: Table, excluded: Any, add: Collection[str], replace: Collection[str]) -> dict[str, Any]:
-    """Return the new values of the columns of an existing row; `excluded` is the row that could not be inserted."""
+    """Return the new column values of an existing row; `excluded` is the row that could not be inserted."""
     return {name: table.c[name] + excluded[name] for name in add} | {name: excluded[name] for name in replace}

@@ -1,4 +1,4 @@
-"""psycopg connections that give up on a server that has fallen silent."""
+"""psycopg connections that time out when a server falls silent."""
 
 import time
 from typing import Any, Final, TypeVar
@@ -8,7 +8,7 @@ from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
 
 PING_S: Final = 10.0
-"""Seconds of silence after which an idle connection is given up."""
+"""Seconds of silence after which a waiting connection is closed."""
 
 _T = TypeVar("_T")
 
@@ -16,8 +16,8 @@ _T = TypeVar("_T")
 class PatientConnection(psycopg.Connection[TupleRow]):
     """A connection that is closed when nothing is heard for `patience_s` while it waits.
 
-    libpq has no such limit, and TCP's own do not help behind a proxy or a load balancer: it acknowledges for a server
-    that it has lost.
+    libpq has no such limit, and TCP's do not help behind a proxy or a load balancer, which acknowledges for a server
+    that it no longer reaches.
     """
 
     patience_s: float = PING_S

@@ -12,7 +12,7 @@ _PASSING: Final = (
     "08",  # connection exceptions
     "0A000",  # a transaction that writes, on a standby
     "25006",  # a standby, or a server that was made read-only, as when its disk is nearly full
-    "25P03",  # idle in a transaction for too long: this process was stopped
+    "25P03",  # idle in a transaction for too long: this process was suspended
     "25P04",  # a transaction that took too long
     "40",  # rolled back: conflicts among others
     "53",  # out of disk, memory or connections
@@ -20,7 +20,7 @@ _PASSING: Final = (
     "57",  # cancelled by an administrator or a timeout; shut down, crashed, starting up
     "58",  # a system or I/O error
 )
-"""Beginnings of the SQLSTATEs of errors that pass by themselves. All others need somebody who does something."""
+"""Prefixes of the SQLSTATEs of errors that may resolve themselves. All others need human attention."""
 _CREATING: Final = 0x6261636B  # the number of an advisory lock
 CONNECTION: Final = {
     "connect_timeout": 10,
@@ -30,16 +30,16 @@ CONNECTION: Final = {
     "tcp_user_timeout": 20_000,  # ms
     "prepare_threshold": None,  # behind PgBouncer, the next transaction has another server connection
 }
-"""How connections are made: one whose other end is gone is given up after some twenty seconds."""
+"""Connection settings: a connection whose other end is gone is closed after about twenty seconds."""
 
 
 class Limits(NamedTuple):
-    """How long a transaction may take before the server ends it; seconds, None: as long as it likes.
+    """How long a transaction may take before the server ends it, in seconds; None for no limit.
 
     Attributes:
-        statement_s: one statement.
-        idle_s: between statements. A process that was stopped is idle, too, and keeps its locks.
-        lock_s: waiting for a lock.
+        statement_s: maximum duration of one statement.
+        idle_s: maximum time between statements. A suspended process is idle, too, and keeps its locks.
+        lock_s: maximum time to wait for a lock.
     """
 
     statement_s: float
@@ -54,7 +54,7 @@ class Limits(NamedTuple):
                 ("statement_timeout", self.statement_s),
                 ("idle_in_transaction_session_timeout", self.idle_s),
                 ("lock_timeout", self.lock_s),
-                ("tcp_user_timeout", self.idle_s),  # a stopped process does not even read an answer
+                ("tcp_user_timeout", self.idle_s),  # a suspended process does not even read an answer
             )
             if seconds is not None
         ]
@@ -62,13 +62,17 @@ class Limits(NamedTuple):
 
 READING: Final = Limits(60.0)
 SHORT: Final = Limits(60.0, idle_s=20.0, lock_s=10.0)
-"""Of commits and maintenance, for which other workers wait."""
+"""Limits of commits and maintenance, for which other workers wait."""
 LONG: Final = Limits(600.0, idle_s=300.0, lock_s=10.0)
-"""Of publications, which compute between statements and keep only other publishers waiting, and of migrations."""
-_GRACE_S: Final = 5.0  # for the server to say that the time is over
+"""Limits of migrations, and of publications, which compute between statements and block only other publishers."""
+_GRACE_S: Final = 5.0  # for the server to report that the time is over
 _LIMITS: Final = "backchannel_limits"
-_CONNECTION_ERRORS: Final = ("OperationalError", "InterfaceError", "ConnectionTimeout")  # of psycopg, an extra
-_BATCH: Final = 20_000  # rows in a statement, so that a million rows are not held in memory twice
+_CONNECTION_ERRORS: Final = (
+    "OperationalError",
+    "InterfaceError",
+    "ConnectionTimeout",
+)  # psycopg's, by name because it is an extra
+_BATCH: Final = 20_000  # maximum rows in a statement, so that a million rows are not in memory twice
 
 
 class Postgresql(Dialect):
@@ -81,7 +85,7 @@ class Postgresql(Dialect):
     def prepare(self, engine: Engine) -> None:
         """Limit how long a connection waits, and how long a transaction may keep others waiting.
 
-        What the URL sets stays.
+        Limits that the URL sets are kept.
         """
         options = str(engine.url.query.get("options", ""))
 
@@ -98,8 +102,8 @@ class Postgresql(Dialect):
                 return
             driver: Any = connection.connection.dbapi_connection
             driver.patience_s = limits.statement_s + _GRACE_S
-            # For the transaction, not for the connection: behind PgBouncer, others use it, too. A command that takes no
-            # snapshot of the database, so that a stable transaction may wait for a lock before it has one.
+            # For the transaction, not the connection, which others share behind PgBouncer. The command takes no
+            # snapshot of the database, so a stable transaction may wait for a lock before it has one.
             if own := [f"SET LOCAL {name} = '{value}'" for name, value in limits.settings() if name not in options]:
                 connection.exec_driver_sql("; ".join(own))
 
@@ -121,19 +125,19 @@ class Postgresql(Dialect):
         return getattr(error, "sqlstate", None) in _CONFLICTS
 
     def passes(self, error: BaseException) -> bool:
-        """Return whether the SQLSTATE says so; without one, whether it was the connection that failed."""
+        """Decide by the SQLSTATE; without one, return whether the connection failed."""
         state = getattr(error, "sqlstate", None)
         if state is None:
             return type(error).__name__ in _CONNECTION_ERRORS
         return str(state).startswith(_PASSING)
 
     def unsuitable(self, connection: Connection) -> str | None:
-        """Return a fault if the database's encoding has not all characters."""
+        """Return a fault if the database's encoding lacks characters."""
         encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
         if encoding == "UTF8":
             return None
         return (
-            f"its encoding is {encoding}, which lacks most characters of queries: "
+            f"its encoding, {encoding}, cannot hold most characters of queries: "
             "CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0"
         )
 
@@ -142,7 +146,7 @@ class Postgresql(Dialect):
         return None
 
     def lock_creation(self, connection: Connection) -> None:
-        """Take an advisory lock: otherwise two that begin at once would both create the tables."""
+        """Take an advisory lock: otherwise two processes that start at once would both create the tables."""
         connection.execute(select(func.pg_advisory_xact_lock(_CREATING)))
 
     def lock_sums(self, connection: Connection) -> None:
@@ -162,8 +166,10 @@ class Postgresql(Dialect):
         add: Collection[str],
         replace: Collection[str],
     ) -> None:
-        """Insert from one array parameter per column: a parameter per value takes longer to build than to execute."""
-        # Imported here, so that a process with another kind of store starts without it.
+        """Insert from one array parameter per column: one parameter per value would take longer to build than to
+        execute.
+        """
+        # Imported here, so that a process with another dialect does not import it.
         from sqlalchemy.dialects import postgresql  # noqa: PLC0415
 
         statement = postgresql.insert(table)

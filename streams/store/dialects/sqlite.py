@@ -57,15 +57,15 @@ class Sqlite(Dialect):
             except sqlite3.OperationalError as error:
                 if path is not None and path.exists() and not os.access(path.parent, os.W_OK):
                     error.args = (
-                        f"{error}; its folder is read-only, and no process that may write has it open, so that the "
-                        "files -wal and -shm beside it are missing: make the folder writable, or run a worker",
+                        f"{error}; its folder is read-only, and no process with write access has it open, so the "
+                        "-wal and -shm files beside it are missing: make the folder writable, or run a worker",
                     )
                 raise
-            record.info[_FILE] = opened or _file(path)  # the file may be new
+            record.info[_FILE] = opened or _file(path)  # the file may have just been created
 
         @event.listens_for(engine, "checkout")
         def checkout(_connection: object, record: Any, _proxy: object) -> None:
-            # An open file outlives its name: whoever restores a store means its readers, too.
+            # An open file outlives its name: after a restore, readers must open the new file.
             if _file(path) not in (record.info[_FILE], None):
                 raise InvalidatePoolError("the file was replaced")
 
@@ -84,7 +84,7 @@ class Sqlite(Dialect):
         return False
 
     def passes(self, error: BaseException) -> bool:
-        """Return whether the error code says so."""
+        """Decide by the error code."""
         code = getattr(error, "sqlite_errorcode", None)
         return code is not None and (code & 0xFF in _PASSING or code == sqlite3.SQLITE_READONLY_DBMOVED)
 
@@ -93,7 +93,7 @@ class Sqlite(Dialect):
         return None
 
     def missing_file(self, url: URL) -> str | None:
-        """Return the path of the file if it is not there. SQLite would create it."""
+        """Return the path of the file if it is missing: SQLite would create it."""
         if not url.database:
             return None
         path = _path(url.database)
@@ -130,7 +130,7 @@ class Sqlite(Dialect):
         statement = sqlite.insert(table)
         if changed := updates(table, statement.excluded, add, replace):
             statement = statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=changed)
-        # Handing tuples to the driver costs half of what SQLAlchemy's dicts do.
+        # Passing tuples to the driver costs half as much as SQLAlchemy's dicts.
         dialect: Any = type(connection.dialect)
         sql = str(statement.compile(dialect=dialect(paramstyle="qmark"), column_keys=list(columns)))
         if rows := list(zip(*columns.values(), strict=True)):
@@ -143,14 +143,14 @@ class Sqlite(Dialect):
 
 
 def _path(database: str) -> Path:
-    """Return the path in a URL's database, which is a URI where it begins with `file:`."""
+    """Return the path in a URL's database, which is a URI if it begins with `file:`."""
     if database.startswith("file:"):
         database = unquote(database.removeprefix("file:").partition("?")[0])
     return Path(database)
 
 
 def _file(path: Path | None) -> tuple[int, int] | None:
-    """Return what identifies the file, whatever its name; None: nothing does."""
+    """Return the file's identity (device and inode), whatever its name; None if there is no file."""
     try:
         found = None if path is None else path.stat()
     except OSError:

@@ -22,10 +22,10 @@ from playwright.sync_api import sync_playwright
 
 from backchannel.ops.cli import main
 from backchannel.ops.dashboard import browse, server
-from backchannel.ops.dashboard.pages import is_loopback
 from backchannel.ops.dashboard.server import application
 from backchannel.ops.dashboard.state import Observatory
 from backchannel.ops.lab.load import mixed_stream
+from backchannel.ops.web.guard import is_loopback
 from backchannel.schemas.events import Click, Event, Impression, Query, Result
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig

@@ -39,8 +39,8 @@ def test_it_starts_again_where_it_was_and_leaves_nothing() -> None:
 def test_it_does_not_outlive_who_started_it() -> None:
     start_postgres().close()  # or skip
     program = (
-        "from backchannel.ops.local.postgres import NOT_DURABLE, Postgres; import os, signal; "
-        "server = Postgres(NOT_DURABLE); print(server.url, server.data.parent, flush=True); "
+        "from backchannel.ops.local.postgres import Postgres; import os, signal; "
+        "server = Postgres({'fsync': 'off'}); print(server.url, server.data.parent, flush=True); "
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

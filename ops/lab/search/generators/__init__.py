@@ -1,1 +1,1 @@
-"""Candidate generators: the strategies of a search engine, each on a well-kept library."""
+"""Candidate generators: the strategies of a search engine, built on well-kept libraries."""

@@ -1,4 +1,4 @@
-"""What a candidate generator is."""
+"""The interface of candidate generators."""
 
 from typing import Protocol, TypeAlias
 
@@ -7,17 +7,17 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 Places: TypeAlias = NDArray[np.int32]
-"""Documents by their place in the corpus."""
+"""Documents, as indexes into the corpus."""
 Scores: TypeAlias = NDArray[np.float32]
 
 
 class Found(Struct, frozen=True):
-    """What a generator found for one query, best first.
+    """The results of a generator for one query, best first.
 
     Attributes:
-        places: of the documents in the corpus, (n,), n at most the depth that was asked.
-        scores: (n,), falling; on a scale of the generator's own.
-        total: documents that it has for the query, n or more.
+        places: indexes of the documents in the corpus, (n,), with n at most the requested depth.
+        scores: their scores, (n,), descending, on the generator's own scale.
+        total: the number of documents that it has for the query, at least n.
     """
 
     places: Places
@@ -29,16 +29,18 @@ class Generator(Protocol):
     """A candidate generator."""
 
     def find(self, query: str, depth: int, /) -> Found:
-        """Return the best `depth` documents for `query`, or as many as there are."""
+        """Return the best documents for `query`, at most `depth`."""
 
 
 def best(scores: NDArray[np.floating], depth: int, above: float = 0.0) -> Found:
-    """Return the documents whose score, (documents,), is greater than `above`; ties in the catalogue's order."""
+    """Return the best documents with `scores`, (documents,), greater than `above`; ties are in the catalogue's
+    order.
+    """
     total = int(np.count_nonzero(scores > above))
     count = min(depth, total)
     if count == 0:
         return Found(np.empty(0, np.int32), np.empty(0, np.float32), 0)
-    # Everything that scores as much as the last, so that ties are broken alike whatever the partition does.
+    # Include everything that ties with the last, so that ties do not depend on the partition.
     last = np.partition(scores, len(scores) - count)[-count]
     among = np.flatnonzero(scores >= last)
     chosen = among[np.argsort(-scores[among], kind="stable")][:count]

@@ -1,4 +1,4 @@
-"""Popular and new: strategies that hardly look at the query, only at the category or brand that it names."""
+"""Popular and new: strategies that use only the category and brand that a query names."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -11,12 +11,12 @@ from backchannel.ops.lab.search.generators.structured import Understanding, memb
 
 
 class Browse:
-    """The documents with the highest worth, whatever the words, among those that the query's constraints leave.
+    """Finds the documents with the highest worth among those that satisfy the query's constraints.
 
     Args:
-        understanding: of queries.
-        worth: of each document, (documents,): clicks so far for `popular`, the time of release for `new`. Documents
-            worth 0 are not shown.
+        understanding: the query understanding.
+        worth: the worth of each document, (documents,): past clicks for `popular`, release time for `new`. Documents
+            of of worth 0 are not shown.
     """
 
     def __init__(self, understanding: Understanding, worth: Sequence[float] | NDArray[np.floating]) -> None:
@@ -24,7 +24,7 @@ class Browse:
         self._worth: Final = np.asarray(worth, dtype=np.float64)
 
     def find(self, query: str, depth: int) -> Found:
-        """Return the documents worth most."""
+        """Return the documents of the highest worth."""
         among = np.ones(len(self._worth), bool)
         for constraint in self._understanding.take_apart(query).constraints:
             narrower = among & membership(constraint.places, len(among))

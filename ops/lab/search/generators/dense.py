@@ -1,4 +1,4 @@
-"""Dense search: the documents whose embeddings are nearest to the query's; found exactly, or by a graph if many."""
+"""Dense search: the documents whose embeddings are nearest to the query's, by exact search or a graph."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -11,18 +11,18 @@ from backchannel.ops.lab.search.generators.base import Found, best
 from backchannel.ops.lab.search.generators.encoder import SentenceEncoder
 
 EXACT: Final = 100_000
-"""Documents up to which all are compared; for more, a graph of neighbours is searched."""
-_LEAST_SEARCHED: Final = 128  # candidates that a search of the graph keeps, so that short lists are found as well
+"""Number of documents up to which search is exact; beyond it, a graph of neighbours is searched."""
+_LEAST_SEARCHED: Final = 128  # minimum number of candidates that a graph search keeps, for the quality of short lists
 
 
 class Dense:
-    """Search by cosine: exact up to a number of documents, and beyond it by HNSW (Malkov & Yashunin 2016).
+    """Search by cosine similarity: exact up to a number of documents, and by HNSW beyond it (Malkov & Yashunin 2016).
 
     Args:
-        documents: of the corpus.
-        encoder: of texts.
-        progress: called with the share of documents that is encoded.
-        exact: documents up to which all are compared.
+        documents: the documents of the corpus.
+        encoder: the encoder of texts.
+        progress: called with the share of documents encoded so far.
+        exact: the number of documents up to which search is exact.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class Dense:
         self._known: dict[str, NDArray[np.float32]] = {}
 
     def prepare(self, queries: Sequence[str]) -> None:
-        """Encode queries that will be asked: together that takes less time than one by one."""
+        """Encode queries that will be asked: a batch takes less time than single queries."""
         self._known = dict(zip(queries, self._encoder.encode_cached(queries), strict=True))
 
     def find(self, query: str, depth: int) -> Found:
-        """Return the nearest documents; scores are cosines. It has all documents for every query."""
+        """Return the nearest documents; scores are cosines. `total` is the number of all documents."""
         vector = self._known.get(query)
         if vector is None:
             (vector,) = self._encoder.encode([query])

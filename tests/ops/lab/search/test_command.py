@@ -74,7 +74,7 @@ def test_it_says_what_generators_cost_and_what_seeds_come_to(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("corpus", "said"), [("nowhere", "no such folder"), ("", "no corpus in it"), ("few", "--simulate")]
+    ("corpus", "said"), [("nowhere", "no such folder"), ("", "no corpus: it needs"), ("few", "--simulate")]
 )
 def test_what_is_missing_is_said(corpus: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "few").mkdir()

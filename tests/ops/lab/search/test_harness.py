@@ -60,14 +60,14 @@ def test_strategies_can_be_selected_doubled_swapped_and_added(harness: Harness) 
     query = 3
     twins = harness.selected(["lexical", "trigrams", "lexical"])
     assert twins.strategies == ("lexical", "trigrams", "lexical_2")
-    assert twins.list_of(query, "lexical_2") == harness.list_of(query, "lexical")
+    assert twins.lists_of(query)["lexical_2"] == harness.lists_of(query)["lexical"]
     assert twins.recall_at(np.array([5, 0, 5]), twins.train) == pytest.approx(
         twins.recall_at(np.array([5, 0, 0]), twins.train)
         * np.minimum(twins.relevant, 5)[twins.train]
         / np.minimum(twins.relevant, 10)[twins.train]
     )
     swapped = harness.swapped("lexical", "popular")
-    assert swapped.list_of(query, "popular") == harness.list_of(query, "lexical")
+    assert swapped.lists_of(query)["popular"] == harness.lists_of(query)["lexical"]
     more = harness.with_strategy("memory", {query: [7, 1]})
     assert more.strategies[-1] == "memory"
     assert more.lists_of(query)["memory"] == [7, 1]

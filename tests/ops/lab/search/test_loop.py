@@ -45,7 +45,7 @@ def test_memory_drift_and_new_documents(harness: Harness) -> None:
     whole = found.harness.with_strategy(MEMORY, found.remembered)
     alone = whole.recall_at(whole.alone(MEMORY, 12), found.repeated)
     assert alone.mean() > 0.2
-    moved = [name for name in harness.strategies if found.harness.list_of(0, name) != harness.list_of(0, name)]
+    moved = [name for name in harness.strategies if found.harness.lists_of(0)[name] != harness.lists_of(0)[name]]
     assert 0 < len(moved) <= 2
 
 

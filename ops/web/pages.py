@@ -1,17 +1,17 @@
-"""What the servers of pages share: the token or the restriction to this machine, the headers, and how they run."""
+"""Shared parts of the servers of pages: the guard, the headers, assets, and running them."""
 
 import asyncio
-import hmac
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
-from ipaddress import ip_address
 from typing import Final
 
 import click
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Middleware
+
+from backchannel.ops.web.guard import bearer, is_loopback, same
 
 COOKIE: Final = "backchannel"
 
@@ -24,14 +24,6 @@ _HEADERS: Final = {
 }
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether `host` is an address that only this machine can reach."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def guarded(token: str | None) -> Middleware:
@@ -56,7 +48,7 @@ def add_assets(app: web.Application, assets: Mapping[str, tuple[str, str]]) -> N
     """Serve files of `backchannel.ops`.
 
     Args:
-        app: that serves them.
+        app: the application to serve them.
         assets: path -> file and content type.
     """
 
@@ -99,15 +91,11 @@ def _refusal(request: web.Request, token: str | None) -> web.Response | None:
             else web.Response(status=403, text="forbidden: open the page at localhost, or set a --token\n")
         )
     given = request.query.get("token")
-    if given is not None and _same(given, token):
+    if given is not None and same(given, token):
         response = web.Response(status=303, headers={"Location": request.path})
         response.set_cookie(COOKIE, token, httponly=True, samesite="Strict")
         return response
-    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-    if _same(request.cookies.get(COOKIE, ""), token) or (scheme.lower() == "bearer" and _same(bearer, token)):
+    sent = request.cookies.get(COOKIE, ""), bearer(request.headers.get("Authorization", ""))
+    if any(same(one, token) for one in sent):
         return None
     return web.Response(status=401, text="a token is required: http://.../?token=...\n")
-
-
-def _same(one: str, other: str) -> bool:
-    return hmac.compare_digest(one.encode(), other.encode())
