@@ -295,7 +295,7 @@ class Ranker:
         )
 
     def _draw(self, seed: int) -> Floats | None:
-        """Return Return DRAWS models, (d, DRAWS); None without exploration."""
+        """Return DRAWS models, (d, DRAWS); None without exploration."""
         settings = self.settings
         if not settings.factor or not settings.exploration or not settings.max_shift:
             return None

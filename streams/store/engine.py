@@ -135,7 +135,7 @@ class Store:
 
         Args:
             stable: whether every statement sees the state as of the first one. Otherwise each sees what was committed
-                before it it began, and the newest state of the rows that it locks.
+                before it began, and the newest state of the rows that it locks.
             new: whether to create the store if it is a file that does not exist.
 
         Raises:

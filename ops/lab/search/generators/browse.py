@@ -16,7 +16,7 @@ class Browse:
     Args:
         understanding: the query understanding.
         worth: the worth of each document, (documents,): past clicks for `popular`, release time for `new`. Documents
-            of of worth 0 are not shown.
+            of worth 0 are not shown.
     """
 
     def __init__(self, understanding: Understanding, worth: Sequence[float] | NDArray[np.floating]) -> None:
