@@ -12,7 +12,7 @@ import pickle
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import lcm
 from typing import Any, Final, TypeAlias
 
@@ -25,7 +25,20 @@ from backchannel.agents.columns import columns_of
 from backchannel.agents.learner import Learner
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.sums import Delta, Key, MemorySums, Sums, merge
-from backchannel.schemas.events import BargeIn, Click, Impression, Query, Result, Rewrite, Signal
+from backchannel.schemas.events import (
+    BargeIn,
+    Click,
+    Hypothesis,
+    Impression,
+    Label,
+    Query,
+    Recognition,
+    Result,
+    Rewrite,
+    Signal,
+    Understanding,
+    name_of,
+)
 from backchannel.schemas.snapshot import Section, Snapshot
 from backchannel.schemas.turn import Turn
 
@@ -293,7 +306,8 @@ def exactly_summable(learner: Learner, turns: Iterable[Turn]) -> list[Turn]:
             structs.replace(one, results=tuple(structs.replace(result, position=1) for result in one.results))
             for one in turn.impressions
         ]
-        exact.append(Turn.of(moved.query, [*shown, *turn.clicks, *turn.barge_ins], moved.next))
+        others = chain.from_iterable(some for name, some in turn.signals.items() if name != name_of(Impression))
+        exact.append(Turn.of(moved.query, [*shown, *others], moved.next))
     return exact
 
 
@@ -324,6 +338,8 @@ def _random_turn(rng: Generator) -> Turn:
             interpretation=one_of(None, None, "a", "b", "c"),
             user_id=one_of(None, "ann", "bob"),
             context={"hour": int(rng.integers(24)), "device": one_of("car", "phone")},
+            asr=one_of(None, Recognition(hypotheses=(Hypothesis("play jazz", -0.5), Hypothesis("play chess", -1.0)))),
+            nlu=one_of(None, Understanding(score=float(rng.random()))),
         )
 
     ts = int(rng.integers(one_of(10 * _DAY, 3_000 * _DAY)))
@@ -339,10 +355,20 @@ def _random_turn(rng: Generator) -> Turn:
                 results=tuple(results),
                 allocation={one_of(*_STRATEGIES): int(rng.integers(4)) for _ in range(3)},
                 rewrite=one_of(None, None, None, Rewrite(source=one_of(*_TEXTS), target=one_of(*_TEXTS))),
+                outcome=one_of(None, "answered", "asked"),
             )
         )
     signals += [
         Click(**envelope(ts), entity_id=one_of(*_ENTITIES), kind=one_of("click", "play"))
+        for _ in range(rng.integers(3))
+    ]
+    signals += [
+        Label(
+            **envelope(ts),
+            labeller=one_of("eve", "joe"),
+            labelled_at=int(rng.integers(3)),
+            failure_point=one_of("correct", "recognition", "result"),
+        )
         for _ in range(rng.integers(3))
     ]
     if rng.random() < 0.25:

@@ -121,6 +121,8 @@ class Queries(Frame, frozen=True):
         form: code of the interpretation.
         locale: code of the locale.
         context: code of the query's own context.
+        asr: code of how it was recognised.
+        nlu: code of how the NLU understood it.
         hash: CRC-32 of session and query id.
     """
 
@@ -132,6 +134,8 @@ class Queries(Frame, frozen=True):
     form: Codes
     locale: Codes
     context: Codes
+    asr: Codes
+    nlu: Codes
     hash: NDArray[np.uint32]
 
 
@@ -200,6 +204,7 @@ class Impressions(Frame, frozen=True):
     user_context: Codes
     examined: Codes
     normalizers: Codes
+    outcome: Codes
     canary: Ragged[Canaries]
 
 
@@ -279,7 +284,10 @@ _POOLS: Final = {
     "strategy": "strategies",
     "locale": "labels",
     "kind": "labels",
+    "outcome": "labels",
     "context": "contexts",
+    "asr": "contexts",
+    "nlu": "contexts",
     "fields": "contexts",
     "strategy_context": "contexts",
     "user_context": "contexts",
@@ -397,6 +405,8 @@ class Interner:
             form=form,
             locale=locale,
             context=self._contexts([one.context for one in queries]),
+            asr=self._structs([one.asr for one in queries]),
+            nlu=self._structs([one.nlu for one in queries]),
             hash=np.array([_hash(one) for one in queries], dtype=np.uint32),
         )
 
@@ -415,6 +425,7 @@ class Interner:
             user_context=self._contexts([one.user_context for one in shown]),
             examined=self._contexts([one.examined for one in shown]),
             normalizers=self._contexts([one.normalizers for one in shown]),
+            outcome=self._codes(shown, "outcome", _outcome),
             canary=_canaries([one.canary for one in shown]),
         )
 
@@ -510,6 +521,12 @@ class Interner:
         values = np.fromiter(chain.from_iterable([one.values() for one in some]), kind)
         return self._in_lists(numbers, lambda strategies: frame(strategies, values))
 
+    def _structs(self, some: Sequence[Struct | None]) -> Codes:
+        if not any(some):  # as is usual of what few log
+            return _none(some)
+        encoded = [None if one is None else _encode(one) for one in some]
+        return np.fromiter(map(self._pools["contexts"].__getitem__, encoded), np.int32, len(encoded))
+
     def _contexts(self, contexts: Sequence[Sized]) -> Codes:
         if not any(contexts):
             return _none(contexts)
@@ -546,6 +563,7 @@ def others_of(signals: Mapping[str, Iterable[_S]]) -> list[_S]:
 _encode = msgspec.msgpack.Encoder().encode
 _entity_id = attrgetter("entity_id")
 _kind = attrgetter("kind")
+_outcome = attrgetter("outcome")
 
 
 def _name(event: Signal) -> str:

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct, field
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.strategy_history import StrategyHistory
 from backchannel.agents.bandit.user_history import UserHistory
+from backchannel.agents.failures.learner import FailureConfig, FailurePoints
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
@@ -51,6 +52,9 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
     quality: Annotated[
         QualityConfig, Meta(description="How the quality of answers is monitored."), Learners(AnswerQuality)
     ] = field(default_factory=QualityConfig)
+    failures: Annotated[
+        FailureConfig, Meta(description="Which component failed, from labels."), Learners(FailurePoints)
+    ] = field(default_factory=FailureConfig)
 
 
 def registered(config: LearningConfig) -> tuple[Learner, ...]:

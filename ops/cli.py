@@ -41,6 +41,10 @@ _COMMANDS: Final = {
         "backchannel.ops.dashboard.command:dashboard",
         "Serve a page that shows what was learned, how well it works, and what the policy does with a query.",
     ),
+    "diagnose": _Entry(
+        "backchannel.ops.commands.diagnose:diagnose",
+        "Rank components by what their repair would save, from the newest policy.",
+    ),
     "health": _Entry(
         "backchannel.ops.health.command:health", "Check how the system is doing, and what to do about it."
     ),

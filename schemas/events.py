@@ -8,7 +8,7 @@ value that cannot be used is left out, see `repair`.
 import codecs
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Final, TypeAlias, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -34,7 +34,9 @@ Strategies: TypeAlias = Annotated[tuple[Name, ...], Meta(max_length=32)]
 Allocation: TypeAlias = Annotated[dict[Name, Annotated[int, Meta(ge=0, le=MAX_DEPTH)]], Meta(max_length=32)]
 Ranks: TypeAlias = Annotated[dict[Name, Annotated[int, Meta(ge=1, le=MAX_DEPTH)]], Meta(max_length=32)]
 Propensities: TypeAlias = Annotated[dict[Name, Annotated[float, Meta(ge=0, le=1)]], Meta(max_length=32)]
-
+FailurePoint: TypeAlias = Literal[
+    "correct", "false_wake", "recognition", "understanding", "resolution", "result", "unsupported"
+]
 
 _MAX_EXPLANATION: Final = 400
 _FAULTS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -58,6 +60,39 @@ ENVELOPE: Final = frozenset(_Event.__struct_fields__)
 """The fields that events of all types have."""
 
 
+class Hypothesis(Struct, frozen=True, gc=False):
+    """What the recogniser may have heard."""
+
+    text: Text
+    score: Annotated[float, Meta(ge=-1e6, le=1e6, description="log probability; only differences have a meaning")]
+
+
+class Recognition(Struct, frozen=True, gc=False, kw_only=True):
+    """How a spoken query was recognised."""
+
+    hypotheses: Annotated[
+        tuple[Hypothesis, ...], Meta(max_length=20, description="best first; the first one is the query's text")
+    ] = ()
+    wake: Annotated[float, Meta(ge=0, le=1, description="probability that the wake word was spoken")] | None = None
+
+
+class Meaning(Struct, frozen=True, gc=False):
+    """Another interpretation."""
+
+    interpretation: Text
+    score: Annotated[float, Meta(ge=0, le=1, description="its probability")]
+
+
+class Understanding(Struct, frozen=True, gc=False, kw_only=True):
+    """How the NLU interpreted the text."""
+
+    score: Annotated[float, Meta(ge=0, le=1, description="probability of the query's interpretation")] | None = None
+    alternatives: Annotated[
+        tuple[Meaning, ...], Meta(max_length=20, description="other interpretations, best first")
+    ] = ()
+    slots: Annotated[Context, Meta(description="slot -> value, as understood")] = {}
+
+
 class Query(_Event, frozen=True, gc=False, kw_only=True, tag="query"):
     """Somebody asked something."""
 
@@ -68,6 +103,8 @@ class Query(_Event, frozen=True, gc=False, kw_only=True, tag="query"):
     locale: Annotated[str, Meta(max_length=35)] | None = None
     interpretation: Annotated[Text, Meta(description="the NLU's semantic form, if there is one")] | None = None
     context: Context = {}
+    asr: Annotated[Recognition, Meta(description="how it was recognised, if it was spoken")] | None = None
+    nlu: Annotated[Understanding, Meta(description="how sure the NLU was")] | None = None
 
 
 class Result(Struct, frozen=True, gc=False):
@@ -183,6 +220,16 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
     policy_version: Count | None = None
     canary: Annotated[Canary, Meta(description="as reported by the decision, while a policy is on trial")] | None = None
     rewrite: Rewrite | None = None
+    outcome: (
+        Annotated[
+            Name,
+            Meta(
+                description="what the system did: answered, offered, asked, confirmed, repeated, failed (it could "
+                "not), nothing (it found nothing) ..."
+            ),
+        ]
+        | None
+    ) = None
 
 
 class Click(_Event, frozen=True, gc=False, kw_only=True, tag="click"):
@@ -203,7 +250,26 @@ class BargeIn(_Event, frozen=True, gc=False, kw_only=True, tag="barge_in"):
     offset_ms: Annotated[Count, Meta(description="into the response")] | None = None
 
 
-Signal: TypeAlias = Impression | Click | BargeIn
+class Label(_Event, frozen=True, gc=False, kw_only=True, tag="label"):
+    """Somebody judged a turn.
+
+    Its `ts` is that of the query, so that a log with labels gives the same turns whenever they were made.
+    """
+
+    topic: ClassVar[str] = "labels"
+
+    labeller: Annotated[Id, Meta(description="who judged; the latest label by a labeller counts")]
+    labelled_at: Annotated[Timestamp, Meta(description="when, ms since the Unix epoch")]
+    failure_point: Annotated[
+        FailurePoint,
+        Meta(
+            description="the first component that failed in a way that was not recovered; `correct` if none did, "
+            "`unsupported` if nobody could have done what was asked"
+        ),
+    ]
+
+
+Signal: TypeAlias = Impression | Click | BargeIn | Label
 """An event about a query. A new event type is another struct in this union."""
 
 Event: TypeAlias = Query | Signal

@@ -17,6 +17,7 @@ from msgspec import NODEFAULT, Struct, inspect
 from backchannel.schemas.forms import FormError, number_of, text_of, time_of
 
 _WHOLE: Final = frozenset({"allocation", "planned", "propensities", "examined"})
+_TIMES: Final = frozenset({"ts", "labelled_at"})
 _ROUNDING: Final = 1e-6
 """How far a bound may be exceeded by a rounding error."""
 
@@ -118,6 +119,8 @@ class Repairer:
                 fix = _number(info)
             case inspect.BoolType():
                 fix = _boolean
+            case inspect.LiteralType():
+                fix = _choice(info)
             case _:
                 raise TypeError(f"{field}: there is no way to repair a {info}")
         return fix
@@ -130,7 +133,7 @@ class Repairer:
             # What is assumed instead is nothing, unless the default says something.
             says = one.default not in (NODEFAULT, None, ())
             fix = self._of(one.type, field)
-            if name == "ts":
+            if name in _TIMES:
                 fix = _time(fix, self._unit)
             elif field == "results":
                 fix = _from_one(fix)
@@ -299,6 +302,15 @@ def _text(info: inspect.StrType) -> Fix:
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise Unusable("contains half of a surrogate pair")
         return text
+
+    return repair
+
+
+def _choice(info: inspect.LiteralType) -> Fix:
+    def repair(value: Any, dropped: list[Dropped]) -> Any:  # noqa: ARG001 - a Fix
+        if value not in info.values:
+            raise Unusable(f"Expected one of {', '.join(map(str, info.values))}, got {_quoted(value)}")
+        return value
 
     return repair
 

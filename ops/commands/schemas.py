@@ -110,6 +110,8 @@ def _name(kind: inspect.Type, parts: dict[str, inspect.StructType]) -> str:
             name = f"list of {_name(item, parts)}"
         case inspect.DictType(value_type=value):
             name = f"object: name -> {_name(value, parts)}"
+        case inspect.LiteralType(values=values):
+            name = " or ".join(f"`{value}`" for value in values)
         case inspect.StrType(max_length=most):
             name = f"text of at most {most} characters" if most else "text"
         case inspect.IntType():

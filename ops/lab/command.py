@@ -2,6 +2,7 @@
 
 import click
 
+from backchannel.ops.lab.failures.command import failures
 from backchannel.ops.lab.search.command import search
 from backchannel.ops.lab.search.orders_command import rank
 from backchannel.ops.lab.shared_page.command import worlds
@@ -12,6 +13,7 @@ def lab() -> None:
     """Run experiments on corpora of your own, on public ones, and in simulated worlds."""
 
 
+lab.add_command(failures)
 lab.add_command(rank)
 lab.add_command(search)
 lab.add_command(worlds)

@@ -18,6 +18,7 @@ from backchannel.agents.bandit.serving import (
     StrategySummary,
 )
 from backchannel.agents.bandit.users import USER_FEATURES, Users
+from backchannel.agents.failures.serving import Diagnoser, Diagnosis
 from backchannel.agents.memory.serving import Memory, Recalled, Similar
 from backchannel.agents.ope.canary import Shared
 from backchannel.agents.ranking.serving import Candidate, Ranker, Ranking, remembered
@@ -25,6 +26,7 @@ from backchannel.agents.rewrites.serving import Rewriter, Rewriting
 from backchannel.agents.serving import Sections, Serving
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.schemas.text import spelled
+from backchannel.schemas.turn import Turn
 
 S = TypeVar("S", bound=Serving)
 
@@ -42,6 +44,7 @@ class Policy:
         snapshot, similar: as given.
         allocator: what decides, unless another policy is on trial and has a share of the decisions.
         canary: both of them; None if there is no other.
+        diagnoser: what is known about failure points.
 
     Raises:
         EncodingError: the publisher encodes contexts differently from this process.
@@ -64,6 +67,7 @@ class Policy:
         self._rewriter: Final = Rewriter.of(sections, snapshot)
         self._history: Final = History.of(sections, snapshot)
         self._users: Final = Users.of(sections, snapshot)
+        self.diagnoser: Final = Diagnoser.of(sections, snapshot)
         self._of_users: Final = USER_FEATURES & {feature.name for feature in self.allocator.encoder.features}
         self._rng = rng
 
@@ -277,6 +281,14 @@ class Policy:
 
     def _spelled(self, query: str, locale: str | None) -> str:
         return spelled(query, locale, self.snapshot.fold)
+
+    def diagnose(self, turn: Turn) -> Diagnosis | None:
+        """Return which component failed first in a turn, with reasons; None if there are not enough labels to tell.
+
+        Args:
+            turn: the query, its signals, and the session's next query: `Turn.of(query, signals, next)`.
+        """
+        return self.diagnoser.diagnose(turn)
 
     def ranking(self) -> Ranker:
         """Return the ranker, whose settings and weights are for reports."""

@@ -87,6 +87,8 @@ def _example(info: inspect.Type) -> Any:
             return _example(types[0])
         case inspect.StrType():
             return "x"
+        case inspect.LiteralType(values=values):
+            return values[0]
         case inspect.IntType():
             return 1
         case inspect.FloatType():
@@ -112,6 +114,8 @@ def _values(info: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.StrType(min_length=shortest, max_length=longest):
             assert longest is not None
             return st.text(CHARACTERS, min_size=shortest or 0, max_size=min(longest, 12)) | st.just("😀" * longest)
+        case inspect.LiteralType(values=values):
+            return st.sampled_from(list(values))
         case inspect.VarTupleType(item_type=item):
             return st.lists(_values(item), max_size=3)
         case inspect.DictType(key_type=key, value_type=value):
@@ -142,6 +146,8 @@ def _kinds(info: inspect.Type) -> set[str]:
             return {"integer", "number"}
         case inspect.StrType():
             return {"string", "integer"}  # ids are often numbers
+        case inspect.LiteralType():
+            return set()
         case inspect.VarTupleType():
             return {"array"}
         case _:

@@ -753,6 +753,11 @@ _LEARN: Final[dict[type[Learner], Callable[[Any, Sequence[Outcome]], Delta]]] = 
 }
 
 
+def knows(learner: Learner) -> bool:
+    """Return whether there is a reference for `learner`: for those that once learned from objects."""
+    return type(learner) in _LEARN
+
+
 def learn(learner: Learner, outcomes: Sequence[Outcome]) -> Delta:
     """Return the reference delta of `learner` for `outcomes`."""
     return _LEARN[type(learner)](learner, outcomes)

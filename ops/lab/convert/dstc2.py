@@ -5,17 +5,21 @@ the utterance of row i, and its offer and barge-in belong to that utterance's qu
 
 | event | from | at |
 |---|---|---|
-| query | the top recognition hypothesis; the top semantic hypothesis as `interpretation` | the end of the utterance |
-| impression | a prompt that offers a restaurant, at position 1 | the start of the prompt |
+| query | the top recognition hypothesis; the top semantic one as `interpretation` | the end of the utterance |
+| impression | a prompt; the restaurant that it offers, if any, at position 1 | the start of the prompt |
 | barge_in | a prompt that was `aborted` | the caller's first word, but not before the prompt |
 | click (kind `request_detail`) | a caller's request for a detail of the offered restaurant | the end of the utterance |
+
+A query's `asr` and `nlu` hold all hypotheses with their scores, and its context the `prompt` that it answers. An
+impression's `outcome` is the prompt's act.
 
 The click is a *proxy*: nobody clicks in a phone call. A request for the phone number, address or postcode (or the area,
 food or price range) of the offered restaurant counts as choosing it. Requests are taken as the recogniser understood
 them, right or wrong.
 
-The system names the restaurant again when it gives the detail. That restates the offer and does not make a new one: it
-is not an impression, and further requests are clicks on the same offer. The query "address" brings up no restaurant.
+The system names the restaurant again when it gives the detail. That restates the offer and does not make a new one: its
+impression has no results, and further requests are clicks on the same offer. The query "address" brings up no
+restaurant.
 
 Caveats, from the data's provenance:
 
@@ -36,7 +40,18 @@ import msgspec
 from msgspec import Meta, Struct
 
 from backchannel.ops.lab.convert import ConversionError
-from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query, Result
+from backchannel.schemas.events import (
+    BargeIn,
+    Click,
+    Event,
+    Hypothesis,
+    Impression,
+    Meaning,
+    Query,
+    Recognition,
+    Result,
+    Understanding,
+)
 
 DIALOGS: Final = "dialogs.jsonl.gz"
 TURNS: Final = "turns.jsonl.gz"
@@ -45,6 +60,21 @@ STRATEGIES: Final = ("database",)
 """The only source of offers: the system's lookup in its restaurant database."""
 
 CLICK_KIND: Final = "request_detail"
+
+_OUTCOMES: Final = {
+    "canthelp.exception": "failed",
+    "canthelp": "nothing",
+    "offer": "offered",
+    "request": "asked",
+    "reqmore": "asked",
+    "expl-conf": "confirmed",
+    "impl-conf": "confirmed",
+    "confirm-domain": "confirmed",
+    "select": "confirmed",
+    "repeat": "repeated",
+    "welcomemsg": "repeated",
+}
+"""The system's act -> the outcome; the first one that a prompt has counts. The greeting is repeated after silence."""
 
 Acts: TypeAlias = list[tuple[str, list[tuple[str, str]]]]
 """Dialogue acts with their slots and values: `[["inform", [["food", "thai"]]]]`."""
@@ -137,15 +167,18 @@ def _dialog(dialog: _Dialog, exchanges: list[_Exchange]) -> Iterator[Event]:
         if query_id is not None:
             entity_id = _offered(exchange.sys_acts)
             restated = asked_detail and offer is not None and offer.entity_id == entity_id
+            results: tuple[Result, ...] = ()
             if entity_id is not None and not restated:
                 offer = _Offer(query_id, entity_id)
-                yield Impression(
-                    event_id=f"{query_id}/impression",
-                    ts=ms(exchange.sys_start),
-                    session_id=session_id,
-                    query_id=query_id,
-                    results=(Result(entity_id, 1, STRATEGIES),),
-                )
+                results = (Result(entity_id, 1, STRATEGIES),)
+            yield Impression(
+                event_id=f"{query_id}/impression",
+                ts=ms(exchange.sys_start),
+                session_id=session_id,
+                query_id=query_id,
+                results=results,
+                outcome="answered" if restated else outcome(exchange.sys_acts),
+            )
             if exchange.aborted:
                 # The detector may place the caller's first word slightly before the prompt.
                 interrupted = max(exchange.sys_start, exchange.usr_start)
@@ -180,8 +213,20 @@ def _dialog(dialog: _Dialog, exchanges: list[_Exchange]) -> Iterator[Event]:
             context={
                 "dialog_manager": str(dialog.dialog_manager),
                 "acoustic_condition": str(dialog.acoustic_condition),
+                "prompt": outcome(exchange.sys_acts) or "other",
             },
+            asr=Recognition(hypotheses=tuple(Hypothesis(one, max(score, -1e6)) for one, score in exchange.asr)),
+            nlu=Understanding(
+                score=exchange.slu[0][1],
+                alternatives=tuple(Meaning(interpretation(some) or "", score) for some, score in exchange.slu[1:]),
+            ),
         )
+
+
+def outcome(acts: Acts) -> str | None:
+    """Return what a prompt does, as the `outcome` of its impression; None if none of its acts is known."""
+    said = {act for act, _ in acts}
+    return next((name for act, name in _OUTCOMES.items() if act in said), None)
 
 
 def _offered(acts: Acts) -> str | None:

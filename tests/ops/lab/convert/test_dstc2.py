@@ -14,7 +14,20 @@ from hypothesis import strategies as st
 
 from backchannel.ops.lab.convert import ConversionError
 from backchannel.ops.lab.convert.dstc2 import DIALOGS, TURNS, Acts, events, interpretation
-from backchannel.schemas.events import BargeIn, Click, Event, EventDecoder, Impression, Query, Result, encode
+from backchannel.schemas.events import (
+    BargeIn,
+    Click,
+    Event,
+    EventDecoder,
+    Hypothesis,
+    Impression,
+    Meaning,
+    Query,
+    Recognition,
+    Result,
+    Understanding,
+    encode,
+)
 
 START = 1_364_412_789_000
 """2013-03-27 19:33:09 UTC."""
@@ -80,7 +93,9 @@ def test_a_query_is_the_top_hypotheses_at_the_end_of_the_utterance() -> None:
             text="said 0",
             user_id="ann",
             interpretation="inform(food=thai)",
-            context={"dialog_manager": "1", "acoustic_condition": "0"},
+            context={"dialog_manager": "1", "acoustic_condition": "0", "prompt": "repeated"},
+            asr=Recognition(hypotheses=(Hypothesis("said 0", -0.1), Hypothesis("sad", -2.0))),
+            nlu=Understanding(score=0.9, alternatives=(Meaning("", 0.1),)),
         )
     ]
 
@@ -91,13 +106,15 @@ def test_what_was_not_recognised_is_a_query_with_empty_text() -> None:
 
 
 def test_an_offer_is_an_impression_for_the_query_before_it() -> None:
-    [impression] = only(Impression, convert(row(0), row(1, offer="nandos"), row(2)))
+    impression, greeting = only(Impression, convert(row(0), row(1, offer="nandos"), row(2)))
+    assert (greeting.query_id, greeting.results, greeting.outcome) == ("s/1", (), "repeated")
     assert impression == Impression(
         event_id="s/0/impression",
         ts=START + 10_000,
         session_id="s",
         query_id="s/0",
         results=(Result("nandos", 1, ("database",)),),
+        outcome="offered",
     )
 
 
@@ -129,7 +146,11 @@ def test_giving_a_detail_restates_the_offer_and_does_not_make_one() -> None:
         row(2, offer="nandos", detail="phone", request="addr"),
         row(3, offer="nandos", detail="addr"),
     )
-    assert [event.query_id for event in only(Impression, made)] == ["s/0"]
+    assert [(event.query_id, event.outcome, len(event.results)) for event in only(Impression, made)] == [
+        ("s/0", "offered", 1),
+        ("s/1", "answered", 0),
+        ("s/2", "answered", 0),
+    ]
     assert [(event.query_id, event.event_id) for event in only(Click, made)] == [
         ("s/0", "s/1/click"),
         ("s/0", "s/2/click"),
@@ -233,7 +254,8 @@ def test_the_whole_log(public_log: Callable[[str], Path]) -> None:
     assert count[Query] == len(rows) == 11_486
     assert sum(row["aborted"] for row in rows) == 1455
     assert count[BargeIn] == sum(row["aborted"] for row in rows if row["turn"] > 0) == 1427
-    assert (count[Impression], count[Click]) == (3128, 2839)
+    assert count[Impression] == len(rows) - len(dialogs)  # every prompt but the greetings
+    assert (sum(bool(one.results) for one in only(Impression, made)), count[Click]) == (3128, 2839)
     assert len({event.user_id for event in only(Query, made)}) == 126
     assert len({event.event_id for event in made}) == len(made)
     assert all(earlier.ts <= later.ts for earlier, later in pairwise(made))

@@ -1,0 +1,1 @@
+"""Which component failed first in a turn."""

@@ -1,0 +1,231 @@
+"""Failure points: the first component that failed in a turn, learned from a few labels.
+
+Labelled turns add X'X and X'Y of their evidence (see `evidence`), by fold of people; all turns whose events say how
+they went add their evidence by intent, device, locale and day. The weights are solved at publish and applied to all of
+these sums, so a new label also changes what is said of earlier turns. `model` says how.
+
+Assumptions, as `docs/design.md` asks of every learner: labels are few and made by people who are trusted, so nobody's
+labels are bounded; shares count turns, so who asks more counts more. Positions, depth and overlap do not enter. An
+error that the system recovered from is labelled `correct`, and what nobody can do is `unsupported`, not a defect.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from itertools import chain
+from typing import Annotated, Any, Final, Self, get_args
+from zlib import crc32
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+
+from backchannel.agents.columns import MISSING, Columns
+from backchannel.agents.failures.evidence import ENCODING, WIDTH, acts_of, evidence, is_told, vectors
+from backchannel.agents.failures.model import Fit, LabelSums
+from backchannel.agents.failures.serving import Diagnoser, Shares, Weights
+from backchannel.agents.learner import Changed, Learner
+from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.sums import ALL, GRID, Delta, Floats, Integers, Key, SumReader, Sums, SumTable
+from backchannel.schemas.events import FailurePoint, Label
+
+POINTS: Final[tuple[str, ...]] = get_args(FailurePoint)
+FOLDS: Final = 5
+KINDS: Final = ("all", "day", "device", "intent", "locale")
+_DAY_MS: Final = 86_400_000
+_ROOM: Final = 4000
+"""Rows of turns that are kept; those with the fewest turns (decayed) go first."""
+_PUBLISHED: Final = 100
+"""Values of a kind that are published: those with the most turns (decayed)."""
+
+
+class FailureConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How failure points are learned from labels."""
+
+    labels_half_life_days: Annotated[float, Meta(ge=1, le=100_000, description="half-life of labels, in days")] = 365.0
+    half_life_days: Annotated[
+        float, Meta(ge=0.1, le=100_000, description="half-life of the turns that shares are of, in days")
+    ] = 30.0
+    min_labels: Annotated[
+        float,
+        Meta(ge=1, le=1e6, description="labels (decayed) below which a failure point is unknown, rather than rare"),
+    ] = 5.0
+
+
+class FailurePoints(Learner):
+    """The learner of failure points. Its section: "" -> `Weights`; kind -> value -> `Shares`."""
+
+    name = Diagnoser.name
+    serving = Diagnoser
+
+    def __init__(self, config: FailureConfig) -> None:
+        self.config: Final = config
+        self.labels: Final = SumTable(
+            name="failure_labels",
+            key=(("encoding", str), ("fold", int)),
+            half_life_ms=round(config.labels_half_life_days * _DAY_MS),
+        )
+        self.turns: Final = SumTable(
+            name="failure_turns",
+            key=(("encoding", str), ("kind", str), ("value", str)),
+            half_life_ms=round(config.half_life_days * _DAY_MS),
+        )
+        self.tables = (self.labels, self.turns)
+        self.bound = (self.turns, _ROOM)
+
+    @classmethod
+    def configured(cls, config: Any) -> Self:
+        """See `Learner.configured`."""
+        return cls(config.failures)
+
+    def learn(self, outcomes: Outcomes) -> Delta:
+        """See `Learner.learn`. Turns without `asr`, `nlu`, `outcome` and labels add nothing."""
+        labelled, labels = labels_of(outcomes.columns)
+        rows = np.union1d(is_told(outcomes.columns), labelled)
+        if not len(rows):
+            return {}
+        columns = outcomes.columns.take(rows)
+        slots = [list(set(one.values())) for one in evidence(columns)]
+        delta = {self.turns.name: self._turns(columns, slots)}
+        if len(labelled):
+            chosen = np.searchsorted(rows, labelled)
+            defects = np.rint(outcomes.defects[labelled] * GRID) / GRID
+            people = np.array([_fold(name) for name in columns.pools.people], dtype=np.int64)
+            folds = people[outcomes.people[labelled]]
+            delta[self.labels.name] = self._labels(
+                vectors((slots[row] for row in chosen.tolist()), len(chosen)),
+                labels,
+                defects,
+                folds,
+                outcomes.times[labelled],
+            )
+        return delta
+
+    def _labels(self, found: Floats, labels: Floats, defects: Floats, folds: Integers, times: Integers) -> Sums:
+        landmark = self.labels.landmark(int(times.max()))
+        weights = self.labels.weights(times, landmark)
+        keys = np.unique(folds).tolist()
+        sums = [
+            LabelSums.of(found[own], labels[own], defects[own], weights[own]).packed()
+            for own in (folds == fold for fold in keys)
+        ]
+        return Sums(self.labels, [(ENCODING, fold) for fold in keys], np.array(sums), landmark)
+
+    def _turns(self, columns: Columns, slots: Sequence[Collection[int]]) -> Sums:
+        """Return the evidence of turns, added up by each kind's values."""
+        query, pools = columns.turns.query, columns.pools
+        landmark = self.turns.landmark(int(query.ts.max()))
+        weights = self.turns.weights(query.ts, landmark)
+        counts = np.fromiter(map(len, slots), np.int64, len(slots))
+        flat = np.fromiter(chain.from_iterable(slots), np.int64, int(counts.sum()))
+        masses = np.repeat(weights, counts)
+        intents = ["+".join(sorted(acts_of(form)))[:128] for form in pools.forms]
+        values: list[list[str]] = [
+            [""] * len(columns),
+            np.datetime_as_string(query.ts.astype("datetime64[ms]"), unit="D").tolist(),
+            _devices(columns),
+            [intents[code] if code != MISSING else "" for code in query.form.tolist()],
+            [pools.labels[code] if code != MISSING else "" for code in query.locale.tolist()],
+        ]
+        keys: list[Key] = []
+        sums = []
+        for kind, own in zip(KINDS, values, strict=True):
+            known, place = np.unique(own, return_inverse=True)
+            lines = np.repeat(place, counts) * WIDTH + flat
+            total = np.bincount(lines, masses, len(known) * WIDTH).reshape(len(known), WIDTH)
+            for value, row in zip(known.tolist(), total, strict=True):
+                if value or kind == KINDS[0]:
+                    keys.append((ENCODING, kind, value))
+                    sums.append(row)
+        return Sums(self.turns, keys, np.array(sums), landmark)
+
+    def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
+        """See `Learner.solve`. Weights and shares are small, and solved anew whenever anything changed."""
+        if not changed.keys() & {self.labels.name, self.turns.name}:
+            return {}
+        section: dict[str, bytes | None] = dict.fromkeys((ALL, *KINDS))
+        found = self.fit(sums, at)
+        if found is None:
+            return section
+        weights, fit = found
+        section[ALL] = msgspec.json.encode(weights)
+        stored = sums.read(self.turns, "encoding", [ENCODING])
+        totals = {key[1:]: row for key, row in zip(stored.keys, stored.at(at), strict=True)}
+        by_kind: defaultdict[str, dict[str, Shares]] = defaultdict(dict)
+        for kind, value in sorted(totals, key=lambda key: (-totals[key][0], key)):
+            turns = float(totals[kind, value][0])
+            if turns > 0 and len(by_kind[kind]) < _PUBLISHED:
+                estimates = fit.shares(totals[kind, value], turns)
+                by_kind[kind][value] = Shares(round(turns, 3), dict(zip(weights.points, estimates, strict=True)))
+        section.update({kind: msgspec.json.encode(by_value) for kind, by_value in by_kind.items() if by_value})
+        return section
+
+    def fit(self, sums: SumReader, at: int) -> tuple[Weights, Fit] | None:
+        """Return the weights to publish and the fit that they are from; None if there are too few labels.
+
+        Args:
+            sums: the sums of all turns so far.
+            at: the event time (ms) that sums are decayed to.
+        """
+        stored = sums.read(self.labels, "encoding", [ENCODING])
+        rows = sorted(zip(stored.keys, stored.at(at), strict=True))
+        folds = [LabelSums.unpacked(row, WIDTH, len(POINTS)) for _, row in rows]
+        labels = np.sum([one.labels for one in folds], axis=0) if folds else np.zeros(len(POINTS))
+        known = np.flatnonzero(labels >= self.config.min_labels).tolist()
+        if len(folds) < 2 or len(known) < 2:
+            return None
+        folds = [one.only(known) for one in folds]
+        fit = Fit.of(folds)
+        model = fit.model
+        gram = np.sum([one.gram[0] for one in folds], axis=0)
+        points = [POINTS[place] for place in known]
+        defects = np.sum([one.defects for one in folds], axis=0) / model.labels
+        return Weights(
+            points=points,
+            encoding=ENCODING,
+            weights=model.weights.round(6).tolist(),
+            means=model.means.round(6).tolist(),
+            covariance=model.covariance.round(8).tolist(),
+            labels=model.labels.round(3).tolist(),
+            mean=(gram / gram[0]).round(4).tolist(),
+            defects=dict(zip(points, defects.round(4).tolist(), strict=True)),
+        ), fit
+
+    def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:
+        """See `Learner.excess`: the values with the fewest turns."""
+        dropped: list[Key] = []
+        for encoding in sorted(crowded):
+            stored = sums.read(self.turns, "encoding", [encoding])
+            ranked = sorted(zip((-stored.at(at)[:, 0]).tolist(), stored.keys, strict=True))
+            dropped += (key for _, key in ranked[_ROOM:])
+        return dropped
+
+
+def labels_of(columns: Columns) -> tuple[Integers, Floats]:
+    """Return the turns that have labels, rising, and the share of labellers for each failure point, (turns, POINTS).
+
+    The latest label by a labeller counts; of two at the same time, the one whose failure point comes later in the
+    alphabet.
+    """
+    turns, fields = columns.others(Label)
+    latest: dict[int, dict[str, tuple[int, str]]] = defaultdict(dict)
+    for turn, label in zip(turns.tolist(), fields, strict=True):
+        said = (label["labelled_at"], label["failure_point"])
+        own = latest[turn]
+        own[label["labeller"]] = max(said, own.get(label["labeller"], said))
+    rows = np.array(sorted(latest), dtype=np.int64)
+    found = np.zeros((len(rows), len(POINTS)))
+    for row, turn in zip(found, rows.tolist(), strict=True):
+        for _, point in latest[turn].values():
+            row[POINTS.index(point)] += 1 / len(latest[turn])
+    return rows, np.rint(found * GRID) / GRID
+
+
+def _fold(person: str) -> int:
+    return crc32(person.encode(errors="surrogatepass")) % FOLDS
+
+
+def _devices(columns: Columns) -> list[str]:
+    codes = columns.turns.query.context.tolist()
+    named = {code: msgspec.msgpack.decode(columns.pools.contexts[code]) for code in set(codes) if code != MISSING}
+    devices = (named.get(code, {}).get("device", "") for code in codes)
+    return [device if isinstance(device, str) else "" for device in devices]

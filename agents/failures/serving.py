@@ -1,0 +1,159 @@
+"""The serving half of failure points: which component failed in a turn, and how often each did."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import ClassVar, Final, Self
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from backchannel.agents.columns import columns_of
+from backchannel.agents.failures.evidence import evidence, vectors
+from backchannel.agents.failures.model import Model
+from backchannel.agents.serving import Sections
+from backchannel.agents.sums import ALL
+from backchannel.schemas.snapshot import Estimate, Snapshot
+from backchannel.schemas.turn import Turn
+
+CORRECT: Final = "correct"
+_REASONS: Final = 5
+
+
+class Diagnosis(Struct, frozen=True):
+    """What failed first in a turn.
+
+    Attributes:
+        failure_point: the most probable one; `correct` if nothing failed.
+        probabilities: failure point -> probability. Those without enough labels are missing: unknown, not zero.
+        reasons: what holds of the turn and speaks for the failure point, against a correct turn (or, of a correct turn,
+            against the next probable failure point): in words -> difference of scores, the largest first.
+    """
+
+    failure_point: str
+    probabilities: dict[str, float]
+    reasons: dict[str, float]
+
+
+class Weights(Struct, frozen=True):
+    """The model, as published; see `Model`. `points` are the failure points with enough labels, in order.
+
+    Attributes:
+        mean: the mean vector of labelled turns, (width,).
+        defects: failure point -> mean probability of a defect of its turns.
+    """
+
+    points: list[str]
+    encoding: str
+    weights: list[list[float]]
+    means: list[list[float]]
+    covariance: list[list[float]]
+    labels: list[float]
+    mean: list[float]
+    defects: dict[str, float]
+
+
+class Shares(Struct, frozen=True):
+    """The shares of failure points in some turns.
+
+    Attributes:
+        turns: number of turns (decayed) whose events say how they went.
+        shares: failure point -> its share of the turns; those without enough labels are missing.
+    """
+
+    turns: float
+    shares: dict[str, Estimate]
+
+
+class Repair(Struct, frozen=True):
+    """What the repair of a component would save.
+
+    Attributes:
+        kind, value: the turns: those of an `intent`, `device`, `locale` or `day`, or `all`.
+        failure_point: the component.
+        turns: number of turns (decayed).
+        share: the share of the turns in which it was the first to fail.
+        recovers: how much more probable defects are in turns in which it failed than in correct ones, 0 to 1.
+        saved: turns x share x recovers: defects saved, with the interval of the share.
+    """
+
+    kind: str
+    value: str
+    failure_point: str
+    turns: float
+    share: Estimate
+    recovers: float
+    saved: Estimate
+
+
+class Diagnoser:
+    """Diagnoses turns, as far as there are labels.
+
+    Args:
+        section: the rows of the section.
+    """
+
+    name: ClassVar[str] = "failures"
+
+    def __init__(self, section: Mapping[str, bytes]) -> None:
+        self._rows: Final = section
+
+    @classmethod
+    def of(cls, sections: Sections, header: Snapshot) -> Self:  # noqa: ARG003 - a Serving
+        """See `Serving.of`."""
+        return cls(sections.get(cls.name, {}))
+
+    @cached_property
+    def known(self) -> tuple[Weights, Model] | None:
+        """The weights and their model; None if there are not enough labels."""
+        row = self._rows.get(ALL)
+        if row is None:
+            return None
+        weights = msgspec.json.decode(row, type=Weights)
+        return weights, Model(*map(np.array, (weights.weights, weights.means, weights.covariance, weights.labels)))
+
+    def diagnose(self, turn: Turn) -> Diagnosis | None:
+        """Return what failed first in a turn; None if there are not enough labels to tell."""
+        if self.known is None:
+            return None
+        known, model = self.known
+        [found] = evidence(columns_of([turn]))
+        probabilities = model.probabilities(vectors([found.values()], 1))[0]
+        ordered = np.argsort(-probabilities, kind="stable").tolist()
+        chosen, other = ordered[0], ordered[1]
+        if known.points[chosen] != CORRECT and CORRECT in known.points:
+            other = known.points.index(CORRECT)
+        directions = model.directions()
+        scores = model.weights @ (directions[:, chosen] - directions[:, other]) * (1.0 - np.array(known.mean))
+        reasons = {said: float(scores[slot].round(3)) for said, slot in found.items()}
+        largest = sorted((said for said in reasons if reasons[said] > 0), key=lambda said: -reasons[said])
+        return Diagnosis(
+            known.points[chosen],
+            dict(zip(known.points, probabilities.round(4).tolist(), strict=True)),
+            {said: reasons[said] for said in largest[:_REASONS]},
+        )
+
+    def shares(self) -> dict[str, dict[str, Shares]]:
+        """Return the shares by kind (`all`, `intent`, `device`, `locale`, `day`) and value."""
+        return {
+            kind: msgspec.json.decode(row, type=dict[str, Shares])
+            for kind, row in sorted(self._rows.items())
+            if kind != ALL
+        }
+
+    def repairs(self) -> list[Repair]:
+        """Return what the repair of each component would save, for each set of turns, the most first."""
+        if self.known is None or CORRECT not in self.known[0].points:
+            return []
+        known = self.known[0]
+        found = []
+        for kind, by_value in self.shares().items():
+            for value, one in by_value.items():
+                for point, share in one.shares.items():
+                    if point == CORRECT:
+                        continue
+                    recovers = max(known.defects[point] - known.defects[CORRECT], 0.0)
+                    scale = one.turns * recovers
+                    saved = Estimate(share.value * scale, share.low * scale, share.high * scale)
+                    found.append(Repair(kind, value, point, one.turns, share, recovers, saved))
+        return sorted(found, key=lambda one: (-one.saved.value, one.kind, one.value, one.failure_point))

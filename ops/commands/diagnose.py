@@ -1,0 +1,68 @@
+"""`backchannel diagnose`: which component fails how often, and whose repair would save most."""
+
+from contextlib import closing
+from typing import Final
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from backchannel.agents.failures.learner import KINDS
+from backchannel.ops.options import json_option, store_option
+from backchannel.ops.terminal import console, print_json
+from backchannel.schemas.snapshot import Estimate
+from backchannel.streams.serving.reader import PolicyReader
+
+_WIDTH: Final = 130
+
+
+@click.command()
+@click.option(
+    "--by",
+    type=click.Choice(KINDS),
+    multiple=True,
+    metavar="KIND",
+    help=f"Only by KIND: {', '.join(KINDS)}; may be given several times.  [default: every kind]",
+)
+@click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="Rows to print.")
+@store_option
+@json_option
+def diagnose(*, by: tuple[str, ...], top: int, store: str, as_json: bool) -> None:
+    """Rank components by what their repair would save, from the newest policy.
+
+    A row is a component in the turns of an intent, a device, a locale, a day, or all turns: the share of turns in which
+    it failed first, times their number, times how much more often such turns are defects than correct ones are. Shares
+    are estimates with intervals of 95%; a failure point with too few labels has none.
+    """
+    with closing(PolicyReader(store)) as reader:
+        diagnoser = reader.policy.diagnoser
+    known = diagnoser.known
+    if known is None:
+        raise click.ClickException(
+            "no failure point is known: send `label` events for turns with `asr`, `nlu` or an `outcome`, at least "
+            "failures.min_labels for each of two failure points"
+        )
+    repairs = [one for one in diagnoser.repairs() if not by or one.kind in by][:top]
+    if as_json:
+        print_json({"labels": dict(zip(known[0].points, known[0].labels, strict=True)), "repairs": repairs})
+        return
+    table = Table("failed first", "in", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("turns", "share", "of which a repair recovers", "defects saved"):
+        table.add_column(name, justify="right")
+    for one in repairs:
+        table.add_row(
+            one.failure_point,
+            f"{one.kind} {one.value}".rstrip(),
+            f"{one.turns:,.0f}",
+            _percent(one.share),
+            f"{one.recovers:.0%}",
+            f"{one.saved.value:,.1f} ({one.saved.low:,.1f} to {one.saved.high:,.1f})",
+        )
+    labels = ", ".join(f"{labels:,.0f} {point}" for point, labels in zip(known[0].points, known[0].labels, strict=True))
+    out = console(_WIDTH)
+    out.print(table)
+    out.print(f"Labels (decayed): {labels}")
+
+
+def _percent(one: Estimate) -> str:
+    return f"{one.value:.1%} ({one.low:.1%} to {one.high:.1%})"

@@ -1,0 +1,1 @@
+"""How well failure points are told, on public dialogues."""

@@ -1,0 +1,73 @@
+"""`backchannel lab failures`: how well failure points are told, and how few labels are enough."""
+
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from backchannel.ops.lab.failures.evaluation import POINTS, Quality, evaluate, read
+from backchannel.ops.options import json_option
+from backchannel.ops.terminal import print_json
+from backchannel.schemas.snapshot import Estimate
+
+_WIDTH: Final = 130
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--labels",
+    "sizes",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(50, 200, 1_000, 5_000),
+    show_default=True,
+    help="Labels to learn from, for the learning curve.",
+)
+@click.option("--seeds", type=click.IntRange(1, 20), default=2, show_default=True, help="Random choices of labels.")
+@click.option("--salt", default="", help="Changes how callers are divided into folds.")
+@json_option
+def failures(*, folder: Path, sizes: tuple[int, ...], seeds: int, salt: str, as_json: bool) -> None:
+    """Learn failure points from the labelled dialogues in FOLDER, and diagnose callers that were not learned from.
+
+    FOLDER holds `dstc2` and `failure_points`. The labels were made by rules from transcripts, not by annotators. There
+    are five folds of callers; intervals of 95% are over callers.
+    """
+    with Console(stderr=True).status("learning"):
+        report = evaluate(read(folder, salt), sizes, seeds)
+    if as_json:
+        print_json(report)
+        return
+    console = Console(width=_WIDTH)
+    console.print(
+        f"{report.turns:,} turns of {report.callers} callers; calling all of them correct is right in "
+        f"{report.majority:.1%} of them."
+    )
+    table = Table("labels", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("accuracy", "macro-F1", "area, any failure", "right cause of a failure"):
+        table.add_column(name, justify="right")
+    for size, one in report.curve.items():
+        table.add_row(f"{size:,}", *(f"{measured.value:.3f}" for measured in _measured(one)))
+    table.add_row("all of four folds", *map(_interval, _measured(report.quality)))
+    console.print(table)
+    confusion = Table("true \\ told", *POINTS, box=SIMPLE_HEAD, pad_edge=False)
+    for true, told in report.confusion.items():
+        confusion.add_row(true, *(f"{told[point]:,}" for point in POINTS))
+    console.print(confusion)
+    shares = report.shares
+    console.print(
+        f"Shares of failure points by system, held out: off by {shares.estimated:.1%} on average, by "
+        f"{shares.counted:.1%} if the likeliest are counted; {shares.covered:.0%} of the true shares are in their "
+        f"intervals, which are {shares.width:.1%} wide."
+    )
+
+
+def _measured(one: Quality) -> tuple[Estimate, ...]:
+    return one.accuracy, one.macro_f1, one.defect_area, one.right_cause
+
+
+def _interval(one: Estimate) -> str:
+    return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"

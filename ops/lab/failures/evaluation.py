@@ -1,0 +1,288 @@
+"""Failure points on DSTC2: the learner as it is, evaluated on callers that it has not seen.
+
+Labels are those of `failure_points/dstc2_labels.jsonl.gz`, made by rules from transcripts: "no_speech" stands for a
+false wake, and its few entity errors count as understanding. A fold's turns are diagnosed with weights that were solved
+from the sums of all other callers, in which the learner's own folds are of people, too.
+"""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import Struct, structs
+from scipy.stats import rankdata
+
+from backchannel.agents.columns import columns_of
+from backchannel.agents.failures.evidence import evidence, vectors
+from backchannel.agents.failures.learner import FailureConfig, FailurePoints
+from backchannel.agents.failures.model import Fit
+from backchannel.agents.failures.serving import Diagnoser
+from backchannel.agents.outcomes import Judge, RewardConfig
+from backchannel.agents.serving import live_rows
+from backchannel.agents.sums import Floats, Integers, MemorySums
+from backchannel.ops.lab.convert import ConversionError
+from backchannel.ops.lab.rephrases.pairs import assembled, dialogues, open_log
+from backchannel.schemas.events import FailurePoint, Label
+from backchannel.schemas.snapshot import Estimate
+from backchannel.schemas.turn import Turn
+
+NAMES: Final[dict[str, FailurePoint]] = {
+    "correct": "correct",
+    "no_speech": "false_wake",
+    "asr": "recognition",
+    "nlu": "understanding",
+    "er": "understanding",
+    "result": "result",
+}
+"""A label of the data -> the failure point."""
+
+POINTS: Final = ("correct", "false_wake", "recognition", "understanding", "result")
+OUTER_FOLDS: Final = 5
+_SAMPLES: Final = 200  # of callers, for intervals
+
+
+class _Row(Struct):
+    session_id: str
+    turn: int
+    label: str
+
+
+class Data(NamedTuple):
+    """Labelled turns.
+
+    Attributes:
+        turns: the turns, each with its label as a signal.
+        vectors: their evidence, (turns, width).
+        truth: index of each turn's failure point in POINTS, (turns,).
+        callers: number of each turn's caller, (turns,).
+        folds: fold of each turn's caller, (turns,).
+        systems: dialogue manager and acoustic condition of each turn.
+    """
+
+    turns: list[Turn]
+    vectors: Floats
+    truth: Integers
+    callers: Integers
+    folds: Integers
+    systems: list[str]
+
+
+class Quality(Struct, frozen=True):
+    """How well failure points are told, on held-out callers; intervals of 95% over callers.
+
+    Attributes:
+        accuracy: share of turns with the right failure point.
+        macro_f1: mean F1 of the failure points.
+        defect_area: area under the ROC curve of the probability that anything failed.
+        right_cause: of turns in which something failed, the share whose most probable cause is right.
+    """
+
+    accuracy: Estimate
+    macro_f1: Estimate
+    defect_area: Estimate
+    right_cause: Estimate
+
+
+class SharesQuality(Struct, frozen=True):
+    """Estimated shares of failure points in each system's turns of held-out callers, against the true ones.
+
+    Attributes:
+        estimated: mean absolute error of the shares as published.
+        counted: that of counting the most probable failure point of each turn.
+        covered: share of the true shares that lie in their 95% intervals.
+        width: mean width of the intervals.
+    """
+
+    estimated: float
+    counted: float
+    covered: float
+    width: float
+
+
+class Report(Struct, frozen=True):
+    """The evaluation.
+
+    Attributes:
+        turns, callers: numbers of turns and of callers.
+        majority: accuracy of calling every turn correct.
+        quality: with all labels.
+        confusion: true failure point -> told -> number of turns.
+        curve: number of labels -> quality: means over the folds and seeds; failure points that had too few labels are
+            never told.
+        shares: quality of the shares.
+    """
+
+    turns: int
+    callers: int
+    majority: float
+    quality: Quality
+    confusion: dict[str, dict[str, int]]
+    curve: dict[int, Quality]
+    shares: SharesQuality
+
+
+def read(folder: Path, salt: str = "") -> Data:
+    """Read the labelled turns.
+
+    Args:
+        folder: the folder with `dstc2` and `failure_points`.
+        salt: changes the division of the callers into folds.
+
+    Raises:
+        ConversionError: a turn has no label, or an unknown one.
+    """
+    with open_log(folder / "failure_points" / "dstc2_labels.jsonl.gz") as lines:
+        rows = list(map(msgspec.json.Decoder(_Row).decode, lines))
+    labels = {f"{row.session_id}/{row.turn}": row.label for row in rows}
+    turns, truth = [], []
+    for turn in assembled(dialogues(folder / "dstc2")):
+        point = NAMES.get(labels.get(turn.query.query_id, ""))
+        if point is None:
+            raise ConversionError(
+                f"dstc2_labels.jsonl.gz: turn {turn.query.query_id} has no label, or an unknown one: use the labels "
+                "and the dialogues of the same copy"
+            )
+        truth.append(POINTS.index(point))
+        turns.append(_labelled(turn, point))
+    names = [turn.query.user_id or "" for turn in turns]
+    _, callers = np.unique(names, return_inverse=True)
+    found = evidence(columns_of(turns))
+    return Data(
+        turns,
+        vectors((one.values() for one in found), len(turns)),
+        np.array(truth),
+        callers,
+        np.array([blake2b((salt + name).encode()).digest()[0] % OUTER_FOLDS for name in names]),
+        [f"{turn.query.context['dialog_manager']}/{turn.query.context['acoustic_condition']}" for turn in turns],
+    )
+
+
+def evaluate(data: Data, sizes: Sequence[int], seeds: int) -> Report:
+    """Evaluate the learner.
+
+    Args:
+        data: the labelled turns.
+        sizes: numbers of labels of the learning curve.
+        seeds: random choices of labels per size.
+    """
+    found = np.zeros((len(data.truth), len(POINTS)))
+    errors: list[tuple[float, float, bool, float]] = []
+    for fold in range(OUTER_FOLDS):
+        diagnoser, fit = learned([data.turns[row] for row in np.flatnonzero(data.folds != fold)])
+        tested = np.flatnonzero(data.folds == fold)
+        found[tested] = probabilities(diagnoser, data.vectors[tested])
+        if fit is not None and diagnoser.known is not None:
+            points = [POINTS.index(point) for point in diagnoser.known[0].points]
+            errors += _shares(data, tested, fit, points, found)
+    told = found.argmax(axis=1)
+    counts = np.zeros((len(POINTS), len(POINTS)), dtype=int)
+    np.add.at(counts, (data.truth, told), 1)
+    estimated, counted, covered, width = np.mean(np.array(errors, dtype=float), axis=0).tolist()
+    return Report(
+        turns=len(data.turns),
+        callers=int(data.callers.max()) + 1,
+        majority=float((data.truth == 0).mean()),
+        quality=measure(data, found),
+        confusion={
+            true: dict(zip(POINTS, row, strict=True)) for true, row in zip(POINTS, counts.tolist(), strict=True)
+        },
+        curve={size: _with_labels(data, size, seeds) for size in sizes},
+        shares=SharesQuality(estimated, counted, covered, width),
+    )
+
+
+def learned(turns: Sequence[Turn]) -> tuple[Diagnoser, Fit | None]:
+    """Return what is published after some turns, and the fit that it is from; None if there are too few labels."""
+    learner = FailurePoints(FailureConfig())
+    delta = learner.learn(Judge(RewardConfig()).judge(columns_of(turns)))
+    sums, at = MemorySums(delta), max(turn.query.ts for turn in turns)
+    section = learner.solve(sums, {name: [] for name in delta}, at)
+    solved = learner.fit(sums, at)
+    return Diagnoser(live_rows(section)), solved and solved[1]
+
+
+def probabilities(diagnoser: Diagnoser, vectors: Floats) -> Floats:
+    """Return the probabilities of POINTS, (turns, POINTS); without enough labels every turn is correct."""
+    found = np.zeros((len(vectors), len(POINTS)))
+    if diagnoser.known is None:
+        found[:, 0] = 1.0
+        return found
+    weights, model = diagnoser.known
+    found[:, [POINTS.index(point) for point in weights.points]] = model.probabilities(vectors)
+    return found
+
+
+def measure(data: Data, found: Floats) -> Quality:
+    """Measure the probabilities of turns, (turns, POINTS), with intervals over callers."""
+    rng = np.random.default_rng(0)
+    values = [_measured(data.truth, found, np.arange(len(data.truth)))]
+    by_caller = [np.flatnonzero(data.callers == caller) for caller in range(int(data.callers.max()) + 1)]
+    for _ in range(_SAMPLES):
+        drawn = rng.integers(len(by_caller), size=len(by_caller))
+        values.append(_measured(data.truth, found, np.concatenate([by_caller[one] for one in drawn])))
+    low, high = np.quantile(values[1:], (0.025, 0.975), axis=0)
+    return Quality(*(Estimate(*map(float, one)) for one in zip(values[0], low, high, strict=True)))
+
+
+def _measured(truth: Integers, found: Floats, rows: Integers) -> list[float]:
+    true, found = truth[rows], found[rows]
+    told, failed = found.argmax(axis=1), true > 0
+    f1 = [
+        2 * int(((told == point) & (true == point)).sum()) / max(int((told == point).sum() + (true == point).sum()), 1)
+        for point in range(len(POINTS))
+    ]
+    ranks = rankdata(1.0 - found[:, 0])
+    positive, total = int(failed.sum()), len(rows)
+    area = (ranks[failed].sum() - positive * (positive + 1) / 2) / max(positive * (total - positive), 1)
+    cause = found[failed, 1:].argmax(axis=1) + 1 == true[failed]
+    return [float((told == true).mean()), float(np.mean(f1)), float(area), float(cause.mean())]
+
+
+def _with_labels(data: Data, size: int, seeds: int) -> Quality:
+    """Return the mean quality with some labels, drawn at random from the turns of the other folds' callers."""
+    measured = []
+    for seed in range(seeds):
+        rng = np.random.default_rng((size, seed))
+        found = np.zeros((len(data.truth), len(POINTS)))
+        for fold in range(OUTER_FOLDS):
+            rows = np.flatnonzero(data.folds != fold)
+            chosen = rng.choice(rows, min(size, len(rows)), replace=False)
+            tested = np.flatnonzero(data.folds == fold)
+            found[tested] = probabilities(learned([data.turns[row] for row in chosen])[0], data.vectors[tested])
+        measured.append(_measured(data.truth, found, np.arange(len(data.truth))))
+    low, mean, high = np.min(measured, axis=0), np.mean(measured, axis=0), np.max(measured, axis=0)
+    return Quality(*(Estimate(*map(float, one)) for one in zip(mean, low, high, strict=True)))
+
+
+def _shares(
+    data: Data, tested: Integers, fit: Fit, points: Sequence[int], found: Floats
+) -> list[tuple[float, float, bool, float]]:
+    """Return error when corrected, error when counted, whether it is covered, and width, for each system and point."""
+    errors = []
+    systems = np.array(data.systems)[tested]
+    for system in np.unique(systems):
+        rows = tested[systems == system]
+        estimates = dict(zip(points, fit.shares(data.vectors[rows].sum(axis=0), len(rows)), strict=True))
+        told = found[rows].argmax(axis=1)
+        for point, one in estimates.items():
+            true = float((data.truth[rows] == point).mean())
+            counted = abs(float((told == point).mean()) - true)
+            errors.append((abs(one.value - true), counted, one.low <= true <= one.high, one.high - one.low))
+    return errors
+
+
+def _labelled(turn: Turn, point: FailurePoint) -> Turn:
+    query = turn.query
+    label = Label(
+        event_id=f"{query.query_id}/label",
+        ts=query.ts,
+        session_id=query.session_id,
+        query_id=query.query_id,
+        labeller="rules",
+        labelled_at=query.ts,
+        failure_point=point,
+    )
+    return structs.replace(turn, signals={**turn.signals, "label": (label,)})

@@ -1,0 +1,136 @@
+"""Failure points: labels, weights, shares."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from backchannel.agents.checks import check, learn, solve
+from backchannel.agents.columns import columns_of
+from backchannel.agents.failures.evidence import evidence
+from backchannel.agents.failures.learner import POINTS, FailureConfig, FailurePoints, labels_of
+from backchannel.agents.failures.serving import Diagnoser
+from backchannel.agents.sums import Delta, MemorySums, merge
+from backchannel.schemas.events import FailurePoint, Hypothesis, Label, Recognition, Understanding
+from backchannel.schemas.turn import Turn
+from tests.support.turns import DAY, impression, query
+
+LEARNER = FailurePoints(FailureConfig(min_labels=3))
+
+
+def label(point: FailurePoint = "correct", labeller: str = "eve", at: int = 0) -> Label:
+    return Label(
+        event_id=f"{labeller}{at}{point}",
+        ts=0,
+        session_id="s",
+        query_id="q",
+        labeller=labeller,
+        labelled_at=at,
+        failure_point=point,
+    )
+
+
+def misheard(person: int, *labels: Label) -> Turn:
+    """A turn of which the recogniser was unsure, and after which the system asked again."""
+    asr = Recognition(hypotheses=(Hypothesis("play jess", -3.0), Hypothesis("play chess", -3.1)))
+    asked = query(DAY, "play jess", user_id=f"user {person}", asr=asr, interpretation="play(what=jess)")
+    return Turn.of(asked, [impression(outcome="asked"), *labels], query(DAY + 4000, "play jazz"))
+
+
+def fine(person: int, *labels: Label) -> Turn:
+    asr = Recognition(hypotheses=(Hypothesis("play jazz", -0.1), Hypothesis("play", -4.0)))
+    asked = query(DAY, user_id=f"user {person}", asr=asr, interpretation="play(what=jazz)")
+    return Turn.of(asked, [impression(outcome="answered"), *labels])
+
+
+LABELLED = [
+    *(misheard(person, label("recognition")) for person in range(20)),
+    *(fine(person, label("correct")) for person in range(20)),
+]
+
+
+def diagnoser(delta: Delta, learner: FailurePoints = LEARNER) -> Diagnoser:
+    return Diagnoser(solve(learner, delta, DAY))
+
+
+def test_it_is_a_sum() -> None:
+    check(FailurePoints(FailureConfig(min_labels=1)), rounds=1)
+
+
+def test_a_turn_that_says_nothing_of_how_it_went_adds_nothing() -> None:
+    assert learn(LEARNER, [Turn.of(query(), [impression()])]) == {}
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_the_latest_label_by_a_labeller_counts_and_disagreement_is_kept(order: tuple[int, ...]) -> None:
+    given = (label("result", at=1), label("recognition", at=2), label("correct", "joe", at=0))
+    rows, shares = labels_of(columns_of([fine(0), fine(0, *(given[place] for place in order))]))
+    assert rows.tolist() == [1]
+    expected = {"recognition": 0.5, "correct": 0.5}
+    assert dict(zip(POINTS, shares[0].tolist(), strict=True)) == dict.fromkeys(POINTS, 0.0) | expected
+
+
+def test_it_diagnoses_turns_with_reasons() -> None:
+    found = diagnoser(learn(LEARNER, LABELLED))
+    wrong, right = found.diagnose(misheard(99)), found.diagnose(fine(99))
+    assert wrong is not None
+    assert right is not None
+    assert (wrong.failure_point, right.failure_point) == ("recognition", "correct")
+    assert wrong.probabilities["recognition"] > 0.9
+    assert wrong.reasons
+    assert wrong.reasons.keys() <= evidence(columns_of([misheard(99)]))[0].keys()
+    assert list(wrong.reasons.values()) == sorted(wrong.reasons.values(), reverse=True)
+
+
+def test_a_failure_point_without_enough_labels_is_unknown_not_zero() -> None:
+    some = [*LABELLED, misheard(1, label("result")), misheard(2, label("result"))]
+    found = diagnoser(learn(LEARNER, some))
+    diagnosis = found.diagnose(misheard(99))
+    assert diagnosis is not None
+    assert diagnosis.probabilities.keys() == found.shares()["all"][""].shares.keys() == {"correct", "recognition"}
+
+
+def test_without_labels_nothing_is_known() -> None:
+    found = diagnoser(learn(LEARNER, [misheard(1), fine(2)]))
+    assert (found.known, found.diagnose(fine(1)), found.shares(), found.repairs()) == (None, None, {}, [])
+
+
+def test_later_labels_say_what_earlier_turns_were() -> None:
+    before = learn(LEARNER, [*(misheard(person) for person in range(60)), *(fine(person) for person in range(140))])
+    found = diagnoser(merge([before, learn(LEARNER, LABELLED)])).shares()
+    by_intent = found["intent"]["play"]
+    assert by_intent.turns == found["all"][""].turns == 240
+    share = by_intent.shares["recognition"]
+    assert share.low <= 80 / 240 <= share.high
+    assert share.value == pytest.approx(80 / 240, abs=0.05)
+    assert found["day"].keys() == {"1970-01-02"}
+
+
+def test_fewer_labels_make_wider_intervals() -> None:
+    few = diagnoser(learn(LEARNER, [*LABELLED[:4], *LABELLED[20:24]])).shares()["all"][""].shares["recognition"]
+    many = diagnoser(learn(LEARNER, LABELLED)).shares()["all"][""].shares["recognition"]
+    assert few.high - few.low > many.high - many.low
+
+
+def test_what_a_repair_saves() -> None:
+    noisy = [misheard(person, label("recognition")) for person in range(20)]
+    best = diagnoser(learn(LEARNER, [*noisy, *LABELLED[20:]])).repairs()[0]
+    assert best.failure_point == "recognition"
+    assert best.recovers > 0  # they said it again
+    assert best.saved.value == pytest.approx(best.turns * best.share.value * best.recovers)
+
+
+def test_excess_rows_are_those_with_the_fewest_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backchannel.agents.failures.learner._ROOM", 3)
+    turns = [*(fine(person) for person in range(3)), Turn.of(query(2 * DAY, nlu=Understanding(score=0.5)))]
+    delta = learn(LEARNER, turns)
+    sums = delta[LEARNER.turns.name]
+    kept = set(sums.keys) - set(LEARNER.excess(MemorySums(delta), {sums.keys[0][0]}, 2 * DAY))
+    assert {key[1:] for key in kept} == {("all", ""), ("day", "1970-01-02"), ("intent", "play")}
+
+
+def test_absent_fields_are_unknown() -> None:
+    found = evidence(columns_of([Turn.of(query())]))[0]
+    assert "certainty of the NLU: unknown" in found
+    assert "outcome: unknown" in found
+    assert np.unique(list(found.values())).min() == 0

@@ -1,0 +1,83 @@
+"""`diagnose`: labels in a log become a ranking of repairs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from backchannel.ops.cli import main
+from backchannel.schemas.events import EventDecoder, Label
+from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
+from tests.support.ledgers import sqlite_url
+
+TS = 1_700_000_000_000
+
+
+def turn(number: int, point: str) -> list[dict[str, Any]]:
+    """A query that went right or was misheard, and its label."""
+    ts = TS + 10 * number
+    common = {"session_id": f"s{number}", "query_id": f"q{number}", "ts": ts}
+    failed = point != "correct"
+    heard: list[dict[str, Any]] = [
+        {"text": "jess" if failed else "jazz", "score": -3.0 if failed else -0.1},
+        {"text": "chess", "score": -3.2},
+    ]
+    return [
+        {**common, "type": "query", "event_id": f"{number}q", "text": heard[0]["text"], "asr": {"hypotheses": heard}},
+        {
+            **common,
+            "type": "impression",
+            "event_id": f"{number}i",
+            "results": [],
+            "outcome": "asked" if failed else "answered",
+        },
+        {
+            **common,
+            "type": "label",
+            "event_id": f"{number}l",
+            "labeller": "eve",
+            "labelled_at": ts + 999_999,
+            "failure_point": point,
+        },
+    ]
+
+
+def ran(folder: Path, events: list[dict[str, Any]]) -> dict[str, Any]:
+    file = folder / "events.jsonl"
+    file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    done = CliRunner().invoke(main, ["run", str(file), "--store", sqlite_url(folder), "--json"])
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_it_ranks_components_by_what_their_repair_would_save(tmp_path: Path) -> None:
+    events = [
+        event for number in range(60) for event in turn(number, ("correct", "correct", "recognition")[number % 3])
+    ]
+    assert ran(tmp_path, events)["turns"] == 60
+    command = ["diagnose", "--store", sqlite_url(tmp_path), "--by", "all"]
+    found = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
+    assert found["labels"].keys() == {"correct", "recognition"}
+    [best] = found["repairs"]
+    assert (best["failure_point"], best["kind"], round(best["turns"])) == ("recognition", "all", 60)
+    assert best["share"]["low"] < 1 / 3 < best["share"]["high"]
+    assert "recognition" in CliRunner().invoke(main, command).stdout
+
+
+def test_a_label_of_a_turn_that_has_closed_is_late() -> None:
+    decode = EventDecoder().decode
+    *events, label = (decode(json.dumps(event).encode()) for event in turn(0, "correct"))
+    assembler = TurnAssembler(["log"], TurnConfig())
+    assembler.add("log", range(2), events)
+    [closed] = assembler.finish()
+    assert not closed.all(Label)
+    assembler.add("log", [2], [label])
+    assert assembler.counts["late"] == 1
+
+
+def test_without_labels_it_says_what_to_send(tmp_path: Path) -> None:
+    ran(tmp_path, [event for event in turn(0, "correct") if event["type"] != "label"])
+    done = CliRunner().invoke(main, ["diagnose", "--store", sqlite_url(tmp_path)])
+    assert done.exit_code == 1
+    assert "failures.min_labels" in done.output
