@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
+from msgspec import structs
 
 from backchannel.ops.cli import main
 from backchannel.schemas.events import EventDecoder, Label
@@ -69,10 +70,10 @@ def test_a_label_of_a_turn_that_has_closed_is_late() -> None:
     decode = EventDecoder().decode
     *events, label = (decode(json.dumps(event).encode()) for event in turn(0, "correct"))
     assembler = TurnAssembler(["log"], TurnConfig())
-    assembler.add("log", range(2), events)
-    [closed] = assembler.finish()
-    assert not closed.all(Label)
-    assembler.add("log", [2], [label])
+    later = structs.replace(events[0], query_id="later", ts=TS + 1_000_000)
+    assembler.add("log", range(3), [*events, later])
+    assert not any(closed.all(Label) for closed in assembler.finish())
+    assembler.add("log", [3], [label])
     assert assembler.counts["late"] == 1
 
 
