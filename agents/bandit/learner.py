@@ -58,7 +58,7 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
             description="half-lives of a turn's weight in the policy, in days. No forgetting is also tried; "
             "each is weighted by how well it predicted later rewards",
         ),
-    ] = (8.0, 2.0, 0.5)
+    ] = (8.0, 2.0, 0.5, 0.0625)
     ridges: Annotated[
         tuple[Annotated[float, Meta(ge=0.001, le=1e6)], ...],
         Meta(
