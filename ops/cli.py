@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from backchannel.ops.extras import remedy
+from backchannel.ops.groups import Group
 from backchannel.schemas.errors import BackchannelError
 
 # Must be set before numpy is imported. Our matrices are small: several threads gain nothing on an idle machine,
@@ -109,7 +110,7 @@ _COMMANDS: Final = {
 }
 
 
-class _Group(click.Group):
+class _Group(Group):
     """Imports a command when it is used: most need packages that others do not."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature

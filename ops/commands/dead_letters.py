@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 
 import click
 
+from backchannel.ops.exit_codes import INCOMPLETE
+from backchannel.ops.groups import Group
 from backchannel.ops.options import config_option, json_option, kafka_config, servers_option
 from backchannel.ops.terminal import print_json
 from backchannel.streams.clock import since_epoch
@@ -18,7 +20,7 @@ SHOWN_BYTES = 200
 """Number of bytes of a value to show."""
 
 
-@click.group("dead-letters")
+@click.group("dead-letters", cls=Group)
 def dead_letters() -> None:
     """Read the records that were not valid events, and replay them once the cause is gone."""
 
@@ -63,7 +65,7 @@ def replay_(config: Config, servers: str | None, again: bool, as_json: bool) -> 
     count events that come after their turns closed as late: replay soon, or replay the topics into a new store.
 
     \b
-    Exit code: 0 all are valid now, 1 some are not.
+    Exit code: 0 all are valid now; 3 some are not; 1 an error.
     """
     kafka = kafka_config(config, servers)
     done = asyncio.run(replay(kafka, round(1000 * config.turns.max_ahead_s), time.time_ns() // 1_000_000, again=again))
@@ -73,7 +75,7 @@ def replay_(config: Config, servers: str | None, again: bool, as_json: bool) -> 
         click.echo(f"replayed: {done.sent:,}; still invalid: {sum(done.left.values()):,}")
         for reason, count in done.left.items():
             click.echo(f"{count:>9,}  {reason}")
-    sys.exit(1 if done.left else 0)
+    sys.exit(INCOMPLETE if done.left else 0)
 
 
 async def _collect(letters: AsyncIterator[Letter]) -> list[Letter]:

@@ -2,7 +2,8 @@
 
 import click
 
-from backchannel.ops.options import config_option, store_option
+from backchannel.ops.options import config_option, json_option, store_option
+from backchannel.ops.terminal import print_json
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.erasure import forget_user as forget
 
@@ -11,7 +12,8 @@ from backchannel.streams.pipeline.erasure import forget_user as forget
 @click.argument("user", metavar="ID")
 @store_option
 @config_option
-def forget_user(user: str, store: str, config: Config) -> None:
+@json_option
+def forget_user(user: str, store: str, config: Config, as_json: bool) -> None:
     """Erase what is stored about a user.
 
     The user's own layers of the memory index and the rewrites, and what is known about them as features, are deleted
@@ -23,4 +25,7 @@ def forget_user(user: str, store: str, config: Config) -> None:
     after this is stored again.
     """
     gone = forget(store, config, user)
+    if as_json:
+        print_json({"rows": gone})
+        return
     click.echo(f"{gone:,} rows of {user!r} deleted" if gone else f"nothing is stored about {user!r}")

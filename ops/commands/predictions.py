@@ -11,6 +11,7 @@ import orjson
 from msgspec import Meta, Struct
 
 from backchannel.agents.memory.proposals import Entity
+from backchannel.ops.extras import install
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import Id, Text
 from backchannel.schemas.text import normalize
@@ -99,7 +100,7 @@ class PredictionFile:
 
     def _parquet(self) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
         if importlib.util.find_spec("pyarrow") is None:
-            raise PredictionFileError(f"{self._path}: Parquet needs pip install 'backchannel[parquet]'")
+            raise PredictionFileError(f"{self._path}: Parquet needs {install('parquet')}")
         import pyarrow  # noqa: PLC0415 - an extra
         import pyarrow.parquet  # noqa: PLC0415 - an extra
 

@@ -12,13 +12,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from backchannel.agents.memory.proposals import Entity, Predictor
 from backchannel.ops.commands.predictions import BadLine, PredictionFile
-from backchannel.ops.options import config_option, json_option, store_option
+from backchannel.ops.exit_codes import INCOMPLETE
+from backchannel.ops.options import config_option, input_file, json_option, store_option
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.text import Fold, normalize, spelled
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.priming import Primer
 
-EXIT_BAD_LINES: Final = 3
 BATCH: Final = 50_000
 """Predictions per transaction."""
 _SHOWN: Final = 20
@@ -49,7 +49,7 @@ class Primed(Struct, frozen=True):
 
 
 @click.command("prime")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=input_file)
 @store_option
 @config_option
 @json_option
@@ -57,7 +57,7 @@ def prime(file: Path, store: str, config: Config, as_json: bool) -> None:
     """Load predicted scores from FILE into the memory index, and publish them.
 
     FILE has one prediction per line, from any model, as JSON lines, CSV with a header (.csv) or Parquet (.parquet;
-    needs pip install 'backchannel[parquet]'):
+    needs the extra `parquet`):
 
     \b
     {"query": "hey jude", "entity_id": "song/42", "score": 0.4}
@@ -88,7 +88,7 @@ def prime(file: Path, store: str, config: Config, as_json: bool) -> None:
         click.echo(f"{file}:{bad.line}: {bad.reason}", err=True)
     if len(primed.bad) > _SHOWN:
         click.echo(f"... and {len(primed.bad) - _SHOWN:,} more invalid lines; --json lists all", err=True)
-    sys.exit(EXIT_BAD_LINES if primed.bad else 0)
+    sys.exit(INCOMPLETE if primed.bad else 0)
 
 
 def _summary(primed: Primed) -> str:

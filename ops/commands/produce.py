@@ -1,5 +1,6 @@
 """`backchannel produce`: send an event file to the topics."""
 
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,9 @@ from kafka.producer.future import FutureRecordMetadata
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from backchannel.ops.options import config_option, kafka_config, servers_option
+from backchannel.ops.exit_codes import INCOMPLETE
+from backchannel.ops.options import config_option, json_option, kafka_config, servers_option
+from backchannel.ops.terminal import print_json
 from backchannel.schemas.events import Event, EventDecoder, EventError, encode, name_of
 from backchannel.schemas.forms import NATIVE, EventConfig
 from backchannel.streams.config import Config
@@ -120,12 +123,16 @@ class Sender:
     type=click.FloatRange(min=0, min_open=True),
     help="Events per second.  [default: as fast as Kafka accepts them]",
 )
-def produce(file: str, config: Config, servers: str | None, now: bool, rate: float | None) -> None:
+@json_option
+def produce(*, file: str, config: Config, servers: str | None, now: bool, rate: float | None, as_json: bool) -> None:
     """Send the events of FILE to the topics.
 
     FILE has one JSON event per line, each with its `type`. It may be compressed with gzip or Zstandard; "-" reads
-    standard input. Records are keyed by session and carry the events' times. Invalid lines are listed and not sent;
-    the exit code is then 1.
+    standard input. Records are keyed by session and carry the events' times. Invalid lines are listed and not sent.
+
+    \b
+    Exit code: 0 every line was sent; 3 some were not, see the list; 1 an error; 2 the command or the configuration is
+    wrong.
     """
     console = Console(stderr=True)
     kafka = kafka_config(config, servers)
@@ -152,13 +159,17 @@ def produce(file: str, config: Config, servers: str | None, now: bool, rate: flo
                 sender.failures.append(Failure(source.unfinished + 1, "has no line break and is not complete"))
     finally:
         sender.close()
-    for failure in sender.failures[:20]:
-        console.print(f"line {failure.line}: {failure.reason}", markup=False, highlight=False)
-    total, seconds = sender.sent.total(), time.monotonic() - started
-    by_topic = ", ".join(f"{topic} {count:,}" for topic, count in sorted(sender.sent.items()))
-    console.print(f"{total:,} events in {seconds:.1f} s ({total / seconds:,.0f}/s): {by_topic or 'none'}")
-    if sender.failures:
-        raise click.ClickException(f"{len(sender.failures):,} lines were not sent")
+    if as_json:
+        print_json({"sent": sender.sent, "failures": [failure._asdict() for failure in sender.failures]})
+    else:
+        for failure in sender.failures[:20]:
+            console.print(f"line {failure.line}: {failure.reason}", markup=False, highlight=False)
+        total, seconds = sender.sent.total(), time.monotonic() - started
+        by_topic = ", ".join(f"{topic} {count:,}" for topic, count in sorted(sender.sent.items()))
+        console.print(f"{total:,} events in {seconds:.1f} s ({total / seconds:,.0f}/s): {by_topic or 'none'}")
+        if sender.failures:
+            console.print(f"{len(sender.failures):,} lines were not sent")
+    sys.exit(INCOMPLETE if sender.failures else 0)
 
 
 def _numbered(source: EventFile) -> Iterator[tuple[int, bytes]]:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 
 from backchannel.ops.commands.dead_letter_file import DeadLetterFile
 from backchannel.ops.commands.summary import Summary, summarize
+from backchannel.ops.exit_codes import INCOMPLETE
 from backchannel.ops.options import config_option, json_option, opened_store, store_option
 from backchannel.ops.terminal import print_json, require_writable
 from backchannel.schemas.errors import BackchannelError
@@ -30,8 +31,6 @@ from backchannel.streams.turns.accounts import Account
 from backchannel.streams.turns.identity import SourceError
 from backchannel.streams.turns.partition import Partition
 from backchannel.streams.worker.remote import relax_collector
-
-EXIT_LOST: Final = 3
 
 DISORDER: Final = 10
 """Number of late events up to which a file does not count as disordered."""
@@ -107,7 +106,7 @@ def run(
         click.echo(f"{letters.count:,} invalid lines: see {letters.path}", err=True)
     if stopped_by is not None:
         sys.exit(128 + stopped_by)
-    sys.exit(EXIT_LOST if letters.count or summary.lost > config.health.lost[0] else 0)
+    sys.exit(INCOMPLETE if letters.count or summary.lost > config.health.lost[0] else 0)
 
 
 def _learn(sources: Sources, store: str, config: Config, letters: DeadLetterFile) -> tuple[Summary, int | None]:

@@ -12,7 +12,8 @@ from rich.table import Table
 from sqlalchemy import Connection
 
 from backchannel.ops.commands.differences import differences
-from backchannel.ops.options import config_option, json_option, opened_store, store_option
+from backchannel.ops.groups import Group
+from backchannel.ops.options import config_option, input_file, json_option, opened_store, store_option
 from backchannel.ops.terminal import print_json, require_writable
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.clock import since_epoch
@@ -40,7 +41,7 @@ class Listed(Struct, frozen=True):
     header: Snapshot | None
 
 
-@click.group("snapshots")
+@click.group("snapshots", cls=Group)
 def snapshots() -> None:
     """List, compare, roll back, pin and copy policy versions.
 
@@ -203,7 +204,7 @@ def export_version(version: int, file: Path, store: str, config: Config) -> None
 
 
 @snapshots.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=input_file)
 @store_option
 @config_option
 def import_version(file: Path, store: str, config: Config) -> None:

@@ -13,6 +13,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from backchannel.ops.commands.roles import grants
+from backchannel.ops.groups import Group
 from backchannel.ops.options import config_option, json_option, opened_store, store_option
 from backchannel.ops.terminal import print_json
 from backchannel.streams.config import Config
@@ -23,7 +24,7 @@ from backchannel.streams.store.tables import SCHEMA_VERSION
 MIGRATIONS = Path(tables.__file__).parent / "migrations"
 
 
-@click.group("store")
+@click.group("store", cls=Group)
 def store() -> None:
     """Create, check and migrate the SQL store."""
 

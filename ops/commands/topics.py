@@ -5,7 +5,9 @@ from typing import Final
 import click
 from kafka.errors import for_code
 
-from backchannel.ops.options import config_option, kafka_config, servers_option
+from backchannel.ops.groups import Group
+from backchannel.ops.options import config_option, json_option, kafka_config, servers_option
+from backchannel.ops.terminal import print_json
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.topics import TopicError, admin_client, check_topics, delete_topics, partition_counts
@@ -61,7 +63,7 @@ def create_topics(config: KafkaConfig, partitions: int | None, replication: int 
     return list(missing)
 
 
-@click.group()
+@click.group(cls=Group)
 def topics() -> None:
     """Create, check and delete the Kafka topics."""
 
@@ -80,20 +82,25 @@ def topics() -> None:
     default=None,
     help="Copies of each partition.  [default: the cluster's]",
 )
-def create(config: Config, servers: str | None, partitions: int | None, replication: int | None) -> None:
+@json_option
+def create(config: Config, servers: str | None, partitions: int | None, replication: int | None, as_json: bool) -> None:
     """Create the topics that are missing.
 
     At most as many workers can share the work as there are partitions. The number of partitions cannot be changed
     later: sessions would be separated from their open turns.
     """
     created = create_topics(kafka_config(config, servers), partitions, replication or -1)
-    click.echo(f"created: {', '.join(created)}" if created else "nothing to create: all topics exist")
+    if as_json:
+        print_json({"created": created})
+    else:
+        click.echo(f"created: {', '.join(created)}" if created else "nothing to create: all topics exist")
 
 
 @topics.command()
 @config_option
 @servers_option
-def check(config: Config, servers: str | None) -> None:
+@json_option
+def check(config: Config, servers: str | None, as_json: bool) -> None:
     """Check that the topics are set up as workers need them, and that producers agree about partitions.
 
     For the latter, the newest records of each event topic are compared.
@@ -104,18 +111,25 @@ def check(config: Config, servers: str | None) -> None:
     partitions = check_topics(kafka)
     if fault := disagreement(sample(kafka, partitions), partitions, kafka.event_topics["query"]):
         raise TopicError(fault)
-    click.echo(f"the topics are set up correctly: {partitions} partitions each")
+    if as_json:
+        print_json({"partitions": partitions})
+    else:
+        click.echo(f"the topics are set up correctly: {partitions} partitions each")
 
 
 @topics.command()
 @config_option
 @servers_option
 @click.confirmation_option("--yes", prompt="This deletes all events in them. Continue?", help="Do not ask.")
-def delete(config: Config, servers: str | None) -> None:
+@json_option
+def delete(config: Config, servers: str | None, as_json: bool) -> None:
     """Delete the topics with everything in them.
 
     Stop workers and producers first. What was learned stays in the store: to learn from topics created anew, begin a
     new store, too.
     """
     deleted = delete_topics(kafka_config(config, servers))
-    click.echo(f"deleted: {', '.join(deleted)}" if deleted else "nothing to delete: no topic exists")
+    if as_json:
+        print_json({"deleted": deleted})
+    else:
+        click.echo(f"deleted: {', '.join(deleted)}" if deleted else "nothing to delete: no topic exists")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 from msgspec import structs
 
+from backchannel.ops.extras import install
 from backchannel.ops.options import config_option, kafka_config, log_option, servers_option, store_option
 from backchannel.ops.terminal import log_to_stderr, one_line
 from backchannel.schemas.errors import BackchannelError
@@ -113,6 +114,7 @@ async def _work(store: str, config: Config, kafka: KafkaConfig, *, accept_loss: 
                 ) from None
             logger.info("metrics and probes at http://%s:%d", config.metrics.host, config.metrics.port)
         await one.run(stop)
+    logger.info("stopped: what was learned is committed")
 
 
 def _traces(stack: AsyncExitStack) -> "Traces | None":
@@ -122,7 +124,7 @@ def _traces(stack: AsyncExitStack) -> "Traces | None":
     try:
         from backchannel.streams.monitoring.tracing import Traces, exporting  # noqa: PLC0415 - needs more packages
     except ModuleNotFoundError:
-        logger.warning("traces are configured but cannot be exported: pip install 'backchannel[tracing]'")
+        logger.warning("traces are configured but cannot be exported: %s", install("tracing"))
         return None
     provider = exporting()
     stack.callback(provider.shutdown)

@@ -15,13 +15,12 @@ from backchannel.agents.ope.intervals import Method
 from backchannel.ops.evaluate import event_log, open_bandit
 from backchannel.ops.evaluate.report import render
 from backchannel.ops.evaluate.result import Evaluation, Options, PolicyValue
+from backchannel.ops.exit_codes import INCOMPLETE
 from backchannel.ops.options import config_option, json_option, seed_option
 from backchannel.ops.terminal import print_json, require_writable
 from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.config import Config
 from backchannel.streams.serving.reader import PolicyReader
-
-EXIT_UNUSABLE = 3
 
 
 @click.command("evaluate")
@@ -121,7 +120,7 @@ def evaluate(
         console.print(*_lines(found), sep="\n")
         if report is not None:
             click.echo(f"Report: {report}")
-    sys.exit(0 if found.usable else EXIT_UNUSABLE)
+    sys.exit(0 if found.usable else INCOMPLETE)
 
 
 def _files(policies: tuple[str, ...]) -> dict[str, Path]:

@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from backchannel.ops.health.checks import CHECKS, STATUSES, Check, Facts, judge, worst
+from backchannel.ops.exit_codes import FAILED, INCOMPLETE
+from backchannel.ops.health.checks import CHECKS, Check, Facts, judge, worst
 from backchannel.ops.options import config_option, json_option, kafka_config, opened_store, servers_option, store_option
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.errors import BackchannelError
@@ -29,6 +30,7 @@ WATCH_S: Final = 2.0
 """Seconds between two refreshes of `--watch`."""
 
 _STYLES: Final = {"ok": "green", "warn": "yellow", "critical": "bold red"}
+_CODES: Final = {"ok": 0, "warn": INCOMPLETE, "critical": FAILED}
 _T = TypeVar("_T")
 
 
@@ -84,7 +86,7 @@ def health(
     [health] of the configuration sets the bounds.
 
     \b
-    Exit code: 0 all is well; 1 a warning; 2 something is broken.
+    Exit code: 0 all is well; 3 a warning; 1 something is broken; 2 the command or the configuration is wrong.
     As a liveness probe: backchannel health --check workers --check commits
     Without brokers: backchannel health --check policy --check losses --check store --check drift
     """
@@ -104,7 +106,7 @@ def health(
         print_json(report)
     else:
         Console().print(_screen(found))
-    sys.exit(STATUSES.index(worst(found)))
+    sys.exit(_CODES[worst(found)])
 
 
 def _watch(checks: Callable[[], list[Check]]) -> None:

@@ -1,12 +1,12 @@
 """`backchannel memory`: the size of the memory index, and the entities that it recalls."""
 
-import importlib
 from contextlib import closing
 from typing import Final
 
 import click
 from rich.table import Table
 
+from backchannel.ops.groups import Group
 from backchannel.ops.options import config_option, guess_option, json_option, store_option
 from backchannel.ops.terminal import console, print_json
 from backchannel.streams.config import Config
@@ -22,19 +22,7 @@ _EVIDENCE: Final = {
 _WIDTH: Final = 130
 
 
-class _Group(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *_EVIDENCE])
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _EVIDENCE:
-            return super().get_command(ctx, cmd_name)
-        module, _, attribute = _EVIDENCE[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-
-@click.group("memory", cls=_Group)
+@click.group("memory", cls=Group, later=_EVIDENCE)
 def memory() -> None:
     """Inspect the memory index."""
 

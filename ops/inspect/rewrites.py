@@ -11,8 +11,9 @@ from rich.table import Table
 
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
 from backchannel.agents.sums import ALL
+from backchannel.ops.groups import Group
 from backchannel.ops.inspect.explanation import Explanation, explain
-from backchannel.ops.options import config_option, json_option, opened_store, store_option
+from backchannel.ops.options import config_option, input_file, json_option, opened_store, store_option
 from backchannel.ops.terminal import console, print_json
 from backchannel.schemas.text import normalize, spelled
 from backchannel.streams.config import Config
@@ -30,13 +31,13 @@ _interpretation = click.option(
 )
 _file = click.option(
     "--file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=input_file,
     metavar="FILE",
     help="Read rewrites from FILE instead, one per line: SOURCE, a tab, TARGET.",
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def rewrites() -> None:
     """Inspect the learned rewrites, and block or pin some."""
 

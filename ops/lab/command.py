@@ -2,13 +2,14 @@
 
 import click
 
+from backchannel.ops.groups import Group
 from backchannel.ops.lab.failures.command import failures
 from backchannel.ops.lab.search.command import search
 from backchannel.ops.lab.search.orders_command import rank
 from backchannel.ops.lab.shared_page.command import worlds
 
 
-@click.group()
+@click.group(cls=Group)
 def lab() -> None:
     """Run experiments on corpora of your own, on public ones, and in simulated worlds."""
 

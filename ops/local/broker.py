@@ -22,6 +22,7 @@ import click
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from backchannel.ops.groups import Group
 from backchannel.ops.options import json_option
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.errors import BackchannelError
@@ -300,7 +301,7 @@ data_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def broker() -> None:
     """Run Apache Kafka on this machine, for development and tests."""
 

@@ -143,7 +143,7 @@ def test_the_commands_from_broker_to_records(tmp_path: Path) -> None:
         file.write_bytes(gzip.compress("\n".join([lines[0], "", '{"type": "click"}', *lines[1:]]).encode()))
         for options in ([], ["--now", "--rate", "1000"]):
             produced = backchannel("produce", str(file), *servers, *options)
-            assert produced.returncode == 1
+            assert produced.returncode == 3
             assert "line 3: event_id: missing" in produced.stderr
             assert "clicks 2, queries 1" in produced.stderr
 

@@ -101,3 +101,22 @@ def test_an_error_that_is_a_bug_keeps_its_traceback() -> None:
 
     done = CliRunner().invoke(_Group(commands=[faulty]), ["faulty"])
     assert isinstance(done.exception, OSError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"), [(["snapshot"], "snapshots"), (["snapshots", "shwo"], "show"), (["memory", "sise"], "size")]
+)
+def test_an_unknown_command_is_answered_with_one_of_a_similar_name(arguments: list[str], meant: str) -> None:
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert f"Did you mean {meant}" in done.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run"], ["evaluate"], ["prime"], ["convert", "ubi"], ["memory", "evaluate"], ["rewrites", "block", "--file"]],
+)
+def test_a_missing_file_has_one_exit_code(arguments: list[str], tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing.jsonl")
+    done = CliRunner().invoke(main, [*arguments, missing])
+    assert (done.exit_code, f"{missing}: No such file" in done.output) == (1, True), done.output

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from backchannel.ops.evaluate.event_log import UnloggedError, evaluate
 from backchannel.ops.evaluate.result import Options
+from backchannel.ops.groups import Group
 from backchannel.ops.lab.bandits.contenders import CONTENDERS
 from backchannel.ops.lab.bandits.river import RIVER
 from backchannel.ops.lab.worlds.contexts import EXPECTED, ContextualWorld, regret
@@ -44,7 +45,7 @@ class ContenderRegret(Struct, frozen=True):
     curve: list[float]
 
 
-@click.group()
+@click.group(cls=Group)
 def bandits() -> None:
     """Compare bandits."""
 

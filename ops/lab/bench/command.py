@@ -20,9 +20,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from backchannel.ops.exit_codes import INCOMPLETE
 from backchannel.ops.extras import remedy
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.ops.lab.bench.record import BenchRun, Part, cells, document, machine, together, versions
+from backchannel.ops.options import input_file
 from backchannel.ops.terminal import print_json
 from backchannel.streams.worker.remote import relax_collector
 
@@ -54,7 +56,7 @@ PARTS: Final = {
 @click.option(
     "--of",
     "files",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=input_file,
     multiple=True,
     help="Show the --json output of an earlier run instead of measuring; repeatable: later files take precedence.",
 )
@@ -83,7 +85,7 @@ def bench(
     Without a PART, all parts run, which takes a quarter of an hour on an idle machine with two cores. Peers that are
     not installed are left out; `make rivals` installs them.
 
-    Exit code: 1 if a part failed; everything measured is still shown.
+    Exit code: 3 if a part failed; everything measured is still shown.
     """
     if files and parts:
         raise click.UsageError("--of shows earlier results: leave out the parts")
@@ -99,7 +101,7 @@ def bench(
     faults = {name: part.fault for name, part in together(records).items() if part.fault}
     for name, fault in faults.items():
         click.echo(f"{name} failed: {fault}", err=True)
-    sys.exit(1 if faults else 0)
+    sys.exit(INCOMPLETE if faults else 0)
 
 
 def _read(file: Path) -> list[BenchRun]:

@@ -16,9 +16,11 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from backchannel.ops.groups import Group
 from backchannel.ops.lab.convert import ConversionError, dstc2, trec_session, ubi
 from backchannel.ops.lab.convert.account import Account
 from backchannel.ops.lab.convert.sessions import GAP_S
+from backchannel.ops.options import input_file, input_folder
 from backchannel.schemas.events import Event, EventDecoder, EventError, encode, name_of
 
 _output = click.option(
@@ -38,14 +40,14 @@ _gap = click.option(
     metavar="SECONDS",
     help="Silence after which a user's next query begins a new session.",
 )
-_files = click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+_files = click.argument("files", nargs=-1, required=True, type=input_file)
 
 
 class _BadSource(click.ClickException):
     exit_code = 2
 
 
-@click.group()
+@click.group(cls=Group)
 def convert() -> None:
     """Convert a log to events: JSON lines in time order.
 
@@ -57,7 +59,7 @@ def convert() -> None:
 
 
 @convert.command("trec-session")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=input_file)
 @click.option(
     "--start",
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
@@ -81,7 +83,7 @@ def convert_trec_session(file: Path, start: datetime, output: BinaryIO, settings
 
 
 @convert.command("dstc2")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", type=input_folder)
 @_output
 @_settings
 def convert_dstc2(folder: Path, output: BinaryIO, settings: Path | None) -> None:
@@ -147,7 +149,7 @@ def convert_ubi(
 )
 @click.option(
     "--mapping",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=input_file,
     metavar="FILE",
     help='File with the mapping as TOML: a line `query = "search_term"` for each field.',
 )

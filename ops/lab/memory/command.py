@@ -11,11 +11,11 @@ from backchannel.ops.lab.convert import ConversionError
 from backchannel.ops.lab.memory.convergence import VARIANTS, Convergence, converge
 from backchannel.ops.lab.memory.guesses import Guesses, heard, searched
 from backchannel.ops.lab.memory.relevance import RankingQuality, Relevance, evaluate, read
-from backchannel.ops.options import json_option
+from backchannel.ops.options import input_file, input_folder, json_option
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.snapshot import Estimate
 
-_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+_file = input_file
 
 
 @click.command("evaluate")
@@ -49,7 +49,7 @@ def evaluate_(log: Path, judgements: Path, folds: int, seed: int, as_json: bool)
 
 
 @click.command("guesses")
-@click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("data", type=input_folder)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the choice of known sentences.")
 @json_option
 def guesses_(data: Path, seed: int, as_json: bool) -> None:

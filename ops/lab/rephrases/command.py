@@ -12,13 +12,14 @@ from rich.table import Table
 
 from backchannel.agents.rephrases import weights as rephrase_weights
 from backchannel.agents.rephrases.detector import RephraseDetector
+from backchannel.ops.groups import Group
 from backchannel.ops.lab.rephrases.dialogues import replay
 from backchannel.ops.lab.rephrases.loop import Loop, close
 from backchannel.ops.lab.rephrases.pairs import Pair, labelled
 from backchannel.ops.lab.rephrases.recogniser import grow
 from backchannel.ops.lab.rephrases.training import Quality, fit, measure
 from backchannel.ops.lab.rephrases.verdicts import Verdicts
-from backchannel.ops.options import config_option, json_option, seed_option
+from backchannel.ops.options import config_option, input_folder, json_option, seed_option
 from backchannel.ops.terminal import print_json
 from backchannel.streams.config import Config
 
@@ -26,14 +27,14 @@ _WIDTH: Final = 130
 
 _data = click.option(
     "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=input_folder,
     default=Path("../shared/data"),
     show_default=True,
     help="The folder with dstc2, trec_session_2013 and slurp_asr.",
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def rephrases() -> None:
     """Train and evaluate the rephrase detector, and evaluate rewrites."""
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from backchannel.ops.extras import install
 from backchannel.ops.lab.search import figures
 from backchannel.ops.lab.search.build import Progress as Tell
 from backchannel.ops.lab.search.build import build, engine, popularity
@@ -52,8 +53,7 @@ def open_catalogue(name: str, seed: int, encoder: "SentenceEncoder | None") -> C
     except CorpusError as error:
         raise click.ClickException(str(error)) from None
     except ModuleNotFoundError as error:
-        install = "pip install 'backchannel[parquet]'"
-        raise click.ClickException(f"{name}: reading it needs {error.name}: {install}") from None
+        raise click.ClickException(f"{name}: reading it needs {error.name}: {install('parquet')}") from None
 
 
 def open_corpus(name: str, simulated: int | None, seed: int, encoder: "SentenceEncoder | None") -> Corpus:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from backchannel.ops.extras import install
+
 if TYPE_CHECKING:
     from backchannel.ops.lab.search.generators.encoder import SentenceEncoder
 
@@ -12,7 +14,7 @@ def find_encoder(say: Callable[[str], None]) -> "SentenceEncoder | None":
     try:
         from backchannel.ops.lab.search.generators.encoder import EncoderMissingError, default_encoder  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        say(f"no dense strategy: it needs {error.name}: pip install 'backchannel[dense]'")
+        say(f"no dense strategy: it needs {error.name}: {install('dense')}")
         return None
     try:
         return default_encoder()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from backchannel.ops.cli import main
 from backchannel.ops.commands.predictions import BadLine, PredictionFile
+from backchannel.ops.extras import install
 from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.reader import PolicyReader
 from tests.support.ledgers import sqlite_url
@@ -126,7 +127,7 @@ def test_parquet_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     done = prime(tmp_path, b"", "predictions.parquet")
     assert done.exit_code == 1
-    assert "pip install 'backchannel[parquet]'" in done.stderr
+    assert install("parquet") in done.stderr
 
 
 def test_what_is_no_text_is_said(tmp_path: Path) -> None:

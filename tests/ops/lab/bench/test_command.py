@@ -80,7 +80,7 @@ def test_an_invalid_record_is_refused(measured: tuple[Path, Path], tmp_path: Pat
 
 def test_a_part_that_fails_is_reported_and_the_others_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # no Java, no Maven
-    told = run("kafka", "rates", "--events", "10000", "--rounds", "1", "--markdown", code=1)
+    told = run("kafka", "rates", "--events", "10000", "--rounds", "1", "--markdown", code=3)
     assert re.search("kafka .*BrokerError", told)
     assert re.search("The rest .*BrokerError", told)
     assert "| decode alone |" in told
@@ -89,5 +89,5 @@ def test_a_part_that_fails_is_reported_and_the_others_are_shown(monkeypatch: pyt
 def test_a_part_that_needs_more_packages_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "jellyfish.py").write_text("raise ModuleNotFoundError(name=__name__)")
     monkeypatch.syspath_prepend(tmp_path)
-    told = run("rates", "--events", "10000", "--rounds", "1", code=1)
+    told = run("rates", "--events", "10000", "--rounds", "1", code=3)
     assert re.search(r"rates .*pip install 'backchannel\[learn\]'", told)
