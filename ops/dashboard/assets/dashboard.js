@@ -3,9 +3,9 @@
 
 const EVERY_MS = 5000;
 const HEIGHT = 190;
-const SERIES = 5; // most lines of a chart
-const POINTS = 30; // a line is smoothed over so many points
-const ROWS = 10; // of a list
+const SERIES = 5; // maximum number of lines in a chart
+const POINTS = 30; // number of points that a line is smoothed over
+const ROWS = 10; // maximum number of rows in a list
 const PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b"];
 const RANGES = { "3 h": 3, "12 h": 12, all: Infinity };
 const charts = new Map();
@@ -32,7 +32,7 @@ function ago(ms) {
   return seconds < 172800 ? `${(seconds / 3600).toFixed(0)} h` : `${(seconds / 86400).toFixed(0)} days`;
 }
 
-// A head that begins with a space is that of a column of numbers.
+// A head that begins with a space belongs to a column of numbers.
 function table(id, heads, rows, empty) {
   const cell = (tag, value, index) =>
     element(tag, { className: heads[index].startsWith(" ") ? "number" : "", ...(tag === "th" && { scope: "col" }) }, value instanceof Node ? value : String(value));
@@ -46,7 +46,7 @@ function table(id, heads, rows, empty) {
   );
 }
 
-// A query as a link that asks for it.
+// A query as a link that searches for it.
 const asking = (text) => element("a", { href: `#${encodeURIComponent(text)}` }, text || "(empty)");
 
 // --- charts
@@ -264,7 +264,7 @@ function showTiles({ now, trends, listings, served }) {
     tiles.push(successTile(trends.answers), gainTile(trends.versions));
     if (listings) tiles.push(rewriteTile(listings));
     const current = trends.versions.find((one) => one.version === served);
-    if (current) tiles.push(tile("Age of what is served", ago(now - current.created), `published ${when(current.created)}; learned up to ${when(current.watermark)}`));
+    if (current) tiles.push(tile("Age of the served version", ago(now - current.created), `published ${when(current.created)}; learned up to ${when(current.watermark)}`));
   }
   byId("tiles").replaceChildren(...tiles);
 }
@@ -287,7 +287,7 @@ function successTile({ time, turns, reward }) {
   const spread = 1.96 * Math.sqrt((after.mean * (1 - after.mean)) / after.weight + (before.mean * (1 - before.mean)) / before.weight);
   const change = after.mean - before.mean;
   const surely = Math.abs(change) > spread ? "" : ", within chance";
-  return tile(title, percent(after.mean), `${points(change)} (± ${(100 * spread).toFixed(1)}) to the half before${surely}; ${number(after.weight)} turns since ${when(time[half])}`);
+  return tile(title, percent(after.mean), `${points(change)} (± ${(100 * spread).toFixed(1)}) from the half before${surely}; ${number(after.weight)} turns since ${when(time[half])}`);
 }
 
 function gainTile(versions) {
@@ -296,7 +296,7 @@ function gainTile(versions) {
   if (!judged) return tile(title, "–", "small steps go live at once; only leaps are judged");
   const { value, low, high } = judged.gain;
   const since = judged.canary == null ? `version ${judged.version}, by logged decisions` : `on trial with ${percent(judged.canary)} of the queries, version ${judged.version}`;
-  return tile(title, signed(value), `to what was served (${signed(low)} to ${signed(high)}); ${since}`);
+  return tile(title, signed(value), `over the served policy (${signed(low)} to ${signed(high)}); ${since}`);
 }
 
 function rewriteTile({ live, withdrawn, lift }) {
@@ -322,7 +322,7 @@ function showTrends({ trends: { answers, intake, versions }, served }, alarms) {
   draw("freshness", made.map((one) => one.created), { seconds: made.map((one) => (one.created - one.watermark) / 1000) }, number);
   table(
     "versions",
-    ["version", "made", "learned up to", " rows", "gate", "gain to what was served", "why"],
+    ["version", "made", "learned up to", " rows", "gate", "gain over the served policy", "why"],
     versions.slice(0, ROWS).map((one) => [
       one.version === served ? `${one.version} (served)` : one.version, when(one.created), when(one.watermark),
       number(one.rows, 9), one.canary ? `${one.verdict}, ${percent(one.canary)}` : one.verdict ?? "–", one.gain ? gainBar(one.gain) : "–", one.reason ?? "",

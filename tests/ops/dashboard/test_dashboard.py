@@ -306,7 +306,7 @@ def test_a_browser_draws_it(learned: str, tmp_path: Path) -> None:
     assert page.count("<canvas") == 3  # rates, rewards and shares; without workers there is no intake
     assert re.search(r'role="img" aria-label="success: \d', page)
     assert "other checks are fine" in page or "checks are fine" in page
-    for tile in ("Success of a turn", "Gain of the newest policy", "Rewrites live", "Age of what is served"):
+    for tile in ("Success of a turn", "Gain of the newest policy", "Rewrites live", "Age of the served version"):
         assert f"<span>{tile}</span><b>" in page
     assert f'<a href="#{quote(TEXT)}">{TEXT}</a>' in page
     assert re.search(r"<td[^>]*>1 \(served\)</td>", page)

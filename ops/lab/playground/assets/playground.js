@@ -62,7 +62,7 @@ function show(answer) {
   const remembered = answer.results.filter((result) => result.remembered != null);
   byId("memory").textContent = remembered.length
     ? `${counted(remembered.length, "result has", "results have")} worked for this query before; see the scores beside them.`
-    : "Nothing is known yet of this query in particular. Click something, and let the next person ask the same.";
+    : "Nothing is known about this particular query yet. Click something, and let the next person ask the same.";
 }
 
 function showRewriting(answer) {
@@ -73,7 +73,7 @@ function showRewriting(answer) {
   original.addEventListener("click", () => search(answer.text, false));
   place.replaceChildren(
     `Showing results for “${answer.served}”: of those who asked “${answer.text}”, `,
-    `${percent(answer.rewriting.probability)} are expected to find what they want by way of it (${answer.rewriting.layer} layer). `,
+    `${percent(answer.rewriting.probability)} are expected to find what they want through this rewrite (${answer.rewriting.layer} layer). `,
     original,
   );
 }
@@ -155,7 +155,7 @@ function showLearned(learned) {
   byId("rewrites").replaceChildren(
     ...(learned.rewrites.length
       ? learned.rewrites.map(([from, to]) => element("tr", {}, element("td", {}, from), element("td", {}, `→ ${to}`)))
-      : [element("caption", { className: "empty" }, "None. Search, click nothing, say it better, click: some people later it is one.")]),
+      : [element("caption", { className: "empty" }, "None yet. Search, click nothing, rephrase, and click; after a few people, it becomes a rewrite.")]),
   );
 }
 
