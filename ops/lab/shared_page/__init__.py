@@ -1,1 +1,1 @@
-"""Simulated worlds in which strategies share a page, and what every contender earns there."""
+"""Simulated worlds in which strategies share a page, and the clicks of each contender there."""

@@ -1,4 +1,4 @@
-"""`backchannel lab worlds`: what the bandit and its rivals earn where strategies share a page."""
+"""`backchannel lab worlds`: the clicks of the bandit and its rivals in worlds in which strategies share a page."""
 
 from collections.abc import Callable
 
@@ -31,12 +31,12 @@ _STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2
 
 
 class WorldResult(Struct, frozen=True):
-    """What was earned in a world: clicks per turn in the last quarter of the turns, as served.
+    """The results in a world: clicks per turn in the last quarter of the turns, as served.
 
     Attributes:
-        earned: contender -> mean over the seeds.
+        earned: contender -> clicks per turn, mean over the seeds.
         differences: rival -> the bandit's clicks per turn less the rival's, paired by seed, with a 95% interval.
-        lost_to: rivals that earned surely more.
+        lost_to: rivals whose interval excludes that the bandit earns as much.
     """
 
     world: str
@@ -47,12 +47,12 @@ class WorldResult(Struct, frozen=True):
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(WORLDS)), metavar="[WORLD]...")
-@click.option("--turns", type=click.IntRange(min=400), default=4_000, show_default=True, help="Turns of a run.")
-@click.option("--seeds", type=click.IntRange(2, 10), default=5, show_default=True, help="Runs of each world.")
+@click.option("--turns", type=click.IntRange(min=400), default=4_000, show_default=True, help="Turns of each run.")
+@click.option("--seeds", type=click.IntRange(2, 10), default=5, show_default=True, help="Runs in each world.")
 @click.option("--first-seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of the first run.")
 @json_option
 def worlds(*, names: tuple[str, ...], turns: int, seeds: int, first_seed: int, as_json: bool) -> None:
-    """Play simulated worlds in which strategies share a page, beside what a user would try first.
+    """Run simulated worlds in which strategies share a page, with the rivals that a user would try first.
 
     Worlds: twins, depth, position, newcomer, kinds, three, thirty, rare and drift; by default all of them.
     """
@@ -81,7 +81,7 @@ def worlds(*, names: tuple[str, ...], turns: int, seeds: int, first_seed: int, a
 
 
 def result(world: World, turns: int, seeds: range, advance: Callable[[], object] = lambda: None) -> WorldResult:
-    """Play a world with every contender."""
+    """Run a world with every contender."""
     earned: dict[str, list[float]] = {name: [] for name in ("bandit", *RIVALS)}
     for seed in seeds:
         for name, own in earned.items():
@@ -98,9 +98,9 @@ def result(world: World, turns: int, seeds: range, advance: Callable[[], object]
 
 
 def play(world: World, contender: Contender, turns: int, seed: int) -> float:
-    """Return the clicks per turn that a contender earns in the last quarter; everyone meets the same people.
+    """Return the clicks per turn of a contender in the last quarter; all contenders serve the same people.
 
-    A policy is learned after 50 turns, and whenever turns have grown by a fifth.
+    A policy is learned after 50 turns, and whenever the number of turns has grown by a fifth.
     """
     rng = np.random.default_rng([seed, 1])
     kinds, times = rng.integers(0, 4, turns), np.arange(turns) / turns

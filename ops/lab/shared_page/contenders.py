@@ -1,7 +1,8 @@
-"""Who plays in the worlds of the shared page: the bandit, and what a user would try first.
+"""The contenders in the worlds of the shared page: the bandit, and the rivals that a user would try first.
 
 The rivals choose among fixed allocations: everything to one strategy, an even split over two, and over all. *Best
-fixed* is the one that `climb` finds from there on many people of the world's last quarter: it has nothing to learn.
+fixed* is the allocation that `climb` finds from these on many people of the world's last quarter: it has nothing to
+learn.
 """
 
 from itertools import combinations
@@ -21,18 +22,26 @@ from backchannel.ops.lab.shared_page.worlds import LOOKED, World
 
 EPSILON: Final = 0.1
 GAP_MS: Final = 60_000
-"""Between two people."""
+"""Time between two people, ms."""
 FEATURES: Final = (Numeric("one"), Numeric("other"), Cross("one", "other"))
 
 
 class Contender(Protocol):
-    """Allocates, and learns from what came of it."""
+    """Allocates, and learns from the clicks."""
 
     def allocate(self, kinds: Integers, on: int) -> Integers:
-        """Return allocations, (turns, strategies), to the first `on` strategies, for people of these kinds."""
+        """Return allocations, (turns, strategies), over the first `on` strategies, for people of `kinds`, (turns,)."""
 
     def learn(self, kinds: Integers, counts: Integers, ranks: Integers, positions: Integers, turn: int) -> None:
-        """Learn from turns: `positions` of the clicks, 0 without one; `ranks` in each list of what was clicked."""
+        """Learn from turns.
+
+        Args:
+            kinds: the people's kinds, (turns,).
+            counts: the allocations, (turns, strategies).
+            ranks: rank of the wanted item in each list, 0 if missing, (turns, strategies).
+            positions: position of the click, 0 without one, (turns,).
+            turn: number of the first turn.
+        """
 
 
 def contexts(kinds: Integers) -> Floats:
@@ -50,13 +59,13 @@ def even(members: tuple[int, ...], world: World) -> Integers:
 
 
 def choices(world: World, on: int) -> Integers:
-    """Return the allocations that rivals choose from, (allocations, strategies)."""
+    """Return the allocations that the rivals choose from, (allocations, strategies)."""
     pairs = list(combinations(range(on), 2)) if on <= 8 else []
     return np.array([even(members, world) for members in [(s,) for s in range(on)] + pairs + [tuple(range(on))]])
 
 
 def climb(start: Integers, world: World, kinds: Integers, ranks: Integers) -> tuple[float, Integers]:
-    """Move candidates from strategy to strategy as long as that earns more; return what is earned, and the counts."""
+    """Move candidates between strategies as long as that earns more; return the clicks per turn, and the allocation."""
 
     def earned(counts: Integers) -> float:
         positions = world.positions(np.tile(counts, (len(kinds), 1)), ranks)

@@ -1,18 +1,18 @@
-"""Worlds in which strategies share a page, each named after what a click does not say there. All simulated.
+"""Simulated worlds in which strategies share a page, each named after what a click does not say there.
 
-A person wants one of ITEMS items. Strategy s has it with a probability that depends on the person's kind and on the
-time, at a geometric rank. What strategies bring makes one page, each item once; the person looks at position p with
-probability p^-LOOKED and clicks what they want if they see it.
+A person wants one of ITEMS items. Strategy s has it with a probability that depends on the person's kind and the
+time, at a geometric rank. The strategies' candidates make one page, each item once; the person examines position p with
+probability p^-LOOKED, and clicks the wanted item if they see it.
 
 =============  ==========================================================================================
-twins          the first two of three strategies bring the same; alone each is better than the third
+twins          the first two of three strategies bring the same items; each alone is better than the third
 depth          two equal strategies; until a policy is served, the first is asked for 8 of 10 candidates
 position       three strategies, the weakest always shown on top
 newcomer       budget 1: after half of the turns a strategy with 12% joins two with 5%
 kinds          four kinds of people, by two features; which strategy is good follows from their product (declared)
 three          three strategies, of which one is a little better
 thirty         thirty strategies, of which three are good
-rare           eight strategies with about 0.5% clicks
+rare           eight strategies with click rates of about 0.5%
 drift          which of four strategies is good changes, gradually, over the whole run
 =============  ==========================================================================================
 """
@@ -27,11 +27,11 @@ from numpy.random import Generator
 from backchannel.agents.sums import Floats, Integers
 
 DECAY: Final = 0.7
-"""Of the chance that what is wanted stands at the next rank of a list."""
+"""Ratio of the probabilities of successive ranks."""
 LOOKED: Final = 0.7
 """Exponent of examination."""
 DEPTH: Final = 20
-"""Ranks of a list that may have it."""
+"""Number of ranks of a list that may hold the wanted item."""
 _TIE: Final = 1e-9
 
 
@@ -40,14 +40,14 @@ class World(Struct, frozen=True):
 
     Attributes:
         name: see the module.
-        budget: candidates to draw.
-        chances: kind of the person, (turns,), and time, 0 to 1, (turns,) -> the probability that each strategy has what
-            is wanted, (turns, strategies).
-        strategies: their number.
-        same: groups of strategies that have it at the same rank, or not at all.
-        order: of the strategies on the page: of several lists the first's items come first; None: in proportion.
-        first: allocation until a policy is served, (strategies,); None: random sets.
-        joins: share of the turns after which the last strategy can be asked.
+        budget: number of candidates to draw.
+        chances: kinds of people, (turns,), and times, 0 to 1, (turns,) -> the probability that each strategy has the
+            wanted item, (turns, strategies).
+        strategies: the number of strategies.
+        same: groups of strategies that have the item at the same rank, or not at all.
+        order: the order of strategies on the page, list by list; None to merge lists in proportion to their counts.
+        first: the allocation until a policy is served, (strategies,); None for random sets.
+        joins: share of the turns after which the last strategy becomes available.
     """
 
     name: str
@@ -60,7 +60,7 @@ class World(Struct, frozen=True):
     joins: float = 0.0
 
     def ranks(self, kinds: Integers, times: Floats, rng: Generator) -> Integers:
-        """Return the rank of what each person wants in every list, 0 where it is not in it, (turns, strategies)."""
+        """Return the rank of each person's wanted item in every list, 0 if it is missing, (turns, strategies)."""
         luck, ranks = rng.random((2, len(kinds), self.strategies))
         for group in self.same:
             luck[:, group], ranks[:, group] = luck[:, group[:1]], ranks[:, group[:1]]
@@ -68,15 +68,15 @@ class World(Struct, frozen=True):
         return np.where((luck < self.chances(kinds, times)) & (depths <= DEPTH), depths, 0)
 
     def positions(self, counts: Integers, ranks: Integers) -> Integers:
-        """Return where on the page each person finds what they want, 0 if it is not there, (turns,).
+        """Return the position of the wanted item on each person's page, 0 if it is missing, (turns,).
 
         Args:
-            counts: of the allocations, (turns, strategies).
+            counts: the allocations, (turns, strategies).
             ranks: see `ranks`.
         """
         has = (ranks > 0) & (ranks <= counts)
         if self.order is None:
-            # A candidate of rank r comes at (r - 1/2) / count; those at the same point, in the order of strategies.
+            # A candidate of rank r comes at the point (r - 1/2) / count; ties are in the order of strategies.
             order = _TIE * np.arange(self.strategies)
             at = np.where(has, (ranks - 0.5) / np.maximum(counts, 1) + order, np.inf).min(axis=1)
             finite = np.where(np.isfinite(at), at, 0.0)
