@@ -61,7 +61,7 @@ def test_it_says_what_generators_cost_and_what_seeds_come_to(tmp_path: Path) -> 
     assert second.costs is None
     assert (costs.documents, costs.queries) == (800, 300)
     assert set(costs.generators) == {"lexical", "all_words", "trigrams", "structured", "popular", "new"}
-    assert "What it costs" in report.read_text()
+    assert "Costs on this machine" in report.read_text()
     assert (first.settings["seed"], second.settings["seed"]) == (1, 2)
     together = {one.method: one for one in msgspec.convert(found["over_seeds"], list[OverSeeds])}
     assert set(together) == {"learned", "learned, ranked", "best fixed", "best fixed, ranked"}
