@@ -89,6 +89,7 @@ _COMMANDS: Final = {
     "rewrites": _Entry(
         "backchannel.ops.inspect.rewrites:rewrites", "Inspect the learned rewrites, and block or pin some."
     ),
+    "taught": _Entry("backchannel.ops.inspect.taught:taught", "List, show and undo what people taught."),
     "bandits": _Entry("backchannel.ops.lab.bandits.command:bandits", "Compare bandits."),
     "bench": _Entry("backchannel.ops.lab.bench.command:bench", "Measure costs side by side with peers."),
     "capacity": _Entry(

@@ -25,6 +25,7 @@ MAX_DEPTH: Final = 10_000
 
 Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
 Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
+Phrase: TypeAlias = Annotated[str, Meta(min_length=1, max_length=500)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Timestamp: TypeAlias = Annotated[int, Meta(ge=0, lt=253_402_300_800_000, description="ms since the Unix epoch")]
 Count: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 53)]
@@ -272,7 +273,57 @@ class Label(_Event, frozen=True, gc=False, kw_only=True, tag="label"):
 Signal: TypeAlias = Impression | Click | BargeIn | Label
 """An event about a query. A new event type is another struct in this union."""
 
-Event: TypeAlias = Query | Signal
+
+class Means(Struct, frozen=True, kw_only=True, tag_field="kind", tag="means"):
+    """FROM means TO: the query is to be replaced. A query that means itself is left as it is."""
+
+    source: Annotated[Phrase, Meta(description="the query as asked")] = field(name="from")
+    target: Annotated[Phrase, Meta(description="the query meant")] = field(name="to")
+    interpretation: Annotated[
+        bool, Meta(description="whether both are interpretations, used verbatim, and not texts")
+    ] = False
+
+
+class Prefer(Struct, frozen=True, kw_only=True, tag_field="kind", tag="prefer"):
+    """For a query, an entity comes first."""
+
+    entity_id: Id
+    query: Annotated[Phrase, Meta(description="the query's text")]
+
+
+class Never(Struct, frozen=True, kw_only=True, tag_field="kind", tag="never"):
+    """An entity is not to be shown, for any query."""
+
+    entity_id: Id
+
+
+Rule: TypeAlias = Means | Prefer | Never
+"""What can be taught."""
+
+
+class Teach(_Event, frozen=True, gc=False, kw_only=True, tag="teach"):
+    """Somebody said outright what is to be done. It holds from the next interaction on, and belongs to no turn.
+
+    Of what was said about the same thing, the latest event counts: by `ts`, then by `event_id`.
+    """
+
+    topic: ClassVar[str] = "teachings"
+
+    user_id: Annotated[Id, Meta(description="who teaches")]
+    rule: Rule
+    group_id: Annotated[
+        str, Meta(max_length=256, description="the group, such as a household, for which it holds; empty: the user")
+    ] = ""
+    everyone: Annotated[bool, Meta(description="whether it holds for everyone; for operators only")] = False
+    undo: Annotated[bool, Meta(description="whether the rule is to hold no longer")] = False
+    locale: Annotated[str, Meta(max_length=35, description="the locale of its texts")] | None = None
+    expires_s: Annotated[
+        int, Meta(ge=0, le=3_155_760_000, description="seconds after `ts` at which it ceases to hold; 0: never")
+    ] = 0
+    asked: Annotated[bool, Meta(description="whether it answers a question; otherwise it was volunteered")] = False
+
+
+Event: TypeAlias = Query | Signal | Teach
 
 
 def name_of(event_type: type[Struct]) -> str:

@@ -169,6 +169,8 @@ class Repairer:
         if len(some) == 1:
             only = self._of(some[0], field)
             return lambda value, dropped: None if value is None else only(value, dropped)
+        if all(isinstance(one, inspect.StructType) for one in some):
+            return self._tagged([one for one in some if isinstance(one, inspect.StructType)], field)
         scalars: dict[type, Fix] = {}
         for one in some:
             fix = self._of(one, field)
@@ -181,6 +183,21 @@ class Repairer:
             if fix is None:
                 raise Unusable(_mismatch("number, text or boolean", value))
             return fix(value, dropped)
+
+        return repair
+
+    def _tagged(self, kinds: list[inspect.StructType], field: str) -> Fix:
+        """A struct of several, of which its tag says the kind."""
+        tag = str(kinds[0].tag_field)
+        fixes = {one.tag: self._struct(one, field) for one in kinds}
+
+        def repair(value: Any, dropped: list[Dropped]) -> Any:
+            if not isinstance(value, Mapping):
+                raise Unusable(_mismatch("object", value))
+            name = value.get(tag)
+            if not isinstance(name, str) or name not in fixes:
+                raise Unusable(f"must be one of {', '.join(map(str, fixes))}", tag)
+            return {tag: name, **fixes[name](value, dropped)}
 
         return repair
 

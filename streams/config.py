@@ -10,6 +10,7 @@ from msgspec import Meta, Struct, field, structs
 
 from backchannel.agents import registry
 from backchannel.agents.ope.gate import GateConfig
+from backchannel.agents.taught.rules import TaughtConfig
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.forms import EventConfig
 from backchannel.schemas.text import RULES
@@ -142,6 +143,7 @@ class Config(registry.LearningConfig, frozen=True, forbid_unknown_fields=True):
 
     events: Annotated[EventConfig, Meta(description="How events are written.")] = field(default_factory=EventConfig)
     turns: Annotated[TurnConfig, Meta(description="How events become turns.")] = field(default_factory=TurnConfig)
+    taught: Annotated[TaughtConfig, Meta(description="What people may teach.")] = field(default_factory=TaughtConfig)
     commits: Annotated[CommitConfig, Meta(description="Commits and publishing.")] = field(default_factory=CommitConfig)
     gate: Annotated[GateConfig, Meta(description="When a policy may go live.")] = field(default_factory=GateConfig)
     snapshots: Annotated[SnapshotConfig, Meta(description="Policy versions.")] = field(default_factory=SnapshotConfig)

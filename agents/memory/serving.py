@@ -4,7 +4,7 @@ A row of the section holds the evidence for one query as of its last change. Sco
 decayed evidence, so a row need not be republished as it ages.
 """
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from typing import ClassVar, Final, Protocol, Self
 
 import msgspec
@@ -44,6 +44,7 @@ class Recalled(Struct, frozen=True):
         propensity: the probability that the entity is among those recalled: below 1 for a challenger that is explored.
         guess: the known query that the entity was recalled for; None if that is the query itself. The score and its
             bound are then multiplied by the similarity, as if it were the probability that both queries mean the same.
+        taught: whether the user, or somebody for the user, said that it comes first.
     """
 
     entity_id: str
@@ -52,6 +53,7 @@ class Recalled(Struct, frozen=True):
     evidence: float
     guess: Guess | None = None
     propensity: float = 1.0
+    taught: bool = False
 
 
 class Similar(Protocol):
@@ -155,8 +157,9 @@ class Memory:
         *,
         explore: int = 0,
         rng: np.random.Generator | None = None,
+        without: Collection[str] = (),
     ) -> list[Recalled]:
-        """Return at most `k` entities for a query, best first.
+        """Return at most `k` entities for a query, best first, and none of those in `without`.
 
         The last `explore` of them are drawn, by `rng`, from the challengers: entities with so little evidence that they
         may turn out to be the best. Each challenger is as likely as the others.
@@ -176,21 +179,23 @@ class Memory:
         known = self._own.get(user) if user else None
         own = _decode_own_row(known) if known else None
         if own and text in own.queries:
-            return self._blended(header, _decode_row(row) if row else None, own.queries[text], own.at)[:k]
+            blended = self._blended(header, _decode_row(row) if row else None, own.queries[text], own.at)
+            return [one for one in blended if one.entity_id not in without][:k]
         if row is None:
-            return self._guessed(text, k, user)
+            return self._guessed(text, k, user, without)
         found = _decode_row(row)
-        if explore and rng is not None:
-            return self._explored(header, found, k, explore, rng)
-        return self._recalled(header, found, found.entities[:k])
-
-    def _explored(self, header: Header, row: Row, k: int, explore: int, rng: np.random.Generator) -> list[Recalled]:
-        challengers = row.entities[header.top :]
+        if not explore or rng is None:
+            entities = found.entities
+            if without:
+                entities = tuple([one for one in entities if one.entity_id not in without])
+            return self._recalled(header, found, entities[:k])
+        first = [one for one in found.entities[: header.top] if one.entity_id not in without]
+        challengers = [one for one in found.entities[header.top :] if one.entity_id not in without]
         slots = min(explore, k, len(challengers))
-        best = self._recalled(header, row, row.entities[: min(k - slots, header.top)])
+        best = self._recalled(header, found, first[: k - slots])
         drawn = [challengers[place] for place in sorted(rng.permutation(len(challengers))[:slots].tolist())]
         propensity = slots / max(len(challengers), 1)
-        return best + [structs.replace(one, propensity=propensity) for one in self._recalled(header, row, drawn)]
+        return best + [structs.replace(one, propensity=propensity) for one in self._recalled(header, found, drawn)]
 
     def _recalled(self, header: Header, found: Row, pairs: Iterable[PairEvidence]) -> list[Recalled]:
         fading = self._fading(header, found.at)
@@ -204,14 +209,14 @@ class Memory:
             recalled.append(Recalled(one.entity_id, *gamma_rate(alpha, kappa + evidence, deviations), evidence))
         return recalled
 
-    def _guessed(self, text: str, k: int, user: str | None) -> list[Recalled]:
+    def _guessed(self, text: str, k: int, user: str | None, without: Collection[str]) -> list[Recalled]:
         guess = self._similar.nearest(text, self._rows) if self._similar else None
         if guess is None:
             return []
         share = guess.similarity
         return [
             structs.replace(one, score=share * one.score, lower=share * one.lower, guess=guess)
-            for one in self.recall(guess.query, k, user)
+            for one in self.recall(guess.query, k, user, without=without)
         ]
 
     def _blended(self, header: Header, row: Row | None, own: list[PairEvidence], own_at: int) -> list[Recalled]:

@@ -69,6 +69,7 @@ class Ranked(Struct, frozen=True):
         features: The features that it was ranked by: its own, and those that the policy supplied.
         ranks: The ranks of the candidate, as given.
         reasons: The contributions to the score, largest first; empty unless requested.
+        taught: Whether somebody said that it comes first.
     """
 
     entity_id: str
@@ -77,6 +78,7 @@ class Ranked(Struct, frozen=True):
     features: Mapping[str, Value] = {}
     ranks: Mapping[str, int] = {}
     reasons: tuple[Reason, ...] = ()
+    taught: bool = False
 
 
 class Ranking(Struct, frozen=True):
@@ -237,8 +239,9 @@ class Ranker:
         rng: np.random.Generator,
         *,
         explain: bool = False,
+        first: str | None = None,
     ) -> Ranking:
-        """Order candidates; see `Policy.rank`.
+        """Order candidates, with the entity `first` in the first place if it is one of them; see `Policy.rank`.
 
         Raises:
             ValueError: k is less than 1.
@@ -257,6 +260,9 @@ class Ranker:
         scores = vectors @ self._weights
         scores -= scores.sum() / len(scores)
         order, propensity = self._choose(vectors, scores, features, k, rng)
+        head = next((place for place, one in enumerate(candidates) if one.entity_id == first), None)
+        if head is not None:
+            order = [head, *(place for place in order if place != head)][:k]
         centre = vectors.mean(axis=0) if explain else None
         results = tuple(
             [
@@ -267,6 +273,7 @@ class Ranker:
                     features[place],
                     candidates[place].ranks,
                     () if centre is None else self._reasons(vectors[place] - centre),
+                    place == head,
                 )
                 for position, (place, score) in enumerate(zip(order, scores[order].tolist(), strict=True), 1)
             ]

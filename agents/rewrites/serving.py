@@ -18,7 +18,8 @@ class Rewriting(Struct, frozen=True):
 
     Attributes:
         target: a normalised query, or an interpretation if one was looked up.
-        layer: its source: `personal`, the user's own rephrases; `global`, all users'; `pinned`, an operator's decree.
+        layer: its source: `taught`, what the user or somebody for the user said outright; `personal`, the user's own
+            rephrases; `global`, all users'; `pinned`, an operator's decree.
         probability: the probability, 0 to 1, that somebody who asks the query passes through the target and succeeds
             there.
         policy_version: the version of the policy.
@@ -27,7 +28,7 @@ class Rewriting(Struct, frozen=True):
     """
 
     target: str
-    layer: Literal["personal", "global", "pinned"]
+    layer: Literal["taught", "personal", "global", "pinned"]
     probability: float
     policy_version: int
     support: float = 0.0
@@ -63,11 +64,22 @@ class Rewriter:
         return cls(sections.get(cls.name, {}), sections.get(cls.personal, {}), header.version)
 
     def rewrite(
-        self, query: str, *, interpretation: str | None = None, user: str | None = None, session: str | None = None
+        self,
+        query: str,
+        *,
+        interpretation: str | None = None,
+        user: str | None = None,
+        session: str | None = None,
+        taught: str | None = None,
     ) -> Rewriting | None:
-        """Return the rewrite of `query`; None to leave it as it is. See `Policy.rewrite`."""
+        """Return the rewrite of `query`; None to leave it as it is. See `Policy.rewrite`.
+
+        `taught` is what the query means, as somebody said: it comes first, unless it is blocked.
+        """
         state = interpretation or normalize(query)
         row = self._row(state)
+        if taught is not None and not (row and {ALL, taught}.intersection(row.blocked)):
+            return None if taught == state else Rewriting(taught, "taught", 1.0, self._version)
         if row is not None and row.pinned:
             return self._global(row)
         if session is not None and is_held_out(session, self._held_out):

@@ -9,7 +9,14 @@ from backchannel.streams.store import tables
 READER = "backchannel_reader"
 WORKER = "backchannel_worker"
 
-_READ = (tables.schema_version, tables.head, tables.snapshot, tables.snapshot_row)
+_READ = (
+    tables.schema_version,
+    tables.head,
+    tables.snapshot,
+    tables.snapshot_row,
+    tables.taught,
+    tables.taught_head,
+)
 
 
 def grants(schema: str, sums: Sequence[str]) -> str:

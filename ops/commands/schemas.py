@@ -91,6 +91,8 @@ def reference() -> str:
 def _fields(described: inspect.StructType, parts: dict[str, inspect.StructType]) -> Iterator[str]:
     yield "| field | type | meaning |"
     yield "|---|---|---|"
+    if described.tag_field not in {None, "type"}:
+        yield f"| `{described.tag_field}` | `{described.tag}` | says the kind |"
     for field in described.fields:
         description, kind = _unwrapped(field.type)
         needed = "" if field.required else "; optional"

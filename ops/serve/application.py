@@ -20,6 +20,7 @@ from backchannel.ops.serve.contract import (
     RankResponse,
     RecallResponse,
     RewriteResponse,
+    TaughtResponse,
 )
 from backchannel.ops.serve.metrics import ServiceMetrics
 from backchannel.ops.serve.openapi import completed_document
@@ -101,10 +102,11 @@ def application(
     def recall(
         text: _Text,
         user_id: _Id = None,
+        group_id: _Id = None,
         locale: _Locale = None,
         k: Annotated[int, Parameter(ge=1, le=500)] = 20,
     ) -> RecallResponse:
-        return serving().recall(text, k, user_id, locale)
+        return serving().recall(text, k, user_id, group_id, locale)
 
     @get("/v1/rewrite", sync_to_thread=False, summary="What a query should have been")
     def rewrite(
@@ -112,9 +114,15 @@ def application(
         interpretation: Annotated[str | None, Parameter(max_length=2000)] = None,
         user_id: _Id = None,
         session_id: _Id = None,
+        *,
+        group_id: _Id = None,
         locale: _Locale = None,
     ) -> RewriteResponse:
-        return serving().rewrite(text, interpretation, user_id, session_id, locale)
+        return serving().rewrite(text, interpretation, user_id, session_id, group_id=group_id, locale=locale)
+
+    @get("/v1/taught", sync_to_thread=False, summary="What was taught, and holds for a user")
+    def taught(user_id: _Id = None, group_id: _Id = None) -> TaughtResponse:
+        return serving().taught(user_id, group_id)
 
     @get("/v1/policy", sync_to_thread=False, summary="Which policy this process serves")
     def policy() -> PolicyResponse:
@@ -145,7 +153,7 @@ def application(
             yield
 
     return Litestar(
-        [decide, rank, events, recall, rewrite, policy, healthz, readyz, numbers, openapi],
+        [decide, rank, events, recall, rewrite, taught, policy, healthz, readyz, numbers, openapi],
         exception_handlers={Exception: to_problem},
         request_max_body_size=config.body_kb << 10,
         cors_config=CORSConfig(allow_origins=list(config.origins), allow_methods=["GET", "POST"])

@@ -40,6 +40,7 @@ class Logged(Struct, frozen=True, array_like=True):
         decision: what the policy decided.
         rewrite: what was served instead.
         normalizers, examined: of the ranking; see `Impression`.
+        group: the user's group.
     """
 
     query: Query
@@ -47,6 +48,7 @@ class Logged(Struct, frozen=True, array_like=True):
     rewrite: Rewrite | None = None
     normalizers: Mapping[str, Normalizer] = {}
     examined: tuple[float, ...] = ()
+    group: str | None = None
 
     @property
     def served(self) -> str:

@@ -8,6 +8,7 @@ from backchannel.agents.bandit.planner import MAX_BUDGET
 from backchannel.agents.memory.serving import Recalled
 from backchannel.agents.ranking.serving import Reason
 from backchannel.agents.rewrites.serving import Rewriting
+from backchannel.agents.taught.rules import TaughtRule
 from backchannel.schemas.events import (
     Canary,
     Context,
@@ -39,6 +40,7 @@ class DecideRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         None
     )
     user_id: Id | None = None
+    group_id: Annotated[Id, Meta(description="the user's group, such as a household: see `teach`")] | None = None
     locale: Locale | None = None
     interpretation: Annotated[Text, Meta(description="the NLU's semantic form, if there is one")] | None = None
     context: Annotated[Context, Meta(description="device, time of day ...: whatever may influence what is good")] = {}
@@ -135,6 +137,12 @@ class RewriteResponse(Struct, frozen=True, kw_only=True):
 
     rewrite: Rewriting | None
     policy_version: int | None
+
+
+class TaughtResponse(Struct, frozen=True, kw_only=True):
+    """The rules that hold for a user: the user's own, then the group's, then everyone's; latest first."""
+
+    rules: list[TaughtRule]
 
 
 class StrategyResponse(Struct, frozen=True):

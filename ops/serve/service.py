@@ -27,12 +27,14 @@ from backchannel.ops.serve.contract import (
     RecallResponse,
     RewriteResponse,
     StrategyResponse,
+    TaughtResponse,
 )
 from backchannel.ops.serve.sinks import Sink
 from backchannel.ops.web.problems import Fault, RefusedError
-from backchannel.schemas.events import Event, EventError, Query, Rewrite
+from backchannel.schemas.events import Event, EventError, Query, Rewrite, Teach
 from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.reader import PolicyReader
+from backchannel.streams.turns.partition import unauthorized
 
 MAX_FAULTS: Final = 20
 """Invalid events of a request that are named."""
@@ -46,6 +48,7 @@ class Service:
         strategies: the strategies to ask before there is a policy.
         sink: takes the events.
         max_ahead_s: how far events may be ahead of this machine's clock, s.
+        operators: who may teach for everyone.
         rng: the source of randomness.
     """
 
@@ -55,12 +58,15 @@ class Service:
         strategies: Sequence[str],
         sink: Sink,
         max_ahead_s: float = 300.0,
+        *,
+        operators: Collection[str] = (),
         rng: np.random.Generator | None = None,
     ) -> None:
         self._reader: Final = reader
         self._strategies: Final = tuple(strategies)
         self._sink: Final = sink
         self._max_ahead: Final = round(max_ahead_s * 1000)
+        self._operators: Final = operators
         self._rng: Final = rng or np.random.default_rng()
 
     @property
@@ -78,6 +84,7 @@ class Service:
                 user=query.user_id,
                 session=query.session_id,
                 locale=query.locale,
+                group=asked.group_id,
             )
             if policy and asked.rewrite
             else None
@@ -85,7 +92,7 @@ class Service:
         source = query.interpretation or query.text
         logged = Logged(query, Decision({}, {}), Rewrite(source=source, target=rewriting.target) if rewriting else None)
         decision = self._allocate(policy, asked, logged)
-        logged = structs.replace(logged, decision=decision)
+        logged = structs.replace(logged, decision=decision, group=asked.group_id)
         known = set(policy.strategies if policy else self._strategies)
         return DecideResponse(
             decision_id=pack(logged),
@@ -98,7 +105,9 @@ class Service:
             planned=decision.planned,
             propensities=decision.propensities,
             allocation_propensity=decision.allocation_propensity,
-            recalled=policy.recall(logged.served, asked.recall, query.user_id, locale=query.locale)
+            recalled=policy.recall(
+                logged.served, asked.recall, query.user_id, group=asked.group_id, locale=query.locale
+            )
             if policy and asked.recall
             else [],
             canary=decision.canary,
@@ -148,6 +157,7 @@ class Service:
                 user=query.user_id,
                 rng=self._rng,
                 explain=asked.explain,
+                group=logged.group,
             )
         results = [
             RankResult(
@@ -169,11 +179,13 @@ class Service:
             policy_version=ranking.policy_version,
         )
 
-    def recall(self, text: str, k: int, user_id: str | None, locale: str | None) -> RecallResponse:
+    def recall(
+        self, text: str, k: int, user_id: str | None, group_id: str | None, locale: str | None
+    ) -> RecallResponse:
         """Return the entities that have worked for a query."""
         policy = self.policy
         return RecallResponse(
-            recalled=policy.recall(text, k, user_id, locale=locale) if policy else [],
+            recalled=policy.recall(text, k, user_id, group=group_id, locale=locale) if policy else [],
             policy_version=policy.version if policy else None,
         )
 
@@ -183,16 +195,24 @@ class Service:
         interpretation: str | None,
         user_id: str | None,
         session_id: str | None,
+        *,
+        group_id: str | None,
         locale: str | None,
     ) -> RewriteResponse:
         """Return what a query should have been."""
         policy = self.policy
         found = (
-            policy.rewrite(text, interpretation=interpretation, user=user_id, session=session_id, locale=locale)
+            policy.rewrite(
+                text, interpretation=interpretation, user=user_id, session=session_id, group=group_id, locale=locale
+            )
             if policy
             else None
         )
         return RewriteResponse(rewrite=found, policy_version=policy.version if policy else None)
+
+    def taught(self, user_id: str | None, group_id: str | None) -> TaughtResponse:
+        """Return what was taught that holds for a user."""
+        return TaughtResponse(rules=self.policy.taught(user_id, group_id) if self.policy else [])
 
     def describe(self) -> PolicyResponse:
         """Describe the policy that is served."""
@@ -226,6 +246,8 @@ class Service:
                 event, record = completed(raw, now)
                 if event.ts > now + self._max_ahead:
                     raise EventError(f"ts: {event.ts} is more than turns.max_ahead_s in the future; send ms since 1970")
+                if isinstance(event, Teach) and (fault := unauthorized(event, self._operators)):
+                    raise EventError(fault)
             except EventError as error:
                 faults.append(Fault(index, str(error)))
                 continue

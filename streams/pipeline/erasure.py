@@ -7,6 +7,7 @@ from sqlalchemy import Connection, delete, select, update
 from backchannel.agents import registry
 from backchannel.agents.sums import USER
 from backchannel.streams.config import Config
+from backchannel.streams.snapshots import teachings
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.signing import sign, signing_key
 from backchannel.streams.store.engine import Store
@@ -40,7 +41,7 @@ def forget_user(url: str, config: Config, user: str) -> int:
             # Segments not merged yet may hold the user, too.
             log_changes(connection, merge_within(store, connection))
             snapshots.current(connection, lock=True)
-            gone = 0
+            gone = teachings.forget(connection, user)
             for learner, by_user in tables.items():
                 for table in by_user:
                     of_table = change.c.table_name == table.name

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Final, Self
 
 from msgspec import structs
 
-from backchannel.schemas.events import Event, EventDecoder, checked
+from backchannel.schemas.events import Event, EventDecoder, EventError, Teach, checked
 from backchannel.schemas.forms import NATIVE, EventConfig
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config
@@ -15,10 +16,11 @@ from backchannel.streams.pipeline.drift_monitor import DriftMonitor
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.publisher import Publisher
 from backchannel.streams.pipeline.sources import TOPIC
-from backchannel.streams.store.engine import Store
+from backchannel.streams.snapshots.teachings import Teachings
+from backchannel.streams.store.engine import Store, StoreAwayError
 from backchannel.streams.store.ledger import Ledger
 from backchannel.streams.turns.event_file import Chunk
-from backchannel.streams.turns.partition import Batch, DeadLetter, Partition
+from backchannel.streams.turns.partition import Batch, DeadLetter, Partition, unauthorized
 
 
 class LocalPipeline:
@@ -51,7 +53,10 @@ class LocalPipeline:
         self._watch: Final = DriftMonitor(self.store, config)
         claim = self.ledger.claim(source, 0)
         decoders = {topic: EventDecoder(config=events) for topic in topics}
-        self.partition: Final = Partition(claim, decoders, config.turns)
+        self._operators: Final = config.taught.operators
+        self._teachings: Final = Teachings(self.store, config.taught, config.turns.fold, config.snapshots.signing_key)
+        self._taught: list[Teach] = []  # possibly not written yet
+        self.partition: Final = Partition(claim, decoders, config.turns, self._operators)
         # Of the files behind the topics, as far as they were read.
         self._identities: Final = {name: at.identity for name, at in claim.position.topics.items() if at.identity}
         self._next = claim.position.topic(TOPIC).resume
@@ -64,13 +69,18 @@ class LocalPipeline:
             EventError: one of them is invalid; none is added.
         """
         events = list(map(checked, events))
+        for event in events:
+            if isinstance(event, Teach) and (fault := unauthorized(event, self._operators)):
+                raise EventError(fault)
         self.partition.add_events(TOPIC, range(self._next, self._next + len(events)), events)
         self._next += len(events)
+        self._teach()
         self.partition.advance()
 
     def feed_records(self, offsets: Sequence[int], records: Sequence[bytes]) -> list[DeadLetter]:
         """Add the next records, from the stream's resume offset on; return the invalid events."""
         dead = self.partition.add(TOPIC, offsets, records, time.time_ns() // 1_000_000)
+        self._teach()
         self.partition.advance()
         return dead
 
@@ -86,6 +96,7 @@ class LocalPipeline:
             the lines that are invalid events.
         """
         dead = self.partition.add(topic, chunk.offsets, chunk.lines, time.time_ns() // 1_000_000)
+        self._teach()
         self._identities[topic] = chunk.identity
         self.partition.advance(ended)
         return dead
@@ -100,6 +111,9 @@ class LocalPipeline:
         Raises:
             FencedError: another process reads the same stream into the same store.
         """
+        self._taught += self.partition.take_taught()
+        self._teachings.write(self._taught)
+        self._taught.clear()
         self._write()
         if self.partition.uncommitted and not self.partition.rebuilding:
             batch = self.partition.batch()
@@ -109,6 +123,13 @@ class LocalPipeline:
             }
             self._batch = structs.replace(batch, position=structs.replace(batch.position, topics=topics))
             self._write()
+
+    def _teach(self) -> None:
+        """Write what was taught; while the store is away, that waits for the next commit."""
+        self._taught += self.partition.take_taught()
+        with suppress(StoreAwayError):
+            self._teachings.write(self._taught)
+            self._taught.clear()
 
     def _write(self) -> None:
         """Commit the last batch if it is not committed yet; after a failure it remains for the next call."""

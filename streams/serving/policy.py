@@ -1,8 +1,9 @@
 """The policy that serving uses: immutable, in memory, without I/O."""
 
+import copy
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 import numpy as np
 from msgspec import structs
@@ -24,8 +25,10 @@ from backchannel.agents.ope.canary import Shared
 from backchannel.agents.ranking.serving import Candidate, Ranker, Ranking, remembered
 from backchannel.agents.rewrites.serving import Rewriter, Rewriting
 from backchannel.agents.serving import Sections, Serving
+from backchannel.agents.taught.rules import TaughtRule
+from backchannel.agents.taught.serving import NOTHING_TAUGHT, Taught
 from backchannel.schemas.snapshot import Snapshot
-from backchannel.schemas.text import spelled
+from backchannel.schemas.text import normalize, spelled
 from backchannel.schemas.turn import Turn
 
 S = TypeVar("S", bound=Serving)
@@ -39,6 +42,7 @@ class Policy:
         sections: the rows of the version, by section.
         rng: the default source of randomness.
         similar: the index from which `recall` finds known queries like an unseen one; None: no guesses.
+        taught: what people said outright, which comes before everything learned. It belongs to no version.
 
     Attributes:
         snapshot, similar: as given.
@@ -56,6 +60,7 @@ class Policy:
         sections: Sections,
         rng: np.random.Generator,
         similar: Similar | None = None,
+        taught: Taught = NOTHING_TAUGHT,
     ) -> None:
         self.snapshot: Final = snapshot
         self.similar: Final = similar
@@ -70,6 +75,7 @@ class Policy:
         self.diagnoser: Final = Diagnoser.of(sections, snapshot)
         self._of_users: Final = USER_FEATURES & {feature.name for feature in self.allocator.encoder.features}
         self._rng = rng
+        self._taught = taught
 
     @property
     def version(self) -> int:
@@ -155,6 +161,16 @@ class Policy:
         """Draw from `rng` from now on: a process that was forked must not draw what its siblings draw."""
         self._rng = rng
 
+    def with_taught(self, taught: Taught) -> Self:
+        """Return this version with what has been taught since it was read."""
+        policy = copy.copy(self)
+        policy._taught = taught
+        return policy
+
+    def taught(self, user: str | None = None, group: str | None = None) -> list[TaughtRule]:
+        """Return the rules that hold for a user: the user's own, then the group's, then everyone's; latest first."""
+        return self._taught.rules(user, group)
+
     def utilities(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
     ) -> dict[str, tuple[float, float]]:
@@ -198,8 +214,12 @@ class Policy:
         explore: int = 0,
         rng: np.random.Generator | None = None,
         locale: str | None = None,
+        group: str | None = None,
     ) -> list[Recalled]:
         """Return at most `k` entities that have worked for `query`, or are predicted to, best first.
+
+        What was taught comes before: an entity preferred for the query is the first one, whatever its score; an entity
+        never to be shown is left out.
 
         If the reader guesses (see `PolicyReader`), an unknown query is served as the most similar known one. The
         recalled entities then say so, and their scores are multiplied by the similarity.
@@ -212,9 +232,17 @@ class Policy:
                 turn out to be the best. Each says with which probability it was drawn. A user with evidence of their
                 own for the query is shown none.
             rng: the randomness that challengers are drawn with; without it, none are.
+            group: the user's group, such as a household, whose rules hold for the user too.
             locale: the query's locale, as in its event: in Turkish, the small letter of I is ı.
         """
-        return self._memory.recall(self._spelled(query, locale), k, user, explore=explore, rng=rng)
+        text = self._spelled(query, locale)
+        wishes = self._taught.wishes(text, user, group)
+        first = wishes.preferred
+        if first is None or k < 1:
+            return self._memory.recall(text, k, user, explore=explore, rng=rng, without=wishes.never)
+        without = {*wishes.never, first}
+        others = self._memory.recall(text, k - 1, user, explore=explore, rng=rng, without=without)
+        return [Recalled(first, 1.0, 1.0, 0.0, taught=True), *others]
 
     def rank(
         self,
@@ -227,8 +255,12 @@ class Policy:
         user: str | None = None,
         rng: np.random.Generator | None = None,
         explain: bool = False,
+        group: str | None = None,
     ) -> Ranking:
         """Rank the retrieved candidates.
+
+        What was taught comes before: a candidate preferred for `query` is the first one; one never to be shown is left
+        out.
 
         Log the fields of the ranking, and its results, in the `impression` event, because learning needs the features
         that were used; see `impression_of`.
@@ -242,6 +274,7 @@ class Policy:
             user: the `user_id` of the user who asks, for the personal layer of the memory index.
             rng: the source of randomness; None: the policy's.
             explain: whether results include the parts of their scores.
+            group: the user's group, such as a household, whose rules hold for the user too.
 
         Returns:
             the first k candidates; in the caller's order until clicks favour another one.
@@ -249,10 +282,14 @@ class Policy:
         Raises:
             ValueError: k is less than 1.
         """
+        text = self._spelled(query, locale)
+        wishes = self._taught.wishes(text, user, group)
+        if wishes.never:
+            candidates = [one for one in candidates if one.entity_id not in wishes.never]
         if self._ranker.encoder.of_memory:
-            known = {one.entity_id: one for one in self.recall(query, sys.maxsize, user, locale=locale)}
+            known = {one.entity_id: one for one in self._memory.recall(text, sys.maxsize, user)}
             candidates = [remembered(one, known.get(one.entity_id)) for one in candidates]
-        ranking = self._ranker.rank(context, candidates, k, rng or self._rng, explain=explain)
+        ranking = self._ranker.rank(context, candidates, k, rng or self._rng, explain=explain, first=wishes.preferred)
         return structs.replace(ranking, examined=self.examined, policy_version=self.version)
 
     def rewrite(
@@ -263,6 +300,7 @@ class Policy:
         user: str | None = None,
         session: str | None = None,
         locale: str | None = None,
+        group: str | None = None,
     ) -> Rewriting | None:
         """Return what `query` should have been, or None if it should stay as it is.
 
@@ -271,13 +309,16 @@ class Policy:
         Args:
             query: the query's text.
             interpretation: the NLU's interpretation, if events carry one; the target is then an interpretation too.
-            user: the `user_id` of the user who asks; their own rephrases take precedence.
-            session: the session's id. A configured share of sessions is served only pinned rewrites, to measure the
-                effect of the others. Without it, no session is held out.
+            user: the `user_id` of the user who asks; what they taught comes first, and their own rephrases take
+                precedence over those of others.
+            session: the session's id. A configured share of sessions is served only taught and pinned rewrites, to
+                measure the effect of the others. Without it, no session is held out.
             locale: the query's locale, as in its event.
+            group: the user's group, such as a household, whose rules hold for the user too.
         """
         text = self._spelled(query, locale)
-        return self._rewriter.rewrite(text, interpretation=interpretation, user=user, session=session)
+        taught = self._taught.target(interpretation or normalize(text), user, group)
+        return self._rewriter.rewrite(text, interpretation=interpretation, user=user, session=session, taught=taught)
 
     def _spelled(self, query: str, locale: str | None) -> str:
         return spelled(query, locale, self.snapshot.fold)
@@ -300,7 +341,7 @@ class Policy:
 
     def memory(self) -> dict[str, list[Recalled]]:
         """Return the whole memory index, best entities first, for reports."""
-        return {query: self.recall(query, sys.maxsize) for query in self._memory.queries()}
+        return {query: self._memory.recall(query, sys.maxsize) for query in self._memory.queries()}
 
     def rewrites(self) -> dict[str, Rewriting]:
         """Return all rewrites of the global layer, including withdrawn ones, for reports."""

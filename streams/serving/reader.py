@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, Self
 from weakref import WeakSet
 
@@ -14,10 +16,12 @@ from msgspec import Struct
 from sqlalchemy import Connection
 
 from backchannel.agents.memory.serving import Memory, Similar
+from backchannel.agents.taught.serving import NOTHING_TAUGHT, Taught
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Checksum, Snapshot
 from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.rows import Rows
+from backchannel.streams.snapshots import teachings
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.signing import accepted_keys
 from backchannel.streams.snapshots.versions import CorruptPolicyError, SignatureError
@@ -27,6 +31,10 @@ logger = logging.getLogger(__name__)
 
 REFUSED_S: Final = 60.0
 """Seconds after which a version that could not be served is read again: it may have been restored."""
+
+
+TAUGHT_S: Final = 0.25
+"""Seconds, at most, between two looks at what was taught: it is to be served in the next interaction."""
 
 
 class NoPolicyError(BackchannelError, LookupError):
@@ -92,6 +100,9 @@ class PolicyReader:
         self._policy: Policy | None = None
         self._sections: dict[str, Rows] = {}
         self._stamp = ""  # of the version that is served
+        self._taught = NOTHING_TAUGHT
+        self._taught_rows: Mapping[str, bytes] = {}
+        self._taught_at = teachings.NO_CHANGE
         self._checked = time.monotonic()
         self._error: str | None = None
         self._refused = ("", 0.0, "")  # a version's stamp, until when it is not read again, and why
@@ -134,6 +145,7 @@ class PolicyReader:
         with self._lock:
             try:
                 changed, error = self._refresh()
+                self._listen()
             except Exception as fault:
                 # Of any kind: whoever can write to the store could otherwise end the thread that refreshes.
                 changed, error = False, _words(fault)
@@ -164,8 +176,28 @@ class PolicyReader:
         self.close()
 
     def _poll(self) -> None:
-        while not self._stop.wait(self._poll_s):
-            self.refresh()
+        pause = min(self._poll_s, TAUGHT_S)
+        due = time.monotonic() + self._poll_s
+        while not self._stop.wait(pause):
+            if time.monotonic() + pause / 2 >= due:
+                self.refresh()
+                due = time.monotonic() + self._poll_s
+                continue
+            with self._lock, suppress(Exception):  # the next refresh says what is wrong
+                self._listen()
+
+    def _listen(self) -> None:
+        """Read what was taught since the last time, and serve it with the policy."""
+        if self._policy is None:
+            return
+        with self._store.read() as connection:
+            rows, at = teachings.read(
+                connection, self._taught_rows, self._taught_at, self._keys, lambda fault: logger.warning("%s", fault)
+            )
+        if at != self._taught_at:
+            self._taught_rows, self._taught_at = rows, at
+            self._taught = Taught(rows)
+            self._policy = self._policy.with_taught(self._taught)
 
     def _refresh(self) -> tuple[bool, str | None]:
         """Return whether another version is served now, and what is wrong."""
@@ -226,7 +258,7 @@ class PolicyReader:
                 if similar is not None:
                     known = sections.get(Memory.name, Rows())
                     similar = similar.updated(known.added_to(before.get(Memory.name, Rows())), known)
-                policy = Policy(header, sections, self._rng, similar)
+                policy = Policy(header, sections, self._rng, similar, self._taught)
                 if self._policy:
                     policy.prepare(self._policy)
                 return policy, sections

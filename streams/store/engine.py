@@ -14,7 +14,7 @@ from backchannel.agents.sums import SumTable
 from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.store.dialects import DIALECTS
 from backchannel.streams.store.retries import retry
-from backchannel.streams.store.tables import SCHEMA_VERSION, head, metadata, schema_version, sum_table
+from backchannel.streams.store.tables import SCHEMA_VERSION, head, metadata, schema_version, sum_table, taught_head
 
 _T = TypeVar("_T")
 
@@ -75,6 +75,7 @@ class Store:
                 metadata.create_all(connection)
                 connection.execute(insert(schema_version).values(version_num=SCHEMA_VERSION))
                 connection.execute(insert(head).values(id=1))
+                connection.execute(insert(taught_head).values(id=1, changed=0, erased=0))
             self.check(connection)
             own.create_all(connection)
             self._check_sums(connection)

@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from backchannel.agents.sums import SumTable
 
-SCHEMA_VERSION: Final = "0002"
+SCHEMA_VERSION: Final = "0003"
 """The newest migration; the migrations create the tables as declared here."""
 
 MINUTE_MS: Final = 60_000
@@ -108,6 +108,24 @@ snapshot_row = Table(
 # Most rows are live, and no query looks up their end.
 _ENDED: Final = snapshot_row.c.valid_to.is_not(None)
 Index("snapshot_row_to", snapshot_row.c.valid_to, sqlite_where=_ENDED, postgresql_where=_ENDED)
+
+# What people taught: see `taught`.
+taught = Table(
+    "taught",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("changed", BigInteger, nullable=False),  # the change that wrote it
+    Column("value", LargeBinary, nullable=False),  # agents.taught.rules.packed
+    Column("signature", Text),  # of owner and value; NULL: not signed
+    Index("taught_changed", "changed"),
+)
+taught_head = Table(
+    "taught_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # one row: 1
+    Column("changed", BigInteger, nullable=False),  # the number of the last change
+    Column("erased", BigInteger, nullable=False),  # the last one that deleted rows
+)
 
 # For monitoring: see heartbeat and drift_monitor. Times are wall clock, ms since the Unix epoch, unless said otherwise.
 worker = Table(

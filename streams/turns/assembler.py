@@ -20,7 +20,7 @@ from typing import Annotated, Any, Final, Generic, NamedTuple, TypeAlias, TypeVa
 from msgspec import Meta, Struct
 
 from backchannel.schemas.errors import BackchannelError
-from backchannel.schemas.events import Event, Query, Signal, name_of
+from backchannel.schemas.events import Event, Query, Signal, Teach, name_of
 from backchannel.schemas.text import Fold
 from backchannel.schemas.turn import Turn
 from backchannel.streams.turns.position import BEGINNING, Position, TopicPosition
@@ -114,9 +114,9 @@ class Assembler(Generic[_K]):
         counts: counts since the caller last cleared them: events by type (`query`, `impression` ...), closed turns
             (`turn`), duplicates by event_id or, for queries, query_id (`duplicate`), events for which every possible
             turn had closed (`late`), events without a turn because the query is missing, late or closed (`orphan`),
-            events of open turns (`open`) and of closed ones (`learned`). An event that waits for its query counts as an
-            orphan meanwhile, and events are open until their turn closes, so a count can be negative. Every event is
-            counted once by type and once by outcome: see `streams.turns.accounts`.
+            events of open turns (`open`), and those of closed ones and of rules (`learned`). An event that waits for
+            its query counts as an orphan meanwhile, and events are open until their turn closes, so a count can be
+            negative. Every event is counted once by type and once by outcome: see `streams.turns.accounts`.
         behind: by how much (ms) the lateness would have to grow for no event so far to have been late.
     """
 
@@ -183,6 +183,7 @@ class Assembler(Generic[_K]):
         source = self._topics[topic]
         first_fresh = bisect_left(offsets, source.read)
         opened, taken = self._open, 0
+        kind: Any  # of a signal: of anything else, nothing is kept
         for index, (event, keep) in enumerate(zip(events, kept, strict=True)):
             if event is None or keep is None:
                 continue
@@ -202,6 +203,8 @@ class Assembler(Generic[_K]):
         for event_type, count in Counter(map(type, events[first_fresh:])).items():
             if issubclass(event_type, Struct):
                 self.counts[name_of(event_type)] += count
+            if event_type is Teach:  # it belongs to no turn, and is written at once
+                self.counts["learned"] += count
         if self.open > self._max_open:
             raise TooManyOpenError(self._explain_open())
 
@@ -334,7 +337,7 @@ class TurnAssembler(Assembler[Event]):
         Raises:
             TooManyOpenError: there are more open turns and waiting events than `max_open`.
         """
-        self._add(topic, offsets, events, events)
+        self._add(topic, offsets, events, [None if isinstance(event, Teach) else event for event in events])
 
     def advance(self, caught_up: Collection[str] = ()) -> list[Turn]:
         """Advance the watermark, and return the turns that this closes, in event-time order.

@@ -8,7 +8,7 @@ from typing import Final, cast
 from msgspec import Struct
 
 from backchannel.agents.columns import Columns
-from backchannel.schemas.events import Event, EventDecoder, EventError
+from backchannel.schemas.events import Event, EventDecoder, EventError, Teach
 from backchannel.streams.turns.accounts import FIELD_DROPPED
 from backchannel.streams.turns.assembler import TurnConfig
 from backchannel.streams.turns.position import Claim, Position
@@ -42,6 +42,13 @@ class Batch(Struct, frozen=True):
     columns: Columns
 
 
+def unauthorized(event: Teach, operators: Collection[str]) -> str | None:
+    """Return why somebody may not teach this; None if they may."""
+    if event.everyone and event.user_id not in operators:
+        return f"everyone: true is for operators; {event.user_id!r} is not one of taught.operators"
+    return None
+
+
 class Partition:
     """A claimed partition. It does no I/O: its owner reads, commits and publishes.
 
@@ -49,14 +56,23 @@ class Partition:
         claim: the ledger's claim; records are added from each topic's resume offset on.
         topics: topic name -> the decoder of its records.
         turns: the configuration of turns.
+        operators: who may teach for everyone.
 
     Attributes:
         claim: the claim for the next commit.
         examples: field -> why the first of its unusable values was left out.
     """
 
-    def __init__(self, claim: Claim, topics: Mapping[str, EventDecoder], turns: TurnConfig) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        topics: Mapping[str, EventDecoder],
+        turns: TurnConfig,
+        operators: Collection[str] = (),
+    ) -> None:
         self.claim = claim
+        self._operators: Final = operators
+        self._taught: list[Teach] = []
         self._decoders: Final = dict(topics)
         self._max_ahead: Final = round(turns.max_ahead_s * 1000)
         self._assembler: Final = RowAssembler(topics, turns, claim.position)
@@ -132,7 +148,8 @@ class Partition:
                 self._dropped[value.field] += 1
                 self.examples.setdefault(value.field, value.reason)
         latest = now + self._max_ahead
-        if EventError not in set(map(type, decoded)) and max(map(_ts, decoded), default=0) <= latest:
+        kinds = set(map(type, decoded))
+        if not kinds & {EventError, Teach} and max(map(_ts, decoded), default=0) <= latest:
             self.add_events(topic, offsets, cast("list[Event]", decoded))
             return []
         dead = []
@@ -142,6 +159,8 @@ class Partition:
                 reason = str(event)
             elif event.ts > latest:
                 reason = f"ts: {event.ts} is more than turns.max_ahead_s ahead of the clock"
+            elif isinstance(event, Teach) and (fault := unauthorized(event, self._operators)):
+                reason = fault
             else:
                 events.append(event)
                 continue
@@ -155,6 +174,11 @@ class Partition:
     def add_events(self, topic: str, offsets: Sequence[int], events: Sequence[Event | None]) -> None:
         """Add a chunk of decoded events; see `TurnAssembler.add`."""
         self._assembler.add(topic, offsets, events)
+        if Teach in set(map(type, events)):
+            read = self._read[topic]
+            self._taught += [
+                event for at, event in zip(offsets, events, strict=True) if isinstance(event, Teach) and at >= read
+            ]
         if offsets and offsets[-1] >= self._read[topic]:
             self._uncommitted += offsets[-1] + 1 - max(offsets[0], self._read[topic])
 
@@ -165,6 +189,14 @@ class Partition:
     def finish(self) -> int:
         """Close all open turns, as no more records will come, and return their number."""
         return self._assembler.finish()
+
+    def take_taught(self) -> list[Teach]:
+        """Return what was taught since the last time.
+
+        The caller writes it before it commits a position after it. Writing it again changes nothing.
+        """
+        taken, self._taught = self._taught, []
+        return taken
 
     def batch(self) -> Batch:
         """Return the batch since the last one, and begin the next.

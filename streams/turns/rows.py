@@ -9,7 +9,7 @@ import numpy as np
 
 from backchannel.agents.columns import MISSING, Columns, Frame, Interner, Ragged, Turns, others_of
 from backchannel.agents.sums import Integers
-from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query, Signal, name_of
+from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query, Signal, Teach, name_of
 from backchannel.streams.turns.assembler import Assembled, Assembler, TurnConfig
 from backchannel.streams.turns.position import Position
 
@@ -51,12 +51,12 @@ class RowAssembler(Assembler[int]):
         """Add a chunk of a topic's records; see `TurnAssembler.add`."""
         number_other = count(self._others.next).__next__
         numbers: defaultdict[type[Any], Callable[[], int | None]] = defaultdict(lambda: number_other)
-        numbers[BargeIn], numbers[type(None)] = _came, _nothing
+        numbers[BargeIn], numbers[Teach], numbers[type(None)] = _came, _nothing, _nothing
         for kind, arrived in self._arrived.items():
             numbers[kind] = count(arrived.next).__next__
             arrived.add([event for event in events if type(event) is kind])
         rows = [numbers[type(event)]() for event in events]
-        if len(numbers) > len(self._arrived) + 2:
+        if len(numbers) > len(self._arrived) + 3:
             self._others.add([event for event in events if event is not None and numbers[type(event)] is number_other])
         self._add(topic, offsets, events, rows)
 

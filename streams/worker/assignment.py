@@ -5,12 +5,14 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from faust.types import TP
 from msgspec import structs
 
 from backchannel.schemas.errors import BackchannelError
+from backchannel.schemas.events import Teach
 from backchannel.streams.kafka.producer import Rejected
 from backchannel.streams.kafka.transport import Chunk, LogBounds
 from backchannel.streams.monitoring.observer import Observer
@@ -137,6 +139,7 @@ class Assignment:
         commit_events: number of new records after which to commit.
         quiet_ms: silence, ms, after which the open turns of a partition that was read to its end are closed.
         observer: the observer of commits, dead letters and progress.
+        teach: writes what was taught, at once; called in a thread.
     """
 
     def __init__(
@@ -148,8 +151,10 @@ class Assignment:
         quiet_ms: int,
         *,
         observer: Observer,
+        teach: Callable[[Sequence[Teach]], None],
     ) -> None:
         self.partitions: Final = partitions
+        self._teach: Final = teach
         self._committer: Final = committer
         self._producer: Final = letters
         self._commit_events: Final = commit_events
@@ -198,6 +203,8 @@ class Assignment:
             partition = self.partitions[number]
             offsets = [record.offset for record in chunk.records]
             dead = partition.add(topic, offsets, [record.value for record in chunk.records], now)
+            if taught := partition.take_taught():
+                await until_store_answers(partial(asyncio.to_thread, self._teach, taught))
             self._note(partition.advance(), now)
             self._next[chunk.tp] = offsets[-1] + 1
             if self._next[chunk.tp] <= partition.claim.position.topic(topic).read:

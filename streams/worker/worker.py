@@ -23,6 +23,7 @@ from backchannel.streams.kafka.transport import Chunk, LogBounds, chunk_app, log
 from backchannel.streams.monitoring.observer import Observer, Observers
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.publisher import version_status
+from backchannel.streams.snapshots.teachings import Teachings
 from backchannel.streams.snapshots.versions import CorruptPolicyError
 from backchannel.streams.store.engine import Store, StoreAwayError, StoreError
 from backchannel.streams.store.ledger import Ledger
@@ -81,6 +82,7 @@ class Worker:
         self._heartbeat: Final = Heartbeat(self._store)
         self._observer: Final = Observers(self._heartbeat, *([observer] if observer else []))
         self._ledger: Final = Ledger(self._store, learning.tables)
+        self._teachings: Final = Teachings(self._store, config.taught, config.turns.fold, config.snapshots.signing_key)
         self._learner: Final = LearningProcess(url, config)
         self._publisher: Final = PublishingProcess(url, config)
         self._kafka: Final = kafka
@@ -170,6 +172,7 @@ class Worker:
             self._config.commits.events,
             self._quiet_ms,
             observer=self._observer,
+            teach=self._teachings.write,
         )
         self._observer.on_assigned(partitions)
         self._assigned.set()
@@ -213,7 +216,9 @@ class Worker:
             )
         events = self._config.events
         decoders = {topic: EventDecoder(event_type, events) for topic, event_type in self._topics.items()}
-        return Partition(structs.replace(claim, position=position), decoders, self._config.turns)
+        return Partition(
+            structs.replace(claim, position=position), decoders, self._config.turns, self._config.taught.operators
+        )
 
     async def _commit_regularly(self) -> None:
         due = time.monotonic()

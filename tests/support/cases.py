@@ -42,7 +42,7 @@ def struct_of(event: str) -> inspect.StructType:
 
 def minimal(info: inspect.StructType) -> Document:
     """Return a valid object with only the required fields."""
-    tag = {} if info.tag is None else {"type": info.tag}
+    tag = {} if info.tag_field is None else {info.tag_field: info.tag}
     return {**tag, **{field.encode_name: _example(field.type) for field in info.fields if field.required}}
 
 
@@ -120,10 +120,10 @@ def _values(info: inspect.Type) -> st.SearchStrategy[Any]:
             return st.lists(_values(item), max_size=3)
         case inspect.DictType(key_type=key, value_type=value):
             return st.dictionaries(_values(key), _values(value), max_size=3)
-        case inspect.StructType(fields=fields, tag=tag):
+        case inspect.StructType(fields=fields, tag=tag, tag_field=tag_field):
             return st.fixed_dictionaries(
                 {field.encode_name: _values(field.type) for field in fields if field.required}
-                | ({} if tag is None else {"type": st.just(tag)}),
+                | ({} if tag_field is None else {tag_field: st.just(tag)}),
                 optional={field.encode_name: _values(field.type) for field in fields if not field.required},
             )
         case _:

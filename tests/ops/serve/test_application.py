@@ -1,5 +1,6 @@
 """The service over HTTP: the order of calls, what callers need not repeat, and what they are told when it is wrong."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from backchannel.ops.web.access import Access
 from backchannel.ops.web.problems import PROBLEM, RefusedError
 from backchannel.schemas.events import Click, Event, EventDecoder, Impression, Query, encode
 from backchannel.streams.config import Config, ServeConfig
+from backchannel.streams.pipeline.local import LocalPipeline
 from tests.ops.serve.conftest import TEXT, Kept, serving
 from tests.support.ledgers import sqlite_url
 
@@ -277,3 +279,43 @@ def test_a_decision_id_is_short_enough_for_a_header(client: TestClient[Access]) 
     assert pack(unpack(decision_id)) == decision_id
     logged = msgspec.to_builtins(unpack(decision_id).decision.strategy_context)
     assert all(logged[name].items() >= own.items() for name, own in context.items())
+
+
+def test_what_is_taught_is_served_before_what_was_learned(tmp_path: Path, kept: Kept) -> None:
+    url = sqlite_url(tmp_path)
+    with LocalPipeline(url, Config(), "s") as pipeline:
+        pipeline.publish()
+        with serving(url, kept) as client:
+            rules = [
+                {"kind": "means", "from": "mum", "to": "Call Mary!"},
+                {"kind": "prefer", "entity_id": "e3", "query": "call mary"},
+                {"kind": "never", "entity_id": "e1"},
+            ]
+            ids = {"type": "teach", "session_id": "s1", "query_id": "q1", "user_id": "u1", "group_id": "home"}
+            for number, rule in enumerate(rules):
+                sent = client.post("/v1/events", json={**ids, "event_id": f"t{number}", "rule": rule})
+                assert sent.status_code == 202, sent.text
+            pipeline.feed([event for event, _ in kept.events])
+            whose = {"user_id": "u2", "group_id": "home"}
+            until = time.monotonic() + 30.0
+            while not client.get("/v1/taught", params=whose).json()["rules"] and time.monotonic() < until:
+                time.sleep(0.02)
+            found = client.get("/v1/taught", params=whose).json()["rules"]
+            assert [one["rule"]["kind"] for one in found] == ["never", "prefer", "means"]
+            decided = decide(client, **whose, text="Mum")
+            assert (decided["served"], decided["rewrite"]["layer"]) == ("call mary", "taught")
+            assert [(one["entity_id"], one["taught"]) for one in decided["recalled"]] == [("e3", True)]
+            candidates = [{"entity_id": f"e{number}"} for number in range(1, 5)]
+            ranked = client.post("/v1/rank", json={"decision_id": decided["decision_id"], "candidates": candidates})
+            assert [one["entity_id"] for one in ranked.json()["results"]] == ["e3", "e2", "e4"]
+            assert client.get("/v1/recall", params={"text": "call mary", **whose}).json()["recalled"]
+            assert client.get("/v1/rewrite", params={"text": "mum", **whose}).json()["rewrite"]["target"] == "call mary"
+            for other in ({}, {"user_id": "u1"}, {"group_id": "u1"}):
+                assert decide(client, **other, text="Mum")["rewrite"] is None
+
+
+def test_only_operators_teach_everyone(client: TestClient[Access], kept: Kept) -> None:
+    ids = {"type": "teach", "event_id": "t", "session_id": "s1", "query_id": "q1", "user_id": "u1", "everyone": True}
+    refused = client.post("/v1/events", json={**ids, "rule": {"kind": "never", "entity_id": "e"}})
+    assert "everyone: true is for operators; 'u1' is not one of taught.operators" in problem(refused, 400)
+    assert kept.events == []

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query, Signal
+from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query, Signal, Teach
 from backchannel.schemas.turn import Turn
 from backchannel.streams.turns.accounts import Account
 from backchannel.streams.turns.assembler import TooManyOpenError, TurnAssembler, TurnConfig
@@ -128,7 +128,7 @@ def expected(log: Log) -> list[Turn]:
     def signals(topic: str, owner: Query) -> Iterator[Signal]:
         seen = set()
         for event in log[topic]:
-            if event is None or isinstance(event, Query) or event.event_id in seen:
+            if event is None or isinstance(event, Query | Teach) or event.event_id in seen:
                 continue
             if event.query_id == owner.query_id and owner.ts - LATENESS <= event.ts < owner.ts + WINDOW:
                 seen.add(event.event_id)

@@ -14,7 +14,7 @@ from faust.types import TP
 from msgspec import structs
 
 from backchannel.ops.lab.load import mixed_stream
-from backchannel.schemas.events import EventDecoder, encode
+from backchannel.schemas.events import EventDecoder, Never, Teach, encode
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.producer import Rejected
 from backchannel.streams.kafka.transport import Chunk, LogBounds
@@ -58,13 +58,16 @@ class Desk:
         self.ledger = Ledger(self.store, self.learning.tables)
         self.letters = Letters()
         self.acked: list[int] = []
+        self.taught: list[Teach] = []
 
     def assign(self, commit_events: int = 1_000_000) -> Assignment:
         claim = self.ledger.claim("s", 0)
         position, _ = resume_in({"events": LogBounds(0, 10_000)}, claim.position)
         claim = Claim("s", 0, claim.epoch, claim.commits, position)
         partition = Partition(claim, {"events": EventDecoder()}, CONFIG.turns)
-        return Assignment({0: partition}, self, self.letters, commit_events, QUIET_MS, observer=Observer())
+        return Assignment(
+            {0: partition}, self, self.letters, commit_events, QUIET_MS, observer=Observer(), teach=self.taught.extend
+        )
 
     async def commit(self, batches: Sequence[Batch]) -> Commit:
         return await asyncio.to_thread(commit, self.learning, self.ledger, batches)
@@ -105,6 +108,23 @@ def test_it_commits_when_there_is_enough_and_acks_what_is_committed(desk: Desk) 
         await one.commit()
         assert desk.ledger.counts()["query"] > before["query"]
         assert desk.acked == [0, 20, 40]
+
+    asyncio.run(scenario())
+
+
+def test_what_is_taught_is_written_at_once_and_not_again_after_its_commit(desk: Desk) -> None:
+    ids = {"event_id": "t", "ts": NOW, "session_id": "s", "query_id": "q", "user_id": "me"}
+    taught = Teach(rule=Never(entity_id="e"), **ids)  # type: ignore[arg-type]
+
+    async def scenario() -> None:
+        one = desk.assign()
+        await one.add(desk.chunk(0, [*RECORDS[:3], encode(taught)]), NOW)
+        assert (desk.taught, desk.acked) == ([taught], [])
+        await one.commit()
+        # It is read again with the turns that are open.
+        again = desk.assign()
+        await again.add(desk.chunk(0, [*RECORDS[:3], encode(taught)]), NOW)
+        assert desk.taught == [taught]
 
     asyncio.run(scenario())
 

@@ -1,0 +1,1 @@
+"""What people said outright: rules that come before everything learned."""
