@@ -107,8 +107,9 @@ def _values(info: inspect.Type) -> st.SearchStrategy[Any]:
             return st.none()
         case inspect.BoolType():
             return st.booleans()
-        case inspect.FloatType(ge=low, le=high):
-            return st.floats(low, high, allow_nan=False, allow_infinity=False)
+        case inspect.FloatType(ge=low, gt=above, le=high):
+            least = low if above is None else above
+            return st.floats(least, high, exclude_min=above is not None, allow_nan=False, allow_infinity=False)
         case inspect.IntType(ge=low, le=high, lt=beyond):
             return st.integers(low, high if beyond is None else beyond - 1)
         case inspect.StrType(min_length=shortest, max_length=longest):
@@ -165,8 +166,9 @@ def _beyond(info: inspect.Type) -> Iterator[Any]:
             yield from () if low is None else (low - 1,)
             yield from () if high is None else (high + 1,)
             yield from () if beyond is None else (beyond,)
-        case inspect.FloatType(ge=low, le=high):
+        case inspect.FloatType(ge=low, gt=above, le=high):
             yield from () if low is None else (low - 0.5,)
+            yield from () if above is None else (above,)
             yield from () if high is None else (high + 0.5,)
         case inspect.StrType(min_length=shortest, max_length=longest):
             assert longest is not None
