@@ -1,8 +1,8 @@
 """The strategy bandit, learning: turns -> sums, and sums -> what is believed of the strategies.
 
 The sums are those of `evidence`, per strategy and time bucket, and per pair of strategies and longer time bucket. They
-lie on dyadic grids, so they are exact and do not depend on order. Everything else happens when a policy is made: a bank
-of models says how much each time bucket still counts (`posterior`), and the discounted sums, what is believed
+lie on dyadic grids, so they are exact and do not depend on order. Everything else happens when a policy is made: model
+averaging decides how much each time bucket still counts (`posterior`), and the discounted sums give the belief
 (`rates`).
 """
 
@@ -17,7 +17,7 @@ from backchannel.agents.bandit.belief import Belief
 from backchannel.agents.bandit.evidence import Layout, Pairs, clicked_pairs, rows_of, shown_pairs
 from backchannel.agents.bandit.features import Encoder, Feature, Numeric
 from backchannel.agents.bandit.pages import Integers, Pages, pages_of
-from backchannel.agents.bandit.posterior import PAST, Bank, Exposures, run_together
+from backchannel.agents.bandit.posterior import PAST, Exposures, ModelAverage, coarsen
 from backchannel.agents.bandit.ranks import BUCKETS
 from backchannel.agents.bandit.rates import available, believe, exposures, hazards
 from backchannel.agents.bandit.serving import Allocator, EncodingError, Exploration, Limits
@@ -141,7 +141,7 @@ class StrategyBandit(Learner):
         self._bucket_ms: Final = round(config.bucket_s * 1000)
         self._pair_ms: Final = PAIR_BUCKETS * self._bucket_ms
         self._examined: Final = np.arange(1.0, MAX_DEPTH + 1.0) ** -config.position_decay
-        self._bank: Final = Bank([days * 86_400_000 for days in config.half_lives_days], config.ridges)
+        self._average: Final = ModelAverage([days * 86_400_000 for days in config.half_lives_days], config.ridges)
         self._code: Final = {strategy: code for code, strategy in enumerate(config.strategies)}
 
     @classmethod
@@ -195,7 +195,7 @@ class StrategyBandit(Learner):
             return {}
         config, encoder = self.config, self.encoder
         starts, rows = self._rows(sums, at)
-        posterior = self._bank.infer(Exposures(starts, exposures(self.layout.unpack(rows))), at)
+        posterior = self._average.infer(Exposures(starts, exposures(self.layout.unpack(rows))), at)
         discounts = posterior.discounts
         total = self.layout.unpack(np.tensordot(discounts, rows, axes=1))
         belief = believe(total)
@@ -240,16 +240,16 @@ class StrategyBandit(Learner):
         return section
 
     def compact(self, sums: Sums, at: int) -> dict[Key, Key]:
-        """See `Learner.compact`, and `posterior.run_together`."""
+        """See `Learner.compact`, and `posterior.coarsen`."""
         changes: tuple[int, ...] = ()
         if sums.table == self.table:
             starts, rows = self._rows(MemorySums({self.table.name: sums}), at)
-            changes = self._bank.infer(Exposures(starts, exposures(self.layout.unpack(rows))), at).changes
+            changes = self._average.infer(Exposures(starts, exposures(self.layout.unpack(rows))), at).changes
         length = self._bucket_ms if sums.table == self.table else self._pair_ms
         became: dict[str, dict[int, int]] = {}
         for first in {key[0] for key in sums.keys}:
             own = changes if first == self.encoder.fingerprint else ()
-            became[first] = run_together({key[2] for key in sums.keys if key[0] == first}, own, length, at)
+            became[first] = coarsen({key[2] for key in sums.keys if key[0] == first}, own, length, at)
         return {
             (first, second, start): (first, second, became[first][start])
             for first, second, start in sums.keys

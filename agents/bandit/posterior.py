@@ -1,13 +1,13 @@
 """From sums per time bucket to posteriors: what still counts, how strong the prior is, and whether the world changed.
 
-Each bucket was once the future. Going through them in order, every member of a bank of models (a half-life and a prior
+Each bucket was once the future. Going through them in order, every model (a half-life and a prior
 precision) predicts the bucket from those before it, and is weighed by the likelihood of what came: Bayesian model
 averaging by progressive predictive likelihood (Dawid, "Statistical theory: the prequential approach", JRSS A 1984). A
 fixed share goes back to the prior weights, so that the best may change (Herbster & Warmuth, "Tracking the best
 expert", Machine Learning 1998). All of it is a function of the sums.
 
 Where reward falls below prediction, what came before is cut down. Whether that was right shows: for a while there are
-two courses of events, with the cut and without it, and the bank goes on in both, until one has predicted better. So a
+two courses of events, with the cut and without it, and averaging goes on in both, until one has predicted better. So a
 false alarm costs little, and the test may be quick to raise one. It is ADWIN's (Bifet & Gavaldà, "Learning from
 time-changing data with adaptive windowing", SDM 2007) on the signed residual. ADWIN keeps its window as an exponential
 histogram of buckets, and so does the ledger: the test runs on the ledger's own buckets and needs no second window. As
@@ -80,7 +80,7 @@ class Posterior(Struct, frozen=True):
     changed: int | None = None
 
 
-class Bank:
+class ModelAverage:
     """Bayesian linear models over the same sums: every half-life, and no forgetting, with every ridge.
 
     Strategies share a prior mean: the weights that fit all of them pooled, so that one of which little is known is
@@ -194,8 +194,8 @@ class Bank:
         return reweighed
 
 
-def run_together(starts: Iterable[int], changes: Sequence[int], bucket_ms: int, at: int) -> dict[int, int]:
-    """Return which buckets to run together at event time `at` (ms): old start -> new start.
+def coarsen(starts: Iterable[int], changes: Sequence[int], bucket_ms: int, at: int) -> dict[int, int]:
+    """Return which buckets to coarsen at event time `at` (ms): old start -> new start.
 
     A bucket is at most about an eighth of its age long, so their number stays small. What it becomes depends on `at`
     only, not on when it was compacted before: whether it reaches a length is asked of the bucket of that length. But

@@ -67,7 +67,7 @@ def believe(evidence: StrategySums) -> Belief:
 
 
 def exposures(evidence: StrategySums) -> Floats:
-    """Return what the bank of models goes by: Z'Z by time bucket, (time buckets, strategies, d + 1, d + 1).
+    """Return the sums for model averaging: Z'Z by time bucket, (time buckets, strategies, d + 1, d + 1).
 
     A row of Z is a context and the weight of clicks per unit of exposure. What was drawn counts as exposure by what
     strategies in general got at such ranks in the time buckets before, relative to the first rank. Where one candidate

@@ -12,12 +12,12 @@ from river.bandit.base import ArmID, ContextualPolicy, RewardObj
 from river.compose import TargetTransformRegressor
 
 from backchannel.agents.bandit.features import Encoder, Feature, Value
-from backchannel.agents.bandit.posterior import Bank
+from backchannel.agents.bandit.posterior import ModelAverage
 from backchannel.agents.bandit.rounds import Rounds, draw_models
 
 
 class LinearThompsonSampling(ContextualPolicy):
-    """Linear Thompson sampling on a bank of half-lives and priors; see `posterior`.
+    """Linear Thompson sampling averaged over half-lives and priors; see `posterior`.
 
     Time is counted in updates.
 
@@ -65,9 +65,9 @@ class LinearThompsonSampling(ContextualPolicy):
         self.seed = seed
         self._rng = np.random.default_rng(seed)
         self._encoder = Encoder(features or ())
-        self._bank = Bank(half_lives, ridges)
+        self._average = ModelAverage(half_lives, ridges)
         self._arms: dict[Hashable, int] = {}
-        self._rounds = Rounds(self._bank, 0, self._encoder.dimension, bucket)
+        self._rounds = Rounds(self._average, 0, self._encoder.dimension, bucket)
         self._due = 0
 
     def _pull(self, arm_ids: list[ArmID], context: Mapping[str, Value] | None = None) -> ArmID:

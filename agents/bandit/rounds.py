@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from backchannel.agents.bandit.belief import Belief, draw
 from backchannel.agents.bandit.evidence import FOLDS, StrategySums
-from backchannel.agents.bandit.posterior import Bank, Exposures, run_together
+from backchannel.agents.bandit.posterior import Exposures, ModelAverage, coarsen
 from backchannel.agents.bandit.rates import believe, exposures
 from backchannel.agents.sums import Floats
 
@@ -19,14 +19,14 @@ class Rounds:
     """Sums of rounds as they come in, by time bucket.
 
     Args:
-        bank: of models, which says how much time buckets count.
+        average: the model average, which decides how much time buckets count.
         strategies: their number.
         dimension: of contexts.
         bucket_ms: length of a bucket.
     """
 
-    def __init__(self, bank: Bank, strategies: int, dimension: int, bucket_ms: int) -> None:
-        self._bank: Final = bank
+    def __init__(self, average: ModelAverage, strategies: int, dimension: int, bucket_ms: int) -> None:
+        self._average: Final = average
         self._shape = strategies, FOLDS, dimension + 1, dimension + 1
         self._bucket_ms: Final = bucket_ms
         self._sums: Final[dict[int, Floats]] = {}
@@ -58,11 +58,11 @@ class Rounds:
             self._sums[start] = np.pad(sums, ((0, more), *((0, 0),) * 3))
 
     def infer(self, at: int) -> Belief:
-        """Return what is believed at event time `at` (ms), and let old buckets run together."""
+        """Return what is believed at event time `at` (ms), and coarsen old buckets."""
         starts = sorted(self._sums)
         sums = np.array([self._sums[start] for start in starts]).reshape(-1, *self._shape)
-        seen = self._bank.infer(Exposures(np.array(starts, dtype=float), exposures(_evidence(sums))), at)
-        for old, new in run_together(starts, seen.changes, self._bucket_ms, at).items():
+        seen = self._average.infer(Exposures(np.array(starts, dtype=float), exposures(_evidence(sums))), at)
+        for old, new in coarsen(starts, seen.changes, self._bucket_ms, at).items():
             self._sums[new] = self._sums.get(new, 0.0) + self._sums.pop(old)
         return believe(_evidence(np.tensordot(seen.discounts, sums, axes=1)))
 

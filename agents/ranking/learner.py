@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from msgspec import Meta, Struct, field
 
-from backchannel.agents.bandit.posterior import run_together
+from backchannel.agents.bandit.posterior import coarsen
 from backchannel.agents.columns import MISSING, Codes, Columns, Ragged, Ranks, Results, distinct
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Gains, Outcomes
@@ -280,7 +280,7 @@ class ResultRanking(Learner):
         """See `Learner.compact`: old buckets are coarsened."""
         became: dict[Key, Key | None] = {}
         starts = {start for _, start, _ in sums.keys}
-        coarser = run_together(starts, (), self._bucket_ms, at)
+        coarser = coarsen(starts, (), self._bucket_ms, at)
         for key in sums.keys:
             encoding, start, fold = key
             if start in coarser:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.random import Generator
 
 from backchannel.agents.bandit.learner import BanditConfig
-from backchannel.agents.bandit.posterior import Bank
+from backchannel.agents.bandit.posterior import ModelAverage
 from backchannel.agents.bandit.rounds import Rounds, draw_models
 from backchannel.agents.bandit.serving import DRAWS
 from backchannel.agents.sums import Floats
@@ -77,8 +77,8 @@ class Backchannel:
 
     def __init__(self, world: ContextualWorld) -> None:
         config = BanditConfig()
-        bank = Bank([days * 86_400_000 for days in config.half_lives_days], config.ridges)
-        self._rounds: Final = Rounds(bank, world.strategies, world.dimension, round(config.bucket_s * 1000))
+        average = ModelAverage([days * 86_400_000 for days in config.half_lives_days], config.ridges)
+        self._rounds: Final = Rounds(average, world.strategies, world.dimension, round(config.bucket_s * 1000))
         self._exploration: Final = config.exploration
         self._step: Final = round(config.bucket_s * 1000) // ROUND_MS
 

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from backchannel.agents.bandit.features import Categorical, Cross, Numeric
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
-from backchannel.agents.bandit.posterior import PAST, run_together
+from backchannel.agents.bandit.posterior import PAST, coarsen
 from backchannel.agents.bandit.ranks import BUCKETS
 from backchannel.agents.bandit.serving import Allocator, EncodingError
 from backchannel.agents.checks import changes, unlike
@@ -176,7 +176,7 @@ def test_what_is_drawn_deeper_is_not_learned_to_be_better() -> None:
 
 
 def compacted(delta: Delta, at: int) -> Delta:
-    """The delta with its buckets run together, as the publisher leaves the ledger."""
+    """The delta with its buckets coarsened, as the publisher leaves the ledger."""
     after: Delta = {}
     for table, sums in delta.items():
         moved = BANDIT.compact(sums, at)
@@ -209,13 +209,13 @@ def test_compaction_changes_no_sum(some: list[Turn], times: list[int]) -> None:
 
 @given(st.lists(HOURS, min_size=1, max_size=60, unique=True), HOURS)
 def test_compaction_is_idempotent(starts: list[int], at: int) -> None:
-    moved = run_together([start * HOUR for start in starts], (), HOUR, at * HOUR)
-    assert not run_together(set(moved.values()), (), HOUR, at * HOUR)
+    moved = coarsen([start * HOUR for start in starts], (), HOUR, at * HOUR)
+    assert not coarsen(set(moved.values()), (), HOUR, at * HOUR)
 
 
 @given(HOURS, HOURS)
 def test_a_bucket_is_at_most_an_eighth_of_its_age_long(start: int, at: int) -> None:
-    target = run_together([start * HOUR], (), HOUR, at * HOUR).get(start * HOUR, start * HOUR)
+    target = coarsen([start * HOUR], (), HOUR, at * HOUR).get(start * HOUR, start * HOUR)
     assert target % HOUR == 0
     assert 0 <= start * HOUR - target <= max(at * HOUR - target, 0) / 8
 
@@ -225,7 +225,7 @@ def test_the_number_of_buckets_is_logarithmic(step: int) -> None:
     hours, live = 10_000, set[int]()
     for now in range(step, hours + step, step):
         live |= {hour * HOUR for hour in range(now - step, now)}
-        moved = run_together(live, (), HOUR, now * HOUR)
+        moved = coarsen(live, (), HOUR, now * HOUR)
         live = {moved.get(start, start) for start in live}
         assert len(live) <= 16 * (1 + log2(now))
 

@@ -1,4 +1,4 @@
-"""The bank of models against direct computations, and what it does when the world changes."""
+"""Model averaging against direct computations, and what it does when the world changes."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 from river.drift import ADWIN
 
-from backchannel.agents.bandit.posterior import CUT, PAST, SHARE, STEADY, Bank, Exposures, Posterior
+from backchannel.agents.bandit.posterior import CUT, PAST, SHARE, STEADY, Exposures, ModelAverage, Posterior
 from backchannel.agents.sums import Floats
 
 HOUR = 3_600_000
@@ -33,7 +33,7 @@ def logged(means: list[list[float]], count: int = 200, seed: int = 0) -> tuple[E
 def test_one_model_is_the_closed_form() -> None:
     evidence, rows = logged([[0.2, 0.6], [0.3, 0.5], [0.2, 0.7]])
     at, ridge = 10 * HOUR, 3.0
-    found = Bank((), (ridge,)).infer(evidence, at)
+    found = ModelAverage((), (ridge,)).infer(evidence, at)
     every = rows.transpose(1, 0, 2, 3).reshape(2, -1, 4)
     contexts, rewards = every[..., :-1], every[..., -1]
     together = contexts.reshape(-1, 3)
@@ -76,7 +76,7 @@ def test_the_weights_are_those_of_the_predictive_likelihood() -> None:
         noise = 2 * weights @ losses / 60
         likelihood = weights * np.exp(log_likelihood - losses / noise)
         weights = (1 - SHARE) * likelihood / likelihood.sum() + SHARE * prior
-    assert Bank([half_life], (ridge,)).infer(evidence, 3 * HOUR).weights == pytest.approx(weights)
+    assert ModelAverage([half_life], (ridge,)).infer(evidence, 3 * HOUR).weights == pytest.approx(weights)
 
 
 STEADY_RATES = [[0.3, 0.5]] * 20
@@ -86,7 +86,7 @@ RISING = [[0.3, 0.5]] * 15 + [[0.3, 0.9]] * 5
 
 def test_evidence_from_before_a_fall_is_cut() -> None:
     evidence, _ = logged(FALLING)
-    found = Bank((), (1.0,)).infer(evidence, 20 * HOUR)
+    found = ModelAverage((), (1.0,)).infer(evidence, 20 * HOUR)
     assert [start // HOUR for start in found.changes] == [15]
     assert found.discounts == pytest.approx([CUT] * 15 + [1.0] * 5)
     assert found.theta[1, 0] == pytest.approx(0.1, abs=0.1)
@@ -95,10 +95,10 @@ def test_evidence_from_before_a_fall_is_cut() -> None:
         np.concatenate(([PAST], evidence.starts[15:])),
         np.concatenate((evidence.sums[:15].sum(axis=0, keepdims=True), evidence.sums[15:])),
     )
-    again = Bank((), (1.0,)).infer(past, 20 * HOUR)
+    again = ModelAverage((), (1.0,)).infer(past, 20 * HOUR)
     assert again.changes == ()
     assert again.theta == pytest.approx(found.theta)
-    later = Bank((), (1.0,)).infer(Exposures(evidence.starts[:15], evidence.sums[:15]), 15 * HOUR)
+    later = ModelAverage((), (1.0,)).infer(Exposures(evidence.starts[:15], evidence.sums[:15]), 15 * HOUR)
     assert later.theta[1, 0] == pytest.approx(0.5, abs=0.1)
 
 
@@ -106,7 +106,7 @@ def test_evidence_from_before_a_fall_is_cut() -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_nothing_is_cut_unless_reward_falls(rates: list[list[float]], seed: int) -> None:
     evidence, _ = logged(rates, seed=seed)
-    assert Bank((), (1.0,)).infer(evidence, 20 * HOUR).changes == ()
+    assert ModelAverage((), (1.0,)).infer(evidence, 20 * HOUR).changes == ()
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -114,10 +114,10 @@ def test_that_what_looked_best_disappoints_is_no_change(seed: int) -> None:
     """At first the choice is random, then of what is best by the little that is known of it."""
     rng = np.random.default_rng(seed)
     weights = rng.standard_normal((8, 12)) / np.sqrt(12)
-    bank, starts, sums = Bank((), (1.0, 10.0)), list[float](), list[Floats]()
+    average, starts, sums = ModelAverage((), (1.0, 10.0)), list[float](), list[Floats]()
 
     def infer() -> Posterior:
-        return bank.infer(Exposures(np.array(starts), np.array(sums).reshape(-1, 8, 13, 13)), len(sums) * HOUR)
+        return average.infer(Exposures(np.array(starts), np.array(sums).reshape(-1, 8, 13, 13)), len(sums) * HOUR)
 
     for hour in range(6):
         contexts = np.column_stack((np.ones(500), rng.standard_normal((500, 11))))
@@ -140,15 +140,15 @@ def test_it_sees_the_changes_that_river_sees(rates: list[list[float]], changed: 
         detector.update(reward)
         seen |= detector.drift_detected
     assert seen == changed
-    assert bool(Bank((), (1.0,)).infer(evidence, 20 * HOUR).changes) == changed
+    assert bool(ModelAverage((), (1.0,)).infer(evidence, 20 * HOUR).changes) == changed
 
 
 def test_the_half_life_that_predicts_best_gets_the_weight() -> None:
-    bank = Bank([2 * HOUR], (1.0,))
+    average = ModelAverage([2 * HOUR], (1.0,))
     steady, _ = logged([[0.3, 0.5]] * 40)
     wandering, _ = logged([[0.3, 0.5 + 0.4 * (-1) ** (hour // 8)] for hour in range(40)])
-    assert bank.infer(steady, 40 * HOUR).weights[0] > 0.8
-    assert bank.infer(wandering, 40 * HOUR).weights[1] > 0.9
+    assert average.infer(steady, 40 * HOUR).weights[0] > 0.8
+    assert average.infer(wandering, 40 * HOUR).weights[1] > 0.9
 
 
 @given(
@@ -157,10 +157,10 @@ def test_the_half_life_that_predicts_best_gets_the_weight() -> None:
 )
 @settings(max_examples=40)
 def test_what_is_remembered_of_the_last_time_changes_nothing(steps: list[str], seed: int) -> None:
-    """Buckets come, grow, and run together; what was gone through before is as if gone through anew."""
+    """Buckets come, grow, and are coarsened; what was gone through before is as if gone through anew."""
     evidence, _ = logged([[0.8, 0.5]] * 6 + [[0.1, 0.5]] * 6, seed=seed)
     rng = np.random.default_rng(seed)
-    remembering = Bank((2 * HOUR,), (1.0, 10.0))
+    remembering = ModelAverage((2 * HOUR,), (1.0, 10.0))
     known = 2
     for step in steps:
         known = min(known + (step == "more"), 12)
@@ -172,13 +172,13 @@ def test_what_is_remembered_of_the_last_time_changes_nothing(steps: list[str], s
             sums, starts = sums[1:], starts[1:]
         now = Exposures(starts[:known], sums[:known])
         found = remembering.infer(now, known * HOUR)
-        expected = Bank((2 * HOUR,), (1.0, 10.0)).infer(now, known * HOUR)
+        expected = ModelAverage((2 * HOUR,), (1.0, 10.0)).infer(now, known * HOUR)
         for one, other in zip(structs.astuple(found), structs.astuple(expected), strict=True):
             np.testing.assert_array_equal(one, other)
 
 
 def test_without_evidence_there_is_the_prior() -> None:
-    found = Bank([DAY], (4.0, 4.0)).infer(Exposures(np.zeros(0), np.zeros((0, 2, 4, 4))), 0)
+    found = ModelAverage([DAY], (4.0, 4.0)).infer(Exposures(np.zeros(0), np.zeros((0, 2, 4, 4))), 0)
     assert not found.theta.any()
     assert found.whitener == pytest.approx(np.broadcast_to(np.eye(3) / 2, (2, 3, 3)))
     assert found.deviation == 0.5
@@ -197,7 +197,7 @@ def test_near_singular_sums_do_no_harm(starts: list[int], repeats: int, ridge: f
     rising = sorted(set(starts))
     row = np.array([1.0, *context, 0.5])
     sums = repeats * np.broadcast_to(np.outer(row, row), (len(rising), 2, 4, 4))
-    found = Bank([DAY, 365 * DAY], (ridge,)).infer(Exposures(np.array(rising, dtype=float), sums), 2**60)
+    found = ModelAverage([DAY, 365 * DAY], (ridge,)).infer(Exposures(np.array(rising, dtype=float), sums), 2**60)
     for numbers in (found.theta, found.whitener, found.discounts, found.weights, np.array(found.deviation)):
         assert np.isfinite(numbers).all()
     assert found.weights.sum() == pytest.approx(1)

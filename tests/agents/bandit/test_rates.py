@@ -71,7 +71,7 @@ def test_a_newcomer_is_wide_not_low() -> None:
 
 
 def test_one_candidate_a_turn_is_one_exposure() -> None:
-    """Then the bank of models goes by the plain sums of a linear regression."""
+    """Then model averaging goes by the plain sums of a linear regression."""
     known = rounds(7, 100)
     some = StrategySums(*(getattr(known, field)[np.newaxis] for field in StrategySums.__struct_fields__))
     found = exposures(some)[0]
