@@ -1,8 +1,8 @@
 """The plans of budgets, made when they are first asked for, and what they are worth in a context.
 
 Plans of a budget of *distinct* candidates are compared in the mean context. Lists are walked until there are so many
-different candidates, so what one strategy cannot bring others do, and contexts have little left to decide. What they
-decided was wrong as often as right: how much lists overlap depends on the query, too, and that is not learned.
+different candidates, so what one strategy cannot bring others do, and contexts have little left to decide: with full
+feedback on a real catalogue, plans chosen by context were no better than one plan for all (docs/evidence.md).
 """
 
 from collections.abc import Collection, Sequence
