@@ -46,12 +46,13 @@ def failures(*, folder: Path, sizes: tuple[int, ...], seeds: int, salt: str, as_
         f"{report.turns:,} turns of {report.callers} callers; calling all of them correct is right in "
         f"{report.majority:.1%} of them."
     )
-    table = Table("labels", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table("labels", "of turns", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("accuracy", "macro-F1", "area, any failure", "right cause of a failure"):
         table.add_column(name, justify="right")
-    for size, one in report.curve.items():
-        table.add_row(f"{size:,}", *(f"{measured.value:.3f}" for measured in _measured(one)))
-    table.add_row("all of four folds", *map(_interval, _measured(report.quality)))
+    for size in report.curve:
+        for how, one in (("drawn at random", report.curve[size]), ("chosen", report.chosen[size])):
+            table.add_row(f"{size:,}", how, *(f"{measured.value:.3f}" for measured in _measured(one)))
+    table.add_row("all", "", *map(_interval, _measured(report.quality)))
     console.print(table)
     confusion = Table("true \\ told", *POINTS, box=SIMPLE_HEAD, pad_edge=False)
     for true, told in report.confusion.items():

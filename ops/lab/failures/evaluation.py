@@ -19,6 +19,7 @@ from backchannel.agents.columns import columns_of
 from backchannel.agents.failures.evidence import evidence, vectors
 from backchannel.agents.failures.learner import FailureConfig, FailurePoints
 from backchannel.agents.failures.model import Fit
+from backchannel.agents.failures.selection import next_to_label
 from backchannel.agents.failures.serving import Diagnoser
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.serving import live_rows
@@ -112,6 +113,8 @@ class Report(Struct, frozen=True):
         confusion: true failure point -> told -> number of turns.
         curve: number of labels -> quality: means over the folds and seeds; failure points that had too few labels are
             never told.
+        chosen: as `curve`, with turns chosen by `next_to_label` in rounds that double the number of labels, the first
+            half of the smallest number at random.
         shares: quality of the shares.
     """
 
@@ -121,6 +124,7 @@ class Report(Struct, frozen=True):
     quality: Quality
     confusion: dict[str, dict[str, int]]
     curve: dict[int, Quality]
+    chosen: dict[int, Quality]
     shares: SharesQuality
 
 
@@ -189,7 +193,8 @@ def evaluate(data: Data, sizes: Sequence[int], seeds: int) -> Report:
         confusion={
             true: dict(zip(POINTS, row, strict=True)) for true, row in zip(POINTS, counts.tolist(), strict=True)
         },
-        curve={size: _with_labels(data, size, seeds) for size in sizes},
+        curve=_curve(data, sizes, seeds, chosen=False),
+        chosen=_curve(data, sizes, seeds, chosen=True),
         shares=SharesQuality(estimated, counted, covered, width),
     )
 
@@ -241,20 +246,30 @@ def _measured(truth: Integers, found: Floats, rows: Integers) -> list[float]:
     return [float((told == true).mean()), float(np.mean(f1)), float(area), float(cause.mean())]
 
 
-def _with_labels(data: Data, size: int, seeds: int) -> Quality:
-    """Return the mean quality with some labels, drawn at random from the turns of the other folds' callers."""
-    measured = []
+def _curve(data: Data, sizes: Sequence[int], seeds: int, *, chosen: bool) -> dict[int, Quality]:
+    """Return the mean quality with some labels of the other folds' callers, drawn at random or chosen."""
+    measured: dict[int, list[list[float]]] = {size: [] for size in sorted(sizes)}
     for seed in range(seeds):
-        rng = np.random.default_rng((size, seed))
-        found = np.zeros((len(data.truth), len(POINTS)))
+        found = {size: np.zeros((len(data.truth), len(POINTS))) for size in measured}
         for fold in range(OUTER_FOLDS):
-            rows = np.flatnonzero(data.folds != fold)
-            chosen = rng.choice(rows, min(size, len(rows)), replace=False)
+            rng = np.random.default_rng((seed, fold))
             tested = np.flatnonzero(data.folds == fold)
-            found[tested] = probabilities(learned([data.turns[row] for row in chosen])[0], data.vectors[tested])
-        measured.append(_measured(data.truth, found, np.arange(len(data.truth))))
-    low, mean, high = np.min(measured, axis=0), np.mean(measured, axis=0), np.max(measured, axis=0)
-    return Quality(*(Estimate(*map(float, one)) for one in zip(mean, low, high, strict=True)))
+            rest, own = rng.permutation(np.flatnonzero(data.folds != fold)), np.zeros(0, dtype=np.int64)
+            diagnoser = Diagnoser({})
+            for size in measured:
+                while len(own) < min(size, len(own) + len(rest)):
+                    wanted = min(max(len(own), size // 2), size - len(own)) if chosen else size - len(own)
+                    model = diagnoser.known[1] if chosen and diagnoser.known else None
+                    taken = next_to_label(model, data.vectors[rest], wanted, rng)
+                    own, rest = np.concatenate((own, rest[taken])), np.delete(rest, taken)
+                    diagnoser, _ = learned([data.turns[row] for row in own])
+                found[size][tested] = probabilities(diagnoser, data.vectors[tested])
+        for size, one in found.items():
+            measured[size].append(_measured(data.truth, one, np.arange(len(data.truth))))
+    return {
+        size: Quality(*(Estimate(float(np.mean(some)), min(some), max(some)) for some in zip(*every, strict=True)))
+        for size, every in measured.items()
+    }
 
 
 def _shares(
