@@ -1,6 +1,7 @@
 """`backchannel label`: which turns people should label next."""
 
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +12,8 @@ from backchannel.agents.columns import columns_of
 from backchannel.agents.failures.evidence import evidence, is_told, vectors
 from backchannel.agents.failures.selection import next_to_label
 from backchannel.ops.evaluate.event_log import turns_of
-from backchannel.ops.options import config_option, store_option
+from backchannel.ops.groups import Group
+from backchannel.ops.options import config_option, input_file, seed_option, store_option
 from backchannel.schemas.events import Label, name_of
 from backchannel.schemas.turn import Turn
 from backchannel.streams.config import Config
@@ -19,25 +21,25 @@ from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.reader import PolicyReader
 
 
-@click.group()
+@click.group(cls=Group)
 def label() -> None:
     """Choose turns for people to label."""
 
 
 @label.command("next")
-@click.argument("log", type=click.Path(exists=True, dir_okay=False))
+@click.argument("log", type=input_file)
 @click.option("--count", type=click.IntRange(min=1), default=20, show_default=True, help="Number of turns.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of all randomness.")
+@seed_option
 @store_option
 @config_option
-def next_turns(*, log: str, count: int, seed: int, store: str, config: Config) -> None:
+def next_turns(*, log: Path, count: int, seed: int, store: str, config: Config) -> None:
     """Print those turns of LOG whose labels would teach most, as JSON lines.
 
     Turns with labels, and turns whose events do not say how they went, are left out. A line is a `label` event
     without its own fields and `event_id`, with what the policy in the store says of the turn. As long as that knows
     nothing, turns are drawn at random.
     """
-    turns = [turn for turn in turns_of(log, config, lambda _: None) if not turn.all(Label)]
+    turns = [turn for turn in turns_of(str(log), config, lambda _: None) if not turn.all(Label)]
     turns = [turns[row] for row in is_told(columns_of(turns)).tolist()]
     with closing(PolicyReader(store)) as reader:
         policy = reader.policy

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backchannel.ops.lab.failures.evaluation import POINTS, Quality, evaluate, read
-from backchannel.ops.options import json_option
+from backchannel.ops.options import input_folder, json_option
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.snapshot import Estimate
 
@@ -17,7 +17,7 @@ _WIDTH: Final = 130
 
 
 @click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", type=input_folder)
 @click.option(
     "--labels",
     "sizes",
