@@ -46,7 +46,7 @@ _COMMANDS: Final = {
         "backchannel.ops.commands.diagnose:diagnose",
         "Rank components by what their repair would save, from the newest policy.",
     ),
-    "label": _Entry("backchannel.ops.commands.label:label", "Choose turns for people to label."),
+    "label": _Entry("backchannel.ops.evaluate.labelling:label", "Choose turns for people to label."),
     "health": _Entry(
         "backchannel.ops.health.command:health", "Check how the system is doing, and what to do about it."
     ),
