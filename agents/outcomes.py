@@ -13,6 +13,8 @@ from backchannel.agents.rephrases.detector import RephraseDetector
 from backchannel.agents.sums import Booleans, Floats, Integers
 from backchannel.schemas.text import normalize
 
+MAX_STRATEGIES: Final = 32
+"""The most strategies that are learned."""
 _POSITIONS: Final = 16_384  # above the largest position that `schemas.events` accepts
 
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -206,6 +208,17 @@ class Outcomes(Struct, frozen=True, dict=True):
     def people(self) -> Integers:
         """Codes of the users in `Pools.people`, or of the sessions where there is no `user_id`, (n,)."""
         return np.where(self.users == MISSING, self.columns.turns.query.session, self.users)
+
+    def strategies_of(self, configured: Sequence[str]) -> Sequence[str]:
+        """Return the configured strategies; without any, those that these turns name, in the order of their names.
+
+        Of more than MAX_STRATEGIES, it is those that most turns asked.
+        """
+        pool = self.columns.pools.strategies
+        if configured or len(pool) <= MAX_STRATEGIES:
+            return configured or pool
+        turns = np.bincount(self.asked.codes, minlength=len(pool))
+        return [pool[code] for code in sorted(np.argsort(-turns, kind="stable")[:MAX_STRATEGIES].tolist())]
 
     def asked_of(self, strategies: Sequence[str]) -> Asked:
         """Return the rows of `strategies`; their codes are their indexes."""

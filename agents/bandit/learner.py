@@ -6,6 +6,8 @@ averaging decides how much each time bucket still counts (`posterior`), and the 
 (`rates`).
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Self
 
 import msgspec
@@ -22,12 +24,14 @@ from backchannel.agents.bandit.ranks import BUCKETS
 from backchannel.agents.bandit.rates import available, believe, exposures, hazards
 from backchannel.agents.bandit.serving import Allocator, EncodingError, Exploration, Limits
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes import MAX_STRATEGIES, Outcomes
 from backchannel.agents.sums import Delta, Floats, Key, MemorySums, SumReader, Sums, SumTable
 from backchannel.schemas.events import MAX_DEPTH, Name
 
 PAIR_BUCKETS: Final = 24
 """Time buckets of rates that one of pairs is long: what strategies share changes with catalogues, not with clicks."""
+USUAL: Final = ("lexical", "semantic", "memory", "popular", "new")
+"""Strategies to choose from before any event has named one, if none are configured."""
 COARSE: Final = 64
 """A time bucket is read no finer than this share of its age: so a backlog of years has some hundred of them."""
 
@@ -36,8 +40,13 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Which strategies there are, and how to learn when to ask them."""
 
     strategies: Annotated[
-        tuple[Name, ...], Meta(min_length=1, max_length=32, description="retrieval strategies to choose from")
-    ] = ("lexical", "semantic", "memory", "popular", "new")
+        tuple[Name, ...],
+        Meta(
+            max_length=MAX_STRATEGIES,
+            description="retrieval strategies to choose from; without any, those that events name, and before that "
+            "lexical, semantic, memory, popular and new. Name them if producers are not trusted",
+        ),
+    ] = ()
     features: Annotated[
         tuple[Feature, ...],
         Meta(
@@ -118,11 +127,16 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
             if names.count(name) > 1:
                 raise ValueError(f"{name!r} stands twice in strategies or features")
         Encoder(self.features)  # says what is wrong with them
-        for name in self.limits:
+        for name in self.limits if self.strategies else ():
             if name not in self.strategies:
                 raise ValueError(f"limits: {name!r} is none of the strategies")
-        if not any(self.limits.get(name, Limits()).on for name in self.strategies):
+        if self.strategies and not any(self.limits.get(name, Limits()).on for name in self.strategies):
             raise ValueError("limits: no strategy is on")
+
+    @property
+    def expected(self) -> tuple[str, ...]:
+        """The strategies to expect before any event has named one."""
+        return self.strategies or USUAL
 
 
 class StrategyBandit(Learner):
@@ -142,7 +156,6 @@ class StrategyBandit(Learner):
         self._pair_ms: Final = PAIR_BUCKETS * self._bucket_ms
         self._examined: Final = np.arange(1.0, MAX_DEPTH + 1.0) ** -config.position_decay
         self._average: Final = ModelAverage([days * 86_400_000 for days in config.half_lives_days], config.ridges)
-        self._code: Final = {strategy: code for code, strategy in enumerate(config.strategies)}
 
     @classmethod
     def configured(cls, config: Any) -> Self:
@@ -150,14 +163,18 @@ class StrategyBandit(Learner):
         return cls(config.bandit)
 
     def learn(self, outcomes: Outcomes) -> Delta:
-        """See `Learner.learn`. A strategy that is not configured is ignored."""
-        return self.learn_pages(pages_of(outcomes, self.encoder, self.config.strategies)) if len(outcomes) else {}
+        """See `Learner.learn`. If some strategies are configured, all others are ignored."""
+        if not len(outcomes):
+            return {}
+        strategies = outcomes.strategies_of(self.config.strategies)
+        return self.learn_pages(pages_of(outcomes, self.encoder, strategies), strategies)
 
-    def learn_pages(self, pages: Pages) -> Delta:
+    def learn_pages(self, pages: Pages, strategies: Sequence[str]) -> Delta:
         """Return the delta that turns as columns contribute; empty if no strategy was asked in any of them.
 
         Args:
-            pages: encoded by `encoder`; strategies have their places in the configuration as codes.
+            pages: encoded by `encoder`.
+            strategies: their places are the codes in `pages`.
         """
         asked = pages.depths.any(axis=1)
         if not asked.any():
@@ -165,7 +182,7 @@ class StrategyBandit(Learner):
         starts, rows = rows_of(pages, self._examined, pages.times // self._bucket_ms, self.layout)
         keys, values = [], []
         for start, of_strategies in zip((starts * self._bucket_ms).tolist(), rows, strict=True):
-            for name, row in zip(self.config.strategies, of_strategies, strict=True):
+            for name, row in zip(strategies, of_strategies, strict=True):
                 if row[0] or row.any():
                     keys.append((self.encoder.fingerprint, name, start))
                     values.append(row)
@@ -178,7 +195,7 @@ class StrategyBandit(Learner):
             packed = np.stack([each for pair in pairs for each in (pair.risk, pair.event)], axis=2)
             places = np.argwhere(packed.any(axis=(2, 3, 4)))
             for one, other in places.tolist():
-                names = self.config.strategies[one], self.config.strategies[other]
+                names = strategies[one], strategies[other]
                 keys.append((*names, group * self._pair_ms))
                 values.append(packed[one, other].ravel())
         if keys:
@@ -194,12 +211,12 @@ class StrategyBandit(Learner):
         if self.table.name not in changed and self.pairs.name not in changed:
             return {}
         config, encoder = self.config, self.encoder
-        starts, rows = self._rows(sums, at)
+        strategies, starts, rows = self._rows(sums, at)
         posterior = self._average.infer(Exposures(starts, exposures(self.layout.unpack(rows))), at)
         discounts = posterior.discounts
         total = self.layout.unpack(np.tensordot(discounts, rows, axes=1))
         belief = believe(total)
-        clicked, shown = self._pairs(sums, starts, discounts)
+        clicked, shown = self._pairs(sums, strategies, starts, discounts)
         met, met_shown, has = hazards(clicked).round(4), hazards(shown).round(4), available(shown)
         turns = total.gram[:, 0, :, 0, 0].sum(axis=1)
         section: dict[str, bytes | None] = {
@@ -222,18 +239,18 @@ class StrategyBandit(Learner):
                 option=orjson.OPT_SERIALIZE_NUMPY,
             )
             for code, (name, segments) in enumerate(
-                zip(config.strategies, self._segments(total.gram.sum(axis=2), belief), strict=True)
+                zip(strategies, self._segments(total.gram.sum(axis=2), belief), strict=True)
             )
         }
         section[""] = orjson.dumps(
             {
                 "features": msgspec.to_builtins(encoder.features),
                 "encoding": encoder.fingerprint,
-                "strategies": config.strategies,
+                "strategies": strategies,
                 "policy": config.policy,
                 "exploration": config.exploration,
                 "floor": config.floor,
-                "limits": [msgspec.to_builtins(config.limits.get(name, Limits())) for name in config.strategies],
+                "limits": [msgspec.to_builtins(config.limits.get(name, Limits())) for name in strategies],
                 **({} if posterior.changed is None else {"changed": posterior.changed}),
             }
         )
@@ -243,7 +260,7 @@ class StrategyBandit(Learner):
         """See `Learner.compact`, and `posterior.coarsen`."""
         changes: tuple[int, ...] = ()
         if sums.table == self.table:
-            starts, rows = self._rows(MemorySums({self.table.name: sums}), at)
+            _, starts, rows = self._rows(MemorySums({self.table.name: sums}), at)
             changes = self._average.infer(Exposures(starts, exposures(self.layout.unpack(rows))), at).changes
         length = self._bucket_ms if sums.table == self.table else self._pair_ms
         became: dict[str, dict[int, int]] = {}
@@ -263,7 +280,7 @@ class StrategyBandit(Learner):
             gram: G, (strategies, BUCKETS, d, d).
             belief: of the rates.
         """
-        of_strategy: list[list[tuple[str, float, float, float, float]]] = [[] for _ in self.config.strategies]
+        of_strategy: list[list[tuple[str, float, float, float, float]]] = [[] for _ in gram]
         weighted = (belief.rates[..., np.newaxis, np.newaxis] * gram).sum(axis=1)
         for name, column in {"": 0, **self.encoder.segments}.items():
             turns = gram[:, 0, 0, column]
@@ -279,8 +296,8 @@ class StrategyBandit(Learner):
                     own.append((name, *row))
         return of_strategy
 
-    def _rows(self, sums: SumReader, at: int) -> tuple[Floats, Floats]:
-        """The starts of time buckets, ms, (time buckets,), and their packed rows, (time buckets, strategies, size)."""
+    def _rows(self, sums: SumReader, at: int) -> tuple[list[str], Floats, Floats]:
+        """Return the strategies, the starts of time buckets, ms, and their rows, (time buckets, strategies, size)."""
         stored = sums.read(self.table, "encoding", [self.encoder.fingerprint])
         if len(stored.keys) and stored.values.shape[1] != self.layout.size:
             raise EncodingError(
@@ -288,24 +305,40 @@ class StrategyBandit(Learner):
                 "Another version of Backchannel added them up, and they cannot be converted. Learn anew from the log "
                 "into a new store: `backchannel run LOG --store URL`, or a worker whose --store is new"
             )
-        known = [row for row, (_, strategy, _) in enumerate(stored.keys) if strategy in self._code]
+        strategies = list(self.config.strategies) or self._named(stored)
+        code = {strategy: place for place, strategy in enumerate(strategies)}
+        known = [row for row, (_, strategy, _) in enumerate(stored.keys) if strategy in code]
         begins = np.array([stored.keys[row][2] for row in known], dtype=np.int64)
         starts, place = np.unique(_coarse(begins, self._bucket_ms, at), return_inverse=True)
-        rows = np.zeros((len(starts), len(self._code), self.layout.size))
-        codes = np.array([self._code[stored.keys[row][1]] for row in known], dtype=np.int64)
+        rows = np.zeros((len(starts), len(code), self.layout.size))
+        codes = np.array([code[stored.keys[row][1]] for row in known], dtype=np.int64)
         if known:
             np.add.at(rows, (place, codes), stored.values[known])
-        return starts.astype(float), rows
+        return strategies, starts.astype(float), rows
 
-    def _pairs(self, sums: SumReader, starts: Floats, discounts: Floats) -> tuple[Pairs, Pairs]:
+    def _named(self, stored: Sums) -> list[str]:
+        """Return the strategies that events named: the usual ones first; of too many, those that most turns asked."""
+        asked: Counter[str] = Counter()
+        turns = self.layout.unpack(stored.values).gram[:, 0, :, 0, 0].sum(axis=1) if len(stored.keys) else ()
+        for (_, strategy, _), own in zip(stored.keys, turns, strict=True):
+            asked[strategy] += own
+        most = sorted(asked, key=lambda name: (-asked[name], name))[:MAX_STRATEGIES]
+        return sorted(most, key=lambda name: (name not in USUAL, USUAL.index(name) if name in USUAL else 0, name)) or [
+            *USUAL
+        ]
+
+    def _pairs(
+        self, sums: SumReader, strategies: Sequence[str], starts: Floats, discounts: Floats
+    ) -> tuple[Pairs, Pairs]:
         """The pair sums of clicked and of shown items, discounted as the time buckets are with which they end."""
-        size = len(self._code)
+        code = {strategy: place for place, strategy in enumerate(strategies)}
+        size = len(code)
         total = np.zeros((size, size, 4, BUCKETS, BUCKETS))
         stored = sums.read(self.pairs)
         for (one, other, start), row in zip(stored.keys, stored.values, strict=True):
-            if one in self._code and other in self._code and len(starts):
+            if one in code and other in code and len(starts):
                 last = int(np.searchsorted(starts, start + self._pair_ms)) - 1
-                total[self._code[one], self._code[other]] += discounts[max(last, 0)] * row.reshape(total.shape[2:])
+                total[code[one], code[other]] += discounts[max(last, 0)] * row.reshape(total.shape[2:])
         clicked_risk, clicked_event, shown_risk, shown_event = total.transpose(2, 0, 1, 3, 4)
         return Pairs(clicked_risk, clicked_event), Pairs(shown_risk, shown_event)
 

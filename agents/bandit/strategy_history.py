@@ -22,7 +22,7 @@ class StrategyHistory(Learner):
     """The learner of strategies' rewards by query. Its section: query -> {strategy: [turns, reward]}, as of its turns.
 
     Args:
-        strategies: whose.
+        strategies: whose; without any, those that turns name.
         half_life_days: after which a turn counts half.
     """
 
@@ -30,7 +30,7 @@ class StrategyHistory(Learner):
     serving = History
 
     def __init__(self, strategies: Sequence[str], half_life_days: float) -> None:
-        self._strategies: Final = sorted(strategies)
+        self._strategies: Final = tuple(strategies)
         self.table: Final = SumTable(
             name="history",
             key=(("query", str), ("strategy", str)),
@@ -51,7 +51,8 @@ class StrategyHistory(Learner):
 
     def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`."""
-        asked, table = outcomes.asked_of(self._strategies), self.table
+        strategies, table = sorted(outcomes.strategies_of(self._strategies)), self.table
+        asked = outcomes.asked_of(strategies)
         known = outcomes.named[outcomes.query[asked.rows]]  # else nothing was recognised
         if not known.any():
             return {}
@@ -60,7 +61,7 @@ class StrategyHistory(Learner):
         rewards = np.zeros(len(turns))
         rewards[asked.credited] = turns[asked.credited] * asked.rewards
         rows = asked.rows[known]
-        groups = Groups((outcomes.query[rows], outcomes.keys), (asked.codes[known], self._strategies))
+        groups = Groups((outcomes.query[rows], outcomes.keys), (asked.codes[known], strategies))
         return {table.name: groups.sums(table, (turns[known], rewards[known]), landmark)}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:

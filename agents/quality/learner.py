@@ -52,7 +52,8 @@ class AnswerQuality(Learner):
 
     Args:
         config: the length of a bucket, and the bounds of drift.
-        strategies: names of the strategies with rows of their own; others count in `ALL` only.
+        strategies: names of the strategies with rows of their own; without any, those that turns name. Others count in
+            `ALL` only.
     """
 
     name = "quality"
@@ -67,7 +68,7 @@ class AnswerQuality(Learner):
         )
         self.tables = (self.table,)
         self.bucket_ms: Final = round(config.bucket_s * 1000)
-        self._strategies: Final = sorted(strategies)
+        self._strategies: Final = tuple(strategies)
 
     @classmethod
     def configured(cls, config: Any) -> Self:
@@ -79,7 +80,8 @@ class AnswerQuality(Learner):
         turns = len(outcomes)
         if not turns:
             return {}
-        asked, every = outcomes.asked_of(self._strategies), outcomes.asked
+        strategies = sorted(outcomes.strategies_of(self._strategies))
+        asked, every = outcomes.asked_of(strategies), outcomes.asked
         # First a line per turn for all strategies together, then one per strategy asked.
         rows = np.concatenate((np.arange(turns), asked.rows))
         candidates = np.concatenate((np.bincount(every.rows, every.drawn, turns), asked.drawn)).astype(float)
@@ -92,7 +94,7 @@ class AnswerQuality(Learner):
         codes = np.concatenate((np.zeros(turns, dtype=np.int64), asked.codes + 1))
         first, last = (int(one) // self.bucket_ms for one in (outcomes.times.min(), outcomes.times.max()))
         buckets = range(first * self.bucket_ms, (last + 1) * self.bucket_ms, self.bucket_ms)
-        groups = Groups((codes, [ALL, *self._strategies]), ((outcomes.times // self.bucket_ms - first)[rows], buckets))
+        groups = Groups((codes, [ALL, *strategies]), ((outcomes.times // self.bucket_ms - first)[rows], buckets))
         columns = (np.ones(len(rows)), candidates, clicked, *feedback, reward)
         return {self.table.name: groups.sums(self.table, columns)}
 

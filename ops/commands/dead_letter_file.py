@@ -1,6 +1,8 @@
 """The file of the lines that `backchannel run` could not learn from."""
 
 import base64
+import json
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +12,23 @@ import orjson
 
 from backchannel.streams.turns.event_file import Chunk
 from backchannel.streams.turns.partition import DeadLetter
+
+
+def forget_lines(path: Path, user: str) -> int:
+    """Delete the lines whose record names a user, and return how many; the file is replaced whole."""
+    names = [json.dumps(user)[1:-1], orjson.dumps(user).decode()[1:-1]]  # as texts in JSON, with or without escapes
+    mentions = re.compile("|".join(rf"(?<![\w-]){re.escape(name)}(?![\w-])" for name in names)).search
+    kept, gone = path.with_name(f"{path.name}.kept"), 0
+    with path.open("rb") as lines, kept.open("wb") as file:
+        for line in lines:
+            letter = orjson.loads(line)
+            record = letter.get("record") or base64.b64decode(letter.get("record_base64", "")).decode(errors="replace")
+            if mentions(record):
+                gone += 1
+            else:
+                file.write(line)
+    kept.replace(path)
+    return gone
 
 
 class DeadLetterFile:

@@ -68,7 +68,8 @@ def replay_(config: Config, servers: str | None, again: bool, as_json: bool) -> 
     Exit code: 0 all are valid now; 3 some are not; 1 an error.
     """
     kafka = kafka_config(config, servers)
-    done = asyncio.run(replay(kafka, round(1000 * config.turns.max_ahead_s), time.time_ns() // 1_000_000, again=again))
+    ahead_ms, now = round(1000 * config.turns.max_ahead_s), time.time_ns() // 1_000_000
+    done = asyncio.run(replay(kafka, config.events, ahead_ms, now, again=again))
     if as_json:
         print_json(done)
     else:

@@ -129,6 +129,7 @@ def _learn(sources: Sources, store: str, config: Config, letters: DeadLetterFile
             pipeline.store,
             new,
             examples=pipeline.partition.examples,
+            taken=not config.bandit.strategies,
             lateness_s=lateness_s,
             seconds=time.monotonic() - started,
         )

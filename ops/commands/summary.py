@@ -60,6 +60,7 @@ class Summary(Struct, frozen=True):
         version: version of the policy.
         watermark: event time up to which the policy has learned, ms since the Unix epoch.
         strategies: what the bandit knows about each strategy.
+        taken: whether these are those that events name, as none are configured.
         remembered: number of queries in the memory index.
         rewrites: number of rewrites.
         examples: the most probable rewrites, source -> target.
@@ -81,6 +82,7 @@ class Summary(Struct, frozen=True):
     version: int
     watermark: int
     strategies: list[StrategySummary]
+    taken: bool
     remembered: int
     rewrites: int
     examples: dict[str, str]
@@ -144,6 +146,8 @@ class Summary(Struct, frozen=True):
             for one in self.strategies:
                 bandit.add_row(one.strategy, f"{one.turns:,.0f}", f"{one.reward:.3f}")
             console.print(bandit)
+            if self.taken:
+                console.print("bandit.strategies names none, so these are those that events name")
         else:
             names = ", ".join(one.strategy for one in self.strategies)
             console.print(
@@ -157,7 +161,14 @@ class Summary(Struct, frozen=True):
 
 
 def summarize(
-    url: str, store: Store, new: Mapping[str, int], *, examples: Mapping[str, str], lateness_s: float, seconds: float
+    url: str,
+    store: Store,
+    new: Mapping[str, int],
+    *,
+    examples: Mapping[str, str],
+    taken: bool,
+    lateness_s: float,
+    seconds: float,
 ) -> Summary:
     """Summarize a run, reading the policy back as a serving process would.
 
@@ -166,6 +177,7 @@ def summarize(
         store: the store.
         new: the run's counts, by the ledger's counters.
         examples: field -> why the first of its values was left out.
+        taken: whether no strategies are configured, so that those that events name are learned.
         lateness_s: the value of turns.lateness_s, s, with which no event would have been late.
         seconds: duration of the run.
     """
@@ -189,6 +201,7 @@ def summarize(
         version=policy.version,
         watermark=policy.snapshot.watermark,
         strategies=[StrategySummary(name, turns, reward) for name, (turns, reward) in policy.evidence().items()],
+        taken=taken,
         remembered=policy.remembered,
         rewrites=len(rewrites),
         examples={source: rewrites[source].target for source in likeliest},

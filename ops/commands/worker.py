@@ -91,7 +91,7 @@ async def _work(store: str, config: Config, kafka: KafkaConfig, *, accept_loss: 
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    metrics = Metrics(config.bandit.strategies)
+    metrics = Metrics(config.bandit.expected)
     async with AsyncExitStack() as stack:
         traces = _traces(stack)
         observer = Observers(metrics, traces) if traces else metrics

@@ -23,7 +23,7 @@ from backchannel.agents.ope.intervals import interval
 from backchannel.agents.ope.sessions import Sessions, in_sessions, per_decision, weighted_per_decision
 from backchannel.agents.ope.union import Lookup, earned, lookups_of
 from backchannel.agents.ope.whole import Replayed
-from backchannel.agents.outcomes import Judge
+from backchannel.agents.outcomes import MAX_STRATEGIES, Judge
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, Floats, MemorySums, merge
 from backchannel.ops.evaluate.result import (
@@ -95,6 +95,9 @@ def evaluate(
         SupportError: a strategy was asked although its propensity is 0.
     """
     turns = turns_of(path, config, progress)
+    if not config.bandit.strategies:
+        names = tuple(columns_of(turns).pools.strategies[:MAX_STRATEGIES])
+        config = structs.replace(config, bandit=structs.replace(config.bandit, strategies=names))
     half = 0 if others else len(turns) // 2
     bandit = StrategyBandit(config.bandit)
     policies = dict(others) or _learned(bandit, config, turns[:half])

@@ -316,11 +316,15 @@ def _losses(facts: Facts, config: Config) -> Check:
 def _names(facts: Facts, config: Config) -> Check:
     if isinstance(facts.store, str):
         return _unknown("names", "the store does not answer")
-    strategies = {
-        name: count
-        for name, count in counted_by_name(facts.store.counted, UNKNOWN_STRATEGY).items()
-        if name not in config.bandit.strategies
-    }
+    strategies = (
+        {}
+        if not config.bandit.strategies
+        else {
+            name: count
+            for name, count in counted_by_name(facts.store.counted, UNKNOWN_STRATEGY).items()
+            if name not in config.bandit.strategies
+        }
+    )
     kinds = {
         kind: count
         for kind, count in counted_by_name(facts.store.counted, UNKNOWN_KIND).items()

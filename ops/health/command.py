@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeVar
 
 import click
@@ -20,7 +21,7 @@ from backchannel.ops.options import config_option, json_option, kafka_config, op
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.config import Config
-from backchannel.streams.monitoring.vitals import read_brokers, read_store
+from backchannel.streams.monitoring.vitals import read_brokers, read_store, without_markers
 from backchannel.streams.store.engine import Store
 
 PATIENCE_S: Final = 2.5
@@ -65,7 +66,11 @@ def gather(store: Store, config: Config) -> Facts:
     now = time.time_ns() // 1_000_000
     until = time.monotonic() + PATIENCE_S
     asked_store, asked_brokers = _ask(lambda: read_store(store, now)), _ask(lambda: read_brokers(config.kafka))
-    return Facts(now, asked_store(until), asked_brokers(until))
+    found, brokers = asked_store(until), asked_brokers(until)
+    if not isinstance(found, str) and not isinstance(brokers, str):
+        passed = _ask(partial(without_markers, config.kafka, found, brokers))(until)
+        brokers = brokers if isinstance(passed, str) else passed
+    return Facts(now, found, brokers)
 
 
 @click.command("health")

@@ -20,9 +20,7 @@ def application_of(plan: Plan) -> ASGIApp:
     config, serve = plan.config, plan.config.serve
     sink = _sink(plan)
     reader = PolicyReader(plan.store, serve.poll_s, key=config.snapshots.signing_key, guess_from=plan.guess_from)
-    service = Service(
-        reader, config.bandit.strategies, sink, config.turns.max_ahead_s, operators=config.taught.operators
-    )
+    service = Service(reader, config.bandit.expected, sink, config.turns.max_ahead_s, operators=config.taught.operators)
     metrics = ServiceMetrics(shared=True)
 
     def unready() -> str | None:

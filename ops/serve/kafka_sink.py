@@ -68,7 +68,7 @@ class KafkaSink:
     async def _connect(self) -> None:
         while True:
             client = AIOKafkaProducer(
-                **self._config.client_settings(),
+                **self._config.client_settings(asynchronous=True),
                 enable_idempotence=True,
                 acks="all",
                 linger_ms=2,

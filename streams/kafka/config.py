@@ -30,10 +30,19 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Meta(description="encryption and authentication of the connection"),
     ] = "PLAINTEXT"
     sasl_mechanism: Annotated[
-        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], Meta(description="used with SASL_PLAINTEXT and SASL_SSL")
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"],
+        Meta(description="used with SASL_PLAINTEXT and SASL_SSL"),
     ] = "PLAIN"
-    sasl_username: Annotated[str, Meta(description="used with SASL_PLAINTEXT and SASL_SSL")] = ""
+    sasl_username: Annotated[str, Meta(description="used with PLAIN and SCRAM")] = ""
     sasl_password: Annotated[str, Meta(description=f"prefer setting {PASSWORD_VARIABLE}")] = ""
+    sasl_token_provider: Annotated[
+        str,
+        Meta(
+            pattern=r"^([\w.]+:\w+)?$",
+            description="used with OAUTHBEARER: module:function that returns a token, or a tuple that begins with one, "
+            "for each new connection, such as of a module of yours that asks your cloud's IAM",
+        ),
+    ] = ""
     tls_ca: Annotated[str, Meta(description="file of trusted certificates (PEM); empty: the system's")] = ""
     tls_certificate: Annotated[str, Meta(description="file of the client certificate (PEM), if brokers want one")] = ""
     tls_key: Annotated[str, Meta(description="file with the key of tls_certificate (PEM)")] = ""
@@ -89,6 +98,18 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         """Whether the client authenticates with SASL."""
         return self.security_protocol.startswith("SASL")
 
+    @property
+    def oauth(self) -> bool:
+        """Whether it does so with tokens."""
+        return self.sasl and self.sasl_mechanism == "OAUTHBEARER"
+
+    def tokens(self, *, asynchronous: bool) -> Any:
+        """Return the token provider of a client."""
+        from backchannel.streams.kafka import tokens  # noqa: PLC0415 - needs the clients, which a configuration does not
+
+        provider = tokens.AsynchronousTokens if asynchronous else tokens.Tokens
+        return provider(self.sasl_token_provider)
+
     def ssl_context(self) -> ssl.SSLContext | None:
         """Return the TLS settings, or None for an unencrypted connection.
 
@@ -102,14 +123,24 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             context.load_cert_chain(self.tls_certificate, self.tls_key or None)
         return context
 
-    def client_settings(self) -> dict[str, Any]:
-        """Return the connection settings of a kafka-python client."""
+    def client_settings(self, *, asynchronous: bool = False) -> dict[str, Any]:
+        """Return the connection settings of a kafka-python client; if `asynchronous`, of an aiokafka client.
+
+        Raises:
+            ValueError: the token provider cannot be imported.
+            OSError: a file cannot be read.
+        """
         settings: dict[str, Any] = {
             "bootstrap_servers": self.brokers,
             "security_protocol": self.security_protocol,
             "ssl_context": self.ssl_context(),
         }
-        if self.sasl:
+        if self.oauth:
+            settings |= {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_oauth_token_provider": self.tokens(asynchronous=asynchronous),
+            }
+        elif self.sasl:
             settings |= {
                 "sasl_mechanism": self.sasl_mechanism,
                 "sasl_plain_username": self.sasl_username,
@@ -130,7 +161,9 @@ def with_environment(config: KafkaConfig, environment: Mapping[str, str] = os.en
         if environment.get(variable)
     }
     complete = msgspec.convert({**msgspec.structs.asdict(config), **overrides}, KafkaConfig)
-    if complete.sasl and not (complete.sasl_username and complete.sasl_password):
+    if complete.oauth and not complete.sasl_token_provider:
+        raise ValueError("sasl_mechanism OAUTHBEARER needs sasl_token_provider, a module:function that returns tokens")
+    if complete.sasl and not complete.oauth and not (complete.sasl_username and complete.sasl_password):
         raise ValueError(
             f"security_protocol {complete.security_protocol} needs sasl_username and sasl_password "
             f"(or {PASSWORD_VARIABLE})"

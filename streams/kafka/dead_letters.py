@@ -10,6 +10,7 @@ from aiokafka.structs import OffsetAndMetadata
 from msgspec import Struct
 
 from backchannel.schemas.events import EVENT_TYPES, EventDecoder, EventError
+from backchannel.schemas.forms import EventConfig
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.topics import TopicError, admin_client, partition_counts
 
@@ -59,13 +60,16 @@ async def read(config: KafkaConfig) -> AsyncIterator[Letter]:
             yield letter
 
 
-async def replay(config: KafkaConfig, max_ahead_ms: int, now: int, *, again: bool = False) -> Replayed:
+async def replay(
+    config: KafkaConfig, events: EventConfig, max_ahead_ms: int, now: int, *, again: bool = False
+) -> Replayed:
     """Send each dead letter that is a valid event now back to its topic partition, once; report the rest.
 
     The partition is kept, so that a session's events stay together.
 
     Args:
         config: connection settings.
+        events: how events are written.
         max_ahead_ms: how far ahead of `now` an event may be.
         now: wall clock, ms since the Unix epoch.
         again: whether to begin with the first letter rather than after those already replayed.
@@ -73,11 +77,11 @@ async def replay(config: KafkaConfig, max_ahead_ms: int, now: int, *, again: boo
     Raises:
         TopicError: as for `read`; or a record was refused.
     """
-    judge = _judge(config, now + max_ahead_ms)
+    judge = _judge(config, events, now + max_ahead_ms)
     sent, left = 0, dict[str, int]()
     async with _Reader(config) as reader:
         try:
-            async with AIOKafkaProducer(**config.client_settings(), acks="all") as producer:
+            async with AIOKafkaProducer(**config.client_settings(asynchronous=True), acks="all") as producer:
                 pending = []
                 async for letter in reader.letters(None if again else "group"):
                     reason = judge(letter)
@@ -94,9 +98,9 @@ async def replay(config: KafkaConfig, max_ahead_ms: int, now: int, *, again: boo
     return Replayed(sent, dict(sorted(left.items(), key=lambda one: -one[1])))
 
 
-def _judge(config: KafkaConfig, latest: int) -> Callable[[Letter], str | None]:
+def _judge(config: KafkaConfig, events: EventConfig, latest: int) -> Callable[[Letter], str | None]:
     """Return a function that returns why a letter is still invalid, or None if it is valid."""
-    decoders = {topic: EventDecoder(EVENT_TYPES[name]) for name, topic in config.event_topics.items()}
+    decoders = {topic: EventDecoder(EVENT_TYPES[name], events) for name, topic in config.event_topics.items()}
 
     def judge(letter: Letter) -> str | None:
         if letter.topic not in decoders:
@@ -123,7 +127,9 @@ class _Reader:
         config = self._config
         self._partitions = range(await asyncio.to_thread(_partitions, config))
         self._consumer = AIOKafkaConsumer(
-            **config.client_settings(), group_id=f"{config.group}-dead-letters", enable_auto_commit=False
+            **config.client_settings(asynchronous=True),
+            group_id=f"{config.group}-dead-letters",
+            enable_auto_commit=False,
         )
         await self._consumer.start()
         return self

@@ -105,7 +105,9 @@ def sample(config: KafkaConfig, partitions: int) -> list[Sampled]:
 
 async def _sample(config: KafkaConfig, partitions: int, put: Callable[[Sampled], None]) -> None:
     decode = msgspec.json.Decoder(_Session).decode
-    consumer = AIOKafkaConsumer(**config.client_settings(), isolation_level=config.isolation, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(
+        **config.client_settings(asynchronous=True), isolation_level=config.isolation, enable_auto_commit=False
+    )
     await consumer.start()
     try:
         logs = [TopicPartition(name, number) for name in config.event_topics.values() for number in range(partitions)]

@@ -59,7 +59,7 @@ class Producer:
 
     async def __aenter__(self) -> Self:
         self._client = AIOKafkaProducer(
-            **self._config.client_settings(), acks="all", max_request_size=MAX_REQUEST_BYTES
+            **self._config.client_settings(asynchronous=True), acks="all", max_request_size=MAX_REQUEST_BYTES
         )
         await self._client.start()
         return self

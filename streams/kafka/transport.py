@@ -21,7 +21,7 @@ import faust
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
 from aiokafka.structs import OffsetAndMetadata
-from faust.auth import SASLCredentials, SSLCredentials
+from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, AppT, ConsumerMessage, EventT, StreamT
 from faust.types.auth import CredentialsT
@@ -483,6 +483,8 @@ def _acker(event: EventT[Any]) -> Callable[[], None]:
 
 def _credentials(config: KafkaConfig) -> CredentialsT | None:
     context = config.ssl_context()
+    if config.oauth:
+        return OAuthCredentials(oauth_cb=config.tokens(asynchronous=True), ssl_context=context)
     if config.sasl:
         return SASLCredentials(
             username=config.sasl_username,

@@ -21,6 +21,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from backchannel.agents.outcomes import MAX_STRATEGIES
 from backchannel.agents.quality.learner import RATES
 from backchannel.agents.sums import ALL
 from backchannel.schemas.alarm import Alarm
@@ -167,6 +168,7 @@ class Metrics(Observer):
             self._failures.labels(field)
         for outcome in OUTCOMES:
             self._outcomes.labels(outcome)
+        self._strategies: Final = set(strategies)
         for strategy in strategies:
             for metric in (self._asked, self._candidates, self._rewards):
                 metric.labels(strategy)
@@ -217,6 +219,9 @@ class Metrics(Observer):
 
     def _add(self, strategy: str, sums: Mapping[str, float]) -> None:
         if strategy != ALL:
+            if strategy not in self._strategies and len(self._strategies) >= MAX_STRATEGIES:
+                strategy = "other"  # producers choose the names
+            self._strategies.add(strategy)
             self._asked.labels(strategy).inc(sums["turns"])
             self._candidates.labels(strategy).inc(sums["candidates"])
             self._rewards.labels(strategy).inc(sums["reward"])

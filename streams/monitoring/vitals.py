@@ -1,12 +1,14 @@
 """How a running system is doing: facts from the store and the brokers, without a verdict."""
 
 import socket
+import time
+from contextlib import closing
 from typing import Final
 
 import msgspec
-from kafka import TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import OffsetSpec
-from msgspec import Struct
+from msgspec import Struct, structs
 from sqlalchemy import Connection, func, select
 
 from backchannel.schemas.alarm import Alarm
@@ -25,6 +27,12 @@ RECENT_MS: Final = 600_000
 
 CONNECT_S: Final = 1.5
 """Seconds that a broker may take to accept a connection."""
+
+MOST_MARKERS: Final = 10
+"""Unread offsets of a log that may all be markers of transactions."""
+
+MARKERS_S: Final = 1.0
+"""Seconds in which that is looked up."""
 
 
 class PartitionState(Struct, frozen=True):
@@ -197,6 +205,33 @@ def read_brokers(kafka: KafkaConfig) -> BrokerVitals:
         logs = [TopicPartition(topic, number) for topic in kafka.event_topics.values() for number in range(partitions)]
         ends = admin.list_partition_offsets(dict.fromkeys(logs, OffsetSpec.LATEST))
         return BrokerVitals(partitions, None, {(log.topic, log.partition): end.offset for log, end in ends.items()})
+
+
+def without_markers(kafka: KafkaConfig, store: StoreVitals, brokers: BrokerVitals) -> BrokerVitals:
+    """Return the vitals with the ends of logs before the markers of transactions, which are no records.
+
+    Only logs of which a few offsets are unread are asked, because a marker or two is what a reader leaves unread for
+    ever.
+    """
+    read = unread(store, brokers, kafka.source)
+    suspects = {
+        TopicPartition(*log): brokers.ends[log] - count for log, count in read.items() if 0 < count <= MOST_MARKERS
+    }
+    if not suspects:
+        return brokers
+    settings = kafka.client_settings()
+    with closing(KafkaConsumer(**settings, isolation_level=kafka.isolation, enable_auto_commit=False)) as consumer:
+        consumer.assign(suspects)
+        for log, offset in suspects.items():
+            consumer.seek(log, offset)
+        held: set[TopicPartition] = set()
+        until = time.monotonic() + MARKERS_S
+        while left := [log for log in suspects if consumer.position(log) < brokers.ends[log] and log not in held]:
+            if time.monotonic() >= until:
+                break
+            held.update(consumer.poll(timeout_ms=100))
+    passed = {tuple(log): offset for log, offset in suspects.items() if log not in held and log not in left}
+    return structs.replace(brokers, ends={**brokers.ends, **passed})
 
 
 def unread(store: StoreVitals, brokers: BrokerVitals, source: str) -> dict[tuple[str, int], int]:

@@ -4,13 +4,14 @@ Only the publisher looks, because a rate is taken over all partitions: a single 
 It looks only at complete buckets, so when and how often it looks, and which worker publishes, makes no difference.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import asdict
 from sqlalchemy import Connection, Double, Select, case, delete, func, insert, select
 
+from backchannel.agents.outcomes import MAX_STRATEGIES
 from backchannel.agents.quality.drift import Bucket, Change, new_changes
 from backchannel.agents.quality.learner import RATES, AnswerQuality
 from backchannel.agents.sums import ALL
@@ -73,7 +74,7 @@ class DriftMonitor:
         merge_segments(self._store)  # at least those committed up to there
         with self._store.read() as connection:
             before = {(row.measure, row.strategy): row for row in connection.execute(select(watch))}
-            for rate in self._rates(complete, now):
+            for rate in self._rates(self._named(connection), complete, now):
                 row = before.get((rate.measure, rate.strategy))
                 since, judged = (row.since, row.judged) if row else (BEGINNING, BEGINNING)
                 if rate.complete <= judged:
@@ -109,7 +110,13 @@ class DriftMonitor:
         self._forget(connection)
         return alarms
 
-    def _rates(self, complete: int, now: int) -> Iterator[_Rate]:
+    def _named(self, connection: Connection) -> Sequence[str]:
+        """Return the strategies that are configured, or else those that turns asked."""
+        asked = self._store.sum_tables[AnswerQuality.name].c.strategy
+        query = select(asked).where(asked != ALL).distinct().order_by(asked).limit(MAX_STRATEGIES)
+        return self._strategies or connection.execute(query).scalars().all()
+
+    def _rates(self, strategies: Sequence[str], complete: int, now: int) -> Iterator[_Rate]:
         tally, quality = tables.tally, self._store.sum_tables[AnswerQuality.name]
         dead = case((tally.c.name == "dead_letter", tally.c.value), else_=0)
         records = select(tally.c.minute, func.sum(tally.c.value.cast(Double)), func.sum(dead.cast(Double)))
@@ -122,7 +129,7 @@ class DriftMonitor:
         # A turn is counted once its window has passed.
         whole = (complete - self._window_ms) // self._bucket_ms * self._bucket_ms
         rates = [(measure, ALL, column) for measure, column in RATES.items()]
-        for measure, strategy, column in rates + [("reward", strategy, "reward") for strategy in self._strategies]:
+        for measure, strategy, column in rates + [("reward", strategy, "reward") for strategy in strategies]:
             sums = select(quality.c.bucket, quality.c.turns, quality.c[column]).where(quality.c.strategy == strategy)
             yield _Rate(measure, strategy, sums, self._bucket_ms, whole)
 

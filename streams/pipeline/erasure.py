@@ -1,5 +1,7 @@
 """Erasure of a user from the ledger and from all retained versions of the policy."""
 
+from collections.abc import Sequence
+
 import msgspec
 from msgspec import structs
 from sqlalchemy import Connection, delete, select, update
@@ -7,16 +9,20 @@ from sqlalchemy import Connection, delete, select, update
 from backchannel.agents import registry
 from backchannel.agents.sums import USER
 from backchannel.streams.config import Config
+from backchannel.streams.pipeline.rare_texts import delete_texts, rare_texts
 from backchannel.streams.snapshots import teachings
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.signing import sign, signing_key
+from backchannel.streams.store.dialects import among
 from backchannel.streams.store.engine import Store
 from backchannel.streams.store.merging import log_changes, merge_segments, merge_within
 from backchannel.streams.store.tables import change, snapshot, snapshot_row
 
 
-def forget_user(url: str, config: Config, user: str) -> int:
+def forget_user(url: str, config: Config, user: str, *, deep: bool = False) -> int:
     """Remove everything stored under `user`, and return the number of rows removed.
+
+    If `deep`, the texts that only `user` asked, as far as the sums tell, are removed, too; see `rare_texts`.
 
     Rows of old versions are removed, too, and the headers updated. A reader that still holds such a row finds at the
     next version that its checksum does not match, and reads all rows again.
@@ -28,14 +34,14 @@ def forget_user(url: str, config: Config, user: str) -> int:
     if not user:  # the key of all users together
         return 0
     # Including disabled learners: their rows may still be there.
-    tables = {learner: [table for table in learner.tables if table.by_user] for learner in registry.registered(config)}
-    tables = {learner: by_user for learner, by_user in tables.items() if by_user}
+    learners = registry.registered(config)
+    tables = {learner: [table for table in learner.tables if table.by_user] for learner in learners}
     key = signing_key(config.snapshots.signing_key)
     store = Store(url)
     try:
         with store.read() as connection:
             store.check(connection)
-        store.create([table for by_user in tables.values() for table in by_user])
+        store.create([table for learner in learners for table in learner.tables])
 
         def forget(connection: Connection) -> int:
             # Segments not merged yet may hold the user, too.
@@ -48,7 +54,12 @@ def forget_user(url: str, config: Config, user: str) -> int:
                     connection.execute(delete(change).where(of_table, change.c.value == user))
                     stored = store.sum_tables[table.name]
                     gone += connection.execute(delete(stored).where(stored.c[USER] == user)).rowcount
-                gone += _erase(connection, learner.name, user, key)
+                gone += _erase(connection, learner.name, [user], key) if by_user else 0
+            if deep:
+                of_all = list(store.sum_tables.values())
+                texts = rare_texts(connection, of_all, user)
+                gone += delete_texts(connection, of_all, texts)
+                gone += sum(_erase(connection, learner.name, texts, key) for learner in learners if learner.serving)
             return gone
 
         merge_segments(store)
@@ -57,27 +68,34 @@ def forget_user(url: str, config: Config, user: str) -> int:
         store.close()
 
 
-def _erase(connection: Connection, section: str, row_key: str, key: bytes) -> int:
-    """Remove a row from every version that has it, and update the headers, signed with `key` unless it is empty."""
+def _erase(connection: Connection, section: str, keys: Sequence[str], key: bytes) -> int:
+    """Remove rows from every version that has them, and update the headers, signed with `key` unless it is empty."""
     row = snapshot_row
-    mine = (row.c.section == section, row.c.key == row_key)
-    held = connection.execute(select(row.c.valid_from, row.c.valid_to, row.c.value).where(*mine)).all()
-    for begun, ended, value in held:
-        for version in snapshots.versions(connection):
-            header = snapshots.header(connection, version, key)
-            if header is None or version < begun or (ended is not None and version >= ended):
-                continue
-            digests = []
-            for secret in (b"", key) if key else (b"",):
-                checksum = header.checksums(secret)
-                checksum.remove(section, row_key, value)
-                digests.append(checksum.hexdigest(header.nonce))
-            rows = {**header.rows, section: header.rows[section] - 1}
-            changed = structs.replace(header, rows=rows, checksum=digests[0], seal=digests[1] if key else None)
-            text = msgspec.json.encode(changed).decode()
-            signature = sign(text, key) if key else None
-            connection.execute(
-                update(snapshot).where(snapshot.c.version == version).values(header=text, signature=signature)
-            )
-    connection.execute(delete(row).where(*mine))
+    mine = (row.c.section == section, among(connection, row.c.key, keys))
+    query = select(row.c.key, row.c.valid_from, row.c.valid_to, row.c.value).where(*mine)
+    held = connection.execute(query).all() if keys else []
+    for version in snapshots.versions(connection) if held else ():
+        gone = [
+            (name, value)
+            for name, begun, ended, value in held
+            if begun <= version and (ended is None or version < ended)
+        ]
+        header = snapshots.header(connection, version, key) if gone else None
+        if header is None:
+            continue
+        digests = []
+        for secret in (b"", key) if key else (b"",):
+            checksum = header.checksums(secret)
+            for name, value in gone:
+                checksum.remove(section, name, value)
+            digests.append(checksum.hexdigest(header.nonce))
+        rows = {**header.rows, section: header.rows[section] - len(gone)}
+        changed = structs.replace(header, rows=rows, checksum=digests[0], seal=digests[1] if key else None)
+        text = msgspec.json.encode(changed).decode()
+        signature = sign(text, key) if key else None
+        connection.execute(
+            update(snapshot).where(snapshot.c.version == version).values(header=text, signature=signature)
+        )
+    if held:
+        connection.execute(delete(row).where(*mine))
     return len(held)

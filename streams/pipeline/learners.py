@@ -48,7 +48,7 @@ class Learning:
         kinds = np.bincount(clicks.rows.kind, minlength=len(pools.labels)).tolist()
         counts: Counter[str] = Counter()
         for name, count in zip(pools.strategies, asked, strict=True):
-            if count and name not in self._strategies:
+            if self._strategies and count and name not in self._strategies:
                 counts[self._bounded(UNKNOWN_STRATEGY, name)] += count
         for kind, count in zip(pools.labels, kinds, strict=True):
             if count and not self._rewards.names(kind):

@@ -18,6 +18,7 @@ from backchannel.streams.kafka.producer import ClockError, Producer
 from tests.integration.workers import records_of
 
 VALID = encode(Query(event_id="1", ts=1_700_000_000_000, session_id="s", query_id="q", text="hi"))
+IN_SECONDS = b'{"payload": {"event_id": "3", "ts": 1700000000, "session_id": "s", "query_id": "t", "text": "hi"}}'
 AHEAD = encode(Query(event_id="2", ts=9_700_000_000_000, session_id="s", query_id="r", text="hi"))
 
 
@@ -57,6 +58,20 @@ def test_they_are_listed_and_replayed_once(kafka: KafkaConfig, command: Callable
     assert (sent.partition, sent.key, sent.value) == (2, b"s", VALID)
     assert command("replay") == (0, {"sent": 0, "left": {}})
     assert command("replay", "--again")[1]["sent"] == 1
+
+
+def test_they_are_read_as_the_configuration_says_that_events_are_written(
+    kafka: KafkaConfig, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    async def deliver() -> None:
+        async with Producer(kafka) as producer:
+            await producer.deliver([(record(kafka.event_topics["query"], IN_SECONDS, 0), "event_id: missing")])
+
+    asyncio.run(deliver())
+    assert command("replay")[1]["sent"] == 0
+    with (tmp_path / "backchannel.toml").open("a") as settings:
+        settings.write('[events]\ntime = "s"\nenvelope = "payload"\n')
+    assert command("replay", "--again") == (0, {"sent": 1, "left": {}})
 
 
 def test_a_clock_that_is_behind_that_of_the_brokers_is_found_out(kafka: KafkaConfig) -> None:

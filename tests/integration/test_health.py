@@ -12,12 +12,22 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from aiokafka import AIOKafkaProducer
 
 from backchannel.agents.ope.gate import GateConfig
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.ops.local.broker import Broker
 from backchannel.streams.config import HealthConfig
 from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.monitoring.vitals import (
+    PartitionState,
+    StoreVitals,
+    read_brokers,
+    unread,
+    without_markers,
+)
+from backchannel.streams.snapshots.versions import Head
+from backchannel.streams.turns.position import Position, TopicPosition
 from tests.integration.workers import Fleet, send
 
 UNJUDGED: Final = GateConfig(turns=0)
@@ -47,6 +57,34 @@ def test_health_says_what_is_wrong_and_what_to_do(
         own_broker.start()
         _until(fleet, "well again", _well)
         fleet.end(worker, signal.SIGTERM)
+
+
+def test_the_marker_of_a_transaction_is_no_unread_record(kafka: KafkaConfig) -> None:
+    topic = kafka.event_topics["query"]
+
+    async def write() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=kafka.servers, transactional_id=kafka.group) as producer:
+            for number in (0, 1):
+                async with producer.transaction():
+                    await producer.send_and_wait(topic, b"{}", partition=number)
+            await producer.begin_transaction()
+            await producer.send_and_wait(topic, b"{}", partition=1)
+            await producer.abort_transaction()
+
+    asyncio.run(write())
+    brokers = read_brokers(kafka)
+    ends = {number: brokers.ends[topic, number] for number in (0, 1)}
+    assert ends == {0: 2, 1: 4}
+
+    def unread_after(offset: int) -> dict[int, int]:
+        position = Position(0, {topic: TopicPosition(read=offset)})
+        states = [PartitionState(kafka.source, number, 1, position) for number in range(4)]
+        store = StoreVitals(states, [], Head(None, None), None, None, None, False, {}, {}, [], 0)
+        found = unread(store, without_markers(kafka, store, brokers), kafka.source)
+        return {number: found[topic, number] for number in (0, 1)}
+
+    assert unread_after(1) == {0: 0, 1: 0}
+    assert unread_after(0) == {0: 2, 1: 4}
 
 
 def _ask(kafka: KafkaConfig) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import random
 import signal
 import sqlite3
@@ -54,6 +55,29 @@ def test_killed_again_and_again_they_learn_what_an_uninterrupted_run_learns(kafk
         claims = fleet.claims()
     print(f"\n{len(events):,} events, {done.total()} kills {dict(done)}, {claims} claims: {counts}")
     assert sum(counts[name] for name in ("query", "impression", "click", "barge_in")) == len(events) >= 200_000
+
+
+def test_stopped_while_another_took_over_and_continued_it_changes_nothing(kafka: KafkaConfig, tmp_path: Path) -> None:
+    events = disordered(6_000, seed=6)
+    half = len(events) // 2
+    with Fleet(tmp_path, kafka, window_s=10, commit_events=300) as fleet:
+        first = fleet.start()
+        asyncio.run(send(kafka, events[:half]))
+        fleet.until_commits(2, or_read=half)
+        stopped = fleet.stop(first)
+        fleet.start()
+        asyncio.run(send(kafka, events[half:]))
+        fleet.until_claims(4)  # of all partitions
+        fleet.workers.remove(first)
+        try:
+            for process in stopped:
+                os.kill(process, signal.SIGCONT)
+            fleet.assert_learned(events)
+            first.terminate()
+            # What it had read, but not committed, is the other worker's: it says so and ends, for its supervisor.
+            assert first.wait(60) == 0 or "was claimed by another process" in fleet.logs()
+        finally:
+            first.kill()
 
 
 def test_a_second_worker_joins_and_leaves_under_load(kafka: KafkaConfig, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import random
 import signal
 import sqlite3
@@ -24,6 +25,7 @@ from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import EVENT_TYPES, Event, encode, name_of
 from backchannel.streams.config import CommitConfig, Config
 from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.turns.accounts import Account
 from backchannel.streams.turns.assembler import TurnConfig
 from tests.support.ledgers import assert_same, contents, sqlite_url
 
@@ -85,6 +87,12 @@ def records_of(config: KafkaConfig, topics: Iterable[str]) -> list[Any]:
             for some in consumer.poll(timeout_ms=500).values():
                 records += some
     return records
+
+
+def _tree(pid: int) -> list[int]:
+    """Return a process and all its descendants."""
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, check=False).stdout
+    return [pid, *chain.from_iterable(_tree(int(child)) for child in children.split())]
 
 
 class Fleet:
@@ -152,6 +160,24 @@ class Fleet:
         assert code == (0 if polite else -number) or (code == 0 and number == signal.SIGTERM), self.logs()
         self.workers.remove(worker)
 
+    def stop(self, worker: subprocess.Popen[bytes]) -> list[int]:
+        """Suspend all processes of a worker, none of which holds SQLite's lock; return their ids.
+
+        PostgreSQL ends the transaction of a client that is silent; nobody can end SQLite's but the process itself.
+        """
+        while True:
+            processes = _tree(worker.pid)
+            for process in processes:
+                os.kill(process, signal.SIGSTOP)
+            try:
+                with closing(sqlite3.connect(self.database, timeout=0.5, isolation_level=None)) as connection:
+                    connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                for process in processes:
+                    os.kill(process, signal.SIGCONT)
+            else:
+                return processes
+
     def refusal(self, *options: str) -> dict[str, str]:
         """Start a worker that must exit by itself, and return the last line of its log."""
         worker = self.start("--log", "json", *options)
@@ -218,6 +244,7 @@ class Fleet:
         self.until(lambda: {name: n for name, n in self.counts().items() if n} == expected["counts"])
         for worker in list(self.workers):
             self.end(worker, signal.SIGTERM)
+        assert not Account.of(expected["counts"]).unaccounted, expected["counts"]
         found = contents(self.url, self.config, at)
         found["positions"] = expected["positions"] = {}
         assert_same(found, expected)

@@ -127,7 +127,7 @@ def test_every_metric_that_is_asked_for_exists(where: str, expression: str) -> N
 
 
 def test_every_label_that_is_asked_for_exists() -> None:
-    metrics = Metrics(Config().bandit.strategies)
+    metrics = Metrics(Config().bandit.expected)
     labels = {"job", "instance", "le"}
     for metric in vars(metrics).values():
         labels.update(getattr(metric, "_labelnames", ()))

@@ -407,7 +407,7 @@ def _owner(outcome: Outcome) -> tuple[str, ...] | None:
 def _bandit(self: StrategyBandit, outcomes: Sequence[Outcome]) -> Delta:
     """See `Learner.learn`. A strategy that is not configured is ignored."""
     codes = {name: code for code, name in enumerate(self.config.strategies)}
-    return self.learn_pages(pages_of(outcomes, self.encoder, codes)) if outcomes else {}
+    return self.learn_pages(pages_of(outcomes, self.encoder, codes), self.config.strategies) if outcomes else {}
 
 
 def _known_of(strategy: str, turn: Turn) -> Mapping[str, Value]:

@@ -44,7 +44,7 @@ def bandit(load: Load) -> Iterator[Measure]:
     outcomes = Judge(RewardConfig()).judge(columns_of(turns))
     pages = pages_of(outcomes, learner.encoder, _NAMES)
     learners: dict[str, tuple[Callable[[], object], int]] = {
-        "learn, from columns": (lambda: learner.learn_pages(pages), BATCH),
+        "learn, from columns": (lambda: learner.learn_pages(pages, _NAMES), BATCH),
         "learn, from judged turns": (lambda: learner.learn(outcomes), BATCH),
         "River LinUCBDisjoint": _river(contexts, chosen, rewards),
     }

@@ -191,7 +191,7 @@ class Learned:
             strategies=strategies,
             ranks=ranks[clicked][results, strategies],
         )
-        self._sums = merge([self._sums, self._bandit.learn_pages(pages)])
+        self._sums = merge([self._sums, self._bandit.learn_pages(pages, self._names)])
         at = GAP_MS * (turn + len(kinds))
         changed: dict[str, set[str]] = {self._bandit.table.name: set()}
         self._allocator = Allocator(live_rows(self._bandit.solve(MemorySums(self._sums), changed, at)))

@@ -16,9 +16,9 @@ from backchannel.agents.bandit.posterior import PAST, coarsen
 from backchannel.agents.bandit.ranks import BUCKETS
 from backchannel.agents.bandit.serving import Allocator, EncodingError
 from backchannel.agents.checks import changes, unlike
-from backchannel.agents.outcomes import RewardConfig
+from backchannel.agents.outcomes import MAX_STRATEGIES, RewardConfig
 from backchannel.agents.serving import live_rows
-from backchannel.agents.sums import Delta, Floats, Key, MemorySums, Sums
+from backchannel.agents.sums import Delta, Floats, Key, MemorySums, Sums, merge
 from backchannel.schemas.events import Result
 from backchannel.schemas.turn import Turn
 from tests.support.turns import DAY, LAST, click, closed_turn, impression, judged, outcomes_of, query, turns
@@ -69,6 +69,32 @@ def test_a_strategy_that_was_never_asked_is_believed_to_do_what_others_do() -> N
     assert (found["new"]["prior"] == 1.0).all()
     assert (found["new"]["clicks"] == 0.0).all()
     assert np.trace(found["new"]["whitener"]) > np.trace(found["lexical"]["whitener"])
+
+
+def test_without_configured_strategies_those_that_turns_name_are_learned_as_if_they_were() -> None:
+    some = logged(seed=2, count=60, ts=5 * HOUR)
+    named = StrategyBandit(structs.replace(CONFIG, strategies=()))
+    configured = BANDIT.learn(judged(some, LIKED))
+    parts = [named.learn(judged(part, LIKED)) for part in (some[:1], some[1:7], some[7:])]  # not all name the same
+    taken = merge(parts)
+    one, other = (
+        bandit.solve(MemorySums(delta), changes(delta), 5 * HOUR)
+        for bandit, delta in ((BANDIT, configured), (named, taken))
+    )
+    assert {name: row for name, row in one.items() if name} == {name: row for name, row in other.items() if name}
+    assert Allocator(live_rows(other)).strategies == ("lexical", "semantic", "memory")
+
+
+def test_of_too_many_strategies_the_most_asked_are_learned() -> None:
+    named = StrategyBandit(structs.replace(CONFIG, strategies=()))
+    some = [
+        closed_turn(query(place), (impression(Result("a", 1, (f"s{place % 40:02}",))),), ()) for place in range(40 + 20)
+    ]
+    delta = named.learn(judged(some, LIKED))
+    learned = {key[1] for key in delta[named.table.name].keys}
+    assert len(learned) == MAX_STRATEGIES
+    assert learned >= {f"s{place:02}" for place in range(20)}
+    assert set(live_rows(named.solve(MemorySums(delta), changes(delta), 60))) == {"", *learned}
 
 
 def test_sums_of_an_earlier_version_are_refused_with_the_remedy() -> None:

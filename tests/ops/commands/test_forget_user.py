@@ -1,5 +1,6 @@
 """`backchannel forget-user`; what it erases is tested with `streams.pipeline.erasure`."""
 
+import json
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -21,6 +22,22 @@ def test_it_says_how_much_was_erased(tmp_path: Path) -> None:
     again = CliRunner().invoke(main, ["forget-user", "user-1", "--store", url])
     assert again.exit_code == 0
     assert "nothing" in again.stdout
+
+
+def test_texts_and_dead_letters_remain_unless_they_are_asked_for(tmp_path: Path) -> None:
+    url, letters = sqlite_url(tmp_path), tmp_path / "letters.jsonl"
+    with LocalPipeline(url, Config(), "test") as pipeline:
+        learn(pipeline, turn(0, True, text="my secret", user="user-1"))
+    records = ['{"user_id": "user-1"}', '{"user_id": "user-12"}', "user-1, as CSV", '{"user_id": 7}']
+    letters.write_text("".join(json.dumps({"reason": "r", "record": record}) + "\n" for record in records))
+    shallow = CliRunner().invoke(main, ["forget-user", "user-1", "--store", url])
+    assert "--deep" in shallow.stdout
+    assert "--dead-letters" in shallow.stdout
+    deep = CliRunner().invoke(main, ["forget-user", "user-1", "--store", url, "--deep", "--dead-letters", str(letters)])
+    assert deep.exit_code == 0, deep.output
+    assert "2 lines deleted" in deep.stdout
+    assert "--deep" not in deep.stdout
+    assert [json.loads(line)["record"] for line in letters.read_text().splitlines()] == records[1::2]
 
 
 def test_a_store_that_does_not_exist_is_an_error(tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ def run(folder: Path, events: list[dict[str, Any]], *options: str) -> tuple[int,
     return done.exit_code, json.loads(done.stdout), " ".join(text.stdout.split())
 
 
-def health(folder: Path, check: str) -> dict[str, Any]:
-    done = CliRunner().invoke(main, ["health", "--store", sqlite_url(folder), "--check", check, "--json"])
+def health(folder: Path, check: str, *options: str) -> dict[str, Any]:
+    done = CliRunner().invoke(main, ["health", "--store", sqlite_url(folder), "--check", check, "--json", *options])
     found: dict[str, Any] = json.loads(done.stdout)["checks"][0]
     return found
 
@@ -65,13 +65,24 @@ def test_strict_configuration_makes_them_dead_letters(tmp_path: Path) -> None:
 
 
 def test_a_strategy_that_nobody_configured_is_named_with_the_line_that_adds_it(tmp_path: Path) -> None:
-    code, found, text = run(tmp_path, [event for number in range(3) for event in turn(number)])
+    file = tmp_path / "config.toml"
+    file.write_text('[bandit]\nstrategies = ["lexical", "new"]\n')
+    events = [event for number in range(3) for event in turn(number)]
+    code, found, text = run(tmp_path, events, "--config", str(file))
     assert (code, found["unknown_strategies"]) == (0, {"hybrid": 3})
     assert "hybrid in 3 turns" in text
     assert '"new", "hybrid"]' in text
-    check = health(tmp_path, "names")
+    check = health(tmp_path, "names", "--config", str(file))
     assert check["status"] == "warn"
     assert '"hybrid"]' in check["remedy"]
+
+
+def test_without_configured_strategies_those_of_the_events_are_taken(tmp_path: Path) -> None:
+    code, found, text = run(tmp_path, [event for number in range(3) for event in turn(number)])
+    assert (code, found["unknown_strategies"], found["taken"]) == (0, {}, True)
+    assert [(one["strategy"], round(one["turns"])) for one in found["strategies"]] == [("lexical", 3), ("hybrid", 3)]
+    assert "these are those that events name" in text
+    assert health(tmp_path, "names")["status"] == "ok"
 
 
 def test_kinds_of_which_nothing_is_configured_are_shown_and_a_dislike_is_no_success(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_diff_says_what_changed(url: str) -> None:
     assert "Strategy lexical: +" in said
     assert "Best entities: " in said
     found = orjson.loads(ok(url, "diff", "1", "3", "--json"))
-    assert {one["strategy"] for one in found["strategies"]} == set(Config().bandit.strategies)
+    assert {one["strategy"] for one in found["strategies"]} == set(Config().bandit.expected)
     assert sum(one["share"][1] for one in found["strategies"]) == pytest.approx(1.0)
     assert found["rows"]["memory"] > 0
     for one in found["entities"]:

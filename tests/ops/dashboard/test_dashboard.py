@@ -105,7 +105,7 @@ def test_the_state_says_what_was_learned_without_a_broker(observatory: Observato
     assert state.served == 1
     assert state.trends is not None
     assert sum(turns or 0 for turns in state.trends.answers.turns) == 400
-    assert {one.strategy for one in state.segments} == set(CONFIG.bandit.strategies)
+    assert {one.strategy for one in state.segments} == set(CONFIG.bandit.expected)
     assert state.ranking is not None
     assert "prior" in state.ranking.verdict
     assert [one.column for one in state.ranking.weights] == ["score"]

@@ -67,7 +67,7 @@ def serving(
     *,
     tokens: tuple[str, ...] = (),
     config: ServeConfig | None = None,
-    strategies: tuple[str, ...] = Config().bandit.strategies,
+    strategies: tuple[str, ...] = Config().bandit.expected,
 ) -> Iterator[TestClient[Access]]:
     """Serve a store."""
     config = config or ServeConfig()

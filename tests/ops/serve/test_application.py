@@ -18,7 +18,7 @@ from tests.ops.serve.conftest import TEXT, Kept, serving
 from tests.support.ledgers import sqlite_url
 
 ASKED: dict[str, Any] = {"text": TEXT, "session_id": "s1", "query_id": "q1", "budget": 20}
-STRATEGIES = Config().bandit.strategies
+STRATEGIES = Config().bandit.expected
 TOKEN = "0123456789abcdef"
 
 

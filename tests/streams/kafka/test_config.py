@@ -28,6 +28,8 @@ def test_topics_carry_the_prefix() -> None:
         ({"topic_prefix": "a/b"}, "topic_prefix"),
         ({"brokers": "a:1"}, "brokers"),
         ({"security_protocol": "SASL_SSL", "sasl_username": "me"}, "sasl_password"),
+        ({"security_protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER"}, "sasl_token_provider"),
+        ({"sasl_token_provider": "no function"}, "sasl_token_provider"),
         ({"tls_key": "key.pem"}, "tls_certificate"),
     ],
 )

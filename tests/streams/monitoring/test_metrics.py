@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from backchannel.agents.quality.learner import AnswerQuality, QualityConfig
+from backchannel.agents.sums import Sums
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import EventDecoder, encode
 from backchannel.schemas.snapshot import Estimate, Evidence, Reached, Snapshot
@@ -32,7 +34,7 @@ NOW = 1_800_000_000.0
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(Config().bandit.strategies, lambda: NOW)
+    return Metrics(Config().bandit.expected, lambda: NOW)
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -64,6 +66,15 @@ def test_a_commit_counts_what_is_in_it(metrics: Metrics) -> None:
     assert 0 < (value(metrics, "turn_rewards_total") or 0) <= clicked
     assert value(metrics, "commit_duration_seconds_sum") == 1.0
     assert value(metrics, "commit_timestamp_seconds") == NOW
+
+
+def test_strategies_that_only_events_name_are_few(metrics: Metrics) -> None:
+    table = AnswerQuality(QualityConfig(), ()).table
+    keys = [(f"made up {number:02}", 0) for number in range(40)]
+    metrics.on_commit(Commit([], {}, Sums(table, keys, np.ones((40, len(table.sums))))), 0.5, None)
+    assert value(metrics, "strategy_turns_total", strategy="made up 26") == 1
+    assert value(metrics, "strategy_turns_total", strategy="made up 27") is None
+    assert value(metrics, "strategy_turns_total", strategy="other") == 13
 
 
 def header(version: int, positions: dict[str, dict[int, Reached]] | None = None, **more: Any) -> Snapshot:

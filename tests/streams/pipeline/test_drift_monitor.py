@@ -51,9 +51,9 @@ def test_a_change_is_written_down_once_whenever_somebody_looks(chunk: int, store
             pipeline.publish()
             pipeline.publish()
     found = alarms(store_url)
-    rates = ["click_rate", *["reward"] * len(CONFIG.bandit.strategies)]
+    rates = ["click_rate", *["reward"] * len(CONFIG.bandit.expected)]
     assert [alarm.measure for alarm in found] == rates
-    assert {alarm.strategy for alarm in found[1:]} == set(CONFIG.bandit.strategies)
+    assert {alarm.strategy for alarm in found[1:]} == set(CONFIG.bandit.expected)
     (click,) = found[:1]
     assert click.since == START + 30 * MINUTE_MS
     assert click.since <= click.noticed <= click.since + 5 * MINUTE_MS

@@ -1,14 +1,16 @@
 """Erasure of a user: from the ledger, from every retained version, and from readers."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
-from sqlalchemy import create_engine, select, text
+from sqlalchemy import create_engine, inspect, select, text
 
 from backchannel.agents.bandit.features import Numeric
 from backchannel.agents.bandit.learner import BanditConfig
 from backchannel.agents.bandit.users import TURNS
 from backchannel.agents.memory.learner import MemoryConfig
+from backchannel.agents.sketches import bucket
 from backchannel.agents.sums import ALL
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.erasure import forget_user
@@ -101,6 +103,37 @@ def test_what_was_committed_but_not_merged_goes_too(pipeline: LocalPipeline, sto
     assert reader.policy.of_user("user-1") == {TURNS: 0.0}
     assert reader.policy.of_user("user-0")[TURNS] == pytest.approx(2.0, abs=0.01)  # log2(1 + 3), hardly decayed
     reader.close()
+
+
+def test_deep_erasure_takes_the_texts_that_only_they_asked(pipeline: LocalPipeline, store_url: str) -> None:
+    assert bucket("user-0") != bucket("user-1")
+    for number, user in enumerate(("user-1", "user-1", "user-0"), start=20):
+        learn(pipeline, turn(number, user == "user-0", text=f"secret {user[-1]}", user=user))
+    assert forget_user(store_url, CONFIG, "user-1") > 0
+    assert _mentions(store_url, "secret 1")
+    assert forget_user(store_url, CONFIG, "user-1", deep=True) > 0
+    assert not _mentions(store_url, "secret 1")
+    assert _mentions(store_url, "secret 0")
+    learn(pipeline, turn(30, True, user="user-0"))
+    assert not _mentions(store_url, "secret 1")
+    with closing(Store(store_url)) as store, store.read() as connection:
+        key = signing_key()
+        for version in snapshots.versions(connection):
+            header = snapshots.header(connection, version, key)
+            assert header is not None
+            assert snapshots.intact(connection, header, key)
+    with closing(PolicyReader(store_url)) as reader:
+        assert set(reader.policy.memory()) == {"jazz", "secret 0"}
+
+
+def _mentions(url: str, said: str) -> bool:
+    """Whether any table of a store has a text anywhere."""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        tables = inspect(engine).get_table_names()
+        rows = [row for name in tables for row in connection.execute(text(f'SELECT * FROM "{name}"'))]
+    engine.dispose()
+    return any(said in repr(tuple(row)) for row in rows)
 
 
 @pytest.mark.parametrize("nobody", [ALL, "user-2"])
