@@ -96,7 +96,7 @@ def test_diff_says_what_changed(url: str) -> None:
     said = ok(url, "diff", "1", "3", "--examples", "2")
     assert "From version 1, learned up to 2023-11-1" in said
     assert "rows of memory differ" in said
-    assert "Strategy lexical: +" in said
+    assert "Strategy lexical: " in said
     assert "Best entities: " in said
     found = orjson.loads(ok(url, "diff", "1", "3", "--json"))
     assert {one["strategy"] for one in found["strategies"]} == set(Config().bandit.expected)

@@ -18,6 +18,7 @@ from backchannel.ops.cli import main
 from backchannel.ops.health import command as health
 from backchannel.ops.health.checks import CHECKS, Check, Facts, judge, worst
 from backchannel.schemas.alarm import Alarm
+from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.snapshot import Snapshot, Verdict
 from backchannel.streams.config import Config, ConfigError, parse
 from backchannel.streams.monitoring.vitals import BrokerVitals, PartitionState, StoreVitals, WorkerState
@@ -98,7 +99,7 @@ def test_all_is_well() -> None:
 @pytest.mark.parametrize(
     ("name", "facts", "status", "says"),
     [
-        ("lag", {"partitions": partitions(90, 61)}, "warn", "80 records unread"),
+        ("lag", {"partitions": partitions(90, 61)}, "warn", f"{20 * len(EVENT_TYPES)} records unread"),
         ("lag", {"partitions": partitions(90, 601)}, "critical", "10 min behind"),
         ("lag", {"partitions": partitions(100, 10_000)}, "ok", "everything is read"),
         ("lag", {"partitions": []}, "ok", "not read yet"),
@@ -176,7 +177,7 @@ def test_without_brokers_or_store_the_rest_is_judged() -> None:
 
 def test_another_groups_positions_are_not_ours() -> None:
     others = [structs.replace(one, source="kafka:other") for one in STORE.partitions]
-    assert "800 records unread" in verdicts(store(partitions=others))["lag"].summary
+    assert f"{200 * len(EVENT_TYPES):,} records unread" in verdicts(store(partitions=others))["lag"].summary
 
 
 def test_bounds_rise() -> None:
