@@ -8,7 +8,8 @@ list, any policy's probability of that is known. So the worth of a logged click 
 times that worth: inverse propensity scores of items in place of allocations. Every decision that brings the item
 counts, not only those that equal the target's, so this tells of policies far from the logged one, where whole
 allocations do not (see `whole`). It assumes that who clicks an item does so whatever else is on the page, and wherever
-it stands there; `backchannel bench coverage` measures what that costs where pages push items down.
+it stands there. Where pages push items down, intervals of a gain are therefore too narrow: `backchannel bench coverage`
+measures by how much.
 
 Ranks deeper than what was asked have to be looked up. A caller that does so on a coin of known probability gets a turn
 that counts by the inverse of it.

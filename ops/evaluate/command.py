@@ -84,9 +84,9 @@ def evaluate(
     Several estimators are used for every policy. The weights show how far to trust them: if few turns carry most of the
     weight, the log says little about the policy, even if the intervals are narrow.
 
-    Strategies that share a page take clicks from each other. Where they do, rely on clicked items, if their ranks in
-    every strategy were looked up (`looked_up` of impressions), and else on whole allocations; both may say that the log
-    cannot tell. Estimates by strategy mostly overstate a change; they are shown for comparison.
+    Strategies that share a page take clicks from each other. Where they do, rely on whole allocations and, where these
+    cannot tell, on clicked items whose ranks in every strategy were looked up (`looked_up` of impressions). Estimates
+    by strategy mostly overstate a change; they are shown for comparison.
 
     \b
     backchannel evaluate events.jsonl --report out/evaluation.html

@@ -109,10 +109,13 @@ class PolicyValue(Struct, frozen=True):
 
     @property
     def of_pages(self) -> PageValue | None:
-        """The estimate to rely on where strategies share pages; None if the log has none."""
-        if self.union is not None and (not self.union.faults or self.whole is None):
-            return self.union
-        return self.whole
+        """The estimate to rely on where strategies share pages; None if the log has none.
+
+        Whole allocations, which assume nothing, if they can tell; else clicked items, which reach further.
+        """
+        if self.whole is not None and (not self.whole.faults or self.union is None or self.union.faults):
+            return self.whole
+        return self.union
 
 
 class Evaluation(Struct, frozen=True):

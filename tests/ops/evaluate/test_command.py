@@ -197,7 +197,7 @@ def test_where_strategies_share_pages_only_whole_allocations_are_relied_upon(tmp
 
 def test_clicks_on_items_that_were_looked_up_tell_of_policies_that_share_pages(tmp_path: Path) -> None:
     log, report = tmp_path / "events.jsonl", tmp_path / "report.html"
-    write_log(log, 2400, budget=2, coin=0.7)
+    write_log(log, 2400, budget=2, coin=0.7, allocation_propensity=None)
     found, exit_code = evaluation(str(log), "--report", str(report))
     assert (found.shared, exit_code) == (True, 0)
     greedy = policy(found, "learned, greedy")
@@ -209,9 +209,11 @@ def test_clicks_on_items_that_were_looked_up_tell_of_policies_that_share_pages(t
     assert greedy.union.lift.low > 0
     assert "clicked items minus logged success" in report.read_text(encoding="utf-8")
     write_log(log, 2400, budget=2, coin=0.7, looked_up=0.5)  # of a coin that is not thrown
-    found, exit_code = evaluation(str(log))
-    assert policy(found, "uniform").union is not None
-    assert any("2.00 of the turns" in fault for fault in policy(found, "uniform").union.faults)  # type: ignore[union-attr]
+    found, _ = evaluation(str(log))
+    uniform = policy(found, "uniform")
+    assert uniform.union is not None
+    assert any("2.00 of the turns" in fault for fault in uniform.union.faults)
+    assert uniform.of_pages == uniform.whole
 
 
 def test_the_policy_in_a_store(tmp_path: Path) -> None:
