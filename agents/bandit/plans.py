@@ -11,7 +11,8 @@ the share of one of its producers,
 which is linear in x. So the best plan under every draw is found with one product.
 
 Where the budget is one of *distinct* candidates, a candidate's gain is divided by the expected share of a new one, and
-fills go on until so many new ones are expected.
+fills go on until so many new ones would be expected if no list ended. Where one does end, the walk goes on in the
+others; plans that made up for it would take from every query what only queries with short lists need.
 """
 
 from typing import Final
@@ -90,8 +91,7 @@ def fill(rates: Floats, overlap: Overlap, terms: Terms) -> Counts:
     strategies = np.arange(counts.shape[1])
     fresh = overlap.available / WIDTH
     left = np.full(rows, float(terms.budget))
-    novel = (cover * overlap.available * np.exp(missed_shown)).sum(axis=(1, 2))
-    left -= novel if terms.distinct else counts.sum(axis=1)
+    left -= (cover * WIDTH * np.exp(missed_shown)).sum(axis=(1, 2)) if terms.distinct else counts.sum(axis=1)
     step = max(terms.budget // STEPS, 1)
     while True:
         room = (counts < terms.most) & (left > 1e-9)[:, np.newaxis]
@@ -103,9 +103,9 @@ def fill(rates: Floats, overlap: Overlap, terms: Terms) -> Counts:
         # Beyond the last bucket a rate falls by half as often as the depth doubles.
         gain = np.where(counts >= len(_BUCKET), gain * len(_BUCKET) / np.maximum(counts, 1) * 0.5, gain)
         gain *= np.exp(missed[each[:, np.newaxis], strategies, bucket])
-        novel = fresh[strategies, bucket] * np.exp(missed_shown[each[:, np.newaxis], strategies, bucket])
+        unmet = np.exp(missed_shown[each[:, np.newaxis], strategies, bucket])
         if terms.distinct:
-            gain = gain / np.maximum(novel, 0.02)
+            gain = gain / np.maximum(fresh[strategies, bucket] * unmet, 0.02)
         best = np.where(room, gain, -1.0).argmax(axis=1)
         more = np.minimum(step, terms.most[best] - counts[each, best])
         if not terms.distinct:
@@ -122,7 +122,7 @@ def fill(rates: Floats, overlap: Overlap, terms: Terms) -> Counts:
         else:
             missed += np.einsum("rj,rjsk->rsk", moved, overlap.clicked[best])
             missed_shown += np.einsum("rj,rjsk->rsk", moved, overlap.shown[best])
-        left -= np.maximum(more * novel[each, best], 0.02 * more) if terms.distinct else more
+        left -= more * np.maximum(unmet[each, best], 0.02) if terms.distinct else more
 
 
 def shares(counts: Counts, overlap: Overlap, costs: Floats) -> Floats:

@@ -76,6 +76,15 @@ def test_the_value_counts_each_item_of_the_union_once() -> None:
         assert total == pytest.approx(expected, abs=0.01)
 
 
+def test_plans_do_not_make_up_for_lists_that_end() -> None:
+    """Six in ten lists of the first strategy end after 8 candidates; nobody wants what the second one has."""
+    lists = overlap(np.zeros((2, 2)))
+    lists.available[0] *= np.where(WIDTH > 4, 0.4, 1.0)
+    rates = np.stack((lists.available[0] * 0.1, WIDTH * 0.01))
+    (found,) = fill(rates[np.newaxis], lists, terms(2, 20, distinct=True))
+    assert found.tolist() == [20, 0]
+
+
 def test_fills_for_distinct_candidates_expect_so_many() -> None:
     hazard = np.array([[0.0, 0.1], [0.1, 0.0]])
     lists = overlap(hazard)
