@@ -367,7 +367,7 @@ def test_it_reads_what_the_bandit_solved() -> None:
     bandit = StrategyBandit(BanditConfig())
     solved = bandit.solve(MemorySums({}), {"bandit": set()}, 0)
     allocator = Allocator(live_rows(solved))
-    assert allocator.strategies == bandit.config.strategies
+    assert allocator.strategies == bandit.config.expected
     decision = allocator.allocate({}, 20, np.random.default_rng(0))
     assert sum(decision.allocation.values()) == 20
 
