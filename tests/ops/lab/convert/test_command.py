@@ -91,6 +91,6 @@ def test_help_names_the_substitutes_for_missing_data(command: str, words: str) -
 
 def test_the_dialogues_are_written_the_same_each_time(public_log: Callable[[str], Path]) -> None:
     first, second = (run("dstc2", public_log("dstc2")) for _ in range(2))
-    assert first.stderr.splitlines()[0] == "barge_in: 1,427, click: 2,839, impression: 3,128, query: 11,486"
+    assert first.stderr.splitlines()[0] == "barge_in: 1,427, click: 2,839, impression: 9,934, query: 11,486"
     assert first.stdout_bytes == second.stdout_bytes
     assert not any(isinstance(it, EventError) for it in EventDecoder().decode_many(first.stdout_bytes.splitlines()))
