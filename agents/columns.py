@@ -571,7 +571,8 @@ def _name(event: Signal) -> str:
 
 
 def _own_fields(event: Signal) -> dict[str, Any]:
-    return {name: getattr(event, name) for name in event.__struct_fields__ if name not in ENVELOPE}
+    left_out = ENVELOPE | event.unlearned
+    return {name: getattr(event, name) for name in event.__struct_fields__ if name not in left_out}
 
 
 class _Lists:

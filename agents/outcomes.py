@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from backchannel.agents.columns import MISSING, Codes, Columns, Impressions, Ragged, spans
 from backchannel.agents.rephrases.detector import RephraseDetector
 from backchannel.agents.sums import Booleans, Floats, Integers
+from backchannel.schemas.events import Feedback, value_of
 from backchannel.schemas.text import normalize
 
 MAX_STRATEGIES: Final = 32
@@ -68,6 +69,15 @@ class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
     rephrase_weight: Annotated[float, Meta(ge=0, le=1, description="share of the gain that a rephrase takes back")] = (
         1.0
     )
+    feedback_weight: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="share by which what somebody said about an answer takes the place of what clicks, barge-ins "
+            "and rephrases say; 0: `feedback` is ignored",
+        ),
+    ] = 1.0
     rephrase_gap_s: Annotated[
         float,
         Meta(gt=0, le=86_400, description="longest time between a query and its rephrase"),
@@ -155,7 +165,7 @@ class Outcomes(Struct, frozen=True, dict=True):
         state: code of the query as asked, (n,): its interpretation or, without one, its normalised text.
         following: code of the state of the session's next query, (n,); MISSING without one.
         rewritten: code of the target of the served rewrite, (n,); MISSING without one.
-        success: the highest gain, (n,), in [0, 1]; without a click, the worth of a session that moves on.
+        success: what somebody said or the highest gain, (n,), in [0, 1]; without a click, the worth of a session that moves on.
         unrephrased: the success before a rephrase took its share back, (n,).
         rephrased: the probability, 0 to 1, that the session's next query rephrases this one, (n,).
         gains: the gains of clicked entities.
@@ -264,7 +274,12 @@ class Judge:
         shown, showings = _showings(turns.impressions, clicks, entities)
         places = np.full(len(clicks), MISSING, dtype=np.int64)
         places[shown[::-1]] = showings[::-1]
-        gains = gains * left[clicks]
+        success = unrephrased * left
+        weight, said = self._said(columns)
+        told = (1.0 - weight) * success + weight * said
+        # The best click has the success of its turn, and the others have their share.
+        factor = np.divide(told, success, out=np.ones(len(columns)), where=success > 0)
+        gains = np.minimum(gains * (left * factor)[clicks], 1.0)
         asked = _asked(turns.impressions, len(pools.strategies))
         return Outcomes(
             columns=columns,
@@ -273,12 +288,22 @@ class Judge:
             state=named.state,
             following=named.following,
             rewritten=named.rewritten,
-            success=unrephrased * left,
-            unrephrased=unrephrased,
+            success=told,
+            unrephrased=(1.0 - weight) * unrephrased + weight * said,
             rephrased=rephrased,
             gains=Gains(clicks, entities, gains, places, showings, shown),
             asked=_credited(asked, turns.impressions, gains[shown], showings, len(pools.strategies)),
         )
+
+    def _said(self, columns: Columns) -> tuple[Floats, Floats]:
+        """Return the weight of what was said about each turn's answer, and its mean, in [0, 1]; both (n,)."""
+        turns, fields = columns.others(Feedback)
+        values = [value_of(one["answered"], one["rating"], one["thumbs_up"]) for one in fields]
+        known = np.array([value is not None for value in values], dtype=bool)
+        rows = turns[known]
+        counts = np.bincount(rows, minlength=len(columns))
+        total = np.bincount(rows, [value for value in values if value is not None], len(columns))
+        return np.where(counts > 0, self.config.feedback_weight, 0.0), total / np.maximum(counts, 1)
 
     def _rephrased(self, columns: Columns, follows: Booleans, named: "_Keys") -> Floats:
         """Return the probabilities that turns were rephrased, (n,).

@@ -50,6 +50,7 @@ class EventError(BackchannelError, ValueError):
 
 class _Event(Struct, frozen=True, gc=False, kw_only=True, tag_field="type"):
     topic: ClassVar[str]
+    unlearned: ClassVar[frozenset[str]] = frozenset()  # fields that no turn keeps
 
     event_id: Annotated[Id, Meta(description="counts once per turn")]
     ts: Annotated[Timestamp, Meta(description="event time, ms since the Unix epoch")]
@@ -270,7 +271,34 @@ class Label(_Event, frozen=True, gc=False, kw_only=True, tag="label"):
     ]
 
 
-Signal: TypeAlias = Impression | Click | BargeIn | Label
+class Feedback(_Event, frozen=True, gc=False, kw_only=True, tag="feedback"):
+    """Somebody said how good the answer was: whether it answered, a rating, or a thumb; the first of them counts."""
+
+    topic: ClassVar[str] = "feedback"
+    unlearned: ClassVar[frozenset[str]] = frozenset({"comment"})
+
+    answered: Annotated[bool, Meta(description="whether the query was answered")] | None = None
+    rating: Annotated[float, Meta(ge=0, le=1, description="0 is the worst, 1 the best")] | None = None
+    thumbs_up: Annotated[bool, Meta(description="whether the thumb was up")] | None = None
+    asked: Annotated[bool, Meta(description="whether it answers a question; otherwise it was volunteered")] = False
+    propensity: (
+        Annotated[float, Meta(gt=0, le=1, description="probability that the question was asked, if it was")] | None
+    ) = None
+    comment: Annotated[Text, Meta(description="in words; nothing is learned from it, and it is not kept")] | None = None
+
+    @property
+    def value(self) -> float | None:
+        """How good the answer was, from 0 to 1; None: nothing was said but in words."""
+        return value_of(self.answered, self.rating, self.thumbs_up)
+
+
+def value_of(answered: bool | None, rating: float | None, thumbs_up: bool | None) -> float | None:
+    """Return how good an answer was, from 0 to 1; see `Feedback.value`."""
+    said = next((one for one in (answered, rating, thumbs_up) if one is not None), None)
+    return None if said is None else float(said)
+
+
+Signal: TypeAlias = Impression | Click | BargeIn | Label | Feedback
 """An event about a query. A new event type is another struct in this union."""
 
 

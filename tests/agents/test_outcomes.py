@@ -1,15 +1,29 @@
 """What clicks are worth, and what takes their worth back."""
 
+import pickle
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from backchannel.agents.outcomes import RewardConfig, defects
-from backchannel.schemas.events import Rewrite
+from backchannel.schemas.events import Feedback, Rewrite
 from backchannel.schemas.turn import Turn
 from tests.support.oracle import Outcome
-from tests.support.turns import DAY, barge_in, click, closed_turn, impression, judged, outcomes_of, query, turns
+from tests.support.turns import (
+    DAY,
+    barge_in,
+    click,
+    closed_turn,
+    feedback,
+    impression,
+    judged,
+    outcomes_of,
+    query,
+    turns,
+)
 
 SHARES = st.floats(0, 1)
 CONFIGS = st.builds(
@@ -138,3 +152,50 @@ def test_a_turn_is_a_defect_if_it_was_interrupted_or_rephrased_and_not_for_want_
     found = judged([closed_turn(query()), closed_turn(query(), barge_ins=(barge_in(),))])
     assert found.defects.tolist() == [0.0, 1.0]
     assert defects([False, False, True], [0.0, 0.75, 0.75]).tolist() == [0.0, 0.75, 1.0]
+
+
+ANSWERS = st.builds(
+    feedback,
+    answered=st.none() | st.booleans(),
+    rating=st.none() | SHARES,
+    thumbs_up=st.none() | st.booleans(),
+    comment=st.none() | st.just("in words"),
+)
+
+
+@given(turns(st.integers(0, DAY)), CONFIGS, st.lists(ANSWERS, max_size=3), SHARES)
+def test_what_somebody_says_takes_the_place_of_what_signals_say(
+    turn: Turn, config: RewardConfig, answers: list[Feedback], weight: float
+) -> None:
+    answers = [structs.replace(one, event_id=str(place)) for place, one in enumerate(answers)]
+    config = structs.replace(config, feedback_weight=weight)
+    signals = [*turn.impressions, *turn.clicks, *turn.barge_ins]
+    unsaid, said = outcome(turn, config), outcome(Turn.of(turn.query, [*signals, *answers], turn.next), config)
+    values = [one.value for one in answers if one.value is not None]
+    if not values:
+        assert (said.success, said.unrephrased, said.gains, said.credited) == (
+            unsaid.success, unsaid.unrephrased, unsaid.gains, unsaid.credited
+        )  # fmt: skip
+        return
+    mean = sum(values) / len(values)
+    assert said.success == pytest.approx((1 - weight) * unsaid.success + weight * mean)
+    assert said.unrephrased == pytest.approx((1 - weight) * unsaid.unrephrased + weight * mean)
+    assert all(0 <= gain <= 1 for gain in said.gains.values())
+    if unsaid.success > 1e-300 and turn.clicks:
+        assert max(said.gains.values()) == pytest.approx(said.success)
+        best = max(unsaid.gains, key=unsaid.gains.__getitem__)
+        assert said.gains[best] == max(said.gains.values())
+    assert said.rephrased == unsaid.rephrased
+
+
+def test_of_one_answer_the_plainest_statement_counts_and_words_are_not_kept() -> None:
+    assert feedback(answered=False, rating=1.0, thumbs_up=True).value == 0.0
+    assert feedback(rating=0.75, thumbs_up=True).value == 0.75
+    assert feedback(thumbs_up=True).value == 1.0
+    assert feedback(comment="never again").value is None
+    turn = Turn.of(query(), [feedback(answered=True, comment="a secret")])
+    columns = judged([turn]).columns
+    assert columns.others(Feedback)[1] == [
+        {"answered": True, "rating": None, "thumbs_up": None, "asked": False, "propensity": None}
+    ]
+    assert b"a secret" not in pickle.dumps(columns)

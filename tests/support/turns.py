@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from backchannel.agents.columns import MISSING, columns_of
 from backchannel.agents.outcomes import Asked, Gains, Judge, Outcomes, RewardConfig
 from backchannel.agents.rewrites.learner import state_of
-from backchannel.schemas.events import BargeIn, Canary, Click, Impression, Query, Result, Rewrite
+from backchannel.schemas.events import BargeIn, Canary, Click, Feedback, Impression, Query, Result, Rewrite
 from backchannel.schemas.turn import Turn
 from tests.support.oracle import Credit, Outcome
 
@@ -41,6 +41,10 @@ def impression(*results: Result, **fields: Any) -> Impression:
 
 def click(entity: str, kind: str = "click", dwell_ms: int | None = None) -> Click:
     return Click(event_id="e", ts=0, session_id="s", query_id="q", entity_id=entity, kind=kind, dwell_ms=dwell_ms)
+
+
+def feedback(**fields: Any) -> Feedback:
+    return Feedback(event_id=fields.pop("event_id", "e"), ts=0, session_id="s", query_id="q", **fields)
 
 
 def barge_in() -> BargeIn:
