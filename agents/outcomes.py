@@ -165,7 +165,8 @@ class Outcomes(Struct, frozen=True, dict=True):
         state: code of the query as asked, (n,): its interpretation or, without one, its normalised text.
         following: code of the state of the session's next query, (n,); MISSING without one.
         rewritten: code of the target of the served rewrite, (n,); MISSING without one.
-        success: what somebody said or the highest gain, (n,), in [0, 1]; without a click, the worth of a session that moves on.
+        success: the highest gain, (n,), in [0, 1]; without a click, the worth of a session that moves on. What somebody
+            said about the answer takes its place.
         unrephrased: the success before a rephrase took its share back, (n,).
         rephrased: the probability, 0 to 1, that the session's next query rephrases this one, (n,).
         gains: the gains of clicked entities.

@@ -282,7 +282,11 @@ class Feedback(_Event, frozen=True, gc=False, kw_only=True, tag="feedback"):
     thumbs_up: Annotated[bool, Meta(description="whether the thumb was up")] | None = None
     asked: Annotated[bool, Meta(description="whether it answers a question; otherwise it was volunteered")] = False
     propensity: (
-        Annotated[float, Meta(gt=0, le=1, description="probability that the question was asked, if it was")] | None
+        Annotated[
+            float,
+            Meta(gt=0, le=1, description="probability that the question was asked, if it was; logged for estimates"),
+        ]
+        | None
     ) = None
     comment: Annotated[Text, Meta(description="in words; nothing is learned from it, and it is not kept")] | None = None
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from backchannel.agents.outcomes import RewardConfig, defects
-from backchannel.schemas.events import Feedback, Rewrite
+from backchannel.schemas.events import Feedback, Rewrite, Signal
 from backchannel.schemas.turn import Turn
 from tests.support.oracle import Outcome
 from tests.support.turns import (
@@ -169,7 +169,7 @@ def test_what_somebody_says_takes_the_place_of_what_signals_say(
 ) -> None:
     answers = [structs.replace(one, event_id=str(place)) for place, one in enumerate(answers)]
     config = structs.replace(config, feedback_weight=weight)
-    signals = [*turn.impressions, *turn.clicks, *turn.barge_ins]
+    signals: list[Signal] = [*turn.impressions, *turn.clicks, *turn.barge_ins]
     unsaid, said = outcome(turn, config), outcome(Turn.of(turn.query, [*signals, *answers], turn.next), config)
     values = [one.value for one in answers if one.value is not None]
     if not values:
