@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from backchannel.agents.memory.serving import Recalled
     from backchannel.agents.ranking.serving import Candidate, Ranking
     from backchannel.agents.rewrites.serving import Rewriting
+    from backchannel.agents.taught.rules import TaughtRule
     from backchannel.schemas.errors import BackchannelError
     from backchannel.schemas.events import (
         BargeIn,
@@ -21,10 +22,15 @@ if TYPE_CHECKING:
         Event,
         EventDecoder,
         EventError,
+        Feedback,
         Impression,
+        Means,
+        Never,
+        Prefer,
         Query,
         Result,
         Rewrite,
+        Teach,
         encode,
     )
     from backchannel.streams.config import ConfigError
@@ -46,11 +52,15 @@ __all__ = [
     "Event",
     "EventDecoder",
     "EventError",
+    "Feedback",
     "Impression",
     "LinearThompsonSampling",
+    "Means",
+    "Never",
     "NoPolicyError",
     "Policy",
     "PolicyReader",
+    "Prefer",
     "Query",
     "Ranking",
     "ReaderStatus",
@@ -59,6 +69,8 @@ __all__ = [
     "Rewrite",
     "Rewriting",
     "StoreError",
+    "TaughtRule",
+    "Teach",
     "context_of",
     "encode",
     "impression_of",
@@ -72,6 +84,7 @@ _MODULES: Final = {
     "agents.memory.serving": ("Recalled",),
     "agents.ranking.serving": ("Candidate", "Ranking"),
     "agents.rewrites.serving": ("Rewriting",),
+    "agents.taught.rules": ("TaughtRule",),
     "schemas.errors": ("BackchannelError",),
     "schemas.events": (
         "BargeIn",
@@ -79,10 +92,15 @@ _MODULES: Final = {
         "Event",
         "EventDecoder",
         "EventError",
+        "Feedback",
         "Impression",
+        "Means",
+        "Never",
+        "Prefer",
         "Query",
         "Result",
         "Rewrite",
+        "Teach",
         "encode",
     ),
     "streams.config": ("ConfigError",),

@@ -12,9 +12,10 @@ from backchannel import Query, encode
 EXPORTED = {
     # Serving.
     *("PolicyReader", "ReaderStatus", "Policy", "Decision", "Recalled", "Rewriting", "context_of"),
-    *("Candidate", "Ranking", "impression_of", "walk"),
+    *("Candidate", "Ranking", "impression_of", "walk", "TaughtRule"),
     # Events.
     *("Event", "Query", "Impression", "Result", "Rewrite", "Click", "BargeIn", "EventDecoder", "encode"),
+    *("Feedback", "Teach", "Means", "Prefer", "Never"),
     # Errors.
     *(
         "BackchannelError",
