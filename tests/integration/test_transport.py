@@ -198,7 +198,7 @@ def test_brokers_may_have_ipv6_addresses(kafka: KafkaConfig) -> None:
             assert await asyncio.to_thread(check_topics, config) == 4
             async with running(config, Worker(ledger)) as app:
                 await until(lambda: ledger.total == 100, app)
-            assert ledger.values == sent
+            assert {tp: values for tp, values in ledger.values.items() if values} == sent  # most topics are empty
 
     asyncio.run(scenario())
 
