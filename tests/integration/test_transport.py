@@ -122,7 +122,7 @@ async def produce(config: KafkaConfig, count: int) -> dict[TP, list[bytes]]:
     topics = list(config.event_topics.values())
     async with AIOKafkaProducer(bootstrap_servers=config.servers) as producer:
         for number in range(count):
-            tp = TP(topics[number % 4], number // 4 % 4)
+            tp = TP(topics[number % len(topics)], number // len(topics) % 4)
             await producer.send(tp.topic, b"%d" % number, partition=tp.partition)
             sent[tp].append(b"%d" % number)
     return sent
