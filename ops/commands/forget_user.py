@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from backchannel.ops.commands.dead_letter_file import forget_lines
-from backchannel.ops.options import config_option, json_option, store_option
+from backchannel.ops.options import config_option, input_file, json_option, store_option
 from backchannel.ops.terminal import print_json
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.erasure import forget_user as forget
@@ -18,7 +18,7 @@ from backchannel.streams.pipeline.erasure import forget_user as forget
 @click.option("--deep", is_flag=True, help="Also delete the texts that only this user asked.")
 @click.option(
     "--dead-letters",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=input_file,
     help="Also delete the lines that name the user from a dead-letter file of `run`.",
 )
 @json_option
