@@ -236,7 +236,7 @@ def _existing(connection: Connection, version: int | None) -> int:
     if not found:
         raise click.ClickException("the store has no versions yet: `backchannel run` or a worker publishes the first")
     if version not in found:
-        raise click.BadParameter(
+        raise click.ClickException(
             f"version {version} is not in the store; `backchannel snapshots list` shows those that are"
         )
     return version

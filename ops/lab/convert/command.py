@@ -43,10 +43,6 @@ _gap = click.option(
 _files = click.argument("files", nargs=-1, required=True, type=input_file)
 
 
-class _BadSource(click.ClickException):
-    exit_code = 2
-
-
 @click.group(cls=Group)
 def convert() -> None:
     """Convert a log to events: JSON lines in time order.
@@ -198,9 +194,9 @@ def _made(make: Callable[[], list[Event]], source: Path) -> list[Event]:
     try:
         return make()
     except ConversionError as error:
-        raise _BadSource(str(error)) from None
+        raise click.ClickException(str(error)) from None
     except (OSError, EOFError, zlib.error) as error:
-        raise _BadSource(f"{source}: cannot be read ({error}): the file is damaged or incomplete") from None
+        raise click.ClickException(f"{source}: cannot be read ({error}): the file is damaged or incomplete") from None
 
 
 def _pairs(given: tuple[str, ...], option: str) -> dict[str, str]:
@@ -225,7 +221,7 @@ def _read(path: Path) -> Iterator[BufferedIOBase]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise _BadSource(f"{path}: {error.strerror}; --help names the files that are read") from None
+        raise click.ClickException(f"{path}: {error.strerror}; --help names the files that are read") from None
     with file:
         if file.peek(2)[:2] == b"\x1f\x8b":
             with gzip.GzipFile(fileobj=file) as unzipped:
@@ -270,8 +266,8 @@ def _lines(events: Iterable[Event], source: Path) -> Iterator[tuple[Event, bytes
                 raise ConversionError(f"{event.event_id}: {error}: fix or remove that line of the log") from None
             yield event, line + b"\n"
     except ConversionError as error:
-        raise _BadSource(f"{source}: {error}") from None
+        raise click.ClickException(f"{source}: {error}") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise _BadSource(
+        raise click.ClickException(
             f"{source}: cannot be read ({error}): the file is damaged or incomplete, download it again"
         ) from None

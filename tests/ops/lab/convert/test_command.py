@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from backchannel.ops.lab.convert.command import convert
+from backchannel.ops.cli import main
 from backchannel.schemas.events import EventDecoder, EventError
 
 LOG = b"""<sessiontrack2013><session num="1" starttime="0"><interaction num="1" starttime="1.5"><query>war</query>
@@ -16,12 +16,12 @@ LOG = b"""<sessiontrack2013><session num="1" starttime="0"><interaction num="1" 
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(convert, [str(argument) for argument in arguments])
+    return CliRunner().invoke(main, ["convert", *map(str, arguments)])
 
 
-def complaint(result: Result, exit_code: int = 2) -> str:
+def complaint(result: Result) -> str:
     """Return the error message; a failed command prints nothing else."""
-    assert result.exit_code == exit_code, result.output
+    assert result.exit_code == 1 or result.stderr.startswith("Usage: "), result.output
     assert result.stdout == ""
     return re.sub(r"\s+", " ", result.stderr)
 
@@ -74,13 +74,13 @@ def test_gzip_is_recognised_by_content(log: Path) -> None:
 def test_a_bad_log_is_named_with_what_was_found(log: Path, content: bytes, message: str) -> None:
     log.write_bytes(content)
     result = run("trec-session", log)
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert re.search(message, result.stderr)
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    assert "missing.xml: No such file" in complaint(run("trec-session", tmp_path / "missing.xml"), 1)
-    assert "missing: No such file" in complaint(run("dstc2", tmp_path / "missing"), 1)
+    assert "missing.xml: No such file" in complaint(run("trec-session", tmp_path / "missing.xml"))
+    assert "missing: No such file" in complaint(run("dstc2", tmp_path / "missing"))
     assert re.search("dialogs.jsonl.gz: No such file .* --help", complaint(run("dstc2", tmp_path)))
 
 
