@@ -405,9 +405,17 @@ def _owner(outcome: Outcome) -> tuple[str, ...] | None:
 
 
 def _bandit(self: StrategyBandit, outcomes: Sequence[Outcome]) -> Delta:
-    """See `Learner.learn`. A strategy that is not configured is ignored."""
-    codes = {name: code for code, name in enumerate(self.config.strategies)}
-    return self.learn_pages(pages_of(outcomes, self.encoder, codes), self.config.strategies) if outcomes else {}
+    """See `Learner.learn`. A strategy that is not configured is ignored, unless none is."""
+    strategies = _strategies(self.config.strategies, outcomes)
+    codes = {name: code for code, name in enumerate(strategies)}
+    return self.learn_pages(pages_of(outcomes, self.encoder, codes), strategies) if outcomes else {}
+
+
+def _strategies(configured: Sequence[str], outcomes: Sequence[Outcome]) -> Sequence[str]:
+    """Return the strategies to learn: those that impressions name, if none are configured."""
+    shown = [one for outcome in outcomes for one in outcome.turn.impressions]
+    produced = {name for one in shown for result in one.results for name in result.strategies}
+    return configured or sorted(produced.union(*(one.allocation for one in shown)))
 
 
 def _known_of(strategy: str, turn: Turn) -> Mapping[str, Value]:
@@ -425,6 +433,7 @@ def _history(self: StrategyHistory, outcomes: Sequence[Outcome]) -> Delta:
     if not outcomes:
         return {}
     table = self.table
+    strategies = set(_strategies(self._strategies, outcomes))
     landmark = table.landmark(max(outcome.turn.query.ts for outcome in outcomes))
     sums: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for outcome in outcomes:
@@ -432,7 +441,7 @@ def _history(self: StrategyHistory, outcomes: Sequence[Outcome]) -> Delta:
             continue
         weight = table.weight(outcome.turn.query.ts, landmark)
         credited = outcome.credited
-        for strategy in outcome.asked.keys() & set(self._strategies):
+        for strategy in outcome.asked.keys() & strategies:
             row = sums[outcome.query, strategy]
             row[0] += weight
             if strategy in credited:
@@ -462,7 +471,7 @@ def _quality(self: AnswerQuality, outcomes: Sequence[Outcome]) -> Delta:
     """See `Learner.learn`."""
     if not outcomes:
         return {}
-    codes_of = {name: code for code, name in enumerate(self._strategies)}
+    codes_of = {name: code for code, name in enumerate(_strategies(self._strategies, outcomes))}
     asked = asked_in(outcomes, codes_of)
     turns = len(outcomes)
     feedback = np.array(
