@@ -480,29 +480,36 @@ def walk(
 ) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
     """Walk the strategies' lists in the planned proportions until there are so many different candidates.
 
+    Where all planned lists end before that, the other lists fill up, evenly.
+
     Args:
         planned: of the decision.
-        lists: strategy -> its candidates, best first; those of `planned`.
+        lists: strategy -> its candidates, best first: those of `planned`, and any others that may fill up.
         budget: of distinct candidates.
 
     Returns:
         candidate -> its rank in the list of each strategy that was walked that far, in the order in which candidates
-        were met: `ranks` of the results; and strategy -> how deep it was walked, MAX_DEPTH if to its end: the
-        `allocation` to log.
+        were met: `ranks` of the results; and strategy -> how deep it was walked, MAX_DEPTH if to its end in search
+        of more: the `allocation` to log.
 
     >>> walk({"a": 2, "b": 1}, {"a": ["x", "y", "z"], "b": ["x", "w"]}, 3)
     ({'x': {'a': 1, 'b': 1}, 'y': {'a': 2}, 'z': {'a': 3}}, {'a': 3, 'b': 1})
     """
     found: dict[str, dict[str, int]] = {}
-    depths = dict.fromkeys(planned, 0)
-    while len(found) < budget:
-        # Whoever is least far on its way.
-        left = [name for name in planned if depths[name] < len(lists[name])]
-        if not left:
+    depths: dict[str, int] = {}
+    others = dict.fromkeys((name for name in lists if name not in planned), 1)
+    for shares in (planned, others):
+        if len(found) >= budget:
             break
-        name = min(left, key=lambda each: (depths[each] + 0.5) / planned[each])
-        depths[name] += 1
-        found.setdefault(lists[name][depths[name] - 1], {})[name] = depths[name]
-    if len(found) < budget:
-        return found, dict.fromkeys(planned, MAX_DEPTH)
+        walked = dict.fromkeys(shares, 0)
+        while len(found) < budget:
+            # Whoever is least far on its way.
+            left = [name for name in shares if walked[name] < len(lists[name])]
+            if not left:
+                walked = dict.fromkeys(shares, MAX_DEPTH)
+                break
+            name = min(left, key=lambda each: (walked[each] + 0.5) / shares[each])
+            walked[name] += 1
+            found.setdefault(lists[name][walked[name] - 1], {})[name] = walked[name]
+        depths |= walked
     return found, depths

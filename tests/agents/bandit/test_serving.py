@@ -317,6 +317,14 @@ def test_lists_are_walked_in_proportion_until_there_are_enough() -> None:
     assert depths == {"a": MAX_BUDGET, "b": MAX_BUDGET}
 
 
+def test_where_the_planned_lists_end_the_others_fill_up() -> None:
+    lists = {"a": ["x", "y"], "b": ["y", "z", "w"], "c": ["v"]}
+    found, depths = walk({"a": 3}, lists, 4)
+    assert list(found) == ["x", "y", "v", "z"]
+    assert depths == {"a": MAX_BUDGET, "b": 2, "c": 1}
+    assert walk({"a": 3}, lists, 2)[1] == {"a": 2}
+
+
 def test_plans_are_prepared_like_those_of_the_version_before() -> None:
     before, after = Allocator(section(3)), Allocator(section(3, seed=1))
     before.allocate(CAR, 7, np.random.default_rng(0), distinct=True)
