@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from math import inf
+from math import cos, inf, sin, tau
 from operator import itemgetter
 from typing import Annotated, Any, Final, TypeAlias
 from zlib import crc32
@@ -104,6 +104,30 @@ class Binned(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", 
         return bisect_right(self.edges, value)
 
 
+class Cyclic(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="cyclic"):
+    """A number that starts again after `period`, such as an hour of the day: sines and cosines of 1, 2, ... `harmonics`
+    turns per period, so that 23 is as near to 0 as 1 is. A missing or non-numeric value is all zeros.
+    """
+
+    name: Name
+    period: Annotated[float, Meta(ge=1e-300, le=1e300)] = 24.0
+    harmonics: Annotated[int, Meta(ge=1, le=8)] = 2
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        turns = range(1, self.harmonics + 1)
+        return tuple(f"{self.name}~{wave}{turn}" for turn in turns for wave in ("sin", "cos"))
+
+    def encode(self, value: Value) -> list[float]:
+        """Return the columns' values, on the grid; none for a value that is missing or not a number."""
+        if value is None or isinstance(value, str) or not abs(value) < inf:
+            return []
+        angle = tau * (value % self.period) / self.period
+        turns = range(1, self.harmonics + 1)
+        return [round(wave(turn * angle) * GRID) / GRID + 0.0 for turn in turns for wave in (sin, cos)]
+
+
 class Cross(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="cross"):
     """All products of a column of one feature with a column of another; both must be listed before it."""
 
@@ -116,7 +140,7 @@ class Cross(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", t
         return f"{self.left}*{self.right}"
 
 
-Feature: TypeAlias = Numeric | Categorical | Hashed | Binned | Cross
+Feature: TypeAlias = Numeric | Categorical | Hashed | Binned | Cyclic | Cross
 
 _HOUR_MS: Final = 3_600_000
 DERIVED: Final[dict[str, Callable[[Query], Value]]] = {
@@ -190,6 +214,7 @@ class Encoder:
         columns, places = ["1"], dict[str, slice]()
         self._crosses: Final[list[tuple[slice, slice, slice]]] = []
         self._choices: Final[list[tuple[Categorical | Hashed | Binned, int]]] = []
+        self._cycles: Final[list[tuple[Cyclic, slice]]] = []
         numeric: dict[str, tuple[Numeric, int]] = {}
         for feature in self.features:
             begin = len(columns)
@@ -204,6 +229,8 @@ class Encoder:
                 columns += feature.columns
                 if isinstance(feature, Numeric):
                     numeric[feature.name] = feature, begin
+                elif isinstance(feature, Cyclic):
+                    self._cycles.append((feature, slice(begin, len(columns))))
                 else:
                     self._choices.append((feature, begin))
             places[feature.name] = slice(begin, len(columns))
@@ -219,7 +246,7 @@ class Encoder:
         self._number_columns: Final = np.array([column for _, column in numeric.values()], dtype=np.intp)
         self._centers: Final = np.array([feature.center for feature, _ in numeric.values()])
         self._scales: Final = np.array([feature.scale for feature, _ in numeric.values()])
-        own = [*numeric, *(feature.name for feature, _ in self._choices)]
+        own = [*numeric, *(feature.name for feature, _ in (*self._choices, *self._cycles))]
         self._derived: Final = [(name, DERIVED[name]) for name in own if name in DERIVED]
         self.segments: Final = {
             column: begin + place
@@ -262,6 +289,9 @@ class Encoder:
             place = feature.encode(context.get(feature.name))
             if place is not None:
                 vector[begin + place] = 1.0
+        for cycle, place_of in self._cycles:
+            if waves := cycle.encode(context.get(cycle.name)):
+                vector[place_of] = waves
         for left, right, both in self._crosses:
             others = vector[right]
             vector[both] = [
@@ -335,6 +365,10 @@ class Encoder:
                 place = feature.encode(context.get(name))
                 if place is not None:
                     vectors[row, begin + place] = 1.0
+        for cycle, place_of in self._cycles:
+            for row, context in enumerate(contexts):
+                if waves := cycle.encode(context.get(cycle.name)):
+                    vectors[row, place_of] = waves
         for left, right, both in self._crosses:
             products = vectors[:, left, np.newaxis] * vectors[:, np.newaxis, right]
             vectors[:, both] = _on_grid(products.reshape(len(contexts), both.stop - both.start))

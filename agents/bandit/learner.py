@@ -53,7 +53,7 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
             max_length=64,
             description="features of the query's context; of the strategy's context if the name begins with "
             "`strategy.`, and of the user if it begins with `user.`. Kinds: numeric, categorical,"
-            " hashed and cross; see `Features` in docs/configuration.md",
+            " hashed, binned, cyclic and cross; see `Features` in docs/configuration.md",
         ),
     ] = (
         Numeric("query.words", center=4.0, scale=4.0),

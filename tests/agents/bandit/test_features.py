@@ -13,6 +13,7 @@ from backchannel.agents.bandit.features import (
     LIMIT,
     Categorical,
     Cross,
+    Cyclic,
     Encoder,
     Feature,
     Hashed,
@@ -36,11 +37,14 @@ NUMERICS = st.builds(
 )
 CATEGORICALS = st.builds(Categorical, NAMES, st.lists(STRINGS, min_size=1, max_size=4, unique=True).map(tuple))
 HASHED = st.builds(Hashed, NAMES, st.sampled_from([2, 5]))
+CYCLIC = st.builds(Cyclic, NAMES, period=st.floats(1e-300, 1e300) | st.floats(1.0, 30.0), harmonics=st.integers(1, 3))
 
 
 @st.composite
 def feature_lists(draw: st.DrawFn) -> list[Feature]:
-    plain = draw(st.lists(NUMERICS | CATEGORICALS | HASHED, max_size=5, unique_by=lambda feature: feature.name))
+    plain = draw(
+        st.lists(NUMERICS | CATEGORICALS | HASHED | CYCLIC, max_size=5, unique_by=lambda feature: feature.name)
+    )
     if not plain:
         return []
     names = st.sampled_from([feature.name for feature in plain])
@@ -174,3 +178,12 @@ def test_a_cross_is_of_features_before_it() -> None:
 def test_there_are_not_too_many_columns() -> None:
     with pytest.raises(ValueError, match="features: 1089 columns"):
         Encoder([Hashed("artist", 32), Hashed("album", 32), Cross("artist", "album")])
+
+
+def test_a_cycle_has_no_seam() -> None:
+    encoder = Encoder([Cyclic("time.hour", 24.0)])
+    vectors = [encoder.encode({"time.hour": float(hour)}) for hour in range(24)]
+    steps = [float(np.linalg.norm(one - other)) for one, other in zip(vectors, [*vectors[1:], vectors[0]], strict=True)]
+    assert max(steps) == pytest.approx(min(steps), abs=0.01)
+    assert np.array_equal(encoder.encode({"time.hour": 24.0}), vectors[0])
+    assert not encoder.encode({"time.hour": "noon"})[1:].any()
