@@ -1,4 +1,4 @@
-"""What is believed of the strategies' rates, and draws from it; see `rates` for where it comes from."""
+"""The posterior of the strategies' rates, which `rates` computes, and draws from it."""
 
 from typing import Final
 
@@ -8,19 +8,19 @@ from msgspec import Struct
 from backchannel.agents.sums import Floats
 
 LEVEL_PRIOR: Final = 2.0
-"""Clicks that the prior of a strategy's level is worth."""
+"""Strength of the prior of a strategy's level, in clicks."""
 RATE_PRIOR: Final = 2.0
-"""Clicks that the prior of a bucket's rate is worth."""
+"""Strength of the prior of a bucket's rate, in clicks."""
 
 
 class Belief(Struct, frozen=True):
-    """What is believed of the strategies' rates.
+    """The posterior of the strategies' rates.
 
     Attributes:
-        clicks: seen in each rank bucket, in units of the dispersion, (strategies, BUCKETS).
+        clicks: clicks seen in each rank bucket, in units of the dispersion, (strategies, BUCKETS).
         rates: the posterior mean of c, (strategies, BUCKETS).
         prior: the share of each rate that is still the prior's, (strategies, BUCKETS).
-        theta: the mean of phi, (strategies, d).
+        theta: the posterior mean of phi, (strategies, d).
         whitener: (strategies, d, d); W'W is the covariance of phi.
     """
 
@@ -32,7 +32,7 @@ class Belief(Struct, frozen=True):
 
 
 def draw(belief: Belief, width: float, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Draw from the posterior; what the prior is not sure of is as wide as it is, what was learned, `width` as wide.
+    """Draw from the posterior. What the prior leaves open keeps its width; what was learned gets `width` times its own.
 
     Returns:
         c, (count, strategies, BUCKETS), and phi, (count, strategies, d).

@@ -1,16 +1,16 @@
-"""What turns say of the strategies, as sums.
+"""The evidence about strategies, as sums over turns.
 
 Ranks are kept in buckets that double in width: rank 1, 2, 3-4, 5-8 and so on. A depth of a_s candidates covers the
 share e_sk = clip((a_s - lower_k) / width_k, 0, 1) of bucket k. A clicked item weighs its gain over the probability
 that its position is examined, and is credited in full to *every* strategy that produced it: what strategies have in
 common is told apart by the pair sums, not by the credit. Per strategy s and rank bucket k:
 
-    G_sk = sum of e_sk x x'                over the turns, x being the encoded context: how often, and on what, it drew
+    G_sk = sum of e_sk x x'                over the turns, x being the encoded context: how often, and where, it drew
     b_sk = sum of x w                      over the clicked items that it produced there, of weight w
     q_sk = sum of w^2
 
-G and b are kept in two folds, by a hash of the query, so that how far contexts are believed can be tried on queries
-that were not learned from. Per pair of strategies s and t, s having produced an item in its bucket k:
+G and b are kept in two folds, by a hash of the query, so that the weight of contexts can be chosen on queries that
+were not learned from. Per pair of strategies s and t, s having produced an item in its bucket k:
 
     risk_stkj  = sum of w e_tj             through t's buckets j, until the item is met in t's list or its depth ends
     event_stkj = sum of w                  in the bucket j where it is met
@@ -18,9 +18,9 @@ that were not learned from. Per pair of strategies s and t, s having produced an
 for the clicked items; and again with w = 1 for all that was shown, from a sample of the turns, for budgets of distinct
 candidates. e, x and w lie on dyadic grids, so all of these are exact: they do not depend on order.
 
-What the sums answer of a shared page: *overlap* by the pairs; *depth* as clicks are divided by what was covered;
-*position* by the examination in w. Positions are believed to be examined as one curve says: where people trust the
-top more than that, or never scroll, w is wrong in the same way for everybody at a position. An item that was drawn but
+How the sums treat a shared page: *overlap* by the pairs; *depth* as clicks are divided by what was covered;
+*position* by the examination in w. Positions are taken to be examined by one curve: where people trust the top more
+than that, or never scroll, w is wrong in the same way for everybody at a position. An item that was drawn but
 left off a page shorter than the union counts as drawn and not clicked.
 """
 
@@ -36,7 +36,7 @@ from backchannel.agents.sums import GRID, Floats
 
 FOLDS: Final = 2
 SAMPLED: Final = 4
-"""One in so many queries gives all its shown items to the pair sums."""
+"""One in this many queries adds all its shown items to the pair sums."""
 
 
 class Layout(Struct, frozen=True):
@@ -46,7 +46,7 @@ class Layout(Struct, frozen=True):
     rewards for the strategy, for people to read.
 
     Attributes:
-        dimension: d, of contexts.
+        dimension: d, the length of an encoded context.
     """
 
     dimension: int
@@ -58,12 +58,12 @@ class Layout(Struct, frozen=True):
 
     @property
     def width(self) -> int:
-        """The numbers of one rank bucket and fold."""
+        """The number of values of one rank bucket and fold."""
         return self.dimension * (self.dimension + 1) // 2 + self.dimension
 
     @property
     def size(self) -> int:
-        """The numbers of a row."""
+        """The number of values of a row."""
         return BUCKETS * (FOLDS * self.width + 1) + 1
 
     def unpack(self, rows: Floats) -> "StrategySums":
@@ -107,10 +107,10 @@ def rows_of(pages: Pages, examined: Floats, groups: Integers, layout: Layout) ->
     """Return the packed rows that pages add.
 
     Args:
-        pages: of turns.
-        examined: the probability that each position is examined; the last one holds for all that are deeper.
+        pages: turns as pages.
+        examined: the probability that each position is examined; the last one applies to all deeper positions.
         groups: the time bucket of each turn, (turns,).
-        layout: of the rows.
+        layout: the layout of the rows.
 
     Returns:
         the time buckets, (groups,), rising; and the rows, (groups, strategies, size).
@@ -162,8 +162,9 @@ class Pairs(Struct, frozen=True):
     """What pairs of strategies have in common, (strategies s, strategies t, BUCKETS k of s, BUCKETS j of t) each.
 
     Attributes:
-        risk: weight that was looked for in bucket j of t, of items that s produced in k and that t had not had before.
-        event: weight of it that was met there.
+        risk: weight of the items that s produced in its bucket k and that were searched for in bucket j of t, as they
+            had not been met before.
+        event: weight of those that were met there.
     """
 
     risk: Floats
@@ -174,12 +175,12 @@ def pairs_of(pages: Pages, places: Integers, weights: Floats) -> Pairs:
     """Return the pair sums of some producers.
 
     Args:
-        pages: of turns.
-        places: of the producers, by which an item counts as produced by s.
-        weights: w of the items, (places,).
+        pages: turns as pages.
+        places: indexes of the producers that count as s, (places,).
+        weights: weights w of their items, (places,).
     """
     strategies = pages.depths.shape[1]
-    # The rank bucket in which each strategy has each of the results; BUCKETS if it has not.
+    # The rank bucket in which each strategy has each of the results; BUCKETS if it lacks it.
     results, row = np.unique(pages.results[places], return_inverse=True)
     met = np.full((len(results), strategies), BUCKETS)
     among = np.isin(pages.results, results)
@@ -201,9 +202,9 @@ def pairs_of(pages: Pages, places: Integers, weights: Floats) -> Pairs:
 
 
 def shown_pairs(pages: Pages) -> Pairs:
-    """Return the pair sums of all shown items, of a sample of the queries.
+    """Return the pair sums of all shown items, for a sample of the queries.
 
-    On the diagonal, where a strategy would meet itself, is what its list has: `risk` says how often bucket k was drawn,
+    The diagonal, where a strategy would meet itself, describes its list: `risk` says how often bucket k was drawn,
     and `event` how many items of it were shown.
     """
     sampled = pages.queries // FOLDS % SAMPLED == 0

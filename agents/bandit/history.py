@@ -11,7 +11,7 @@ from backchannel.schemas.snapshot import Snapshot
 from backchannel.schemas.text import normalize
 
 HISTORY_PRIOR: Final = 10.0
-"""Turns that a strategy's mean reward on all queries is worth on one of them."""
+"""Strength, in turns, of a strategy's mean reward on all queries as the prior of its reward on one."""
 
 _decode = msgspec.json.Decoder(dict[str, tuple[float, float]]).decode
 
@@ -20,7 +20,7 @@ class History:
     """The history of strategies of one policy version.
 
     Args:
-        section: its rows.
+        section: the rows of the section.
     """
 
     name: ClassVar[str] = "history"
@@ -34,10 +34,10 @@ class History:
         return cls(sections.get(cls.name, {}))
 
     def features(self, query: str, means: Mapping[str, float]) -> dict[str, dict[str, float]]:
-        """Return strategy -> the feature HISTORY, which is by how much its reward on `query` is above its mean.
+        """Return strategy -> the feature HISTORY: by how much its reward on `query` exceeds its mean, shrunk to 0.
 
         Args:
-            query: the text.
+            query: the query's text.
             means: strategy -> its mean reward on all queries.
         """
         row = self._rows.get(normalize(query))

@@ -1,8 +1,8 @@
-"""The strategy bandit, learning: turns -> sums, and sums -> what is believed of the strategies.
+"""The strategy bandit, learning: turns -> sums, and sums -> posteriors of the strategies' rates.
 
 The sums are those of `evidence`, per strategy and time bucket, and per pair of strategies and longer time bucket. They
 lie on dyadic grids, so they are exact and do not depend on order. Everything else happens when a policy is made: model
-averaging decides how much each time bucket still counts (`posterior`), and the discounted sums give the belief
+averaging decides how much each time bucket still counts (`posterior`), and the discounted sums give the posterior
 (`rates`).
 """
 
@@ -29,11 +29,11 @@ from backchannel.agents.sums import Delta, Floats, Key, MemorySums, SumReader, S
 from backchannel.schemas.events import MAX_DEPTH, Name
 
 PAIR_BUCKETS: Final = 24
-"""Time buckets of rates that one of pairs is long: what strategies share changes with catalogues, not with clicks."""
+"""Length of a time bucket of pairs, in those of rates: overlap changes with catalogues, not with clicks."""
 USUAL: Final = ("lexical", "semantic", "memory", "popular", "new")
 """Strategies to choose from before any event has named one, if none are configured."""
 COARSE: Final = 64
-"""A time bucket is read no finer than this share of its age: so a backlog of years has some hundred of them."""
+"""Time buckets are read no finer than one in this many parts of their age: a backlog of years has a few hundred."""
 
 
 class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,8 +125,8 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
         names = [*self.strategies, *(feature.name for feature in self.features)]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"{name!r} stands twice in strategies or features")
-        Encoder(self.features)  # says what is wrong with them
+                raise ValueError(f"{name!r} is listed twice in strategies or features")
+        Encoder(self.features)  # raises if they are invalid
         for name in self.limits if self.strategies else ():
             if name not in self.strategies:
                 raise ValueError(f"limits: {name!r} is none of the strategies")
@@ -140,7 +140,7 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StrategyBandit(Learner):
-    """The learner of strategies' rates. Its section: "" -> how to encode and explore; strategy -> what is believed."""
+    """The learner of strategies' rates. Its section: "" -> how to encode and explore; strategy -> its posterior."""
 
     name = Allocator.name
     serving = Allocator
@@ -170,11 +170,11 @@ class StrategyBandit(Learner):
         return self.learn_pages(pages_of(outcomes, self.encoder, strategies), strategies)
 
     def learn_pages(self, pages: Pages, strategies: Sequence[str]) -> Delta:
-        """Return the delta that turns as columns contribute; empty if no strategy was asked in any of them.
+        """Return the delta that pages contribute; empty if no strategy was asked in any of them.
 
         Args:
-            pages: encoded by `encoder`.
-            strategies: their places are the codes in `pages`.
+            pages: turns as pages, encoded by `encoder`.
+            strategies: names; their indexes are the codes in `pages`.
         """
         asked = pages.depths.any(axis=1)
         if not asked.any():
@@ -274,11 +274,11 @@ class StrategyBandit(Learner):
         }
 
     def _segments(self, gram: Floats, belief: Belief) -> list[list[tuple[str, float, float, float, float]]]:
-        """Each strategy's `serving.Segment`s, of which somebody was asked in.
+        """Return the `serving.Segment`s of each strategy in which it was asked.
 
         Args:
             gram: G, (strategies, BUCKETS, d, d).
-            belief: of the rates.
+            belief: the posterior of the rates.
         """
         of_strategy: list[list[tuple[str, float, float, float, float]]] = [[] for _ in gram]
         weighted = (belief.rates[..., np.newaxis, np.newaxis] * gram).sum(axis=1)
@@ -330,7 +330,7 @@ class StrategyBandit(Learner):
     def _pairs(
         self, sums: SumReader, strategies: Sequence[str], starts: Floats, discounts: Floats
     ) -> tuple[Pairs, Pairs]:
-        """The pair sums of clicked and of shown items, discounted as the time buckets are with which they end."""
+        """Return the pair sums of clicked and of shown items, discounted like the time buckets in which they end."""
         code = {strategy: place for place, strategy in enumerate(strategies)}
         size = len(code)
         total = np.zeros((size, size, 4, BUCKETS, BUCKETS))
@@ -344,7 +344,7 @@ class StrategyBandit(Learner):
 
 
 def _coarse(starts: Integers, bucket_ms: int, at: int) -> Integers:
-    """The starts of the coarser time buckets, no shorter than a share of their age, that time buckets lie in."""
+    """Return the starts of the coarser time buckets, no shorter than a share of their age, that hold time buckets."""
     ages = np.maximum(at - starts, 0) / (COARSE * bucket_ms)
     lengths = bucket_ms * 2 ** np.ceil(np.log2(np.maximum(ages, 1.0))).astype(np.int64)
     return np.where(starts == PAST, PAST, starts - starts % lengths)

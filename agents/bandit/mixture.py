@@ -158,12 +158,6 @@ class Mixtures(Struct, frozen=True):
     floor: float
     sets: RandomSets
 
-    def expected(self) -> NDArray[np.float64]:
-        """Return the expected counts, (contexts, strategies)."""
-        sets, probabilities = self.sets.every()
-        drawn = (self.parts * self.shares[..., np.newaxis]).sum(axis=1)
-        return np.asarray((1.0 - self.floor) * drawn + self.floor * (probabilities @ sets))
-
     def probability(self, counts: Counts) -> NDArray[np.float64]:
         """Return the probability of one allocation in each context, (contexts,).
 

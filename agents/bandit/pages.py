@@ -1,7 +1,7 @@
 """Turns as pages: what was asked of each strategy, what was shown, and what came of it.
 
-This is the seam between how turns arrive and how the bandit learns. It says nothing of rank buckets, positions'
-examination or time buckets: those are the learner's.
+This is the seam between how turns arrive and how the bandit learns. Rank buckets, the examination of positions and time
+buckets are the learner's.
 
 A result's producers are the strategies that brought it to the page, each with the rank that the result has in its
 list. Where ranks are logged (`Result.ranks`), they are used. Where they are not, a result's rank is its place among
@@ -32,16 +32,16 @@ class Pages(Struct, frozen=True):
 
     Attributes:
         times: event time of the query, ms, (turns,).
-        queries: `hash_of` the normalised query, (turns,).
-        contexts: encoded, (turns, strategies, d), or (turns, 1, d) if all strategies have the same.
+        queries: hash of each normalised query, see `hash_of`, (turns,).
+        contexts: encoded contexts, (turns, strategies, d), or (turns, 1, d) if all strategies have the same.
         depths: candidates asked of each strategy, (turns, strategies); 0 if it was not asked, MAX_DEPTH if its list was
             walked to the end. A list that ended early was still asked that deep.
         turns: the turn that each result was shown in, (results,), rising.
-        positions: on the page, from 1, (results,).
-        gains: of the click on it, in [0, 1]; 0 without one, (results,).
+        positions: position of each result on the page, from 1, (results,).
+        gains: gain of the click on each result, in [0, 1]; 0 without a click, (results,).
         results: the result that each producer produced, (producers,), rising.
         strategies: codes of the producers, (producers,).
-        ranks: of the result in the producer's list, from 1, (producers,).
+        ranks: rank of the result in the producer's list, from 1, (producers,).
     """
 
     times: Integers
@@ -87,13 +87,13 @@ def hash_of(query: str) -> int:
 def pages_of(outcomes: Outcomes, encoder: Encoder, strategies: Sequence[str]) -> Pages:
     """Return judged turns as pages.
 
-    A turn with several impressions, as when somebody leafs through pages, is one page: each entity counts where it was
-    shown first, and each strategy as deep as it was ever asked.
+    A turn with several impressions, as when somebody turns to the next page, is one page: each entity counts where it
+    was shown first, and each strategy as deep as it was ever asked.
 
     Args:
-        outcomes: of the turns.
-        encoder: of contexts.
-        strategies: their codes are their places. Others are ignored.
+        outcomes: the outcomes of turns.
+        encoder: the encoder of contexts.
+        strategies: names; their codes are their indexes. Other strategies are ignored.
     """
     columns, asked = outcomes.columns, outcomes.asked_of(strategies)
     impressions, names = columns.turns.impressions, columns.pools.strategies
@@ -128,7 +128,7 @@ def pages_of(outcomes: Outcomes, encoder: Encoder, strategies: Sequence[str]) ->
     codes = np.array([code.get(name, MISSING) for name in names], dtype=np.int64)[produced]
     kept = np.flatnonzero(shown[lines] & (codes != MISSING))
     lines, codes, ranks = lines[kept], codes[kept], ranks[kept].astype(np.int64)
-    # So deep a list must have been, whatever the allocation says.
+    # A list must have been at least this deep, whatever the allocation says.
     np.maximum.at(depths, (turns[lines], codes), np.minimum(ranks, MAX_DEPTH))
     hashes = np.array([hash_of(key) for key in outcomes.keys], dtype=np.int64)
     return Pages(
@@ -146,7 +146,7 @@ def pages_of(outcomes: Outcomes, encoder: Encoder, strategies: Sequence[str]) ->
 
 
 def _contexts(columns: Columns, encoder: Encoder, strategies: Sequence[str]) -> Floats:
-    """The encoded contexts, as they were decided with; see `Pages.contexts`."""
+    """Return the encoded contexts that decisions were made with; see `Pages.contexts`."""
     if not encoder.of_strategies:
         return np.asarray(encoder.vectors(columns)[:, np.newaxis])
     rows = np.repeat(np.arange(len(columns)), len(strategies))

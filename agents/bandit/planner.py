@@ -1,4 +1,4 @@
-"""The plans of budgets, made when they are first asked for, and what they are worth in a context.
+"""The plans of budgets, made when they are first asked for, and their values in a context.
 
 Plans of a budget of *distinct* candidates are compared in the mean context. Lists are walked until there are so many
 different candidates, so what one strategy cannot bring others do, and contexts have little left to decide: with full
@@ -19,12 +19,12 @@ from backchannel.schemas.events import MAX_DEPTH
 
 MAX_BUDGET: Final = MAX_DEPTH
 """As many candidates of one strategy as an `impression` event can log."""
-_KEPT: Final = 64  # budgets, with what they are of, of which the plans are kept
-_DEEPEST: Final = 4  # candidates of one strategy for each distinct one
+_KEPT: Final = 64  # requests whose plans are kept
+_DEEPEST: Final = 4  # most candidates of one strategy for each distinct candidate of the budget
 
 
 class Asked(Struct, frozen=True):
-    """What plans are made for; see `Allocator.allocate`."""
+    """A request for plans; see `Allocator.allocate`."""
 
     budget: int
     distinct: bool
@@ -32,7 +32,7 @@ class Asked(Struct, frozen=True):
 
     @classmethod
     def of(cls, budget: int, *, distinct: bool, available: Collection[str] | None) -> "Asked":
-        """Return what the arguments of `Allocator.allocate` ask for."""
+        """Return the request that arguments of `Allocator.allocate` make."""
         return cls(budget, distinct, None if available is None else tuple(sorted(available)))
 
 
@@ -41,9 +41,9 @@ class Plans(Struct, frozen=True):
 
     Attributes:
         counts: candidates, (plans, strategies).
-        sets: random ones.
-        phi: how contexts change what strategies are worth, (draws, strategies, d).
-        worth: of each strategy's part in each plan under each draw, (draws, plans, strategies).
+        sets: random sets of strategies.
+        phi: how contexts change the strategies' rates, (draws, strategies, d).
+        worth: value of each strategy's part of each plan under each draw, (draws, plans, strategies).
         matrix: the plans' values as linear functions of a context that all strategies share, (draws * plans, d); empty
             if they have contexts of their own.
     """
@@ -55,10 +55,10 @@ class Plans(Struct, frozen=True):
     matrix: NDArray[np.float32]
 
     def values(self, vectors: Floats) -> Floats:
-        """Return what each plan is worth, (contexts, draws, plans).
+        """Return the value of each plan, (contexts, draws, plans).
 
         Args:
-            vectors: (contexts, strategies, d), or (contexts, 1, d) if all strategies have the same.
+            vectors: encoded contexts, (contexts, strategies, d), or (contexts, 1, d) if all strategies have the same.
         """
         if len(self.matrix):
             values = vectors[:, 0].astype(np.float32) @ self.matrix.T
@@ -72,13 +72,14 @@ class Planner:
 
     Args:
         strategies: names.
-        minima: candidates of each, (strategies,).
-        maxima: candidates of each, (strategies,); 0 if it is never asked.
-        costs: of a candidate of each, (strategies,).
+        minima: fewest candidates of each strategy, (strategies,).
+        maxima: most candidates of each strategy, (strategies,); 0 if it is never asked.
+        costs: cost of a candidate of each strategy, (strategies,).
         rates: c, as expected and under each draw, (draws, strategies, BUCKETS).
-        phi: the same way, (draws, strategies, d).
-        overlap: of the lists.
-        contexts: that plans are made for, (contexts, strategies, d), or (contexts, 1, d) if all strategies share them.
+        phi: phi, as expected and under each draw, (draws, strategies, d).
+        overlap: what lists have in common.
+        contexts: contexts to make plans for, (contexts, strategies, d), or (contexts, 1, d) if all strategies share
+            them.
         of_strategies: whether strategies have contexts of their own.
     """
 
@@ -109,11 +110,11 @@ class Planner:
 
     @property
     def known(self) -> list[Asked]:
-        """What it was asked for so far."""
+        """The requests so far."""
         return list(self._plans)
 
     def plan(self, asked: Asked) -> Plans:
-        """Return the plans; they are made the first time.
+        """Return the plans of a request; they are made the first time.
 
         Raises:
             ValueError: no budget, too much of it, or less than the strategies' minima; or no strategy is available.

@@ -1,4 +1,4 @@
-"""Plans: the allocations of a budget that a policy chooses from, and what each is worth in a context.
+"""Plans: the allocations of a budget that a policy chooses from, and the value of each in a context.
 
 A candidate is worth what it adds to the union. An item that s has in its bucket k is also among the first n of t with
 probability o_t(n | s, k) = 1 - prod_j (1 - h_stkj)^e_tj(n). So the next candidate of s gains rate_sk(x) / width_k
@@ -26,22 +26,22 @@ from backchannel.agents.bandit.ranks import BUCKETS, WIDTH, covered
 from backchannel.agents.sums import Floats
 
 MOST: Final = 256
-"""Plans of one budget."""
+"""Most plans of one budget."""
 STEPS: Final = 64
-"""A fill takes about so many steps, each of one candidate if the budget is no larger."""
+"""A fill takes about this many steps, each of one candidate if the budget is no larger."""
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(5)
 _BUCKET: Final = np.repeat(np.arange(BUCKETS), WIDTH)  # of each rank, from 0
 
 
 class Terms(Struct, frozen=True):
-    """What a fill goes by.
+    """The terms of a fill.
 
     Attributes:
-        least: candidates of each strategy, (strategies,).
-        most: candidates of each strategy, (strategies,); 0 if it is not asked.
-        costs: (strategies,).
-        budget: of candidates.
-        distinct: whether only those count that no other strategy brings.
+        least: fewest candidates of each strategy, (strategies,).
+        most: most candidates of each strategy, (strategies,); 0 if it is not asked.
+        costs: cost of a candidate of each strategy, (strategies,).
+        budget: number of candidates.
+        distinct: whether candidates that several strategies bring count once.
     """
 
     least: NDArray[np.int64]
@@ -57,7 +57,7 @@ class Overlap(Struct, frozen=True):
     Attributes:
         clicked: log(1 - h) of clicked items, (t, BUCKETS j of t, s, BUCKETS k of s).
         shown: log(1 - h) of all shown items, of the same shape.
-        available: candidates that a list has in a bucket, (strategies, BUCKETS).
+        available: number of candidates that a list has in a bucket, (strategies, BUCKETS).
     """
 
     clicked: Floats
@@ -66,7 +66,7 @@ class Overlap(Struct, frozen=True):
 
 
 def overlap_of(hazards: Floats, shown: Floats, available: Floats) -> Overlap:
-    """Return what `Rates` believe as an `Overlap`; see there."""
+    """Return an `Overlap` from hazards (see `rates.hazards`) and `rates.available`."""
     clicked, all_shown = (np.log1p(-each).transpose(1, 3, 0, 2).copy() for each in (hazards, shown))
     return Overlap(clicked, all_shown, available)
 
@@ -75,9 +75,9 @@ def fill(rates: Floats, overlap: Overlap, terms: Terms) -> Counts:
     """Fill the budget greedily, once for each row of rates.
 
     Args:
-        rates: in a context, (rows, strategies, BUCKETS).
-        overlap: of the lists.
-        terms: to fill by.
+        rates: rates in a context, (rows, strategies, BUCKETS).
+        overlap: what lists have in common.
+        terms: the terms of the fill.
 
     Returns:
         counts, (rows, strategies).
@@ -140,12 +140,12 @@ def shares(counts: Counts, overlap: Overlap, costs: Floats) -> Floats:
 def plans(rates: Floats, overlap: Overlap, terms: Terms) -> Counts:
     """Return the distinct allocations that greedy fills give, the most frequent first, at most MOST.
 
-    Few allocations are all listed, so that of a single candidate every strategy may be asked.
+    Where a budget has few allocations, all are listed: for a single candidate, any strategy may be asked.
 
     Args:
-        rates: in many contexts, (rows, strategies, BUCKETS).
-        overlap: of the lists.
-        terms: to fill by.
+        rates: rates in many contexts, (rows, strategies, BUCKETS).
+        overlap: what lists have in common.
+        terms: the terms of the fills.
     """
     if terms.budget == 1 and not terms.distinct and not terms.least.any():
         return np.asarray(np.eye(len(terms.most), dtype=np.int64)[terms.most > 0])
@@ -157,9 +157,9 @@ def references(gram: Floats, count: int, seed: int) -> Floats:
     """Return contexts that stand for those seen: drawn from the normal of their mean and covariance, (count, d).
 
     Args:
-        gram: summed x x', (d, d).
-        count: of contexts.
-        seed: of chance.
+        gram: sum of x x' over turns, (d, d).
+        count: number of contexts.
+        seed: seed of the draws.
     """
     turns = max(gram[0, 0], 1e-9)
     mean = gram[0] / turns if gram[0, 0] else np.eye(len(gram))[0]

@@ -1,13 +1,14 @@
 """From sums per time bucket to posteriors: what still counts, how strong the prior is, and whether the world changed.
 
-Each bucket was once the future. Going through them in order, every model (a half-life and a prior
-precision) predicts the bucket from those before it, and is weighed by the likelihood of what came: Bayesian model
+Each bucket was once the future. In their order, every model (a half-life and a prior precision) predicts the bucket
+from those before it, and is weighed by the likelihood of what came: Bayesian model
 averaging by progressive predictive likelihood (Dawid, "Statistical theory: the prequential approach", JRSS A 1984). A
 fixed share goes back to the prior weights, so that the best may change (Herbster & Warmuth, "Tracking the best
 expert", Machine Learning 1998). All of it is a function of the sums.
 
-Where reward falls below prediction, what came before is cut down. Whether that was right shows: for a while there are
-two courses of events, with the cut and without it, and averaging goes on in both, until one has predicted better. So a
+Where reward falls below prediction, earlier evidence is cut down. Whether that was right turns out later: for a while
+there are two courses of events, with the cut and without it, and averaging goes on in both until one has predicted
+better. So a
 false alarm costs little, and the test may be quick to raise one. It is ADWIN's (Bifet & Gavaldà, "Learning from
 time-changing data with adaptive windowing", SDM 2007) on the signed residual. ADWIN keeps its window as an exponential
 histogram of buckets, and so does the ledger: the test runs on the ledger's own buckets and needs no second window. As
@@ -26,23 +27,23 @@ from backchannel.agents.sums import Floats
 STEADY: Final = 0.7
 """Prior weight of never forgetting; the half-lives share the rest."""
 SHARE: Final = 0.01
-"""Of the weights, goes back to the prior with each bucket."""
+"""Share of the weights that goes back to the prior with each bucket."""
 CONFIDENCE: Final = 0.1
 """ADWIN's delta: about the probability of a false alarm."""
 CUT: Final = 0.05
 """What is left of the evidence from before a change."""
 BELIEVED: Final = 0.8
-"""Weight of the course of events with the cut, to begin with."""
+"""Initial weight of the course of events with the cut."""
 SETTLED: Final = 0.98
-"""Weight at which one of the two is taken for what has happened."""
+"""Weight at which one of the two courses is taken as settled."""
 OPTIMISM: Final = 0.5
-"""By how much the prediction for what is chosen may be too high, in its standard deviations.
+"""By how much the prediction for a chosen strategy may be too high, in its standard deviations.
 
 What is chosen because most is expected of it disappoints: the best of several estimates is one that errs upwards (the
 optimizer's curse; Smith & Winkler, Management Science 2006). In the simulated worlds it was 0.3 to 0.9 at first.
 """
 PAST: Final = -1
-"""Start of the bucket that holds what is from before the last change."""
+"""Start of the bucket that holds everything from before the last change."""
 _TINY: Final = 2.0**-20  # the square of the grid that rewards lie on
 
 
@@ -50,7 +51,7 @@ class Exposures(Struct, frozen=True):
     """The sums of one encoding.
 
     Attributes:
-        starts: of the buckets, (buckets,), ms, rising; the first may be PAST.
+        starts: starts of the buckets, (buckets,), ms, rising; the first may be PAST.
         sums: Z'Z, (buckets, strategies, d + 1, d + 1), a row of Z being a context and its reward.
     """
 
@@ -59,13 +60,13 @@ class Exposures(Struct, frozen=True):
 
 
 class Posterior(Struct, frozen=True):
-    """What is believed of the strategies' weights.
+    """The posterior of the strategies' weights.
 
     Attributes:
-        theta: their means, (strategies, d).
+        theta: the means of the weights, (strategies, d).
         whitener: (strategies, d, d); W'W is the covariance in units of the residual's variance.
         deviation: the residual's standard deviation.
-        discounts: how much each bucket counts, (buckets,), 0 to 1.
+        discounts: the discount of each bucket, (buckets,), 0 to 1.
         weights: weights of the half-lives, the first for no forgetting, (1 + half-lives,); they add up to 1.
         changes: starts of the buckets, ms, from which on rewards fell below prediction, if that is settled.
         changed: the last of them, settled or not, ms; None: there is none.
@@ -83,12 +84,12 @@ class Posterior(Struct, frozen=True):
 class ModelAverage:
     """Bayesian linear models over the same sums: every half-life, and no forgetting, with every ridge.
 
-    Strategies share a prior mean: the weights that fit all of them pooled, so that one of which little is known is
-    believed to do what strategies do in general. `ridge` is its precision, in observations.
+    Strategies share a prior mean: the weights that fit all of them pooled, so that a strategy of which little is known
+    is expected to do what strategies do in general. `ridge` is its precision, in observations.
 
     Args:
         half_lives_ms: half-lives to try besides no forgetting, ms.
-        ridges: at least one.
+        ridges: prior precisions, in observations; at least one.
     """
 
     def __init__(self, half_lives_ms: Sequence[float], ridges: Sequence[float]) -> None:
@@ -115,7 +116,7 @@ class ModelAverage:
         last = passed[-1]
         discounts = self._discounts(evidence.starts, last.kept, at)
         precision, moment = self._models(evidence.sums, discounts)
-        # Averaged in natural parameters (a logarithmic opinion pool), so that what comes of it is normal again.
+        # Averaged in natural parameters (a logarithmic opinion pool), so that the result is normal again.
         precision = np.tensordot(last.weights, precision, axes=3)
         moment = np.tensordot(last.weights, moment, axes=3)
         whitener = np.linalg.inv(np.linalg.cholesky(precision))
@@ -131,7 +132,7 @@ class ModelAverage:
         )
 
     def _pass(self, before: "_Passed", evidence: Exposures, digest: bytes) -> "_Passed":
-        """Go on by one bucket."""
+        """Return the state after one more bucket."""
         bucket = len(before.counts)
         starts, sums = evidence.starts[: bucket + 1], evidence.sums[bucket]
         start = starts[bucket]
@@ -162,20 +163,20 @@ class ModelAverage:
         return passed.settled().doubting(changed, int(starts[changed]))
 
     def _discounts(self, starts: Floats, kept: Floats, at: float) -> Floats:
-        """How much buckets count at time `at`, (courses, half-lives, buckets)."""
+        """Return the discounts of buckets at time `at`, (courses, half-lives, buckets)."""
         ages = np.maximum(at - starts, 0.0)
         discounts: Floats = kept[:, np.newaxis] * np.exp2(-ages / self._half_lives[:, np.newaxis])
         return discounts
 
     def _models(self, sums: Floats, discounts: Floats) -> tuple[Floats, Floats]:
-        """Precisions (courses, half-lives, ridges, strategies, d, d), in units of the noise; those times the means."""
+        """Return precisions, (courses, half-lives, ridges, strategies, d, d), in units of the noise; those x means."""
         total = np.tensordot(discounts, sums, axes=1)
         gram, moment = total[..., :-1, :-1], total[..., :-1, -1]
         identity = np.eye(gram.shape[-1])
         pooled = np.linalg.solve(
             gram.sum(axis=-3) + self._ridges.min() * identity, moment.sum(axis=-2)[..., np.newaxis]
         ).swapaxes(-1, -2)
-        # Where sums are so large that a small ridge is lost in them, it grows along.
+        # A ridge that would be lost in large sums grows with them.
         traces = np.trace(gram, axis1=-2, axis2=-1)[..., np.newaxis, :, np.newaxis]
         ridges = np.maximum(self._ridges, 1e-12 * traces)
         return (
@@ -184,7 +185,7 @@ class ModelAverage:
         )
 
     def _variance(self, weights: Floats, discounts: Floats, counts: Floats, losses: Floats) -> float:
-        """The residual's. One turn of mean squared reward 1/4 stands in until there is a residual to speak of."""
+        """Return the residual's variance. One turn of mean squared reward 1/4 stands in until there are residuals."""
         squares = 0.25 + 2.0 * np.einsum("chb,bchr->chr", discounts, losses)
         return float((weights * squares / (1.0 + discounts @ counts)[..., np.newaxis]).sum())
 
@@ -198,9 +199,8 @@ def coarsen(starts: Iterable[int], changes: Sequence[int], bucket_ms: int, at: i
     """Return which buckets to coarsen at event time `at` (ms): old start -> new start.
 
     A bucket is at most about an eighth of its age long, so their number stays small. What it becomes depends on `at`
-    only, not on when it was compacted before: whether it reaches a length is asked of the bucket of that length. But
-    what is from before the last of `changes` becomes the PAST, because in coarser buckets the change might no longer
-    show.
+    only, not on when it was compacted before. But everything from before the last of `changes` becomes the PAST: in
+    coarser buckets the change might no longer show.
     """
     change = max(changes, default=PAST)
     together: dict[int, int] = {}
@@ -272,7 +272,7 @@ class _Prediction(Struct, frozen=True):
     """What the models, (courses, half-lives, ridges), made of a bucket that they had not seen.
 
     Attributes:
-        loss: half of the squared residuals, each predicted from all before it.
+        loss: half of the squared residuals, each predicted from everything before it.
         spread: half of the logarithm of how much wider than the noise the predictions were.
         residual: rewards less predictions from before the bucket, added up.
         doubt: the part of the variance of that sum that is due to the weights, in units of the noise.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from backchannel.agents.sums import Floats
 
 UPPER: Final = 2 ** np.arange(8)
-"""The last rank of each bucket: 1, 2, 4 ... 128. What lies deeper counts in no bucket."""
+"""The last rank of each bucket: 1, 2, 4 ... 128. Deeper ranks are in no bucket."""
 LOWER: Final = np.concatenate(([0], UPPER[:-1]))
 WIDTH: Final = UPPER - LOWER
 BUCKETS: Final = len(UPPER)

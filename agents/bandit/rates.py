@@ -1,4 +1,4 @@
-"""From sums to what is believed of strategies: rates by rank, how contexts change them, and what strategies share.
+"""From sums to posteriors: rates by rank, how contexts change them, and what strategies have in common.
 
 The rate of strategy s in rank bucket k is the weight of clicks expected from the bucket if it is drawn whole:
 
@@ -6,14 +6,14 @@ The rate of strategy s in rank bucket k is the weight of clicks expected from th
 
 c_sk is a gamma posterior whose prior mean is what strategies in general get in bucket k, times the level of s over all
 buckets. So a newcomer starts from what strategies get in general, and a bucket never drawn from what the strategy gets
-elsewhere; both are wide, not low. phi_s is the step of a quasi-Poisson regression (McCullagh & Nelder, Generalized
-Linear Models, 1989, ch. 9) from there: with the dispersion W, A_s = sum_k c_sk G_sk / W and r_s = sum_k (b_sk - c_sk
-g_sk) / W, g being the first column of G,
+elsewhere. Both posteriors are wide, not low. phi_s is the step of a quasi-Poisson regression (McCullagh & Nelder,
+Generalized Linear Models, 1989, ch. 9) from there: with the dispersion W, A_s = sum_k c_sk G_sk / W and
+r_s = sum_k (b_sk - c_sk g_sk) / W, g being the first column of G,
 
     phi_0 = (sum_s A_s + a I)^-1 sum_s r_s,    phi_s = phi_0 + (A_s + l I)^-1 (r_s - A_s phi_0).
 
-How large l is shows when one fold of the queries predicts the other: each of RIDGES counts by the likelihood that it
-gives to the fold that it has not learned from.
+l follows from cross-validation: each of RIDGES is weighed by the likelihood of the fold of queries that it was not
+fitted to.
 
 An item of s in bucket k is met in bucket j of t with the discrete hazard h_stkj = event / risk, shrunk to the
 pair's mean, and that to the mean of all pairs.
@@ -29,22 +29,22 @@ from backchannel.agents.bandit.ranks import BUCKETS, WIDTH
 from backchannel.agents.sums import Floats
 
 RIDGES: Final = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
-"""Prior precisions of what tells a strategy's context weights from the common ones."""
+"""Prior precisions of the difference between a strategy's context weights and the common ones."""
 COMMON_RIDGE: Final = 1.0
 """Prior precision of the common context weights."""
 POOLED: Final = 0.5 * 0.8 ** np.arange(BUCKETS)
 """Prior rates of strategies in general, worth one turn."""
 MET: Final = 15.0
-"""Weight of looked-for items that the prior of a hazard is worth."""
+"""Strength of the prior of a hazard, as weight of searched items."""
 OVERLAP: Final = 0.05
-"""Prior hazard of pairs in general, worth MET."""
+"""Prior mean of the hazards of all pairs, of strength MET."""
 
 
 def believe(evidence: StrategySums) -> Belief:
-    """Return what is believed of rates after discounted sums.
+    """Return the posterior of rates.
 
     Args:
-        evidence: (strategies, ...); of all rank buckets, or of the first ones.
+        evidence: discounted sums, (strategies, ...), of all rank buckets or of the first ones.
     """
     drawn, weight = evidence.drawn, np.maximum(evidence.weight, 0.0)
     pooled = (weight.sum(axis=0) + POOLED[: drawn.shape[-1]]) / (drawn.sum(axis=0) + 1.0)
@@ -74,7 +74,7 @@ def exposures(evidence: StrategySums) -> Floats:
     is drawn, exposure is 1, and these are the plain sums of a linear regression.
 
     Args:
-        evidence: by time bucket, (time buckets, strategies, ...).
+        evidence: sums by time bucket, (time buckets, strategies, ...).
     """
     weight = np.maximum(evidence.weight, 0.0).sum(axis=1).cumsum(axis=0)
     drawn = evidence.drawn.sum(axis=1).cumsum(axis=0)
@@ -101,7 +101,7 @@ def hazards(pairs: Pairs) -> Floats:
 
 
 def available(shown: Pairs) -> Floats:
-    """Candidates that lists have in each bucket: what is on the diagonal of the shown pairs, shrunk to all of them."""
+    """Return how many candidates lists have in each bucket, (strategies, BUCKETS): the diagonal of the shown pairs."""
     own = np.arange(len(shown.risk))
     risk = np.diagonal(shown.risk[own, own], axis1=1, axis2=2)
     event = np.diagonal(shown.event[own, own], axis1=1, axis2=2)
@@ -109,7 +109,7 @@ def available(shown: Pairs) -> Floats:
 
 
 def _dispersion(evidence: StrategySums, pooled: Floats) -> float:
-    """W: the variance of a weight over its mean, 1 for rare clicks of weight 1; one such click stands in at first."""
+    """Return W, the variance of a weight over its mean: 1 for rare clicks of weight 1, one of which is the prior."""
     squares, weight = evidence.squares.sum() + 1.0, np.maximum(evidence.weight, 0.0).sum(axis=0)
     return float(max(squares - (pooled * weight).sum(), 0.1 * squares) / (weight.sum() + 1.0))
 
@@ -138,7 +138,7 @@ def _contexts(gram: Floats, moment: Floats) -> tuple[Floats, Floats]:
 
 
 def _regress(gram: Floats, moment: Floats) -> Floats:
-    """Phi with each of RIDGES, (ridges, strategies, d)."""
+    """Return phi with each of RIDGES, (ridges, strategies, d)."""
     common = _common(gram, moment)
     left = (moment - gram @ common)[..., np.newaxis]
     precision = gram + RIDGES[:, np.newaxis, np.newaxis, np.newaxis] * np.eye(gram.shape[-1])

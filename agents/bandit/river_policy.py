@@ -22,16 +22,16 @@ class LinearThompsonSampling(ContextualPolicy):
     Time is counted in updates.
 
     Args:
-        features: what of a context counts. Without any, contexts are ignored.
+        features: the features of a context. Without any, contexts are ignored.
         half_lives: half-lives to try besides no forgetting, in updates.
         ridges: prior precisions.
-        exploration: Thompson sampling's width, in standard deviations of what is believed.
-        bucket: updates that are summed together.
-        refresh: updates after which the posterior is made anew; in the beginning more often.
+        exploration: width of Thompson sampling, in standard deviations of the posterior.
+        bucket: number of updates that are summed together.
+        refresh: number of updates after which the posterior is computed anew; fewer at first.
         reward_obj: River's, for `ranking`.
         reward_scaler: River's.
         burn_in: how often each arm is pulled first.
-        seed: of all chance.
+        seed: seed of all randomness.
 
     >>> policy = LinearThompsonSampling(seed=1)
     >>> for _ in range(100):

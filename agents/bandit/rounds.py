@@ -1,6 +1,6 @@
 """Decisions for one candidate each, in memory: for simulations, and where there is no ledger.
 
-What is believed is what the learner believes of turns in which one candidate was drawn.
+The posterior is that of the learner after turns in which one candidate was drawn.
 """
 
 from typing import Final
@@ -20,9 +20,9 @@ class Rounds:
 
     Args:
         average: the model average, which decides how much time buckets count.
-        strategies: their number.
-        dimension: of contexts.
-        bucket_ms: length of a bucket.
+        strategies: number of strategies.
+        dimension: length of an encoded context.
+        bucket_ms: length of a time bucket, ms.
     """
 
     def __init__(self, average: ModelAverage, strategies: int, dimension: int, bucket_ms: int) -> None:
@@ -36,9 +36,9 @@ class Rounds:
         """Add rounds of one time bucket.
 
         Args:
-            contexts: (rounds, d).
-            chosen: strategies, (rounds,).
-            rewards: (rounds,).
+            contexts: encoded contexts, (rounds, d).
+            chosen: codes of the chosen strategies, (rounds,).
+            rewards: their rewards, (rounds,).
             at: event time (ms).
         """
         start = at - at % self._bucket_ms
@@ -58,7 +58,7 @@ class Rounds:
             self._sums[start] = np.pad(sums, ((0, more), *((0, 0),) * 3))
 
     def infer(self, at: int) -> Belief:
-        """Return what is believed at event time `at` (ms), and coarsen old buckets."""
+        """Return the posterior at event time `at` (ms), and coarsen old time buckets."""
         starts = sorted(self._sums)
         sums = np.array([self._sums[start] for start in starts]).reshape(-1, *self._shape)
         seen = self._average.infer(Exposures(np.array(starts, dtype=float), exposures(_evidence(sums))), at)
@@ -68,7 +68,7 @@ class Rounds:
 
 
 def _evidence(sums: Floats) -> StrategySums:
-    """Sums of rounds, (..., strategies, FOLDS, d + 1, d + 1), as evidence of the first rank bucket."""
+    """Return sums of rounds, (..., strategies, FOLDS, d + 1, d + 1), as evidence about the first rank bucket."""
     sums = sums[..., np.newaxis, :, :, :]
     return StrategySums(
         sums[..., :-1, :-1], sums[..., :-1, -1], sums[..., -1, -1].sum(axis=-1), sums[..., 0, -1].sum(axis=(-1, -2))

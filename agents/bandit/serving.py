@@ -1,7 +1,7 @@
 """The strategy bandit, serving: which strategies to ask for a query, and how many candidates from each.
 
 A decision is drawn from a known mixture of allocations (see `mixture`). By default its parts are the best of the
-budget's plans (see `plans`) under DRAWS draws from what is believed of the strategies: Thompson sampling (Agrawal &
+budget's plans (see `plans`) under DRAWS draws from the posterior of the strategies' rates: Thompson sampling (Agrawal &
 Goyal, ICML 2013; Russo & Van Roy, "Learning to optimize via posterior sampling", 2014) over allocations.
 
 The draws are made once for each section, by a seed that follows from it. So what a decision's probabilities are follows
@@ -33,22 +33,22 @@ from backchannel.schemas.snapshot import Snapshot
 Exploration: TypeAlias = Literal["thompson", "greedy", "squarecb", "ucb", "uniform"]
 
 StrategyContext: TypeAlias = Mapping[str, Mapping[str, Value]]
-"""strategy -> what is known of it."""
+"""strategy -> its context."""
 
 DRAWS: Final = 32
 GAP_WEIGHT: Final = 3.0
 """SquareCB's learning rate, in units of sqrt(strategies * turns) over the best value."""
 NOTHING_KNOWN: Final[StrategyContext] = {}
 RANKS: Final = 32
-"""Of each strategy's list, of which `gains` speaks."""
+"""Number of ranks of each strategy's list that `gains` covers."""
 REFERENCES: Final = 16
-"""Contexts that plans are made for."""
-_CONTEXTS: Final = 256  # that are decided on together
+"""Number of contexts that plans are made for."""
+_CONTEXTS: Final = 256  # decided on together
 _EVEN: Final = np.full(DRAWS, 1.0 / DRAWS)
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a strategy may be asked for."""
+    """The limits of what a strategy is asked for."""
 
     minimum: Annotated[int, Meta(ge=0, le=MAX_BUDGET)] = 0
     maximum: Annotated[int, Meta(ge=1, le=MAX_BUDGET)] = MAX_BUDGET
@@ -109,9 +109,9 @@ class Decision(Struct, frozen=True):
         planned: the same as `allocation` if the budget is one of distinct candidates, and empty otherwise. Lists are
             then walked in these proportions until there are so many different candidates (see `walk`), and what is
             logged as allocation is how deep each was walked.
-        strategy_context: what was known of each strategy.
-        user_context: what was known of who asks, if the policy was told who.
-        policy_version: of the policy that decided.
+        strategy_context: strategy -> its context.
+        user_context: the features of the user, if the policy was told who asks.
+        policy_version: the version of the policy that decided.
         canary: how it was decided, while another policy is on trial.
     """
 
@@ -126,13 +126,13 @@ class Decision(Struct, frozen=True):
 
 
 class Segment(Struct, frozen=True, array_like=True):
-    """How a strategy does on the queries with a listed value, or on all.
+    """The performance of a strategy on the queries with a listed value, or on all.
 
     Attributes:
-        name: of the column of features; empty for all queries.
-        turns: in which it was asked, discounted.
-        share: of these turns among those of all strategies.
-        reward: expected of it, on average over these turns.
+        name: name of the column of features; empty for all queries.
+        turns: number of turns in which it was asked, discounted.
+        share: share of these turns among those of all strategies, 0 to 1.
+        reward: its expected reward, averaged over these turns.
         deviation: standard deviation of that expectation.
     """
 
@@ -144,11 +144,11 @@ class Segment(Struct, frozen=True, array_like=True):
 
 
 class StrategySummary(Struct, frozen=True):
-    """What was learned of a strategy, for people.
+    """What was learned about a strategy, for people.
 
     Attributes:
-        weights: column of features -> its weight in the expected reward, and the standard deviation of that.
-        segments: all queries first.
+        weights: column of features -> its weight in the expected reward, and its standard deviation.
+        segments: segments of queries; all queries first.
     """
 
     weights: dict[str, tuple[float, float]]
@@ -167,7 +167,7 @@ class _Settings(Struct, frozen=True):
 
 
 class _Row(Struct, frozen=True):
-    """What is believed of one strategy; see `rates.Belief`, and `plans.references` for the rest."""
+    """The posterior of one strategy; see `belief.Belief`, and `plans.references` for the rest."""
 
     count: float
     reward: float
@@ -192,12 +192,12 @@ class Allocator:
     """The bandit's section of a policy, ready to decide.
 
     Args:
-        section: as `StrategyBandit.solve` wrote it.
+        section: the section that `StrategyBandit.solve` wrote.
 
     Attributes:
-        strategies: that it chooses from.
-        encoder: of contexts.
-        least: candidates that may be asked for in all.
+        strategies: the strategies that it chooses from.
+        encoder: the encoder of contexts.
+        least: the smallest budget, in candidates.
         evidence: strategy -> turns in which it was asked (discounted), and their mean reward.
         changed: event time from which on rewards fell below what was expected, ms; None: they never did.
 
@@ -225,7 +225,7 @@ class Allocator:
         self._belief: Final = belief
         seed = crc32(b"".join(section[key] for key in ("", *self.strategies)))
         drawn, phi = draw(belief, settings.exploration, DRAWS, np.random.default_rng(seed))
-        # The first is what is expected.
+        # The first are the expected rates.
         self._rates: Final = np.concatenate((belief.rates[np.newaxis], drawn))
         self._phi: Final = np.concatenate((belief.theta[np.newaxis], phi))
         cover = np.array([row.cover for row in rows])
@@ -272,8 +272,7 @@ class Allocator:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return each strategy's expected reward and the standard deviation that is explored, both (strategies,).
 
-        It is the weight of the clicks on what it brings when it is asked as deep as it usually is, whoever else brings
-        the same.
+        It is the weight of the clicks on what it brings when it is asked as deep as usual, whoever else brings it.
         """
         factors = self._factors(self._vectors(context, strategy_context))
         values = (self._rates * self._cover).sum(axis=2) * factors
@@ -282,13 +281,13 @@ class Allocator:
     def gains(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
     ) -> dict[str, list[float]]:
-        """Return what each strategy's candidates are expected to gain, best rank first: for ranking their union."""
+        """Return the expected gains of each strategy's candidates, best rank first: for ranking their union."""
         factors = np.maximum(self._factors(self._vectors(context, strategy_context))[0], 0.0)
         gained = np.repeat(self._rates[0] / WIDTH, WIDTH, axis=1)[:, :RANKS] * factors[:, np.newaxis]
         return dict(zip(self.strategies, gained.tolist(), strict=True))
 
     def summaries(self) -> dict[str, StrategySummary]:
-        """Return what was learned of each strategy."""
+        """Return what was learned about each strategy."""
         theta, whitener = self._belief.theta, self._belief.whitener
         deviations = np.linalg.norm(whitener, axis=1)
         level = (self._rates[0] * self._cover).sum(axis=1)[:, np.newaxis]
@@ -311,14 +310,14 @@ class Allocator:
         distinct: bool = False,
         available: Collection[str] | None = None,
     ) -> Decision:
-        """Decide.
+        """Decide which strategies to ask, and how many candidates to draw from each.
 
         Args:
-            context: of the query, see `features.context_of`.
-            budget: candidates to draw in all, 1 to MAX_BUDGET.
-            rng: where chance comes from.
-            strategy_context: strategy -> what is known of it; features named `strategy.` and so on.
-            distinct: whether the budget is one of different candidates: those that two strategies bring count once.
+            context: the query's context; see `features.context_of`.
+            budget: number of candidates to draw in all, 1 to MAX_BUDGET.
+            rng: the random generator.
+            strategy_context: strategy -> its context: the features named `strategy.` and so on.
+            distinct: whether the budget is one of distinct candidates: those that two strategies bring count once.
             available: the strategies that can be asked now; None: all. Names that the policy does not know are ignored.
 
         Raises:
@@ -372,10 +371,10 @@ class Allocator:
         distinct: bool = False,
         available: Collection[str] | None = None,
     ) -> Mixtures:
-        """Return what `allocate` draws from in each of many contexts, with the very probabilities that it has there.
+        """Return what `allocate` draws from in each of many contexts, with the same probabilities.
 
         Args:
-            vectors: the contexts, encoded, (contexts, strategies, d), or (contexts, 1, d) if all strategies have one.
+            vectors: encoded contexts, (contexts, strategies, d), or (contexts, 1, d) if all strategies share them.
             budget: see `allocate`.
             distinct: see `allocate`.
             available: see `allocate`.
@@ -400,9 +399,9 @@ class Allocator:
         return Mixtures(plan.counts[np.concatenate(chosen)], np.concatenate(weights), self._floor, plan.sets)
 
     def worth(self, depth: int) -> NDArray[np.float64]:
-        """Return what a strategy's first 0, 1, ... `depth` candidates are worth together, (strategies, depth + 1).
+        """Return the worth of a strategy's first 0, 1, ... `depth` candidates together, (strategies, depth + 1).
 
-        It is a share of what its whole list is worth.
+        It is a share of the worth of its whole list.
         """
         rates = self._rates[0]
         return np.asarray(covered(np.arange(depth + 1)) @ (rates / rates.sum(axis=1, keepdims=True)).T).T
@@ -411,7 +410,7 @@ class Allocator:
         """Return what `allocate` is expected to draw for each of many contexts, (measures, contexts, strategies).
 
         Args:
-            vectors: the contexts, encoded, (contexts, strategies, d), or (contexts, 1, d) if all strategies have one.
+            vectors: encoded contexts, (contexts, strategies, d), or (contexts, 1, d) if all strategies share them.
             budget: see `allocate`.
             worths: in several measures, of a strategy's first 0, 1, ... `budget` candidates, (measures, strategies,
                 budget + 1): numbers from 0 count them; see `worth`, too.
@@ -433,17 +432,17 @@ class Allocator:
         return expected
 
     def _vectors(self, context: Mapping[str, Value], strategy_context: StrategyContext) -> Floats:
-        """The encoded context, (strategies, d), or (1, d) if all strategies have the same."""
+        """Return the encoded context, (strategies, d), or (1, d) if all strategies have the same."""
         if self.encoder.of_strategies:
             return self.encoder.encode_all([{**context, **strategy_context.get(name, {})} for name in self.strategies])
         return self.encoder.encode(context)[np.newaxis]
 
     def _factors(self, vectors: Floats) -> Floats:
-        """By how much a context changes rates, as expected and under each draw, (1 + DRAWS, strategies)."""
+        """Return the factors by which a context changes rates, expected and drawn, (1 + DRAWS, strategies)."""
         return np.asarray(1.0 + (self._phi * vectors).sum(axis=2))
 
     def _explore(self, values: Floats) -> tuple[NDArray[np.intp], Floats]:
-        """The plans that the mixture's parts are, (parts,), and the parts' shares, given (1 + DRAWS, plans) values."""
+        """Return the plans that are a mixture's parts, (parts,), and their shares, from (1 + DRAWS, plans) values."""
         means = values[0].astype(float)
         if self._settings.policy == "squarecb":
             # The wider the gap to the best, the smaller a plan's share (Foster & Rakhlin, "Beyond UCB", ICML 2020).
@@ -465,7 +464,7 @@ def _overlap(rows: Sequence[_Row]) -> Overlap:
 
 
 def _references(rows: Sequence[_Row], encoder: Encoder, seed: int) -> Floats:
-    """Contexts that plans are made for, (REFERENCES, strategies, d), or (REFERENCES, 1, d) if they share them."""
+    """Return contexts to make plans for, (REFERENCES, strategies, d), or (REFERENCES, 1, d) if all share them."""
     grams = np.array([row.gram for row in rows])
     counts = np.array([row.count for row in rows])
     overall = np.tensordot(counts, grams, axes=1)
@@ -503,7 +502,7 @@ def walk(
             break
         walked = dict.fromkeys(shares, 0)
         while len(found) < budget:
-            # Whoever is least far on its way.
+            # The list that is furthest behind its share.
             left = [name for name in shares if walked[name] < len(lists[name])]
             if not left:
                 walked = dict.fromkeys(shares, MAX_DEPTH)

@@ -1,8 +1,8 @@
 """The history of strategies: how well each has done on a query.
 
 For every query and strategy it sums, with forward decay, the turns in which the strategy was asked and their rewards.
-Serving puts what comes of it into the strategy's context, as the feature `strategy.history`; so the bandit, which
-learns from the context that was logged, never learns from what came later. See `history`.
+Serving puts the result into the strategy's context, as the feature `strategy.history`. As the bandit learns from the
+logged context, it never learns from what came later. See `history`.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ class StrategyHistory(Learner):
     """The learner of strategies' rewards by query. Its section: query -> {strategy: [turns, reward]}, as of its turns.
 
     Args:
-        strategies: whose; without any, those that turns name.
-        half_life_days: after which a turn counts half.
+        strategies: the strategies to learn of; without any, those that turns name.
+        half_life_days: the half-life of a turn, in days.
     """
 
     name = History.name

@@ -57,8 +57,8 @@ class Users:
     """The users of one policy version.
 
     Args:
-        section: its rows.
-        watermark: event time (ms) as of which the policy forgets.
+        section: the rows of the section.
+        watermark: event time (ms) that turns are decayed to.
     """
 
     name: ClassVar[str] = "users"
@@ -80,10 +80,10 @@ class Users:
         if everybody is None or row is None:
             return dict.fromkeys(sorted(USER_FEATURES), 0.0)
         known = _decode_row(row)
-        fading = 2.0 ** (min(known.at - self._watermark, 0) / everybody.half_life_ms)
-        turns = fading * known.turns
+        decay = 2.0 ** (min(known.at - self._watermark, 0) / everybody.half_life_ms)
+        turns = decay * known.turns
         return {
-            DEFECTS: (fading * known.defects - turns * everybody.defects) / (turns + PRIOR),
-            REWARD: (fading * known.reward - turns * everybody.reward) / (turns + PRIOR),
+            DEFECTS: (decay * known.defects - turns * everybody.defects) / (turns + PRIOR),
+            REWARD: (decay * known.reward - turns * everybody.reward) / (turns + PRIOR),
             TURNS: log2(1.0 + turns),
         }

@@ -67,7 +67,7 @@ def test_the_command_prints_the_effective_configuration(tmp_path: Path) -> None:
         ({"kafka": {"sasl_mechanism": "FOO"}}, "'FOO', must be one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
         ({"bandit": {"policy": "best"}}, "bandit.policy: .*'best', must be one of thompson, greedy"),
         ({"memory": {"kappa": 0}}, "memory.kappa: Expected `float` >= 0.01"),
-        ({"bandit": {"strategies": ["a", "a"]}}, "bandit: 'a' stands twice"),
+        ({"bandit": {"strategies": ["a", "a"]}}, "bandit: 'a' is listed twice"),
         ({"bandit": {"features": [{"kind": "odd", "name": "x"}]}}, r"bandit.features\[0\].kind: Invalid value 'odd'"),
         ({"rewards": {"click_gain": {"play": 2}}}, r"rewards.click_gain\[...\]: Expected `float` <= 1"),
     ],
