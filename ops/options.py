@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from errno import ENOENT
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,24 +53,6 @@ log_option = click.option(
 seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of all randomness."
 )
-
-
-class InputPath(click.Path):
-    """The path of something to read. A missing one is an error like any other missing file, with the same exit code."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path.
-
-        Raises:
-            FileNotFoundError: there is nothing at the path.
-        """
-        if not os.path.exists(value):
-            raise FileNotFoundError(ENOENT, os.strerror(ENOENT), os.fspath(value))
-        return super().convert(value, param, ctx)
-
-
-input_file = InputPath(dir_okay=False, path_type=Path)
-input_folder = InputPath(file_okay=False, path_type=Path)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 

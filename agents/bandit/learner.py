@@ -211,7 +211,7 @@ class StrategyBandit(Learner):
         if self.table.name not in changed and self.pairs.name not in changed:
             return {}
         config, encoder = self.config, self.encoder
-        strategies, starts, rows = self._rows(sums, at)
+        strategies, gone, starts, rows = self._rows(sums, at)
         posterior = self._average.infer(Exposures(starts, exposures(self.layout.unpack(rows))), at)
         discounts = posterior.discounts
         total = self.layout.unpack(np.tensordot(discounts, rows, axes=1))
@@ -219,7 +219,8 @@ class StrategyBandit(Learner):
         clicked, shown = self._pairs(sums, strategies, starts, discounts)
         met, met_shown, has = hazards(clicked).round(4), hazards(shown).round(4), available(shown)
         turns = total.gram[:, 0, :, 0, 0].sum(axis=1)
-        section: dict[str, bytes | None] = {
+        section: dict[str, bytes | None] = dict.fromkeys(gone)
+        section |= {
             name: orjson.dumps(
                 {
                     "count": float(turns[code]),
@@ -260,7 +261,7 @@ class StrategyBandit(Learner):
         """See `Learner.compact`, and `posterior.coarsen`."""
         changes: tuple[int, ...] = ()
         if sums.table == self.table:
-            _, starts, rows = self._rows(MemorySums({self.table.name: sums}), at)
+            *_, starts, rows = self._rows(MemorySums({self.table.name: sums}), at)
             changes = self._average.infer(Exposures(starts, exposures(self.layout.unpack(rows))), at).changes
         length = self._bucket_ms if sums.table == self.table else self._pair_ms
         became: dict[str, dict[int, int]] = {}
@@ -296,8 +297,10 @@ class StrategyBandit(Learner):
                     own.append((name, *row))
         return of_strategy
 
-    def _rows(self, sums: SumReader, at: int) -> tuple[list[str], Floats, Floats]:
-        """Return the strategies, the starts of time buckets, ms, and their rows, (time buckets, strategies, size)."""
+    def _rows(self, sums: SumReader, at: int) -> tuple[list[str], list[str], Floats, Floats]:
+        """Return the strategies, those that may have been expected or learned before, the starts of time buckets, ms,
+        and their rows, (time buckets, strategies, size).
+        """
         stored = sums.read(self.table, "encoding", [self.encoder.fingerprint])
         if len(stored.keys) and stored.values.shape[1] != self.layout.size:
             raise EncodingError(
@@ -305,7 +308,10 @@ class StrategyBandit(Learner):
                 "Another version of Backchannel added them up, and they cannot be converted. Learn anew from the log "
                 "into a new store: `backchannel run LOG --store URL`, or a worker whose --store is new"
             )
-        strategies = list(self.config.strategies) or self._named(stored)
+        strategies, gone = list(self.config.strategies), list[str]()
+        if not strategies:
+            strategies = self._named(stored)
+            gone = sorted({*USUAL, *(strategy for _, strategy, _ in stored.keys)} - {*strategies})
         code = {strategy: place for place, strategy in enumerate(strategies)}
         known = [row for row, (_, strategy, _) in enumerate(stored.keys) if strategy in code]
         begins = np.array([stored.keys[row][2] for row in known], dtype=np.int64)
@@ -314,7 +320,7 @@ class StrategyBandit(Learner):
         codes = np.array([code[stored.keys[row][1]] for row in known], dtype=np.int64)
         if known:
             np.add.at(rows, (place, codes), stored.values[known])
-        return strategies, starts.astype(float), rows
+        return strategies, gone, starts.astype(float), rows
 
     def _named(self, stored: Sums) -> list[str]:
         """Return the strategies that events named: the usual ones first; of too many, those that most turns asked."""

@@ -9,7 +9,6 @@ import numpy as np
 from msgspec import Struct
 
 from backchannel.agents.columns import columns_of
-from backchannel.agents.failures.evidence import evidence, vectors
 from backchannel.agents.failures.model import Model
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import ALL
@@ -116,6 +115,8 @@ class Diagnoser:
         """Return what failed first in a turn; None if there are not enough labels to tell."""
         if self.known is None:
             return None
+        from backchannel.agents.failures.evidence import evidence, vectors  # noqa: PLC0415 - serving has no rapidfuzz
+
         known, model = self.known
         [found] = evidence(columns_of([turn]))
         probabilities = model.probabilities(vectors([found.values()], 1))[0]

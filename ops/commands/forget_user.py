@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from backchannel.ops.commands.dead_letter_file import forget_lines
-from backchannel.ops.options import config_option, input_file, json_option, store_option
+from backchannel.ops.options import config_option, json_option, store_option
+from backchannel.ops.paths import input_file
 from backchannel.ops.terminal import print_json
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.erasure import forget_user as forget

@@ -13,7 +13,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from backchannel.agents.memory.proposals import Entity, Predictor
 from backchannel.ops.commands.predictions import BadLine, PredictionFile
 from backchannel.ops.exit_codes import INCOMPLETE
-from backchannel.ops.options import config_option, input_file, json_option, store_option
+from backchannel.ops.options import config_option, json_option, store_option
+from backchannel.ops.paths import input_file
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.text import Fold, normalize, spelled
 from backchannel.streams.config import Config

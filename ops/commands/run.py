@@ -192,19 +192,19 @@ def _read(
 
 
 def _refuse_disorder(partition: Partition, config: Config) -> None:
-    """Check that the events read so far are not disordered, before learning from them.
+    """Check that the first events are not disordered, before learning from them. Later, late events are only counted.
 
     Raises:
         DisorderError: so many events are late that learning from the rest would be misleading.
     """
+    if any(topic.read for topic in partition.claim.position.topics.values()):
+        return
     account = Account.of(partition.counts)
     if account.late >= DISORDER and account.late > config.health.lost[1] * account.received:
-        read = any(topic.read for topic in partition.claim.position.topics.values())
         raise DisorderError(
             f"{account.late:,} of {account.received:,} events came after their turns had closed, by up to "
             f"{partition.behind / 1000:,.0f} s: they are not in time order. Nothing was learned from them. Sort them: "
-            + ("begin a new store, and " if read else "")
-            + "`backchannel run --sort`. If they are only late, raise turns.lateness_s (or, to lose them, health.lost)"
+            "`backchannel run --sort`. If they are only late, raise turns.lateness_s (or, to lose them, health.lost)"
         )
 
 

@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 
 from backchannel.ops.commands.differences import differences
 from backchannel.ops.groups import Group
-from backchannel.ops.options import config_option, input_file, json_option, opened_store, store_option
+from backchannel.ops.options import config_option, json_option, opened_store, store_option
+from backchannel.ops.paths import input_file
 from backchannel.ops.terminal import print_json, require_writable
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.clock import since_epoch

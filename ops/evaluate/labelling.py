@@ -13,7 +13,8 @@ from backchannel.agents.failures.evidence import evidence, is_told, vectors
 from backchannel.agents.failures.selection import next_to_label
 from backchannel.ops.evaluate.event_log import turns_of
 from backchannel.ops.groups import Group
-from backchannel.ops.options import config_option, input_file, seed_option, store_option
+from backchannel.ops.options import config_option, seed_option, store_option
+from backchannel.ops.paths import input_file
 from backchannel.schemas.events import Label, name_of
 from backchannel.schemas.turn import Turn
 from backchannel.streams.config import Config

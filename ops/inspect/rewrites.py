@@ -13,7 +13,8 @@ from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
 from backchannel.agents.sums import ALL
 from backchannel.ops.groups import Group
 from backchannel.ops.inspect.explanation import Explanation, explain
-from backchannel.ops.options import config_option, input_file, json_option, opened_store, store_option
+from backchannel.ops.options import config_option, json_option, opened_store, store_option
+from backchannel.ops.paths import input_file
 from backchannel.ops.terminal import console, print_json
 from backchannel.schemas.text import normalize, spelled
 from backchannel.streams.config import Config

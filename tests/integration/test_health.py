@@ -105,7 +105,7 @@ def _until(fleet: Fleet, state: str, reached: Callable[[dict[str, Any]], bool]) 
     def look() -> bool:
         done = _health(fleet, "--json")
         report = json.loads(done.stdout)
-        assert done.returncode == ("ok", "warn", "critical").index(report["status"]), done.stderr
+        assert done.returncode == {"ok": 0, "warn": 3, "critical": 1}[report["status"]], done.stderr
         last.update({check["name"]: check for check in report["checks"]})
         return reached(last)
 

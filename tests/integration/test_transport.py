@@ -359,6 +359,7 @@ def test_a_stop_flushes_what_was_received(kafka: KafkaConfig) -> None:
 def test_partitions_change_hands_without_loss_or_repetition(kafka: KafkaConfig) -> None:
     async def scenario() -> None:
         ledger = Ledger()
+        partitions = 4 * len(kafka.event_topics)
         sent: defaultdict[TP, list[bytes]] = defaultdict(list)
 
         enough = asyncio.Event()
@@ -370,9 +371,9 @@ def test_partitions_change_hands_without_loss_or_repetition(kafka: KafkaConfig) 
 
         async def come_and_go(app: faust.App) -> None:
             second = Worker(ledger, batch=5)
-            await until(lambda: len(first.bounds) == 16, app)
+            await until(lambda: len(first.bounds) == partitions, app)
             async with running(kafka, second) as other:
-                await until(lambda: len(first.bounds) == 8 and second.received > 0, app, other)
+                await until(lambda: len(first.bounds) == partitions // 2 and second.received > 0, app, other)
                 assert not second.bounds.keys() & first.bounds.keys()
 
         first = Worker(ledger, batch=7)

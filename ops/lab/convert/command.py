@@ -20,7 +20,7 @@ from backchannel.ops.groups import Group
 from backchannel.ops.lab.convert import ConversionError, dstc2, trec_session, ubi
 from backchannel.ops.lab.convert.account import Account
 from backchannel.ops.lab.convert.sessions import GAP_S
-from backchannel.ops.options import input_file, input_folder
+from backchannel.ops.paths import input_file, input_folder
 from backchannel.schemas.events import Event, EventDecoder, EventError, encode, name_of
 
 _output = click.option(

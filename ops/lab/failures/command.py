@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from backchannel.ops.lab.failures.evaluation import POINTS, Quality, evaluate, read
-from backchannel.ops.options import input_folder, json_option
+from backchannel.ops.options import json_option
+from backchannel.ops.paths import input_folder
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.snapshot import Estimate
 

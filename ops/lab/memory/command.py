@@ -11,7 +11,8 @@ from backchannel.ops.lab.convert import ConversionError
 from backchannel.ops.lab.memory.convergence import VARIANTS, Convergence, converge
 from backchannel.ops.lab.memory.guesses import Guesses, heard, searched
 from backchannel.ops.lab.memory.relevance import RankingQuality, Relevance, evaluate, read
-from backchannel.ops.options import input_file, input_folder, json_option
+from backchannel.ops.options import json_option
+from backchannel.ops.paths import input_file, input_folder
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.snapshot import Estimate
 

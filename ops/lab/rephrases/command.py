@@ -19,7 +19,8 @@ from backchannel.ops.lab.rephrases.pairs import Pair, labelled
 from backchannel.ops.lab.rephrases.recogniser import grow
 from backchannel.ops.lab.rephrases.training import Quality, fit, measure
 from backchannel.ops.lab.rephrases.verdicts import Verdicts
-from backchannel.ops.options import config_option, input_folder, json_option, seed_option
+from backchannel.ops.options import config_option, json_option, seed_option
+from backchannel.ops.paths import input_folder
 from backchannel.ops.terminal import print_json
 from backchannel.streams.config import Config
 

@@ -149,12 +149,13 @@ def steered(world: OffPolicyWorld, live: Section, goal: Section, logs: Logs, rat
     sign = 1.0 if ratio > 1.0 else -1.0
     if sign * world.value(Allocator(goal), logs) < sign * wanted:
         raise ValueError(f"goal: is worth less than {ratio} times the live policy")
-    low, high = 0.0, 1.0
+    low, high, tried = 0.0, 1.0, dict[float, float]()
     for _ in range(8):
         middle = (low + high) / 2
         there = world.value(_between(live, goal, middle), logs)
+        tried[abs(there - wanted)] = middle
         low, high = (low, middle) if sign * there > sign * wanted else (middle, high)
-    return _between(live, goal, (low + high) / 2)
+    return _between(live, goal, tried[min(tried)])  # not the last: each policy has draws of its own, so values jump
 
 
 def _between(one: Section, other: Section, share: float) -> Allocator:

@@ -79,9 +79,11 @@ def test_a_policy_can_be_served_before_anything_was_learned(pipeline: LocalPipel
     assert policy.rewrite("anything") is None
 
 
-def test_a_reader_serves_what_was_learned(pipeline: LocalPipeline, reader: PolicyReader) -> None:
-    learn(pipeline, 2000)
-    pipeline.publish()
+def test_a_reader_serves_what_was_learned(url: str, reader: PolicyReader) -> None:
+    bandit = msgspec.structs.replace(Config().bandit, half_lives_days=())  # so that every turn counts
+    with LocalPipeline(url, msgspec.structs.replace(Config(), bandit=bandit), "test") as pipeline:
+        learn(pipeline, 2000)
+        pipeline.publish()
     policy = reader.policy
     query, remembered = next(iter(policy.memory().items()))
     assert policy.recall(f"  {query.upper()}!", 2) == remembered[:2]
