@@ -75,7 +75,7 @@ def test_the_commands(public_log: Callable[[str], Path]) -> None:
 
 
 def test_the_loop_is_closed_in_three_ways() -> None:
-    found = CliRunner().invoke(rephrases, ["world", "--turns", "2000", "--seeds", "1", "--json"])
+    found = CliRunner().invoke(rephrases, ["world", "--turns", "4000", "--seeds", "1", "--json"])
     loops = {one.rewriting: one for one in msgspec.json.decode(found.stdout, type=list[Loop])}
     assert set(loops) == {"on", "off", "unaware"}
     assert loops["on"].garbled_click_rate > loops["off"].garbled_click_rate
