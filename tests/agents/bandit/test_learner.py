@@ -78,11 +78,11 @@ def test_without_configured_strategies_those_that_turns_name_are_learned_as_if_t
     parts = [named.learn(judged(part, LIKED)) for part in (some[:1], some[1:7], some[7:])]  # not all name the same
     taken = merge(parts)
     one, other = (
-        bandit.solve(MemorySums(delta), changes(delta), 5 * HOUR)
+        live_rows(bandit.solve(MemorySums(delta), changes(delta), 5 * HOUR))
         for bandit, delta in ((BANDIT, configured), (named, taken))
     )
     assert {name: row for name, row in one.items() if name} == {name: row for name, row in other.items() if name}
-    assert Allocator(live_rows(other)).strategies == ("lexical", "semantic", "memory")
+    assert Allocator(other).strategies == ("lexical", "semantic", "memory")
 
 
 def test_of_too_many_strategies_the_most_asked_are_learned() -> None:
