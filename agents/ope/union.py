@@ -137,9 +137,10 @@ def faults(found: Diagnosis, lookups: Sequence[Lookup], minimum: float) -> list[
         minimum: effective number of turns with a click.
     """
     reasons = []
-    if found.effective < minimum:
+    # Written so that weights beyond all numbers, of a propensity next to 0, are reasons too.
+    if not found.effective >= minimum:
         reasons.append(f"effective number of looked-up clicks {found.effective:.0f} is below {minimum:.0f}")
-    if found.heaviest > 0.1:
+    if not found.heaviest <= 0.1:
         reasons.append(f"one click has {found.heaviest:.0%} of all weight")
     if abs(found.mean - 1.0) > max(4.0 * found.error, 1e-9):
         reasons.append(
