@@ -4,6 +4,7 @@ A learner is one folder and one line here: a field of `LearningConfig`, or a cla
 adds it to the configuration file, the fingerprint, learning, publishing, the erasure of users, and the contract tests.
 """
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Final, get_type_hints
 
@@ -74,6 +75,13 @@ def published(config: LearningConfig) -> tuple[Struct, ...]:
         getattr(config, section)
         for section, classes in _classes(type(config)).items()
         if any(one.serving is not None for one in classes)
+    )
+
+
+def personal(learners: Iterable[Learner]) -> tuple[str, ...]:
+    """Return the sections whose keys are users."""
+    return tuple(
+        sorted(one.name for one in learners if one.serving is not None and any(table.by_user for table in one.tables))
     )
 
 

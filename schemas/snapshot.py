@@ -1,7 +1,7 @@
 """The snapshot: an immutable, versioned policy, as a header and the rows of its sections."""
 
 from hashlib import blake2b
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -87,6 +87,10 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         rows: the number of live rows in each section.
         checksum: checksum of all live rows: 64 hexadecimal digits; see `Checksum`.
         seal: the checksum with the publisher's key; None without a key.
+        personal: the sections whose keys are users.
+        impersonal: the checksum of the rows of all other sections, for readers that may not read those; None if no
+            section is personal.
+        impersonal_seal: that checksum with the publisher's key.
         verdict: the gate's verdict on the learned policy of the bandit; None if it was not judged.
         reason: the reason for the verdict.
         evidence: the numbers behind the verdict.
@@ -106,6 +110,9 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     rows: dict[str, int]
     checksum: str
     seal: str | None = None
+    personal: tuple[str, ...] = ()
+    impersonal: str | None = None
+    impersonal_seal: str | None = None
     verdict: Verdict | None = None
     reason: str | None = None
     evidence: Evidence | None = None
@@ -114,13 +121,28 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     imported: bool = False
     fold: tuple[Fold, ...] = ()
 
-    def checksums(self, key: bytes = b"") -> "Checksum":
-        """Return the checksum to continue from, or with a key the seal."""
-        return Checksum(self.seal if key else self.checksum, self.nonce, key)
+    def checksums(self, key: bytes = b"", *, personal: bool = True) -> "Checksum":
+        """Return the checksum to continue from, or with a key the seal; see `confirms`."""
+        return Checksum(self._digest(key, personal), self._nonce(personal), key)
 
-    def confirms(self, checksum: "Checksum", key: bytes = b"") -> bool:
-        """Return whether `checksum`, made with the same key, is that of this version's rows."""
-        return checksum.hexdigest(self.nonce) == (self.seal if key else self.checksum)
+    def confirms(self, checksum: "Checksum", key: bytes = b"", *, personal: bool = True) -> bool:
+        """Return whether `checksum`, made with the same key, is that of this version's rows.
+
+        Args:
+            checksum: the checksum of all rows, or of those of the sections that are not `personal`.
+            key: the key.
+            personal: whether it covers all rows.
+        """
+        return checksum.hexdigest(self._nonce(personal)) == self._digest(key, personal)
+
+    def _digest(self, key: bytes, personal: bool) -> str | None:
+        if personal or not self.personal:
+            return self.seal if key else self.checksum
+        return self.impersonal_seal if key else self.impersonal
+
+    def _nonce(self, personal: bool) -> str:
+        # Two seals with one nonce would tell their difference.
+        return self.nonce if personal or not self.personal else _impersonal(self.nonce)
 
     @property
     def nonce(self) -> str:
@@ -131,6 +153,10 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 def nonce(version: int, created: int) -> str:
     """Return the nonce of a version's seal."""
     return f"{version}/{created}"
+
+
+def _impersonal(nonce: str) -> str:
+    return f"{nonce} impersonal"
 
 
 class Announcement(Struct, frozen=True):
@@ -179,3 +205,45 @@ class Checksum:
         if not self._key:
             return 0
         return int.from_bytes(blake2b(nonce.encode(), digest_size=32, key=self._key, person=b"mask").digest(), "big")
+
+
+class Checksums:
+    """All checksums in the header of a version, updated as rows are added and removed.
+
+    Args:
+        parent: the header to continue from; None: no rows.
+        personal: the personal sections, the same as the parent's.
+        key: the key of the seals; empty: there are none.
+    """
+
+    def __init__(self, parent: Snapshot | None, personal: tuple[str, ...], key: bytes = b"") -> None:
+        self._personal: Final = personal
+
+        def begin(secret: bytes, whole: bool) -> Checksum:
+            return parent.checksums(secret, personal=whole) if parent else Checksum(key=secret)
+
+        self._whole: Final = {"checksum": begin(b"", True)}
+        self._part: Final = {"impersonal": begin(b"", False)} if personal else {}
+        if key:
+            self._whole["seal"] = begin(key, True)
+            if personal:
+                self._part["impersonal_seal"] = begin(key, False)
+
+    def add(self, section: str, key: str, value: bytes) -> None:
+        """Add a row."""
+        for checksum in self._of(section):
+            checksum.add(section, key, value)
+
+    def remove(self, section: str, key: str, value: bytes) -> None:
+        """Remove a row."""
+        for checksum in self._of(section):
+            checksum.remove(section, key, value)
+
+    def fields(self, nonce: str) -> dict[str, Any]:
+        """Return the fields of the header of the version with this `nonce`."""
+        whole = {field: checksum.hexdigest(nonce) for field, checksum in self._whole.items()}
+        return whole | {field: checksum.hexdigest(_impersonal(nonce)) for field, checksum in self._part.items()}
+
+    def _of(self, section: str) -> tuple[Checksum, ...]:
+        part = () if section in self._personal else self._part.values()
+        return *self._whole.values(), *part

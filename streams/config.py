@@ -62,6 +62,10 @@ class ServeConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What `backchannel serve` accepts, and how much of it."""
 
     poll_s: Annotated[float, Meta(gt=0, le=3600, description="seconds between polls for a new policy")] = 1.0
+    personal: Annotated[
+        bool,
+        Meta(description="whether to read what is known about single users; false for a role that may not read it"),
+    ] = True
     timeout_s: Annotated[float, Meta(gt=0, le=600, description="seconds after which a request is abandoned (503)")] = (
         10.0
     )

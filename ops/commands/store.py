@@ -12,12 +12,13 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection
 
+from backchannel.agents import registry
+from backchannel.agents.sums import SumTable
 from backchannel.ops.commands.roles import grants
 from backchannel.ops.groups import Group
 from backchannel.ops.options import config_option, json_option, opened_store, store_option
 from backchannel.ops.terminal import print_json
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.store import tables
 from backchannel.streams.store.tables import SCHEMA_VERSION
 
@@ -67,7 +68,7 @@ def upgrade(store: str, config: Config) -> None:
                 migrate(connection)
             except CommandError as error:
                 raise click.ClickException(f"{error}: was the store written by a newer Backchannel?") from None
-        opened.create(Learning(config).tables)
+        opened.create(_sums(config))
     if before == SCHEMA_VERSION:
         click.echo(f"The store has schema version {SCHEMA_VERSION} already.")
     else:
@@ -80,16 +81,23 @@ def upgrade(store: str, config: Config) -> None:
 @click.option("--schema", default="public", show_default=True, help="PostgreSQL schema with the tables.")
 @config_option
 def roles(schema: str, config: Config) -> None:
-    """Print the SQL that creates two PostgreSQL roles with no more privileges than they need.
+    """Print the SQL that creates three PostgreSQL roles with no more privileges than they need.
 
     Run it as the owner of the tables after each `backchannel store upgrade`. A worker that connects as
     backchannel_worker can learn and publish, but not create tables. A reader that connects as backchannel_reader can
-    read policies, but not the sums that they were computed from.
+    read policies, but not the sums that they were computed from. One that connects as backchannel_impersonal_reader
+    sees nothing about single users or groups either; it needs serve.personal = false, or PolicyReader(personal=False).
 
     \b
     backchannel store roles | psql DATABASE
     """
-    click.echo(grants(schema, [table.name for table in Learning(config).tables]), nl=False)
+    sums = [table.name for table in _sums(config)]
+    click.echo(grants(schema, sums, registry.personal(registry.registered(config))), nl=False)
+
+
+def _sums(config: Config) -> list[SumTable]:
+    """Return the tables of all learners, so that switching one on, and `forget-user`, need no owner of the tables."""
+    return [table for learner in registry.registered(config) for table in learner.tables]
 
 
 def changes(before: str) -> list[str]:

@@ -19,7 +19,13 @@ def application_of(plan: Plan) -> ASGIApp:
     """Make the application of a plan."""
     config, serve = plan.config, plan.config.serve
     sink = _sink(plan)
-    reader = PolicyReader(plan.store, serve.poll_s, key=config.snapshots.signing_key, guess_from=plan.guess_from)
+    reader = PolicyReader(
+        plan.store,
+        serve.poll_s,
+        key=config.snapshots.signing_key,
+        guess_from=plan.guess_from,
+        personal=serve.personal,
+    )
     service = Service(reader, config.bandit.expected, sink, config.turns.max_ahead_s, operators=config.taught.operators)
     metrics = ServiceMetrics(shared=True)
 

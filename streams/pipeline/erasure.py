@@ -8,6 +8,7 @@ from sqlalchemy import Connection, delete, select, update
 
 from backchannel.agents import registry
 from backchannel.agents.sums import USER
+from backchannel.schemas.snapshot import Checksums
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.rare_texts import delete_texts, rare_texts
 from backchannel.streams.snapshots import teachings
@@ -83,14 +84,11 @@ def _erase(connection: Connection, section: str, keys: Sequence[str], key: bytes
         header = snapshots.header(connection, version, key) if gone else None
         if header is None:
             continue
-        digests = []
-        for secret in (b"", key) if key else (b"",):
-            checksum = header.checksums(secret)
-            for name, value in gone:
-                checksum.remove(section, name, value)
-            digests.append(checksum.hexdigest(header.nonce))
+        checksums = Checksums(header, header.personal, key)
+        for name, value in gone:
+            checksums.remove(section, name, value)
         rows = {**header.rows, section: header.rows[section] - len(gone)}
-        changed = structs.replace(header, rows=rows, checksum=digests[0], seal=digests[1] if key else None)
+        changed = structs.replace(header, rows=rows, **checksums.fields(header.nonce))
         text = msgspec.json.encode(changed).decode()
         signature = sign(text, key) if key else None
         connection.execute(

@@ -9,6 +9,7 @@ from typing import Final
 from msgspec import Struct
 from sqlalchemy import Connection
 
+from backchannel.agents import registry
 from backchannel.agents.bandit.learner import StrategyBandit
 from backchannel.agents.learner import Learner
 from backchannel.schemas.snapshot import Snapshot
@@ -64,6 +65,7 @@ class Publisher:
         self._key: Final = signing_key(config.snapshots.signing_key)
         self._maintenance: Final = Maintenance(store, learning)
         self._gatekeeper: Final = Gatekeeper(store, config)
+        self._personal: Final = registry.personal(learning.learners)
         self._checked = False
 
     def publish(self, now: int | None = None) -> Snapshot | None:
@@ -136,6 +138,7 @@ class Publisher:
             trial=judgement.trial if judgement else None,
             held=ruling.held,
             fold=self._config.turns.fold,
+            personal=self._personal,
         )
         portions = chain([ruling.portion], others)
         made = snapshots.publish(connection, portions, provenance, whole=previous is None, key=self._key)
@@ -158,6 +161,8 @@ class Publisher:
         try:
             made = snapshots.newest(connection, self._key)
             if made is None or made.imported or made.fingerprint != self._config.fingerprint:
+                return None
+            if made.personal != self._personal:  # made by an older version of Backchannel
                 return None
             if self._checked or snapshots.intact(connection, made, self._key):
                 return made

@@ -74,6 +74,8 @@ class PolicyReader:
         guess_from: the similarity, 0.5 to 1, from which `recall` serves an unknown query as a known one; 0.9 suits
             errors of typing and speech recognition. None: no guesses. Guessing needs the extra `guess`, and about 100
             bytes of memory for each known query.
+        personal: whether to read what is known about single users: the personal sections, and rules that are not for
+            everyone. False is for a database role that may not read it.
 
     Raises:
         StoreError: the URL is invalid.
@@ -88,11 +90,14 @@ class PolicyReader:
         rng: np.random.Generator | None = None,
         key: str = "",
         guess_from: float | None = None,
+        *,
+        personal: bool = True,
     ) -> None:
         self._similar: Final = None if guess_from is None else _similar_queries(guess_from)
         self._store: Final = Store(store) if isinstance(store, str) else store
         self._opened: Final = isinstance(store, str)
         self._poll_s: Final = poll_s
+        self._personal: Final = personal
         self._keys: Final = accepted_keys(key)
         self._key = self._keys[0]  # of the version that is served
         self._rng = rng or np.random.default_rng()
@@ -192,7 +197,12 @@ class PolicyReader:
             return
         with self._store.read() as connection:
             rows, at = teachings.read(
-                connection, self._taught_rows, self._taught_at, self._keys, lambda fault: logger.warning("%s", fault)
+                connection,
+                self._taught_rows,
+                self._taught_at,
+                self._keys,
+                lambda fault: logger.warning("%s", fault),
+                personal=self._personal,
             )
         if at != self._taught_at:
             self._taught_rows, self._taught_at = rows, at
@@ -251,8 +261,8 @@ class PolicyReader:
         held = self._policy.snapshot if self._policy and key == self._key else None
         for base in (held, None) if held else (None,):
             before = self._sections if base else {}
-            sections, checksum = _apply(connection, before, base, version, key)
-            if header.confirms(checksum, key):
+            sections, checksum = self._apply(connection, before, base, header, key)
+            if header.confirms(checksum, key, personal=self._personal):
                 self._key = key
                 similar = self._policy.similar if base and self._policy else self._similar
                 if similar is not None:
@@ -263,6 +273,28 @@ class PolicyReader:
                     policy.prepare(self._policy)
                 return policy, sections
         raise CorruptPolicyError("its rows do not match the checksum of its header: roll back, or restore the store")
+
+    def _apply(
+        self, connection: Connection, sections: dict[str, Rows], held: Snapshot | None, header: Snapshot, key: bytes
+    ) -> tuple[dict[str, Rows], Checksum]:
+        """Return the sections of the version with `header` and their checksum, from the sections of version `held`."""
+        left_out = () if self._personal else header.personal
+        changes = snapshots.difference(connection, held.version if held else 0, header.version, left_out)
+        removed: defaultdict[str, list[str]] = defaultdict(list)
+        live: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+        checksum = held.checksums(key, personal=self._personal) if held else Checksum(key=key)
+        for section, name in changes.removed:
+            old = sections[section].get(name) if section in sections else None
+            if old is not None:
+                checksum.remove(section, name, old)
+            removed[section].append(name)
+        for section, name, value in changes.live:
+            live[section][name] = value
+            checksum.add(section, name, value)
+        updated = dict(sections)
+        for section in {*removed, *live}:
+            updated[section] = sections.get(section, Rows()).updated(removed[section], live[section])
+        return updated, checksum
 
     def _signed(self, connection: Connection, version: int) -> tuple[bytes, Snapshot]:
         """Return the header of a version, and the key that signed it."""
@@ -321,25 +353,3 @@ def _similar_queries(guess_from: float) -> Similar:
             name=error.name,
         ) from None
     return SimilarQueries(guess_from)
-
-
-def _apply(
-    connection: Connection, sections: dict[str, Rows], held: Snapshot | None, version: int, key: bytes
-) -> tuple[dict[str, Rows], Checksum]:
-    """Return the sections of `version` and their checksum, from the sections of version `held`."""
-    changes = snapshots.difference(connection, held.version if held else 0, version)
-    removed: defaultdict[str, list[str]] = defaultdict(list)
-    live: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
-    checksum = held.checksums(key) if held else Checksum(key=key)
-    for section, name in changes.removed:
-        old = sections[section].get(name) if section in sections else None
-        if old is not None:
-            checksum.remove(section, name, old)
-        removed[section].append(name)
-    for section, name, value in changes.live:
-        live[section][name] = value
-        checksum.add(section, name, value)
-    updated = dict(sections)
-    for section in {*removed, *live}:
-        updated[section] = sections.get(section, Rows()).updated(removed[section], live[section])
-    return updated, checksum

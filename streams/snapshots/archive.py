@@ -115,6 +115,7 @@ def publish(connection: Connection, archived: Archived, now: int, key: bytes = b
         reason=f"imported; it was version {header.version}",
         imported=True,
         fold=header.fold,
+        personal=header.personal,
     )
     made = snapshots.publish(connection, [archived.sections], provenance, whole=True, key=key)
     assert made is not None

@@ -147,7 +147,13 @@ def all_rules(connection: Connection) -> dict[str, list[TaughtRule]]:
 
 
 def read(
-    connection: Connection, held: Mapping[str, bytes], at: Change, keys: Sequence[bytes], warn: Callable[[str], None]
+    connection: Connection,
+    held: Mapping[str, bytes],
+    at: Change,
+    keys: Sequence[bytes],
+    warn: Callable[[str], None],
+    *,
+    personal: bool = True,
 ) -> tuple[Mapping[str, bytes], Change]:
     """Return the rows of all owners, and the state that they are of.
 
@@ -157,12 +163,15 @@ def read(
         at: that state.
         keys: the keys of which one must have signed a row; one empty key: signatures are not checked.
         warn: is told of each row that is left out, because it is not signed with one of them.
+        personal: whether to read the rows of users and groups, too.
     """
     changed, erased = connection.execute(select(taught_head.c.changed, taught_head.c.erased)).one()
     now = Change(changed, erased)
     if now == at:
         return held, at
     columns = select(taught.c.owner, taught.c.value, taught.c.signature)
+    if not personal:
+        columns = columns.where(taught.c.owner == EVERYONE)
     # The store may have been restored, too.
     anew = erased != at.erased or changed < at.changed
     rows: dict[str, bytes] = {} if anew else dict(held)

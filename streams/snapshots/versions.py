@@ -5,7 +5,7 @@ unless there is a hold.
 """
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -14,7 +14,17 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, sel
 from sqlalchemy.exc import DBAPIError
 
 from backchannel.schemas.errors import BackchannelError
-from backchannel.schemas.snapshot import Checksum, Evidence, Reached, Section, Snapshot, Trial, Verdict, nonce
+from backchannel.schemas.snapshot import (
+    Checksum,
+    Checksums,
+    Evidence,
+    Reached,
+    Section,
+    Snapshot,
+    Trial,
+    Verdict,
+    nonce,
+)
 from backchannel.schemas.text import Fold
 from backchannel.streams.snapshots.signing import sign, signed
 from backchannel.streams.store.dialects import among, insert_rows
@@ -67,6 +77,7 @@ class Provenance(Struct, frozen=True, kw_only=True):
     held: int | None = None
     imported: bool = False
     fold: tuple[Fold, ...] = ()
+    personal: tuple[str, ...] = ()
 
 
 def current(connection: Connection, *, lock: bool = False) -> Head:
@@ -172,7 +183,8 @@ def publish(
             all.
         provenance: the origin of the version.
         whole: whether the version has only the rows in `portions`. The first version always does.
-        key: the key to sign the version with; the newest version must be signed with it unless the next one is whole.
+        key: the key to sign the version with; the newest version must be signed with it unless the next one is whole,
+            and have the same personal sections.
 
     Returns:
         the header; None if the version is not whole and nothing would change.
@@ -184,9 +196,7 @@ def publish(
     parent = None if before is None or whole else header(connection, before, key)
     version = (before or 0) + 1
     number = nonce(version, provenance.created)
-    checksums = [
-        parent.checksums(secret) if parent else Checksum(key=secret) for secret in ((b"", key) if key else (b"",))
-    ]
+    checksums = Checksums(parent, provenance.personal, key)
     counts = Counter(parent.rows if parent else {})
     changed = False
     written: dict[str, set[str]] = {}
@@ -199,22 +209,19 @@ def publish(
                 removed, added = {}, {one: row for one, row in wanted.items() if row is not None and one not in own}
                 own.update(added)
             counts[name] += len(added) - len(removed)
-            for checksum in checksums:
-                for row_key, value in removed.items():
-                    checksum.remove(name, row_key, value)
-                for row_key, value in added.items():
-                    checksum.add(name, row_key, value)
+            for row_key, value in removed.items():
+                checksums.remove(name, row_key, value)
+            for row_key, value in added.items():
+                checksums.add(name, row_key, value)
     if parent is None:
         _end_others(connection, written, version)
     elif not changed and (provenance.held, provenance.trial) == (parent.held, parent.trial):
         return None
-    digests = [checksum.hexdigest(number) for checksum in checksums]
     made = Snapshot(
         version=version,
         parent=before,
         rows=dict(counts),
-        checksum=digests[0],
-        seal=digests[1] if key else None,
+        **checksums.fields(number),
         **msgspec.structs.asdict(provenance),
     )
     text = msgspec.json.encode(made).decode()
@@ -298,12 +305,21 @@ def prune(connection: Connection, keep: int, keep_ms: int, now: int) -> None:
         before = version
 
 
-def difference(connection: Connection, since: int, until: int) -> Difference:
-    """Return the change from version `since` (0: no rows) to version `until`, which may be later or earlier."""
+def difference(connection: Connection, since: int, until: int, left_out: Sequence[str] = ()) -> Difference:
+    """Return the change from version `since` (0: no rows) to version `until`, which may be later or earlier.
+
+    The sections that are `left_out` are not compared.
+    """
     row = snapshot_row
     first, last = sorted((since, until))
-    ended = (row.c.valid_from <= first, row.c.valid_to > first, row.c.valid_to <= last)
-    begun = (row.c.valid_from > first, row.c.valid_from <= last, or_(row.c.valid_to.is_(None), row.c.valid_to > last))
+    wanted = row.c.section.not_in(left_out)
+    ended = (wanted, row.c.valid_from <= first, row.c.valid_to > first, row.c.valid_to <= last)
+    begun = (
+        wanted,
+        row.c.valid_from > first,
+        row.c.valid_from <= last,
+        or_(row.c.valid_to.is_(None), row.c.valid_to > last),
+    )
     removed, live = (ended, begun) if since <= until else (begun, ended)
     return Difference(
         removed=[(name, key) for name, key in connection.execute(select(row.c.section, row.c.key).where(*removed))],

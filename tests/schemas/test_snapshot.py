@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from backchannel.schemas.snapshot import Checksum
+from backchannel.schemas.snapshot import Checksum, Checksums, Snapshot, nonce
 from tests.support.cases import CHARACTERS
 
 NAMES = st.text(CHARACTERS, max_size=4)
@@ -58,3 +58,40 @@ def test_section_key_and_value_cannot_be_confused(joined: str, data: st.DataObje
         for first, second in data.draw(st.lists(cuts, min_size=2, max_size=6))
     }
     assert len(set(digests.values())) == len(digests)
+
+
+@given(st.lists(ROWS, max_size=6), st.lists(ROWS, max_size=6), st.sampled_from([b"", b"key"]))
+def test_a_header_has_the_checksum_of_the_rows_that_are_not_personal(
+    before: list[tuple[str, str, bytes]], after: list[tuple[str, str, bytes]], key: bytes
+) -> None:
+    personal = ("a",)
+    checksums = Checksums(None, personal, key)
+    for row in before:
+        checksums.add(*row)
+    header = _header(1, personal, checksums)
+    checksums = Checksums(header, personal, key)
+    for row in after:
+        checksums.add(*row)
+    header = _header(2, personal, checksums)
+    everything, part = Checksum(key=key), Checksum(key=key)
+    for row in before + after:
+        everything.add(*row)
+        if row[0] != "a":
+            part.add(*row)
+    assert header.confirms(everything, key)
+    assert header.confirms(part, key, personal=False)
+    assert header.confirms(part, key) == (part.hexdigest("") == everything.hexdigest(""))
+
+
+def _header(version: int, personal: tuple[str, ...], checksums: Checksums) -> Snapshot:
+    return Snapshot(
+        version=version,
+        parent=None,
+        created=7,
+        watermark=0,
+        positions={},
+        fingerprint="",
+        rows={},
+        personal=personal,
+        **checksums.fields(nonce(version, 7)),
+    )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import orjson
 import pytest
@@ -16,17 +17,21 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from click.testing import CliRunner
+from msgspec import structs
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
 from backchannel.ops.cli import main
-from backchannel.ops.commands.roles import READER, WORKER
+from backchannel.ops.commands.roles import IMPERSONAL, READER, WORKER
 from backchannel.ops.commands.store import MIGRATIONS, migrate
 from backchannel.ops.lab.load import mixed_stream
+from backchannel.schemas.events import Means, Query, Teach
 from backchannel.streams.config import Config
+from backchannel.streams.pipeline.erasure import forget_user
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
+from backchannel.streams.snapshots.teachings import Teachings
 from backchannel.streams.store.engine import Store, StoreError
 from backchannel.streams.store.tables import SCHEMA_VERSION, metadata, schema_version
 from tests.support.servers import start_postgres
@@ -113,21 +118,24 @@ def test_those_who_begin_at_once_make_one_store(store_url: str) -> None:
 
 
 @pytest.fixture
-def as_role(new_schema: Callable[[], str]) -> Iterator[Callable[[str], str]]:
+def as_role(new_schema: Callable[[], str], tmp_path: Path) -> Iterator[Callable[[str], str]]:
     """Return a function role -> URL of an upgraded PostgreSQL store, with the privileges that `store roles` grants."""
     url = make_url(new_schema())
     options = str(url.query["options"])
     schema = options.partition("=")[2]
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    done = CliRunner().invoke(main, ["store", "upgrade", "--store", url.render_as_string(False)])
+    config = tmp_path / "backchannel.toml"
+    config.write_text("memory.personal = 5\n")
+    upgrade = ["store", "upgrade", "--store", url.render_as_string(False), "--config", str(config)]
+    done = CliRunner().invoke(main, upgrade)
     assert done.exit_code == 0, done.output
-    granted = CliRunner().invoke(main, ["store", "roles", "--schema", schema])
+    granted = CliRunner().invoke(main, ["store", "roles", "--schema", schema, "--config", str(config)])
     with engine.connect() as connection:
         for _ in range(2):
             connection.exec_driver_sql(granted.output)
     yield lambda role: url.update_query_dict({"options": f"{options} -crole={role}"}).render_as_string(False)
     with engine.connect() as connection:
-        for role in (READER, WORKER):
+        for role in (READER, IMPERSONAL, WORKER):
             connection.exec_driver_sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
     engine.dispose()
 
@@ -143,6 +151,52 @@ def test_a_worker_learns_and_publishes_and_a_reader_reads(as_role: Callable[[str
         assert reader.status.error is None
 
 
+def test_an_impersonal_reader_sees_nothing_about_single_users(as_role: Callable[[str], str]) -> None:
+    config = msgspec.convert({"memory": {"personal": 5}, "snapshots": {"signing_key": "secret"}}, Config)
+    rules = [
+        Teach(
+            event_id=f"{everyone}",
+            session_id="s",
+            query_id="q",
+            ts=1,
+            user_id="ann",
+            rule=Means(source="a", target="b"),
+            everyone=everyone,
+        )
+        for everyone in (False, True)
+    ]
+    with LocalPipeline(as_role(WORKER), config, "test") as embedded:
+        events = [
+            structs.replace(event, user_id="ann") if isinstance(event, Query) else event
+            for event in mixed_stream(300, np.random.default_rng(0), gap_ms=5_000)
+        ]
+        for number, some in enumerate((events[:150], events[150:])):
+            embedded.feed(some)
+            embedded.commit()
+            assert embedded.publish() is not None
+            if number == 0:
+                reader = PolicyReader(as_role(IMPERSONAL), key="secret", personal=False)
+                reader.refresh()
+        Teachings(embedded.store, config.taught, key="secret").write(rules)
+    with closing(reader):
+        reader.refresh()  # from version 1 to 2: the delta is checked, too
+        assert (reader.policy.version, reader.status.error) == (2, None)
+        assert reader.policy.snapshot.rows["personal"] > 0
+        assert reader.policy.taught("ann") == reader.policy.taught()
+    engine = create_engine(as_role(IMPERSONAL))
+    with engine.connect() as connection:
+        seen = set(connection.execute(text("SELECT DISTINCT section FROM snapshot_row")).scalars())
+        assert "memory" in seen
+        assert "personal" not in seen
+        assert connection.execute(text("SELECT owner FROM taught")).scalars().all() == ["everyone"]
+    engine.dispose()
+    with PolicyReader(as_role(IMPERSONAL), key="secret") as blind:
+        assert "do not match the checksum" in str(blind.status.error)
+    assert forget_user(as_role(WORKER), config, "ann") > 0
+    with PolicyReader(as_role(IMPERSONAL), key="secret", personal=False) as anew:
+        assert (anew.policy.version, anew.status.error) == (2, None)
+
+
 @pytest.mark.parametrize(
     ("role", "statement"),
     [
@@ -150,6 +204,7 @@ def test_a_worker_learns_and_publishes_and_a_reader_reads(as_role: Callable[[str
         (READER, "UPDATE head SET version = 1"),
         (READER, "DELETE FROM snapshot_row"),
         (READER, "SELECT * FROM memory"),
+        (IMPERSONAL, "SELECT * FROM personal"),
         (READER, "SELECT * FROM partition"),
         (READER, "CREATE TABLE mine (id int)"),
         (WORKER, "DROP TABLE memory"),

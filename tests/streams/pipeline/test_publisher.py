@@ -32,6 +32,7 @@ class Totals(Learner):
     """Publishes the sums of each key; merges all buckets of packed sums into one."""
 
     name = "totals"
+    serving = None
     tables = (PLAIN, PACKED)
 
     def learn(self, outcomes: Outcomes) -> Delta:
