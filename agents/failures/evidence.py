@@ -20,7 +20,8 @@ from msgspec import Struct
 from rapidfuzz.distance import Indel
 from rapidfuzz.fuzz import token_set_ratio
 
-from backchannel.agents.columns import MISSING, Columns, Queries
+from backchannel.agents.columns import Columns, Queries
+from backchannel.agents.frames import MISSING
 from backchannel.agents.sums import Floats, Integers
 from backchannel.schemas.events import Recognition, Understanding
 

@@ -19,10 +19,11 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from backchannel.agents.columns import MISSING, Columns
+from backchannel.agents.columns import Columns
 from backchannel.agents.failures.evidence import ENCODING, WIDTH, acts_of, evidence, is_told, vectors
 from backchannel.agents.failures.model import Fit, LabelSums
 from backchannel.agents.failures.serving import Diagnoser, Shares, Weights
+from backchannel.agents.frames import MISSING
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import ALL, GRID, Delta, Floats, Integers, Key, SumReader, Sums, SumTable

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from backchannel.agents.columns import columns_of
 from backchannel.agents.failures.model import Model
+from backchannel.agents.interning import columns_of
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import ALL
 from backchannel.schemas.snapshot import Estimate, Snapshot

@@ -8,9 +8,9 @@ import click
 import msgspec
 import numpy as np
 
-from backchannel.agents.columns import columns_of
 from backchannel.agents.failures.evidence import evidence, is_told, vectors
 from backchannel.agents.failures.selection import next_to_label
+from backchannel.agents.interning import columns_of
 from backchannel.ops.evaluate.event_log import turns_of
 from backchannel.ops.groups import Group
 from backchannel.ops.options import config_option, seed_option, store_option

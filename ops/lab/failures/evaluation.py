@@ -15,12 +15,12 @@ import numpy as np
 from msgspec import Struct, structs
 from scipy.stats import rankdata
 
-from backchannel.agents.columns import columns_of
 from backchannel.agents.failures.evidence import evidence, vectors
 from backchannel.agents.failures.learner import FailureConfig, FailurePoints
 from backchannel.agents.failures.model import Fit
 from backchannel.agents.failures.selection import next_to_label
 from backchannel.agents.failures.serving import Diagnoser
+from backchannel.agents.interning import columns_of
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Floats, Integers, MemorySums

@@ -21,7 +21,7 @@ from backchannel.agents.bandit.features import (
     Value,
     context_of,
 )
-from backchannel.agents.columns import columns_of
+from backchannel.agents.interning import columns_of
 from backchannel.agents.sums import GRID
 from backchannel.schemas.events import EventDecoder, Query, encode
 from backchannel.schemas.turn import Turn

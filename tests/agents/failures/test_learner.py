@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from backchannel.agents.checks import check, learn, solve
-from backchannel.agents.columns import columns_of
 from backchannel.agents.failures.evidence import evidence
 from backchannel.agents.failures.learner import POINTS, FailureConfig, FailurePoints, labels_of
 from backchannel.agents.failures.serving import Diagnoser
+from backchannel.agents.interning import columns_of
 from backchannel.agents.sums import Delta, MemorySums, merge
 from backchannel.schemas.events import FailurePoint, Hypothesis, Label, Recognition, Understanding
 from backchannel.schemas.turn import Turn
