@@ -5,8 +5,6 @@ absent from the events (`asr`, `nlu`, `outcome`, the next query) is a bin of its
 high.
 """
 
-import re
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate, pairwise
@@ -20,8 +18,10 @@ from msgspec import Struct
 from rapidfuzz.distance import Indel
 from rapidfuzz.fuzz import token_set_ratio
 
+from backchannel.agents.bins import bin_of, range_of
 from backchannel.agents.columns import Columns, Queries
 from backchannel.agents.frames import MISSING
+from backchannel.agents.kinds import parts_of
 from backchannel.agents.sums import Floats, Integers
 from backchannel.schemas.events import Recognition, Understanding
 
@@ -85,7 +85,6 @@ _CROSSED: Final = frozenset(
     }
 )
 _HYPOTHESES: Final = 5
-_part = re.compile(r"[\w=' .-]+").findall
 _recognition: Final = lru_cache(maxsize=4096)(msgspec.msgpack.Decoder(Recognition).decode)
 _understanding: Final = lru_cache(maxsize=4096)(msgspec.msgpack.Decoder(Understanding).decode)
 
@@ -159,10 +158,10 @@ def _slotted(
 ) -> dict[str, int]:
     slots = {"constant": 0}
     crossed: list[str] = []
-    asked = [f"words: {_range(BINS['words'], _place('words', numbers['words']))}"]
+    asked = [f"words: {range_of(BINS['words'], bin_of(BINS['words'], numbers['words']))}"]
     for name, edges in BINS.items():
-        place = _place(name, numbers.get(name))
-        said = f"{name}: {_range(edges, place)}"
+        place = bin_of(edges, numbers.get(name))
+        said = f"{name}: {range_of(edges, place)}"
         slots[said] = _STARTS[name] + place
         if name in _CROSSED:
             crossed.append(said)
@@ -182,21 +181,8 @@ def _slotted(
     return slots
 
 
-def _place(name: str, number: float | None) -> int:
-    """Return the bin of a number, from 1; 0 if it is unknown."""
-    return 0 if number is None else 1 + bisect_right(BINS[name], number)
-
-
 def _hashed(kind: str, name: str) -> int:
     return _STARTS[kind] + crc32(name.encode(errors="surrogatepass")) % NAMES[kind]
-
-
-def _range(edges: tuple[float, ...], place: int) -> str:
-    if place == 0:
-        return "unknown"
-    if place == 1:
-        return f"below {edges[0]:g}"
-    return f"at least {edges[-1]:g}" if place > len(edges) else f"{edges[place - 2]:g} to {edges[place - 1]:g}"
 
 
 def _of_query(said: Said) -> dict[str, float | None]:
@@ -277,11 +263,6 @@ def _pairs(text: str) -> list[str]:
     return sorted({" ".join(pair) for pair in pairwise(words)})
 
 
-def acts_of(form: str) -> set[str]:
-    """Return the acts or intents of an interpretation: what it names without a value."""
-    return {part for part in _parts_of(form) if "=" not in part}
-
-
 def _acts(said: Said) -> set[str]:
     return {part for part in said.parts if "=" not in part}
 
@@ -305,12 +286,7 @@ def _said(columns: Columns, queries: Queries) -> Iterator[Said]:
         yield Said(
             ts,
             pools.texts[text],
-            _parts_of(forms[form]),
+            parts_of(forms[form]),
             None if asr == MISSING else _recognition(pools.contexts[asr]),
             None if nlu == MISSING else _understanding(pools.contexts[nlu]),
         )
-
-
-@lru_cache(maxsize=1 << 14)
-def _parts_of(form: str) -> frozenset[str]:
-    return frozenset(filter(None, (part.strip() for part in _part(form))))

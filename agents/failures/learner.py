@@ -20,10 +20,10 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from backchannel.agents.columns import Columns
-from backchannel.agents.failures.evidence import ENCODING, WIDTH, acts_of, evidence, is_told, vectors
+from backchannel.agents.failures.evidence import ENCODING, WIDTH, evidence, is_told, vectors
 from backchannel.agents.failures.model import Fit, LabelSums
 from backchannel.agents.failures.serving import Diagnoser, Shares, Weights
-from backchannel.agents.frames import MISSING
+from backchannel.agents.kinds import KINDS, ROOM, excess, groups_of, published
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import ALL, GRID, Delta, Floats, Integers, Key, SumReader, Sums, SumTable
@@ -31,12 +31,7 @@ from backchannel.schemas.events import FailurePoint, Label
 
 POINTS: Final[tuple[str, ...]] = get_args(FailurePoint)
 FOLDS: Final = 5
-KINDS: Final = ("all", "day", "device", "intent", "locale")
 _DAY_MS: Final = 86_400_000
-_ROOM: Final = 4000
-"""Rows of turns that are kept; those with the fewest turns (decayed) go first."""
-_PUBLISHED: Final = 100
-"""Values of a kind that are published: those with the most turns (decayed)."""
 
 
 class FailureConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,7 +66,7 @@ class FailurePoints(Learner):
             half_life_ms=round(config.half_life_days * _DAY_MS),
         )
         self.tables = (self.labels, self.turns)
-        self.bound = (self.turns, _ROOM)
+        self.bound = (self.turns, ROOM)
 
     @classmethod
     def configured(cls, config: Any) -> Self:
@@ -113,27 +108,18 @@ class FailurePoints(Learner):
 
     def _turns(self, columns: Columns, slots: Sequence[Collection[int]]) -> Sums:
         """Return the evidence of turns, added up by each kind's values."""
-        query, pools = columns.turns.query, columns.pools
+        query = columns.turns.query
         landmark = self.turns.landmark(int(query.ts.max()))
         weights = self.turns.weights(query.ts, landmark)
         counts = np.fromiter(map(len, slots), np.int64, len(slots))
         flat = np.fromiter(chain.from_iterable(slots), np.int64, int(counts.sum()))
         masses = np.repeat(weights, counts)
-        intents = ["+".join(sorted(acts_of(form)))[:128] for form in pools.forms]
-        values: list[list[str]] = [
-            [""] * len(columns),
-            np.datetime_as_string(query.ts.astype("datetime64[ms]"), unit="D").tolist(),
-            _devices(columns),
-            [intents[code] if code != MISSING else "" for code in query.form.tolist()],
-            [pools.labels[code] if code != MISSING else "" for code in query.locale.tolist()],
-        ]
         keys: list[Key] = []
         sums = []
-        for kind, own in zip(KINDS, values, strict=True):
-            known, place = np.unique(own, return_inverse=True)
-            lines = np.repeat(place, counts) * WIDTH + flat
+        for kind, known, places in groups_of(columns):
+            lines = np.repeat(places, counts) * WIDTH + flat
             total = np.bincount(lines, masses, len(known) * WIDTH).reshape(len(known), WIDTH)
-            for value, row in zip(known.tolist(), total, strict=True):
+            for value, row in zip(known, total, strict=True):
                 if value or kind == KINDS[0]:
                     keys.append((ENCODING, kind, value))
                     sums.append(row)
@@ -149,15 +135,15 @@ class FailurePoints(Learner):
             return section
         weights, fit = found
         section[ALL] = msgspec.json.encode(weights)
-        stored = sums.read(self.turns, "encoding", [ENCODING])
-        totals = {key[1:]: row for key, row in zip(stored.keys, stored.at(at), strict=True)}
-        by_kind: defaultdict[str, dict[str, Shares]] = defaultdict(dict)
-        for kind, value in sorted(totals, key=lambda key: (-totals[key][0], key)):
-            turns = float(totals[kind, value][0])
-            if turns > 0 and len(by_kind[kind]) < _PUBLISHED:
-                estimates = fit.shares(totals[kind, value], turns)
-                by_kind[kind][value] = Shares(round(turns, 3), dict(zip(weights.points, estimates, strict=True)))
-        section.update({kind: msgspec.json.encode(by_value) for kind, by_value in by_kind.items() if by_value})
+        for kind, by_value in published(sums, self.turns, ENCODING, at).items():
+            shares = {
+                value: Shares(
+                    round(float(total[0]), 3),
+                    dict(zip(weights.points, fit.shares(total, float(total[0])), strict=True)),
+                )
+                for value, total in by_value.items()
+            }
+            section[kind] = msgspec.json.encode(shares)
         return section
 
     def fit(self, sums: SumReader, at: int) -> tuple[Weights, Fit] | None:
@@ -179,7 +165,7 @@ class FailurePoints(Learner):
         model = fit.model
         gram = np.sum([one.gram[0] for one in folds], axis=0)
         points = [POINTS[place] for place in known]
-        defects = np.sum([one.defects for one in folds], axis=0) / model.labels
+        defects = np.sum([one.numbers for one in folds], axis=0) / model.labels
         return Weights(
             points=points,
             encoding=ENCODING,
@@ -193,12 +179,7 @@ class FailurePoints(Learner):
 
     def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:
         """See `Learner.excess`: the values with the fewest turns."""
-        dropped: list[Key] = []
-        for encoding in sorted(crowded):
-            stored = sums.read(self.turns, "encoding", [encoding])
-            ranked = sorted(zip((-stored.at(at)[:, 0]).tolist(), stored.keys, strict=True))
-            dropped += (key for _, key in ranked[_ROOM:])
-        return dropped
+        return excess(sums, self.turns, crowded, at)
 
 
 def labels_of(columns: Columns) -> tuple[Integers, Floats]:
@@ -223,10 +204,3 @@ def labels_of(columns: Columns) -> tuple[Integers, Floats]:
 
 def _fold(person: str) -> int:
     return crc32(person.encode(errors="surrogatepass")) % FOLDS
-
-
-def _devices(columns: Columns) -> list[str]:
-    codes = columns.turns.query.context.tolist()
-    named = {code: msgspec.msgpack.decode(columns.pools.contexts[code]) for code in set(codes) if code != MISSING}
-    devices = (named.get(code, {}).get("device", "") for code in codes)
-    return [device if isinstance(device, str) else "" for device in devices]

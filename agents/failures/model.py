@@ -41,12 +41,12 @@ class LabelSums(Struct, frozen=True):
     Attributes:
         gram: X'X, (width, width).
         moments: X'Y, (width, points). The first row holds the numbers of labels, as the first column of X is constant.
-        defects: probabilities of a defect, added up by failure point, (points,).
+        numbers: a number of each turn, added up by failure point, (points,).
     """
 
     gram: Floats
     moments: Floats
-    defects: Floats
+    numbers: Floats
 
     @property
     def labels(self) -> Floats:
@@ -59,22 +59,22 @@ class LabelSums(Struct, frozen=True):
         return dimension * (dimension + 1) // 2 + (dimension + 1) * points
 
     @classmethod
-    def of(cls, vectors: Floats, labels: Floats, defects: Floats, weights: Floats) -> "LabelSums":
+    def of(cls, vectors: Floats, labels: Floats, numbers: Floats, weights: Floats) -> "LabelSums":
         """Return the sums over turns.
 
         Args:
             vectors: X, (turns, width).
             labels: Y, (turns, points).
-            defects: the probability that each turn was a defect, (turns,).
+            numbers: the number of each turn, (turns,); of failure points, the probability that it was a defect.
             weights: the weight of each turn, (turns,).
         """
         weighted = vectors.T * weights
-        return cls(weighted @ vectors, weighted @ labels, (defects * weights) @ labels)
+        return cls(weighted @ vectors, weighted @ labels, (numbers * weights) @ labels)
 
     def packed(self) -> Floats:
         """Return the sums as one row, without the lower triangle of X'X."""
         upper = self.gram[np.triu_indices(len(self.gram))]
-        return np.concatenate((upper, self.moments.ravel(), self.defects))
+        return np.concatenate((upper, self.moments.ravel(), self.numbers))
 
     @classmethod
     def unpacked(cls, row: Floats, dimension: int, points: int) -> "LabelSums":
@@ -87,7 +87,11 @@ class LabelSums(Struct, frozen=True):
 
     def only(self, points: Sequence[int]) -> "LabelSums":
         """Return the sums with the columns of some failure points."""
-        return LabelSums(self.gram, self.moments[:, points], self.defects[points])
+        return LabelSums(self.gram, self.moments[:, points], self.numbers[points])
+
+    def scaled(self, factor: float) -> "LabelSums":
+        """Return the sums times a factor."""
+        return LabelSums(self.gram * factor, self.moments * factor, self.numbers * factor)
 
 
 class Model(Struct, frozen=True):

@@ -121,7 +121,7 @@ def test_what_a_repair_saves() -> None:
 
 
 def test_excess_rows_are_those_with_the_fewest_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backchannel.agents.failures.learner._ROOM", 3)
+    monkeypatch.setattr("backchannel.agents.kinds.ROOM", 3)
     turns = [*(fine(person) for person in range(3)), Turn.of(query(2 * DAY, nlu=Understanding(score=0.5)))]
     delta = learn(LEARNER, turns)
     sums = delta[LEARNER.turns.name]
