@@ -31,6 +31,7 @@ class Queries(Frame, frozen=True):
         context: code of the query's own context.
         asr: code of how it was recognised.
         nlu: code of how the NLU understood it.
+        earlier: code of what happened in the session before.
         hash: CRC-32 of session and query id.
     """
 
@@ -44,6 +45,7 @@ class Queries(Frame, frozen=True):
     context: Codes
     asr: Codes
     nlu: Codes
+    earlier: Codes
     hash: NDArray[np.uint32]
 
 

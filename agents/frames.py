@@ -33,6 +33,7 @@ POOLS: Final = {
     "context": "contexts",
     "asr": "contexts",
     "nlu": "contexts",
+    "earlier": "contexts",
     "fields": "contexts",
     "strategy_context": "contexts",
     "user_context": "contexts",

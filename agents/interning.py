@@ -89,6 +89,7 @@ class Interner:
             context=self._contexts([one.context for one in queries]),
             asr=self._structs([one.asr for one in queries]),
             nlu=self._structs([one.nlu for one in queries]),
+            earlier=self._structs([one.earlier for one in queries]),
             hash=np.array([_hash(one) for one in queries], dtype=np.uint32),
         )
 

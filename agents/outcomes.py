@@ -251,6 +251,16 @@ def defects(barged_in: ArrayLike, rephrased: ArrayLike) -> Floats:
     return np.asarray(np.maximum(barged_in, rephrased), dtype=float)
 
 
+def said_of(columns: Columns) -> Floats:
+    """Return what was said about each turn's answer, the mean if several times, in [0, 1]; (n,), NaN: nothing."""
+    turns, fields = columns.others(Feedback)
+    values = [value_of(one["answered"], one["rating"], one["thumbs_up"]) for one in fields]
+    rows = turns[np.array([value is not None for value in values], dtype=bool)]
+    counts = np.bincount(rows, minlength=len(columns))
+    total = np.bincount(rows, [value for value in values if value is not None], len(columns))
+    return np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
+
+
 class Judge:
     """Judges turns. Pure: an outcome depends on nothing but its turn."""
 
@@ -277,7 +287,9 @@ class Judge:
         places = np.full(len(clicks), MISSING, dtype=np.int64)
         places[shown[::-1]] = showings[::-1]
         success = unrephrased * left
-        weight, said = self._said(columns)
+        said = said_of(columns)
+        weight = np.where(np.isnan(said), 0.0, config.feedback_weight)
+        said = np.nan_to_num(said)
         told = (1.0 - weight) * success + weight * said
         # The best click has the success of its turn, and the others have their share.
         factor = np.divide(told, success, out=np.ones(len(columns)), where=success > 0)
@@ -296,16 +308,6 @@ class Judge:
             gains=Gains(clicks, entities, gains, places, showings, shown),
             asked=_credited(asked, turns.impressions, gains[shown], showings, len(pools.strategies)),
         )
-
-    def _said(self, columns: Columns) -> tuple[Floats, Floats]:
-        """Return the weight of what was said about each turn's answer, and its mean, in [0, 1]; both (n,)."""
-        turns, fields = columns.others(Feedback)
-        values = [value_of(one["answered"], one["rating"], one["thumbs_up"]) for one in fields]
-        known = np.array([value is not None for value in values], dtype=bool)
-        rows = turns[known]
-        counts = np.bincount(rows, minlength=len(columns))
-        total = np.bincount(rows, [value for value in values if value is not None], len(columns))
-        return np.where(counts > 0, self.config.feedback_weight, 0.0), total / np.maximum(counts, 1)
 
     def _rephrased(self, columns: Columns, follows: Booleans, named: "_Keys") -> Floats:
         """Return the probabilities that turns were rephrased, (n,).

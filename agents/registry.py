@@ -23,6 +23,7 @@ from backchannel.agents.quality.learner import AnswerQuality, QualityConfig
 from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
 from backchannel.agents.rewrites.personal import PersonalRewrites
+from backchannel.agents.satisfaction.learner import SatisfactionConfig, SatisfactionLearner
 
 
 class Learners:
@@ -56,6 +57,11 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
     failures: Annotated[
         FailureConfig, Meta(description="Which component failed, from labels."), Learners(FailurePoints)
     ] = field(default_factory=FailureConfig)
+    satisfaction: Annotated[
+        SatisfactionConfig,
+        Meta(description="How satisfied people are, from what they say."),
+        Learners(SatisfactionLearner),
+    ] = field(default_factory=SatisfactionConfig)
 
 
 def registered(config: LearningConfig) -> tuple[Learner, ...]:

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from backchannel.agents.memory.serving import Recalled
     from backchannel.agents.ranking.serving import Candidate, Ranking
     from backchannel.agents.rewrites.serving import Rewriting
+    from backchannel.agents.satisfaction.sessions import earlier_of
     from backchannel.agents.taught.rules import TaughtRule
     from backchannel.schemas.errors import BackchannelError
     from backchannel.schemas.events import (
         BargeIn,
         Click,
+        Earlier,
         Event,
         EventDecoder,
         EventError,
@@ -48,6 +50,7 @@ __all__ = [
     "ConfigError",
     "CorruptPolicyError",
     "Decision",
+    "Earlier",
     "EncodingError",
     "Event",
     "EventDecoder",
@@ -72,6 +75,7 @@ __all__ = [
     "TaughtRule",
     "Teach",
     "context_of",
+    "earlier_of",
     "encode",
     "impression_of",
     "walk",
@@ -84,11 +88,13 @@ _MODULES: Final = {
     "agents.memory.serving": ("Recalled",),
     "agents.ranking.serving": ("Candidate", "Ranking"),
     "agents.rewrites.serving": ("Rewriting",),
+    "agents.satisfaction.sessions": ("earlier_of",),
     "agents.taught.rules": ("TaughtRule",),
     "schemas.errors": ("BackchannelError",),
     "schemas.events": (
         "BargeIn",
         "Click",
+        "Earlier",
         "Event",
         "EventDecoder",
         "EventError",

@@ -95,6 +95,25 @@ class Understanding(Struct, frozen=True, gc=False, kw_only=True):
     slots: Annotated[Context, Meta(description="slot -> value, as understood")] = {}
 
 
+class Earlier(Struct, frozen=True, gc=False, kw_only=True):
+    """What happened in the session before a query; see `earlier_of`."""
+
+    turns: Annotated[Count, Meta(description="number of earlier turns")]
+    seconds: Annotated[float, Meta(ge=0, le=1e9, description="since the session's first query")] = 0.0
+    clicks: Annotated[Count, Meta(description="number of clicks")] = 0
+    barge_ins: Annotated[Count, Meta(description="number of turns that were interrupted")] = 0
+    rephrased: Annotated[
+        float, Meta(ge=0, le=1e9, description="number of turns that were rephrased: their probabilities, added up")
+    ] = 0.0
+    outcomes: Annotated[dict[Name, Count], Meta(max_length=32, description="outcome -> number of turns")] = {}
+    outcome: Annotated[Name, Meta(description="the last outcome")] | None = None
+    surprise: (
+        Annotated[float, Meta(ge=-1e6, le=1e6, description="mean of minus the best hypotheses' log probabilities")]
+        | None
+    ) = None
+    certainty: Annotated[float, Meta(ge=0, le=1, description="mean of the NLU's probabilities")] | None = None
+
+
 class Query(_Event, frozen=True, gc=False, kw_only=True, tag="query"):
     """Somebody asked something."""
 
@@ -107,6 +126,7 @@ class Query(_Event, frozen=True, gc=False, kw_only=True, tag="query"):
     context: Context = {}
     asr: Annotated[Recognition, Meta(description="how it was recognised, if it was spoken")] | None = None
     nlu: Annotated[Understanding, Meta(description="how sure the NLU was")] | None = None
+    earlier: Annotated[Earlier, Meta(description="what happened in the session before")] | None = None
 
 
 class Result(Struct, frozen=True, gc=False):

@@ -166,7 +166,16 @@ class Fit(Struct, frozen=True):
         """
         mean = total / turns
         shares = self.model.weights.T @ mean
-        variances = _ALIKE * self.residuals * (float(mean @ self.inverse @ mean) + 1.0 / turns)
-        spread = _DEVIATIONS * np.sqrt(variances)
+        spread = self.spread(mean, turns)
         bounds = np.clip((shares, shares - spread, shares + spread), 0.0, 1.0).T
         return [Estimate(*one) for one in bounds.round(4).tolist()]
+
+    def spread(self, mean: Floats, turns: float) -> Floats:
+        """Return half the width of the shares' intervals of 95%, (points,).
+
+        Args:
+            mean: the mean of the turns' vectors, (width,).
+            turns: the number of turns, above 0.
+        """
+        variances = _ALIKE * self.residuals * (float(mean @ self.inverse @ mean) + 1.0 / turns)
+        return np.asarray(_DEVIATIONS * np.sqrt(variances))

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import make_url
 
+from backchannel.agents.satisfaction.serving import Rate
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.pipeline.learners import UNKNOWN_KIND, UNKNOWN_STRATEGY
 from backchannel.streams.serving.reader import PolicyReader
@@ -61,6 +62,7 @@ class Summary(Struct, frozen=True):
         watermark: event time up to which the policy has learned, ms since the Unix epoch.
         strategies: what the bandit knows about each strategy.
         taken: whether these are those that events name, as none are configured.
+        satisfaction: how many turns people are satisfied with; None if too few people said so.
         remembered: number of queries in the memory index.
         rewrites: number of rewrites.
         examples: the most probable rewrites, source -> target.
@@ -83,6 +85,7 @@ class Summary(Struct, frozen=True):
     watermark: int
     strategies: list[StrategySummary]
     taken: bool
+    satisfaction: Rate | None
     remembered: int
     rewrites: int
     examples: dict[str, str]
@@ -154,6 +157,8 @@ class Summary(Struct, frozen=True):
                 f"Strategy bandit: nothing is known about {names} yet. If turns have closed, set bandit.strategies to "
                 "the names in your events. What was learned with other bandit.features does not count"
             )
+        if self.satisfaction is not None:
+            console.print(f"Satisfied: {self.satisfaction}")
         console.print(f"Memory index: {self.remembered:,} queries")
         console.print(f"Rephrase graph: {self.rewrites:,} rewrites" + (", such as" if self.examples else ""))
         for source, target in self.examples.items():
@@ -202,6 +207,7 @@ def summarize(
         watermark=policy.snapshot.watermark,
         strategies=[StrategySummary(name, turns, reward) for name, (turns, reward) in policy.evidence().items()],
         taken=taken,
+        satisfaction=policy.satisfaction.rate,
         remembered=policy.remembered,
         rewrites=len(rewrites),
         examples={source: rewrites[source].target for source in likeliest},

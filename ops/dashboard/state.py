@@ -68,7 +68,7 @@ class RankingView(Struct, frozen=True):
 
 
 class DashboardState(Struct, frozen=True):
-    """Everything on the page except the answers of its search box."""
+    """Everything on the page except the answers of its search box; `satisfaction` is in words."""
 
     now: int
     store: str
@@ -81,6 +81,7 @@ class DashboardState(Struct, frozen=True):
     segments: list[SegmentView]
     listings: Listings | None
     ranking: RankingView | None
+    satisfaction: str | None
 
 
 class Choice(Struct, frozen=True):
@@ -208,6 +209,7 @@ class Observatory:
             segments=self._segments(),
             listings=self._list() if vitals else None,
             ranking=self._ranking(),
+            satisfaction=self._satisfaction(),
         )
 
     def _list(self) -> Listings | None:
@@ -249,3 +251,10 @@ class Observatory:
         except NoPolicyError:
             return None
         return RankingView(str(summary), summary.weights)
+
+    def _satisfaction(self) -> str | None:
+        try:
+            rate = self.reader.policy.satisfaction.rate
+        except NoPolicyError:
+            return None
+        return None if rate is None else str(rate)

@@ -24,6 +24,7 @@ from backchannel.agents.memory.serving import Memory, Recalled, Similar
 from backchannel.agents.ope.canary import Shared
 from backchannel.agents.ranking.serving import Candidate, Ranker, Ranking, remembered
 from backchannel.agents.rewrites.serving import Rewriter, Rewriting
+from backchannel.agents.satisfaction.serving import Satisfaction
 from backchannel.agents.serving import Sections, Serving
 from backchannel.agents.taught.rules import TaughtRule
 from backchannel.agents.taught.serving import NOTHING_TAUGHT, Taught
@@ -49,6 +50,7 @@ class Policy:
         allocator: what decides, unless another policy is on trial and has a share of the decisions.
         canary: both of them; None if there is no other.
         diagnoser: what is known about failure points.
+        satisfaction: how satisfied people are, and with which turns.
 
     Raises:
         EncodingError: the publisher encodes contexts differently from this process.
@@ -73,6 +75,7 @@ class Policy:
         self._history: Final = History.of(sections, snapshot)
         self._users: Final = Users.of(sections, snapshot)
         self.diagnoser: Final = Diagnoser.of(sections, snapshot)
+        self.satisfaction: Final = Satisfaction.of(sections, snapshot)
         self._of_users: Final = USER_FEATURES & {feature.name for feature in self.allocator.encoder.features}
         self._rng = rng
         self._taught = taught

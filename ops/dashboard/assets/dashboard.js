@@ -211,6 +211,7 @@ function show(state) {
   draw("lag", state.lag.time, { records: state.lag.records }, number);
   showSegments(state.segments);
   showListings(state.listings);
+  byId("satisfaction").textContent = state.satisfaction ? `Satisfied: ${state.satisfaction}.` : "";
   byId("order").textContent = state.ranking?.verdict ?? "No policy yet.";
   table(
     "weights",

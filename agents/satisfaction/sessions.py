@@ -1,0 +1,41 @@
+"""What happened in a session so far: it is logged with a query, so that learning looks nothing up."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from msgspec import structs
+
+from backchannel.agents.interning import columns_of
+from backchannel.schemas.events import Earlier, Query
+from backchannel.schemas.turn import Turn
+
+
+def earlier_of(turns: Sequence[Turn], query: Query) -> Earlier:
+    """Return what happened in a session before a query, to be logged as its `earlier`.
+
+    Args:
+        turns: the session's earlier turns, in the order in which they were asked.
+        query: the query that comes now; its rephrases of the last turn count.
+    """
+    from backchannel.agents.outcomes import Judge, RewardConfig  # noqa: PLC0415 - serving has no rapidfuzz
+
+    if not turns:
+        return Earlier(turns=0)
+    following = [*(turn.query for turn in turns[1:]), query]
+    known = [structs.replace(turn, next=after) for turn, after in zip(turns, following, strict=True)]
+    outcomes = [next((one.outcome for one in reversed(turn.impressions) if one.outcome), None) for turn in turns]
+    surprises = [-turn.query.asr.hypotheses[0].score for turn in turns if turn.query.asr and turn.query.asr.hypotheses]
+    certainties = [turn.query.nlu.score for turn in turns if turn.query.nlu and turn.query.nlu.score is not None]
+    counted = Counter(outcome for outcome in outcomes if outcome)
+    return Earlier(
+        turns=len(turns),
+        seconds=max(query.ts - turns[0].query.ts, 0) / 1000,
+        clicks=sum(len(turn.clicks) for turn in turns),
+        barge_ins=sum(bool(turn.barge_ins) for turn in turns),
+        rephrased=round(float(Judge(RewardConfig()).judge(columns_of(known)).rephrased.sum()), 4),
+        outcomes=dict(counted.most_common(32)),
+        outcome=outcomes[-1],
+        surprise=round(float(np.mean(surprises)), 4) if surprises else None,
+        certainty=round(float(np.mean(certainties)), 4) if certainties else None,
+    )

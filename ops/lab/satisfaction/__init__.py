@@ -1,0 +1,1 @@
+"""How well satisfaction is predicted, on public dialogues."""
