@@ -7,7 +7,7 @@ value that cannot be used is left out, see `repair`.
 
 import codecs
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 import msgspec
@@ -393,15 +393,21 @@ class EventDecoder:
     Args:
         event_type: the event type of a topic; None: each record names its own in the field `type`, as in event files.
         config: how events are written, and what becomes of values that cannot be used.
+        to_json: turns a record into JSON, or raises `FormError`; None: records are JSON.
     """
 
-    def __init__(self, event_type: type[Event] | None = None, config: EventConfig = NATIVE) -> None:
+    def __init__(
+        self,
+        event_type: type[Event] | None = None,
+        config: EventConfig = NATIVE,
+        to_json: Callable[[bytes], bytes] | None = None,
+    ) -> None:
         target: Any = event_type or Event
         self._typed: Final = msgspec.json.Decoder(target).decode
         self._only: Final = event_type
         self._unit: Final = config.time
         self._strict: Final = config.strict
-        self._unwrap: Final = unwrapper(config)
+        self._unwrap: Final = unwrapper(config, None if event_type is None else name_of(event_type), to_json)
         self._repairers: Final[dict[type[Event], Repairer]] = {}  # made when they are needed first
 
     def decode(self, record: bytes) -> Event:

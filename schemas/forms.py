@@ -1,7 +1,7 @@
 """How people write events: ids that are numbers, times in other units, envelopes."""
 
 import codecs
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from math import floor, isfinite
 from typing import Annotated, Any, Final, Literal
@@ -38,12 +38,24 @@ class EventConfig(Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = ""
     encoded: Annotated[bool, Meta(description="records are JSON texts that hold the JSON of an event")] = False
+    fields: Annotated[
+        dict[str, dict[str, str]],
+        Meta(
+            description="event type -> field -> where its value is in a record with other names, as a JMESPath "
+            'expression (https://jmespath.org): `fields.query = { text = "search.term", ts = "at" }`. Results without '
+            "a position have their place in the list"
+        ),
+    ] = {}
     strict: Annotated[
         bool,
         Meta(
             description="an optional value that cannot be used makes the event a dead letter, instead of being left out"
         ),
     ] = False
+
+    def __post_init__(self) -> None:
+        for name, fields in self.fields.items():
+            compiled(name, fields)
 
 
 NATIVE: Final = EventConfig()
@@ -108,18 +120,47 @@ def text_of(value: Any) -> Any:
     return value
 
 
-def unwrapper(config: EventConfig) -> Callable[[bytes], bytes] | None:
-    """Return the function that takes the JSON of an event out of its record; None: the record is the event.
+def compiled(event: str, fields: Mapping[str, str]) -> dict[str, Any]:
+    """Return field -> compiled expression; see `EventConfig.fields`.
+
+    Raises:
+        ValueError: an expression is invalid.
+        ModuleNotFoundError: the extra `learn` is not installed.
+    """
+    import jmespath  # noqa: PLC0415 - an extra, and few need it
+
+    expressions = {}
+    for field, text in fields.items():
+        try:
+            expressions[field] = jmespath.compile(text)
+        except jmespath.exceptions.JMESPathError as error:
+            raise ValueError(f"fields.{event}.{field}: {' '.join(str(error).split())}") from None
+    return expressions
+
+
+def unwrapper(
+    config: EventConfig, event: str | None = None, to_json: Callable[[bytes], bytes] | None = None
+) -> Callable[[bytes], bytes] | None:
+    """Return the function that makes the JSON of an event of its record; None: the record is the event.
 
     The function raises `FormError`, or what msgspec raises, for a record without an event.
+
+    Args:
+        config: how events are written.
+        event: the type of the events; None: records say it themselves.
+        to_json: turns a record into JSON, if it is not.
     """
-    if not config.encoded and not config.envelope:
-        return None
     texts, objects = msgspec.json.Decoder(str), msgspec.json.Decoder(dict[str, Raw])
     keys = config.envelope.split(".") if config.envelope else []
+    if event is not None:
+        mapped = {event: compiled(event, config.fields[event])} if event in config.fields else {}
+    else:
+        mapped = {name: compiled(name, fields) for name, fields in config.fields.items()}
+    if to_json is None and not config.encoded and not keys and not mapped:
+        return None
 
     def unwrap(record: bytes) -> bytes:
-        record = record.removeprefix(codecs.BOM_UTF8)
+        record = to_json(record) if to_json is not None else record.removeprefix(codecs.BOM_UTF8)
         if config.encoded:
             record = texts.decode(record).encode()
         for depth, key in enumerate(keys, 1):
@@ -129,6 +170,26 @@ def unwrapper(config: EventConfig) -> Callable[[bytes], bytes] | None:
             record = bytes(inner)
             if record[:1] == b'"':
                 record = texts.decode(record).encode()
-        return record
+        return _picked(record, event, mapped) if mapped else record
 
     return unwrap
+
+
+def _picked(record: bytes, event: str | None, mapped: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Return an event of the values that expressions find in a record."""
+    document = msgspec.json.decode(record)
+    name = event or (document.get("type") if isinstance(document, dict) else None)
+    if not isinstance(name, str) or name not in mapped:
+        return record
+    found: dict[str, Any] = {"type": name}
+    for field, expression in mapped[name].items():
+        try:
+            value = expression.search(document)
+        except ValueError as error:  # JMESPath's errors are
+            raise FormError(f"fields.{name}.{field}: {error}") from None
+        if value is not None:
+            found[field] = value
+    for place, result in enumerate(found.get("results") or (), 1):
+        if isinstance(result, dict):  # no expression can number a list
+            result.setdefault("position", place)
+    return msgspec.json.encode(found)

@@ -12,6 +12,7 @@ from backchannel.agents import registry
 from backchannel.agents.ope.gate import GateConfig
 from backchannel.agents.taught.rules import TaughtConfig
 from backchannel.schemas.errors import BackchannelError
+from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.forms import EventConfig
 from backchannel.schemas.text import RULES
 from backchannel.streams.kafka.config import KafkaConfig
@@ -164,6 +165,15 @@ class Config(registry.LearningConfig, frozen=True, forbid_unknown_fields=True):
     kafka: Annotated[KafkaConfig, Meta(description="How to reach Kafka; `backchannel run` does not need it.")] = field(
         default_factory=KafkaConfig
     )
+
+    def __post_init__(self) -> None:
+        for name, fields in self.events.fields.items():
+            event_type = EVENT_TYPES.get(name)
+            if event_type is None:
+                raise ValueError(f"events.fields: {name!r} is not an event type: {', '.join(EVENT_TYPES)}")
+            known = {one.encode_name for one in structs.fields(event_type)}
+            if unknown := sorted(fields.keys() - known):
+                raise ValueError(f"events.fields.{name}: {unknown[0]!r} is not a field: {', '.join(sorted(known))}")
 
     @property
     def fingerprint(self) -> str:

@@ -109,7 +109,7 @@ def check(config: Config, servers: str | None, as_json: bool) -> None:
 
     kafka = kafka_config(config, servers)
     partitions = check_topics(kafka)
-    if fault := disagreement(sample(kafka, partitions), partitions, kafka.event_topics["query"]):
+    if fault := disagreement(sample(kafka, config.events, partitions), partitions, kafka.event_topics["query"]):
         raise TopicError(fault)
     if as_json:
         print_json({"partitions": partitions})

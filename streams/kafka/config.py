@@ -3,6 +3,7 @@
 import os
 import re
 import ssl
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from backchannel.schemas.events import EVENT_TYPES
 
 SERVERS_VARIABLE = "BACKCHANNEL_KAFKA"
 PASSWORD_VARIABLE = "BACKCHANNEL_KAFKA_PASSWORD"  # noqa: S105 -- a variable's name
+REGISTRY_VARIABLE = "BACKCHANNEL_SCHEMA_REGISTRY_AUTH"
 
 
 class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,6 +51,25 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     topic_prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,100}$", description="prefix of every topic name")] = (
         ""
     )
+    topics: Annotated[
+        dict[str, Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$")]],
+        Meta(
+            description="event type -> topic, for topics with other names; topic_prefix is not added. The others have "
+            "their own names"
+        ),
+    ] = {}
+    schema_registry: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://\S+)?$",
+            description="URL of a schema registry; records are then Avro, Protobuf or JSON in Confluent's wire format",
+        ),
+    ] = ""
+    schema_registry_auth: Annotated[str, Meta(description=f"user:password; prefer setting {REGISTRY_VARIABLE}")] = ""
+    protobuf: Annotated[
+        dict[str, Annotated[str, Meta(pattern=r"^[\w.]+:\w+$")]],
+        Meta(description="event type -> module:class of its Protobuf messages, as protoc generates it"),
+    ] = {}
     group: Annotated[
         str, Meta(min_length=1, max_length=200, description="consumer group; workers of one group share the partitions")
     ] = "backchannel"
@@ -67,6 +88,12 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
                 f"servers: {self.servers!r} is not host:port of one or more brokers, comma-separated; an IPv6 address "
                 "is in brackets, as in [::1]:9092"
             )
+        for key, names in (("topics", self.topics), ("protobuf", self.protobuf)):
+            if unknown := sorted(names.keys() - EVENT_TYPES.keys()):
+                raise ValueError(f"{key}: {unknown[0]!r} is not an event type: {', '.join(EVENT_TYPES)}")
+        taken = Counter(self.event_topics.values())
+        if twice := [topic for topic, count in taken.items() if count > 1]:
+            raise ValueError(f"topics: {twice[0]!r} has two event types; each needs a topic of its own")
 
     @property
     def brokers(self) -> list[str]:
@@ -76,7 +103,10 @@ class KafkaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     @property
     def event_topics(self) -> dict[str, str]:
         """Event type -> topic."""
-        return {name: self.topic_prefix + event_type.topic for name, event_type in EVENT_TYPES.items()}
+        return {
+            name: self.topics.get(name, self.topic_prefix + event_type.topic)
+            for name, event_type in EVENT_TYPES.items()
+        }
 
     @property
     def dead_letter_topic(self) -> str:
@@ -157,7 +187,11 @@ def with_environment(config: KafkaConfig, environment: Mapping[str, str] = os.en
     """
     overrides = {
         key: environment[variable]
-        for key, variable in (("servers", SERVERS_VARIABLE), ("sasl_password", PASSWORD_VARIABLE))
+        for key, variable in (
+            ("servers", SERVERS_VARIABLE),
+            ("sasl_password", PASSWORD_VARIABLE),
+            ("schema_registry_auth", REGISTRY_VARIABLE),
+        )
         if environment.get(variable)
     }
     complete = msgspec.convert({**msgspec.structs.asdict(config), **overrides}, KafkaConfig)

@@ -9,9 +9,10 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from msgspec import Struct
 
-from backchannel.schemas.events import EVENT_TYPES, EventDecoder, EventError
+from backchannel.schemas.events import EventError
 from backchannel.schemas.forms import EventConfig
 from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.decoding import event_decoders
 from backchannel.streams.kafka.topics import TopicError, admin_client, partition_counts
 
 WAIT_MS: Final = 500
@@ -100,7 +101,7 @@ async def replay(
 
 def _judge(config: KafkaConfig, events: EventConfig, latest: int) -> Callable[[Letter], str | None]:
     """Return a function that returns why a letter is still invalid, or None if it is valid."""
-    decoders = {topic: EventDecoder(EVENT_TYPES[name], events) for name, topic in config.event_topics.items()}
+    decoders = event_decoders(config, events)
 
     def judge(letter: Letter) -> str | None:
         if letter.topic not in decoders:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 from zlib import crc32
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.partitioner import murmur2
-from msgspec import Struct
 
+from backchannel.schemas.events import EventDecoder, EventError
+from backchannel.schemas.forms import EventConfig
 from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.decoding import event_decoders
 
 SAMPLE: Final = 2_000
 """Number of the newest records of each topic to compare."""
@@ -38,10 +39,6 @@ class Sampled(NamedTuple):
     partition: int
     key: bytes | None
     session: str
-
-
-class _Session(Struct):
-    session_id: str
 
 
 def disagreement(records: Iterable[Sampled], partitions: int, first: str) -> str | None:
@@ -93,18 +90,19 @@ def disagreement(records: Iterable[Sampled], partitions: int, first: str) -> str
     )
 
 
-def sample(config: KafkaConfig, partitions: int) -> list[Sampled]:
+def sample(config: KafkaConfig, events: EventConfig, partitions: int) -> list[Sampled]:
     """Return the newest records of the event topics, with at most `SAMPLE` of each.
 
     Invalid events are left out. If the brokers do not answer in time, the sample is smaller.
     """
     found: list[Sampled] = []
-    asyncio.run(_sample(config, partitions, found.append))
+    asyncio.run(_sample(config, event_decoders(config, events), partitions, found.append))
     return found
 
 
-async def _sample(config: KafkaConfig, partitions: int, put: Callable[[Sampled], None]) -> None:
-    decode = msgspec.json.Decoder(_Session).decode
+async def _sample(
+    config: KafkaConfig, decoders: Mapping[str, EventDecoder], partitions: int, put: Callable[[Sampled], None]
+) -> None:
     consumer = AIOKafkaConsumer(
         **config.client_settings(asynchronous=True), isolation_level=config.isolation, enable_auto_commit=False
     )
@@ -124,8 +122,8 @@ async def _sample(config: KafkaConfig, partitions: int, put: Callable[[Sampled],
             for log, records in (await consumer.getmany(*left, timeout_ms=500)).items():
                 for record in records:
                     try:
-                        session = decode(record.value or b"").session_id
-                    except msgspec.MsgspecError:
+                        session = decoders[log.topic].decode(record.value or b"").session_id
+                    except EventError:
                         continue
                     put(Sampled(log.topic, log.partition, record.key, session))
             left = {log: end for log, end in left.items() if await consumer.position(log) < end}

@@ -13,10 +13,10 @@ from faust.types import TP
 from msgspec import structs
 
 from backchannel.schemas.errors import BackchannelError
-from backchannel.schemas.events import EVENT_TYPES, EventDecoder
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.decoding import event_decoders
 from backchannel.streams.kafka.producer import Producer
 from backchannel.streams.kafka.topics import TopicError, topic_ids
 from backchannel.streams.kafka.transport import Chunk, LogBounds, chunk_app, log_ends, serve
@@ -87,11 +87,11 @@ class Worker:
         self._publisher: Final = PublishingProcess(url, config)
         self._kafka: Final = kafka
         self._source: Final = kafka.source
-        self._topics: Final = {topic: EVENT_TYPES[event] for event, topic in kafka.event_topics.items()}
+        self._decoders: Final = event_decoders(kafka, config.events)
         # An event may arrive this long after the last one and still belong to an open turn.
         self._quiet_ms: Final = round(1000 * (config.turns.window_s + config.turns.lateness_s))
         self._producer: Final = Producer(kafka)
-        self._app: Final = chunk_app(kafka, self._topics, self)
+        self._app: Final = chunk_app(kafka, self._decoders, self)
         if sensor is not None:
             self._app.sensors.add(sensor)
         self._assignment: Assignment | None = None
@@ -157,7 +157,7 @@ class Worker:
     async def resume(self, bounds: Mapping[TP, LogBounds]) -> Mapping[TP, int]:
         """See `Receiver.resume`."""
         self._end_assignment()
-        grouped = by_partition(bounds, set(self._topics))
+        grouped = by_partition(bounds, set(self._decoders))
         ids = await self._topic_ids()
         partitions = {}
         for number in sorted(grouped):
@@ -214,10 +214,8 @@ class Worker:
                 f"partition {claim.number}: {'; '.join(losses)}. "
                 "`backchannel worker --accept-loss` continues without them"
             )
-        events = self._config.events
-        decoders = {topic: EventDecoder(event_type, events) for topic, event_type in self._topics.items()}
         return Partition(
-            structs.replace(claim, position=position), decoders, self._config.turns, self._config.taught.operators
+            structs.replace(claim, position=position), self._decoders, self._config.turns, self._config.taught.operators
         )
 
     async def _commit_regularly(self) -> None:

@@ -52,7 +52,12 @@ def disordered(events: int, seed: int) -> list[Event]:
     return ordered
 
 
-async def send(config: KafkaConfig, events: Sequence[Event], rate: float | None = None) -> None:
+async def send(
+    config: KafkaConfig,
+    events: Sequence[Event],
+    rate: float | None = None,
+    written: Callable[[Event], bytes] = encode,
+) -> None:
     """Send `events` to their topics, all topics keeping pace with each other; `rate` is in events per second."""
     started = time.monotonic()
     sent = 0
@@ -60,7 +65,7 @@ async def send(config: KafkaConfig, events: Sequence[Event], rate: float | None 
         for some in _slices(events):
             for event in some:
                 topic = config.event_topics[name_of(type(event))]
-                await producer.send(topic, encode(event), key=event.session_id.encode(), timestamp_ms=event.ts)
+                await producer.send(topic, written(event), key=event.session_id.encode(), timestamp_ms=event.ts)
             await producer.flush()
             sent += len(some)
             if rate is not None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from backchannel.schemas.events import EventDecoder, EventError
+from backchannel.schemas.events import Click, EventDecoder, EventError, Impression
 from backchannel.schemas.forms import EventConfig
 
 QUERY = {"type": "query", "event_id": "e", "ts": 1_700_000_000_000, "session_id": "s", "query_id": "q", "text": "jazz"}
@@ -158,3 +158,53 @@ def test_events_within_something_else(record: str, config: EventConfig) -> None:
 def test_records_without_an_event_are_refused(record: bytes) -> None:
     for config in (EventConfig(envelope="payload"), EventConfig(encoded=True), EventConfig(envelope="payload.after")):
         assert isinstance(EventDecoder(config=config).decode_many([record])[0], EventError)
+
+
+_SHOP = {
+    "session": {"id": 7},
+    "search": {"uid": "q1"},
+    "hits": [{"sku": "a", "by": ["bm25"]}, {"sku": "b", "by": ["dense", "bm25"]}],
+    "at": "2023-11-14T22:13:20Z",
+}
+_IMPRESSION = {
+    "event_id": "join('/', ['i', search.uid])",
+    "session_id": "session.id",
+    "query_id": "search.uid",
+    "ts": "at",
+    "results": "hits[].{entity_id: sku, strategies: by}",
+}
+
+
+def test_fields_with_other_names_are_found_by_expressions() -> None:
+    config = EventConfig(fields={"impression": _IMPRESSION}, envelope="data")
+    record = json.dumps({"specversion": "1.0", "id": "x", "source": "shop", "data": _SHOP}).encode()
+    event = EventDecoder(Impression, config).decode(record)
+    assert isinstance(event, Impression)
+    assert (event.event_id, event.session_id, event.ts) == ("i/q1", "7", 1_700_000_000_000)
+    found = [(one.entity_id, one.position, one.strategies) for one in event.results]
+    assert found == [("a", 1, ("bm25",)), ("b", 2, ("dense", "bm25"))]
+
+
+def test_in_files_records_that_name_a_mapped_type_are_mapped() -> None:
+    decoder = EventDecoder(config=EventConfig(fields={"impression": _IMPRESSION}))
+    assert isinstance(decoder.decode(json.dumps(_SHOP | {"type": "impression"}).encode()), Impression)
+    assert isinstance(decoder.decode(json.dumps(CLICK).encode()), Click)
+    with pytest.raises(EventError, match="type: missing"):
+        decoder.decode(json.dumps(_SHOP).encode())
+
+
+def test_what_an_expression_does_not_find_is_missing() -> None:
+    decoder = EventDecoder(Impression, EventConfig(fields={"impression": _IMPRESSION}))
+    with pytest.raises(EventError, match="session_id: missing"):
+        decoder.decode(json.dumps(_SHOP | {"session": {}}).encode())
+
+
+def test_an_expression_that_fails_is_a_reason() -> None:
+    decoder = EventDecoder(Impression, EventConfig(fields={"impression": {**_IMPRESSION, "ts": "abs(session)"}}))
+    with pytest.raises(EventError, match=r"fields\.impression\.ts: .*abs"):
+        decoder.decode(json.dumps(_SHOP).encode())
+
+
+def test_an_invalid_expression_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match=r"fields\.query\.text: "):
+        EventConfig(fields={"query": {"text": "a["}})

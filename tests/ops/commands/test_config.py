@@ -17,12 +17,15 @@ from backchannel.agents.outcomes import RewardConfig
 from backchannel.ops.cli import main
 from backchannel.ops.commands.config import reference, render
 from backchannel.ops.options import kafka_config
+from backchannel.schemas.forms import EventConfig
 from backchannel.streams.config import CommitConfig, Config, ConfigError, SnapshotConfig, load, parse
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.turns.assembler import TurnConfig
 
 OWN = Config(
     rewards=RewardConfig(click_gain={"play": 1.0, 'odd "kind"': 0.25}),
+    events=EventConfig(fields={"query": {"text": "search.term", "ts": "at"}}),
+    kafka=KafkaConfig(topics={"query": "searches"}),
     bandit=BanditConfig(strategies=("web",), features=(Numeric("n", 1.0, 2.0), Categorical("device", ("tv", 'a "b"')))),
 )
 
@@ -66,6 +69,9 @@ def test_the_command_prints_the_effective_configuration(tmp_path: Path) -> None:
         ({"kafka": {"servers": "here"}}, "kafka: servers: 'here' is not host:port"),
         ({"kafka": {"sasl_mechanism": "FOO"}}, "'FOO', must be one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
         ({"bandit": {"policy": "best"}}, "bandit.policy: .*'best', must be one of thompson, greedy"),
+        ({"events": {"fields": {"querry": {}}}}, "events.fields: 'querry' is not an event type: query, "),
+        ({"events": {"fields": {"query": {"txt": "a"}}}}, "events.fields.query: 'txt' is not a field: "),
+        ({"events": {"fields": {"query": {"text": "a["}}}}, "events: fields.query.text: "),
         ({"memory": {"kappa": 0}}, "memory.kappa: Expected `float` >= 0.01"),
         ({"bandit": {"strategies": ["a", "a"]}}, "bandit: 'a' is listed twice"),
         ({"bandit": {"features": [{"kind": "odd", "name": "x"}]}}, r"bandit.features\[0\].kind: Invalid value 'odd'"),

@@ -17,6 +17,11 @@ def test_topics_carry_the_prefix() -> None:
     assert config.snapshot_topic == "eu.policy-snapshots"
 
 
+def test_topics_may_have_names_of_their_own() -> None:
+    topics = KafkaConfig(topic_prefix="eu.", topics={"query": "shop.searches"}).event_topics
+    assert (topics["query"], topics["click"]) == ("shop.searches", "eu.clicks")
+
+
 @pytest.mark.parametrize(
     ("table", "named"),
     [
@@ -26,6 +31,10 @@ def test_topics_carry_the_prefix() -> None:
         ({"security_protocol": "TLS"}, "security_protocol"),
         ({"session_timeout_s": 1}, "session_timeout_s"),
         ({"topic_prefix": "a/b"}, "topic_prefix"),
+        ({"topics": {"querry": "a"}}, "topics: 'querry' is not an event type"),
+        ({"topics": {"query": "clicks"}}, "topics: 'clicks' has two event types"),
+        ({"protobuf": {"query": "no class"}}, "protobuf"),
+        ({"schema_registry": "registry:8081"}, "schema_registry"),
         ({"brokers": "a:1"}, "brokers"),
         ({"security_protocol": "SASL_SSL", "sasl_username": "me"}, "sasl_password"),
         ({"security_protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER"}, "sasl_token_provider"),
