@@ -92,7 +92,10 @@ def check_topics_with(admin: KafkaAdminClient, config: KafkaConfig) -> int:
             not compacted, or another one is.
     """
     counts = partition_counts(admin, config)
-    if missing := [name for name in topic_names(config) if name not in counts]:
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name, ["cleanup.policy"]) for name in topic_names(config)]
+    described = admin.describe_configs(resources, config_filter="all")["topic"]
+    # A topic that is being deleted still has partitions, but no settings.
+    if missing := [name for name in topic_names(config) if name not in counts or not described.get(name)]:
         raise TopicError(f"missing: {', '.join(missing)}; `backchannel topics create` creates them")
     by_count = defaultdict(list)
     for name in config.event_topics.values():
@@ -104,8 +107,6 @@ def check_topics_with(admin: KafkaAdminClient, config: KafkaConfig) -> int:
             + ". Add partitions to the smaller ones before anything is produced, or recreate the topics"
         )
     events = [*config.event_topics.values(), config.dead_letter_topic]
-    resources = [ConfigResource(ConfigResourceType.TOPIC, name, ["cleanup.policy"]) for name in topic_names(config)]
-    described = admin.describe_configs(resources, config_filter="all")["topic"]
     compacted = [name for name in topic_names(config) if "compact" in described[name]["cleanup.policy"]["value"]]
     if config.snapshot_topic not in compacted:
         raise TopicError(f"{config.snapshot_topic} is not compacted: set its cleanup.policy to compact")
