@@ -80,10 +80,12 @@ def test_a_compacted_event_topic_is_refused(kafka: KafkaConfig) -> None:
 def test_producers_that_disagree_about_partitions_are_found_out(kafka: KafkaConfig, tmp_path: Path) -> None:
     def produce(event: str, partitioner: str) -> None:
         place = PARTITIONERS[partitioner]
+        own = {"text": "jazz", "entity_id": "a", "results": [{"entity_id": "a", "position": 1}]}
         with KafkaProducer(bootstrap_servers=kafka.servers) as producer:
             for number in range(200):
                 key = b"session-%d" % number
-                value = b'{"session_id":"%s"}' % key
+                ids = {"session_id": key.decode(), "event_id": f"{event}-{number}", "query_id": f"{number}"}
+                value = json.dumps(own | ids | {"ts": 1_700_000_000_000}).encode()
                 producer.send(kafka.event_topics[event], value, key, partition=place(key, 4))
 
     settings = tmp_path / "backchannel.toml"
