@@ -14,6 +14,7 @@ from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.strategy_history import StrategyHistory
 from backchannel.agents.bandit.user_history import UserHistory
 from backchannel.agents.failures.learner import FailureConfig, FailurePoints
+from backchannel.agents.goals.learner import Goals
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
@@ -52,7 +53,7 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=RankingConfig
     )
     quality: Annotated[
-        QualityConfig, Meta(description="How the quality of answers is monitored."), Learners(AnswerQuality)
+        QualityConfig, Meta(description="How the quality of answers is monitored."), Learners(AnswerQuality, Goals)
     ] = field(default_factory=QualityConfig)
     failures: Annotated[
         FailureConfig, Meta(description="Which component failed, from labels."), Learners(FailurePoints)

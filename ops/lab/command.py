@@ -4,6 +4,7 @@ import click
 
 from backchannel.ops.groups import Group
 from backchannel.ops.lab.failures.command import failures
+from backchannel.ops.lab.goals.command import goals
 from backchannel.ops.lab.satisfaction.command import satisfaction
 from backchannel.ops.lab.search.command import search
 from backchannel.ops.lab.search.orders_command import rank
@@ -16,6 +17,7 @@ def lab() -> None:
 
 
 lab.add_command(failures)
+lab.add_command(goals)
 lab.add_command(rank)
 lab.add_command(satisfaction)
 lab.add_command(search)

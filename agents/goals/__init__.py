@@ -1,0 +1,1 @@
+"""Goals: turns in a row of one session that serve one task."""

@@ -1,0 +1,136 @@
+"""Where goals begin: the probability that a session's next query begins another goal than this one's.
+
+What holds of two queries in a row is bins of numbers and hashed words. A ridge regression on these, calibrated on
+dialogues that it has not seen, gives a score, and the score a probability. `backchannel lab goals` fits the weights,
+which are in `weights`.
+
+Weights and probabilities are multiples of 1/1024, so scores are exact in any order, and every worker has the same.
+
+What the weights do not see, because no public dialogues tell: the time between the queries, and what the NLU made of
+them. Both enter by the rephrase detector, which sees them: a rephrase does not begin a goal.
+"""
+
+from bisect import bisect_right
+from functools import lru_cache
+from itertools import accumulate, chain, pairwise
+from typing import Final
+from zlib import crc32
+
+import numpy as np
+from rapidfuzz.distance import Indel
+from rapidfuzz.fuzz import token_set_ratio
+from rapidfuzz.process import cpdist
+
+from backchannel.agents.columns import MISSING, Columns, distinct, spans
+from backchannel.agents.goals.weights import WEIGHTS
+from backchannel.agents.sums import GRID, Floats, Integers
+from backchannel.schemas.text import normalize
+
+BINS: Final[dict[str, tuple[float, ...]]] = {
+    "likeness": (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0),
+    "shared words": (0.2, 0.3, 0.4, 0.5, 0.7, 1.0),
+    "words": (1, 2, 3, 4, 6, 8, 10, 13, 17),
+    "words before": (1, 2, 3, 4, 6, 8, 10, 13, 17),
+}
+"""Number -> the lower bounds of its bins from the second one on."""
+
+NAMES: Final[dict[str, int]] = {"outcome": 16, "word": 256, "pair of words": 512, "word before": 64}
+"""Names of a kind -> the number of slots that they are hashed to."""
+
+_SIZES: Final = {"constant": 1} | {name: len(edges) + 1 for name, edges in BINS.items()} | NAMES
+_STARTS: Final = dict(zip(_SIZES, accumulate((0, *_SIZES.values())), strict=False))
+WIDTH: Final = sum(_SIZES.values())
+"""The length of a vector."""
+
+
+class Starts:
+    """Estimates where goals begin.
+
+    Args:
+        weights: the weights of the slots, in units of 1/1024, (WIDTH,).
+    """
+
+    def __init__(self, weights: tuple[int, ...] = WEIGHTS) -> None:
+        self._weights: Final = np.array(weights, dtype=float)
+
+    def probabilities(self, columns: Columns, rows: Integers) -> Floats:
+        """Return the probabilities that the next queries of turns begin a goal, (rows,). An empty query begins none.
+
+        Args:
+            columns: the turns.
+            rows: indexes of turns with a next query, (rows,).
+        """
+        lines, slots = evidence(columns, rows)
+        scores = np.bincount(lines, self._weights[slots], len(rows)) / GRID
+        said = np.array([*map(bool, map(normalize, columns.pools.texts)), False])
+        following = columns.turns.following.take(rows).rows.spelled
+        return np.where(said[following], np.rint(GRID / (1.0 + np.exp(-scores))) / GRID, 0.0)
+
+
+def evidence(columns: Columns, rows: Integers) -> tuple[Integers, Integers]:
+    """Return what holds of turns and their next queries: pairs of an index in `rows` and a slot of its vector.
+
+    Args:
+        columns: the turns.
+        rows: indexes of turns with a next query, (rows,).
+    """
+    turns, texts = columns.turns, columns.pools.texts
+    query, after = turns.query.spelled[rows], turns.following.take(rows).rows.spelled
+    first, pair = distinct(query, after)
+    asked, then = ([normalize(texts[code]) for code in codes[first].tolist()] for codes in (query, after))
+    likeness = cpdist(asked, then, scorer=Indel.normalized_similarity)
+    shared = cpdist(asked, then, scorer=token_set_ratio) / 100
+    texts_of = [
+        (
+            0,
+            _slot("likeness", like),
+            _slot("shared words", same),
+            *_before(one),
+            *_next(other),
+        )
+        for one, other, like, same in zip(asked, then, likeness.tolist(), shared.tolist(), strict=True)
+    ]
+    counts = np.fromiter(map(len, texts_of), np.int64, len(texts_of))
+    flat = np.fromiter(chain.from_iterable(texts_of), np.int64, int(counts.sum()))
+    starts = counts.cumsum() - counts
+    every = np.arange(len(rows))
+    return (
+        np.concatenate((every, np.repeat(every, counts[pair]))),
+        np.concatenate((_outcomes(columns)[rows], flat[spans(starts[pair], counts[pair])])),
+    )
+
+
+def last_outcomes(columns: Columns) -> Integers:
+    """Return the code in `Pools.labels` of what the system did last in each turn, (turns,); MISSING if unknown."""
+    shown = columns.turns.impressions
+    told = np.flatnonzero(shown.rows.outcome != MISSING)
+    found = np.full(len(columns), MISSING, dtype=np.int64)
+    found[shown.parents[told]] = shown.rows.outcome[told]
+    return found
+
+
+def _outcomes(columns: Columns) -> Integers:
+    slots = [_hashed("outcome", name) for name in (*columns.pools.labels, "")]
+    return np.array(slots, dtype=np.int64)[last_outcomes(columns)]
+
+
+def _slot(name: str, number: float) -> int:
+    return _STARTS[name] + bisect_right(BINS[name], number)
+
+
+def _hashed(kind: str, name: str) -> int:
+    return _STARTS[kind] + crc32(name.encode(errors="surrogatepass")) % NAMES[kind]
+
+
+@lru_cache(maxsize=1 << 14)
+def _before(text: str) -> tuple[int, ...]:
+    words = text.split()
+    return _slot("words before", len(words)), *sorted({_hashed("word before", word) for word in words})
+
+
+@lru_cache(maxsize=1 << 14)
+def _next(text: str) -> tuple[int, ...]:
+    words = text.split()
+    slots = {_hashed("word", word) for word in words}
+    slots |= {_hashed("pair of words", " ".join(pair)) for pair in pairwise(("^", *words, "$"))}
+    return _slot("words", len(words)), *sorted(slots)

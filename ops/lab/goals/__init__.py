@@ -1,0 +1,1 @@
+"""How well it is told where goals begin, on public dialogues."""
