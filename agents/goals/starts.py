@@ -34,7 +34,7 @@ BINS: Final[dict[str, tuple[float, ...]]] = {
 }
 """Number -> the lower bounds of its bins from the second one on."""
 
-NAMES: Final[dict[str, int]] = {"outcome": 16, "word": 256, "pair of words": 512, "word before": 64}
+NAMES: Final[dict[str, int]] = {"outcome": 16, "word": 512, "pair of words": 1024, "word before": 128}
 """Names of a kind -> the number of slots that they are hashed to."""
 
 _SIZES: Final = {"constant": 1} | {name: len(edges) + 1 for name, edges in BINS.items()} | NAMES

@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 
 from backchannel.agents.satisfaction.serving import Rate
 from backchannel.streams.clock import since_epoch
+from backchannel.streams.monitoring.trends import Rates, read_rates
 from backchannel.streams.pipeline.learners import UNKNOWN_KIND, UNKNOWN_STRATEGY
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.store.engine import Store
@@ -66,6 +67,7 @@ class Summary(Struct, frozen=True):
         remembered: number of queries in the memory index.
         rewrites: number of rewrites.
         examples: the most probable rewrites, source -> target.
+        rates: the quality of answers in the time buckets that are kept; None without turns.
     """
 
     store: str
@@ -89,6 +91,7 @@ class Summary(Struct, frozen=True):
     remembered: int
     rewrites: int
     examples: dict[str, str]
+    rates: Rates | None
 
     def _late_advice(self) -> str:
         if not self.late:
@@ -163,6 +166,12 @@ class Summary(Struct, frozen=True):
         console.print(f"Rephrase graph: {self.rewrites:,} rewrites" + (", such as" if self.examples else ""))
         for source, target in self.examples.items():
             console.print(f"  {source!r} -> {target!r}", markup=False)
+        if self.rates is not None:
+            rates = self.rates
+            console.print(
+                f"Quality: {rates.defects:.1%} of {rates.turns:,.0f} turns were defects; of {rates.goals:,.0f} goals "
+                f"{rates.goals_reached:.1%} were reached, and {rates.goal_defects:.1%} ended in a defect"
+            )
 
 
 def summarize(
@@ -187,6 +196,8 @@ def summarize(
         seconds: duration of the run.
     """
     policy, account = PolicyReader(store).policy, Account.of(new)
+    with store.read() as connection:
+        rates = read_rates(connection)
     rewrites = policy.rewrites()
     likeliest = sorted(rewrites, key=lambda source: -rewrites[source].probability)[:3]
     return Summary(
@@ -211,4 +222,5 @@ def summarize(
         remembered=policy.remembered,
         rewrites=len(rewrites),
         examples={source: rewrites[source].target for source in likeliest},
+        rates=rates,
     )

@@ -21,6 +21,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from backchannel.agents.goals.learner import SUMS as GOAL_SUMS
 from backchannel.agents.outcomes import MAX_STRATEGIES
 from backchannel.agents.quality.learner import RATES
 from backchannel.agents.sums import ALL
@@ -39,6 +40,7 @@ SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 """Bucket bounds of the histograms: from a small commit to a store outage."""
 
 OUTCOMES: Final = ("clicked", "barged_in", "rephrased")
+GOAL_OUTCOMES: Final = GOAL_SUMS[1:]
 
 FIELDS: Final = frozenset(name for event in EVENT_TYPES.values() for name in event.__struct_fields__) | {"record"}
 """The fields that a dead letter may name as labels. A producer's own keys must not become labels."""
@@ -110,6 +112,10 @@ class Metrics(Observer):
             "outcome",
         )
         self._successes: Final = counter("turn_rewards", "Sum of the success of turns, each from 0 to 1.")
+        self._goals: Final = counter("goals", "Goals: turns in a row that serve one task.")
+        self._ends: Final = counter(
+            "goal_outcomes", "Goals that were reached, or ended in a defect; the others are unknown.", "outcome"
+        )
         self._asked: Final = counter("strategy_turns", "Turns that asked a strategy.", "strategy")
         self._candidates: Final = counter("strategy_candidates", "Candidates drawn from a strategy.", "strategy")
         self._rewards: Final = counter("strategy_rewards", "Sum of a strategy's rewards, each from 0 to 1.", "strategy")
@@ -162,12 +168,14 @@ class Metrics(Observer):
         self._alarms: Final = counter("drift_alarms", "Changes detected in a rate.", "measure", "strategy")
         self._waiting: list[_Waiting] = []
         # Prometheus notices the first increment of a counter only if it has seen it at zero.
-        for event_type in EVENT_TYPES:
-            self._events.labels(event_type)
-        for field in FIELDS | {"other"}:
-            self._failures.labels(field)
-        for outcome in OUTCOMES:
-            self._outcomes.labels(outcome)
+        for one, values in (
+            (self._events, EVENT_TYPES),
+            (self._failures, FIELDS | {"other"}),
+            (self._outcomes, OUTCOMES),
+            (self._ends, GOAL_OUTCOMES),
+        ):
+            for value in values:
+                one.labels(value)
         self._strategies: Final = set(strategies)
         for strategy in strategies:
             for metric in (self._asked, self._candidates, self._rewards):
@@ -216,6 +224,12 @@ class Metrics(Observer):
         if quality is not None:
             for (strategy, _), row in zip(quality.keys, quality.values.tolist(), strict=True):
                 self._add(strategy, dict(zip(quality.table.sums, row, strict=True)))
+        if commit.goals is not None:
+            for (strategy, _), (goals, *ends) in zip(commit.goals.keys, commit.goals.values.tolist(), strict=True):
+                if strategy == ALL:
+                    self._goals.inc(goals)
+                    for end, count in zip(GOAL_OUTCOMES, ends, strict=True):
+                        self._ends.labels(end).inc(count)
 
     def _add(self, strategy: str, sums: Mapping[str, float]) -> None:
         if strategy != ALL:

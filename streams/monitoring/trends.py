@@ -7,6 +7,8 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import BigInteger, Connection, Double, RowMapping, Text, column, func, inspect, select, table
 
+from backchannel.agents.goals.learner import SUMS as GOAL_SUMS
+from backchannel.agents.goals.learner import Goals
 from backchannel.agents.quality.learner import SUMS, AnswerQuality
 from backchannel.agents.sums import ALL
 from backchannel.schemas.events import EVENT_TYPES
@@ -15,6 +17,9 @@ from backchannel.streams.store import tables
 
 _QUALITY: Final = table(
     AnswerQuality.name, column("strategy", Text), column("bucket", BigInteger), *(column(name, Double) for name in SUMS)
+)
+_GOALS: Final = table(
+    Goals.name, column("strategy", Text), column("bucket", BigInteger), *(column(name, Double) for name in GOAL_SUMS)
 )
 
 Column = list[float | None]
@@ -39,6 +44,9 @@ class Answers(Struct, frozen=True):
         rephrased: share of turns that were rephrased.
         defects: share of turns that were defects; see `agents.outcomes.defects`.
         reward: mean success, 0 to 1.
+        goals: number of goals that ended; see `agents.goals.learner`.
+        goals_reached: share of these that were reached.
+        goal_defects: share of these that ended in a defect.
         strategies: trends of the strategies by name.
     """
 
@@ -49,7 +57,26 @@ class Answers(Struct, frozen=True):
     rephrased: Column
     defects: Column
     reward: Column
+    goals: Column
+    goals_reached: Column
+    goal_defects: Column
     strategies: dict[str, StrategyTrend]
+
+
+class Rates(Struct, frozen=True):
+    """The quality of answers in all time buckets that are kept.
+
+    Attributes:
+        turns: number of turns.
+        defects: share of turns that were defects.
+        goals, goals_reached, goal_defects: see `Answers`.
+    """
+
+    turns: float
+    defects: float
+    goals: float
+    goals_reached: float
+    goal_defects: float
 
 
 class Intake(Struct, frozen=True):
@@ -111,6 +138,17 @@ def read_trends(connection: Connection, buckets: int, minutes: int, versions: in
     )
 
 
+def read_rates(connection: Connection) -> Rates | None:
+    """Return the rates in all time buckets that are kept; None without turns."""
+    of_turns = select(func.sum(_QUALITY.c.turns), func.sum(_QUALITY.c.defects)).where(_QUALITY.c.strategy == ALL)
+    of_goals = select(*(func.sum(_GOALS.c[name]) for name in GOAL_SUMS)).where(_GOALS.c.strategy == ALL)
+    turns, defects = connection.execute(of_turns).one()
+    goals, reached, failed = tuple(connection.execute(of_goals).one())
+    if not turns or not goals:
+        return None
+    return Rates(turns, defects / turns, goals, reached / goals, failed / goals)
+
+
 def _version(made: Snapshot) -> Version:
     share = made.trial.share if made.trial else None
     rows = sum(made.rows.values())
@@ -136,6 +174,10 @@ def _answers(connection: Connection, buckets: int) -> Answers:
         every = select(_QUALITY) if oldest is None else select(_QUALITY).where(_QUALITY.c.bucket >= oldest)
         rows = {(row["strategy"], row["bucket"]): row for row in connection.execute(every).mappings()}
     times = sorted({bucket for _, bucket in rows})
+    goals: dict[int, RowMapping] = {}
+    if times and inspect(connection).has_table(_GOALS.name):
+        ended = select(_GOALS).where(_GOALS.c.strategy == ALL, _GOALS.c.bucket >= times[0])
+        goals = {row["bucket"]: row for row in connection.execute(ended).mappings()}
 
     def of(strategy: str, value: str, per: str, among: str) -> Column:
         pairs = ((rows.get((strategy, time)), rows.get((among, time))) for time in times)
@@ -143,6 +185,10 @@ def _answers(connection: Connection, buckets: int) -> Answers:
 
     def share(value: str) -> Column:
         return of(ALL, value, "turns", ALL)
+
+    def of_goals(value: str) -> Column:
+        found = (goals.get(time) for time in times)
+        return [one[value] / one["goals"] if one and one["goals"] else None for one in found]
 
     return Answers(
         time=times,
@@ -152,6 +198,9 @@ def _answers(connection: Connection, buckets: int) -> Answers:
         rephrased=share("rephrased"),
         defects=share("defects"),
         reward=share("reward"),
+        goals=[goals[time]["goals"] if time in goals else None for time in times],
+        goals_reached=of_goals("reached"),
+        goal_defects=of_goals("defects"),
         strategies={
             name: StrategyTrend(of(name, "reward", "turns", name), of(name, "candidates", "candidates", ALL))
             for name in sorted({strategy for strategy, _ in rows if strategy != ALL})

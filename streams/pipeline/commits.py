@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct, structs
 
 from backchannel.agents.columns import Columns
+from backchannel.agents.goals.learner import Goals
 from backchannel.agents.quality.learner import AnswerQuality
 from backchannel.agents.sums import Sums
 from backchannel.streams.pipeline.learners import Learning
@@ -21,11 +22,13 @@ class Commit(Struct, frozen=True):
         claims: the claims for the next commit, with the partitions' new positions.
         counts: the counts of all batches, added up.
         quality: the sums that `AnswerQuality` learned from all batches; None if there are none.
+        goals: those that `Goals` learned.
     """
 
     claims: list[Claim]
     counts: Mapping[str, int]
     quality: Sums | None = None
+    goals: Sums | None = None
 
 
 def commit(learning: Learning, ledger: Ledger, batches: Sequence[Batch]) -> Commit:
@@ -49,4 +52,4 @@ def commit(learning: Learning, ledger: Ledger, batches: Sequence[Batch]) -> Comm
     counts: Counter[str] = Counter(unconfigured)
     for batch in batches:
         counts.update(batch.counts)
-    return Commit(ledger.commit(contributions), counts, delta.get(AnswerQuality.name))
+    return Commit(ledger.commit(contributions), counts, delta.get(AnswerQuality.name), delta.get(Goals.name))

@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 from sqlalchemy import Connection, Double, Select, case, delete, func, insert, select
 
+from backchannel.agents.goals.learner import Goals
 from backchannel.agents.outcomes import MAX_STRATEGIES
 from backchannel.agents.quality.drift import Bucket, Change, new_changes
 from backchannel.agents.quality.learner import RATES, AnswerQuality
@@ -141,4 +142,6 @@ class DriftMonitor:
         newest = connection.execute(select(func.max(quality.c.bucket))).scalar()
         if newest is not None:
             oldest = newest - round(86_400_000 * self._config.keep_days)
-            connection.execute(delete(quality).where(quality.c.bucket < oldest))
+            for name in (AnswerQuality.name, Goals.name):
+                table = self._store.sum_tables[name]
+                connection.execute(delete(table).where(table.c.bucket < oldest))

@@ -309,7 +309,7 @@ function showTrends({ trends: { answers, intake, versions }, served }, alarms) {
   const events = [...alarms, ...versions.filter((one) => ["hold", "canary"].includes(one.verdict)).map((one) => one.watermark)];
   draw(
     "rates", answers.time,
-    { success: answers.reward, clicked: answers.clicked, defect: answers.defects, interrupted: answers.barged_in, rephrased: answers.rephrased },
+    { success: answers.reward, clicked: answers.clicked, defect: answers.defects, "goal with a defect": answers.goal_defects, interrupted: answers.barged_in, rephrased: answers.rephrased },
     percent, { weights: answers.turns, banded: true, events },
   );
   const mean = (column) => column.reduce((total, value) => total + (value ?? 0), 0);

@@ -17,7 +17,7 @@ from backchannel.ops.terminal import print_json
 from backchannel.schemas.snapshot import Estimate
 
 _WIDTH: Final = 130
-_PER_LINE: Final = 20
+_PER_LINE: Final = 16
 _MEASURES: Final = ("area under ROC", "F1", "precision", "recall", "calibration error", "best F1")
 
 

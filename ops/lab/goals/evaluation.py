@@ -47,7 +47,14 @@ class Data(NamedTuple):
 
     def take(self, rows: Integers) -> "Data":
         """Return some of the pairs."""
-        return Data(tuple(view[rows] for view in self.views), *(one[rows] for one in self[1:]))
+        return Data(
+            tuple(view[rows] for view in self.views),
+            self.begins[rows],
+            self.logs[rows],
+            self.groups[rows],
+            self.folds[rows],
+            self.weights[rows],
+        )
 
 
 class Quality(Struct, frozen=True):
@@ -117,7 +124,7 @@ def _matrix(turns: Sequence[Turn]) -> csr_array:
 
 
 def fit(data: Data) -> tuple[int, ...]:
-    """Return weights of slots in units of 1/1024: a ridge regression, scaled to log odds on folds that it has not seen."""
+    """Return weights of slots in units of 1/1024: a ridge regression, scaled to log odds on folds not fitted to."""
     sums = []
     for fold in np.unique(data.folds).tolist():
         one = data.take(np.flatnonzero(data.folds == fold))

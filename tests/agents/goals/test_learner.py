@@ -1,0 +1,100 @@
+"""Goals: where they end, and how they went."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+from backchannel.agents.checks import learn, unlike
+from backchannel.agents.goals.learner import SUMS, Goals, ends_of
+from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.sums import ALL, GRID, merge
+from backchannel.schemas.events import Event, Query, Result
+from backchannel.schemas.turn import Turn
+from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
+from tests.support.turns import barge_in, click, closed_turn, feedback, impression, judged, query, turns
+
+GOALS = Goals(60, ("lexical",))
+SHOWN = impression(Result("e1", 1, ("lexical",)), allocation={"lexical": 3})
+
+
+def sums(outcomes: Outcomes, learner: Goals = GOALS) -> dict[tuple[str, int], dict[str, float]]:
+    (found,) = learner.learn(outcomes).values()
+    rows = (dict(zip(SUMS, row, strict=True)) for row in found.values.tolist())
+    return dict(zip(found.keys, rows, strict=True))
+
+
+def test_who_says_it_twice_and_gets_it_has_one_goal_that_was_reached() -> None:
+    outcomes = judged(
+        [
+            closed_turn(query(0, "play jess"), (SHOWN,), next=query(4000, "play jazz")),
+            closed_turn(query(4000, "play jazz"), (SHOWN,), (click("e1"),)),
+        ]
+    )
+    outcomes = structs.replace(outcomes, rephrased=np.array([1.0, 0.0]))
+    one = {"goals": 1.0, "reached": 1.0, "defects": 0.0}
+    assert outcomes.defects.tolist() == [1.0, 0.0]
+    assert sums(outcomes) == {(ALL, 0): one, ("lexical", 0): one}
+
+
+@pytest.mark.parametrize(
+    ("turn", "reached", "defects"),
+    [
+        (closed_turn(query()), 0, 0),
+        (closed_turn(query(), (SHOWN,), (click("e1"),)), 1, 0),
+        (closed_turn(query(), (SHOWN,), (), (barge_in(),)), 0, 1),
+        (closed_turn(query(), (impression(outcome="nothing"),)), 0, 1),
+        (closed_turn(query(), (impression(outcome="failed"), impression(outcome="answered"))), 0, 0),
+        (Turn.of(query(), [SHOWN, click("e1"), feedback(answered=False)]), 0, 1),
+        (Turn.of(query(), [barge_in(), feedback(rating=0.75)]), 0.75, 0.25),
+    ],
+)
+def test_how_the_last_turn_went_is_how_the_goal_went(turn: Turn, reached: float, defects: float) -> None:
+    assert sums(judged([turn]))[ALL, 0] == {"goals": 1, "reached": reached, "defects": defects}
+
+
+def test_what_people_say_counts_as_much_as_it_is_configured_to() -> None:
+    outcomes = judged([Turn.of(query(), [barge_in(), feedback(thumbs_up=True)])])
+    assert sums(outcomes, Goals(60, (), feedback_weight=0.25))[ALL, 0]["defects"] == 0.75
+
+
+def test_a_goal_counts_when_its_last_turn_was_asked() -> None:
+    outcomes = judged([closed_turn(query(59_999)), closed_turn(query(60_000)), closed_turn(query(60_001))])
+    assert {key: row["goals"] for key, row in sums(outcomes).items()} == {(ALL, 0): 1, (ALL, 60_000): 2}
+
+
+@given(st.lists(turns(st.integers(0, 10**9)), min_size=1, max_size=8))
+@settings(max_examples=25)
+def test_the_end_of_a_goal_is_a_probability_that_a_rephrase_takes_away(some: list[Turn]) -> None:
+    outcomes = judged(some)
+    ends = ends_of(outcomes)
+    assert ((ends >= 0) & (ends <= 1)).all()
+    assert (ends * GRID == np.rint(ends * GRID)).all()
+    for end, rephrased, turn in zip(ends, outcomes.rephrased, some, strict=True):
+        assert end == 1.0 if turn.next is None else end <= 1.0 - rephrased
+    every = merge(learn(GOALS, [turn]) for turn in reversed(some))
+    assert not unlike(every, learn(GOALS, some), exact=True)
+
+
+def asked(name: str, ts: int, text: str) -> Query:
+    return structs.replace(query(ts, text), query_id=name, event_id=name)
+
+
+FIRST, SECOND, LAST = (
+    asked("q1", 0, "find an italian restaurant"),
+    asked("q2", 5000, "how about mexican"),
+    asked("q3", 10**6, "what is the weather tomorrow"),
+)
+
+
+@pytest.mark.parametrize(("log", "turns", "goals"), [((FIRST, SECOND, LAST), 3, 2), ((FIRST, LAST, SECOND), 2, 2)])
+def test_a_query_that_is_too_late_to_be_a_turn_is_in_no_goal(log: tuple[Event, ...], turns: int, goals: float) -> None:
+    assembler = TurnAssembler(["log"], TurnConfig(window_s=60, lateness_s=10))
+    closed: list[Turn] = []
+    for offset, event in enumerate(log):
+        assembler.add("log", [offset], [event])
+        closed += assembler.advance(())
+    closed += assembler.finish()
+    assert len(closed) == turns
+    assert round(sum(row["goals"] for row in sums(judged(closed)).values())) == goals
