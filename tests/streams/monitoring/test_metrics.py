@@ -54,7 +54,7 @@ def test_a_commit_counts_what_is_in_it(metrics: Metrics) -> None:
     batch = one.batch()
     learning = Learning(Config())
     delta = learning.learn(learning.judge(batch.columns))
-    commit = Commit([], batch.counts, delta["quality"])
+    commit = Commit([], batch.counts, delta["quality"], delta["goals"])
     metrics.on_commit(commit, 0.5, None)
     metrics.on_commit(commit, 0.5, None)
     assert value(metrics, "events_total", type="query") == 200
@@ -64,6 +64,8 @@ def test_a_commit_counts_what_is_in_it(metrics: Metrics) -> None:
     clicked = value(metrics, "turn_outcomes_total", outcome="clicked") or 0
     assert clicked == 2 * commit.counts["click"]
     assert 0 < (value(metrics, "turn_rewards_total") or 0) <= clicked
+    reached = value(metrics, "goal_outcomes_total", outcome="reached") or 0
+    assert 0 < reached <= (value(metrics, "goals_total") or 0) <= 200
     assert value(metrics, "commit_duration_seconds_sum") == 1.0
     assert value(metrics, "commit_timestamp_seconds") == NOW
 

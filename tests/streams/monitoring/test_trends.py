@@ -10,7 +10,7 @@ from backchannel.agents.quality.learner import QualityConfig
 from backchannel.ops.lab.load import STRATEGIES, mixed_stream
 from backchannel.schemas.events import Click
 from backchannel.streams.config import Config
-from backchannel.streams.monitoring.trends import Trends, read_trends
+from backchannel.streams.monitoring.trends import Trends, read_rates, read_trends
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.store import tables
 from backchannel.streams.store.engine import Store
@@ -37,7 +37,7 @@ def test_nothing_is_no_trend(store: Store) -> None:
     found = read(store)
     assert not found.versions
     assert found.answers.time == found.intake.time == []
-    assert found.answers.clicked == found.intake.events == []
+    assert found.answers.clicked == found.answers.goals == found.intake.events == []
 
 
 def test_rates_are_those_of_the_events(store: Store, store_url: str) -> None:
@@ -62,6 +62,13 @@ def test_rates_are_those_of_the_events(store: Store, store_url: str) -> None:
     assert all(trend.share == [0.2, 0.2, 0.2] for trend in answers.strategies.values())
     assert all(0 < reward < 1 for trend in answers.strategies.values() for reward in trend.reward if reward is not None)
     assert read(store, buckets=2).answers.time == answers.time[1:]
+    with store.read() as connection:
+        rates = read_rates(connection)
+    assert rates is not None
+    assert rates.turns == 600
+    assert rates.goals == sum(goals for goals in answers.goals if goals is not None)
+    assert 0 < rates.goals <= rates.turns
+    assert 0 <= rates.goal_defects <= 1 - rates.goals_reached < 1
 
 
 def test_minutes_without_events_are_shown(store: Store) -> None:
