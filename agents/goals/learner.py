@@ -75,9 +75,9 @@ class Goals(Learner):
         ends = ends_of(outcomes)
         columns = outcomes.columns
         defects = (outcomes.barged_in | _failed(columns)).astype(float)
-        told, said = said_of(columns)
-        weight = np.where(told, self._feedback_weight, 0.0)
-        defects = (1.0 - weight) * defects + weight * (1.0 - said)
+        said = said_of(columns)
+        weight = np.where(np.isnan(said), 0.0, self._feedback_weight)
+        defects = (1.0 - weight) * defects + weight * (1.0 - np.nan_to_num(said))
         values = [ends, *(np.rint(ends * one * GRID) / GRID for one in (outcomes.unrephrased, defects))]
         # First a line per turn for all strategies together, then one per strategy asked.
         strategies = sorted(outcomes.strategies_of(self._strategies))
