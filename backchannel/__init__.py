@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from backchannel.agents.memory.serving import Recalled
     from backchannel.agents.ranking.serving import Candidate, Ranking
     from backchannel.agents.rewrites.serving import Rewriting
+    from backchannel.agents.satisfaction.asking import AskConfig, Asker
+    from backchannel.agents.satisfaction.budget import Budget
     from backchannel.agents.satisfaction.sessions import earlier_of
     from backchannel.agents.taught.rules import TaughtRule
     from backchannel.schemas.errors import BackchannelError
@@ -43,8 +45,11 @@ if TYPE_CHECKING:
     from backchannel.streams.store.engine import StoreError
 
 __all__ = [
+    "AskConfig",
+    "Asker",
     "BackchannelError",
     "BargeIn",
+    "Budget",
     "Candidate",
     "Click",
     "ConfigError",
@@ -88,6 +93,8 @@ _MODULES: Final = {
     "agents.memory.serving": ("Recalled",),
     "agents.ranking.serving": ("Candidate", "Ranking"),
     "agents.rewrites.serving": ("Rewriting",),
+    "agents.satisfaction.asking": ("AskConfig", "Asker"),
+    "agents.satisfaction.budget": ("Budget",),
     "agents.satisfaction.sessions": ("earlier_of",),
     "agents.taught.rules": ("TaughtRule",),
     "schemas.errors": ("BackchannelError",),

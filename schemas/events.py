@@ -112,6 +112,8 @@ class Earlier(Struct, frozen=True, gc=False, kw_only=True):
         | None
     ) = None
     certainty: Annotated[float, Meta(ge=0, le=1, description="mean of the NLU's probabilities")] | None = None
+    repeats: Annotated[Count, Meta(description="number of turns just before, in a row, that ask the same")] = 0
+    answer: Annotated[float, Meta(ge=0, le=1, description="what was said about the last answer")] | None = None
 
 
 class Query(_Event, frozen=True, gc=False, kw_only=True, tag="query"):

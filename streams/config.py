@@ -10,6 +10,7 @@ from msgspec import Meta, Struct, field, structs
 
 from backchannel.agents import registry
 from backchannel.agents.ope.gate import GateConfig
+from backchannel.agents.satisfaction.asking import AskConfig
 from backchannel.agents.taught.rules import TaughtConfig
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import EVENT_TYPES
@@ -149,6 +150,7 @@ class Config(registry.LearningConfig, frozen=True, forbid_unknown_fields=True):
     events: Annotated[EventConfig, Meta(description="How events are written.")] = field(default_factory=EventConfig)
     turns: Annotated[TurnConfig, Meta(description="How events become turns.")] = field(default_factory=TurnConfig)
     taught: Annotated[TaughtConfig, Meta(description="What people may teach.")] = field(default_factory=TaughtConfig)
+    ask: Annotated[AskConfig, Meta(description="When people are asked.")] = field(default_factory=AskConfig)
     commits: Annotated[CommitConfig, Meta(description="Commits and publishing.")] = field(default_factory=CommitConfig)
     gate: Annotated[GateConfig, Meta(description="When a policy may go live.")] = field(default_factory=GateConfig)
     snapshots: Annotated[SnapshotConfig, Meta(description="Policy versions.")] = field(default_factory=SnapshotConfig)

@@ -27,7 +27,7 @@ from backchannel.agents.bandit.ranks import WIDTH, covered
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import Floats
 from backchannel.schemas.errors import BackchannelError
-from backchannel.schemas.events import MAX_DEPTH, Canary
+from backchannel.schemas.events import MAX_DEPTH, Canary, Rule
 from backchannel.schemas.snapshot import Snapshot
 
 Exploration: TypeAlias = Literal["thompson", "greedy", "squarecb", "ucb", "uniform"]
@@ -113,6 +113,9 @@ class Decision(Struct, frozen=True):
         user_context: the features of the user, if the policy was told who asks.
         policy_version: the version of the policy that decided.
         canary: how it was decided, while another policy is on trial.
+        ask: "satisfaction": ask whether the answer is what they wanted; "teach": ask what they mean; None: nothing.
+        ask_propensity: the probability of that question, for the `propensity` of its answer.
+        offers: for "teach", the rules to choose from, the best first.
     """
 
     allocation: dict[str, int]
@@ -123,6 +126,9 @@ class Decision(Struct, frozen=True):
     policy_version: int | None = None
     canary: Canary | None = None
     planned: dict[str, int] = {}
+    ask: Literal["satisfaction", "teach"] | None = None
+    ask_propensity: float | None = None
+    offers: tuple[Rule, ...] = ()
 
 
 class Segment(Struct, frozen=True, array_like=True):

@@ -90,6 +90,15 @@ class Rewriter:
             return Rewriting(found[0], "personal", found[1], self._version)
         return self._global(row) if row and row.target and not row.withdrawn else None
 
+    def candidates(self, state: str, user: str | None = None) -> list[str]:
+        """Return the targets that are known for a state and not blocked, also withdrawn ones; the user's own first."""
+        row = self._row(state)
+        own = self._own.get(user) if user is not None else None
+        found = _decode_personal(own).get(state) if own else None
+        targets = [*(found[:1] if found else ()), *([row.target] if row and row.target else ())]
+        blocked = row.blocked if row else ()
+        return [] if ALL in blocked else [one for one in dict.fromkeys(targets) if one not in blocked]
+
     def rewrites(self) -> dict[str, Rewriting]:
         """Return all rewrites of the global layer, including withdrawn ones."""
         rows = ((state, self._row(state)) for state in self._rows)

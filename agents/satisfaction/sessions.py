@@ -2,13 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import takewhile
+from typing import Final
 
 import numpy as np
 from msgspec import structs
 
 from backchannel.agents.interning import columns_of
-from backchannel.schemas.events import Earlier, Query
+from backchannel.schemas.events import Earlier, Feedback, Query
 from backchannel.schemas.turn import Turn
+
+_REPEATED: Final = 0.5
+"""The probability of a rephrase from which a query asks the same as the one before."""
 
 
 def earlier_of(turns: Sequence[Turn], query: Query) -> Earlier:
@@ -27,15 +32,19 @@ def earlier_of(turns: Sequence[Turn], query: Query) -> Earlier:
     outcomes = [next((one.outcome for one in reversed(turn.impressions) if one.outcome), None) for turn in turns]
     surprises = [-turn.query.asr.hypotheses[0].score for turn in turns if turn.query.asr and turn.query.asr.hypotheses]
     certainties = [turn.query.nlu.score for turn in turns if turn.query.nlu and turn.query.nlu.score is not None]
+    rephrased = Judge(RewardConfig()).judge(columns_of(known)).rephrased
+    said = [one.value for one in turns[-1].all(Feedback) if one.value is not None]
     counted = Counter(outcome for outcome in outcomes if outcome)
     return Earlier(
         turns=len(turns),
         seconds=max(query.ts - turns[0].query.ts, 0) / 1000,
         clicks=sum(len(turn.clicks) for turn in turns),
         barge_ins=sum(bool(turn.barge_ins) for turn in turns),
-        rephrased=round(float(Judge(RewardConfig()).judge(columns_of(known)).rephrased.sum()), 4),
+        rephrased=round(float(rephrased.sum()), 4),
         outcomes=dict(counted.most_common(32)),
         outcome=outcomes[-1],
         surprise=round(float(np.mean(surprises)), 4) if surprises else None,
         certainty=round(float(np.mean(certainties)), 4) if certainties else None,
+        repeats=sum(1 for _ in takewhile(lambda one: one >= _REPEATED, reversed(rephrased.tolist()))),
+        answer=float(np.mean(said)) if said else None,
     )

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from litestar.types import ASGIApp
 
 from backchannel.ops.serve.application import PUBLIC, application
+from backchannel.ops.serve.asking import HostAsker, lock_of
 from backchannel.ops.serve.metrics import ServiceMetrics
 from backchannel.ops.serve.processes import Plan
 from backchannel.ops.serve.service import Service
@@ -26,7 +27,15 @@ def application_of(plan: Plan) -> ASGIApp:
         guess_from=plan.guess_from,
         personal=serve.personal,
     )
-    service = Service(reader, config.bandit.expected, sink, config.turns.max_ahead_s, operators=config.taught.operators)
+    asker = HostAsker(config.ask, lock_of(plan.store))
+    service = Service(
+        reader,
+        config.bandit.expected,
+        sink,
+        config.turns.max_ahead_s,
+        operators=config.taught.operators,
+        asker=asker.current,
+    )
     metrics = ServiceMetrics(shared=True)
 
     def unready() -> str | None:
@@ -40,6 +49,7 @@ def application_of(plan: Plan) -> ASGIApp:
             try:
                 yield
             finally:
+                asker.close()
                 await sink.close()
 
     return Access(

@@ -143,6 +143,10 @@ def _known(logged: Logged, kind: object, sent: Mapping[str, Any]) -> dict[str, A
     ids = {"session_id": query.session_id, "query_id": query.query_id}
     if kind == "query":
         return msgspec.to_builtins(query) | ids  # type: ignore[no-any-return]
+    if kind == "feedback" and decision.ask == "satisfaction":
+        return {**ids, "asked": True, "propensity": decision.ask_propensity}
+    if kind == "teach" and decision.ask == "teach":
+        return {**ids, "asked": True}
     if kind != "impression":
         return ids
     if decision.planned and "allocation" not in sent:

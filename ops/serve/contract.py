@@ -1,6 +1,6 @@
 """What the service is sent, and what it answers: the structs from which its OpenAPI document is made."""
 
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
@@ -12,9 +12,11 @@ from backchannel.agents.taught.rules import TaughtRule
 from backchannel.schemas.events import (
     Canary,
     Context,
+    Earlier,
     Id,
     Name,
     Ranks,
+    Rule,
     Strategies,
     Text,
     Timestamp,
@@ -52,6 +54,7 @@ class DecideRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ) = None
     distinct: Annotated[bool, Meta(description="whether the budget is one of different candidates")] = False
     rewrite: Annotated[bool, Meta(description="whether a rewrite is served, if there is one")] = True
+    earlier: Annotated[Earlier, Meta(description="what happened in the session before")] | None = None
     recall: Annotated[int, Meta(ge=0, le=500, description="maximum number of remembered entities")] = 20
 
 
@@ -76,6 +79,19 @@ class DecideResponse(Struct, frozen=True, kw_only=True):
     allocation_propensity: float | None
     recalled: Annotated[list[Recalled], Meta(description="entities that have worked for `served`, best first")]
     canary: Canary | None
+    ask: Annotated[
+        Literal["satisfaction", "teach"] | None,
+        Meta(
+            description="what to ask with the answer: `satisfaction`, whether it was what they wanted; `teach`, what "
+            "they mean. A `feedback` event that names the `decision_id` need not say that it was asked for, and with "
+            "which probability; null: nothing"
+        ),
+    ]
+    ask_propensity: Annotated[float | None, Meta(description="probability of that question")]
+    offers: Annotated[
+        tuple[Rule, ...],
+        Meta(description="for `teach`, the rules to choose from, best first: send one as a `teach` event"),
+    ]
     policy_version: Annotated[
         int | None, Meta(description="null: there is no policy yet, and the budget is shared out evenly")
     ]

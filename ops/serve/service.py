@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from math import comb
 from typing import Final
@@ -14,6 +14,8 @@ from msgspec import structs
 from backchannel.agents.bandit.features import Value, context_of
 from backchannel.agents.bandit.serving import Decision
 from backchannel.agents.ranking.serving import Candidate, Ranker
+from backchannel.agents.rewrites.serving import Rewriting
+from backchannel.agents.satisfaction.asking import Asker, Question
 from backchannel.ops.serve.completion import Logged, completed, pack, unpack
 from backchannel.ops.serve.contract import (
     MAX_EVENTS,
@@ -32,7 +34,7 @@ from backchannel.ops.serve.contract import (
 from backchannel.ops.serve.sinks import Sink
 from backchannel.ops.web.problems import Fault, RefusedError
 from backchannel.schemas.events import Event, EventError, Query, Rewrite, Teach
-from backchannel.streams.serving.policy import Policy
+from backchannel.streams.serving.policy import Policy, asking
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.turns.partition import unauthorized
 
@@ -49,6 +51,7 @@ class Service:
         sink: takes the events.
         max_ahead_s: how far events may be ahead of this machine's clock, s.
         operators: who may teach for everyone.
+        asker: returns what decides when to ask people at a time (ms since the Unix epoch); None: nobody is asked here.
         rng: the source of randomness.
     """
 
@@ -60,6 +63,7 @@ class Service:
         max_ahead_s: float = 300.0,
         *,
         operators: Collection[str] = (),
+        asker: Callable[[int], Asker | None] | None = None,
         rng: np.random.Generator | None = None,
     ) -> None:
         self._reader: Final = reader
@@ -67,6 +71,7 @@ class Service:
         self._sink: Final = sink
         self._max_ahead: Final = round(max_ahead_s * 1000)
         self._operators: Final = operators
+        self._asker: Final = asker
         self._rng: Final = rng or np.random.default_rng()
 
     @property
@@ -92,6 +97,9 @@ class Service:
         source = query.interpretation or query.text
         logged = Logged(query, Decision({}, {}), Rewrite(source=source, target=rewriting.target) if rewriting else None)
         decision = self._allocate(policy, asked, logged)
+        question = self._question(policy, query, rewriting, asked.group_id) if policy else None
+        if question is not None:
+            decision = asking(decision, question)
         logged = structs.replace(logged, decision=decision, group=asked.group_id)
         known = set(policy.strategies if policy else self._strategies)
         return DecideResponse(
@@ -111,9 +119,32 @@ class Service:
             if policy and asked.recall
             else [],
             canary=decision.canary,
+            ask=decision.ask,
+            ask_propensity=decision.ask_propensity,
+            offers=decision.offers,
             policy_version=decision.policy_version,
             ignored=sorted({*(asked.available or ()), *asked.strategy_context} - known),
         )
+
+    def _question(
+        self, policy: Policy, query: Query, rewriting: Rewriting | None, group: str | None
+    ) -> Question | None:
+        now = time.time_ns() // 1_000_000
+        asker = self._asker(now) if self._asker else None
+        if asker is None or query.user_id is None or not asker.budget.allows(query.user_id, now):
+            return None
+        offers = (
+            policy.offers(
+                query.text,
+                interpretation=query.interpretation,
+                user=query.user_id,
+                locale=query.locale,
+                group=group,
+            )
+            if asker.config.teach
+            else ()
+        )
+        return asker.ask(policy.satisfaction, query, now, self._rng, offers=offers, rewritten=rewriting is not None)
 
     def _allocate(self, policy: Policy | None, asked: DecideRequest, logged: Logged) -> Decision:
         available = None if asked.available is None else frozenset(asked.available)
@@ -296,6 +327,7 @@ def _query(asked: DecideRequest) -> Query:
         locale=asked.locale,
         interpretation=asked.interpretation,
         context=asked.context,
+        earlier=asked.earlier,
     )
 
 

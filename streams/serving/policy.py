@@ -24,13 +24,17 @@ from backchannel.agents.memory.serving import Memory, Recalled, Similar
 from backchannel.agents.ope.canary import Shared
 from backchannel.agents.ranking.serving import Candidate, Ranker, Ranking, remembered
 from backchannel.agents.rewrites.serving import Rewriter, Rewriting
+from backchannel.agents.satisfaction.asking import OFFERED, Question
 from backchannel.agents.satisfaction.serving import Satisfaction
 from backchannel.agents.serving import Sections, Serving
 from backchannel.agents.taught.rules import TaughtRule
 from backchannel.agents.taught.serving import NOTHING_TAUGHT, Taught
+from backchannel.schemas.events import Means, Prefer, Rule
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.schemas.text import normalize, spelled
 from backchannel.schemas.turn import Turn
+
+_PHRASE: Final = 500  # characters of a text in a rule
 
 S = TypeVar("S", bound=Serving)
 
@@ -110,6 +114,7 @@ class Policy:
         *,
         distinct: bool = False,
         available: Collection[str] | None = None,
+        question: Question | None = None,
     ) -> Decision:
         """Decide which strategies to ask for a query, and how many candidates from each.
 
@@ -121,6 +126,7 @@ class Policy:
             user: the `user_id` of the user who asks; see `of_user`.
             distinct: whether the budget is one of different candidates; lists are then walked as `walk` does.
             available: the strategies that can be asked now; None: all.
+            question: what to ask with the answer, as `Asker.ask` returned it: the decision's `ask` and so on.
 
         Returns:
             the decision; log its fields in the `impression` event.
@@ -138,7 +144,8 @@ class Policy:
             distinct=distinct,
             available=available,
         )
-        return structs.replace(decision, user_context=known, policy_version=self.version)
+        decision = structs.replace(decision, user_context=known, policy_version=self.version)
+        return decision if question is None else asking(decision, question)
 
     def retrieval(
         self,
@@ -323,6 +330,37 @@ class Policy:
         taught = self._taught.target(interpretation or normalize(text), user, group)
         return self._rewriter.rewrite(text, interpretation=interpretation, user=user, session=session, taught=taught)
 
+    def offers(
+        self,
+        query: str,
+        *,
+        interpretation: str | None = None,
+        user: str | None = None,
+        locale: str | None = None,
+        group: str | None = None,
+    ) -> list[Rule]:
+        """Return what somebody who asks `query` may mean, as rules to choose from, the best first; see `Asker.ask`.
+
+        First come queries, without those that an operator has blocked: the user's own rewrite, everybody's, even if it
+        is no longer served, and, if the reader guesses, the known query that is most similar. Then come entities that
+        have worked for the query.
+        """
+        text = self._spelled(query, locale)
+        state = interpretation or normalize(text)
+        if not state or max(len(state), len(text)) > _PHRASE:
+            return []
+        recalled = self.recall(query, OFFERED, user, locale=locale, group=group)
+        targets = self._rewriter.candidates(state, user)
+        if not interpretation and recalled and recalled[0].guess:
+            targets.append(recalled[0].guess.query)
+        rules: list[Rule] = [
+            Means(source=state, target=target, interpretation=interpretation is not None)
+            for target in dict.fromkeys(targets)
+            if target != state and 0 < len(target) <= _PHRASE
+        ]
+        rules += [Prefer(entity_id=one.entity_id, query=text) for one in recalled if not one.taught]
+        return rules[:OFFERED]
+
     def _spelled(self, query: str, locale: str | None) -> str:
         return spelled(query, locale, self.snapshot.fold)
 
@@ -353,3 +391,8 @@ class Policy:
     def served(self, serving: type[S]) -> S:
         """Return the serving object of a learner of your own, for whose section the policy has no method."""
         return serving.of(self._sections, self.snapshot)
+
+
+def asking(decision: Decision, question: Question) -> Decision:
+    """Return a decision with a question to ask with the answer."""
+    return structs.replace(decision, ask=question.kind, ask_propensity=question.propensity, offers=question.offers)
