@@ -82,7 +82,8 @@ class Differences(Struct, frozen=True):
         if older.fingerprint != newer.fingerprint:
             yield f"The configuration changed, from fingerprint {older.fingerprint} to {newer.fingerprint}."
         for name, count in self.rows.items():
-            yield f"{count:,} rows of {name} differ; there are {newer.rows.get(name, 0):,} now."
+            if count:
+                yield f"{count:,} rows of {name} differ; there are {newer.rows.get(name, 0):,} now."
         for one in self.strategies:
             yield _strategy(one)
         yield from _ranking(*self.ranking)

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from backchannel.ops.dashboard.state import Observatory
 from backchannel.ops.web.pages import add_assets, guarded, json_response
+from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import Context
 from backchannel.streams.serving.reader import NoPolicyError
 
@@ -48,8 +49,18 @@ def application(observatory: Observatory, token: str | None) -> web.Application:
             return json_response({"error": str(error)}, status=404)
         return json_response(found)
 
+    async def changes(request: web.Request) -> web.StreamResponse:
+        try:
+            older, newer = (msgspec.convert(request.query.get(name), int, strict=False) for name in ("from", "to"))
+            return json_response(await asyncio.to_thread(observatory.compare, older, newer))
+        except msgspec.MsgspecError as error:
+            return json_response({"error": f"from and to are versions: {error}"}, status=400)
+        except (BackchannelError, LookupError) as error:
+            return json_response({"error": str(error)}, status=404)
+
     app = web.Application(middlewares=[guarded(token)])
     add_assets(app, _ASSETS)
     app.router.add_get("/api/state", state)
     app.router.add_get("/api/query", query)
+    app.router.add_get("/api/changes", changes)
     return app

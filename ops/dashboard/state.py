@@ -10,20 +10,24 @@ import numpy as np
 from msgspec import Struct, structs
 
 from backchannel.agents.bandit.features import context_of
+from backchannel.agents.failures.serving import Repair
 from backchannel.agents.memory.serving import Recalled
 from backchannel.agents.ranking.serving import Weight
 from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.serving import Rewriting
+from backchannel.ops.commands.differences import differences
 from backchannel.ops.dashboard.browse import Listings, read_listings
 from backchannel.ops.health.checks import Check, Status, judge, worst
 from backchannel.ops.health.command import gather
 from backchannel.ops.inspect.explanation import Explanation, explain
+from backchannel.ops.inspect.taught import rule_words
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import Context, Query
 from backchannel.schemas.text import normalize, spelled
 from backchannel.streams.config import Config
 from backchannel.streams.monitoring.trends import Trends, read_trends
 from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
+from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.store import ledger
 from backchannel.streams.store.engine import Store, StoreError
 from backchannel.streams.store.ledger import LedgerSums
@@ -38,6 +42,8 @@ LAGS: Final = 900
 
 RECALLED: Final = 20
 DRAWS: Final = 100
+MOST: Final = 10
+"""Maximum number of failure points and of rules on the page, and of examples of a comparison."""
 LISTED_S: Final = 60.0
 """Seconds for which lists are cached: they are read from whole tables."""
 
@@ -67,6 +73,14 @@ class RankingView(Struct, frozen=True):
     weights: tuple[Weight, ...]
 
 
+class RuleView(Struct, frozen=True):
+    """A rule that holds for everyone, in words, the operator who taught it, and when (event time, ms)."""
+
+    rule: str
+    by: str
+    since: int
+
+
 class DashboardState(Struct, frozen=True):
     """Everything on the page except the answers of its search box; `satisfaction` is in words."""
 
@@ -81,6 +95,8 @@ class DashboardState(Struct, frozen=True):
     segments: list[SegmentView]
     listings: Listings | None
     ranking: RankingView | None
+    repairs: list[Repair]
+    rules: list[RuleView]
     satisfaction: str | None
 
 
@@ -191,6 +207,18 @@ class Observatory:
             ],
         )
 
+    def compare(self, older: int, newer: int) -> list[str]:
+        """Return what changed from one version to another, in sentences.
+
+        Raises:
+            LookupError: a version is not retained.
+        """
+        with self.store.read() as connection:
+            headers = [snapshots.header(connection, version) for version in (older, newer)]
+            if headers[0] is None or headers[1] is None:
+                raise LookupError(f"version {older if headers[0] is None else newer} is not retained any more")
+            return list(differences(connection, headers[0], headers[1]).words(MOST))
+
     def _look(self) -> DashboardState:
         facts = gather(self.store, self._config)
         checks = judge(facts, self._config)
@@ -209,6 +237,8 @@ class Observatory:
             segments=self._segments(),
             listings=self._list() if vitals else None,
             ranking=self._ranking(),
+            repairs=self._repairs(),
+            rules=self._rules(),
             satisfaction=self._satisfaction(),
         )
 
@@ -258,3 +288,16 @@ class Observatory:
         except NoPolicyError:
             return None
         return None if rate is None else str(rate)
+
+    def _repairs(self) -> list[Repair]:
+        try:
+            return self.reader.policy.diagnoser.repairs()[:MOST]
+        except NoPolicyError:
+            return []
+
+    def _rules(self) -> list[RuleView]:
+        try:
+            rules = self.reader.policy.taught()[:MOST]
+        except NoPolicyError:
+            return []
+        return [RuleView(rule_words(one.rule), one.by, one.ts) for one in rules]

@@ -7,11 +7,10 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from backchannel.agents.taught.rules import TaughtRule
 from backchannel.agents.taught.serving import Taught
 from backchannel.ops.options import config_option, json_option, opened_store, store_option
 from backchannel.ops.terminal import console, print_json
-from backchannel.schemas.events import Means, Prefer
+from backchannel.schemas.events import Means, Prefer, Rule
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.config import Config
 from backchannel.streams.snapshots.signing import accepted_keys
@@ -76,7 +75,7 @@ def show(*, user: str | None, group: str | None, store: str, config: Config, as_
     for one in found:
         scope = f"{one.scope}, by {one.by}" if one.by else one.scope
         until = since_epoch(one.expires) if one.expires else ""
-        table.add_row(_words(one), scope, since_epoch(one.ts), until, "yes" if one.asked else "", one.event_id)
+        table.add_row(rule_words(one.rule), scope, since_epoch(one.ts), until, "yes" if one.asked else "", one.event_id)
     console(_WIDTH).print(table, markup=False)
 
 
@@ -92,11 +91,11 @@ def undo(event_id: str, store: str, config: Config) -> None:
         )
     if undone is None:
         raise click.ClickException(f"no rule that holds was taught by event {event_id!r}: `backchannel taught show`")
-    click.echo(f"undone: {_words(undone)}")
+    click.echo(f"undone: {rule_words(undone.rule)}")
 
 
-def _words(one: TaughtRule) -> str:
-    rule = one.rule
+def rule_words(rule: Rule) -> str:
+    """Return a rule in words."""
     if isinstance(rule, Means):
         return f"{rule.source!r} means {rule.target!r}"
     if isinstance(rule, Prefer):

@@ -211,6 +211,8 @@ function show(state) {
   draw("lag", state.lag.time, { records: state.lag.records }, number);
   showSegments(state.segments);
   showListings(state.listings);
+  showFailures(state.repairs);
+  showRules(state.rules);
   byId("satisfaction").textContent = state.satisfaction ? `Satisfied: ${state.satisfaction}.` : "";
   byId("order").textContent = state.ranking?.verdict ?? "No policy yet.";
   table(
@@ -323,13 +325,53 @@ function showTrends({ trends: { answers, intake, versions }, served }, alarms) {
   draw("freshness", made.map((one) => one.created), { seconds: made.map((one) => (one.created - one.watermark) / 1000) }, number);
   table(
     "versions",
-    ["version", "made", "learned up to", " rows", "gate", "gain over the served policy", "why"],
-    versions.slice(0, ROWS).map((one) => [
+    ["version", "made", "learned up to", " rows", "changes", "gate", "gain over the served policy", "why"],
+    versions.slice(0, ROWS).map((one, index) => [
       one.version === served ? `${one.version} (served)` : one.version, when(one.created), when(one.watermark),
-      number(one.rows, 9), one.canary ? `${one.verdict}, ${percent(one.canary)}` : one.verdict ?? "–", one.gain ? gainBar(one.gain) : "–", one.reason ?? "",
+      number(one.rows, 9), comparing(versions[index + 1]?.version, one.version), one.canary ? `${one.verdict}, ${percent(one.canary)}` : one.verdict ?? "–", one.gain ? gainBar(one.gain) : "–", one.reason ?? "",
     ]),
     "No version yet.",
   );
+}
+
+// A button that shows what a version changed.
+function comparing(older, newer) {
+  if (older == null) return "–";
+  const button = element("button", { type: "button" }, `since ${older}`);
+  button.addEventListener("click", () => compare(older, newer));
+  return button;
+}
+
+async function compare(older, newer) {
+  let lines;
+  try {
+    const said = await (await fetch(`api/changes?from=${older}&to=${newer}`)).json();
+    lines = said.error ? [said.error] : said;
+  } catch (error) {
+    lines = [`The dashboard's server does not answer: ${error.message}`];
+  }
+  const [first, ...rest] = lines;
+  byId("changes").replaceChildren(element("h3", {}, first), element("ul", {}, ...rest.map((line) => element("li", {}, line))));
+  byId("changes").hidden = false;
+  byId("changes").scrollIntoView({ block: "nearest", behavior: "smooth" });
+}
+
+function showFailures(repairs) {
+  byId("failures").hidden = !repairs.length;
+  table(
+    "repairs",
+    ["turns of", "component", " turns", " share", " 95% interval", " defects saved"],
+    repairs.map((one) => [
+      one.kind === "all" ? "all" : `${one.kind} ${one.value}`, one.failure_point.replaceAll("_", " "), number(one.turns), percent(one.share.value),
+      `${percent(one.share.low)} to ${percent(one.share.high)}`, number(one.saved.value),
+    ]),
+    "",
+  );
+}
+
+function showRules(rules) {
+  byId("taught").hidden = !rules.length;
+  table("rules", ["rule", "by", "since"], rules.map((one) => [one.rule, one.by, when(one.since)]), "");
 }
 
 // An interval on a line from -50% to +50%, with zero in the middle.

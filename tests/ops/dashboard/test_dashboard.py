@@ -26,10 +26,11 @@ from backchannel.ops.dashboard.server import application
 from backchannel.ops.dashboard.state import Observatory
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.ops.web.guard import is_loopback
-from backchannel.schemas.events import Click, Event, Impression, Query, Result
+from backchannel.schemas.events import Click, Event, Impression, Never, Query, Result, Teach
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.pipeline.local import LocalPipeline
+from backchannel.streams.snapshots.teachings import Teachings
 from backchannel.streams.store.engine import Store
 from tests.support.ledgers import sqlite_url
 from tests.support.servers import missing
@@ -67,13 +68,20 @@ def sessions(count: int) -> Iterator[Event]:
 
 @pytest.fixture(scope="module")
 def rephrased(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a store with a rewrite."""
+    """Return a store with two versions, a rewrite in the second, and a rule for everyone."""
     url = sqlite_url(tmp_path_factory.mktemp("rephrased"))
     with LocalPipeline(url, CONFIG, "s") as embedded:
-        embedded.feed(list(sessions(40)))
+        events = list(sessions(40))
+        embedded.feed(events[:20])
+        embedded.commit()
+        embedded.publish()
+        embedded.feed(events[20:])
         embedded.finish()
         embedded.commit()
         embedded.publish()
+        rule = Never(entity_id="song/13")
+        ids: dict[str, Any] = {"session_id": "s", "query_id": "q", "user_id": "boss"}
+        Teachings(embedded.store, CONFIG.taught).write([Teach(event_id="t", ts=1, rule=rule, everyone=True, **ids)])
     return url
 
 
@@ -210,6 +218,21 @@ def test_the_page_and_its_data_are_served(observatory: Observatory) -> None:
     talk(observatory, None, scenario)
 
 
+def test_versions_are_compared_and_rules_for_everyone_shown(rephrased: str) -> None:
+    async def scenario(client: TestClient) -> None:  # type: ignore[type-arg]
+        said = await (await client.get("/api/changes", params={"from": 1, "to": 2})).json()
+        assert said[0].startswith("From version 1, ")
+        assert "Rewrites: 2 new, 0 gone, 0 different." in said
+        for versions, status in (("from=1&to=9", 404), ("from=1", 400), ("from=x&to=2", 400)):
+            response = await client.get(f"/api/changes?{versions}")
+            assert response.status == status
+            assert "error" in await response.json()
+
+    with observed(rephrased) as observatory:
+        assert [(one.rule, one.by) for one in observatory.state().rules] == [("never 'song/13'", "boss")]
+        talk(observatory, None, scenario)
+
+
 def test_another_sites_page_cannot_read_it(observatory: Observatory) -> None:
     """A request through an attacker's name that resolves to 127.0.0.1 carries that name as its Host."""
 
@@ -320,6 +343,18 @@ def test_a_browser_draws_the_path_of_a_rewrite(rephrased: str, tmp_path: Path) -
     assert re.search(f"“{GARBLED[0]}” [^“]*“{GARBLED[2]}”", page)
     between = r"</b> → \d+\.\d% → <b>"
     assert re.search(f'<p id="path"><b>{between.join(GARBLED)}</b> → \\d+\\.\\d% → success</p>', page)
+
+
+def test_a_browser_compares_versions(rephrased: str) -> None:
+    with serving(rephrased) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(url)
+        page.get_by_role("button", name="since 1").click()
+        page.wait_for_selector("#changes li")
+        assert "From version 1" in page.inner_text("#changes h3")
+        assert "never 'song/13'" in page.inner_text("#rules")
+        browser.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
