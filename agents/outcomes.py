@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from backchannel.agents.columns import Columns, Impressions
 from backchannel.agents.frames import MISSING, Codes, Ragged, spans
 from backchannel.agents.rephrases.detector import RephraseDetector
-from backchannel.agents.sums import Booleans, Floats, Integers
+from backchannel.agents.sums import GRID, Booleans, Floats, Integers
 from backchannel.schemas.events import Feedback, value_of
 from backchannel.schemas.text import normalize
 
@@ -213,8 +213,9 @@ class Outcomes(Struct, frozen=True, dict=True):
 
     @property
     def defects(self) -> Floats:
-        """The probability, 0 to 1, that the turn was a defect, (n,); see `defects`."""
-        return defects(self.barged_in, self.rephrased)
+        """The probability, 0 to 1, that the turn was a defect, (n,): see `defects`; or somebody said that it failed."""
+        failed = np.rint((1.0 - np.nan_to_num(said_of(self.columns), nan=1.0)) * GRID) / GRID
+        return np.maximum(defects(self.barged_in, self.rephrased), failed)
 
     @property
     def people(self) -> Integers:

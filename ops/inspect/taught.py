@@ -5,8 +5,10 @@ from typing import Final
 
 import click
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
+from backchannel.agents.taught.rules import TaughtRule
 from backchannel.agents.taught.serving import Taught
 from backchannel.ops.options import config_option, json_option, opened_store, store_option
 from backchannel.ops.terminal import console, print_json
@@ -26,15 +28,22 @@ def taught() -> None:
 
 
 @taught.command("list")
+@click.option("--history", is_flag=True, help="List the rules themselves, also those undone or expired: an export.")
 @store_option
 @json_option
-def list_taught(store: str, as_json: bool) -> None:
-    """List who has rules: the number that hold, and the number undone or expired."""
+def list_taught(*, history: bool, store: str, as_json: bool) -> None:
+    """List who has rules: the number that hold, and the number undone or expired.
+
+    Of what was said about the same thing, only the latest is kept, so a rule that was taught anew is listed once.
+    """
     now = _now()
     with opened_store(store) as opened:
         with opened.read() as connection:
             known = all_rules(connection)
         dropped = Ledger(opened, []).counts().get(DROPPED, 0)
+    if history:
+        _show_history(known, now, as_json=as_json)
+        return
     counts = {
         owner: {"holding": (holding := sum(one.holds(now) for one in rules)), "ended": len(rules) - holding}
         for owner, rules in known.items()
@@ -92,6 +101,18 @@ def undo(event_id: str, store: str, config: Config) -> None:
     if undone is None:
         raise click.ClickException(f"no rule that holds was taught by event {event_id!r}: `backchannel taught show`")
     click.echo(f"undone: {rule_words(undone.rule)}")
+
+
+def _show_history(known: dict[str, list[TaughtRule]], now: int, *, as_json: bool) -> None:
+    if as_json:
+        print_json(known)
+        return
+    table = Table("who", "rule", "taught", "state", "event", box=SIMPLE_HEAD, pad_edge=False)
+    for owner, rules in known.items():
+        for one in rules:
+            state = "holds" if one.holds(now) else "undone" if one.undone else f"expired {since_epoch(one.expires)}"
+            table.add_row(*map(escape, (owner, rule_words(one.rule), since_epoch(one.ts), state, one.event_id)))
+    console(_WIDTH).print(table)
 
 
 def rule_words(rule: Rule) -> str:

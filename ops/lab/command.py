@@ -3,6 +3,7 @@
 import click
 
 from backchannel.ops.groups import Group
+from backchannel.ops.lab.asking.command import asking
 from backchannel.ops.lab.failures.command import failures
 from backchannel.ops.lab.goals.command import goals
 from backchannel.ops.lab.satisfaction.command import satisfaction
@@ -16,6 +17,7 @@ def lab() -> None:
     """Run experiments on corpora of your own, on public ones, and in simulated worlds."""
 
 
+lab.add_command(asking)
 lab.add_command(failures)
 lab.add_command(goals)
 lab.add_command(rank)

@@ -154,6 +154,12 @@ def test_a_turn_is_a_defect_if_it_was_interrupted_or_rephrased_and_not_for_want_
     assert defects([False, False, True], [0.0, 0.75, 0.75]).tolist() == [0.0, 0.75, 1.0]
 
 
+def test_an_explicit_no_is_a_defect() -> None:
+    said = [(), (feedback(answered=False),), (feedback(answered=True),), (feedback(rating=0.25),)]
+    turns = [Turn.of(query(), some) for some in said] + [Turn.of(query(), [barge_in(), feedback(answered=True)])]
+    assert judged(turns).defects.tolist() == [0.0, 1.0, 0.0, 0.75, 1.0]
+
+
 ANSWERS = st.builds(
     feedback,
     answered=st.none() | st.booleans(),

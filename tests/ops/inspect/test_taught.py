@@ -50,3 +50,16 @@ def test_rules_are_listed_shown_and_undone(store: str) -> None:
     assert "user:me" in run(store, "list").output
     again = run(store, "undo", "t2")
     assert (again.exit_code, "t2" in again.output) == (1, True)
+
+
+def test_the_history_lists_what_no_longer_holds(store: str) -> None:
+    assert run(store, "undo", "t2").exit_code == 0
+    shown = run(store, "list", "--history").output
+    assert [word for word in ("holds", "undone") if word in shown] == ["holds", "undone"]
+    assert "never 'e2'" in shown
+    exported = json.loads(run(store, "list", "--history", "--json").output)["user:me"]
+    assert [(one["event_id"], one.get("undone", False)) for one in exported] == [
+        ("undo/t2", True),
+        ("t1", False),
+        ("t0", False),
+    ]

@@ -1,0 +1,1 @@
+"""What asking people brings, and what it costs, in a simulated loop."""
