@@ -5,7 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from backchannel.ops.lab.shared_page.command import worlds
-from backchannel.ops.lab.shared_page.worlds import WORLDS
+from backchannel.ops.lab.shared_page.contenders import Learned
+from backchannel.ops.lab.shared_page.worlds import LOOKED, WORLDS
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -45,3 +46,16 @@ def test_the_command_names_rivals_and_intervals() -> None:
     assert done.exit_code == 0, done.output
     assert '"lost_to"' in done.output
     assert '"best fixed"' in done.output
+
+
+def test_a_weak_strategy_on_top_is_asked_for_little() -> None:
+    world, rng = WORLDS["position"], np.random.default_rng(3)
+    kinds = rng.integers(0, 4, 1_500)
+    ranks, learned = world.ranks(kinds, np.zeros(len(kinds)), rng), Learned(world, rng)
+    for turn in (0, 500, 1_000):
+        own = slice(turn, turn + 500)
+        counts = learned.allocate(kinds[own], world.strategies)
+        positions = world.positions(counts, ranks[own])
+        looked = rng.random(500) < np.maximum(positions, 1.0) ** -LOOKED
+        learned.learn(kinds[own], counts, ranks[own], np.where(looked, positions, 0), turn)
+    assert learned.allocate(kinds[:200], world.strategies)[:, 0].mean() < 1.0
