@@ -20,6 +20,7 @@ from rapidfuzz.fuzz import token_set_ratio
 
 from backchannel.agents.bins import bin_of, range_of
 from backchannel.agents.columns import Columns, Queries
+from backchannel.agents.failures.rules import RULES, first_to_hold
 from backchannel.agents.frames import MISSING
 from backchannel.agents.kinds import parts_of
 from backchannel.agents.sums import Floats, Integers
@@ -68,11 +69,13 @@ NAMES: Final[dict[str, int]] = {
 }
 """Names of a kind -> the number of slots that they are hashed to."""
 
-_SIZES: Final = {"constant": 1} | {name: len(edges) + 2 for name, edges in BINS.items()} | NAMES
+_SIZES: Final = {"constant": 1} | {name: len(edges) + 2 for name, edges in BINS.items()} | NAMES | {"rule": len(RULES)}
 _STARTS: Final = dict(zip(_SIZES, accumulate((0, *_SIZES.values())), strict=False))
 WIDTH: Final = sum(_SIZES.values())
 """The length of a vector."""
-ENCODING: Final = f"{crc32(repr((BINS, NAMES)).encode()):08x}"
+RULED: Final = slice(_STARTS["rule"], _STARTS["rule"] + len(RULES))
+"""The slots of the rules, of which each turn has one; see `rules`."""
+ENCODING: Final = f"{crc32(repr((BINS, NAMES, [rule.name for rule in RULES])).encode()):08x}"
 """Vectors of another encoding mean something else: their sums are kept apart."""
 
 _CROSSED: Final = frozenset(
@@ -175,6 +178,8 @@ def _slotted(
     for one in context:
         for said in asked:
             slots[f"context, with: {one}, {said}"] = _hashed("context, with", f"{one}, {said}")
+    rule = first_to_hold(numbers, outcome)
+    slots[f"rule: {RULES[rule].name}"] = RULED.start + rule
     for said in crossed:
         both = f"{outcome or 'unknown'}, {said}"
         slots[f"outcome, with: {both}"] = _hashed("outcome, with", both)

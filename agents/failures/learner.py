@@ -2,7 +2,8 @@
 
 Labelled turns add X'X and X'Y of their evidence (see `evidence`), by fold of people; all turns whose events say how
 they went add their evidence by intent, device, locale and day. The weights are solved at publish and applied to all of
-these sums, so a new label also changes what is said of earlier turns. `model` says how.
+these sums, so a new label also changes what is said of earlier turns. `model` says how. Until there are enough labels,
+`rules` tell what they can.
 
 Assumptions, as `docs/design.md` asks of every learner: labels are few and made by people who are trusted, so nobody's
 labels are bounded; shares count turns, so who asks more counts more. Positions, depth and overlap do not enter. An
@@ -20,7 +21,8 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from backchannel.agents.columns import Columns
-from backchannel.agents.failures.evidence import ENCODING, WIDTH, evidence, is_told, vectors
+from backchannel.agents.failures import rules
+from backchannel.agents.failures.evidence import ENCODING, RULED, WIDTH, evidence, is_told, vectors
 from backchannel.agents.failures.model import Fit, LabelSums
 from backchannel.agents.failures.serving import Diagnoser, Shares, Weights
 from backchannel.agents.kinds import KINDS, ROOM, excess, groups_of, published
@@ -28,6 +30,7 @@ from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import ALL, GRID, Delta, Floats, Integers, Key, SumReader, Sums, SumTable
 from backchannel.schemas.events import FailurePoint, Label
+from backchannel.schemas.snapshot import Estimate
 
 POINTS: Final[tuple[str, ...]] = get_args(FailurePoint)
 FOLDS: Final = 5
@@ -131,17 +134,11 @@ class FailurePoints(Learner):
             return {}
         section: dict[str, bytes | None] = dict.fromkeys((ALL, *KINDS))
         found = self.fit(sums, at)
-        if found is None:
-            return section
-        weights, fit = found
-        section[ALL] = msgspec.json.encode(weights)
+        if found is not None:
+            section[ALL] = msgspec.json.encode(found[0])
         for kind, by_value in published(sums, self.turns, ENCODING, at).items():
             shares = {
-                value: Shares(
-                    round(float(total[0]), 3),
-                    dict(zip(weights.points, fit.shares(total, float(total[0])), strict=True)),
-                )
-                for value, total in by_value.items()
+                value: Shares(round(float(total[0]), 3), _shares(found, total)) for value, total in by_value.items()
             }
             section[kind] = msgspec.json.encode(shares)
         return section
@@ -200,6 +197,15 @@ def labels_of(columns: Columns) -> tuple[Integers, Floats]:
         for _, point in latest[turn].values():
             row[POINTS.index(point)] += 1 / len(latest[turn])
     return rows, np.rint(found * GRID) / GRID
+
+
+def _shares(found: tuple[Weights, Fit] | None, total: Floats) -> dict[str, Estimate]:
+    """Return the shares in turns with some sum of vectors, (WIDTH,); without weights those that rules tell."""
+    turns = float(total[0])
+    if found is None:
+        return rules.shares(total[RULED], turns)
+    weights, fit = found
+    return dict(zip(weights.points, fit.shares(total, turns), strict=True))
 
 
 def _fold(person: str) -> int:

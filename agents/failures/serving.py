@@ -1,6 +1,6 @@
 """The serving half of failure points: which component failed in a turn, and how often each did."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import ClassVar, Final, Self
 
@@ -9,6 +9,7 @@ import numpy as np
 from msgspec import Struct
 
 from backchannel.agents.failures.model import Model
+from backchannel.agents.failures.rules import POINTS, RULES
 from backchannel.agents.interning import columns_of
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import ALL
@@ -26,12 +27,15 @@ class Diagnosis(Struct, frozen=True):
         failure_point: the most probable one; `correct` if nothing failed.
         probabilities: failure point -> probability. Those without enough labels are missing: unknown, not zero.
         reasons: what holds of the turn and speaks for the failure point, against a correct turn (or, of a correct turn,
-            against the next probable failure point): in words -> difference of scores, the largest first.
+            against the next probable failure point): in words -> difference of scores, the largest first. Without
+            labels, the rule that holds -> the probability of what it says.
+        weak: whether rules say so, as there are not enough labels.
     """
 
     failure_point: str
     probabilities: dict[str, float]
     reasons: dict[str, float]
+    weak: bool = False
 
 
 class Weights(Struct, frozen=True):
@@ -72,7 +76,8 @@ class Repair(Struct, frozen=True):
         failure_point: the component.
         turns: number of turns (decayed).
         share: the share of the turns in which it was the first to fail.
-        recovers: how much more probable defects are in turns in which it failed than in correct ones, 0 to 1.
+        recovers: how much more probable defects are in turns in which it failed than in correct ones, 0 to 1. Without
+            labels, 1: what is saved is at most that.
         saved: turns x share x recovers: defects saved, with the interval of the share.
     """
 
@@ -86,7 +91,7 @@ class Repair(Struct, frozen=True):
 
 
 class Diagnoser:
-    """Diagnoses turns, as far as there are labels.
+    """Diagnoses turns, by labels or, as long as there are not enough, by rules.
 
     Args:
         section: the rows of the section.
@@ -112,14 +117,15 @@ class Diagnoser:
         return weights, Model(*map(np.array, (weights.weights, weights.means, weights.covariance, weights.labels)))
 
     def diagnose(self, turn: Turn) -> Diagnosis | None:
-        """Return what failed first in a turn; None if there are not enough labels to tell."""
-        if self.known is None:
-            return None
-        from backchannel.agents.failures.evidence import evidence, vectors  # noqa: PLC0415 - serving has no rapidfuzz
+        """Return what failed first in a turn; None if neither its events nor labels tell."""
+        from backchannel.agents.failures import evidence as of  # noqa: PLC0415 - serving has no rapidfuzz
 
+        columns = columns_of([turn])
+        [found] = of.evidence(columns)
+        if self.known is None:
+            return _by_rule(set(found.values()), of.RULED) if len(of.is_told(columns)) else None
         known, model = self.known
-        [found] = evidence(columns_of([turn]))
-        probabilities = model.probabilities(vectors([found.values()], 1))[0]
+        probabilities = model.probabilities(of.vectors([found.values()], 1))[0]
         ordered = np.argsort(-probabilities, kind="stable").tolist()
         chosen, other = ordered[0], ordered[1]
         if known.points[chosen] != CORRECT and CORRECT in known.points:
@@ -144,17 +150,24 @@ class Diagnoser:
 
     def repairs(self) -> list[Repair]:
         """Return what the repair of each component would save, for each set of turns, the most first."""
-        if self.known is None or CORRECT not in self.known[0].points:
+        known = self.known and self.known[0]
+        if known is not None and CORRECT not in known.points:
             return []
-        known = self.known[0]
         found = []
         for kind, by_value in self.shares().items():
             for value, one in by_value.items():
                 for point, share in one.shares.items():
                     if point == CORRECT:
                         continue
-                    recovers = max(known.defects[point] - known.defects[CORRECT], 0.0)
+                    recovers = 1.0 if known is None else max(known.defects[point] - known.defects[CORRECT], 0.0)
                     scale = one.turns * recovers
                     saved = Estimate(share.value * scale, share.low * scale, share.high * scale)
                     found.append(Repair(kind, value, point, one.turns, share, recovers, saved))
         return sorted(found, key=lambda one: (-one.saved.value, one.kind, one.value, one.failure_point))
+
+
+def _by_rule(slots: Collection[int], ruled: slice) -> Diagnosis:
+    rule = next(RULES[place] for place, slot in enumerate(range(ruled.start, ruled.stop)) if slot in slots)
+    chances = dict(zip(POINTS, rule.chances, strict=True))
+    point = max(POINTS, key=lambda one: chances[one])
+    return Diagnosis(point, chances, {rule.name: chances[point]}, weak=True)

@@ -14,6 +14,7 @@ from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.serving.reader import PolicyReader
 
 _WIDTH: Final = 130
+_ADVICE: Final = "; send `label` events, at least failures.min_labels for each of two failure points"
 
 
 @click.command()
@@ -32,19 +33,18 @@ def diagnose(*, by: tuple[str, ...], top: int, store: str, as_json: bool) -> Non
 
     A row is a component in the turns of an intent, a device, a locale, a day, or all turns: the share of turns in which
     it failed first, times their number, times how much more often such turns are defects than correct ones are. Shares
-    are estimates with intervals of 95%; a failure point with too few labels has none.
+    are estimates with intervals of 95%; a failure point with too few labels has none. As long as there are no labels,
+    rules tell, which is said.
     """
     with closing(PolicyReader(store)) as reader:
         diagnoser = reader.policy.diagnoser
-    known = diagnoser.known
-    if known is None:
-        raise click.ClickException(
-            "no failure point is known: send `label` events for turns with `asr`, `nlu` or an `outcome`, at least "
-            "failures.min_labels for each of two failure points"
-        )
+    known = diagnoser.known and diagnoser.known[0]
+    if known is None and not diagnoser.shares():
+        raise click.ClickException("no failure point is known: send `asr`, `nlu` or an `outcome` with turns" + _ADVICE)
     repairs = [one for one in diagnoser.repairs() if not by or one.kind in by][:top]
+    labels = dict(zip(known.points, known.labels, strict=True)) if known else {}
     if as_json:
-        print_json({"labels": dict(zip(known[0].points, known[0].labels, strict=True)), "repairs": repairs})
+        print_json({"labels": labels, "weak": known is None, "repairs": repairs})
         return
     table = Table("failed first", "in", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("turns", "share", "of which a repair recovers", "defects saved"):
@@ -58,10 +58,15 @@ def diagnose(*, by: tuple[str, ...], top: int, store: str, as_json: bool) -> Non
             f"{one.recovers:.0%}",
             f"{one.saved.value:,.1f} ({one.saved.low:,.1f} to {one.saved.high:,.1f})",
         )
-    labels = ", ".join(f"{labels:,.0f} {point}" for point, labels in zip(known[0].points, known[0].labels, strict=True))
     out = console(_WIDTH)
     out.print(table)
-    out.print(f"Labels (decayed): {labels}")
+    if known is None:
+        out.print(
+            "[yellow]Weak: told by rules, which are as good as `docs/failures.md` says on one log of calls, and may be "
+            f"worse here. What a repair recovers is unknown, so the last column is an upper bound{_ADVICE}[/yellow]"
+        )
+    else:
+        out.print("Labels (decayed): " + ", ".join(f"{count:,.0f} {point}" for point, count in labels.items()))
 
 
 def _percent(one: Estimate) -> str:

@@ -365,7 +365,7 @@ class Policy:
         return spelled(query, locale, self.snapshot.fold)
 
     def diagnose(self, turn: Turn) -> Diagnosis | None:
-        """Return which component failed first in a turn, with reasons; None if there are not enough labels to tell.
+        """Return which component failed first in a turn, with reasons; None if neither labels nor its events tell.
 
         Args:
             turn: the query, its signals, and the session's next query: `Turn.of(query, signals, next)`.

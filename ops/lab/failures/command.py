@@ -50,6 +50,7 @@ def failures(*, folder: Path, sizes: tuple[int, ...], seeds: int, salt: str, as_
     table = Table("labels", "of turns", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("accuracy", "macro-F1", "area, any failure", "right cause of a failure"):
         table.add_column(name, justify="right")
+    table.add_row("none", "by rules", *map(_interval, _measured(report.rules)))
     for size in report.curve:
         for how, one in (("drawn at random", report.curve[size]), ("chosen", report.chosen[size])):
             table.add_row(f"{size:,}", how, *(f"{measured.value:.3f}" for measured in _measured(one)))
@@ -63,7 +64,8 @@ def failures(*, folder: Path, sizes: tuple[int, ...], seeds: int, salt: str, as_
     console.print(
         f"Shares of failure points by system, held out: off by {shares.estimated:.1%} on average, by "
         f"{shares.counted:.1%} if the likeliest are counted; {shares.covered:.0%} of the true shares are in their "
-        f"intervals, which are {shares.width:.1%} wide."
+        f"intervals, which are {shares.width:.1%} wide. By rules, learned from the other systems, they are off by "
+        f"{report.rules_shares:.1%}."
     )
 
 

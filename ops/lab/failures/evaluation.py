@@ -15,15 +15,16 @@ import numpy as np
 from msgspec import Struct, structs
 from scipy.stats import rankdata
 
-from backchannel.agents.failures.evidence import evidence, vectors
+from backchannel.agents.failures.evidence import RULED, evidence, vectors
 from backchannel.agents.failures.learner import FailureConfig, FailurePoints
 from backchannel.agents.failures.model import Fit
+from backchannel.agents.failures.rules import RULES
 from backchannel.agents.failures.selection import next_to_label
 from backchannel.agents.failures.serving import Diagnoser
 from backchannel.agents.interning import columns_of
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.serving import live_rows
-from backchannel.agents.sums import Floats, Integers, MemorySums
+from backchannel.agents.sums import Booleans, Floats, Integers, MemorySums
 from backchannel.ops.lab.convert import ConversionError
 from backchannel.ops.lab.rephrases.pairs import assembled, dialogues, open_log
 from backchannel.schemas.events import FailurePoint, Label
@@ -110,6 +111,9 @@ class Report(Struct, frozen=True):
         turns, callers: numbers of turns and of callers.
         majority: accuracy of calling every turn correct.
         quality: with all labels.
+        rules: by rules, whose chances are of the other folds' callers; see `agents.failures.rules`.
+        rules_shares: mean absolute error of shares by rules in the turns of a system, with the chances of the others.
+        chances: rule -> its chances in all turns.
         confusion: true failure point -> told -> number of turns.
         curve: number of labels -> quality: means over the folds and seeds; failure points that had too few labels are
             never told.
@@ -122,6 +126,9 @@ class Report(Struct, frozen=True):
     callers: int
     majority: float
     quality: Quality
+    rules: Quality
+    rules_shares: float
+    chances: dict[str, list[float]]
     confusion: dict[str, dict[str, int]]
     curve: dict[int, Quality]
     chosen: dict[int, Quality]
@@ -181,6 +188,16 @@ def evaluate(data: Data, sizes: Sequence[int], seeds: int) -> Report:
         if fit is not None and diagnoser.known is not None:
             points = [POINTS.index(point) for point in diagnoser.known[0].points]
             errors += _shares(data, tested, fit, points, found)
+    ruled = np.zeros_like(found)
+    for fold in range(OUTER_FOLDS):
+        tested = data.folds == fold
+        ruled[tested] = data.vectors[tested][:, RULED] @ _chances(data, ~tested)
+    systems = np.array(data.systems)
+    off = [
+        (data.vectors[own][:, RULED] @ _chances(data, ~own)).mean(axis=0)
+        - np.bincount(data.truth[own], minlength=len(POINTS)) / own.sum()
+        for own in (systems == system for system in np.unique(systems))
+    ]
     told = found.argmax(axis=1)
     counts = np.zeros((len(POINTS), len(POINTS)), dtype=int)
     np.add.at(counts, (data.truth, told), 1)
@@ -190,6 +207,11 @@ def evaluate(data: Data, sizes: Sequence[int], seeds: int) -> Report:
         callers=int(data.callers.max()) + 1,
         majority=float((data.truth == 0).mean()),
         quality=measure(data, found),
+        rules=measure(data, ruled),
+        rules_shares=float(np.abs(off).mean()),
+        chances={
+            rule.name: row for rule, row in zip(RULES, _chances(data, data.folds >= 0).round(2).tolist(), strict=True)
+        },
         confusion={
             true: dict(zip(POINTS, row, strict=True)) for true, row in zip(POINTS, counts.tolist(), strict=True)
         },
@@ -197,6 +219,13 @@ def evaluate(data: Data, sizes: Sequence[int], seeds: int) -> Report:
         chosen=_curve(data, sizes, seeds, chosen=True),
         shares=SharesQuality(estimated, counted, covered, width),
     )
+
+
+def _chances(data: Data, known: Booleans) -> Floats:
+    """Return the share of POINTS in the known turns of which each rule is the first to hold, (rules, POINTS)."""
+    held = data.vectors[known][:, RULED]
+    counts = held.T @ np.eye(len(POINTS))[data.truth[known]]
+    return np.asarray(counts / np.maximum(held.sum(axis=0), 1.0)[:, None])
 
 
 def learned(turns: Sequence[Turn]) -> tuple[Diagnoser, Fit | None]:

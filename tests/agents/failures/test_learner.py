@@ -4,6 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from backchannel.agents.checks import check, learn, solve
 from backchannel.agents.failures.evidence import evidence
@@ -90,9 +91,31 @@ def test_a_failure_point_without_enough_labels_is_unknown_not_zero() -> None:
     assert diagnosis.probabilities.keys() == found.shares()["all"][""].shares.keys() == {"correct", "recognition"}
 
 
-def test_without_labels_nothing_is_known() -> None:
+def test_without_labels_rules_tell_what_they_can_and_say_that_it_is_weak() -> None:
     found = diagnoser(learn(LEARNER, [misheard(1), fine(2)]))
-    assert (found.known, found.diagnose(fine(1)), found.shares(), found.repairs()) == (None, None, {}, [])
+    assert found.known is None
+    wrong, right = found.diagnose(misheard(99)), found.diagnose(fine(99))
+    assert wrong is not None
+    assert right is not None
+    assert (wrong.failure_point, right.failure_point) == ("recognition", "correct")
+    assert wrong.weak
+    assert list(wrong.reasons.values()) == [wrong.probabilities["recognition"]]
+    shares = found.shares()["all"][""].shares
+    assert shares.keys() == {"correct", "false_wake", "recognition", "understanding", "result"}
+    assert shares["recognition"].value == pytest.approx((wrong.probabilities["recognition"] + 0.05) / 2, abs=1e-4)
+    assert {one.recovers for one in found.repairs()} == {1.0}
+    assert found.diagnose(Turn.of(query(), [impression()])) is None
+    labelled = diagnoser(learn(LEARNER, LABELLED)).diagnose(misheard(99))
+    assert labelled is not None
+    assert not labelled.weak
+
+
+def test_where_there_is_no_nlu_it_did_not_fail() -> None:
+    text = fine(1)
+    text = Turn.of(structs.replace(text.query, interpretation=None, asr=None), text.impressions)
+    found = diagnoser(learn(LEARNER, [text])).diagnose(text)
+    assert found is not None
+    assert found.failure_point == "correct"
 
 
 def test_later_labels_say_what_earlier_turns_were() -> None:

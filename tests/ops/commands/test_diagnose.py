@@ -77,8 +77,19 @@ def test_a_label_of_a_turn_that_has_closed_is_late() -> None:
     assert assembler.counts["late"] == 1
 
 
-def test_without_labels_it_says_what_to_send(tmp_path: Path) -> None:
+def test_without_labels_rules_tell_and_it_says_what_to_send(tmp_path: Path) -> None:
     ran(tmp_path, [event for event in turn(0, "correct") if event["type"] != "label"])
+    command = ["diagnose", "--store", sqlite_url(tmp_path)]
+    found = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
+    assert found["weak"]
+    assert found["labels"] == {}
+    assert {one["failure_point"] for one in found["repairs"]} > {"recognition", "understanding"}
+    assert "failures.min_labels" in CliRunner().invoke(main, command).stdout
+
+
+def test_without_events_that_tell_it_says_what_to_send(tmp_path: Path) -> None:
+    asked = {key: value for key, value in turn(0, "correct")[0].items() if key != "asr"}
+    ran(tmp_path, [asked])
     done = CliRunner().invoke(main, ["diagnose", "--store", sqlite_url(tmp_path)])
     assert done.exit_code == 1
-    assert "failures.min_labels" in done.output
+    assert "`outcome`" in done.output

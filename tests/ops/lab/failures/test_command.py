@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backchannel.agents.failures.evidence import RULED
+from backchannel.agents.failures.rules import CHANCES, POINTS
 from backchannel.ops.lab.convert import ConversionError
 from backchannel.ops.lab.failures.evaluation import Data, evaluate, read
 
@@ -34,9 +36,19 @@ def test_it_beats_calling_every_turn_correct(data: Data) -> None:
     report = evaluate(some, [], 1)
     assert report.quality.accuracy.value > report.majority
     assert report.quality.defect_area.low > 0.8
+    assert 0.7 < report.rules.defect_area.value < report.quality.defect_area.value
+    assert report.rules_shares < 0.05
     assert report.shares.estimated < 0.1
     assert report.shares.covered > 0.8
     assert sum(sum(told.values()) for told in report.confusion.values()) == len(few)
+
+
+def test_chances_of_rules_are_those_of_the_data(data: Data) -> None:
+    held = data.vectors[:, RULED]
+    assert (held.sum(axis=1) == 1).all()
+    counts = held.T @ np.eye(len(POINTS))[data.truth]
+    often = held.sum(axis=0) > 0
+    assert np.allclose(counts[often] / held.sum(axis=0)[often, None], CHANCES[often], atol=0.011)
 
 
 def test_labels_of_other_turns_are_refused(public_log: Callable[[str], Path], tmp_path: Path) -> None:
