@@ -1,6 +1,7 @@
 """`backchannel diagnose`: which component fails how often, and whose repair would save most."""
 
 from contextlib import closing
+from pathlib import Path
 from typing import Final
 
 import click
@@ -9,7 +10,7 @@ from rich.table import Table
 
 from backchannel.agents.kinds import KINDS
 from backchannel.ops.options import json_option, store_option
-from backchannel.ops.terminal import console, print_json
+from backchannel.ops.terminal import console, print_json, require_writable
 from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.serving.reader import PolicyReader
 
@@ -26,9 +27,12 @@ _ADVICE: Final = "; send `label` events, at least failures.min_labels for each o
     help=f"Only by KIND: {', '.join(KINDS)}; may be given several times.  [default: every kind]",
 )
 @click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="Rows to print.")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), help="Also write all rows to this file, as HTML."
+)
 @store_option
 @json_option
-def diagnose(*, by: tuple[str, ...], top: int, store: str, as_json: bool) -> None:
+def diagnose(*, by: tuple[str, ...], top: int, report: Path | None, store: str, as_json: bool) -> None:
     """Rank components by what their repair would save, from the newest policy.
 
     A row is a component in the turns of an intent, a device, a locale, a day, or all turns: the share of turns in which
@@ -36,13 +40,22 @@ def diagnose(*, by: tuple[str, ...], top: int, store: str, as_json: bool) -> Non
     are estimates with intervals of 95%; a failure point with too few labels has none. As long as there are no labels,
     rules tell, which is said.
     """
+    if report is not None:
+        require_writable(report)
     with closing(PolicyReader(store)) as reader:
-        diagnoser = reader.policy.diagnoser
+        policy = reader.policy
+    diagnoser = policy.diagnoser
     known = diagnoser.known and diagnoser.known[0]
     if known is None and not diagnoser.shares():
         raise click.ClickException("no failure point is known: send `asr`, `nlu` or an `outcome` with turns" + _ADVICE)
-    repairs = [one for one in diagnoser.repairs() if not by or one.kind in by][:top]
+    ranked = [one for one in diagnoser.repairs() if not by or one.kind in by]
+    repairs = ranked[:top]
     labels = dict(zip(known.points, known.labels, strict=True)) if known else {}
+    if report is not None:
+        from backchannel.ops.reporting.page import render  # noqa: PLC0415 - Jinja is an extra
+
+        page = render("diagnosis.html.j2", repairs=ranked, labels=labels, version=policy.version)
+        report.write_text(page, encoding="utf-8")
     if as_json:
         print_json({"labels": labels, "weak": known is None, "repairs": repairs})
         return

@@ -63,7 +63,10 @@ def test_it_ranks_components_by_what_their_repair_would_save(tmp_path: Path) -> 
     [best] = found["repairs"]
     assert (best["failure_point"], best["kind"], round(best["turns"])) == ("recognition", "all", 60)
     assert best["share"]["low"] < 1 / 3 < best["share"]["high"]
-    assert "recognition" in CliRunner().invoke(main, command).stdout
+    page = tmp_path / "diagnosis.html"
+    assert "recognition" in CliRunner().invoke(main, [*command, "--report", str(page)]).stdout
+    assert "From labels" in page.read_text()
+    assert "<td>recognition</td>" in page.read_text()
 
 
 def test_a_label_of_a_turn_that_has_closed_is_late() -> None:
@@ -84,7 +87,9 @@ def test_without_labels_rules_tell_and_it_says_what_to_send(tmp_path: Path) -> N
     assert found["weak"]
     assert found["labels"] == {}
     assert {one["failure_point"] for one in found["repairs"]} > {"recognition", "understanding"}
-    assert "failures.min_labels" in CliRunner().invoke(main, command).stdout
+    page = tmp_path / "diagnosis.html"
+    assert "failures.min_labels" in CliRunner().invoke(main, [*command, "--report", str(page)]).stdout
+    assert "at most 100%" in page.read_text()
 
 
 def test_without_events_that_tell_it_says_what_to_send(tmp_path: Path) -> None:
