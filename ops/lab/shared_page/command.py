@@ -54,7 +54,8 @@ class WorldResult(Struct, frozen=True):
 def worlds(*, names: tuple[str, ...], turns: int, seeds: int, first_seed: int, as_json: bool) -> None:
     """Run simulated worlds in which strategies share a page, with the rivals that a user would try first.
 
-    Worlds: twins, depth, position, newcomer, kinds, three, thirty, rare and drift; by default all of them.
+    Worlds: twins, depth, position, newcomer, kinds, three, thirty, rare, drift,
+    night and cauchy; by default all of them.
     """
     chosen = [WORLDS[name] for name in names or WORLDS]
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -103,8 +104,8 @@ def play(world: World, contender: Contender, turns: int, seed: int) -> float:
     A policy is learned after 50 turns, and whenever the number of turns has grown by a fifth.
     """
     rng = np.random.default_rng([seed, 1])
-    kinds, times = rng.integers(0, 4, turns), np.arange(turns) / turns
-    ranks, luck = world.ranks(kinds, times, rng), rng.random(turns)
+    people, times = world.people(turns, rng), np.arange(turns) / turns
+    ranks, luck = world.ranks(people.kinds, times, rng), rng.random(turns)
     clicks = np.zeros(turns)
     done = 0
     while done < turns:
@@ -113,12 +114,12 @@ def play(world: World, contender: Contender, turns: int, seed: int) -> float:
         due = join if done < join < due else due
         own = slice(done, due)
         on = world.strategies - (done < join)
-        counts = contender.allocate(kinds[own], on)
+        counts = contender.allocate(people.part(own), on)
         positions = world.positions(counts, ranks[own])
         looked = luck[own] < np.maximum(positions, 1.0) ** -LOOKED
         positions = np.where(looked, positions, 0)
         clicks[own] = positions > 0
-        contender.learn(kinds[own], counts, ranks[own], positions, done)
+        contender.learn(people.part(own), counts, ranks[own], positions, done)
         done = due
     return float(clicks[-turns // 4 :].mean())
 
@@ -133,7 +134,7 @@ def _contender(name: str, world: World, seed: int, rng: np.random.Generator) -> 
     if name == "even split":
         return Fixed(even(tuple(range(world.strategies)), world))
     people = np.random.default_rng([seed, 2])
-    kinds, times = people.integers(0, 4, 4_000), people.uniform(0.75, 1.0, 4_000)
+    kinds, times = people.integers(0, world.kinds, 4_000), people.uniform(0.75, 1.0, 4_000)
     ranks = world.ranks(kinds, times, people)
     starts = [each for each in choices(world, world.strategies) if each.sum() == world.budget]
     return Fixed(max((climb(start, world, kinds, ranks) for start in starts[-3:]), key=lambda one: one[0])[1])

@@ -12,18 +12,17 @@ import numpy as np
 from msgspec import structs
 from numpy.random import Generator
 
-from backchannel.agents.bandit.features import Cross, Numeric
+from backchannel.agents.bandit.features import Encoder
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.pages import Pages
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.serving import live_rows
-from backchannel.agents.sums import Delta, Floats, Integers, MemorySums, merge
-from backchannel.ops.lab.shared_page.worlds import LOOKED, World
+from backchannel.agents.sums import Delta, Integers, MemorySums, merge
+from backchannel.ops.lab.shared_page.worlds import LOOKED, People, World
 
 EPSILON: Final = 0.1
 GAP_MS: Final = 60_000
 """Time between two people, ms."""
-FEATURES: Final = (Numeric("one"), Numeric("other"), Cross("one", "other"))
 
 
 def candidates(counts: Integers) -> tuple[Integers, Integers, Integers]:
@@ -37,25 +36,19 @@ def candidates(counts: Integers) -> tuple[Integers, Integers, Integers]:
 class Contender(Protocol):
     """Allocates, and learns from the clicks."""
 
-    def allocate(self, kinds: Integers, on: int) -> Integers:
-        """Return allocations, (turns, strategies), over the first `on` strategies, for people of `kinds`, (turns,)."""
+    def allocate(self, people: People, on: int) -> Integers:
+        """Return allocations, (turns, strategies), over the first `on` strategies, for people."""
 
-    def learn(self, kinds: Integers, counts: Integers, ranks: Integers, positions: Integers, turn: int) -> None:
+    def learn(self, people: People, counts: Integers, ranks: Integers, positions: Integers, turn: int) -> None:
         """Learn from turns.
 
         Args:
-            kinds: the people's kinds, (turns,).
+            people: the people.
             counts: the allocations, (turns, strategies).
             ranks: rank of the wanted item in each list, 0 if missing, (turns, strategies).
             positions: position of the click, 0 without one, (turns,).
             turn: number of the first turn.
         """
-
-
-def contexts(kinds: Integers) -> Floats:
-    """Return the contexts of people, (turns, 4): 1, the two features of their kind, -1 or 1, and their product."""
-    one, other = kinds % 2 * 2.0 - 1.0, kinds // 2 * 2.0 - 1.0
-    return np.stack((np.ones(len(kinds)), one, other, one * other), axis=1)
 
 
 def even(members: tuple[int, ...], world: World) -> Integers:
@@ -98,11 +91,11 @@ class Fixed:
     def __init__(self, counts: Integers) -> None:
         self._counts = counts
 
-    def allocate(self, kinds: Integers, on: int) -> Integers:  # noqa: ARG002 - Contender's
+    def allocate(self, people: People, on: int) -> Integers:  # noqa: ARG002 - Contender's
         """See `Contender`."""
-        return np.tile(self._counts, (len(kinds), 1))
+        return np.tile(self._counts, (len(people.kinds), 1))
 
-    def learn(self, kinds: Integers, counts: Integers, ranks: Integers, positions: Integers, turn: int) -> None:
+    def learn(self, people: People, counts: Integers, ranks: Integers, positions: Integers, turn: int) -> None:
         """See `Contender`."""
 
 
@@ -111,20 +104,21 @@ class Segments:
 
     def __init__(self, world: World, rng: Generator) -> None:
         self._arms, self._rng = choices(world, world.strategies), rng
-        self._clicks, self._shown = np.zeros((2, 4, len(self._arms)))
+        self._clicks, self._shown = np.zeros((2, world.kinds, len(self._arms)))
 
-    def allocate(self, kinds: Integers, on: int) -> Integers:
+    def allocate(self, people: People, on: int) -> Integers:
         """See `Contender`."""
         able = ~self._arms[:, on:].any(axis=1)
         means = np.where(able, (self._clicks + 1.0) / (self._shown + 2.0), -1.0)
+        kinds = people.kinds
         random = self._rng.choice(np.flatnonzero(able), len(kinds))
         return np.asarray(
             self._arms[np.where(self._rng.random(len(kinds)) < EPSILON, random, means.argmax(axis=1)[kinds])]
         )
 
-    def learn(self, kinds: Integers, counts: Integers, ranks: Integers, positions: Integers, turn: int) -> None:  # noqa: ARG002
+    def learn(self, people: People, counts: Integers, ranks: Integers, positions: Integers, turn: int) -> None:  # noqa: ARG002
         """See `Contender`."""
-        for kind, own, position in zip(kinds, counts, positions, strict=True):
+        for kind, own, position in zip(people.kinds, counts, positions, strict=True):
             arms = (self._arms == own).all(axis=1)
             self._shown[kind] += arms
             self._clicks[kind] += arms * (position > 0)
@@ -135,23 +129,24 @@ class LinTS:
 
     def __init__(self, world: World, rng: Generator, width: float = 0.1) -> None:
         self._arms, self._rng, self._width = choices(world, world.strategies), rng, width
-        self._gram = np.tile(np.eye(4), (len(self._arms), 1, 1))
-        self._moment = np.zeros((len(self._arms), 4))
+        dimension = Encoder(world.features).dimension
+        self._gram = np.tile(np.eye(dimension), (len(self._arms), 1, 1))
+        self._moment = np.zeros((len(self._arms), dimension))
 
-    def allocate(self, kinds: Integers, on: int) -> Integers:
+    def allocate(self, people: People, on: int) -> Integers:
         """See `Contender`."""
         able = ~self._arms[:, on:].any(axis=1)
         covariance = np.linalg.inv(self._gram)
         theta = (covariance @ self._moment[..., np.newaxis])[..., 0]
         root = np.linalg.cholesky(covariance)
-        normal = self._rng.standard_normal((len(kinds), *theta.shape))
+        normal = self._rng.standard_normal((len(people.kinds), *theta.shape))
         drawn = theta + self._width * np.einsum("aij,naj->nai", root, normal)
-        values = np.where(able, np.einsum("nai,ni->na", drawn, contexts(kinds)), -np.inf)
+        values = np.where(able, np.einsum("nai,ni->na", drawn, people.vectors), -np.inf)
         return np.asarray(self._arms[values.argmax(axis=1)])
 
-    def learn(self, kinds: Integers, counts: Integers, ranks: Integers, positions: Integers, turn: int) -> None:  # noqa: ARG002
+    def learn(self, people: People, counts: Integers, ranks: Integers, positions: Integers, turn: int) -> None:  # noqa: ARG002
         """See `Contender`."""
-        for x, own, position in zip(contexts(kinds), counts, positions, strict=True):
+        for x, own, position in zip(people.vectors, counts, positions, strict=True):
             arm = (self._arms == own).all(axis=1)
             self._gram[arm] += np.outer(x, x)
             self._moment[arm] += x * (position > 0)
@@ -163,26 +158,27 @@ class Learned:
     def __init__(self, world: World, rng: Generator) -> None:
         self._world, self._rng = world, rng
         self._names = tuple(f"s{place}" for place in range(world.strategies))
-        config = BanditConfig(self._names, FEATURES)
+        config = BanditConfig(self._names, world.features)
         self._bandit = StrategyBandit(structs.replace(config, position_decay=LOOKED))
         self._sums: Delta = {}
         self._allocator: Allocator | None = None
         self._at = 0
 
-    def allocate(self, kinds: Integers, on: int) -> Integers:
+    def allocate(self, people: People, on: int) -> Integers:
         """See `Contender`."""
         world = self._world
         if self._allocator is None:
             if world.first is not None:
-                return np.tile(world.first, (len(kinds), 1))
-            sets = [tuple(self._rng.permutation(on)[: self._rng.integers(1, on + 1)].tolist()) for _ in kinds]
+                return np.tile(world.first, (len(people.kinds), 1))
+            sets = [tuple(self._rng.permutation(on)[: self._rng.integers(1, on + 1)].tolist()) for _ in people.kinds]
             return np.array([even(members[: world.budget], world) for members in sets])
-        features = [{"one": x[1], "other": x[2]} for x in contexts(kinds).tolist()]
         up = self._names[:on]
-        drawn = [self._allocator.allocate(own, world.budget, self._rng, available=up).allocation for own in features]
+        drawn = [
+            self._allocator.allocate(own, world.budget, self._rng, available=up).allocation for own in people.features
+        ]
         return np.array([[own.get(name, 0) for name in self._names] for own in drawn])
 
-    def learn(self, kinds: Integers, counts: Integers, ranks: Integers, positions: Integers, turn: int) -> None:
+    def learn(self, people: People, counts: Integers, ranks: Integers, positions: Integers, turn: int) -> None:
         """See `Contender`."""
         turns, strategies, depths = candidates(counts)
         own = strategies[:, np.newaxis] == np.arange(counts.shape[1])
@@ -193,11 +189,10 @@ class Learned:
         page = 1 + int(places.max(initial=0))
         shown, results = np.unique(turns * page + places, return_inverse=True)
         order = np.argsort(results, kind="stable")
-        features = [{"one": x[1], "other": x[2]} for x in contexts(kinds).tolist()]
         pages = Pages(
-            times=GAP_MS * (turn + np.arange(len(kinds))),
-            queries=self._rng.integers(0, 2**32, len(kinds)),
-            contexts=self._bandit.encoder.encode_all(features)[:, np.newaxis],
+            times=GAP_MS * (turn + np.arange(len(counts))),
+            queries=self._rng.integers(0, 2**32, len(counts)),
+            contexts=people.vectors[:, np.newaxis],
             depths=counts,
             turns=shown // page,
             positions=shown % page,
@@ -207,6 +202,6 @@ class Learned:
             ranks=depths[order],
         )
         self._sums = merge([self._sums, self._bandit.learn_pages(pages, self._names)])
-        at = GAP_MS * (turn + len(kinds))
+        at = GAP_MS * (turn + len(counts))
         changed: dict[str, set[str]] = {self._bandit.table.name: set()}
         self._allocator = Allocator(live_rows(self._bandit.solve(MemorySums(self._sums), changed, at)))

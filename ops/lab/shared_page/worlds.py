@@ -14,6 +14,8 @@ three          three strategies, of which one is a little better
 thirty         thirty strategies, of which three are good
 rare           eight strategies with click rates of about 0.5%
 drift          which of four strategies is good changes, gradually, over the whole run
+night          one strategy is good by day, another by night; the context is the hour, as a cyclic number
+cauchy         which strategy is good follows from the sign of one of two features with Cauchy distributions
 =============  ==========================================================================================
 """
 
@@ -24,6 +26,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.random import Generator
 
+from backchannel.agents.bandit.features import Cross, Cyclic, Encoder, Feature, Numeric
 from backchannel.agents.sums import Floats, Integers
 
 DECAY: Final = 0.7
@@ -33,6 +36,28 @@ LOOKED: Final = 0.7
 DEPTH: Final = 20
 """Number of ranks of a list that may hold the wanted item."""
 _TIE: Final = 1e-9
+
+
+class People(Struct, frozen=True):
+    """People, by turn.
+
+    Attributes:
+        kinds: their kinds, (turns,).
+        features: the features of their queries.
+        vectors: those, encoded, (turns, d).
+    """
+
+    kinds: Integers
+    features: list[dict[str, float]]
+    vectors: Floats
+
+    def part(self, own: slice) -> "People":
+        """Return some of them."""
+        return People(self.kinds[own], self.features[own], self.vectors[own])
+
+
+def _signs(kinds: Integers, rng: Generator) -> dict[str, Floats]:  # noqa: ARG001 - as others need
+    return {"one": np.where(kinds % 2, 1.0, -1.0), "other": np.where(kinds // 2, 1.0, -1.0)}
 
 
 class World(Struct, frozen=True):
@@ -48,6 +73,9 @@ class World(Struct, frozen=True):
         order: the order of strategies on the page, list by list; None to merge lists in proportion to their counts.
         first: the allocation until a policy is served, (strategies,); None for random sets.
         joins: share of the turns after which the last strategy becomes available.
+        kinds: the number of kinds of people.
+        features: how queries' features are encoded.
+        describe: kinds of people, (turns,), and a random generator -> feature -> its values, (turns,).
     """
 
     name: str
@@ -58,6 +86,17 @@ class World(Struct, frozen=True):
     order: tuple[int, ...] | None = None
     first: tuple[int, ...] | None = None
     joins: float = 0.0
+    kinds: int = 4
+    features: tuple[Feature, ...] = (Numeric("one"), Numeric("other"), Cross("one", "other"))
+    describe: Callable[[Integers, Generator], dict[str, Floats]] = _signs
+
+    def people(self, turns: int, rng: Generator) -> People:
+        """Return people of all kinds, which are equally frequent."""
+        kinds = rng.integers(0, self.kinds, turns)
+        described = self.describe(kinds, rng)
+        rows = zip(*(values.tolist() for values in described.values()), strict=True)
+        features = [dict(zip(described, row, strict=True)) for row in rows]
+        return People(kinds, features, Encoder(self.features).encode_all(features))
 
     def ranks(self, kinds: Integers, times: Floats, rng: Generator) -> Integers:
         """Return the rank of each person's wanted item in every list, 0 if it is missing, (turns, strategies)."""
@@ -103,6 +142,25 @@ def _drifting(kinds: Integers, times: Floats) -> Floats:
     return np.asarray(0.3 + 0.2 * np.cos(2.0 * np.pi * (0.75 * times[:, np.newaxis] - phases)))
 
 
+def _hour(kinds: Integers, rng: Generator) -> dict[str, Floats]:  # noqa: ARG001 - as others need
+    return {"hour": kinds.astype(float)}
+
+
+def _by_day(kinds: Integers, times: Floats) -> Floats:
+    day = (kinds >= 8) & (kinds < 20)
+    return np.stack((0.15 + 0.5 * day, 0.65 - 0.5 * day, 0.3 + 0.0 * times), axis=1)
+
+
+def _heavy(kinds: Integers, rng: Generator) -> dict[str, Floats]:
+    one, other = rng.standard_cauchy((2, len(kinds)))
+    return {"one": np.where(kinds % 2, 1.0, -1.0) * np.abs(one), "other": other}
+
+
+def _by_sign(kinds: Integers, times: Floats) -> Floats:
+    positive = kinds % 2
+    return np.stack((0.15 + 0.5 * positive, 0.65 - 0.5 * positive, 0.3 + 0.0 * times), axis=1)
+
+
 WORLDS: Final = {
     world.name: world
     for world in (
@@ -115,5 +173,7 @@ WORLDS: Final = {
         World("thirty", 10, _steady(*(0.4 if place in (7, 13, 22) else 0.1 for place in range(30))), 30),
         World("rare", 8, _steady(*(0.01, 0.01, 0.03, 0.01, 0.01, 0.01, 0.02, 0.01)), 8),
         World("drift", 6, _drifting, 4),
+        World("night", 6, _by_day, 3, kinds=24, features=(Cyclic("hour"),), describe=_hour),
+        World("cauchy", 6, _by_sign, 3, features=(Numeric("one"), Numeric("other")), describe=_heavy),
     )
 }

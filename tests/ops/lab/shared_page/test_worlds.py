@@ -12,7 +12,7 @@ from backchannel.ops.lab.shared_page.worlds import LOOKED, WORLDS
 @pytest.mark.parametrize("name", WORLDS)
 def test_what_is_wanted_stands_where_its_list_and_the_page_have_it(name: str) -> None:
     world, rng = WORLDS[name], np.random.default_rng(1)
-    kinds, times = rng.integers(0, 4, 3000), rng.random(3000)
+    kinds, times = rng.integers(0, world.kinds, 3000), rng.random(3000)
     ranks = world.ranks(kinds, times, rng)
     counts = rng.integers(0, 8, ranks.shape)
     positions = world.positions(counts, ranks)
@@ -50,12 +50,12 @@ def test_the_command_names_rivals_and_intervals() -> None:
 
 def test_a_weak_strategy_on_top_is_asked_for_little() -> None:
     world, rng = WORLDS["position"], np.random.default_rng(3)
-    kinds = rng.integers(0, 4, 1_500)
-    ranks, learned = world.ranks(kinds, np.zeros(len(kinds)), rng), Learned(world, rng)
+    people = world.people(1_500, rng)
+    ranks, learned = world.ranks(people.kinds, np.zeros(1_500), rng), Learned(world, rng)
     for turn in (0, 500, 1_000):
         own = slice(turn, turn + 500)
-        counts = learned.allocate(kinds[own], world.strategies)
+        counts = learned.allocate(people.part(own), world.strategies)
         positions = world.positions(counts, ranks[own])
         looked = rng.random(500) < np.maximum(positions, 1.0) ** -LOOKED
-        learned.learn(kinds[own], counts, ranks[own], np.where(looked, positions, 0), turn)
-    assert learned.allocate(kinds[:200], world.strategies)[:, 0].mean() < 1.0
+        learned.learn(people.part(own), counts, ranks[own], np.where(looked, positions, 0), turn)
+    assert learned.allocate(people.part(slice(200)), world.strategies)[:, 0].mean() < 1.0
