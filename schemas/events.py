@@ -243,6 +243,9 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
     ] = {}
     policy_version: Count | None = None
     canary: Annotated[Canary, Meta(description="as reported by the decision, while a policy is on trial")] | None = None
+    ask: Annotated[Literal["satisfaction", "teach"], Meta(description="what was asked with the answer")] | None = None
+    ask_propensity: Annotated[float, Meta(ge=0, le=1, description="probability of that question")] | None = None
+    offers: Annotated[tuple["Rule", ...], Meta(max_length=3, description="the rules that were offered")] = ()
     rewrite: Rewrite | None = None
     outcome: (
         Annotated[
@@ -351,7 +354,14 @@ class Never(Struct, frozen=True, kw_only=True, tag_field="kind", tag="never"):
     entity_id: Id
 
 
-Rule: TypeAlias = Means | Prefer | Never
+class Like(Struct, frozen=True, kw_only=True, tag_field="kind", tag="like"):
+    """For a query, an entity is liked: that counts like clicks, fades like them, and clicks can overrule it."""
+
+    entity_id: Id
+    query: Annotated[Phrase, Meta(description="the query's text")]
+
+
+Rule: TypeAlias = Means | Prefer | Never | Like
 """What can be taught."""
 
 

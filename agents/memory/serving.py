@@ -20,6 +20,10 @@ from backchannel.schemas.text import normalize
 NOTHING: Final = 2.0**-20
 """Minimum total clicks (prior plus observed) for recall."""
 
+LIKED: Final = 20.0
+"""How often choosing an entity over the others is worth as much as saying that one likes it."""
+NOTHING_LIKED: Final[Mapping[str, int]] = {}
+
 
 class Guess(Struct, frozen=True):
     """The known query that an unseen query is taken for.
@@ -158,8 +162,12 @@ class Memory:
         explore: int = 0,
         rng: np.random.Generator | None = None,
         without: Collection[str] = (),
+        liked: Mapping[str, int] = NOTHING_LIKED,
     ) -> list[Recalled]:
         """Return at most `k` entities for a query, best first, and none of those in `without`.
+
+        Those in `liked` count as if the user had chosen them LIKED times over the others, at the time, ms, at which
+        that was said.
 
         The last `explore` of them are drawn, by `rng`, from the challengers: entities with so little evidence that they
         may turn out to be the best. Each challenger is as likely as the others.
@@ -178,8 +186,10 @@ class Memory:
             return []
         known = self._own.get(user) if user else None
         own = _decode_own_row(known) if known else None
-        if own and text in own.queries:
-            blended = self._blended(header, _decode_row(row) if row else None, own.queries[text], own.at)
+        pairs = own.queries.get(text) if own else None
+        if pairs or liked:
+            at = own.at if own else self._watermark
+            blended = self._blended(header, _decode_row(row) if row else None, pairs or [], at, liked)
             return [one for one in blended if one.entity_id not in without][:k]
         if row is None:
             return self._guessed(text, k, user, without)
@@ -219,7 +229,9 @@ class Memory:
             for one in self.recall(guess.query, k, user, without=without)
         ]
 
-    def _blended(self, header: Header, row: Row | None, own: list[PairEvidence], own_at: int) -> list[Recalled]:
+    def _blended(
+        self, header: Header, row: Row | None, own: list[PairEvidence], own_at: int, liked: Mapping[str, int]
+    ) -> list[Recalled]:
         kappa = header.kappa
         clicks: dict[str, tuple[float, float]] = {one.entity_id: (0.0, kappa) for one in own}
         if row is not None:
@@ -228,6 +240,12 @@ class Memory:
                 clicks[one.entity_id] = kappa * one.prior + fading * one.gain, kappa + fading * one.exposure
         fading = self._fading(header, own_at)
         of_user = {one.entity_id: (fading * one.gain, fading * one.exposure) for one in own}
+        said = {entity: LIKED * self._fading(header, at) for entity, at in liked.items()}
+        most = max(said.values(), default=0.0)
+        for entity in {**clicks, **said} if said else ():
+            clicks.setdefault(entity, (0.0, kappa))
+            gain, exposure = of_user.get(entity, (0.0, 0.0))
+            of_user[entity] = gain + said.get(entity, 0.0), exposure + said.get(entity, most)
         recalled = []
         for entity, (alpha, beta) in clicks.items():
             gain, exposure = of_user.get(entity, (0.0, 0.0))

@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
-from backchannel.schemas.events import Means, Prefer, Rule, Teach
+from backchannel.schemas.events import Like, Means, Prefer, Rule, Teach
 from backchannel.schemas.text import Fold, normalize, spelled
 
 EVERYONE: Final = "everyone"
@@ -95,6 +95,8 @@ def slot_of(rule: Rule) -> Slot:
         return "means", rule.source
     if isinstance(rule, Prefer):
         return "prefer", rule.query
+    if isinstance(rule, Like):
+        return "like", f"{rule.query}\n{rule.entity_id}"
     return "never", rule.entity_id
 
 
@@ -107,8 +109,8 @@ def rule_of(event: Teach, folds: Sequence[Fold] = ()) -> TaughtRule:
     rule = event.rule
     if isinstance(rule, Means) and not rule.interpretation:
         rule = Means(source=key(rule.source), target=key(rule.target))
-    elif isinstance(rule, Prefer):
-        rule = Prefer(entity_id=rule.entity_id, query=key(rule.query))
+    elif isinstance(rule, (Prefer, Like)):
+        rule = type(rule)(entity_id=rule.entity_id, query=key(rule.query))
     return TaughtRule(
         rule=rule,
         ts=event.ts,

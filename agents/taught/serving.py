@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from backchannel.agents.taught.rules import EVERYONE, Slot, TaughtRule, group_owner, slot_of, unpacked, user_owner
-from backchannel.schemas.events import Means, Never, Prefer
+from backchannel.schemas.events import Like, Means, Never, Prefer
 from backchannel.schemas.text import normalize
 
 
@@ -90,6 +90,18 @@ class Taught:
                     never.discard(entity)
         never.update(one.rule.entity_id for one in known[-1].values() if isinstance(one.rule, Never))
         return Wishes(None if preferred in never else preferred, never)
+
+    def likes(self, query: str, user: str | None = None, group: str | None = None) -> dict[str, int]:
+        """Return the entities that are liked for a query, with the time at which that was last said, ms."""
+        known = self._holding(user, group)
+        if not any(known):
+            return {}
+        text = normalize(query)
+        liked: dict[str, int] = {}
+        for one in (one for rules in known for one in rules.values()):
+            if isinstance(one.rule, Like) and one.rule.query == text:
+                liked[one.rule.entity_id] = max(one.ts, liked.get(one.rule.entity_id, 0))
+        return liked
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -75,6 +75,9 @@ def impression_of(
         normalizers=dict(ranking.normalizers),
         policy_version=ranking.policy_version,
         canary=decided.canary,
+        ask=decided.ask,
+        ask_propensity=decided.ask_propensity,
+        offers=decided.offers,
         rewrite=rewrite,
     )
 

@@ -229,7 +229,8 @@ class Policy:
         """Return at most `k` entities that have worked for `query`, or are predicted to, best first.
 
         What was taught comes before: an entity preferred for the query is the first one, whatever its score; an entity
-        never to be shown is left out.
+        never to be shown is left out. An entity that is liked counts as if the user had often chosen it, which
+        clicks can overrule.
 
         If the reader guesses (see `PolicyReader`), an unknown query is served as the most similar known one. The
         recalled entities then say so, and their scores are multiplied by the similarity.
@@ -247,11 +248,11 @@ class Policy:
         """
         text = self._spelled(query, locale)
         wishes = self._taught.wishes(text, user, group)
-        first = wishes.preferred
+        first, liked = wishes.preferred, self._taught.likes(text, user, group)
         if first is None or k < 1:
-            return self._memory.recall(text, k, user, explore=explore, rng=rng, without=wishes.never)
+            return self._memory.recall(text, k, user, explore=explore, rng=rng, without=wishes.never, liked=liked)
         without = {*wishes.never, first}
-        others = self._memory.recall(text, k - 1, user, explore=explore, rng=rng, without=without)
+        others = self._memory.recall(text, k - 1, user, explore=explore, rng=rng, without=without, liked=liked)
         return [Recalled(first, 1.0, 1.0, 0.0, taught=True), *others]
 
     def rank(
@@ -297,7 +298,8 @@ class Policy:
         if wishes.never:
             candidates = [one for one in candidates if one.entity_id not in wishes.never]
         if self._ranker.encoder.of_memory:
-            known = {one.entity_id: one for one in self._memory.recall(text, sys.maxsize, user)}
+            liked = self._taught.likes(text, user, group)
+            known = {one.entity_id: one for one in self._memory.recall(text, sys.maxsize, user, liked=liked)}
             candidates = [remembered(one, known.get(one.entity_id)) for one in candidates]
         ranking = self._ranker.rank(context, candidates, k, rng or self._rng, explain=explain, first=wishes.preferred)
         return structs.replace(ranking, examined=self.examined, policy_version=self.version)

@@ -103,3 +103,18 @@ def test_the_ledger_keeps_twice_as_many() -> None:
 @pytest.mark.parametrize("user", [None, ""])
 def test_who_has_no_id_is_not_remembered(user: str | None) -> None:
     assert PersonalMemory(MemoryIndex(CONFIG)).learn(judged([turn("jazz", user)])) == {}
+
+
+def test_who_likes_something_is_recalled_it_until_they_choose_otherwise() -> None:
+    found = memory(crowd("pop"))
+    assert names(found.recall("music", 2, "fan", liked={"jazz": 0})) == ["jazz", "pop"]
+    assert names(found.recall("music", 1, "fan", liked={"unseen": 0})) == ["unseen"]
+    assert names(found.recall("music", 2, "fan", liked={"jazz": 0}, without={"jazz"})) == ["pop"]
+    chosen = memory([*crowd("pop"), *[turn("pop", "fan")] * 40])
+    assert names(chosen.recall("music", 2, "fan", liked={"jazz": 0})) == ["pop", "jazz"]
+
+
+def test_what_was_liked_fades() -> None:
+    old = memory(crowd("pop", 100 * DAY), 100 * DAY)
+    assert names(old.recall("music", 2, "fan", liked={"jazz": 0})) == ["pop", "jazz"]
+    assert names(old.recall("music", 2, "fan", liked={"jazz": 100 * DAY})) == ["jazz", "pop"]

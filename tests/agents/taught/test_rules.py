@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from backchannel.agents.taught.rules import EVERYONE, TaughtRule, merged, owner_of, packed, rule_of, unpacked
 from backchannel.agents.taught.serving import NOTHING_TAUGHT, Taught
-from backchannel.schemas.events import Means, Never, Prefer, Rule, Teach
+from backchannel.schemas.events import Like, Means, Never, Prefer, Rule, Teach
 
 NOW = 1_000_000
 
@@ -34,6 +34,7 @@ rules = st.one_of(
     st.builds(means, st.sampled_from("abc"), st.sampled_from("xy")),
     st.builds(Prefer, entity_id=st.sampled_from("xy"), query=st.sampled_from("ab")),
     st.builds(Never, entity_id=st.sampled_from("xy")),
+    st.builds(Like, entity_id=st.sampled_from("xy"), query=st.sampled_from("ab")),
 )
 events = st.lists(
     st.builds(teach, st.integers(0, 9), rules, ts=st.integers(1000, 1003), undo=st.booleans()), max_size=12
@@ -129,3 +130,10 @@ def test_the_later_and_the_more_specific_word_counts_but_for_what_operators_forb
     ]
     wishes = taught(*events).wishes("a", "me", "home")
     assert (wishes.preferred, set(wishes.never)) == (preferred, never)
+
+
+def test_likes_are_of_a_query_and_may_be_several_and_undone() -> None:
+    said = [teach(1, Like(entity_id="x", query="A!")), teach(2, Like(entity_id="y", query="a"), ts=1001)]
+    assert taught(*said).likes("a", "me") == {"x": 1000, "y": 1001}
+    assert taught(*said).likes("b", "me") == taught(*said).likes("a", "you") == NOTHING_TAUGHT.likes("a", "me") == {}
+    assert taught(*said, teach(3, Like(entity_id="x", query="a"), ts=1002, undo=True)).likes("a", "me") == {"y": 1001}
