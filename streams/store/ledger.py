@@ -307,6 +307,12 @@ def forget(store: Store, table: SumTable, at: int, connection: Connection) -> in
     stored = store.sum_tables[table.name]
     fading = table.decay(at, lock(connection, table))
     bound = FADED / fading if fading else inf  # PostgreSQL raises an error if a product underflows
+    if not table.sums:
+        packed = connection.execute(select(stored)).all()
+        keys = [tuple(row[:-1]) for row in packed if np.abs(np.frombuffer(row[-1])).max(initial=0.0) < bound]
+        drop_rows(connection, stored, keys)
+        log_changes(connection, {table.name: {key[0] for key in keys}})
+        return len(keys)
     faded = [func.abs(stored.c[name]) < bound for name in table.sums]
     gone = connection.execute(delete(stored).where(*faded).returning(stored.c[table.key[0][0]])).all()
     log_changes(connection, {table.name: {value for (value,) in gone}})

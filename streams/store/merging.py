@@ -81,8 +81,22 @@ def _landmark(connection: Connection, target: Table, sums: Sums) -> int:
     stored = lock(connection, table, sums.landmark)
     if sums.landmark <= stored + MAX_AHEAD:
         return stored
+    _scale(connection, target, table, stored - sums.landmark)
+    connection.execute(update(row).where(row.c.table_name == table.name).values(landmark=sums.landmark))
+    return sums.landmark
+
+
+def _scale(connection: Connection, target: Table, table: SumTable, shift: int) -> None:
+    """Multiply all sums of a locked table by 2^shift, a factor below 1."""
+    if not table.sums:
+        rows = connection.execute(select(target)).all()
+        columns: list[list[Any]] = [list(column) for column in zip(*rows, strict=True)]
+        if columns:
+            columns[-1] = [np.ldexp(np.frombuffer(row), shift).tobytes() for row in columns[-1]]
+            named = dict(zip(target.columns.keys(), columns, strict=True))
+            insert_rows(connection, target, named, replace=["packed"])
+        return
     # In two steps, because the factor may be too small for a double.
-    shift = stored - sums.landmark
     first, second = ldexp(1.0, shift // 2), ldexp(1.0, shift - shift // 2)
     # PostgreSQL raises an error if a product underflows.
     tiny = sys.float_info.min / first / second if first else inf
@@ -90,8 +104,6 @@ def _landmark(connection: Connection, target: Table, sums: Sums) -> int:
         name: case((func.abs(target.c[name]) < tiny, 0.0), else_=target.c[name] * first * second) for name in table.sums
     }
     connection.execute(update(target).values(faded))
-    connection.execute(update(row).where(row.c.table_name == table.name).values(landmark=sums.landmark))
-    return sums.landmark
 
 
 def lock(connection: Connection, table: SumTable, landmark: int = 0) -> int:

@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import closing
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +12,14 @@ import numpy as np
 import pytest
 
 from backchannel.agents.sums import Key, SumReader, Sums
+from backchannel.schemas.events import Query
 from backchannel.streams.config import Config
+from backchannel.streams.pipeline.learners import Learning
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.pipeline.maintenance import FORGETS_PER_HALF_LIFE, Maintenance
 from backchannel.streams.pipeline.publisher import Publisher
 from backchannel.streams.store.engine import Store
-from backchannel.streams.store.ledger import Contribution, Ledger, LedgerSums, take_changes
+from backchannel.streams.store.ledger import Contribution, Ledger, LedgerSums, forget, take_changes
 from backchannel.streams.turns.position import Claim, Position
 from tests.streams.pipeline.test_publisher import (
     LEARNING,
@@ -26,6 +31,7 @@ from tests.streams.pipeline.test_publisher import (
     served,
     watched,
 )
+from tests.support.ledgers import contents, sqlite_url
 
 
 @pytest.fixture
@@ -175,3 +181,24 @@ def test_the_first_version_forgets_nothing(store: Store, ledger: Ledger) -> None
     Publisher(store, LEARNING, Config()).publish()
     with store.read() as connection:
         assert len(LedgerSums(store, connection).read(PLAIN).keys) == 2
+
+
+def test_packed_sums_decay_when_landmarks_move_and_are_forgotten_only_then(tmp_path: Path) -> None:
+    day, url = 86_400_000, sqlite_url(tmp_path)
+    kept = []
+    # After three half-lives of 30 days, and after 600 more, by which a table's landmark moves.
+    for place, at in enumerate((0, 90, 18_090)):
+        with LocalPipeline(url, Config(), f"test {place}") as pipeline:
+            name = f"q{place}"
+            pipeline.feed([Query(event_id=name, ts=at * day, session_id=name, query_id=name, text="play jazz")])
+            pipeline.finish()
+            pipeline.commit()
+            pipeline.publish()
+        with closing(Store(url)) as store:
+            table = next(one for one in Learning(Config()).tables if one.name == "satisfaction_turns")
+            store.create([table])
+            store.transact(partial(forget, store, table, at * day))
+        rows = contents(url, Config(), at * day)["satisfaction_turns"]
+        kept.append({key[1:]: float(row[0]) for key, row in rows.items()})
+    assert [one["all", ""] for one in kept] == pytest.approx([1.0, 1.125, 1.0])
+    assert [len(one) for one in kept] == [2, 3, 2]  # all, and the days
