@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
 
+from backchannel.agents.grams import InvertedLists, trigrams
 from backchannel.agents.memory.serving import Guess
 from backchannel.agents.sums import ALL
 
@@ -79,12 +80,12 @@ class SimilarQueries:
             query: a normalised query.
             known: the queries that are known; no other is returned.
         """
-        trigrams, numbers = np.unique(_trigrams([query])[0]), sorted(_numbers(query))
+        grams, numbers = np.unique(trigrams([query])[0]), sorted(_numbers(query))
         shortest, longest = len(query) * self.least / (2 - self.least), len(query) * (2 - self.least) / self.least
         candidates = {
             one
             for part in self._parts
-            for one in part.sharing(trigrams, int(shortest), int(longest) + 1)
+            for one in part.sharing(grams, int(shortest), int(longest) + 1)
             if one in known and sorted(_numbers(one)) == numbers
         }
         # Sorted, so that a tie is broken the same way everywhere.
@@ -101,31 +102,23 @@ class _Part:
         queries.sort(key=len)
         self.queries: Final = queries
         self._lengths: Final = np.array([min(len(query), _LONGEST) for query in queries], np.uint16)
-        entries = np.empty(sum(len(query) - query.count(" ") for query in queries), np.uint64)
-        filled = 0
-        for some in _entries(queries):
-            entries[filled : filled + len(some)] = some
-            filled += len(some)
-        entries.sort()
-        entries = entries[np.append(True, entries[1:] != entries[:-1])]
-        self._numbers: Final = entries.astype(np.uint32)
-        self._begins: Final = np.searchsorted(entries >> 32, np.arange(_BUCKETS + 1)).astype(np.uint32)
+        self._lists: Final = InvertedLists(_entries(queries), _BUCKETS, sum(map(len, queries)))
 
     @property
     def nbytes(self) -> int:
-        return 8 * len(self.queries) + int(self._numbers.nbytes + self._begins.nbytes + self._lengths.nbytes)
+        return 8 * len(self.queries) + self._lists.nbytes + int(self._lengths.nbytes)
 
-    def sharing(self, trigrams: NDArray[np.uint32], shortest: int, longest: int) -> Iterator[str]:
+    def sharing(self, grams: NDArray[np.uint32], shortest: int, longest: int) -> Iterator[str]:
         """Yield the queries that share most trigrams.
 
         Args:
-            trigrams: the distinct buckets of the query's trigrams, (n,).
+            grams: the distinct buckets of the query's trigrams, (n,).
             shortest: the least length, in characters.
             longest: the greatest length, in characters.
         """
         lengths = np.array((shortest, longest + 1)).clip(max=_LONGEST).astype(np.uint16)
         bounds = np.searchsorted(self._lengths, lengths).astype(np.uint32)
-        lists = [self._numbers[self._begins[bucket] : self._begins[bucket + 1]] for bucket in trigrams.tolist()]
+        lists = [self._lists.of(bucket) for bucket in grams.tolist()]
         lists = [one[slice(*np.searchsorted(one, bounds))] for one in lists]
         lists.sort(key=len)
         read = np.searchsorted(np.cumsum([len(one) for one in lists]), _READ, side="right")
@@ -140,16 +133,5 @@ class _Part:
 def _entries(queries: Sequence[str]) -> Iterator[NDArray[np.uint64]]:
     """Yield the trigrams of batches of queries, (n,): the bucket in the upper half, the query's number in the lower."""
     for first in range(0, len(queries), _BATCH):
-        buckets, owners = _trigrams(queries[first : first + _BATCH])
+        buckets, owners = trigrams(queries[first : first + _BATCH])
         yield (buckets.astype(np.uint64) << np.uint64(32)) | (owners + first).astype(np.uint64)
-
-
-def _trigrams(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
-    """Return the bucket and the text of each trigram within a word, with the spaces around it, both (n,)."""
-    joined = " ".join(("", *texts, ""))
-    characters = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
-    owners = np.repeat(np.arange(len(texts)), [len(text) + 1 for text in texts])[:-1]
-    before, middle, after = characters[:-2], characters[1:-1], characters[2:]
-    buckets = ((before * 0x9E3779B1 + middle) * 0x85EBCA77 + after) * 0xC2B2AE3D >> 16
-    within = middle != ord(" ")
-    return buckets[within], owners[within]

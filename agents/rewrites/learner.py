@@ -24,8 +24,7 @@ likely is left alone.
 """
 
 from collections.abc import Collection, Sequence
-from math import sqrt
-from typing import Annotated, Any, Final, Self, TypeAlias
+from typing import Annotated, Any, Final, Self
 
 import msgspec
 import numpy as np
@@ -37,6 +36,7 @@ from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.rewrites.chain import Admissible, Chain, Solution
 from backchannel.agents.rewrites.meanings import Change, change, same_meaning
+from backchannel.agents.rewrites.records import Record, harm, with_records
 from backchannel.agents.rewrites.rows import RewriteRow, Settings, is_held_out
 from backchannel.agents.rewrites.rules import Rules
 from backchannel.agents.rewrites.serving import Rewriter
@@ -46,15 +46,11 @@ from backchannel.agents.sums import ALL, Booleans, Delta, Floats, Groups, Intege
 from backchannel.schemas.events import Query
 from backchannel.schemas.text import normalize
 
-Record: TypeAlias = tuple[float, ...]
-"""Weights of success and of failure."""
-
 SURE: Final = 1.2816
 """Standard deviations to the bounds of a rate, each of which holds with a probability of 90%."""
 ONE_PERSON: Final = 3.0
 """Turns (decayed) of one person that always count in full at a state."""
 
-_HARMFUL: Final = 1.6449  # standard deviations for 95% confidence of harm
 _NEEDED: Final = {
     Change.WORDING: (0.0, 1.0),
     Change.SPELLING: (0.5, 1.0),
@@ -115,6 +111,23 @@ class RephraseConfig(Struct, frozen=True, forbid_unknown_fields=True):
             description="share of sessions that are served no rewrites, to measure whether rewrites help",
         ),
     ] = 0.05
+    online_odds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1000,
+            description="wins per loss, by their lower bound, from which a query that nobody has rephrased yet is "
+            "served as a near one that succeeds; 0: never. Spoken English commands suit 12",
+        ),
+    ] = 0.0
+    online_first: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="how often a process serves a query's online rewrite before it has a record",
+        ),
+    ] = 3
     personal: Annotated[
         int, Meta(ge=0, le=1000, description="most rewrites learned from a user's own rephrases, per user")
     ] = 20
@@ -222,7 +235,8 @@ class RephraseGraph(Learner):
         found = Rewrites(self, sums, affected, rules, at).rows()
         section: dict[str, bytes | None] = dict.fromkeys(sorted(affected))
         section.update({state: msgspec.json.encode(row) for state, row in found.items()})
-        section[ALL] = msgspec.json.encode(Settings(self.config.held_out))
+        settings = Settings(self.config.held_out, self.config.online_odds, self.config.online_first)
+        section[ALL] = msgspec.json.encode(settings if settings.odds else Settings(settings.held_out))
         return section
 
 
@@ -301,7 +315,7 @@ class Rewrites:
                 rows[state] = structs.replace(
                     rows.get(state, RewriteRow()), target=rules.pins[state], probability=1.0, pinned=True
                 )
-        return rows
+        return with_records(rows, chain, self._states, self.records(self._states)) if self._config.online_odds else rows
 
     def records(self, states: Collection[str]) -> dict[Key, Record]:
         """Return the records of the states' rewrites, and for the target `ALL` those of their held-out sessions."""
@@ -423,26 +437,3 @@ class Rewrites:
 def state_of(query: Query) -> str:
     """Return the chain's state for a query; empty if nothing was recognised."""
     return query.interpretation or normalize(query.text)
-
-
-def harm(served: Record | None, held_out: Record | None) -> str:
-    """Return the reason to withdraw a rewrite; empty if there is none.
-
-    A rewrite does harm if turns with it succeed less often than turns of held-out sessions, with 95% probability by the
-    adjusted interval for a difference of rates (Agresti & Caffo, The American Statistician 2000).
-
-    Args:
-        served: the weights of success and failure with the rewrite, in turns.
-        held_out: the weights of success and failure without it, in turns.
-    """
-    if served is None or held_out is None:
-        return ""
-    turns, others = sum(served), sum(held_out)
-    rate, other = (served[0] + 1) / (turns + 2), (held_out[0] + 1) / (others + 2)
-    error = sqrt(rate * (1 - rate) / (turns + 2) + other * (1 - other) / (others + 2))
-    if other - rate <= _HARMFUL * error:
-        return ""
-    return (
-        f"{served[0] / turns:.0%} of {turns:.1f} turns succeeded with it, "
-        f"{held_out[0] / others:.0%} of {others:.1f} held out without it"
-    )

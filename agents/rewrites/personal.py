@@ -16,8 +16,9 @@ from backchannel.agents.frames import MISSING
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.rewrites.chain import Chain
-from backchannel.agents.rewrites.learner import RephraseConfig, harm
+from backchannel.agents.rewrites.learner import RephraseConfig
 from backchannel.agents.rewrites.meanings import Change, change
+from backchannel.agents.rewrites.records import harm
 from backchannel.agents.rewrites.rows import PersonalRow
 from backchannel.agents.rewrites.serving import Rewriter
 from backchannel.agents.sums import ALL, USER, Delta, Groups, Integers, SumReader, Sums, SumTable

@@ -11,9 +11,13 @@ class Settings(Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         held_out: the share of sessions that are served no rewrites, 0 to 1.
+        odds: the wins per loss that an online rewrite must reach, by their lower bound; 0: there are none.
+        first: how often a process serves an online rewrite of a query before the next version has its record.
     """
 
     held_out: float = 0.0
+    odds: float = 0.0
+    first: int = 0
 
 
 class RewriteRow(Struct, frozen=True, omit_defaults=True):
@@ -26,6 +30,9 @@ class RewriteRow(Struct, frozen=True, omit_defaults=True):
         pinned: whether an operator decreed the rewrite.
         withdrawn: the reason why the rewrite is no longer served; empty while it is served.
         blocked: the targets that an operator has forbidden, for personal rewrites too; `ALL` forbids every target.
+        success: the turns that succeeded without a rewrite (decayed). Only for online rewrites.
+        failure: the turns that failed or were rephrased (decayed). Only for online rewrites.
+        tried: the targets that were served as rewrites -> whether they may still be. Only for online rewrites.
     """
 
     target: str = msgspec.field(name="to", default="")
@@ -34,6 +41,9 @@ class RewriteRow(Struct, frozen=True, omit_defaults=True):
     pinned: bool = False
     withdrawn: str = ""
     blocked: tuple[str, ...] = ()
+    success: float = 0.0
+    failure: float = 0.0
+    tried: dict[str, bool] = {}
 
 
 PersonalRow = dict[str, tuple[str, float]]

@@ -1,7 +1,7 @@
 """Rewrites, serving: the query that a failing query should have been."""
 
-from collections.abc import Mapping
-from typing import ClassVar, Final, Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, Final, Literal, Protocol, Self
 
 import msgspec
 from msgspec import Struct
@@ -19,20 +19,45 @@ class Rewriting(Struct, frozen=True):
     Attributes:
         target: a normalised query, or an interpretation if one was looked up.
         layer: its source: `taught`, what the user or somebody for the user said outright; `personal`, the user's own
-            rephrases; `global`, all users'; `pinned`, an operator's decree.
+            rephrases; `global`, all users'; `pinned`, an operator's decree; `online`, a query near it that succeeds,
+            though nobody has rephrased one as the other.
         probability: the probability, 0 to 1, that somebody who asks the query passes through the target and succeeds
-            there.
+            there; 0 in the online layer.
         policy_version: the version of the policy.
         support: the turns of the query (decayed); 0 in the personal layer.
         withdrawn: the reason why the rewrite is no longer served; empty while it is served.
+        odds: the lower bound of wins to losses in the online layer; 0 in the others.
     """
 
     target: str
-    layer: Literal["taught", "personal", "global", "pinned"]
+    layer: Literal["taught", "personal", "global", "pinned", "online"]
     probability: float
     policy_version: int
     support: float = 0.0
     withdrawn: str = ""
+    odds: float = 0.0
+
+
+class Found(Struct, frozen=True):
+    """An online rewrite.
+
+    Attributes:
+        target: the state that is served instead.
+        odds: the lower bound of wins to losses among pairs that score as high.
+    """
+
+    target: str
+    odds: float
+
+
+class Online(Protocol):
+    """Online rewrites: `online.OnlineRewrites`, which needs more packages than serving does."""
+
+    def updated(self, added: Iterable[str], rows: Mapping[str, bytes]) -> "Online":
+        """Return the online rewrites of a version with these `rows`, of which those of `added` are new."""
+
+    def rewrite(self, state: str, row: RewriteRow | None) -> Found | None:
+        """Return what a state, whose row is given if it has one, should have been; None if that is not sure enough."""
 
 
 _decode_rewrite = msgspec.json.Decoder(RewriteRow).decode
@@ -47,21 +72,30 @@ class Rewriter:
         section: the rows of the global layer, by state.
         own: the rows of the personal layer, by user.
         version: the policy's version.
+        online: the online rewrites; None: there are none.
     """
 
     name: ClassVar[str] = "rewrites"
     personal: ClassVar[str] = "personal_rewrites"
 
-    def __init__(self, section: Mapping[str, bytes], own: Mapping[str, bytes], version: int) -> None:
+    def __init__(
+        self, section: Mapping[str, bytes], own: Mapping[str, bytes], version: int, online: Online | None = None
+    ) -> None:
         self._rows: Final = section
         self._own: Final = own
         self._version: Final = version
+        self._online: Final = online
         self._held_out: Final = _decode_settings(section.get(ALL, b"{}")).held_out
 
     @classmethod
-    def of(cls, sections: Sections, header: Snapshot) -> Self:
+    def of(cls, sections: Sections, header: Snapshot, online: Online | None = None) -> Self:
         """See `Serving.of`."""
-        return cls(sections.get(cls.name, {}), sections.get(cls.personal, {}), header.version)
+        return cls(sections.get(cls.name, {}), sections.get(cls.personal, {}), header.version, online)
+
+    @staticmethod
+    def is_online(section: Mapping[str, bytes]) -> bool:
+        """Return whether a version with these rows of the global layer has online rewrites."""
+        return _decode_settings(section.get(ALL, b"{}")).odds > 0
 
     def rewrite(
         self,
@@ -88,7 +122,9 @@ class Rewriter:
         found = _decode_personal(own).get(state) if own else None
         if found is not None and not (row and {ALL, found[0]}.intersection(row.blocked)):
             return Rewriting(found[0], "personal", found[1], self._version)
-        return self._global(row) if row and row.target and not row.withdrawn else None
+        if row and row.target:
+            return None if row.withdrawn else self._global(row)
+        return None if interpretation else self._near(state, row)
 
     def candidates(self, state: str, user: str | None = None) -> list[str]:
         """Return the targets that are known for a state and not blocked, also withdrawn ones; the user's own first."""
@@ -103,6 +139,12 @@ class Rewriter:
         """Return all rewrites of the global layer, including withdrawn ones."""
         rows = ((state, self._row(state)) for state in self._rows)
         return {state: self._global(row) for state, row in rows if row and row.target}
+
+    def _near(self, text: str, row: RewriteRow | None) -> Rewriting | None:
+        if self._online is None or not text or (row and ALL in row.blocked):
+            return None
+        near = self._online.rewrite(text, row)
+        return None if near is None else Rewriting(near.target, "online", 0.0, self._version, odds=near.odds)
 
     def _row(self, state: str) -> RewriteRow | None:
         row = self._rows.get(state) if state != ALL else None

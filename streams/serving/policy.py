@@ -23,7 +23,7 @@ from backchannel.agents.failures.serving import Diagnoser, Diagnosis
 from backchannel.agents.memory.serving import Memory, Recalled, Similar
 from backchannel.agents.ope.canary import Shared
 from backchannel.agents.ranking.serving import Candidate, Ranker, Ranking, remembered
-from backchannel.agents.rewrites.serving import Rewriter, Rewriting
+from backchannel.agents.rewrites.serving import Online, Rewriter, Rewriting
 from backchannel.agents.satisfaction.asking import OFFERED, Question
 from backchannel.agents.satisfaction.serving import Satisfaction
 from backchannel.agents.serving import Sections, Serving
@@ -48,9 +48,10 @@ class Policy:
         rng: the default source of randomness.
         similar: the index from which `recall` finds known queries like an unseen one; None: no guesses.
         taught: what people said outright, which comes before everything learned. It belongs to no version.
+        online: rewrites of queries that nobody has rephrased yet; None: there are none.
 
     Attributes:
-        snapshot, similar: as given.
+        snapshot, similar, online: as given.
         allocator: what decides, unless another policy is on trial and has a share of the decisions.
         canary: both of them; None if there is no other.
         diagnoser: what is known about failure points.
@@ -67,15 +68,18 @@ class Policy:
         rng: np.random.Generator,
         similar: Similar | None = None,
         taught: Taught = NOTHING_TAUGHT,
+        *,
+        online: Online | None = None,
     ) -> None:
         self.snapshot: Final = snapshot
         self.similar: Final = similar
+        self.online: Final = online
         self._sections: Final = sections
         self.allocator: Final = Allocator.of(sections, snapshot)
         self.canary: Final = Shared.of(sections, snapshot)
         self._memory: Final = Memory.of(sections, snapshot, similar)
         self._ranker: Final = Ranker.of(sections, snapshot)
-        self._rewriter: Final = Rewriter.of(sections, snapshot)
+        self._rewriter: Final = Rewriter.of(sections, snapshot, online)
         self._history: Final = History.of(sections, snapshot)
         self._users: Final = Users.of(sections, snapshot)
         self.diagnoser: Final = Diagnoser.of(sections, snapshot)

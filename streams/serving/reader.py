@@ -16,6 +16,7 @@ from msgspec import Struct
 from sqlalchemy import Connection
 
 from backchannel.agents.memory.serving import Memory, Similar
+from backchannel.agents.rewrites.serving import Online, Rewriter
 from backchannel.agents.taught.serving import NOTHING_TAUGHT, Taught
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Checksum, Snapshot
@@ -268,7 +269,13 @@ class PolicyReader:
                 if similar is not None:
                     known = sections.get(Memory.name, Rows())
                     similar = similar.updated(known.added_to(before.get(Memory.name, Rows())), known)
-                policy = Policy(header, sections, self._rng, similar, self._taught)
+                online = self._policy.online if base and self._policy else None
+                rewrites, earlier = (some.get(Rewriter.name, Rows()) for some in (sections, before))
+                if Rewriter.is_online(rewrites):
+                    if online is None:
+                        online, earlier = _online_rewrites(), Rows()
+                    online = online.updated(rewrites.added_to(earlier), rewrites) if online else None
+                policy = Policy(header, sections, self._rng, similar, self._taught, online=online)
                 if self._policy:
                     policy.prepare(self._policy)
                 return policy, sections
@@ -353,3 +360,12 @@ def _similar_queries(guess_from: float) -> Similar:
             name=error.name,
         ) from None
     return SimilarQueries(guess_from)
+
+
+def _online_rewrites() -> Online | None:
+    try:
+        from backchannel.agents.rewrites.online import OnlineRewrites  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        logger.warning("no online rewrites: they need %s: pip install 'backchannel[guess]'", error.name)
+        return None
+    return OnlineRewrites()

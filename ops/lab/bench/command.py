@@ -38,6 +38,7 @@ PARTS: Final = {
     "committers": "backchannel.ops.lab.bench.committers:committers",
     "memory-index": "backchannel.ops.lab.bench.memory_index:memory_index",
     "rephrases": "backchannel.ops.lab.bench.rephrases:rephrases",
+    "online": "backchannel.ops.lab.bench.online:online",
     "ope": "backchannel.ops.lab.bench.ope:ope",
     "coverage": "backchannel.ops.lab.bench.coverage:coverage",
     "serve": "backchannel.ops.lab.bench.serve:serve",
@@ -77,6 +78,7 @@ def bench(
     committers    1 to 8 processes that commit the same queries to PostgreSQL
     memory-index  recall, start, refresh and publishing with a million queries
     rephrases     detecting rephrases, solving a graph of 1,000,000 edges, looking up rewrites
+    online        online rewrites with a million queries
     ope           off-policy evaluation of a million turns
     coverage      how often intervals hold the truth on pages that strategies share, in 100 simulated logs per round
     serve         decisions over HTTP, beside a constant answer and beside the call in the process

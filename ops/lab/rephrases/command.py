@@ -12,9 +12,11 @@ from rich.table import Table
 
 from backchannel.agents.rephrases import weights as rephrase_weights
 from backchannel.agents.rephrases.detector import RephraseDetector
+from backchannel.agents.rewrites import likeness_weights
 from backchannel.ops.groups import Group
 from backchannel.ops.lab.rephrases.dialogues import replay
 from backchannel.ops.lab.rephrases.loop import Loop, close
+from backchannel.ops.lab.rephrases.online import ODDS, gather, judge, module, train_ranker
 from backchannel.ops.lab.rephrases.pairs import Pair, labelled
 from backchannel.ops.lab.rephrases.recogniser import grow
 from backchannel.ops.lab.rephrases.training import Quality, fit, measure
@@ -31,7 +33,7 @@ _data = click.option(
     type=input_folder,
     default=Path("../shared/data"),
     show_default=True,
-    help="The folder with dstc2, trec_session_2013 and slurp_asr.",
+    help="The folder with dstc2, trec_session_2013, slurp_asr and slurp_pipeline.",
 )
 
 
@@ -123,6 +125,40 @@ def evaluate_recogniser(*, data: Path, config: Config, sessions: int, wants: int
         f"Of the {last.heard.rewrites:,} rewrites, {last.right:,} lead to the most frequent meaning of their source."
     )
     console.print(f"Of {last.valid} wrong hypotheses that are proper queries, {last.valid_broken} get another meaning.")
+
+
+@rephrases.command("online")
+@_data
+@click.option("--odds", type=click.FloatRange(1), default=12.0, show_default=True, help="Wins per loss, at least.")
+@click.option("--write", is_flag=True, help="Fit the ranker to all sentences, and write it where serving reads it.")
+@json_option
+def evaluate_online(*, data: Path, odds: float, write: bool, as_json: bool) -> None:
+    """Rewrite the real errors of SLURP's recogniser to near queries that a real NLU understood.
+
+    A win is a query that the NLU got wrong, rewritten to a text on which it gives the true meaning. A loss is one that
+    it got right, rewritten to a text on which it gives another. Halves of the utterances are index and queries in turn;
+    the ranker knows nothing of a query's sentence.
+    """
+    with Console(stderr=True).status("comparing queries"):
+        gathered = gather(data / "slurp_pipeline")
+        found = judge(*gathered, odds)
+    if write:
+        pairs = gathered[0]
+        Path(likeness_weights.__file__).write_text(module(*train_ranker(pairs, pairs.allowed)), encoding="utf-8")
+    if as_json:
+        print_json(found)
+        return
+    table = Table("way", box=SIMPLE_HEAD, pad_edge=False)
+    for name in (*(f"fixed, {one:g}:1" for one in ODDS), "wins", "losses"):
+        table.add_column(name, justify="right")
+    for one in found.outcomes:
+        table.add_row(one.name, *(f"{share:.1%}" for share in one.fixed), f"{one.wins:,}", f"{one.losses:,}")
+    console = Console(width=_WIDTH)
+    console.print(table)
+    console.print(
+        f"Of {found.queries:,} queries, {found.defects:,} are defects; {found.ceiling:.1%} of these have their meaning "
+        f"in the index, {found.reachable:.1%} among the candidates that no veto forbids."
+    )
 
 
 @rephrases.command("world")

@@ -1,0 +1,55 @@
+"""Inverted lists: for each key of some texts, such as a trigram of characters, the texts that have it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class InvertedLists:
+    """The ascending numbers of the texts that hit each bucket of keys.
+
+    Args:
+        batches: the keys of batches of texts: the bucket in the upper half, the text's number in the lower, (n,) each.
+            A text may hit a bucket more than once.
+        buckets: the number of buckets.
+        most: at least the number of keys in all batches.
+    """
+
+    def __init__(self, batches: Iterable[NDArray[np.uint64]], buckets: int, most: int) -> None:
+        entries = np.empty(most, np.uint64)  # all at once, because joining the batches would take twice the memory
+        filled = 0
+        for some in batches:
+            entries[filled : filled + len(some)] = some
+            filled += len(some)
+        entries = entries[:filled]
+        entries.sort()
+        entries = entries[np.append(True, entries[1:] != entries[:-1])[: len(entries)]]
+        self.numbers: Final = entries.astype(np.uint32)
+        self._begins: Final = np.searchsorted(entries >> np.uint64(32), np.arange(buckets + 1)).astype(np.uint32)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the lists take, in bytes."""
+        return int(self.numbers.nbytes + self._begins.nbytes)
+
+    def of(self, bucket: int) -> NDArray[np.uint32]:
+        """Return the numbers of the texts that hit a bucket, ascending, (n,)."""
+        numbers: NDArray[np.uint32] = self.numbers[self._begins[bucket] : self._begins[bucket + 1]]
+        return numbers
+
+    def count(self, bucket: int) -> int:
+        """Return the number of texts that hit a bucket."""
+        return int(self._begins[bucket + 1]) - int(self._begins[bucket])
+
+
+def trigrams(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
+    """Return the 16-bit hash and the text of each trigram within a word, with the spaces around it, both (n,)."""
+    joined = " ".join(("", *texts, ""))
+    characters = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
+    owners = np.repeat(np.arange(len(texts)), [len(text) + 1 for text in texts])[:-1]
+    before, middle, after = characters[:-2], characters[1:-1], characters[2:]
+    buckets = ((before * 0x9E3779B1 + middle) * 0x85EBCA77 + after) * 0xC2B2AE3D >> 16
+    within = middle != ord(" ")
+    return buckets[within], owners[within]

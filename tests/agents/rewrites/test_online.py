@@ -1,0 +1,128 @@
+"""Online rewrites: what they serve, and what they never do."""
+
+from collections.abc import Mapping
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from backchannel.agents.rewrites.learner import RephraseConfig
+from backchannel.agents.rewrites.nearby import Nearby
+from backchannel.agents.rewrites.online import OnlineRewrites, odds_of
+from backchannel.agents.rewrites.rows import RewriteRow, Settings
+from backchannel.agents.statistics import wilson
+from backchannel.agents.sums import ALL
+from tests.agents.rewrites.test_learner import OPEN, Step, failing, learned, rows, succeeding, tried
+
+RIGHT, WRONG = "play the songs of abba", "play the sungs of abba"
+GOOD, BAD = RewriteRow(success=9.0, failure=1.0), RewriteRow(failure=3.0)
+
+
+def online(some: Mapping[str, RewriteRow], odds: float = 1.0, first: int = 3) -> OnlineRewrites:
+    section = {state: msgspec.json.encode(row) for state, row in some.items()}
+    section[ALL] = msgspec.json.encode(Settings(odds=odds, first=first))
+    return OnlineRewrites().updated(section, section)
+
+
+def served(query: str, some: Mapping[str, RewriteRow], odds: float = 1.0) -> str | None:
+    found = online(some, odds).rewrite(query, some.get(query))
+    return found and found.target
+
+
+def test_a_failing_query_is_rewritten_to_a_near_one_that_succeeds() -> None:
+    found = online({RIGHT: GOOD, WRONG: BAD, "set an alarm": GOOD}).rewrite(WRONG, BAD)
+    assert found is not None
+    assert found.target == RIGHT
+    assert found.odds >= 1.0
+    assert served(WRONG, {RIGHT: GOOD, WRONG: BAD}, odds=1000.0) is None
+    assert served(WRONG, {RIGHT: GOOD, WRONG: BAD}, odds=0.0) is None
+    assert served("set an alarm", {RIGHT: GOOD}) is None
+
+
+@pytest.mark.parametrize(
+    ("query", "target"),
+    [
+        ("turn on the kitchen light please", "turn off the kitchen light please"),
+        ("set a timer for five minutes please", "set a timer for nine minutes please"),
+        ("do not play the songs of abba", "do play the songs of abba"),
+        ("wake me up at 7 tomorrow", "wake me up at 8 tomorrow"),
+    ],
+)
+def test_an_opposite_is_never_served(query: str, target: str) -> None:
+    assert served(query, {query: BAD, target: GOOD}) is None
+
+
+@pytest.mark.parametrize(
+    ("own", "target"),
+    [
+        (RewriteRow(success=2.0, failure=1.0), GOOD),
+        (BAD, RewriteRow(success=1.0, failure=2.0)),
+        (BAD, structs.replace(GOOD, target="elsewhere")),
+        (structs.replace(BAD, blocked=(RIGHT,)), GOOD),
+        (structs.replace(BAD, tried={RIGHT: False}), GOOD),
+    ],
+    ids=["the query succeeds", "the target fails", "the target is rewritten", "blocked", "withdrawn"],
+)
+def test_records_and_operators_have_a_veto(own: RewriteRow, target: RewriteRow) -> None:
+    assert served(WRONG, {RIGHT: target, WRONG: own}) is None
+
+
+def test_first_exposures_are_capped_until_there_is_a_record() -> None:
+    one = online({RIGHT: GOOD, WRONG: BAD}, first=2)
+    assert [bool(one.rewrite(WRONG, BAD)) for _ in range(4)] == [True, True, False, False]
+    proven = structs.replace(BAD, tried={RIGHT: True})
+    assert all(one.rewrite(WRONG, proven) for _ in range(4))
+
+
+TURNS = st.builds(RewriteRow, success=st.floats(0, 50), failure=st.floats(0, 50))
+
+
+@given(TURNS, TURNS)
+def test_a_query_that_surely_succeeds_more_often_than_the_target_is_left_alone(
+    own: RewriteRow, target: RewriteRow
+) -> None:
+    if served(WRONG, {RIGHT: target, WRONG: own}):
+        (lower, _), (_, upper) = (wilson(one.success, one.success + one.failure, 1.28) for one in (own, target))
+        assert lower <= upper + 1e-9
+
+
+def test_the_odds_rise_with_the_score() -> None:
+    odds = [odds_of(score / 4) for score in range(-40, 40)]
+    assert odds == sorted(odds)
+    assert odds[0] == 0.0
+    assert odds[-1] > 12
+
+
+def test_near_is_what_looks_or_sounds_alike_however_the_index_grew() -> None:
+    texts = ["play the songs of abba", "alexa stop", "set an alarm", "call anne", "what is the weather"]
+    whole, grown = Nearby().updated(texts, texts), Nearby()
+    for text in texts:
+        grown = grown.updated([text], texts)
+    for query in ("plei the songz of aba", "a lexa stop", "call ann"):
+        assert whole.candidates(query, 1) == grown.candidates(query, 1) != []
+    assert whole.candidates("a lexa stop", 1) == ["alexa stop"]
+    assert whole.count("the") == grown.count("the") == 2
+    assert Nearby().candidates("call ann", 3) == whole.candidates("", 3) == []
+
+
+ONLINE = structs.replace(OPEN, online_odds=12.0)
+
+
+def records(steps: list[Step], config: RephraseConfig) -> dict[str, tuple[float, float]]:
+    return {state: (row.success, row.failure) for state, row in rows(learned(steps), config).items()}
+
+
+def test_records_are_published_only_for_online_rewrites() -> None:
+    steps = [*succeeding("a", 6), *failing("b", "a", 4)]
+    assert records(steps, ONLINE).keys() == {"a", "b"}
+    assert records(steps, ONLINE)["a"][0] > 5
+    assert records(steps, ONLINE)["b"] == (0.0, pytest.approx(4.0))
+    assert all(record == (0.0, 0.0) for record in records(steps, OPEN).values())
+
+
+@pytest.mark.parametrize(("success", "failure", "goes_on"), [(0, 1, False), (1, 0, True), (5, 2, True), (2, 3, False)])
+def test_what_does_not_help_is_withdrawn(success: float, failure: float, goes_on: bool) -> None:
+    row = rows(tried("a", "b", success, failure), ONLINE)["a"]
+    assert row.tried == {"b": goes_on}
