@@ -5,8 +5,7 @@ A pair of queries is described by a few numbers, each cut into bins; the score i
 """
 
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import log, log1p
 from typing import Final
 
@@ -54,7 +53,7 @@ class Asked:
         self._sound: Final = sound_of(query)
         self._count: Final = count
         self._size: Final = size
-        self._words: Final = Counter(query.split())
+        self._words: Final = set(query.split())
         self._rarities: Final[dict[str, float]] = {}
         self._total: Final = self._rarity(self._words) or 1.0
 
@@ -68,7 +67,7 @@ class Asked:
             target: a normalised query.
             record: the target's record.
         """
-        words = Counter(target.split())
+        words = set(target.split())
         return (
             ratio(self._query, target) / 100,
             token_sort_ratio(self._query, target) / 100,
@@ -81,12 +80,12 @@ class Asked:
             record.failure / (record.success + record.failure + 1.0),
         )
 
-    def _rarity(self, words: Counter[str]) -> float:
+    def _rarity(self, words: Iterable[str]) -> float:
         total = 0.0
-        for word, times in words.items():
+        for word in sorted(words):  # sums of floats depend on their order
             if word not in self._rarities:
                 self._rarities[word] = log((self._size + 1) / (self._count(word) + 0.5))
-            total += times * self._rarities[word]
+            total += self._rarities[word]
         return total
 
 

@@ -61,9 +61,7 @@ class OnlineRewrites:
         if own.success > own.failure or not self._settings.odds:
             return None
         found = self._best(state, own)
-        if found is None or found.odds < self._settings.odds:
-            return None
-        if not own.tried.get(found.target):
+        if found is not None and not own.tried.get(found.target):
             self._served[state] += 1
             if self._served[state] > self._settings.first:
                 return None
@@ -72,18 +70,21 @@ class OnlineRewrites:
     def _best(self, state: str, own: RewriteRow) -> Found | None:
         asked = Asked(state, Record(own.success, own.failure), self._nearby.count, self._nearby.size)
         surely = _bound(own, -_SURE)
-        best: tuple[float, str] | None = None
+        scored: list[tuple[float, str]] = []
         for target in self._nearby.candidates(state, CANDIDATES):
             encoded = self._rows.get(target)
             row = _decode_row(encoded) if encoded else RewriteRow()
             if row.success <= row.failure or row.target or surely > _bound(row, _SURE):
                 continue
-            if target in own.blocked or own.tried.get(target) is False or change(state, target) == Change.OPPOSITE:
-                continue
-            score = SCORER.score(asked.describe(target, Record(row.success, row.failure)))
-            if best is None or score > best[0]:
-                best = score, target
-        return None if best is None else Found(best[1], odds_of(best[0]))
+            if target not in own.blocked and own.tried.get(target) is not False:
+                scored.append((SCORER.score(asked.describe(target, Record(row.success, row.failure))), target))
+        for score, target in sorted(scored, reverse=True):
+            odds = odds_of(score)
+            if odds < self._settings.odds:
+                break
+            if change(state, target) != Change.OPPOSITE:  # slow, so only the best are asked
+                return Found(target, odds)
+        return None
 
 
 def odds_of(score: float) -> float:

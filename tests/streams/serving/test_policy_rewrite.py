@@ -1,15 +1,23 @@
 """Rewrites in a policy."""
 
+from contextlib import closing
+from typing import Any
+
 import msgspec
 import numpy as np
 import pytest
 
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
+from backchannel.agents.rewrites.learner import RephraseConfig
 from backchannel.agents.rewrites.rows import RewriteRow, Settings, is_held_out
 from backchannel.agents.rewrites.serving import Rewriting
 from backchannel.agents.sums import ALL, MemorySums
+from backchannel.schemas.events import Click, Query
 from backchannel.schemas.snapshot import Snapshot
+from backchannel.streams.config import Config
+from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.policy import Policy
+from backchannel.streams.serving.reader import PolicyReader
 
 
 def policy(
@@ -79,3 +87,25 @@ def test_a_share_of_sessions_is_held_out() -> None:
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_none_or_all_are_held_out(share: float) -> None:
     assert {is_held_out(f"s{number}", share) for number in range(500)} == {share == 1.0}
+
+
+def test_readers_serve_online_rewrites_of_what_was_learned(store_url: str) -> None:
+    config = Config(rephrases=RephraseConfig(online_odds=1.0, held_out=0.0))
+    right, wrong = "play the songs of abba", "play the sungs of abba"
+    with LocalPipeline(store_url, config, "test") as pipeline, closing(PolicyReader(store_url)) as reader:
+        for text, offset, times in ((right, 0, 12), ("set an alarm", 100, 3), (wrong, 200, 3)):
+            for number in range(offset, offset + times):
+                ids: Any = {"session_id": f"s{number}", "query_id": f"q{number}"}
+                asked = Query(event_id="q", ts=number * 1000, text=text, **ids)
+                clicked = Click(event_id="c", ts=asked.ts + 10, entity_id="e", **ids)
+                pipeline.feed([asked, clicked] if text != wrong else [asked])
+        pipeline.finish()
+        pipeline.commit()
+        pipeline.publish()
+        reader.refresh()
+        found = reader.policy.rewrite(wrong)
+        assert found is not None
+        assert (found.target, found.layer) == (right, "online")
+        assert found.odds >= 1.0
+        assert reader.policy.rewrite(right) is None
+        assert reader.policy.rewrite("x", interpretation=wrong) is None
