@@ -269,11 +269,11 @@ class PolicyReader:
                 if similar is not None:
                     known = sections.get(Memory.name, Rows())
                     similar = similar.updated(known.added_to(before.get(Memory.name, Rows())), known)
-                online = self._policy.online if base and self._policy else None
-                rewrites, earlier = (some.get(Rewriter.name, Rows()) for some in (sections, before))
+                online, rewrites = None, sections.get(Rewriter.name, Rows())
                 if Rewriter.is_online(rewrites):
-                    if online is None:
-                        online, earlier = _online_rewrites(), Rows()
+                    held_online = self._policy.online if base and self._policy else None
+                    earlier = before.get(Rewriter.name, Rows()) if held_online else Rows()
+                    online = held_online or _online_rewrites()
                     online = online.updated(rewrites.added_to(earlier), rewrites) if online else None
                 policy = Policy(header, sections, self._rng, similar, self._taught, online=online)
                 if self._policy:
