@@ -303,7 +303,8 @@ def _best(values: Floats, query: Integers) -> Integers:
     """Return the place of each query's highest value, leaving out queries that have none."""
     order = np.lexsort((-values, query))
     first = order[np.append(True, query[order][1:] != query[order][:-1])]
-    return first[np.isfinite(values[first])]
+    best: Integers = first[np.isfinite(values[first])]
+    return best
 
 
 def _fixed(values: Floats, win: Floats, loss: Floats, defects: int) -> tuple[float, ...]:
