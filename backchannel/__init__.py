@@ -18,14 +18,13 @@ if TYPE_CHECKING:
     from backchannel.agents.satisfaction.budget import Budget
     from backchannel.agents.satisfaction.sessions import earlier_of
     from backchannel.agents.taught.rules import TaughtRule
+    from backchannel.schemas.codec import EventDecoder, EventError, encode
     from backchannel.schemas.errors import BackchannelError
     from backchannel.schemas.events import (
         BargeIn,
         Click,
         Earlier,
         Event,
-        EventDecoder,
-        EventError,
         Feedback,
         Impression,
         Like,
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
         Result,
         Rewrite,
         Teach,
-        encode,
     )
     from backchannel.streams.config import ConfigError
     from backchannel.streams.serving.impressions import impression_of

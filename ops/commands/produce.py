@@ -18,7 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from backchannel.ops.exit_codes import INCOMPLETE
 from backchannel.ops.options import config_option, json_option, kafka_config, servers_option
 from backchannel.ops.terminal import print_json
-from backchannel.schemas.events import Event, EventDecoder, EventError, encode, name_of
+from backchannel.schemas.codec import EventDecoder, EventError, encode
+from backchannel.schemas.events import Event, name_of
 from backchannel.schemas.forms import NATIVE, EventConfig
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig

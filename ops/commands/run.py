@@ -18,8 +18,8 @@ from backchannel.ops.commands.summary import Summary, summarize
 from backchannel.ops.exit_codes import INCOMPLETE
 from backchannel.ops.options import config_option, json_option, opened_store, store_option
 from backchannel.ops.terminal import print_json, require_writable
+from backchannel.schemas.codec import EventDecoder
 from backchannel.schemas.errors import BackchannelError
-from backchannel.schemas.events import EventDecoder
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.pipeline.publisher import version_status

@@ -37,8 +37,8 @@ from backchannel.ops.evaluate.result import (
     from_whole,
     over_sessions,
 )
+from backchannel.schemas.codec import EventDecoder, EventError
 from backchannel.schemas.errors import BackchannelError
-from backchannel.schemas.events import EventDecoder, EventError
 from backchannel.schemas.turn import Turn
 from backchannel.streams.config import Config
 from backchannel.streams.turns.assembler import TurnAssembler

@@ -26,7 +26,7 @@ from backchannel.ops.serve.metrics import ServiceMetrics
 from backchannel.ops.serve.openapi import completed_document
 from backchannel.ops.serve.service import Service
 from backchannel.ops.web.problems import RefusedError, to_problem
-from backchannel.schemas.events import EventError, explain, refuse_nul
+from backchannel.schemas.codec import EventError, explain, refuse_nul
 from backchannel.streams.config import ServeConfig
 
 PUBLIC: Final = ("/healthz", "/readyz", "/metrics", "/openapi.json")

@@ -14,16 +14,8 @@ import msgspec
 from msgspec import Struct, structs
 
 from backchannel.agents.bandit.serving import Decision
-from backchannel.schemas.events import (
-    MAX_RECORD_BYTES,
-    Event,
-    EventDecoder,
-    EventError,
-    Normalizer,
-    Query,
-    Rewrite,
-    encode,
-)
+from backchannel.schemas.codec import MAX_RECORD_BYTES, EventDecoder, EventError, encode
+from backchannel.schemas.events import Event, Normalizer, Query, Rewrite
 from backchannel.schemas.forms import EventConfig
 
 DECISION_ID: Final = "decision_id"

@@ -9,18 +9,7 @@ from backchannel.agents.memory.serving import Recalled
 from backchannel.agents.ranking.serving import Reason
 from backchannel.agents.rewrites.serving import Rewriting
 from backchannel.agents.taught.rules import TaughtRule
-from backchannel.schemas.events import (
-    Canary,
-    Context,
-    Earlier,
-    Id,
-    Name,
-    Ranks,
-    Rule,
-    Strategies,
-    Text,
-    Timestamp,
-)
+from backchannel.schemas.events import Canary, Context, Earlier, Id, Name, Ranks, Rule, Strategies, Text, Timestamp
 
 Locale: TypeAlias = Annotated[str, Meta(max_length=35)]
 Size: TypeAlias = Annotated[int, Meta(ge=1, le=500)]

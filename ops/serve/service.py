@@ -33,7 +33,8 @@ from backchannel.ops.serve.contract import (
 )
 from backchannel.ops.serve.sinks import Sink
 from backchannel.ops.web.problems import Fault, RefusedError
-from backchannel.schemas.events import Event, EventError, Query, Rewrite, Teach
+from backchannel.schemas.codec import EventError
+from backchannel.schemas.events import Event, Query, Rewrite, Teach
 from backchannel.streams.serving.policy import Policy, asking
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.turns.partition import unauthorized

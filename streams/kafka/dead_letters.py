@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from msgspec import Struct
 
-from backchannel.schemas.events import EventError
+from backchannel.schemas.codec import EventError
 from backchannel.schemas.forms import EventConfig
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.decoding import event_decoders

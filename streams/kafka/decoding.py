@@ -1,6 +1,7 @@
 """The decoders of the event topics: one for each, for how its records are written."""
 
-from backchannel.schemas.events import EVENT_TYPES, EventDecoder
+from backchannel.schemas.codec import EventDecoder
+from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.forms import EventConfig
 from backchannel.streams.kafka.config import KafkaConfig
 

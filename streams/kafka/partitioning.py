@@ -14,7 +14,7 @@ from zlib import crc32
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.partitioner import murmur2
 
-from backchannel.schemas.events import EventDecoder, EventError
+from backchannel.schemas.codec import EventDecoder, EventError
 from backchannel.schemas.forms import EventConfig
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.decoding import event_decoders

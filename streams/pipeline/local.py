@@ -7,7 +7,8 @@ from typing import Final, Self
 
 from msgspec import structs
 
-from backchannel.schemas.events import Event, EventDecoder, EventError, Teach, checked
+from backchannel.schemas.codec import EventDecoder, EventError, checked
+from backchannel.schemas.events import Event, Teach
 from backchannel.schemas.forms import NATIVE, EventConfig
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config

@@ -9,7 +9,7 @@ from typing import Final, Self, TypeAlias
 
 from msgspec import Struct
 
-from backchannel.schemas.events import EventDecoder
+from backchannel.schemas.codec import EventDecoder
 from backchannel.streams.turns.event_file import Chunk, EventFile
 from backchannel.streams.turns.identity import SourceError, identify
 from backchannel.streams.turns.position import TopicPosition

@@ -8,7 +8,7 @@ from typing import IO, Final, NamedTuple, Self
 
 import msgspec
 
-from backchannel.schemas.events import MAX_RECORD_BYTES
+from backchannel.schemas.codec import MAX_RECORD_BYTES
 from backchannel.streams.turns.compression import BLOCK, DAMAGE, RawInput, decompressed
 from backchannel.streams.turns.identity import Marker, SourceError, base_of
 from backchannel.streams.turns.position import Identity

@@ -8,7 +8,8 @@ from typing import Final, cast
 from msgspec import Struct
 
 from backchannel.agents.columns import Columns
-from backchannel.schemas.events import Event, EventDecoder, EventError, Teach
+from backchannel.schemas.codec import EventDecoder, EventError
+from backchannel.schemas.events import Event, Teach
 from backchannel.streams.turns.accounts import FIELD_DROPPED
 from backchannel.streams.turns.assembler import TurnConfig
 from backchannel.streams.turns.position import Claim, Position

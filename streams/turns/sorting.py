@@ -8,7 +8,7 @@ from itertools import islice
 from tempfile import TemporaryFile
 from typing import IO, Final, Self, TypeAlias
 
-from backchannel.schemas.events import EventDecoder, EventError
+from backchannel.schemas.codec import EventDecoder, EventError
 from backchannel.streams.turns.event_file import Chunk, EventFile
 from backchannel.streams.turns.identity import Marker, SourceError
 from backchannel.streams.turns.position import Identity, TopicPosition

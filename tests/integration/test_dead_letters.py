@@ -12,7 +12,8 @@ from aiokafka import ConsumerRecord
 from click.testing import CliRunner
 
 from backchannel.ops.cli import main
-from backchannel.schemas.events import Query, encode
+from backchannel.schemas.codec import encode
+from backchannel.schemas.events import Query
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.producer import ClockError, Producer
 from tests.integration.workers import records_of

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from msgspec import structs
 
-from backchannel.schemas.events import Event, Query, encode
+from backchannel.schemas.codec import encode
+from backchannel.schemas.events import Event, Query
 from backchannel.streams.kafka.config import KafkaConfig
 from tests.integration.workers import Fleet, disordered, send
 from tests.support.registry import avro, framed, schema_registry

@@ -7,7 +7,8 @@ import pytest
 
 from backchannel.ops.serve.kafka_sink import KafkaSink
 from backchannel.ops.web.problems import RefusedError
-from backchannel.schemas.events import Click, Event, Query, encode
+from backchannel.schemas.codec import encode
+from backchannel.schemas.events import Click, Event, Query
 from backchannel.streams.kafka.config import KafkaConfig
 from tests.integration.workers import records_of
 

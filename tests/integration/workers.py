@@ -22,7 +22,8 @@ from msgspec import structs
 
 from backchannel.ops.commands.config import render
 from backchannel.ops.lab.load import mixed_stream
-from backchannel.schemas.events import EVENT_TYPES, Event, encode, name_of
+from backchannel.schemas.codec import encode
+from backchannel.schemas.events import EVENT_TYPES, Event, name_of
 from backchannel.streams.config import CommitConfig, Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.turns.accounts import Account

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import NODEFAULT, inspect
 
-from backchannel.schemas.events import EVENT_TYPES, MAX_RECORD_BYTES, Event, EventDecoder, EventError, encode
+from backchannel.schemas.codec import MAX_RECORD_BYTES, EventDecoder, EventError, encode
+from backchannel.schemas.events import EVENT_TYPES, Event
 from backchannel.schemas.forms import EventConfig
 from tests.support.cases import ALL_DOCUMENTS, JSON, Document, faults, leaves, minimal, struct_of
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from backchannel.schemas.events import Click, EventDecoder, EventError, Impression
+from backchannel.schemas.codec import EventDecoder, EventError
+from backchannel.schemas.events import Click, Impression
 from backchannel.schemas.forms import EventConfig
 
 QUERY = {"type": "query", "event_id": "e", "ts": 1_700_000_000_000, "session_id": "s", "query_id": "q", "text": "jazz"}

@@ -9,7 +9,7 @@ import numpy as np
 
 from backchannel.ops.lab.bench.measure import Load, Measure, alternated
 from backchannel.ops.lab.load import mixed_stream
-from backchannel.schemas.events import EventDecoder, encode
+from backchannel.schemas.codec import EventDecoder, encode
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.pipeline.sources import TOPIC

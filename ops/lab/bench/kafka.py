@@ -32,7 +32,8 @@ from backchannel.ops.commands.topics import create_topics
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.ops.local.broker import Broker
-from backchannel.schemas.events import EVENT_TYPES, EventDecoder, encode, name_of
+from backchannel.schemas.codec import EventDecoder, encode
+from backchannel.schemas.events import EVENT_TYPES, name_of
 from backchannel.streams.config import CommitConfig, Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.transport import Chunk

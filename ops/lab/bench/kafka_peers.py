@@ -17,7 +17,8 @@ from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.testing import run_main
 from quixstreams import Application
 
-from backchannel.schemas.events import EVENT_TYPES, EventDecoder
+from backchannel.schemas.codec import EventDecoder
+from backchannel.schemas.events import EVENT_TYPES
 from backchannel.streams.kafka.config import KafkaConfig
 
 BATCH: Final = 10_000

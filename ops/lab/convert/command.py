@@ -21,7 +21,8 @@ from backchannel.ops.lab.convert import ConversionError, dstc2, trec_session, ub
 from backchannel.ops.lab.convert.account import Account
 from backchannel.ops.lab.convert.sessions import GAP_S
 from backchannel.ops.paths import input_file, input_folder
-from backchannel.schemas.events import Event, EventDecoder, EventError, encode, name_of
+from backchannel.schemas.codec import EventDecoder, EventError, encode
+from backchannel.schemas.events import Event, name_of
 
 _output = click.option(
     "--output", type=click.File("wb"), default="-", metavar="FILE", help="Write to FILE instead of standard output."

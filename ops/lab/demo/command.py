@@ -20,7 +20,8 @@ from backchannel.ops.lab.worlds.people import QUERY_KINDS, SearchWorld
 from backchannel.ops.lab.worlds.servers import STRATEGIES
 from backchannel.ops.options import seed_option
 from backchannel.ops.terminal import print_json, require_writable
-from backchannel.schemas.events import Event, encode
+from backchannel.schemas.codec import encode
+from backchannel.schemas.events import Event
 from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader

@@ -23,7 +23,8 @@ from backchannel.agents.bandit.features import (
 )
 from backchannel.agents.interning import columns_of
 from backchannel.agents.sums import GRID
-from backchannel.schemas.events import EventDecoder, Query, encode
+from backchannel.schemas.codec import EventDecoder, encode
+from backchannel.schemas.events import Query
 from backchannel.schemas.turn import Turn
 from tests.support.turns import LAST, TEXTS, query
 

@@ -20,7 +20,8 @@ from backchannel.agents.bandit.ranks import BUCKETS, WIDTH
 from backchannel.agents.bandit.serving import Allocator, EncodingError, Limits, walk
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
-from backchannel.schemas.events import EventDecoder, Impression, encode
+from backchannel.schemas.codec import EventDecoder, encode
+from backchannel.schemas.events import Impression
 from backchannel.schemas.snapshot import Section
 from tests.support.turns import impression
 

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from msgspec import structs
 
 from backchannel.ops.cli import main
-from backchannel.schemas.events import EventDecoder, Label
+from backchannel.schemas.codec import EventDecoder
+from backchannel.schemas.events import Label
 from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
 from tests.support.ledgers import sqlite_url
 

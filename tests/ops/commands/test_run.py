@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from backchannel.ops.cli import main
 from backchannel.ops.lab.load import mixed_stream
-from backchannel.schemas.events import encode
+from backchannel.schemas.codec import encode
 from backchannel.streams.config import Config
 from backchannel.streams.serving.reader import PolicyReader
 from tests.support.ledgers import assert_same, contents, sqlite_url

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from backchannel.ops.cli import main
-from backchannel.schemas.events import EventError, Impression, Query, Result
+from backchannel.schemas.codec import EventError
+from backchannel.schemas.events import Impression, Query, Result
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
 from tests.support.ledgers import sqlite_url

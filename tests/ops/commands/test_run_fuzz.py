@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from backchannel.ops.cli import main
 from backchannel.ops.lab.load import mixed_stream
-from backchannel.schemas.events import encode
+from backchannel.schemas.codec import encode
 from backchannel.streams.config import HealthConfig
 from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import Ledger

@@ -17,7 +17,7 @@ from sqlalchemy import exc
 
 from backchannel.ops.cli import main
 from backchannel.ops.lab.load import mixed_stream
-from backchannel.schemas.events import encode
+from backchannel.schemas.codec import encode
 from backchannel.streams.config import Config
 from backchannel.streams.store.ledger import Ledger
 from tests.streams.turns.test_event_file import FORMS, write

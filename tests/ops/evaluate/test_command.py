@@ -16,7 +16,7 @@ from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.ops.cli import main
 from backchannel.ops.evaluate.result import Evaluation, PolicyValue
-from backchannel.schemas import events
+from backchannel.schemas import codec, events
 from backchannel.schemas.events import Click, Event, Impression, Query
 from backchannel.streams.config import Config
 
@@ -155,7 +155,7 @@ def write_log(path: Path, turns: int, budget: int = 1, coin: float = 0.0, **sett
         lines += [query, shown]
         if "memory" in decision.allocation and rng.random() < 0.5:
             lines.append(Click(event_id=f"{number}c", ts=query.ts + 2, entity_id="memory0", **common))
-    path.write_bytes(b"\n".join(map(events.encode, lines)))
+    path.write_bytes(b"\n".join(map(codec.encode, lines)))
 
 
 def test_the_policy_learned_from_the_first_half_is_better_on_the_second(tmp_path: Path) -> None:

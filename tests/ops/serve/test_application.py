@@ -11,7 +11,8 @@ from litestar.testing import TestClient
 from backchannel.ops.serve.completion import pack, unpack
 from backchannel.ops.web.access import Access
 from backchannel.ops.web.problems import PROBLEM, RefusedError
-from backchannel.schemas.events import Click, Event, EventDecoder, Impression, Query, encode
+from backchannel.schemas.codec import EventDecoder, encode
+from backchannel.schemas.events import Click, Event, Impression, Query
 from backchannel.streams.config import Config, ServeConfig
 from backchannel.streams.pipeline.local import LocalPipeline
 from tests.ops.serve.conftest import TEXT, Kept, serving

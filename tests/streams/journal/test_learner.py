@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from backchannel.ops.lab.load import mixed_stream
-from backchannel.schemas.events import encode
+from backchannel.schemas.codec import encode
 from backchannel.streams.config import CommitConfig, Config
 from backchannel.streams.journal.journal import Journal
 from backchannel.streams.journal.learner import JournalLearner

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from backchannel.schemas.events import EventError, Query, encode
+from backchannel.schemas.codec import EventError, encode
+from backchannel.schemas.events import Query
 from backchannel.schemas.forms import EventConfig
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.decoding import event_decoders

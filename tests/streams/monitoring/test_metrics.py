@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from backchannel.agents.quality.learner import AnswerQuality, QualityConfig
 from backchannel.agents.sums import Sums
 from backchannel.ops.lab.load import mixed_stream
-from backchannel.schemas.events import EventDecoder, encode
+from backchannel.schemas.codec import EventDecoder, encode
 from backchannel.schemas.snapshot import Estimate, Evidence, Reached, Snapshot
 from backchannel.streams.config import Config
 from backchannel.streams.monitoring.metrics import FIELDS, Metrics, field_of

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from backchannel.schemas.events import Click, Event, EventDecoder, Impression, Query, Result
+from backchannel.schemas.codec import EventDecoder
+from backchannel.schemas.events import Click, Event, Impression, Query, Result
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.commits import commit
 from backchannel.streams.pipeline.learners import Learning

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from backchannel.ops.lab.load import mixed_stream
-from backchannel.schemas.events import encode
+from backchannel.schemas.codec import encode
 from backchannel.streams.config import Config
 from tests.support.ledgers import assert_same, contents
 

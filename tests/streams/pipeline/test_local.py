@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from backchannel.agents.memory.learner import MemoryConfig
 from backchannel.agents.sketches import BUCKETS
 from backchannel.ops.lab.load import mixed_stream
-from backchannel.schemas.events import encode
+from backchannel.schemas.codec import encode
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.store.ledger import FencedError

@@ -11,7 +11,8 @@ from sqlalchemy import delete
 from backchannel.agents.ranking.serving import Candidate
 from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.taught.rules import EVERYONE, TaughtConfig, merged, owner_of, rule_of, user_owner
-from backchannel.schemas.events import EventDecoder, EventError, Means, Never, Prefer, Teach, encode
+from backchannel.schemas.codec import EventDecoder, EventError, encode
+from backchannel.schemas.events import Means, Never, Prefer, Teach
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.corrections import set_sums
 from backchannel.streams.pipeline.erasure import forget_user

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from backchannel.schemas.events import MAX_RECORD_BYTES
+from backchannel.schemas.codec import MAX_RECORD_BYTES
 from backchannel.streams.turns.event_file import EventFile
 from backchannel.streams.turns.identity import SourceError
 

@@ -11,8 +11,9 @@ from msgspec import Meta, structs
 from backchannel.agents.columns import Columns
 from backchannel.agents.outcomes import Judge, Outcomes, RewardConfig
 from backchannel.schemas import events
+from backchannel.schemas.codec import EventDecoder
 from backchannel.schemas.documents import documents
-from backchannel.schemas.events import EVENT_TYPES, EventDecoder, Query, Signal, name_of
+from backchannel.schemas.events import EVENT_TYPES, Query, Signal, name_of
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.topics import topic_names

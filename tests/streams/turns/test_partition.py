@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from backchannel.schemas.events import EventDecoder
+from backchannel.schemas.codec import EventDecoder
 from backchannel.streams.turns.assembler import TurnConfig
 from backchannel.streams.turns.partition import Batch, Partition
 from backchannel.streams.turns.position import BEGINNING, Claim, Position

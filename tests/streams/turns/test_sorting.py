@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backchannel.schemas.events import EventDecoder, Query, encode
+from backchannel.schemas.codec import EventDecoder, encode
+from backchannel.schemas.events import Query
 from backchannel.streams.turns.event_file import Chunk, EventFile
 from backchannel.streams.turns.identity import SourceError
 from backchannel.streams.turns.position import TopicPosition

@@ -14,7 +14,8 @@ from faust.types import TP
 from msgspec import structs
 
 from backchannel.ops.lab.load import mixed_stream
-from backchannel.schemas.events import EventDecoder, Never, Teach, encode
+from backchannel.schemas.codec import EventDecoder, encode
+from backchannel.schemas.events import Never, Teach
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.producer import Rejected
 from backchannel.streams.kafka.transport import Chunk, LogBounds

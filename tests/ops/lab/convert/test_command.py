@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from backchannel.ops.cli import main
-from backchannel.schemas.events import EventDecoder, EventError
+from backchannel.schemas.codec import EventDecoder, EventError
 
 LOG = b"""<sessiontrack2013><session num="1" starttime="0"><interaction num="1" starttime="1.5"><query>war</query>
 <results><result rank="1"><clueweb12id>a</clueweb12id></result></results></interaction></session></sessiontrack2013>"""

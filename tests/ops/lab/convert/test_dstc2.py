@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from backchannel.ops.lab.convert import ConversionError
 from backchannel.ops.lab.convert.dstc2 import DIALOGS, TURNS, Acts, events, interpretation
+from backchannel.schemas.codec import EventDecoder, encode
 from backchannel.schemas.events import (
     BargeIn,
     Click,
     Event,
-    EventDecoder,
     Hypothesis,
     Impression,
     Meaning,
@@ -26,7 +26,6 @@ from backchannel.schemas.events import (
     Recognition,
     Result,
     Understanding,
-    encode,
 )
 
 START = 1_364_412_789_000

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backchannel.ops.lab.convert.sessions import ms_of
-from backchannel.schemas.events import Click, Event, EventDecoder, Impression, Query
+from backchannel.schemas.codec import EventDecoder
+from backchannel.schemas.events import Click, Event, Impression, Query
 from backchannel.streams.config import parse
 from tests.ops.lab.convert.test_command import complaint, run
 

@@ -11,7 +11,8 @@ import pytest
 
 from backchannel.ops.lab.convert import ConversionError
 from backchannel.ops.lab.convert.trec_session import PAUSE_MS, events
-from backchannel.schemas.events import Click, Event, EventDecoder, Impression, Query, Result, encode
+from backchannel.schemas.codec import EventDecoder, encode
+from backchannel.schemas.events import Click, Event, Impression, Query, Result
 
 START = 1_000_000_000_000
 

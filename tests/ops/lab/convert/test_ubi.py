@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from backchannel.ops.lab.convert import ConversionError, ubi
 from backchannel.ops.lab.convert.command import convert
-from backchannel.schemas.events import Click, Event, EventDecoder, Impression, Query
+from backchannel.schemas.codec import EventDecoder
+from backchannel.schemas.events import Click, Event, Impression, Query
 from backchannel.streams.config import parse
 from tests.ops.lab.convert.test_command import complaint, run
 

@@ -11,7 +11,8 @@ from backchannel.ops.lab.demo.command import demo
 from backchannel.ops.lab.demo.findings import Findings
 from backchannel.ops.lab.worlds.people import QUERY_KINDS
 from backchannel.ops.lab.worlds.servers import STRATEGIES
-from backchannel.schemas.events import EventDecoder, Query
+from backchannel.schemas.codec import EventDecoder
+from backchannel.schemas.events import Query
 from backchannel.streams.serving.reader import PolicyReader
 
 

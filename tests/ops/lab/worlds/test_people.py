@@ -7,7 +7,8 @@ import pytest
 from backchannel.ops.lab.worlds.catalogue import make_catalogue, misheard, misspelt
 from backchannel.ops.lab.worlds.people import EXAMINED, SHOWN, START, STRAY, WANTED, Answer, Person, SearchWorld
 from backchannel.ops.lab.worlds.servers import BestServer, Retrieval, UniformServer
-from backchannel.schemas.events import EventDecoder, Result, encode
+from backchannel.schemas.codec import EventDecoder, encode
+from backchannel.schemas.events import Result
 
 
 @pytest.fixture(scope="module")
