@@ -185,16 +185,16 @@ def check_users(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None
     for table in learner.tables:
         for key in delta.get(table.name, Sums(table)).keys:
             for user in users:
-                own = table.by_user and key[0] == user
+                own = table.by_user and key[0] == learner.key_of(user)
                 assert user not in (key[1:] if own else key), f"{table.name}: {key} contains the id {user}"
     rows = solve(learner, delta, at)
-    by_user = any(table.by_user for table in learner.tables)
     for user in users:
         for name, row in rows.items():
-            own = by_user and name == user
+            own = learner.is_personal and name == user
             assert own or (user not in name and user.encode() not in row), f"row {name!r} contains the id {user}"
+        mine = learner.key_of(user)
         left = {
-            name: _rows_of(sums, [key for key in sums.keys if not (sums.table.by_user and key[0] == user)])
+            name: _rows_of(sums, [key for key in sums.keys if not (sums.table.by_user and key[0] == mine)])
             for name, sums in delta.items()
         }
         again = learner.solve(MemorySums(left), changes(delta), at)

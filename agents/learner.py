@@ -1,5 +1,6 @@
 """The contract of a learner."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, Self
@@ -34,12 +35,18 @@ class Learner(ABC):
         tables: the tables that hold its sums.
         bound: a table, and the number of rows that the ledger keeps in it per value of the first key column; None if
             nothing is bounded.
+        keep: a table, its key column that holds a time (ms), and the age (ms) from which its rows are dropped; None if
+            age drops nothing. What is that old must not affect the section.
+        salt: what users are hashed with in the tables kept by user; None if they are not. If they are, no row of the
+            section is about a single user.
     """
 
     name: ClassVar[str]
     serving: ClassVar[type[Serving] | None]
     tables: Sequence[SumTable]
     bound: tuple[SumTable, int] | None = None
+    keep: tuple[SumTable, str, int] | None = None
+    salt: str | None = None
 
     @classmethod
     def configured(cls, config: Any) -> Self:  # noqa: ARG003 - for overrides
@@ -50,6 +57,18 @@ class Learner(ABC):
     def is_wanted(cls, config: Any) -> bool:  # noqa: ARG003 - for overrides
         """Return whether a configuration asks for this learner."""
         return True
+
+    def key_of(self, user: str) -> str:
+        """Return the key of a user's rows in the tables kept by user: the `user_id`, or its hash of 96 bits, as hex."""
+        if self.salt is None:
+            return user
+        secret = hashlib.blake2b(self.salt.encode()).digest()
+        return hashlib.blake2b(user.encode(errors="surrogatepass"), digest_size=12, key=secret).hexdigest()
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether rows of the section are about single users, under their ids."""
+        return self.serving is not None and self.salt is None and any(table.by_user for table in self.tables)
 
     @abstractmethod
     def learn(self, outcomes: Outcomes) -> Delta:

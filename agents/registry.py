@@ -15,6 +15,7 @@ from backchannel.agents.bandit.strategy_history import StrategyHistory
 from backchannel.agents.bandit.user_history import UserHistory
 from backchannel.agents.failures.learner import FailureConfig, FailurePoints
 from backchannel.agents.goals.learner import Goals
+from backchannel.agents.horizon.learner import HorizonConfig, Returns
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
@@ -63,6 +64,11 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(description="How satisfied people are, from what they say."),
         Learners(SatisfactionLearner),
     ] = field(default_factory=SatisfactionConfig)
+    horizon: Annotated[
+        HorizonConfig,
+        Meta(description="Whether people come back."),
+        Learners(Returns),
+    ] = field(default_factory=HorizonConfig)
 
 
 def registered(config: LearningConfig) -> tuple[Learner, ...]:
@@ -87,9 +93,7 @@ def published(config: LearningConfig) -> tuple[Struct, ...]:
 
 def personal(learners: Iterable[Learner]) -> tuple[str, ...]:
     """Return the sections whose keys are users."""
-    return tuple(
-        sorted(one.name for one in learners if one.serving is not None and any(table.by_user for table in one.tables))
-    )
+    return tuple(sorted(one.name for one in learners if one.is_personal))
 
 
 @cache

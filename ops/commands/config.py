@@ -26,7 +26,7 @@ def config(config: Config, markdown: bool) -> None:
     click.echo(reference(config) if markdown else render(config), nl=False)
 
 
-SECRETS = ("sasl_password", "schema_registry_auth", "signing_key")
+SECRETS = ("salt", "sasl_password", "schema_registry_auth", "signing_key")
 """Keys whose values are not shown, because printed configurations end up in logs and tickets."""
 
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import make_url
 
+from backchannel.agents.horizon.serving import Report
 from backchannel.agents.satisfaction.serving import Rate
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.monitoring.trends import Rates, read_rates
@@ -64,6 +65,7 @@ class Summary(Struct, frozen=True):
         strategies: what the bandit knows about each strategy.
         taken: whether these are those that events name, as none are configured.
         satisfaction: how many turns people are satisfied with; None if too few people said so.
+        horizon: after which strategies people come back; None if that is not learned.
         remembered: number of queries in the memory index.
         rewrites: number of rewrites.
         examples: the most probable rewrites, source -> target.
@@ -88,6 +90,7 @@ class Summary(Struct, frozen=True):
     strategies: list[StrategySummary]
     taken: bool
     satisfaction: Rate | None
+    horizon: Report | None
     remembered: int
     rewrites: int
     examples: dict[str, str]
@@ -118,6 +121,13 @@ class Summary(Struct, frozen=True):
                 style="yellow",
                 markup=False,
             )
+
+    def _show_horizon(self, console: Console, report: Report) -> None:
+        """Print after which strategies people come back, and where signals have not predicted it."""
+        for name, one in report.strategies.items():
+            console.print(f"Returns after {name}: {one}", markup=False)
+        for warning in report.warnings:
+            console.print(f"[yellow]Returns: {escape(warning)}[/yellow]")
 
     def show(self, console: Console) -> None:
         """Print the summary as tables."""
@@ -162,6 +172,8 @@ class Summary(Struct, frozen=True):
             )
         if self.satisfaction is not None:
             console.print(f"Satisfied: {self.satisfaction}")
+        if self.horizon is not None:
+            self._show_horizon(console, self.horizon)
         console.print(f"Memory index: {self.remembered:,} queries")
         console.print(f"Rephrase graph: {self.rewrites:,} rewrites" + (", such as" if self.examples else ""))
         for source, target in self.examples.items():
@@ -219,6 +231,7 @@ def summarize(
         strategies=[StrategySummary(name, turns, reward) for name, (turns, reward) in policy.evidence().items()],
         taken=taken,
         satisfaction=policy.satisfaction.rate,
+        horizon=policy.horizon.report,
         remembered=policy.remembered,
         rewrites=len(rewrites),
         examples={source: rewrites[source].target for source in likeliest},

@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 
 from backchannel.agents.bandit.features import context_of
 from backchannel.agents.failures.serving import Repair
+from backchannel.agents.horizon.serving import Report
 from backchannel.agents.memory.serving import Recalled
 from backchannel.agents.ranking.serving import Weight
 from backchannel.agents.rewrites.learner import RephraseGraph
@@ -98,6 +99,7 @@ class DashboardState(Struct, frozen=True):
     repairs: list[Repair]
     rules: list[RuleView]
     satisfaction: str | None
+    horizon: Report | None
 
 
 class Choice(Struct, frozen=True):
@@ -240,6 +242,7 @@ class Observatory:
             repairs=self._repairs(),
             rules=self._rules(),
             satisfaction=self._satisfaction(),
+            horizon=self._horizon(),
         )
 
     def _list(self) -> Listings | None:
@@ -288,6 +291,12 @@ class Observatory:
         except NoPolicyError:
             return None
         return None if rate is None else str(rate)
+
+    def _horizon(self) -> Report | None:
+        try:
+            return self.reader.policy.horizon.report
+        except NoPolicyError:
+            return None
 
     def _repairs(self) -> list[Repair]:
         try:

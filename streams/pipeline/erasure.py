@@ -50,12 +50,13 @@ def forget_user(url: str, config: Config, user: str, *, deep: bool = False) -> i
             snapshots.current(connection, lock=True)
             gone = teachings.forget(connection, user)
             for learner, by_user in tables.items():
+                own = learner.key_of(user)
                 for table in by_user:
                     of_table = change.c.table_name == table.name
-                    connection.execute(delete(change).where(of_table, change.c.value == user))
+                    connection.execute(delete(change).where(of_table, change.c.value == own))
                     stored = store.sum_tables[table.name]
-                    gone += connection.execute(delete(stored).where(stored.c[USER] == user)).rowcount
-                gone += _erase(connection, learner.name, [user], key) if by_user else 0
+                    gone += connection.execute(delete(stored).where(stored.c[USER] == own)).rowcount
+                gone += _erase(connection, learner.name, [user], key) if learner.is_personal else 0
             if deep:
                 of_all = list(store.sum_tables.values())
                 texts = rare_texts(connection, of_all, user)

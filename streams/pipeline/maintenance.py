@@ -18,6 +18,9 @@ from backchannel.streams.store.engine import Store
 FORGETS_PER_HALF_LIFE: Final = 8
 """Number of removals of decayed rows per half-life; each reads the whole table."""
 
+DROPS_MS: Final = 86_400_000
+"""How often rows are dropped for their age, in event time; each time reads the whole table."""
+
 BOUNDED_TOGETHER: Final = 20
 """Maximum number of crowded keys to prune in one transaction."""
 
@@ -76,8 +79,8 @@ class Maintenance:
             self._store.transact(partial(drop, found[first : first + BOUNDED_TOGETHER]))
 
     def _forget(self, made: Snapshot) -> None:
-        """Remove decayed rows, only occasionally, because that reads whole tables. The next version sees them as
-        changes.
+        """Remove decayed and old rows, only occasionally, because that reads whole tables. The next version sees
+        decayed ones as changes.
         """
         try:
             with self._store.read() as connection:
@@ -89,3 +92,7 @@ class Maintenance:
             period = (table.half_life_ms or 0) // FORGETS_PER_HALF_LIFE
             if period and before // period < made.watermark // period:
                 self._store.transact(partial(ledger.forget, self._store, table, made.watermark))
+        for table, column, keep_ms in (one.keep for one in self._learning.learners if one.keep is not None):
+            if before // DROPS_MS < made.watermark // DROPS_MS:
+                oldest = made.watermark - keep_ms
+                self._store.transact(partial(ledger.drop_old, self._store, table, column, oldest))

@@ -20,6 +20,7 @@ from backchannel.agents.bandit.serving import (
 )
 from backchannel.agents.bandit.users import USER_FEATURES, Users
 from backchannel.agents.failures.serving import Diagnoser, Diagnosis
+from backchannel.agents.horizon.serving import Horizon
 from backchannel.agents.memory.serving import Memory, Recalled, Similar
 from backchannel.agents.ope.canary import Shared
 from backchannel.agents.ranking.serving import Candidate, Ranker, Ranking, remembered
@@ -56,6 +57,7 @@ class Policy:
         canary: both of them; None if there is no other.
         diagnoser: what is known about failure points.
         satisfaction: how satisfied people are, and with which turns.
+        horizon: after which strategies people come back.
 
     Raises:
         EncodingError: the publisher encodes contexts differently from this process.
@@ -84,6 +86,7 @@ class Policy:
         self._users: Final = Users.of(sections, snapshot)
         self.diagnoser: Final = Diagnoser.of(sections, snapshot)
         self.satisfaction: Final = Satisfaction.of(sections, snapshot)
+        self.horizon: Final = Horizon.of(sections, snapshot)
         self._of_users: Final = USER_FEATURES & {feature.name for feature in self.allocator.encoder.features}
         self._rng = rng
         self._taught = taught

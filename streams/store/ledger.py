@@ -319,6 +319,16 @@ def forget(store: Store, table: SumTable, at: int, connection: Connection) -> in
     return len(gone)
 
 
+def drop_old(store: Store, table: SumTable, column: str, before: int, connection: Connection) -> int:
+    """Remove the rows whose key `column`, a time, is before the time `before` (ms); return the number of rows removed.
+
+    They affect nothing, so they are not logged as changed.
+    """
+    lock(connection, table)
+    stored = store.sum_tables[table.name]
+    return connection.execute(delete(stored).where(stored.c[column] < before)).rowcount
+
+
 def all_keys(connection: Connection, store: Store, learned: Sequence[SumTable]) -> dict[str, set[str]]:
     """Return all keys in the form of `take_changes`, including empty tables."""
     first = {table.name: store.sum_tables[table.name].c[table.key[0][0]] for table in learned}

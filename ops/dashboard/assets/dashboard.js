@@ -214,6 +214,7 @@ function show(state) {
   showFailures(state.repairs);
   showRules(state.rules);
   byId("satisfaction").textContent = state.satisfaction ? `Satisfied: ${state.satisfaction}.` : "";
+  showHorizon(state.horizon);
   byId("order").textContent = state.ranking?.verdict ?? "No policy yet.";
   table(
     "weights",
@@ -233,6 +234,25 @@ function show(state) {
       one.before.toFixed(3), one.after.toFixed(3), when(one.raised),
     ]),
     "No rate has changed.",
+  );
+}
+
+// The long-term metric beside the short one.
+function showHorizon(horizon) {
+  byId("horizon").hidden = !horizon;
+  if (!horizon) return;
+  const { surrogate, strategies, warnings } = horizon;
+  const known = `A return is another visit ${surrogate.least_days ?? 0} to ${surrogate.days} days later. ${number(surrogate.mature, 9)} of ${number(surrogate.visits, 9)} visits are mature; signals predict the others, corrected by what has matured.`;
+  byId("returns").textContent = [known, ...warnings.map((one) => `Warning: ${one}.`)].join(" ");
+  const within = (one) => (one ? `${percent(one.value)} (${percent(one.low)} to ${percent(one.high)})` : "–");
+  table(
+    "longterm",
+    ["strategy", " visits", " success of a turn", " returns expected", " of mature visits", " predicted by signals", " correction"],
+    Object.entries(strategies).map(([name, one]) => [
+      name, number(one.visits), percent(one.success), within(one.value), within(one.returned),
+      one.predicted == null ? "–" : percent(one.predicted), one.residual ? points(one.residual.value) : "–",
+    ]),
+    "No visits yet.",
   );
 }
 

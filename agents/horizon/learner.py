@@ -1,0 +1,165 @@
+"""Who comes back, as sums: what each person did in each hour, by strategy.
+
+A *visit* is what one person does in one hour. It is followed by a *return* if the person visits again between
+`least_days` and `days` later. Neither of the two turns knows of the other, and they may be learned by different workers
+in any order. So nothing is paired when turns are learned: they add up by person and hour, and a person was there in an
+hour if their sum of turns is above 0. `visits` pairs visits with returns when the policy is published. So the sums are
+exact in any order, on any number of workers and after a restart, and learning a turn twice as late changes nothing.
+
+A visit is *mature* when its time to return has passed. Whether a return follows one that is not mature is unknown, not
+"no", even if the person has come back already: otherwise recent visits would be those of people who come back fast.
+
+Assumptions, as `docs/design.md` asks of every learner:
+
+- One person's mass: a person weighs at most as much as `visits.MOST` visits, and intervals are over people. What is
+  told about a strategy is told by visits, not turns: who asks twice as often in an hour counts once.
+- A strategy's visits are those in which it was asked, by the share of the turns that asked it. That people come back
+  after them is not caused by it alone: figures compare strategies as they were used, without propensities.
+- Overlap, depth and position do not enter: a return says nothing about an item.
+- Strategies that few people met have no figures rather than low ones.
+- Turns without a `user_id` are left out.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Self
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+
+from backchannel.agents.frames import MISSING
+from backchannel.agents.horizon.serving import Horizon
+from backchannel.agents.horizon.surrogate import summarize
+from backchannel.agents.horizon.visits import HOUR_MS, Times, visits_of
+from backchannel.agents.learner import Changed, Learner
+from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.sums import ALL, GRID, USER, Delta, Floats, Groups, SumReader, SumTable
+
+SIGNALS: Final = ("success", "clicked", "barged_in", "rephrased")
+"""The short-term signals of a turn, each in [0, 1]; see `agents.outcomes`."""
+LEAST_SALT: Final = 16
+_DAY_MS: Final = 86_400_000
+_PANEL: Final = 1 << 32
+
+
+class HorizonConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether people come back, and which strategies they come back after."""
+
+    salt: Annotated[
+        str,
+        Meta(
+            description=f"secret text, at least {LEAST_SALT} characters, with which user ids are hashed; empty: who "
+            "comes back is not learned. With another one, what is known so far is neither used nor forgotten by user"
+        ),
+    ] = ""
+    least_days: Annotated[
+        float, Meta(ge=0, le=365, description="days after which a visit counts as a return, not as a retry")
+    ] = 1.0
+    days: Annotated[
+        float, Meta(gt=0, le=365, description="days within which people must come back; only then is it known")
+    ] = 7.0
+    half_life_days: Annotated[float, Meta(ge=0.1, le=3650, description="half-life of visits, in days")] = 30.0
+    share: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1,
+            description="share of the people that is learned from, chosen by hash. Each version reads all their "
+            "visits: lower it if there are millions",
+        ),
+    ] = 1.0
+
+    def __post_init__(self) -> None:
+        if 0 < len(self.salt) < LEAST_SALT:
+            raise ValueError(
+                f"salt: has {len(self.salt)} characters, and needs at least {LEAST_SALT}: take random ones, such as "
+                "from `openssl rand -hex 16`"
+            )
+        if self.least_days >= self.days:
+            raise ValueError(f"least_days: {self.least_days:g} must be less than days, {self.days:g}")
+
+
+class Returns(Learner):
+    """The learner of returns. Its section: ALL -> `serving.Surrogate`; strategy -> `serving.LongTerm`.
+
+    Its table holds, by person, hour (its start, ms) and strategy: the number of turns, and the sums of their `SIGNALS`.
+    Rows of `ALL` are over all turns of the visit. They do not decay; `visits` weighs them by age.
+
+    Args:
+        config: see `HorizonConfig`.
+        strategies: names of the strategies that are learned; without any, those that turns name.
+    """
+
+    name = Horizon.name
+    serving = Horizon
+
+    def __init__(self, config: HorizonConfig, strategies: Sequence[str] = ()) -> None:
+        self.config: Final = config
+        self.salt = config.salt
+        self.table: Final = SumTable(
+            name="visits", key=((USER, str), ("hour", int), ("strategy", str)), sums=("turns", *SIGNALS)
+        )
+        self.tables = (self.table,)
+        self.times: Final = Times(
+            round(config.least_days * _DAY_MS), round(config.days * _DAY_MS), round(config.half_life_days * _DAY_MS)
+        )
+        self.keep = (self.table, "hour", self.times.keep_ms)
+        self._strategies: Final = tuple(strategies)
+
+    @classmethod
+    def configured(cls, config: Any) -> Self:
+        """See `Learner.configured`."""
+        return cls(config.horizon, config.bandit.strategies)
+
+    @classmethod
+    def is_wanted(cls, config: Any) -> bool:
+        """See `Learner.is_wanted`: if there is a salt."""
+        return bool(config.horizon.salt)
+
+    def learn(self, outcomes: Outcomes) -> Delta:
+        """See `Learner.learn`."""
+        known, person = self._people(outcomes)
+        rows = np.flatnonzero(person != MISSING)
+        if not len(rows):
+            return {}
+        # First a line per turn for all strategies together, then one per strategy asked.
+        strategies = sorted(outcomes.strategies_of(self._strategies))
+        asked = outcomes.asked_of(strategies)
+        own = np.flatnonzero(person[asked.rows] != MISSING)
+        lines = np.concatenate((rows, asked.rows[own]))
+        codes = np.concatenate((np.zeros(len(rows), dtype=np.int64), asked.codes[own] + 1))
+        hours, hour = np.unique(outcomes.times // HOUR_MS * HOUR_MS, return_inverse=True)
+        groups = Groups((person[lines], known), (hour[lines], hours.tolist()), (codes, [ALL, *strategies]))
+        values = [np.ones(len(lines)), *(one[lines] for one in _signals(outcomes))]
+        return {self.table.name: groups.sums(self.table, values)}
+
+    def _people(self, outcomes: Outcomes) -> tuple[list[str], Any]:
+        """Return the hashed users of the panel, sorted, and the index of each turn's user among them, (turns,).
+
+        The index is MISSING for turns without a user, and for users who are not in the panel.
+        """
+        names = outcomes.columns.pools.people
+        hashed = {code: self.key_of(names[code]) for code in np.unique(outcomes.users).tolist() if code != MISSING}
+        panel = {code: key for code, key in hashed.items() if int(key[:8], 16) < self.config.share * _PANEL}
+        known = sorted(panel.values())
+        index = {key: place for place, key in enumerate(known)}
+        place = np.full(len(names) + 1, MISSING, dtype=np.int64)
+        for code, key in panel.items():
+            place[code] = index[key]
+        return known, place[outcomes.users]
+
+    def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
+        """See `Learner.solve`. All is solved whenever anything changed, as every visit may mature or have a return."""
+        if self.table.name not in changed:
+            return {}
+        visits = visits_of(sums.read(self.table), self.times, at)
+        surrogate, strategies = summarize(visits, SIGNALS, self.times)
+        section: dict[str, bytes | None] = {ALL: msgspec.json.encode(surrogate)}
+        return section | {name: msgspec.json.encode(one) for name, one in strategies.items()}
+
+
+def _signals(outcomes: Outcomes) -> list[Floats]:
+    """Return the `SIGNALS` of turns on the grid, (turns,) each."""
+    clicked = outcomes.columns.turns.clicks.counts > 0
+    found = outcomes.success, clicked.astype(float), outcomes.barged_in.astype(float), outcomes.rephrased
+    return [np.rint(one * GRID) / GRID for one in found]

@@ -1,0 +1,167 @@
+"""The serving half of the long horizon: after which strategies people come back, and which signals predict it."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import ClassVar, Final, Self
+
+import msgspec
+from msgspec import Struct
+
+from backchannel.agents.serving import Sections
+from backchannel.agents.sums import ALL
+from backchannel.schemas.snapshot import Estimate, Snapshot
+
+NOTABLE: Final = 0.02
+"""The smallest error of a predicted share that is worth a warning."""
+SURE: Final = 3.0 / 1.96
+"""How many times its interval of 95% an error must exceed to be worth a warning, as there are many of them."""
+
+
+class Cohort(Struct, frozen=True):
+    """The visits of some days in a row: what was predicted before any of them was mature, and what followed.
+
+    Attributes:
+        begins: when these days begin, ms.
+        visits: the number of mature visits.
+        predicted: the share of them that was predicted to be followed by a return.
+        returned: the share that was followed by one.
+        error: `returned` less `predicted`, with an interval of 95% over people.
+    """
+
+    begins: int
+    visits: int
+    predicted: float
+    returned: float
+    error: Estimate
+
+
+class Surrogate(Struct, frozen=True, omit_defaults=True):
+    """What is known about returns, and how a visit's signals predict one.
+
+    Attributes:
+        least_days, days: a return is another visit this many days later.
+        people: the number of people with mature visits.
+        visits: the number of visits.
+        mature: the number of visits of which it is known whether a return followed.
+        weights: what each mean signal of a visit adds to the probability of a return, and "" the rest; empty if there
+            are too few people.
+        cohorts: how well earlier weights have predicted what matured since, oldest first.
+    """
+
+    least_days: float
+    days: float
+    people: int
+    visits: int
+    mature: int
+    weights: dict[str, float] = {}
+    cohorts: tuple[Cohort, ...] = ()
+
+
+class LongTerm(Struct, frozen=True, omit_defaults=True):
+    """What a strategy's visits are worth in the long term; intervals are of 95%, over people.
+
+    Attributes:
+        visits: the number of visits in which it was asked, by the share of turns that asked it.
+        mature: those of them of which it is known whether a return followed.
+        people: the number of people with such visits.
+        success: the mean success of the turns that asked it: the short-term reward. It lies in [0, 1].
+        predicted: the share of all its visits that its turns' signals predict to be followed by a return; None if there
+            are too few people.
+        returned: the share of the mature visits that was followed by one; None if there are too few people.
+        residual: by how much that exceeds what signals predict of the mature visits: what the strategy does to returns
+            that signals do not show; None if there are too few people.
+        value: `predicted` plus `residual`, the share of all its visits that is expected to be followed by a return.
+    """
+
+    visits: float
+    mature: float
+    people: int
+    success: float
+    predicted: float | None = None
+    returned: Estimate | None = None
+    residual: Estimate | None = None
+    value: Estimate | None = None
+
+    def __str__(self) -> str:
+        if self.value is None or self.returned is None or self.residual is None:
+            told = "too few people to tell" if self.predicted is None else f"signals predict {self.predicted:.1%}"
+            return f"{told}; {self.mature:,.0f} of {self.visits:,.0f} visits are mature, by {self.people:,} people"
+        value, residual = self.value, self.residual
+        return (
+            f"{value.value:.1%} of visits are followed by a return ({value.low:.1%} to {value.high:.1%}): signals "
+            f"predict {self.predicted:.1%}, the correction is {residual.value:+.1%}; {self.mature:,.0f} of "
+            f"{self.visits:,.0f} visits are mature, of which {self.returned.value:.1%} were"
+        )
+
+
+class Report(Struct, frozen=True):
+    """Everything that is known about returns.
+
+    Attributes:
+        surrogate: about all visits.
+        strategies: by strategy, in the order of names.
+        warnings: where signals have not predicted what matured, in words.
+    """
+
+    surrogate: Surrogate
+    strategies: dict[str, LongTerm]
+    warnings: list[str]
+
+
+class Horizon:
+    """What is known about returns; nothing if they are not learned.
+
+    Args:
+        section: the rows of the section.
+    """
+
+    name: ClassVar[str] = "horizon"
+
+    def __init__(self, section: Mapping[str, bytes]) -> None:
+        self._rows: Final = section
+
+    @classmethod
+    def of(cls, sections: Sections, header: Snapshot) -> Self:  # noqa: ARG003 - a Serving
+        """See `Serving.of`."""
+        return cls(sections.get(cls.name, {}))
+
+    @cached_property
+    def surrogate(self) -> Surrogate | None:
+        """What is known about all visits; None if returns are not learned."""
+        row = self._rows.get(ALL)
+        return None if row is None else msgspec.json.decode(row, type=Surrogate)
+
+    @cached_property
+    def strategies(self) -> dict[str, LongTerm]:
+        """Strategy -> what its visits are worth, in the order of names."""
+        rows = ((name, row) for name, row in sorted(self._rows.items()) if name != ALL)
+        return {name: msgspec.json.decode(row, type=LongTerm) for name, row in rows}
+
+    @property
+    def warnings(self) -> list[str]:
+        """See `Report`."""
+        cohorts = self.surrogate.cohorts if self.surrogate else ()
+        found = [
+            f"signals predicted that a return would follow {last.predicted:.1%} of the newest mature visits; one "
+            f"followed {last.returned:.1%}"
+            for last in cohorts[-1:]
+            if _is_notable(last.error)
+        ]
+        return found + [
+            f"signals do not show what {name} does: {abs(one.residual.value):.1%} of its visits are followed by a "
+            f"return {'more' if one.residual.value > 0 else 'less'} than they predict"
+            for name, one in self.strategies.items()
+            if one.residual is not None and _is_notable(one.residual)
+        ]
+
+    @property
+    def report(self) -> Report | None:
+        """All of it; None if returns are not learned."""
+        surrogate = self.surrogate
+        return None if surrogate is None else Report(surrogate, self.strategies, self.warnings)
+
+
+def _is_notable(error: Estimate) -> bool:
+    """Return whether an error is large, and not by chance."""
+    spread = SURE * max(error.high - error.value, error.value - error.low)
+    return abs(error.value) > max(spread, NOTABLE)

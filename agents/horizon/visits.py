@@ -1,0 +1,128 @@
+"""Visits, paired with the returns that followed them; see `learner`."""
+
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+
+from backchannel.agents.sums import ALL, Booleans, Floats, Integers, Sums
+
+HOUR_MS: Final = 3_600_000
+"""The length of a visit, ms. Times between visits are exact to it."""
+MOST: Final = 30.0
+"""The most visits (decayed) that one person weighs."""
+KEPT: Final = 5
+"""Half-lives after which mature visits are dropped."""
+
+
+class Times(Struct, frozen=True):
+    """When a visit counts as a return, and how much it weighs; all in ms.
+
+    Attributes:
+        least_ms: the shortest time to a return.
+        most_ms: the longest time to a return.
+        half_life_ms: the half-life of a visit's weight.
+    """
+
+    least_ms: int
+    most_ms: int
+    half_life_ms: int
+
+    @property
+    def keep_ms(self) -> int:
+        """The age at which a visit is dropped."""
+        return self.most_ms + 2 * HOUR_MS + KEPT * self.half_life_ms
+
+
+class Visits(Struct, frozen=True):
+    """Visits by person and hour, and their lines: one for each visit and strategy that was asked in it.
+
+    Attributes:
+        people: the code of each visit's person, (visits,).
+        hours: when the visits began, rounded down to an hour, ms, (visits,).
+        signals: 1 and the mean signals of the visit's turns, (visits, 1 + signals).
+        returned: 1 if a return followed, else 0, (visits,); it means nothing where the visit is not mature.
+        mature: whether it is known if a return followed, (visits,).
+        weights: the weights of the visits, (visits,).
+        strategies: names, sorted.
+        visit: the index of each line's visit, (lines,).
+        strategy: the index of each line's strategy, (lines,).
+        shares: the share of the visit's turns that asked the strategy, (lines,).
+        own: 1 and the mean signals of these turns, (lines, 1 + signals).
+    """
+
+    people: Integers
+    hours: Integers
+    signals: Floats
+    returned: Floats
+    mature: Booleans
+    weights: Floats
+    strategies: list[str]
+    visit: Integers
+    strategy: Integers
+    shares: Floats
+    own: Floats
+
+
+def visits_of(sums: Sums, times: Times, at: int) -> Visits:
+    """Return the visits that have not been dropped at event time `at` (ms), in the order of people and hours.
+
+    Args:
+        sums: rows by person, hour and strategy, with a row of `ALL` for each person and hour; see `learner`.
+        times: see `Times`.
+        at: the event time (ms) up to which everything is known.
+    """
+    keys, values = sums.ordered()
+    users, hours = np.array(keys.columns[0], dtype=object), np.array(keys.columns[1], dtype=np.int64)
+    names = np.array(keys.columns[2], dtype=object)
+    person = np.cumsum(np.append(False, users[1:] != users[:-1])[: len(users)])
+    kept = hours >= at - times.keep_ms
+    person, hours, names, values = person[kept], hours[kept], names[kept], values[kept]
+    whole = names == ALL
+    own = ~whole
+    visit = np.cumsum(whole)[own] - 1  # ALL comes first
+    people, begins, total = person[whole], hours[whole], values[whole]
+    strategies = sorted(set(names[own].tolist()))
+    index = {name: place for place, name in enumerate(strategies)}
+    strategy = np.array([index[name] for name in names[own].tolist()], dtype=np.int64)
+    weights = np.exp2(np.minimum(begins - at, 0) / times.half_life_ms)
+    of_person = np.bincount(people, weights)
+    weights *= np.minimum(1.0, MOST / np.maximum(of_person, MOST))[people]
+    return Visits(
+        people=people,
+        hours=begins,
+        signals=_means(total),
+        returned=_returned(people, begins, times).astype(float),
+        mature=begins + times.most_ms + 2 * HOUR_MS <= at,  # both visits have ended
+        weights=weights,
+        strategies=strategies,
+        visit=visit,
+        strategy=strategy,
+        shares=values[own, 0] / total[visit, 0],
+        own=_means(values[own]),
+    )
+
+
+def _means(sums: Floats) -> Floats:
+    """Return 1 and the mean signals of rows of turns and signals, (rows, 1 + signals)."""
+    return np.asarray(sums / sums[:, :1])
+
+
+def _returned(people: Integers, hours: Integers, times: Times) -> Booleans:
+    """Return whether the same person has another visit within the time to return, (visits,).
+
+    Args:
+        people: the code of each visit's person, (visits,), rising.
+        hours: when the visits began, ms, (visits,), rising for each person.
+        times: see `Times`.
+    """
+    if not len(hours):
+        return np.zeros(0, dtype=bool)
+    least, most = -(-times.least_ms // HOUR_MS), times.most_ms // HOUR_MS
+    hour = (hours - hours.min()) // HOUR_MS
+    span = int(hour.max()) + most + 1
+    line = people * span + hour
+    after = np.searchsorted(line, line + max(least, 1))
+    there = after < len(line)
+    there[there] = line[after[there]] <= (line + most)[there]
+    return np.asarray(there)
