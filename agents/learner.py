@@ -62,8 +62,8 @@ class Learner(ABC):
         """Return the key of a user's rows in the tables kept by user: the `user_id`, or its hash of 96 bits, as hex."""
         if self.salt is None:
             return user
-        secret = hashlib.blake2b(self.salt.encode()).digest()
-        return hashlib.blake2b(user.encode(errors="surrogatepass"), digest_size=12, key=secret).hexdigest()
+        salted = f"{self.salt}\0{user}".encode(errors="surrogatepass")
+        return hashlib.blake2b(salted, digest_size=12).hexdigest()
 
     @property
     def is_personal(self) -> bool:

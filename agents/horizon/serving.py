@@ -70,7 +70,8 @@ class LongTerm(Struct, frozen=True, omit_defaults=True):
         returned: the share of the mature visits that was followed by one; None if there are too few people.
         residual: by how much that exceeds what signals predict of the mature visits: what the strategy does to returns
             that signals do not show; None if there are too few people.
-        value: `predicted` plus `residual`, the share of all its visits that is expected to be followed by a return.
+        value: the share of all its visits that is expected to be followed by a return: `predicted`, corrected by the
+            `residual` as far as that is known; None if there are too few people.
     """
 
     visits: float
@@ -83,14 +84,14 @@ class LongTerm(Struct, frozen=True, omit_defaults=True):
     value: Estimate | None = None
 
     def __str__(self) -> str:
-        if self.value is None or self.returned is None or self.residual is None:
-            told = "too few people to tell" if self.predicted is None else f"signals predict {self.predicted:.1%}"
-            return f"{told}; {self.mature:,.0f} of {self.visits:,.0f} visits are mature, by {self.people:,} people"
-        value, residual = self.value, self.residual
+        mature = f"{self.mature:,.0f} of {self.visits:,.0f} visits are mature"
+        if self.value is None or self.predicted is None:
+            return f"too few people to tell; {mature}"
+        value = self.value
+        came = "" if self.returned is None else f", and {self.returned.value:.1%} of them were"
         return (
             f"{value.value:.1%} of visits are followed by a return ({value.low:.1%} to {value.high:.1%}): signals "
-            f"predict {self.predicted:.1%}, the correction is {residual.value:+.1%}; {self.mature:,.0f} of "
-            f"{self.visits:,.0f} visits are mature, of which {self.returned.value:.1%} were"
+            f"predict {self.predicted:.1%}, the correction is {value.value - self.predicted:+.1%}; {mature}{came}"
         )
 
 

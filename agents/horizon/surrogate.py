@@ -6,13 +6,17 @@ visits give the index (Athey, Chetty, Imbens & Kang, "The surrogate index", NBER
     w = (sum v x x' + R)^-1 sum v x y,    R = RIDGE for every signal, 0 for the 1.
 
 It predicts visits that are not mature. If it is all that is used, a strategy that drives people away but is clicked is
-overrated for ever. So each strategy has a correction, a sum too, from its mature visits (M) among all its visits (A):
+overrated for ever. So each strategy has a residual, a sum too, of its mature visits (M) among all its visits (A):
 
-    value = mean of w'x over A + mean of y - w'x over M.
+    predicted = mean of w'x over A,    residual = mean of y - w'x over M,    value = predicted + b residual.
 
-This is right on average whether signals tell all or not, if A and M do not differ otherwise (Angelopoulos et al.,
-"Prediction-powered inference", Science 2023), and varies less than the mean of y over M the more signals tell. For the
-setting, see McDonald et al., "Impatient bandits", KDD 2023, and arXiv 2501.07761.
+With b = 1 that is right on average whether signals tell all or not, if A and M do not differ otherwise (Angelopoulos et
+al., "Prediction-powered inference", Science 2023), but it varies nearly as much as the mean of y over M, as single
+returns are mostly chance. With b = 0 it is the surrogate. So b is that of empirical Bayes: residuals of strategies are
+taken to be normal around 0 with a variance t^2, the sum of LEAST^2 and of what is estimated from all of them
+(DerSimonian & Laird, "Meta-analysis in clinical trials", 1986); a residual with standard error e has
+b = t^2 / (t^2 + e^2). Where signals tell all, that is nearly the surrogate, and where they do not, it is nearly
+corrected in full. For the setting, see McDonald et al., "Impatient bandits", KDD 2023, and arXiv 2501.07761.
 
 Intervals are over people: a mean's variance is the sum of the squares of what each person adds to its error. To that is
 added (1.5 / people)^2, as after n visits without a return up to 3 / n of them may be followed by one. That w is
@@ -34,6 +38,8 @@ RIDGE: Final = 1.0
 """Prior strength, in visits, that pulls the weight of a signal to 0."""
 PEOPLE: Final = 30
 """People with mature visits below which nothing is estimated."""
+LEAST: Final = 0.02
+"""The least standard deviation of residuals that is assumed."""
 COHORTS: Final = 12
 """Cohorts that are published: the newest."""
 _Z: Final = 1.96
@@ -41,10 +47,42 @@ _DAY_MS: Final = 86_400_000
 
 
 class _Mean(NamedTuple):
-    """A weighted mean, and what each person adds to its error, (people,)."""
+    """A weighted mean, what each person adds to its error, (all people,), and the number of people that it is over."""
 
     value: float
     errors: Floats
+    people: int
+
+    @property
+    def deviation(self) -> float:
+        """The standard error."""
+        return float(np.hypot(np.linalg.norm(self.errors), 1.5 / self.people))
+
+    def estimate(self, least: float, deviation: float | None = None) -> Estimate:
+        """Return the mean with its interval, both at least `least` and at most 1."""
+        spread = _Z * (self.deviation if deviation is None else deviation)
+        bounds = np.clip((self.value, self.value - spread, self.value + spread), least, 1.0)
+        return Estimate(*bounds.round(6).tolist())
+
+
+class _Part(NamedTuple):
+    """What is known about a strategy before its residual is weighed; None where there are too few people."""
+
+    known: LongTerm
+    predicted: _Mean | None
+    residual: _Mean | None
+
+    def combined(self, variance: float) -> LongTerm:
+        """Return everything that is known about the strategy, for a variance t^2 of residuals."""
+        if self.predicted is None:
+            return self.known
+        mean, share = self.predicted, 0.0
+        if self.residual is not None:
+            share = variance / (variance + self.residual.deviation**2)
+            errors = mean.errors + share * self.residual.errors
+            mean = _Mean(mean.value + share * self.residual.value, errors, mean.people)
+        deviation = float(np.hypot(mean.deviation, (1.0 - share) * variance**0.5))
+        return replace(self.known, value=mean.estimate(0.0, deviation))
 
 
 def summarize(visits: Visits, signals: Sequence[str], times: Times) -> tuple[Surrogate, dict[str, LongTerm]]:
@@ -67,8 +105,9 @@ def summarize(visits: Visits, signals: Sequence[str], times: Times) -> tuple[Sur
         weights={} if weights is None else dict(zip([ALL, *signals], weights.round(6).tolist(), strict=True)),
         cohorts=_cohorts(visits, times.most_ms),
     )
-    codes = range(len(visits.strategies))
-    return surrogate, {visits.strategies[code]: _strategy(visits, weights, visits.strategy == code) for code in codes}
+    parts = [_part(visits, weights, visits.strategy == code) for code in range(len(visits.strategies))]
+    variance = _variance([one.residual for one in parts if one.residual is not None])
+    return surrogate, {name: one.combined(variance) for name, one in zip(visits.strategies, parts, strict=True)}
 
 
 def fit(visits: Visits, chosen: Booleans) -> Floats:
@@ -79,34 +118,39 @@ def fit(visits: Visits, chosen: Booleans) -> Floats:
     return np.asarray(np.linalg.solve(weighted @ x + ridge, weighted @ visits.returned[chosen]))
 
 
-def _strategy(visits: Visits, weights: Floats | None, own: Booleans) -> LongTerm:
-    """Return what the visits of a strategy are worth; `own` are its lines, (lines,)."""
+def _part(visits: Visits, weights: Floats | None, own: Booleans) -> _Part:
+    """Return what is known about a strategy; `own` are its lines, (lines,)."""
     visit, shares = visits.visit[own], visits.shares[own]
     x, mature, person = visits.own[own], visits.mature[visit], visits.people[visit]
     mass = shares * visits.weights[visit]
-    people = len(np.unique(person[mature]))
     known = LongTerm(
         visits=round(float(shares.sum()), 3),
         mature=round(float(shares[mature].sum()), 3),
-        people=people,
+        people=len(np.unique(person[mature])),
         success=round(float(np.average(x[:, 1], weights=mass)), 6),
     )
-    if weights is None:
-        return known
+    if weights is None or len(np.unique(person)) < PEOPLE:
+        return _Part(known, None, None)
     index, size = x @ weights, int(visits.people.max()) + 1
     predicted = _mean(index, mass, person, size)
     known = replace(known, predicted=round(predicted.value, 6))
-    if people < PEOPLE:
-        return known
+    if known.people < PEOPLE:
+        return _Part(known, predicted, None)
     y, of_mature = visits.returned[visit][mature], (mass[mature], person[mature], size)
     residual = _mean(y - index[mature], *of_mature)
-    value = _Mean(predicted.value + residual.value, predicted.errors + residual.errors)
-    return replace(
-        known,
-        returned=_estimate(_mean(y, *of_mature), people, least=0.0),
-        residual=_estimate(residual, people),
-        value=_estimate(value, people, least=0.0),
-    )
+    returned = _mean(y, *of_mature).estimate(0.0)
+    return _Part(replace(known, returned=returned, residual=residual.estimate(-1.0)), predicted, residual)
+
+
+def _variance(residuals: Sequence[_Mean]) -> float:
+    """Return the variance t^2 of the residuals of strategies."""
+    weights = np.array([one.deviation**-2 for one in residuals])
+    values = np.array([one.value for one in residuals])
+    spare = weights.sum() - (weights**2).sum() / weights.sum() if len(residuals) else 0.0
+    if spare <= 0.0:
+        return LEAST**2
+    excess = float(weights @ (values - np.average(values, weights=weights)) ** 2) - len(values) + 1
+    return LEAST**2 + max(excess / spare, 0.0)
 
 
 def _cohorts(visits: Visits, length: int) -> tuple[Cohort, ...]:
@@ -123,19 +167,13 @@ def _cohorts(visits: Visits, length: int) -> tuple[Cohort, ...]:
             continue
         mass, person = visits.weights[own], visits.people[own]
         predicted, returned = visits.signals[own] @ fit(visits, before), visits.returned[own]
-        people = len(np.unique(person))
         error = _mean(returned - predicted, mass, person, int(person.max()) + 1)
         told, came = (round(float(np.average(each, weights=mass)), 6) for each in (predicted, returned))
-        found.append(Cohort(one * length, int(own.sum()), told, came, _estimate(error, people)))
+        found.append(Cohort(one * length, int(own.sum()), told, came, error.estimate(-1.0)))
     return tuple(found)
 
 
 def _mean(values: Floats, mass: Floats, person: Integers, people: int) -> _Mean:
+    """Return the mean of `values`, (n,), with weights `mass`; `person` has codes below `people`."""
     mean = float(np.average(values, weights=mass))
-    return _Mean(mean, np.bincount(person, mass * (values - mean), people) / mass.sum())
-
-
-def _estimate(mean: _Mean, people: int, least: float = -1.0) -> Estimate:
-    spread = _Z * float(np.hypot(np.linalg.norm(mean.errors), 1.5 / people))
-    bounds = np.clip((mean.value, mean.value - spread, mean.value + spread), least, 1.0)
-    return Estimate(*bounds.round(6).tolist())
+    return _Mean(mean, np.bincount(person, mass * (values - mean), people) / mass.sum(), len(np.unique(person)))

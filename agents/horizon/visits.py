@@ -1,6 +1,6 @@
 """Visits, paired with the returns that followed them; see `learner`."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from msgspec import Struct
@@ -32,6 +32,20 @@ class Times(Struct, frozen=True):
     def keep_ms(self) -> int:
         """The age at which a visit is dropped."""
         return self.most_ms + 2 * HOUR_MS + KEPT * self.half_life_ms
+
+
+class People(NamedTuple):
+    """Who visited when, and the sums of whole visits.
+
+    Attributes:
+        people: the code of each visit's person, (visits,), rising.
+        hours: when the visits began, rounded down to an hour, ms, (visits,), rising for each person.
+        total: the number of turns, and the sums of their signals, (visits, 1 + signals).
+    """
+
+    people: Integers
+    hours: Integers
+    total: Floats
 
 
 class Visits(Struct, frozen=True):
@@ -80,26 +94,56 @@ def visits_of(sums: Sums, times: Times, at: int) -> Visits:
     person, hours, names, values = person[kept], hours[kept], names[kept], values[kept]
     whole = names == ALL
     own = ~whole
-    visit = np.cumsum(whole)[own] - 1  # ALL comes first
-    people, begins, total = person[whole], hours[whole], values[whole]
     strategies = sorted(set(names[own].tolist()))
     index = {name: place for place, name in enumerate(strategies)}
-    strategy = np.array([index[name] for name in names[own].tolist()], dtype=np.int64)
-    weights = np.exp2(np.minimum(begins - at, 0) / times.half_life_ms)
+    return paired(
+        People(person[whole], hours[whole], values[whole]),
+        strategies,
+        visit=np.cumsum(whole)[own] - 1,  # ALL comes first
+        strategy=np.array([index[name] for name in names[own].tolist()], dtype=np.int64),
+        own=values[own],
+        times=times,
+        at=at,
+    )
+
+
+def paired(
+    visits: People,
+    strategies: list[str],
+    *,
+    visit: Integers,
+    strategy: Integers,
+    own: Floats,
+    times: Times,
+    at: int,
+) -> Visits:
+    """Pair visits with the returns that followed them; see `Visits` for the arguments.
+
+    Args:
+        visits: the sums of whole visits.
+        strategies: see `Visits`.
+        visit: see `Visits`.
+        strategy: see `Visits`.
+        own: the sums of each line: its turns and their signals, (lines, 1 + signals).
+        times: see `Times`.
+        at: the event time (ms) up to which everything is known.
+    """
+    people, hours, total = visits
+    weights = np.exp2(np.minimum(hours - at, 0) / times.half_life_ms)
     of_person = np.bincount(people, weights)
     weights *= np.minimum(1.0, MOST / np.maximum(of_person, MOST))[people]
     return Visits(
         people=people,
-        hours=begins,
+        hours=hours,
         signals=_means(total),
-        returned=_returned(people, begins, times).astype(float),
-        mature=begins + times.most_ms + 2 * HOUR_MS <= at,  # both visits have ended
+        returned=_returned(people, hours, times).astype(float),
+        mature=hours + times.most_ms + 2 * HOUR_MS <= at,  # both visits have ended
         weights=weights,
         strategies=strategies,
         visit=visit,
         strategy=strategy,
-        shares=values[own, 0] / total[visit, 0],
-        own=_means(values[own]),
+        shares=own[:, 0] / total[visit, 0],
+        own=_means(own),
     )
 
 

@@ -250,7 +250,7 @@ function showHorizon(horizon) {
     ["strategy", " visits", " success of a turn", " returns expected", " of mature visits", " predicted by signals", " correction"],
     Object.entries(strategies).map(([name, one]) => [
       name, number(one.visits), percent(one.success), within(one.value), within(one.returned),
-      one.predicted == null ? "–" : percent(one.predicted), one.residual ? points(one.residual.value) : "–",
+      percent(one.predicted), one.value ? points(one.value.value - one.predicted) : "–",
     ]),
     "No visits yet.",
   );

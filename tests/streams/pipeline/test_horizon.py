@@ -36,8 +36,9 @@ def known(store_url: str) -> tuple[int, int, int]:
         return surrogate.people, surrogate.visits, surrogate.mature
 
 
-def people(store_url: str) -> list[tuple[str, int]]:
-    return sorted((user, hour // DAY) for user, hour, _ in contents(store_url, CONFIG)["visits"])
+def days(store_url: str) -> list[int]:
+    """Return the days of all visits in the ledger."""
+    return sorted(hour // DAY for _, hour, _ in contents(store_url, CONFIG)["visits"])
 
 
 def test_visits_mature_in_a_ledger(pipeline: LocalPipeline, store_url: str) -> None:
@@ -47,9 +48,9 @@ def test_visits_mature_in_a_ledger(pipeline: LocalPipeline, store_url: str) -> N
 def test_a_forgotten_user_is_found_by_the_hash_and_leaves_the_next_version(
     pipeline: LocalPipeline, store_url: str
 ) -> None:
-    assert len(people(store_url)) == 4
-    assert forget_user(store_url, CONFIG, "ann") == 2
-    assert [day for _, day in people(store_url)] == [100, 104]
+    assert days(store_url) == [100, 100, 101, 104]
+    assert forget_user(store_url, CONFIG, "ann") >= 2
+    assert days(store_url) == [100, 104]
     assert forget_user(store_url, CONFIG, "ann") == 0
     learn(pipeline, turn(9, True, ts=104 * DAY + 3_000_000, user="eve"))
     assert known(store_url) == (1, 2, 1)
@@ -57,5 +58,5 @@ def test_a_forgotten_user_is_found_by_the_hash_and_leaves_the_next_version(
 
 def test_old_visits_are_dropped_and_were_not_counted_before(pipeline: LocalPipeline, store_url: str) -> None:
     learn(pipeline, turn(9, True, ts=108 * DAY, user="eve"))
-    assert [day for _, day in people(store_url)] == [101, 104, 108]
+    assert days(store_url) == [101, 104, 108]
     assert known(store_url) == (2, 3, 2)
