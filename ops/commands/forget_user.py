@@ -27,8 +27,8 @@ def forget_user(*, user: str, store: str, config: Config, deep: bool, dead_lette
     """Erase what is stored about a user.
 
     The user's own layers of the memory index and the rewrites, what is known about them as features, and their visits
-    are deleted from the sums and from every retained version of the policy. Readers drop them with the next version. What the user
-    taught is deleted, too, but for rules of a group; readers drop it within a second.
+    are deleted from the sums and from every retained version of the policy. Readers drop them with the next version.
+    What the user taught is deleted, too, but for rules of a group; readers drop it within a second.
 
     What remains: sums over all users, in which single users cannot be identified; if `memory.min_users` is above 1,
     which of each query's 256 hash slots were hit; a sample of recent logged decisions, which names sessions but not
