@@ -239,6 +239,17 @@ def check_excess(learner: Learner, turns: Sequence[Turn], rng: Generator) -> Non
     assert solve(learner, remaining, at) == solve(learner, delta, at), "dropping the excess changes the policy"
 
 
+def check_keep(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:
+    """Dropping the rows that are too old does not change the section."""
+    if learner.keep is None:
+        return
+    table, column, age = learner.keep
+    delta, at = learn(learner, turns), _last(turns) + int(rng.integers(1000 * _DAY))
+    sums, place = delta.get(table.name, Sums(table)), table.column(column)
+    left = _rows_of(sums, [key for key in sums.keys if key[place] >= at - age])
+    assert solve(learner, delta | {table.name: left}, at) == solve(learner, delta, at), "old rows change the section"
+
+
 CHECKS: Final[tuple[Check, ...]] = (
     check_identity,
     check_merging,
@@ -252,6 +263,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_users,
     check_compact,
     check_excess,
+    check_keep,
 )
 
 

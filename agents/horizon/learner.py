@@ -4,7 +4,7 @@ A *visit* is what one person does in one hour. It is followed by a *return* if t
 `least_days` and `days` later. Neither of the two turns knows of the other, and they may be learned by different workers
 in any order. So nothing is paired when turns are learned: they add up by person and hour, and a person was there in an
 hour if their sum of turns is above 0. `visits` pairs visits with returns when the policy is published. So the sums are
-exact in any order, on any number of workers and after a restart, and learning a turn twice as late changes nothing.
+exact in any order, on any number of workers and after a restart.
 
 A visit is *mature* when its time to return has passed. Whether a return follows one that is not mature is unknown, not
 "no", even if the person has come back already: otherwise recent visits would be those of people who come back fast.
@@ -48,8 +48,8 @@ class HorizonConfig(Struct, frozen=True, forbid_unknown_fields=True):
     salt: Annotated[
         str,
         Meta(
-            description=f"secret text, at least {LEAST_SALT} characters, with which user ids are hashed; empty: who "
-            "comes back is not learned. With another one, what is known so far is neither used nor forgotten by user"
+            description=f"text to hash user ids with, at least {LEAST_SALT} characters that nobody else knows; "
+            "empty: who comes back is not learned. If it changes, `forget-user` does not find earlier visits"
         ),
     ] = ""
     least_days: Annotated[
@@ -75,12 +75,12 @@ class HorizonConfig(Struct, frozen=True, forbid_unknown_fields=True):
                 f"salt: has {len(self.salt)} characters, and needs at least {LEAST_SALT}: take random ones, such as "
                 "from `openssl rand -hex 16`"
             )
-        if self.least_days >= self.days:
-            raise ValueError(f"least_days: {self.least_days:g} must be less than days, {self.days:g}")
+        if self.days - self.least_days < HOUR_MS / _DAY_MS:
+            raise ValueError(f"days: {self.days:g} must be above least_days, {self.least_days:g}, by an hour or more")
 
 
 class Returns(Learner):
-    """The learner of returns. Its section: ALL -> `serving.Surrogate`; strategy -> `serving.LongTerm`.
+    """The learner of returns. Its section: ALL -> `serving.Known`.
 
     Its table holds, by person, hour (its start, ms) and strategy: the number of turns, and the sums of their `SIGNALS`.
     Rows of `ALL` are over all turns of the visit. They do not decay; `visits` weighs them by age.
@@ -148,14 +148,10 @@ class Returns(Learner):
             place[code] = index[key]
         return known, place[outcomes.users]
 
-    def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
-        """See `Learner.solve`. All is solved whenever anything changed, as every visit may mature or have a return."""
-        if self.table.name not in changed:
-            return {}
+    def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:  # noqa: ARG002 - a Learner
+        """See `Learner.solve`. All is solved, whatever changed: visits mature, too, as time passes."""
         visits = visits_of(sums.read(self.table), self.times, at)
-        surrogate, strategies = summarize(visits, SIGNALS, self.times)
-        section: dict[str, bytes | None] = {ALL: msgspec.json.encode(surrogate)}
-        return section | {name: msgspec.json.encode(one) for name, one in strategies.items()}
+        return {ALL: msgspec.json.encode(summarize(visits, SIGNALS, self.times))}
 
 
 def _signals(outcomes: Outcomes) -> list[Floats]:

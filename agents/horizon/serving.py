@@ -95,12 +95,19 @@ class LongTerm(Struct, frozen=True, omit_defaults=True):
         )
 
 
+class Known(Struct, frozen=True):
+    """What is known about returns, as published: about all visits, and by strategy."""
+
+    surrogate: Surrogate
+    strategies: dict[str, LongTerm]
+
+
 class Report(Struct, frozen=True):
     """Everything that is known about returns.
 
     Attributes:
         surrogate: about all visits.
-        strategies: by strategy, in the order of names.
+        strategies: by strategy.
         warnings: where signals have not predicted what matured, in words.
     """
 
@@ -127,39 +134,28 @@ class Horizon:
         return cls(sections.get(cls.name, {}))
 
     @cached_property
-    def surrogate(self) -> Surrogate | None:
-        """What is known about all visits; None if returns are not learned."""
-        row = self._rows.get(ALL)
-        return None if row is None else msgspec.json.decode(row, type=Surrogate)
-
-    @cached_property
-    def strategies(self) -> dict[str, LongTerm]:
-        """Strategy -> what its visits are worth, in the order of names."""
-        rows = ((name, row) for name, row in sorted(self._rows.items()) if name != ALL)
-        return {name: msgspec.json.decode(row, type=LongTerm) for name, row in rows}
-
-    @property
-    def warnings(self) -> list[str]:
-        """See `Report`."""
-        cohorts = self.surrogate.cohorts if self.surrogate else ()
-        found = [
-            f"signals predicted that a return would follow {last.predicted:.1%} of the newest mature visits; one "
-            f"followed {last.returned:.1%}"
-            for last in cohorts[-1:]
-            if _is_notable(last.error)
-        ]
-        return found + [
-            f"signals do not show what {name} does: {abs(one.residual.value):.1%} of its visits are followed by a "
-            f"return {'more' if one.residual.value > 0 else 'less'} than they predict"
-            for name, one in self.strategies.items()
-            if one.residual is not None and _is_notable(one.residual)
-        ]
-
-    @property
     def report(self) -> Report | None:
-        """All of it; None if returns are not learned."""
-        surrogate = self.surrogate
-        return None if surrogate is None else Report(surrogate, self.strategies, self.warnings)
+        """What is known; None if returns are not learned."""
+        row = self._rows.get(ALL)
+        if row is None:
+            return None
+        known = msgspec.json.decode(row, type=Known)
+        return Report(known.surrogate, known.strategies, _warnings(known))
+
+
+def _warnings(known: Known) -> list[str]:
+    found = [
+        f"signals predicted that a return would follow {last.predicted:.1%} of the newest mature visits; one followed "
+        f"{last.returned:.1%}"
+        for last in known.surrogate.cohorts[-1:]
+        if _is_notable(last.error)
+    ]
+    return found + [
+        f"signals do not show what {name} does: {abs(one.residual.value):.1%} of its visits are followed by a return "
+        f"{'more' if one.residual.value > 0 else 'less'} than they predict"
+        for name, one in known.strategies.items()
+        if one.residual is not None and _is_notable(one.residual)
+    ]
 
 
 def _is_notable(error: Estimate) -> bool:

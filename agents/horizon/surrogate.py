@@ -29,7 +29,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from msgspec.structs import replace
 
-from backchannel.agents.horizon.serving import Cohort, LongTerm, Surrogate
+from backchannel.agents.horizon.serving import Cohort, Known, LongTerm, Surrogate
 from backchannel.agents.horizon.visits import Times, Visits
 from backchannel.agents.sums import ALL, Booleans, Floats, Integers
 from backchannel.schemas.snapshot import Estimate
@@ -85,7 +85,7 @@ class _Part(NamedTuple):
         return replace(self.known, value=mean.estimate(0.0, deviation))
 
 
-def summarize(visits: Visits, signals: Sequence[str], times: Times) -> tuple[Surrogate, dict[str, LongTerm]]:
+def summarize(visits: Visits, signals: Sequence[str], times: Times) -> Known:
     """Return what is known about all visits, and about those of each strategy.
 
     Args:
@@ -107,7 +107,8 @@ def summarize(visits: Visits, signals: Sequence[str], times: Times) -> tuple[Sur
     )
     parts = [_part(visits, weights, visits.strategy == code) for code in range(len(visits.strategies))]
     variance = _variance([one.residual for one in parts if one.residual is not None])
-    return surrogate, {name: one.combined(variance) for name, one in zip(visits.strategies, parts, strict=True)}
+    by_name = zip(visits.strategies, parts, strict=True)
+    return Known(surrogate, {name: one.combined(variance) for name, one in by_name})
 
 
 def fit(visits: Visits, chosen: Booleans) -> Floats:

@@ -87,11 +87,11 @@ def visits_of(sums: Sums, times: Times, at: int) -> Visits:
         at: the event time (ms) up to which everything is known.
     """
     keys, values = sums.ordered()
-    users, hours = np.array(keys.columns[0], dtype=object), np.array(keys.columns[1], dtype=np.int64)
-    names = np.array(keys.columns[2], dtype=object)
-    person = np.cumsum(np.append(False, users[1:] != users[:-1])[: len(users)])
+    hours = np.array(keys.columns[1], dtype=np.int64)
     kept = hours >= at - times.keep_ms
-    person, hours, names, values = person[kept], hours[kept], names[kept], values[kept]
+    hours, values = hours[kept], values[kept]
+    users, names = (np.array(column, dtype=object)[kept] for column in (keys.columns[0], keys.columns[2]))
+    person = np.cumsum(np.append(False, users[1:] != users[:-1])[: len(users)])
     whole = names == ALL
     own = ~whole
     strategies = sorted(set(names[own].tolist()))

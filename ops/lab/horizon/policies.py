@@ -25,8 +25,9 @@ Judged = Callable[[LongTerm], float | None]
 
 
 def _in_full(one: LongTerm) -> float | None:
-    known = one.predicted is not None and one.residual is not None
-    return one.predicted + one.residual.value if known else one.predicted
+    if one.predicted is None or one.residual is None:
+        return one.predicted
+    return one.predicted + one.residual.value
 
 
 JUDGES: Final[dict[str, Judged]] = {
@@ -130,6 +131,6 @@ class _Log:
             times=self._times,
             at=day * DAY_MS,
         )
-        _, found = summarize(visits, SIGNALS, self._times)
+        found = summarize(visits, SIGNALS, self._times).strategies
         worth = [judged(found[str(one)]) if str(one) in found else None for one in present.tolist()]
         return np.array([np.nan if one is None else one for one in worth])

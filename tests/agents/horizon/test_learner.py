@@ -8,7 +8,7 @@ import pytest
 
 from backchannel.agents.checks import check, learn, solve
 from backchannel.agents.horizon.learner import HorizonConfig, Returns
-from backchannel.agents.horizon.serving import Horizon, LongTerm, Surrogate
+from backchannel.agents.horizon.serving import Horizon, LongTerm, Report, Surrogate
 from backchannel.agents.horizon.visits import HOUR_MS, MOST, visits_of
 from backchannel.agents.sums import ALL, merge
 from backchannel.schemas.events import Result
@@ -25,13 +25,10 @@ def turn(user: str | None, ts: int, strategy: str = "lexical", *, clicked: bool 
     return Turn.of(query(ts, user_id=user), [shown, *([click("e")] if clicked else [])])
 
 
-def served(turns: Iterable[Turn], at: int, learner: Returns = LEARNER) -> Horizon:
-    return Horizon(solve(learner, learn(learner, turns), at))
-
-
-def surrogate(found: Horizon) -> Surrogate:
-    assert found.surrogate is not None
-    return found.surrogate
+def served(turns: Iterable[Turn], at: int, learner: Returns = LEARNER) -> Report:
+    report = Horizon(solve(learner, learn(learner, turns), at)).report
+    assert report is not None
+    return report
 
 
 def returns(times: Iterable[int], at: int, learner: Returns = LEARNER) -> list[float | None]:
@@ -66,14 +63,14 @@ def test_what_is_not_mature_is_unknown_even_if_the_person_came_back() -> None:
     assert returns(times, 7 * DAY + 2 * HOUR_MS) == [1, None, None]
     assert returns(times, 10 * DAY) == [1, 1, None]
     found = served([turn("ann", START), turn("ann", START + 2 * DAY)], START + 3 * DAY)
-    assert (surrogate(found).visits, surrogate(found).mature) == (2, 0)
+    assert (found.surrogate.visits, found.surrogate.mature) == (2, 0)
     assert found.strategies["lexical"] == LongTerm(visits=2.0, mature=0.0, people=0, success=0.0)
 
 
 def test_turns_of_one_hour_are_one_visit_and_strategies_have_their_shares() -> None:
     turns = [turn("ann", START, name, clicked=name == "bait") for name in ("bait", "lexical", "lexical", "lexical")]
     found = served([*turns, turn(None, START)], START + 30 * DAY)
-    assert (surrogate(found).visits, surrogate(found).people) == (1, 1)
+    assert (found.surrogate.visits, found.surrogate.people) == (1, 1)
     assert {name: (one.visits, one.success) for name, one in found.strategies.items()} == {
         "bait": (0.25, 1.0),
         "lexical": (0.75, 0.0),
@@ -121,16 +118,16 @@ def world(seed: int, direct: float, people: int = 600, days: int = 40) -> list[T
 
 def test_where_signals_tell_all_they_predict_returns_and_nothing_warns() -> None:
     found = served(world(1, direct=0.0), START + 40 * DAY)
-    assert surrogate(found).weights[ALL] == pytest.approx(0.2, abs=0.05)
-    weights = surrogate(found).weights
+    assert found.surrogate.weights[ALL] == pytest.approx(0.2, abs=0.05)
+    weights = found.surrogate.weights
     assert weights["success"] + weights["clicked"] == pytest.approx(0.6, abs=0.05)
     for name, share in (("bait", 0.68), ("lexical", 0.44)):
         value = found.strategies[name].value
         assert value is not None
         assert value.low < share < value.high
         assert value.high - value.low < 0.08
-    assert len(surrogate(found).cohorts) >= 3
-    assert all(one.error.low < 0.02 and one.error.high > -0.02 for one in surrogate(found).cohorts)
+    assert len(found.surrogate.cohorts) >= 3
+    assert all(one.error.low < 0.02 and one.error.high > -0.02 for one in found.surrogate.cohorts)
     assert found.warnings == []
 
 
@@ -146,20 +143,30 @@ def test_what_signals_do_not_show_is_corrected_and_warned_of() -> None:
     assert any("what bait does" in one for one in found.warnings)
 
 
+def test_what_is_dropped_counted_for_nothing_before() -> None:
+    late = START + 40 * DAY + LEARNER.times.keep_ms
+    turns = [turn(f"user {number}", START + number * DAY) for number in range(80)]
+    left = [one for one in turns if one.query.ts >= late - LEARNER.times.keep_ms]
+    assert served(turns, late) == served(left, late)
+    assert len(left) == 40
+
+
 def test_with_too_few_people_there_are_no_figures() -> None:
     found = served([turn(f"user {number}", START) for number in range(29)], START + 30 * DAY)
-    assert surrogate(found) == Surrogate(1.0, 7.0, 29, 29, 29)
+    assert found.surrogate == Surrogate(1.0, 7.0, 29, 29, 29)
     assert str(found.strategies["lexical"]).startswith("too few people to tell")
 
 
 def test_without_rows_nothing_is_known() -> None:
-    found = Horizon({})
-    assert (found.surrogate, found.strategies, found.warnings) == (None, {}, [])
+    assert Horizon({}).report is None
 
 
 @pytest.mark.parametrize(
     ("document", "message"),
-    [({"salt": "short"}, "salt: has 5 characters"), ({"least_days": 7, "days": 7}, "least_days: 7 must be less")],
+    [
+        ({"salt": "short"}, "salt: has 5 characters"),
+        ({"least_days": 7, "days": 7}, "days: 7 must be above least_days, 7"),
+    ],
 )
 def test_a_wrong_configuration_says_what_is_wrong(document: dict[str, object], message: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=message):

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from backchannel.agents.bandit.features import DERIVED, DERIVED_MEANINGS, Categorical, Numeric
 from backchannel.agents.bandit.learner import BanditConfig
+from backchannel.agents.horizon.learner import HorizonConfig
 from backchannel.agents.memory.learner import MemoryConfig
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.ops.cli import main
@@ -114,10 +115,13 @@ def test_a_password_from_the_environment_is_not_printed(monkeypatch: pytest.Monk
 
 
 def test_secrets_of_the_file_are_not_printed_either() -> None:
-    printed = render(Config(kafka=KafkaConfig(sasl_password="one"), snapshots=SnapshotConfig(signing_key="two")))
+    three = HorizonConfig(salt="3" * 16)
+    secret = Config(kafka=KafkaConfig(sasl_password="one"), snapshots=SnapshotConfig(signing_key="two"), horizon=three)
+    printed = render(secret)
     assert '"one"' not in printed
     assert '"two"' not in printed
-    assert printed.count('""  # set, and not shown') == 2
+    assert "3" * 16 not in printed
+    assert printed.count('""  # set, and not shown') == 3
     assert parse(tomllib.loads(printed), "x").kafka.sasl_password == ""
 
 

@@ -6,7 +6,6 @@ from contextlib import closing
 import pytest
 
 from backchannel.agents.horizon.learner import HorizonConfig
-from backchannel.agents.horizon.serving import Surrogate
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.erasure import forget_user
 from backchannel.streams.pipeline.local import LocalPipeline
@@ -30,10 +29,9 @@ def pipeline(store_url: str) -> Iterator[LocalPipeline]:
 def known(store_url: str) -> tuple[int, int, int]:
     """Return the people with mature visits, the visits, and the mature ones of the served version."""
     with closing(PolicyReader(store_url)) as reader:
-        surrogate = reader.policy.horizon.surrogate
-        assert isinstance(surrogate, Surrogate)
-        assert reader.policy.horizon.report is not None
-        return surrogate.people, surrogate.visits, surrogate.mature
+        report = reader.policy.horizon.report
+        assert report is not None
+        return report.surrogate.people, report.surrogate.visits, report.surrogate.mature
 
 
 def days(store_url: str) -> list[int]:
