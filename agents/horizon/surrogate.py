@@ -18,9 +18,9 @@ taken to be normal around 0 with a variance t^2, the sum of LEAST^2 and of what 
 b = t^2 / (t^2 + e^2). Where signals tell all, that is nearly the surrogate, and where they do not, it is nearly
 corrected in full. For the setting, see McDonald et al., "Impatient bandits", KDD 2023, and arXiv 2501.07761.
 
-Intervals are over people: a mean's variance is the sum of the squares of what each person adds to its error. To that is
-added (1.5 / people)^2, as after n visits without a return up to 3 / n of them may be followed by one. That w is
-estimated, too, is left out.
+Intervals are over people: the variance of a mean is the sum of the squares of what each person adds to its error, also
+by way of w (Liang & Zeger, Biometrika 1986). To that is added (1.5 / people)^2, as after n visits without a return up
+to 3 / n of them may be followed by one.
 """
 
 from collections.abc import Sequence
@@ -46,6 +46,13 @@ _Z: Final = 1.96
 _DAY_MS: Final = 86_400_000
 
 
+class Index(NamedTuple):
+    """The weights w, (1 + signals,), and what each person adds to their error, (all people, 1 + signals)."""
+
+    weights: Floats
+    errors: Floats
+
+
 class _Mean(NamedTuple):
     """A weighted mean, what each person adds to its error, (all people,), and the number of people that it is over."""
 
@@ -57,6 +64,10 @@ class _Mean(NamedTuple):
     def deviation(self) -> float:
         """The standard error."""
         return float(np.hypot(np.linalg.norm(self.errors), 1.5 / self.people))
+
+    def plus(self, errors: Floats) -> "_Mean":
+        """Return the mean with more errors of each person, (all people,)."""
+        return self._replace(errors=self.errors + errors)
 
     def estimate(self, least: float, deviation: float | None = None) -> Estimate:
         """Return the mean with its interval, both at least `least` and at most 1."""
@@ -95,31 +106,34 @@ def summarize(visits: Visits, signals: Sequence[str], times: Times) -> Known:
     """
     mature = visits.mature
     people = len(np.unique(visits.people[mature]))
-    weights = fit(visits, mature) if people >= PEOPLE else None
+    index = fit(visits, mature) if people >= PEOPLE else None
     surrogate = Surrogate(
         least_days=times.least_ms / _DAY_MS,
         days=times.most_ms / _DAY_MS,
         people=people,
         visits=len(mature),
         mature=int(mature.sum()),
-        weights={} if weights is None else dict(zip([ALL, *signals], weights.round(6).tolist(), strict=True)),
+        weights={} if index is None else dict(zip([ALL, *signals], index.weights.round(6).tolist(), strict=True)),
         cohorts=_cohorts(visits, times.most_ms),
     )
-    parts = [_part(visits, weights, visits.strategy == code) for code in range(len(visits.strategies))]
+    parts = [_part(visits, index, visits.strategy == code) for code in range(len(visits.strategies))]
     variance = _variance([one.residual for one in parts if one.residual is not None])
     by_name = zip(visits.strategies, parts, strict=True)
     return Known(surrogate, {name: one.combined(variance) for name, one in by_name})
 
 
-def fit(visits: Visits, chosen: Booleans) -> Floats:
-    """Return the weights w of the index, (1 + signals,), from the chosen visits, at least one, all of them mature."""
-    x = visits.signals[chosen]
-    weighted = x.T * visits.weights[chosen]
-    ridge = np.diag([0.0, *[RIDGE] * (x.shape[1] - 1)])
-    return np.asarray(np.linalg.solve(weighted @ x + ridge, weighted @ visits.returned[chosen]))
+def fit(visits: Visits, chosen: Booleans) -> Index:
+    """Return the index from the chosen visits, at least one, all of them mature."""
+    x, y, mass, person = (each[chosen] for each in (visits.signals, visits.returned, visits.weights, visits.people))
+    weighted = x.T * mass
+    inverse = np.linalg.inv(weighted @ x + np.diag([0.0, *[RIDGE] * (x.shape[1] - 1)]))
+    weights = inverse @ (weighted @ y)
+    scores = weighted * (y - x @ weights)
+    errors = np.array([np.bincount(person, one, _people(visits)) for one in scores]).T @ inverse
+    return Index(weights, errors)
 
 
-def _part(visits: Visits, weights: Floats | None, own: Booleans) -> _Part:
+def _part(visits: Visits, index: Index | None, own: Booleans) -> _Part:
     """Return what is known about a strategy; `own` are its lines, (lines,)."""
     visit, shares = visits.visit[own], visits.shares[own]
     x, mature, person = visits.own[own], visits.mature[visit], visits.people[visit]
@@ -130,16 +144,17 @@ def _part(visits: Visits, weights: Floats | None, own: Booleans) -> _Part:
         people=len(np.unique(person[mature])),
         success=round(float(np.average(x[:, 1], weights=mass)), 6),
     )
-    if weights is None or len(np.unique(person)) < PEOPLE:
+    if index is None or len(np.unique(person)) < PEOPLE:
         return _Part(known, None, None)
-    index, size = x @ weights, int(visits.people.max()) + 1
-    predicted = _mean(index, mass, person, size)
+    size = _people(visits)
+    predicted = _mean(x @ index.weights, mass, person, size).plus(index.errors @ np.average(x, axis=0, weights=mass))
     known = replace(known, predicted=round(predicted.value, 6))
     if known.people < PEOPLE:
         return _Part(known, predicted, None)
-    y, of_mature = visits.returned[visit][mature], (mass[mature], person[mature], size)
-    residual = _mean(y - index[mature], *of_mature)
-    returned = _mean(y, *of_mature).estimate(0.0)
+    x, y, mass, person = x[mature], visits.returned[visit][mature], mass[mature], person[mature]
+    residual = _mean(y - x @ index.weights, mass, person, size)
+    residual = residual.plus(-index.errors @ np.average(x, axis=0, weights=mass))
+    returned = _mean(y, mass, person, size).estimate(0.0)
     return _Part(replace(known, returned=returned, residual=residual.estimate(-1.0)), predicted, residual)
 
 
@@ -166,12 +181,18 @@ def _cohorts(visits: Visits, length: int) -> tuple[Cohort, ...]:
         own, before = known & (number == one), known & (number < one - 1)
         if min(len(np.unique(visits.people[chosen])) for chosen in (own, before)) < PEOPLE:
             continue
-        mass, person = visits.weights[own], visits.people[own]
-        predicted, returned = visits.signals[own] @ fit(visits, before), visits.returned[own]
-        error = _mean(returned - predicted, mass, person, int(person.max()) + 1)
-        told, came = (round(float(np.average(each, weights=mass)), 6) for each in (predicted, returned))
+        index, x, y = fit(visits, before), visits.signals[own], visits.returned[own]
+        mass, person, predicted = visits.weights[own], visits.people[own], x @ index.weights
+        error = _mean(y - predicted, mass, person, _people(visits))
+        error = error.plus(-index.errors @ np.average(x, axis=0, weights=mass))
+        told, came = (round(float(np.average(each, weights=mass)), 6) for each in (predicted, y))
         found.append(Cohort(one * length, int(own.sum()), told, came, error.estimate(-1.0)))
     return tuple(found)
+
+
+def _people(visits: Visits) -> int:
+    """Return the number of codes of people."""
+    return int(visits.people.max()) + 1
 
 
 def _mean(values: Floats, mass: Floats, person: Integers, people: int) -> _Mean:
