@@ -83,17 +83,6 @@ class LongTerm(Struct, frozen=True, omit_defaults=True):
     residual: Estimate | None = None
     value: Estimate | None = None
 
-    def __str__(self) -> str:
-        mature = f"{self.mature:,.0f} of {self.visits:,.0f} visits are mature"
-        if self.value is None or self.predicted is None:
-            return f"too few people to tell; {mature}"
-        value = self.value
-        came = "" if self.returned is None else f", and {self.returned.value:.1%} of them were"
-        return (
-            f"{value.value:.1%} of visits are followed by a return ({value.low:.1%} to {value.high:.1%}): signals "
-            f"predict {self.predicted:.1%}, the correction is {value.value - self.predicted:+.1%}; {mature}{came}"
-        )
-
 
 class Known(Struct, frozen=True):
     """What is known about returns, as published: about all visits, and by strategy."""
@@ -151,8 +140,8 @@ def _warnings(known: Known) -> list[str]:
         if _is_notable(last.error)
     ]
     return found + [
-        f"signals do not show what {name} does: {abs(one.residual.value):.1%} of its visits are followed by a return "
-        f"{'more' if one.residual.value > 0 else 'less'} than they predict"
+        f"signals do not show what {name} does: {100 * abs(one.residual.value):.1f} points "
+        f"{'more' if one.residual.value > 0 else 'fewer'} of its visits are followed by a return than they predict"
         for name, one in known.strategies.items()
         if one.residual is not None and _is_notable(one.residual)
     ]

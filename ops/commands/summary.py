@@ -122,13 +122,6 @@ class Summary(Struct, frozen=True):
                 markup=False,
             )
 
-    def _show_horizon(self, console: Console, report: Report) -> None:
-        """Print after which strategies people come back, and where signals have not predicted it."""
-        for name, one in report.strategies.items():
-            console.print(f"Returns after {name}: {one}", markup=False)
-        for warning in report.warnings:
-            console.print(f"[yellow]Returns: {escape(warning)}[/yellow]")
-
     def show(self, console: Console) -> None:
         """Print the summary as tables."""
         numbers = Table(box=None, show_header=False, pad_edge=False)
@@ -173,7 +166,7 @@ class Summary(Struct, frozen=True):
         if self.satisfaction is not None:
             console.print(f"Satisfied: {self.satisfaction}")
         if self.horizon is not None:
-            self._show_horizon(console, self.horizon)
+            _show_horizon(console, self.horizon)
         console.print(f"Memory index: {self.remembered:,} queries")
         console.print(f"Rephrase graph: {self.rewrites:,} rewrites" + (", such as" if self.examples else ""))
         for source, target in self.examples.items():
@@ -184,6 +177,31 @@ class Summary(Struct, frozen=True):
                 f"Quality: {rates.defects:.1%} of {rates.turns:,.0f} turns were defects; of {rates.goals:,.0f} goals "
                 f"{rates.goals_reached:.1%} were reached, and {rates.goal_defects:.1%} ended in a defect"
             )
+
+
+def _show_horizon(console: Console, report: Report) -> None:
+    """Print after which strategies people come back, and where signals have not predicted it."""
+    surrogate = report.surrogate
+    console.print(
+        f"Returns {surrogate.least_days:g} to {surrogate.days:g} days later: of {surrogate.visits:,} visits it is "
+        f"known of {surrogate.mature:,}, by {surrogate.people:,} people"
+    )
+    table = Table("strategy", "visits", "returns", "95%", "of those known", "by signals", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, one in report.strategies.items():
+        value, known = one.value, one.returned
+        table.add_row(
+            escape(name),
+            f"{one.visits:,.0f}",
+            "?" if value is None else f"{value.value:.1%}",
+            "" if value is None else f"{value.low:.1%} to {value.high:.1%}",
+            "?" if known is None else f"{known.value:.1%}",
+            "?" if one.predicted is None else f"{one.predicted:.1%}",
+        )
+    console.print(table)
+    for warning in report.warnings:
+        console.print(f"[yellow]Returns: {escape(warning)}[/yellow]")
 
 
 def summarize(

@@ -7,6 +7,7 @@ from backchannel.agents.horizon.learner import SIGNALS
 from backchannel.agents.horizon.serving import LongTerm
 from backchannel.agents.horizon.surrogate import summarize
 from backchannel.agents.horizon.visits import People, Times, paired
+from backchannel.agents.sums import Floats, Integers
 from tests.support.turns import DAY
 
 TIMES = Times(DAY, 7 * DAY, 30 * DAY)
@@ -14,10 +15,10 @@ CLICKED = np.array([0.3, 0.45, 0.65, 0.8])
 
 
 def simulated(seed: int, direct: float, people: int = 200, days: int = 40) -> list[LongTerm]:
-    """Return what is known of strategies if clicks predict returns, but after the last one they are fewer by `direct`."""
+    """Return what is known of strategies if clicks predict returns, and the last one has fewer by `direct`."""
     rng = np.random.default_rng(seed)
     person, clicked, day = rng.normal(0, 0.1, people), CLICKED, rng.integers(10, size=people)
-    log = []
+    log: list[Integers] = []
     while len(on := np.flatnonzero(day < days)):
         strategy = rng.integers(len(clicked), size=len(on))
         clicks = rng.random(len(on)) < clicked[strategy]
@@ -25,9 +26,9 @@ def simulated(seed: int, direct: float, people: int = 200, days: int = 40) -> li
         chance = 0.3 + 0.4 * clicks - direct * (strategy == len(clicked) - 1) + person[on]
         back = rng.random(len(on)) < chance
         day[on] += np.where(back, rng.integers(1, 7, len(on)), rng.integers(9, 15, len(on)))
-    rows = np.concatenate(log)
+    rows: Integers = np.concatenate(log)
     rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
-    total = np.column_stack((np.ones(len(rows)), rows[:, 3], rows[:, 3], np.zeros((len(rows), 2))))
+    total: Floats = np.column_stack((np.ones(len(rows)), rows[:, 3], rows[:, 3], np.zeros((len(rows), 2))))
     visits = paired(
         People(rows[:, 0], rows[:, 1] * DAY, total),
         [str(code) for code in range(len(clicked))],

@@ -36,6 +36,15 @@ def test_it_says_what_it_learned(tmp_path: Path) -> None:
     assert not (tmp_path / "events.jsonl.dead-letters.jsonl").exists()
 
 
+def test_it_says_who_comes_back_if_there_is_a_salt(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('[horizon]\nsalt = "a salt for tests only"\n')
+    command = ["run", str(write(tmp_path / "events.jsonl")), "--config", str(tmp_path / "own.toml")]
+    done = CliRunner().invoke(main, [*command, "--store", sqlite_url(tmp_path)])
+    assert "Returns 1 to 7 days later: of " in done.output
+    again = CliRunner().invoke(main, [*command, "--store", sqlite_url(tmp_path), "--json"])
+    assert orjson.loads(again.stdout)["horizon"]["surrogate"]["mature"] == 0
+
+
 def test_times_in_seconds_are_noticed(tmp_path: Path) -> None:
     file = write(tmp_path / "events.jsonl", turns=3)
     command = ["run", str(file), "--store", sqlite_url(tmp_path)]
