@@ -242,7 +242,7 @@ function showHorizon(horizon) {
   byId("horizon").hidden = !horizon;
   if (!horizon) return;
   const { surrogate, strategies, warnings } = horizon;
-  const known = `A return is another visit ${surrogate.least_days ?? 0} to ${surrogate.days} days later. ${number(surrogate.mature, 9)} of ${number(surrogate.visits, 9)} visits are mature; signals predict the others, corrected by what has matured.`;
+  const known = `A return is another visit ${surrogate.least_days} to ${surrogate.days} days later. ${number(surrogate.mature, 9)} of ${number(surrogate.visits, 9)} visits are mature; signals predict the others, corrected by what has matured.`;
   byId("returns").textContent = [known, ...warnings.map((one) => `Warning: ${one}.`)].join(" ");
   const within = (one) => (one ? `${percent(one.value)} (${percent(one.low)} to ${percent(one.high)})` : "–");
   table(
