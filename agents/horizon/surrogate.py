@@ -105,7 +105,7 @@ def summarize(visits: Visits, signals: Sequence[str], times: Times) -> Known:
         times: see `Times`.
     """
     mature = visits.mature
-    people = len(np.unique(visits.people[mature]))
+    people = _distinct(visits.people[mature])
     index = fit(visits, mature) if people >= PEOPLE else None
     surrogate = Surrogate(
         least_days=times.least_ms / _DAY_MS,
@@ -141,19 +141,19 @@ def _part(visits: Visits, index: Index | None, own: Booleans) -> _Part:
     known = LongTerm(
         visits=round(float(shares.sum()), 3),
         mature=round(float(shares[mature].sum()), 3),
-        people=len(np.unique(person[mature])),
-        success=round(float(np.average(x[:, 1], weights=mass)), 6),
+        people=_distinct(person[mature]),
+        success=round(float(mass @ x[:, 1] / mass.sum()), 6),
     )
-    if index is None or len(np.unique(person)) < PEOPLE:
+    if index is None or _distinct(person) < PEOPLE:
         return _Part(known, None, None)
     size = _people(visits)
-    predicted = _mean(x @ index.weights, mass, person, size).plus(index.errors @ np.average(x, axis=0, weights=mass))
+    predicted = _mean(x @ index.weights, mass, person, size).plus(index.errors @ (mass @ x / mass.sum()))
     known = replace(known, predicted=round(predicted.value, 6))
     if known.people < PEOPLE:
         return _Part(known, predicted, None)
     x, y, mass, person = x[mature], visits.returned[visit][mature], mass[mature], person[mature]
     residual = _mean(y - x @ index.weights, mass, person, size)
-    residual = residual.plus(-index.errors @ np.average(x, axis=0, weights=mass))
+    residual = residual.plus(-index.errors @ (mass @ x / mass.sum()))
     returned = _mean(y, mass, person, size).estimate(0.0)
     return _Part(replace(known, returned=returned, residual=residual.estimate(-1.0)), predicted, residual)
 
@@ -179,13 +179,13 @@ def _cohorts(visits: Visits, length: int) -> tuple[Cohort, ...]:
     found = []
     for one in np.unique(number[known]).tolist()[-COHORTS:]:
         own, before = known & (number == one), known & (number < one - 1)
-        if min(len(np.unique(visits.people[chosen])) for chosen in (own, before)) < PEOPLE:
+        if min(_distinct(visits.people[chosen]) for chosen in (own, before)) < PEOPLE:
             continue
         index, x, y = fit(visits, before), visits.signals[own], visits.returned[own]
         mass, person, predicted = visits.weights[own], visits.people[own], x @ index.weights
         error = _mean(y - predicted, mass, person, _people(visits))
-        error = error.plus(-index.errors @ np.average(x, axis=0, weights=mass))
-        told, came = (round(float(np.average(each, weights=mass)), 6) for each in (predicted, y))
+        error = error.plus(-index.errors @ (mass @ x / mass.sum()))
+        told, came = (round(float(mass @ each / mass.sum()), 6) for each in (predicted, y))
         found.append(Cohort(one * length, int(own.sum()), told, came, error.estimate(-1.0)))
     return tuple(found)
 
@@ -197,5 +197,10 @@ def _people(visits: Visits) -> int:
 
 def _mean(values: Floats, mass: Floats, person: Integers, people: int) -> _Mean:
     """Return the mean of `values`, (n,), with weights `mass`; `person` has codes below `people`."""
-    mean = float(np.average(values, weights=mass))
-    return _Mean(mean, np.bincount(person, mass * (values - mean), people) / mass.sum(), len(np.unique(person)))
+    total = mass.sum()
+    mean = float(mass @ values / total)
+    return _Mean(mean, np.bincount(person, mass * (values - mean), people) / total, _distinct(person))
+
+
+def _distinct(person: Integers) -> int:
+    return int(np.count_nonzero(np.bincount(person)))

@@ -1,7 +1,6 @@
 """`backchannel lab horizon`: what choosing strategies by returns brings."""
 
 from collections.abc import Iterator
-from itertools import product
 from typing import Final
 
 import click
@@ -13,7 +12,7 @@ from rich.table import Table
 from scipy.special import stdtrit
 
 from backchannel.agents.sums import Floats
-from backchannel.ops.lab.horizon.policies import JUDGES, ORACLE, Played, play
+from backchannel.ops.lab.horizon.policies import CLICKS, JUDGES, ORACLE, Played, play
 from backchannel.ops.options import json_option
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.snapshot import Estimate
@@ -89,22 +88,30 @@ def horizon(*, days: int, places: int, seeds: int, delays: tuple[int, ...], as_j
 
 
 def _lines(days: int, places: int, seeds: int, delays: tuple[int, ...]) -> Iterator[Line]:
-    for holds, delay in product(_BOTH, delays):
-        played = {
-            name: [play(name, days, places, delay, seed, holds=holds) for seed in range(seeds)]
-            for name in (ORACLE, *JUDGES)
-        }
-        best = _column(played[ORACLE], "visits")
-        for name, some in played.items():
-            visits = _column(some, "visits")
-            yield Line(
-                _BOTH[holds],
-                delay,
-                name,
-                regret=_over_worlds(best - visits),
-                visits=_over_worlds(visits),
-                first_clicks=_over_worlds(_column(some, "first_clicks")),
-            )
+    for holds in _BOTH:
+
+        def play_all(name: str, delay: int, *, holds: bool = holds) -> list[Played]:
+            return [play(name, days, places, delay, seed, holds=holds) for seed in range(seeds)]
+
+        always = {name: play_all(name, delays[0]) for name in (ORACLE, CLICKS)}  # these do not look at returns
+        for delay in delays:
+            played = always | {name: play_all(name, delay) for name in JUDGES if name not in always}
+            yield from _compared(_BOTH[holds], delay, played)
+
+
+def _compared(world: str, delay: int, played: dict[str, list[Played]]) -> Iterator[Line]:
+    """Yield a line for each policy -> what happened in each world."""
+    best = _column(played[ORACLE], "visits")
+    for name, some in played.items():
+        visits = _column(some, "visits")
+        yield Line(
+            world,
+            delay,
+            name,
+            regret=_over_worlds(best - visits),
+            visits=_over_worlds(visits),
+            first_clicks=_over_worlds(_column(some, "first_clicks")),
+        )
 
 
 def _column(played: list[Played], name: str) -> Floats:

@@ -18,6 +18,8 @@ DAY_MS: Final = 86_400_000
 EXPLORED: Final = 0.1
 """The share of visits that try something else: strategies that nothing is known about, if there are any, or all."""
 MONTH: Final = 30
+CLICKS: Final = "clicks only"
+"""The policy that asks the strategy that is clicked most."""
 ORACLE: Final = "oracle"
 """The policy that always asks the strategy whose visits are worth the most."""
 
@@ -31,7 +33,7 @@ def _in_full(one: LongTerm) -> float | None:
 
 
 JUDGES: Final[dict[str, Judged]] = {
-    "clicks only": lambda one: one.success if one.visits >= PEOPLE else None,
+    CLICKS: lambda one: one.success if one.visits >= PEOPLE else None,
     "wait for returns": lambda one: None if one.returned is None else one.returned.value,
     "surrogate": lambda one: one.predicted,
     "surrogate + residual": _in_full,
