@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backchannel.agents.checks import check, learn, solve
 from backchannel.agents.horizon.learner import HorizonConfig, Returns
@@ -55,6 +57,21 @@ def test_a_return_is_a_visit_after_at_least_a_day_and_within_a_week() -> None:
     assert returns([0, 7 * DAY], late) == [1, 0]
     assert returns([0, 7 * DAY + HOUR_MS], late) == [0, 0]
     assert returns([0, HOUR_MS, 7 * DAY + HOUR_MS], late) == [0, 1, 0]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["ann", "bob", "eve"]), st.integers(0, 300)), max_size=30), st.integers(0, 500)
+)
+def test_pairing_is_that_of_the_definition(log: list[tuple[str, int]], now: int) -> None:
+    delta = learn(LEARNER, [turn(user, START + hour * HOUR_MS) for user, hour in log])
+    if not log:
+        assert delta == {}
+        return
+    visits = visits_of(delta[LEARNER.table.name], LEARNER.times, START + now * HOUR_MS)
+    every = sorted({(LEARNER.key_of(user), hour) for user, hour in log})
+    returned = [any(one == user and 24 <= then - hour <= 7 * 24 for one, then in every) for user, hour in every]
+    assert visits.returned.tolist() == returned
+    assert visits.mature.tolist() == [hour + 7 * 24 + 2 <= now for _, hour in every]
 
 
 def test_what_is_not_mature_is_unknown_even_if_the_person_came_back() -> None:
