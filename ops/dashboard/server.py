@@ -1,13 +1,13 @@
 """The dashboard's server: read-only, and protected by a token or restricted to this machine."""
 
-import asyncio
-from typing import Final
+from typing import Any, Final
 
 import msgspec
-from aiohttp import web
+from litestar import Request, Response, get
+from litestar.types import ASGIApp
 
 from backchannel.ops.dashboard.state import Observatory
-from backchannel.ops.web.pages import add_assets, guarded, json_response
+from backchannel.ops.web.pages import application_of, json_response
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import Context
 from backchannel.streams.serving.reader import NoPolicyError
@@ -25,42 +25,42 @@ _ASSETS: Final = {
 }
 
 
-def application(observatory: Observatory, token: str | None) -> web.Application:
+def application(observatory: Observatory, token: str | None) -> ASGIApp:
     """Build the server.
 
     Args:
         observatory: the source of the data.
-        token: the token required from clients, see `pages.guarded`.
+        token: the token required from clients, see `pages.Guarded`.
     """
 
-    async def state(_: web.Request) -> web.StreamResponse:
-        return json_response(await asyncio.to_thread(observatory.state))
+    @get("/api/state", sync_to_thread=True)
+    def state() -> Response[bytes]:
+        return json_response(observatory.state())
 
-    async def query(request: web.Request) -> web.StreamResponse:
+    @get("/api/query", sync_to_thread=True)
+    def query(request: Request[Any, Any, Any]) -> Response[bytes]:
+        asked = request.query_params
         try:
-            text = request.query.get("text", "")[:LONGEST_QUERY]
-            budget = msgspec.convert(request.query.get("budget", "20"), int, strict=False)
-            context = msgspec.json.decode(request.query.get("context") or "{}", type=Context)
+            text = asked.get("text", "")[:LONGEST_QUERY]
+            budget = msgspec.convert(asked.get("budget", "20"), int, strict=False)
+            context = msgspec.json.decode(asked.get("context") or "{}", type=Context)
         except msgspec.MsgspecError as error:
             return json_response({"error": f"context: {error}"}, status=400)
         try:
-            found = await asyncio.to_thread(observatory.query, text, context, min(max(budget, 1), MOST_CANDIDATES))
+            return json_response(observatory.query(text, context, min(max(budget, 1), MOST_CANDIDATES)))
         except NoPolicyError as error:
             return json_response({"error": str(error)}, status=404)
-        return json_response(found)
 
-    async def changes(request: web.Request) -> web.StreamResponse:
+    @get("/api/changes", sync_to_thread=True)
+    def changes(request: Request[Any, Any, Any]) -> Response[bytes]:
         try:
-            older, newer = (msgspec.convert(request.query.get(name), int, strict=False) for name in ("from", "to"))
-            return json_response(await asyncio.to_thread(observatory.compare, older, newer))
+            older, newer = (
+                msgspec.convert(request.query_params.get(name), int, strict=False) for name in ("from", "to")
+            )
+            return json_response(observatory.compare(older, newer))
         except msgspec.MsgspecError as error:
             return json_response({"error": f"from and to are versions: {error}"}, status=400)
         except (BackchannelError, LookupError) as error:
             return json_response({"error": str(error)}, status=404)
 
-    app = web.Application(middlewares=[guarded(token)])
-    add_assets(app, _ASSETS)
-    app.router.add_get("/api/state", state)
-    app.router.add_get("/api/query", query)
-    app.router.add_get("/api/changes", changes)
-    return app
+    return application_of([state, query, changes], _ASSETS, token)

@@ -20,9 +20,10 @@ from backchannel.ops.options import (
     servers_option,
     store_option,
 )
-from backchannel.ops.serve.processes import Plan, free_port, run
+from backchannel.ops.serve.processes import Plan, run
 from backchannel.ops.terminal import log_to_stderr, print_json
 from backchannel.ops.web.access import TOKENS_VARIABLE
+from backchannel.ops.web.addresses import free_port
 from backchannel.ops.web.guard import is_loopback
 from backchannel.streams.config import Config
 from backchannel.streams.store.engine import Store

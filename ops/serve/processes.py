@@ -5,7 +5,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import socket
 import tempfile
 import threading
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from litestar.types import ASGIApp
 from msgspec import Struct
 
 from backchannel.ops.terminal import log_to_stderr
+from backchannel.ops.web.addresses import check_address
 from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.config import Config
 from backchannel.streams.worker.remote import relax_collector
@@ -75,7 +75,7 @@ def run(plan: Plan) -> None:
         LearningError: the store or the journal cannot be used.
     """
     multiprocessing.set_start_method("spawn", force=True)  # a fork would copy threads' locks, but not the threads
-    _check_address(plan.host, plan.port)
+    check_address(plan.host, plan.port)
     with tempfile.TemporaryDirectory(prefix="backchannel-") as folder, ExitStack() as stack:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         if plan.events == "journal":
@@ -96,16 +96,6 @@ def run(plan: Plan) -> None:
             workers_kill_timeout=DRAIN_S,
         )
         server.serve(target_loader=partial(make, plan), wrap_loader=False)
-
-
-def free_port(host: str) -> int:
-    """Return a free port of this machine.
-
-    Raises:
-        OSError: the address is not this machine's.
-    """
-    with socket.create_server((host, 0), family=_family(host)) as found:
-        return int(found.getsockname()[1])
 
 
 def make(plan: Plan) -> ASGIApp:
@@ -210,13 +200,3 @@ def end_with_parent(end: Callable[[], None]) -> None:
         end()
 
     threading.Thread(target=watch, name="backchannel-parent", daemon=True).start()
-
-
-def _check_address(host: str, port: int) -> None:
-    """Refuse a taken port: the server would share it with its owner."""
-    with socket.create_server((host, port), family=_family(host)):
-        pass
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET

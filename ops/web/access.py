@@ -12,7 +12,7 @@ from typing import Any, Final
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from backchannel.ops.web.guard import bearer, is_loopback, same
+from backchannel.ops.web.guard import bearer, host_of, is_loopback, same
 from backchannel.ops.web.problems import REQUEST_ID, RefusedError, document
 
 logger = logging.getLogger(__name__)
@@ -22,13 +22,6 @@ SLOW_S: Final = 1.0
 """Requests that take longer are logged, like those that fail."""
 
 JSON: Final = (b"application/json", b"application/x-ndjson")
-
-
-def host_of(header: str) -> str:
-    """Return the name in a Host header, without the port."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0]
-    return header.partition(":")[0]
 
 
 class Allowance:

@@ -2,100 +2,148 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 import click
 import msgspec
-from aiohttp import web
-from aiohttp.typedefs import Middleware
+from granian.constants import HTTPModes, Interfaces
+from granian.server.embed import Server
+from litestar import Litestar, MediaType, Request, Response, get
+from litestar.datastructures import Cookie
+from litestar.enums import ScopeType
+from litestar.handlers import HTTPRouteHandler
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from backchannel.ops.web.guard import bearer, is_loopback, same
+from backchannel.ops.web.addresses import check_address, free_port
+from backchannel.ops.web.guard import bearer, host_of, is_loopback, same
 
 COOKIE: Final = "backchannel"
 
 _HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
+    b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; "
+    b"connect-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    b"cache-control": b"no-store",
+    b"referrer-policy": b"no-referrer",
+    b"x-content-type-options": b"nosniff",
 }
 
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-
-def guarded(token: str | None) -> Middleware:
-    """Return the middleware that protects a page.
+def application_of(
+    handlers: Sequence[HTTPRouteHandler], assets: Mapping[str, tuple[str, str]], token: str | None
+) -> ASGIApp:
+    """Make the application of a page, protected.
 
     Args:
+        handlers: what the page asks its server.
+        assets: path -> file of `backchannel.ops` and its content type.
+        token: see `Guarded`.
+    """
+    served = [*handlers, *(_asset(path, *asset) for path, asset in assets.items())]
+    return Guarded(Litestar(served, openapi_config=None, logging_config=None), token)
+
+
+class Guarded:
+    """An ASGI application that protects a page.
+
+    Args:
+        app: the application behind.
         token: the token required from clients: once as `?token=`, after which a cookie holds it, or as a bearer token.
             If None, no token is needed, and only requests to a loopback name are answered, so that other sites' pages
             cannot read the data.
     """
 
-    @web.middleware
-    async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        response = _refusal(request, token) or await handler(request)
-        response.headers.update(_HEADERS)
-        return response
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self._app: Final = app
+        self._token: Final = token
 
-    return guard
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
 
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_HEADERS.items()]
+            await send(message)
 
-def add_assets(app: web.Application, assets: Mapping[str, tuple[str, str]]) -> None:
-    """Serve files of `backchannel.ops`.
-
-    Args:
-        app: the application to serve them.
-        assets: path -> file and content type.
-    """
-
-    async def asset(request: web.Request) -> web.StreamResponse:
-        name, kind = assets[request.path]
-        body = (files("backchannel.ops") / name).read_bytes()
-        return web.Response(body=body, content_type=kind, charset="utf-8")
-
-    for path in assets:
-        app.router.add_get(path, asset)
+        await (_refusal(Request(scope), self._token) or self._app)(scope, receive, answer)
 
 
-def json_response(value: object, status: int = 200) -> web.Response:
+def json_response(value: object, status: int = 200) -> Response[bytes]:
     """Return `value` as JSON."""
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json", status=status)
+    return Response(msgspec.json.encode(value), media_type=MediaType.JSON, status_code=status)
 
 
-async def serve(app: web.Application, host: str, port: int, token: str | None) -> None:
-    """Serve `app` until the process is told to stop, after printing its URL."""
+async def serve(app: ASGIApp, host: str, port: int, token: str | None) -> None:
+    """Serve `app` until the process is told to stop, after printing its URL.
+
+    Raises:
+        OSError: the port is taken, or the address is not this machine's.
+    """
+    check_address(host, port)
+    port = port or free_port(host)
+    server = Server(
+        app,
+        address=host,
+        port=port,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        log_enabled=False,
+    )
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
+    serving = asyncio.create_task(server.serve())
     try:
-        await web.TCPSite(runner, host, port).start()
+        await _accepting(host, port)
         name = f"[{host}]" if ":" in host else host
-        click.echo(f"http://{name}:{runner.addresses[0][1]}/" + (f"?token={token}" if token else ""))
-        await stop.wait()
+        click.echo(f"http://{name}:{port}/" + (f"?token={token}" if token else ""))
+        await asyncio.wait((serving, asyncio.create_task(stop.wait())), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await runner.cleanup()
+        server.interrupt_signal = True
+        server.main_loop_interrupt.set()
+        await serving
 
 
-def _refusal(request: web.Request, token: str | None) -> web.Response | None:
+async def _accepting(host: str, port: int) -> None:
+    """Wait until the server accepts connections."""
+    while True:
+        with suppress(ConnectionRefusedError):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            return
+        await asyncio.sleep(0.01)
+
+
+def _asset(path: str, name: str, kind: str) -> HTTPRouteHandler:
+    @get(path, media_type=kind, sync_to_thread=False)
+    def asset() -> bytes:
+        return (files("backchannel.ops") / name).read_bytes()
+
+    return asset
+
+
+def _refusal(request: Request[Any, Any, Any], token: str | None) -> ASGIResponse | None:
     """Return the response that refuses `request`, or None if it is allowed."""
     if token is None:
-        return (
-            None
-            if is_loopback(request.url.host or "")
-            else web.Response(status=403, text="forbidden: open the page at localhost, or set a --token\n")
-        )
-    given = request.query.get("token")
+        if is_loopback(host_of(request.headers.get("host", ""))):
+            return None
+        return _text(403, "forbidden: open the page at localhost, or set a --token\n")
+    given = request.query_params.get("token")
     if given is not None and same(given, token):
-        response = web.Response(status=303, headers={"Location": request.path})
-        response.set_cookie(COOKIE, token, httponly=True, samesite="Strict")
-        return response
-    sent = request.cookies.get(COOKIE, ""), bearer(request.headers.get("Authorization", ""))
+        cookie = Cookie(COOKIE, value=token, httponly=True, samesite="strict")
+        return ASGIResponse(status_code=303, headers={"location": request.url.path}, cookies=[cookie])
+    sent = request.cookies.get(COOKIE, ""), bearer(request.headers.get("authorization", ""))
     if any(same(one, token) for one in sent):
         return None
-    return web.Response(status=401, text="a token is required: http://.../?token=...\n")
+    return _text(401, "a token is required: http://.../?token=...\n")
+
+
+def _text(status: int, text: str) -> ASGIResponse:
+    return ASGIResponse(body=text.encode(), status_code=status, media_type=MediaType.TEXT)

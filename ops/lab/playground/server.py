@@ -1,18 +1,19 @@
 """The playground's server, for this machine only."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Final, TypeAlias, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from aiohttp import web
+from litestar import MediaType, Request, Response, get, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
 from backchannel.ops.lab.playground.session import Playground
-from backchannel.ops.web.pages import add_assets, guarded, json_response
+from backchannel.ops.web.pages import application_of, json_response
 
 _Body = TypeVar("_Body", bound=Struct)
-_Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _ASSETS: Final = {
     "/": ("lab/playground/assets/index.html", "text/html"),
@@ -47,10 +48,8 @@ class Nothing(Struct, frozen=True):
     """A request without parameters."""
 
 
-def application(playground: Playground) -> web.Application:
+def application(playground: Playground) -> ASGIApp:
     """Build the server. It answers only requests to this machine's loopback names."""
-    app = web.Application(middlewares=[guarded(None)])
-    add_assets(app, _ASSETS)
 
     def search(asked: Search) -> object:
         return playground.search(asked.text.replace("\0", " "), rewrite=asked.rewrite)
@@ -59,30 +58,34 @@ def application(playground: Playground) -> web.Application:
         playground.click(chosen.query_id, chosen.doc_id)
         return {}
 
-    app.router.add_get("/api/about", _reading(playground.about))
-    app.router.add_get("/api/learned", _reading(playground.learned))
-    app.router.add_post("/api/search", _doing(Search, search))
-    app.router.add_post("/api/click", _doing(Chosen, click))
-    app.router.add_post("/api/next", _doing(Nothing, lambda _: playground.next_person()))
-    app.router.add_post("/api/crowd", _doing(Crowd, lambda crowd: playground.simulate(crowd.people)))
-    return app
+    handlers = [
+        _reading("/api/about", playground.about),
+        _reading("/api/learned", playground.learned),
+        _doing("/api/search", Search, search),
+        _doing("/api/click", Chosen, click),
+        _doing("/api/next", Nothing, lambda _: playground.next_person()),
+        _doing("/api/crowd", Crowd, lambda crowd: playground.simulate(crowd.people)),
+    ]
+    return application_of(handlers, _ASSETS, None)
 
 
-def _reading(read: Callable[[], object]) -> _Handler:
-    async def handler(_: web.Request) -> web.StreamResponse:
-        return json_response(await asyncio.to_thread(read))
+def _reading(path: str, read: Callable[[], object]) -> HTTPRouteHandler:
+    @get(path, sync_to_thread=True)
+    def handler() -> Response[bytes]:
+        return json_response(read())
 
     return handler
 
 
-def _doing(body: type[_Body], do: Callable[[_Body], object]) -> _Handler:
+def _doing(path: str, body: type[_Body], do: Callable[[_Body], object]) -> HTTPRouteHandler:
     """Return a handler of JSON requests only: pages of other sites cannot send those without permission."""
 
-    async def handler(request: web.Request) -> web.StreamResponse:
-        if request.content_type != "application/json":
+    @post(path, status_code=200)
+    async def handler(request: Request[Any, Any, Any]) -> Response[bytes]:
+        if request.content_type[0] != MediaType.JSON:
             return json_response({"error": "send application/json"}, status=415)
         try:
-            sent = msgspec.json.decode(await request.read(), type=body)
+            sent = msgspec.json.decode(await request.body(), type=body)
         except msgspec.MsgspecError as error:
             return json_response({"error": str(error)}, status=400)
         try:

@@ -1,19 +1,19 @@
 """The playground: a person searches, and what is learned changes the next results."""
 
-import asyncio
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
 from click.testing import CliRunner
+from litestar.testing import TestClient
+from litestar.types import ASGIApp
 from matplotlib.image import imread
 
 from backchannel.ops.cli import main
@@ -91,34 +91,28 @@ def test_simulated_people_click(playground: Playground) -> None:
     assert learned.person == 31
 
 
-def talk(playground: Playground, scenario: Callable[[TestClient[Any, Any]], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with TestClient(TestServer(application(playground))) as client:
-            await scenario(client)
-
-    asyncio.run(run())
+def client_of(playground: Playground) -> TestClient[ASGIApp]:
+    return TestClient(application(playground), base_url="http://127.0.0.1")
 
 
 def test_the_page_talks_to_its_server_and_to_nobody_else(playground: Playground) -> None:
-    async def scenario(client: TestClient[Any, Any]) -> None:
+    with client_of(playground) as client:
         for path in server._ASSETS:
-            assert (await client.get(path)).status == 200
-        found = await (await client.post("/api/search", json={"text": "kettle\0"})).json()
+            assert client.get(path).status_code == 200
+        found = client.post("/api/search", json={"text": "kettle\0"}).json()
         shown = found["results"][0]["doc_id"]
         click = {"query_id": found["query_id"], "doc_id": shown}
-        assert (await client.post("/api/click", json=click)).status == 200
-        assert (await client.post("/api/click", json={**click, "doc_id": "none"})).status == 404
-        assert (await client.post("/api/click", json={**click, "query_id": "none"})).status == 404
+        assert client.post("/api/click", json=click).status_code == 200
+        assert client.post("/api/click", json={**click, "doc_id": "none"}).status_code == 404
+        assert client.post("/api/click", json={**click, "query_id": "none"}).status_code == 404
         wrongs: list[Any] = [{}, {"text": ""}, {"text": 3}, {"text": "x" * 501}, []]
         for wrong in wrongs:
-            assert (await client.post("/api/search", json=wrong)).status == 400, wrong
+            assert client.post("/api/search", json=wrong).status_code == 400, wrong
         # What a page of another site can send without asking.
-        assert (await client.post("/api/next", data="{}")).status == 415
-        assert (await client.post("/api/next", json={}, headers={"Host": "evil.example"})).status == 403
-        assert (await (await client.post("/api/next", json={})).json())["clicks"] == 1
-        assert (await (await client.get("/api/about")).json())["documents"] == 200
-
-    talk(playground, scenario)
+        assert client.post("/api/next", content="{}").status_code == 415
+        assert client.post("/api/next", json={}, headers={"Host": "evil.example"}).status_code == 403
+        assert client.post("/api/next", json={}).json()["clicks"] == 1
+        assert client.get("/api/about").json()["documents"] == 200
 
 
 def test_nothing_comes_from_elsewhere() -> None:
@@ -146,8 +140,10 @@ def url(browser: str) -> Iterator[str]:
     command = [sys.executable, "-m", "backchannel", "playground", "--no-dense", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.terminate()
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
         assert process.wait() == 0
 
 
