@@ -19,9 +19,9 @@ for the clicked items; and again with w = 1 for all that was shown, from a sampl
 candidates. e, x and w lie on dyadic grids, so all of these are exact: they do not depend on order.
 
 How the sums treat a shared page: *overlap* by the pairs; *depth* as clicks are divided by what was covered;
-*position* by the examination in w, and by `order_of`. Positions are taken to be examined by one curve: where
-people trust the top more than that, or never scroll, w is wrong in the same way for everybody at a position. An item
-that was drawn but left off a page shorter than the union counts as drawn and not clicked.
+*position* by the examination in w. Positions are taken to be examined by one curve: where people trust the top more
+than that, or never scroll, w is wrong in the same way for everybody at a position. An item that was drawn but
+left off a page shorter than the union counts as drawn and not clicked.
 """
 
 from typing import Final
@@ -30,7 +30,6 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from backchannel.agents.bandit.order import QUARTERS
 from backchannel.agents.bandit.pages import Integers, Pages
 from backchannel.agents.bandit.ranks import BUCKETS, UPPER, bucket_of, covered
 from backchannel.agents.sums import GRID, Floats
@@ -223,31 +222,3 @@ def clicked_pairs(pages: Pages, examined: Floats) -> Pairs:
     """Return the pair sums of clicked items; see `rows_of` for the arguments."""
     places, _, weights = clicks_of(pages, examined)
     return pairs_of(pages, places, weights)
-
-
-def order_of(pages: Pages) -> Floats:
-    """Return the sums of how results are ordered, (strategies s, strategies t, 2, QUARTERS), on the dyadic grid.
-
-    For each result of s, by the quarter of s's list that it is in: t's results above it, less as many as there were in
-    the proportional order; and all of t's results. A result of both counts as half above itself. The queries are the
-    sample of `shown_pairs`.
-    """
-    pages = pages.only(pages.queries // FOLDS % SAMPLED == 0)
-    strategies = pages.depths.shape[1]
-    has = np.zeros((len(pages.turns), strategies))
-    has[pages.results, pages.strategies] = 1.0
-    order = np.lexsort((pages.positions, pages.turns))
-    before = np.zeros_like(has)
-    before[order] = has[order].cumsum(axis=0)
-    total = np.zeros(pages.depths.shape)
-    np.add.at(total, pages.turns, has)
-    above = before - 0.5 * has - (total.cumsum(axis=0) - total)[pages.turns]
-    turns = pages.turns[pages.results]
-    length = np.maximum(total[turns, pages.strategies], pages.ranks)
-    at = np.rint((pages.ranks - 0.5) / length * GRID) / GRID
-    quarter = np.minimum((at * QUARTERS).astype(np.int64), QUARTERS - 1)
-    sums = np.zeros((2, strategies, QUARTERS, strategies))
-    beyond = above[pages.results] - at[:, np.newaxis] * total[turns]
-    for target, values in zip(sums, (beyond, total[turns]), strict=True):
-        np.add.at(target, (pages.strategies, quarter), values)
-    return sums.transpose(1, 3, 0, 2)

@@ -16,9 +16,8 @@ import orjson
 from msgspec import Meta, Struct, field
 
 from backchannel.agents.bandit.belief import Belief
-from backchannel.agents.bandit.evidence import Layout, Pairs, clicked_pairs, order_of, rows_of, shown_pairs
+from backchannel.agents.bandit.evidence import Layout, Pairs, clicked_pairs, rows_of, shown_pairs
 from backchannel.agents.bandit.features import Encoder, Feature, Numeric
-from backchannel.agents.bandit.order import QUARTERS, departures
 from backchannel.agents.bandit.pages import Integers, Pages, pages_of
 from backchannel.agents.bandit.posterior import PAST, Exposures, ModelAverage, coarsen
 from backchannel.agents.bandit.ranks import BUCKETS
@@ -194,12 +193,11 @@ class StrategyBandit(Learner):
             own = pages.only(groups == group)
             pairs = clicked_pairs(own, self._examined), shown_pairs(own)
             packed = np.stack([each for pair in pairs for each in (pair.risk, pair.event)], axis=2)
-            packed = np.concatenate([each.reshape(*each.shape[:2], -1) for each in (packed, order_of(own))], axis=2)
-            places = np.argwhere(packed.any(axis=2))
+            places = np.argwhere(packed.any(axis=(2, 3, 4)))
             for one, other in places.tolist():
                 names = strategies[one], strategies[other]
                 keys.append((*names, group * self._pair_ms))
-                values.append(packed[one, other])
+                values.append(packed[one, other].ravel())
         if keys:
             delta[self.pairs.name] = Sums(self.pairs, keys, np.array(values))
         return delta
@@ -218,9 +216,8 @@ class StrategyBandit(Learner):
         discounts = posterior.discounts
         total = self.layout.unpack(np.tensordot(discounts, rows, axes=1))
         belief = believe(total)
-        clicked, shown, order = self._pairs(sums, strategies, starts, discounts)
+        clicked, shown = self._pairs(sums, strategies, starts, discounts)
         met, met_shown, has = hazards(clicked).round(4), hazards(shown).round(4), available(shown)
-        beyond = departures(order).round(4)
         turns = total.gram[:, 0, :, 0, 0].sum(axis=1)
         section: dict[str, bytes | None] = dict.fromkeys(gone)
         section |= {
@@ -236,7 +233,6 @@ class StrategyBandit(Learner):
                     "hazards": met[code],
                     "shown": met_shown[code],
                     "available": has[code],
-                    "beyond": beyond[code],
                     "gram": total.gram[code, 0].sum(axis=0) / max(turns[code], 1.0),
                     "cover": total.drawn[code] / max(turns[code], 1.0),
                     "segments": segments,
@@ -255,7 +251,6 @@ class StrategyBandit(Learner):
                 "policy": config.policy,
                 "exploration": config.exploration,
                 "floor": config.floor,
-                "position_decay": config.position_decay,
                 "limits": [msgspec.to_builtins(config.limits.get(name, Limits())) for name in strategies],
                 **({} if posterior.changed is None else {"changed": posterior.changed}),
             }
@@ -307,7 +302,12 @@ class StrategyBandit(Learner):
         and their rows, (time buckets, strategies, size).
         """
         stored = sums.read(self.table, "encoding", [self.encoder.fingerprint])
-        _check(stored, self.layout.size)
+        if len(stored.keys) and stored.values.shape[1] != self.layout.size:
+            raise EncodingError(
+                f"table {self.table.name}: its rows have {stored.values.shape[1]} numbers, not {self.layout.size}. "
+                "Another version of Backchannel added them up, and they cannot be converted. Learn anew from the log "
+                "into a new store: `backchannel run LOG --store URL`, or a worker whose --store is new"
+            )
         strategies, gone = list(self.config.strategies), list[str]()
         if not strategies:
             strategies = self._named(stored)
@@ -335,33 +335,18 @@ class StrategyBandit(Learner):
 
     def _pairs(
         self, sums: SumReader, strategies: Sequence[str], starts: Floats, discounts: Floats
-    ) -> tuple[Pairs, Pairs, Floats]:
-        """Return the pair sums of clicked and of shown items, and of their order, (strategies, strategies, 2,
-        QUARTERS), discounted like the time buckets in which they end.
-        """
+    ) -> tuple[Pairs, Pairs]:
+        """Return the pair sums of clicked and of shown items, discounted like the time buckets in which they end."""
         code = {strategy: place for place, strategy in enumerate(strategies)}
-        size, split = len(code), 4 * BUCKETS**2
-        total = np.zeros((size, size, split + 2 * QUARTERS))
+        size = len(code)
+        total = np.zeros((size, size, 4, BUCKETS, BUCKETS))
         stored = sums.read(self.pairs)
-        _check(stored, total.shape[2])
         for (one, other, start), row in zip(stored.keys, stored.values, strict=True):
             if one in code and other in code and len(starts):
                 last = int(np.searchsorted(starts, start + self._pair_ms)) - 1
-                total[code[one], code[other]] += discounts[max(last, 0)] * row
-        pairs = total[..., :split].reshape(size, size, 4, BUCKETS, BUCKETS)
-        clicked_risk, clicked_event, shown_risk, shown_event = pairs.transpose(2, 0, 1, 3, 4)
-        order = total[..., split:].reshape(size, size, 2, QUARTERS)
-        return Pairs(clicked_risk, clicked_event), Pairs(shown_risk, shown_event), order
-
-
-def _check(stored: Sums, size: int) -> None:
-    """Raise an EncodingError if there are rows of another size."""
-    if len(stored.keys) and stored.values.shape[1] != size:
-        raise EncodingError(
-            f"table {stored.table.name}: its rows have {stored.values.shape[1]} numbers, not {size}. "
-            "Another version of Backchannel added them up, and they cannot be converted. Learn anew from the log "
-            "into a new store: `backchannel run LOG --store URL`, or a worker whose --store is new"
-        )
+                total[code[one], code[other]] += discounts[max(last, 0)] * row.reshape(total.shape[2:])
+        clicked_risk, clicked_event, shown_risk, shown_event = total.transpose(2, 0, 1, 3, 4)
+        return Pairs(clicked_risk, clicked_event), Pairs(shown_risk, shown_event)
 
 
 def _coarse(starts: Integers, bucket_ms: int, at: int) -> Integers:

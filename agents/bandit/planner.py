@@ -13,17 +13,13 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from backchannel.agents.bandit.mixture import Counts, RandomSets
-from backchannel.agents.bandit.order import seen_more
-from backchannel.agents.bandit.plans import MOST, Overlap, Terms, moved, plans, shares
+from backchannel.agents.bandit.plans import Overlap, Terms, plans, shares
 from backchannel.agents.sums import Floats
 from backchannel.schemas.events import MAX_DEPTH
 
 MAX_BUDGET: Final = MAX_DEPTH
 """As many candidates of one strategy as an `impression` event can log."""
 _KEPT: Final = 64  # requests whose plans are kept
-_ROUNDS: Final = 3  # of moves
-_LEADERS: Final = 2  # plans that moves start from
-_SMALL: Final = 0.1  # departures from the proportional order, up to which fills are not improved by moves
 _DEEPEST: Final = 4  # most candidates of one strategy for each distinct candidate of the budget
 
 
@@ -82,8 +78,6 @@ class Planner:
         rates: c, as expected and under each draw, (draws, strategies, BUCKETS).
         phi: phi, as expected and under each draw, (draws, strategies, d).
         overlap: what lists have in common.
-        beyond: how the page's order departs from the proportional one; see `order.departures`.
-        position_decay: the exponent of examination.
         contexts: contexts to make plans for, (contexts, strategies, d), or (contexts, 1, d) if all strategies share
             them.
         of_strategies: whether strategies have contexts of their own.
@@ -99,8 +93,6 @@ class Planner:
         rates: Floats,
         phi: Floats,
         overlap: Overlap,
-        beyond: Floats,
-        position_decay: float,
         contexts: Floats,
         of_strategies: bool,
     ) -> None:
@@ -111,8 +103,6 @@ class Planner:
         self._rates: Final = rates
         self._phi: Final = phi
         self._overlap: Final = overlap
-        self._beyond: Final = beyond
-        self._decay: Final = position_decay
         self._contexts: Final = contexts
         self._of_strategies: Final = of_strategies
         self._least: Final = max(int(minima.sum()), 1)
@@ -152,9 +142,7 @@ class Planner:
         factors = np.maximum(1.0 + (self._phi[:, np.newaxis] * contexts).sum(axis=3), 0.0)  # (draws, contexts, s)
         rates = self._rates[:, np.newaxis] * factors[..., np.newaxis]
         counts = plans(rates.reshape(-1, *self._rates.shape[1:]), self._overlap, terms)
-        if not asked.distinct and asked.budget > 1 and np.abs(self._beyond).max() > _SMALL:
-            counts = self._climb(counts, terms, factors)
-        weights, phi = self._weights(counts, asked.distinct), self._phi
+        weights, phi = shares(counts, self._overlap, self._costs), self._phi
         if asked.distinct:
             worth, phi = np.einsum("psk,nsk->nps", weights, rates[:, 0]), np.zeros_like(phi)
         else:
@@ -165,24 +153,3 @@ class Planner:
         matrix = worth @ phi
         matrix[..., 0] += worth.sum(axis=-1)
         return Plans(counts, sets, phi, worth, matrix.reshape(-1, phi.shape[2]).astype(np.float32))
-
-    def _weights(self, counts: Counts, distinct: bool) -> Floats:
-        """Return by how much each rate adds to the value of each plan, (plans, strategies, BUCKETS)."""
-        weights = shares(counts, self._overlap, self._costs)
-        return weights if distinct else weights * seen_more(counts, self._beyond, self._decay)
-
-    def _climb(self, counts: Counts, terms: Terms, factors: Floats) -> Counts:
-        """Return plans that are best under some draw in some context, after moves of candidates, at most MOST."""
-        for _ in range(_ROUNDS):
-            best, times = self._best(counts, factors)
-            leaders = best[np.argsort(-times, kind="stable")[:_LEADERS]]
-            new = moved(counts[leaders], terms)
-            counts = np.unique(np.concatenate((counts[best], new)), axis=0)
-        best, times = self._best(counts, factors)
-        return np.asarray(counts[best[np.argsort(-times, kind="stable")[:MOST]]])
-
-    def _best(self, counts: Counts, factors: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return the indexes of plans that are best under some draw in some context, and how often each is."""
-        worth = np.einsum("psk,nsk->nsp", self._weights(counts, distinct=False), self._rates)
-        best, times = np.unique((factors @ worth).argmax(axis=2), return_counts=True)
-        return best, times

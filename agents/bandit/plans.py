@@ -8,15 +8,13 @@ the share of one of its producers,
 
     V(a | x) = sum_sk e_sk(a_s) F_sk(a) rate_sk(x),    F_sk(a) = integral_0^1 prod_t (1 - o_t(a_t | s, k) (1 - u)) du,
 
-which is linear in x, each term times what the page's order makes of it (see `order`). So the best plan under every draw
-is found with one product.
+which is linear in x. So the best plan under every draw is found with one product.
 
 Where the budget is one of *distinct* candidates, a candidate's gain is divided by the expected share of a new one, and
 fills go on until so many new ones would be expected if no list ended. Where one does end, the walk goes on in the
 others; plans that made up for it would take from every query what only queries with short lists need.
 """
 
-from itertools import permutations
 from typing import Final
 
 import numpy as np
@@ -137,25 +135,6 @@ def shares(counts: Counts, overlap: Overlap, costs: Floats) -> Floats:
     for node, weight in zip(_NODES, _WEIGHTS, strict=True):
         total += weight / 2.0 * np.prod(1.0 - met * (0.5 - node / 2.0), axis=1)
     return np.asarray(cover * total / costs[:, np.newaxis])
-
-
-def moved(counts: Counts, terms: Terms) -> Counts:
-    """Return plans in which another strategy that any plan asks has one or all of a strategy's candidates.
-
-    Args:
-        counts: plans, (plans, strategies).
-        terms: the terms of the fills.
-    """
-    found = [counts[:0]]
-    for giver, taker in permutations(np.flatnonzero(counts.any(axis=0)).tolist(), 2):
-        spare, room = counts[:, giver] - terms.least[giver], terms.most[taker] - counts[:, taker]
-        for amount in (np.ones_like(spare), spare):
-            able = (spare > 0) & (amount <= room)
-            new = counts[able]
-            new[:, giver] -= amount[able]
-            new[:, taker] += amount[able]
-            found.append(new)
-    return np.concatenate(found)
 
 
 def plans(rates: Floats, overlap: Overlap, terms: Terms) -> Counts:

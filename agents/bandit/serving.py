@@ -168,7 +168,6 @@ class _Settings(Struct, frozen=True):
     policy: Exploration
     exploration: float
     floor: float
-    position_decay: float
     limits: tuple[Limits, ...]
     changed: int | None = None
 
@@ -186,7 +185,6 @@ class _Row(Struct, frozen=True):
     hazards: list[list[list[float]]]
     shown: list[list[list[float]]]
     available: list[float]
-    beyond: list[list[float]]
     gram: list[list[float]]
     cover: list[float]
     segments: list[Segment]
@@ -250,8 +248,6 @@ class Allocator:
             rates=self._rates,
             phi=self._phi,
             overlap=_overlap(rows),
-            beyond=np.array([row.beyond for row in rows]),
-            position_decay=settings.position_decay,
             contexts=_references(rows, self.encoder, seed),
             of_strategies=self.encoder.of_strategies,
         )

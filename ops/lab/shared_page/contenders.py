@@ -25,14 +25,6 @@ GAP_MS: Final = 60_000
 """Time between two people, ms."""
 
 
-def candidates(counts: Integers) -> tuple[Integers, Integers, Integers]:
-    """Return the turn, the strategy and the rank of all candidates of allocations, (turns, strategies)."""
-    turns, strategies = np.nonzero(counts)
-    drawn = counts[turns, strategies]
-    ranks = 1 + np.arange(drawn.sum()) - np.repeat(drawn.cumsum() - drawn, drawn)
-    return np.repeat(turns, drawn), np.repeat(strategies, drawn), ranks
-
-
 class Contender(Protocol):
     """Allocates, and learns from the clicks."""
 
@@ -180,26 +172,19 @@ class Learned:
 
     def learn(self, people: People, counts: Integers, ranks: Integers, positions: Integers, turn: int) -> None:
         """See `Contender`."""
-        turns, strategies, depths = candidates(counts)
-        own = strategies[:, np.newaxis] == np.arange(counts.shape[1])
-        places = self._world.positions(counts[turns], depths[:, np.newaxis] * own)
-        wanted = ranks[turns, strategies] == depths
-        places[wanted] = self._world.positions(counts, ranks)[turns[wanted]]
-        # Each place of a page is a result; what several strategies bring has one place.
-        page = 1 + int(places.max(initial=0))
-        shown, results = np.unique(turns * page + places, return_inverse=True)
-        order = np.argsort(results, kind="stable")
+        clicked = np.flatnonzero(positions)
+        results, strategies = np.nonzero((ranks[clicked] > 0) & (ranks[clicked] <= counts[clicked]))
         pages = Pages(
             times=GAP_MS * (turn + np.arange(len(counts))),
             queries=self._rng.integers(0, 2**32, len(counts)),
             contexts=people.vectors[:, np.newaxis],
             depths=counts,
-            turns=shown // page,
-            positions=shown % page,
-            gains=(positions[shown // page] == shown % page).astype(float),
-            results=results[order],
-            strategies=strategies[order],
-            ranks=depths[order],
+            turns=clicked,
+            positions=positions[clicked],
+            gains=np.ones(len(clicked)),
+            results=results,
+            strategies=strategies,
+            ranks=ranks[clicked][results, strategies],
         )
         self._sums = merge([self._sums, self._bandit.learn_pages(pages, self._names)])
         at = GAP_MS * (turn + len(counts))

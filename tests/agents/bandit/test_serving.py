@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from backchannel.agents.bandit.features import Categorical, Encoder, Numeric
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.mixture import MANY, Mixture, RandomSets
-from backchannel.agents.bandit.order import QUARTERS
 from backchannel.agents.bandit.planner import MAX_BUDGET
 from backchannel.agents.bandit.ranks import BUCKETS, WIDTH
 from backchannel.agents.bandit.serving import Allocator, EncodingError, Limits, walk
@@ -52,7 +51,6 @@ def section(
             "hazards": rng.uniform(0, 0.3, (count, BUCKETS, BUCKETS)).tolist(),
             "shown": rng.uniform(0, 0.3, (count, BUCKETS, BUCKETS)).tolist(),
             "available": WIDTH.tolist(),
-            "beyond": rng.uniform(-0.5, 0.5, (count, QUARTERS)).tolist(),
             "gram": np.diag([1.0, 1.0, 0.5, 0.5]).tolist(),
             "cover": [1.0] * BUCKETS,
             "segments": [],
@@ -66,7 +64,6 @@ def section(
         "policy": policy,
         "exploration": exploration,
         "floor": floor,
-        "position_decay": 0.7,
         "limits": [msgspec.to_builtins((limits or {}).get(number, Limits())) for number in range(count)],
     }
     return {key: orjson.dumps(row) for key, row in rows.items()}

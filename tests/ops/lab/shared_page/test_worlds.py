@@ -5,8 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from backchannel.ops.lab.shared_page.command import worlds
-from backchannel.ops.lab.shared_page.contenders import Learned
-from backchannel.ops.lab.shared_page.worlds import LOOKED, WORLDS
+from backchannel.ops.lab.shared_page.worlds import WORLDS
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -46,16 +45,3 @@ def test_the_command_names_rivals_and_intervals() -> None:
     assert done.exit_code == 0, done.output
     assert '"lost_to"' in done.output
     assert '"best fixed"' in done.output
-
-
-def test_a_weak_strategy_on_top_is_asked_for_little() -> None:
-    world, rng = WORLDS["position"], np.random.default_rng(3)
-    people = world.people(1_500, rng)
-    ranks, learned = world.ranks(people.kinds, np.zeros(1_500), rng), Learned(world, rng)
-    for turn in (0, 500, 1_000):
-        own = slice(turn, turn + 500)
-        counts = learned.allocate(people.part(own), world.strategies)
-        positions = world.positions(counts, ranks[own])
-        looked = rng.random(500) < np.maximum(positions, 1.0) ** -LOOKED
-        learned.learn(people.part(own), counts, ranks[own], np.where(looked, positions, 0), turn)
-    assert learned.allocate(people.part(slice(200)), world.strategies)[:, 0].mean() < 1.0
