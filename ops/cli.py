@@ -46,7 +46,9 @@ _COMMANDS: Final = {
         "backchannel.ops.commands.diagnose:diagnose",
         "Rank components by what their repair would save, from the newest policy.",
     ),
-    "label": _Entry("backchannel.ops.evaluate.labelling:label", "Choose turns for people to label."),
+    "label": _Entry(
+        "backchannel.ops.labels.command:label", "Choose turns for people to label, and export labels to train others."
+    ),
     "health": _Entry(
         "backchannel.ops.health.command:health", "Check how the system is doing, and what to do about it."
     ),

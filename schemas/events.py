@@ -270,6 +270,7 @@ class Label(_Event, frozen=True, gc=False, kw_only=True, tag="label"):
             "`unsupported` if nobody could have done what was asked"
         ),
     ]
+    interpretation: Annotated[Text, Meta(description="what was meant, in the NLU's form")] | None = None
 
 
 class Feedback(_Event, frozen=True, gc=False, kw_only=True, tag="feedback"):

@@ -88,7 +88,7 @@ class FailurePoints(Learner):
         if len(labelled):
             chosen = np.searchsorted(rows, labelled)
             defects = np.rint(outcomes.defects[labelled] * GRID) / GRID
-            people = np.array([_fold(name) for name in columns.pools.people], dtype=np.int64)
+            people = np.array([fold_of(name) for name in columns.pools.people], dtype=np.int64)
             folds = people[outcomes.people[labelled]]
             delta[self.labels.name] = self._labels(
                 vectors((slots[row] for row in chosen.tolist()), len(chosen)),
@@ -143,15 +143,16 @@ class FailurePoints(Learner):
             section[kind] = msgspec.json.encode(shares)
         return section
 
-    def fit(self, sums: SumReader, at: int) -> tuple[Weights, Fit] | None:
+    def fit(self, sums: SumReader, at: int, without: int | None = None) -> tuple[Weights, Fit] | None:
         """Return the weights to publish and the fit that they are from; None if there are too few labels.
 
         Args:
             sums: the sums of all turns so far.
             at: the event time (ms) that sums are decayed to.
+            without: a fold of people not to learn from, see `fold_of`; None: learn from all.
         """
         stored = sums.read(self.labels, "encoding", [ENCODING])
-        rows = sorted(zip(stored.keys, stored.at(at), strict=True))
+        rows = sorted((key, row) for key, row in zip(stored.keys, stored.at(at), strict=True) if key[1] != without)
         folds = [LabelSums.unpacked(row, WIDTH, len(POINTS)) for _, row in rows]
         labels = np.sum([one.labels for one in folds], axis=0) if folds else np.zeros(len(POINTS))
         known = np.flatnonzero(labels >= self.config.min_labels).tolist()
@@ -208,5 +209,6 @@ def _shares(found: tuple[Weights, Fit] | None, total: Floats) -> dict[str, Estim
     return dict(zip(weights.points, fit.shares(total, turns), strict=True))
 
 
-def _fold(person: str) -> int:
+def fold_of(person: str) -> int:
+    """Return the fold of a user or, without a `user_id`, of a session, from 0 below FOLDS."""
     return crc32(person.encode(errors="surrogatepass")) % FOLDS

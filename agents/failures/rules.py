@@ -2,6 +2,7 @@
 
 The rules are declared, not learned. The first that holds of a turn counts. How often each is right was measured on one
 log, DSTC2, whose labels are true: `backchannel lab failures` measures it anew. Elsewhere it may be right less often.
+DSTC2 has no wake words, so the chances of the first rule are declared, not measured.
 
 After A. Ratner et al., "Snorkel: rapid training data creation with weak supervision", VLDB 2017, without its model of
 how rules agree: of these, only one speaks at a time.
@@ -29,7 +30,7 @@ class Rule(Struct, frozen=True):
     Attributes:
         name: what it says of a turn, in words.
         holds: whether it holds, by the numbers of a turn and the system's last outcome.
-        chances: probability of each of POINTS in turns of which it is the first to hold, on DSTC2.
+        chances: probability of each of POINTS in turns of which it is the first to hold.
     """
 
     name: str

@@ -73,11 +73,7 @@ class Goals(Learner):
         if not turns:
             return {}
         ends = ends_of(outcomes)
-        columns = outcomes.columns
-        defects = (outcomes.barged_in | _failed(columns)).astype(float)
-        said = said_of(columns)
-        weight = np.where(np.isnan(said), 0.0, self._feedback_weight)
-        defects = (1.0 - weight) * defects + weight * (1.0 - np.nan_to_num(said))
+        defects = ended_badly(outcomes, self._feedback_weight)
         values = [ends, *(np.rint(ends * one * GRID) / GRID for one in (outcomes.unrephrased, defects))]
         # First a line per turn for all strategies together, then one per strategy asked.
         strategies = sorted(outcomes.strategies_of(self._strategies))
@@ -106,6 +102,15 @@ def ends_of(outcomes: Outcomes) -> Floats:
     rephrased = np.rint(outcomes.rephrased[rows] * GRID) / GRID
     ends[rows] = np.minimum(_STARTS.probabilities(outcomes.columns, rows), 1.0 - rephrased)
     return ends
+
+
+def ended_badly(outcomes: Outcomes, feedback_weight: float) -> Floats:
+    """Return the probability that a goal whose last turn this is ended in a defect, (turns,); see `Goals`."""
+    columns = outcomes.columns
+    defects = (outcomes.barged_in | _failed(columns)).astype(float)
+    said = said_of(columns)
+    weight = np.where(np.isnan(said), 0.0, feedback_weight)
+    return np.asarray((1.0 - weight) * defects + weight * (1.0 - np.nan_to_num(said)))
 
 
 def _failed(columns: Columns) -> Booleans:

@@ -133,7 +133,7 @@ def open_log(path: Path) -> BufferedIOBase:
     return gzip.open(path)
 
 
-def _is_held_out(name: str) -> bool:
+def is_held_out(name: str) -> bool:
     return crc32(name.encode()) < HELD_OUT * 2**32
 
 
@@ -144,7 +144,7 @@ def _dstc2(folder: Path) -> Iterator[Pair]:
             before, after = meant[turn.query.query_id], meant[turn.next.query_id]
             given = {(act, slot) for act, slot, _ in after if act == "inform"}
             changed = any((act, slot) in given for act, slot, _ in before - after)
-            yield Pair(turn, bool(before & after) and not changed, _is_held_out(turn.query.user_id or ""))
+            yield Pair(turn, bool(before & after) and not changed, is_held_out(turn.query.user_id or ""))
 
 
 def _trec(path: Path) -> Iterator[Pair]:
@@ -154,7 +154,7 @@ def _trec(path: Path) -> Iterator[Pair]:
         if turn.next is not None:
             text, following = normalize(turn.query.text), normalize(turn.next.text)
             if token_sort_ratio(text, following) < _SPELT_ANEW:
-                yield Pair(turn, False, _is_held_out(turn.query.session_id))
+                yield Pair(turn, False, is_held_out(turn.query.session_id))
 
 
 def _slurp(heard: Sequence[Hypothesis], spoken: Sequence[Pair], rng: Generator) -> Iterator[Pair]:
@@ -167,7 +167,7 @@ def _slurp(heard: Sequence[Hypothesis], spoken: Sequence[Pair], rng: Generator) 
         by_intent[one.intent].append(one)
 
     def followed(one: Hypothesis, following: str, rephrased: bool) -> Pair:
-        held_out = _is_held_out(str(one.slurp_id))
+        held_out = is_held_out(str(one.slurp_id))
         like = _any(deck[rephrased, held_out], rng)
         assert like.next is not None
         turn = structs.replace(

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from backchannel.agents.checks import check, learn, solve
 from backchannel.agents.failures.evidence import evidence
-from backchannel.agents.failures.learner import POINTS, FailureConfig, FailurePoints, labels_of
+from backchannel.agents.failures.learner import POINTS, FailureConfig, FailurePoints, fold_of, labels_of
 from backchannel.agents.failures.serving import Diagnoser
 from backchannel.agents.interning import columns_of
 from backchannel.agents.sums import Delta, MemorySums, merge
@@ -127,6 +127,20 @@ def test_later_labels_say_what_earlier_turns_were() -> None:
     assert share.low <= 80 / 240 <= share.high
     assert share.value == pytest.approx(80 / 240, abs=0.05)
     assert found["day"].keys() == {"1970-01-02"}
+
+
+def test_a_fold_of_people_can_be_left_out() -> None:
+    delta = learn(LEARNER, LABELLED)
+    folds = [fold_of(turn.query.user_id or "") for turn in LABELLED]
+    others = [turn for turn, fold in zip(LABELLED, folds, strict=True) if fold != folds[0]]
+    without = LEARNER.fit(MemorySums(delta), DAY, folds[0])
+    assert without is not None
+    wanted = LEARNER.fit(MemorySums(learn(LEARNER, others)), DAY)
+    assert wanted is not None
+    assert without[0] == wanted[0]
+    known = diagnoser(delta).known
+    assert known is not None
+    assert without[0] != known[0]
 
 
 def test_fewer_labels_make_wider_intervals() -> None:

@@ -1,0 +1,1 @@
+"""How many misunderstood recordings get the right interpretation from the rephrase that follows."""
