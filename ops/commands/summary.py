@@ -172,11 +172,7 @@ class Summary(Struct, frozen=True):
         for source, target in self.examples.items():
             console.print(f"  {source!r} -> {target!r}", markup=False)
         if self.rates is not None:
-            rates = self.rates
-            console.print(
-                f"Quality: {rates.defects:.1%} of {rates.turns:,.0f} turns were defects; of {rates.goals:,.0f} goals "
-                f"{rates.goals_reached:.1%} were reached, and {rates.goal_defects:.1%} ended in a defect"
-            )
+            console.print(f"Quality: {self.rates}")
 
 
 def _show_horizon(console: Console, report: Report) -> None:

@@ -372,15 +372,18 @@ def _drift(facts: Facts, config: Config) -> Check:
         return _unknown("drift", "the store does not answer")
     since = facts.now - 3_600_000 * config.health.alarm_h
     recent = [alarm for alarm in facts.store.alarms if alarm.raised >= since]
+    rates = facts.store.rates
+    details = {"alarms": len(recent), "rates": rates}
     if not recent:
-        return Check("drift", "ok", f"no alarm in {config.health.alarm_h:g} hours")
+        summary = f"no alarm in {config.health.alarm_h:g} hours" + (f"; {rates}" if rates else "")
+        return Check("drift", "ok", summary, details=details)
     newest = recent[0]
     rate = newest.measure.replace("_", " ") + (f" of {newest.strategy}" if newest.strategy else "")
     summary = f"{rate} went from {newest.before:.3g} to {newest.after:.3g} at {since_epoch(newest.since)}"
     if len(recent) > 1:
         summary += f"; {len(recent) - 1} more"
     remedy = "find out what changed then: a deployment, the catalogue, the season. The bandit adapts by itself"
-    return Check("drift", "warn", summary, remedy, {"alarms": len(recent)})
+    return Check("drift", "warn", summary, remedy, details)
 
 
 CHECKS: Final[dict[str, Callable[[Facts, Config], Check]]] = {

@@ -78,6 +78,12 @@ class Rates(Struct, frozen=True):
     goals_reached: float
     goal_defects: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.defects:.1%} of {self.turns:,.0f} turns were defects; of {self.goals:,.0f} goals "
+            f"{self.goals_reached:.1%} were reached, and {self.goal_defects:.1%} ended in a defect"
+        )
+
 
 class Intake(Struct, frozen=True):
     """What workers read, by wall clock.
@@ -139,7 +145,9 @@ def read_trends(connection: Connection, buckets: int, minutes: int, versions: in
 
 
 def read_rates(connection: Connection) -> Rates | None:
-    """Return the rates in all time buckets that are kept; None without turns."""
+    """Return the rates in all time buckets that are kept; None without turns, or before `store upgrade`."""
+    if not all(inspect(connection).has_table(one.name) for one in (_QUALITY, _GOALS)):
+        return None
     of_turns = select(func.sum(_QUALITY.c.turns), func.sum(_QUALITY.c.defects)).where(_QUALITY.c.strategy == ALL)
     of_goals = select(*(func.sum(_GOALS.c[name]) for name in GOAL_SUMS)).where(_GOALS.c.strategy == ALL)
     turns, defects = connection.execute(of_turns).one()

@@ -15,6 +15,7 @@ from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.topics import TopicError, admin_client, check_topics_with
+from backchannel.streams.monitoring.trends import Rates, read_rates
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.versions import CorruptPolicyError, Head
 from backchannel.streams.store import tables
@@ -83,6 +84,7 @@ class StoreVitals(Struct, frozen=True):
         alarms: the last 100 alarms, ordered from the latest raised, then by when they were noticed.
         bytes: the size of the store.
         fault: what is wrong with the header of the served or the newest version; None if nothing is.
+        rates: the quality of answers in the time buckets that are kept; None without turns.
     """
 
     partitions: list[PartitionState]
@@ -97,6 +99,7 @@ class StoreVitals(Struct, frozen=True):
     alarms: list[Alarm]
     bytes: int
     fault: str | None = None
+    rates: Rates | None = None
 
 
 class BrokerVitals(Struct, frozen=True):
@@ -169,6 +172,7 @@ def _read(connection: Connection, now: int) -> StoreVitals:
         alarms=[Alarm(**row) for row in alarms.mappings()],
         bytes=dialect_of(connection).size(connection),
         fault=fault,
+        rates=read_rates(connection),
     )
 
 

@@ -21,6 +21,7 @@ from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.snapshot import Snapshot, Verdict
 from backchannel.streams.config import Config, ConfigError, parse
+from backchannel.streams.monitoring.trends import Rates
 from backchannel.streams.monitoring.vitals import BrokerVitals, PartitionState, StoreVitals, WorkerState
 from backchannel.streams.snapshots.versions import Head
 from backchannel.streams.store.engine import Store
@@ -155,6 +156,7 @@ def test_all_is_well() -> None:
             "click rate went from 0.4 to 0.2 at 2027-01-15 07:59:59 UTC",
         ),
         ("drift", {"alarms": [Alarm("reward", "new", 0, 0, 0.4, 0.2, NOW - 90_000_000)]}, "ok", "no alarm in 24 hours"),
+        ("drift", {"rates": Rates(100, 0.2, 50, 0.6, 0.1)}, "ok", "of 50 goals 60.0% were reached, and 10.0% ended in"),
     ],
 )
 def test_a_verdict_says_what_is_wrong(name: str, facts: dict[str, Any], status: str, says: str) -> None:
