@@ -2,16 +2,18 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import numpy as np
 
 from backchannel.agents.columns import Columns
 from backchannel.agents.frames import MISSING
-from backchannel.agents.sums import Floats, Integers, Key, SumReader, SumTable
+from backchannel.agents.sums import ALL, Floats, Integers, Key, SumReader, SumTable
+
+_T = TypeVar("_T")
 
 KINDS: Final = ("all", "day", "device", "intent", "locale")
 ROOM: Final = 4000
@@ -68,6 +70,15 @@ def published(sums: SumReader, table: SumTable, encoding: str, at: int) -> dict[
         if len(found[kind]) < PUBLISHED:
             found[kind][value] = totals[kind, value]
     return found
+
+
+def by_kind(section: Mapping[str, bytes], of: type[_T]) -> dict[str, dict[str, _T]]:
+    """Return kind -> value -> what was published of its turns, from the rows of a section other than `ALL`."""
+    return {
+        kind: msgspec.json.decode(row, type=dict[str, of])  # type: ignore[valid-type]
+        for kind, row in sorted(section.items())
+        if kind != ALL
+    }
 
 
 def excess(sums: SumReader, table: SumTable, crowded: Collection[str], at: int) -> list[Key]:

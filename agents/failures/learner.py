@@ -11,10 +11,8 @@ error that the system recovered from is labelled `correct`, and what nobody can 
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
 from itertools import chain
 from typing import Annotated, Any, Final, Self, get_args
-from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -23,18 +21,17 @@ from msgspec import Meta, Struct
 from backchannel.agents.columns import Columns
 from backchannel.agents.failures import rules
 from backchannel.agents.failures.evidence import ENCODING, RULED, WIDTH, evidence, is_told, vectors
-from backchannel.agents.failures.model import Fit, LabelSums
 from backchannel.agents.failures.serving import Diagnoser, Shares, Weights
-from backchannel.agents.kinds import KINDS, ROOM, excess, groups_of, published
-from backchannel.agents.learner import Changed, Learner
+from backchannel.agents.kinds import KINDS, published
+from backchannel.agents.labelled import LabelLearner
+from backchannel.agents.learner import Changed
 from backchannel.agents.outcomes import Outcomes
-from backchannel.agents.sums import ALL, GRID, Delta, Floats, Integers, Key, SumReader, Sums, SumTable
+from backchannel.agents.ridge import Fit, LabelSums
+from backchannel.agents.sums import ALL, GRID, Delta, Floats, Integers, SumReader
 from backchannel.schemas.events import FailurePoint, Label
 from backchannel.schemas.snapshot import Estimate
 
 POINTS: Final[tuple[str, ...]] = get_args(FailurePoint)
-FOLDS: Final = 5
-_DAY_MS: Final = 86_400_000
 
 
 class FailureConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,26 +47,18 @@ class FailureConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 5.0
 
 
-class FailurePoints(Learner):
+class FailurePoints(LabelLearner):
     """The learner of failure points. Its section: "" -> `Weights`; kind -> value -> `Shares`."""
 
     name = Diagnoser.name
     serving = Diagnoser
+    encoding = ENCODING
+    width = WIDTH
+    points = len(POINTS)
 
     def __init__(self, config: FailureConfig) -> None:
+        super().__init__(("failure_labels", config.labels_half_life_days), ("failure_turns", config.half_life_days))
         self.config: Final = config
-        self.labels: Final = SumTable(
-            name="failure_labels",
-            key=(("encoding", str), ("fold", int)),
-            half_life_ms=round(config.labels_half_life_days * _DAY_MS),
-        )
-        self.turns: Final = SumTable(
-            name="failure_turns",
-            key=(("encoding", str), ("kind", str), ("value", str)),
-            half_life_ms=round(config.half_life_days * _DAY_MS),
-        )
-        self.tables = (self.labels, self.turns)
-        self.bound = (self.turns, ROOM)
 
     @classmethod
     def configured(cls, config: Any) -> Self:
@@ -84,49 +73,24 @@ class FailurePoints(Learner):
             return {}
         columns = outcomes.columns.take(rows)
         slots = [list(set(one.values())) for one in evidence(columns)]
-        delta = {self.turns.name: self._turns(columns, slots)}
-        if len(labelled):
-            chosen = np.searchsorted(rows, labelled)
-            defects = np.rint(outcomes.defects[labelled] * GRID) / GRID
-            people = np.array([fold_of(name) for name in columns.pools.people], dtype=np.int64)
-            folds = people[outcomes.people[labelled]]
-            delta[self.labels.name] = self._labels(
-                vectors((slots[row] for row in chosen.tolist()), len(chosen)),
-                labels,
-                defects,
-                folds,
-                outcomes.times[labelled],
-            )
-        return delta
-
-    def _labels(self, found: Floats, labels: Floats, defects: Floats, folds: Integers, times: Integers) -> Sums:
-        landmark = self.labels.landmark(int(times.max()))
-        weights = self.labels.weights(times, landmark)
-        keys = np.unique(folds).tolist()
-        sums = [
-            LabelSums.of(found[own], labels[own], defects[own], weights[own]).packed()
-            for own in (folds == fold for fold in keys)
-        ]
-        return Sums(self.labels, [(ENCODING, fold) for fold in keys], np.array(sums), landmark)
-
-    def _turns(self, columns: Columns, slots: Sequence[Collection[int]]) -> Sums:
-        """Return the evidence of turns, added up by each kind's values."""
-        query = columns.turns.query
-        landmark = self.turns.landmark(int(query.ts.max()))
-        weights = self.turns.weights(query.ts, landmark)
         counts = np.fromiter(map(len, slots), np.int64, len(slots))
         flat = np.fromiter(chain.from_iterable(slots), np.int64, int(counts.sum()))
-        masses = np.repeat(weights, counts)
-        keys: list[Key] = []
-        sums = []
-        for kind, known, places in groups_of(columns):
+
+        def of_turns(places: Integers, values: int, weights: Floats) -> Floats:
             lines = np.repeat(places, counts) * WIDTH + flat
-            total = np.bincount(lines, masses, len(known) * WIDTH).reshape(len(known), WIDTH)
-            for value, row in zip(known, total, strict=True):
-                if value or kind == KINDS[0]:
-                    keys.append((ENCODING, kind, value))
-                    sums.append(row)
-        return Sums(self.turns, keys, np.array(sums), landmark)
+            total = np.bincount(lines, np.repeat(weights, counts), values * WIDTH)
+            return np.asarray(total, dtype=float).reshape(values, WIDTH)
+
+        delta = self._by_kind(columns, of_turns)
+        if len(labelled):
+            found = vectors((slots[row] for row in np.searchsorted(rows, labelled).tolist()), len(labelled))
+            defects = np.rint(outcomes.defects[labelled] * GRID) / GRID
+
+            def of_labels(own: Integers, weights: Floats) -> LabelSums:
+                return LabelSums.of(found[own], labels[own], defects[own], weights)
+
+            delta |= self._labelled(outcomes, labelled, of_labels)
+        return delta
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
         """See `Learner.solve`. Weights and shares are small, and solved anew whenever anything changed."""
@@ -151,9 +115,7 @@ class FailurePoints(Learner):
             at: the event time (ms) that sums are decayed to.
             without: a fold of people not to learn from, see `fold_of`; None: learn from all.
         """
-        stored = sums.read(self.labels, "encoding", [ENCODING])
-        rows = sorted((key, row) for key, row in zip(stored.keys, stored.at(at), strict=True) if key[1] != without)
-        folds = [LabelSums.unpacked(row, WIDTH, len(POINTS)) for _, row in rows]
+        folds = self.folds(sums, at, without)
         labels = np.sum([one.labels for one in folds], axis=0) if folds else np.zeros(len(POINTS))
         known = np.flatnonzero(labels >= self.config.min_labels).tolist()
         if len(folds) < 2 or len(known) < 2:
@@ -174,10 +136,6 @@ class FailurePoints(Learner):
             mean=(gram / gram[0]).round(4).tolist(),
             defects=dict(zip(points, defects.round(4).tolist(), strict=True)),
         ), fit
-
-    def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:
-        """See `Learner.excess`: the values with the fewest turns."""
-        return excess(sums, self.turns, crowded, at)
 
 
 def labels_of(columns: Columns) -> tuple[Integers, Floats]:
@@ -207,8 +165,3 @@ def _shares(found: tuple[Weights, Fit] | None, total: Floats) -> dict[str, Estim
         return rules.shares(total[RULED], turns)
     weights, fit = found
     return dict(zip(weights.points, fit.shares(total, turns), strict=True))
-
-
-def fold_of(person: str) -> int:
-    """Return the fold of a user or, without a `user_id`, of a session, from 0 below FOLDS."""
-    return crc32(person.encode(errors="surrogatepass")) % FOLDS

@@ -8,9 +8,10 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from backchannel.agents.failures.model import Model
 from backchannel.agents.failures.rules import POINTS, RULES
 from backchannel.agents.interning import columns_of
+from backchannel.agents.kinds import by_kind
+from backchannel.agents.ridge import Model
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import ALL
 from backchannel.schemas.snapshot import Estimate, Snapshot
@@ -142,11 +143,7 @@ class Diagnoser:
 
     def shares(self) -> dict[str, dict[str, Shares]]:
         """Return the shares by kind (`all`, `intent`, `device`, `locale`, `day`) and value."""
-        return {
-            kind: msgspec.json.decode(row, type=dict[str, Shares])
-            for kind, row in sorted(self._rows.items())
-            if kind != ALL
-        }
+        return by_kind(self._rows, Shares)
 
     def repairs(self) -> list[Repair]:
         """Return what the repair of each component would save, for each set of turns, the most first."""

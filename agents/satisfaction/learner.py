@@ -16,30 +16,26 @@ Assumptions, as `docs/design.md` asks of every learner:
 - Rates count turns, so who asks more counts more. Positions, depth and overlap do not enter.
 """
 
-from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Final, Self
-from zlib import crc32
 
 import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
 from backchannel.agents.columns import Columns
-from backchannel.agents.failures.model import Fit, LabelSums, Model
-from backchannel.agents.kinds import KINDS, ROOM, excess, groups_of, published
-from backchannel.agents.learner import Changed, Learner
+from backchannel.agents.kinds import KINDS, published
+from backchannel.agents.labelled import LabelLearner
+from backchannel.agents.learner import Changed
 from backchannel.agents.outcomes import Outcomes, said_of
+from backchannel.agents.ridge import Fit, LabelSums, Model
 from backchannel.agents.satisfaction.evidence import ENCODING, WIDTH, slots_of, vectors
 from backchannel.agents.satisfaction.serving import Rate, Satisfaction, SatisfactionModel
-from backchannel.agents.sums import ALL, GRID, Delta, Floats, Integers, Key, SumReader, Sums, SumTable
+from backchannel.agents.sums import ALL, GRID, Delta, Floats, Integers, SumReader
 from backchannel.schemas.events import Feedback
 from backchannel.schemas.snapshot import Estimate
 
-FOLDS: Final = 5
 LEAST_PROPENSITY: Final = 0.01
 """Answers to questions that were less probable count as if they had been asked with this probability."""
-_DAY_MS: Final = 86_400_000
-_ANSWERS: Final = 2  # "no" and "yes"
 
 
 class SatisfactionConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,28 +53,24 @@ class SatisfactionConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 20.0
 
 
-class SatisfactionLearner(Learner):
-    """The learner of satisfaction. Its section: "" -> `SatisfactionModel`; kind -> value -> `Rate`."""
+class SatisfactionLearner(LabelLearner):
+    """The learner of satisfaction. Its section: "" -> `SatisfactionModel`; kind -> value -> `Rate`.
+
+    A row of `turns` holds the number of turns; that of answers, and their values; the vectors of the turns without one.
+    """
 
     name = Satisfaction.name
     serving = Satisfaction
+    encoding = ENCODING
+    width = WIDTH
+    points = 2  # "no" and "yes"
 
     def __init__(self, config: SatisfactionConfig, rephrase_gap_s: float = 60.0) -> None:
+        super().__init__(
+            ("satisfaction_answers", config.answers_half_life_days), ("satisfaction_turns", config.half_life_days)
+        )
         self.config: Final = config
         self._gap_s: Final = rephrase_gap_s
-        self.answers: Final = SumTable(
-            name="satisfaction_answers",
-            key=(("encoding", str), ("fold", int)),
-            half_life_ms=round(config.answers_half_life_days * _DAY_MS),
-        )
-        # The number of turns; that of answers, and their values; the vectors of the turns without one.
-        self.turns: Final = SumTable(
-            name="satisfaction_turns",
-            key=(("encoding", str), ("kind", str), ("value", str)),
-            half_life_ms=round(config.half_life_days * _DAY_MS),
-        )
-        self.tables = (self.answers, self.turns)
-        self.bound = (self.turns, ROOM)
 
     @classmethod
     def configured(cls, config: Any) -> Self:
@@ -92,60 +84,36 @@ class SatisfactionLearner(Learner):
             return {}
         slots = slots_of(columns, outcomes.rephrased)
         said = np.rint(said_of(columns) * GRID) / GRID
-        delta = {self.turns.name: self._turns(columns, slots, said)}
-        rows = np.flatnonzero(~np.isnan(said))
-        if len(rows):
-            people = np.array([_fold(name) for name in columns.pools.people], dtype=np.int64)
-            delta[self.answers.name] = self._answers(
-                vectors(slots[rows]),
-                said[rows],
-                weights_of(columns)[rows],
-                people[outcomes.people[rows]],
-                outcomes.times[rows],
-            )
-        return delta
-
-    def _answers(self, found: Floats, said: Floats, counts: Floats, folds: Integers, times: Integers) -> Sums:
-        landmark = self.answers.landmark(int(times.max()))
-        weights = self.answers.weights(times, landmark) * counts
-        answers = np.stack((1.0 - said, said), axis=1)
-        keys = np.unique(folds).tolist()
-        sums = [
-            LabelSums.of(found[own], answers[own], counts[own], weights[own]).packed()
-            for own in (folds == fold for fold in keys)
-        ]
-        return Sums(self.answers, [(ENCODING, fold) for fold in keys], np.array(sums), landmark)
-
-    def _turns(self, columns: Columns, slots: Integers, said: Floats) -> Sums:
-        """Return numbers of turns, answers, and the evidence of turns without any, added up by each kind's values."""
-        times = columns.turns.query.ts
-        landmark = self.turns.landmark(int(times.max()))
-        weights = self.turns.weights(times, landmark)
         silent = np.isnan(said)
-        masses = np.repeat(weights[silent], slots.shape[1])
-        keys: list[Key] = []
-        sums = []
-        for kind, known, places in groups_of(columns):
-            size = len(known)
+
+        def of_turns(places: Integers, values: int, weights: Floats) -> Floats:
             lines = (places[silent, None] * WIDTH + slots[silent]).ravel()
+            masses = np.repeat(weights[silent], slots.shape[1])
             answered = places[~silent]
-            total = np.column_stack(
+            return np.column_stack(
                 (
-                    np.bincount(places, weights, size),
-                    np.bincount(answered, weights[~silent], size),
-                    np.bincount(answered, (weights * said)[~silent], size),
-                    np.bincount(lines, masses, size * WIDTH).reshape(size, WIDTH),
+                    np.bincount(places, weights, values),
+                    np.bincount(answered, weights[~silent], values),
+                    np.bincount(answered, (weights * said)[~silent], values),
+                    np.bincount(lines, masses, values * WIDTH).reshape(values, WIDTH),
                 )
             )
-            for value, row in zip(known, total, strict=True):
-                if value or kind == KINDS[0]:
-                    keys.append((ENCODING, kind, value))
-                    sums.append(row)
-        return Sums(self.turns, keys, np.array(sums), landmark)
+
+        delta = self._by_kind(columns, of_turns)
+        rows = np.flatnonzero(~silent)
+        if len(rows):
+            found, counts = vectors(slots[rows]), weights_of(columns)[rows]
+            answers = np.stack((1.0 - said[rows], said[rows]), axis=1)
+
+            def of_answers(own: Integers, weights: Floats) -> LabelSums:
+                return LabelSums.of(found[own], answers[own], counts[own], weights * counts[own])
+
+            delta |= self._labelled(outcomes, rows, of_answers)
+        return delta
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
         """See `Learner.solve`. Model and rates are small, and solved anew whenever anything changed."""
-        if not changed.keys() & {self.answers.name, self.turns.name}:
+        if not changed.keys() & {self.labels.name, self.turns.name}:
             return {}
         section: dict[str, bytes | None] = dict.fromkeys((ALL, *KINDS))
         fit = self.fit(sums, at)
@@ -164,9 +132,7 @@ class SatisfactionLearner(Learner):
 
     def fit(self, sums: SumReader, at: int) -> Fit | None:
         """Return the fit of what was answered by `at` (event time, ms); None if there are too few answers."""
-        stored = sums.read(self.answers, "encoding", [ENCODING])
-        rows = sorted(zip(stored.keys, stored.at(at), strict=True))
-        folds = [LabelSums.unpacked(row, WIDTH, _ANSWERS) for _, row in rows]
+        folds = self.folds(sums, at)
         if len(folds) < 2:
             return None
         # Of weights w, the effective number of answers is (sum of w)^2 / (sum of w^2).
@@ -176,10 +142,6 @@ class SatisfactionLearner(Learner):
         if min(np.sum([one.labels for one in folds], axis=0)) < self.config.min_answers:
             return None
         return Fit.of(folds)
-
-    def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:
-        """See `Learner.excess`: the values with the fewest turns."""
-        return excess(sums, self.turns, crowded, at)
 
 
 def calibrated(model: Model) -> Floats:
@@ -227,7 +189,3 @@ def _rate(fit: Fit, weights: Floats, total: Floats) -> Rate:
         predicted = np.clip((share, share - spread, share + spread), 0.0, 1.0)
     bounds = np.clip((value + silent * predicted) / turns, 0.0, 1.0).round(4).tolist()
     return Rate(round(turns, 3), round(answered / turns, 4), Estimate(*bounds))
-
-
-def _fold(person: str) -> int:
-    return crc32(person.encode(errors="surrogatepass")) % FOLDS

@@ -9,6 +9,7 @@ import numpy as np
 from msgspec import Struct
 
 from backchannel.agents.interning import columns_of
+from backchannel.agents.kinds import by_kind
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import ALL, Floats
 from backchannel.schemas.snapshot import Estimate, Snapshot
@@ -101,11 +102,7 @@ class Satisfaction:
 
     def rates(self) -> dict[str, dict[str, Rate]]:
         """Return the rates by kind (`all`, `day`, `device`, `intent`, `locale`) and value."""
-        return {
-            kind: msgspec.json.decode(row, type=dict[str, Rate])
-            for kind, row in sorted(self._rows.items())
-            if kind != ALL
-        }
+        return by_kind(self._rows, Rate)
 
     @property
     def rate(self) -> Rate | None:

@@ -10,12 +10,13 @@ from msgspec import Struct, structs
 from backchannel.agents.columns import Columns, Queries
 from backchannel.agents.failures import rules
 from backchannel.agents.failures.evidence import RULED, evidence, is_told, vectors
-from backchannel.agents.failures.learner import FOLDS, FailurePoints, fold_of
-from backchannel.agents.failures.model import Model
+from backchannel.agents.failures.learner import FailurePoints
 from backchannel.agents.frames import MISSING
 from backchannel.agents.goals.learner import ended_badly, ends_of
 from backchannel.agents.interning import columns_of
+from backchannel.agents.labelled import FOLDS, fold_of
 from backchannel.agents.outcomes import Judge, Outcomes, RewardConfig
+from backchannel.agents.ridge import Model
 from backchannel.agents.sums import SumReader
 from backchannel.schemas.events import Feedback, Label, Query
 from backchannel.schemas.turn import Turn

@@ -8,9 +8,10 @@ from msgspec import structs
 
 from backchannel.agents.checks import check, learn, solve
 from backchannel.agents.failures.evidence import evidence
-from backchannel.agents.failures.learner import POINTS, FailureConfig, FailurePoints, fold_of, labels_of
+from backchannel.agents.failures.learner import POINTS, FailureConfig, FailurePoints, labels_of
 from backchannel.agents.failures.serving import Diagnoser
 from backchannel.agents.interning import columns_of
+from backchannel.agents.labelled import fold_of
 from backchannel.agents.sums import Delta, MemorySums, merge
 from backchannel.schemas.events import FailurePoint, Hypothesis, Label, Recognition, Understanding
 from backchannel.schemas.turn import Turn

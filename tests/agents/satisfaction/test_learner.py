@@ -144,5 +144,5 @@ def test_the_session_so_far_is_evidence() -> None:
 
 def test_encodings_are_kept_apart() -> None:
     delta = learn(LEARNER, TOLD)
-    rows = merge([delta, delta])[LEARNER.answers.name]
+    rows = merge([delta, delta])[LEARNER.labels.name]
     assert len({encoding for encoding, _ in rows.keys}) == 1

@@ -1,7 +1,7 @@
-"""From sums to failure points: a ridge regression, calibrated on people that it has not seen.
+"""From sums to labels of turns: a ridge regression, calibrated on people that it has not seen.
 
 The sums hold, per fold of people, X'X and X'Y, with a row of X for each labelled turn and a column of Y for each
-failure point. From these alone follow
+label, such as a failure point. From these alone follow
 
 - the weights W = (X'X + ridge)^-1 X'Y, and those without each fold;
 - the confusion: the mean scores that turns of each failure point get from weights that did not see their people, and
