@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from backchannel.schemas.events import EventDecoder, EventError
+from backchannel.schemas.codec import EventDecoder, EventError
 from backchannel.schemas.turn import Turn
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.sources import Sources

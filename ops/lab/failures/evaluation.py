@@ -27,6 +27,7 @@ from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Booleans, Floats, Integers, MemorySums
 from backchannel.ops.lab.convert import ConversionError
 from backchannel.ops.lab.rephrases.pairs import assembled, dialogues, open_log
+from backchannel.ops.labels.precision import cut
 from backchannel.schemas.events import FailurePoint, Label
 from backchannel.schemas.snapshot import Estimate
 from backchannel.schemas.turn import Turn
@@ -43,6 +44,8 @@ NAMES: Final[dict[str, FailurePoint]] = {
 
 POINTS: Final = ("correct", "false_wake", "recognition", "understanding", "result")
 OUTER_FOLDS: Final = 5
+DECLARED: Final = (0.9, 0.95)
+"""Declared precisions of an export; see `ops.labels`."""
 _SAMPLES: Final = 200  # of callers, for intervals
 
 
@@ -104,6 +107,18 @@ class SharesQuality(Struct, frozen=True):
     width: float
 
 
+class Exported(Struct, frozen=True):
+    """What `label export` writes at a declared precision, by labels of other callers.
+
+    Attributes:
+        share: the share of turns whose failure point is written.
+        precision: the share of right ones among these, with an interval of 95% over callers; None if there are none.
+    """
+
+    share: float
+    precision: Estimate | None
+
+
 class Report(Struct, frozen=True):
     """The evaluation.
 
@@ -120,6 +135,7 @@ class Report(Struct, frozen=True):
         chosen: as `curve`, with turns chosen by `next_to_label` in rounds that double the number of labels, the first
             half of the smallest number at random.
         shares: quality of the shares.
+        exported: declared precision -> what is exported.
     """
 
     turns: int
@@ -133,6 +149,7 @@ class Report(Struct, frozen=True):
     curve: dict[int, Quality]
     chosen: dict[int, Quality]
     shares: SharesQuality
+    exported: dict[str, Exported]
 
 
 def read(folder: Path, salt: str = "") -> Data:
@@ -218,6 +235,7 @@ def evaluate(data: Data, sizes: Sequence[int], seeds: int) -> Report:
         curve=_curve(data, sizes, seeds, chosen=False),
         chosen=_curve(data, sizes, seeds, chosen=True),
         shares=SharesQuality(estimated, counted, covered, width),
+        exported={f"{declared:g}": _exported(data, found, declared) for declared in DECLARED},
     )
 
 
@@ -316,6 +334,22 @@ def _shares(
             counted = abs(float((told == point).mean()) - true)
             errors.append((abs(one.value - true), counted, one.low <= true <= one.high, one.high - one.low))
     return errors
+
+
+def _exported(data: Data, found: Floats, declared: float) -> Exported:
+    confidences, right = found.max(axis=1), found.argmax(axis=1) == data.truth
+    kept = np.zeros(len(data.truth), dtype=bool)
+    for fold in range(OUTER_FOLDS):
+        others = data.folds != fold
+        sure = cut(list(zip(confidences[others].tolist(), right[others].tolist(), strict=True)), declared).confidence
+        if sure is not None:
+            kept |= ~others & (confidences >= sure)
+    if not kept.any():
+        return Exported(0.0, None)
+    written, correct = np.bincount(data.callers, kept), np.bincount(data.callers, kept & right)
+    callers = np.random.default_rng(0).integers(len(written), size=(_SAMPLES, len(written)))
+    low, high = np.quantile(correct[callers].sum(axis=1) / written[callers].sum(axis=1), (0.025, 0.975)).tolist()
+    return Exported(float(kept.mean()), Estimate(float(right[kept].mean()), low, high))
 
 
 def _labelled(turn: Turn, point: FailurePoint) -> Turn:

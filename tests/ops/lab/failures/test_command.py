@@ -39,6 +39,10 @@ def test_it_beats_calling_every_turn_correct(data: Data) -> None:
     assert 0.7 < report.rules.defect_area.value < report.quality.defect_area.value
     assert report.rules_shares < 0.05
     assert report.shares.estimated < 0.1
+    exported = report.exported["0.9"]
+    assert exported.precision is not None
+    assert exported.precision.high > 0.9
+    assert 0.2 < exported.share < 0.9
     assert report.shares.covered > 0.8
     assert sum(sum(told.values()) for told in report.confusion.values()) == len(few)
 
