@@ -128,6 +128,9 @@ def export(
     Exit code: 0 written; 3 written, but some events are invalid, late or without a query; 1 an error; 2 the command is
     wrong.
     """
+    for file in events:
+        if not file.is_file():
+            raise click.UsageError(f"{file} is a pipe, which cannot be read twice: write it to a file first")
     ids = None if key_file is None else Ids(_key(key_file))
     if min_users > 1 and ids is None:
         raise click.UsageError("--min-users leaves out what few said, but ids would tell who said the rest: add --key")
@@ -142,11 +145,11 @@ def export(
             observer = Observer(sums, max(newest, 0), failures, config.rewards)
     found = Export(list(map(str, events)), config, observer, measured)
     with (
-        nullcontext(click.get_binary_stream("stdout")) if output is None else output.open("wb") as file,
-        _progress(file) as progress,
+        nullcontext(click.get_binary_stream("stdout")) if output is None else output.open("wb") as written,
+        _progress(written) as progress,
     ):
         lines = found.lines(Shared(min_users), ids, progress)
-        file.writelines(msgspec.json.encode(one) + b"\n" for one in lines)
+        written.writelines(msgspec.json.encode(one) + b"\n" for one in lines)
     _report(found, measured)
     sys.exit(INCOMPLETE if found.losses.count else 0)
 

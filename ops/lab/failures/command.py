@@ -69,8 +69,8 @@ def failures(*, folder: Path, sizes: tuple[int, ...], seeds: int, salt: str, as_
     )
     for declared, written in report.exported.items():
         right = "" if written.precision is None else f", of which {_interval(written.precision)} are right"
-        told = f"the failure points of {written.share:.1%} of the turns{right}"
-        console.print(f"`label export --precision {declared}` writes {told}.")
+        what = f"the failure points of {written.share:.1%} of the turns{right}"
+        console.print(f"`label export --precision {declared}` writes {what}.")
 
 
 def _measured(one: Quality) -> tuple[Estimate, ...]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backchannel.ops.lab.labels.evaluation import Quality, evaluate
-from backchannel.ops.lab.labels.sessions import People
+from backchannel.ops.lab.labels.sessions import People, recordings, sessions
 from backchannel.ops.options import json_option, seed_option
 from backchannel.ops.paths import input_folder
 from backchannel.ops.terminal import print_json
@@ -55,11 +55,13 @@ def labels(*, folder: Path, declared: tuple[float, ...], sizes: tuple[int, ...],
     whose recordings are labelled, and those that the rephrase detector learned from, are not measured on; the two
     microphones of an utterance are not in one session. Intervals of 95% are over sentences.
     """
+    reports = {}
     with Console(stderr=True).status("simulating"):
-        reports = {
-            name: evaluate(folder, people, declared, sizes, np.random.default_rng(seed))
-            for name, people in _PEOPLE.items()
-        }
+        found = [recordings(folder, held_out=side) for side in (True, False)]
+        for name, people in _PEOPLE.items():
+            rng = np.random.default_rng(seed)
+            own, others = (sessions(some, people, rng) for some in found)
+            reports[name] = evaluate(own, others, declared, sizes, rng)
     if as_json:
         print_json(reports)
         return

@@ -5,7 +5,6 @@ third, from which the rephrase detector did not learn either.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.random import Generator
 from backchannel.agents.failures.learner import FailureConfig, FailurePoints
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.sums import MemorySums
-from backchannel.ops.lab.labels.sessions import People, Recording, Sessions, recordings, sessions
+from backchannel.ops.lab.labels.sessions import Recording, Sessions
 from backchannel.ops.lab.rephrases.pairs import assembled
 from backchannel.ops.labels.facts import Facts, Judgements, Observer
 from backchannel.ops.labels.learned import Goals, Learned, is_same, learned
@@ -69,17 +68,18 @@ class Report(Struct, frozen=True):
     exported: dict[str, dict[int, Quality]]
 
 
-def evaluate(folder: Path, people: People, declared: Sequence[float], sizes: Sequence[int], rng: Generator) -> Report:
+def evaluate(
+    own: Sessions, others: Sessions, declared: Sequence[float], sizes: Sequence[int], rng: Generator
+) -> Report:
     """Evaluate the export.
 
     Args:
-        folder: the folder with `slurp_pipeline`.
-        people: see `sessions`.
+        own: the sessions that it is measured on.
+        others: sessions of other sentences, of which labels are.
         declared: declared precisions.
-        sizes: numbers of labelled queries, drawn at random from those of other sentences with a copied interpretation.
+        sizes: numbers of labelled queries, drawn at random from those with a copied interpretation.
         rng: the source of randomness.
     """
-    own, others = (sessions(recordings(folder, held_out=side), people, rng) for side in (True, False))
     asked, goals, for_labels = own.recordings, _goals(own), _goals(others)
     copied = [one.query_id for goal in for_labels for one in learned(goal) if _is_copied(one)]
     copied = [copied[place] for place in rng.permutation(len(copied)).tolist()]

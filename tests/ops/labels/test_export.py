@@ -1,6 +1,7 @@
 """`label export`: lines for training, from a log."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,13 @@ def test_it_says_what_is_wrong(
     done, _ = exported(tmp_path, *options)
     assert done.exit_code == code, done.output
     assert said in done.output
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done, _ = exported(tmp_path, events="pipe")
+    assert done.exit_code == 2
+    assert "cannot be read twice" in done.output
 
 
 def test_invalid_lines_are_counted(tmp_path: Path) -> None:
