@@ -1,10 +1,49 @@
-"""Inverted lists: for each key of some texts, such as a trigram of characters, the texts that have it."""
+"""Inverted lists: for each key of some texts, such as a trigram of characters, the texts that have it.
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+And the growth of an index of queries that is made of them.
+"""
+
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from backchannel.agents.sums import ALL
+
+_GROWTH: Final = 2
+
+
+class Part(Protocol):
+    """A part of an index, which never changes."""
+
+    @property
+    def queries(self) -> list[str]:
+        """Its queries."""
+
+
+_P = TypeVar("_P", bound=Part)
+
+
+def grown(
+    parts: Sequence[_P], added: Iterable[str], known: Container[str], make: Callable[[list[str]], _P]
+) -> tuple[_P, ...]:
+    """Return the parts of an index with some queries added.
+
+    Added queries become a new part, merged with the preceding parts that are not much larger. So there are few parts,
+    and over many versions adding a query costs the logarithm of the number of queries.
+
+    Args:
+        parts: the parts so far.
+        added: queries that are not in the index yet.
+        known: the queries that are known now. Others are dropped when parts are merged.
+        make: makes a part.
+    """
+    fresh = dict.fromkeys(query for query in added if query != ALL)
+    kept = [*parts]
+    while fresh and kept and len(kept[-1].queries) <= _GROWTH * len(fresh):
+        fresh |= dict.fromkeys(query for query in kept.pop().queries if query in known)
+    return (*kept, make(list(fresh))) if fresh else (*parts,)
 
 
 class InvertedLists:

@@ -19,24 +19,21 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
 
-from backchannel.agents.grams import InvertedLists, trigrams
+from backchannel.agents.grams import InvertedLists, grown, trigrams
 from backchannel.agents.memory.serving import Guess
-from backchannel.agents.sums import ALL
 
 _COMPARED: Final = 100  # candidates compared per part
 _READ: Final = 50_000  # list entries read per part, shortest lists first: about half a millisecond
 _BUCKETS: Final = 1 << 16  # hash buckets of trigrams; a collision costs a comparison in vain
 _BATCH: Final = 20_000  # queries whose characters are in memory at once
 _LONGEST: Final = 65_535  # characters; longer queries count as this long
-_GROWTH: Final = 2
 _numbers: Final = re.compile(r"\d+").findall
 
 
 class SimilarQueries:
     """An immutable index of known queries, which shares its parts with the next version's.
 
-    Parts never change. Added queries become a new part, merged with the preceding parts that are not much larger. So
-    there are few parts, and over many versions adding a query costs the logarithm of the number of queries.
+    See `grams.grown`.
 
     Args:
         least: the least similarity of a match, 0.5 to 1.
@@ -63,12 +60,8 @@ class SimilarQueries:
             added: queries that are not in the index yet.
             known: the queries that are known now. Others are dropped when parts are merged.
         """
-        fresh = dict.fromkeys(query for query in added if query != ALL)
-        parts = [*self._parts]
-        while fresh and parts and len(parts[-1].queries) <= _GROWTH * len(fresh):
-            fresh |= dict.fromkeys(query for query in parts.pop().queries if query in known)
         similar = SimilarQueries(self.least)
-        similar._parts = (*parts, _Part(list(fresh))) if fresh else self._parts
+        similar._parts = grown(self._parts, added, known, _Part)
         return similar
 
     def nearest(self, query: str, known: Container[str]) -> Guess | None:

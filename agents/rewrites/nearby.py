@@ -15,21 +15,16 @@ import numpy as np
 from jellyfish import metaphone
 from numpy.typing import NDArray
 
-from backchannel.agents.grams import InvertedLists, trigrams
-from backchannel.agents.sums import ALL
+from backchannel.agents.grams import InvertedLists, grown, trigrams
 
 _KINDS: Final = 3  # characters, sounds, words: 65,536 buckets each
 _BUCKETS: Final = _KINDS << 16
 _READ: Final = 12_000  # list entries read per part, the shortest lists first
 _BATCH: Final = 20_000  # queries whose keys are in memory at once
-_GROWTH: Final = 2
 
 
 class Nearby:
-    """An immutable index of queries, which shares its parts with the next version's.
-
-    Parts never change, and are merged as those of `memory.similar` are.
-    """
+    """An immutable index of queries, which shares its parts with the next version's; see `grams.grown`."""
 
     def __init__(self) -> None:
         self._parts: tuple[_Part, ...] = ()
@@ -51,12 +46,8 @@ class Nearby:
             added: queries that are not in the index yet.
             known: the queries that are known now. Others are dropped when parts are merged.
         """
-        fresh = dict.fromkeys(query for query in added if query != ALL)
-        parts = [*self._parts]
-        while fresh and parts and len(parts[-1].queries) <= _GROWTH * len(fresh):
-            fresh |= dict.fromkeys(query for query in parts.pop().queries if query in known)
         nearby = Nearby()
-        nearby._parts = (*parts, _Part(sorted(fresh))) if fresh else self._parts
+        nearby._parts = grown(self._parts, added, known, _Part)
         return nearby
 
     def candidates(self, query: str, most: int) -> list[str]:
@@ -74,6 +65,7 @@ class Nearby:
 
 class _Part:
     def __init__(self, queries: list[str]) -> None:
+        queries.sort()
         self.queries: Final = queries
         self.lists: Final = InvertedLists(_entries(queries), _BUCKETS, 3 * sum(map(len, queries)) + len(queries))
         self._sizes: Final = np.bincount(self.lists.numbers, minlength=len(queries)).astype(np.uint16)
