@@ -185,11 +185,12 @@ def _picked(record: bytes, event: str | None, mapped: Mapping[str, Mapping[str, 
     for field, expression in mapped[name].items():
         try:
             value = expression.search(document)
-        except ValueError as error:  # JMESPath's errors are
+        except Exception as error:  # whatever a function of JMESPath makes of values that anybody may have written
             raise FormError(f"fields.{name}.{field}: {error}") from None
         if value is not None:
             found[field] = value
-    for place, result in enumerate(found.get("results") or (), 1):
+    results = found.get("results")
+    for place, result in enumerate(results if isinstance(results, list) else (), 1):
         if isinstance(result, dict):  # no expression can number a list
             result.setdefault("position", place)
     return msgspec.json.encode(found)

@@ -101,7 +101,7 @@ async def serve(app: ASGIApp, host: str, port: int, token: str | None) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     serving = asyncio.create_task(server.serve())
     try:
-        await _accepting(host, port)
+        await _accepting(serving, host, port)
         name = f"[{host}]" if ":" in host else host
         click.echo(f"http://{name}:{port}/" + (f"?token={token}" if token else ""))
         await asyncio.wait((serving, asyncio.create_task(stop.wait())), return_when=asyncio.FIRST_COMPLETED)
@@ -111,9 +111,9 @@ async def serve(app: ASGIApp, host: str, port: int, token: str | None) -> None:
         await serving
 
 
-async def _accepting(host: str, port: int) -> None:
-    """Wait until the server accepts connections."""
-    while True:
+async def _accepting(serving: asyncio.Task[None], host: str, port: int) -> None:
+    """Wait until the server accepts connections, or ends."""
+    while not serving.done():
         with suppress(ConnectionRefusedError):
             _, writer = await asyncio.open_connection(host, port)
             writer.close()

@@ -65,9 +65,10 @@ class SchemaRegistry:
                 return record
             if len(record) < _HEADER:
                 raise FormError("record: ends within the header that names its schema")
-            decode = self._decoder(int.from_bytes(record[1:_HEADER]), event)
             try:
-                return decode(record)
+                return self._decoder(int.from_bytes(record[1:_HEADER]), event)(record)
+            except (FormError, RegistryError):
+                raise
             except Exception as error:  # of any library, for bytes that anybody may have written
                 raise FormError(f"record: {error or type(error).__name__}") from None
 

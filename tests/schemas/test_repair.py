@@ -209,3 +209,10 @@ def test_an_expression_that_fails_is_a_reason() -> None:
 def test_an_invalid_expression_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match=r"fields\.query\.text: "):
         EventConfig(fields={"query": {"text": "a["}})
+
+
+@pytest.mark.parametrize("hits", [7, True, "hits", {"sku": "a"}, [1, None], [[{"sku": "a"}]]])
+def test_results_that_are_no_list_are_a_reason(hits: Any) -> None:
+    decoder = EventDecoder(Impression, EventConfig(fields={"impression": {**_IMPRESSION, "results": "hits"}}))
+    with pytest.raises(EventError, match="results"):
+        decoder.decode(json.dumps(_SHOP | {"hits": hits}).encode())

@@ -81,3 +81,11 @@ def test_one_process_of_a_host_asks_and_its_successor_from_the_next_window_on(tm
 
 def test_services_of_a_store_share_a_lock() -> None:
     assert lock_of("sqlite:///a.db") == lock_of("sqlite:///a.db") != lock_of("sqlite:///b.db")
+
+
+def test_a_place_that_somebody_else_has_taken_asks_nobody(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for name in ("folder", "link"):
+        assert HostAsker(AskConfig(probability=1.0), tmp_path / name).current(0) is None
+    assert not (tmp_path / "elsewhere").exists()

@@ -63,6 +63,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "/schemas/ids/2": {"schemaType": "PROTOBUF", "schema": 'syntax = "proto3"; message Search { string term = 1; }'},
     "/schemas/ids/3": {"schemaType": "JSON", "schema": "{}"},
+    "/schemas/ids/4": {"schema": '{"type": "record"}'},
 }
 
 
@@ -117,6 +118,7 @@ def test_json_is_read_with_a_header_and_without(registry: str) -> None:
     ("record", "reason"),
     [
         (framed(7, b"x"), "Schema not found"),
+        (framed(4, b"x"), "record: "),
         (framed(1, b"\xff"), "record: "),
         (framed(1, b""), "record: "),
         (b"\0\0", "ends within the header"),
