@@ -21,7 +21,7 @@ import numpy as np
 from msgspec import structs
 from numpy.random import Generator
 
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.learner import Learner
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.sums import Delta, Key, MemorySums, Sums, merge

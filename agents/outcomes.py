@@ -8,8 +8,8 @@ import numpy as np
 from msgspec import Meta, Struct, field
 from numpy.typing import ArrayLike
 
-from backchannel.agents.columns import Columns, Impressions
-from backchannel.agents.frames import MISSING, Codes, Ragged, spans
+from backchannel.agents.columnar.columns import Columns, Impressions
+from backchannel.agents.columnar.frames import MISSING, Codes, Ragged, spans
 from backchannel.agents.rephrases.detector import RephraseDetector
 from backchannel.agents.sums import GRID, Booleans, Floats, Integers
 from backchannel.schemas.events import Feedback, value_of

@@ -12,7 +12,7 @@ import pytest
 from msgspec import Meta, Struct, field
 
 from backchannel.agents.checks import check
-from backchannel.agents.frames import MISSING
+from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.registry import Learners

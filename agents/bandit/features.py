@@ -15,8 +15,8 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from backchannel.agents.columns import Columns
-from backchannel.agents.frames import MISSING, distinct
+from backchannel.agents.columnar.columns import Columns
+from backchannel.agents.columnar.frames import MISSING, distinct
 from backchannel.agents.sums import GRID
 from backchannel.schemas.events import Name, Query
 from backchannel.schemas.text import normalize

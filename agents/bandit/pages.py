@@ -19,8 +19,8 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from backchannel.agents.bandit.features import Encoder
-from backchannel.agents.columns import Columns
-from backchannel.agents.frames import MISSING, distinct, spans
+from backchannel.agents.columnar.columns import Columns
+from backchannel.agents.columnar.frames import MISSING, distinct, spans
 from backchannel.agents.outcomes import Outcomes, ranks_in
 from backchannel.agents.sums import Floats
 from backchannel.schemas.events import MAX_DEPTH

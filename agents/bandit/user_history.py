@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from backchannel.agents.bandit.users import USER_FEATURES, Everybody, UserRow, Users
-from backchannel.agents.frames import MISSING
+from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import ALL, USER, Delta, Groups, SumReader, SumTable

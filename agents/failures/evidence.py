@@ -18,11 +18,11 @@ from msgspec import Struct
 from rapidfuzz.distance import Indel
 from rapidfuzz.fuzz import token_set_ratio
 
-from backchannel.agents.bins import bin_of, range_of
-from backchannel.agents.columns import Columns, Queries
+from backchannel.agents.columnar.columns import Columns, Queries
+from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.failures.rules import RULES, first_to_hold
-from backchannel.agents.frames import MISSING
-from backchannel.agents.kinds import parts_of
+from backchannel.agents.labelled.bins import bin_of, range_of
+from backchannel.agents.labelled.kinds import parts_of
 from backchannel.agents.sums import Floats, Integers
 from backchannel.schemas.events import Recognition, Understanding
 

@@ -18,15 +18,15 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from backchannel.agents.columns import Columns
+from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.failures import rules
 from backchannel.agents.failures.evidence import ENCODING, RULED, WIDTH, evidence, is_told, vectors
 from backchannel.agents.failures.serving import Diagnoser, Shares, Weights
-from backchannel.agents.kinds import KINDS, published
-from backchannel.agents.labelled import LabelLearner
+from backchannel.agents.labelled.kinds import KINDS, published
+from backchannel.agents.labelled.learner import LabelLearner
+from backchannel.agents.labelled.ridge import Fit, LabelSums
 from backchannel.agents.learner import Changed
 from backchannel.agents.outcomes import Outcomes
-from backchannel.agents.ridge import Fit, LabelSums
 from backchannel.agents.sums import ALL, GRID, Delta, Floats, Integers, SumReader
 from backchannel.schemas.events import FailurePoint, Label
 from backchannel.schemas.snapshot import Estimate

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.random import Generator
 
-from backchannel.agents.ridge import Model
+from backchannel.agents.labelled.ridge import Model
 from backchannel.agents.sums import Floats, Integers
 
 

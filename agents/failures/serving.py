@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.failures.rules import POINTS, RULES
-from backchannel.agents.interning import columns_of
-from backchannel.agents.kinds import by_kind
-from backchannel.agents.ridge import Model
+from backchannel.agents.labelled.kinds import by_kind
+from backchannel.agents.labelled.ridge import Model
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import ALL
 from backchannel.schemas.snapshot import Estimate, Snapshot

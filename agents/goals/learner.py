@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from backchannel.agents.columns import Columns
+from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.goals.starts import Starts, last_outcomes
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes, RewardConfig, said_of

@@ -21,8 +21,8 @@ from rapidfuzz.distance import Indel
 from rapidfuzz.fuzz import token_set_ratio
 from rapidfuzz.process import cpdist
 
-from backchannel.agents.columns import Columns
-from backchannel.agents.frames import MISSING, distinct, spans
+from backchannel.agents.columnar.columns import Columns
+from backchannel.agents.columnar.frames import MISSING, distinct, spans
 from backchannel.agents.goals.weights import WEIGHTS
 from backchannel.agents.sums import GRID, Floats, Integers
 from backchannel.schemas.text import normalize

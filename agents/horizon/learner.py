@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from backchannel.agents.frames import MISSING
+from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.horizon.serving import Horizon
 from backchannel.agents.horizon.surrogate import summarize
 from backchannel.agents.horizon.visits import HOUR_MS, Times, visits_of

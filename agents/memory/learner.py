@@ -23,8 +23,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from backchannel.agents import checksums
 from backchannel.agents.learner import TOGETHER, Changed, Learner, portions_of
+from backchannel.agents.memory import checksums
 from backchannel.agents.memory.examination import SHOWINGS, Curve, Examination
 from backchannel.agents.memory.serving import NOTHING, Header, Memory, PairEvidence, Row
 from backchannel.agents.outcomes import Outcomes

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 import msgspec
 import numpy as np
 
-from backchannel.agents.frames import MISSING
+from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.learner import TOGETHER, Changed, Learner, portions_of
 from backchannel.agents.memory.learner import MemoryIndex, Shown
 from backchannel.agents.memory.serving import Memory, OwnRow, PairEvidence

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from backchannel.agents.bandit.features import Encoder, Value, context_of
 from backchannel.agents.bandit.planner import MAX_BUDGET
 from backchannel.agents.bandit.serving import Allocator, StrategyContext
-from backchannel.agents.columns import Columns
-from backchannel.agents.frames import MISSING
+from backchannel.agents.columnar.columns import Columns
+from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.ope.estimators import Feedback, Model, weigh
 from backchannel.agents.ope.reward_models import Integers, cross_fitted, folds_of
 from backchannel.agents.outcomes import Outcomes

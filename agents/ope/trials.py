@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from backchannel.agents.frames import distinct
+from backchannel.agents.columnar.frames import distinct
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.ope.decisions import chances_of
 from backchannel.agents.ope.sequences import Contrast

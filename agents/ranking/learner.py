@@ -12,8 +12,8 @@ import orjson
 from msgspec import Meta, Struct, field
 
 from backchannel.agents.bandit.posterior import coarsen
-from backchannel.agents.columns import Columns, Ranks, Results
-from backchannel.agents.frames import MISSING, Codes, Ragged, distinct
+from backchannel.agents.columnar.columns import Columns, Ranks, Results
+from backchannel.agents.columnar.frames import MISSING, Codes, Ragged, distinct
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Gains, Outcomes
 from backchannel.agents.ranking.features import SCORE, CandidateEncoder, CandidateFeature

@@ -20,8 +20,8 @@ from rapidfuzz.distance import Indel
 from rapidfuzz.fuzz import token_set_ratio
 from rapidfuzz.process import cpdist
 
-from backchannel.agents.columns import Columns
-from backchannel.agents.frames import Codes
+from backchannel.agents.columnar.columns import Columns
+from backchannel.agents.columnar.frames import Codes
 from backchannel.agents.rephrases.weights import WEIGHTS
 from backchannel.agents.sums import GRID, Floats, Integers
 from backchannel.schemas.text import normalize

@@ -31,7 +31,7 @@ import numpy as np
 from msgspec import Meta, Struct, structs
 from numpy.typing import NDArray
 
-from backchannel.agents.frames import MISSING
+from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.rewrites.chain import Admissible, Chain, Solution

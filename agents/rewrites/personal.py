@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from backchannel.agents.frames import MISSING
+from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.rewrites.chain import Chain

@@ -12,9 +12,9 @@ from zlib import crc32
 import msgspec
 import numpy as np
 
-from backchannel.agents.bins import bins_of
-from backchannel.agents.columns import Columns
-from backchannel.agents.frames import MISSING, Codes
+from backchannel.agents.columnar.columns import Columns
+from backchannel.agents.columnar.frames import MISSING, Codes
+from backchannel.agents.labelled.bins import bins_of
 from backchannel.agents.sums import Floats, Integers
 from backchannel.schemas.events import Earlier, Recognition, Understanding
 

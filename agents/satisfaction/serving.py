@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from backchannel.agents.interning import columns_of
-from backchannel.agents.kinds import by_kind
+from backchannel.agents.columnar.interning import columns_of
+from backchannel.agents.labelled.kinds import by_kind
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import ALL, Floats
 from backchannel.schemas.snapshot import Estimate, Snapshot

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from msgspec import structs
 
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.schemas.events import Earlier, Feedback, Query
 from backchannel.schemas.turn import Turn
 

@@ -8,7 +8,7 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from backchannel.agents.kinds import KINDS
+from backchannel.agents.labelled.kinds import KINDS
 from backchannel.ops.options import json_option, store_option
 from backchannel.ops.terminal import console, print_json, require_writable
 from backchannel.schemas.snapshot import Estimate

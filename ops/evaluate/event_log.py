@@ -9,8 +9,8 @@ from msgspec import structs
 
 from backchannel.agents.bandit.learner import StrategyBandit
 from backchannel.agents.bandit.serving import Allocator, Exploration
-from backchannel.agents.columns import Columns
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.columns import Columns
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.ope.decisions import (
     DecisionTable,
     LoggedDecision,

@@ -13,10 +13,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.failures.evidence import evidence, is_told, vectors
 from backchannel.agents.failures.learner import FailurePoints
 from backchannel.agents.failures.selection import next_to_label
-from backchannel.agents.interning import columns_of
 from backchannel.ops.exit_codes import INCOMPLETE
 from backchannel.ops.groups import Group
 from backchannel.ops.labels.export import Export

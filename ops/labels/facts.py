@@ -7,16 +7,16 @@ from typing import Final
 import numpy as np
 from msgspec import Struct, structs
 
-from backchannel.agents.columns import Columns, Queries
+from backchannel.agents.columnar.columns import Columns, Queries
+from backchannel.agents.columnar.frames import MISSING
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.failures import rules
 from backchannel.agents.failures.evidence import RULED, evidence, is_told, vectors
 from backchannel.agents.failures.learner import FailurePoints
-from backchannel.agents.frames import MISSING
 from backchannel.agents.goals.learner import ended_badly, ends_of
-from backchannel.agents.interning import columns_of
-from backchannel.agents.labelled import FOLDS, fold_of
+from backchannel.agents.labelled.learner import FOLDS, fold_of
+from backchannel.agents.labelled.ridge import Model
 from backchannel.agents.outcomes import Judge, Outcomes, RewardConfig
-from backchannel.agents.ridge import Model
 from backchannel.agents.sums import SumReader
 from backchannel.schemas.events import Feedback, Label, Query
 from backchannel.schemas.turn import Turn

@@ -16,7 +16,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from backchannel.agents.kinds import parts_of
+from backchannel.agents.labelled.kinds import parts_of
 from backchannel.ops.labels.facts import Facts
 from backchannel.schemas.events import Context
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, structs
 
-from backchannel.agents.columns import Columns
+from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.goals.learner import Goals
 from backchannel.agents.quality.learner import AnswerQuality
 from backchannel.agents.sums import Sums

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from backchannel.agents import registry
-from backchannel.agents.columns import Columns
+from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.ope.decisions import TurnSample
 from backchannel.agents.outcomes import Judge, Outcomes
 from backchannel.agents.sums import Delta, SumTable, merge

@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from msgspec import Struct
 
-from backchannel.agents.columns import Columns
+from backchannel.agents.columnar.columns import Columns
 from backchannel.schemas.codec import EventDecoder, EventError
 from backchannel.schemas.events import Event, Teach
 from backchannel.streams.turns.accounts import FIELD_DROPPED

@@ -7,9 +7,9 @@ from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 
-from backchannel.agents.columns import Columns, Turns
-from backchannel.agents.frames import MISSING, Frame, Ragged
-from backchannel.agents.interning import Interner, others_of
+from backchannel.agents.columnar.columns import Columns, Turns
+from backchannel.agents.columnar.frames import MISSING, Frame, Ragged
+from backchannel.agents.columnar.interning import Interner, others_of
 from backchannel.agents.sums import Integers
 from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query, Signal, Teach, name_of
 from backchannel.streams.turns.assembler import Assembled, Assembler, TurnConfig

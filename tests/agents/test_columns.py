@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from backchannel.agents.bandit.features import Encoder, Numeric
 from backchannel.agents.bandit.pages import pages_of
 from backchannel.agents.checks import unlike
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.learner import Learner
 from backchannel.agents.ope.decisions import decisions_of, is_logged
 from backchannel.agents.outcomes import RewardConfig

@@ -22,7 +22,7 @@ from backchannel.agents.bandit.learner import StrategyBandit
 from backchannel.agents.bandit.pages import Pages, hash_of
 from backchannel.agents.bandit.strategy_history import StrategyHistory
 from backchannel.agents.bandit.user_history import UserHistory
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory.examination import HARVESTED, SHOWINGS, Examination
 from backchannel.agents.memory.learner import MemoryIndex

@@ -6,8 +6,8 @@ from typing import Any, Final
 import numpy as np
 from hypothesis import strategies as st
 
-from backchannel.agents.frames import MISSING
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.frames import MISSING
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.outcomes import Asked, Gains, Judge, Outcomes, RewardConfig
 from backchannel.agents.rewrites.learner import state_of
 from backchannel.schemas.events import BargeIn, Canary, Click, Feedback, Impression, Query, Result, Rewrite

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from msgspec import Struct, structs
 
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.satisfaction.asking import AskConfig, Asker, Question
 from backchannel.agents.satisfaction.budget import DAY_MS, Budget

@@ -13,7 +13,7 @@ from backchannel.agents.bandit.features import Numeric
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.pages import pages_of
 from backchannel.agents.bandit.serving import Allocator
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.outcomes import Judge, Outcomes, RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums

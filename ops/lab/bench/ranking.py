@@ -9,7 +9,7 @@ import numpy as np
 
 from backchannel.agents.bandit.features import Numeric
 from backchannel.agents.checks import changes
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.outcomes import Judge, Outcomes, RewardConfig
 from backchannel.agents.ranking.learner import EXAMINED, RankingConfig, ResultRanking
 from backchannel.agents.ranking.serving import Candidate, Ranker

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.learner import Learner
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.rephrases.detector import RephraseDetector

@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing
 from statistics import median
 from typing import Any, Final
 
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.memory.learner import MemoryIndex
 from backchannel.agents.outcomes import Judge
 from backchannel.agents.sums import Delta

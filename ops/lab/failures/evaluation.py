@@ -15,14 +15,14 @@ import numpy as np
 from msgspec import Struct, structs
 from scipy.stats import rankdata
 
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.failures.evidence import RULED, evidence, vectors
 from backchannel.agents.failures.learner import FailureConfig, FailurePoints
 from backchannel.agents.failures.rules import RULES
 from backchannel.agents.failures.selection import next_to_label
 from backchannel.agents.failures.serving import Diagnoser
-from backchannel.agents.interning import columns_of
+from backchannel.agents.labelled.ridge import Fit
 from backchannel.agents.outcomes import Judge, RewardConfig
-from backchannel.agents.ridge import Fit
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Booleans, Floats, Integers, MemorySums
 from backchannel.ops.lab.convert import ConversionError

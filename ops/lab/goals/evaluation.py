@@ -13,8 +13,8 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.stats import rankdata
 
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.goals.starts import WIDTH, evidence
-from backchannel.agents.interning import columns_of
 from backchannel.agents.sums import GRID, Booleans, Floats, Integers
 from backchannel.ops.lab.goals.pairs import FOLDS, Pair
 from backchannel.schemas.snapshot import Estimate

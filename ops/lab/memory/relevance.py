@@ -17,8 +17,8 @@ from msgspec import Struct, structs
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from backchannel.agents.frames import MISSING
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.frames import MISSING
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.serving import Memory
 from backchannel.agents.memory.similar import SimilarQueries

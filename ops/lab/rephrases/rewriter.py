@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
 from backchannel.agents.rewrites.rows import RewriteRow

@@ -8,7 +8,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.rephrases.detector import RephraseDetector, features
 from backchannel.agents.sums import Floats
 from backchannel.ops.lab.rephrases.pairs import Pair

@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Struct, structs
 from scipy.stats import rankdata
 
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.satisfaction.evidence import slots_of, vectors
 from backchannel.agents.satisfaction.learner import SatisfactionConfig, SatisfactionLearner

@@ -18,7 +18,7 @@ from backchannel.agents.bandit.features import Categorical
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.mixture import Mixture
 from backchannel.agents.bandit.serving import Allocator
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.ope.decisions import LoggedDecision, TurnSample
 from backchannel.agents.ope.gate import HALF, Case, Course, GateConfig, Judgement, Tried, course, judge
 from backchannel.agents.ope.sequences import Contrast

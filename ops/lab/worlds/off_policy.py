@@ -16,7 +16,7 @@ from numpy.random import Generator
 from backchannel.agents.bandit.features import Categorical, Numeric, Value, context_of
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.serving import Allocator
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.ope.decisions import LoggedDecision, table_of, vectors_of
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.serving import live_rows

@@ -21,7 +21,7 @@ from backchannel.agents.bandit.features import (
     Value,
     context_of,
 )
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.sums import GRID
 from backchannel.schemas.codec import EventDecoder, encode
 from backchannel.schemas.events import Query

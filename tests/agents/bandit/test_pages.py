@@ -6,7 +6,7 @@ import numpy as np
 
 from backchannel.agents.bandit.features import Encoder, Numeric
 from backchannel.agents.bandit.pages import Pages, hash_of, pages_of
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.schemas.events import Click, Impression, Query, Result
 from backchannel.schemas.turn import Turn

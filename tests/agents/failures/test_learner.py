@@ -7,11 +7,11 @@ import pytest
 from msgspec import structs
 
 from backchannel.agents.checks import check, learn, solve
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.failures.evidence import evidence
 from backchannel.agents.failures.learner import POINTS, FailureConfig, FailurePoints, labels_of
 from backchannel.agents.failures.serving import Diagnoser
-from backchannel.agents.interning import columns_of
-from backchannel.agents.labelled import fold_of
+from backchannel.agents.labelled.learner import fold_of
 from backchannel.agents.sums import Delta, MemorySums, merge
 from backchannel.schemas.events import FailurePoint, Hypothesis, Label, Recognition, Understanding
 from backchannel.schemas.turn import Turn
@@ -159,7 +159,7 @@ def test_what_a_repair_saves() -> None:
 
 
 def test_excess_rows_are_those_with_the_fewest_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backchannel.agents.kinds.ROOM", 3)
+    monkeypatch.setattr("backchannel.agents.labelled.kinds.ROOM", 3)
     turns = [*(fine(person) for person in range(3)), Turn.of(query(2 * DAY, nlu=Understanding(score=0.5)))]
     delta = learn(LEARNER, turns)
     sums = delta[LEARNER.turns.name]

@@ -3,9 +3,9 @@
 import numpy as np
 
 from backchannel.agents.checks import learn
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.failures.evidence import evidence, vectors
 from backchannel.agents.failures.selection import next_to_label
-from backchannel.agents.interning import columns_of
 from tests.agents.failures.test_learner import LABELLED, LEARNER, diagnoser, fine, misheard
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.goals.starts import WIDTH, Starts, evidence
 from backchannel.agents.goals.weights import WEIGHTS
-from backchannel.agents.interning import columns_of
 from tests.support.turns import closed_turn, impression, query
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from backchannel.agents.bandit.features import Encoder, Numeric
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.serving import Allocator
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.ope.decisions import (
     HALF_LIFE_MS,
     LoggedDecision,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.rephrases.detector import FLOOR, RephraseDetector, features
 from backchannel.agents.rephrases.weights import WEIGHTS
 from backchannel.agents.sums import GRID

@@ -5,7 +5,7 @@ import pytest
 from msgspec import structs
 
 from backchannel.agents.checks import check, learn, solve
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.satisfaction.evidence import WIDTH, slots_of, vectors
 from backchannel.agents.satisfaction.learner import SatisfactionConfig, SatisfactionLearner, weights_of
 from backchannel.agents.satisfaction.serving import Satisfaction

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from msgspec import Meta, structs
 
-from backchannel.agents.columns import Columns
+from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.outcomes import Judge, Outcomes, RewardConfig
 from backchannel.schemas import events
 from backchannel.schemas.codec import EventDecoder

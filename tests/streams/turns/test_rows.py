@@ -7,9 +7,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backchannel.agents.columns import Columns
-from backchannel.agents.frames import Frame, Ragged
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.columns import Columns
+from backchannel.agents.columnar.frames import Frame, Ragged
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.schemas import events
 from backchannel.schemas.events import Event
 from backchannel.schemas.turn import Turn

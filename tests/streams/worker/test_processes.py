@@ -7,7 +7,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.learners import Learning

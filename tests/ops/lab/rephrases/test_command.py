@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from backchannel.agents.interning import columns_of
+from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.rephrases.detector import RephraseDetector, features
 from backchannel.agents.rephrases.weights import WEIGHTS
 from backchannel.ops.lab.rephrases.command import rephrases

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from backchannel.agents.frames import MISSING, Codes, Frame, Ragged
+from backchannel.agents.columnar.frames import MISSING, Codes, Frame, Ragged
 from backchannel.agents.sums import Floats, Integers
 from backchannel.schemas.events import Query, Signal, name_of
 

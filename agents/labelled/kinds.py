@@ -9,8 +9,8 @@ from typing import Final, TypeVar
 import msgspec
 import numpy as np
 
-from backchannel.agents.columns import Columns
-from backchannel.agents.frames import MISSING
+from backchannel.agents.columnar.columns import Columns
+from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.sums import ALL, Floats, Integers, Key, SumReader, SumTable
 
 _T = TypeVar("_T")

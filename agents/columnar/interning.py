@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from backchannel.agents.columns import (
+from backchannel.agents.columnar.columns import (
     Canaries,
     Chances,
     Clicks,
@@ -27,7 +27,7 @@ from backchannel.agents.columns import (
     Results,
     Turns,
 )
-from backchannel.agents.frames import MISSING, POOLS, Codes, Frame, Ragged
+from backchannel.agents.columnar.frames import MISSING, POOLS, Codes, Frame, Ragged
 from backchannel.agents.sums import Integers
 from backchannel.schemas.events import ENVELOPE, BargeIn, Canary, Click, Impression, Query, Result, Signal, name_of
 from backchannel.schemas.text import Fold, spelled
