@@ -27,6 +27,10 @@ class StoreAwayError(StoreError):
     """The store is missing, locked, full, unreachable or failing over: a retry may succeed."""
 
 
+class StoreBusyError(StoreAwayError):
+    """Another process holds a lock for longer than a transaction waits."""
+
+
 class Store:
     """A database with Backchannel's tables.
 
@@ -185,6 +189,8 @@ class Store:
         except DBAPIError as error:
             fault = error.orig or error
             reason = " ".join(str(fault).split())
+            if self._dialect.is_busy(fault):
+                raise StoreBusyError(f"{self._silent}: {reason}") from error
             if error.connection_invalidated or self._dialect.is_conflict(fault) or self._dialect.passes(fault):
                 raise StoreAwayError(f"{self._silent}: {reason}") from error
             raise StoreError(f"store {self._engine.url}: {reason}") from error

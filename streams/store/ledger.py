@@ -7,6 +7,7 @@ have not been merged yet, so they see everything that was committed.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Reached
 from backchannel.streams.store import decisions, segments, tables
 from backchannel.streams.store.dialects import among, batches, insert_rows
-from backchannel.streams.store.engine import Store, StoreError
+from backchannel.streams.store.engine import Store, StoreBusyError, StoreError
 from backchannel.streams.store.merging import add_packed, first_landmark, lock, log_changes, merge_segments
 from backchannel.streams.turns.position import BEGINNING, Claim, Position, TopicPosition
 
@@ -106,8 +107,8 @@ class Ledger:
         3. Insert the sums and the counts as a segment. No other commit waits for that.
         4. Add the logged decisions that belong to the sample.
 
-        If more than `MAX_WAITING` bytes of segments wait, because nobody publishes, they are merged. This slows
-        commits down, and bounds the segments.
+        If more than `MAX_WAITING` bytes of segments wait, because nobody publishes, they are merged, here or by another
+        committer. This slows commits down, and bounds the segments.
 
         Returns:
             The claims for the next commit.
@@ -116,8 +117,11 @@ class Ledger:
             FencedError: another process has claimed a partition. Nothing is committed.
         """
         claims, waiting = self._store.transact(lambda connection: self._commit(connection, contributions))
-        if waiting > MAX_WAITING:
-            self.merge()
+        while waiting > MAX_WAITING:
+            with suppress(StoreBusyError):  # another process merges them
+                self.merge()
+            with self._store.read() as connection:
+                waiting = segments.waiting(connection)
         return claims
 
     def merge(self) -> None:

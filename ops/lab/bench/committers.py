@@ -32,6 +32,9 @@ COMMITTERS: Final = (1, 2, 4, 8)
 BATCH: Final = 20_000
 """Approximate number of events in a batch, as of a worker that handles 20,000 events/s."""
 
+BATCHES: Final = 32
+"""Number of batches, of all committers together. They stay below the size at which commits would merge them."""
+
 PATIENCE_S: Final = 600.0
 """Seconds after which a committer counts as failed."""
 
@@ -58,11 +61,11 @@ def committers(load: Load) -> Iterator[Measure]:
     batches = [_prepared(learning, np.random.default_rng(seed)) for seed in range(4)]
     file = load.folder / "batches"
     file.write_bytes(pickle.dumps(batches))
-    each = max(load.events // BATCH, 4)
     with Postgres() as server:
         alone = 0.0
         for number in COMMITTERS:
             load.say(f"{number} committers")
+            each = BATCHES // number
             events = number * sum(batches[one % len(batches)].events for one in range(each))
             seconds, locked, server_s = _run(server, learning, file, number, each)
             rate, name = events / seconds, f"PostgreSQL: {number} committer{'s' * (number > 1)}"
@@ -115,6 +118,15 @@ def _run(server: Postgres, learning: Learning, file: Path, number: int, each: in
 
 
 def _commit(url: str, file: Path, source: str, each: int, barrier: Any) -> None:
+    """Commit batches between two meetings at the `barrier`, which breaks if this fails."""
+    try:
+        _commit_all(url, file, source, each, barrier)
+    except BaseException:
+        barrier.abort()
+        raise
+
+
+def _commit_all(url: str, file: Path, source: str, each: int, barrier: Any) -> None:
     learning = Learning(Config())
     batches: list[_Prepared] = pickle.loads(file.read_bytes())  # noqa: S301 - of our own parent
     with closing(Store(url)) as store:

@@ -39,6 +39,10 @@ class Dialect(ABC):
         """Return whether the driver's `error` is a conflict with other transactions, so that a retry may succeed."""
 
     @abstractmethod
+    def is_busy(self, error: BaseException) -> bool:
+        """Return whether the driver's `error` is a lock that was not granted in time."""
+
+    @abstractmethod
     def passes(self, error: BaseException) -> bool:
         """Return whether the driver's `error` may resolve itself: the database is locked, full, away or failing
         over.

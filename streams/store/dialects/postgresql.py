@@ -124,6 +124,10 @@ class Postgresql(Dialect):
         """Return whether the error is a serialization failure or a deadlock."""
         return getattr(error, "sqlstate", None) in _CONFLICTS
 
+    def is_busy(self, error: BaseException) -> bool:
+        """Return whether the lock timeout is over."""
+        return getattr(error, "sqlstate", None) == "55P03"
+
     def passes(self, error: BaseException) -> bool:
         """Decide by the SQLSTATE; without one, return whether the connection failed."""
         state = getattr(error, "sqlstate", None)

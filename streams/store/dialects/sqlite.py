@@ -83,6 +83,11 @@ class Sqlite(Dialect):
         """Return False: a writer waits for its lock at the start of its transaction, and then has no conflicts."""
         return False
 
+    def is_busy(self, error: BaseException) -> bool:
+        """Decide by the error code."""
+        code = getattr(error, "sqlite_errorcode", None)
+        return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
     def passes(self, error: BaseException) -> bool:
         """Decide by the error code."""
         code = getattr(error, "sqlite_errorcode", None)

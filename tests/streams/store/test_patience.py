@@ -15,7 +15,7 @@ from sqlalchemy import Connection, make_url, text
 from backchannel.streams.store.dialects import postgresql
 from backchannel.streams.store.dialects.patience import PatientConnection
 from backchannel.streams.store.dialects.postgresql import Limits
-from backchannel.streams.store.engine import Store, StoreAwayError
+from backchannel.streams.store.engine import Store, StoreAwayError, StoreBusyError
 from backchannel.streams.store.ledger import Ledger
 
 CLAIMING = """
@@ -65,7 +65,7 @@ def test_a_lock_is_waited_for_only_so_long(url: str, monkeypatch: pytest.MonkeyP
         Ledger(one, []).claim("kafka:x", 0)
         with one.write() as connection:
             connection.execute(text("SELECT * FROM partition FOR UPDATE"))
-            with pytest.raises(StoreAwayError, match="lock timeout"):
+            with pytest.raises(StoreBusyError, match="lock timeout"):
                 Ledger(other, []).claim("kafka:x", 0)
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from backchannel.agents.sums import Delta, MemorySums, Sums, SumTable, merge
 from backchannel.streams.store import ledger as ledger_module
 from backchannel.streams.store import segments, tables
-from backchannel.streams.store.engine import Store
+from backchannel.streams.store.engine import Store, StoreBusyError
 from backchannel.streams.store.ledger import Contribution, Ledger, LedgerSums, RowSums, take_changes
 from backchannel.streams.store.merging import merge_segments, merge_within
 from backchannel.streams.turns.position import Position
@@ -224,6 +224,22 @@ def test_commits_merge_when_nobody_else_does(store: Store, monkeypatch: pytest.M
         most = max(most, waiting(store))
     assert 1 < most < 6
     assert everything(store, LedgerSums) == of_delta(merge(map(delta, range(20))))
+
+
+def test_a_commit_waits_while_another_process_merges(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(store, TABLES)
+    claim, attempts, merge_them = ledger.claim("s", 0), count(), ledger.merge
+
+    def merge_later() -> None:
+        if next(attempts) < 2:
+            raise StoreBusyError("locked")
+        merge_them()
+
+    monkeypatch.setattr(ledger_module, "MAX_WAITING", 0)
+    monkeypatch.setattr(ledger, "merge", merge_later)
+    ledger.commit([Contribution(claim, Position(1), delta(1), {})])
+    assert next(attempts) == 3
+    assert waiting(store) == 0
 
 
 def test_tables_of_learners_that_the_merger_does_not_know_are_merged(store: Store, store_url: str) -> None:
