@@ -1,16 +1,30 @@
-"""psycopg connections that time out when a server falls silent."""
+"""psycopg connections that time out when a server falls silent, and that take encoded arrays."""
 
 import time
 from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
 from psycopg.rows import TupleRow
+
+from backchannel.streams.store.dialects.arrays import EncodedArray
 
 PING_S: Final = 10.0
 """Seconds of silence after which a waiting connection is closed."""
 
 _T = TypeVar("_T")
+
+
+class ArrayDumper(Dumper):
+    """Sends an encoded array as it is. Its type is what the statement casts it to."""
+
+    format = Format.BINARY
+
+    def dump(self, obj: EncodedArray) -> EncodedArray:
+        """Return `obj`."""
+        return obj
 
 
 class PatientConnection(psycopg.Connection[TupleRow]):

@@ -5,6 +5,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ARRAY, URL, ColumnElement, Connection, Engine, Table, any_, bindparam, event, func, select, text
 
+from backchannel.streams.store.dialects.arrays import BinaryArray, EncodedArray
 from backchannel.streams.store.dialects.dialect import Dialect, updates
 
 _CONFLICTS: Final = ("40001", "40P01")  # SQLSTATE of a serialization failure and of a deadlock
@@ -91,9 +92,11 @@ class Postgresql(Dialect):
 
         @event.listens_for(engine, "do_connect")
         def connect(_dialect: object, _record: object, arguments: list[Any], settings: dict[str, Any]) -> Any:
-            from backchannel.streams.store.dialects.patience import PatientConnection  # noqa: PLC0415 - an extra
+            from backchannel.streams.store.dialects import patience  # noqa: PLC0415 - an extra
 
-            return PatientConnection.connect(*arguments, **{**CONNECTION, **settings})
+            driver = patience.PatientConnection.connect(*arguments, **{**CONNECTION, **settings})
+            driver.adapters.register_dumper(EncodedArray, patience.ArrayDumper)
+            return driver
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
@@ -179,7 +182,7 @@ class Postgresql(Dialect):
         statement = postgresql.insert(table)
         if changed := updates(table, statement.excluded, add, replace):
             statement = statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=changed)
-        arrays = [bindparam(f"all_{name}", type_=ARRAY(table.c[name].type)) for name in columns]
+        arrays = [bindparam(f"all_{name}", type_=BinaryArray(table.c[name].type)) for name in columns]
         rows = func.unnest(*arrays).table_valued(*columns).render_derived()
         statement = statement.from_select(list(columns), select(*rows.c))
         for first in range(0, len(next(iter(columns.values()))), _BATCH):
