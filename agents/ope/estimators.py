@@ -206,17 +206,18 @@ class Diagnosis(Struct, frozen=True):
     mean: float
     error: float
 
-    def faults(self, minimum: float = 100.0) -> list[str]:
+    def faults(self, minimum: float = 100.0, of: str = "turn") -> list[str]:
         """Return the reasons not to rely on estimates by weights; empty if there are none.
 
         Args:
             minimum: the minimum effective sample size.
+            of: what is weighed.
         """
         found = []
         if self.effective < minimum:
-            found.append(f"effective sample size {self.effective:.0f} of {self.turns:,} turns is below {minimum:.0f}")
+            found.append(f"effective sample size {self.effective:.0f} of {self.turns:,} {of}s is below {minimum:.0f}")
         if self.heaviest > 0.1:
-            found.append(f"one turn has {self.heaviest:.0%} of all weight")
+            found.append(f"one {of} has {self.heaviest:.0%} of all weight")
         if abs(self.mean - 1.0) > max(4.0 * self.error, 1e-9):
             found.append(
                 f"the mean weight is {self.mean:.2f}, not 1: propensities are wrong, or do not cover the policy"

@@ -14,7 +14,7 @@ from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.ope.intervals import Method
 from backchannel.ops.evaluate import event_log, open_bandit
 from backchannel.ops.evaluate.report import render
-from backchannel.ops.evaluate.result import Evaluation, Options, PolicyValue
+from backchannel.ops.evaluate.result import Evaluation, Horizon, Options, PolicyValue
 from backchannel.ops.exit_codes import INCOMPLETE
 from backchannel.ops.options import config_option, json_option, seed_option
 from backchannel.ops.terminal import print_json, require_writable
@@ -41,7 +41,8 @@ from backchannel.streams.serving.reader import PolicyReader
     type=click.Choice(get_args(Method)),
     default="bootstrap",
     show_default=True,
-    help="Method for intervals. Bernstein intervals hold for any number of turns, but are wide.",
+    help="Method for intervals. Bernstein intervals hold for any number of turns, but are wide; those of a sequence "
+    "hold however often one looks at a growing log.",
 )
 @click.option(
     "--confidence",
@@ -57,6 +58,20 @@ from backchannel.streams.serving.reader import PolicyReader
     show_default=True,
     help="Effective sample size below which a log is unusable for a policy.",
 )
+@click.option(
+    "--horizon",
+    type=click.Choice(get_args(Horizon)),
+    default="turn",
+    show_default=True,
+    help="What a policy's value is over: a turn, a whole session, or all turns of a user. For event files only.",
+)
+@click.option(
+    "--discount",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="What a success is worth one turn later, with --horizon.",
+)
 @seed_option
 @click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML report with plots to this file."
@@ -71,6 +86,8 @@ def evaluate(
     method: Method,
     confidence: float,
     minimum: float,
+    horizon: Horizon,
+    discount: float,
     seed: int,
     report: Path | None,
     as_json: bool,
@@ -88,6 +105,11 @@ def evaluate(
     cannot tell, on clicked items whose ranks in every strategy were looked up (`looked_up` of impressions). Estimates
     by strategy mostly overstate a change; they are shown for comparison.
 
+    A policy may win clicks now and lose people for it. With --horizon session or user, what is estimated, and relied
+    upon, is the success of all turns of a session or of a user, by the weighted doubly robust estimate (WDR), with each
+    decision's effect on later turns. That needs more data: where policies differ much in many turns, the log cannot
+    tell.
+
     \b
     backchannel evaluate events.jsonl --report out/evaluation.html
     backchannel evaluate random_all.csv.gz --policy bts=bts_all.csv.gz
@@ -99,10 +121,12 @@ def evaluate(
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
         require_writable(report)
-    options = Options(method, confidence, minimum, seed)
+    options = Options(method, confidence, minimum, seed, horizon, discount)
     if log != "-" and open_bandit.is_open_bandit(Path(log)):
         if store is not None:
             raise click.UsageError("--store: a store's policy chooses strategies, but this log has items; use --policy")
+        if horizon != "turn":
+            raise click.UsageError(f"--horizon {horizon}: the Open Bandit Dataset has neither sessions nor users")
         found = open_bandit.evaluate(Path(log), _files(policies), options)
     else:
         if policies:
@@ -163,16 +187,11 @@ def _lines(found: Evaluation) -> list[RenderableType]:
         lines.append(f"{found.pages}")
     for policy in found.policies:
         lines += [_table(policy, found), *(f"[bold]Warning:[/] {policy.name}: {one}" for one in policy.faults)]
-        if policy.session_diagnosis is not None:
-            values = "; ".join(f"{name} {_interval(value)}" for name, value in policy.sessions.items())
-            lines.append(f"over whole sessions: {values}")
-            lines += [f"[bold]Warning:[/] {policy.name}, sessions: {one}" for one in policy.session_faults]
     return [*lines, "", *(f"Note: {note}" for note in found.notes)]
 
 
 def _table(policy: PolicyValue, found: Evaluation) -> Table:
-    relied = policy.of_pages
-    diagnosis = policy.diagnosis if relied is None else relied.diagnosis
+    diagnosis = policy.relied
     table = Table(box=SIMPLE_HEAD, pad_edge=False, caption_justify="left")
     table.caption = (
         f"effective sample size {diagnosis.effective:,.0f}, largest weight {diagnosis.largest:,.1f}, "
@@ -180,11 +199,17 @@ def _table(policy: PolicyValue, found: Evaluation) -> Table:
     )
     for header in (policy.name, "value", f"{found.options.confidence:.0%} from", "to"):
         table.add_column(header, justify="left" if header == policy.name else "right", min_width=12)
-    for label, page in (("clicked items", policy.union), ("SNIPS", policy.whole)):
+    over = f"per {found.options.horizon}: "
+    for prefix, label, page in (
+        (over, f"{over}WDR", policy.sessions),
+        ("", "clicked items", policy.union),
+        ("", "SNIPS", policy.whole),
+    ):
         if page is None:
             continue
         for name, estimate in page.estimates.items():
-            table.add_row(name, *(f"{number:.5f}" for number in (estimate.value, estimate.low, estimate.high)))
+            row = f"{prefix}{name}"
+            table.add_row(row, *(f"{number:.5f}" for number in (estimate.value, estimate.low, estimate.high)))
         numbers = page.lift.value, page.lift.low, page.lift.high
         table.add_row(f"{label} minus logged success", *(f"{number:+.5f}" for number in numbers), end_section=True)
     for name, estimate in policy.estimates.items():

@@ -5,14 +5,15 @@ from itertools import islice
 from typing import Final
 
 import numpy as np
-from msgspec import structs
+from msgspec import Struct, structs
+from numpy.typing import NDArray
 
 from backchannel.agents.bandit.learner import StrategyBandit
+from backchannel.agents.bandit.planner import MAX_BUDGET
 from backchannel.agents.bandit.serving import Allocator, Exploration
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.ope.decisions import (
-    DecisionTable,
     LoggedDecision,
     decisions_of,
     is_logged,
@@ -21,7 +22,6 @@ from backchannel.agents.ope.decisions import (
 )
 from backchannel.agents.ope.estimators import Feedback, Terms
 from backchannel.agents.ope.intervals import interval
-from backchannel.agents.ope.sessions import Sessions, in_sessions, per_decision, weighted_per_decision
 from backchannel.agents.ope.union import Lookup, earned, lookups_of
 from backchannel.agents.ope.whole import Replayed
 from backchannel.agents.outcomes import MAX_STRATEGIES, Judge
@@ -35,8 +35,8 @@ from backchannel.ops.evaluate.result import (
     assess,
     from_union,
     from_whole,
-    over_sessions,
 )
+from backchannel.ops.evaluate.sessions import MOST, Walks
 from backchannel.schemas.codec import EventDecoder, EventError
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.turn import Turn
@@ -92,7 +92,8 @@ def evaluate(
     Raises:
         SourceError: the file cannot be read.
         TooManyOpenError: more turns are open than the configuration allows.
-        UnloggedError: fewer than two decisions are logged with propensities, or a logged strategy is not configured.
+        UnloggedError: fewer than two decisions are logged with propensities, or a logged strategy is not configured; or
+            what is needed for sessions or users was not logged.
         SupportError: a strategy was asked although its propensity is 0.
     """
     turns = turns_of(path, config, progress)
@@ -105,10 +106,13 @@ def evaluate(
     rest = turns[half:]
     columns = columns_of(rest)
     logged = np.flatnonzero(is_logged(columns)).tolist()
+    if options.horizon == "user":
+        logged = [row for row in logged if rest[row].query.user_id]
     if len(logged) < 2:
         raise UnloggedError(
-            f"{path}: {len(logged)} of {len(rest):,} turns have an impression with `allocation` and `propensities`. "
-            "Log both as returned by `Policy.allocate`: only randomised decisions can be evaluated"
+            f"{path}: {len(logged)} of {len(rest):,} turns have an impression with `allocation` and `propensities`"
+            f"{' and a `user_id`' if options.horizon == 'user' else ''}. "
+            "Log these as returned by `Policy.allocate`: only randomised decisions can be evaluated"
         )
     outcomes = Judge(config.rewards).judge(columns)
     decisions = decisions_of(outcomes, logged)
@@ -119,8 +123,24 @@ def evaluate(
             "configuration, and pass it with --config"
         )
     lookups = lookups_of(outcomes, rest, logged)
-    found = _evaluate(path, decisions, lookups, policies, options)
+    ids = None
+    if options.horizon != "turn":
+        if not all(one.allocation_propensity for one in decisions):
+            raise UnloggedError(
+                f"{path}: --horizon {options.horizon}: allocations lack an `allocation_propensity`. Log "
+                "it as returned by `Policy.allocate`: over several turns, only whole decisions can be weighed"
+            )
+        ids = np.array([_walker(rest[row], options) for row in logged])
+    found = _evaluate(path, _Log(decisions, lookups, ids), policies, options)
     return _sharing(structs.replace(found, left_out=len(rest) - len(logged)), _pages(columns, decisions))
+
+
+class _Log(Struct, frozen=True):
+    """Logged decisions, what their turns tell of clicked items, and their sessions or users, if these are asked for."""
+
+    decisions: list[LoggedDecision]
+    lookups: list[Lookup]
+    ids: NDArray[np.str_] | None
 
 
 def _pages(columns: Columns, decisions: Sequence[LoggedDecision]) -> Pages:
@@ -143,11 +163,11 @@ def _sharing(found: Evaluation, pages: Pages) -> Evaluation:
 
 def _evaluate(
     path: str,
-    decisions: list[LoggedDecision],
-    lookups: list[Lookup],
+    log: "_Log",
     policies: Mapping[str, Allocator],
     options: Options,
 ) -> Evaluation:
+    decisions, lookups, ids = structs.astuple(log)
     rng = np.random.default_rng(options.seed)
     reference = next(iter(policies.values()))
     contexts = vectors_of(decisions, reference.encoder, reference.strategies)
@@ -155,16 +175,19 @@ def _evaluate(
     worth = reference.worth(int(table.budgets.max()))
     modelled = table.modelled(worth)
     rewards = Terms(table.rewards.sum(axis=1), 0.0, float(table.rewards.shape[1]))
+    walks = None if ids is None else Walks(ids, table, worth)
     values: list[PolicyValue] = []
     for name, allocator in policies.items():
         vectors = vectors_of(decisions, allocator.encoder, allocator.strategies)
         extents = table.expected(allocator, vectors, worth)
-        log = table.feedback(extents, worth, modelled)
-        whole = _whole(table, decisions, allocator)
-        value = assess(name, log, rewards, options, rng, whole=whole)
+        by_strategy = table.feedback(extents, worth, modelled)
+        whole = _whole(decisions, vectors, allocator)
+        value = assess(name, by_strategy, rewards, options, rng, whole=whole)
         if whole is not None:
-            sessions = _over_sessions(decisions, whole, options, rng)
-            value = structs.replace(value, whole=from_whole(whole, options, rng), **sessions)
+            value = structs.replace(value, whole=from_whole(whole, options, rng))
+            if walks is not None:
+                sessions = walks.value(whole, extents, options, rng)
+                value = structs.replace(value, sessions=sessions, faults=sessions.faults)
         if any(one.probability for one in lookups):
             terms = earned(Replayed(allocator), decisions, lookups)
             value = structs.replace(value, union=from_union(terms, lookups, options, rng))
@@ -173,8 +196,13 @@ def _evaluate(
         "by strategy: rewards are credited to strategies and added up, so that a turn may earn more than 1; a "
         "strategy's reward grows with the number of its candidates along its rank curve",
     ]
-    if values[0].sessions:
+    if values[0].whole is not None:
         notes.append("whole allocations, replay and sessions: one reward per turn, its success")
+    if walks is not None:
+        notes.append(
+            f"per {options.horizon}: rewards from its first turn in the log on, discounted by {options.discount:g} per "
+            f"turn, of {MOST} turns at most"
+        )
     return Evaluation(
         log=path,
         kind="events",
@@ -190,6 +218,8 @@ def _evaluate(
 
 def _faults(value: PolicyValue) -> list[str]:
     """Return why the log cannot tell the value of a policy, if strategies share pages."""
+    if value.sessions is not None:
+        return value.faults
     if value.of_pages is None:
         return [
             "strategies share pages, and allocations are logged without `allocation_propensity`: only with it can they "
@@ -216,27 +246,29 @@ def _learned(bandit: StrategyBandit, config: Config, turns: list[Turn]) -> dict[
     return policies
 
 
-def _whole(table: DecisionTable, decisions: list[LoggedDecision], allocator: Allocator) -> Feedback | None:
-    """Return the turns with whole allocations as actions; None unless all of these have propensities."""
-    propensities = [one.allocation_propensity or 0.0 for one in decisions]
-    if not all(propensities):
+def _whole(decisions: list[LoggedDecision], vectors: Floats, allocator: Allocator) -> Feedback | None:
+    """Return the turns with whole allocations as actions; None unless all of these have propensities.
+
+    Args:
+        decisions: the logged decisions.
+        vectors: their contexts, encoded for the policy; see `vectors_of`.
+        allocator: the policy.
+    """
+    propensities = np.array([one.allocation_propensity or 0.0 for one in decisions])
+    if not propensities.all():
         return None
-    weights = np.array(
-        [
-            allocator.mixture(one.context, int(budget), one.strategy_context).probability(counts) / propensity
-            for one, budget, counts, propensity in zip(
-                decisions, table.budgets, table.counts.tolist(), propensities, strict=True
-            )
-        ]
-    )
+    counts = np.array([[one.decided.get(name, 0) for name in allocator.strategies] for one in decisions])
+    budgets, probabilities = counts.sum(axis=1), np.zeros(len(decisions))
+    for budget in np.unique(budgets).tolist():
+        if allocator.least <= budget <= MAX_BUDGET:
+            rows = np.flatnonzero(budgets == budget)
+            probabilities[rows] = allocator.mixtures(vectors[rows], budget).probability(counts[rows])
+    known = set(allocator.strategies)
+    probabilities[[not known.issuperset(one.decided) for one in decisions]] = 0.0
     successes = np.array([one.success for one in decisions])
-    return Feedback(weights[:, np.newaxis], successes[:, np.newaxis])
+    return Feedback((probabilities / propensities)[:, np.newaxis], successes[:, np.newaxis])
 
 
-def _over_sessions(
-    decisions: list[LoggedDecision], whole: Feedback, options: Options, rng: np.random.Generator
-) -> dict[str, object]:
-    ids = np.array([one.session_id for one in decisions])
-    weights: Floats = in_sessions(ids, whole.weights[:, 0], 1.0)
-    sessions = Sessions(weights, in_sessions(ids, whole.rewards[:, 0], 0.0))
-    return over_sessions(sessions, {"PDIS": per_decision, "WPDIS": weighted_per_decision}, options, rng)
+def _walker(turn: Turn, options: Options) -> str:
+    """Return the session or the user of a turn, by the horizon."""
+    return turn.query.user_id or "" if options.horizon == "user" else turn.query.session_id

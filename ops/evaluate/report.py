@@ -38,19 +38,20 @@ def values(found: Evaluation, width: float) -> Figure:
 
 
 def weights(found: Evaluation, width: float) -> Figure:
-    """Effective sample size of each policy, as a share of the turns."""
+    """Effective sample size of each policy, as a share of the turns, sessions or users."""
     figure, (axes,) = panels(width, 1, 0.8 + 0.35 * len(found.policies))
     for row, policy in enumerate(found.policies):
-        share = policy.diagnosis.effective / max(policy.diagnosis.turns, 1)
+        told = policy.relied
+        share = told.effective / max(told.turns, 1)
         axes.barh(row, share, 0.6, color=TOKENS["wrong" if policy.faults else "learned"])
         axes.annotate(
-            f"{policy.diagnosis.effective:,.0f}", (share, row), (5, 0), textcoords="offset points", va="center"
+            f"{told.effective:,.0f} of {told.turns:,}", (share, row), (5, 0), textcoords="offset points", va="center"
         )
     axes.set_yticks(range(len(found.policies)), [policy.name for policy in found.policies], color=TOKENS["ink"])
     axes.set_ylim(len(found.policies) - 0.4, -0.6)
     axes.set_xlim(0, 1.15)
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f}%")
-    axes.set_xlabel(f"effective sample size, of {found.turns:,} turns")
+    axes.set_xlabel(f"effective sample size, of the {found.options.horizon}s in the log")
     axes.grid(axis="x")
     return figure
 

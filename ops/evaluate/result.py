@@ -1,8 +1,8 @@
 """Results of off-policy evaluation of some policies on one log."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from math import isfinite
-from typing import Any, Final
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from msgspec import Struct
@@ -20,8 +20,10 @@ from backchannel.agents.ope.estimators import (
     snips,
 )
 from backchannel.agents.ope.intervals import Method, interval
-from backchannel.agents.ope.sessions import Sessions
 from backchannel.schemas.snapshot import Estimate
+
+Horizon: TypeAlias = Literal["turn", "session", "user"]
+"""What a value is over: a turn, a whole session, or all turns of a user."""
 
 REPLAY: Final = "replay"
 SHARED: Final = 0.01
@@ -36,12 +38,16 @@ class Options(Struct, frozen=True):
         confidence: confidence level of intervals, 0 to 1.
         minimum: effective sample size below which a log is unusable for a policy, turns.
         seed: the seed of all randomness.
+        horizon: what the values to rely on are over.
+        discount: the discount of a session's or user's rewards per turn, 0 to 1.
     """
 
     method: Method = "bootstrap"
     confidence: float = 0.95
     minimum: float = 100.0
     seed: int = 1
+    horizon: Horizon = "turn"
+    discount: float = 1.0
 
 
 class Pages(Struct, frozen=True):
@@ -66,8 +72,8 @@ class PageValue(Struct, frozen=True):
     """The value of a policy by an estimate that is valid however strategies share pages.
 
     Attributes:
-        estimates: estimates of the success of a turn, by estimator.
-        lift: the estimate to rely on minus the log's mean success, paired by turn.
+        estimates: estimates of the success of a turn, session or user, by estimator.
+        lift: the estimate to rely on minus the log's mean success, paired by turn, session or user.
         diagnosis: diagnosis of the weights.
         faults: reasons why the log cannot tell; empty if it can.
     """
@@ -88,9 +94,7 @@ class PolicyValue(Struct, frozen=True):
         diagnosis: diagnosis of the weights behind the estimates.
         faults: reasons not to rely on the estimates; empty if there are none.
         kept: number of turns that a replay kept; None without a replay.
-        sessions: estimates over whole sessions, by estimator; empty unless whole allocations have propensities.
-        session_diagnosis: diagnosis of the weights behind `sessions`.
-        session_faults: reasons not to rely on `sessions`; empty if there are none.
+        sessions: the value per session or user; None if the horizon is a turn.
         whole: the value from whole allocations; None unless all of these have propensities.
         union: the value from clicked items whose rank in every strategy was looked up; None if none was.
     """
@@ -101,9 +105,7 @@ class PolicyValue(Struct, frozen=True):
     diagnosis: Diagnosis
     faults: list[str]
     kept: int | None = None
-    sessions: dict[str, Estimate] = {}
-    session_diagnosis: Diagnosis | None = None
-    session_faults: list[str] = []
+    sessions: PageValue | None = None
     whole: PageValue | None = None
     union: PageValue | None = None
 
@@ -116,6 +118,12 @@ class PolicyValue(Struct, frozen=True):
         if self.whole is not None and (not self.whole.faults or self.union is None or self.union.faults):
             return self.whole
         return self.union
+
+    @property
+    def relied(self) -> Diagnosis:
+        """The diagnosis of the weights behind the estimate to rely on."""
+        told = self.sessions or self.of_pages
+        return self.diagnosis if told is None else told.diagnosis
 
 
 class Evaluation(Struct, frozen=True):
@@ -157,6 +165,8 @@ class Evaluation(Struct, frozen=True):
 
     def lift(self, policy: PolicyValue) -> Estimate:
         """Return the gain of a policy over the logged one, by the estimate to rely on."""
+        if policy.sessions is not None:
+            return policy.sessions.lift
         return policy.of_pages.lift if self.shared and policy.of_pages is not None else policy.lift
 
 
@@ -235,21 +245,3 @@ def from_union(terms: Terms, lookups: Sequence[union.Lookup], options: Options, 
         diagnosis=diagnosis,
         faults=union.faults(diagnosis, lookups, options.minimum),
     )
-
-
-def over_sessions(
-    log: Sessions,
-    estimators: Mapping[str, Callable[[Sessions], Terms]],
-    options: Options,
-    rng: np.random.Generator,
-) -> dict[str, Any]:
-    """Return the fields of a `PolicyValue` about whole sessions."""
-    diagnosis = diagnose(log.first_turns())
-    return {
-        "sessions": {
-            name: interval(estimate(log), options.method, options.confidence, rng)
-            for name, estimate in estimators.items()
-        },
-        "session_diagnosis": diagnosis,
-        "session_faults": diagnosis.faults(options.minimum),
-    }

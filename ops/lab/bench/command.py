@@ -41,6 +41,7 @@ PARTS: Final = {
     "online": "backchannel.ops.lab.bench.online:online",
     "ope": "backchannel.ops.lab.bench.ope:ope",
     "coverage": "backchannel.ops.lab.bench.coverage:coverage",
+    "sessions": "backchannel.ops.lab.bench.sessions:sessions",
     "serve": "backchannel.ops.lab.bench.serve:serve",
     "gate": "backchannel.ops.lab.bench.gate:gate",
 }
@@ -81,6 +82,7 @@ def bench(
     online        online rewrites with a million queries
     ope           off-policy evaluation of a million turns
     coverage      how often intervals hold the truth on pages that strategies share, in 100 simulated logs per round
+    sessions      how often intervals hold the truth of whole sessions, in 500 simulated logs per round
     serve         decisions over HTTP, beside a constant answer and beside the call in the process
     gate          how often the gate is right, in 30 simulated logs per round
 

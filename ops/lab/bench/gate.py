@@ -11,7 +11,6 @@ from backchannel.agents.ope.decisions import table_of, vectors_of
 from backchannel.agents.ope.estimators import ESTIMATORS
 from backchannel.agents.ope.gate import GateConfig
 from backchannel.agents.ope.intervals import Method, interval
-from backchannel.agents.ope.sessions import SESSION_ESTIMATORS, Sessions
 from backchannel.agents.sums import Floats
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.ops.lab.worlds.gate_worlds import GateWorld, live, put_on_trial
@@ -52,7 +51,6 @@ def gate(load: Load) -> Iterator[Measure]:
     for clicks, intercept in CLICKS.items():
         for one in _in_world(OffPolicyWorld(1, intercept), runs, load.say):
             yield structs.replace(one, name=f"{clicks}: {one.name}")
-    yield from _sessions(runs)
     yield from _trials(TRIALS * load.rounds, load.say)
     yield from _learning(SEEDS * load.rounds, load.say)
 
@@ -135,31 +133,3 @@ def _coverage(policy: Allocator, worth: Floats, truth: float, logs: Logs, runs: 
         )
     for (name, method), some_held in held.items():
         yield Measure(f"{name}, {method} intervals: hold the truth", 100 * float(np.mean(some_held)), "%")
-
-
-def _sessions(runs: int) -> Iterator[Measure]:
-    """Yield the coverage on sessions of three turns with two actions, where each action affects the next turn."""
-    logged, target = np.array([0.5, 0.5]), np.array([0.3, 0.7])
-    gains = np.array([[0.2, 0.4], [0.6, 0.3]])  # by the preceding action and this one
-    value = np.zeros((4, 2))  # expected return from turn t on, by the preceding action
-    for turn in (2, 1, 0):
-        value[turn] = (gains + 0.9 * value[turn + 1]) @ target
-    truth, held = float(value[0, 0]), dict[str, list[bool]]()
-    for run in range(runs):
-        rng = np.random.default_rng([run, 1])
-        actions = rng.choice(2, (1000, 3), p=logged)
-        before = np.column_stack((np.zeros(1000, dtype=int), actions[:, :2]))
-        chances = gains[before, actions]
-        turns = np.arange(3)
-        log = Sessions(
-            (target / logged)[actions],
-            (rng.random((1000, 3)) < chances).astype(float),
-            0.9,
-            0.8 * value[turns, before],  # a model that is wrong by a fifth
-            0.8 * (chances + 0.9 * value[turns + 1, actions]),
-        )
-        for name, estimate in SESSION_ESTIMATORS.items():
-            found = interval(estimate(log), "normal")
-            held.setdefault(name, []).append(found.low <= truth <= found.high)
-    for name, some in held.items():
-        yield Measure(f"sessions, {name}, normal intervals: hold the truth", 100 * float(np.mean(some)), "%")

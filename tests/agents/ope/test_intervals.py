@@ -1,5 +1,8 @@
 """Intervals: what they hold, and that they hold it as often as they say."""
 
+from collections import Counter
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +17,7 @@ def terms(seed: int, turns: int) -> Terms:
     return Terms(rng.random(turns) ** 3, 0.0, 1.0)
 
 
-@given(st.integers(0, 1000), st.integers(2, 200), st.sampled_from(["normal", "bootstrap", "bernstein"]))
+@given(st.integers(0, 1000), st.integers(2, 200), st.sampled_from(get_args(Method)))
 def test_an_interval_holds_its_estimate_and_grows_with_confidence(seed: int, turns: int, method: Method) -> None:
     some = terms(seed, turns)
     narrow, wide = (interval(some, method, confidence, np.random.default_rng(1)) for confidence in (0.8, 0.99))
@@ -28,6 +31,17 @@ def test_coverage(method: Method, least: float, most: float) -> None:
     found = [interval(terms(seed, 150), method, rng=np.random.default_rng(seed)) for seed in range(300)]
     share = np.mean([one.low <= 0.25 <= one.high for one in found])
     assert least <= share <= most
+
+
+def test_a_sequence_holds_at_every_look_together() -> None:
+    looks, kept = np.geomspace(100, 20_000, 40).astype(int), Counter[Method]()
+    for seed in range(200):
+        values = terms(seed, int(looks[-1])).values
+        for method in ("normal", "sequence"):
+            found = [interval(Terms(values[:turns], 0.0, 1.0), method) for turns in looks.tolist()]
+            kept[method] += all(one.low <= 0.25 <= one.high for one in found)
+    assert kept["sequence"] >= 190
+    assert kept["normal"] < 170
 
 
 def test_a_ratio_is_resampled_as_one() -> None:

@@ -1,12 +1,14 @@
 """Values over sessions against their equations, written as loops, and against a truth that is known."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backchannel.agents.ope.intervals import interval
-from backchannel.agents.ope.sessions import SESSION_ESTIMATORS, Sessions, in_sessions
+from backchannel.agents.ope.sessions import SESSION_ESTIMATORS, Places, Sessions
 
 
 def draw(seed: int, sessions: int, turns: int, discount: float) -> Sessions:
@@ -43,6 +45,7 @@ def naive(log: Sessions, name: str) -> float:
                 log.discount**t
                 * {
                     "PDIS": running[s, t + 1] * log.rewards[s, t],
+                    "clipped PDIS": min(running[s, t + 1], sessions**0.5) * log.rewards[s, t],
                     "WPDIS": now * log.rewards[s, t],
                     "WDR": now * (log.rewards[s, t] - log.predicted[s, t]) + before * log.expected[s, t],
                 }[name]
@@ -68,11 +71,17 @@ def test_on_policy_they_are_the_mean_return(seed: int, sessions: int, turns: int
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30))
 def test_turns_are_put_in_sessions_in_order(sessions: list[int]) -> None:
-    table = in_sessions(np.array(sessions), np.arange(len(sessions), dtype=float), -1.0)
+    places = Places.of(np.array(sessions))
+    table = places.table(np.arange(len(sessions), dtype=float), -1.0)
     expected: dict[int, list[float]] = {}
     for turn, session in enumerate(sessions):
         expected.setdefault(session, []).append(float(turn))
     assert [[value for value in row if value >= 0] for row in table.tolist()] == list(expected.values())
+    after = {now: later for turns in expected.values() for now, later in pairwise([*turns, -1.0])}
+    assert places.following.tolist() == [after[turn] for turn in range(len(sessions))]
+    short = Places.of(np.array(sessions), most=2)
+    assert short.kept.tolist() == sorted(turn for turns in expected.values() for turn in turns[:2])
+    assert short.table(short.kept.astype(float), -1.0).tolist() == table[:, :2].tolist()
 
 
 def test_estimates_scatter_around_the_truth() -> None:

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from backchannel.agents.bandit.features import context_of
 from backchannel.agents.bandit.learner import StrategyBandit
 from backchannel.agents.bandit.serving import Allocator
+from backchannel.agents.ope.sessions import SESSION_ESTIMATORS
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.ops.cli import main
@@ -24,6 +25,9 @@ PublicLog = Callable[[str], Path]
 
 # Results of the Open Bandit Pipeline 0.5.7 for the uniform policy: 1000 x IPS, 1000 x SNIPS, effective sample size.
 REFERENCE = {"all": (2.360, 2.334, 340), "men": (3.009, 3.189, 656), "women": (7.438, 2.373, 2)}
+
+
+QUICK = ("--interval", "normal")
 
 
 def run(*arguments: str) -> Result:
@@ -115,10 +119,10 @@ def test_faulty_files_are_named(tmp_path: Path) -> None:
     assert run(str(log), "--store", "sqlite:///none.db").exit_code == 2
 
 
-def write_log(path: Path, turns: int, budget: int = 1, coin: float = 0.0, **settings: Any) -> None:
+def write_log(path: Path, turns: int, budget: int = 1, coin: float = 0.0, users: int = 50, **settings: Any) -> None:
     """Write events of a world in which only `memory` works, served by a bandit that has learned nothing.
 
-    Ranks are looked up with probability `coin`.
+    Ranks are looked up with probability `coin`. Each user has every n-th session.
     """
     rng = np.random.default_rng(0)
     bandit = StrategyBandit(Config().bandit)
@@ -127,7 +131,8 @@ def write_log(path: Path, turns: int, budget: int = 1, coin: float = 0.0, **sett
     lines: list[Event] = []
     for number in range(turns):
         common: dict[str, Any] = {"session_id": f"s{number // 3}", "query_id": f"q{number}"}
-        query = Query(event_id=f"{number}q", ts=1_000_000 * number, text="play something", **common)
+        user = f"u{number // 3 % users}" if users else None
+        query = Query(event_id=f"{number}q", ts=1_000_000 * number, text="play something", user_id=user, **common)
         decision = allocator.allocate(context_of(query), budget, rng)
         results, position = [], 0
         for strategy, count in decision.allocation.items():
@@ -167,13 +172,51 @@ def test_the_policy_learned_from_the_first_half_is_better_on_the_second(tmp_path
     uniform, greedy = policy(found, "uniform"), policy(found, "learned, greedy")
     assert greedy.estimates["DR"].value > 1.2 * uniform.estimates["DR"].value
     assert greedy.lift.low > 0
-    assert {"PDIS", "WPDIS"} == set(greedy.sessions)
+    assert greedy.sessions is None
     text = report.read_text(encoding="utf-8")
     assert text.count("<svg") == 4
     assert "learned, greedy" in text
     ran = run(str(log))
     assert "effective sample size" in ran.output
     assert "logged" in ran.output
+
+
+def test_whole_sessions_and_users_are_relied_upon_if_asked_for(tmp_path: Path) -> None:
+    log, report = tmp_path / "events.jsonl", tmp_path / "report.html"
+    write_log(log, 1500)
+    found, exit_code = evaluation(
+        str(log), "--horizon", "session", "--discount", "0.9", *QUICK, "--report", str(report)
+    )
+    uniform = policy(found, "uniform")
+    assert uniform.sessions is not None
+    assert {"logged", *SESSION_ESTIMATORS} == set(uniform.sessions.estimates)
+    assert uniform.relied.turns == 250
+    assert uniform.faults == uniform.sessions.faults
+    assert found.lift(uniform) == uniform.sessions.lift
+    assert exit_code == (0 if found.usable else 3)
+    # A fifth of all strategies is `memory`, half of whose answers are clicked, in each of three turns.
+    value = uniform.sessions.estimates["WDR"]
+    assert value.low < 0.1 * (1 + 0.9 + 0.81) < value.high
+    assert "per session: WDR" in report.read_text(encoding="utf-8")
+    ran = run(str(log), "--horizon", "user", *QUICK)
+    assert "per user: WDR minus logged success" in ran.output
+    found, _ = evaluation(str(log), "--horizon", "user", *QUICK)
+    assert policy(found, "uniform").relied.turns == 50
+    assert any("users" in fault for one in found.policies for fault in one.faults)
+
+
+def test_sessions_that_cannot_be_weighed_say_what_to_log(tmp_path: Path) -> None:
+    log, table = tmp_path / "events.jsonl", tmp_path / "log.csv"
+    write_log(log, 300, allocation_propensity=None)
+    ran = run(str(log), "--horizon", "session")
+    assert ran.exit_code == 1
+    assert "`allocation_propensity`" in ran.output
+    write_log(log, 300, users=0)
+    ran = run(str(log), "--horizon", "user")
+    assert ran.exit_code == 1
+    assert "`user_id`" in ran.output
+    table.write_text("item_id,position,click,propensity_score\n1,1,0,0.5\n1,1,1,0.5\n")
+    assert run(str(table), "--horizon", "session").exit_code == 2
 
 
 def test_where_strategies_share_pages_only_whole_allocations_are_relied_upon(tmp_path: Path) -> None:
@@ -225,7 +268,6 @@ def test_the_policy_in_a_store(tmp_path: Path) -> None:
     (value,) = found.policies
     assert value.name.startswith("version ")
     assert value.kept is None  # no whole allocation has a propensity
-    assert value.sessions == {}
 
 
 def test_logs_that_cannot_be_evaluated_say_what_to_log(tmp_path: Path) -> None:
