@@ -50,7 +50,13 @@ def decoded(body: bytes, kind: type[_S]) -> _S:
         RefusedError: it is invalid; the detail names the field.
     """
     try:
-        found = msgspec.json.decode(body, type=kind)
+        try:
+            found = msgspec.json.decode(body, type=kind)
+        except msgspec.ValidationError as error:
+            try:
+                found = msgspec.convert(_whole(msgspec.json.decode(body)), kind)
+            except msgspec.MsgspecError:
+                raise error from None
         if b"\\u0000" in body:
             refuse_nul(msgspec.to_builtins(found), "body")
     except EventError as error:
@@ -58,6 +64,15 @@ def decoded(body: bytes, kind: type[_S]) -> _S:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RefusedError(400, explain(error)) from None
     return found
+
+
+def _whole(value: Any) -> Any:
+    """Return a decoded document with 20 for 20.0: in JSON they are one number, and some clients write the latter."""
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53 else value
 
 
 def application(

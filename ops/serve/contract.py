@@ -39,7 +39,8 @@ class DecideRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         dict[Name, Context], Meta(max_length=64, description="strategy -> what you know about it, for this query")
     ] = {}
     available: (
-        Annotated[Strategies, Meta(description="the strategies that can be asked now; all if missing")] | None
+        Annotated[Strategies, Meta(min_length=1, description="the strategies that can be asked now; all if missing")]
+        | None
     ) = None
     distinct: Annotated[bool, Meta(description="whether the budget is one of different candidates")] = False
     rewrite: Annotated[bool, Meta(description="whether a rewrite is served, if there is one")] = True

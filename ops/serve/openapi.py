@@ -12,8 +12,11 @@ from backchannel.ops.web.problems import PROBLEM, Problem
 from backchannel.schemas.events import EVENT_TYPES, Event
 
 _REF: Final = "#/components/schemas/{name}"
-_FILLED: Final = frozenset({"event_id", "ts", "session_id", "query_id", "text"})
-"""Fields of events that the service fills in, from the decision or by default."""
+_DECIDED: Final = frozenset({"session_id", "query_id", "text"})
+"""Fields of events that the service fills in from the decision."""
+
+_FILLED: Final = _DECIDED | {"event_id", "ts"}
+"""Fields of events that the service fills in."""
 _RETRY: Final = {"description": "seconds to wait before trying again", "schema": {"type": "integer", "minimum": 1}}
 
 
@@ -73,7 +76,9 @@ def _schemas() -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components([*structs, Problem, *get_args(Event)], ref_template=_REF)
     for name, kind in EVENT_TYPES.items():
         schema = schemas[kind.__name__]
+        repeated = [field for field in schema["required"] if field in _DECIDED]
         schema["required"] = [field for field in schema["required"] if field not in _FILLED]
+        schema["anyOf"] = [{"required": repeated}, {"required": [DECISION_ID]}]
         schema["properties"][DECISION_ID] = {
             "type": "string",
             "description": "as /v1/decide or /v1/rank gave it: what is missing is then filled in",
@@ -99,7 +104,7 @@ def _problem(status: str) -> dict[str, Any]:
     said = {
         "400": "The request is invalid: the detail names the field",
         "401": "A token is required",
-        "403": "Without tokens, only this machine may call",
+        "403": "Without tokens, only this machine may call; and only operators teach everyone",
         "413": "The body is too long",
         "415": "The body is not JSON",
         "429": "Too much at once: wait, and send it again",

@@ -272,6 +272,7 @@ class Service:
         now = time.time_ns() // 1_000_000
         events: list[tuple[Event, bytes]] = []
         faults: list[Fault] = []
+        forbidden = 0
         sent = _events(body, lines=lines)
         for index, raw in enumerate(sent):
             try:
@@ -279,6 +280,7 @@ class Service:
                 if event.ts > now + self._max_ahead:
                     raise EventError(f"ts: {event.ts} is more than turns.max_ahead_s in the future; send ms since 1970")
                 if isinstance(event, Teach) and (fault := unauthorized(event, self._operators)):
+                    forbidden += 1
                     raise EventError(fault)
             except EventError as error:
                 faults.append(Fault(index, str(error)))
@@ -288,7 +290,11 @@ class Service:
             first = faults[0]
             where = f"event {first.index}: {first.detail}" if len(sent) > 1 else first.detail
             more = f" ({len(faults)} of {len(sent)} events are invalid; none was accepted)" if len(sent) > 1 else ""
-            raise RefusedError(400, where + more, errors=list(islice(faults, MAX_FAULTS)) if len(sent) > 1 else None)
+            raise RefusedError(
+                403 if forbidden == len(faults) else 400,
+                where + more,
+                errors=list(islice(faults, MAX_FAULTS)) if len(sent) > 1 else None,
+            )
         if events:
             await self._sink.put(events)
         return EventsResponse(accepted=len(events))

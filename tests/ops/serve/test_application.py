@@ -318,5 +318,5 @@ def test_what_is_taught_is_served_before_what_was_learned(tmp_path: Path, kept: 
 def test_only_operators_teach_everyone(client: TestClient[Access], kept: Kept) -> None:
     ids = {"type": "teach", "event_id": "t", "session_id": "s1", "query_id": "q1", "user_id": "u1", "everyone": True}
     refused = client.post("/v1/events", json={**ids, "rule": {"kind": "never", "entity_id": "e"}})
-    assert "everyone: true is for operators; 'u1' is not one of taught.operators" in problem(refused, 400)
+    assert "everyone: true is for operators; 'u1' is not one of taught.operators" in problem(refused, 403)
     assert kept.events == []
