@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import Final
 
@@ -21,6 +22,10 @@ from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.signing import signing_key
 from backchannel.streams.store import decisions, ledger, merging, segments
 from backchannel.streams.store.engine import Store
+
+CHANGES: Final = 100_000
+"""Changed keys that one version takes from the log, to bound how long its transaction keeps others from writing. The
+next version, at once, takes what is left."""
 
 logger = logging.getLogger(__name__)
 
@@ -69,45 +74,57 @@ class Publisher:
         self._checked = False
 
     def publish(self, now: int | None = None) -> Snapshot | None:
-        """Publish the next version, if anything changed; then maintain the ledger, see `Maintenance`.
+        """Publish the next version, or several if much has changed; then maintain the ledger, see `Maintenance`.
 
         Args:
             now: wall clock, ms since the Unix epoch; by default the current time.
 
         Returns:
-            The header of the new version, if readers serve it; None if they keep the version that they have, because
-            nothing changed or because of a rollback.
+            The header of the newest version made here that readers serve; None if they keep the version that they
+            have, because nothing changed or because of a rollback.
         """
         created = time.time_ns() // 1_000_000 if now is None else now
         merging.merge_segments(self._store, leave=segments.PORTION)
-        changed, made = self._store.transact(lambda connection: self._publish(connection, created), stable=True)
-        self._checked = True
-        self._maintenance.run(changed, made)
-        return made
+        served: Snapshot | None = None
+        more = True
+        while more:
+            changed, made, more = self._store.transact(partial(self._publish, now=created), stable=True)
+            self._checked = True
+            self._maintenance.run(changed, made)
+            served = made or served
+        return served
 
-    def _publish(self, connection: Connection, now: int) -> tuple[Mapping[str, Collection[str]], Snapshot | None]:
+    def _publish(self, connection: Connection, now: int) -> tuple[Mapping[str, Collection[str]], Snapshot | None, bool]:
         """Publish in one transaction, from one state of the ledger.
 
         1. Keep others from publishing and from writing sums. Merge all segments, so that the sums are those
            of all positions.
-        2. Take the log of changes. If the new version cannot build on the newest one, everything counts as changed.
+        2. Take the log of changes, or the first of them. If the new version cannot build on the newest one, everything
+           counts as changed.
         3. Let the strategy bandit solve what its changes affect, and judge its policy; see `judging`.
         4. Let the other learners solve, in portions, to bound memory.
         5. Write the version, portion by portion.
         6. Forget old versions, decisions that left the sample, and trials that ended.
+
+        Returns:
+            what was taken, the header of the new version if readers serve it, and whether changes are left.
         """
         # 1. Lock and merge. The sums come first: their lock must precede the first read.
         merged = merging.merge_within(self._store, connection)
         snapshots.current(connection, lock=True)
         # 2. Changes.
-        changed = ledger.take_changes(connection)
+        previous = self._previous(connection)
+        first = snapshots.last(connection) is None
+        changed = ledger.take_changes(connection, CHANGES if previous is not None or first else None)
         for name, values in merged.items():
             changed.setdefault(name, set()).update(values)
-        previous = self._previous(connection)
-        if previous is None:
+        if first:  # learners without sums have a section, too
+            changed = {table.name: set[str]() for table in self._learning.tables} | changed
+        elif previous is None:
             changed = ledger.all_keys(connection, self._store, self._learning.tables)
         if not changed:
-            return changed, None
+            return changed, None, False
+        more = ledger.has_changes(connection)
         # 3. Solve and judge.
         positions = ledger.positions(connection)
         complete, newest = ledger.watermarks(positions)
@@ -143,7 +160,7 @@ class Publisher:
         portions = chain([ruling.portion], others)
         made = snapshots.publish(connection, portions, provenance, whole=previous is None, key=self._key)
         if made is None:
-            return changed, None
+            return changed, None, more
         if made.held is not None and (previous is None or previous.held is None):
             logger.warning("version %d keeps the served bandit: %s", made.version, made.reason)
         # 6. Forget.
@@ -151,7 +168,7 @@ class Publisher:
         self._gatekeeper.forget(connection, made)
         retention = self._config.snapshots
         snapshots.prune(connection, retention.keep, round(retention.keep_days * 86_400_000), now)
-        return changed, made if snapshots.current(connection).version == made.version else None
+        return changed, made if snapshots.current(connection).version == made.version else None, more
 
     def _previous(self, connection: Connection) -> Snapshot | None:
         """Return the newest version if the next one can build on it.

@@ -290,16 +290,29 @@ def watermarks(reached: Mapping[str, Mapping[int, Reached]]) -> tuple[int, int]:
     return complete, max(map(max, filter(None, sources)), default=BEGINNING)
 
 
-def take_changes(connection: Connection) -> dict[str, set[str]]:
-    """Return and clear the log of changes: table -> values of its first key column.
+def take_changes(connection: Connection, most: int | None = None) -> dict[str, set[str]]:
+    """Return changes, and remove them from the log: table -> values of its first key column.
 
     Changes that other transactions have not committed yet stay in the log for the next call.
+
+    Args:
+        connection: a connection within a transaction.
+        most: maximum number of entries of the log to take, the oldest first; None for all.
     """
     changed: dict[str, set[str]] = {}
     log = tables.change
-    for table, value in connection.execute(delete(log).returning(log.c.table_name, log.c.value)):
+    taken = delete(log).returning(log.c.table_name, log.c.value)
+    if most is not None:
+        oldest = select(log.c.id).order_by(log.c.id).limit(most).subquery()
+        taken = taken.where(log.c.id <= select(func.max(oldest.c.id)).scalar_subquery())
+    for table, value in connection.execute(taken):
         changed.setdefault(table, set()).add(value)
     return changed
+
+
+def has_changes(connection: Connection) -> bool:
+    """Return whether anything is in the log of changes."""
+    return connection.execute(select(tables.change.c.id).limit(1)).first() is not None
 
 
 def forget(store: Store, table: SumTable, at: int, connection: Connection) -> int:

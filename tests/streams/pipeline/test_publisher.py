@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +15,7 @@ from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
 from backchannel.streams.config import Config, SnapshotConfig
+from backchannel.streams.pipeline import publisher as publisher_module
 from backchannel.streams.pipeline.publisher import Publisher, VersionStatus, version_status
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.store import tables
@@ -195,6 +196,31 @@ def test_a_publisher_that_ends_at_any_statement_leaves_the_last_version(store: S
             break
     assert statement > 10
     assert served(store) == totals(given)
+
+
+@pytest.mark.parametrize(("most", "versions"), [(3, 4), (100, 1)])
+def test_much_that_changed_is_published_in_portions(
+    store: Store, most: int, versions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten keys are in the log twice, as two merges logged them, and the first version with a key has all of it."""
+    monkeypatch.setattr(publisher_module, "CHANGES", most)
+    ledger, rng = Ledger(store, LEARNING.tables), np.random.default_rng(0)
+    publisher = Publisher(store, LEARNING, Config(snapshots=SnapshotConfig(keep=1, keep_days=0)))
+    claim, given = ledger.claim("s", 0), list[Contribution]()
+    for statement in (None, *range(1, 60, 7)):
+        for _ in range(2):
+            given.append(contribution(claim, rng))
+            (claim,) = ledger.commit([given[-1]])
+            ledger.merge()
+        with store.read() as connection:
+            before = snapshots.last(connection) or 0
+        with failing(store, 10_000 if statement is None else statement), suppress(ZeroDivisionError):
+            publisher.publish()
+        publisher.publish()
+        assert served(store) == totals(given)
+        with store.read() as connection:
+            made = (snapshots.last(connection) or 0) - before
+        assert made == versions if statement is None else made >= versions
 
 
 def test_a_hold_keeps_new_versions_from_readers_until_it_is_released(store: Store) -> None:
