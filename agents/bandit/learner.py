@@ -110,7 +110,7 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Exploration,
         Meta(
             description="how to explore. squarecb asks a strategy less often the further it is behind the "
-            "best; ucb is deterministic, so it has no propensities"
+            "best; ucb is deterministic, so its log tells of no other policy, and each leap is tried as a canary"
         ),
     ] = "thompson"
     limits: Annotated[

@@ -34,10 +34,12 @@ class RandomSets:
         budget: at least the minima together.
 
     Attributes:
+        arguments: the arguments, to make an equal one of.
         propensities: the probability that each strategy is asked, (strategies,).
     """
 
     def __init__(self, minima: Sequence[int], maxima: Sequence[int], budget: int) -> None:
+        self.arguments: Final = (tuple(map(int, minima)), tuple(map(int, maxima)), int(budget))
         self._minima: Final = list(minima)
         self._maxima: Final = list(maxima)
         self._left: Final = budget - sum(minima)

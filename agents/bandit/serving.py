@@ -102,10 +102,9 @@ class Decision(Struct, frozen=True):
     Attributes:
         allocation: strategy -> number of candidates to draw, for the strategies to ask; adds up to the budget, or to
             what the limits leave of it.
-        propensities: strategy -> probability with which it was to be asked, for all strategies; none if the decision
-            was not left to chance (ucb).
-        allocation_propensity: the probability of the whole plan, which is the allocation; None if the decision was not
-            left to chance.
+        propensities: strategy -> probability with which it was to be asked, for all strategies: 1 or 0 if nothing was
+            left to chance (ucb).
+        allocation_propensity: the probability of the whole plan, which is the allocation.
         planned: the same as `allocation` if the budget is one of distinct candidates, and empty otherwise. Lists are
             then walked in these proportions until there are so many different candidates (see `walk`), and what is
             logged as allocation is how deep each was walked.
@@ -333,10 +332,8 @@ class Allocator:
         counts = mixture.draw(rng)
         strategies = self.strategies
         allocation = {name: count for name, count in zip(strategies, counts, strict=True) if count}
-        planned = allocation if distinct else {}
-        if self._settings.policy == "ucb":
-            return Decision(allocation, {}, strategy_context=strategy_context, planned=planned)
         propensities = dict(zip(strategies, mixture.propensities().tolist(), strict=True))
+        planned = allocation if distinct else {}
         return Decision(allocation, propensities, mixture.probability(counts), strategy_context, planned=planned)
 
     def retrieval(

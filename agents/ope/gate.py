@@ -4,12 +4,13 @@ A learning bandit makes a new version every few seconds, mostly by small steps. 
 the decisions, beside the served policy; see `canary`. The first of these that applies decides:
 
     nothing is served yet                                          publish
-    a small step from the served policy                               publish
+    a small step from the served policy                            publish
     few rewards are known since the world last changed             publish
-    logged decisions speak for it                                  publish
     on trial, and surely worse                                     hold, for REST times as long as the trial took
     on trial, and surely not worse by more than max_loss           publish
-    on trial for so long that little can be wrong             publish
+    on trial for so long that little can be wrong                  publish
+    logged decisions speak for it                                  publish
+    it surely keeps all but max_risk of the logged rewards         publish
     otherwise                                                      canary: a first share, and half once it is surely
                                                                    not BROKEN
 
@@ -17,6 +18,9 @@ The candidate is not one version but the line of the newest ones: each decision 
 newest then, which had learned from earlier decisions only, so no version is judged on its training data. The evidence
 carries over from version to version until the line itself leaps, and is cut when the bandit detects a change. The
 bounds are confidence sequences: they hold however often one looks.
+
+If the line leaps again, what it was before takes the place of the served policy, provided that it looks no worse and is
+surely not BROKEN. Otherwise a world that moves faster than trials end would leave an ever older policy served.
 
 A small step is not judged, nor is a bandit that knows little yet or whose world has just changed: the policy
 served then is unproven itself, and judging would only protect it from learning.
@@ -32,6 +36,7 @@ from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.ope.decisions import LoggedDecision, vectors_of
 from backchannel.agents.ope.estimators import diagnose, snips
 from backchannel.agents.ope.intervals import interval
+from backchannel.agents.ope.kept import kept
 from backchannel.agents.ope.sequences import Contrast, gain_bounds
 from backchannel.agents.ope.whole import Replayed, whole
 from backchannel.agents.sums import Floats
@@ -43,6 +48,8 @@ BROKEN: Final = 0.5
 """A policy that may lose this share of the rewards gets no more than the first share."""
 REST: Final = 4
 """A policy that has lost is tried again after this many times the trial's length, so it is never shut out."""
+LEAPT: Final = "anew, as it leapt again"
+RESTED: Final = "again, as its rest is over"
 SEGMENT: Final = 20
 """Minimum number of turns in a segment."""
 _CONTEXTS: Final = 100  # number of contexts on which two policies are compared
@@ -104,8 +111,8 @@ class GateConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             le=1,
-            description="a policy goes live without a trial if the log shows it no worse, and surely losing at most "
-            "this share",
+            description="a policy goes live without a trial if the log shows that it surely loses at most this share "
+            "of the rewards, and either looks no worse, or keeps the rest whatever else it brings",
         ),
     ] = 0.25
     confidence: Annotated[
@@ -179,6 +186,7 @@ class Judgement(Struct, frozen=True):
         trial: the trial for the version's header; None if the policy goes live.
         evidence: the evidence of the log; None if the log was not consulted.
         change: the largest change of a share; None without a live policy or data.
+        succeeds: whether the policy tried so far takes the place of the served one.
     """
 
     verdict: Verdict
@@ -186,29 +194,30 @@ class Judgement(Struct, frozen=True):
     trial: Trial | None = None
     evidence: Evidence | None = None
     change: Change | None = None
+    succeeds: bool = False
 
 
 def judge(case: Case, config: GateConfig) -> Judgement:
     """Judge a policy. Pure: the same arguments give the same judgement."""
-    if case.served is None:
-        return Judgement("publish", "the first version")
-    if not case.decisions:
-        return Judgement("publish", "early learning: not judged, as no decision is logged with propensities yet")
+    if case.served is None or not case.decisions:
+        early = "early learning: not judged, as no decision is logged with propensities yet"
+        return Judgement("publish", "the first version" if case.served is None else early)
     new, old = Replayed(case.candidate), Replayed(case.served)
+    anew = _anew(new, case, config)
+    if anew == LEAPT and case.tried is not None and _looks_no_worse(case.tried.contrast, config):
+        found = judge(structs.replace(case, served=case.tried.policy, tried=None), config)
+        return structs.replace(found, succeeds=True)
     change = _largest_change(old, new, case.decisions)
     if reason := _harmless(change, case, config):
         return Judgement("publish", f"{reason}; {change}", change=change)
-    reason = _anew(new, case, config)
-    if not reason and case.tried is not None:
+    if not anew and case.tried is not None:
         verdict, told, trial = _tried(case.tried, case.at, config)
         return Judgement(verdict, f"{told}; {change}", trial, change=change)
     evidence = _evidence(new, old, case, config)
-    gain = _relative(evidence)
-    if gain is not None and gain.value >= 0.0 and gain.low > -config.max_risk:
-        told = f"the log speaks for it: {gain.value:+.1%} to what is served, at least {gain.low:+.1%}"
+    if told := _assured(new, old, evidence, case, config) if anew != RESTED else "":
         return Judgement("publish", f"{told}; {change}", None, evidence, change)
     trial = Trial(number=case.version, began=case.at, share=config.first_share)
-    return Judgement("canary", f"on trial {reason}; {change}", trial, evidence, change)
+    return Judgement("canary", f"on trial {anew}; {change}", trial, evidence, change)
 
 
 def _harmless(change: Change, case: Case, config: GateConfig) -> str:
@@ -221,16 +230,30 @@ def _harmless(change: Change, case: Case, config: GateConfig) -> str:
     return f"early learning: {case.rewards:,.0f} rewards are known{since}"
 
 
+def _assured(new: Replayed, old: Replayed, evidence: Evidence, case: Case, config: GateConfig) -> str:
+    """Return why the log assures that a policy may go live without a trial; empty if it does not."""
+    gain = _relative(evidence)
+    if gain is not None and gain.value >= 0.0 and gain.low > -config.max_risk:
+        return f"the log speaks for it: {gain.value:+.1%} to what is served, at least {gain.low:+.1%}"
+    terms = kept(new, old, [one for one in case.decisions if one.ts >= (case.candidate.changed or 0)])
+    low = interval(terms, "normal", _two_sided(config)).low
+    return f"it surely keeps {low:.1%} of what is served" if low >= 1.0 - config.max_risk else ""
+
+
 def _anew(new: Replayed, case: Case, config: GateConfig) -> str:
     """Return why a new trial begins; empty if the current one continues."""
     if case.tried is None:
         return "from now on"
     trial, changed = case.tried.trial, case.candidate.changed
-    if _largest_change(Replayed(case.tried.policy), new, case.decisions).size > config.max_change:
-        return "anew, as it leapt again"
     if changed is not None and changed > trial.began:
         return "anew, as rewards fell meanwhile"
-    return "again, as its rest is over" if trial.until is not None and case.at >= trial.until else ""
+    if _largest_change(Replayed(case.tried.policy), new, case.decisions).size > config.max_change:
+        return LEAPT
+    return RESTED if trial.until is not None and case.at >= trial.until else ""
+
+
+def _looks_no_worse(contrast: Contrast, config: GateConfig) -> bool:
+    return contrast.gain >= 0.0 and contrast.is_more(-BROKEN, config.confidence)
 
 
 def course(contrast: Contrast, config: GateConfig) -> Course:
@@ -280,13 +303,18 @@ def _evidence(new: Replayed, old: Replayed, case: Case, config: GateConfig) -> E
     """Return the evidence of the decisions before the trial, since the last detected change; bounds are one-sided."""
     logs = whole({"candidate": new, "live": old}, case.decisions, case.candidate.changed or 0)
     diagnoses = {name: diagnose(log) for name, log in logs.items()}
-    if any(diagnoses[name].effective < config.minimum_effective for name in ("candidate", "live")):
+    if any(diagnoses[name].faults(config.minimum_effective) for name in ("candidate", "live")):
         return Evidence(diagnoses["candidate"].effective)
-    confidence = max(2.0 * config.confidence - 1.0, 1e-6)
+    confidence = _two_sided(config)
     own = snips(logs["candidate"])
     others = {name: snips(logs[name]) for name in ("live", "uniform") if diagnoses[name].effective >= 2.0}
     gains = {name: interval(own.minus(other), "normal", confidence) for name, other in others.items()}
     return Evidence(diagnoses["candidate"].effective, interval(own, "normal", confidence), gains)
+
+
+def _two_sided(config: GateConfig) -> float:
+    """Return the confidence of an interval whose either bound holds with the configured one."""
+    return max(2.0 * config.confidence - 1.0, 1e-6)
 
 
 def _relative(evidence: Evidence) -> Estimate | None:

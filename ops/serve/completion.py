@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from backchannel.agents.bandit.serving import Decision
+from backchannel.ops.serve.probing import Probe
 from backchannel.schemas.codec import MAX_RECORD_BYTES, EventDecoder, EventError, encode
 from backchannel.schemas.events import Event, Normalizer, Query, Rewrite
 from backchannel.schemas.forms import EventConfig
@@ -33,6 +34,7 @@ class Logged(Struct, frozen=True, array_like=True):
         rewrite: what was served instead.
         normalizers, examined: of the ranking; see `Impression`.
         group: the user's group.
+        probe: whether and with what probability the results' ranks are looked up.
     """
 
     query: Query
@@ -41,6 +43,7 @@ class Logged(Struct, frozen=True, array_like=True):
     normalizers: Mapping[str, Normalizer] = {}
     examined: tuple[float, ...] = ()
     group: str | None = None
+    probe: Probe | None = None
 
     @property
     def served(self) -> str:
@@ -118,7 +121,11 @@ def _complete(sent: dict[str, Any], now: int) -> dict[str, Any]:
     if named is not None:
         if not isinstance(named, str):
             raise EventError(f"{DECISION_ID}: Expected `str`")
-        known |= _known(unpack(named), kind, sent)
+        logged = unpack(named)
+        known |= _known(logged, kind, sent)
+        if kind == "impression" and logged.probe is not None and sent.get("looked_up", True) is not None:
+            known["looked_up"] = logged.probe.probability
+            sent["results"] = logged.probe.logged(sent.get("results"))
     query_id = sent.get("query_id", known.get("query_id"))
     if kind in {"query", "impression"} and query_id is not None:
         known["event_id"] = f"{query_id}/{kind}"

@@ -43,6 +43,19 @@ class DecideRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         | None
     ) = None
     distinct: Annotated[bool, Meta(description="whether the budget is one of different candidates")] = False
+    look_up: (
+        Annotated[
+            float,
+            Meta(
+                gt=0,
+                le=1,
+                description="with which probability you look up the ranks of this query's results in every strategy: "
+                "the same for all queries. From those, `evaluate` tells what other allocations are worth. Not for "
+                "`distinct`",
+            ),
+        ]
+        | None
+    ) = None
     rewrite: Annotated[bool, Meta(description="whether a rewrite is served, if there is one")] = True
     earlier: Annotated[Earlier, Meta(description="what happened in the session before")] | None = None
     recall: Annotated[int, Meta(ge=0, le=500, description="maximum number of remembered entities")] = 20
@@ -69,6 +82,13 @@ class DecideResponse(Struct, frozen=True, kw_only=True):
     allocation_propensity: float | None
     recalled: Annotated[list[Recalled], Meta(description="entities that have worked for `served`, best first")]
     canary: Canary | None
+    look_up: Annotated[
+        bool,
+        Meta(
+            description="whether the coin of `look_up` fell on this query: then name in `ranks`, for each result that "
+            "is shown, its rank in the list of every strategy that has it, asked or not"
+        ),
+    ]
     ask: Annotated[
         Literal["satisfaction", "teach"] | None,
         Meta(

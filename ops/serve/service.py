@@ -31,6 +31,7 @@ from backchannel.ops.serve.contract import (
     StrategyResponse,
     TaughtResponse,
 )
+from backchannel.ops.serve.probing import Probe
 from backchannel.ops.serve.sinks import Sink
 from backchannel.ops.web.problems import Fault, RefusedError
 from backchannel.schemas.codec import EventError
@@ -97,11 +98,11 @@ class Service:
         )
         source = query.interpretation or query.text
         logged = Logged(query, Decision({}, {}), Rewrite(source=source, target=rewriting.target) if rewriting else None)
-        decision = self._allocate(policy, asked, logged)
+        decision, probe = self._allocate(policy, asked, logged)
         question = self._question(policy, query, rewriting, asked.group_id) if policy else None
         if question is not None:
             decision = asking(decision, question)
-        logged = structs.replace(logged, decision=decision, group=asked.group_id)
+        logged = structs.replace(logged, decision=decision, group=asked.group_id, probe=probe)
         known = set(policy.strategies if policy else self._strategies)
         return DecideResponse(
             decision_id=pack(logged),
@@ -120,6 +121,7 @@ class Service:
             if policy and asked.recall
             else [],
             canary=decision.canary,
+            look_up=probe is not None,
             ask=decision.ask,
             ask_propensity=decision.ask_propensity,
             offers=decision.offers,
@@ -147,26 +149,27 @@ class Service:
         )
         return asker.ask(policy.satisfaction, query, now, self._rng, offers=offers, rewritten=rewriting is not None)
 
-    def _allocate(self, policy: Policy | None, asked: DecideRequest, logged: Logged) -> Decision:
+    def _allocate(self, policy: Policy | None, asked: DecideRequest, logged: Logged) -> tuple[Decision, Probe | None]:
         available = None if asked.available is None else frozenset(asked.available)
+        if asked.look_up is not None and asked.distinct:
+            raise RefusedError(400, "look_up: with a budget of distinct candidates nothing is known of what it brings")
         if policy is None:
-            return evenly(self._strategies, asked.budget, available, self._rng)
+            return evenly(self._strategies, asked.budget, available, self._rng), None
         known: Mapping[str, Mapping[str, Value]] = policy.history(logged.served, locale=logged.query.locale)
         if asked.strategy_context:
             names = {*known, *asked.strategy_context}
             known = {name: {**known.get(name, {}), **asked.strategy_context.get(name, {})} for name in names}
+        context, user = context_of(logged.query), asked.user_id
         try:
-            return policy.allocate(
-                context_of(logged.query),
-                asked.budget,
-                self._rng,
-                known,
-                asked.user_id,
-                distinct=asked.distinct,
-                available=available,
+            decision = policy.allocate(
+                context, asked.budget, self._rng, known, user, distinct=asked.distinct, available=available
             )
         except ValueError as error:
             raise RefusedError(400, str(error)) from None
+        if asked.look_up is None or self._rng.random() >= asked.look_up:
+            return decision, None
+        brought = policy.retrieval(context, asked.budget, known, user, available=available)
+        return decision, Probe.of(asked.look_up, brought)
 
     def rank(self, asked: RankRequest) -> RankResponse:
         """Rank candidates."""
@@ -175,6 +178,7 @@ class Service:
         except EventError as error:
             raise RefusedError(400, str(error)) from None
         policy, query = self.policy, logged.query
+        drawn = logged.decision.allocation if logged.probe is not None else None
         candidates = [Candidate(one.entity_id, one.features, one.ranks) for one in asked.candidates]
         context = context_of(query)
         if policy is None:
@@ -195,7 +199,10 @@ class Service:
             RankResult(
                 entity_id=one.entity_id,
                 position=one.position,
-                strategies=tuple(one.ranks),
+                # A rank that was looked up may be deeper than what was drawn.
+                strategies=tuple(
+                    name for name, rank in one.ranks.items() if drawn is None or rank <= drawn.get(name, 0)
+                ),
                 ranks=dict(one.ranks),
                 features={name: value for name, value in one.features.items() if value is not None},
                 score=one.score,

@@ -83,7 +83,8 @@ class Gatekeeper:
         held = None
         if judgement.verdict == "hold":
             held = now if previous is None or previous.held is None else previous.held
-        return Ruling({BANDIT: _replacing(before, served), SECTION: aside}, judgement, held)
+        stays = tried if judgement.succeeds else served
+        return Ruling({BANDIT: _replacing(before, stays), SECTION: aside}, judgement, held)
 
     def forget(self, connection: Connection, made: Snapshot) -> None:
         """Forget the results of all trials but the newest version's."""

@@ -225,8 +225,9 @@ def live(world: GateWorld, seed: int, gate: GateConfig | None) -> Gated:
             at=at,
         )
         judgements.append(judge(case, gate))
-        goes_live = judgements[-1].verdict == "publish"
-        served = _Served(candidate if goes_live else served.policy, candidate, judgements[-1].trial)
+        made = judgements[-1]
+        stays = served.tried if made.succeeds else served.policy
+        served = _Served(candidate if made.verdict == "publish" else stays, candidate, made.trial)
     return Gated(np.array(regret), judgements)
 
 
@@ -243,7 +244,7 @@ def _serve(world: GateWorld, served: _Served, first: int, rates: Rates, rng: Gen
         device = int(rng.integers(len(DEVICES)))
         page = pages[device]
         row = min(int(drawn[device].cumsum().searchsorted(rng.random())), len(page.allocations) - 1)
-        lost += best[device] - chances[device][row]
+        lost += best[device] - float(drawn[device] @ chances[device])
         counts = page.allocations[row]
         results = world.answer(counts, rates[device], rng) if rng.random() < chances[device][row] else ()
         logged: dict[str, Any] = {

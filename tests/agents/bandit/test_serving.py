@@ -265,12 +265,12 @@ def test_estimates_by_inverse_propensity_are_unbiased() -> None:
         assert (np.abs(estimates.mean(axis=0) - truth) < 4 * error).all()
 
 
-def test_what_is_not_left_to_chance_has_no_propensities() -> None:
+def test_what_is_not_left_to_chance_is_certain() -> None:
     allocator = Allocator(section(3, policy="ucb"))
     one, two = (allocator.allocate({"hour": 3.0}, 5, np.random.default_rng(seed)) for seed in (1, 2))
     assert one == two
-    assert one.propensities == {}
-    assert one.allocation_propensity is None
+    assert one.propensities == {name: float(name in one.allocation) for name in allocator.strategies}
+    assert one.allocation_propensity == 1.0
 
 
 @given(SECTIONS, CONTEXTS)

@@ -161,6 +161,47 @@ def test_what_has_lost_waits_and_is_tried_again() -> None:
     assert (again.verdict, again.trial) == ("canary", Trial(number=8, began=6000, share=0.25))
 
 
+def test_who_leaps_again_leaves_what_did_no_worse() -> None:
+    leapt = policy(memory=0.9)
+    well = judge(case(leapt, tried=tried(80.0, 60.0), decisions=LOG[:50], version=9, at=2000), GateConfig())
+    assert (well.verdict, well.succeeds, well.trial) == ("canary", True, Trial(number=9, began=2000, share=0.25))
+    for rewards in ((50.0, 60.0), (3.0, 2.0)):  # worse, and too few to tell that it is not broken
+        badly = judge(case(leapt, tried=tried(*rewards), decisions=LOG[:50]), GateConfig())
+        assert (badly.verdict, badly.succeeds) == ("canary", False)
+
+
+def test_a_leap_that_keeps_what_is_earned_goes_live_unless_it_has_lost() -> None:
+    def deep(**preferred: float) -> Allocator:
+        rows = section(**preferred)
+        settings = orjson.loads(rows[""])
+        return Allocator({**rows, "": orjson.dumps({**settings, "floor": 0.0})})
+
+    served, leapt = deep(semantic=0.5), deep(semantic=0.5, memory=0.5)
+    rng, pages = np.random.default_rng(0), []
+    for number in range(600):
+        made = served.allocate({"device": "car"}, 20, rng)
+        won = {"semantic": 1.0} if rng.random() < 0.5 and "semantic" in made.allocation else {}
+        pages.append(
+            LoggedDecision(
+                f"s{number}",
+                number,
+                {"device": "car"},
+                made.allocation,
+                made.propensities,
+                won,
+                float(bool(won)),
+                made.allocation_propensity,
+            )
+        )
+    about = {"served": served, "decisions": pages}
+    assert judge(case(leapt, **about), GateConfig(max_change=0.0)).reason.startswith("it surely keeps")
+    assert judge(case(leapt, **about), GateConfig(max_change=0.0, max_risk=0.0)).verdict == "canary"
+    assert judge(case(deep(lexical=0.5), **about), GateConfig(max_change=0.0)).verdict == "canary"
+    lost = structs.replace(tried(0.0, 60.0, until=6000), policy=leapt)
+    again = judge(case(leapt, tried=lost, at=6000, **about), GateConfig(max_change=0.0))
+    assert again.reason.startswith("on trial again")
+
+
 def test_a_trial_expires() -> None:
     found = judge(case(BAD, tried=tried(40.0, 40.0), at=2000), GateConfig(trial_turns=3000))
     assert (found.verdict, found.trial) == ("publish", None)

@@ -15,6 +15,7 @@ from backchannel.schemas.codec import EventDecoder, encode
 from backchannel.schemas.events import Click, Event, Impression, Query
 from backchannel.streams.config import Config, ServeConfig
 from backchannel.streams.pipeline.local import LocalPipeline
+from backchannel.streams.serving.reader import PolicyReader
 from tests.ops.serve.conftest import TEXT, Kept, serving
 from tests.support.ledgers import sqlite_url
 
@@ -175,6 +176,37 @@ def test_the_plan_of_a_distinct_budget_needs_the_depths(client: TestClient[Acces
     ((shown, _),) = kept.events
     assert isinstance(shown, Impression)
     assert (shown.planned, shown.allocation) == (decided["planned"], {STRATEGIES[0]: 33})
+
+
+def test_results_that_are_looked_up_are_logged_with_their_propensities(
+    client: TestClient[Access], kept: Kept, learned: str
+) -> None:
+    fallen = [decide(client, look_up=0.5, query_id=f"q{number}")["look_up"] for number in range(60)]
+    assert 15 < sum(fallen) < 45
+    assert not decide(client)["look_up"]
+    decided = decide(client, look_up=1.0)
+    assert decided["look_up"]
+    deepest = max(decided["allocation"], key=decided["allocation"].__getitem__)
+    other = next(name for name in STRATEGIES if name != deepest)
+    ranks = {deepest: decided["allocation"][deepest], other: 500}
+    ranked = client.post(
+        "/v1/rank", json={"decision_id": decided["decision_id"], "candidates": [{"entity_id": "e", "ranks": ranks}]}
+    ).json()
+    assert ranked["results"][0]["strategies"] == [deepest]
+    sent = {"type": "impression", "decision_id": ranked["decision_id"], "results": ranked["results"]}
+    assert client.post("/v1/events", json=sent).status_code == 202
+    ((shown, _),) = kept.events
+    assert isinstance(shown, Impression)
+    with PolicyReader(learned) as reader:
+        brought = reader.policy.retrieval({"query.words": 4.0}, 20).probability(ranks)
+    (result,) = shown.results
+    assert (shown.looked_up, result.ranks) == (1.0, ranks)
+    assert result.propensity == pytest.approx(brought)
+    bare = {**sent, "results": [{"entity_id": "e", "position": 1}]}
+    assert "results[0].ranks" in problem(client.post("/v1/events", json=bare), 400)
+    assert client.post("/v1/events", json={**bare, "looked_up": None}).status_code == 202
+    refused = client.post("/v1/decide", json=ASKED | {"look_up": 0.5, "distinct": True})
+    assert "look_up" in problem(refused, 400)
 
 
 def test_a_refused_event_says_when_to_come_again(client: TestClient[Access], kept: Kept) -> None:

@@ -7,17 +7,19 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from msgspec import structs
 
 from backchannel.agents.bandit.learner import BanditConfig
 from backchannel.agents.bandit.ranks import BUCKETS
-from backchannel.agents.bandit.serving import Decision
-from backchannel.agents.ope.gate import REST, GateConfig
+from backchannel.agents.bandit.serving import Decision, Limits
+from backchannel.agents.ope.gate import REST, GateConfig, Judgement
 from backchannel.agents.ope.trials import Trials
 from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.sums import SumReader, Sums
 from backchannel.schemas.events import Click, Event, Impression, Query, Result
-from backchannel.schemas.snapshot import Snapshot
+from backchannel.schemas.snapshot import Snapshot, Trial
 from backchannel.streams.config import Config
+from backchannel.streams.pipeline import judging
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.snapshots import versions as snapshots
@@ -182,6 +184,26 @@ def test_a_broken_policy_gets_the_first_share_and_is_held_and_tried_again(
     assert mended.rows["bandit"] == len(STRATEGIES) + 1
     assert mended.rows.get("canary", 0) == 0
     assert loop.trials() == []
+
+
+def test_a_policy_that_succeeds_is_served_beside_the_next_one(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    breaks(monkeypatch, loop)
+    loop.turns(20)
+    assert loop.publish().verdict == "canary"
+    tried = loop.section("canary")
+    trial = Trial(number=9, began=0, share=0.25)
+    monkeypatch.setattr(judging, "judge", lambda *_: Judgement("canary", "it leapt again", trial, succeeds=True))
+    loop.turns(20)
+    assert loop.publish().trial == trial
+    assert loop.section("bandit") == tried != loop.section("canary")
+
+
+def test_a_configuration_that_turns_the_best_strategy_off_is_tried(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, config = loop.pipeline._publisher._learning.learners[0], CONFIG.bandit
+    monkeypatch.setattr(learner, "config", structs.replace(config, limits={"memory": Limits(on=False)}))
+    loop.turns(20)
+    assert loop.publish().verdict == "canary"
+    assert loop.asked("memory") == pytest.approx(0.75, abs=0.07)
 
 
 def first_length(lost: Snapshot) -> float:
