@@ -80,7 +80,7 @@ class GateConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             description="rewards, such as clicks, per strategy since the last detected change, below which every "
-            "policy goes live: the served one is not established itself",
+            "policy goes live, as it does if what is served learned from fewer in all: it is not established itself",
         ),
     ] = 100.0
     first_share: Annotated[
@@ -214,9 +214,11 @@ def judge(case: Case, config: GateConfig) -> Judgement:
         verdict, told, trial = _tried(case.tried, case.at, config)
         return Judgement(verdict, f"{told}; {change}", trial, change=change)
     evidence = _evidence(new, old, case, config)
-    if told := _assured(new, old, evidence, case, config) if anew != RESTED else "":
+    low = _surely_kept(new, old, case, config)
+    if told := _assured(evidence, low, config) if anew != RESTED else "":
         return Judgement("publish", f"{told}; {change}", None, evidence, change)
-    trial = Trial(number=case.version, began=case.at, share=config.first_share)
+    share = config.first_share if low < 1.0 - BROKEN else max(config.first_share, HALF)
+    trial = Trial(number=case.version, began=case.at, share=share)
     return Judgement("canary", f"on trial {anew}; {change}", trial, evidence, change)
 
 
@@ -224,19 +226,28 @@ def _harmless(change: Change, case: Case, config: GateConfig) -> str:
     """Return why a policy goes live without a trial; empty if it does not."""
     if change.size <= config.max_change:
         return "a small step"
-    if case.rewards >= config.established * len(case.candidate.strategies):
-        return ""
-    since = " since rewards fell" if case.candidate.changed is not None else ""
-    return f"early learning: {case.rewards:,.0f} rewards are known{since}"
+    if case.rewards < config.established * len(case.candidate.strategies):
+        since = " since rewards fell" if case.candidate.changed is not None else ""
+        return f"early learning: {case.rewards:,.0f} rewards are known{since}"
+    learned = sum(turns * reward for turns, reward in case.served.evidence.values()) if case.served else 0.0
+    return "" if learned >= config.established else f"early learning: what is served knows {learned:,.0f} rewards"
 
 
-def _assured(new: Replayed, old: Replayed, evidence: Evidence, case: Case, config: GateConfig) -> str:
+def _surely_kept(new: Replayed, old: Replayed, case: Case, config: GateConfig) -> float:
+    """Return the least share of the served policy's rewards that a policy keeps, 0 to 1; 0 if the log cannot tell."""
+    low = interval(
+        kept(new, old, [one for one in case.decisions if one.ts >= (case.candidate.changed or 0)]),
+        "normal",
+        _two_sided(config),
+    ).low
+    return max(0.0, low)  # in this order: also 0 where it is no number
+
+
+def _assured(evidence: Evidence, low: float, config: GateConfig) -> str:
     """Return why the log assures that a policy may go live without a trial; empty if it does not."""
     gain = _relative(evidence)
     if gain is not None and gain.value >= 0.0 and gain.low > -config.max_risk:
         return f"the log speaks for it: {gain.value:+.1%} to what is served, at least {gain.low:+.1%}"
-    terms = kept(new, old, [one for one in case.decisions if one.ts >= (case.candidate.changed or 0)])
-    low = interval(terms, "normal", _two_sided(config)).low
     return f"it surely keeps {low:.1%} of what is served" if low >= 1.0 - config.max_risk else ""
 
 

@@ -26,9 +26,9 @@ CONFIG = BanditConfig(
     policy="greedy",
     floor=0.3,
 )
-WORKS = {"lexical": 0.2, "semantic": 0.3, "memory": 0.6}
 KNOWN = 1000.0
 """Rewards that make what is served established."""
+WORKS = {"lexical": 0.2, "semantic": 0.3, "memory": 0.6}
 
 
 def section(changed: int | None = None, **preferred: float) -> Section:
@@ -40,6 +40,7 @@ def section(changed: int | None = None, **preferred: float) -> Section:
     }
     for name in CONFIG.strategies:
         rows[name]["theta"][0] = 100.0 * preferred.get(name, 0.0)
+        rows[name] |= {"count": KNOWN, "reward": 0.5}
     rows[""]["changed"] = changed
     return {key: orjson.dumps(row) for key, row in rows.items()}
 
@@ -98,6 +99,8 @@ def test_small_steps_and_early_learning_go_live() -> None:
     assert (early.verdict, early.trial) == ("publish", None)
     assert early.reason.startswith("early learning: 50 rewards are known")
     assert judge(case(BAD, decisions=[]), GateConfig()).verdict == "publish"
+    new = Allocator(live_rows(StrategyBandit(CONFIG).solve(MemorySums({}), {"bandit": ()}, 0)))
+    assert "what is served knows 0 rewards" in judge(case(GOOD, served=new), GateConfig()).reason
 
 
 def test_a_step_is_not_small_if_it_is_large_in_a_segment() -> None:
