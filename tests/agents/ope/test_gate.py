@@ -175,7 +175,7 @@ def test_who_leaps_again_leaves_what_did_no_worse() -> None:
 
 def test_a_leap_that_keeps_what_is_earned_goes_live_unless_it_has_lost() -> None:
     def deep(**preferred: float) -> Allocator:
-        rows = section(**preferred)
+        rows = section(None, **preferred)
         settings = orjson.loads(rows[""])
         return Allocator({**rows, "": orjson.dumps({**settings, "floor": 0.0})})
 
