@@ -38,17 +38,14 @@ class Replayed:
     def __init__(self, policy: Allocator) -> None:
         self.policy: Final = policy
         self._mixtures: Final[dict[Any, Mixture]] = {}
+        self._probabilities: Final[dict[Any, tuple[float, float]]] = {}
 
     def mixture(self, decision: LoggedDecision) -> Mixture:
         """Return the mixture that the policy would draw from with the decision's budget, or the nearest that it
         supports.
         """
         budget = min(max(sum(decision.decided.values()), self.policy.least), MAX_BUDGET)
-        key = (
-            budget,
-            _frozen(decision.context),
-            tuple((name, _frozen(one)) for name, one in decision.strategy_context.items()),
-        )
+        key = budget, _conditions(decision)
         if key not in self._mixtures:
             self._mixtures[key] = self.policy.mixture(decision.context, budget, decision.strategy_context)
         return self._mixtures[key]
@@ -57,11 +54,18 @@ class Replayed:
         """Return the probabilities that the policy decides the same, and that a random set of strategies is the
         same.
         """
-        known = all(name in self.policy.strategies for name in decision.decided)
-        if not known or not self.policy.least <= sum(decision.decided.values()) <= MAX_BUDGET:
+        decided = decision.decided
+        key = _conditions(decision), tuple(decided.items())
+        if key not in self._probabilities:
+            self._probabilities[key] = self._computed(decision, decided)
+        return self._probabilities[key]
+
+    def _computed(self, decision: LoggedDecision, decided: Mapping[str, int]) -> tuple[float, float]:
+        strategies = self.policy.strategies
+        if not decided.keys() <= set(strategies) or not self.policy.least <= sum(decided.values()) <= MAX_BUDGET:
             return 0.0, 0.0
         mixture = self.mixture(decision)
-        counts = [decision.decided.get(name, 0) for name in self.policy.strategies]
+        counts = [decided.get(name, 0) for name in strategies]
         return mixture.probability(counts), mixture.sets.probability(counts)
 
     def retrieval(self, decision: LoggedDecision, ranks: Mapping[str, int]) -> float:
@@ -103,6 +107,12 @@ def whole(policies: Mapping[str, Replayed], decisions: Sequence[LoggedDecision],
 
 def _column(values: Sequence[Any]) -> Floats:
     return np.array(values, dtype=float).reshape(-1, 1)
+
+
+def _conditions(decision: LoggedDecision) -> Any:
+    """Return what a policy's decision depends on, besides the budget."""
+    known = decision.strategy_context
+    return _frozen(decision.context), tuple((name, _frozen(one)) for name, one in known.items()) if known else ()
 
 
 def _frozen(context: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:

@@ -8,6 +8,7 @@ Worlds differ in how the q_s change: not at all, at once (flip), or step by step
 """
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
@@ -20,7 +21,7 @@ from backchannel.agents.bandit.mixture import Mixture
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.ope.decisions import LoggedDecision, TurnSample
-from backchannel.agents.ope.gate import HALF, Case, Course, GateConfig, Judgement, Tried, course, judge
+from backchannel.agents.ope.gate import HALF, REST, Case, Course, GateConfig, Judgement, Tried, course, judge
 from backchannel.agents.ope.sequences import Contrast
 from backchannel.agents.ope.trials import Trials
 from backchannel.agents.outcomes import Judge, RewardConfig
@@ -108,13 +109,16 @@ class GateWorld(Struct, frozen=True):
         if self.twins:
             first, second = np.argsort(-rates)[:2]
             has[second] = 0.0
-        while not (hit := rng.random(len(has)) < has).any():
-            pass
+        hit = rng.random(len(has)) < has
+        # The first that has it, given that one of them does; those after it are independent.
+        first_hit = has * np.concatenate(([1.0], np.cumprod(1.0 - has)[:-1]))
+        leader = _drawn(first_hit.cumsum(), rng)
+        hit[:leader], hit[leader] = False, True
         twin = {int(first), int(second)} if self.twins else set()
         results, producers = [], []
         for strategy in np.flatnonzero(hit).tolist():
             shares = _DECAY ** np.arange(counts[strategy])
-            rank = int(rng.choice(len(shares), p=shares / shares.sum()))
+            rank = _drawn(shares.cumsum(), rng)
             results += [Result(f"{strategy}-{one}", 1, (STRATEGIES[strategy],)) for one in range(rank)]
             producers.append(STRATEGIES[strategy])
             producers += [STRATEGIES[one] for one in twin - {strategy} if strategy in twin and counts[one] > rank]
@@ -238,13 +242,17 @@ def _serve(world: GateWorld, served: _Served, first: int, rates: Rates, rng: Gen
     chances = [world.chances(page.allocations, own) for page, own in zip(pages, rates, strict=True)]
     drawn = [(1.0 - served.share) * page.probabilities[0] + served.share * page.probabilities[1] for page in pages]
     asked = [odds @ (page.allocations > 0) for odds, page in zip(drawn, pages, strict=True)]
-    best = [world.best(own) for own in rates]
+    upto = [odds.cumsum() for odds in drawn]
+    lacking = [
+        world.best(own) - float(odds @ own_chances)
+        for own, odds, own_chances in zip(rates, drawn, chances, strict=True)
+    ]
     lost, turns = 0.0, []
     for number in range(first, first + world.refresh):
         device = int(rng.integers(len(DEVICES)))
         page = pages[device]
-        row = min(int(drawn[device].cumsum().searchsorted(rng.random())), len(page.allocations) - 1)
-        lost += best[device] - float(drawn[device] @ chances[device])
+        row = _drawn(upto[device], rng)
+        lost += lacking[device]
         counts = page.allocations[row]
         results = world.answer(counts, rates[device], rng) if rng.random() < chances[device][row] else ()
         logged: dict[str, Any] = {
@@ -258,23 +266,28 @@ def _serve(world: GateWorld, served: _Served, first: int, rates: Rates, rng: Gen
     return lost, turns
 
 
+def _drawn(upto: Floats, rng: Generator) -> int:
+    """Return an index drawn by weights whose cumulated sums are `upto`."""
+    return min(int(upto.searchsorted(rng.random() * upto[-1], side="right")), len(upto) - 1)
+
+
 class Tested(Struct, frozen=True):
-    """The results of a trial of a fixed policy.
+    """The trials of a fixed policy, one after another, each after the rest of a lost one.
 
     Attributes:
-        ended: the final course; "first" or "half" if it was undecided at the end.
-        decisions: the number of decisions until the end.
-        halved: the number of decisions until it got half of the traffic; None if it never did.
-        ideal: the number of decisions of a sequential probability ratio test that knows the effect; None if
-            more than there were.
-        lost: clicks lost in the trial and, after it, until all decisions were made.
+        halved: the number of decisions until it first got more than the first share; infinite if it never did.
+        live: the number of decisions until it first got all of them; infinite if it never did.
+        lost: the number of decisions until it was first rejected; infinite if it never was.
+        ideal: the number of decisions, with the same shares, of a sequential probability ratio test that knows the
+            effect; infinite if more than there were.
+        clicks: clicks lost by all decisions.
     """
 
-    ended: Course
-    decisions: int
-    halved: int | None
-    ideal: int | None
+    halved: float
+    live: float
     lost: float
+    ideal: float
+    clicks: float
 
 
 def put_on_trial(rate: float, ratio: float, decisions: int, gate: GateConfig, rng: Generator) -> Tested:
@@ -283,37 +296,36 @@ def put_on_trial(rate: float, ratio: float, decisions: int, gate: GateConfig, rn
     Args:
         rate: clicks per turn of the served policy.
         ratio: clicks of the policy on trial, relative to `rate`.
-        decisions: maximum number of decisions.
+        decisions: the number of decisions.
         gate: the gate's configuration; it looks every LOOK decisions.
         rng: the source of randomness.
     """
-    share, halved, ideal, llr, lost = gate.first_share, None, None, 0.0, 0.0
+    first: dict[Course, float] = {}
     rows: dict[float, Floats] = {}
+    share, began, until, llr, ideal, clicks = gate.first_share, 0, 0, 0.0, inf, 0.0
     for done in range(LOOK, decisions + 1, LOOK):
         own = int(rng.binomial(LOOK, share))
-        clicks = np.array([rng.binomial(own, min(rate * ratio, 1.0)), rng.binomial(LOOK - own, rate)], dtype=float)
-        rows[share] = rows.get(share, 0.0) + clicks
-        lost += own * rate * (1.0 - ratio)
-        if ratio != 1.0:
-            odds = np.array([ratio, 1.0]) / (1.0 + share * (ratio - 1.0))
-            llr += float(clicks @ np.log(np.maximum(odds, 1e-12)))
-            if ideal is None and llr >= -np.log1p(-gate.confidence):
-                ideal = done
+        got = np.array([rng.binomial(own, min(rate * ratio, 1.0)), rng.binomial(LOOK - own, rate)], dtype=float)
+        clicks += own * rate * (1.0 - ratio)
+        # Where one of them decides alone, the ideal test tosses a coin of its own.
+        asked = int(rng.binomial(LOOK, HALF))
+        tested = got if 0.0 < share < 1.0 else rng.binomial([asked, LOOK - asked], [min(rate * ratio, 1.0), rate])
+        odds = np.array([ratio, 1.0]) / (1.0 + (share if 0.0 < share < 1.0 else HALF) * (ratio - 1.0))
+        llr += float(tested @ np.log(np.maximum(odds, 1e-12)))
+        ideal = done if ratio != 1.0 and ideal == inf and llr >= -np.log1p(-gate.confidence) else ideal
+        if share == 1.0 or done < until:
+            continue
+        if share == 0.0:
+            share, began, rows = gate.first_share, done, {}
+            continue
+        rows[share] = rows.get(share, 0.0) + got
         shares = np.repeat(list(rows), 2)
-        contrast = Contrast(shares, np.tile([1.0, 0.0], len(rows)), np.concatenate(list(rows.values())), float(done))
+        contrast = Contrast(
+            shares, np.tile([1.0, 0.0], len(rows)), np.concatenate(list(rows.values())), float(done - began)
+        )
         now = course(contrast, gate)
-        if now == "half" and share < HALF:
-            share, halved = HALF, done
-        if now in ("won", "lost", "expired"):
-            # The ideal test continues.
-            while ideal is None and ratio != 1.0 and done < decisions:
-                done += LOOK  # noqa: PLW2901
-                own = int(rng.binomial(LOOK, share))
-                odds = np.array([ratio, 1.0]) / (1.0 + share * (ratio - 1.0))
-                more = [rng.binomial(own, min(rate * ratio, 1.0)), rng.binomial(LOOK - own, rate)]
-                llr += float(more @ np.log(np.maximum(odds, 1e-12)))
-                ideal = done if llr >= -np.log1p(-gate.confidence) else None
-            ended = int(contrast.turns)
-            after = 0.0 if now == "lost" else (decisions - ended) * rate * (1.0 - ratio)
-            return Tested(now, ended, halved, ideal, lost + after)
-    return Tested(now, decisions, halved, ideal, lost)
+        first.setdefault(now, done)
+        share = {"first": share, "half": max(share, HALF), "lost": 0.0}.get(now, 1.0)
+        until = done + REST * (done - began) if now == "lost" else 0
+    live = min(first.get("won", inf), first.get("expired", inf))
+    return Tested(min(first.get("half", inf), live), live, first.get("lost", inf), ideal, clicks)
