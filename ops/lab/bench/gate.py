@@ -1,6 +1,6 @@
 """How often 95% intervals cover the truth in simulated worlds; how often the gate is right, and what it costs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Final, get_args
 
 import numpy as np
@@ -28,16 +28,17 @@ CLICKS: Final = {"many clicks": -1.5, "few clicks": -3.0}
 LEARNED: Final = 100
 """Number of turns that the live policy has learned from: few, so that better policies exist."""
 TRIALS: Final = 200
-DECISIONS: Final = 20_000
-"""Maximum number of decisions in a trial."""
-RATES: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
-RATIOS: Final = (0.0, 0.5, 0.9, 1.0, 1.1, 2.0)
+DECISIONS: Final = (2_000, 20_000)
+"""Decisions within which a trial is to end; the last is the number of decisions simulated."""
+RATES: Final = (0.02, 0.1, 0.4)
+RATIOS: Final = (0.0, 0.5, 0.9, 1.1, 2.0)
 """Ratios of the clicks of a policy on trial to those of the served one."""
 SEEDS: Final = 2
 WORLDS: Final = tuple(
-    GateWorld(kind, rate, budget, turns=10_000)
+    GateWorld(kind, rate, budget, turns=12_000, refresh=refresh)
     for kind in ("stationary", "flip", "drift")
-    for rate in (0.05, 0.2)
+    for refresh in (250, 1_000)
+    for rate in RATES
     for budget in (1, 10)
 )
 _MANY: Final = 20_000
@@ -69,44 +70,47 @@ def _in_world(world: OffPolicyWorld, runs: int, say: Callable[[str], None]) -> I
 
 
 def _trials(runs: int, say: Callable[[str], None]) -> Iterator[Measure]:
-    """Yield how trials of fixed policies end, over all looks together."""
-    config = GateConfig()
+    """Yield how trials of fixed policies end, over all looks together, and what an ideal test would tell."""
+    config, ideal = GateConfig(), "told by an ideal test"
     for rate in RATES:
         for ratio in RATIOS:
-            name = f"click rate {rate:g}, {ratio:g} times as good"
+            name, right = f"click rate {rate:g}, {ratio:g} times as good", "rejected" if ratio < 1.0 else "all traffic"
             say(name)
-            found = [
-                put_on_trial(rate, ratio, DECISIONS, config, np.random.default_rng([run, round(1000 * ratio)]))
-                for run in range(runs)
-            ]
-            everything = [one.ended in ("won", "expired") for one in found]
-            yield Measure(f"{name}: more than the first share", _percent([bool(one.halved) for one in found]), "%")
-            yield Measure(f"{name}: more than half", _percent(everything), "%")
-            yield Measure(f"{name}: rejected", _percent([one.ended == "lost" for one in found]), "%")
-            yield Measure(f"{name}: decisions", float(np.median([one.decisions for one in found])), "")
-            if ratio != 1.0:
-                ideal = float(np.median([one.ideal or DECISIONS for one in found]))
-                yield Measure(f"{name}: decisions of an ideal test", ideal, "")
-                yield Measure(f"{name}: clicks lost", float(np.mean([one.lost for one in found])), "")
+            seeds = [[run, round(1000 * ratio), round(1000 * rate)] for run in range(runs)]
+            found = [put_on_trial(rate, ratio, DECISIONS[-1], config, np.random.default_rng(seed)) for seed in seeds]
+            ends = {
+                "more than the first share": [one.halved for one in found],
+                "all traffic": [one.live for one in found],
+                "rejected": [one.lost for one in found],
+                ideal: [one.ideal for one in found],
+            }
+            for told, times in ends.items():
+                for most in DECISIONS:
+                    share = 100 * float(np.mean(np.array(times) <= most))
+                    yield Measure(f"{name}: {told} within {most:,} decisions", share, "%")
+            for told in (right, ideal):
+                median = float(np.median(ends[told]))
+                if np.isfinite(median):
+                    yield Measure(f"{name}: {told} after, median", median, "decisions")
+            lost = float(np.mean([one.clicks for one in found]))
+            yield Measure(f"{name}: lost in {DECISIONS[-1]:,} decisions", lost, "clicks")
 
 
 def _learning(seeds: int, say: Callable[[str], None]) -> Iterator[Measure]:
     """Yield the cost of the gate to a learning bandit."""
     for world in WORLDS:
-        name = f"{world.kind}, click rate {world.rate:g}, budget {world.budget}"
+        name = f"{world.kind}, click rate {world.rate:g}, budget {world.budget}, {world.refresh} turns a version"
         say(name)
-        regret = np.array(
-            [[live(world, seed, gate).regret.sum() for gate in (None, GateConfig())] for seed in range(seeds)]
-        )
+        found = [[live(world, seed, config) for config in (None, GateConfig())] for seed in range(seeds)]
+        regret = np.array([[one.regret.sum() for one in pair] for pair in found])
         without, gated = regret.sum(axis=0).tolist()
         yield Measure(f"{name}: regret without a gate", without / seeds / world.turns, "clicks a turn")
         yield Measure(f"{name}: regret with the gate, times that", gated / without, "")
-        error = float(np.std(regret[:, 1] - regret[:, 0]) / np.sqrt(seeds)) * seeds / without
-        yield Measure(f"{name}: standard error of that", error, "")
-
-
-def _percent(some: Sequence[bool]) -> float:
-    return 100 * float(np.mean(some))
+        own = regret[:, 1] - gated / without * regret[:, 0]
+        yield Measure(f"{name}: standard error of that", float(np.std(own) / np.sqrt(seeds)) * seeds / without, "")
+        verdicts = [judged.verdict for _, one in found for judged in one.judgements]
+        yield Measure(f"{name}: versions on trial", 100 * verdicts.count("canary") / len(verdicts), "%")
+        yield Measure(f"{name}: versions held", 100 * verdicts.count("hold") / len(verdicts), "%")
 
 
 def _coverage(policy: Allocator, worth: Floats, truth: float, logs: Logs, runs: int) -> Iterator[Measure]:

@@ -40,7 +40,7 @@ def test_the_bench_measures_coverage_errors_and_regret(monkeypatch: pytest.Monke
         "TRIALS": 3,
         "RATES": (0.4,),
         "RATIOS": (0.0, 2.0),
-        "DECISIONS": 2000,
+        "DECISIONS": (500, 2000),
         "SEEDS": 1,
         "WORLDS": (GateWorld("flip", 0.4, 1, turns=500),),
     }
@@ -48,7 +48,12 @@ def test_the_bench_measures_coverage_errors_and_regret(monkeypatch: pytest.Monke
         monkeypatch.setattr(gate, name, value)
     measures = {one.name: one.value for one in gate.gate(Load(tmp_path, 0, 1, lambda _: None))}
     assert measures["many clicks: rank curves of 100 turns: DR, bernstein intervals: hold the truth"] == 100.0
-    assert measures["click rate 0.4, 0 times as good: rejected"] == 100.0
-    assert measures["click rate 0.4, 0 times as good: more than the first share"] == 0.0
-    assert measures["click rate 0.4, 2 times as good: more than half"] == 100.0
-    assert measures["flip, click rate 0.4, budget 1: regret with the gate, times that"] > 0
+    broken, better = (f"click rate 0.4, {ratio} times as good" for ratio in (0, 2))
+    assert measures[f"{broken}: rejected within 2,000 decisions"] == 100.0
+    assert measures[f"{broken}: more than the first share within 500 decisions"] == 0.0
+    assert measures[f"{broken}: lost in 2,000 decisions"] > 0
+    assert measures[f"{better}: all traffic within 2,000 decisions"] == 100.0
+    assert measures[f"{better}: all traffic after, median"] >= 50
+    learned = "flip, click rate 0.4, budget 1, 250 turns a version"
+    assert measures[f"{learned}: regret with the gate, times that"] > 0
+    assert measures[f"{learned}: versions held"] == 0
