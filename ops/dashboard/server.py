@@ -10,6 +10,7 @@ from backchannel.ops.dashboard.state import Observatory
 from backchannel.ops.web.pages import application_of, json_response
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import Context
+from backchannel.streams.kafka.topics import TopicError
 from backchannel.streams.serving.reader import NoPolicyError
 
 LONGEST_QUERY: Final = 2000
@@ -63,4 +64,11 @@ def application(observatory: Observatory, token: str | None) -> ASGIApp:
         except (BackchannelError, LookupError) as error:
             return json_response({"error": str(error)}, status=404)
 
-    return application_of([state, query, changes], _ASSETS, token)
+    @get("/api/invalid-records")
+    async def invalid_records() -> Response[bytes]:
+        try:
+            return json_response(await observatory.invalid_records())
+        except TopicError as error:
+            return json_response({"error": str(error)}, status=503)
+
+    return application_of([state, query, changes, invalid_records], _ASSETS, token)

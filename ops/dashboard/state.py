@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import Context, Query
 from backchannel.schemas.text import normalize, spelled
 from backchannel.streams.config import Config
+from backchannel.streams.kafka import dead_letters
+from backchannel.streams.kafka.dead_letters import Letter
 from backchannel.streams.monitoring.trends import Trends, read_trends
 from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
 from backchannel.streams.snapshots import versions as snapshots
@@ -45,6 +48,9 @@ RECALLED: Final = 20
 DRAWS: Final = 100
 MOST: Final = 10
 """Maximum number of failure points and of rules on the page, and of examples of a comparison."""
+LETTERS: Final = 200
+"""Number of dead letters of each partition to look at."""
+LONGEST_VALUE: Final = 200
 LISTED_S: Final = 60.0
 """Seconds for which lists are cached: they are read from whole tables."""
 
@@ -82,8 +88,27 @@ class RuleView(Struct, frozen=True):
     since: int
 
 
+class InvalidRecords(Struct, frozen=True):
+    """Invalid records with one reason: how many of those looked at, and the newest.
+
+    Attributes:
+        reason: why they are not valid events.
+        count: how many.
+        written: when the newest was found, ms since the Unix epoch.
+        place: its topic, partition and offset.
+        value: its first characters.
+    """
+
+    reason: str
+    count: int
+    written: int
+    place: str
+    value: str
+
+
 class DashboardState(Struct, frozen=True):
-    """Everything on the page except the answers of its search box; `satisfaction` is in words."""
+    """Everything on the page that is shown without being asked for; `satisfaction` is in words, `invalid` a number of
+    records."""
 
     now: int
     store: str
@@ -93,6 +118,7 @@ class DashboardState(Struct, frozen=True):
     trends: Trends | None
     alarms: list[Alarm]
     lag: Lag
+    invalid: int
     segments: list[SegmentView]
     listings: Listings | None
     ranking: RankingView | None
@@ -221,6 +247,18 @@ class Observatory:
                 raise LookupError(f"version {older if headers[0] is None else newer} is not retained any more")
             return list(differences(connection, headers[0], headers[1]).words(MOST))
 
+    async def invalid_records(self) -> list[InvalidRecords]:
+        """Return the reasons of the newest dead letters, the most frequent first.
+
+        Raises:
+            TopicError: their topic does not exist, or Kafka does not answer.
+        """
+        found: dict[str, list[Letter]] = {}
+        async for letter in dead_letters.read(self._config.kafka, LETTERS):
+            found.setdefault(letter.reason, []).append(letter)
+        ordered = sorted(found.items(), key=lambda one: -len(one[1]))[:MOST]
+        return [_invalid(reason, letters) for reason, letters in ordered]
+
     def _look(self) -> DashboardState:
         facts = gather(self.store, self._config)
         checks = judge(facts, self._config)
@@ -236,6 +274,7 @@ class Observatory:
             trends=self._trends() if vitals else None,
             alarms=vitals.alarms if vitals else [],
             lag=Lag([time for time, _ in self._lags], [records for _, records in self._lags]),
+            invalid=vitals.counted.get("dead_letter", 0) if vitals else 0,
             segments=self._segments(),
             listings=self._list() if vitals else None,
             ranking=self._ranking(),
@@ -310,3 +349,11 @@ class Observatory:
         except NoPolicyError:
             return []
         return [RuleView(rule_words(one.rule), one.by, one.ts) for one in rules]
+
+
+def _invalid(reason: str, letters: Sequence[Letter]) -> InvalidRecords:
+    newest = max(reversed(letters), key=lambda one: one.written)
+    place = f"{newest.topic}[{newest.partition}] offset {newest.offset}"
+    value = (newest.value or b"").decode(errors="replace")
+    shown = value[:LONGEST_VALUE] + "…" * (len(value) > LONGEST_VALUE)
+    return InvalidRecords(reason, len(letters), newest.written, place, shown)

@@ -50,14 +50,18 @@ class Replayed(Struct, frozen=True):
     left: dict[str, int]
 
 
-async def read(config: KafkaConfig) -> AsyncIterator[Letter]:
-    """Yield all dead letters that exist now.
+async def read(config: KafkaConfig, last: int | None = None) -> AsyncIterator[Letter]:
+    """Yield the dead letters that exist now.
+
+    Args:
+        config: connection settings.
+        last: how many of each partition to read, the newest; None for all.
 
     Raises:
         TopicError: the topic does not exist, or Kafka does not answer.
     """
     async with _Reader(config) as reader:
-        async for letter in reader.letters():
+        async for letter in reader.letters(last=last):
             yield letter
 
 
@@ -138,14 +142,15 @@ class _Reader:
     async def __aexit__(self, *_: object) -> None:
         await self._consumer.stop()
 
-    async def letters(self, since: str | None = None) -> AsyncIterator[Letter]:
-        """Yield the letters that exist: all, or those `since` the last `done`."""
+    async def letters(self, since: str | None = None, last: int | None = None) -> AsyncIterator[Letter]:
+        """Yield the letters that exist: all, those `since` the last `done`, or the `last` of each partition."""
         consumer = self._consumer
         logs = [TopicPartition(self._config.dead_letter_topic, number) for number in self._partitions]
         consumer.assign(logs)
         starts, left = await consumer.beginning_offsets(logs), await consumer.end_offsets(logs)
         for log in logs:
-            begin = max(starts[log], (await consumer.committed(log) or 0) if since else 0)
+            newest = 0 if last is None else left[log] - last
+            begin = max(starts[log], newest, (await consumer.committed(log) or 0) if since else 0)
             consumer.seek(log, begin)
             self._read[log] = begin
         while left := {log: end for log, end in left.items() if self._read[log] < end}:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from aiokafka import ConsumerRecord
 from click.testing import CliRunner
 
 from backchannel.ops.cli import main
+from backchannel.ops.dashboard.state import Observatory
 from backchannel.schemas.codec import encode
 from backchannel.schemas.events import Query
+from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.producer import ClockError, Producer
+from backchannel.streams.store.engine import Store
 from tests.integration.workers import records_of
 
 VALID = encode(Query(event_id="1", ts=1_700_000_000_000, session_id="s", query_id="q", text="hi"))
@@ -41,7 +45,7 @@ def command(kafka: KafkaConfig, tmp_path: Path) -> Callable[..., Any]:
     return run
 
 
-def test_they_are_listed_and_replayed_once(kafka: KafkaConfig, command: Callable[..., Any]) -> None:
+def test_they_are_listed_and_replayed_once(kafka: KafkaConfig, command: Callable[..., Any], tmp_path: Path) -> None:
     queries = kafka.event_topics["query"]
 
     async def deliver() -> None:
@@ -53,6 +57,13 @@ def test_they_are_listed_and_replayed_once(kafka: KafkaConfig, command: Callable
     code, listed = command("list", "--last", "2")
     assert (code, listed["letters"], listed["reasons"], len(listed["last"])) == (0, 3, {"why": 3}, 2)
     assert {letter["topic"] for letter in listed["last"]} == {queries}
+    with (
+        closing(Store(f"sqlite:///{tmp_path}/never.db")) as store,
+        closing(Observatory(store, Config(kafka=kafka))) as page,
+    ):
+        (one,) = asyncio.run(page.invalid_records())
+        assert (one.reason, one.count, one.value) == ("why", 3, AHEAD.decode())
+        assert one.place == f"{queries}[2] offset 2"
     code, replayed = command("replay")
     assert (code, replayed["sent"], sorted(replayed["left"].values())) == (3, 1, [1, 1])
     (sent,) = records_of(kafka, [queries])

@@ -213,6 +213,8 @@ function show(state) {
   showListings(state.listings);
   showFailures(state.repairs);
   showRules(state.rules);
+  byId("invalid").hidden = !state.invalid;
+  byId("letters").textContent = `${number(state.invalid, 9)} since the beginning.`;
   byId("satisfaction").textContent = state.satisfaction ? `Satisfied: ${state.satisfaction}.` : "";
   showHorizon(state.horizon);
   byId("order").textContent = state.ranking?.verdict ?? "No policy yet.";
@@ -374,6 +376,18 @@ async function compare(older, newer) {
   byId("changes").replaceChildren(element("h3", {}, first), element("ul", {}, ...rest.map((line) => element("li", {}, line))));
   byId("changes").hidden = false;
   byId("changes").scrollIntoView({ block: "nearest", behavior: "smooth" });
+}
+
+// Dead letters are read from Kafka, so only on request.
+async function showReasons() {
+  const heads = ["reason", " records", "newest", "found in", "value"];
+  try {
+    const said = await (await fetch("api/invalid-records")).json();
+    const rows = said.error ? [] : said.map((one) => [one.reason, number(one.count, 9), when(one.written), one.place, one.value]);
+    table("letter-reasons", heads, rows, said.error ?? "The topic holds none any more.");
+  } catch (error) {
+    table("letter-reasons", heads, [], `The dashboard's server does not answer: ${error.message}`);
+  }
 }
 
 function showFailures(repairs) {
@@ -563,6 +577,7 @@ function askFromAddress(event) {
 }
 
 byId("ask").addEventListener("submit", ask);
+byId("reasons").addEventListener("click", showReasons);
 addEventListener("hashchange", askFromAddress);
 addEventListener("resize", redraw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);

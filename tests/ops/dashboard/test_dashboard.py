@@ -28,7 +28,9 @@ from backchannel.ops.lab.load import mixed_stream
 from backchannel.ops.web.guard import is_loopback
 from backchannel.schemas.events import Click, Event, Impression, Never, Query, Result, Teach
 from backchannel.streams.config import Config
+from backchannel.streams.kafka import dead_letters
 from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.topics import TopicError
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.snapshots.teachings import Teachings
 from backchannel.streams.store.engine import Store
@@ -223,6 +225,18 @@ def test_versions_are_compared_and_rules_for_everyone_shown(rephrased: str) -> N
                 response = client.get(f"/api/changes?{versions}")
                 assert response.status_code == status
                 assert "error" in response.json()
+
+
+def test_the_reasons_of_invalid_records_need_a_broker(
+    observatory: Observatory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> NoReturn:
+        raise TopicError("Kafka does not answer")
+
+    monkeypatch.setattr(dead_letters, "read", read)
+    with client_of(observatory) as client:
+        response = client.get("/api/invalid-records")
+    assert (response.status_code, response.json()) == (503, {"error": "Kafka does not answer"})
 
 
 def test_another_sites_page_cannot_read_it(observatory: Observatory) -> None:
