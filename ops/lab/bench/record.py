@@ -2,13 +2,13 @@
 
 import os
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from backchannel.ops.lab.bench.measure import Measure
 
@@ -73,6 +73,20 @@ def cells(one: Measure) -> tuple[str, str, str]:
     return f"{one.value:,.{0 if one.value >= 10 else 2}f} {one.unit}", ratio, one.peer
 
 
+WHAT_MATTERS: Final[Mapping[str, Collection[str]]] = {
+    "rates": ("decode, assemble, learn, commit to SQLite",),
+    "memory": ("peak memory, 2,000,000 events",),
+    "kafka": ("worker, from Kafka to a committed ledger", "turn's close to PolicyReader, p99", "SIGKILL to caught up"),
+    "committers": ("PostgreSQL: 1 committer", "PostgreSQL: 8 committers"),
+    "bandit": ("allocate, p50", "allocate, p99"),
+    "ranking": ("rank 100 candidates of 20 features, p50",),
+    "memory-index": ("recall of 10, p50", "recall of 10, p99"),
+    "rephrases": ("rewrite, global, p50",),
+    "serve": ("decide over HTTP", "decide at 500/s, p99"),
+}
+"""Part -> the measures that a document begins with."""
+
+
 def document(records: Sequence[BenchRun]) -> str:
     """Return what was measured as a Markdown document."""
     lines = ["# Performance", "", "Written by `backchannel bench --markdown` from the results of", ""]
@@ -86,9 +100,26 @@ def document(records: Sequence[BenchRun]) -> str:
         "",
         f"Versions: {', '.join(dict.fromkeys(name for record in records for name in record.versions))}.",
     ]
-    for name, part in together(records).items():
-        lines += ["", f"## {name}", "", "| what | figure | ratio | to |", "|---|---:|---:|---|"]
-        lines += [f"| {' | '.join((one.name, *cells(one)))} |" for one in part.measures]
+    parts = together(records)
+    first = [
+        structs.replace(one, name=f"{name}: {one.name}")
+        for name, part in parts.items()
+        for one in part.measures
+        if one.name in WHAT_MATTERS.get(name, ())
+    ]
+    if first:
+        lines += ["", "## What matters", "", *_rows(first), "", "## Everything measured"]
+    for name, part in parts.items():
+        lines += ["", f'<details markdown="1"><summary>{name}</summary>', "", *_rows(part.measures)]
         if part.fault:
             lines += ["", f"The rest failed: {part.fault}."]
+        lines += ["", "</details>"]
     return "\n".join(lines) + "\n"
+
+
+def _rows(measures: Iterable[Measure]) -> list[str]:
+    return [
+        "| what | figure | ratio | to |",
+        "|---|---:|---:|---|",
+        *(f"| {' | '.join((one.name, *cells(one)))} |" for one in measures),
+    ]

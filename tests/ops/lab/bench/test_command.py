@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 from backchannel.ops.cli import main
 from backchannel.ops.extras import install
+from backchannel.ops.lab.bench.command import PARTS
 from backchannel.ops.lab.bench.measure import Measure
-from backchannel.ops.lab.bench.record import BenchRun, Part
+from backchannel.ops.lab.bench.record import WHAT_MATTERS, BenchRun, Part
 
 
 def run(*arguments: str, code: int = 0) -> str:
@@ -58,13 +59,23 @@ def test_the_document_has_results_and_conditions(measured: tuple[Path, Path]) ->
     assert "| peak memory | 64 MiB | 1.25 | fewer events |" in page
 
 
+def test_the_document_begins_with_what_matters(measured: tuple[Path, Path]) -> None:
+    assert WHAT_MATTERS.keys() <= PARTS.keys()
+    page = run("--of", str(measured[0]), "--markdown")
+    assert "What matters" not in page
+    what = next(iter(WHAT_MATTERS["rates"]))
+    measured[0].write_text(measured[0].read_text().replace("decode alone", what))
+    page = run("--of", str(measured[0]), "--markdown")
+    assert page.index("## What matters") < page.index(f"| rates: {what} | 111") < page.index("<details")
+
+
 def test_a_later_run_takes_precedence(measured: tuple[Path, Path]) -> None:
     both = ["--of", str(measured[0]), "--of", str(measured[1])]
     page = run(*both, "--markdown")
     assert page.count("- `backchannel bench rates") == 2
     assert "222 events/s" in page
     assert "111 events/s" not in page
-    assert page.index("## rates") < page.index("## memory")
+    assert page.index("<summary>rates<") < page.index("<summary>memory<")
     assert page.count("numpy 2.") == 1
     merged = measured[0].with_name("both.json")
     merged.write_text(run(*both, "--json"))
