@@ -18,7 +18,7 @@ from backchannel.schemas.errors import BackchannelError
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _LIBRARIES: Final = ("aiokafka", "faust", "kafka", "mode")
-_CHATTY: Final = (*_LIBRARIES, "backchannel.streams.kafka.transport")
+_CHATTY: Final = (*_LIBRARIES, "backchannel.streams.kafka.consumer")
 """Loggers that report below WARNING too often. The transport is a Faust service, which reports its every step."""
 
 

@@ -14,7 +14,7 @@ from msgspec import structs
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import Teach
 from backchannel.streams.kafka.producer import Rejected
-from backchannel.streams.kafka.transport import Chunk, LogBounds
+from backchannel.streams.kafka.receiver import Chunk, LogBounds
 from backchannel.streams.monitoring.observer import Observer
 from backchannel.streams.pipeline.commits import Commit
 from backchannel.streams.store.engine import StoreAwayError

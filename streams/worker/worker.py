@@ -18,8 +18,9 @@ from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.decoding import event_decoders
 from backchannel.streams.kafka.producer import Producer
+from backchannel.streams.kafka.receiver import Chunk, LogBounds
 from backchannel.streams.kafka.topics import TopicError, topic_ids
-from backchannel.streams.kafka.transport import Chunk, LogBounds, chunk_app, log_ends, serve
+from backchannel.streams.kafka.transport import chunk_app, log_ends, serve
 from backchannel.streams.monitoring.observer import Observer, Observers
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.publisher import version_status

@@ -18,19 +18,11 @@ from msgspec import structs
 
 from backchannel.ops.local.broker import Broker
 from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.consumer import ChunkConsumer, check_versions
 from backchannel.streams.kafka.reading_order import not_ahead
+from backchannel.streams.kafka.receiver import Chunk, LogBounds, LogError
 from backchannel.streams.kafka.topics import admin_client, check_topics
-from backchannel.streams.kafka.transport import (
-    QUEUED_CHUNKS,
-    Chunk,
-    ChunkConsumer,
-    LogBounds,
-    LogError,
-    check_versions,
-    chunk_app,
-    log_ends,
-    serve,
-)
+from backchannel.streams.kafka.transport import QUEUED_CHUNKS, chunk_app, log_ends, serve
 
 CHUNK = 100
 

@@ -36,7 +36,7 @@ from backchannel.schemas.codec import EventDecoder, encode
 from backchannel.schemas.events import EVENT_TYPES, name_of
 from backchannel.streams.config import CommitConfig, Config
 from backchannel.streams.kafka.config import KafkaConfig
-from backchannel.streams.kafka.transport import Chunk
+from backchannel.streams.kafka.receiver import Chunk
 from backchannel.streams.pipeline.commits import commit
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.serving.reader import PolicyReader

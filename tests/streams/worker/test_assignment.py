@@ -18,7 +18,7 @@ from backchannel.schemas.codec import EventDecoder, encode
 from backchannel.schemas.events import Never, Teach
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.producer import Rejected
-from backchannel.streams.kafka.transport import Chunk, LogBounds
+from backchannel.streams.kafka.receiver import Chunk, LogBounds
 from backchannel.streams.monitoring.observer import Observer
 from backchannel.streams.pipeline.commits import Commit, commit
 from backchannel.streams.pipeline.learners import Learning
