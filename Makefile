@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test lint types unit coverage bench schemas docs rivals docker-checks lock clean
+.PHONY: help install demo test lint types unit coverage bench schemas docs rivals docker-checks images lock clean
 
 help:  ## Show what can be made
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -E '^[a-z/.-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 # One environment for demo and tests: versions come from requirements.lock.
 .venv/.installed: pyproject.toml requirements.lock
@@ -55,6 +55,13 @@ rivals: install  ## Install the libraries that `backchannel bandits` and `backch
 
 docker-checks: install  ## Install what the tests check the files in docker/ with
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group docker
+
+docker/.env:  ## Make up passwords and tokens for docker/compose.yaml
+	umask 077; for name in POSTGRES_PASSWORD BACKCHANNEL_TOKENS BACKCHANNEL_DASHBOARD_TOKEN; do \
+	    echo "$$name=$$(openssl rand -hex 16)"; done > $@
+
+images: install  ## Build the image and run it as docker/compose.yaml says, as root, with buildah and debootstrap
+	$(BIN)/pytest -m images tests/integration/test_images.py
 
 lock: install  ## Resolve requirements.lock anew
 	$(BIN)/python -m pip install --quiet uv

@@ -1,9 +1,12 @@
-"""`backchannel topics`: create and check the Kafka topics."""
+"""`backchannel topics`: create, check and delete the Kafka topics, and copy events to topics keyed by session."""
 
+import asyncio
+import signal
 from typing import Final
 
 import click
 from kafka.errors import for_code
+from msgspec import structs
 
 from backchannel.ops.groups import Group
 from backchannel.ops.options import config_option, json_option, kafka_config, servers_option
@@ -65,7 +68,7 @@ def create_topics(config: KafkaConfig, partitions: int | None, replication: int 
 
 @click.group(cls=Group)
 def topics() -> None:
-    """Create, check and delete the Kafka topics."""
+    """Create, check and delete the Kafka topics, and copy events to topics keyed by session."""
 
 
 @topics.command()
@@ -115,6 +118,49 @@ def check(config: Config, servers: str | None, as_json: bool) -> None:
         print_json({"partitions": partitions})
     else:
         click.echo(f"the topics are set up correctly: {partitions} partitions each")
+
+
+@topics.command()
+@config_option
+@servers_option
+@click.option(
+    "--to", "prefix", required=True, metavar="PREFIX", help="Prefix of the topics to write to, as topic_prefix."
+)
+@click.option("--partitions", type=click.IntRange(1, 10_000), help="As for `create`, if they are missing.")
+@click.option(
+    "--end", "to_the_end", is_flag=True, help="Stop where the topics end now, instead of at SIGTERM or SIGINT."
+)
+@json_option
+def rekey(
+    *, config: Config, servers: str | None, prefix: str, partitions: int | None, to_the_end: bool, as_json: bool
+) -> None:
+    """Copy events to topics that are keyed by session, for producers that use another key.
+
+    Reads the topics of the configuration, in the form that it describes, however they are keyed and partitioned; topics
+    that do not exist are left out. Writes JSON to topics of the names that `topics create` gives, with PREFIX.
+    Workers then read these: topic_prefix = "PREFIX", without `topics` and `events`. Invalid records become dead
+    letters there.
+
+    Events are copied in the order of their times. After a crash, run it again: it continues where it was, and may copy
+    up to 2,000 events twice, which count once, because copies have the same ids and times.
+    """
+    from backchannel.streams.kafka.rekeying import rekey as copy  # noqa: PLC0415 - slow to import
+
+    source = kafka_config(config, servers)
+    target = structs.replace(source, topics={}, topic_prefix=prefix, schema_registry="", protobuf={})
+    create_topics(target, partitions)
+
+    async def until_stopped() -> tuple[int, int]:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        return await copy(source, config.events, target, stop, to_the_end=to_the_end)
+
+    copied, letters = asyncio.run(until_stopped())
+    if as_json:
+        print_json({"copied": copied, "dead_letters": letters})
+    else:
+        click.echo(f"copied {copied:,} events; {letters:,} dead letters")
 
 
 @topics.command()

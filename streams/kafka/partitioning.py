@@ -86,7 +86,7 @@ def disagreement(records: Iterable[Sampled], partitions: int, first: str) -> str
     return (
         f"{'; '.join(faults)}. A session's events must be in the same partition of all topics, or nobody learns from "
         "them: let all producers send the session id as the key, and partition by murmur2 "
-        "(librdkafka: partitioner=murmur2_random)"
+        "(librdkafka: partitioner=murmur2_random), or copy the events with `backchannel topics rekey`"
     )
 
 

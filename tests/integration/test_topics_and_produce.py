@@ -9,12 +9,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from backchannel.ops.commands.topics import create_topics
+from backchannel.ops.lab.load import mixed_stream
 from backchannel.ops.local.broker import Broker
+from backchannel.schemas.codec import EventDecoder, encode
+from backchannel.schemas.events import name_of
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.partitioning import PARTITIONERS
 from backchannel.streams.kafka.topics import TopicError, admin_client, check_topics, delete_topics, topic_ids
@@ -101,6 +105,37 @@ def test_producers_that_disagree_about_partitions_are_found_out(kafka: KafkaConf
     deleted = backchannel("topics", "delete", "--yes", "--config", str(settings))
     assert deleted.stdout.startswith("deleted: ")
     assert "missing: " in refusal(kafka)
+
+
+def test_events_are_copied_to_topics_keyed_by_session_once_and_in_order(kafka: KafkaConfig, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    events = list(mixed_stream(300, rng, queries=20))
+    with KafkaProducer(bootstrap_servers=kafka.servers) as producer:
+        for event in events:
+            topic, place = kafka.event_topics[name_of(type(event))], int(rng.integers(4))
+            producer.send(topic, encode(event), b"some other key", partition=place)
+        producer.send(kafka.event_topics["click"], b'{"event_id": 1}')
+    settings = tmp_path / "backchannel.toml"
+    settings.write_text(f'[kafka]\nservers = "{kafka.servers}"\ntopic_prefix = "{kafka.topic_prefix}"\n')
+    rekey = ("topics", "rekey", "--end", "--json", "--config", str(settings), "--to")
+    keyed = KafkaConfig(servers=kafka.servers, topic_prefix=f"{kafka.topic_prefix}keyed-")
+    first = backchannel(*rekey, keyed.topic_prefix, "--partitions", "3")
+    assert json.loads(first.stdout) == {"copied": len(events), "dead_letters": 1}, first.stderr
+    assert json.loads(backchannel(*rekey, keyed.topic_prefix).stdout) == {"copied": 0, "dead_letters": 0}
+    records = records_of(keyed, keyed.event_topics.values())
+    assert sorted(record.value for record in records) == sorted(map(encode, events))
+    for record in records:
+        assert record.key == EventDecoder().decode(record.value).session_id.encode()
+        assert record.partition == PARTITIONERS["murmur2"](record.key, 3)
+    for topic in keyed.event_topics.values():
+        for place in range(3):
+            times = [record.timestamp for record in records if (record.topic, record.partition) == (topic, place)]
+            assert times == sorted(times)
+    (letter,) = records_of(keyed, [keyed.dead_letter_topic])
+    assert dict(letter.headers)["topic"] == kafka.event_topics["click"].encode()
+    itself = backchannel(*rekey, kafka.topic_prefix)
+    assert itself.returncode == 1
+    assert "would be copied to itself" in itself.stderr
 
 
 def test_unequal_partition_counts_are_named(kafka: KafkaConfig) -> None:

@@ -1,4 +1,4 @@
-"""The files in docker/, checked by schemas, linters and parsers, because no container engine is available."""
+"""The files in docker/, checked by schemas, linters and parsers. `make images` runs the image."""
 
 import json
 import re
@@ -80,6 +80,23 @@ def test_compose_names_what_it_has() -> None:
     build = services["worker"]["build"]
     assert (DOCKER / build["context"] / build["dockerfile"]).resolve() == DOCKER / "Dockerfile"
     assert services["worker"]["deploy"]["replicas"] == 2
+
+
+def test_every_secret_of_compose_is_made_up(tmp_path: Path) -> None:
+    (tmp_path / "docker").mkdir()
+    check(
+        tool("make", "install Debian's package `make`"),
+        "-f",
+        str(ROOT / "Makefile"),
+        "-C",
+        str(tmp_path),
+        "docker/.env",
+    )
+    made = dict(line.split("=") for line in (tmp_path / "docker" / ".env").read_text().splitlines())
+    assert set(re.findall(r"\$\{(\w+)", (DOCKER / "compose.yaml").read_text())) == made.keys()
+    assert all(re.fullmatch("[0-9a-f]{32}", secret) for secret in made.values())
+    assert len(set(made.values())) == len(made)
+    assert (tmp_path / "docker" / ".env").stat().st_mode & 0o077 == 0
 
 
 def test_the_dockerfile_is_well_made() -> None:

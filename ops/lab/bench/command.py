@@ -43,6 +43,8 @@ PARTS: Final = {
     "coverage": "backchannel.ops.lab.bench.coverage:coverage",
     "sessions": "backchannel.ops.lab.bench.sessions:sessions",
     "serve": "backchannel.ops.lab.bench.serve:serve",
+    "accept": "backchannel.ops.lab.bench.accept:accept",
+    "kills": "backchannel.ops.lab.bench.kills:kills",
     "gate": "backchannel.ops.lab.bench.gate:gate",
 }
 
@@ -84,9 +86,11 @@ def bench(
     coverage      how often intervals hold the truth on pages that strategies share, in 100 simulated logs per round
     sessions      how often intervals hold the truth of whole sessions, in 500 simulated logs per round
     serve         decisions over HTTP, beside a constant answer and beside the call in the process
+    accept        events accepted over HTTP, into the journal and into Kafka, beside a constant answer
+    kills         30 SIGKILLs of the service under load, with the journal and with Kafka: what is lost or learned twice
     gate          how often the gate is right, in 30 simulated logs per round
 
-    Without a PART, all parts run, which takes a quarter of an hour on an idle machine with two cores. Peers that are
+    Without a PART, all parts run, which takes half an hour on an idle machine with two cores. Peers that are
     not installed are left out; `make rivals` installs them.
 
     Exit code: 3 if a part failed; everything measured is still shown.

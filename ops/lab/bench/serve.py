@@ -2,9 +2,6 @@
 and beside the call in the process."""
 
 import asyncio
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -16,6 +13,7 @@ import numpy as np
 from litestar import Litestar, Request, post
 
 from backchannel.agents.bandit.learner import BanditConfig
+from backchannel.ops.lab.bench.http_load import ask, bare_command, free_port, posted, running, serve_command
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
@@ -31,13 +29,12 @@ PACE: Final = 500.0
 """Requests per second at which latencies are measured."""
 
 CONTEXT: Final[Mapping[str, str | float]] = {"device": "speaker", "hour": 12.0}
-_BODY: Final = msgspec.json.encode(
-    {"text": "play hey jude", "session_id": "s1", "budget": BUDGET, "context": CONTEXT, "recall": 20}
+_REQUEST: Final = posted(
+    "/v1/decide",
+    msgspec.json.encode(
+        {"text": "play hey jude", "session_id": "s1", "budget": BUDGET, "context": CONTEXT, "recall": 20}
+    ),
 )
-_HEAD: Final = (
-    "POST /v1/decide HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    f"Content-Length: {len(_BODY)}\r\n\r\n"
-).encode()
 
 
 def bare() -> Litestar:
@@ -57,21 +54,17 @@ def serve(load: Load) -> Iterator[Measure]:
     url = f"sqlite:///{load.folder / 'serve.db'}"
     with LocalPipeline(url, Config(bandit=BanditConfig(strategies=STRATEGIES)), "bench") as pipeline:
         pipeline.publish()
-    ports = {name: _free_port() for name in ("decide", "constant")}
+    ports = {name: free_port() for name in ("decide", "constant")}
     commands = {
-        "decide": ["backchannel", "serve", "--events", "none", "--store", url, "--port", str(ports["decide"])],
-        "constant": ["granian", "--interface", "asgi", "--factory", "--no-ws", "--no-log", f"{__name__}:bare"],
+        "decide": serve_command(url, ports["decide"], "--events", "none"),
+        "constant": bare_command(ports["constant"]),
     }
-    commands["constant"] += ["--port", str(ports["constant"])]
     rates: dict[str, list[float]] = {name: [] for name in ports}
     paced: dict[str, list[Any]] = {name: [] for name in ports}
     with ExitStack() as stack:
         for name, command in commands.items():
             load.say(f"starting {name}")
-            process = subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.DEVNULL)
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
-            _wait(ports[name])
+            stack.enter_context(running(command, ports[name]))
         for number in range(load.rounds + 1):
             for name, port in ports.items():
                 load.say(f"{name}, round {number}")
@@ -110,7 +103,7 @@ async def _flood(port: int) -> float:
     async def client() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(REQUESTS // CONNECTIONS):
-            await _ask(reader, writer)
+            await ask(reader, writer, _REQUEST)
         writer.close()
 
     began = time.perf_counter()
@@ -128,35 +121,9 @@ async def _pace(port: int) -> list[float]:
         for number in range(first, REQUESTS, CONNECTIONS * 4):
             due = began + number / PACE
             await asyncio.sleep(max(due - time.perf_counter(), 0.0))
-            await _ask(reader, writer)
+            await ask(reader, writer, _REQUEST)
             taken.append(time.perf_counter() - due)
         writer.close()
 
     await asyncio.gather(*(client(first) for first in range(CONNECTIONS * 4)))
     return taken
-
-
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(_HEAD + _BODY)
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    if not head.startswith(b"http/1.1 200"):
-        raise RuntimeError(head.decode())
-    await reader.readexactly(int(head.partition(b"content-length:")[2].partition(b"\r\n")[0]))
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
-def _wait(port: int) -> None:
-    until = time.monotonic() + 120
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.1)
-        else:
-            return
