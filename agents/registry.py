@@ -70,6 +70,12 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Learners(Returns),
     ] = field(default_factory=HorizonConfig)
 
+    def __post_init__(self) -> None:
+        if self.bandit.long_term and not self.horizon.salt:
+            raise ValueError(
+                f"bandit.long_term: {self.bandit.long_term:g}, but returns are not learned: set horizon.salt, too"
+            )
+
 
 def registered(config: LearningConfig) -> tuple[Learner, ...]:
     """Return every registered learner, including those that `config` does not want."""

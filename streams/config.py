@@ -169,6 +169,7 @@ class Config(registry.LearningConfig, frozen=True, forbid_unknown_fields=True):
     )
 
     def __post_init__(self) -> None:
+        registry.LearningConfig.__post_init__(self)
         for name, fields in self.events.fields.items():
             event_type = EVENT_TYPES.get(name)
             if event_type is None:

@@ -113,6 +113,15 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
             "best; ucb is deterministic, so its log tells of no other policy, and each leap is tried as a canary"
         ),
     ] = "thompson"
+    long_term: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1000,
+            description="what a return is worth, in successes: the more, the more strategies are asked that people "
+            "come back after. Needs `horizon.salt`; 0: only success counts",
+        ),
+    ] = 0.0
     limits: Annotated[
         dict[Name, Limits],
         Meta(

@@ -169,6 +169,7 @@ class _Settings(Struct, frozen=True):
     floor: float
     limits: tuple[Limits, ...]
     changed: int | None = None
+    worth: dict[str, float] = {}
 
 
 class _Row(Struct, frozen=True):
@@ -205,6 +206,8 @@ class Allocator:
         least: the smallest budget, in candidates.
         evidence: strategy -> turns in which it was asked (discounted), and their mean reward.
         changed: event time from which on rewards fell below what was expected, ms; None: they never did.
+
+    Decisions weigh successes by what they are worth; what is told about rewards does not.
 
     Raises:
         EncodingError: contexts would not be encoded as they were when the section was learned.
@@ -243,7 +246,9 @@ class Allocator:
             self.strategies,
             minima,
             np.array([limits.maximum if limits.on else 0 for limits in settings.limits]),
-            np.array([limits.cost for limits in settings.limits]),
+            # What a success is worth divides the cost of what brings it.
+            np.array([limits.cost for limits in settings.limits])
+            / np.array([settings.worth.get(name, 1.0) for name in self.strategies]),
             rates=self._rates,
             phi=self._phi,
             overlap=_overlap(rows),
@@ -457,6 +462,19 @@ class Allocator:
             return np.arange(len(means)), weights
         wide = values[1:].std(axis=0) if self._settings.policy == "ucb" else 0.0
         return np.array([int((means + wide).argmax())]), np.ones(1)
+
+
+def with_worth(section: Mapping[str, bytes | None], worth: Mapping[str, float]) -> dict[str, bytes | None]:
+    """Return the rows that `StrategyBandit.solve` wrote, with what a success of each strategy is worth.
+
+    Args:
+        section: the rows.
+        worth: strategy -> the worth of its successes, above 0; only ratios matter. Other strategies' are worth 1.
+    """
+    settings = section.get("")
+    if settings is None or not worth:
+        return dict(section)
+    return {**section, "": msgspec.json.encode({**msgspec.json.decode(settings), "worth": worth})}
 
 
 def _overlap(rows: Sequence[_Row]) -> Overlap:

@@ -24,7 +24,7 @@ from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.goals.starts import Starts, last_outcomes
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes, RewardConfig, said_of
-from backchannel.agents.sums import ALL, GRID, Booleans, Delta, Floats, Groups, SumReader, SumTable
+from backchannel.agents.sums import ALL, GRID, Booleans, Delta, Floats, Groups, Integers, SumReader, SumTable
 
 SUMS: Final = ("goals", "reached", "defects")
 """See `Goals`."""
@@ -91,16 +91,23 @@ class Goals(Learner):
         return {}
 
 
-def ends_of(outcomes: Outcomes) -> Floats:
+def ends_of(outcomes: Outcomes, turns: Integers | None = None) -> Floats:
     """Return the probability that each turn is the last of its goal, on the grid, (turns,).
 
     The next query does not both rephrase this one and begin a goal, so it begins one at most with the probability that
     it is not a rephrase.
+
+    Args:
+        outcomes: the outcomes of turns.
+        turns: indexes of turns; None: all.
     """
-    rows = np.flatnonzero(outcomes.columns.turns.following.counts)
-    ends = np.ones(len(outcomes))
+    if turns is None:
+        turns = np.arange(len(outcomes))
+    ends = np.ones(len(turns))
+    followed = outcomes.columns.turns.following.counts[turns] > 0
+    rows = turns[followed]
     rephrased = np.rint(outcomes.rephrased[rows] * GRID) / GRID
-    ends[rows] = np.minimum(_STARTS.probabilities(outcomes.columns, rows), 1.0 - rephrased)
+    ends[followed] = np.minimum(_STARTS.probabilities(outcomes.columns, rows), 1.0 - rephrased)
     return ends
 
 

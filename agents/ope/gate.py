@@ -52,7 +52,7 @@ LEAPT: Final = "anew, as it leapt again"
 RESTED: Final = "again, as its rest is over"
 SEGMENT: Final = 20
 """Minimum number of turns in a segment."""
-_CONTEXTS: Final = 100  # number of contexts on which two policies are compared
+CONTEXTS: Final = 100  # number of contexts on which two policies are compared
 
 
 Course: TypeAlias = Literal["first", "half", "won", "lost", "expired"]
@@ -339,10 +339,10 @@ def _relative(evidence: Evidence) -> Estimate | None:
 
 def _largest_change(before: Replayed, after: Replayed, decisions: Sequence[LoggedDecision]) -> Change:
     """Return the largest change of a strategy's mean share, over all turns and in segments with enough turns."""
-    some = decisions[:_CONTEXTS]
+    some = decisions[:CONTEXTS]
     known, encoder = after.policy.strategies, after.policy.encoder
     strategies = [*known, *(name for name in before.policy.strategies if name not in known)]
-    shares = [_shares(policy, some, strategies) for policy in (before, after)]
+    shares = [shares_of(policy, some, strategies) for policy in (before, after)]
     contexts = vectors_of(some, encoder, known)[:, 0]
     members = {"": np.ones(len(some), dtype=bool)}
     members |= {name: contexts[:, place] > 0 for name, place in encoder.segments.items()}
@@ -354,7 +354,7 @@ def _largest_change(before: Replayed, after: Replayed, decisions: Sequence[Logge
     return max(found, key=lambda change: change.size)
 
 
-def _shares(replayed: Replayed, decisions: Sequence[LoggedDecision], strategies: Sequence[str]) -> Floats:
+def shares_of(replayed: Replayed, decisions: Sequence[LoggedDecision], strategies: Sequence[str]) -> Floats:
     """Return each strategy's expected share of the candidates, (decisions, strategies), 0 to 1."""
     shares = np.zeros((len(decisions), len(strategies)))
     columns = [strategies.index(name) for name in replayed.policy.strategies]

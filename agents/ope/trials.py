@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from backchannel.agents.columnar.frames import distinct
+from backchannel.agents.goals.learner import ends_of
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.ope.decisions import chances_of
 from backchannel.agents.ope.sequences import Contrast
@@ -30,18 +31,19 @@ SHARES: Final = 1024
 class Trials(Learner):
     """Sums of the turns that are part of a trial. It publishes nothing; the gate reads it.
 
-    A row is for one trial, share and weight: the number of `turns`, and `rewards`, the sum of their success. Turns
-    whose impressions log no probabilities of the decision are part of no trial.
+    A row is for one trial, share and weight: the number of `turns`, and `rewards`, the sum of their success; in the
+    table of goals, `reached`: the number of goals that ended with these turns and were reached (see
+    `goals.learner.Goals`). Turns whose impressions log no probabilities of the decision are part of no trial.
     """
 
     name = "trials"
     serving = None
 
     def __init__(self) -> None:
-        self.table: Final = SumTable(
-            name="trial", key=(("trial", str), ("share", int), ("weight", int)), sums=("turns", "rewards")
-        )
-        self.tables = (self.table,)
+        key = (("trial", str), ("share", int), ("weight", int))
+        self.table: Final = SumTable(name="trial", key=key, sums=("turns", "rewards"))
+        self.goals: Final = SumTable(name="trial_goals", key=key, sums=("reached",))
+        self.tables = (self.table, self.goals)
 
     def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`."""
@@ -65,8 +67,12 @@ class Trials(Learner):
                 canary.trial[places].tolist(), shares[places].tolist(), steps[places].tolist(), strict=True
             )
         ]
-        sums = [np.bincount(row, column, len(keys)) for column in (np.ones(len(row)), rewards)]
-        return {self.table.name: Sums(self.table, keys, np.array(sums, dtype=float).T)}
+        reached = np.rint(ends_of(outcomes, turns) * outcomes.unrephrased[turns] * GRID) / GRID
+        sums = np.array([np.bincount(row, each, len(keys)) for each in (np.ones(len(row)), rewards, reached)]).T
+        return {
+            self.table.name: Sums(self.table, keys, sums[:, :2]),
+            self.goals.name: Sums(self.goals, keys, sums[:, 2:]),
+        }
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:  # noqa: ARG002 -- Learner's
         """See `Learner.solve`: nothing is published."""
@@ -74,8 +80,14 @@ class Trials(Learner):
 
     def contrast(self, sums: SumReader, trial: int) -> Contrast:
         """Return the rewards of both policies in a trial."""
-        found = sums.read(self.table, "trial", [str(trial)])
+        return self._contrast(sums.read(self.table, "trial", [str(trial)]))
+
+    def reached(self, sums: SumReader, trial: int) -> Contrast:
+        """Return the goals that were reached with both policies in a trial, without the number of turns."""
+        return self._contrast(sums.read(self.goals, "trial", [str(trial)]))
+
+    def _contrast(self, found: Sums) -> Contrast:
         keys = np.array([key[1:] for key in found.keys], dtype=float).reshape(-1, 2)
         told = (keys[:, 0] > 0) & (keys[:, 0] < SHARES)
-        turns, rewards = found.values.T
-        return Contrast(keys[told, 0] / SHARES, keys[told, 1] / WEIGHTS, rewards[told], float(turns[told].sum()))
+        turns = float(found.values[told, 0].sum()) if found.table == self.table else 0.0
+        return Contrast(keys[told, 0] / SHARES, keys[told, 1] / WEIGHTS, found.values[told, -1], turns)

@@ -12,9 +12,12 @@ from msgspec import Struct, structs
 from sqlalchemy import Connection, delete, func, select
 
 from backchannel.agents.bandit.learner import StrategyBandit
-from backchannel.agents.bandit.serving import Allocator, EncodingError
+from backchannel.agents.bandit.serving import Allocator, EncodingError, with_worth
+from backchannel.agents.horizon.serving import Horizon, LongTerm
+from backchannel.agents.horizon.worth import worths
 from backchannel.agents.ope.canary import SECTION
 from backchannel.agents.ope.gate import Case, Judgement, Tried, judge
+from backchannel.agents.ope.later import Later, reviewed
 from backchannel.agents.ope.trials import Trials
 from backchannel.agents.quality.learner import AnswerQuality
 from backchannel.agents.serving import live_rows
@@ -50,20 +53,21 @@ class Gatekeeper:
     def __init__(self, store: Store, config: Config) -> None:
         self._store: Final = store
         self._config: Final = config.gate
+        self._long_term: Final = config.bandit.long_term
         self._trials: Final = Trials()
 
-    def rule(
-        self, connection: Connection, previous: Snapshot | None, solved: Mapping[str, bytes | None], at: int, now: int
-    ) -> Ruling:
+    def rule(self, connection: Connection, previous: Snapshot | None, changes: Solved, at: int, now: int) -> Ruling:
         """Decide what the next version serves of the bandit.
 
         Args:
             connection: a connection within the transaction that publishes; the head is locked.
             previous: the version that the next one builds on; None if it is computed from scratch.
-            solved: the bandit's rows that may have changed; None for a removed row.
+            changes: the rows of the bandit and of returns that may have changed; None for a removed row.
             at: event time (ms) up to which the ledger was learned from.
             now: wall clock, ms since the Unix epoch.
         """
+        returns = self._returns(connection, previous, changes.get(Horizon.name, {}))
+        solved = with_worth(changes[BANDIT], worths(returns, self._long_term))
         before = {} if previous is None else snapshots.section(connection, previous.version, BANDIT)
         trial = None if previous is None else previous.trial
         tried = snapshots.section(connection, previous.version, SECTION) if previous is not None and trial else {}
@@ -76,7 +80,7 @@ class Gatekeeper:
         served = self._served(connection)
         # After a rollback, readers serve another version than the one on trial.
         on = trial if previous is not None and snapshots.current(connection).version == previous.version else None
-        judgement = self._judge(connection, _Policies(learned, served, tried, on), at)
+        judgement = self._judge(connection, _Policies(learned, served, tried, on), returns, at)
         if judgement.verdict in ("publish", "warn"):
             return Ruling({BANDIT: _replacing(before, learned), SECTION: dict.fromkeys(tried)}, judgement)
         aside = _replacing(tried, learned) if judgement.trial else dict.fromkeys(tried)
@@ -88,12 +92,23 @@ class Gatekeeper:
 
     def forget(self, connection: Connection, made: Snapshot) -> None:
         """Forget the results of all trials but the newest version's."""
-        stored = self._store.sum_tables.get(self._trials.table.name)
-        if stored is not None:
-            number = str(made.trial.number) if made.trial else ""
-            connection.execute(delete(stored).where(stored.c.trial != number))
+        number = str(made.trial.number) if made.trial else ""
+        for table in self._trials.tables:
+            stored = self._store.sum_tables.get(table.name)
+            if stored is not None:
+                connection.execute(delete(stored).where(stored.c.trial != number))
 
-    def _judge(self, connection: Connection, policies: "_Policies", at: int) -> Judgement:
+    def _returns(
+        self, connection: Connection, previous: Snapshot | None, solved: Mapping[str, bytes | None]
+    ) -> Mapping[str, LongTerm]:
+        """Return what is known about returns by strategy; empty if they are not learned."""
+        before = {} if previous is None else snapshots.section(connection, previous.version, Horizon.name)
+        report = Horizon(live_rows({**before, **solved})).report
+        return {} if report is None else report.strategies
+
+    def _judge(
+        self, connection: Connection, policies: "_Policies", returns: Mapping[str, LongTerm], at: int
+    ) -> Judgement:
         learned, served, tried, trial = structs.astuple(policies)
         try:
             candidate = Allocator(learned)
@@ -103,10 +118,11 @@ class Gatekeeper:
             live = Allocator(served) if served else None
         except _UNREADABLE as error:
             return Judgement("warn", f"not judged, because the served policy cannot be read: {error}")
-        so_far = None
+        so_far, goals = None, None
         if trial is not None and tried:
             sums = ledger.RowSums(self._store, connection)
             so_far = Tried(trial, Allocator(tried), self._trials.contrast(sums, trial.number))
+            goals = self._trials.reached(sums, trial.number)
         case = Case(
             candidate=candidate,
             served=live,
@@ -116,7 +132,7 @@ class Gatekeeper:
             version=(snapshots.last(connection) or 0) + 1,
             at=at,
         )
-        return judge(case, self._config)
+        return reviewed(judge(case, self._config), case, Later(returns, self._long_term, goals), self._config)
 
     def _rewards(self, connection: Connection, since: int) -> float:
         """Return the total reward of the turns since an event time (ms) that are still kept."""

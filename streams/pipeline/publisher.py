@@ -11,11 +11,11 @@ from msgspec import Struct
 from sqlalchemy import Connection
 
 from backchannel.agents import registry
-from backchannel.agents.bandit.learner import StrategyBandit
+from backchannel.agents.horizon.serving import Horizon
 from backchannel.agents.learner import Learner
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.judging import Gatekeeper, Ruling
+from backchannel.streams.pipeline.judging import BANDIT, Gatekeeper, Ruling
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.maintenance import Maintenance
 from backchannel.streams.snapshots import versions as snapshots
@@ -101,7 +101,8 @@ class Publisher:
            of all positions.
         2. Take the log of changes, or the first of them. If the new version cannot build on the newest one, everything
            counts as changed.
-        3. Let the strategy bandit solve what its changes affect, and judge its policy; see `judging`.
+        3. Let the strategy bandit, and the learner of returns, solve what their changes affect; judge the bandit's
+           policy; see `judging`.
         4. Let the other learners solve, in portions, to bound memory.
         5. Write the version, portion by portion.
         6. Forget old versions, decisions that left the sample, and trials that ended.
@@ -137,12 +138,15 @@ class Publisher:
                 for portion in learner.portions(own):
                     yield {learner.name: learner.solve(sums, portion, at)}
 
-        bandits = [one for one in self._learning.learners if one.name == StrategyBandit.name]
-        solved = {key: row for portion in solve(bandits) for key, row in portion[StrategyBandit.name].items()}
-        ruling = self._gatekeeper.rule(connection, previous, solved, at, now) if bandits else Ruling({})
+        judged = [one for one in self._learning.learners if one.name in (BANDIT, Horizon.name)]
+        solved: dict[str, dict[str, bytes | None]] = {one.name: {} for one in judged}
+        for portion in solve(judged):
+            for name, rows in portion.items():
+                solved[name] |= rows
+        ruling = self._gatekeeper.rule(connection, previous, solved, at, now) if BANDIT in solved else Ruling({})
         judgement = ruling.judgement
         # 4. Solve the rest lazily, while writing.
-        others = solve(one for one in self._learning.learners if one not in bandits)
+        others = solve(one for one in self._learning.learners if one not in judged)
         # 5. Write.
         provenance = snapshots.Provenance(
             created=now,
@@ -157,7 +161,8 @@ class Publisher:
             fold=self._config.turns.fold,
             personal=self._personal,
         )
-        portions = chain([ruling.portion], others)
+        returns = {Horizon.name: solved[Horizon.name]} if solved.get(Horizon.name) else {}
+        portions = chain([ruling.portion, returns], others)
         made = snapshots.publish(connection, portions, provenance, whole=previous is None, key=self._key)
         if made is None:
             return changed, None, more

@@ -116,11 +116,13 @@ def learned(some: list[Turn]) -> Delta:
 
 def test_the_sums_are_equal_to_the_last_bit_in_any_order() -> None:
     some = turns(300, 0)
-    whole = learned(some)["trial"]
-    parts = merge(learned(some[place::3]) for place in (2, 0, 1))["trial"]
-    assert dict(zip(whole.keys, whole.values.tolist(), strict=True)) == dict(
-        zip(parts.keys, parts.values.tolist(), strict=True)
-    )
+    every, several = learned(some), merge(learned(some[place::3]) for place in (2, 0, 1))
+    assert set(every) == {"trial", "trial_goals"}
+    for name, whole in every.items():
+        parts = several[name]
+        assert dict(zip(whole.keys, whole.values.tolist(), strict=True)) == dict(
+            zip(parts.keys, parts.values.tolist(), strict=True)
+        )
 
 
 def test_what_adds_up_is_what_was_logged() -> None:
@@ -128,6 +130,9 @@ def test_what_adds_up_is_what_was_logged() -> None:
     contrast = Trials().contrast(MemorySums(learned(some)), 5)
     assert contrast.turns == 4000
     assert contrast.rewards.sum() == sum(bool(one.clicks) for one in some)
+    # No query follows, so each turn ends a goal.
+    reached = Trials().reached(MemorySums(learned(some)), 5)
+    assert reached.rewards.tolist() == contrast.rewards.tolist()
     exact = [
         one.impressions[0].canary.share
         * one.impressions[0].canary.propensity

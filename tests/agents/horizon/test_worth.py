@@ -1,0 +1,48 @@
+"""What a success is worth in view of returns."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backchannel.agents.horizon.serving import LongTerm
+from backchannel.agents.horizon.worth import MOST, worths
+from backchannel.schemas.snapshot import Estimate
+
+
+def known(visits: float, success: float, value: float | None) -> LongTerm:
+    return LongTerm(
+        visits=visits,
+        mature=visits,
+        people=50,
+        success=success,
+        value=None if value is None else Estimate(value, value - 0.02, value + 0.02),
+    )
+
+
+def test_success_times_worth_is_success_and_returns() -> None:
+    strategies = {"bait": known(100.0, 0.8, 0.2), "plain": known(300.0, 0.4, 0.5)}
+    found = worths(strategies, 2.0)
+    ratio = (found["plain"] * 0.4) / (found["bait"] * 0.8)
+    assert ratio == pytest.approx((0.4 + 2.0 * 0.5) / (0.8 + 2.0 * 0.2), rel=1e-3)
+    assert 0.25 * found["bait"] + 0.75 * found["plain"] == pytest.approx(1.0, rel=1e-3)
+
+
+def test_a_strategy_that_few_met_is_taken_to_be_like_the_others() -> None:
+    found = worths({"old": known(100.0, 0.5, 0.3), "new": known(1.0, 0.5, None)}, 1.0)
+    assert found["old"] == found["new"]
+
+
+def test_nothing_known_or_wanted_changes_nothing() -> None:
+    assert worths({}, 1.0) == {}
+    assert worths({"a": known(10.0, 0.5, None)}, 1.0) == {}
+    assert worths({"a": known(10.0, 0.5, 0.3)}, 0.0) == {}
+    assert worths({"a": known(10.0, 0.0, 0.3)}, 1.0) == {}
+
+
+share = st.floats(0.0, 1.0)
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 1e6), share, st.none() | share), max_size=8), st.floats(0.0, 1000.0))
+def test_worths_are_bounded(rows: list[tuple[float, float, float | None]], weight: float) -> None:
+    found = worths({str(place): known(*row) for place, row in enumerate(rows)}, weight)
+    assert all(1.0 / MOST <= worth <= MOST for worth in found.values())

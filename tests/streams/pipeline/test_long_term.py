@@ -1,0 +1,106 @@
+"""The bandit and returns, in a closed loop: what is clicked and loses people is held, or not even preferred."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from backchannel.agents.bandit.learner import BanditConfig
+from backchannel.agents.horizon.learner import HorizonConfig
+from backchannel.agents.ope.gate import GateConfig
+from backchannel.ops.cli import main
+from backchannel.schemas.events import Click, Event, Impression, Query, Result
+from backchannel.schemas.snapshot import Snapshot
+from backchannel.streams.config import Config, ConfigError, load
+from backchannel.streams.pipeline.local import LocalPipeline
+from backchannel.streams.serving.reader import PolicyReader
+
+DAY = 86_400_000
+STRATEGIES = ("bait", "plain")
+CLICKS = {"bait": 0.7, "plain": 0.4}
+STAYS = {"bait": 0.2, "plain": 0.8}
+"""The probability that a person comes back the next day."""
+
+
+def config(long_term: float, established: float) -> Config:
+    return Config(
+        bandit=BanditConfig(strategies=STRATEGIES, features=(), policy="greedy", floor=0.2, long_term=long_term),
+        gate=GateConfig(established=established, minimum_effective=50),
+        horizon=HorizonConfig(salt="a salt for tests only", least_days=0.5, days=1.0),
+    )
+
+
+def days(first: int, many: int, share: float, rng: np.random.Generator) -> Iterator[Event]:
+    """Yield the events of days with a hundred people, of which `share` get bait."""
+    people = list(range(100))
+    for day in range(first, first + many):
+        for place, person in enumerate(people):
+            asked = STRATEGIES[int(rng.random() >= share)]
+            chance = share if asked == "bait" else 1.0 - share
+            at: dict[str, Any] = {
+                "ts": day * DAY + 60_000 * place,
+                "session_id": f"s{day}.{place}",
+                "query_id": f"q{day}.{place}",
+            }
+            yield Query(event_id="q", text="x", user_id=f"u{person}", **at)
+            yield Impression(
+                event_id="i",
+                results=(Result("e", 1, (asked,)),),
+                allocation={asked: 1},
+                propensities={"bait": share, "plain": 1.0 - share},
+                allocation_propensity=chance,
+                **at,
+            )
+            if rng.random() < CLICKS[asked]:
+                yield Click(event_id="c", entity_id="e", **at)
+            if rng.random() > STAYS[asked]:
+                people[place] = day * 1000 + place + 1000
+
+
+def learned(url: str, settings: Config, first: int, many: int) -> Snapshot:
+    """Return the version after so many days, in which half of the people get bait."""
+    with LocalPipeline(url, settings, "s") as pipeline:
+        pipeline.feed(list(days(first, many, 0.5, np.random.default_rng(first))))
+        pipeline.commit()
+        made = pipeline._publisher.publish()
+    assert made is not None
+    return made
+
+
+def bait(url: str) -> float:
+    """Return the share of decisions that ask for bait."""
+    with closing(PolicyReader(url, rng=np.random.default_rng(0))) as reader:
+        return float(np.mean(["bait" in reader.policy.allocate({}, 1).allocation for _ in range(300)]))
+
+
+@pytest.mark.parametrize(("long_term", "low", "high"), [(0.0, 0.8, 1.0), (2.0, 0.0, 0.2)])
+def test_what_a_return_is_worth_decides_who_is_asked(tmp_path: Path, long_term: float, low: float, high: float) -> None:
+    url = f"sqlite:///{tmp_path}/store.db"
+    learned(url, config(long_term, 1e9), 1000, 8)
+    assert low <= bait(url) <= high
+
+
+def test_a_version_that_wins_clicks_and_loses_returns_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:///{tmp_path}/store.db"
+    with monkeypatch.context() as patched:
+        patched.setitem(CLICKS, "bait", 0.1)  # so that the first version asks the other one
+        learned(url, config(0.0, 20), 1000, 2)
+    assert bait(url) < 0.2
+    made = learned(url, config(0.0, 20), 1002, 12)
+    assert made.verdict == "hold"
+    assert made.reason is not None
+    assert made.reason.startswith("fewer people would come back, from ")
+    assert bait(url) < 0.2
+    shown = CliRunner().invoke(main, ["snapshots", "show", "--store", url])
+    assert "hold: fewer people would come back" in " ".join(shown.output.split())
+
+
+def test_what_a_return_is_worth_needs_returns(tmp_path: Path) -> None:
+    file = tmp_path / "backchannel.toml"
+    file.write_text("[bandit]\nlong_term = 1\n")
+    with pytest.raises(ConfigError, match=r"horizon\.salt"):
+        load(file)
