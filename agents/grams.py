@@ -78,6 +78,15 @@ class InvertedLists:
         numbers: NDArray[np.uint32] = self.numbers[self._begins[bucket] : self._begins[bucket + 1]]
         return numbers
 
+    def shortest(self, buckets: NDArray[np.uint32], most: int) -> NDArray[np.uint32]:
+        """Return a copy of the shortest lists of `buckets`, (n,), joined, as many as fit into `most` numbers."""
+        begins, ends = self._begins[buckets], self._begins[buckets + np.uint32(1)]
+        order = np.argsort(ends - begins, kind="stable")
+        begins, ends = begins[order], ends[order]
+        read = int(np.searchsorted(np.cumsum(ends - begins, dtype=np.int64), most, side="right"))
+        lists = [self.numbers[a:b] for a, b in zip(begins[:read].tolist(), ends[:read].tolist(), strict=True)]
+        return np.concatenate((*lists, self.numbers[:0]))
+
     def count(self, bucket: int) -> int:
         """Return the number of texts that hit a bucket."""
         return int(self._begins[bucket + 1]) - int(self._begins[bucket])

@@ -23,6 +23,7 @@ from backchannel.agents.ope.trials import Trials
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.quality.learner import AnswerQuality, QualityConfig
 from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
+from backchannel.agents.rewrites.habits import Habits
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.satisfaction.learner import SatisfactionConfig, SatisfactionLearner
@@ -48,7 +49,7 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
         field(default_factory=MemoryConfig)
     )
     rephrases: Annotated[
-        RephraseConfig, Meta(description="The rephrase graph."), Learners(RephraseGraph, PersonalRewrites)
+        RephraseConfig, Meta(description="The rephrase graph."), Learners(RephraseGraph, PersonalRewrites, Habits)
     ] = field(default_factory=RephraseConfig)
     ranking: Annotated[RankingConfig, Meta(description="The order of results."), Learners(ResultRanking)] = field(
         default_factory=RankingConfig

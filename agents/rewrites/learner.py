@@ -128,6 +128,15 @@ class RephraseConfig(Struct, frozen=True, forbid_unknown_fields=True):
             description="how often a process serves a query's online rewrite before it has a record",
         ),
     ] = 3
+    habits: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1000,
+            description="most queries, per user, that have succeeded for the user and that online rewrites prefer; "
+            "learned only if online_odds is above 0",
+        ),
+    ] = 50
     personal: Annotated[
         int, Meta(ge=0, le=1000, description="most rewrites learned from a user's own rephrases, per user")
     ] = 20

@@ -1,21 +1,25 @@
 """The odds that a query should have been another one that succeeds: the ranker of online rewrites.
 
 A pair of queries is described by a few numbers, each cut into bins; the score is the sum of a weight per bin.
-`backchannel rephrases online --write` fits the weights, and writes them to `likeness_weights`.
+Users with habits have a model of their own, with more numbers. `backchannel rephrases online --write` fits the
+weights, and writes them to `likeness_weights`.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import log, log1p
-from typing import Final
+from operator import itemgetter
+from typing import Final, TypeAlias
 
 from msgspec import Struct
+from rapidfuzz import process
 from rapidfuzz.distance import Indel
 from rapidfuzz.fuzz import ratio, token_sort_ratio
 
-from backchannel.agents.rewrites.nearby import sound_of
+from backchannel.agents.rewrites.nearby import sound, sound_of
 
 CANDIDATES: Final = 16  # compared with a query
+_HABITS: Final = 8  # of a user, compared with a query
 NAMES: Final = (
     "characters",
     "sorted words",
@@ -28,6 +32,18 @@ NAMES: Final = (
     "target failure",
 )
 """The numbers that describe a pair, in the order of `Asked.describe`."""
+USER_NAMES: Final = (
+    *NAMES,
+    "own success",
+    "own failure",
+    "lead",
+    "replaced sounds",
+    "unknown",
+    "words",
+)
+"""The numbers that describe a pair for a user with habits, in the order of `Asked.describe_for`."""
+
+Numbers: TypeAlias = tuple[float, ...]
 
 
 class Record(Struct, frozen=True):
@@ -48,16 +64,17 @@ class Asked:
     """
 
     def __init__(self, query: str, record: Record, count: Callable[[str], int], size: int) -> None:
-        self._query: Final = query
+        self.query: Final = query
         self._record: Final = record
         self._sound: Final = sound_of(query)
         self._count: Final = count
         self._size: Final = size
-        self._words: Final = set(query.split())
-        self._rarities: Final[dict[str, float]] = {}
-        self._total: Final = self._rarity(self._words) or 1.0
+        self._split: Final = query.split()
+        self._gained: Final[dict[str, float]] = {}
+        self._rarities: Final = {word: self._rarity(word) for word in self._split}
+        self._total: Final = sum(self._rarities.values()) or 1.0
 
-    def describe(self, target: str, record: Record) -> tuple[float, ...]:
+    def describe(self, target: str, record: Record) -> Numbers:
         """Return the numbers of `NAMES` for a target.
 
         Likenesses are 0 to 1. "lost" and "gained" are the rarities (inverse document frequencies) of the words that
@@ -67,44 +84,89 @@ class Asked:
             target: a normalised query.
             record: the target's record.
         """
-        words = set(target.split())
+        split, gained = dict.fromkeys(target.split()), 0.0
+        for word in split:
+            if word not in self._rarities:
+                if word not in self._gained:
+                    self._gained[word] = self._rarity(word)
+                gained += self._gained[word]
+        lost = sum(rarity for word, rarity in self._rarities.items() if word not in split)
         return (
-            ratio(self._query, target) / 100,
-            token_sort_ratio(self._query, target) / 100,
+            ratio(self.query, target) / 100,
+            token_sort_ratio(self.query, target) / 100,
             Indel.normalized_similarity(self._sound, sound_of(target)),
-            self._rarity(self._words - words) / self._total,
-            self._rarity(words - self._words) / self._total,
+            lost / self._total,
+            gained / self._total,
             self._record.success,
             self._record.failure,
             log1p(record.success),
             record.failure / (record.success + record.failure + 1.0),
         )
 
-    def _rarity(self, words: Iterable[str]) -> float:
-        total = 0.0
-        for word in sorted(words):  # sums of floats depend on their order
-            if word not in self._rarities:
-                self._rarities[word] = log((self._size + 1) / (self._count(word) + 0.5))
-            total += self._rarities[word]
-        return total
+    def describe_for(self, target: str, record: Record, own: Record, lead: float) -> Numbers:
+        """Return the numbers of `USER_NAMES` for a target, which may be a habit of the user who asks.
+
+        "replaced sounds" is the likeness of how those words sound that only the query or only the target has, and
+        "unknown" the share of the query's words that no known query has.
+
+        Args:
+            target: a normalised query.
+            record: the target's record.
+            own: the target's record with the user.
+            lead: the likeness of the target's characters, less the highest of another habit, -1 to 1.
+        """
+        split = target.split()
+        gone = "".join(sound(word) for word in self._split if word not in split)
+        come = "".join(sound(word) for word in split if word not in self._rarities)
+        return (
+            *self.describe(target, record),
+            log1p(own.success),
+            own.failure,
+            lead,
+            Indel.normalized_similarity(gone, come),
+            sum(not self._count(word) for word in self._split) / max(len(self._split), 1),
+            float(len(self._split)),
+        )
+
+    def _rarity(self, word: str) -> float:
+        return log((self._size + 1) / (self._count(word) + 0.5))
 
 
-class Scorer(Struct, frozen=True):
-    """Weights per bin.
+def leads(query: str, habits: Collection[str], near: Iterable[str]) -> dict[str, float]:
+    """Return target -> lead of the habits that are most like a query, and of those `near` it that are no habits.
+
+    See `Asked.describe_for`.
+    """
+    found = process.extract(query, list(habits), scorer=ratio, limit=_HABITS)
+    first, second = [*(likeness for _, likeness, _ in found[:2]), 0.0, 0.0][:2]
+    likeness = {target: one - (first if place else second) for place, (target, one, _) in enumerate(found)}
+    likeness |= {target: ratio(query, target) - first for target in near if target not in habits}
+    return {target: one / 100 for target, one in likeness.items()}
+
+
+class Ranker(Struct, frozen=True):
+    """Weights per bin, and what their sums mean.
 
     Attributes:
         constant: the score of a pair before any of them is added.
-        edges: the inner edges of each number's bins, ascending.
+        edges: the inner edges of each number's bins, ascending; in the order in which a pair's numbers are described.
         weights: the weight of each bin, one more than edges.
+        curve: scores, ascending, and the lower bounds (90%) of wins to losses among pairs that score at least as high.
     """
 
     constant: float
     edges: Mapping[str, Sequence[float]]
     weights: Mapping[str, Sequence[float]]
+    curve: Sequence[tuple[float, float]] = ()
 
     def score(self, numbers: Sequence[float]) -> float:
         """Return the score of a pair described by `numbers`: the higher, the better the odds of a win."""
         total = self.constant
-        for name, number in zip(NAMES, numbers, strict=True):
-            total += self.weights[name][bisect_right(self.edges[name], number)]
+        for edges, weights, number in zip(self.edges.values(), self.weights.values(), numbers, strict=True):
+            total += weights[bisect_right(edges, number)]
         return total
+
+    def odds(self, score: float) -> float:
+        """Return the lower bound of wins to losses among pairs that score at least `score`; 0 if it is too low."""
+        place = bisect_right(self.curve, score, key=itemgetter(0))
+        return self.curve[place - 1][1] if place else 0.0

@@ -1,9 +1,10 @@
 """Queries near a query: in their characters, or in how they sound.
 
 Keys are character trigrams within words, trigrams of the sound (the Metaphone codes of the words, joined, so that
-"a lexa" sounds like "alexa"), and whole words. Each key has a list of the queries that have it. Candidates are the
-queries that share most keys in relation to their size (Dice's coefficient), counted over the shortest lists. The lists
-of words also say how rare a word is.
+"a lexa" sounds like "alexa"), whole words, and pairs of words at most one word apart. Each key has a list of the
+queries that have it. Candidates are the queries that share most keys in relation to their size (Dice's coefficient),
+counted over the shortest lists: an error makes rare trigrams, whose lists say nothing, but most pairs of words survive
+it, and their lists are short. The lists of words also say how rare a word is.
 """
 
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 
 from backchannel.agents.grams import InvertedLists, grown, trigrams
 
-_KINDS: Final = 3  # characters, sounds, words: 65,536 buckets each
-_BUCKETS: Final = _KINDS << 16
-_READ: Final = 12_000  # list entries read per part, the shortest lists first
+_SOUNDS, _WORDS, _PAIRS = (1 << 16), (2 << 16), (3 << 16)  # the first bucket of each kind of key, after the characters'
+_PAIR_BITS: Final = 18  # there are more pairs of words than other keys
+_BUCKETS: Final = _PAIRS + (1 << _PAIR_BITS)
+_READ: Final = 4_000  # list entries read per part, the shortest lists first
 _BATCH: Final = 20_000  # queries whose keys are in memory at once
 
 
@@ -59,7 +61,7 @@ class Nearby:
 
     def count(self, word: str) -> int:
         """Return the number of queries that have a word; rarely more, because words share buckets."""
-        bucket = _word(word)
+        bucket = _WORDS + (_hash(word) >> 16)
         return sum(part.lists.count(bucket) for part in self._parts)
 
 
@@ -67,7 +69,7 @@ class _Part:
     def __init__(self, queries: list[str]) -> None:
         queries.sort()
         self.queries: Final = queries
-        self.lists: Final = InvertedLists(_entries(queries), _BUCKETS, 3 * sum(map(len, queries)) + len(queries))
+        self.lists: Final = InvertedLists(_entries(queries), _BUCKETS, 5 * sum(map(len, queries)) + 2 * len(queries))
         self._sizes: Final = np.bincount(self.lists.numbers, minlength=len(queries)).astype(np.uint16)
 
     @property
@@ -76,11 +78,14 @@ class _Part:
 
     def nearest(self, keys: NDArray[np.uint32], most: int) -> Iterator[tuple[float, str]]:
         """Yield the queries that share most of `keys`, (n,), and how near they are, 0 to 1."""
-        lists = sorted((self.lists.of(key) for key in keys.tolist()), key=len)
-        read = int(np.searchsorted(np.cumsum([len(one) for one in lists]), _READ, side="right"))
-        if not read:
-            return
-        numbers, shared = np.unique(np.concatenate(lists[:read]), return_counts=True)
+        entries = self.lists.shortest(keys, _READ)
+        entries.sort()
+        # Nearly all queries share a single key: these are only counted where hardly any share more.
+        again = entries[1:][entries[1:] == entries[:-1]]
+        numbers, shared = np.unique(again, return_counts=True)
+        shared += 1
+        if len(numbers) < most:
+            numbers, shared = np.unique(entries, return_counts=True)
         near = 2.0 * shared / (self._sizes[numbers] + len(keys))
         if len(near) > most:
             top = np.argpartition(-near, most)[:most]
@@ -100,8 +105,8 @@ def sound_of(query: str) -> str:
     return "".join(map(sound, query.split()))
 
 
-def _word(word: str) -> int:
-    return (2 << 16) + (crc32(word.encode("utf-8", "surrogatepass")) * 0x9E3779B1 % 2**32 >> 16)
+def _hash(word: str) -> int:
+    return crc32(word.encode("utf-8", "surrogatepass")) * 0x9E3779B1 % 2**32
 
 
 def _entries(queries: Sequence[str]) -> Iterator[NDArray[np.uint64]]:
@@ -112,9 +117,16 @@ def _entries(queries: Sequence[str]) -> Iterator[NDArray[np.uint64]]:
 
 def _keys(queries: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
     """Return the bucket and the query of each key, both (n,)."""
-    characters, first = trigrams(queries)
-    sounds, second = trigrams([sound_of(query) for query in queries])
+    # Characters and sounds in one go: for a single query, the number of calls is what takes the time.
+    grams, texts = trigrams([*queries, *map(sound_of, queries)])
+    sounds, of = np.divmod(texts, max(len(queries), 1))
     split = [query.split() for query in queries]
-    words = np.array([_word(word) for some in split for word in some], np.uint32)
-    third = np.repeat(np.arange(len(queries)), [len(some) for some in split])
-    return np.concatenate((characters, sounds + np.uint32(1 << 16), words)), np.concatenate((first, second, third))
+    words = np.array([_hash(word) for some in split for word in some], np.uint32)
+    owners = np.repeat(np.arange(len(queries)), [len(some) for some in split])
+    keys, first = [grams + sounds.astype(np.uint32) * np.uint32(_SOUNDS), _WORDS + (words >> 16)], [of, owners]
+    for apart in (1, 2):
+        together = owners[apart:] == owners[:-apart]
+        pairs = (words[apart:] + words[:-apart])[together] * np.uint32(0x85EBCA77) >> np.uint32(32 - _PAIR_BITS)
+        keys.append(_PAIRS + pairs)
+        first.append(owners[apart:][together])
+    return np.concatenate(keys), np.concatenate(first)

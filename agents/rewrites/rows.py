@@ -50,6 +50,10 @@ PersonalRow = dict[str, tuple[str, float]]
 """A user's own rewrites: state -> target, and its probability, 0 to 1."""
 
 
+HabitRow = dict[str, tuple[float, float]]
+"""The queries that a user is in the habit of asking: state -> success and failure for the user, in turns (decayed)."""
+
+
 def is_held_out(session: str, share: float) -> bool:
     """Return whether a session is one of the `share`, 0 to 1, of all sessions that are served no rewrites."""
     # Sketches hash the bare name. With the same hash here, all held-out sessions would fall into the same buckets.

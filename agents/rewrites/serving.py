@@ -1,12 +1,13 @@
 """Rewrites, serving: the query that a failing query should have been."""
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import ClassVar, Final, Literal, Protocol, Self
 
 import msgspec
 from msgspec import Struct
 
-from backchannel.agents.rewrites.rows import PersonalRow, RewriteRow, Settings, is_held_out
+from backchannel.agents.rewrites.rows import HabitRow, PersonalRow, RewriteRow, Settings, is_held_out
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import ALL
 from backchannel.schemas.snapshot import Snapshot
@@ -19,18 +20,19 @@ class Rewriting(Struct, frozen=True):
     Attributes:
         target: a normalised query, or an interpretation if one was looked up.
         layer: its source: `taught`, what the user or somebody for the user said outright; `personal`, the user's own
-            rephrases; `global`, all users'; `pinned`, an operator's decree; `online`, a query near it that succeeds,
-            though nobody has rephrased one as the other.
+            rephrases; `global`, all users'; `pinned`, an operator's decree; `habit`, a query near it that has often
+            succeeded for the user, though the user has never rephrased one as the other; `online`, a query near it that
+            succeeds, though nobody has.
         probability: the probability, 0 to 1, that somebody who asks the query passes through the target and succeeds
-            there; 0 in the online layer.
+            there; 0 in the layers habit and online.
         policy_version: the version of the policy.
-        support: the turns of the query (decayed); 0 in the personal layer.
+        support: the turns of the query (decayed); 0 in the layers of the user.
         withdrawn: the reason why the rewrite is no longer served; empty while it is served.
-        odds: the lower bound of wins to losses in the online layer; 0 in the others.
+        odds: the lower bound of wins to losses in the layers habit and online; 0 in the others.
     """
 
     target: str
-    layer: Literal["taught", "personal", "global", "pinned", "online"]
+    layer: Literal["taught", "personal", "global", "pinned", "habit", "online"]
     probability: float
     policy_version: int
     support: float = 0.0
@@ -44,10 +46,12 @@ class Found(Struct, frozen=True):
     Attributes:
         target: the state that is served instead.
         odds: the lower bound of wins to losses among pairs that score as high.
+        habit: whether the target is one of the user's habits.
     """
 
     target: str
     odds: float
+    habit: bool = False
 
 
 class Online(Protocol):
@@ -56,13 +60,20 @@ class Online(Protocol):
     def updated(self, added: Iterable[str], rows: Mapping[str, bytes]) -> "Online":
         """Return the online rewrites of a version with these `rows`, of which those of `added` are new."""
 
-    def rewrite(self, state: str, row: RewriteRow | None) -> Found | None:
-        """Return what a state, whose row is given if it has one, should have been; None if that is not sure enough."""
+    def rewrite(self, state: str, row: RewriteRow | None, habits: HabitRow) -> Found | None:
+        """Return what a state should have been; None if that is not sure enough.
+
+        Args:
+            state: a normalised query.
+            row: its row, if it has one.
+            habits: the habits of the user who asks.
+        """
 
 
 _decode_rewrite = msgspec.json.Decoder(RewriteRow).decode
 _decode_settings = msgspec.json.Decoder(Settings).decode
 _decode_personal = msgspec.json.Decoder(PersonalRow).decode
+_decode_habits = msgspec.json.Decoder(HabitRow).decode
 
 
 class Rewriter:
@@ -73,24 +84,33 @@ class Rewriter:
         own: the rows of the personal layer, by user.
         version: the policy's version.
         online: the online rewrites; None: there are none.
+        habits: the rows of the users' habits, by user.
     """
 
     name: ClassVar[str] = "rewrites"
     personal: ClassVar[str] = "personal_rewrites"
+    habits: ClassVar[str] = "habits"
 
     def __init__(
-        self, section: Mapping[str, bytes], own: Mapping[str, bytes], version: int, online: Online | None = None
+        self,
+        section: Mapping[str, bytes],
+        own: Mapping[str, bytes],
+        version: int,
+        online: Online | None = None,
+        habits: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
         self._rows: Final = section
         self._own: Final = own
         self._version: Final = version
         self._online: Final = online
+        self._habits: Final = habits
         self._held_out: Final = _decode_settings(section.get(ALL, b"{}")).held_out
 
     @classmethod
     def of(cls, sections: Sections, header: Snapshot, online: Online | None = None) -> Self:
         """See `Serving.of`."""
-        return cls(sections.get(cls.name, {}), sections.get(cls.personal, {}), header.version, online)
+        own, habits = sections.get(cls.personal, {}), sections.get(cls.habits, {})
+        return cls(sections.get(cls.name, {}), own, header.version, online, habits)
 
     @staticmethod
     def is_online(section: Mapping[str, bytes]) -> bool:
@@ -124,7 +144,7 @@ class Rewriter:
             return Rewriting(found[0], "personal", found[1], self._version)
         if row and row.target:
             return None if row.withdrawn else self._global(row)
-        return None if interpretation else self._near(state, row)
+        return None if interpretation else self._near(state, row, user)
 
     def candidates(self, state: str, user: str | None = None) -> list[str]:
         """Return the targets that are known for a state and not blocked, also withdrawn ones; the user's own first."""
@@ -140,11 +160,14 @@ class Rewriter:
         rows = ((state, self._row(state)) for state in self._rows)
         return {state: self._global(row) for state, row in rows if row and row.target}
 
-    def _near(self, text: str, row: RewriteRow | None) -> Rewriting | None:
+    def _near(self, text: str, row: RewriteRow | None, user: str | None) -> Rewriting | None:
         if self._online is None or not text or (row and ALL in row.blocked):
             return None
-        near = self._online.rewrite(text, row)
-        return None if near is None else Rewriting(near.target, "online", 0.0, self._version, odds=near.odds)
+        own = self._habits.get(user) if user is not None else None
+        near = self._online.rewrite(text, row, _decode_habits(own) if own else {})
+        if near is None:
+            return None
+        return Rewriting(near.target, "habit" if near.habit else "online", 0.0, self._version, odds=near.odds)
 
     def _row(self, state: str) -> RewriteRow | None:
         row = self._rows.get(state) if state != ALL else None

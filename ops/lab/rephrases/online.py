@@ -2,67 +2,40 @@
 
 SLURP's recordings are split into halves by utterance, so that two microphones of one utterance stay together. One
 half makes the index: how often the NLU was right on each recognised text, and how often wrong. The queries are the
-other half, and then the halves change places. The ranker is fitted to four fifths of the sentences, its threshold is
-chosen on them, too, and both are applied to the queries of the last fifth.
+other half, and then the halves change places. The rankers are fitted to four fifths of the sentences, their thresholds
+are chosen on them, too, and all is applied to the queries of the last fifth.
 
 A win is a query that the NLU got wrong, rewritten to a text on which it gives the query's true meaning. A loss is a
 query that it got right, rewritten to a text on which it gives another. A defect is a query that it got wrong.
+
+The users with habits are made up; see `recordings.People`.
 """
 
-import gzip
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-import msgspec
 import numpy as np
 from msgspec import Struct
+from numpy.random import Generator
+from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
-from scipy.optimize import minimize
-from scipy.special import expit
 
-from backchannel.agents.rewrites.likeness import CANDIDATES, NAMES, Asked, Record, Scorer
+from backchannel.agents.rewrites.likeness import CANDIDATES, USER_NAMES, Asked, Record, leads
 from backchannel.agents.rewrites.meanings import Change, change
 from backchannel.agents.rewrites.nearby import Nearby
 from backchannel.agents.sketches import unit_hash
-from backchannel.agents.statistics import wilson
-from backchannel.agents.sums import Booleans, Floats, Integers
-from backchannel.schemas.text import normalize
+from backchannel.agents.sums import Booleans, Floats
+from backchannel.ops.lab.rephrases.ranker import Pairs, best_of, curve_of, names_of, score, train_ranker
+from backchannel.ops.lab.rephrases.recordings import Heard, People, halves, recordings, records_of
+from backchannel.schemas.snapshot import Estimate
 
 ODDS: Final = (8.5, 11.8, 20.0)
 _FOLDS: Final = 5
-_QUANTILES: Final = (0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.998)
-_RIDGE: Final = 2.0
-_SURE: Final = 1.2816  # standard deviations to a bound that holds with a probability of 90%
 _FIXED: Final = 90.0  # RapidFuzz's ratio from which a fixed threshold rewrites
-
-Meaning: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
-Curve: TypeAlias = tuple[tuple[float, float], ...]
-
-
-class Heard(Struct, frozen=True):
-    """A recording.
-
-    Attributes:
-        query: the normalised text that was recognised.
-        sentence: the text that was read out.
-        utterance: the name that both microphones' recordings share.
-        understood: what the NLU made of the recognised text.
-        meant: the annotated meaning.
-    """
-
-    query: str
-    sentence: str
-    utterance: str
-    understood: Meaning
-    meant: Meaning
-
-    @property
-    def right(self) -> bool:
-        """Whether the NLU understood what was meant."""
-        return self.understood == self.meant
+_SAMPLES: Final = 1_000  # of queries' sentences, for intervals
+_FIRST: Final = 1e6  # added to what is served first
+_COMPARED: Final = 1  # the way that others are compared with
 
 
 class Outcome(Struct, frozen=True):
@@ -70,14 +43,19 @@ class Outcome(Struct, frozen=True):
 
     Attributes:
         name: the way.
+        habits: whether users with habits ask.
         fixed: the shares of defects fixed at the best thresholds with at least `ODDS` wins per loss, 0 to 1.
         wins, losses: the counts at the threshold that was fixed beforehand.
+        more: how much larger the share of defects fixed there is than with RapidFuzz at a fixed threshold, with vetoes,
+            and an interval of 95% over sentences.
     """
 
     name: str
+    habits: bool
     fixed: tuple[float, ...]
     wins: int
     losses: int
+    more: Estimate
 
 
 class Evidence(Struct, frozen=True):
@@ -87,224 +65,155 @@ class Evidence(Struct, frozen=True):
         queries: the number of queries, each of which is tested once.
         defects: those of them that the NLU got wrong.
         ceiling: the share of defects whose meaning is in the index, 0 to 1.
-        reachable: the share of defects with such a candidate after all vetoes, 0 to 1.
+        reachable: the share of defects with such a candidate after all vetoes, 0 to 1; among everybody's queries, and
+            among these and the habits.
         outcomes: one for each way of rewriting.
     """
 
     queries: int
     defects: int
     ceiling: float
-    reachable: float
+    reachable: tuple[float, float]
     outcomes: list[Outcome]
 
 
-class Pairs(Struct, frozen=True):
-    """Queries and their candidates.
+class Gathered(Struct, frozen=True):
+    """All pairs.
 
     Attributes:
-        numbers: the numbers that describe each pair, (pairs, NAMES).
-        query: the query of each pair, (pairs,).
-        fold: the fold of its sentence, (pairs,).
-        win, loss: 1 if rewriting would be a win or a loss, else 0, (pairs,).
-        allowed: whether no veto holds, (pairs,).
-        first: RapidFuzz's ratio, 0 to 100, if the candidate is the most similar text of all, else 0, (pairs,).
+        pairs: the pairs of queries and candidates.
+        sentences: the sentence of each query.
+        defects: whether the NLU got each query wrong, (queries,).
+        indexed: whether each query's meaning is in the index, (queries,).
     """
 
-    numbers: Floats
-    query: Integers
-    fold: Integers
-    win: Floats
-    loss: Floats
-    allowed: Booleans
-    first: Floats
+    pairs: Pairs
+    sentences: list[str]
+    defects: Booleans
+    indexed: Booleans
 
 
-def gather(folder: Path) -> tuple[Pairs, int, int, float]:
-    """Return all pairs, the numbers of queries and of defects, and the share of defects with their meaning indexed."""
-    recordings = list(_recordings(folder))
+def gather(folder: Path, rng: Generator) -> Gathered:
+    """Return the pairs of all queries; the people who ask them are drawn with `rng`."""
+    found = list(recordings(folder))
     rows: list[tuple[Any, ...]] = []
-    queries = defects = indexed = 0
+    every: list[Heard] = []
+    indexed: list[bool] = []
     for half in (0, 1):
-        index, asked = _halves(recordings, half)
-        right, wrong = defaultdict[str, Counter[Meaning]](Counter), Counter[str]()
-        for one in index:
-            if one.right:
-                right[one.query][one.meant] += 1
-            else:
-                wrong[one.query] += 1
-        records = {
-            query: Record(right[query].total() if query in right else 0, wrong[query]) for query in {*right, *wrong}
-        }
-        meanings = {query: counts.most_common(1)[0][0] for query, counts in right.items()}
+        index, asked = halves(found, half)
+        records, people = records_of(index), People(index, rng)
+        meanings = {one.query: one.meant for one in index if one.right}
         known, texts = set(meanings.values()), sorted(meanings)
         nearby = Nearby().updated(records, records)
         for one in asked:
-            defects += not one.right
-            indexed += not one.right and one.meant in known
+            number = len(every)
+            every.append(one)
+            indexed.append(one.meant in known)
             record = records.get(one.query, Record())
             described = Asked(one.query, record, nearby.count, nearby.size)
             similar = process.extract(one.query, texts, scorer=fuzz.ratio, limit=2)
-            nearest, ratio = next((text, ratio) for text, ratio, _ in similar if text != one.query)
+            nearest = next(text for text, _, _ in similar if text != one.query)
             candidates = nearby.candidates(one.query, CANDIDATES)
-            for target in dict.fromkeys([nearest, *candidates]):
-                if target not in meanings:
-                    continue
-                numbers = described.describe(target, records[target])
-                good = meanings[target] == one.meant
+            near = [target for target in dict.fromkeys([nearest, *candidates]) if target in meanings]
+            own = people.habits(one)
+            if one.query in own:  # then nothing is rewritten for this user
+                own = {}
+            lead_of = leads(one.query, own, near)
+            likest = max(own, key=lambda target: fuzz.ratio(one.query, target), default=None)
+            pairs = [(target, False, described.describe(target, records[target])) for target in near]
+            pairs += [
+                (target, True, described.describe_for(target, records[target], own.get(target, Record()), lead))
+                for target, lead in (lead_of.items() if own else ())
+            ]
+            for target, user, numbers in pairs:
+                good, habit, reliable = meanings[target] == one.meant, user and target in own, records[target]
                 allowed = (
-                    target in candidates
-                    and record.success <= record.failure
-                    and records[target].success > records[target].failure
+                    record.success <= record.failure
+                    and (habit or (target in candidates and reliable.success > reliable.failure))
                     and change(one.query, target) != Change.OPPOSITE
                 )
                 rows.append(
                     (
-                        numbers,
-                        queries,
+                        (*numbers, *(0.0,) * (len(USER_NAMES) - len(numbers))),
+                        number,
                         int(unit_hash(one.sentence) * _FOLDS),
                         good and not one.right,
                         one.right and not good,
                         allowed,
-                        ratio if target == nearest else 0.0,
+                        100 * numbers[0] if target == (likest if habit else nearest) else 0.0,
+                        user,
+                        habit,
                     )
                 )
-            queries += 1
-    columns = list(zip(*rows, strict=True))
-    kinds = (np.float64, np.int64, np.int64, np.float64, np.float64, np.bool_, np.float64)
+    columns = zip(*rows, strict=True)
+    kinds = (np.float64, np.int64, np.int64, np.float64, np.float64, np.bool_, np.float64, np.bool_, np.bool_)
     arrays: list[Any] = [np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-    return Pairs(*arrays), queries, defects, indexed / max(defects, 1)
+    return Gathered(
+        Pairs(*arrays),
+        [one.sentence for one in every],
+        np.array([not one.right for one in every], np.bool_),
+        np.array(indexed, np.bool_),
+    )
 
 
-def judge(pairs: Pairs, queries: int, defects: int, ceiling: float, odds: float) -> Evidence:
-    """Compare the ways of rewriting, each query being tested by a ranker that knows nothing of its sentence."""
+def judge(found: Gathered, odds: float) -> Evidence:
+    """Compare the ways of rewriting, each query being tested by rankers that know nothing of its sentence."""
+    pairs = found.pairs
     scores, served = np.full(len(pairs.query), -np.inf), np.zeros(len(pairs.query), np.bool_)
-    for fold in range(_FOLDS):
-        train, test = pairs.allowed & (pairs.fold != fold), pairs.allowed & (pairs.fold == fold)
-        scorer, curve = train_ranker(pairs, train)
-        scores[test] = score(scorer, pairs.numbers[test])
-        enough = [least for least, bound in curve if bound >= odds]
-        served[test] = scores[test] >= min(enough, default=np.inf)
     plain = np.where(pairs.first > 0, pairs.first, -np.inf)
     vetoed = np.where(pairs.allowed, plain, -np.inf)
+    as_sure = np.zeros(len(pairs.query), np.bool_)
+    for fold in range(_FOLDS):
+        for user in (False, True):
+            layer = pairs.allowed & (pairs.user == user)
+            train, test = layer & (pairs.fold != fold), layer & (pairs.fold == fold)
+            ranker = train_ranker(pairs, train, names_of(user=user))
+            scores[test] = score(ranker, pairs.numbers[test])
+            served[test] = scores[test] >= _least(ranker.curve, odds)
+            rival = curve_of(np.where(train, vetoed, -np.inf), pairs)
+            as_sure[test] = vetoed[test] >= _least(rival, odds)
+    fixed_at, bound = f"RapidFuzz ratio, fixed at {_FIXED:.0f}", f"at a lower bound of {odds:g}:1"
     ways = (
-        (f"RapidFuzz ratio, fixed at {_FIXED:.0f}", plain, plain >= _FIXED),
-        (f"RapidFuzz ratio, fixed at {_FIXED:.0f}, with vetoes", vetoed, vetoed >= _FIXED),
-        (f"ranked, at a lower bound of {odds:g}:1", scores, served),
+        (fixed_at, plain, plain >= _FIXED),
+        (f"{fixed_at}, with vetoes", vetoed, vetoed >= _FIXED),
+        (f"RapidFuzz ratio, with vetoes, {bound}", vetoed, as_sure),
+        (f"ranked, {bound}", scores, served),
     )
+    defects = int(found.defects.sum())
     outcomes = []
-    for name, values, chosen in ways:
-        best = _best(values, pairs.query)
-        win, loss, kept = pairs.win[best], pairs.loss[best], chosen[best]
-        fixed = _fixed(values[best], win, loss, defects)
-        outcomes.append(Outcome(name, fixed, int(win[kept].sum()), int(loss[kept].sum())))
-    winnable = np.unique(pairs.query[pairs.allowed & (pairs.win > 0)])
-    return Evidence(queries, defects, ceiling, len(winnable) / max(defects, 1), outcomes)
-
-
-def train_ranker(pairs: Pairs, rows: Booleans) -> tuple[Scorer, Curve]:
-    """Return a ranker fitted to some pairs, (pairs,), and its scores with the odds' lower bounds, ascending.
-
-    The bounds are cross-fitted: each fold of the sentences is scored by a ranker of the other folds.
-    """
-    scores = np.full(len(rows), -np.inf)
-    for fold in np.unique(pairs.fold[rows]).tolist():
-        test = rows & (pairs.fold == fold)
-        scores[test] = score(fit(pairs, rows & ~test), pairs.numbers[test])
-    chosen = np.flatnonzero(rows)
-    best = chosen[_best(scores[chosen], pairs.query[chosen])]
-    best = best[np.argsort(-scores[best], kind="stable")]
-    wins, losses = np.cumsum(pairs.win[best]), np.cumsum(pairs.loss[best])
-    lower, _ = wilson(wins, wins + losses, _SURE)
-    bounds = lower / np.maximum(1.0 - lower, 1e-9)
-    curve: list[tuple[float, float]] = []
-    for value, bound in zip(scores[best][::-1].tolist(), bounds[::-1].tolist(), strict=True):
-        if bound >= (curve[-1][1] * 1.1 if curve else 1.0):
-            curve.append((round(value, 4), round(bound, 2)))
-    return fit(pairs, rows), tuple(curve)
-
-
-def fit(pairs: Pairs, rows: Booleans) -> Scorer:
-    """Return a logistic model of wins against losses, on the bins of the numbers of some pairs, (pairs,).
-
-    Pairs that are neither do not count, so the score is the log of the odds. It has a ridge penalty.
-    """
-    rows = rows & (pairs.win + pairs.loss > 0)
-    numbers, win = pairs.numbers[rows], pairs.win[rows]
-    edges = {
-        name: tuple(np.unique(np.round(np.quantile(numbers[:, place], _QUANTILES), 4)).tolist())
-        for place, name in enumerate(NAMES)
-    }
-    bins = [
-        np.eye(len(edges[name]) + 1, dtype=np.float32)[_bin(edges[name], numbers[:, place])]
-        for place, name in enumerate(NAMES)
+    for habits in (False, True):
+        rows = pairs.user == habits
+        # RapidFuzz knows no habits, so these come first. The ranker knows by how much it prefers them.
+        orders = [
+            np.where(rows & chosen, values + (values is not scores) * _FIRST * pairs.habit, -np.inf)
+            for _, values, chosen in ways
+        ]
+        served_first = [best_of(order, pairs.query) for order in orders]
+        wins = [np.bincount(pairs.query[some], pairs.win[some], len(found.sentences)) for some in served_first]
+        for (name, values, _), some, won in zip(ways, served_first, wins, strict=True):
+            best = best_of(np.where(rows, values, -np.inf), pairs.query)
+            fixed = _fixed(values[best], pairs.win[best], pairs.loss[best], defects)
+            more = _more(found, won - wins[_COMPARED])
+            outcomes.append(Outcome(name, habits, fixed, int(won.sum()), int(pairs.loss[some].sum()), more))
+    reachable = [
+        len(np.unique(pairs.query[rows & pairs.allowed & (pairs.win > 0)])) / max(defects, 1)
+        for rows in (~pairs.user, pairs.user)
     ]
-    features = np.concatenate([np.ones((len(win), 1), np.float32), *bins], axis=1)
-
-    def loss(weights: Floats) -> tuple[float, Floats]:
-        values = (features @ weights.astype(np.float32)).astype(np.float64)
-        penalty = _RIDGE * weights
-        penalty[0] = 0.0
-        slope = (features.T @ (expit(values) - win).astype(np.float32)).astype(np.float64) + penalty
-        return float(np.sum(np.logaddexp(0.0, values) - win * values) + 0.5 * weights @ penalty), slope
-
-    start = np.zeros(features.shape[1])
-    start[0] = np.log((win.sum() + 1) / (len(win) - win.sum() + 1))
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 60}).x.round(3)
-    ends = np.cumsum([1, *(len(edges[name]) + 1 for name in NAMES)])
-    weights = {name: tuple(found[a:b].tolist()) for name, (a, b) in zip(NAMES, pairwise(ends), strict=True)}
-    return Scorer(float(found[0]), edges, weights)
+    ceiling = float(found.indexed[found.defects].mean()) if defects else 0.0
+    return Evidence(len(found.sentences), defects, ceiling, (reachable[0], reachable[1]), outcomes)
 
 
-def module(scorer: Scorer, curve: Curve) -> str:
-    """Return the source of `likeness_weights`."""
-    edges = "".join(f'        "{name}": {list(some)},\n' for name, some in scorer.edges.items())
-    weights = "".join(f'        "{name}": {list(some)},\n' for name, some in scorer.weights.items())
-    return f'''"""The numbers of the ranker of online rewrites.
-
-`backchannel rephrases online --write` wrote them: do not edit.
-
-They are fitted to spoken English commands (slurp_pipeline), and say nothing about other queries.
-"""
-
-from typing import Final
-
-from backchannel.agents.rewrites.likeness import Scorer
-
-# fmt: off
-SCORER: Final = Scorer(
-    {scorer.constant},
-    {{
-{edges}    }},
-    {{
-{weights}    }},
-)
-"""The weights of the bins of the numbers in `likeness.NAMES`."""
-
-CURVE: Final = (
-{"".join(f"    {one},{chr(10)}" for one in curve)})
-"""Scores, ascending, and the lower bounds (90%) of wins to losses among pairs that score at least as high."""
-'''
+def _least(curve: Sequence[tuple[float, float]], odds: float) -> float:
+    return min((least for least, bound in curve if bound >= odds), default=np.inf)
 
 
-def score(scorer: Scorer, numbers: Floats) -> Floats:
-    """Return the scores of pairs described by `numbers`, (pairs, NAMES), as `Scorer.score` does one by one."""
-    total = np.full(len(numbers), scorer.constant)
-    for place, name in enumerate(NAMES):
-        total += np.array(scorer.weights[name])[_bin(scorer.edges[name], numbers[:, place])]
-    return total
-
-
-def _bin(edges: Sequence[float], values: Floats) -> Integers:
-    bins: Integers = np.searchsorted(np.array(edges), values, side="right")
-    return bins
-
-
-def _best(values: Floats, query: Integers) -> Integers:
-    """Return the place of each query's highest value, leaving out queries that have none."""
-    order = np.lexsort((-values, query))
-    first = order[np.append(True, query[order][1:] != query[order][:-1])]
-    best: Integers = first[np.isfinite(values[first])]
-    return best
+def _more(found: Gathered, wins: NDArray[Any]) -> Estimate:
+    """Return the share of defects that `wins`, (queries,), are, with an interval of 95% by drawing sentences."""
+    names, place = np.unique(found.sentences, return_inverse=True)
+    sums, counts = np.bincount(place, wins), np.bincount(place, found.defects)
+    drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=_SAMPLES)
+    low, high = np.quantile((drawn @ sums) / np.maximum(drawn @ counts, 1), (0.025, 0.975)).tolist()
+    return Estimate(float(sums.sum() / max(counts.sum(), 1)), low, high)
 
 
 def _fixed(values: Floats, win: Floats, loss: Floats, defects: int) -> tuple[float, ...]:
@@ -313,28 +222,3 @@ def _fixed(values: Floats, win: Floats, loss: Floats, defects: int) -> tuple[flo
     last = np.append(np.diff(values[order]) != 0, True)
     best = (wins[last & (wins >= odds * losses)].max(initial=0.0) for odds in ODDS)
     return tuple(float(one) / max(defects, 1) for one in best)
-
-
-def _halves(recordings: Sequence[Heard], half: int) -> tuple[list[Heard], list[Heard]]:
-    """Return the recordings of the index and those that are asked."""
-    asked = [one for one in recordings if int(unit_hash(one.utterance) * 2) == half]
-    return [one for one in recordings if int(unit_hash(one.utterance) * 2) != half], asked
-
-
-def _recordings(folder: Path) -> Iterator[Heard]:
-    sentences = {one["slurp_id"]: one for one in _lines(folder / "sentences.jsonl.gz")}
-    for one in _lines(folder / "recordings.jsonl.gz"):
-        query, sentence = normalize(one["asr"]), sentences[one["slurp_id"]]
-        if query and one["nlu"]:
-            utterance = one["file"].partition(".")[0].removesuffix("-headset")
-            meant = _meaning(sentence["intent"], sentence["entities"])
-            yield Heard(query, sentence["sentence"], utterance, _meaning(*one["nlu"]), meant)
-
-
-def _meaning(intent: str, entities: Sequence[Sequence[str]]) -> Meaning:
-    return intent, tuple(sorted((kind, filler) for kind, filler in entities))
-
-
-def _lines(path: Path) -> Iterator[Any]:
-    with gzip.open(path) as lines:
-        yield from map(msgspec.json.decode, lines)

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from backchannel.agents.rewrites.learner import RephraseConfig
+from backchannel.agents.rewrites.likeness import Ranker
+from backchannel.agents.rewrites.likeness_weights import EVERYBODY, USERS
 from backchannel.agents.rewrites.nearby import Nearby
-from backchannel.agents.rewrites.online import OnlineRewrites, odds_of
-from backchannel.agents.rewrites.rows import RewriteRow, Settings
+from backchannel.agents.rewrites.online import OnlineRewrites
+from backchannel.agents.rewrites.rows import HabitRow, RewriteRow, Settings
 from backchannel.agents.statistics import wilson
 from backchannel.agents.sums import ALL
 from tests.agents.rewrites.test_learner import OPEN, Step, failing, learned, rows, succeeding, tried
@@ -77,6 +79,34 @@ def test_first_exposures_are_capped_until_there_is_a_record() -> None:
     assert all(one.rewrite(WRONG, proven) for _ in range(4))
 
 
+HABIT: HabitRow = {"play the songs of abba": (6.0, 0.0), "set an alarm": (9.0, 1.0), "what is the weather": (5.0, 0.0)}
+
+
+def habitual(
+    query: str, habits: HabitRow, some: Mapping[str, RewriteRow], odds: float = 1.0
+) -> tuple[str, bool] | None:
+    found = online(some, odds).rewrite(query, some.get(query), habits)
+    return (found.target, found.habit) if found else None
+
+
+def test_habits_of_the_user_come_first() -> None:
+    other = "play the songs of alba"
+    assert habitual(WRONG, HABIT, {other: GOOD, WRONG: BAD}) == (RIGHT, True)
+    assert habitual(WRONG, HABIT, {}) == (RIGHT, True)
+    assert habitual(WRONG, {"set an alarm": (9.0, 1.0)}, {RIGHT: GOOD}) == (RIGHT, False)
+
+
+def test_a_habit_is_never_rewritten_and_vetoes_hold_for_habits() -> None:
+    assert habitual(WRONG, {WRONG: (2.0, 1.0)}, {RIGHT: GOOD}) is None
+    assert habitual("turn on the light", {"turn off the light": (9.0, 0.0)}, {}) is None
+    habit: HabitRow = {RIGHT: (6.0, 0.0)}
+    assert habitual(WRONG, habit, {WRONG: BAD}) == (RIGHT, True)
+    vetoes = {"blocked": (RIGHT,), "tried": {RIGHT: False}, "success": 4.0}
+    for name, veto in vetoes.items():
+        assert habitual(WRONG, habit, {WRONG: structs.replace(BAD, **{name: veto})}) is None
+    assert habitual(WRONG, habit, {}, odds=0.0) is None
+
+
 TURNS = st.builds(RewriteRow, success=st.floats(0, 50), failure=st.floats(0, 50))
 
 
@@ -90,8 +120,9 @@ def test_a_query_that_surely_succeeds_more_often_than_the_target_is_left_alone(
         assert lower[0] <= upper[1] + 1e-9
 
 
-def test_the_odds_rise_with_the_score() -> None:
-    odds = [odds_of(score / 4) for score in range(-40, 40)]
+@pytest.mark.parametrize("ranker", [EVERYBODY, USERS])
+def test_the_odds_rise_with_the_score(ranker: Ranker) -> None:
+    odds = [ranker.odds(score / 4) for score in range(-40, 40)]
     assert odds == sorted(odds)
     assert odds[0] == 0.0
     assert odds[-1] > 12

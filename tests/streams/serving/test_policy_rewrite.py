@@ -15,9 +15,12 @@ from backchannel.agents.sums import ALL, MemorySums
 from backchannel.schemas.events import Click, Query
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config
+from backchannel.streams.pipeline.erasure import forget_user
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.reader import PolicyReader
+from tests.support.ledgers import contents
+from tests.support.pipelines import learn, turn
 
 
 def policy(
@@ -109,3 +112,32 @@ def test_readers_serve_online_rewrites_of_what_was_learned(store_url: str) -> No
         assert found.odds >= 1.0
         assert reader.policy.rewrite(right) is None
         assert reader.policy.rewrite("x", interpretation=wrong) is None
+
+
+def test_habits_are_served_to_their_user_until_the_user_is_forgotten(store_url: str) -> None:
+    config = Config(rephrases=RephraseConfig(online_odds=1.0, held_out=0.0))
+    right, wrong = "play the songs of abba", "play the sungs of abba"
+    with LocalPipeline(store_url, config, "test") as pipeline, closing(PolicyReader(store_url)) as reader:
+        events = [turn(number, True, text=right, user="ann") for number in range(3)]
+        events += [turn(number, True, text="set an alarm", user="bob") for number in range(3, 6)]
+        learn(pipeline, [one for some in events for one in some])
+        reader.refresh()
+        found = reader.policy.rewrite(wrong, user="ann")
+        assert found is not None
+        assert (found.target, found.layer) == (right, "habit")
+        for user in ("bob", None):
+            other = reader.policy.rewrite(wrong, user=user)
+            assert other is None or other.layer == "online"
+        with closing(PolicyReader(store_url, personal=False)) as impersonal:
+            impersonal.refresh()
+            other = impersonal.policy.rewrite(wrong, user="ann")
+            assert other is None or other.layer == "online"
+        assert "ann" in {user for user, _ in contents(store_url, config)["habits"]}
+        assert forget_user(store_url, config, "ann") > 0
+        assert {user for user, _ in contents(store_url, config)["habits"]} == {"bob"}
+        learn(pipeline, turn(7, True, text="set an alarm", user="bob"))
+        reader.refresh()
+        with closing(PolicyReader(store_url)) as new:
+            for one in (reader, new):
+                other = one.policy.rewrite(wrong, user="ann")
+                assert other is None or other.layer == "online"

@@ -5,41 +5,71 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from backchannel.agents.rewrites.likeness import NAMES
-from backchannel.ops.lab.rephrases.online import Pairs, fit, judge, module, score, train_ranker
+from backchannel.agents.rewrites.likeness import NAMES, USER_NAMES
+from backchannel.agents.sketches import unit_hash
+from backchannel.ops.lab.rephrases.online import Gathered, judge
+from backchannel.ops.lab.rephrases.ranker import Pairs, fit, module, score, train_ranker
+from backchannel.ops.lab.rephrases.recordings import Heard, People, halves
 
 
 def pairs(count: int = 600) -> Pairs:
-    """Return made-up pairs, three for each query, whose first number decides who wins."""
+    """Return made-up pairs, three for each query, one of them of a user, whose first number decides who wins."""
     rng = np.random.default_rng(3)
-    numbers = rng.random((count, len(NAMES)))
+    numbers = rng.random((count, len(USER_NAMES)))
     win = (numbers[:, 0] > 0.6).astype(float)
     query = np.arange(count) // 3
-    first = np.where(np.arange(count) % 3 == 0, 100 * numbers[:, 1], 0.0)
-    return Pairs(numbers, query, query % 5, win, 1.0 - win, np.ones(count, np.bool_), first)
+    first = np.where(np.arange(count) % 3 != 1, 100 * numbers[:, 1], 0.0)
+    user = np.arange(count) % 3 == 2
+    return Pairs(numbers, query, query % 5, win, 1.0 - win, np.ones(count, np.bool_), first, user, user)
 
 
 def test_what_is_written_scores_as_what_was_fitted() -> None:
     some = pairs()
-    scorer, curve = train_ranker(some, some.allowed)
+    everybody, users = (train_ranker(some, some.allowed, names) for names in (NAMES, USER_NAMES))
     written = ModuleType("written")
-    exec(module(scorer, curve), written.__dict__)
-    assert curve == written.CURVE
-    assert [written.SCORER.score(row.tolist()) for row in some.numbers] == pytest.approx(score(scorer, some.numbers))
+    exec(module(everybody, users), written.__dict__)
+    assert (tuple(everybody.curve), tuple(users.curve)) == (written.EVERYBODY.curve, written.USERS.curve)
+    found = [written.USERS.score(row.tolist()) for row in some.numbers]
+    assert found == pytest.approx(score(users, some.numbers))
+    assert written.EVERYBODY.score(some.numbers[0, : len(NAMES)].tolist()) == pytest.approx(
+        score(everybody, some.numbers)[0]
+    )
 
 
-def test_the_ranker_finds_what_decides() -> None:
+def test_the_rankers_find_what_decides() -> None:
     some = pairs()
-    scores = score(fit(some, some.allowed), some.numbers)
+    scores = score(fit(some, some.allowed, NAMES), some.numbers)
     assert np.median(scores[some.win > 0]) > 1 > -1 > np.median(scores[some.loss > 0])
-    plain, _, ranked = judge(some, 200, 200, 1.0, 12.0).outcomes
+    every = np.ones(200, np.bool_)
+    found = judge(Gathered(some, [f"sentence {number}" for number in range(200)], every, every), 12.0)
+    plain, *_, ranked = [one for one in found.outcomes if not one.habits]
     assert ranked.wins > 10 * ranked.losses
     assert max(plain.fixed) < min(ranked.fixed) <= 1.0
+    assert ranked.more.low > 0
+    assert [one.habits for one in found.outcomes] == [False] * 4 + [True] * 4
 
 
 def test_bounds_rise_with_the_score() -> None:
     some = pairs()
-    _, curve = train_ranker(some, some.allowed)
+    curve = list(train_ranker(some, some.allowed, NAMES).curve)
     assert len(curve) > 1
-    assert list(curve) == sorted(curve)
+    assert curve == sorted(curve)
     assert [bound for _, bound in curve] == sorted(bound for _, bound in curve)
+
+
+def heard(number: int) -> Heard:
+    meaning = (f"intent {number % 4}", ())
+    return Heard(f"text {number}", number, f"sentence {number}", f"utterance {number}", meaning, meaning)
+
+
+def test_half_of_the_queries_are_habits_of_made_up_people_and_their_utterances_are_others() -> None:
+    some = [heard(number) for number in range(200)]
+    people = People(some, np.random.default_rng(5))
+    found = [people.habits(one) for one in some]
+    assert 0.35 < np.mean([one.query in habits for one, habits in zip(some, found, strict=True)]) < 0.65
+    assert all(15 <= len(habits) <= 20 for habits in found)
+    same = [sum(int(text.split()[1]) % 4 == number % 4 for text in found[number]) for number in range(200)]
+    assert 10 <= np.mean(same) <= 14
+    index, asked = halves(some, 0)
+    assert {int(unit_hash(one.utterance) * 2) for one in index} == {1}
+    assert len(index) + len(asked) == 200

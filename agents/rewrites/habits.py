@@ -1,0 +1,94 @@
+"""Habitual usage: the queries that have succeeded for a user, which online rewrites prefer to those of everybody.
+
+A user asks for much the same things again and again, so among a few habits likeness says far more about what was meant
+than among the queries of everybody. Turns that were served a rewrite are left out: what was served is no habit yet.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Final, Self
+
+import msgspec
+import numpy as np
+
+from backchannel.agents.columnar.frames import MISSING
+from backchannel.agents.learner import TOGETHER, Changed, Learner, portions_of
+from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.rewrites.learner import RephraseConfig
+from backchannel.agents.rewrites.rows import HabitRow
+from backchannel.agents.rewrites.serving import Rewriter
+from backchannel.agents.sums import USER, Delta, Groups, Key, SumReader, SumTable
+
+_KEPT: Final = 2  # queries kept per published query, to replace those that decay
+
+
+class Habits(Learner):
+    """The learner of habitual usage. Its section: user -> `HabitRow`, the queries that succeed most often."""
+
+    name = Rewriter.habits
+    serving = Rewriter
+
+    def __init__(self, config: RephraseConfig) -> None:
+        self.config: Final = config
+        self.table: Final = SumTable(
+            name="habits",
+            key=((USER, str), ("state", str)),
+            sums=("success", "failure"),
+            half_life_ms=round(config.half_life_days * 86_400_000),
+        )
+        self.tables = (self.table,)
+        self.bound = (self.table, _KEPT * config.habits)
+
+    @classmethod
+    def configured(cls, config: Any) -> Self:
+        """See `Learner.configured`."""
+        return cls(config.rephrases)
+
+    @classmethod
+    def is_wanted(cls, config: Any) -> bool:
+        """See `Learner.is_wanted`: if there are online rewrites, and `rephrases.habits` is above 0."""
+        return bool(config.rephrases.online_odds and config.rephrases.habits)
+
+    def learn(self, outcomes: Outcomes) -> Delta:
+        """See `Learner.learn`. Turns without a user are left out, and turns that were served a rewrite."""
+        own = (outcomes.users != MISSING) & outcomes.named[outcomes.state] & (outcomes.rewritten == MISSING)
+        rows = np.flatnonzero(own)
+        if not len(rows):
+            return {}
+        landmark = self.table.landmark(int(outcomes.times.max(initial=0)))
+        weights, success = self.table.weights(outcomes.times, landmark)[rows], outcomes.success[rows]
+        groups = Groups((outcomes.users[rows], outcomes.columns.pools.people), (outcomes.state[rows], outcomes.keys))
+        return {self.table.name: groups.sums(self.table, (weights * success, weights * (1.0 - success)), landmark)}
+
+    def portions(self, changed: Changed, together: int = TOGETHER) -> Iterator[Changed]:
+        """See `Learner.portions`."""
+        return portions_of(self.table, changed.get(self.table.name, ()), together)
+
+    def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
+        """See `Learner.solve`."""
+        users = changed.get(self.table.name, ())
+        section: dict[str, bytes | None] = dict.fromkeys(sorted(users))
+        for user, queries in self._known(sums, users, at).items():
+            row: HabitRow = {
+                state: (-success, failure)
+                for success, failure, state in queries[: self.config.habits]
+                if -success > failure
+            }
+            if row:
+                section[user] = msgspec.json.encode(row)
+        return section
+
+    def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:
+        """See `Learner.excess`."""
+        most = _KEPT * self.config.habits
+        return [
+            (user, state) for user, queries in self._known(sums, crowded, at).items() for _, _, state in queries[most:]
+        ]
+
+    def _known(self, sums: SumReader, users: Collection[str], at: int) -> dict[str, list[tuple[float, float, str]]]:
+        """Return user -> (-success, failure, state) per query, the most successful first."""
+        known: defaultdict[str, list[tuple[float, float, str]]] = defaultdict(list)
+        rows = sums.read(self.table, "user", users)
+        for (user, state), (success, failure) in zip(rows.keys, rows.at(at).round(6).tolist(), strict=True):
+            known[user].append((-success, failure, state))
+        return {user: sorted(queries) for user, queries in known.items()}

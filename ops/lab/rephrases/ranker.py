@@ -1,0 +1,162 @@
+"""The ranker of online rewrites, fitted to pairs of which it is known whether they are wins or losses."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+from msgspec import Struct, structs
+from scipy.optimize import minimize
+from scipy.sparse import csr_array
+from scipy.special import expit
+
+from backchannel.agents.rewrites.likeness import NAMES, USER_NAMES, Ranker
+from backchannel.agents.statistics import wilson
+from backchannel.agents.sums import Booleans, Floats, Integers
+
+_QUANTILES: Final = (0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.998)
+_RIDGE: Final = 2.0
+_SURE: Final = 1.2816  # standard deviations to a bound that holds with a probability of 90%
+
+
+class Pairs(Struct, frozen=True):
+    """Queries and their candidates.
+
+    Attributes:
+        numbers: the numbers that describe each pair, (pairs, USER_NAMES); the last ones only for users.
+        query: the query of each pair, (pairs,).
+        fold: the fold of its sentence, (pairs,).
+        win, loss: 1 if rewriting would be a win or a loss, else 0, (pairs,).
+        allowed: whether no veto holds, (pairs,).
+        first: RapidFuzz's ratio, 0 to 100, if the candidate is the most similar text of all, or of the habits, else 0,
+            (pairs,).
+        user: whether it is described for a user with habits, (pairs,).
+        habit: whether the candidate is one of these habits, (pairs,).
+    """
+
+    numbers: Floats
+    query: Integers
+    fold: Integers
+    win: Floats
+    loss: Floats
+    allowed: Booleans
+    first: Floats
+    user: Booleans
+    habit: Booleans
+
+
+def train_ranker(pairs: Pairs, rows: Booleans, names: Sequence[str]) -> Ranker:
+    """Return a ranker fitted to some pairs, (pairs,), with the odds' lower bounds.
+
+    The bounds are cross-fitted: each fold of the sentences is scored by a ranker of the other folds.
+    """
+    scores = np.full(len(rows), -np.inf)
+    for fold in np.unique(pairs.fold[rows]).tolist():
+        test = rows & (pairs.fold == fold)
+        scores[test] = score(fit(pairs, rows & ~test, names), pairs.numbers[test])
+    return structs.replace(fit(pairs, rows, names), curve=curve_of(scores, pairs))
+
+
+def curve_of(scores: Floats, pairs: Pairs) -> tuple[tuple[float, float], ...]:
+    """Return scores, ascending, and the lower bounds of wins to losses of queries whose best pair scores as high.
+
+    Args:
+        scores: the score of each pair, (pairs,); minus infinity for those that do not count.
+        pairs: the pairs.
+    """
+    best = best_of(scores, pairs.query)
+    best = best[np.argsort(-scores[best], kind="stable")]
+    wins, losses = np.cumsum(pairs.win[best]), np.cumsum(pairs.loss[best])
+    lower, _ = wilson(wins, wins + losses, _SURE)
+    bounds = lower / np.maximum(1.0 - lower, 1e-9)
+    curve: list[tuple[float, float]] = []
+    for value, bound in zip(scores[best][::-1].tolist(), bounds[::-1].tolist(), strict=True):
+        if bound >= (curve[-1][1] * 1.1 if curve else 1.0):
+            curve.append((round(value, 4), round(bound, 2)))
+    return tuple(curve)
+
+
+def fit(pairs: Pairs, rows: Booleans, names: Sequence[str]) -> Ranker:
+    """Return a logistic model of wins against losses, on the bins of the named numbers of some pairs, (pairs,).
+
+    Pairs that are neither do not count, so the score is the log of the odds. It has a ridge penalty.
+    """
+    rows = rows & (pairs.win + pairs.loss > 0)
+    numbers, win = pairs.numbers[rows], pairs.win[rows]
+    edges = {
+        name: tuple(np.unique(np.round(np.quantile(numbers[:, place], _QUANTILES), 3)).tolist())
+        for place, name in enumerate(names)
+    }
+    ends = np.cumsum([1, *(len(edges[name]) + 1 for name in names)])
+    columns = [np.zeros(len(win), np.int64)]
+    columns += [_bin(edges[name], numbers[:, place]) + ends[place] for place, name in enumerate(names)]
+    starts = np.arange(len(win) + 1) * len(columns)
+    features = csr_array((np.ones(starts[-1]), np.stack(columns, 1).ravel(), starts), (len(win), int(ends[-1])))
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        values = features @ weights
+        penalty = _RIDGE * weights
+        penalty[0] = 0.0
+        slope = features.T @ (expit(values) - win) + penalty
+        return float(np.sum(np.logaddexp(0.0, values) - win * values) + 0.5 * weights @ penalty), slope
+
+    start = np.zeros(ends[-1])
+    start[0] = np.log((win.sum() + 1) / (len(win) - win.sum() + 1))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 60}).x.round(3)
+    weights = {name: tuple(found[a:b].tolist()) for name, (a, b) in zip(names, pairwise(ends), strict=True)}
+    return Ranker(float(found[0]), edges, weights)
+
+
+def score(ranker: Ranker, numbers: Floats) -> Floats:
+    """Return the scores of pairs described by `numbers`, (pairs, USER_NAMES), as `Ranker.score` does one by one."""
+    total = np.full(len(numbers), ranker.constant)
+    for place, name in enumerate(ranker.edges):
+        total += np.array(ranker.weights[name])[_bin(ranker.edges[name], numbers[:, place])]
+    return total
+
+
+def best_of(values: Floats, query: Integers) -> Integers:
+    """Return the place of each query's highest value, leaving out queries that have none."""
+    order = np.lexsort((-values, query))
+    first = order[np.append(True, query[order][1:] != query[order][:-1])]
+    best: Integers = first[np.isfinite(values[first])]
+    return best
+
+
+def names_of(*, user: bool) -> Sequence[str]:
+    """Return the numbers by which candidates are ranked for users with habits, or for others."""
+    return USER_NAMES if user else NAMES
+
+
+def module(everybody: Ranker, users: Ranker) -> str:
+    """Return the source of `likeness_weights`."""
+    return f'''"""The numbers of the rankers of online rewrites.
+
+`backchannel rephrases online --write` wrote them: do not edit.
+
+They are fitted to spoken English commands (slurp_pipeline), and say nothing about other queries.
+"""
+
+from typing import Final
+
+from backchannel.agents.rewrites.likeness import Ranker
+
+# fmt: off
+EVERYBODY: Final = {_source(everybody)}
+"""For everybody."""
+
+USERS: Final = {_source(users)}
+"""For users with habits."""
+'''
+
+
+def _source(ranker: Ranker) -> str:
+    edges = "".join(f'        "{name}": {list(some)},\n' for name, some in ranker.edges.items())
+    weights = "".join(f'        "{name}": {list(some)},\n' for name, some in ranker.weights.items())
+    curve = "".join(f"        {one},\n" for one in ranker.curve)
+    return f"Ranker(\n    {ranker.constant},\n    {{\n{edges}    }},\n    {{\n{weights}    }},\n    (\n{curve}    ),\n)"
+
+
+def _bin(edges: Sequence[float], values: Floats) -> Integers:
+    bins: Integers = np.searchsorted(np.array(edges), values, side="right")
+    return bins

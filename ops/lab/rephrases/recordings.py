@@ -1,0 +1,129 @@
+"""SLURP's recordings: what a real recogniser heard, and what a real NLU made of it."""
+
+import gzip
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from msgspec import Struct
+from numpy.random import Generator
+
+from backchannel.agents.rewrites.likeness import Record
+from backchannel.agents.sketches import unit_hash
+from backchannel.schemas.text import normalize
+
+HABITUAL: Final = 0.5
+"""Share of queries that are among the habits of the person who asks."""
+_HABITS: Final = 20  # sentences that a person is in the habit of saying
+_OFTEN: Final = 1 / 3  # probability that a person says a habit no more, each time
+
+Meaning: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
+
+
+class Heard(Struct, frozen=True):
+    """A recording.
+
+    Attributes:
+        query: the normalised text that was recognised.
+        slurp_id: the sentence's id.
+        sentence: the text that was read out.
+        utterance: the name that both microphones' recordings share.
+        understood: what the NLU made of the recognised text.
+        meant: the annotated meaning.
+    """
+
+    query: str
+    slurp_id: int
+    sentence: str
+    utterance: str
+    understood: Meaning
+    meant: Meaning
+
+    @property
+    def right(self) -> bool:
+        """Whether the NLU understood what was meant."""
+        return self.understood == self.meant
+
+    @property
+    def form(self) -> str:
+        """What the NLU made of the recognised text, as an interpretation."""
+        intent, entities = self.understood
+        return f"{intent}({', '.join(f'{slot}={value}' for slot, value in entities)})"
+
+
+def recordings(folder: Path) -> Iterator[Heard]:
+    """Yield the recordings in which something was heard."""
+    sentences = {one["slurp_id"]: one for one in _lines(folder / "sentences.jsonl.gz")}
+    for one in _lines(folder / "recordings.jsonl.gz"):
+        query, sentence = normalize(one["asr"]), sentences[one["slurp_id"]]
+        if query and one["nlu"]:
+            utterance = one["file"].partition(".")[0].removesuffix("-headset")
+            meant = _meaning(sentence["intent"], sentence["entities"])
+            understood = _meaning(*one["nlu"])
+            yield Heard(query, one["slurp_id"], sentence["sentence"], utterance, understood, meant)
+
+
+def halves(found: Sequence[Heard], half: int) -> tuple[list[Heard], list[Heard]]:
+    """Return the recordings of the index and those that are asked."""
+    asked = [one for one in found if int(unit_hash(one.utterance) * 2) == half]
+    return [one for one in found if int(unit_hash(one.utterance) * 2) != half], asked
+
+
+def records_of(found: Sequence[Heard]) -> dict[str, Record]:
+    """Return text -> how often the NLU was right and wrong on it."""
+    right, wrong = (
+        Counter(one.query for one in found if one.right),
+        Counter(one.query for one in found if not one.right),
+    )
+    return {text: Record(right[text], wrong[text]) for text in {*right, *wrong}}
+
+
+class People:
+    """Made-up people, who say some sentences habitually. SLURP does not tell who said what.
+
+    Each query has a person of its own. Twenty sentences are habits: ten of them have the intent of the query, so that
+    they are easily mistaken for it, and ten are any. A person said each one a few times, on average three, in the other
+    half of the recordings: so they are other utterances, mostly by others. With a probability of `HABITUAL`, the
+    sentence of the query is one of the habits; otherwise the person says it for the first time.
+
+    Args:
+        index: the recordings of what people said before.
+        rng: the source of randomness.
+    """
+
+    def __init__(self, index: Sequence[Heard], rng: Generator) -> None:
+        self._rng: Final = rng
+        self._said: Final = defaultdict[str, list[Heard]](list)
+        of_intent = defaultdict[str, set[str]](set)
+        for one in index:
+            self._said[one.sentence].append(one)
+            of_intent[one.meant[0]].add(one.sentence)
+        self._sentences: Final = sorted(self._said)
+        self._of_intent: Final[Mapping[str, list[str]]] = {intent: sorted(some) for intent, some in of_intent.items()}
+
+    def habits(self, query: Heard) -> dict[str, Record]:
+        """Return the habits of somebody who asks a query: texts that succeeded more often than not, with records."""
+        sentences = {query.sentence} if query.sentence in self._said and self._rng.random() < HABITUAL else set()
+        for some, most in ((self._of_intent.get(query.meant[0], []), _HABITS // 2), (self._sentences, _HABITS)):
+            others = [one for one in self._drawn(some, most) if one != query.sentence]
+            sentences.update(others[: most - len(sentences)])
+        said = [
+            self._said[sentence][self._rng.integers(len(self._said[sentence]))]
+            for sentence in sorted(sentences)
+            for _ in range(self._rng.geometric(_OFTEN))
+        ]
+        return {text: record for text, record in records_of(said).items() if record.success > record.failure}
+
+    def _drawn(self, some: Sequence[str], most: int) -> list[str]:
+        return [some[place] for place in self._rng.permutation(len(some))[: most + 1].tolist()]
+
+
+def _meaning(intent: str, entities: Sequence[Sequence[str]]) -> Meaning:
+    return intent, tuple(sorted((kind, filler) for kind, filler in entities))
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    with gzip.open(path) as lines:
+        yield from map(msgspec.json.decode, lines)
