@@ -57,11 +57,10 @@ def kills(load: Load) -> Iterator[Measure]:
     arrived = Counter(str(event["query_id"]) for event in journalled(Path(f"{store}.journal")))
     with LocalPipeline(f"sqlite:///{store}", Config(), "nothing") as pipeline:
         account = Account.of(pipeline.ledger.counts())
-    yield Measure("SIGKILLs with the journal", KILLS, "")
-    yield from _verdict(acknowledged, arrived)
+    yield from _verdict("the journal", acknowledged, arrived)
     # The ledger counts events, not ids; but none came twice, so it must have as many as the journal.
     learned = account.learned + account.open
-    yield Measure("in the journal and not learned once", sum(arrived.values()) - learned, "events")
+    yield Measure("the journal: written and not learned once", sum(arrived.values()) - learned, "events")
     broker = Broker(load.folder / "kafka")
     try:
         kafka = KafkaConfig(servers=broker.start())
@@ -75,14 +74,14 @@ def kills(load: Load) -> Iterator[Measure]:
         arrived = Counter(asyncio.run(_in_topics(kafka)))
     finally:
         broker.stop()
-    yield Measure("SIGKILLs with Kafka", KILLS, "")
-    yield from _verdict(acknowledged, arrived)
+    yield from _verdict("Kafka", acknowledged, arrived)
 
 
-def _verdict(acknowledged: set[str], arrived: Counter[str]) -> Iterator[Measure]:
-    yield Measure("turns acknowledged", len(acknowledged), "turns")
-    yield Measure("acknowledged and lost", sum(arrived[turn] < EVENTS for turn in acknowledged), "turns")
-    yield Measure("written twice", sum(count > EVENTS for count in arrived.values()), "turns")
+def _verdict(name: str, acknowledged: set[str], arrived: Counter[str]) -> Iterator[Measure]:
+    yield Measure(f"{name}: SIGKILLs", KILLS, "kills")
+    yield Measure(f"{name}: acknowledged", len(acknowledged), "turns")
+    yield Measure(f"{name}: acknowledged and lost", sum(arrived[turn] < EVENTS for turn in acknowledged), "turns")
+    yield Measure(f"{name}: written twice", sum(count > EVENTS for count in arrived.values()), "turns")
 
 
 def _killed(load: Load, name: str, store: str, options: list[str]) -> set[str]:

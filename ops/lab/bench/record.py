@@ -70,7 +70,7 @@ def together(records: Iterable[BenchRun]) -> dict[str, Part]:
 def cells(one: Measure) -> tuple[str, str, str]:
     """Return a measure's figure, ratio and peer as text."""
     ratio = "" if one.ratio is None else f"{one.ratio:.3g}"
-    return f"{one.value:,.{0 if one.value >= 10 else 2}f} {one.unit}", ratio, one.peer
+    return f"{one.value:,.{0 if one.value >= 10 or one.value == 0 else 2}f} {one.unit}", ratio, one.peer
 
 
 WHAT_MATTERS: Final[Mapping[str, Collection[str]]] = {
@@ -83,6 +83,7 @@ WHAT_MATTERS: Final[Mapping[str, Collection[str]]] = {
     "memory-index": ("recall of 10, p50", "recall of 10, p99"),
     "rephrases": ("rewrite, global, p50",),
     "serve": ("decide over HTTP", "decide at 500/s, p99"),
+    "kills": ("the journal: acknowledged and lost", "Kafka: acknowledged and lost"),
 }
 """Part -> the measures that a document begins with."""
 
