@@ -127,9 +127,7 @@ def check(config: Config, servers: str | None, as_json: bool) -> None:
     "--to", "prefix", required=True, metavar="PREFIX", help="Prefix of the topics to write to, as topic_prefix."
 )
 @click.option("--partitions", type=click.IntRange(1, 10_000), help="As for `create`, if they are missing.")
-@click.option(
-    "--end", "to_the_end", is_flag=True, help="Stop where the topics end now, instead of at SIGTERM or SIGINT."
-)
+@click.option("--end", "to_the_end", is_flag=True, help="Stop where the topics end, instead of at SIGTERM or SIGINT.")
 @json_option
 def rekey(
     *, config: Config, servers: str | None, prefix: str, partitions: int | None, to_the_end: bool, as_json: bool

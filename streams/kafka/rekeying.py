@@ -28,6 +28,9 @@ BATCH: Final = 2_000
 WAIT_MS: Final = 200
 """Wait for records before looking again whether topics are read to their ends, ms."""
 
+QUIET: Final = 10
+"""Waits without a record after which topics count as read to their ends: the rest are markers of transactions."""
+
 
 class Waiting(NamedTuple):
     """A record that was read and not copied yet; `time` is the event's, or if it is invalid the record's, ms."""
@@ -49,7 +52,7 @@ async def rekey(
         events: how their records are written.
         target: the topics to write to, with the session as key.
         stop: ends the copying.
-        to_the_end: whether to end where the source ends now.
+        to_the_end: whether to end where the source ends.
 
     Raises:
         TopicError: Kafka does not answer or refuses, a topic of the target is missing, or there is nothing to read.
@@ -57,7 +60,7 @@ async def rekey(
     logs = _logs(source, target)
     decoders = event_decoders(source, events)
     waiting: dict[TopicPartition, deque[Waiting]] = {log: deque() for log in logs}
-    copied = letters = 0
+    copied = letters = quiet = 0
     consumer = AIOKafkaConsumer(
         **source.client_settings(asynchronous=True),
         group_id=f"{source.group}-rekey",
@@ -71,15 +74,16 @@ async def rekey(
     try:
         async with consumer, producer, Producer(target) as dead:
             consumer.assign(logs)
-            last = await consumer.end_offsets(logs)
             while not stop.is_set():
                 if hungry := [log for log, queue in waiting.items() if len(queue) < BATCH]:
-                    for log, records in (await consumer.getmany(*hungry, timeout_ms=WAIT_MS)).items():
+                    found = await consumer.getmany(*hungry, timeout_ms=WAIT_MS)
+                    for log, records in found.items():
                         decoded = decoders[log.topic].decode_many([record.value for record in records])
                         waiting[log] += map(_waiting, records, decoded)
-                reached = {log: await consumer.position(log) for log in logs}
+                    quiet = 0 if found else quiet + 1
                 ends = await consumer.end_offsets(logs)
-                batch = merged(waiting, {log for log in logs if reached[log] < ends[log]})
+                unread = {log for log in logs if await consumer.position(log) < ends[log]} if quiet < QUIET else set()
+                batch = merged(waiting, unread)
                 if batch:
                     rejected = [(one.record, str(one.event)) for one in batch if isinstance(one.event, EventError)]
                     await _write(
@@ -88,7 +92,7 @@ async def rekey(
                     await dead.deliver(rejected)
                     await consumer.commit(_positions(batch))
                     copied, letters = copied + len(batch) - len(rejected), letters + len(rejected)
-                elif to_the_end and all(reached[log] >= last[log] for log in logs) and not any(waiting.values()):
+                elif to_the_end and not unread and not any(waiting.values()):
                     break
     except KafkaError as error:
         raise TopicError(f"Kafka at {source.servers} refuses: {error!r}; run it again, and it continues") from error

@@ -110,11 +110,14 @@ def test_producers_that_disagree_about_partitions_are_found_out(kafka: KafkaConf
 def test_events_are_copied_to_topics_keyed_by_session_once_and_in_order(kafka: KafkaConfig, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     events = list(mixed_stream(300, rng, queries=20))
-    with KafkaProducer(bootstrap_servers=kafka.servers) as producer:
+    with KafkaProducer(bootstrap_servers=kafka.servers, transactional_id=kafka.group) as producer:
+        producer.init_transactions()
+        producer.begin_transaction()  # ends in a marker, which is never read
         for event in events:
             topic, place = kafka.event_topics[name_of(type(event))], int(rng.integers(4))
             producer.send(topic, encode(event), b"some other key", partition=place)
         producer.send(kafka.event_topics["click"], b'{"event_id": 1}')
+        producer.commit_transaction()
     settings = tmp_path / "backchannel.toml"
     settings.write_text(f'[kafka]\nservers = "{kafka.servers}"\ntopic_prefix = "{kafka.topic_prefix}"\n')
     rekey = ("topics", "rekey", "--end", "--json", "--config", str(settings), "--to")
