@@ -21,6 +21,7 @@ from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
 from backchannel.agents.ope.trials import Trials
 from backchannel.agents.outcomes import RewardConfig
+from backchannel.agents.quality.delays import ClickDelays
 from backchannel.agents.quality.learner import AnswerQuality, QualityConfig
 from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
 from backchannel.agents.rewrites.habits import Habits
@@ -55,7 +56,9 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=RankingConfig
     )
     quality: Annotated[
-        QualityConfig, Meta(description="How the quality of answers is monitored."), Learners(AnswerQuality, Goals)
+        QualityConfig,
+        Meta(description="How the quality of answers is monitored."),
+        Learners(AnswerQuality, Goals, ClickDelays),
     ] = field(default_factory=QualityConfig)
     failures: Annotated[
         FailureConfig, Meta(description="Which component failed, from labels."), Learners(FailurePoints)

@@ -51,6 +51,7 @@ class Trial(Struct, frozen=True, kw_only=True):
         gain: how much more the policy on trial earns a turn, as a share of what the other one earns; its bounds hold at
             every look together.
         until: event time at which a policy that has lost is tried again, ms since the Unix epoch; None: it has not.
+        lost: how often it has lost, in this trial and those before it.
     """
 
     number: int
@@ -60,6 +61,7 @@ class Trial(Struct, frozen=True, kw_only=True):
     rewards: float = 0.0
     gain: Estimate | None = None
     until: int | None = None
+    lost: int = 0
 
 
 class Reached(Struct, frozen=True):

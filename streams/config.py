@@ -125,6 +125,13 @@ class HealthConfig(Struct, frozen=True, forbid_unknown_fields=True):
     )
     late: Annotated[Bounds, Meta(description="recent share of events that came too late")] = (0.01, 0.1)
     orphans: Annotated[Bounds, Meta(description="recent share of events without a turn")] = (0.01, 0.1)
+    late_clicks: Annotated[
+        Bounds,
+        Meta(
+            description="difference between strategies in the share of clicks that come after the attribution window, "
+            "as estimated from those before"
+        ),
+    ] = (0.05, 1.0)
     lost: Annotated[
         Bounds,
         Meta(

@@ -121,6 +121,7 @@ class Impressions(Frame, frozen=True):
 class Clicks(Frame, frozen=True):
     """Clicks; `dwell_ms` is MISSING if none was logged."""
 
+    ts: Integers
     entity: Codes
     kind: Codes
     dwell_ms: Integers

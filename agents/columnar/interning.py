@@ -116,6 +116,7 @@ class Interner:
         """Return the columns of `clicks`."""
         dwell = [MISSING if one.dwell_ms is None else one.dwell_ms for one in clicks]
         return Clicks(
+            ts=np.array([one.ts for one in clicks], dtype=np.int64),
             entity=self._codes(clicks, "entity", _entity_id),
             kind=self._codes(clicks, "kind", _kind),
             dwell_ms=np.array(dwell, dtype=np.int64),

@@ -6,7 +6,8 @@ the decisions, beside the served policy; see `canary`. The first of these that a
     nothing is served yet                                          publish
     a small step from the served policy                            publish
     few rewards are known since the world last changed             publish
-    on trial, and surely worse                                     hold, for REST times as long as the trial took
+    on trial, and surely worse                                     hold, for REST times as long as the trial took;
+                                                                   each time it loses again, REST times that
     on trial, and surely not worse by more than max_loss           publish
     on trial for so long that little can be wrong                  publish
     logged decisions speak for it                                  publish
@@ -47,7 +48,8 @@ HALF: Final = 0.5
 BROKEN: Final = 0.5
 """A policy that may lose this share of the rewards gets no more than the first share."""
 REST: Final = 4
-"""A policy that has lost is tried again after this many times the trial's length, so it is never shut out."""
+"""A policy that has lost is tried again after this many times the trial's length, so it is never shut out. With each
+further loss it rests so many times longer, so that what is wrong for good costs ever less."""
 LEAPT: Final = "anew, as it leapt again"
 RESTED: Final = "again, as its rest is over"
 SEGMENT: Final = 20
@@ -85,8 +87,13 @@ class GateConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 100.0
     first_share: Annotated[
         float,
-        Meta(ge=0.01, le=0.5, description="share of the decisions that a policy on trial makes at first"),
-    ] = 0.25
+        Meta(
+            ge=0.01,
+            le=0.5,
+            description="share of the decisions that a policy on trial makes at first, until it surely earns half of "
+            "what is served; then it makes half of them. The lower, the slower trials and learning are",
+        ),
+    ] = 0.5
     max_loss: Annotated[
         float,
         Meta(
@@ -217,8 +224,8 @@ def judge(case: Case, config: GateConfig) -> Judgement:
     low = _surely_kept(new, old, case, config)
     if told := _assured(evidence, low, config) if anew != RESTED else "":
         return Judgement("publish", f"{told}; {change}", None, evidence, change)
-    share = config.first_share if low < 1.0 - BROKEN else max(config.first_share, HALF)
-    trial = Trial(number=case.version, began=case.at, share=share)
+    lost = case.tried.trial.lost if case.tried is not None and anew == RESTED else 0
+    trial = Trial(number=case.version, began=case.at, share=config.first_share, lost=lost)
     return Judgement("canary", f"on trial {anew}; {change}", trial, evidence, change)
 
 
@@ -290,7 +297,8 @@ def _tried(tried: Tried, at: int, config: GateConfig) -> tuple[Verdict, str, Tri
     told = _told(trial)
     match course(contrast, config):
         case "lost":
-            return "hold", told, structs.replace(trial, share=0.0, until=at + REST * max(at - trial.began, 1))
+            until = at + REST ** (trial.lost + 1) * max(at - trial.began, 1)
+            return "hold", told, structs.replace(trial, share=0.0, until=until, lost=trial.lost + 1)
         case "won":
             return "publish", told, None
         case "expired":

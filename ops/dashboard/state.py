@@ -19,7 +19,8 @@ from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.serving import Rewriting
 from backchannel.ops.commands.differences import differences
 from backchannel.ops.dashboard.browse import Listings, read_listings
-from backchannel.ops.health.checks import Check, Status, judge, worst
+from backchannel.ops.health.check import Check, Status
+from backchannel.ops.health.checks import judge, worst
 from backchannel.ops.health.command import gather
 from backchannel.ops.inspect.explanation import Explanation, explain
 from backchannel.ops.inspect.taught import rule_words

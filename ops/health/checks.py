@@ -2,60 +2,22 @@
 
 from collections.abc import Callable
 from math import inf
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final
 
-import msgspec
 from msgspec import Struct, structs
 
-from backchannel.schemas.events import EVENT_TYPES
+from backchannel.ops.health import records
+from backchannel.ops.health.check import STATUSES, Check, Facts, Status, bounded, unknown
 from backchannel.streams.clock import since_epoch
-from backchannel.streams.config import Bounds, Config
+from backchannel.streams.config import Config
 from backchannel.streams.monitoring.vitals import BrokerVitals, StoreVitals, WorkerState, unread
-from backchannel.streams.pipeline.learners import UNKNOWN_KIND, UNKNOWN_STRATEGY
-from backchannel.streams.turns.accounts import Account, counted_by_name
 from backchannel.streams.turns.position import BEGINNING
-
-Status: TypeAlias = Literal["ok", "warn", "critical"]
-STATUSES: Final[tuple[Status, ...]] = ("ok", "warn", "critical")
-"""From good to bad; the index of a status is its exit code."""
 
 OF_WORKERS: Final = ("broker", "topics", "lag", "watermarks", "workers", "commits")
 """Checks of things that only workers have."""
 
 FORGOTTEN_MS: Final = 3_600_000
 """Age after which a silent worker is no longer reported, ms."""
-
-
-class Check(Struct, frozen=True):
-    """The result of one check.
-
-    Attributes:
-        name: name of the check.
-        status: the verdict.
-        summary: what was found, in one line.
-        remedy: what to do about it; empty if there is nothing to do.
-        details: the numbers, for programs.
-    """
-
-    name: str
-    status: Status
-    summary: str
-    remedy: str = ""
-    details: dict[str, Any] = {}
-
-
-class Facts(Struct, frozen=True):
-    """What the store and the brokers answered.
-
-    Attributes:
-        now: wall-clock time, ms since the Unix epoch.
-        store: the store's answer, or the reason for its absence.
-        brokers: the brokers' answer, or the reason for its absence.
-    """
-
-    now: int
-    store: StoreVitals | str
-    brokers: BrokerVitals | str
 
 
 class Known(Struct, frozen=True):
@@ -100,7 +62,7 @@ def _broker(facts: Facts, config: Config) -> Check:
 
 def _topics(facts: Facts, _: Config) -> Check:
     if isinstance(facts.brokers, str):
-        return _unknown("topics", "the brokers do not answer")
+        return unknown("topics", "the brokers do not answer")
     if facts.brokers.fault:
         return Check("topics", "critical", facts.brokers.fault, "see `backchannel topics --help`")
     return Check("topics", "ok", f"set up correctly, {facts.brokers.partitions} partitions each")
@@ -109,7 +71,7 @@ def _topics(facts: Facts, _: Config) -> Check:
 def _lag(facts: Facts, config: Config) -> Check:
     known = _both(facts, config)
     if known is None:
-        return _unknown("lag", "needs both brokers and store")
+        return unknown("lag", "needs both brokers and store")
     newest = {
         (topic, partition.number): at.newest
         for partition in known.store.partitions
@@ -130,13 +92,13 @@ def _lag(facts: Facts, config: Config) -> Check:
     summary = f"{details['records']:,} records unread, {topic}[{number}] is "
     summary += "not read yet" if seconds is None else f"{_age(seconds)} behind"
     remedy = "add workers, up to one per partition, or find out why they are slow. Replayed events count as old"
-    return _bounded("lag", seconds or 0.0, config.health.lag_s, summary=summary, remedy=remedy, details=details)
+    return bounded("lag", seconds or 0.0, config.health.lag_s, summary=summary, remedy=remedy, details=details)
 
 
 def _watermarks(facts: Facts, config: Config) -> Check:
     known = _both(facts, config)
     if known is None:
-        return _unknown("watermarks", "needs both brokers and store")
+        return unknown("watermarks", "needs both brokers and store")
     own = {one.number: one.position.watermark for one in known.store.partitions if one.source == config.kafka.source}
     ages = {number: _behind(known.now, watermark) for number, watermark in own.items()}
     details = {"partitions": [{"partition": number, "seconds": age} for number, age in sorted(ages.items())]}
@@ -150,12 +112,12 @@ def _watermarks(facts: Facts, config: Config) -> Check:
     remedy = "a topic that is far behind the others in event time holds back the watermark, and so all turns"
     warning, critical = config.health.lag_s
     bounds = warning + config.turns.lateness_s, critical + config.turns.lateness_s
-    return _bounded("watermarks", seconds, bounds, summary=summary, remedy=remedy, details=details)
+    return bounded("watermarks", seconds, bounds, summary=summary, remedy=remedy, details=details)
 
 
 def _workers(facts: Facts, config: Config) -> Check:
     if isinstance(facts.store, str):
-        return _unknown("workers", "the store does not answer")
+        return unknown("workers", "the store does not answer")
     warning, critical = (1000 * seconds for seconds in config.health.heartbeat_s)
     alive = [one for one in facts.store.workers if facts.now - one.seen < warning]
     silent = [one for one in facts.store.workers if warning <= facts.now - one.seen < FORGOTTEN_MS]
@@ -205,7 +167,7 @@ def _unowned(facts: Facts, alive: list[WorkerState], config: Config) -> list[int
 
 def _commits(facts: Facts, config: Config) -> Check:
     if isinstance(facts.store, str):
-        return _unknown("commits", "the store does not answer")
+        return unknown("commits", "the store does not answer")
     last = max((one.committed for one in facts.store.workers if one.committed is not None), default=None)
     known = _both(facts, config)
     waiting = sum(known.unread.values()) if known else 0
@@ -222,12 +184,12 @@ def _commits(facts: Facts, config: Config) -> Check:
     if not waiting:
         return Check("commits", "ok", summary, "", details)
     remedy = "see the workers' logs: they are waiting for the store or the dead-letter topic, or hang"
-    return _bounded("commits", seconds, config.health.commit_s, summary=summary, remedy=remedy, details=details)
+    return bounded("commits", seconds, config.health.commit_s, summary=summary, remedy=remedy, details=details)
 
 
 def _policy(facts: Facts, config: Config) -> Check:
     if isinstance(facts.store, str):
-        return _unknown("policy", "the store does not answer")
+        return unknown("policy", "the store does not answer")
     served, newest = facts.store.served, facts.store.newest
     publisher = "the worker with partition 0 publishes: see its log"
     if facts.store.fault is not None:
@@ -254,7 +216,7 @@ def _policy(facts: Facts, config: Config) -> Check:
         summary += f"; a canary decides {newest.trial.share:.0%} of the queries: {newest.reason}"
     if waiting > config.health.policy_s[0]:
         summary += f"; changes have been waiting for {_age(waiting)}"
-    check = _bounded("policy", waiting, config.health.policy_s, summary=summary, remedy=publisher, details=details)
+    check = bounded("policy", waiting, config.health.policy_s, summary=summary, remedy=publisher, details=details)
     if facts.store.head.hold is not None:
         held, remedy = f"held: {facts.store.head.hold}", "`backchannel snapshots release` ends this"
     elif newest.verdict in ("hold", "warn"):
@@ -269,92 +231,6 @@ def _policy(facts: Facts, config: Config) -> Check:
     return structs.replace(check, status=status, summary=f"{summary}; {held}", remedy=remedy)
 
 
-def _dead_letters(facts: Facts, config: Config) -> Check:
-    remedy = f"read the reasons in the topic {config.kafka.dead_letter_topic}, and fix the producer"
-    return _share("dead-letters", "dead_letter", facts, config.health.dead_letters, remedy)
-
-
-def _late(facts: Facts, config: Config) -> Check:
-    remedy = "raise turns.lateness_s, or find out which producer is slow"
-    return _share("late-events", "late", facts, config.health.late, remedy)
-
-
-def _orphans(facts: Facts, config: Config) -> Check:
-    remedy = (
-        "`backchannel topics check` tells whether producers disagree about partitions; otherwise queries are missing, "
-        "or turns.window_s is too short"
-    )
-    return _share("orphans", "orphan", facts, config.health.orphans, remedy)
-
-
-def _losses(facts: Facts, config: Config) -> Check:
-    if isinstance(facts.store, str):
-        return _unknown("losses", "the store does not answer")
-    ever, recent = Account.of(facts.store.counted), Account.of(facts.store.recent)
-    if not ever.received:
-        return Check("losses", "ok", "nothing was received yet")
-    # Workers count by the minute; `run` does not.
-    account, period = (recent, "in ten minutes") if recent.received > 0 else (ever, "since the beginning")
-    summary = (
-        f"{account.lost:,} of {account.received:,} records were not learned {period}, {account.share_lost:.3%}: "
-        f"{account.late:,} late, {account.orphans:,} without a turn, {account.dead_letters:,} invalid; "
-        f"accounted for: {100 * (1 - abs(ever.unaccounted) / ever.received):.6g}%"
-    )
-    if ever.dropped:
-        fields = ", ".join(f"{field} {count:,}" for field, count in ever.dropped.items())
-        summary += f"; optional values left out: {fields}"
-    details = {"account": account, "share": account.share_lost, "unaccounted": ever.unaccounted}
-    if ever.unaccounted:
-        remedy = "this is a bug of Backchannel: please report it with these numbers"
-        return Check("losses", "critical", f"{summary}: {ever.unaccounted:,} are missing", remedy, details)
-    remedy = (
-        "late: raise turns.lateness_s, or sort; without a turn: raise turns.window_s, or check that queries are sent"
-    )
-    return _bounded("losses", account.share_lost, config.health.lost, summary=summary, remedy=remedy, details=details)
-
-
-def _names(facts: Facts, config: Config) -> Check:
-    if isinstance(facts.store, str):
-        return _unknown("names", "the store does not answer")
-    strategies = (
-        {}
-        if not config.bandit.strategies
-        else {
-            name: count
-            for name, count in counted_by_name(facts.store.counted, UNKNOWN_STRATEGY).items()
-            if name not in config.bandit.strategies
-        }
-    )
-    kinds = {
-        kind: count
-        for kind, count in counted_by_name(facts.store.counted, UNKNOWN_KIND).items()
-        if not config.rewards.names(kind)
-    }
-    details = {"strategies": strategies, "kinds": kinds}
-    said = [f"strategy {name} in {count:,} turns" for name, count in strategies.items()]
-    said += [f"clicks of kind {kind}: {count:,}" for kind, count in kinds.items()]
-    if not said:
-        return Check("names", "ok", "all strategies and clicks in events are configured", details=details)
-    summary = f"events name unconfigured strategies or clicks: {'; '.join(said)}"
-    if not strategies:  # such clicks are worth 1, which may be intended
-        return Check("names", "ok", summary, details=details)
-    every = msgspec.json.encode([*config.bandit.strategies, *strategies]).decode()
-    return Check("names", "warn", summary, f"to learn from these strategies: bandit.strategies = {every}", details)
-
-
-def _share(name: str, counted: str, facts: Facts, bounds: Bounds, remedy: str) -> Check:
-    if isinstance(facts.store, str):
-        return _unknown(name, "the store does not answer")
-    recent = facts.store.recent
-    count = recent.get(counted, 0)
-    events = sum(recent.get(event, 0) for event in EVENT_TYPES) + (count if counted == "dead_letter" else 0)
-    share = count / events if events else 0.0
-    summary = f"{count:,} of {events:,} in ten minutes, {100 * share:.3g}%" if events else "no events in ten minutes"
-    return _bounded(
-        name, share, bounds, summary=summary, remedy=remedy, details={"count": count, "records": events, "share": share}
-    )
-
-
 def _store(facts: Facts, config: Config) -> Check:
     if isinstance(facts.store, str):
         remedy = "start or unlock it, or correct --store; workers wait, and readers keep their last good policy"
@@ -362,14 +238,14 @@ def _store(facts: Facts, config: Config) -> Check:
     size = facts.store.bytes / 1e9
     summary = f"answers, {_bytes(facts.store.bytes)}"
     remedy = "make room, or shorten memory.half_life_days or the retention of versions"
-    return _bounded(
+    return bounded(
         "store", size, config.health.store_gb, summary=summary, remedy=remedy, details={"bytes": facts.store.bytes}
     )
 
 
 def _drift(facts: Facts, config: Config) -> Check:
     if isinstance(facts.store, str):
-        return _unknown("drift", "the store does not answer")
+        return unknown("drift", "the store does not answer")
     since = facts.now - 3_600_000 * config.health.alarm_h
     recent = [alarm for alarm in facts.store.alarms if alarm.raised >= since]
     rates = facts.store.rates
@@ -394,11 +270,12 @@ CHECKS: Final[dict[str, Callable[[Facts, Config], Check]]] = {
     "workers": _workers,
     "commits": _commits,
     "policy": _policy,
-    "dead-letters": _dead_letters,
-    "late-events": _late,
-    "orphans": _orphans,
-    "losses": _losses,
-    "names": _names,
+    "dead-letters": records.dead_letters,
+    "late-events": records.late,
+    "orphans": records.orphans,
+    "late-clicks": records.late_clicks,
+    "losses": records.losses,
+    "names": records.names,
     "store": _store,
     "drift": _drift,
 }
@@ -409,15 +286,6 @@ def _both(facts: Facts, config: Config) -> Known | None:
     if isinstance(facts.store, str) or isinstance(facts.brokers, str):
         return None
     return Known(facts.now, facts.store, facts.brokers, unread(facts.store, facts.brokers, config.kafka.source))
-
-
-def _unknown(name: str, why: str) -> Check:
-    return Check(name, "warn", f"unknown: {why}")
-
-
-def _bounded(name: str, value: float, bounds: Bounds, *, summary: str, remedy: str, details: dict[str, Any]) -> Check:
-    status = STATUSES[sum(value > bound for bound in bounds)]
-    return Check(name, status, summary, remedy if status != "ok" else "", details)
 
 
 def _behind(now: int, time: int) -> float | None:

@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from backchannel.ops.exit_codes import FAILED, INCOMPLETE
-from backchannel.ops.health.checks import CHECKS, Check, Facts, judge, worst
+from backchannel.ops.health.check import Check, Facts
+from backchannel.ops.health.checks import CHECKS, judge, worst
 from backchannel.ops.options import config_option, json_option, kafka_config, opened_store, servers_option, store_option
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.errors import BackchannelError

@@ -15,6 +15,7 @@ from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.topics import TopicError, admin_client, check_topics_with
+from backchannel.streams.monitoring.delays import read_delays
 from backchannel.streams.monitoring.trends import Rates, read_rates
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.versions import CorruptPolicyError, Head
@@ -85,6 +86,7 @@ class StoreVitals(Struct, frozen=True):
         bytes: the size of the store.
         fault: what is wrong with the header of the served or the newest version; None if nothing is.
         rates: the quality of answers in the time buckets that are kept; None without turns.
+        delays: strategy and position -> how long after the query people click; see `read_delays`.
     """
 
     partitions: list[PartitionState]
@@ -100,6 +102,7 @@ class StoreVitals(Struct, frozen=True):
     bytes: int
     fault: str | None = None
     rates: Rates | None = None
+    delays: dict[tuple[str, int], dict[int, float]] = {}
 
 
 class BrokerVitals(Struct, frozen=True):
@@ -173,6 +176,7 @@ def _read(connection: Connection, now: int) -> StoreVitals:
         bytes=dialect_of(connection).size(connection),
         fault=fault,
         rates=read_rates(connection),
+        delays=read_delays(connection),
     )
 
 

@@ -302,7 +302,8 @@ def put_on_trial(rate: float, ratio: float, decisions: int, gate: GateConfig, rn
     """
     first: dict[Course, float] = {}
     rows: dict[float, Floats] = {}
-    share, began, until, llr, ideal, clicks = gate.first_share, 0, 0, 0.0, inf, 0.0
+    share, began, until, losses = gate.first_share, 0, 0, 0
+    llr, ideal, clicks, halved = 0.0, inf, 0.0, inf
     for done in range(LOOK, decisions + 1, LOOK):
         own = int(rng.binomial(LOOK, share))
         got = np.array([rng.binomial(own, min(rate * ratio, 1.0)), rng.binomial(LOOK - own, rate)], dtype=float)
@@ -326,6 +327,8 @@ def put_on_trial(rate: float, ratio: float, decisions: int, gate: GateConfig, rn
         now = course(contrast, gate)
         first.setdefault(now, done)
         share = {"first": share, "half": max(share, HALF), "lost": 0.0}.get(now, 1.0)
-        until = done + REST * (done - began) if now == "lost" else 0
+        halved = min(halved, done if share > gate.first_share else inf)
+        losses += now == "lost"
+        until = done + REST**losses * (done - began) if now == "lost" else 0
     live = min(first.get("won", inf), first.get("expired", inf))
-    return Tested(min(first.get("half", inf), live), live, first.get("lost", inf), ideal, clicks)
+    return Tested(halved, live, first.get("lost", inf), ideal, clicks)

@@ -28,6 +28,7 @@ CONFIG = BanditConfig(
 )
 KNOWN = 1000.0
 """Rewards that make what is served established."""
+CAREFUL = GateConfig(first_share=0.25)
 WORKS = {"lexical": 0.2, "semantic": 0.3, "memory": 0.6}
 
 
@@ -89,48 +90,50 @@ def tried(own: float, others: float, share: float = 0.25, **trial: Any) -> Tried
 
 
 def test_the_first_version_goes_live() -> None:
-    found = judge(Case(candidate=LIVE, served=None), GateConfig())
+    found = judge(Case(candidate=LIVE, served=None), CAREFUL)
     assert (found.verdict, found.reason) == ("publish", "the first version")
 
 
 def test_small_steps_and_early_learning_go_live() -> None:
-    assert judge(case(policy(semantic=0.4)), GateConfig()).reason.startswith("a small step")
-    early = judge(case(BAD, rewards=50.0), GateConfig())
+    assert judge(case(policy(semantic=0.4)), CAREFUL).reason.startswith("a small step")
+    early = judge(case(BAD, rewards=50.0), CAREFUL)
     assert (early.verdict, early.trial) == ("publish", None)
     assert early.reason.startswith("early learning: 50 rewards are known")
-    assert judge(case(BAD, decisions=[]), GateConfig()).verdict == "publish"
+    assert judge(case(BAD, decisions=[]), CAREFUL).verdict == "publish"
     new = Allocator(live_rows(StrategyBandit(CONFIG).solve(MemorySums({}), {"bandit": ()}, 0)))
-    assert "what is served knows 0 rewards" in judge(case(GOOD, served=new), GateConfig()).reason
+    assert "what is served knows 0 rewards" in judge(case(GOOD, served=new), CAREFUL).reason
 
 
 def test_a_step_is_not_small_if_it_is_large_in_a_segment() -> None:
     rows = {key: orjson.loads(row) for key, row in section(semantic=0.5).items()}
     rows["memory"]["theta"][1] = 300.0  # in cars
-    found = judge(case(Allocator({key: orjson.dumps(row) for key, row in rows.items()})), GateConfig(max_change=0.5))
+    found = judge(
+        case(Allocator({key: orjson.dumps(row) for key, row in rows.items()})), structs.replace(CAREFUL, max_change=0.5)
+    )
     assert found.change is not None
     assert (found.change.segment, found.change.size > 0.5) == ("device=car", True)
 
 
 def test_what_the_log_speaks_for_goes_live_and_what_it_does_not_is_tried() -> None:
-    good = judge(case(GOOD), GateConfig())
+    good = judge(case(GOOD), CAREFUL)
     assert good.verdict == "publish"
     assert good.evidence is not None
     assert good.evidence.gains["live"].low > 0
-    bad = judge(case(BAD, version=9, at=77), GateConfig())
+    bad = judge(case(BAD, version=9, at=77), CAREFUL)
     assert (bad.verdict, bad.trial) == ("canary", Trial(number=9, began=77, share=0.25))
     assert bad.evidence is not None
     assert bad.evidence.gains["live"].high < 0
 
 
 def test_without_support_one_cannot_tell_and_it_is_tried() -> None:
-    few = judge(case(GOOD, decisions=LOG[:50]), GateConfig())
+    few = judge(case(GOOD, decisions=LOG[:50]), CAREFUL)
     assert few.verdict == "canary"
     assert few.evidence is not None
     assert few.evidence.gains == {}
     elsewhere = [structs.replace(one, allocation_propensity=None) for one in LOG]
-    assert judge(case(GOOD, decisions=elsewhere), GateConfig()).verdict == "canary"
+    assert judge(case(GOOD, decisions=elsewhere), CAREFUL).verdict == "canary"
     # What is from before the world changed tells nothing.
-    assert judge(case(policy(changed=1990, memory=0.5)), GateConfig()).verdict == "canary"
+    assert judge(case(policy(changed=1990, memory=0.5)), CAREFUL).verdict == "canary"
 
 
 @pytest.mark.parametrize(
@@ -146,30 +149,33 @@ def test_without_support_one_cannot_tell_and_it_is_tried() -> None:
     ],
 )
 def test_a_trial_ends_when_it_has_told(own: float, others: float, verdict: str, share: float | None) -> None:
-    found = judge(case(BAD, tried=tried(own, others), at=2000), GateConfig())
+    found = judge(case(BAD, tried=tried(own, others), at=2000), CAREFUL)
     assert found.verdict == verdict
     assert (found.trial.share if found.trial else None) == share
     if verdict == "hold":
         assert found.trial is not None
-        assert found.trial.until == 2000 + REST * 1000
+        assert (found.trial.until, found.trial.lost) == (2000 + REST * 1000, 1)
         assert found.trial.gain is not None
         assert found.trial.gain.high < 0
     assert "decisions with" in found.reason
 
 
 def test_what_has_lost_waits_and_is_tried_again() -> None:
-    lost = tried(0.0, 60.0, until=6000)
-    assert judge(case(BAD, tried=lost, at=5999), GateConfig()).trial == lost.trial
-    again = judge(case(BAD, tried=lost, at=6000, version=8), GateConfig())
-    assert (again.verdict, again.trial) == ("canary", Trial(number=8, began=6000, share=0.25))
+    lost = tried(0.0, 60.0, until=6000, lost=1)
+    assert judge(case(BAD, tried=lost, at=5999), CAREFUL).trial == lost.trial
+    again = judge(case(BAD, tried=lost, at=6000, version=8), CAREFUL)
+    assert (again.verdict, again.trial) == ("canary", Trial(number=8, began=6000, share=0.25, lost=1))
+    twice = judge(case(BAD, tried=tried(0.0, 60.0, lost=1), at=2000), CAREFUL)
+    assert twice.trial is not None
+    assert (twice.trial.until, twice.trial.lost) == (2000 + REST**2 * 1000, 2)
 
 
 def test_who_leaps_again_leaves_what_did_no_worse() -> None:
     leapt = policy(memory=0.9)
-    well = judge(case(leapt, tried=tried(80.0, 60.0), decisions=LOG[:50], version=9, at=2000), GateConfig())
+    well = judge(case(leapt, tried=tried(80.0, 60.0), decisions=LOG[:50], version=9, at=2000), CAREFUL)
     assert (well.verdict, well.succeeds, well.trial) == ("canary", True, Trial(number=9, began=2000, share=0.25))
     for rewards in ((50.0, 60.0), (3.0, 2.0)):  # worse, and too few to tell that it is not broken
-        badly = judge(case(leapt, tried=tried(*rewards), decisions=LOG[:50]), GateConfig())
+        badly = judge(case(leapt, tried=tried(*rewards), decisions=LOG[:50]), CAREFUL)
         assert (badly.verdict, badly.succeeds) == ("canary", False)
 
 
@@ -197,27 +203,27 @@ def test_a_leap_that_keeps_what_is_earned_goes_live_unless_it_has_lost() -> None
             )
         )
     about = {"served": served, "decisions": pages}
-    assert judge(case(leapt, **about), GateConfig(max_change=0.0)).reason.startswith("it surely keeps")
-    assert judge(case(leapt, **about), GateConfig(max_change=0.0, max_risk=0.0)).verdict == "canary"
-    assert judge(case(deep(lexical=0.5), **about), GateConfig(max_change=0.0)).verdict == "canary"
+    assert judge(case(leapt, **about), structs.replace(CAREFUL, max_change=0.0)).reason.startswith("it surely keeps")
+    assert judge(case(leapt, **about), structs.replace(CAREFUL, max_change=0.0, max_risk=0.0)).verdict == "canary"
+    assert judge(case(deep(lexical=0.5), **about), structs.replace(CAREFUL, max_change=0.0)).verdict == "canary"
     lost = structs.replace(tried(0.0, 60.0, until=6000), policy=leapt)
-    again = judge(case(leapt, tried=lost, at=6000, **about), GateConfig(max_change=0.0))
+    again = judge(case(leapt, tried=lost, at=6000, **about), structs.replace(CAREFUL, max_change=0.0))
     assert again.reason.startswith("on trial again")
 
 
 def test_a_trial_expires() -> None:
-    found = judge(case(BAD, tried=tried(40.0, 40.0), at=2000), GateConfig(trial_turns=3000))
+    found = judge(case(BAD, tried=tried(40.0, 40.0), at=2000), structs.replace(CAREFUL, trial_turns=3000))
     assert (found.verdict, found.trial) == ("publish", None)
     assert found.reason.startswith("cannot be told")
 
 
 def test_evidence_is_cut_where_the_policy_leaps_or_the_world_changes() -> None:
     on = tried(40.0, 40.0)
-    leapt = judge(case(policy(lexical=0.5, memory=0.9), tried=on, decisions=LOG[:50]), GateConfig())
+    leapt = judge(case(policy(lexical=0.5, memory=0.9), tried=on, decisions=LOG[:50]), CAREFUL)
     assert leapt.trial == Trial(number=1, began=0, share=0.25)
-    changed = judge(case(policy(changed=1500, lexical=0.5), tried=on, at=2000), GateConfig())
+    changed = judge(case(policy(changed=1500, lexical=0.5), tried=on, at=2000), CAREFUL)
     assert changed.trial == Trial(number=1, began=2000, share=0.25)
-    before = judge(case(policy(changed=500, lexical=0.5), tried=on, at=2000), GateConfig())
+    before = judge(case(policy(changed=500, lexical=0.5), tried=on, at=2000), CAREFUL)
     assert before.trial is not None
     assert before.trial.number == 7
 
@@ -226,7 +232,7 @@ def test_strategies_may_come_and_go() -> None:
     bandit = StrategyBandit(BanditConfig(strategies=("memory", "new"), features=CONFIG.features))
     candidate = Allocator(live_rows(bandit.solve(MemorySums({}), {bandit.table.name: ()}, 0)))
     for served, other in ((LIVE, candidate), (candidate, LIVE)):
-        found = judge(case(other, served=served), GateConfig(max_change=0.0))
+        found = judge(case(other, served=served), structs.replace(CAREFUL, max_change=0.0))
         assert found.change is not None
         assert found.verdict in ("publish", "canary")
 

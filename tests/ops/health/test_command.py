@@ -16,7 +16,8 @@ from msgspec import structs
 
 from backchannel.ops.cli import main
 from backchannel.ops.health import command as health
-from backchannel.ops.health.checks import CHECKS, Check, Facts, judge, worst
+from backchannel.ops.health.check import Check, Facts
+from backchannel.ops.health.checks import CHECKS, judge, worst
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.snapshot import Snapshot, Verdict
@@ -148,6 +149,13 @@ def test_all_is_well() -> None:
         ("late-events", {"recent": {"click": 100, "late": 2}}, "warn", "2 of 100"),
         ("orphans", {"recent": {"click": 200, "query": 200, "orphan": 175}}, "critical", "175 of 400"),
         ("orphans", {"recent": {"click": 200, "orphan": -3}}, "ok", "-3 of 200"),
+        ("late-clicks", {"delays": {("a", 1): {3: 99.0}}}, "ok", "too few clicks"),
+        (
+            "late-clicks",
+            {"delays": {("a", 1): {3: 500.0}, ("b", 2): {3: 100.0, 20: 60.0, 24: 50.0}, ("b", 4): {24: 10.0}}},
+            "warn",
+            "of the clicks on what b brings come after the window, and 0.0% of a's",
+        ),
         ("store", {"bytes": 60_000_000_000}, "warn", "60 GB"),
         (
             "drift",

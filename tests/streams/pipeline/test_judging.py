@@ -30,7 +30,7 @@ STRATEGIES = ("lexical", "memory")
 CLICKS = {"lexical": 0.1, "memory": 0.8}
 CONFIG = Config(
     bandit=BanditConfig(strategies=STRATEGIES, features=(), policy="greedy"),
-    gate=GateConfig(established=20, minimum_effective=50),
+    gate=GateConfig(established=20, minimum_effective=50, first_share=0.25),
 )
 SECOND = 1_000_000
 
