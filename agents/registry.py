@@ -16,6 +16,7 @@ from backchannel.agents.bandit.user_history import UserHistory
 from backchannel.agents.failures.learner import FailureConfig, FailurePoints
 from backchannel.agents.goals.learner import Goals
 from backchannel.agents.horizon.learner import HorizonConfig, Returns
+from backchannel.agents.horizon.rest import RestOfSession
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
@@ -70,8 +71,8 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = field(default_factory=SatisfactionConfig)
     horizon: Annotated[
         HorizonConfig,
-        Meta(description="Whether people come back."),
-        Learners(Returns),
+        Meta(description="Whether people come back, and what the rest of a session brings."),
+        Learners(Returns, RestOfSession),
     ] = field(default_factory=HorizonConfig)
 
     def __post_init__(self) -> None:

@@ -59,6 +59,15 @@ class HorizonConfig(Struct, frozen=True, forbid_unknown_fields=True):
         float, Meta(gt=0, le=365, description="days within which people must come back; only then is it known")
     ] = 7.0
     half_life_days: Annotated[float, Meta(ge=0.1, le=3650, description="half-life of visits, in days")] = 30.0
+    discount: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="what a success is worth one turn later in the session, to the bandit, too; 0: later turns are "
+            "not learned. Needs a salt",
+        ),
+    ] = 0.0
     share: Annotated[
         float,
         Meta(
@@ -75,6 +84,8 @@ class HorizonConfig(Struct, frozen=True, forbid_unknown_fields=True):
                 f"salt: has {len(self.salt)} characters, and needs at least {LEAST_SALT}: take random ones, such as "
                 "from `openssl rand -hex 16`"
             )
+        if self.discount and not self.salt:
+            raise ValueError(f"discount: {self.discount:g}, but sessions are hashed with a salt: set salt, too")
         if self.days - self.least_days < HOUR_MS / _DAY_MS:
             raise ValueError(f"days: {self.days:g} must be above least_days, {self.least_days:g}, by an hour or more")
 

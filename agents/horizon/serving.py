@@ -132,6 +132,45 @@ class Horizon:
         return Report(known.surrogate, known.strategies, _warnings(known))
 
 
+class Rest(Struct, frozen=True, omit_defaults=True):
+    """What a strategy's turns lead to in the rest of their sessions.
+
+    Attributes:
+        turns: the number of turns in which it was asked, of sessions that have ended.
+        people: the number of people with such turns.
+        success: the mean success of these turns, in [0, 1].
+        value: the discounted success of the session's later turns, compared at the same place of a session, with an
+            interval of 95% over people; None if there are too few people.
+    """
+
+    turns: float
+    people: int
+    success: float
+    value: Estimate | None = None
+
+
+class Rests:
+    """What is known about the rest of sessions; nothing if that is not learned.
+
+    Args:
+        section: the rows of the section.
+
+    Attributes:
+        strategies: by strategy.
+    """
+
+    name: ClassVar[str] = "rest"
+
+    def __init__(self, section: Mapping[str, bytes]) -> None:
+        row = section.get(ALL)
+        self.strategies: Final = {} if row is None else msgspec.json.decode(row, type=dict[str, Rest])
+
+    @classmethod
+    def of(cls, sections: Sections, header: Snapshot) -> Self:  # noqa: ARG003 - a Serving
+        """See `Serving.of`."""
+        return cls(sections.get(cls.name, {}))
+
+
 def _warnings(known: Known) -> list[str]:
     found = [
         f"signals predicted that a return would follow {last.predicted:.1%} of the newest mature visits; one followed "

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from backchannel.agents.bandit.learner import StrategyBandit
 from backchannel.agents.bandit.serving import Allocator, EncodingError, with_worth
-from backchannel.agents.horizon.serving import Horizon, LongTerm
+from backchannel.agents.horizon.serving import Horizon, LongTerm, Rests
 from backchannel.agents.horizon.worth import worths
 from backchannel.agents.ope.canary import SECTION
 from backchannel.agents.ope.gate import Case, Judgement, Tried, judge
@@ -30,6 +30,8 @@ from backchannel.streams.store import decisions, ledger
 from backchannel.streams.store.engine import Store
 
 BANDIT: Final = StrategyBandit.name
+LATER: Final = (Horizon.name, Rests.name)
+"""The sections that say what a success of the bandit is worth."""
 _UNREADABLE: Final = (EncodingError, KeyError, ValueError, msgspec.MsgspecError)
 
 
@@ -62,12 +64,14 @@ class Gatekeeper:
         Args:
             connection: a connection within the transaction that publishes; the head is locked.
             previous: the version that the next one builds on; None if it is computed from scratch.
-            changes: the rows of the bandit and of returns that may have changed; None for a removed row.
+            changes: the rows of the bandit and of the sections LATER that may have changed; None for a removed row.
             at: event time (ms) up to which the ledger was learned from.
             now: wall clock, ms since the Unix epoch.
         """
-        returns = self._returns(connection, previous, changes.get(Horizon.name, {}))
-        solved = with_worth(changes[BANDIT], worths(returns, self._long_term))
+        report = Horizon(self._now(connection, previous, changes, Horizon.name)).report
+        returns = {} if report is None else report.strategies
+        rest = Rests(self._now(connection, previous, changes, Rests.name)).strategies
+        solved = with_worth(changes[BANDIT], worths(returns, self._long_term, rest))
         before = {} if previous is None else snapshots.section(connection, previous.version, BANDIT)
         trial = None if previous is None else previous.trial
         tried = snapshots.section(connection, previous.version, SECTION) if previous is not None and trial else {}
@@ -98,13 +102,10 @@ class Gatekeeper:
             if stored is not None:
                 connection.execute(delete(stored).where(stored.c.trial != number))
 
-    def _returns(
-        self, connection: Connection, previous: Snapshot | None, solved: Mapping[str, bytes | None]
-    ) -> Mapping[str, LongTerm]:
-        """Return what is known about returns by strategy; empty if they are not learned."""
-        before = {} if previous is None else snapshots.section(connection, previous.version, Horizon.name)
-        report = Horizon(live_rows({**before, **solved})).report
-        return {} if report is None else report.strategies
+    def _now(self, connection: Connection, previous: Snapshot | None, changes: Solved, name: str) -> Section:
+        """Return the rows of another section as the next version will have them."""
+        before = {} if previous is None else snapshots.section(connection, previous.version, name)
+        return live_rows({**before, **changes.get(name, {})})
 
     def _judge(
         self, connection: Connection, policies: "_Policies", returns: Mapping[str, LongTerm], at: int

@@ -11,11 +11,10 @@ from msgspec import Struct
 from sqlalchemy import Connection
 
 from backchannel.agents import registry
-from backchannel.agents.horizon.serving import Horizon
 from backchannel.agents.learner import Learner
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config
-from backchannel.streams.pipeline.judging import BANDIT, Gatekeeper, Ruling
+from backchannel.streams.pipeline.judging import BANDIT, LATER, Gatekeeper, Ruling
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.maintenance import Maintenance
 from backchannel.streams.snapshots import versions as snapshots
@@ -101,8 +100,8 @@ class Publisher:
            of all positions.
         2. Take the log of changes, or the first of them. If the new version cannot build on the newest one, everything
            counts as changed.
-        3. Let the strategy bandit, and the learner of returns, solve what their changes affect; judge the bandit's
-           policy; see `judging`.
+        3. Let the strategy bandit, and the learners of what comes later, solve what their changes affect; judge the
+           bandit's policy; see `judging`.
         4. Let the other learners solve, in portions, to bound memory.
         5. Write the version, portion by portion.
         6. Forget old versions, decisions that left the sample, and trials that ended.
@@ -138,7 +137,7 @@ class Publisher:
                 for portion in learner.portions(own):
                     yield {learner.name: learner.solve(sums, portion, at)}
 
-        judged = [one for one in self._learning.learners if one.name in (BANDIT, Horizon.name)]
+        judged = [one for one in self._learning.learners if one.name in (BANDIT, *LATER)]
         solved: dict[str, dict[str, bytes | None]] = {one.name: {} for one in judged}
         for portion in solve(judged):
             for name, rows in portion.items():
@@ -161,8 +160,8 @@ class Publisher:
             fold=self._config.turns.fold,
             personal=self._personal,
         )
-        returns = {Horizon.name: solved[Horizon.name]} if solved.get(Horizon.name) else {}
-        portions = chain([ruling.portion, returns], others)
+        later = {name: rows for name, rows in solved.items() if name in LATER and rows}
+        portions = chain([ruling.portion, later], others)
         made = snapshots.publish(connection, portions, provenance, whole=previous is None, key=self._key)
         if made is None:
             return changed, None, more

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backchannel.agents.horizon.serving import LongTerm
+from backchannel.agents.horizon.serving import LongTerm, Rest
 from backchannel.agents.horizon.worth import MOST, worths
 from backchannel.schemas.snapshot import Estimate
 
@@ -25,6 +25,20 @@ def test_success_times_worth_is_success_and_returns() -> None:
     ratio = (found["plain"] * 0.4) / (found["bait"] * 0.8)
     assert ratio == pytest.approx((0.4 + 2.0 * 0.5) / (0.8 + 2.0 * 0.2), rel=1e-3)
     assert 0.25 * found["bait"] + 0.75 * found["plain"] == pytest.approx(1.0, rel=1e-3)
+
+
+def test_the_rest_of_a_session_counts_too() -> None:
+    rest = {
+        "bait": Rest(100.0, 50, 0.8, Estimate(0.1, 0.0, 0.2)),
+        "plain": Rest(300.0, 50, 0.4, Estimate(0.9, 0.8, 1.0)),
+        "new": Rest(0.0, 0, 0.0),
+    }
+    found = worths({}, 0.0, rest)
+    assert set(found) == {"bait", "plain"}
+    assert (found["plain"] * 0.4) / (found["bait"] * 0.8) == pytest.approx(1.3 / 0.9, rel=1e-3)
+    returns = {"bait": known(100.0, 0.8, 0.2), "plain": known(300.0, 0.4, 0.5)}
+    both = worths(returns, 2.0, rest)
+    assert (both["plain"] * 0.4) / (both["bait"] * 0.8) == pytest.approx((1.3 + 1.0) / (0.9 + 0.4), rel=1e-3)
 
 
 def test_a_strategy_that_few_met_is_taken_to_be_like_the_others() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from msgspec import structs
 
 from backchannel.agents.bandit.learner import BanditConfig
 from backchannel.agents.horizon.learner import HorizonConfig
@@ -104,3 +105,42 @@ def test_what_a_return_is_worth_needs_returns(tmp_path: Path) -> None:
     file.write_text("[bandit]\nlong_term = 1\n")
     with pytest.raises(ConfigError, match=r"horizon\.salt"):
         load(file)
+
+
+def sessions(first: int, many: int) -> Iterator[Event]:
+    """Yield the events of sessions of three turns: after bait, nothing is clicked any more."""
+    rng = np.random.default_rng(first)
+    for number in range(first, first + many):
+        spoilt = False
+        for place in range(3):
+            asked = STRATEGIES[int(rng.integers(2))]
+            at: dict[str, Any] = {
+                "ts": 1000 * DAY + 2_000 * number + 600_000 * place,
+                "session_id": f"s{number}",
+                "query_id": f"q{number}.{place}",
+            }
+            yield Query(event_id="q", text="x", **at)
+            shown = (Result("e", 1, (asked,)),)
+            yield Impression(event_id="i", results=shown, allocation={asked: 1}, propensities={asked: 0.5}, **at)
+            if not spoilt and rng.random() < CLICKS[asked]:
+                yield Click(event_id="c", entity_id="e", **at)
+            spoilt |= asked == "bait"
+
+
+@pytest.mark.parametrize(("discount", "low", "high"), [(0.0, 0.8, 1.0), (1.0, 0.0, 0.2)])
+def test_what_the_rest_of_a_session_brings_counts(tmp_path: Path, discount: float, low: float, high: float) -> None:
+    url = f"sqlite:///{tmp_path}/store.db"
+    horizon = HorizonConfig(salt="a salt for tests only", discount=discount)
+    settings = structs.replace(config(0.0, 1e9), horizon=horizon)
+    with LocalPipeline(url, settings, "s") as pipeline:
+        pipeline.feed(sorted(sessions(0, 600), key=lambda one: one.ts))
+        pipeline.feed([Query(event_id="q", text="x", ts=1001 * DAY, session_id="last", query_id="last")])
+        pipeline.finish()
+        pipeline.commit()
+        assert pipeline._publisher.publish() is not None
+    assert low <= bait(url) <= high
+
+
+def test_a_discount_needs_a_salt() -> None:
+    with pytest.raises(ValueError, match=r"^discount: 0\.9"):
+        HorizonConfig(discount=0.9)
