@@ -3,6 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, ClassVar, Final, Self
 
 from backchannel.agents.outcomes import Outcomes
@@ -21,6 +22,12 @@ def portions_of(table: SumTable, values: Collection[str], together: int) -> Iter
     ordered = sorted(values)
     for first in range(0, len(ordered) or 1, together):
         yield {table.name: ordered[first : first + together]}
+
+
+@cache
+def _salted(salt: str) -> "hashlib.blake2b":
+    """Return a hash that has begun with the salt; a copy of it takes half as long as another one."""
+    return hashlib.blake2b(f"{salt}\0".encode(errors="surrogatepass"), digest_size=12)
 
 
 class Learner(ABC):
@@ -62,8 +69,9 @@ class Learner(ABC):
         """Return the key of a user's rows in the tables kept by user: the `user_id`, or its hash of 96 bits, as hex."""
         if self.salt is None:
             return user
-        salted = f"{self.salt}\0{user}".encode(errors="surrogatepass")
-        return hashlib.blake2b(salted, digest_size=12).hexdigest()
+        salted = _salted(self.salt).copy()
+        salted.update(user.encode(errors="surrogatepass"))
+        return salted.hexdigest()
 
     @property
     def is_personal(self) -> bool:

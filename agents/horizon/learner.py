@@ -89,6 +89,10 @@ class HorizonConfig(Struct, frozen=True, forbid_unknown_fields=True):
         if self.days - self.least_days < HOUR_MS / _DAY_MS:
             raise ValueError(f"days: {self.days:g} must be above least_days, {self.least_days:g}, by an hour or more")
 
+    def holds(self, key: str) -> bool:
+        """Return whether the person with a hash is among those that are learned from."""
+        return self.share == 1.0 or int(key[:8], 16) < self.share * _PANEL
+
 
 class Returns(Learner):
     """The learner of returns. Its section: ALL -> `serving.Known`.
@@ -151,7 +155,7 @@ class Returns(Learner):
         """
         names = outcomes.columns.pools.people
         hashed = {code: self.key_of(names[code]) for code in np.unique(outcomes.users).tolist() if code != MISSING}
-        panel = {code: key for code, key in hashed.items() if int(key[:8], 16) < self.config.share * _PANEL}
+        panel = {code: key for code, key in hashed.items() if self.config.holds(key)}
         known = sorted(panel.values())
         index = {key: place for place, key in enumerate(known)}
         place = np.full(len(names) + 1, MISSING, dtype=np.int64)

@@ -58,7 +58,6 @@ PLACES: Final = 8
 """Places in a session from which on V does not tell them apart."""
 SOONER: Final = 10
 """The half-life of visits, in those of turns: a session shows sooner than returns do what it led to."""
-_PANEL: Final = 1 << 32
 _DAY_MS: Final = 86_400_000
 _Z: Final = 1.96
 
@@ -102,7 +101,7 @@ class RestOfSession(Learner):
         """See `Learner.learn`."""
         people, person = self._hashed(outcomes, outcomes.people)
         sessions, session = self._hashed(outcomes, outcomes.columns.turns.query.session.astype(np.int64))
-        panel = np.array([int(key[:8], 16) < self.config.share * _PANEL for key in people], dtype=bool)
+        panel = np.array([*map(self.config.holds, people)], dtype=bool)
         rows = np.flatnonzero(panel[person])
         if not len(rows):
             return {}

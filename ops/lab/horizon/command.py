@@ -12,13 +12,33 @@ from rich.table import Table
 from scipy.special import stdtrit
 
 from backchannel.agents.sums import Floats
-from backchannel.ops.lab.horizon.policies import CLICKS, JUDGES, ORACLE, Played, play
+from backchannel.ops.lab.horizon import bandits
+from backchannel.ops.lab.horizon.policies import CLICKS, JUDGES, MONTH, ORACLE, Played, play
 from backchannel.ops.options import json_option
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.snapshot import Estimate
 
-_WIDTH: Final = 130
+_WIDTH: Final = 140
 _BOTH: Final = {True: "signals tell all", False: "signals do not tell all"}
+
+
+class Month(Struct, frozen=True):
+    """A policy of the bandit in one world; means over the worlds, with intervals of 95%.
+
+    Attributes:
+        world: whether surrogacy holds, in words.
+        policy: the policy.
+        clicks: clicks per visit in the first month.
+        visits: visits per place in the last month.
+        more_clicks, more_visits: how many more than with success alone, in the same worlds.
+    """
+
+    world: str
+    policy: str
+    clicks: Estimate
+    visits: Estimate
+    more_clicks: Estimate
+    more_visits: Estimate
 
 
 class Line(Struct, frozen=True):
@@ -54,15 +74,31 @@ class Line(Struct, frozen=True):
     show_default=True,
     help="Days within which a return must follow; may be given several times.",
 )
+@click.option(
+    "--bandit",
+    "worths",
+    type=click.FloatRange(0, 1000),
+    multiple=True,
+    help="Play the bandit itself instead, with this `bandit.long_term` and with 0; may be given several times.",
+)
 @json_option
-def horizon(*, days: int, places: int, seeds: int, delays: tuple[int, ...], as_json: bool) -> None:
+def horizon(
+    *, days: int, places: int, seeds: int, delays: tuple[int, ...], worths: tuple[float, ...], as_json: bool
+) -> None:
     """Simulate people who come back if they are satisfied, and strategies that bait clicks and lose them.
 
     Every ten days a new strategy replaces the oldest. Policies differ in what a strategy is worth to them: its clicks;
     returns, for which they wait; what signals predict of returns; that plus the residual of what has matured, in full;
     and the corrected value that is published. The oracle knows the best strategy. The worlds of a seed are the same for
     all policies.
+
+    With --bandit, the bandit plays: it learns from events and publishes once a day. It uses the first --delay.
     """
+    if worths:
+        with Console(stderr=True).status("playing"):
+            months = list(_months(days, places, seeds, delays[0], worths))
+        _show(months, as_json=as_json)
+        return
     with Console(stderr=True).status("playing"):
         lines = list(_lines(days, places, seeds, delays))
     if as_json:
@@ -85,6 +121,51 @@ def horizon(*, days: int, places: int, seeds: int, delays: tuple[int, ...], as_j
         before = here
     Console(width=_WIDTH).print(table)
     click.echo("Visits are per place and month. Simulated.")
+
+
+def _months(days: int, places: int, seeds: int, delay: int, worths: tuple[float, ...]) -> Iterator[Month]:
+    for holds in _BOTH:
+        policies: list[str | float] = [0.0, *worths, bandits.BEST]
+        played = {
+            policy: [bandits.play(policy, days, places, delay, seed, holds=holds) for seed in range(seeds)]
+            for policy in policies
+        }
+        found = {
+            policy: (
+                np.array([one.clicks[1 : MONTH + 1].mean() for one in some]),
+                np.array([one.visits[-MONTH:].sum() for one in some]),
+            )
+            for policy, some in played.items()
+        }
+        for policy, (clicks, visits) in found.items():
+            yield Month(
+                _BOTH[holds],
+                policy if isinstance(policy, str) else f"{policy:g} successes",
+                _over_worlds(clicks),
+                _over_worlds(visits),
+                _over_worlds(clicks - found[0.0][0]),
+                _over_worlds(visits - found[0.0][1]),
+            )
+
+
+def _show(months: list[Month], *, as_json: bool) -> None:
+    if as_json:
+        print_json(months)
+        return
+    columns = ("world", "a return is worth", "clicks, first month", "more than with 0", "visits, last month", "more")
+    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    for one in months:
+        more, longer = one.more_clicks, one.more_visits
+        table.add_row(
+            one.world,
+            one.policy,
+            f"{100 * one.clicks.value:.1f}",
+            f"{100 * more.value:+.1f} ({100 * more.low:+.1f} to {100 * more.high:+.1f})",
+            f"{one.visits.value:.2f}",
+            f"{longer.value:+.2f} ({longer.low:+.2f} to {longer.high:+.2f})",
+        )
+    Console(width=_WIDTH).print(table)
+    click.echo("Clicks are per 100 visits, visits per place. Simulated.")
 
 
 def _lines(days: int, places: int, seeds: int, delays: tuple[int, ...]) -> Iterator[Line]:

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from backchannel.ops.cli import main
+from backchannel.ops.lab.horizon import bandits
 from backchannel.ops.lab.horizon.policies import JUDGES, ORACLE, play
 from backchannel.ops.lab.horizon.world import STRATEGIES, Strategies, Town
 
@@ -52,3 +53,28 @@ def test_the_command(shape: list[str]) -> None:
         assert all(line["regret"]["value"] == 0 for line in lines if line["policy"] == ORACLE)
     else:
         assert "surrogate, corrected" in done.output
+
+
+def test_the_bandit_learns_from_what_happens() -> None:
+    best, own = (bandits.play(policy, 12, 40, 2, 3, holds=True) for policy in (bandits.BEST, 8.0))
+    assert best.visits.shape == own.clicks.shape == (12,)
+    assert best.visits[0] == own.visits[0]  # the same people
+    assert 0.0 < own.clicks.mean() < 1.0
+
+
+@pytest.mark.parametrize("shape", [[], ["--json"]])
+def test_the_command_plays_the_bandit(shape: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def played(policy: str | float, days: int, *_: int, holds: bool) -> bandits.Days:
+        more = 0.0 if policy == 0.0 else 0.1
+        return bandits.Days(np.full(days, 0.2 + more), np.full(days, 0.8 - more - 0.1 * holds))
+
+    monkeypatch.setattr(bandits, "play", played)
+    done = CliRunner().invoke(main, ["lab", "horizon", "--bandit", "4", *shape])
+    assert done.exit_code == 0, done.output
+    if shape:
+        months = json.loads(done.output)
+        assert [one["policy"] for one in months] == 2 * ["0 successes", "4 successes", "oracle"]
+        assert [round(one["more_visits"]["value"], 6) for one in months[:3]] == [0.0, 3.0, 3.0]
+        assert [round(one["more_clicks"]["value"], 6) for one in months[:3]] == [0.0, -0.1, -0.1]
+    else:
+        assert "-10.0 (-10.0 to -10.0)" in done.output
