@@ -91,47 +91,6 @@ class Known(Struct, frozen=True):
     strategies: dict[str, LongTerm]
 
 
-class Report(Struct, frozen=True):
-    """Everything that is known about returns.
-
-    Attributes:
-        surrogate: about all visits.
-        strategies: by strategy.
-        warnings: where signals have not predicted what matured, in words.
-    """
-
-    surrogate: Surrogate
-    strategies: dict[str, LongTerm]
-    warnings: list[str]
-
-
-class Horizon:
-    """What is known about returns; nothing if they are not learned.
-
-    Args:
-        section: the rows of the section.
-    """
-
-    name: ClassVar[str] = "horizon"
-
-    def __init__(self, section: Mapping[str, bytes]) -> None:
-        self._rows: Final = section
-
-    @classmethod
-    def of(cls, sections: Sections, header: Snapshot) -> Self:  # noqa: ARG003 - a Serving
-        """See `Serving.of`."""
-        return cls(sections.get(cls.name, {}))
-
-    @cached_property
-    def report(self) -> Report | None:
-        """What is known; None if returns are not learned."""
-        row = self._rows.get(ALL)
-        if row is None:
-            return None
-        known = msgspec.json.decode(row, type=Known)
-        return Report(known.surrogate, known.strategies, _warnings(known))
-
-
 class Rest(Struct, frozen=True, omit_defaults=True):
     """What a strategy's turns lead to in the rest of their sessions.
 
@@ -169,6 +128,52 @@ class Rests:
     def of(cls, sections: Sections, header: Snapshot) -> Self:  # noqa: ARG003 - a Serving
         """See `Serving.of`."""
         return cls(sections.get(cls.name, {}))
+
+
+class Report(Struct, frozen=True):
+    """Everything that is known about returns, and about the rest of sessions.
+
+    Attributes:
+        surrogate: about all visits.
+        strategies: by strategy.
+        warnings: where signals have not predicted what matured, in words.
+        rest: what is known about the rest of sessions, by strategy; empty if that is not learned.
+    """
+
+    surrogate: Surrogate
+    strategies: dict[str, LongTerm]
+    warnings: list[str]
+    rest: dict[str, Rest] = {}
+
+
+class Horizon:
+    """What is known about returns; nothing if they are not learned.
+
+    Args:
+        section: the rows of the section.
+        rest: what is known about the rest of sessions.
+    """
+
+    name: ClassVar[str] = "horizon"
+
+    def __init__(self, section: Mapping[str, bytes], rest: Rests | None = None) -> None:
+        self._rows: Final = section
+        self._rest: Final = rest
+
+    @classmethod
+    def of(cls, sections: Sections, header: Snapshot) -> Self:
+        """See `Serving.of`."""
+        return cls(sections.get(cls.name, {}), Rests.of(sections, header))
+
+    @cached_property
+    def report(self) -> Report | None:
+        """What is known; None if returns are not learned."""
+        row = self._rows.get(ALL)
+        if row is None:
+            return None
+        known = msgspec.json.decode(row, type=Known)
+        rest = {} if self._rest is None else self._rest.strategies
+        return Report(known.surrogate, known.strategies, _warnings(known), rest)
 
 
 def _warnings(known: Known) -> list[str]:

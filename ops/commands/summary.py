@@ -196,6 +196,10 @@ def _show_horizon(console: Console, report: Report) -> None:
             "?" if one.predicted is None else f"{one.predicted:.1%}",
         )
     console.print(table)
+    for name, rest in report.rest.items():
+        if rest.value is not None:
+            within = f"{rest.value.low:.2f} to {rest.value.high:.2f}"
+            console.print(f"After {escape(name)}, the rest of the session brings {rest.value.value:.2f} ({within})")
     for warning in report.warnings:
         console.print(f"[yellow]Returns: {escape(warning)}[/yellow]")
 

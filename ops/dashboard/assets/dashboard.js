@@ -243,16 +243,18 @@ function show(state) {
 function showHorizon(horizon) {
   byId("horizon").hidden = !horizon;
   if (!horizon) return;
-  const { surrogate, strategies, warnings } = horizon;
+  const { surrogate, strategies, warnings, rest } = horizon;
   const known = `A return is another visit ${surrogate.least_days} to ${surrogate.days} days later. ${number(surrogate.mature, 9)} of ${number(surrogate.visits, 9)} visits are mature; signals predict the others, corrected by what has matured.`;
   byId("returns").textContent = [known, ...warnings.map((one) => `Warning: ${one}.`)].join(" ");
   const within = (one) => (one ? `${percent(one.value)} (${percent(one.low)} to ${percent(one.high)})` : "–");
+  const brings = (one) => (one ? `${one.value.toFixed(2)} (${one.low.toFixed(2)} to ${one.high.toFixed(2)})` : "–");
   table(
     "longterm",
-    ["strategy", " visits", " success of a turn", " returns expected", " of mature visits", " predicted by signals", " correction"],
+    ["strategy", " visits", " success of a turn", " returns expected", " of mature visits", " predicted by signals", " correction", " rest of the session"],
     Object.entries(strategies).map(([name, one]) => [
       name, number(one.visits), percent(one.success), within(one.value), within(one.returned),
       percent(one.predicted), one.value ? points(one.value.value - one.predicted) : "–",
+      brings(rest[name]?.value),
     ]),
     "No visits yet.",
   );

@@ -1,5 +1,6 @@
 """The bandit and returns, in a closed loop: what is clicked and loses people is held, or not even preferred."""
 
+import io
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from msgspec import structs
+from rich.console import Console
 
 from backchannel.agents.bandit.learner import BanditConfig
 from backchannel.agents.horizon.learner import HorizonConfig
 from backchannel.agents.ope.gate import GateConfig
 from backchannel.ops.cli import main
+from backchannel.ops.commands.summary import _show_horizon
 from backchannel.schemas.events import Click, Event, Impression, Query, Result
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config, ConfigError, load
@@ -139,6 +142,13 @@ def test_what_the_rest_of_a_session_brings_counts(tmp_path: Path, discount: floa
         pipeline.commit()
         assert pipeline._publisher.publish() is not None
     assert low <= bait(url) <= high
+    with closing(PolicyReader(url)) as reader:
+        report = reader.policy.horizon.report
+        assert report is not None
+        assert set(report.rest) == (set(STRATEGIES) if discount else set())
+        output = io.StringIO()
+        _show_horizon(Console(file=output, width=200), report)
+    assert ("After bait, the rest of the session brings 0." in output.getvalue()) == bool(discount)
 
 
 def test_a_discount_needs_a_salt() -> None:
