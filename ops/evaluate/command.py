@@ -14,7 +14,7 @@ from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.ope.intervals import Method
 from backchannel.ops.evaluate import event_log, open_bandit
 from backchannel.ops.evaluate.report import render
-from backchannel.ops.evaluate.result import Evaluation, Horizon, Options, PolicyValue
+from backchannel.ops.evaluate.result import Evaluation, Horizon, Options, PolicyValue, Reward
 from backchannel.ops.exit_codes import INCOMPLETE
 from backchannel.ops.options import config_option, json_option, seed_option
 from backchannel.ops.terminal import print_json, require_writable
@@ -72,6 +72,13 @@ from backchannel.streams.serving.reader import PolicyReader
     show_default=True,
     help="What a success is worth one turn later, with --horizon.",
 )
+@click.option(
+    "--reward",
+    type=click.Choice(get_args(Reward)),
+    default="success",
+    show_default=True,
+    help="What a turn earns, with --horizon: its success, or the goals that it ends and that were reached.",
+)
 @seed_option
 @click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML report with plots to this file."
@@ -88,6 +95,7 @@ def evaluate(
     minimum: float,
     horizon: Horizon,
     discount: float,
+    reward: Reward,
     seed: int,
     report: Path | None,
     as_json: bool,
@@ -121,7 +129,9 @@ def evaluate(
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
         require_writable(report)
-    options = Options(method, confidence, minimum, seed, horizon, discount)
+    if reward != "success" and horizon == "turn":
+        raise click.UsageError(f"--reward {reward}: only with --horizon session or user")
+    options = Options(method, confidence, minimum, seed, horizon, discount, reward)
     if log != "-" and open_bandit.is_open_bandit(Path(log)):
         if store is not None:
             raise click.UsageError("--store: a store's policy chooses strategies, but this log has items; use --policy")
@@ -211,7 +221,9 @@ def _table(policy: PolicyValue, found: Evaluation) -> Table:
             row = f"{prefix}{name}"
             table.add_row(row, *(f"{number:.5f}" for number in (estimate.value, estimate.low, estimate.high)))
         numbers = page.lift.value, page.lift.low, page.lift.high
-        table.add_row(f"{label} minus logged success", *(f"{number:+.5f}" for number in numbers), end_section=True)
+        table.add_row(
+            f"{label} minus logged {found.options.reward}", *(f"{number:+.5f}" for number in numbers), end_section=True
+        )
     for name, estimate in policy.estimates.items():
         label = f"{name}, {policy.kept:,} turns kept" if name == "replay" and policy.kept is not None else name
         table.add_row(label, *(f"{number:.5f}" for number in (estimate.value, estimate.low, estimate.high)))

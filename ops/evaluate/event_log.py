@@ -13,6 +13,7 @@ from backchannel.agents.bandit.planner import MAX_BUDGET
 from backchannel.agents.bandit.serving import Allocator, Exploration
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.interning import columns_of
+from backchannel.agents.goals.learner import ends_of
 from backchannel.agents.ope.decisions import (
     LoggedDecision,
     decisions_of,
@@ -131,6 +132,11 @@ def evaluate(
                 "it as returned by `Policy.allocate`: over several turns, only whole decisions can be weighed"
             )
         ids = np.array([_walker(rest[row], options) for row in logged])
+    if options.reward == "goals":
+        rows = np.array(logged)
+        reached = (ends_of(outcomes, rows) * outcomes.unrephrased[rows]).tolist()
+        decisions = [structs.replace(one, success=gain) for one, gain in zip(decisions, reached, strict=True)]
+        lookups = [structs.replace(one, probability=0.0) for one in lookups]  # clicks do not tell of goals
     found = _evaluate(path, _Log(decisions, lookups, ids), policies, options)
     return _sharing(structs.replace(found, left_out=len(rest) - len(logged)), _pages(columns, decisions))
 
@@ -197,7 +203,8 @@ def _evaluate(
         "strategy's reward grows with the number of its candidates along its rank curve",
     ]
     if values[0].whole is not None:
-        notes.append("whole allocations, replay and sessions: one reward per turn, its success")
+        earned_by = "its success" if options.reward == "success" else "the goals that it ends and that were reached"
+        notes.append(f"whole allocations, replay and sessions: one reward per turn, {earned_by}")
     if walks is not None:
         notes.append(
             f"per {options.horizon}: rewards from its first turn in the log on, discounted by {options.discount:g} per "

@@ -25,6 +25,9 @@ from backchannel.schemas.snapshot import Estimate
 Horizon: TypeAlias = Literal["turn", "session", "user"]
 """What a value is over: a turn, a whole session, or all turns of a user."""
 
+Reward: TypeAlias = Literal["success", "goals"]
+"""What a turn of a session or user earns: its success, or the goals that it ends and that were reached."""
+
 REPLAY: Final = "replay"
 SHARED: Final = 0.01
 """Share of turns with several strategies above which estimates must be of whole allocations."""
@@ -40,6 +43,7 @@ class Options(Struct, frozen=True):
         seed: the seed of all randomness.
         horizon: what the values to rely on are over.
         discount: the discount of a session's or user's rewards per turn, 0 to 1.
+        reward: the reward of a session's or user's turns.
     """
 
     method: Method = "bootstrap"
@@ -48,6 +52,7 @@ class Options(Struct, frozen=True):
     seed: int = 1
     horizon: Horizon = "turn"
     discount: float = 1.0
+    reward: Reward = "success"
 
 
 class Pages(Struct, frozen=True):

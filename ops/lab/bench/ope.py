@@ -11,6 +11,7 @@ import numpy as np
 from backchannel.agents.ope.estimators import ESTIMATORS, Feedback, Model, replay, weigh
 from backchannel.agents.ope.intervals import Method, interval
 from backchannel.agents.ope.reward_models import cross_fitted
+from backchannel.agents.ope.session_models import Course
 from backchannel.agents.ope.sessions import SESSION_ESTIMATORS, Sessions
 from backchannel.ops.lab.bench.measure import Load, Measure
 
@@ -33,6 +34,10 @@ def ope(load: Load) -> Iterator[Measure]:
     one_action = Feedback(log.weights[:, :1], rewards[:, :1])
     weights, gains, values = (one[:, 0].reshape(-1, 4) for one in (log.weights, rewards, modelled))
     sessions = Sessions(weights, gains, 0.9, values, values)
+    turns = np.arange(TURNS)
+    course = Course(
+        contexts, asked.astype(float), np.where(turns % 4 == 3, -1, turns + 1), rewards[:, 0], turns // 4 % 3
+    )
     terms = ESTIMATORS["DR"](log)
     actions: dict[str, Callable[[], object]] = {
         "weights": lambda: weigh(extents, propensities, asked),
@@ -42,6 +47,7 @@ def ope(load: Load) -> Iterator[Measure]:
         f"models of rewards, {DIMENSION} columns, 3 folds": lambda: cross_fitted(
             contexts, asked.astype(float), rewards, folds, 10.0
         ),
+        f"model of 250,000 sessions, {DIMENSION} columns, 3 folds": lambda: course.predict(extents, 0.9),
         **{
             f"interval, {method}": partial(interval, terms, method, rng=np.random.default_rng(0))
             for method in get_args(Method)

@@ -205,6 +205,20 @@ def test_whole_sessions_and_users_are_relied_upon_if_asked_for(tmp_path: Path) -
     assert any("users" in fault for one in found.policies for fault in one.faults)
 
 
+def test_goals_are_a_reward_of_sessions(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    write_log(log, 600, coin=0.5)
+    # No query follows within the window, so each turn is a goal.
+    by_success, by_goals = (
+        policy(evaluation(str(log), "--horizon", "session", "--reward", one, *QUICK)[0], "uniform")
+        for one in ("success", "goals")
+    )
+    assert by_goals.sessions == by_success.sessions
+    assert by_goals.union is None
+    assert by_success.union is not None
+    assert run(str(log), "--reward", "goals").exit_code == 2
+
+
 def test_sessions_that_cannot_be_weighed_say_what_to_log(tmp_path: Path) -> None:
     log, table = tmp_path / "events.jsonl", tmp_path / "log.csv"
     write_log(log, 300, allocation_propensity=None)
