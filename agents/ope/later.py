@@ -56,7 +56,8 @@ def reviewed(judgement: Judgement, case: Case, later: Later, config: GateConfig)
     if returns is None:
         return judgement
     before, change = returns
-    told = f"from {before:.1%} to {before + change.value:.1%} of visits (by {change.low:+.1%} to {change.high:+.1%})"
+    bounds = f"{100 * change.low:+.1f} to {100 * change.high:+.1f} points"
+    told = f"from {before:.1%} to {before + change.value:.1%} of visits ({bounds})"
     if judgement.verdict != "hold" and change.high < -config.harm * before:
         reason = f"fewer people would come back, {told}; {judgement.reason}"
         return Judgement("hold", reason, None, judgement.evidence, judgement.change)
