@@ -192,7 +192,8 @@ def _lines(found: Evaluation) -> list[RenderableType]:
         f"{_interval(found.logged)} per turn"
     ]
     if found.left_out:
-        lines.append(f"{found.left_out:,} turns are left out because their decisions have no propensities")
+        lacking = "propensities or no user" if found.options.horizon == "user" else "propensities"
+        lines.append(f"{found.left_out:,} turns are left out because their decisions have no {lacking}")
     if found.pages is not None:
         lines.append(f"{found.pages}")
     for policy in found.policies:

@@ -138,7 +138,8 @@ class Evaluation(Struct, frozen=True):
         log: the path of the log.
         kind: `events` or `open bandit`.
         turns: number of turns used.
-        left_out: number of turns left out because their decisions have no propensities.
+        left_out: number of turns left out because their decisions have no propensities, or, with users as the horizon,
+            no user.
         strategies: number of strategies, or of items, to choose from.
         logged: mean reward per turn of the logged policy.
         options: the options of the evaluation.
