@@ -119,8 +119,12 @@ def decisions_of(
 
 def ranks_of(columns: Columns) -> Floats:
     """Return the turns' ranks in the sample, (turns,); see the module."""
-    times = columns.turns.query.ts.astype(float)
-    ranks: Floats = np.log(-np.log(chances_of(columns))) - np.log(2.0) * times / HALF_LIFE_MS
+    return ranks_by(chances_of(columns), columns.turns.query.ts)
+
+
+def ranks_by(chances: Floats, times: Integers) -> Floats:
+    """Return ranks in the sample, (turns,), by a uniform number in (0, 1) for each turn, and its event time, ms."""
+    ranks: Floats = np.log(-np.log(chances)) - np.log(2.0) * times.astype(float) / HALF_LIFE_MS
     return ranks
 
 

@@ -1,15 +1,17 @@
 """Simulated worlds for the gate: a person wants one item, and clicks it if the page has it.
 
-Strategy s has it with probability q_s, independently of the others unless they are twins, which have it together; its
-rank in the list is geometric. So the probability of a click is that of the *union* of the candidates, and one from a
-second strategy adds less than it would alone. With a budget of 1 a page is one strategy's best candidate.
+Strategy s has it with probability q_s, independently of the others; its rank in the list is geometric. So the
+probability of a click is that of the *union* of the candidates, and one from a second strategy adds less than it would
+alone. With a budget of 1 a page is one strategy's best candidate.
 
-Worlds differ in how the q_s change: not at all, at once (flip), or step by step (drift).
+Worlds differ in how the q_s change: not at all, at once (flip), or step by step (drift). Turns are made as arrays,
+which the bandit learns from as from closed turns.
 """
 
 from collections.abc import Sequence
 from math import inf
-from typing import Any, Final, Self, TypeAlias
+from operator import itemgetter
+from typing import Final, Self, TypeAlias
 
 import numpy as np
 from msgspec import Struct
@@ -18,18 +20,14 @@ from numpy.random import Generator
 from backchannel.agents.bandit.features import Categorical
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.mixture import Mixture
+from backchannel.agents.bandit.pages import Pages
 from backchannel.agents.bandit.serving import Allocator
-from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.ope.decisions import LoggedDecision, TurnSample
+from backchannel.agents.ope.decisions import LoggedDecision, ranks_by
 from backchannel.agents.ope.gate import HALF, REST, Case, Course, GateConfig, Judgement, Tried, course, judge
 from backchannel.agents.ope.sequences import Contrast
-from backchannel.agents.ope.trials import Trials
-from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.serving import live_rows
-from backchannel.agents.sums import Delta, Floats, MemorySums, merge
-from backchannel.schemas.events import Canary, Click, Impression, Query, Result
+from backchannel.agents.sums import Booleans, Delta, Floats, Integers, MemorySums, merge
 from backchannel.schemas.snapshot import Trial
-from backchannel.schemas.turn import Turn
 
 STRATEGIES: Final = ("lexical", "semantic", "memory", "popular")
 DEVICES: Final = ("car", "phone")
@@ -52,7 +50,6 @@ class GateWorld(Struct, frozen=True):
         budget: the number of candidates drawn.
         turns: the total number of turns.
         refresh: turns between two versions of the policy, and until a reward is known.
-        twins: whether the best two strategies have the same items.
     """
 
     kind: str = "flip"
@@ -60,7 +57,6 @@ class GateWorld(Struct, frozen=True):
     budget: int = 1
     turns: int = 20_000
     refresh: int = 250
-    twins: bool = False
 
     def rates(self, turn: int, seed: int) -> Rates:
         """Return q at `turn`."""
@@ -82,12 +78,7 @@ class GateWorld(Struct, frozen=True):
         """Return the probability of a click for each of `allocations`, (n, strategies), given one device's q,
         (strategies,).
         """
-        missed = 1.0 - rates * self.covered(allocations)
-        if self.twins:
-            first, second = np.argsort(-rates)[:2]
-            missed[:, second] = np.minimum(missed[:, first], missed[:, second])
-            missed[:, first] = 1.0
-        chances: Floats = 1.0 - missed.prod(axis=1)
+        chances: Floats = 1.0 - (1.0 - rates * self.covered(allocations)).prod(axis=1)
         return chances
 
     def covered(self, counts: Floats) -> Floats:
@@ -102,37 +93,6 @@ class GateWorld(Struct, frozen=True):
             options = counts + np.eye(len(rates))
             counts = options[self.chances(options, rates).argmax()]
         return float(self.chances(counts[np.newaxis], rates)[0])
-
-    def answer(self, counts: Floats, rates: Floats, rng: Generator) -> tuple[Result, ...]:
-        """Return the results of one turn, given that the wanted item, the last one, is among them."""
-        has = rates * self.covered(counts)
-        if self.twins:
-            first, second = np.argsort(-rates)[:2]
-            has[second] = 0.0
-        hit = rng.random(len(has)) < has
-        # The first that has it, given that one of them does; those after it are independent.
-        first_hit = has * np.concatenate(([1.0], np.cumprod(1.0 - has)[:-1]))
-        leader = _drawn(first_hit.cumsum(), rng)
-        hit[:leader], hit[leader] = False, True
-        twin = {int(first), int(second)} if self.twins else set()
-        results, producers = [], []
-        for strategy in np.flatnonzero(hit).tolist():
-            shares = _DECAY ** np.arange(counts[strategy])
-            rank = _drawn(shares.cumsum(), rng)
-            results += [Result(f"{strategy}-{one}", 1, (STRATEGIES[strategy],)) for one in range(rank)]
-            producers.append(STRATEGIES[strategy])
-            producers += [STRATEGIES[one] for one in twin - {strategy} if strategy in twin and counts[one] > rank]
-        return (*results, Result("wanted", len(results) + 1, tuple(producers)))
-
-
-def _turn(number: int, device: int, counts: list[int], results: tuple[Result, ...], logged: dict[str, Any]) -> Turn:
-    """Return a turn in which `counts` were drawn, and the wanted item was clicked if there are `results`."""
-    common: dict[str, Any] = {"ts": number * TURN_MS, "session_id": f"s{number}", "query_id": f"q{number}"}
-    allocation = {name: count for name, count in zip(STRATEGIES, counts, strict=True) if count}
-    shown = Impression(event_id="i", results=results, allocation=allocation, **logged, **common)
-    query = Query(event_id="q", text="", context={"device": DEVICES[device]}, **common)
-    clicks = [Click(event_id="c", entity_id="wanted", **common)] if results else []
-    return Turn.of(query, [shown, *clicks])
 
 
 class Supported(Struct, frozen=True):
@@ -185,16 +145,76 @@ class _Served(Struct, frozen=True):
         return self.trial.share if self.trial else 0.0
 
 
+class _Turns(Struct, frozen=True):
+    """The turns of a version.
+
+    Attributes:
+        times: event times, ms, (turns,).
+        devices: indexes of devices, (turns,).
+        counts: candidates drawn, (turns, strategies).
+        asked: probabilities that the strategies are asked, (turns, strategies).
+        drawn: probability of the whole allocation, (turns,).
+        own: the probability that the policy on trial made the decision, (turns,).
+        ranks: rank of the wanted item in each strategy's list, from 1; 0 if it did not bring it, (turns, strategies).
+        lost: expected clicks less than the best allocation's.
+    """
+
+    times: Integers
+    devices: Integers
+    counts: Integers
+    asked: Floats
+    drawn: Floats
+    own: Floats
+    ranks: Integers
+    lost: float
+
+    @property
+    def clicked(self) -> Booleans:
+        """Whether the wanted item was clicked, (turns,)."""
+        return np.asarray((self.ranks > 0).any(axis=1))
+
+    def pages(self, contexts: Floats) -> Pages:
+        """Return the turns as pages, of which only the clicked item is shown; `contexts`: encoded, (devices, d)."""
+        clicked = np.flatnonzero(self.clicked)
+        results, strategies = np.nonzero(self.ranks[clicked])
+        return Pages(
+            times=self.times,
+            queries=self.times // TURN_MS,
+            contexts=contexts[self.devices][:, np.newaxis],
+            depths=self.counts,
+            turns=clicked,
+            positions=np.ones(len(clicked), dtype=np.int64),
+            gains=np.ones(len(clicked)),
+            results=results,
+            strategies=strategies,
+            ranks=self.ranks[clicked[results], strategies],
+        )
+
+    def decision(self, row: int) -> LoggedDecision:
+        """Return the logged decision of a turn."""
+        counts = self.counts[row].tolist()
+        rewards = {name: 1.0 for name, rank in zip(STRATEGIES, self.ranks[row].tolist(), strict=True) if rank}
+        return LoggedDecision(
+            f"s{self.times[row]}",
+            int(self.times[row]),
+            {"device": DEVICES[self.devices[row]]},
+            {name: count for name, count in zip(STRATEGIES, counts, strict=True) if count},
+            dict(zip(STRATEGIES, self.asked[row].tolist(), strict=True)),
+            rewards,
+            float(bool(rewards)),
+            float(self.drawn[row]),
+        )
+
+
 def live(world: GateWorld, seed: int, gate: GateConfig | None) -> Gated:
     """Let the strategy bandit learn in a world, with a gate or without one. What happens depends on `seed` only."""
-    rng = np.random.default_rng([seed, 1])
-    bandit = StrategyBandit(
-        BanditConfig(strategies=STRATEGIES, features=(Categorical("device", DEVICES),), position_decay=0.0)
-    )
-    trials, judge_of_turns = Trials(), Judge(RewardConfig())
+    features = (Categorical("device", DEVICES),)
+    bandit = StrategyBandit(BanditConfig(strategies=STRATEGIES, features=features, position_decay=0.0))
+    contexts = bandit.encoder.encode_all([{"device": name} for name in DEVICES])
     learned: Delta = {}
-    clicked: list[int] = []
+    clicks = np.zeros(0, dtype=np.int64)
     sample: list[tuple[float, LoggedDecision]] = []
+    trials: dict[int, list[tuple[float, _Turns]]] = {}
     regret, judgements = [], []
 
     def solve(at: int) -> Allocator:
@@ -203,72 +223,99 @@ def live(world: GateWorld, seed: int, gate: GateConfig | None) -> Gated:
     start = solve(0)
     served = _Served(start, start)
     for version, first in enumerate(range(0, world.turns, world.refresh), 1):
-        lost, turns = _serve(world, served, first, world.rates(first, seed), rng)
-        regret.append(lost)
-        outcomes = judge_of_turns.judge(columns_of(turns))
-        learned = merge([learned, bandit.learn(outcomes), trials.learn(outcomes)])
-        clicked += [one.query.ts for one in turns if one.clicks]
-        at = turns[-1].query.ts
+        rng = np.random.default_rng([seed, version])
+        turns = _serve(world, served, first, world.rates(first, seed), rng)
+        regret.append(turns.lost)
+        learned = merge([learned, bandit.learn_pages(turns.pages(contexts), STRATEGIES)])
+        at = int(turns.times[-1])
         candidate = solve(at)
         if gate is None:
             served = _Served(candidate, candidate)
             continue
-        ranked = TurnSample(outcomes, gate.turns, {"device"}).below(np.inf)
-        sample = sorted([*sample, *ranked], key=lambda one: one[0])[: gate.turns]
+        clicks = np.concatenate((clicks, turns.times[turns.clicked]))
+        ranks = ranks_by(rng.random(world.refresh), turns.times)
+        newest = [(float(ranks[row]), turns.decision(row)) for row in np.argsort(ranks)[: gate.turns].tolist()]
+        sample = sorted([*sample, *newest], key=itemgetter(0))[: gate.turns]
         tried = None
         if served.trial is not None:
-            contrast = trials.contrast(MemorySums(learned), served.trial.number)
-            tried = Tried(served.trial, served.tried, contrast)
+            so_far = trials.setdefault(served.trial.number, [])
+            so_far += [(served.share, turns)] if served.share else []
+            tried = Tried(served.trial, served.tried, _contrast(so_far))
         case = Case(
             candidate=candidate,
             served=served.policy,
             tried=tried,
             decisions=[one for _, one in sample],
-            rewards=sum(ts >= (candidate.changed or 0) for ts in clicked),
+            rewards=float((clicks >= (candidate.changed or 0)).sum()),
             version=version,
             at=at,
         )
-        judgements.append(judge(case, gate))
-        made = judgements[-1]
+        made = judge(case, gate)
+        judgements.append(made)
         stays = served.tried if made.succeeds else served.policy
         served = _Served(candidate if made.verdict == "publish" else stays, candidate, made.trial)
     return Gated(np.array(regret), judgements)
 
 
-def _serve(world: GateWorld, served: _Served, first: int, rates: Rates, rng: Generator) -> tuple[float, list[Turn]]:
-    """Return the regret of the turns until the next version, and the turns."""
+def _serve(world: GateWorld, served: _Served, first: int, rates: Rates, rng: Generator) -> _Turns:
+    """Return the turns until the next version."""
     policies = [served.policy, served.tried]
-    pages = [Supported.of([one.mixture({"device": name}, world.budget) for one in policies]) for name in DEVICES]
-    chances = [world.chances(page.allocations, own) for page, own in zip(pages, rates, strict=True)]
-    drawn = [(1.0 - served.share) * page.probabilities[0] + served.share * page.probabilities[1] for page in pages]
-    asked = [odds @ (page.allocations > 0) for odds, page in zip(drawn, pages, strict=True)]
-    upto = [odds.cumsum() for odds in drawn]
-    lacking = [
-        world.best(own) - float(odds @ own_chances)
-        for own, odds, own_chances in zip(rates, drawn, chances, strict=True)
-    ]
-    lost, turns = 0.0, []
-    for number in range(first, first + world.refresh):
-        device = int(rng.integers(len(DEVICES)))
-        page = pages[device]
-        row = _drawn(upto[device], rng)
-        lost += lacking[device]
-        counts = page.allocations[row]
-        results = world.answer(counts, rates[device], rng) if rng.random() < chances[device][row] else ()
-        logged: dict[str, Any] = {
-            "propensities": dict(zip(STRATEGIES, np.minimum(asked[device], 1.0).tolist(), strict=True)),
-            "allocation_propensity": min(float(drawn[device][row]), 1.0),
-        }
-        if served.trial is not None and served.share:
-            own = float(page.probabilities[1, row])
-            logged["canary"] = Canary(trial=served.trial.number, share=served.share, propensity=own)
-        turns.append(_turn(number, device, counts.astype(int).tolist(), results, logged))
-    return lost, turns
+    devices = rng.integers(len(DEVICES), size=world.refresh)
+    chance, click = rng.random((2, world.refresh))
+    counts, asked = (np.zeros((world.refresh, len(STRATEGIES))) for _ in range(2))
+    drawn, own, clicked = np.zeros(world.refresh), np.zeros(world.refresh), np.zeros(world.refresh, dtype=bool)
+    lost = 0.0
+    for device, name in enumerate(DEVICES):
+        page = Supported.of([one.mixture({"device": name}, world.budget) for one in policies])
+        usual, tried = page.probabilities
+        odds = (1.0 - served.share) * usual + served.share * tried
+        chances = world.chances(page.allocations, rates[device])
+        rows = np.flatnonzero(devices == device)
+        upto = odds.cumsum()
+        places = np.minimum(upto.searchsorted(chance[rows] * upto[-1], side="right"), len(odds) - 1)
+        counts[rows], asked[rows] = page.allocations[places], odds @ (page.allocations > 0)
+        drawn[rows], own[rows] = odds[places], served.share * tried[places] / odds[places]
+        clicked[rows] = click[rows] < chances[places]
+        lost += len(rows) * (world.best(rates[device]) - float(odds @ chances))
+    return _Turns(
+        times=(first + np.arange(world.refresh)) * TURN_MS,
+        devices=devices,
+        counts=counts.astype(np.int64),
+        asked=np.minimum(asked, 1.0),
+        drawn=np.minimum(drawn, 1.0),
+        own=np.minimum(own, 1.0),
+        ranks=_ranks(rates[devices] * world.covered(counts), counts, rng)
+        * (clicked > 0)[:, np.newaxis].astype(np.int64),
+        lost=lost,
+    )
 
 
-def _drawn(upto: Floats, rng: Generator) -> int:
-    """Return an index drawn by weights whose cumulated sums are `upto`."""
-    return min(int(upto.searchsorted(rng.random() * upto[-1], side="right")), len(upto) - 1)
+def _ranks(has: Floats, counts: Floats, rng: Generator) -> Integers:
+    """Return in which strategies' candidates the wanted item is, given that it is in some, by its rank there; 0: it
+    is not.
+
+    Args:
+        has: the probability that it is among each strategy's candidates, (turns, strategies).
+        counts: the numbers of candidates, (turns, strategies).
+        rng: the source of randomness.
+    """
+    before = np.column_stack((np.ones(len(has)), np.cumprod(1.0 - has, axis=1)[:, :-1]))
+    leads = (has * before).cumsum(axis=1)
+    leader = (leads < rng.random((len(has), 1)) * leads[:, -1:]).sum(axis=1)[:, np.newaxis]
+    places = np.arange(has.shape[1])
+    hit = (places == leader) | ((places > leader) & (rng.random(has.shape) < has))
+    within = 1.0 - rng.random(has.shape) * (1.0 - _DECAY**counts)
+    ranks = np.floor(np.log(within) / np.log(_DECAY)).astype(np.int64) + 1
+    return np.where(hit, np.minimum(ranks, np.maximum(counts, 1).astype(np.int64)), 0)
+
+
+def _contrast(trial: Sequence[tuple[float, _Turns]]) -> Contrast:
+    """Return the rewards of both policies in the turns of a trial, with the share of the one on trial in each part."""
+    rows = [(share, turns.own[turns.clicked]) for share, turns in trial]
+    weights = np.concatenate([own for _, own in rows] or [np.zeros(0)])
+    shares = np.concatenate([np.full(len(own), share) for share, own in rows] or [np.zeros(0)])
+    total = float(sum(len(turns.times) for _, turns in trial))
+    return Contrast(shares, weights, np.ones(len(weights)), total)
 
 
 class Tested(Struct, frozen=True):
