@@ -1,5 +1,6 @@
 """How often 95% intervals cover the truth in simulated worlds; how often the gate is right, and what it costs."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Final, get_args
 
@@ -9,7 +10,7 @@ from msgspec import structs
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.ope.decisions import table_of, vectors_of
 from backchannel.agents.ope.estimators import ESTIMATORS
-from backchannel.agents.ope.gate import GateConfig
+from backchannel.agents.ope.gate import Case, GateConfig, judge
 from backchannel.agents.ope.intervals import Method, interval
 from backchannel.agents.sums import Floats
 from backchannel.ops.lab.bench.measure import Load, Measure
@@ -63,10 +64,25 @@ def _in_world(world: OffPolicyWorld, runs: int, say: Callable[[str], None]) -> I
     better = steered(world, few, best, logs, 1.1)
     yield Measure("the live policy's value", world.value(Allocator(few), logs), "rewards a turn")
     truth = world.value(better, logs)
+    say("judging a version")
+    yield _judging(Allocator(few), Allocator(best), logs)
     say("intervals")
     for turns, known in ((LEARNED, few), (_MANY, best)):
         for one in _coverage(better, Allocator(known).worth(BUDGET), truth, logs, runs):
             yield structs.replace(one, name=f"rank curves of {turns:,} turns: {one.name}")
+
+
+def _judging(candidate: Allocator, served: Allocator, logs: Logs) -> Measure:
+    """Return the time that the judgement of a leap takes; every decision has a context of its own."""
+    config = GateConfig(max_change=0.0, established=0.0)
+    decisions = [
+        structs.replace(one, allocation_propensity=0.01, success=float(bool(one.rewards)))
+        for one in logs.draw(config.turns, np.random.default_rng(0))
+    ]
+    case = Case(candidate=candidate, served=served, decisions=decisions)
+    started = time.perf_counter()
+    judge(case, config)
+    return Measure(f"judging a leap on {config.turns:,} decisions", 1000 * (time.perf_counter() - started), "ms")
 
 
 def _trials(runs: int, say: Callable[[str], None]) -> Iterator[Measure]:

@@ -48,6 +48,7 @@ def test_the_bench_measures_coverage_errors_and_regret(monkeypatch: pytest.Monke
         monkeypatch.setattr(gate, name, value)
     measures = {one.name: one.value for one in gate.gate(Load(tmp_path, 0, 1, lambda _: None))}
     assert measures["many clicks: rank curves of 100 turns: DR, bernstein intervals: hold the truth"] == 100.0
+    assert measures["many clicks: judging a leap on 2,000 decisions"] > 0
     broken, better = (f"click rate 0.4, {ratio} times as good" for ratio in (0, 2))
     assert measures[f"{broken}: rejected within 2,000 decisions"] == 100.0
     assert measures[f"{broken}: more than the first share within 500 decisions"] == 0.0
