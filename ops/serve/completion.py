@@ -125,7 +125,8 @@ def _complete(sent: dict[str, Any], now: int) -> dict[str, Any]:
         known |= _known(logged, kind, sent)
         if kind == "impression" and logged.probe is not None and sent.get("looked_up", True) is not None:
             known["looked_up"] = logged.probe.probability
-            sent["results"] = logged.probe.logged(sent.get("results"))
+            if isinstance(sent.get("results"), list):
+                sent["results"] = logged.probe.logged(sent["results"])
     query_id = sent.get("query_id", known.get("query_id"))
     if kind in {"query", "impression"} and query_id is not None:
         known["event_id"] = f"{query_id}/{kind}"

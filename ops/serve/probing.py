@@ -72,14 +72,14 @@ class Probe(Struct, frozen=True, array_like=True):
             )
         )
 
-    def logged(self, results: Any) -> list[dict[str, Any]]:
+    def logged(self, results: list[Any]) -> list[dict[str, Any]]:
         """Return results as they were sent, each with its propensity.
 
         Raises:
             EventError: a result has no ranks.
         """
         retrieval, found = self.retrieval(), []
-        for place, one in enumerate(results if isinstance(results, list) else ()):
+        for place, one in enumerate(results):
             ranks = one.get("ranks") if isinstance(one, dict) else None
             if not isinstance(ranks, dict) or not ranks or not all(map(_is_rank, ranks.values())):
                 raise EventError(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from click.testing import CliRunner
 from msgspec import structs
 
 from backchannel.agents.bandit.learner import BanditConfig
@@ -16,6 +17,7 @@ from backchannel.agents.ope.gate import REST, GateConfig, Judgement
 from backchannel.agents.ope.trials import Trials
 from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.sums import SumReader, Sums
+from backchannel.ops.cli import main
 from backchannel.schemas.events import Click, Event, Impression, Query, Result
 from backchannel.schemas.snapshot import Snapshot, Trial
 from backchannel.streams.config import Config
@@ -41,7 +43,7 @@ class Loop:
     def __init__(self, url: str) -> None:
         self.pipeline = LocalPipeline(url, CONFIG, "s")
         self.reader = PolicyReader(url, rng=np.random.default_rng(0))
-        self._url = url
+        self.url = url
         self._rng = np.random.default_rng(1)
         self._turn = 0
 
@@ -85,13 +87,13 @@ class Loop:
         return made
 
     def section(self, name: str) -> dict[str, bytes]:
-        with closing(Store(self._url)) as store, store.read() as connection:
+        with closing(Store(self.url)) as store, store.read() as connection:
             version = snapshots.current(connection).version
             return snapshots.section(connection, version or 0, name)
 
     def trials(self) -> list[str]:
         table = Trials().table
-        with closing(Store(self._url)) as store, store.read() as connection:
+        with closing(Store(self.url)) as store, store.read() as connection:
             store.declare([table])
             return sorted({key[0] for key in LedgerSums(store, connection).read(table).keys})
 
@@ -189,7 +191,11 @@ def test_a_broken_policy_gets_the_first_share_and_is_held_and_tried_again(
 def test_a_policy_that_succeeds_is_served_beside_the_next_one(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     breaks(monkeypatch, loop)
     loop.turns(20)
-    assert loop.publish().verdict == "canary"
+    made = loop.publish()
+    assert made.verdict == "canary"
+    shown = CliRunner().invoke(main, ["snapshots", "show", str(made.version), "--store", loop.url]).output
+    assert "decides 25% of the queries" in shown
+    assert f"since version {made.version}" in shown
     tried = loop.section("canary")
     trial = Trial(number=9, began=0, share=0.25)
     monkeypatch.setattr(judging, "judge", lambda *_: Judgement("canary", "it leapt again", trial, succeeds=True))
