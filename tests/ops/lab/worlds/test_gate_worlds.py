@@ -3,8 +3,26 @@
 import numpy as np
 import pytest
 
+from backchannel.agents.bandit.features import Categorical
+from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
+from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.ope.gate import GateConfig
-from backchannel.ops.lab.worlds.gate_worlds import GateWorld, _ranks, live, put_on_trial
+from backchannel.agents.ope.intervals import interval
+from backchannel.agents.ope.kept import kept
+from backchannel.agents.ope.whole import Replayed
+from backchannel.agents.serving import live_rows
+from backchannel.agents.sums import Delta, MemorySums
+from backchannel.ops.lab.worlds.gate_worlds import (
+    DEVICES,
+    STRATEGIES,
+    GateWorld,
+    Supported,
+    _ranks,
+    _serve,
+    _Served,
+    live,
+    put_on_trial,
+)
 
 
 def test_the_wanted_item_is_where_it_is_likely_to_be() -> None:
@@ -35,3 +53,35 @@ def test_a_policy_that_loses_is_tried_ever_less_often() -> None:
     better = put_on_trial(0.4, 2.0, 2_000, GateConfig(), np.random.default_rng(0))
     assert better.live <= 400
     assert better.clicks < 0
+
+
+@pytest.mark.parametrize("budget", [1, 3, 10])
+def test_a_policy_earns_at_least_what_it_surely_keeps(budget: int) -> None:
+    bandit = StrategyBandit(BanditConfig(strategies=STRATEGIES, features=(Categorical("device", DEVICES),)))
+    contexts = bandit.encoder.encode_all([{"device": name} for name in DEVICES])
+    world = GateWorld("stationary", 0.4, budget, refresh=400)
+
+    def policy(sums: Delta) -> Allocator:
+        return Allocator(live_rows(bandit.solve(MemorySums(sums), {bandit.table.name: ()}, 0)))
+
+    def value(one: Allocator, seed: int) -> float:
+        pages = [Supported.of([one.mixture({"device": name}, budget)]) for name in DEVICES]
+        rates = world.rates(0, seed)
+        return sum(
+            float(page.probabilities[0] @ world.chances(page.allocations, own))
+            for page, own in zip(pages, rates, strict=True)
+        )
+
+    start, found = policy({}), []
+    for seed in range(12):
+        rng, rates = np.random.default_rng(seed), world.rates(0, seed)
+        first, second = (
+            policy(bandit.learn_pages(_serve(world, _Served(start, start), 0, rates, rng).pages(contexts), STRATEGIES))
+            for _ in range(2)
+        )
+        turns = _serve(world, _Served(first, first), 0, rates, rng)
+        terms = kept(Replayed(second), Replayed(first), [turns.decision(row) for row in range(world.refresh)])
+        found.append((value(second, seed) / value(first, seed), interval(terms, "normal", 0.9).low))
+    assert sum(low <= ratio for ratio, low in found) >= 11
+    if budget == 10:
+        assert np.mean([low for _, low in found]) > 0.5
