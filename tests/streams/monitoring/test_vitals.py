@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
+from backchannel.agents.quality.delays import POSITIONS
 from backchannel.ops.lab.load import mixed_stream
+from backchannel.schemas.events import Click
 from backchannel.streams.config import Config
 from backchannel.streams.monitoring.vitals import RECENT_MS, BrokerVitals, StoreVitals, read_store, unread
 from backchannel.streams.pipeline.commits import Commit
@@ -25,8 +27,9 @@ def vitals_of(url: str, now: int) -> StoreVitals:
 
 
 def test_a_store_says_how_it_does(store_url: str) -> None:
+    events = list(mixed_stream(50, np.random.default_rng(1)))
     with LocalPipeline(store_url, Config(), "file") as pipeline:
-        pipeline.feed(list(mixed_stream(50, np.random.default_rng(1))))
+        pipeline.feed(events)
         pipeline.finish()
         pipeline.commit()
         made = pipeline.publish()
@@ -44,6 +47,9 @@ def test_a_store_says_how_it_does(store_url: str) -> None:
     assert found.partitions[0].position.watermark == made.watermark
     assert [(one.name, one.seen, one.partitions) for one in found.workers] == [(heartbeat.name, NOW, [])]
     assert found.recent == {"query": 7}
+    clicks = sum(isinstance(event, Click) for event in events)
+    assert clicks * 0.5 < sum(sum(buckets.values()) for buckets in found.delays.values())
+    assert {position for _, position in found.delays} <= set(POSITIONS)
     assert found.bytes > 10_000
     assert vitals_of(store_url, NOW + 2 * RECENT_MS).recent == {}
 
