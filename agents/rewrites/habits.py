@@ -1,4 +1,4 @@
-"""Habitual usage: the queries that have succeeded for a user, which online rewrites prefer to those of everybody.
+"""Habitual usage: the queries that have succeeded for a user, which online rewrites try before those of everybody.
 
 A user asks for much the same things again and again, so among a few habits likeness says far more about what was meant
 than among the queries of everybody. Turns that were served a rewrite are left out: what was served is no habit yet.

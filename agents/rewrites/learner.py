@@ -133,7 +133,7 @@ class RephraseConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             le=1000,
-            description="most queries, per user, that have succeeded for the user and that online rewrites prefer; "
+            description="most queries, per user, that have succeeded for the user and that online rewrites try first; "
             "learned only if online_odds is above 0",
         ),
     ] = 50

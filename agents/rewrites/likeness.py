@@ -1,12 +1,12 @@
 """The odds that a query should have been another one that succeeds: the ranker of online rewrites.
 
 A pair of queries is described by a few numbers, each cut into bins; the score is the sum of a weight per bin.
-Users with habits have a model of their own, with more numbers. `backchannel rephrases online --write` fits the
-weights, and writes them to `likeness_weights`.
+Habits of the user who asks have a model of their own, with more numbers. `backchannel rephrases online --write` fits
+the weights, and writes them to `likeness_weights`.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import log, log1p
 from operator import itemgetter
 from typing import Final, TypeAlias
@@ -32,7 +32,7 @@ NAMES: Final = (
     "target failure",
 )
 """The numbers that describe a pair, in the order of `Asked.describe`."""
-USER_NAMES: Final = (
+HABIT_NAMES: Final = (
     *NAMES,
     "own success",
     "own failure",
@@ -41,7 +41,7 @@ USER_NAMES: Final = (
     "unknown",
     "words",
 )
-"""The numbers that describe a pair for a user with habits, in the order of `Asked.describe_for`."""
+"""The numbers that describe a pair of a query and a habit of the user, in the order of `Asked.describe_habit`."""
 
 Numbers: TypeAlias = tuple[float, ...]
 
@@ -103,8 +103,8 @@ class Asked:
             record.failure / (record.success + record.failure + 1.0),
         )
 
-    def describe_for(self, target: str, record: Record, own: Record, lead: float) -> Numbers:
-        """Return the numbers of `USER_NAMES` for a target, which may be a habit of the user who asks.
+    def describe_habit(self, target: str, record: Record, own: Record, lead: float) -> Numbers:
+        """Return the numbers of `HABIT_NAMES` for a target, a habit of the user who asks.
 
         "replaced sounds" is the likeness of how those words sound that only the query or only the target has, and
         "unknown" the share of the query's words that no known query has.
@@ -132,16 +132,13 @@ class Asked:
         return log((self._size + 1) / (self._count(word) + 0.5))
 
 
-def leads(query: str, habits: Collection[str], near: Iterable[str]) -> dict[str, float]:
-    """Return target -> lead of the habits that are most like a query, and of those `near` it that are no habits.
-
-    See `Asked.describe_for`.
-    """
+def nearest_habits(query: str, habits: Iterable[str]) -> list[tuple[str, float]]:
+    """Return the habits whose characters are most like a query's, and the lead of each; see `Asked.describe_habit`."""
     found = process.extract(query, list(habits), scorer=ratio, limit=_HABITS)
     first, second = [*(likeness for _, likeness, _ in found[:2]), 0.0, 0.0][:2]
-    likeness = {target: one - (first if place else second) for place, (target, one, _) in enumerate(found)}
-    likeness |= {target: ratio(query, target) - first for target in near if target not in habits}
-    return {target: one / 100 for target, one in likeness.items()}
+    return [
+        (target, (likeness - (first if place else second)) / 100) for place, (target, likeness, _) in enumerate(found)
+    ]
 
 
 class Ranker(Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 The chain knows a query only once people have rephrased it. Here, the queries near an unknown or failing query are
 ranked by a small model (see `likeness`), and the best is served if the model's odds of a win to a loss are high enough.
-Users with habits have a model of their own, which prefers these.
+The habits of the user who asks come first, and are ranked by a model of their own.
 
 Likeness is no evidence of meaning, so the odds alone do not suffice. An opposite is never served, nor is a query
 rewritten that has itself succeeded more often than it failed; its target has. So a query that surely succeeds more
@@ -16,9 +16,10 @@ from types import MappingProxyType
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
-from backchannel.agents.rewrites.likeness import CANDIDATES, Asked, Record, leads
-from backchannel.agents.rewrites.likeness_weights import EVERYBODY, USERS
+from backchannel.agents.rewrites.likeness import CANDIDATES, Asked, Numbers, Ranker, Record, nearest_habits
+from backchannel.agents.rewrites.likeness_weights import EVERYBODY, HABITS
 from backchannel.agents.rewrites.meanings import Change, change
 from backchannel.agents.rewrites.nearby import Nearby
 from backchannel.agents.rewrites.rows import HabitRow, RewriteRow, Settings
@@ -67,29 +68,36 @@ class OnlineRewrites:
 
     def _best(self, state: str, own: RewriteRow, habits: HabitRow) -> Found | None:
         asked = Asked(state, Record(own.success, own.failure), self._nearby.count, self._nearby.size)
-        near, ranker = self._nearby.candidates(state, CANDIDATES), USERS if habits else EVERYBODY
-        lead_of = leads(state, habits, near) if habits else dict.fromkeys(near, 0.0)
-        scored: list[tuple[float, str]] = []
-        for target, lead in lead_of.items():
-            row, habit = self._row(target), habits.get(target)
-            if row.target or target in own.blocked or own.tried.get(target) is False:
-                continue
-            record = Record(row.success, row.failure)
-            if habits and (habit or row.success > row.failure):
-                numbers = asked.describe_for(target, record, Record(*habit or (0.0, 0.0)), lead)
-            elif row.success > row.failure:
-                numbers = asked.describe(target, record)
-            else:
-                continue
-            scored.append((ranker.score(numbers), target))
-        for score, target in sorted(scored, reverse=True):
+        if habits:
+            described = (
+                (target, asked.describe_habit(target, record, Record(*habits[target]), lead))
+                for target, lead in nearest_habits(state, habits)
+                if (record := self._admitted(own, target, habit=True))
+            )
+            if found := self._surest(state, HABITS, described):
+                return structs.replace(found, habit=True)
+        near = (
+            (target, asked.describe(target, record))
+            for target in self._nearby.candidates(state, CANDIDATES)
+            if (record := self._admitted(own, target))
+        )
+        return self._surest(state, EVERYBODY, near)
+
+    def _admitted(self, own: RewriteRow, target: str, *, habit: bool = False) -> Record | None:
+        """Return a target's record; None if a query with the row `own` may not be rewritten to it."""
+        encoded = self._rows.get(target)
+        row = _decode_row(encoded) if encoded else RewriteRow()
+        if row.target or target in own.blocked or own.tried.get(target) is False:
+            return None
+        unknown = not row.success + row.failure  # then it is a habit because of what the user's record says
+        return Record(row.success, row.failure) if row.success > row.failure or (habit and unknown) else None
+
+    def _surest(self, state: str, ranker: Ranker, described: Iterable[tuple[str, Numbers]]) -> Found | None:
+        scored = sorted(((ranker.score(numbers), target) for target, numbers in described), reverse=True)
+        for score, target in scored:
             odds = ranker.odds(score)
             if odds < self._settings.odds:
                 break
             if change(state, target) != Change.OPPOSITE:  # slow, so only the best are asked
-                return Found(target, odds, target in habits)
+                return Found(target, odds)
         return None
-
-    def _row(self, state: str) -> RewriteRow:
-        encoded = self._rows.get(state)
-        return _decode_row(encoded) if encoded else RewriteRow()

@@ -17,6 +17,7 @@ from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.quality.learner import QualityConfig
 from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
 from backchannel.agents.registry import LearningConfig, registered
+from backchannel.agents.rewrites.habits import Habits
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.sums import merge
@@ -44,7 +45,9 @@ LEARNERS: list[Learner] = [
     RephraseGraph(
         RephraseConfig(min_support=0.5, min_users=0, margin=1e-6, max_source_success=1.0, depth=2, max_states=4)
     ),
+    RephraseGraph(RephraseConfig(min_support=0.5, min_users=0, online_odds=1.0)),
     PersonalRewrites(RephraseConfig(personal=2, personal_support=0.25)),
+    Habits(RephraseConfig(online_odds=1.0, habits=1)),
     MemoryIndex(MemoryConfig(min_users=2, top=2, challengers=1)),
     MemoryIndex(MemoryConfig(top=1, challengers=1, reserve=0)),
     PersonalMemory(MemoryIndex(MemoryConfig(personal=1))),

@@ -20,6 +20,7 @@ from backchannel.ops.lab.rephrases.online import ODDS, gather, judge
 from backchannel.ops.lab.rephrases.pairs import Pair, labelled
 from backchannel.ops.lab.rephrases.ranker import module, names_of, train_ranker
 from backchannel.ops.lab.rephrases.recogniser import grow
+from backchannel.ops.lab.rephrases.recordings import HABITUAL
 from backchannel.ops.lab.rephrases.training import Calibration, Quality, fit, measure
 from backchannel.ops.lab.rephrases.verdicts import Verdicts
 from backchannel.ops.options import config_option, json_option, seed_option
@@ -132,11 +133,18 @@ def evaluate_recogniser(*, data: Path, config: Config, sessions: int, wants: int
 @_data
 @click.option("--odds", type=click.FloatRange(1), default=12.0, show_default=True, help="Wins per loss, at least.")
 @click.option(
+    "--habitual",
+    type=click.FloatRange(0, 1),
+    default=HABITUAL,
+    show_default=True,
+    help="Share of queries that are habits of who asks.",
+)
+@click.option(
     "--write", is_flag=True, help="Fit the rankers to all sentences, and write them where serving reads them."
 )
 @seed_option
 @json_option
-def evaluate_online(*, data: Path, odds: float, write: bool, seed: int, as_json: bool) -> None:
+def evaluate_online(*, data: Path, odds: float, habitual: float, write: bool, seed: int, as_json: bool) -> None:
     """Rewrite the real errors of SLURP's recogniser to near queries that a real NLU understood.
 
     A win is a query that the NLU got wrong, rewritten to a text on which it gives the true meaning. A loss is one that
@@ -144,15 +152,15 @@ def evaluate_online(*, data: Path, odds: float, write: bool, seed: int, as_json:
     the rankers know nothing of a query's sentence. "More" is the share of defects fixed, less that of RapidFuzz at a
     fixed threshold with vetoes, and its interval of 95% over sentences.
 
-    Users with habits are made up: half of the queries are among the twenty habits of who asks, half of which have the
-    same intent.
+    Users are made up: a share of the queries are among the twenty habits of who asks, half of which have the same
+    intent.
     """
     with Console(stderr=True).status("comparing queries"):
-        gathered = gather(data / "slurp_pipeline", np.random.default_rng(seed))
+        gathered = gather(data / "slurp_pipeline", np.random.default_rng(seed), habitual)
         found = judge(gathered, odds)
     if write:
         pairs = gathered.pairs
-        layers = [(pairs.allowed & (pairs.user == user), names_of(user=user)) for user in (False, True)]
+        layers = [(pairs.allowed & (pairs.habit == habit), names_of(habit=habit)) for habit in (False, True)]
         rankers = [train_ranker(pairs, *layer) for layer in layers]
         Path(likeness_weights.__file__).write_text(module(*rankers), encoding="utf-8")
     if as_json:
@@ -160,7 +168,7 @@ def evaluate_online(*, data: Path, odds: float, write: bool, seed: int, as_json:
         return
     console = Console(width=_WIDTH)
     for habits in (False, True):
-        title = "for made-up users with habits" if habits else "for everybody"
+        title = "habits of made-up users first, then everybody's queries" if habits else "everybody's queries"
         table = Table("way", title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for name in (*(f"fixed, {one:g}:1" for one in ODDS), "wins", "losses", "more"):
             table.add_column(name, justify="right")

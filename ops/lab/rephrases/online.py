@@ -21,13 +21,13 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
 
-from backchannel.agents.rewrites.likeness import CANDIDATES, USER_NAMES, Asked, Record, leads
+from backchannel.agents.rewrites.likeness import CANDIDATES, HABIT_NAMES, Asked, Record, nearest_habits
 from backchannel.agents.rewrites.meanings import Change, change
 from backchannel.agents.rewrites.nearby import Nearby
 from backchannel.agents.sketches import unit_hash
 from backchannel.agents.sums import Booleans, Floats
 from backchannel.ops.lab.rephrases.ranker import Pairs, best_of, curve_of, names_of, score, train_ranker
-from backchannel.ops.lab.rephrases.recordings import Heard, People, halves, recordings, records_of
+from backchannel.ops.lab.rephrases.recordings import HABITUAL, Heard, People, halves, recordings, records_of
 from backchannel.schemas.snapshot import Estimate
 
 ODDS: Final = (8.5, 11.8, 20.0)
@@ -93,15 +93,15 @@ class Gathered(Struct, frozen=True):
     indexed: Booleans
 
 
-def gather(folder: Path, rng: Generator) -> Gathered:
-    """Return the pairs of all queries; the people who ask them are drawn with `rng`."""
+def gather(folder: Path, rng: Generator, habitual: float = HABITUAL) -> Gathered:
+    """Return the pairs of all queries; the people who ask them are drawn with `rng`. See `recordings.People`."""
     found = list(recordings(folder))
     rows: list[tuple[Any, ...]] = []
     every: list[Heard] = []
     indexed: list[bool] = []
     for half in (0, 1):
         index, asked = halves(found, half)
-        records, people = records_of(index), People(index, rng)
+        records, people = records_of(index), People(index, rng, habitual)
         meanings = {one.query: one.meant for one in index if one.right}
         known, texts = set(meanings.values()), sorted(meanings)
         nearby = Nearby().updated(records, records)
@@ -114,39 +114,38 @@ def gather(folder: Path, rng: Generator) -> Gathered:
             similar = process.extract(one.query, texts, scorer=fuzz.ratio, limit=2)
             nearest = next(text for text, _, _ in similar if text != one.query)
             candidates = nearby.candidates(one.query, CANDIDATES)
-            near = [target for target in dict.fromkeys([nearest, *candidates]) if target in meanings]
-            own = people.habits(one)
-            if one.query in own:  # then nothing is rewritten for this user
-                own = {}
-            lead_of = leads(one.query, own, near)
-            likest = max(own, key=lambda target: fuzz.ratio(one.query, target), default=None)
-            pairs = [(target, False, described.describe(target, records[target])) for target in near]
-            pairs += [
-                (target, True, described.describe_for(target, records[target], own.get(target, Record()), lead))
-                for target, lead in (lead_of.items() if own else ())
+            pairs = [
+                (target, False, target == nearest, described.describe(target, records[target]))
+                for target in dict.fromkeys([nearest, *candidates])
+                if target in meanings
             ]
-            for target, user, numbers in pairs:
-                good, habit, reliable = meanings[target] == one.meant, user and target in own, records[target]
+            own = people.habits(one)
+            # A query that is a habit itself is not rewritten to another one.
+            for place, (target, lead) in enumerate(nearest_habits(one.query, own) if one.query not in own else ()):
+                numbers = described.describe_habit(target, records[target], own[target], lead)
+                pairs.append((target, True, not place, numbers))
+            for target, habit, first, numbers in pairs:
+                good, reliable = meanings[target] == one.meant, records[target]
                 allowed = (
                     record.success <= record.failure
-                    and (habit or (target in candidates and reliable.success > reliable.failure))
+                    and reliable.success > reliable.failure
+                    and (habit or target in candidates)
                     and change(one.query, target) != Change.OPPOSITE
                 )
                 rows.append(
                     (
-                        (*numbers, *(0.0,) * (len(USER_NAMES) - len(numbers))),
+                        (*numbers, *(0.0,) * (len(HABIT_NAMES) - len(numbers))),
                         number,
                         int(unit_hash(one.sentence) * _FOLDS),
                         good and not one.right,
                         one.right and not good,
                         allowed,
-                        100 * numbers[0] if target == (likest if habit else nearest) else 0.0,
-                        user,
+                        100 * numbers[0] if first else 0.0,
                         habit,
                     )
                 )
     columns = zip(*rows, strict=True)
-    kinds = (np.float64, np.int64, np.int64, np.float64, np.float64, np.bool_, np.float64, np.bool_, np.bool_)
+    kinds = (np.float64, np.int64, np.int64, np.float64, np.float64, np.bool_, np.float64, np.bool_)
     arrays: list[Any] = [np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
     return Gathered(
         Pairs(*arrays),
@@ -164,10 +163,10 @@ def judge(found: Gathered, odds: float) -> Evidence:
     vetoed = np.where(pairs.allowed, plain, -np.inf)
     as_sure = np.zeros(len(pairs.query), np.bool_)
     for fold in range(_FOLDS):
-        for user in (False, True):
-            layer = pairs.allowed & (pairs.user == user)
+        for habit in (False, True):
+            layer = pairs.allowed & (pairs.habit == habit)
             train, test = layer & (pairs.fold != fold), layer & (pairs.fold == fold)
-            ranker = train_ranker(pairs, train, names_of(user=user))
+            ranker = train_ranker(pairs, train, names_of(habit=habit))
             scores[test] = score(ranker, pairs.numbers[test])
             served[test] = scores[test] >= _least(ranker.curve, odds)
             rival = curve_of(np.where(train, vetoed, -np.inf), pairs)
@@ -182,12 +181,9 @@ def judge(found: Gathered, odds: float) -> Evidence:
     defects = int(found.defects.sum())
     outcomes = []
     for habits in (False, True):
-        rows = pairs.user == habits
-        # RapidFuzz knows no habits, so these come first. The ranker knows by how much it prefers them.
-        orders = [
-            np.where(rows & chosen, values + (values is not scores) * _FIRST * pairs.habit, -np.inf)
-            for _, values, chosen in ways
-        ]
+        rows = habits | ~pairs.habit
+        # Habits come first, and then what is served of everybody's.
+        orders = [np.where(rows & chosen, values + _FIRST * pairs.habit, -np.inf) for _, values, chosen in ways]
         served_first = [best_of(order, pairs.query) for order in orders]
         wins = [np.bincount(pairs.query[some], pairs.win[some], len(found.sentences)) for some in served_first]
         for (name, values, _), some, won in zip(ways, served_first, wins, strict=True):
@@ -197,7 +193,7 @@ def judge(found: Gathered, odds: float) -> Evidence:
             outcomes.append(Outcome(name, habits, fixed, int(won.sum()), int(pairs.loss[some].sum()), more))
     reachable = [
         len(np.unique(pairs.query[rows & pairs.allowed & (pairs.win > 0)])) / max(defects, 1)
-        for rows in (~pairs.user, pairs.user)
+        for rows in (~pairs.habit, pairs.habit | ~pairs.habit)
     ]
     ceiling = float(found.indexed[found.defects].mean()) if defects else 0.0
     return Evidence(len(found.sentences), defects, ceiling, (reachable[0], reachable[1]), outcomes)

@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit
 
-from backchannel.agents.rewrites.likeness import NAMES, USER_NAMES, Ranker
+from backchannel.agents.rewrites.likeness import HABIT_NAMES, NAMES, Ranker
 from backchannel.agents.statistics import wilson
 from backchannel.agents.sums import Booleans, Floats, Integers
 
@@ -23,15 +23,14 @@ class Pairs(Struct, frozen=True):
     """Queries and their candidates.
 
     Attributes:
-        numbers: the numbers that describe each pair, (pairs, USER_NAMES); the last ones only for users.
+        numbers: the numbers that describe each pair, (pairs, HABIT_NAMES); the last ones only for habits.
         query: the query of each pair, (pairs,).
         fold: the fold of its sentence, (pairs,).
         win, loss: 1 if rewriting would be a win or a loss, else 0, (pairs,).
         allowed: whether no veto holds, (pairs,).
         first: RapidFuzz's ratio, 0 to 100, if the candidate is the most similar text of all, or of the habits, else 0,
             (pairs,).
-        user: whether it is described for a user with habits, (pairs,).
-        habit: whether the candidate is one of these habits, (pairs,).
+        habit: whether the candidate is a habit of the person who asks, (pairs,).
     """
 
     numbers: Floats
@@ -41,7 +40,6 @@ class Pairs(Struct, frozen=True):
     loss: Floats
     allowed: Booleans
     first: Floats
-    user: Booleans
     habit: Booleans
 
 
@@ -108,7 +106,7 @@ def fit(pairs: Pairs, rows: Booleans, names: Sequence[str]) -> Ranker:
 
 
 def score(ranker: Ranker, numbers: Floats) -> Floats:
-    """Return the scores of pairs described by `numbers`, (pairs, USER_NAMES), as `Ranker.score` does one by one."""
+    """Return the scores of pairs described by `numbers`, (pairs, HABIT_NAMES), as `Ranker.score` does one by one."""
     total = np.full(len(numbers), ranker.constant)
     for place, name in enumerate(ranker.edges):
         total += np.array(ranker.weights[name])[_bin(ranker.edges[name], numbers[:, place])]
@@ -123,12 +121,12 @@ def best_of(values: Floats, query: Integers) -> Integers:
     return best
 
 
-def names_of(*, user: bool) -> Sequence[str]:
-    """Return the numbers by which candidates are ranked for users with habits, or for others."""
-    return USER_NAMES if user else NAMES
+def names_of(*, habit: bool) -> Sequence[str]:
+    """Return the numbers by which habits, or everybody's queries, are ranked."""
+    return HABIT_NAMES if habit else NAMES
 
 
-def module(everybody: Ranker, users: Ranker) -> str:
+def module(everybody: Ranker, habits: Ranker) -> str:
     """Return the source of `likeness_weights`."""
     return f'''"""The numbers of the rankers of online rewrites.
 
@@ -141,12 +139,13 @@ from typing import Final
 
 from backchannel.agents.rewrites.likeness import Ranker
 
+# ruff: noqa: E501
 # fmt: off
 EVERYBODY: Final = {_source(everybody)}
-"""For everybody."""
+"""Ranks queries of everybody."""
 
-USERS: Final = {_source(users)}
-"""For users with habits."""
+HABITS: Final = {_source(habits)}
+"""Ranks habits of the user who asks."""
 '''
 
 

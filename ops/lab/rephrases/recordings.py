@@ -15,7 +15,7 @@ from backchannel.agents.sketches import unit_hash
 from backchannel.schemas.text import normalize
 
 HABITUAL: Final = 0.5
-"""Share of queries that are among the habits of the person who asks."""
+"""Share of queries that are among the habits of the person who asks, by default."""
 _HABITS: Final = 20  # sentences that a person is in the habit of saying
 _OFTEN: Final = 1 / 3  # probability that a person says a habit no more, each time
 
@@ -85,15 +85,17 @@ class People:
 
     Each query has a person of its own. Twenty sentences are habits: ten of them have the intent of the query, so that
     they are easily mistaken for it, and ten are any. A person said each one a few times, on average three, in the other
-    half of the recordings: so they are other utterances, mostly by others. With a probability of `HABITUAL`, the
-    sentence of the query is one of the habits; otherwise the person says it for the first time.
+    half of the recordings: so they are other utterances, mostly by others. A share of queries are `habitual`: the
+    sentence is one of the habits. Otherwise the person says it for the first time.
 
     Args:
         index: the recordings of what people said before.
         rng: the source of randomness.
+        habitual: the share, 0 to 1.
     """
 
-    def __init__(self, index: Sequence[Heard], rng: Generator) -> None:
+    def __init__(self, index: Sequence[Heard], rng: Generator, habitual: float = HABITUAL) -> None:
+        self._habitual: Final = habitual
         self._rng: Final = rng
         self._said: Final = defaultdict[str, list[Heard]](list)
         of_intent = defaultdict[str, set[str]](set)
@@ -105,7 +107,7 @@ class People:
 
     def habits(self, query: Heard) -> dict[str, Record]:
         """Return the habits of somebody who asks a query: texts that succeeded more often than not, with records."""
-        sentences = {query.sentence} if query.sentence in self._said and self._rng.random() < HABITUAL else set()
+        sentences = {query.sentence} if query.sentence in self._said and self._rng.random() < self._habitual else set()
         for some, most in ((self._of_intent.get(query.meant[0], []), _HABITS // 2), (self._sentences, _HABITS)):
             others = [one for one in self._drawn(some, most) if one != query.sentence]
             sentences.update(others[: most - len(sentences)])

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from backchannel.agents.rewrites.learner import RephraseConfig
 from backchannel.agents.rewrites.likeness import Ranker
-from backchannel.agents.rewrites.likeness_weights import EVERYBODY, USERS
+from backchannel.agents.rewrites.likeness_weights import EVERYBODY, HABITS
 from backchannel.agents.rewrites.nearby import Nearby
 from backchannel.agents.rewrites.online import OnlineRewrites
 from backchannel.agents.rewrites.rows import HabitRow, RewriteRow, Settings
@@ -120,7 +120,7 @@ def test_a_query_that_surely_succeeds_more_often_than_the_target_is_left_alone(
         assert lower[0] <= upper[1] + 1e-9
 
 
-@pytest.mark.parametrize("ranker", [EVERYBODY, USERS])
+@pytest.mark.parametrize("ranker", [EVERYBODY, HABITS])
 def test_the_odds_rise_with_the_score(ranker: Ranker) -> None:
     odds = [ranker.odds(score / 4) for score in range(-40, 40)]
     assert odds == sorted(odds)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backchannel.agents.memory.learner import MemoryConfig
+from backchannel.agents.rewrites.learner import RephraseConfig
 from backchannel.agents.sketches import BUCKETS
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.codec import encode
@@ -19,7 +20,7 @@ from backchannel.streams.turns.assembler import TurnConfig
 from backchannel.streams.turns.position import Position
 from tests.support.ledgers import assert_same, contents
 
-CONFIG = Config(turns=TurnConfig(window_s=3.0, lateness_s=1.0))
+CONFIG = Config(turns=TurnConfig(window_s=3.0, lateness_s=1.0), rephrases=RephraseConfig(online_odds=12.0))
 EVENTS = list(mixed_stream(200, np.random.default_rng(3), queries=15, gap_ms=400))
 
 

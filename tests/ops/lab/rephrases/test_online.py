@@ -5,7 +5,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from backchannel.agents.rewrites.likeness import NAMES, USER_NAMES
+from backchannel.agents.rewrites.likeness import HABIT_NAMES, NAMES
 from backchannel.agents.sketches import unit_hash
 from backchannel.ops.lab.rephrases.online import Gathered, judge
 from backchannel.ops.lab.rephrases.ranker import Pairs, fit, module, score, train_ranker
@@ -13,24 +13,24 @@ from backchannel.ops.lab.rephrases.recordings import Heard, People, halves
 
 
 def pairs(count: int = 600) -> Pairs:
-    """Return made-up pairs, three for each query, one of them of a user, whose first number decides who wins."""
+    """Return made-up pairs, three for each query, one of them a habit, whose first number decides who wins."""
     rng = np.random.default_rng(3)
-    numbers = rng.random((count, len(USER_NAMES)))
+    numbers = rng.random((count, len(HABIT_NAMES)))
     win = (numbers[:, 0] > 0.6).astype(float)
     query = np.arange(count) // 3
     first = np.where(np.arange(count) % 3 != 1, 100 * numbers[:, 1], 0.0)
-    user = np.arange(count) % 3 == 2
-    return Pairs(numbers, query, query % 5, win, 1.0 - win, np.ones(count, np.bool_), first, user, user)
+    habit = np.arange(count) % 3 == 2
+    return Pairs(numbers, query, query % 5, win, 1.0 - win, np.ones(count, np.bool_), first, habit)
 
 
 def test_what_is_written_scores_as_what_was_fitted() -> None:
     some = pairs()
-    everybody, users = (train_ranker(some, some.allowed, names) for names in (NAMES, USER_NAMES))
+    everybody, habits = (train_ranker(some, some.allowed, names) for names in (NAMES, HABIT_NAMES))
     written = ModuleType("written")
-    exec(module(everybody, users), written.__dict__)
-    assert (tuple(everybody.curve), tuple(users.curve)) == (written.EVERYBODY.curve, written.USERS.curve)
-    found = [written.USERS.score(row.tolist()) for row in some.numbers]
-    assert found == pytest.approx(score(users, some.numbers))
+    exec(module(everybody, habits), written.__dict__)
+    assert (tuple(everybody.curve), tuple(habits.curve)) == (written.EVERYBODY.curve, written.HABITS.curve)
+    found = [written.HABITS.score(row.tolist()) for row in some.numbers]
+    assert found == pytest.approx(score(habits, some.numbers))
     assert written.EVERYBODY.score(some.numbers[0, : len(NAMES)].tolist()) == pytest.approx(
         score(everybody, some.numbers)[0]
     )
