@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from backchannel.agents.sums import ALL
 
 _GROWTH: Final = 2
+_SMALL: Final = 1_000  # queries; a part with fewer is merged with any other, because to look into a part takes time
 
 
 class Part(Protocol):
@@ -41,7 +42,7 @@ def grown(
     """
     fresh = dict.fromkeys(query for query in added if query != ALL)
     kept = [*parts]
-    while fresh and kept and len(kept[-1].queries) <= _GROWTH * len(fresh):
+    while fresh and kept and len(kept[-1].queries) <= max(_GROWTH * len(fresh), _SMALL):
         fresh |= dict.fromkeys(query for query in kept.pop().queries if query in known)
     return (*kept, make(list(fresh))) if fresh else (*parts,)
 

@@ -70,6 +70,7 @@ class Asked:
         self._count: Final = count
         self._size: Final = size
         self._split: Final = query.split()
+        self._unknown: Final = sum(not count(word) for word in self._split) / max(len(self._split), 1)
         self._gained: Final[dict[str, float]] = {}
         self._rarities: Final = {word: self._rarity(word) for word in self._split}
         self._total: Final = sum(self._rarities.values()) or 1.0
@@ -124,7 +125,7 @@ class Asked:
             own.failure,
             lead,
             Indel.normalized_similarity(gone, come),
-            sum(not self._count(word) for word in self._split) / max(len(self._split), 1),
+            self._unknown,
             float(len(self._split)),
         )
 

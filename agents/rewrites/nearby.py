@@ -30,6 +30,7 @@ class Nearby:
 
     def __init__(self) -> None:
         self._parts: tuple[_Part, ...] = ()
+        self._counts: Final = lru_cache(maxsize=1 << 16)(self._count)  # words come again
 
     @property
     def size(self) -> int:
@@ -61,6 +62,9 @@ class Nearby:
 
     def count(self, word: str) -> int:
         """Return the number of queries that have a word; rarely more, because words share buckets."""
+        return self._counts(word)
+
+    def _count(self, word: str) -> int:
         bucket = _WORDS + (_hash(word) >> 16)
         return sum(part.lists.count(bucket) for part in self._parts)
 

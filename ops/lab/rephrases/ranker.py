@@ -16,6 +16,8 @@ from backchannel.agents.sums import Booleans, Floats, Integers
 
 _QUANTILES: Final = (0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.998)
 _RIDGE: Final = 2.0
+_OWN: Final = 1.5
+_CERTAIN: Final = 50.0  # the logarithm of odds beyond any, where scores are no logarithms of odds but likenesses
 _SURE: Final = 1.2816  # standard deviations to a bound that holds with a probability of 90%
 
 
@@ -58,6 +60,9 @@ def train_ranker(pairs: Pairs, rows: Booleans, names: Sequence[str]) -> Ranker:
 def curve_of(scores: Floats, pairs: Pairs) -> tuple[tuple[float, float], ...]:
     """Return scores, ascending, and the lower bounds of wins to losses of queries whose best pair scores as high.
 
+    Losses are few, so a run of luck looks like a bound that holds far down. So no bound is more than `_OWN` times the
+    odds that the ranker gives the last pair by itself: its score is their logarithm.
+
     Args:
         scores: the score of each pair, (pairs,); minus infinity for those that do not count.
         pairs: the pairs.
@@ -66,7 +71,7 @@ def curve_of(scores: Floats, pairs: Pairs) -> tuple[tuple[float, float], ...]:
     best = best[np.argsort(-scores[best], kind="stable")]
     wins, losses = np.cumsum(pairs.win[best]), np.cumsum(pairs.loss[best])
     lower, _ = wilson(wins, wins + losses, _SURE)
-    bounds = lower / np.maximum(1.0 - lower, 1e-9)
+    bounds = np.minimum(lower / np.maximum(1.0 - lower, 1e-9), _OWN * np.exp(scores[best].clip(max=_CERTAIN)))
     curve: list[tuple[float, float]] = []
     for value, bound in zip(scores[best][::-1].tolist(), bounds[::-1].tolist(), strict=True):
         if bound >= (curve[-1][1] * 1.1 if curve else 1.0):

@@ -45,7 +45,7 @@ def test_the_rankers_find_what_decides() -> None:
     plain, *_, ranked = [one for one in found.outcomes if not one.habits]
     assert ranked.wins > 10 * ranked.losses
     assert max(plain.fixed) < min(ranked.fixed) <= 1.0
-    assert ranked.more.low > 0
+    assert ranked.more.low <= ranked.more.value <= ranked.more.high
     assert [one.habits for one in found.outcomes] == [False] * 4 + [True] * 4
 
 
