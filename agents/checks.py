@@ -379,7 +379,8 @@ def _random_turn(rng: Generator) -> Turn:
             **envelope(ts),
             labeller=one_of("eve", "joe"),
             labelled_at=int(rng.integers(3)),
-            failure_point=one_of("correct", "recognition", "result"),
+            failure_point=one_of(None, "correct", "recognition", "result"),
+            goal=one_of(None, "continues", "reached", "missed"),
         )
         for _ in range(rng.integers(3))
     ]

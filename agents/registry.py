@@ -14,7 +14,7 @@ from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.strategy_history import StrategyHistory
 from backchannel.agents.bandit.user_history import UserHistory
 from backchannel.agents.failures.learner import FailureConfig, FailurePoints
-from backchannel.agents.goals.learner import Goals
+from backchannel.agents.goals.learner import GoalConfig, Goals
 from backchannel.agents.horizon.learner import HorizonConfig, Returns
 from backchannel.agents.horizon.rest import RestOfSession
 from backchannel.agents.learner import Learner
@@ -59,8 +59,11 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
     quality: Annotated[
         QualityConfig,
         Meta(description="How the quality of answers is monitored."),
-        Learners(AnswerQuality, Goals, ClickDelays),
+        Learners(AnswerQuality, ClickDelays),
     ] = field(default_factory=QualityConfig)
+    goals: Annotated[GoalConfig, Meta(description="Which goals were reached, from labels."), Learners(Goals)] = field(
+        default_factory=GoalConfig
+    )
     failures: Annotated[
         FailureConfig, Meta(description="Which component failed, from labels."), Learners(FailurePoints)
     ] = field(default_factory=FailureConfig)

@@ -22,6 +22,7 @@ Propensities: TypeAlias = Annotated[dict[Name, Annotated[float, Meta(ge=0, le=1)
 FailurePoint: TypeAlias = Literal[
     "correct", "false_wake", "recognition", "understanding", "resolution", "result", "unsupported"
 ]
+GoalLabel: TypeAlias = Literal["continues", "reached", "missed"]
 
 
 class _Event(Struct, frozen=True, gc=False, kw_only=True, tag_field="type"):
@@ -261,15 +262,28 @@ class Label(_Event, frozen=True, gc=False, kw_only=True, tag="label"):
 
     topic: ClassVar[str] = "labels"
 
-    labeller: Annotated[Id, Meta(description="who judged; the latest label by a labeller counts")]
+    labeller: Annotated[Id, Meta(description="who judged; in each field, the latest label by a labeller counts")]
     labelled_at: Annotated[Timestamp, Meta(description="when, ms since the Unix epoch")]
-    failure_point: Annotated[
-        FailurePoint,
-        Meta(
-            description="the first component that failed in a way that was not recovered; `correct` if none did, "
-            "`unsupported` if nobody could have done what was asked"
-        ),
-    ]
+    failure_point: (
+        Annotated[
+            FailurePoint,
+            Meta(
+                description="the first component that failed in a way that was not recovered; `correct` if none did, "
+                "`unsupported` if nobody could have done what was asked"
+            ),
+        ]
+        | None
+    ) = None
+    goal: (
+        Annotated[
+            GoalLabel,
+            Meta(
+                description="what became of the user's goal: the next query `continues` it; or this was its last turn, "
+                "so that the next query begins another, and it was `reached` or `missed`"
+            ),
+        ]
+        | None
+    ) = None
     interpretation: Annotated[Text, Meta(description="what was meant, in the NLU's form")] | None = None
 
 

@@ -10,7 +10,6 @@ labels are bounded; shares count turns, so who asks more counts more. Positions,
 error that the system recovered from is labelled `correct`, and what nobody can do is `unsupported`, not a defect.
 """
 
-from collections import defaultdict
 from itertools import chain
 from typing import Annotated, Any, Final, Self, get_args
 
@@ -18,17 +17,17 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.failures import rules
 from backchannel.agents.failures.evidence import ENCODING, RULED, WIDTH, evidence, is_told, vectors
 from backchannel.agents.failures.serving import Diagnoser, Shares, Weights
 from backchannel.agents.labelled.kinds import KINDS, published
+from backchannel.agents.labelled.labels import labels_of
 from backchannel.agents.labelled.learner import LabelLearner
 from backchannel.agents.labelled.ridge import Fit, LabelSums
 from backchannel.agents.learner import Changed
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import ALL, GRID, Delta, Floats, Integers, SumReader
-from backchannel.schemas.events import FailurePoint, Label
+from backchannel.schemas.events import FailurePoint
 from backchannel.schemas.snapshot import Estimate
 
 POINTS: Final[tuple[str, ...]] = get_args(FailurePoint)
@@ -67,7 +66,7 @@ class FailurePoints(LabelLearner):
 
     def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`. Turns without `asr`, `nlu`, `outcome` and labels add nothing."""
-        labelled, labels = labels_of(outcomes.columns)
+        labelled, labels = labels_of(outcomes.columns, "failure_point", POINTS)
         rows = np.union1d(is_told(outcomes.columns), labelled)
         if not len(rows):
             return {}
@@ -136,26 +135,6 @@ class FailurePoints(LabelLearner):
             mean=(gram / gram[0]).round(4).tolist(),
             defects=dict(zip(points, defects.round(4).tolist(), strict=True)),
         ), fit
-
-
-def labels_of(columns: Columns) -> tuple[Integers, Floats]:
-    """Return the turns that have labels, rising, and the share of labellers for each failure point, (turns, POINTS).
-
-    The latest label by a labeller counts; of two at the same time, the one whose failure point comes later in the
-    alphabet.
-    """
-    turns, fields = columns.others(Label)
-    latest: dict[int, dict[str, tuple[int, str]]] = defaultdict(dict)
-    for turn, label in zip(turns.tolist(), fields, strict=True):
-        said = (label["labelled_at"], label["failure_point"])
-        own = latest[turn]
-        own[label["labeller"]] = max(said, own.get(label["labeller"], said))
-    rows = np.array(sorted(latest), dtype=np.int64)
-    found = np.zeros((len(rows), len(POINTS)))
-    for row, turn in zip(found, rows.tolist(), strict=True):
-        for _, point in latest[turn].values():
-            row[POINTS.index(point)] += 1 / len(latest[turn])
-    return rows, np.rint(found * GRID) / GRID
 
 
 def _shares(found: tuple[Weights, Fit] | None, total: Floats) -> dict[str, Estimate]:

@@ -14,6 +14,7 @@ from backchannel.agents.failures import rules
 from backchannel.agents.failures.evidence import RULED, evidence, is_told, vectors
 from backchannel.agents.failures.learner import FailurePoints
 from backchannel.agents.goals.learner import ended_badly, ends_of
+from backchannel.agents.labelled.labels import latest
 from backchannel.agents.labelled.learner import FOLDS, fold_of
 from backchannel.agents.labelled.ridge import Model
 from backchannel.agents.outcomes import Judge, Outcomes, RewardConfig
@@ -33,10 +34,11 @@ class Diagnosis(Struct, frozen=True):
 
 
 class Judgements(Struct, frozen=True):
-    """What people said about a turn: failure point and interpretation -> the share of labellers who said so."""
+    """What people said about a turn: failure point, interpretation and goal -> the share of labellers who said so."""
 
     points: dict[str, float] = {}
     interpretations: dict[str, float] = {}
+    goals: dict[str, float] = {}
 
 
 class Facts(Struct, frozen=True):
@@ -170,12 +172,13 @@ def _chosen(outcomes: Outcomes) -> dict[int, tuple[str, float]]:
 
 def _judged(turn: Turn) -> Judgements:
     """Return what people said about a turn, each by their latest label."""
-    latest: dict[str, Label] = {}
-    for one in sorted(turn.all(Label), key=lambda label: (label.labelled_at, label.failure_point)):
-        latest[one.labeller] = one
-    points = [one.failure_point for one in latest.values()]
-    meant = [one.interpretation for one in latest.values() if one.interpretation is not None]
-    return Judgements(_shares(points), _shares(meant))
+    labels = turn.all(Label)
+
+    def said(field: str) -> list[str]:
+        values = ((one.labeller, one.labelled_at, getattr(one, field)) for one in labels)
+        return latest(one for one in values if one[2] is not None)
+
+    return Judgements(_shares(said("failure_point")), _shares(said("interpretation")), _shares(said("goal")))
 
 
 def _shares(said: Sequence[str]) -> dict[str, float]:

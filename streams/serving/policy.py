@@ -20,6 +20,7 @@ from backchannel.agents.bandit.serving import (
 )
 from backchannel.agents.bandit.users import USER_FEATURES, Users
 from backchannel.agents.failures.serving import Diagnoser, Diagnosis
+from backchannel.agents.goals.serving import GoalRates
 from backchannel.agents.horizon.serving import Horizon
 from backchannel.agents.memory.serving import Memory, Recalled, Similar
 from backchannel.agents.ope.canary import Shared
@@ -56,6 +57,7 @@ class Policy:
         allocator: what decides, unless another policy is on trial and has a share of the decisions.
         canary: both of them; None if there is no other.
         diagnoser: what is known about failure points.
+        goals: how many goals were reached, as people label them.
         satisfaction: how satisfied people are, and with which turns.
         horizon: after which strategies people come back.
 
@@ -85,6 +87,7 @@ class Policy:
         self._history: Final = History.of(sections, snapshot)
         self._users: Final = Users.of(sections, snapshot)
         self.diagnoser: Final = Diagnoser.of(sections, snapshot)
+        self.goals: Final = GoalRates.of(sections, snapshot)
         self.satisfaction: Final = Satisfaction.of(sections, snapshot)
         self.horizon: Final = Horizon.of(sections, snapshot)
         self._of_users: Final = USER_FEATURES & {feature.name for feature in self.allocator.encoder.features}

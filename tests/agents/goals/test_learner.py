@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from backchannel.agents.checks import learn, unlike
-from backchannel.agents.goals.learner import SUMS, Goals, ends_of
+from backchannel.agents.goals.learner import SUMS, GoalConfig, Goals, ends_of
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import ALL, GRID, merge
 from backchannel.schemas.events import Event, Query, Result
@@ -15,12 +15,12 @@ from backchannel.schemas.turn import Turn
 from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
 from tests.support.turns import barge_in, click, closed_turn, feedback, impression, judged, query, turns
 
-GOALS = Goals(60, ("lexical",))
+GOALS = Goals(GoalConfig(min_labels=3), 60, ("lexical",))
 SHOWN = impression(Result("e1", 1, ("lexical",)), allocation={"lexical": 3})
 
 
 def sums(outcomes: Outcomes, learner: Goals = GOALS) -> dict[tuple[str, int], dict[str, float]]:
-    (found,) = learner.learn(outcomes).values()
+    found = learner.learn(outcomes)[Goals.name]
     rows = (dict(zip(SUMS, row, strict=True)) for row in found.values.tolist())
     return dict(zip(found.keys, rows, strict=True))
 
@@ -56,7 +56,7 @@ def test_how_the_last_turn_went_is_how_the_goal_went(turn: Turn, reached: float,
 
 def test_what_people_say_counts_as_much_as_it_is_configured_to() -> None:
     outcomes = judged([Turn.of(query(), [barge_in(), feedback(thumbs_up=True)])])
-    assert sums(outcomes, Goals(60, (), feedback_weight=0.25))[ALL, 0]["defects"] == 0.75
+    assert sums(outcomes, Goals(GoalConfig(), 60, (), feedback_weight=0.25))[ALL, 0]["defects"] == 0.75
 
 
 def test_a_goal_counts_when_its_last_turn_was_asked() -> None:
@@ -73,8 +73,8 @@ def test_the_end_of_a_goal_is_a_probability_that_a_rephrase_takes_away(some: lis
     assert (ends * GRID == np.rint(ends * GRID)).all()
     for end, rephrased, turn in zip(ends, outcomes.rephrased, some, strict=True):
         assert end == 1.0 if turn.next is None else end <= 1.0 - rephrased
-    every = merge(learn(GOALS, [turn]) for turn in reversed(some))
-    assert not unlike(every, learn(GOALS, some), exact=True)
+    every, together = merge(learn(GOALS, [turn]) for turn in reversed(some)), learn(GOALS, some)
+    assert not unlike({Goals.name: every[Goals.name]}, {Goals.name: together[Goals.name]}, exact=True)
 
 
 def asked(name: str, ts: int, text: str) -> Query:
