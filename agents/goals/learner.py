@@ -123,10 +123,7 @@ class Goals(LabelLearner):
         labelled, labels = labels_of(outcomes.columns, "goal", LABELS)
         ends = _ends(outcomes, np.arange(turns), begins)
         badly = ended_badly(outcomes, self._feedback_weight)
-        went = [
-            np.rint(ends * one * GRID) / GRID
-            for one in (outcomes.unrephrased, ended_badly(outcomes, self._feedback_weight))
-        ]
+        went = [np.rint(ends * one * GRID) / GRID for one in (outcomes.unrephrased, badly)]
         for values, said in zip((ends, *went), (1.0 - labels[:, 0], *labels.T[1:]), strict=True):
             values[labelled] = said
         delta = self._by_bucket(outcomes, [ends, *went])

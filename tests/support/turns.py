@@ -10,7 +10,7 @@ from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.outcomes import Asked, Gains, Judge, Outcomes, RewardConfig
 from backchannel.agents.rewrites.learner import state_of
-from backchannel.schemas.events import BargeIn, Canary, Click, Feedback, Impression, Query, Result, Rewrite
+from backchannel.schemas.events import BargeIn, Canary, Click, Feedback, Impression, Label, Query, Result, Rewrite
 from backchannel.schemas.turn import Turn
 from tests.support.oracle import Credit, Outcome
 
@@ -46,6 +46,11 @@ def click(entity: str, kind: str = "click", dwell_ms: int | None = None) -> Clic
 
 def feedback(**fields: Any) -> Feedback:
     return Feedback(event_id=fields.pop("event_id", "e"), ts=0, session_id="s", query_id="q", **fields)
+
+
+def label(labeller: str = "eve", at: int = 0, **fields: Any) -> Label:
+    name = f"{labeller} {at} {fields}"
+    return Label(event_id=name, ts=0, session_id="s", query_id="q", labeller=labeller, labelled_at=at, **fields)
 
 
 def barge_in() -> BargeIn:

@@ -1,7 +1,5 @@
 """Failure points: labels, weights, shares."""
 
-from itertools import permutations
-
 import numpy as np
 import pytest
 from msgspec import structs
@@ -9,7 +7,7 @@ from msgspec import structs
 from backchannel.agents.checks import check, learn, solve
 from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.failures.evidence import evidence
-from backchannel.agents.failures.learner import POINTS, FailureConfig, FailurePoints, labels_of
+from backchannel.agents.failures.learner import FailureConfig, FailurePoints
 from backchannel.agents.failures.serving import Diagnoser
 from backchannel.agents.labelled.learner import fold_of
 from backchannel.agents.sums import Delta, MemorySums, merge
@@ -61,15 +59,6 @@ def test_it_is_a_sum() -> None:
 
 def test_a_turn_that_says_nothing_of_how_it_went_adds_nothing() -> None:
     assert learn(LEARNER, [Turn.of(query(), [impression()])]) == {}
-
-
-@pytest.mark.parametrize("order", list(permutations(range(3))))
-def test_the_latest_label_by_a_labeller_counts_and_disagreement_is_kept(order: tuple[int, ...]) -> None:
-    given = (label("result", at=1), label("recognition", at=2), label("correct", "joe", at=0))
-    rows, shares = labels_of(columns_of([fine(0), fine(0, *(given[place] for place in order))]))
-    assert rows.tolist() == [1]
-    expected = {"recognition": 0.5, "correct": 0.5}
-    assert dict(zip(POINTS, shares[0].tolist(), strict=True)) == dict.fromkeys(POINTS, 0.0) | expected
 
 
 def test_it_diagnoses_turns_with_reasons() -> None:

@@ -6,14 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from backchannel.agents.checks import learn, unlike
+from backchannel.agents.checks import learn, solve, unlike
 from backchannel.agents.goals.learner import SUMS, GoalConfig, Goals, ends_of
+from backchannel.agents.goals.serving import GoalRates
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import ALL, GRID, merge
-from backchannel.schemas.events import Event, Query, Result
+from backchannel.schemas.events import Event, Label, Query, Result
 from backchannel.schemas.turn import Turn
 from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
-from tests.support.turns import barge_in, click, closed_turn, feedback, impression, judged, query, turns
+from tests.support.turns import DAY, barge_in, click, closed_turn, feedback, impression, judged, label, query, turns
 
 GOALS = Goals(GoalConfig(min_labels=3), 60, ("lexical",))
 SHOWN = impression(Result("e1", 1, ("lexical",)), allocation={"lexical": 3})
@@ -98,3 +99,60 @@ def test_a_query_that_is_too_late_to_be_a_turn_is_in_no_goal(log: tuple[Event, .
     closed += assembler.finish()
     assert len(closed) == turns
     assert round(sum(row["goals"] for row in sums(judged(closed)).values())) == goals
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted"),
+    [
+        ((), {"goals": 1, "reached": 0, "defects": 1}),  # it was interrupted
+        ((label(goal="reached"),), {"goals": 1, "reached": 1, "defects": 0}),
+        ((label(goal="continues"),), {"goals": 0, "reached": 0, "defects": 0}),
+        ((label(goal="reached"), label("joe", goal="missed")), {"goals": 1, "reached": 0.5, "defects": 0.5}),
+        ((label(failure_point="correct"),), {"goals": 1, "reached": 0, "defects": 1}),
+    ],
+)
+def test_what_people_label_takes_the_place_of_what_signals_say(
+    labels: tuple[Label, ...], wanted: dict[str, float]
+) -> None:
+    assert sums(judged([Turn.of(query(), [barge_in(), *labels])]))[ALL, 0] == wanted
+
+
+def some(person: int, outcome: str, *labels: Label, end: bool = True) -> Turn:
+    """A turn of which signals do not say whether its goal was reached: nobody clicks."""
+    asked = query(DAY, "find a restaurant", user_id=f"user {person}", context={"device": outcome})
+    shown = structs.replace(SHOWN, outcome=outcome)
+    return Turn.of(asked, [shown, *labels], None if end else query(DAY + 4000, "find a restaurant in town"))
+
+
+LABELLED = [
+    turn
+    for person in range(40)
+    for turn in (
+        some(person, "answered", label(goal="reached")),
+        some(person, "asked", label(goal="missed")),
+        some(person, "asked", label(goal="continues"), end=False),
+    )
+]
+
+
+def test_labels_of_a_few_tell_how_the_goals_of_others_went() -> None:
+    others = [*(some(person, "answered") for person in range(300)), *(some(person, "asked") for person in range(100))]
+    assert sums(judged(others))[ALL, DAY]["reached"] == 0
+    before = learn(GOALS, others)
+    assert GoalRates(solve(GOALS, before, DAY)).rate is None
+    found = GoalRates(solve(GOALS, merge([before, learn(GOALS, LABELLED)]), DAY))
+    rate, by_device = found.rate, found.rates()["device"]
+    assert rate is not None
+    assert rate.turns == 520
+    assert rate.goals.low < 480 / 520 < rate.goals.high
+    assert rate.reached.low < 340 / 480 < rate.reached.high
+    assert by_device["asked"].reached.high < 0.3 < 0.7 < by_device["answered"].reached.low
+
+
+def test_fewer_labels_make_wider_intervals_and_too_few_none() -> None:
+    few, many = (GoalRates(solve(GOALS, learn(GOALS, turns), DAY)).rate for turns in (LABELLED[:24], LABELLED))
+    assert few is not None
+    assert many is not None
+    assert few.reached.high - few.reached.low > many.reached.high - many.reached.low
+    one_sided = [turn for turn in LABELLED if "missed" not in repr(turn)]
+    assert GoalRates(solve(GOALS, learn(GOALS, one_sided), DAY)).rate is None
