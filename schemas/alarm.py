@@ -7,7 +7,8 @@ class Alarm(Struct, frozen=True):
     """A change in a rate.
 
     Attributes:
-        measure: name of the rate: click_rate, defect_rate or reward, by event time; dead_letter_rate, by wall clock.
+        measure: name of the rate: click_rate, defect_rate, goal_defect_rate or reward, by event time; dead_letter_rate,
+            by wall clock.
         strategy: the strategy whose rate changed; empty: all turns.
         noticed: time of the data in which the change was noticed, ms since the Unix epoch.
         since: estimated time of the change, ms since the Unix epoch.

@@ -50,6 +50,7 @@ FAILED: Final = frozenset({"failed", "nothing"})
 LABELS: Final[tuple[str, ...]] = get_args(GoalLabel)
 """What became of a goal with a turn: `continues`, `reached`, `missed`."""
 
+_RIDGE: Final = 5.0
 _STARTS: Final = Starts()
 
 
@@ -173,7 +174,7 @@ class Goals(LabelLearner):
         folds = self.folds(sums, at)
         if len(folds) < 2 or min(np.sum([one.labels for one in folds], axis=0)) < self.config.min_labels:
             return None
-        return Fit.of(folds)
+        return Fit.of(folds, _RIDGE)
 
 
 def ends_of(outcomes: Outcomes, turns: Integers | None = None) -> Floats:

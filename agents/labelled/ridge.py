@@ -136,12 +136,17 @@ class Fit(Struct, frozen=True):
     residuals: Floats
 
     @classmethod
-    def of(cls, folds: Sequence[LabelSums]) -> "Fit":
-        """Fit the sums of two or more folds, all of whose failure points have labels."""
+    def of(cls, folds: Sequence[LabelSums], ridge: float = RIDGE) -> "Fit":
+        """Fit the sums of two or more folds, all of whose failure points have labels.
+
+        Args:
+            folds: the sums of each fold of people.
+            ridge: what pulls the weights towards 0, in labels; shorter vectors need less.
+        """
         gram: Floats = np.sum([one.gram for one in folds], axis=0)
         moments: Floats = np.sum([one.moments for one in folds], axis=0)
         labels = moments[0]
-        penalty = RIDGE * np.eye(len(gram))
+        penalty = ridge * np.eye(len(gram))
         size = len(labels)
         scored, squares = np.zeros((size, size)), np.zeros((size, size))
         for one in folds:

@@ -19,6 +19,7 @@ from backchannel.ops.terminal import print_json, require_writable
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.config import Config
+from backchannel.streams.monitoring.trends import read_rates
 from backchannel.streams.snapshots import archive, versions
 from backchannel.streams.snapshots.signing import signing_key
 from backchannel.streams.snapshots.versions import CorruptPolicyError
@@ -92,8 +93,9 @@ def show(version: int | None, store: str, config: Config, *, as_json: bool) -> N
         head = versions.current(connection)
         number = _existing(connection, head.version if version is None else version)
         one = _listed(connection, number, _key(config), rows=True)
+        rates = read_rates(connection, one.header.watermark) if one.header else None
     if as_json:
-        print_json({"hold": head.hold, **msgspec.structs.asdict(one)})
+        print_json({"hold": head.hold, **msgspec.structs.asdict(one), "rates": rates})
         return
     served = "served by readers" if one.served else "not served"
     facts = [("version", f"{one.version}, {served}{', pinned' if one.pinned else ''}")]
@@ -107,6 +109,7 @@ def show(version: int | None, store: str, config: Config, *, as_json: bool) -> N
             ("learned up to", f"{since_epoch(header.watermark)}, from {partitions} partitions"),
             ("verdict", f"{header.verdict}: {header.reason}" if header.verdict else "not judged"),
             *_trial(header),
+            *([("quality", f"until then, {rates}")] if rates else []),
             ("configuration", header.fingerprint),
             ("checksum", header.checksum),
             ("signed", "yes" if header.seal else "no"),

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import make_url
 
+from backchannel.agents.goals.serving import GoalRate
 from backchannel.agents.horizon.serving import Report
 from backchannel.agents.satisfaction.serving import Rate
 from backchannel.streams.clock import since_epoch
@@ -64,6 +65,7 @@ class Summary(Struct, frozen=True):
         watermark: event time up to which the policy has learned, ms since the Unix epoch.
         strategies: what the bandit knows about each strategy.
         taken: whether these are those that events name, as none are configured.
+        goals: how many goals were reached, told from labels; None if there are too few.
         satisfaction: how many turns people are satisfied with; None if too few people said so.
         horizon: after which strategies people come back; None if that is not learned.
         remembered: number of queries in the memory index.
@@ -89,6 +91,7 @@ class Summary(Struct, frozen=True):
     watermark: int
     strategies: list[StrategySummary]
     taken: bool
+    goals: GoalRate | None
     satisfaction: Rate | None
     horizon: Report | None
     remembered: int
@@ -172,7 +175,7 @@ class Summary(Struct, frozen=True):
         for source, target in self.examples.items():
             console.print(f"  {source!r} -> {target!r}", markup=False)
         if self.rates is not None:
-            console.print(f"Quality: {self.rates}")
+            console.print(f"Quality: {self.rates}" + (f"; {self.goals}" if self.goals else ""))
 
 
 def _show_horizon(console: Console, report: Report) -> None:
@@ -248,6 +251,7 @@ def summarize(
         watermark=policy.snapshot.watermark,
         strategies=[StrategySummary(name, turns, reward) for name, (turns, reward) in policy.evidence().items()],
         taken=taken,
+        goals=policy.goals.rate,
         satisfaction=policy.satisfaction.rate,
         horizon=policy.horizon.report,
         remembered=policy.remembered,

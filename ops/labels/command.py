@@ -51,12 +51,12 @@ def label() -> None:
 def next_turns(*, log: Path, count: int, seed: int, store: str, config: Config) -> None:
     """Print those turns of LOG whose labels would teach most, as JSON lines.
 
-    Turns with labels, and turns whose events do not say how they went, are left out. A line is a `label` event
-    without its own fields and `event_id`, with what the policy in the store says of the turn. As long as that knows
-    nothing, turns are drawn at random.
+    Turns whose failure point is labelled, and turns whose events do not say how they went, are left out. A line is a
+    `label` event without its own fields and `event_id`, with what the policy in the store says of the turn. As long as
+    that knows nothing, turns are drawn at random.
     """
     closed = chain.from_iterable(closed_turns([str(log)], config, Losses()))
-    turns = [turn for turn in closed if not turn.all(Label)]
+    turns = [turn for turn in closed if not any(one.failure_point for one in turn.all(Label))]
     turns = [turns[row] for row in is_told(columns_of(turns)).tolist()]
     with closing(PolicyReader(store)) as reader:
         policy = reader.policy

@@ -49,7 +49,7 @@ class Facts(Struct, frozen=True):
         following: the `query_id` of the session's next query within the attribution window; None without one.
         rephrased: the probability that the next query rephrases this one, by texts alone or with interpretations,
             whichever is higher: where a query was misunderstood, its interpretation says that it is another one.
-        ends: the probability that the turn is the last of its goal.
+        ends: the probability that the turn is the last of its goal, or the share of labellers who say so.
         understood: the probability that the query's interpretation is right: its success (see `agents.outcomes`) or
             what a model from labels says. Rules do not count: that nothing speaks against a turn is no success.
         chosen: the entity that was chosen, and its gain; see `agents.outcomes`.
@@ -96,7 +96,8 @@ class Observer:
 
         Args:
             turns: closed turns.
-            held_out: whether to diagnose each turn with what was learned from other people's labels only.
+            held_out: whether to tell each turn without its labels, and to diagnose it with what was learned from other
+                people's labels only.
         """
         if not turns:
             return []
@@ -110,6 +111,8 @@ class Observer:
         chosen = _chosen(outcomes)
         found = []
         for row, turn in enumerate(turns):
+            judged = _judged(turn)
+            goals = judged.goals
             understood = float(outcomes.success[row])
             if (diagnosis := diagnoses.get(row)) is not None and diagnosis.provenance == "ridge":
                 right = 1.0 - sum(diagnosis.probabilities.get(point, 0.0) for point in _BEFORE_MEANING)
@@ -119,14 +122,14 @@ class Observer:
                     query=turn.query,
                     following=None if turn.next is None else turn.next.query_id,
                     rephrased=float(rephrased[row]),
-                    ends=float(ends[row]),
+                    ends=1.0 - goals.get("continues", 0.0) if goals and not held_out else float(ends[row]),
                     understood=understood,
                     chosen=chosen.get(row),
                     reached=float(outcomes.unrephrased[row]),
                     defect=float(defects[row]),
                     is_answered=bool(turn.all(Feedback)),
                     diagnosis=diagnosis,
-                    judged=_judged(turn),
+                    judged=judged,
                 )
             )
         return found

@@ -22,6 +22,8 @@ from backchannel.schemas.events import Context
 
 LONGEST: Final = 64
 """Turns of a goal that are held at once: more are a machine's."""
+ENDED: Final = {"reached": "yes", "missed": "no"}
+"""A label of the last turn of a goal -> whether the goal was reached."""
 _ENDS: Final = 0.5
 
 
@@ -114,6 +116,7 @@ def learned(goal: Sequence[Facts], *, judged: bool = True) -> list[Learned]:
     """
     first, last = goal[0].query.query_id, goal[-1]
     sure = prod(1.0 - one.ends for one in goal[:-1]) * (last.ends if last.ends > _ENDS else 1.0 - last.ends)
+    reached = (judged and _labelled(last)) or _reached(last)
     found = []
     for place, one in enumerate(goal):
         query = one.query
@@ -134,7 +137,7 @@ def learned(goal: Sequence[Facts], *, judged: bool = True) -> list[Learned]:
                 entity=chosen,
                 failure_point=point,
                 goal=_told(first, sure, "starts"),
-                reached=_reached(last),
+                reached=reached,
             )
         )
     return found
@@ -178,6 +181,11 @@ def _reached(last: Facts) -> Told | None:
     if max(last.reached, last.defect) <= 0:
         return None
     return _told("yes", last.reached, how) if last.reached >= last.defect else _told("no", last.defect, how)
+
+
+def _labelled(last: Facts) -> Told | None:
+    """Return what most labellers said of the goal whose last turn this is; None if they did not."""
+    return _said({ENDED[label]: share for label, share in last.judged.goals.items() if label in ENDED})
 
 
 def _said(shares: dict[str, float]) -> Told | None:

@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 
 from backchannel.agents.statistics import wilson
 from backchannel.ops.labels.facts import Facts
-from backchannel.ops.labels.learned import FIELDS, Learned, Told, is_same, learned
+from backchannel.ops.labels.learned import ENDED, FIELDS, Learned, Told, is_same, learned
 
 _SURE: Final = 1.645
 """The bound of the share of right ones holds with a probability of 95%, in standard deviations."""
@@ -49,9 +49,14 @@ class Precision:
 
     def check(self, goal: list[Facts]) -> None:
         """Compare what is told of the turns of a goal with what people said about them."""
-        if not any(one.judged.points or one.judged.interpretations for one in goal):
+        if not any(one.judged.points or one.judged.interpretations or one.judged.goals for one in goal):
             return
-        for facts, one in zip(goal, learned(goal, judged=False), strict=True):
+        found = learned(goal, judged=False)
+        ended, reached = goal[-1].judged.goals, found[-1].reached
+        if ended and reached is not None:
+            right = sum(share for label, share in ended.items() if ENDED.get(label) == reached.value)
+            self.add("reached", reached, right)
+        for facts, one in zip(goal, found, strict=True):
             points, meant = facts.judged.points, facts.judged.interpretations
             if points and one.failure_point is not None:
                 self.add("failure_point", one.failure_point, points.get(one.failure_point.value, 0.0))

@@ -30,7 +30,7 @@ from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.snapshot import Estimate, Evidence, Reached, Snapshot, Verdict
 from backchannel.streams.monitoring.observer import Observer
 from backchannel.streams.pipeline.commits import Commit
-from backchannel.streams.pipeline.drift_monitor import DEAD_LETTER_RATE
+from backchannel.streams.pipeline.drift_monitor import DEAD_LETTER_RATE, GOAL_DEFECT_RATE
 from backchannel.streams.pipeline.publisher import VersionStatus
 from backchannel.streams.turns.accounts import FIELD_DROPPED
 from backchannel.streams.turns.partition import Partition
@@ -181,7 +181,7 @@ class Metrics(Observer):
             for metric in (self._asked, self._candidates, self._rewards):
                 metric.labels(strategy)
             self._alarms.labels("reward", strategy)
-        for measure in (*RATES, DEAD_LETTER_RATE):
+        for measure in (*RATES, GOAL_DEFECT_RATE, DEAD_LETTER_RATE):
             self._alarms.labels(measure, ALL)
 
     def on_assigned(self, partitions: Mapping[int, Partition]) -> None:  # noqa: ARG002 -- Observer's

@@ -144,12 +144,19 @@ def read_trends(connection: Connection, buckets: int, minutes: int, versions: in
     )
 
 
-def read_rates(connection: Connection) -> Rates | None:
-    """Return the rates in all time buckets that are kept; None without turns, or before `store upgrade`."""
+def read_rates(connection: Connection, until: int | None = None) -> Rates | None:
+    """Return the rates in all time buckets that are kept; None without turns, or before `store upgrade`.
+
+    Args:
+        connection: a connection to the store.
+        until: the time (ms) after which no bucket begins; None: all buckets.
+    """
     if not all(inspect(connection).has_table(one.name) for one in (_QUALITY, _GOALS)):
         return None
     of_turns = select(func.sum(_QUALITY.c.turns), func.sum(_QUALITY.c.defects)).where(_QUALITY.c.strategy == ALL)
     of_goals = select(*(func.sum(_GOALS.c[name]) for name in GOAL_SUMS)).where(_GOALS.c.strategy == ALL)
+    if until is not None:
+        of_turns, of_goals = of_turns.where(_QUALITY.c.bucket <= until), of_goals.where(_GOALS.c.bucket <= until)
     turns, defects = connection.execute(of_turns).one()
     goals, reached, failed = tuple(connection.execute(of_goals).one())
     if not turns or not goals:

@@ -27,6 +27,7 @@ from backchannel.streams.store.tables import MINUTE_MS
 from backchannel.streams.turns.position import BEGINNING
 
 DEAD_LETTER_RATE: Final = "dead_letter_rate"
+GOAL_DEFECT_RATE: Final = "goal_defect_rate"
 
 SPAN: Final = 500
 """Number of buckets in a span: a rate is compared with its last one to two spans."""
@@ -133,6 +134,9 @@ class DriftMonitor:
         for measure, strategy, column in rates + [("reward", strategy, "reward") for strategy in strategies]:
             sums = select(quality.c.bucket, quality.c.turns, quality.c[column]).where(quality.c.strategy == strategy)
             yield _Rate(measure, strategy, sums, self._bucket_ms, whole)
+        goals = self._store.sum_tables[Goals.name]
+        ended = select(goals.c.bucket, goals.c.goals, goals.c.defects).where(goals.c.strategy == ALL)
+        yield _Rate(GOAL_DEFECT_RATE, ALL, ended, self._bucket_ms, whole)
 
     def _is_notable(self, change: Change) -> bool:
         return abs(change.after - change.before) >= self._config.drift_change * change.before

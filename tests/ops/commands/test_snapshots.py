@@ -1,6 +1,7 @@
 """`backchannel snapshots` as its users see it."""
 
 import gzip
+import re
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,7 @@ def test_list_and_show(url: str) -> None:
     shown = ok(url, "show")
     assert "3, served by readers" in shown
     assert "complete" in shown
+    assert re.search(r"defects; of \d+ goals .* were reached, and .* ended in a defect", " ".join(shown.split()))
     one = orjson.loads(ok(url, "show", "2", "--json"))
     assert (one["header"]["parent"], one["served"], one["fault"]) == (1, False, None)
     assert one["header"]["positions"]["test"]["0"]["read"]["events"] > 0

@@ -10,10 +10,11 @@ from backchannel.agents.failures.learner import FailureConfig, FailurePoints
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.sums import MemorySums
 from backchannel.ops.labels.facts import Diagnosis, Facts, Judgements, Observer
-from backchannel.ops.labels.learned import LONGEST, Goals, learned
+from backchannel.ops.labels.learned import LONGEST, Goals, Told, learned
+from backchannel.ops.labels.precision import Precision
 from backchannel.schemas.events import Label, Query, Understanding
 from backchannel.schemas.turn import Turn
-from tests.support.turns import closed_turn, impression, query
+from tests.support.turns import closed_turn, impression, label, query
 
 _NOTHING = Judgements()
 
@@ -103,6 +104,27 @@ def test_people_come_first_unless_they_are_to_be_compared() -> None:
         ("a", 1.0, "success"),
         ("correct", 0.9, "rule"),
     ]
+
+
+def test_whether_a_goal_was_reached_is_told_by_people_too() -> None:
+    turns = goal(Said("a", judged=Judgements(goals={"missed": 0.75, "reached": 0.25})))
+    [by_people], [by_signals] = learned(turns), learned(turns, judged=False)
+    assert by_people.reached == Told("no", 0.75, "label")
+    assert by_signals.reached is None or by_signals.reached.provenance == "signals"
+
+
+def test_where_people_say_that_a_goal_continues_it_does() -> None:
+    observer = Observer(MemorySums({}), 0, FailurePoints(FailureConfig()), RewardConfig())
+    turn = Turn.of(query(0, "play jazz"), [label(goal="continues")], query(4000, "what is the weather"))
+    [told], [compared] = (observer.facts([turn], held_out=held_out) for held_out in (False, True))
+    assert (told.ends, told.judged.goals) == (0.0, {"continues": 1.0})
+    assert compared.ends > 0.5
+
+
+def test_signals_are_compared_with_what_people_say_of_goals() -> None:
+    precision = Precision(0.5)
+    precision.check(goal(Said("a", understood=1.0, judged=Judgements(goals={"missed": 1.0}))))
+    assert [(field, found.labels) for field, _, found in precision.cuts()] == [("reached", 0)]
 
 
 @given(st.lists(st.tuples(st.sampled_from("st"), st.sampled_from([0.2, 0.9]), st.booleans()), max_size=200))

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 from sqlalchemy import insert, select
 
 from backchannel.agents.quality.learner import QualityConfig
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.alarm import Alarm
-from backchannel.schemas.events import Click, Event
+from backchannel.schemas.events import Click, Event, Impression
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.drift_monitor import DriftMonitor
 from backchannel.streams.pipeline.learners import Learning
@@ -27,10 +28,18 @@ NOW = 1_800_000_000_000 // MINUTE_MS * MINUTE_MS
 
 
 def stream(clicks_until_minute: int, minutes: int) -> list[Event]:
-    """Return 100 turns per minute, whose clicks stop at some time."""
+    """Return 100 turns per minute; from some time on the system finds nothing, and there are no clicks."""
     events = mixed_stream(100 * minutes, np.random.default_rng(5), queries=20, start_ms=START, gap_ms=600)
     stop = START + clicks_until_minute * MINUTE_MS
-    return [event for event in events if not isinstance(event, Click) or event.ts < stop]
+    found = []
+    for event in events:
+        if event.ts < stop:
+            found.append(event)
+        elif isinstance(event, Impression):
+            found.append(structs.replace(event, outcome="nothing"))
+        elif not isinstance(event, Click):
+            found.append(event)
+    return found
 
 
 def alarms(url: str) -> list[Alarm]:
@@ -51,10 +60,12 @@ def test_a_change_is_written_down_once_whenever_somebody_looks(chunk: int, store
             pipeline.publish()
             pipeline.publish()
     found = alarms(store_url)
-    rates = ["click_rate", *["reward"] * len(CONFIG.bandit.expected)]
+    rates = ["click_rate", "goal_defect_rate", *["reward"] * len(CONFIG.bandit.expected)]
     assert [alarm.measure for alarm in found] == rates
-    assert {alarm.strategy for alarm in found[1:]} == set(CONFIG.bandit.expected)
-    (click,) = found[:1]
+    assert {alarm.strategy for alarm in found[2:]} == set(CONFIG.bandit.expected)
+    click, goals = found[:2]
+    assert goals.since == click.since
+    assert goals.after > goals.before + 0.5
     assert click.since == START + 30 * MINUTE_MS
     assert click.since <= click.noticed <= click.since + 5 * MINUTE_MS
     assert click.before == pytest.approx(0.4, abs=0.05)
