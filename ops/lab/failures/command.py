@@ -35,7 +35,8 @@ def failures(*, folder: Path, sizes: tuple[int, ...], seeds: int, salt: str, as_
     """Learn failure points from the labelled dialogues in FOLDER, and diagnose callers that were not learned from.
 
     FOLDER holds `dstc2` and `failure_points`. The labels were made by rules from transcripts, not by annotators. There
-    are five folds of callers; intervals of 95% are over callers.
+    are five folds of callers; intervals of 95% are over callers. Where LightGBM is installed, what gradient boosting
+    makes of the same evidence is shown for comparison; nothing uses it.
     """
     with Console(stderr=True).status("learning"):
         report = evaluate(read(folder, salt), sizes, seeds)
@@ -55,6 +56,10 @@ def failures(*, folder: Path, sizes: tuple[int, ...], seeds: int, salt: str, as_
         for how, one in (("drawn at random", report.curve[size]), ("chosen", report.chosen[size])):
             table.add_row(f"{size:,}", how, *(f"{measured.value:.3f}" for measured in _measured(one)))
     table.add_row("all", "", *map(_interval, _measured(report.quality)))
+    for size, one in report.boosted_curve.items():
+        table.add_row(f"{size:,}", "gradient boosting", *(f"{measured.value:.3f}" for measured in _measured(one)))
+    if report.boosted is not None:
+        table.add_row("all", "gradient boosting", *map(_interval, _measured(report.boosted)))
     console.print(table)
     confusion = Table("true \\ told", *POINTS, box=SIMPLE_HEAD, pad_edge=False)
     for true, told in report.confusion.items():

@@ -5,10 +5,10 @@ false wake, and its few entity errors count as understanding. A fold's turns are
 from the sums of all other callers, in which the learner's own folds are of people, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -26,6 +26,7 @@ from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Booleans, Floats, Integers, MemorySums
 from backchannel.ops.lab.convert import ConversionError
+from backchannel.ops.lab.failures.challenger import boosted, features_of, is_there
 from backchannel.ops.lab.rephrases.pairs import assembled, dialogues, open_log
 from backchannel.ops.labels.precision import cut
 from backchannel.schemas.events import FailurePoint, Label
@@ -47,6 +48,10 @@ OUTER_FOLDS: Final = 5
 DECLARED: Final = (0.9, 0.95)
 """Declared precisions of an export; see `ops.labels`."""
 _SAMPLES: Final = 200  # of callers, for intervals
+
+
+Tell: TypeAlias = Callable[["Data", Integers, Integers], Floats]
+"""The data, the turns to learn from, and the turns to tell -> probabilities of POINTS, (turns to tell, POINTS)."""
 
 
 class _Row(Struct):
@@ -134,6 +139,8 @@ class Report(Struct, frozen=True):
             never told.
         chosen: as `curve`, with turns chosen by `next_to_label` in rounds that double the number of labels, the first
             half of the smallest number at random.
+        boosted: by gradient boosting with all labels, see `challenger`; None if it is not installed.
+        boosted_curve: as `curve`, by gradient boosting.
         shares: quality of the shares.
         exported: declared precision -> what is exported.
     """
@@ -148,6 +155,8 @@ class Report(Struct, frozen=True):
     confusion: dict[str, dict[str, int]]
     curve: dict[int, Quality]
     chosen: dict[int, Quality]
+    boosted: Quality | None
+    boosted_curve: dict[int, Quality]
     shares: SharesQuality
     exported: dict[str, Exported]
 
@@ -215,6 +224,11 @@ def evaluate(data: Data, sizes: Sequence[int], seeds: int) -> Report:
         - np.bincount(data.truth[own], minlength=len(POINTS)) / own.sum()
         for own in (systems == system for system in np.unique(systems))
     ]
+    features = features_of(data.vectors)
+
+    def challenger(data: Data, own: Integers, tested: Integers) -> Floats:
+        return boosted(features, data.truth, own, tested, len(POINTS))
+
     told = found.argmax(axis=1)
     counts = np.zeros((len(POINTS), len(POINTS)), dtype=int)
     np.add.at(counts, (data.truth, told), 1)
@@ -232,11 +246,22 @@ def evaluate(data: Data, sizes: Sequence[int], seeds: int) -> Report:
         confusion={
             true: dict(zip(POINTS, row, strict=True)) for true, row in zip(POINTS, counts.tolist(), strict=True)
         },
-        curve=_curve(data, sizes, seeds, chosen=False),
-        chosen=_curve(data, sizes, seeds, chosen=True),
+        curve=_curve(data, sizes, seeds, _told),
+        chosen=_curve(data, sizes, seeds, _told, chosen=True),
+        boosted=measure(data, _held_out(data, challenger)) if is_there() else None,
+        boosted_curve=_curve(data, sizes, seeds, challenger) if is_there() else {},
         shares=SharesQuality(estimated, counted, covered, width),
         exported={f"{declared:g}": _exported(data, found, declared) for declared in DECLARED},
     )
+
+
+def _held_out(data: Data, tell: Tell) -> Floats:
+    """Return the probabilities of all turns, (turns, POINTS), told from the labels of the other folds' callers."""
+    found = np.zeros((len(data.truth), len(POINTS)))
+    for fold in range(OUTER_FOLDS):
+        tested = np.flatnonzero(data.folds == fold)
+        found[tested] = tell(data, np.flatnonzero(data.folds != fold), tested)
+    return found
 
 
 def _chances(data: Data, known: Booleans) -> Floats:
@@ -293,7 +318,11 @@ def _measured(truth: Integers, found: Floats, rows: Integers) -> list[float]:
     return [float((told == true).mean()), float(np.mean(f1)), float(area), float(cause.mean())]
 
 
-def _curve(data: Data, sizes: Sequence[int], seeds: int, *, chosen: bool) -> dict[int, Quality]:
+def _told(data: Data, own: Integers, tested: Integers) -> Floats:
+    return probabilities(learned([data.turns[row] for row in own])[0], data.vectors[tested])
+
+
+def _curve(data: Data, sizes: Sequence[int], seeds: int, tell: Tell, *, chosen: bool = False) -> dict[int, Quality]:
     """Return the mean quality with some labels of the other folds' callers, drawn at random or chosen."""
     measured: dict[int, list[list[float]]] = {size: [] for size in sorted(sizes)}
     for seed in range(seeds):
@@ -302,15 +331,14 @@ def _curve(data: Data, sizes: Sequence[int], seeds: int, *, chosen: bool) -> dic
             rng = np.random.default_rng((seed, fold))
             tested = np.flatnonzero(data.folds == fold)
             rest, own = rng.permutation(np.flatnonzero(data.folds != fold)), np.zeros(0, dtype=np.int64)
-            diagnoser = Diagnoser({})
             for size in measured:
                 while len(own) < min(size, len(own) + len(rest)):
                     wanted = min(max(len(own), size // 2), size - len(own)) if chosen else size - len(own)
-                    model = diagnoser.known[1] if chosen and diagnoser.known else None
+                    known = learned([data.turns[row] for row in own])[0].known if chosen and len(own) else None
+                    model = known and known[1]
                     taken = next_to_label(model, data.vectors[rest], wanted, rng)
                     own, rest = np.concatenate((own, rest[taken])), np.delete(rest, taken)
-                    diagnoser, _ = learned([data.turns[row] for row in own])
-                found[size][tested] = probabilities(diagnoser, data.vectors[tested])
+                found[size][tested] = tell(data, own, tested)
         for size, one in found.items():
             measured[size].append(_measured(data.truth, one, np.arange(len(data.truth))))
     return {

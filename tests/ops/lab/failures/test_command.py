@@ -10,6 +10,7 @@ import pytest
 from backchannel.agents.failures.evidence import RULED
 from backchannel.agents.failures.rules import CHANCES, POINTS
 from backchannel.ops.lab.convert import ConversionError
+from backchannel.ops.lab.failures.challenger import features_of, is_there
 from backchannel.ops.lab.failures.evaluation import Data, evaluate, read
 
 
@@ -44,7 +45,16 @@ def test_it_beats_calling_every_turn_correct(data: Data) -> None:
     assert exported.precision.high > 0.9
     assert 0.2 < exported.share < 0.9
     assert report.shares.covered > 0.8
+    assert (report.boosted is None) == (not is_there())
+    assert report.boosted is None or report.boosted.accuracy.value > report.majority
     assert sum(sum(told.values()) for told in report.confusion.values()) == len(few)
+
+
+def test_trees_get_a_column_per_number(data: Data) -> None:
+    found = features_of(data.vectors[:50])
+    assert found.shape[1] < data.vectors.shape[1]
+    known = np.nan_to_num(found).astype(bool).sum(axis=1) + np.isnan(found).sum(axis=1)
+    assert (known == data.vectors[:50, 1:].sum(axis=1)).all()
 
 
 def test_chances_of_rules_are_those_of_the_data(data: Data) -> None:
