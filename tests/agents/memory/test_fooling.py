@@ -129,3 +129,34 @@ def test_clicks_out_of_trust_are_not_taken_for_attractiveness() -> None:
     gain, exposure = curve.evidence(1000.0 * (attractive + 0.6 * (1 - attractive)), shown)
     np.testing.assert_allclose(gain / exposure, attractive, atol=0.05)
     assert (exposure < 1000.0 * curve.slopes[0]).all()
+
+
+POWER = [place**-0.7 for place in range(1, 11)]
+FOLD = [1.0, 0.85, 0.75, *[0.2] * 7]
+
+
+@pytest.mark.parametrize(
+    ("examined", "trust"), [(POWER, 0.0), (POWER, 0.3), (FOLD, 0.0)], ids=["power", "trust", "fold"]
+)
+def test_bounds_of_the_best_hold_in_worlds_that_are_not_assumed(examined: list[float], trust: float) -> None:
+    rng = np.random.default_rng(2)
+    attraction = rng.beta(1, 4, (40, 12))
+    turns = []
+    for number in range(6_000):
+        of = number % 40
+        order = np.argsort(-(attraction[of] + rng.normal(0, 0.3, 12)))[:10]
+        attractive = attraction[of, order]
+        clicked = rng.random(10) < np.array(examined) * (attractive + (1 - attractive) * trust * np.array(examined))
+        page = impression(*(Result(f"e{entity}", place) for place, entity in enumerate(order.tolist(), 1)))
+        clicks = tuple(click(f"e{entity}") for entity in order[clicked].tolist())
+        turns.append(closed_turn(query(number * 1_000, f"q{of}", user_id=f"u{number}"), (page,), clicks))
+    index = MemoryIndex(MemoryConfig(confidence=0.9, position_trust=trust))
+    delta = index.learn(judged(turns))
+    memory = Memory(live_rows(index.solve(MemorySums(delta), changes(delta), 6_000_000)), {}, 6_000_000)
+    found = [
+        (one.score, one.lower, attraction[of, int(one.entity_id[1:])])
+        for of in range(40)
+        for one in memory.recall(f"q{of}", 12)
+    ]
+    best = sorted(found, reverse=True)[: len(found) // 10]
+    assert np.mean([lower <= truth for _, lower, truth in best]) >= 0.85
