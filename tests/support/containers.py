@@ -26,10 +26,12 @@ class Buildah:
         self._folder: Final = folder
         self.command: Final = ["buildah", "--root", str(folder / "storage"), "--runroot", str(folder / "run")]
         self.command.append("--storage-driver=vfs")
+        self.environment: Final = {**os.environ, "TMPDIR": str(folder)}
 
     def __call__(self, *arguments: str) -> str:
         """Run a command of buildah, and return what it prints."""
-        done = subprocess.run([*self.command, *arguments], capture_output=True, text=True, check=False)
+        command = [*self.command, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=self.environment)
         assert done.returncode == 0, f"buildah {arguments[0]}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
         return done.stdout.strip()
 
@@ -86,7 +88,12 @@ class Container:
         command = [*config["Entrypoint"], *(service.get("command") or config["Cmd"])]
         with log.open("ab") as out:
             self._process: Final = subprocess.Popen(
-                self._run(*command), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                self._run(*command),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=buildah.environment,
+                start_new_session=True,
             )
 
     def healthy(self) -> bool:
@@ -94,7 +101,9 @@ class Container:
         assert self._process.poll() is None, self.log.read_text()
         kind, *command = self._health
         assert kind == "CMD"
-        return subprocess.run(self._run(*command), capture_output=True, check=False, timeout=60).returncode == 0
+        asked = self._run(*command)
+        done = subprocess.run(asked, capture_output=True, check=False, env=self._buildah.environment, timeout=60)
+        return done.returncode == 0
 
     def wait(self) -> int:
         """Wait until it has ended, and return its exit code."""
@@ -121,7 +130,7 @@ class Container:
     def _inside(self) -> int:
         """Return the process id of the command, below buildah's own processes."""
         pid = self._process.pid
-        while Path(f"/proc/{pid}/exe").resolve().name == "buildah":
+        while Path(os.readlink(f"/proc/{pid}/exe")).name.startswith(("buildah", "memfd:buildah")):
             # Each thread has children of its own.
             children = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
             pid = int(" ".join(children).split()[0])
