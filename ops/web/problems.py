@@ -90,7 +90,6 @@ def _refusal(error: Exception, method: str) -> RefusedError:
         detail = {
             404: "no such path; /openapi.json lists them",
             405: f"{method} is not for this path; /openapi.json says what is",
-            413: "the body is longer than serve.body_kb allows; send less at once",
         }
         return RefusedError(error.status_code, detail.get(error.status_code, error.detail))
     return RefusedError(500, "an error of the service, which its log explains under this request's id")
