@@ -1,8 +1,10 @@
 """Destinations of accepted events. A sink answers once the events are durable, and refuses before it is overwhelmed."""
 
 import asyncio
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Final, Protocol
 
 from backchannel.ops.web.problems import RefusedError
@@ -68,58 +70,87 @@ class Pending:
         self._bytes -= size
 
 
-class JournalSink:
-    """Writes to the journal; events that arrive while the disk is busy are written together.
+class GroupSink(ABC):
+    """Stores the events of many requests together: those that arrive while others are being stored.
+
+    Args:
+        pending: maximum size of events that are not durable yet, bytes.
+        groups: maximum number of groups that are being stored at a time.
+    """
+
+    def __init__(self, pending: int, groups: int) -> None:
+        self._pending: Final = Pending(pending)
+        self._groups: Final = groups
+        self._waiting: list[tuple[Sequence[tuple[Event, bytes]], int, asyncio.Future[None]]] = []
+        self._storing: list[asyncio.Task[None]] = []
+
+    async def put(self, events: Sequence[tuple[Event, bytes]]) -> None:
+        """See `Sink`."""
+        size = sum([len(record) for _, record in events])
+        self._pending.add(size)
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((events, size, stored))
+        self._storing = [task for task in self._storing if not task.done()]
+        if len(self._storing) < self._groups:
+            self._storing.append(asyncio.create_task(self._store_groups()))
+        await stored
+
+    async def drain(self) -> None:
+        """Wait until nothing is being stored any more."""
+        await asyncio.gather(*self._storing)
+
+    @abstractmethod
+    async def store(self, events: Iterable[tuple[Event, bytes]]) -> None:
+        """Return once all events are durable.
+
+        Raises:
+            RefusedError: they are not, and must be sent again.
+        """
+
+    async def _store_groups(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            error: Exception | None = None
+            try:
+                await self.store(chain.from_iterable([events for events, _, _ in group]))
+            except Exception as fault:
+                error = fault
+            for _, size, stored in group:
+                self._pending.done(size)
+                if stored.done():  # its caller is gone
+                    continue
+                if error is None:
+                    stored.set_result(None)
+                else:
+                    stored.set_exception(error)
+
+
+class JournalSink(GroupSink):
+    """Writes to the journal.
 
     Args:
         journal: the journal, which is closed with the sink.
-        pending: maximum size of events that are not durable yet, bytes.
+        pending: see `GroupSink`.
     """
 
     def __init__(self, journal: Journal, pending: int) -> None:
+        super().__init__(pending, groups=1)
         self._journal: Final = journal
-        self._pending: Final = Pending(pending)
-        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._thread: Final = ThreadPoolExecutor(1, "backchannel-journal")
-        self._writing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """See `Sink`."""
 
-    async def put(self, events: Sequence[tuple[Event, bytes]]) -> None:
-        """See `Sink`."""
-        lines = b"".join([record + b"\n" for _, record in events])
-        self._pending.add(len(lines))
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((lines, written))
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write())
-        await written
-
     async def close(self) -> None:
         """See `Sink`."""
-        if self._writing is not None:
-            await self._writing
+        await self.drain()
         self._thread.shutdown()
         self._journal.close()
 
-    async def _write(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            taken, self._waiting = self._waiting, []
-            blob = b"".join([lines for lines, _ in taken])
-            error: Exception | None = None
-            try:
-                await loop.run_in_executor(self._thread, self._journal.append, blob)
-            except JournalFullError as full:
-                error = RefusedError(429, str(full), retry_after=RETRY_S)
-            except Exception as fault:
-                error = fault
-            self._pending.done(len(blob))
-            for _, written in taken:
-                if written.done():  # its caller is gone
-                    continue
-                if error is None:
-                    written.set_result(None)
-                else:
-                    written.set_exception(error)
+    async def store(self, events: Iterable[tuple[Event, bytes]]) -> None:
+        """See `GroupSink`."""
+        lines = b"".join([record + b"\n" for _, record in events])
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._journal.append, lines)
+        except JournalFullError as full:
+            raise RefusedError(429, str(full), retry_after=RETRY_S) from None

@@ -1,0 +1,97 @@
+"""Events of many requests are stored together, within bounds."""
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+
+from backchannel.ops.serve.sinks import GroupSink
+from backchannel.ops.web.problems import RefusedError
+from backchannel.schemas.codec import encode
+from backchannel.schemas.events import Event, Query
+
+
+class Slow(GroupSink):
+    """Stores nothing until it may; `stored` has the groups."""
+
+    def __init__(self, pending: int, groups: int) -> None:
+        super().__init__(pending, groups)
+        self.stored: list[list[str]] = []
+        self.may = asyncio.Event()
+
+    async def store(self, events: Iterable[tuple[Event, bytes]]) -> None:
+        names = [event.event_id for event, _ in events]
+        await self.may.wait()
+        if "bad" in names:
+            raise RefusedError(503, "not now")
+        self.stored.append(names)
+
+
+def one(name: str) -> list[tuple[Event, bytes]]:
+    event = Query(event_id=name, ts=1, session_id="s", query_id=name, text="hey")
+    return [(event, encode(event))]
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_what_arrives_meanwhile_is_stored_together(groups: int) -> None:
+    async def send() -> list[list[str]]:
+        sink = Slow(1 << 20, groups)
+        puts = []
+        for number in range(6):
+            puts.append(asyncio.create_task(sink.put(one(str(number)))))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        sink.may.set()
+        await asyncio.gather(*puts)
+        await sink.drain()
+        return sink.stored
+
+    stored = asyncio.run(send())
+    assert sorted(len(group) for group in stored) == [*[1] * groups, 6 - groups]
+    assert sorted(name for group in stored for name in group) == list("012345")
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_one_after_the_other_is_stored_too(groups: int) -> None:
+    async def send() -> list[list[str]]:
+        sink = Slow(1 << 20, groups)
+        sink.may.set()
+        for number in range(6):
+            await sink.put(one(str(number)))
+        return sink.stored
+
+    assert asyncio.run(asyncio.wait_for(send(), 10)) == [[name] for name in "012345"]
+
+
+def test_a_group_that_cannot_be_stored_is_refused_and_the_next_one_is_not() -> None:
+    async def send() -> None:
+        sink = Slow(1 << 20, 1)
+        first = asyncio.create_task(sink.put(one("bad")))
+        await asyncio.sleep(0.01)
+        second = asyncio.create_task(sink.put(one("good")))
+        await asyncio.sleep(0.01)
+        sink.may.set()
+        with pytest.raises(RefusedError, match="not now"):
+            await first
+        await second
+        assert sink.stored == [["good"]]
+
+    asyncio.run(send())
+
+
+def test_a_caller_that_has_gone_frees_no_room_before_its_events_are_stored() -> None:
+    async def send() -> None:
+        sink = Slow(len(one("a")[0][1]), 1)
+        gone = asyncio.create_task(sink.put(one("a")))
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        await asyncio.sleep(0.01)
+        with pytest.raises(RefusedError) as refused:
+            await sink.put(one("b"))
+        assert refused.value.status == 429
+        sink.may.set()
+        await sink.drain()
+        await sink.put(one("b"))
+        assert sink.stored == [["a"], ["b"]]
+
+    asyncio.run(send())
