@@ -5,16 +5,19 @@ bounded (see `budget`); and the probability of each question is known, and logge
 inverse. Turns that must not be asked about have the probability 0: no answer stands for them.
 """
 
-from collections.abc import Sequence
-from typing import Annotated, Final, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final, Literal, TypeAlias
 
 import numpy as np
 from msgspec import Meta, Struct
 
 from backchannel.agents.satisfaction.budget import Budget
 from backchannel.agents.satisfaction.serving import Satisfaction
-from backchannel.schemas.events import Query, Rule
+from backchannel.schemas.events import Event, Feedback, Query, Rule, Teach
 from backchannel.schemas.turn import Turn
+
+Kind: TypeAlias = Literal["satisfaction", "teach"]
+"""What a question asks: whether the answer was what somebody wanted, or what they mean."""
 
 OFFERED: Final = 3
 """Candidates of a question what is meant, at most; with fewer than two, it is not asked."""
@@ -58,14 +61,21 @@ class Question(Struct, frozen=True):
     """A question to ask with the answer of a query.
 
     Attributes:
-        kind: "satisfaction": whether the answer was what they wanted; "teach": what they mean.
+        kind: what it asks.
         propensity: the probability that it is asked.
         offers: for "teach", the rules to choose from, the best first; what is chosen is sent as a `teach` event.
     """
 
-    kind: Literal["satisfaction", "teach"]
+    kind: Kind
     propensity: float
     offers: tuple[Rule, ...] = ()
+
+
+def answered(event: Event) -> Kind | None:
+    """Return what kind of question an event answers; None: none."""
+    if isinstance(event, Feedback):
+        return "satisfaction" if event.asked else None
+    return "teach" if isinstance(event, Teach) and event.asked else None
 
 
 def is_teachable(query: Query, probability: float | None, *, rewritten: bool) -> bool:
@@ -124,15 +134,35 @@ class Asker:
             offers: the rules that somebody who is asked what they mean can choose from, the best first.
             rewritten: whether a rewrite is served.
         """
-        config, user = self.config, query.user_id
-        if user is None or not (config.probability or config.teach) or not self.budget.allows(user, now):
-            return None
-        probability = satisfaction.predict(Turn(query))
-        teach = config.teach if len(offers) > 1 and is_teachable(query, probability, rewritten=rewritten) else 0.0
-        other = (1.0 - teach) * chance(config, probability)
+        question = self.draw(satisfaction, query, rng, offers=lambda: offers, rewritten=rewritten)
+        return question if question is not None and self.spend(query, now) else None
+
+    def draw(
+        self,
+        satisfaction: Satisfaction,
+        query: Query,
+        rng: np.random.Generator,
+        *,
+        offers: Callable[[], Sequence[Rule]],
+        rewritten: bool,
+    ) -> Question | None:
+        """Return the question that `ask` returns if the budget allows one; `spend` says whether it does.
+
+        Args: as those of `ask`, but `offers` returns the rules; it is called only if they are needed.
+        """
+        config = self.config
         drawn = rng.random()
-        if drawn >= teach + other or not self.budget.spend(user, now):
-            return None
+        if query.user_id is None or drawn >= config.teach + (1.0 - config.teach) * config.probability:
+            return None  # whatever is predicted
+        probability = satisfaction.predict(Turn(query))
+        teachable = config.teach and is_teachable(query, probability, rewritten=rewritten)
+        found = tuple(offers()[:OFFERED]) if teachable else ()
+        teach = config.teach if len(found) > 1 else 0.0
+        other = (1.0 - teach) * chance(config, probability)
         if drawn < teach:
-            return Question("teach", teach, tuple(offers[:OFFERED]))
-        return Question("satisfaction", other)
+            return Question("teach", teach, found)
+        return Question("satisfaction", other) if drawn < teach + other else None
+
+    def spend(self, query: Query, now: int) -> bool:
+        """Count a question at `now`, ms since the Unix epoch; False: the budget allows none."""
+        return query.user_id is not None and self.budget.spend(query.user_id, now)

@@ -33,13 +33,8 @@ class Budget:
         self._window = -1
         self._asked: set[bytes] = set()
 
-    def allows(self, user: str, now: int) -> bool:
-        """Return whether a user may be asked at `now`, ms since the Unix epoch."""
-        with self._lock:
-            return self._allows(user, now)
-
     def spend(self, user: str, now: int) -> bool:
-        """Count a question to a user; False: there must not be one."""
+        """Count a question to a user at `now`, ms since the Unix epoch; False: there must not be one."""
         with self._lock:
             if not self._allows(user, now):
                 return False

@@ -27,6 +27,7 @@ def application_of(plan: Plan) -> ASGIApp:
         guess_from=plan.guess_from,
         personal=serve.personal,
     )
+    metrics = ServiceMetrics(shared=True)
     asker = HostAsker(config.ask, lock_of(plan.store))
     service = Service(
         reader,
@@ -35,8 +36,8 @@ def application_of(plan: Plan) -> ASGIApp:
         config.turns.max_ahead_s,
         operators=config.taught.operators,
         asker=asker.current,
+        on_question=metrics.question,
     )
-    metrics = ServiceMetrics(shared=True)
 
     def unready() -> str | None:
         status = reader.status

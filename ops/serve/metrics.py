@@ -32,6 +32,12 @@ class ServiceMetrics:
         )
         self._series: Final[dict[tuple[str, int], tuple[Counter, Histogram]]] = {}
         self._events: Final = Counter("backchannel_serve_events", "Events accepted.", registry=registry)
+        self._questions: Final = Counter(
+            "backchannel_serve_questions",
+            "Questions to people by kind, and by what happened: asked, refused by the budget, or answered.",
+            ("kind", "happened"),
+            registry=registry,
+        )
         self._version: Final = Gauge(
             "backchannel_serve_policy_version",
             "The served version; the oldest of all processes.",
@@ -58,6 +64,10 @@ class ServiceMetrics:
     def events(self, accepted: int) -> None:
         """Count accepted events."""
         self._events.inc(accepted)
+
+    def question(self, kind: str, happened: str) -> None:
+        """Count a question."""
+        self._questions.labels(kind, happened).inc()
 
     def policy(self, version: int | None, checked_s: float) -> None:
         """Record the version that this process serves."""

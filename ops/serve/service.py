@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from math import comb
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -15,7 +15,7 @@ from backchannel.agents.bandit.features import Value, context_of
 from backchannel.agents.bandit.serving import Decision
 from backchannel.agents.ranking.serving import Candidate, Ranker
 from backchannel.agents.rewrites.serving import Rewriting
-from backchannel.agents.satisfaction.asking import Asker, Question
+from backchannel.agents.satisfaction.asking import Asker, Kind, Question, answered
 from backchannel.ops.serve.completion import Logged, completed, pack, unpack
 from backchannel.ops.serve.contract import (
     MAX_EVENTS,
@@ -35,10 +35,13 @@ from backchannel.ops.serve.probing import Probe
 from backchannel.ops.serve.sinks import Sink
 from backchannel.ops.web.problems import Fault, RefusedError
 from backchannel.schemas.codec import EventError
-from backchannel.schemas.events import Event, Query, Rewrite, Teach
+from backchannel.schemas.events import Event, Query, Rewrite, Rule, Teach
 from backchannel.streams.serving.policy import Policy, asking
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.turns.partition import unauthorized
+
+Happened: TypeAlias = Literal["asked", "refused", "answered"]
+"""What happened to a question; it is refused by the budget."""
 
 MAX_FAULTS: Final = 20
 """Invalid events of a request that are named."""
@@ -54,6 +57,7 @@ class Service:
         max_ahead_s: how far events may be ahead of this machine's clock, s.
         operators: who may teach for everyone.
         asker: returns what decides when to ask people at a time (ms since the Unix epoch); None: nobody is asked here.
+        on_question: is told of each question that is asked, refused by the budget, or answered.
         rng: the source of randomness.
     """
 
@@ -66,6 +70,7 @@ class Service:
         *,
         operators: Collection[str] = (),
         asker: Callable[[int], Asker | None] | None = None,
+        on_question: Callable[[Kind, Happened], None] = lambda _kind, _happened: None,
         rng: np.random.Generator | None = None,
     ) -> None:
         self._reader: Final = reader
@@ -74,6 +79,7 @@ class Service:
         self._max_ahead: Final = round(max_ahead_s * 1000)
         self._operators: Final = operators
         self._asker: Final = asker
+        self._on_question: Final = on_question
         self._rng: Final = rng or np.random.default_rng()
 
     @property
@@ -134,20 +140,20 @@ class Service:
     ) -> Question | None:
         now = time.time_ns() // 1_000_000
         asker = self._asker(now) if self._asker else None
-        if asker is None or query.user_id is None or not asker.budget.allows(query.user_id, now):
+        if asker is None:
             return None
-        offers = (
-            policy.offers(
-                query.text,
-                interpretation=query.interpretation,
-                user=query.user_id,
-                locale=query.locale,
-                group=group,
+
+        def offers() -> Sequence[Rule]:
+            return policy.offers(
+                query.text, interpretation=query.interpretation, user=query.user_id, locale=query.locale, group=group
             )
-            if asker.config.teach
-            else ()
-        )
-        return asker.ask(policy.satisfaction, query, now, self._rng, offers=offers, rewritten=rewriting is not None)
+
+        drawn = asker.draw(policy.satisfaction, query, self._rng, offers=offers, rewritten=rewriting is not None)
+        if drawn is None:
+            return None
+        allowed = asker.spend(query, now)
+        self._on_question(drawn.kind, "asked" if allowed else "refused")
+        return drawn if allowed else None
 
     def _allocate(self, policy: Policy | None, asked: DecideRequest, logged: Logged) -> tuple[Decision, Probe | None]:
         available = None if asked.available is None else frozenset(asked.available)
@@ -304,6 +310,9 @@ class Service:
             )
         if events:
             await self._sink.put(events)
+            for event, _ in events:
+                if (kind := answered(event)) is not None:
+                    self._on_question(kind, "answered")
         return EventsResponse(accepted=len(events))
 
 

@@ -24,6 +24,7 @@ from prometheus_client import (
 from backchannel.agents.goals.learner import SUMS as GOAL_SUMS
 from backchannel.agents.outcomes import MAX_STRATEGIES
 from backchannel.agents.quality.learner import RATES
+from backchannel.agents.satisfaction.asking import Kind
 from backchannel.agents.sums import ALL
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import EVENT_TYPES
@@ -32,7 +33,7 @@ from backchannel.streams.monitoring.observer import Observer
 from backchannel.streams.pipeline.commits import Commit
 from backchannel.streams.pipeline.drift_monitor import DEAD_LETTER_RATE, GOAL_DEFECT_RATE
 from backchannel.streams.pipeline.publisher import VersionStatus
-from backchannel.streams.turns.accounts import FIELD_DROPPED
+from backchannel.streams.turns.accounts import ANSWERED, FIELD_DROPPED, counted_by_name
 from backchannel.streams.turns.partition import Partition
 from backchannel.streams.turns.position import BEGINNING
 
@@ -103,6 +104,7 @@ class Metrics(Observer):
         self._orphans: Final = gauge("orphan_events", "Events without a turn since the worker started.")
         self._dropped: Final = counter("fields_dropped", "Optional values that could not be used, by field.", "field")
         self._failures: Final = counter("decode_failures", "Records that are not valid events, by field.", "reason")
+        self._answers: Final = counter("answers", "Answers to questions that people were asked, by kind.", "kind")
         # Turns.
         self._open: Final = gauge("open_turns", "Turns open and events waiting, by partition.", "partition")
         self._turns: Final = counter("turns", "Turns closed and learned from.")
@@ -173,6 +175,7 @@ class Metrics(Observer):
             (self._failures, FIELDS | {"other"}),
             (self._outcomes, OUTCOMES),
             (self._ends, GOAL_OUTCOMES),
+            (self._answers, get_args(Kind)),
         ):
             for value in values:
                 one.labels(value)
@@ -217,9 +220,9 @@ class Metrics(Observer):
         self._duplicates.inc(commit.counts.get("duplicate", 0))
         self._late.inc(commit.counts.get("late", 0))
         self._orphans.inc(commit.counts.get("orphan", 0))  # negative if queries of earlier orphans arrived
-        for name, count in commit.counts.items():
-            if name.startswith(FIELD_DROPPED):
-                self._dropped.labels(name.removeprefix(FIELD_DROPPED)).inc(count)
+        for prefix, metric in ((FIELD_DROPPED, self._dropped), (ANSWERED, self._answers)):
+            for value, count in counted_by_name(commit.counts, prefix).items():
+                metric.labels(value).inc(count)
         quality = commit.quality
         if quality is not None:
             for (strategy, _), row in zip(quality.keys, quality.values.tolist(), strict=True):

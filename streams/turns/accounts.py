@@ -13,6 +13,9 @@ LOST: Final = ("late", "orphan", "dead_letter")
 FIELD_DROPPED: Final = "field_dropped:"
 """Prefix of the counts of values that were left out of events, before the name of the field."""
 
+ANSWERED: Final = "answered:"
+"""Prefix of the counts of answers to questions, before the kind of question."""
+
 
 def counted_by_name(counts: Mapping[str, int], prefix: str) -> dict[str, int]:
     """Return the counts whose names begin with `prefix`, by the rest of the name."""

@@ -8,9 +8,10 @@ from typing import Final, cast
 from msgspec import Struct
 
 from backchannel.agents.columnar.columns import Columns
+from backchannel.agents.satisfaction.asking import answered
 from backchannel.schemas.codec import EventDecoder, EventError
-from backchannel.schemas.events import Event, Teach
-from backchannel.streams.turns.accounts import FIELD_DROPPED
+from backchannel.schemas.events import Event, Feedback, Teach
+from backchannel.streams.turns.accounts import ANSWERED, FIELD_DROPPED
 from backchannel.streams.turns.assembler import TurnConfig
 from backchannel.streams.turns.position import Claim, Position
 from backchannel.streams.turns.rows import RowAssembler
@@ -33,7 +34,7 @@ class Batch(Struct, frozen=True):
     Attributes:
         claim: the claim to commit with.
         position: the partition's position after the batch.
-        counts: counts since the last batch; see `Assembler.counts`.
+        counts: counts since the last batch; see `Partition.counts`.
         columns: the turns that closed since the last batch.
     """
 
@@ -79,7 +80,7 @@ class Partition:
         self._assembler: Final = RowAssembler(topics, turns, claim.position)
         self._read: Final = {topic: claim.position.topic(topic).read for topic in topics}
         self._dead = 0
-        self._dropped: Final[Counter[str]] = Counter()
+        self._noted: Final[Counter[str]] = Counter()
         self._uncommitted = 0
         self.examples: Final[dict[str, str]] = {}
 
@@ -99,9 +100,8 @@ class Partition:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Counts since the last batch; see `Assembler.counts`."""
-        counts = Counter({**self._assembler.counts, "dead_letter": self._dead})
-        counts.update({FIELD_DROPPED + field: count for field, count in self._dropped.items()})
+        """Counts since the last batch: those of `Assembler.counts`, and others; see `streams.turns.accounts`."""
+        counts = Counter({**self._assembler.counts, **self._noted, "dead_letter": self._dead})
         return {name: count for name, count in counts.items() if count}
 
     @property
@@ -146,7 +146,7 @@ class Partition:
         decoded, dropped = self._decoders[topic].decode_noting(records)
         for place, value in dropped:
             if offsets[place] >= self._read[topic]:
-                self._dropped[value.field] += 1
+                self._noted[FIELD_DROPPED + value.field] += 1
                 self.examples.setdefault(value.field, value.reason)
         latest = now + self._max_ahead
         kinds = set(map(type, decoded))
@@ -175,11 +175,11 @@ class Partition:
     def add_events(self, topic: str, offsets: Sequence[int], events: Sequence[Event | None]) -> None:
         """Add a chunk of decoded events; see `TurnAssembler.add`."""
         self._assembler.add(topic, offsets, events)
-        if Teach in set(map(type, events)):
+        if not {Feedback, Teach}.isdisjoint(map(type, events)):
             read = self._read[topic]
-            self._taught += [
-                event for at, event in zip(offsets, events, strict=True) if isinstance(event, Teach) and at >= read
-            ]
+            fresh = [event for at, event in zip(offsets, events, strict=True) if event and at >= read]
+            self._taught += [event for event in fresh if isinstance(event, Teach)]
+            self._noted.update(ANSWERED + kind for kind in map(answered, fresh) if kind)
         if offsets and offsets[-1] >= self._read[topic]:
             self._uncommitted += offsets[-1] + 1 - max(offsets[0], self._read[topic])
 
@@ -210,6 +210,6 @@ class Partition:
         batch = Batch(self.claim, self.position, self.counts, self._assembler.take())
         self._assembler.counts.clear()
         self._dead = 0
-        self._dropped.clear()
+        self._noted.clear()
         self._uncommitted = 0
         return batch

@@ -1,17 +1,20 @@
 """When to ask: the budget is a hard bound, and probabilities are those that are logged."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backchannel.agents.satisfaction.asking import AskConfig, Asker, chance, is_teachable
+from backchannel.agents.satisfaction.asking import AskConfig, Asker, answered, chance, is_teachable
 from backchannel.agents.satisfaction.budget import DAY_MS, Budget
 from backchannel.agents.satisfaction.serving import Satisfaction
-from backchannel.schemas.events import Earlier, Means
-from tests.support.turns import query
+from backchannel.schemas.events import Earlier, Event, Means, Teach
+from tests.support.turns import feedback, query
 
 UNKNOWN = Satisfaction({})
+IDS: dict[str, Any] = {"event_id": "e", "ts": 0, "session_id": "s", "query_id": "q"}
 OFFERS = (Means(source="play jazz", target="jazz radio"), Means(source="play jazz", target="jess glynne"))
 
 # Whether a process ends and another takes its place, when somebody asks, and whom the balancer sends it to.
@@ -117,6 +120,20 @@ def test_with_one_candidate_nobody_is_asked_what_they_mean() -> None:
     question = asker.ask(UNKNOWN, asked, DAY_MS, np.random.default_rng(1), offers=OFFERS * 2)
     assert question is not None
     assert len(question.offers) == 3
+
+
+@pytest.mark.parametrize(
+    ("event", "kind"),
+    [
+        (feedback(answered=True, asked=True), "satisfaction"),
+        (feedback(answered=True), None),
+        (Teach(rule=OFFERS[0], user_id="ann", asked=True, **IDS), "teach"),
+        (Teach(rule=OFFERS[0], user_id="ann", **IDS), None),
+        (query(), None),
+    ],
+)
+def test_answers_are_told_from_what_is_volunteered(event: Event, kind: str | None) -> None:
+    assert answered(event) == kind
 
 
 def test_a_replica_out_of_range_is_refused() -> None:

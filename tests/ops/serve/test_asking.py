@@ -1,5 +1,6 @@
 """Questions of the service: one process of a host asks, and answers say with which probability they were asked for."""
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -11,19 +12,28 @@ from backchannel.agents.satisfaction.budget import DAY_MS, Budget
 from backchannel.ops.serve.asking import HostAsker, lock_of
 from backchannel.ops.serve.completion import completed
 from backchannel.ops.serve.contract import DecideRequest
+from backchannel.ops.serve.metrics import ServiceMetrics
 from backchannel.ops.serve.service import Service
-from backchannel.ops.serve.sinks import Nowhere
+from backchannel.ops.serve.sinks import Nowhere, Sink
 from backchannel.schemas.events import Earlier, Feedback, Prefer, Query
 from backchannel.streams.serving.reader import PolicyReader
+from tests.ops.serve.conftest import Kept
 
 ON = AskConfig(probability=1.0, per_day=4)
 
 
-def service(store: str, config: AskConfig) -> Service:
+def service(store: str, config: AskConfig, sink: Sink | None = None, metrics: ServiceMetrics | None = None) -> Service:
     reader = PolicyReader(store)
     reader.refresh()
     asker = Asker(config, Budget(config.per_day, 0))
-    return Service(reader, ("lexical",), Nowhere(), asker=lambda _: asker, rng=np.random.default_rng(1))
+    return Service(
+        reader,
+        ("lexical",),
+        sink or Nowhere(),
+        asker=lambda _: asker,
+        on_question=(metrics or ServiceMetrics(shared=False)).question,
+        rng=np.random.default_rng(1),
+    )
 
 
 def test_the_answer_to_a_question_has_its_probability(learned: str) -> None:
@@ -52,6 +62,20 @@ def test_what_they_mean_is_asked_with_rules_to_choose_from(learned: str) -> None
     assert isinstance(asked.offers[0], Prefer)
     again = teaching.decide(DecideRequest(text="x", session_id="s", budget=3, user_id="ann"))
     assert (again.ask, again.ask_propensity, again.offers) == (None, None, ())
+
+
+def test_questions_asked_refused_and_answered_are_counted(learned: str, kept: Kept) -> None:
+    metrics = ServiceMetrics(shared=False)
+    asking = service(learned, AskConfig(probability=1.0, teach=0.5), kept, metrics)
+    plain = DecideRequest(text="x", session_id="s", budget=3, user_id="ann")
+    first, second = asking.decide(plain), asking.decide(plain)
+    assert (first.ask, second.ask) == ("satisfaction", None)
+    for number, said in enumerate(({"answered": True}, {"answered": True, "asked": False})):
+        sent = {"type": "feedback", "event_id": f"f{number}", "decision_id": first.decision_id, **said}
+        asyncio.run(asking.accept(msgspec.json.encode(sent), lines=False))
+    text = metrics.text().decode()
+    for happened in ("asked", "refused", "answered"):
+        assert f'backchannel_serve_questions_total{{happened="{happened}",kind="satisfaction"}} 1.0' in text
 
 
 def test_by_default_nobody_is_asked(learned: str) -> None:

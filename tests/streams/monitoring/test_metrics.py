@@ -54,10 +54,12 @@ def test_a_commit_counts_what_is_in_it(metrics: Metrics) -> None:
     batch = one.batch()
     learning = Learning(Config())
     delta = learning.learn(learning.judge(batch.columns))
-    commit = Commit([], batch.counts, delta["quality"], delta["goals"])
+    commit = Commit([], {**batch.counts, "answered:teach": 3}, delta["quality"], delta["goals"])
     metrics.on_commit(commit, 0.5, None)
     metrics.on_commit(commit, 0.5, None)
     assert value(metrics, "events_total", type="query") == 200
+    assert value(metrics, "answers_total", kind="teach") == 6
+    assert value(metrics, "answers_total", kind="satisfaction") == 0
     assert value(metrics, "turns_total") == 200
     assert value(metrics, "strategy_turns_total", strategy="memory") == 200
     assert value(metrics, "strategy_candidates_total", strategy="memory") == 400

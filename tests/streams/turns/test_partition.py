@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from backchannel.schemas.codec import EventDecoder
+from backchannel.streams.turns.accounts import ANSWERED, counted_by_name
 from backchannel.streams.turns.assembler import TurnConfig
 from backchannel.streams.turns.partition import Batch, Partition
 from backchannel.streams.turns.position import BEGINNING, Claim, Position
@@ -98,6 +99,23 @@ def test_records_read_again_after_a_restart_rebuild_turns_and_count_once() -> No
     assert after.uncommitted == 1
     after.advance()
     assert asked(after.batch()) == ["s0", "s1"]
+
+
+def test_answers_to_questions_are_counted_once_by_kind() -> None:
+    ids = {"ts": 1_000, "session_id": "s0", "query_id": "q0"}
+    said = [
+        {"type": "feedback", "event_id": "a", "answered": True, "asked": True},
+        {"type": "feedback", "event_id": "b", "answered": True},
+        {"type": "teach", "event_id": "c", "user_id": "u", "rule": {"kind": "never", "entity_id": "e"}, "asked": True},
+    ]
+    records = [query(0, 1_000), *(msgspec.json.encode({**ids, **one}) for one in said)]
+    one = partition()
+    one.add("events", range(4), records, NOW)
+    batch = one.batch()
+    assert counted_by_name(batch.counts, ANSWERED) == {"satisfaction": 1, "teach": 1}
+    again = resumed(batch)
+    again.add("events", range(4), records, NOW)
+    assert not counted_by_name(again.batch().counts, ANSWERED)
 
 
 def test_a_chunk_that_straddles_the_last_commit_counts_its_new_records_only() -> None:
