@@ -44,17 +44,19 @@ _FIRST_DAY: Final = 20_000
 
 
 class Arm(Struct, frozen=True):
-    """A way to ask: the configuration; and whether to teach where it helps, or at any turn.
+    """A way to ask, and how people answer.
 
     Attributes:
         name: in words.
         config: when people are asked.
         anywhere: whether every turn counts as one where it would help to be taught.
+        truthful: the probability that what somebody says is true.
     """
 
     name: str
     config: AskConfig
     anywhere: bool = False
+    truthful: float = TRUTHFUL
 
 
 class Played(Struct, frozen=True):
@@ -68,7 +70,8 @@ class Played(Struct, frozen=True):
         teach: questions what is meant, as a share of the turns.
         most: most questions to one person in one day.
         taught: number of rules that were taught.
-        error: absolute error of the published rate of satisfaction, over all days; None if none was published.
+        error: how much higher the published rate of satisfaction is than the true one, over all days; None if none was
+            published.
     """
 
     turns: int
@@ -136,7 +139,7 @@ class Loop:
             teach=kinds.count("teach") / size,
             most=max((by_day.count(one) for one in set(by_day)), default=0),
             taught=self._taught,
-            error=None if rate is None else abs(rate.satisfied.value - (1.0 - float(failed.mean()))),
+            error=None if rate is None else rate.satisfied.value - (1.0 - float(failed.mean())),
         )
 
     def _day(self, day: int) -> Iterator[Turn]:
@@ -205,7 +208,7 @@ class Loop:
         if rng.random() < (0.3 if failed else 0.05):
             yield BargeIn(event_id=f"{query.query_id}/barge_in", **ids)
         if question is not None and question.kind == "satisfaction" and rng.random() < ANSWERS:
-            said = not failed if rng.random() < TRUTHFUL else failed
+            said = not failed if rng.random() < self._arm.truthful else failed
             yield Feedback(
                 event_id=f"{query.query_id}/feedback", answered=said, asked=True, propensity=question.propensity, **ids
             )
@@ -227,13 +230,14 @@ def _after(earlier: Earlier, turn: Turn, seconds: float, *, again: bool) -> Earl
 
 
 def arms(probability: float, teach: float, budgets: Sequence[int]) -> list[Arm]:
-    """Return the arms: nobody is asked; with each budget; and with the middle one, anywhere."""
+    """Return the arms: nobody is asked; with each budget; and with the middle one, anywhere, and all answers true."""
     asking = [Arm(f"{most} a day", AskConfig(probability, teach, most)) for most in budgets]
-    middle = budgets[len(budgets) // 2]
+    middle = asking[len(asking) // 2]
     return [
         Arm("nobody is asked", AskConfig()),
         *asking,
-        Arm(f"{middle} a day, anywhere", AskConfig(probability, teach, middle), anywhere=True),
+        structs.replace(middle, name=f"{middle.name}, anywhere", anywhere=True),
+        structs.replace(middle, name=f"{middle.name}, all answers true", truthful=1.0),
     ]
 
 

@@ -102,6 +102,25 @@ def test_asking_more_in_one_segment_does_not_bias_the_model() -> None:
     assert fit.model.labels.sum() < biased.model.labels.sum()  # fewer in effect
 
 
+@pytest.mark.parametrize("untrue", [0.0, 0.1])
+def test_the_rate_is_as_true_as_the_answers(untrue: float) -> None:
+    """Who can be asked is satisfied more often than the others, whom the budget spares: that is predicted.
+
+    That some answers are untrue is not known, so the rate is that of what people say.
+    """
+    rng, turns, truth = np.random.default_rng(7), [], []
+    for person in range(3000):
+        spared = person % 2 == 0
+        satisfied = bool(rng.random() < (0.6 if spared else 0.9))
+        truth.append(satisfied)
+        said = [feedback(answered=satisfied ^ bool(rng.random() < untrue), asked=True, propensity=0.5)]
+        turns.append((good if satisfied else bad)(person, *(said if not spared and rng.random() < 0.5 else [])))
+    rate = satisfaction(turns).rate
+    assert rate is not None
+    share = float(np.mean(truth))
+    assert rate.satisfied.value == pytest.approx(share + untrue * (1.0 - 2.0 * share), abs=0.03)
+
+
 def test_weights_are_inverse_and_bounded() -> None:
     said = [
         feedback(answered=True, asked=True, propensity=0.25),

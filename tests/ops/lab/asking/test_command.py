@@ -27,6 +27,11 @@ def test_the_command(shape: list[str]) -> None:
     done = CliRunner().invoke(main, ["lab", "asking", *small, *shape])
     assert done.exit_code == 0, done.output
     if shape:
-        assert list(json.loads(done.output)) == ["nobody is asked", "1 a day", "1 a day, anywhere"]
+        assert list(json.loads(done.output)) == [
+            "nobody is asked",
+            "1 a day",
+            "1 a day, anywhere",
+            "1 a day, all answers true",
+        ]
     else:
         assert "nobody is asked" in done.output
