@@ -44,6 +44,7 @@ PARTS: Final = {
     "sessions": "backchannel.ops.lab.bench.sessions:sessions",
     "serve": "backchannel.ops.lab.bench.serve:serve",
     "accept": "backchannel.ops.lab.bench.accept:accept",
+    "taught": "backchannel.ops.lab.bench.taught:taught",
     "kills": "backchannel.ops.lab.bench.kills:kills",
     "gate": "backchannel.ops.lab.bench.gate:gate",
 }
@@ -87,6 +88,7 @@ def bench(
     sessions      how often intervals hold the truth of whole sessions, in 500 simulated logs per round
     serve         decisions over HTTP, beside a constant answer and beside the call in the process
     accept        events accepted over HTTP, into the journal and into Kafka, beside a constant answer
+    taught        from teaching to serving, over Kafka and by the service alone, while others teach 1,000 rules a second
     kills         30 SIGKILLs of the service under load, with the journal and with Kafka: what is lost or learned twice
     gate          how often the gate is right, in 30 simulated logs per round
 

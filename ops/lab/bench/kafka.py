@@ -70,11 +70,11 @@ def kafka(load: Load) -> Iterator[Measure]:
     load.say("starting a broker")
     servers = broker.start()
     try:
-        yield from _throughput(load, _topics(servers, "backlog-"))
+        yield from _throughput(load, topics_of(servers, "backlog-"))
         load.say(f"freshness: {LOAD_RATE:,} events/s")
-        yield from _freshness(folder, _topics(servers, "live-"), seconds=40.0)
+        yield from _freshness(folder, topics_of(servers, "live-"), seconds=40.0)
         load.say(f"recovery: {KILLS} kills at {LOAD_RATE:,} events/s")
-        yield from _recovery(folder, _topics(servers, "killed-"))
+        yield from _recovery(folder, topics_of(servers, "killed-"))
     finally:
         broker.stop()
 
@@ -110,7 +110,7 @@ def _throughput(load: Load, backlog: KafkaConfig) -> Iterator[Measure]:
         yield Measure("worker, from Kafka to a committed ledger", worker, "events/s", worker / rate, side)
 
 
-def _topics(servers: str, prefix: str) -> KafkaConfig:
+def topics_of(servers: str, prefix: str) -> KafkaConfig:
     kafka = KafkaConfig(servers=servers, topic_prefix=prefix, group=prefix, session_timeout_s=6.0)
     create_topics(kafka, PARTITIONS, replication=1)
     return kafka
@@ -288,7 +288,7 @@ def _load(kafka: KafkaConfig, seconds: float) -> None:
 
 
 @contextmanager
-def _worker(folder: Path, kafka: KafkaConfig, store: str) -> Iterator[subprocess.Popen[bytes]]:
+def running_worker(folder: Path, kafka: KafkaConfig, store: str) -> Iterator[subprocess.Popen[bytes]]:
     settings = folder / "live.toml"
     settings.write_text(render(structs.replace(LIVE, kafka=kafka)))
     command = [sys.executable, "-m", "backchannel", "worker", "--config", str(settings), "--servers", kafka.servers]
@@ -309,7 +309,7 @@ def _freshness(folder: Path, kafka: KafkaConfig, seconds: float) -> Iterator[Mea
     """
     url = f"sqlite:///{folder / 'fresh.db'}"
     seen: list[tuple[float, int]] = []  # wall clock (ms) at which a version arrived, and its watermark
-    with _worker(folder, kafka, url), _live_load(kafka, seconds):
+    with running_worker(folder, kafka, url), _live_load(kafka, seconds):
         reader = PolicyReader(url)
         wait_until = time.monotonic() + 60
         while not seen or seen[-1][1] - seen[0][1] < seconds * 700:
@@ -338,7 +338,7 @@ def _recovery(folder: Path, kafka: KafkaConfig) -> Iterator[Measure]:
     with _live_load(kafka, 25.0 * (KILLS + 1)) as sending:
         for number in range(KILLS + 1):
             started, before = time.monotonic(), _epochs(database)
-            with _worker(folder, kafka, url) as worker:
+            with running_worker(folder, kafka, url) as worker:
                 while _epochs(database) < before + PARTITIONS or _behind(database) > FRESH_MS:
                     if not sending.is_alive():
                         raise RuntimeError(

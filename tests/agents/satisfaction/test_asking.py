@@ -78,6 +78,12 @@ def test_the_probability_is_the_one_that_is_logged(teach: float) -> None:
     assert {one.offers for one in by_kind["teach"]} == ({OFFERS} if teach else set())
 
 
+def test_a_question_that_is_not_drawn_costs_no_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(UNKNOWN, "predict", pytest.fail, raising=False)
+    asker = Asker(AskConfig(probability=1e-9, teach=1e-9), Budget(1, 0))
+    assert asker.ask(UNKNOWN, query(user_id="ann"), DAY_MS, np.random.default_rng(1), offers=OFFERS) is None
+
+
 def test_by_default_nobody_is_asked() -> None:
     asker = Asker(AskConfig(), Budget(1, 0))
     rng = np.random.default_rng(1)
