@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache
 from typing import Final, TypeVar
 
@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from backchannel.agents.columnar.columns import Columns
-from backchannel.agents.columnar.frames import MISSING
+from backchannel.agents.columnar.frames import MISSING, Codes
 from backchannel.agents.sums import ALL, Floats, Integers, Key, SumReader, SumTable
 
 _T = TypeVar("_T")
@@ -21,6 +21,7 @@ ROOM: Final = 4000
 PUBLISHED: Final = 100
 """Values of a kind that are published: those with the most turns (decayed)."""
 
+_DAY_MS: Final = 86_400_000
 _part = re.compile(r"[\w=' .-]+").findall
 
 
@@ -41,17 +42,29 @@ def groups_of(columns: Columns) -> Iterator[tuple[str, list[str], Integers]]:
     An empty value means unknown, except of the kind `all`.
     """
     query, pools = columns.turns.query, columns.pools
-    intents = ["+".join(sorted(acts_of(form)))[:128] for form in pools.forms]
-    values: list[list[str]] = [
-        [""] * len(columns),
-        np.datetime_as_string(query.ts.astype("datetime64[ms]"), unit="D").tolist(),
-        _devices(columns),
-        [intents[code] if code != MISSING else "" for code in query.form.tolist()],
-        [pools.labels[code] if code != MISSING else "" for code in query.locale.tolist()],
+
+    def device(code: int) -> str:
+        found = msgspec.msgpack.decode(pools.contexts[code]).get("device", "") if code != MISSING else ""
+        return found if isinstance(found, str) else ""
+
+    def intent(code: int) -> str:
+        return "+".join(sorted(acts_of(pools.forms[code])))[:128] if code != MISSING else ""
+
+    def locale(code: int) -> str:
+        return pools.labels[code] if code != MISSING else ""
+
+    named: list[tuple[Codes | Integers, Callable[[int], str]]] = [
+        (np.zeros(len(columns), dtype=np.int64), lambda _: ""),
+        (query.ts // _DAY_MS, lambda day: str(np.datetime64(day, "D"))),
+        (query.context, device),
+        (query.form, intent),
+        (query.locale, locale),
     ]
-    for kind, own in zip(KINDS, values, strict=True):
-        known, places = np.unique(own, return_inverse=True)
-        yield kind, known.tolist(), places
+    for kind, (codes, name_of) in zip(KINDS, named, strict=True):
+        # Names are sorted, and few: those of distinct codes.
+        found, places = np.unique(codes, return_inverse=True)
+        known, merged = np.unique([name_of(code) for code in found.tolist()], return_inverse=True)
+        yield kind, known.tolist(), merged[places]
 
 
 def published(sums: SumReader, table: SumTable, encoding: str, at: int) -> dict[str, dict[str, Floats]]:
@@ -89,10 +102,3 @@ def excess(sums: SumReader, table: SumTable, crowded: Collection[str], at: int) 
         ranked = sorted(zip((-stored.at(at)[:, 0]).tolist(), stored.keys, strict=True))
         dropped += (key for _, key in ranked[ROOM:])
     return dropped
-
-
-def _devices(columns: Columns) -> list[str]:
-    codes = columns.turns.query.context.tolist()
-    named = {code: msgspec.msgpack.decode(columns.pools.contexts[code]) for code in set(codes) if code != MISSING}
-    devices = (named.get(code, {}).get("device", "") for code in codes)
-    return [device if isinstance(device, str) else "" for device in devices]
