@@ -254,7 +254,7 @@ def test_where_strategies_share_pages_only_whole_allocations_are_relied_upon(tmp
 
 def test_clicks_on_items_that_were_looked_up_tell_of_policies_that_share_pages(tmp_path: Path) -> None:
     log, report = tmp_path / "events.jsonl", tmp_path / "report.html"
-    write_log(log, 2400, budget=2, coin=0.7, allocation_propensity=None)
+    write_log(log, 3600, budget=2, coin=0.7, allocation_propensity=None)
     found, exit_code = evaluation(str(log), "--report", str(report))
     assert (found.shared, exit_code) == (True, 0)
     greedy = policy(found, "learned, greedy")
@@ -302,10 +302,10 @@ def test_logs_that_cannot_be_evaluated_say_what_to_log(tmp_path: Path) -> None:
 
 def test_bandits_are_compared_on_a_log(tmp_path: Path) -> None:
     log = tmp_path / "events.jsonl"
-    write_log(log, 1200)
+    write_log(log, 2400)
     ran = CliRunner().invoke(main, ["bandits", "compare", str(log)], terminal_width=200)
     assert ran.exit_code == 0, ran.output
     assert "Recommended: learned, " in ran.output
     ran = CliRunner().invoke(main, ["bandits", "compare", str(log), "--json"])
-    assert msgspec.json.decode(ran.stdout, type=Evaluation).turns == 600
+    assert msgspec.json.decode(ran.stdout, type=Evaluation).turns == 1200
     assert CliRunner().invoke(main, ["bandits", "compare", str(tmp_path / "none")]).exit_code == 1
