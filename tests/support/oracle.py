@@ -268,6 +268,7 @@ def _features(turns: Sequence[Turn]) -> dict[str, Floats]:
         "both": both,
         "both, characters": both * characters,
         "both, characters squared": both * characters**2,
+        "both, gap": both * gap,
         "meaning": np.array(list(map(_overlap, forms, next_forms))) if both.any() else both,
         "corrects": np.array([_corrects(text) is not None for text in next_texts], float),
         "barged in": np.array([bool(turn.barge_ins) for turn in turns], float),
