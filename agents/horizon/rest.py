@@ -135,7 +135,7 @@ class RestOfSession(Learner):
         """See `Learner.solve`. All is solved, whatever changed: sessions end, too, as time passes."""
         walks = walks_of(sums.read(self.table), at, at - self._keep_ms)
         known = summarize(walks, self.config.discount, self._half_life_ms, at)
-        return {ALL: msgspec.json.encode(known)}
+        return {ALL: msgspec.json.encode(known) if known else None}
 
 
 class Walks(NamedTuple):
