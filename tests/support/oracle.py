@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain, count
 from operator import attrgetter
+from types import SimpleNamespace
 from typing import Any, Final
 from zlib import crc32
 
@@ -23,6 +24,7 @@ from backchannel.agents.bandit.pages import Pages, hash_of
 from backchannel.agents.bandit.strategy_history import StrategyHistory
 from backchannel.agents.bandit.user_history import UserHistory
 from backchannel.agents.columnar.interning import columns_of
+from backchannel.agents.goals.learner import _begins
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory.examination import HARVESTED, SHOWINGS, Examination
 from backchannel.agents.memory.learner import MemoryIndex
@@ -735,18 +737,32 @@ def _ranking(self: ResultRanking, outcomes: Sequence[Outcome]) -> Delta:
 
 def _trials(self: Trials, outcomes: Sequence[Outcome]) -> Delta:
     """See `Learner.learn`."""
-    chances = chances_of(columns_of([one.turn for one in outcomes])).tolist() if outcomes else []
+    if not outcomes:
+        return {}
+    columns = columns_of([one.turn for one in outcomes])
+    chances = chances_of(columns).tolist()
+    begins = _begins(SimpleNamespace(columns=columns), np.arange(len(outcomes))).tolist()  # type: ignore[arg-type]
     rows: dict[Key, list[float]] = {}
-    for outcome, chance in zip(outcomes, chances, strict=True):
+    for outcome, chance, begin in zip(outcomes, chances, begins, strict=True):
         shown = [one for one in outcome.turn.impressions if one.canary is not None and one.allocation_propensity]
         if not shown or shown[0].canary is None:
             continue
         canary, whole = shown[0].canary, shown[0].allocation_propensity or 0.0
         weight = min(canary.share * canary.propensity / whole, 1.0)
-        row = rows.setdefault((str(canary.trial), round(canary.share * 1024), int(weight * 32 + chance)), [0.0, 0.0])
+        row = rows.setdefault(
+            (str(canary.trial), round(canary.share * 1024), int(weight * 32 + chance)), [0.0, 0.0, 0.0]
+        )
         row[0] += 1.0
         row[1] += round(outcome.success * GRID) / GRID
-    return {self.table.name: Sums(self.table, list(rows), np.array(list(rows.values())))} if rows else {}
+        end = 1.0 if np.isnan(begin) else min(begin, 1.0 - round(outcome.rephrased * GRID) / GRID)
+        row[2] += round(end * outcome.unrephrased * GRID) / GRID
+    if not rows:
+        return {}
+    sums = np.array(list(rows.values()))
+    return {
+        self.table.name: Sums(self.table, list(rows), sums[:, :2]),
+        self.goals.name: Sums(self.goals, list(rows), sums[:, 2:]),
+    }
 
 
 _LEARN: Final[dict[type[Learner], Callable[[Any, Sequence[Outcome]], Delta]]] = {
