@@ -59,7 +59,10 @@ _COMMANDS: Final = {
     "forget-user": _Entry("backchannel.ops.commands.forget_user:forget_user", "Erase what is stored about a user."),
     "memory": _Entry("backchannel.ops.inspect.memory:memory", "Inspect the memory index."),
     "produce": _Entry("backchannel.ops.commands.produce:produce", "Send the events of FILE to the topics."),
-    "topics": _Entry("backchannel.ops.commands.topics:topics", "Create, check and delete the Kafka topics."),
+    "topics": _Entry(
+        "backchannel.ops.commands.topics:topics",
+        "Create, check and delete the Kafka topics, and copy events to topics keyed by session.",
+    ),
     "dead-letters": _Entry(
         "backchannel.ops.commands.dead_letters:dead_letters",
         "Read the records that were not valid events, and replay them once the cause is gone.",

@@ -74,7 +74,7 @@ def test_a_change_is_written_down_once_whenever_somebody_looks(chunk: int, store
 
 def test_a_change_too_small_is_no_alarm(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path)
-    indifferent = Config(turns=CONFIG.turns, quality=QualityConfig(bucket_s=60, drift_change=1.5))
+    indifferent = Config(turns=CONFIG.turns, quality=QualityConfig(bucket_s=60, drift_change=9.0))
     with LocalPipeline(url, indifferent, "s") as pipeline:
         pipeline.feed(stream(clicks_until_minute=30, minutes=45))
         pipeline.commit()
