@@ -146,7 +146,6 @@ class _Pairs:
             "both": both,
             "both, characters": both * characters,
             "both, characters squared": both * characters**2,
-            "both, gap": both * gap,
             "meaning": self._meaning() if both.any() else both,
             "corrects": np.array([_corrects(other) is not None for other in others], float)[pair],
             "barged in": self._barged_in.astype(float),

@@ -294,8 +294,7 @@ def _module(weights: dict[str, float], found: Sequence[Quality]) -> str:
     numbers = "\n".join(f'    "{name}": {value},' for name, value in weights.items())
     return f'''"""The numbers of the rephrase detector. `backchannel rephrases train --write` wrote them: do not edit.
 
-Measured on held-out callers (dstc2), sessions (trec) and sentences (slurp; with interpretations, slurp_pipeline);
-one half or more counts as a rephrase:
+Measured on held-out callers (dstc2), sessions (trec) and sentences (slurp); one half or more counts as a rephrase:
 
 | held out of | pairs | rephrases | precision | recall | false alarms | area under ROC | Brier | calibration error |
 |---|---|---|---|---|---|---|---|---|

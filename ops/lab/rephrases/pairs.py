@@ -7,13 +7,8 @@
   left out.
 - SLURP, real errors of a recogniser: a rephrased turn is a wrong hypothesis, followed by the hypothesis for another
   recording of its sentence or, if there is none, by the sentence. A turn that is not rephrased is a hypothesis followed
-  by one for another sentence, every second time one with the same intent.
-- SLURP with interpretations: the same with what a real NLU made of each recording. A rephrased turn is one that it got
-  wrong, followed by another utterance of the sentence.
-
-SLURP has no sessions: the rest of a turn (times, barge-ins, results, clicks) is copied from a DSTC2 pair with the same
-label, so that it adds no information. But callers of DSTC2 go on at once, and others do not: so half of these pairs are
-as far apart as `_SLOW_S` allows, whatever their label.
+  by one for another sentence, every second time one with the same intent. SLURP has no sessions: the rest of a turn
+  (times, barge-ins, results, clicks) is copied from a DSTC2 pair with the same label, so that it adds no information.
 
 The labels come from what was said and meant; the model sees only what was recognised. Pairs in which either query is
 empty are left out.
@@ -31,13 +26,11 @@ from typing import Any, Final
 from zlib import crc32
 
 import msgspec
-import numpy as np
 from msgspec import Struct, structs
 from numpy.random import Generator
 from rapidfuzz.fuzz import token_sort_ratio
 
 from backchannel.ops.lab.convert import dstc2, trec_session
-from backchannel.ops.lab.rephrases.recordings import Heard, recordings
 from backchannel.schemas.events import Event
 from backchannel.schemas.text import normalize
 from backchannel.schemas.turn import Turn
@@ -46,11 +39,6 @@ from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
 HELD_OUT: Final = 0.3
 """Share of callers, sessions and sentences that are held out for tests."""
 
-_SLOW: Final = 0.5  # share of SLURP's pairs that are as far apart as slow speakers
-_SLOW_FROM_S: Final = 3.0
-_SLOW_S: Final = {"slurp": 30.0, "slurp_pipeline": 60.0}
-"""Seconds, at most, from one query to the next in those pairs. Typed queries have no interpretation, and who types and
-goes on after a minute explores."""
 _SPELT_ANEW: Final = 92.0  # TREC queries whose sorted words are this similar (%) differ only in spelling
 
 
@@ -94,14 +82,12 @@ class _Meant(Struct, frozen=True):
 
 
 def labelled(data: Path, rng: Generator) -> dict[str, list[Pair]]:
-    """Return the pairs of each log in the folder `data`: "dstc2", "trec", "slurp" and "slurp_pipeline"."""
+    """Return the pairs of each log in the folder `data`: "dstc2", "trec" and "slurp"."""
     spoken = list(_dstc2(data / "dstc2"))
-    decks = {name: _Deck(spoken, slow_s, rng) for name, slow_s in _SLOW_S.items()}
     return {
         "dstc2": spoken,
         "trec": list(_trec(data / "trec_session_2013" / "sessiontrack2013.xml.gz")),
-        "slurp": list(_slurp(hypotheses(data), decks["slurp"], rng)),
-        "slurp_pipeline": list(_interpreted(list(recordings(data / "slurp_pipeline")), decks["slurp_pipeline"], rng)),
+        "slurp": list(_slurp(hypotheses(data), spoken, rng)),
     }
 
 
@@ -171,72 +157,34 @@ def _trec(path: Path) -> Iterator[Pair]:
                 yield Pair(turn, False, is_held_out(turn.query.session_id))
 
 
-def _slurp(heard: Sequence[Hypothesis], deck: "_Deck", rng: Generator) -> Iterator[Pair]:
+def _slurp(heard: Sequence[Hypothesis], spoken: Sequence[Pair], rng: Generator) -> Iterator[Pair]:
+    deck: defaultdict[tuple[bool, bool], list[Turn]] = defaultdict(list)
+    for pair in spoken:
+        deck[pair.rephrased, pair.held_out].append(pair.turn)
     by_sentence, by_intent = defaultdict[int, list[Hypothesis]](list), defaultdict[str, list[Hypothesis]](list)
     for one in heard:
         by_sentence[one.slurp_id].append(one)
         by_intent[one.intent].append(one)
+
+    def followed(one: Hypothesis, following: str, rephrased: bool) -> Pair:
+        held_out = is_held_out(str(one.slurp_id))
+        like = _any(deck[rephrased, held_out], rng)
+        assert like.next is not None
+        turn = structs.replace(
+            like,
+            query=structs.replace(like.query, text=one.asr_text, interpretation=None),
+            next=structs.replace(like.next, text=following, interpretation=None),
+        )
+        return Pair(turn, rephrased, held_out)
+
     for one in heard:
         if one.heard != one.meant:
             again = _any(by_sentence[one.slurp_id], rng)
-            following = one.gold_text if again is one else again.asr_text
-            yield deck.pair(one.slurp_id, (one.asr_text, None), (following, None), rephrased=True)
+            yield followed(one, one.gold_text if again is one else again.asr_text, True)
         for others in (by_intent[one.intent], heard):
             other = _any(others, rng)
             if other.meant != one.meant:
-                yield deck.pair(one.slurp_id, (one.asr_text, None), (other.asr_text, None), rephrased=False)
-
-
-def _interpreted(heard: Sequence[Heard], deck: "_Deck", rng: Generator) -> Iterator[Pair]:
-    by_sentence, by_intent = defaultdict[int, list[Heard]](list), defaultdict[tuple[str, bool], list[Heard]](list)
-    by_side = defaultdict[bool, list[Heard]](list)
-    for one in heard:
-        by_sentence[one.slurp_id].append(one)
-        by_intent[one.meant[0], is_held_out(str(one.slurp_id))].append(one)
-        by_side[is_held_out(str(one.slurp_id))].append(one)
-    for one in heard:
-        asked, side = (one.query, one.form), is_held_out(str(one.slurp_id))
-        again = [other for other in by_sentence[one.slurp_id] if other.utterance != one.utterance]
-        if not one.right and again:
-            other = _any(again, rng)
-            yield deck.pair(one.slurp_id, asked, (other.query, other.form), rephrased=True)
-        for others in (by_intent[one.meant[0], side], by_side[side]):
-            other = _any(others, rng)
-            if other.meant != one.meant:
-                yield deck.pair(one.slurp_id, asked, (other.query, other.form), rephrased=False)
-
-
-class _Deck:
-    """Turns of DSTC2, to copy what SLURP lacks.
-
-    Args:
-        spoken: the pairs of DSTC2.
-        slow_s: the most seconds between two queries that are not copied.
-        rng: the source of randomness.
-    """
-
-    def __init__(self, spoken: Iterable[Pair], slow_s: float, rng: Generator) -> None:
-        self._slow_s: Final = slow_s
-        self._rng: Final = rng
-        self._turns: Final = defaultdict[tuple[bool, bool], list[Turn]](list)
-        for pair in spoken:
-            self._turns[pair.rephrased, pair.held_out].append(pair.turn)
-
-    def pair(
-        self, slurp_id: int, asked: tuple[str, str | None], following: tuple[str, str | None], *, rephrased: bool
-    ) -> Pair:
-        """Return a pair of two queries, each with its interpretation if it has one."""
-        held_out = is_held_out(str(slurp_id))
-        like = _any(self._turns[rephrased, held_out], self._rng)
-        assert like.next is not None
-        text, form = asked
-        query = structs.replace(like.query, text=text, interpretation=form)
-        text, form = following
-        after = structs.replace(like.next, text=text, interpretation=form)
-        if self._rng.random() < _SLOW:
-            apart = np.exp(self._rng.uniform(np.log(_SLOW_FROM_S), np.log(self._slow_s)))
-            after = structs.replace(after, ts=query.ts + round(1000 * apart))
-        return Pair(structs.replace(like, query=query, next=after), rephrased, held_out)
+                yield followed(one, other.asr_text, False)
 
 
 def _any(some: Sequence[Any], rng: Generator) -> Any:

@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from msgspec import structs
 
 from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.rephrases.detector import RephraseDetector, features
@@ -16,7 +15,6 @@ from backchannel.agents.rephrases.weights import WEIGHTS
 from backchannel.ops.lab.rephrases.command import rephrases
 from backchannel.ops.lab.rephrases.pairs import Pair, labelled
 from backchannel.ops.lab.rephrases.training import Calibration, Quality, fit, measure
-from backchannel.schemas.turn import Turn
 from tests.support.turns import closed_turn, query
 
 Logs = dict[str, list[Pair]]
@@ -24,7 +22,7 @@ Logs = dict[str, list[Pair]]
 
 @pytest.fixture(scope="module")
 def logs(public_log: Callable[[str], Path]) -> Logs:
-    for name in ("trec_session_2013", "slurp_asr", "slurp_pipeline"):
+    for name in ("trec_session_2013", "slurp_asr"):
         public_log(name)
     return labelled(public_log("dstc2").parent, np.random.default_rng(0))
 
@@ -89,7 +87,7 @@ def test_the_shipped_weights_are_those_of_the_command(logs: Logs) -> None:
 
 def test_the_shipped_detector_is_as_good_as_documented(logs: Logs) -> None:
     found = {log: measure(log, pairs, RephraseDetector()) for log, pairs in logs.items()}
-    for log, precision, recall in (("dstc2", 0.65, 0.38), ("slurp", 0.92, 0.78), ("slurp_pipeline", 0.92, 0.75)):
+    for log, precision, recall in (("dstc2", 0.65, 0.35), ("slurp", 0.92, 0.85)):
         assert (found[log].precision or 0) > precision
         assert (found[log].recall or 0) > recall
     for log, quality in found.items():
@@ -97,22 +95,10 @@ def test_the_shipped_detector_is_as_good_as_documented(logs: Logs) -> None:
         assert quality.false_alarms < 0.04, log
 
 
-def test_slow_speakers_are_heard(logs: Logs) -> None:
-    for log, gap_s, recall in (("slurp", 20, 0.65), ("slurp_pipeline", 20, 0.6), ("slurp_pipeline", 40, 0.4)):
-        slow = [pair for pair in logs[log] if pair.held_out]
-        slow = [structs.replace(pair, turn=apart(pair.turn, gap_s)) for pair in slow]
-        assert (measure(log, slow, RephraseDetector()).recall or 0) > recall, (log, gap_s)
-
-
-def apart(turn: Turn, gap_s: int) -> Turn:
-    assert turn.next is not None
-    return structs.replace(turn, next=structs.replace(turn.next, ts=turn.query.ts + 1000 * gap_s))
-
-
 def test_the_command_measures(public_log: Callable[[str], Path]) -> None:
     data = public_log("dstc2").parent
     result = CliRunner().invoke(rephrases, ["detector", "--data", str(data), "--json"])
     found = msgspec.json.decode(result.stdout, type=list[Quality])
-    assert [one.log for one in found] == ["dstc2", "trec", "slurp", "slurp_pipeline"]
+    assert [one.log for one in found] == ["dstc2", "trec", "slurp"]
     table = CliRunner().invoke(rephrases, ["detector", "--data", str(data)]).stdout
     assert math.isclose(found[0].precision or 0, float(table.split("dstc2")[1].split()[2]), abs_tol=0.001)
