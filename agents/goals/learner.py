@@ -120,7 +120,7 @@ class Goals(LabelLearner):
         turns = len(outcomes)
         if not turns:
             return {}
-        begins = _begins(outcomes, np.arange(turns))
+        begins = begins_of(outcomes.columns, np.arange(turns))
         labelled, labels = labels_of(outcomes.columns, "goal", LABELS)
         ends = _ends(outcomes, np.arange(turns), begins)
         badly = ended_badly(outcomes, self._feedback_weight)
@@ -189,7 +189,7 @@ def ends_of(outcomes: Outcomes, turns: Integers | None = None) -> Floats:
     """
     if turns is None:
         turns = np.arange(len(outcomes))
-    return _ends(outcomes, turns, _begins(outcomes, turns))
+    return _ends(outcomes, turns, begins_of(outcomes.columns, turns))
 
 
 def ended_badly(outcomes: Outcomes, feedback_weight: float) -> Floats:
@@ -206,11 +206,11 @@ def _failed(columns: Columns) -> Booleans:
     return np.asarray(failed[last_outcomes(columns)])
 
 
-def _begins(outcomes: Outcomes, turns: Integers) -> Floats:
-    """Return the probability that the next query begins a goal, (turns,); NaN without one."""
+def begins_of(columns: Columns, turns: Integers) -> Floats:
+    """Return the probability that the query after each of `turns` begins a goal, (turns,); NaN without one."""
     begins = np.full(len(turns), np.nan)
-    followed = outcomes.columns.turns.following.counts[turns] > 0
-    begins[followed] = _STARTS.probabilities(outcomes.columns, turns[followed])
+    followed = columns.turns.following.counts[turns] > 0
+    begins[followed] = _STARTS.probabilities(columns, turns[followed])
     return begins
 
 

@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain, count
 from operator import attrgetter
-from types import SimpleNamespace
 from typing import Any, Final
 from zlib import crc32
 
@@ -24,7 +23,7 @@ from backchannel.agents.bandit.pages import Pages, hash_of
 from backchannel.agents.bandit.strategy_history import StrategyHistory
 from backchannel.agents.bandit.user_history import UserHistory
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.goals.learner import _begins
+from backchannel.agents.goals.learner import begins_of
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory.examination import HARVESTED, SHOWINGS, Examination
 from backchannel.agents.memory.learner import MemoryIndex
@@ -270,7 +269,6 @@ def _features(turns: Sequence[Turn]) -> dict[str, Floats]:
         "both": both,
         "both, characters": both * characters,
         "both, characters squared": both * characters**2,
-        "both, gap": both * gap,
         "meaning": np.array(list(map(_overlap, forms, next_forms))) if both.any() else both,
         "corrects": np.array([_corrects(text) is not None for text in next_texts], float),
         "barged in": np.array([bool(turn.barge_ins) for turn in turns], float),
@@ -741,7 +739,7 @@ def _trials(self: Trials, outcomes: Sequence[Outcome]) -> Delta:
         return {}
     columns = columns_of([one.turn for one in outcomes])
     chances = chances_of(columns).tolist()
-    begins = _begins(SimpleNamespace(columns=columns), np.arange(len(outcomes))).tolist()  # type: ignore[arg-type]
+    begins = begins_of(columns, np.arange(len(outcomes))).tolist()
     rows: dict[Key, list[float]] = {}
     for outcome, chance, begin in zip(outcomes, chances, begins, strict=True):
         shown = [one for one in outcome.turn.impressions if one.canary is not None and one.allocation_propensity]

@@ -50,9 +50,9 @@ def _blobs(values: Iterable[bytes | None]) -> bytes:
 
 def _texts(values: Sequence[str | None]) -> bytes:
     """Do what `_blobs` does, faster for many short values."""
-    if None in values:
+    encoded = [value.encode() for value in values if value is not None]
+    if len(encoded) < len(values):
         return _blobs(None if value is None else value.encode() for value in values)
-    encoded = [value.encode() for value in values]  # type: ignore[union-attr]
     lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
     ends = np.cumsum(lengths + 4)
     joined = np.empty(ends[-1] if len(ends) else 0, dtype=np.uint8)

@@ -51,7 +51,8 @@ def test_the_bench_measures_coverage_errors_and_regret(monkeypatch: pytest.Monke
     assert measures["many clicks: judging a leap on 2,000 decisions"] > 0
     broken, better = (f"click rate 0.4, {ratio} times as good" for ratio in (0, 2))
     assert measures[f"{broken}: rejected within 2,000 decisions"] == 100.0
-    assert measures[f"{broken}: more than the first share within 500 decisions"] == 0.0
+    for decisions in ("500", "2,000"):
+        assert measures[f"{broken}: more than the first share within {decisions} decisions"] == 0.0
     assert measures[f"{broken}: lost in 2,000 decisions"] > 0
     assert measures[f"{better}: all traffic within 2,000 decisions"] == 100.0
     assert measures[f"{better}: all traffic after, median"] >= 50
