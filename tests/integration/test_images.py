@@ -56,8 +56,9 @@ def test_the_image_runs_as_compose_says(buildah: Buildah, tmp_path: Path, capsys
     subprocess.run(["make", "-s", "-f", ROOT / "Makefile", "-C", tmp_path, "docker/.env"], check=True)
     secrets = dict(line.split("=") for line in (tmp_path / "docker" / ".env").read_text().splitlines())
     with own_network(), ExitStack() as stack:
-        Broker(tmp_path / "kafka", port=9092).start()
-        stack.callback(Broker(tmp_path / "kafka").stop)
+        broker = Broker(tmp_path / "kafka", port=9092)
+        broker.start()
+        stack.callback(broker.stop)
         postgres = make_url(stack.enter_context(start_postgres()).url)
         engine = create_engine(postgres, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
