@@ -61,7 +61,7 @@ class RandomSets:
         size = self._sizes[rng.integers(len(self._sizes))]
         return list(self._dealt(tuple(sorted(rng.permutation(self._optional)[:size].tolist()))))
 
-    def probability(self, counts: list[int]) -> float:
+    def probability(self, counts: Sequence[int]) -> float:
         """Return the probability that `counts` are drawn."""
         members = tuple([place for place in self._optional if counts[place]])
         if len(members) not in self._sizes or self._dealt(members) != tuple(counts):
@@ -99,20 +99,56 @@ def _deal(
     return tuple(counts)
 
 
+class Allocations:
+    """Distinct allocations that mixtures are made of, in the forms in which decisions look them up.
+
+    Args:
+        counts: allocations, (allocations, strategies).
+
+    Attributes:
+        counts: as given.
+        rows: the same as lists.
+        asked: 1 for the strategies that are asked, 0 for the others, (allocations, strategies).
+    """
+
+    def __init__(self, counts: Counts) -> None:
+        self.counts: Final = counts
+        self.rows: Final[list[list[int]]] = counts.tolist()
+        self.asked: Final = (counts > 0).astype(float)
+        self._places: Final = {tuple(row): place for place, row in enumerate(self.rows)}
+
+    def place(self, counts: Sequence[int]) -> int:
+        """Return the place of an allocation; -1 if it is not listed."""
+        return self._places.get(tuple(counts), -1)
+
+
 class Mixture(Struct, frozen=True):
     """What a decision is drawn from.
 
     Attributes:
-        parts: allocations, (parts, strategies).
+        allocations: the allocations to choose from.
+        chosen: the parts, as places among them, (parts,).
         shares: of the parts, (parts,); they add up to 1.
         floor: the probability of a random set instead.
         sets: those.
     """
 
-    parts: Counts
+    allocations: Allocations
+    chosen: NDArray[np.intp]
     shares: NDArray[np.float64]
     floor: float
     sets: RandomSets
+
+    @classmethod
+    def of(cls, parts: Counts, shares: NDArray[np.float64], floor: float, sets: RandomSets) -> "Mixture":
+        """Return a mixture of any allocations, (parts, strategies)."""
+        counts, chosen = np.unique(parts, axis=0, return_inverse=True)
+        return cls(Allocations(counts), chosen.ravel(), shares, floor, sets)
+
+    @property
+    def parts(self) -> Counts:
+        """The parts' allocations, (parts, strategies)."""
+        return self.allocations.counts[self.chosen]
 
     def draw(self, rng: Generator) -> list[int]:
         """Draw an allocation; return counts by strategy."""
@@ -120,17 +156,19 @@ class Mixture(Struct, frozen=True):
         if chance < self.floor:
             return self.sets.draw(rng)
         part = self.shares.cumsum().searchsorted((chance - self.floor) / (1.0 - self.floor), side="right")
-        counts: list[int] = self.parts[min(int(part), len(self.parts) - 1)].tolist()
-        return counts
+        return list(self.allocations.rows[self.chosen[min(int(part), len(self.chosen) - 1)]])
 
-    def propensities(self) -> NDArray[np.float64]:
-        """Return the probability that each strategy is asked, (strategies,)."""
-        asked: NDArray[np.float64] = self.shares.dot(self.parts > 0)
-        return np.minimum((1.0 - self.floor) * asked + self.floor * self.sets.propensities, 1.0)
+    def propensities(self) -> list[float]:
+        """Return the probability that each strategy is asked, by strategy."""
+        # A few numbers: plain Python is faster than numpy from here on.
+        asked = self.shares.dot(self.allocations.asked.take(self.chosen, axis=0)).tolist()
+        at_random = self.sets.propensities.tolist()
+        kept, floor = 1.0 - self.floor, self.floor
+        return [min(kept * drawn + floor * other, 1.0) for drawn, other in zip(asked, at_random, strict=True)]
 
-    def probability(self, counts: list[int]) -> float:
+    def probability(self, counts: Sequence[int]) -> float:
         """Return the probability that `counts` are drawn."""
-        drawn = float(self.shares.dot((self.parts == counts).all(axis=1)))
+        drawn = float(self.shares.dot(self.chosen == self.allocations.place(counts)))
         return min((1.0 - self.floor) * drawn + self.floor * self.sets.probability(counts), 1.0)
 
     def retrieval(self, ranks: NDArray[np.float64]) -> float:

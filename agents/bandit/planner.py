@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from backchannel.agents.bandit.mixture import Counts, RandomSets
+from backchannel.agents.bandit.mixture import Allocations, Counts, RandomSets
 from backchannel.agents.bandit.plans import Overlap, Terms, plans, shares
 from backchannel.agents.sums import Floats
 from backchannel.schemas.events import MAX_DEPTH
@@ -40,31 +40,30 @@ class Plans(Struct, frozen=True):
     """The plans that decisions are made from.
 
     Attributes:
-        counts: candidates, (plans, strategies).
+        allocations: candidates of each plan.
         sets: random sets of strategies.
-        phi: how contexts change the strategies' rates, (draws, strategies, d).
-        worth: value of each strategy's part of each plan under each draw, (draws, plans, strategies).
-        matrix: the plans' values as linear functions of a context that all strategies share, (draws * plans, d); empty
-            if they have contexts of their own.
+        factors: how contexts change the strategies' rates: phi, plus 1 for the constant, (draws, strategies, d).
+        worth: value of each strategy's part of each plan under each draw, (draws, strategies, plans).
     """
 
-    counts: Counts
+    allocations: Allocations
     sets: RandomSets
-    phi: Floats
-    worth: Floats
-    matrix: NDArray[np.float32]
+    factors: NDArray[np.float32]
+    worth: NDArray[np.float32]
 
-    def values(self, vectors: Floats) -> Floats:
+    def values(self, vectors: Floats) -> NDArray[np.float32]:
         """Return the value of each plan, (contexts, draws, plans).
 
         Args:
             vectors: encoded contexts, (contexts, strategies, d), or (contexts, 1, d) if all strategies have the same.
         """
-        if len(self.matrix):
-            values = vectors[:, 0].astype(np.float32) @ self.matrix.T
-            return np.asarray(values.reshape(len(vectors), len(self.phi), len(self.counts)))
-        factors = 1.0 + np.einsum("nsd,csd->ncs", self.phi, vectors)
-        return np.asarray(np.einsum("nps,ncs->cnp", self.worth, factors))
+        draws, strategies, dimension = self.factors.shape
+        single = vectors.astype(np.float32)
+        if vectors.shape[1] == 1:
+            factors = single[:, 0].dot(self.factors.reshape(-1, dimension).T).reshape(-1, draws, strategies)
+        else:
+            factors = np.einsum("nsd,csd->cns", self.factors, single)
+        return np.asarray(np.matmul(factors.swapaxes(0, 1), self.worth).swapaxes(0, 1))
 
 
 class Planner:
@@ -80,7 +79,6 @@ class Planner:
         overlap: what lists have in common.
         contexts: contexts to make plans for, (contexts, strategies, d), or (contexts, 1, d) if all strategies share
             them.
-        of_strategies: whether strategies have contexts of their own.
     """
 
     def __init__(
@@ -94,7 +92,6 @@ class Planner:
         phi: Floats,
         overlap: Overlap,
         contexts: Floats,
-        of_strategies: bool,
     ) -> None:
         self._strategies: Final = strategies
         self._minima: Final = minima
@@ -104,7 +101,6 @@ class Planner:
         self._phi: Final = phi
         self._overlap: Final = overlap
         self._contexts: Final = contexts
-        self._of_strategies: Final = of_strategies
         self._least: Final = max(int(minima.sum()), 1)
         self._plans: Final[dict[Asked, Plans]] = {}
 
@@ -144,12 +140,10 @@ class Planner:
         counts = plans(rates.reshape(-1, *self._rates.shape[1:]), self._overlap, terms)
         weights, phi = shares(counts, self._overlap, self._costs), self._phi
         if asked.distinct:
-            worth, phi = np.einsum("psk,nsk->nps", weights, rates[:, 0]), np.zeros_like(phi)
+            worth, phi = np.einsum("psk,nsk->nsp", weights, rates[:, 0]), np.zeros_like(phi)
         else:
-            worth = np.einsum("psk,nsk->nps", weights, self._rates)
+            worth = np.einsum("psk,nsk->nsp", weights, self._rates)
         sets = RandomSets(minima.tolist(), maxima.tolist(), asked.budget)
-        if self._of_strategies:
-            return Plans(counts, sets, phi, worth, np.zeros((0, phi.shape[2]), dtype=np.float32))
-        matrix = worth @ phi
-        matrix[..., 0] += worth.sum(axis=-1)
-        return Plans(counts, sets, phi, worth, matrix.reshape(-1, phi.shape[2]).astype(np.float32))
+        factors = phi.astype(np.float32)
+        factors[..., 0] += 1.0  # the first column of a context is 1
+        return Plans(Allocations(counts), sets, factors, worth.astype(np.float32, order="C"))

@@ -253,7 +253,6 @@ class Allocator:
             phi=self._phi,
             overlap=_overlap(rows),
             contexts=_references(rows, self.encoder, seed),
-            of_strategies=self.encoder.of_strategies,
         )
         self._segments: Final = [row.segments for row in rows]
         self.least: Final = max(int(minima.sum()), 1)
@@ -337,7 +336,7 @@ class Allocator:
         counts = mixture.draw(rng)
         strategies = self.strategies
         allocation = {name: count for name, count in zip(strategies, counts, strict=True) if count}
-        propensities = dict(zip(strategies, mixture.propensities().tolist(), strict=True))
+        propensities = dict(zip(strategies, mixture.propensities(), strict=True))
         planned = allocation if distinct else {}
         return Decision(allocation, propensities, mixture.probability(counts), strategy_context, planned=planned)
 
@@ -367,9 +366,9 @@ class Allocator:
         plan = self._planner.plan(Asked.of(budget, distinct=distinct, available=available))
         values = plan.values(self._vectors(context, strategy_context)[np.newaxis])[0]
         if self._settings.policy == "thompson":
-            return Mixture(plan.counts[values[1:].argmax(axis=1)], _EVEN, self._floor, plan.sets)
+            return Mixture(plan.allocations, values[1:].argmax(axis=1), _EVEN, self._floor, plan.sets)
         parts, weights = self._explore(values)
-        return Mixture(plan.counts[parts], weights, self._floor, plan.sets)
+        return Mixture(plan.allocations, parts, weights, self._floor, plan.sets)
 
     def mixtures(
         self,
@@ -402,9 +401,10 @@ class Allocator:
                 explored = [self._explore(each) for each in values]
                 chosen.append(np.array([parts for parts, _ in explored]))
                 weights.append(np.array([own for _, own in explored]))
+        counts = plan.allocations.counts
         if not chosen:
-            return Mixtures(plan.counts[np.zeros((0, 1), dtype=np.int64)], np.ones((0, 1)), self._floor, plan.sets)
-        return Mixtures(plan.counts[np.concatenate(chosen)], np.concatenate(weights), self._floor, plan.sets)
+            return Mixtures(counts[np.zeros((0, 1), dtype=np.int64)], np.ones((0, 1)), self._floor, plan.sets)
+        return Mixtures(counts[np.concatenate(chosen)], np.concatenate(weights), self._floor, plan.sets)
 
     def worth(self, depth: int) -> NDArray[np.float64]:
         """Return the worth of a strategy's first 0, 1, ... `depth` candidates together, (strategies, depth + 1).

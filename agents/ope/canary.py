@@ -67,7 +67,7 @@ class Shared(Struct, frozen=True):
         )
         propensities: dict[str, float] = {}
         for policy, mixture, weight in zip(policies, mixtures, (1.0 - share, share), strict=True):
-            for name, probability in zip(policy.strategies, mixture.propensities().tolist(), strict=True):
+            for name, probability in zip(policy.strategies, mixture.propensities(), strict=True):
                 propensities[name] = min(propensities.get(name, 0.0) + weight * probability, 1.0)
         return Decision(
             allocation,

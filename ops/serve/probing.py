@@ -65,7 +65,7 @@ class Probe(Struct, frozen=True, array_like=True):
             tuple(
                 Source(
                     one.strategies,
-                    Mixture(np.array(one.parts), np.array(one.shares), one.floor, RandomSets(*one.sets)),
+                    Mixture.of(np.array(one.parts), np.array(one.shares), one.floor, RandomSets(*one.sets)),
                     one.share,
                 )
                 for one in self.sources

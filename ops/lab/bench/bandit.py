@@ -2,7 +2,7 @@
 
 import importlib.util
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import Any, Final
 
@@ -27,6 +27,9 @@ DIMENSION: Final = 20
 BATCH: Final = 1000
 REPEATED: Final = 5
 DECISIONS: Final = 10_000
+FEW: Final = 100
+"""Turns that decisions are made from: so few leave as many plans as there are at most (`plans.MOST`)."""
+
 BUDGET: Final = 50
 _NAMES: Final = tuple(f"strategy{number}" for number in range(STRATEGIES))
 _FEATURES: Final = tuple(Numeric(f"feature{number}") for number in range(1, DIMENSION))
@@ -62,13 +65,15 @@ def bandit(load: Load) -> Iterator[Measure]:
     first = median(taken["learn, from columns"])
     for name, times in taken.items():
         yield Measure(f"{name}", median(times), "µs", median(times) / first, "columns")
-    yield from _deciding(load, learner, outcomes, rng)
+    few = Judge(RewardConfig()).judge(columns_of(turns[:FEW]))
+    yield from _deciding(load, learner, few, [turn.query.context for turn in turns], rng)
 
 
-def _deciding(load: Load, learner: StrategyBandit, outcomes: Outcomes, rng: np.random.Generator) -> Iterator[Measure]:
+def _deciding(
+    load: Load, learner: StrategyBandit, outcomes: Outcomes, contexts: Sequence[Any], rng: np.random.Generator
+) -> Iterator[Measure]:
     solved = learner.solve(MemorySums(learner.learn(outcomes)), {"bandit": set()}, 0)
     allocator = Allocator(live_rows(solved))
-    contexts = [outcomes.columns.query(row).context for row in range(len(outcomes))]
     calls: dict[str, Callable[[Any], object]] = {
         "utilities": allocator.utilities,
         "allocate": lambda context: allocator.allocate(context, BUDGET, rng),

@@ -242,7 +242,7 @@ def test_propensities_are_frequencies(policy: str) -> None:
     for counts, found in zip(drawn.tolist(), times.tolist(), strict=True):
         expected = draws * mixture.probability(counts)
         assert abs(found - expected) < 5 * np.sqrt(expected) + 1
-    asked = mixture.propensities()
+    asked = np.array(mixture.propensities())
     error = 5 * np.sqrt(draws * asked * (1 - asked))
     assert (np.abs(times @ (drawn > 0) - draws * asked) <= error + 1e-6).all()
 

@@ -57,7 +57,7 @@ def test_the_probability_of_an_item_is_that_of_the_allocations_that_bring_it(
     rng = np.random.default_rng(seed)
     sets = RandomSets([0, 0, 0], [6, 6, 6], budget)
     parts = rng.multinomial(budget, np.ones(3) / 3, size=4)
-    mixture = Mixture(parts, np.full(4, 0.25), 0.25, sets)
+    mixture = Mixture.of(parts, np.full(4, 0.25), 0.25, sets)
     every = {tuple(counts) for counts in itertools.product(range(budget + 1), repeat=3) if sum(counts) == budget}
     bringing = [counts for counts in every if any(count >= rank for count, rank in zip(counts, ranks, strict=True))]
     expected = sum(mixture.probability(list(counts)) for counts in bringing)
