@@ -25,6 +25,7 @@ from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.quality.delays import ClickDelays
 from backchannel.agents.quality.learner import AnswerQuality, QualityConfig
 from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
+from backchannel.agents.ranking.personal import PersonalRanking
 from backchannel.agents.rewrites.habits import Habits
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
 from backchannel.agents.rewrites.personal import PersonalRewrites
@@ -53,9 +54,9 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
     rephrases: Annotated[
         RephraseConfig, Meta(description="The rephrase graph."), Learners(RephraseGraph, PersonalRewrites, Habits)
     ] = field(default_factory=RephraseConfig)
-    ranking: Annotated[RankingConfig, Meta(description="The order of results."), Learners(ResultRanking)] = field(
-        default_factory=RankingConfig
-    )
+    ranking: Annotated[
+        RankingConfig, Meta(description="The order of results."), Learners(ResultRanking, PersonalRanking)
+    ] = field(default_factory=RankingConfig)
     quality: Annotated[
         QualityConfig,
         Meta(description="How the quality of answers is monitored."),

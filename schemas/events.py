@@ -352,7 +352,16 @@ class Like(Struct, frozen=True, kw_only=True, tag_field="kind", tag="like"):
     query: Annotated[Phrase, Meta(description="the query's text")]
 
 
-Rule: TypeAlias = Means | Prefer | Never | Like
+class LikeAttribute(Struct, frozen=True, kw_only=True, tag_field="kind", tag="like_attribute"):
+    """A value of a feature of results is liked, for any query: that counts like clicks, which can overrule it."""
+
+    feature: Annotated[Name, Meta(description="the feature of results, such as `cuisine`")]
+    value: Annotated[
+        str, Meta(min_length=1, max_length=256, description="its value; for a yes or no, `true` or `false`")
+    ]
+
+
+Rule: TypeAlias = Means | Prefer | Never | Like | LikeAttribute
 """What can be taught."""
 
 

@@ -15,7 +15,20 @@ EXPORTED = {
     *("Candidate", "Ranking", "impression_of", "walk", "TaughtRule"),
     # Events.
     *("Event", "Query", "Impression", "Result", "Rewrite", "Click", "BargeIn", "EventDecoder", "encode"),
-    *("AskConfig", "Asker", "Budget", "Earlier", "earlier_of", "Feedback", "Teach", "Means", "Prefer", "Never", "Like"),
+    *(
+        "AskConfig",
+        "Asker",
+        "Budget",
+        "Earlier",
+        "earlier_of",
+        "Feedback",
+        "Teach",
+        "Means",
+        "Prefer",
+        "Never",
+        "Like",
+        "LikeAttribute",
+    ),
     # Errors.
     *(
         "BackchannelError",

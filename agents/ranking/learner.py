@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 from msgspec import Meta, Struct, field
 
+from backchannel.agents.bandit.features import Categorical
 from backchannel.agents.bandit.posterior import coarsen
 from backchannel.agents.columnar.columns import Columns, Ranks, Results
 from backchannel.agents.columnar.frames import MISSING, Codes, Ragged, distinct
@@ -93,9 +94,31 @@ class RankingConfig(Struct, frozen=True, forbid_unknown_fields=True):
         dict[Name, Annotated[int, Meta(ge=1, le=500)]],
         Meta(description="feature -> maximum number of the first k results with the same value"),
     ] = field(default_factory=dict)
+    personal: Annotated[
+        tuple[Name, ...],
+        Meta(
+            max_length=8,
+            description="categorical features for whose values each user's taste is learned from the user's own clicks",
+        ),
+    ] = ()
+    personal_half_life_days: Annotated[
+        float, Meta(ge=0.01, le=100_000, description="half-life of tastes, in days; it is part of their sums")
+    ] = 30.0
+    personal_ridge: Annotated[
+        float,
+        Meta(
+            ge=0.01,
+            le=1e6,
+            description="pull towards the taste of all users: 30 weighs as much as 60 choices between two results",
+        ),
+    ] = 30.0
 
     def __post_init__(self) -> None:
         columns = self.encoder().columns
+        choices = [one.name for one in self.features if isinstance(one, Categorical)]
+        for name in self.personal:
+            if name not in choices:
+                raise ValueError(f"personal: {name!r} is not a categorical feature: {', '.join(choices) or 'none is'}")
         if not columns:
             return
         for name, weight in self.prior.items():
@@ -111,7 +134,7 @@ class RankingConfig(Struct, frozen=True, forbid_unknown_fields=True):
         return CandidateEncoder(self.features, self.normalized, self.query_features, self.crosses)
 
 
-def _chosen(results: Ragged[Results]) -> tuple[Integers, Integers]:
+def chosen_results(results: Ragged[Results]) -> tuple[Integers, Integers]:
     """Return the results of lists of at least two entities, each entity where it was shown first; and their lists."""
     rows, parents = results.rows, results.parents
     first, _ = distinct(parents, rows.entity)
@@ -128,7 +151,7 @@ def _chosen(results: Ragged[Results]) -> tuple[Integers, Integers]:
     return chosen, parents[chosen]
 
 
-def _gains(gained: Gains, chosen: Integers) -> Floats:
+def gains_of(gained: Gains, chosen: Integers) -> Floats:
     """Return the gain of each chosen result, (chosen,); an entity's first result in a turn gets its gain."""
     gains = np.zeros(len(chosen))
     if not len(gained.shown):
@@ -189,7 +212,7 @@ class ResultRanking(Learner):
         columns, encoder = outcomes.columns, self.encoder
         impressions = columns.turns.impressions
         shown, rows = impressions.rows, impressions.rows.results.rows
-        chosen, parents = _chosen(shown.results)
+        chosen, parents = chosen_results(shown.results)
         if not len(chosen):
             return {}
         lists, sizes = np.unique(parents, return_counts=True)
@@ -212,8 +235,8 @@ class ResultRanking(Learner):
         found = Lists(
             lengths=sizes,
             vectors=encoder.encode(numbers, normalizers, features, asked, sizes),
-            examined=self._examined(columns, np.repeat(shown.examined[lists], sizes), rows.position[chosen]),
-            gains=_gains(outcomes.gains, chosen),
+            examined=self.examined(columns, np.repeat(shown.examined[lists], sizes), rows.position[chosen]),
+            gains=gains_of(outcomes.gains, chosen),
             groups=groups.ravel(),
             logged=shown.examined[lists] != MISSING,
         )
@@ -232,7 +255,7 @@ class ResultRanking(Learner):
         known = {code: msgspec.msgpack.decode(pool[code]) for code in set(codes.tolist()) if code != MISSING}
         return [known.get(code, {}) for code in codes.tolist()]
 
-    def _examined(self, columns: Columns, codes: Codes, positions: Codes) -> Floats:
+    def examined(self, columns: Columns, codes: Codes, positions: Codes) -> Floats:
         """Return the probability that each result was examined, (results,), by the curve logged with its list."""
         used, place = np.unique(codes, return_inverse=True)
         curves = [one or EXAMINED for one in self._contexts(columns, used)]

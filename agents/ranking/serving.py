@@ -19,6 +19,7 @@ from backchannel.agents.bandit.features import Numeric, Value
 from backchannel.agents.bandit.serving import EncodingError
 from backchannel.agents.memory.serving import Recalled
 from backchannel.agents.ranking.features import MEMORY_EVIDENCE, MEMORY_SCORE, SCORE, CandidateEncoder, CandidateFeature
+from backchannel.agents.ranking.tastes import NO_TASTES, Weights, contributions
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import Floats, Integers
 from backchannel.schemas.events import Normalizer
@@ -50,13 +51,21 @@ def remembered(candidate: Candidate, known: Recalled | None) -> Candidate:
 
 
 class Reason(Struct, frozen=True):
-    """The contribution of one column to a candidate's score, relative to the average candidate of the list."""
+    """The contribution of one column to a candidate's score, relative to the average candidate of the list.
+
+    Attributes:
+        column: The column.
+        contribution: What it adds to the score.
+        personal: Whether it does so for this user only: by the user's own choices, or as was taught.
+    """
 
     column: str
     contribution: float
+    personal: bool = False
 
     def __str__(self) -> str:
-        return f"{self.column} {'raises' if self.contribution > 0 else 'lowers'} it by {abs(self.contribution):.2g}"
+        said = f"{self.column} {'raises' if self.contribution > 0 else 'lowers'} it by {abs(self.contribution):.2g}"
+        return f"{said} for this user" if self.personal else said
 
 
 class Ranked(Struct, frozen=True):
@@ -240,8 +249,12 @@ class Ranker:
         *,
         explain: bool = False,
         first: str | None = None,
+        tastes: Weights = NO_TASTES,
     ) -> Ranking:
         """Order candidates, with the entity `first` in the first place if it is one of them; see `Policy.rank`.
+
+        Args:
+            tastes: What values of features add to the scores, for the user who asks.
 
         Raises:
             ValueError: k is less than 1.
@@ -259,7 +272,11 @@ class Ranker:
         vectors = encoder.encode(numbers, normalizers, features, (context,), size)
         scores = vectors @ self._weights
         scores -= scores.sum() / len(scores)
-        order, propensity = self._choose(vectors, scores, features, k, rng)
+        own = contributions(tastes, features) if tastes else None
+        personal = None if own is None else own[1].sum(axis=1)
+        if personal is not None:
+            scores += personal
+        order, propensity = self._choose(vectors, scores, features, k, rng, personal=personal)
         head = next((place for place, one in enumerate(candidates) if one.entity_id == first), None)
         if head is not None:
             order = [head, *(place for place in order if place != head)][:k]
@@ -272,7 +289,7 @@ class Ranker:
                     score,
                     features[place],
                     candidates[place].ranks,
-                    () if centre is None else self._reasons(vectors[place] - centre),
+                    () if centre is None else self._reasons(vectors[place] - centre, own, place),
                     place == head,
                 )
                 for position, (place, score) in enumerate(zip(order, scores[order].tolist(), strict=True), 1)
@@ -316,8 +333,14 @@ class Ranker:
         features: Sequence[Mapping[str, Value]],
         k: int,
         rng: np.random.Generator,
+        *,
+        personal: Floats | None,
     ) -> tuple[list[int], float]:
-        """Return the indexes of the first k candidates, and the probability of their order."""
+        """Return the indexes of the first k candidates, and the probability of their order.
+
+        Args:
+            personal: The part of the scores that is the user's, (candidates,); None if it is zero.
+        """
         best = (-scores).argsort(kind="stable")
         if self._models is None:
             return self._limited(best, features, k), 1.0
@@ -327,7 +350,10 @@ class Ranker:
         count = len(pool)
         places = np.arange(count)
         drawn = np.empty((DRAWS, count), dtype=np.int64)
-        drawn[_DRAWN, (vectors[pool] @ self._models).T.argsort(axis=1)[:, ::-1]] = places
+        by_model = (vectors[pool] @ self._models).T
+        if personal is not None:
+            by_model += personal[pool]
+        drawn[_DRAWN, by_model.argsort(axis=1)[:, ::-1]] = places
         # A candidate's place is the drawn model's, within bounds; the mean breaks ties.
         bounded = np.minimum(np.maximum(drawn, places - shift), places + shift)
         orders = pool[(bounded * count + places).argsort(axis=1)]
@@ -356,7 +382,10 @@ class Ranker:
                 left.append(place)
         return kept + left[: k - len(kept)]
 
-    def _reasons(self, centred: Floats) -> tuple[Reason, ...]:
-        contributions = (self._weights * centred).tolist()
-        reasons = [Reason(*pair) for pair in zip(self.encoder.columns, contributions, strict=True) if pair[1]]
+    def _reasons(self, centred: Floats, personal: tuple[list[str], Floats] | None, place: int) -> tuple[Reason, ...]:
+        everybody = zip(self.encoder.columns, (self._weights * centred).tolist(), strict=True)
+        reasons = [Reason(*pair) for pair in everybody if pair[1]]
+        if personal is not None:
+            own = zip(personal[0], personal[1][place].tolist(), strict=True)
+            reasons += [Reason(*pair, personal=True) for pair in own if pair[1]]
         return tuple(sorted(reasons, key=lambda reason: -abs(reason.contribution)))

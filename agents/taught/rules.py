@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
-from backchannel.schemas.events import Like, Means, Prefer, Rule, Teach
+from backchannel.schemas.events import Like, LikeAttribute, Means, Prefer, Rule, Teach
 from backchannel.schemas.text import Fold, normalize, spelled
 
 EVERYONE: Final = "everyone"
@@ -97,6 +97,8 @@ def slot_of(rule: Rule) -> Slot:
         return "prefer", rule.query
     if isinstance(rule, Like):
         return "like", f"{rule.query}\n{rule.entity_id}"
+    if isinstance(rule, LikeAttribute):
+        return "like_attribute", rule.feature, rule.value
     return "never", rule.entity_id
 
 

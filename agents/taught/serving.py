@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from backchannel.agents.taught.rules import EVERYONE, Slot, TaughtRule, group_owner, slot_of, unpacked, user_owner
-from backchannel.schemas.events import Like, Means, Never, Prefer
+from backchannel.schemas.events import Like, LikeAttribute, Means, Never, Prefer
 from backchannel.schemas.text import normalize
 
 
@@ -21,13 +21,15 @@ class Wishes(Struct, frozen=True):
     Attributes:
         preferred: the entity to show first; None: there is none.
         never: the entities not to show.
+        liked: the features and values that are liked, with the time at which that was last said, ms.
     """
 
     preferred: str | None = None
     never: Collection[str] = frozenset()
+    liked: Mapping[tuple[str, str], int] = {}
 
     def __bool__(self) -> bool:
-        return self.preferred is not None or bool(self.never)
+        return self.preferred is not None or bool(self.never) or bool(self.liked)
 
 
 NO_WISHES: Final = Wishes()
@@ -78,6 +80,7 @@ class Taught:
         slot = "prefer", normalize(query)
         preferred: str | None = None
         never: set[str] = set()
+        liked: dict[tuple[str, str], int] = {}
         for rules in reversed(known):  # the more specific ones have the last word
             forbidden = {one.rule.entity_id: one for one in rules.values() if isinstance(one.rule, Never)}
             never.update(forbidden)
@@ -88,8 +91,12 @@ class Taught:
                 if against is None or against.age < found.age:
                     preferred = entity
                     never.discard(entity)
+            for one in rules.values():
+                if isinstance(one.rule, LikeAttribute):
+                    pair = one.rule.feature, one.rule.value
+                    liked[pair] = max(one.ts, liked.get(pair, 0))
         never.update(one.rule.entity_id for one in known[-1].values() if isinstance(one.rule, Never))
-        return Wishes(None if preferred in never else preferred, never)
+        return Wishes(None if preferred in never else preferred, never, liked)
 
     def likes(self, query: str, user: str | None = None, group: str | None = None) -> dict[str, int]:
         """Return the entities that are liked for a query, with the time at which that was last said, ms."""

@@ -12,7 +12,7 @@ from backchannel.agents.taught.rules import TaughtRule
 from backchannel.agents.taught.serving import Taught
 from backchannel.ops.options import config_option, json_option, opened_store, store_option
 from backchannel.ops.terminal import console, print_json
-from backchannel.schemas.events import Like, Means, Prefer, Rule
+from backchannel.schemas.events import Like, LikeAttribute, Means, Prefer, Rule
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.config import Config
 from backchannel.streams.snapshots.signing import accepted_keys
@@ -123,6 +123,8 @@ def rule_words(rule: Rule) -> str:
         return f"{rule.entity_id!r} first for {rule.query!r}"
     if isinstance(rule, Like):
         return f"likes {rule.entity_id!r} for {rule.query!r}"
+    if isinstance(rule, LikeAttribute):
+        return f"likes {rule.feature}={rule.value}"
     return f"never {rule.entity_id!r}"
 
 

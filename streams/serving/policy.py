@@ -25,6 +25,7 @@ from backchannel.agents.horizon.serving import Horizon
 from backchannel.agents.memory.serving import Memory, Recalled, Similar
 from backchannel.agents.ope.canary import Shared
 from backchannel.agents.ranking.serving import Candidate, Ranker, Ranking, remembered
+from backchannel.agents.ranking.tastes import Tastes
 from backchannel.agents.rewrites.serving import Online, Rewriter, Rewriting
 from backchannel.agents.satisfaction.asking import OFFERED, Question
 from backchannel.agents.satisfaction.serving import Satisfaction
@@ -83,6 +84,7 @@ class Policy:
         self.canary: Final = Shared.of(sections, snapshot)
         self._memory: Final = Memory.of(sections, snapshot, similar)
         self._ranker: Final = Ranker.of(sections, snapshot)
+        self._tastes: Final = Tastes.of(sections, snapshot)
         self._rewriter: Final = Rewriter.of(sections, snapshot, online)
         self._history: Final = History.of(sections, snapshot)
         self._users: Final = Users.of(sections, snapshot)
@@ -281,7 +283,8 @@ class Policy:
         """Rank the retrieved candidates.
 
         What was taught comes before: a candidate preferred for `query` is the first one; one never to be shown is left
-        out.
+        out. Candidates with a value that is liked count as if the user had often chosen it, which the user's clicks can
+        overrule if `ranking.personal` names its feature.
 
         Log the fields of the ranking, and its results, in the `impression` event, because learning needs the features
         that were used; see `impression_of`.
@@ -292,7 +295,7 @@ class Policy:
             k: the number of results wanted.
             query: the query's text, for features of the memory index.
             locale: the query's locale, as in its event.
-            user: the `user_id` of the user who asks, for the personal layer of the memory index.
+            user: the `user_id` of the user who asks, for the personal layers of the memory index and the ranking.
             rng: the source of randomness; None: the policy's.
             explain: whether results include the parts of their scores.
             group: the user's group, such as a household, whose rules hold for the user too.
@@ -311,7 +314,10 @@ class Policy:
             liked = self._taught.likes(text, user, group)
             known = {one.entity_id: one for one in self._memory.recall(text, sys.maxsize, user, liked=liked)}
             candidates = [remembered(one, known.get(one.entity_id)) for one in candidates]
-        ranking = self._ranker.rank(context, candidates, k, rng or self._rng, explain=explain, first=wishes.preferred)
+        tastes = self._tastes.weights(user, wishes.liked)
+        ranking = self._ranker.rank(
+            context, candidates, k, rng or self._rng, explain=explain, first=wishes.preferred, tastes=tastes
+        )
         return structs.replace(ranking, examined=self.examined, policy_version=self.version)
 
     def rewrite(

@@ -16,6 +16,7 @@ from backchannel.agents.memory.personal import PersonalMemory
 from backchannel.agents.outcomes import RewardConfig
 from backchannel.agents.quality.learner import QualityConfig
 from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
+from backchannel.agents.ranking.personal import PersonalRanking
 from backchannel.agents.registry import LearningConfig, registered
 from backchannel.agents.rewrites.habits import Habits
 from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
@@ -51,6 +52,11 @@ LEARNERS: list[Learner] = [
     MemoryIndex(MemoryConfig(min_users=2, top=2, challengers=1)),
     MemoryIndex(MemoryConfig(top=1, challengers=1, reserve=0)),
     PersonalMemory(MemoryIndex(MemoryConfig(personal=1))),
+    PersonalRanking(
+        ResultRanking(
+            RankingConfig(features=(Categorical("brand", ("x", "y")),), prior={"brand=x": 1.0}, personal=("brand",))
+        )
+    ),
     ResultRanking(
         RankingConfig(
             features=(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from backchannel.agents.taught.rules import EVERYONE, TaughtRule, merged, owner_of, packed, rule_of, unpacked
 from backchannel.agents.taught.serving import NOTHING_TAUGHT, Taught
-from backchannel.schemas.events import Like, Means, Never, Prefer, Rule, Teach
+from backchannel.schemas.events import Like, LikeAttribute, Means, Never, Prefer, Rule, Teach
 
 NOW = 1_000_000
 
@@ -35,6 +35,7 @@ rules = st.one_of(
     st.builds(Prefer, entity_id=st.sampled_from("xy"), query=st.sampled_from("ab")),
     st.builds(Never, entity_id=st.sampled_from("xy")),
     st.builds(Like, entity_id=st.sampled_from("xy"), query=st.sampled_from("ab")),
+    st.builds(LikeAttribute, feature=st.sampled_from("fg"), value=st.sampled_from("xy")),
 )
 events = st.lists(
     st.builds(teach, st.integers(0, 9), rules, ts=st.integers(1000, 1003), undo=st.booleans()), max_size=12
@@ -137,3 +138,15 @@ def test_likes_are_of_a_query_and_may_be_several_and_undone() -> None:
     assert taught(*said).likes("a", "me") == {"x": 1000, "y": 1001}
     assert taught(*said).likes("b", "me") == taught(*said).likes("a", "you") == NOTHING_TAUGHT.likes("a", "me") == {}
     assert taught(*said, teach(3, Like(entity_id="x", query="a"), ts=1002, undo=True)).likes("a", "me") == {"y": 1001}
+
+
+def test_liked_attributes_hold_for_any_query_and_the_latest_word_counts() -> None:
+    italian, thai = (LikeAttribute(feature="cuisine", value=value) for value in ("italian", "thai"))
+    said = [teach(1, italian), teach(2, thai, ts=1001), teach(3, italian, 1002, group_id="home")]
+    for query in ("a", "b"):
+        assert taught(*said).wishes(query, "me").liked == {("cuisine", "italian"): 1000, ("cuisine", "thai"): 1001}
+    assert taught(*said).wishes("a", "you", "home").liked == {("cuisine", "italian"): 1002}
+    assert taught(*said).wishes("a", "me", "home").liked["cuisine", "italian"] == 1002
+    assert not taught(*said).wishes("a", "you")
+    undone = teach(4, thai, 1003, undo=True)
+    assert taught(*said, undone).wishes("a", "me").liked == {("cuisine", "italian"): 1000}

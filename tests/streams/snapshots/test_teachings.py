@@ -2,17 +2,31 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete
 
+from backchannel.agents.bandit.features import Categorical, Numeric
+from backchannel.agents.ranking.learner import RankingConfig
 from backchannel.agents.ranking.serving import Candidate
 from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.taught.rules import EVERYONE, TaughtConfig, merged, owner_of, rule_of, user_owner
 from backchannel.schemas.codec import EventDecoder, EventError, encode
-from backchannel.schemas.events import Means, Never, Prefer, Teach
+from backchannel.schemas.events import (
+    Click,
+    Event,
+    Impression,
+    LikeAttribute,
+    Means,
+    Never,
+    Prefer,
+    Query,
+    Result,
+    Teach,
+)
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.corrections import set_sums
 from backchannel.streams.pipeline.erasure import forget_user
@@ -210,3 +224,48 @@ def test_what_nobody_wants_is_neither_recalled_nor_ranked_and_what_is_preferred_
         assert [[one.entity_id for one in some] for some in ranked] == [["c"], ["c", "b"], ["c", "b", "d"]]
         assert [(one.position, one.taught) for one in ranked[1]] == [(1, True), (2, False)]
         assert [one.entity_id for one in policy.rank({}, candidates, 4, query="jazz").results] == list("abcd")
+
+
+def test_a_liked_attribute_ranks_at_once_until_choices_overrule_it_and_the_user_is_forgotten(store_url: str) -> None:
+    ranking = RankingConfig(
+        features=(Numeric("score"), Categorical("cuisine", ("greek", "italian"))), personal=("cuisine",)
+    )
+    config, candidates = Config(ranking=ranking), [Candidate(name, {"cuisine": name}) for name in ("greek", "italian")]
+
+    def first(reader: PolicyReader, user: str | None = "me") -> tuple[str, list[str]]:
+        reader.refresh()
+        best = reader.policy.rank({}, candidates, 2, user=user, explain=True).results[0]
+        return best.entity_id, [str(one) for one in best.reasons if one.personal]
+
+    def chosen(number: int, entity: str, user: str) -> list[Event]:
+        ids: Any = {"session_id": f"s{number}", "query_id": f"q{number}", "ts": START + number * 1000}
+        results = [Result(name, place, features={"cuisine": name}) for place, name in ((1, "greek"), (2, "italian"))]
+        return [
+            Query(event_id="q", text="dinner", user_id=user, **ids),
+            Impression(event_id="i", results=tuple(results), **ids),
+            Click(event_id="c", entity_id=entity, **ids),
+        ]
+
+    with LocalPipeline(store_url, config, "test") as pipeline, closing(PolicyReader(store_url)) as reader:
+        learn(
+            pipeline, [one for number in range(20) for one in chosen(number, ("greek", "italian")[number % 2], "you")]
+        )
+        rule = LikeAttribute(feature="cuisine", value="italian")
+        ids: Any = {"session_id": "s", "query_id": "q", "user_id": "me", "ts": START}
+        pipeline.feed([Teach(event_id="1", rule=rule, **ids)])
+        best, reasons = first(reader)
+        assert (best, reasons[0][:24]) == ("italian", "cuisine=italian raises i")
+        assert first(reader, "you")[0] == first(reader, None)[0] == "greek"
+        learn(pipeline, [one for number in range(20, 120) for one in chosen(number, "greek", "me")])
+        assert first(reader)[0] == "greek"
+        with closing(PolicyReader(store_url, personal=False)) as impersonal:
+            assert first(impersonal) == ("greek", [])
+        assert {user for user, _, _ in contents(store_url, config)["tastes"]} == {"", "me", "you"}
+        assert forget_user(store_url, config, "me") > 0
+        assert {user for user, _, _ in contents(store_url, config)["tastes"]} == {"", "you"}
+        with closing(PolicyReader(store_url)) as anew:
+            for one in (reader, anew):
+                assert first(one) == ("greek", [])
+        pipeline.feed([Teach(event_id="2", rule=rule, **{**ids, "ts": START + 1})])
+        pipeline.feed([Teach(event_id="3", rule=rule, undo=True, **{**ids, "ts": START + 2})])
+        assert first(reader) == ("greek", [])
