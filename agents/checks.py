@@ -350,7 +350,7 @@ def _random_turn(rng: Generator) -> Turn:
             interpretation=one_of(None, None, "a", "b", "c"),
             user_id=one_of(None, "ann", "bob"),
             context={"hour": int(rng.integers(24)), "device": one_of("car", "phone")},
-            asr=one_of(None, Recognition(hypotheses=(Hypothesis("play jazz", -0.5), Hypothesis("play chess", -1.0)))),
+            asr=one_of(None, Recognition(hypotheses=(Hypothesis("play jazz", -0.5), Hypothesis("play no jazz", -1.0)))),
             nlu=one_of(None, Understanding(score=float(rng.random()))),
         )
 

@@ -15,6 +15,7 @@ EXPORTED = {
     *("Candidate", "Ranking", "impression_of", "walk", "TaughtRule"),
     # Events.
     *("Event", "Query", "Impression", "Result", "Rewrite", "Click", "BargeIn", "EventDecoder", "encode"),
+    *("Hypothesis", "Recognition"),
     *(
         "AskConfig",
         "Asker",

@@ -19,8 +19,9 @@ whichever is more. However many turns one person adds, they move a state's masse
 rewrites are bounded in the same way, so no single person can have a rewrite withdrawn.
 
 Likeness is no evidence of meaning: the more a rewrite changes (see `meanings`), the larger the share of a query's
-askers that must go on to it; an opposite is never published; and a query of two meanings that are about equally
-likely is left alone.
+askers that must go on to it; and a query of two meanings that are about equally
+likely is left alone. An opposite is published only from what people did after the recogniser had heard both (see
+`opposites`).
 """
 
 from collections.abc import Collection, Sequence
@@ -36,6 +37,7 @@ from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.rewrites.chain import Admissible, Chain, Solution
 from backchannel.agents.rewrites.meanings import Change, change, same_meaning
+from backchannel.agents.rewrites.opposites import TIMES, BothHeard, are_meant
 from backchannel.agents.rewrites.records import Record, harm, with_records
 from backchannel.agents.rewrites.rows import RewriteRow, Settings, is_held_out
 from backchannel.agents.rewrites.rules import Rules
@@ -55,10 +57,11 @@ _NEEDED: Final = {
     Change.WORDING: (0.0, 1.0),
     Change.SPELLING: (0.5, 1.0),
     Change.WORD: (0.5, 2.0),
+    Change.OPPOSITE: (0.5, TIMES),
 }
 """Evidence that a change of meaning needs: the minimum share, by its lower bound, of those who went on to the target
-among all who did that or succeeded with the query; and the support, in `min_support`s. An opposite is vetoed: if
-everybody who says "turn on" says "turn off" next, that is usage, not an error."""
+among all who did that or succeeded with the query; and the support, in `min_support`s. That is not enough for an
+opposite: if everybody who says "turn on" says "turn off" next, that is usage, not an error. See `opposites`."""
 _ENDS: Final = tuple(f"{end}_{people}" for end in ("success", "failure") for people in BUCKETS)
 
 
@@ -98,7 +101,8 @@ class RephraseConfig(Struct, frozen=True, forbid_unknown_fields=True):
             le=1,
             description="share of those who ask a query who must go on to its target. To replace a single word "
             "takes more than half of those who do not give up, with 90% probability, and twice min_support unless both "
-            "words sound the same. A changed number or an opposite is never a rewrite unless an operator pins it",
+            "words sound the same. A changed number or an opposite takes five times min_support, and 80% of those whom "
+            "the recogniser may have heard say both",
         ),
     ] = 0.1
     depth: Annotated[int, Meta(ge=1, le=10, description="longest chain of rephrases followed from a state")] = 3
@@ -177,7 +181,8 @@ class RephraseGraph(Learner):
         self.rules: Final = SumTable(
             name="rewrite_rules", key=(("state", str), ("target", str)), sums=("pinned", "blocked")
         )
-        self.tables = (self.transitions, self.absorptions, self.trials, self.rules)
+        self.both: Final = BothHeard(_ENDS, half_life_ms)
+        self.tables = (self.transitions, self.absorptions, self.trials, self.rules, self.both.table)
 
     @classmethod
     def configured(cls, config: Any) -> Self:
@@ -195,7 +200,7 @@ class RephraseGraph(Learner):
         held_out = own[self._held_out(outcomes, own)]
         steps = own[(outcomes.rephrased[own] > 0) & (outcomes.following[own] != MISSING)]
         states, targets = outcomes.state, [ALL, *outcomes.keys]  # ALL: the record of the state without a rewrite
-        delta: Delta = {}
+        delta = self.both.learn(outcomes, own, weights, landmark, self._sketches)
         if len(steps):
             groups = Groups((states[steps], outcomes.keys), (outcomes.following[steps], outcomes.keys))
             masses = weights[steps] * outcomes.rephrased[steps]
@@ -250,7 +255,9 @@ class RephraseGraph(Learner):
 
 
 def records_of(trials: Sums, at: int) -> dict[Key, Record]:
-    """Return the records in sums of `RephraseGraph.trials` at a time (ms), with one person's mass bounded."""
+    """Return the records in sums of `RephraseGraph.trials` or `RephraseGraph.both` at a time (ms), with one person's
+    mass bounded.
+    """
     ends = trials.at(at).reshape(-1, 2, len(BUCKETS))
     bounded = (ends * bounded_shares(ends.sum(axis=1), ONE_PERSON)[:, np.newaxis]).sum(axis=2)
     return dict(zip(trials.keys, map(tuple, bounded.tolist()), strict=True))
@@ -318,6 +325,7 @@ class Rewrites:
                 probability=probability,
                 support=float(chain.support[source]),
                 withdrawn=harm(records.get((state, aim)), records.get((state, ALL))),
+                heard=change(state, aim) == Change.OPPOSITE,
             )
         for state in self._states:
             if state in rules.pins:
@@ -379,13 +387,14 @@ class Rewrites:
         surely, _ = wilson(shares * support, shares * support + chain.success[sources], SURE)
         states = chain.states
         for one in np.flatnonzero(meant).tolist():
-            what = change(states[sources[one]], states[targets[one]])
-            if what not in _NEEDED:
-                meant[one] = False
-                continue
+            state, target = states[sources[one]], states[targets[one]]
+            what = change(state, target)
             share, times = _NEEDED[what]
             enough = support[one] >= times * self._config.min_support
             meant[one] = enough and shares[one] >= self._config.min_share and surely[one] > share
+            if meant[one] and what == Change.OPPOSITE:
+                both = records_of(self._sums.read(self._learner.both.table, "state", [state]), self._at)
+                meant[one] = are_meant(both.get((state, target)), self._config.min_support, SURE)
         # The likeliest target of another meaning: a query with two meanings needs more than a rewrite to one of them.
         places = np.flatnonzero(meant)
         rivals = chain.solve(

@@ -6,9 +6,10 @@ the weights, and writes them to `likeness_weights`.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import log, log1p
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from msgspec import Struct
@@ -20,6 +21,7 @@ from backchannel.agents.rewrites.nearby import sound, sound_of
 
 CANDIDATES: Final = 16  # compared with a query
 _HABITS: Final = 8  # of a user, compared with a query
+HYPOTHESIS: Final = "hypothesis"
 NAMES: Final = (
     "characters",
     "sorted words",
@@ -30,6 +32,7 @@ NAMES: Final = (
     "failure",
     "target success",
     "target failure",
+    HYPOTHESIS,
 )
 """The numbers that describe a pair, in the order of `Asked.describe`."""
 HABIT_NAMES: Final = (
@@ -61,14 +64,23 @@ class Asked:
         record: its own record.
         count: a function that returns how many known queries have a word.
         size: the number of known queries.
+        hypotheses: what the recogniser may have heard; see `hypotheses.heard`.
     """
 
-    def __init__(self, query: str, record: Record, count: Callable[[str], int], size: int) -> None:
+    def __init__(
+        self,
+        query: str,
+        record: Record,
+        count: Callable[[str], int],
+        size: int,
+        hypotheses: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         self.query: Final = query
         self._record: Final = record
         self._sound: Final = sound_of(query)
         self._count: Final = count
         self._size: Final = size
+        self._hypotheses: Final = hypotheses
         self._split: Final = query.split()
         self._unknown: Final = sum(not count(word) for word in self._split) / max(len(self._split), 1)
         self._gained: Final[dict[str, float]] = {}
@@ -79,7 +91,8 @@ class Asked:
         """Return the numbers of `NAMES` for a target.
 
         Likenesses are 0 to 1. "lost" and "gained" are the rarities (inverse document frequencies) of the words that
-        only the query or only the target has, over that of all words of the query.
+        only the query or only the target has, over that of all words of the query. "hypothesis" is how likely
+        the recogniser heard the target, over what it most likely heard: 0 if it is no hypothesis, and -1 without any.
 
         Args:
             target: a normalised query.
@@ -102,6 +115,7 @@ class Asked:
             self._record.failure,
             log1p(record.success),
             record.failure / (record.success + record.failure + 1.0),
+            self._hypotheses.get(target, 0.0) if self._hypotheses else -1.0,
         )
 
     def describe_habit(self, target: str, record: Record, own: Record, lead: float) -> Numbers:
@@ -133,13 +147,20 @@ class Asked:
         return log((self._size + 1) / (self._count(word) + 0.5))
 
 
-def nearest_habits(query: str, habits: Iterable[str]) -> list[tuple[str, float]]:
-    """Return the habits whose characters are most like a query's, and the lead of each; see `Asked.describe_habit`."""
+def nearest_habits(query: str, habits: Collection[str], hypotheses: Iterable[str] = ()) -> list[tuple[str, float]]:
+    """Return the habits whose characters are most like a query's, and the lead of each; see `Asked.describe_habit`.
+
+    Habits that are `hypotheses` of the recogniser are among them, however unlike they are.
+    """
     found = process.extract(query, list(habits), scorer=ratio, limit=_HABITS)
     first, second = [*(likeness for _, likeness, _ in found[:2]), 0.0, 0.0][:2]
-    return [
-        (target, (likeness - (first if place else second)) / 100) for place, (target, likeness, _) in enumerate(found)
-    ]
+    leads = {
+        target: (likeness - (first if place else second)) / 100 for place, (target, likeness, _) in enumerate(found)
+    }
+    for one in hypotheses:
+        if one in habits and one not in leads:
+            leads[one] = (ratio(query, one) - first) / 100
+    return list(leads.items())
 
 
 class Ranker(Struct, frozen=True):

@@ -2,7 +2,8 @@
 
 `backchannel rephrases online --write` wrote them: do not edit.
 
-They are fitted to spoken English commands (slurp_pipeline), and say nothing about other queries.
+They are fitted to spoken English commands (slurp_pipeline; those of hypotheses: dstc2), and say nothing about other
+queries.
 """
 
 from typing import Final
@@ -23,6 +24,7 @@ EVERYBODY: Final = Ranker(
         "failure": [0.0, 2.0, 3.0, 4.0],
         "target success": [0.693, 1.099, 1.609, 1.946, 2.197, 2.398, 2.639, 3.219],
         "target failure": [0.0, 0.071, 0.25],
+        "hypothesis": [0.0, 0.165, 0.492, 0.754],
     },
     {
         "characters": [0.277, -0.139, -0.009, -0.203, -0.754, -0.795, -0.9, -0.416, -0.099, 0.26, 0.365, 1.203, 1.58],
@@ -34,6 +36,7 @@ EVERYBODY: Final = Ranker(
         "failure": [0.0, -3.356, 0.14, 1.814, 1.771],
         "target success": [0.0, 0.138, 0.118, -0.032, -0.589, -0.219, 0.507, 0.446, 0.0],
         "target failure": [0.0, 0.304, -0.561, 0.626],
+        "hypothesis": [0.0, -1.497, 0.175, -0.133, 1.456],
     },
     (
         (-0.394, 1.01),
@@ -85,6 +88,7 @@ HABITS: Final = Ranker(
         "failure": [0.0, 1.0, 3.9, 6.0, 7.0],
         "target success": [0.693, 1.099, 1.609, 1.792, 2.079, 2.303, 2.565, 2.875],
         "target failure": [0.0, 0.071],
+        "hypothesis": [0.0, 0.165, 0.492, 0.754],
         "own success": [0.693, 1.099, 1.386, 1.792, 2.079, 2.197, 2.398, 2.565, 2.708],
         "own failure": [0.0],
         "lead": [-0.558, -0.493, -0.335, -0.206, -0.114, -0.048, 0.008, 0.051, 0.105, 0.189, 0.273, 0.363],
@@ -102,6 +106,7 @@ HABITS: Final = Ranker(
         "failure": [0.0, -3.677, 0.192, 1.9, 0.948, 1.234],
         "target success": [0.0, 0.477, 0.202, 0.029, -0.18, 0.122, 0.177, -0.143, -0.089],
         "target failure": [0.0, 0.396, 0.201],
+        "hypothesis": [0.0, -1.497, 0.175, -0.133, 1.456],
         "own success": [0.0, 0.157, 0.0, 0.173, 0.271, -0.205, 0.153, 0.371, -0.127, -0.195],
         "own failure": [0.0, 0.597],
         "lead": [-2.051, -1.472, -1.325, -1.005, -0.318, 0.022, 0.153, 0.336, 0.628, 1.131, 1.412, 1.752, 1.331],

@@ -4,7 +4,8 @@ The chain knows a query only once people have rephrased it. Here, the queries ne
 ranked by a small model (see `likeness`), and the best is served if the model's odds of a win to a loss are high enough.
 The habits of the user who asks come first, and are ranked by a model of their own.
 
-Likeness is no evidence of meaning, so the odds alone do not suffice. An opposite is never served, nor is a query
+Likeness is no evidence of meaning, so the odds alone do not suffice. An opposite is never served, even if the
+recogniser may have heard it (only people's own rephrases are evidence for that, see `opposites`), nor is a query
 rewritten that has itself succeeded more often than it failed; its target has. So a query that surely succeeds more
 often than a target is never rewritten to that. A rewrite is served to few sessions at first, until its record shows
 that it helps, and is withdrawn at the first sign that it does not.
@@ -48,37 +49,46 @@ class OnlineRewrites:
         """Return the online rewrites of a version with these `rows`, of which those of `added` are new."""
         return OnlineRewrites(self._nearby.updated(added, rows), rows)
 
-    def rewrite(self, state: str, row: RewriteRow | None, habits: HabitRow | None = None) -> Found | None:
+    def rewrite(
+        self,
+        state: str,
+        row: RewriteRow | None,
+        habits: HabitRow | None = None,
+        hypotheses: Mapping[str, float] = MappingProxyType({}),
+    ) -> Found | None:
         """Return what a query should have been, if that is sure enough; None otherwise.
 
         Args:
             state: a normalised query.
             row: its row, if it has one.
             habits: the habits of the user who asks.
+            hypotheses: what the recogniser may have heard; see `hypotheses.heard`.
         """
         own, habits = row or RewriteRow(), habits or {}
         if own.success > own.failure or not self._settings.odds or state in habits:
             return None
-        found = self._best(state, own, habits)
+        found = self._best(state, own, habits, hypotheses)
         if found is not None and not own.tried.get(found.target):
             self._served[state, found.target] += 1
             if self._served[state, found.target] > self._settings.first:
                 return None
         return found
 
-    def _best(self, state: str, own: RewriteRow, habits: HabitRow) -> Found | None:
-        asked = Asked(state, Record(own.success, own.failure), self._nearby.count, self._nearby.size)
+    def _best(self, state: str, own: RewriteRow, habits: HabitRow, hypotheses: Mapping[str, float]) -> Found | None:
+        failing = Record(own.success, own.failure)
+        asked = Asked(state, failing, self._nearby.count, self._nearby.size, hypotheses)
         if habits:
             described = (
                 (target, asked.describe_habit(target, record, Record(*habits[target]), lead))
-                for target, lead in nearest_habits(state, habits)
+                for target, lead in nearest_habits(state, habits, hypotheses)
                 if (record := self._admitted(own, target, habit=True))
             )
             if found := self._surest(state, HABITS, described):
                 return structs.replace(found, habit=True)
+        known = (one for one in hypotheses if one in self._rows and one not in (state, ALL))
         near = (
             (target, asked.describe(target, record))
-            for target in self._nearby.candidates(state, CANDIDATES)
+            for target in dict.fromkeys((*known, *self._nearby.candidates(state, CANDIDATES)))
             if (record := self._admitted(own, target))
         )
         return self._surest(state, EVERYBODY, near)

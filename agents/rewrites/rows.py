@@ -32,6 +32,7 @@ class RewriteRow(Struct, frozen=True, omit_defaults=True):
         blocked: the targets that an operator has forbidden, for personal rewrites too; `ALL` forbids every target.
         success: the turns that succeeded without a rewrite (decayed). Only for online rewrites.
         failure: the turns that failed or were rephrased (decayed). Only for online rewrites.
+        heard: whether it is served only where the target is among the recogniser's hypotheses, as it is an opposite.
         tried: the targets that were served as rewrites -> whether they may still be. Only for online rewrites.
     """
 
@@ -44,6 +45,7 @@ class RewriteRow(Struct, frozen=True, omit_defaults=True):
     success: float = 0.0
     failure: float = 0.0
     tried: dict[str, bool] = {}
+    heard: bool = False
 
 
 PersonalRow = dict[str, tuple[str, float]]

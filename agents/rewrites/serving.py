@@ -1,15 +1,17 @@
 """Rewrites, serving: the query that a failing query should have been."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar, Final, Literal, Protocol, Self
 
 import msgspec
 from msgspec import Struct
 
+from backchannel.agents.rewrites.hypotheses import heard
 from backchannel.agents.rewrites.rows import HabitRow, PersonalRow, RewriteRow, Settings, is_held_out
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import ALL
+from backchannel.schemas.events import Hypothesis
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.schemas.text import normalize
 
@@ -29,6 +31,7 @@ class Rewriting(Struct, frozen=True):
         support: the turns of the query (decayed); 0 in the layers of the user.
         withdrawn: the reason why the rewrite is no longer served; empty while it is served.
         odds: the lower bound of wins to losses in the layers habit and online; 0 in the others.
+        heard: whether it is served only where the target is among the recogniser's hypotheses, as it is an opposite.
     """
 
     target: str
@@ -38,6 +41,7 @@ class Rewriting(Struct, frozen=True):
     support: float = 0.0
     withdrawn: str = ""
     odds: float = 0.0
+    heard: bool = False
 
 
 class Found(Struct, frozen=True):
@@ -60,13 +64,16 @@ class Online(Protocol):
     def updated(self, added: Iterable[str], rows: Mapping[str, bytes]) -> "Online":
         """Return the online rewrites of a version with these `rows`, of which those of `added` are new."""
 
-    def rewrite(self, state: str, row: RewriteRow | None, habits: HabitRow) -> Found | None:
+    def rewrite(
+        self, state: str, row: RewriteRow | None, habits: HabitRow, hypotheses: Mapping[str, float]
+    ) -> Found | None:
         """Return what a state should have been; None if that is not sure enough.
 
         Args:
             state: a normalised query.
             row: its row, if it has one.
             habits: the habits of the user who asks.
+            hypotheses: what the recogniser may have heard; see `hypotheses.heard`.
         """
 
 
@@ -125,6 +132,7 @@ class Rewriter:
         user: str | None = None,
         session: str | None = None,
         taught: str | None = None,
+        hypotheses: Sequence[Hypothesis] = (),
     ) -> Rewriting | None:
         """Return the rewrite of `query`; None to leave it as it is. See `Policy.rewrite`.
 
@@ -142,9 +150,10 @@ class Rewriter:
         found = _decode_personal(own).get(state) if own else None
         if found is not None and not (row and {ALL, found[0]}.intersection(row.blocked)):
             return Rewriting(found[0], "personal", found[1], self._version)
+        texts = heard(hypotheses)
         if row and row.target:
-            return None if row.withdrawn else self._global(row)
-        return None if interpretation else self._near(state, row, user)
+            return None if row.withdrawn or (row.heard and row.target not in texts) else self._global(row)
+        return None if interpretation else self._near(state, row, user, texts)
 
     def candidates(self, state: str, user: str | None = None) -> list[str]:
         """Return the targets that are known for a state and not blocked, also withdrawn ones; the user's own first."""
@@ -160,11 +169,13 @@ class Rewriter:
         rows = ((state, self._row(state)) for state in self._rows)
         return {state: self._global(row) for state, row in rows if row and row.target}
 
-    def _near(self, text: str, row: RewriteRow | None, user: str | None) -> Rewriting | None:
+    def _near(
+        self, text: str, row: RewriteRow | None, user: str | None, hypotheses: Mapping[str, float]
+    ) -> Rewriting | None:
         if self._online is None or not text or (row and ALL in row.blocked):
             return None
         own = self._habits.get(user) if user is not None else None
-        near = self._online.rewrite(text, row, _decode_habits(own) if own else {})
+        near = self._online.rewrite(text, row, _decode_habits(own) if own else {}, hypotheses)
         if near is None:
             return None
         return Rewriting(near.target, "habit" if near.habit else "online", 0.0, self._version, odds=near.odds)
@@ -175,4 +186,4 @@ class Rewriter:
 
     def _global(self, row: RewriteRow) -> Rewriting:
         layer: Literal["pinned", "global"] = "pinned" if row.pinned else "global"
-        return Rewriting(row.target, layer, row.probability, self._version, row.support, row.withdrawn)
+        return Rewriting(row.target, layer, row.probability, self._version, row.support, row.withdrawn, heard=row.heard)

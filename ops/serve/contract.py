@@ -9,7 +9,19 @@ from backchannel.agents.memory.serving import Recalled
 from backchannel.agents.ranking.serving import Reason
 from backchannel.agents.rewrites.serving import Rewriting
 from backchannel.agents.taught.rules import TaughtRule
-from backchannel.schemas.events import Canary, Context, Earlier, Id, Name, Ranks, Rule, Strategies, Text, Timestamp
+from backchannel.schemas.events import (
+    Canary,
+    Context,
+    Earlier,
+    Id,
+    Name,
+    Ranks,
+    Recognition,
+    Rule,
+    Strategies,
+    Text,
+    Timestamp,
+)
 
 Locale: TypeAlias = Annotated[str, Meta(max_length=35)]
 Size: TypeAlias = Annotated[int, Meta(ge=1, le=500)]
@@ -58,6 +70,7 @@ class DecideRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ) = None
     rewrite: Annotated[bool, Meta(description="whether a rewrite is served, if there is one")] = True
     earlier: Annotated[Earlier, Meta(description="what happened in the session before")] | None = None
+    asr: Annotated[Recognition, Meta(description="how it was recognised, if it was spoken")] | None = None
     recall: Annotated[int, Meta(ge=0, le=500, description="maximum number of remembered entities")] = 20
 
 

@@ -98,6 +98,7 @@ class Service:
                 session=query.session_id,
                 locale=query.locale,
                 group=asked.group_id,
+                hypotheses=query.asr.hypotheses if query.asr else (),
             )
             if policy and asked.rewrite
             else None
@@ -351,6 +352,7 @@ def _query(asked: DecideRequest) -> Query:
         interpretation=asked.interpretation,
         context=asked.context,
         earlier=asked.earlier,
+        asr=asked.asr,
     )
 
 

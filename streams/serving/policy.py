@@ -32,7 +32,7 @@ from backchannel.agents.satisfaction.serving import Satisfaction
 from backchannel.agents.serving import Sections, Serving
 from backchannel.agents.taught.rules import TaughtRule
 from backchannel.agents.taught.serving import NOTHING_TAUGHT, Taught
-from backchannel.schemas.events import Means, Prefer, Rule
+from backchannel.schemas.events import Hypothesis, Means, Prefer, Rule
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.schemas.text import normalize, spelled
 from backchannel.schemas.turn import Turn
@@ -329,6 +329,7 @@ class Policy:
         session: str | None = None,
         locale: str | None = None,
         group: str | None = None,
+        hypotheses: Sequence[Hypothesis] = (),
     ) -> Rewriting | None:
         """Return what `query` should have been, or None if it should stay as it is.
 
@@ -343,10 +344,14 @@ class Policy:
                 measure the effect of the others. Without it, no session is held out.
             locale: the query's locale, as in its event.
             group: the user's group, such as a household, whose rules hold for the user too.
+            hypotheses: what the recogniser may have heard, as in `query.asr`. One that has succeeded may be the
+                rewrite. To the opposite of what was recognised, a query is only rewritten if both are among them.
         """
         text = self._spelled(query, locale)
         taught = self._taught.target(interpretation or normalize(text), user, group)
-        return self._rewriter.rewrite(text, interpretation=interpretation, user=user, session=session, taught=taught)
+        return self._rewriter.rewrite(
+            text, interpretation=interpretation, user=user, session=session, taught=taught, hypotheses=hypotheses
+        )
 
     def offers(
         self,

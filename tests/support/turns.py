@@ -10,7 +10,19 @@ from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.outcomes import Asked, Gains, Judge, Outcomes, RewardConfig
 from backchannel.agents.rewrites.learner import state_of
-from backchannel.schemas.events import BargeIn, Canary, Click, Feedback, Impression, Label, Query, Result, Rewrite
+from backchannel.schemas.events import (
+    BargeIn,
+    Canary,
+    Click,
+    Feedback,
+    Hypothesis,
+    Impression,
+    Label,
+    Query,
+    Recognition,
+    Result,
+    Rewrite,
+)
 from backchannel.schemas.turn import Turn
 from tests.support.oracle import Credit, Outcome
 
@@ -25,6 +37,8 @@ TEXTS = st.sampled_from(["play jazz", "Play, jass!", "weather", "🙂", ""])
 INTERPRETATIONS = st.none() | st.sampled_from(["a", "b", "c", "d", "e"])
 SESSIONS = st.sampled_from(["s", "t", "held out 3"])
 USERS = st.none() | st.sampled_from(["ann", "bob"])
+# Recognised with its opposite.
+HEARD = st.none() | st.just(Recognition(hypotheses=(Hypothesis("play jazz", -1.0), Hypothesis("play no jazz", -2.0))))
 CONTEXTS = st.dictionaries(
     st.sampled_from(["hour", "device", "driving"]),
     st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.sampled_from(["car", "phone", "tv"]),
@@ -158,7 +172,9 @@ def turns(
             st.sampled_from(["score", "price", "brand"]), st.floats(-1e3, 1e3) | st.sampled_from(["x", "y"]), max_size=3
         ),
     )
-    queries = st.builds(query, ts, TEXTS, SESSIONS, interpretation=INTERPRETATIONS, user_id=USERS, context=CONTEXTS)
+    queries = st.builds(
+        query, ts, TEXTS, SESSIONS, interpretation=INTERPRETATIONS, user_id=USERS, context=CONTEXTS, asr=HEARD
+    )
     impressions = st.builds(
         lambda results, **fields: impression(*results, **fields),
         st.lists(results, max_size=3),

@@ -6,6 +6,7 @@ from typing import Final
 
 import click
 import numpy as np
+from msgspec import structs
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -15,12 +16,13 @@ from backchannel.agents.rephrases.detector import RephraseDetector
 from backchannel.agents.rewrites import likeness_weights
 from backchannel.ops.groups import Group
 from backchannel.ops.lab.rephrases.dialogues import replay
+from backchannel.ops.lab.rephrases.hypotheses import judge_calls
 from backchannel.ops.lab.rephrases.loop import Loop, close
 from backchannel.ops.lab.rephrases.online import ODDS, gather, judge
 from backchannel.ops.lab.rephrases.pairs import Pair, labelled
-from backchannel.ops.lab.rephrases.ranker import module, names_of, train_ranker
+from backchannel.ops.lab.rephrases.ranker import fit_hypotheses, joined, module, names_of, train_ranker
 from backchannel.ops.lab.rephrases.recogniser import grow
-from backchannel.ops.lab.rephrases.recordings import HABITUAL
+from backchannel.ops.lab.rephrases.recordings import HABITUAL, calls, recordings
 from backchannel.ops.lab.rephrases.training import Calibration, Quality, fit, measure
 from backchannel.ops.lab.rephrases.verdicts import Verdicts
 from backchannel.ops.options import config_option, json_option, seed_option
@@ -156,12 +158,15 @@ def evaluate_online(*, data: Path, odds: float, habitual: float, write: bool, se
     intent.
     """
     with Console(stderr=True).status("comparing queries"):
-        gathered = gather(data / "slurp_pipeline", np.random.default_rng(seed), habitual)
+        gathered = gather(list(recordings(data / "slurp_pipeline")), np.random.default_rng(seed), habitual)
         found = judge(gathered, odds)
     if write:
+        spoken = gather(list(calls(data / "dstc2"))).pairs
         pairs = gathered.pairs
         layers = [(pairs.allowed & (pairs.habit == habit), names_of(habit=habit)) for habit in (False, True)]
         rankers = [train_ranker(pairs, *layer) for layer in layers]
+        hypotheses = fit_hypotheses(rankers[0], spoken, spoken.allowed)
+        rankers = [joined(ranker, hypotheses) for ranker in rankers]
         Path(likeness_weights.__file__).write_text(module(*rankers), encoding="utf-8")
     if as_json:
         print_json(found)
@@ -184,6 +189,32 @@ def evaluate_online(*, data: Path, odds: float, habitual: float, write: bool, se
         f"in the index, {found.reachable[0]:.1%} among the candidates that no veto forbids, {found.reachable[1]:.1%} "
         "among these and the habits."
     )
+
+
+@rephrases.command("hypotheses")
+@_data
+@click.option("--odds", type=click.FloatRange(1), default=12.0, show_default=True, help="Wins per loss, at least.")
+@json_option
+def evaluate_hypotheses(data: Path, odds: float, as_json: bool) -> None:
+    """Rewrite the real errors of DSTC2's recogniser, with and without its other hypotheses (n-best list).
+
+    Wins and losses are those of `online`. Halves of the callers are index and queries in turn. The ranker was fitted to
+    SLURP, and only its weights of hypotheses to other sentences of these calls.
+    """
+    spoken = list(calls(data / "dstc2"))
+    gathered = gather(spoken)
+    found = judge_calls(gathered, gather([structs.replace(one, hypotheses={}) for one in spoken]), odds)
+    if as_json:
+        print_json(found)
+        return
+    table = Table("way", box=SIMPLE_HEAD, pad_edge=False)
+    for name in (*(f"fixed, {one:g}:1" for one in ODDS), "wins", "losses"):
+        table.add_column(name, justify="right")
+    for one in found:
+        table.add_row(one.name, *(f"{share:.1%}" for share in one.fixed), f"{one.wins:,}", f"{one.losses:,}")
+    console = Console(width=_WIDTH)
+    console.print(table)
+    console.print(f"Of {len(gathered.defects):,} queries, {gathered.defects.sum():,} are defects.")
 
 
 @rephrases.command("world")

@@ -12,7 +12,6 @@ The users with habits are made up; see `recordings.People`.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -27,12 +26,12 @@ from backchannel.agents.rewrites.nearby import Nearby
 from backchannel.agents.sketches import unit_hash
 from backchannel.agents.sums import Booleans, Floats
 from backchannel.ops.lab.rephrases.ranker import Pairs, best_of, curve_of, names_of, score, train_ranker
-from backchannel.ops.lab.rephrases.recordings import HABITUAL, Heard, People, halves, recordings, records_of
+from backchannel.ops.lab.rephrases.recordings import HABITUAL, Heard, People, halves, records_of
 from backchannel.schemas.snapshot import Estimate
 
 ODDS: Final = (8.5, 11.8, 20.0)
-_FOLDS: Final = 5
-_FIXED: Final = 90.0  # RapidFuzz's ratio from which a fixed threshold rewrites
+FOLDS: Final = 5
+FIXED: Final = 90.0  # RapidFuzz's ratio from which a fixed threshold rewrites
 _SAMPLES: Final = 1_000  # of queries' sentences, for intervals
 _FIRST: Final = 1e6  # added to what is served first
 _COMPARED: Final = 1  # the way that others are compared with
@@ -93,15 +92,17 @@ class Gathered(Struct, frozen=True):
     indexed: Booleans
 
 
-def gather(folder: Path, rng: Generator, habitual: float = HABITUAL) -> Gathered:
-    """Return the pairs of all queries; the people who ask them are drawn with `rng`. See `recordings.People`."""
-    found = list(recordings(folder))
+def gather(found: Sequence[Heard], rng: Generator | None = None, habitual: float = HABITUAL) -> Gathered:
+    """Return the pairs of all queries; the people who ask them are drawn with `rng`. See `recordings.People`.
+
+    Without `rng`, nobody has habits.
+    """
     rows: list[tuple[Any, ...]] = []
     every: list[Heard] = []
     indexed: list[bool] = []
     for half in (0, 1):
         index, asked = halves(found, half)
-        records, people = records_of(index), People(index, rng, habitual)
+        records, people = records_of(index), rng and People(index, rng, habitual)
         meanings = {one.query: one.meant for one in index if one.right}
         known, texts = set(meanings.values()), sorted(meanings)
         nearby = Nearby().updated(records, records)
@@ -110,16 +111,17 @@ def gather(folder: Path, rng: Generator, habitual: float = HABITUAL) -> Gathered
             every.append(one)
             indexed.append(one.meant in known)
             record = records.get(one.query, Record())
-            described = Asked(one.query, record, nearby.count, nearby.size)
+            described = Asked(one.query, record, nearby.count, nearby.size, one.hypotheses)
             similar = process.extract(one.query, texts, scorer=fuzz.ratio, limit=2)
             nearest = next(text for text, _, _ in similar if text != one.query)
-            candidates = nearby.candidates(one.query, CANDIDATES)
+            members = (text for text in one.hypotheses if text in records and text != one.query)
+            candidates = dict.fromkeys((*members, *nearby.candidates(one.query, CANDIDATES)))
             pairs = [
                 (target, False, target == nearest, described.describe(target, records[target]))
                 for target in dict.fromkeys([nearest, *candidates])
                 if target in meanings
             ]
-            own = people.habits(one)
+            own = people.habits(one) if people else {}
             # A query that is a habit itself is not rewritten to another one.
             for place, (target, lead) in enumerate(nearest_habits(one.query, own) if one.query not in own else ()):
                 numbers = described.describe_habit(target, records[target], own[target], lead)
@@ -136,7 +138,7 @@ def gather(folder: Path, rng: Generator, habitual: float = HABITUAL) -> Gathered
                     (
                         (*numbers, *(0.0,) * (len(HABIT_NAMES) - len(numbers))),
                         number,
-                        int(unit_hash(one.sentence) * _FOLDS),
+                        int(unit_hash(one.sentence) * FOLDS),
                         good and not one.right,
                         one.right and not good,
                         allowed,
@@ -162,19 +164,19 @@ def judge(found: Gathered, odds: float) -> Evidence:
     plain = np.where(pairs.first > 0, pairs.first, -np.inf)
     vetoed = np.where(pairs.allowed, plain, -np.inf)
     as_sure = np.zeros(len(pairs.query), np.bool_)
-    for fold in range(_FOLDS):
+    for fold in range(FOLDS):
         for habit in (False, True):
             layer = pairs.allowed & (pairs.habit == habit)
             train, test = layer & (pairs.fold != fold), layer & (pairs.fold == fold)
             ranker = train_ranker(pairs, train, names_of(habit=habit))
             scores[test] = score(ranker, pairs.numbers[test])
-            served[test] = scores[test] >= _least(ranker.curve, odds)
+            served[test] = scores[test] >= least_of(ranker.curve, odds)
             rival = curve_of(np.where(train, vetoed, -np.inf), pairs)
-            as_sure[test] = vetoed[test] >= _least(rival, odds)
-    fixed_at, bound = f"RapidFuzz ratio, fixed at {_FIXED:.0f}", f"at a lower bound of {odds:g}:1"
+            as_sure[test] = vetoed[test] >= least_of(rival, odds)
+    fixed_at, bound = f"RapidFuzz ratio, fixed at {FIXED:.0f}", f"at a lower bound of {odds:g}:1"
     ways = (
-        (fixed_at, plain, plain >= _FIXED),
-        (f"{fixed_at}, with vetoes", vetoed, vetoed >= _FIXED),
+        (fixed_at, plain, plain >= FIXED),
+        (f"{fixed_at}, with vetoes", vetoed, vetoed >= FIXED),
         (f"RapidFuzz ratio, with vetoes, {bound}", vetoed, as_sure),
         (f"ranked, {bound}", scores, served),
     )
@@ -188,7 +190,7 @@ def judge(found: Gathered, odds: float) -> Evidence:
         wins = [np.bincount(pairs.query[some], pairs.win[some], len(found.sentences)) for some in served_first]
         for (name, values, _), some, won in zip(ways, served_first, wins, strict=True):
             best = best_of(np.where(rows, values, -np.inf), pairs.query)
-            fixed = _fixed(values[best], pairs.win[best], pairs.loss[best], defects)
+            fixed = fixed_of(values[best], pairs.win[best], pairs.loss[best], defects)
             more = _more(found, won - wins[_COMPARED])
             outcomes.append(Outcome(name, habits, fixed, int(won.sum()), int(pairs.loss[some].sum()), more))
     reachable = [
@@ -199,7 +201,8 @@ def judge(found: Gathered, odds: float) -> Evidence:
     return Evidence(len(found.sentences), defects, ceiling, (reachable[0], reachable[1]), outcomes)
 
 
-def _least(curve: Sequence[tuple[float, float]], odds: float) -> float:
+def least_of(curve: Sequence[tuple[float, float]], odds: float) -> float:
+    """Return the least score on a curve with at least `odds`."""
     return min((least for least, bound in curve if bound >= odds), default=np.inf)
 
 
@@ -212,7 +215,8 @@ def _more(found: Gathered, wins: NDArray[Any]) -> Estimate:
     return Estimate(float(sums.sum() / max(counts.sum(), 1)), low, high)
 
 
-def _fixed(values: Floats, win: Floats, loss: Floats, defects: int) -> tuple[float, ...]:
+def fixed_of(values: Floats, win: Floats, loss: Floats, defects: int) -> tuple[float, ...]:
+    """Return the shares of defects fixed at the best thresholds of `values`, (pairs,), with at least `ODDS`."""
     order = np.argsort(-values, kind="stable")
     wins, losses = np.cumsum(win[order]), np.cumsum(loss[order])
     last = np.append(np.diff(values[order]) != 0, True)

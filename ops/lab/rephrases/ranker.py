@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit
 
-from backchannel.agents.rewrites.likeness import HABIT_NAMES, NAMES, Ranker
+from backchannel.agents.rewrites.likeness import HABIT_NAMES, HYPOTHESIS, NAMES, Ranker
 from backchannel.agents.statistics import wilson
 from backchannel.agents.sums import Booleans, Floats, Integers
 
@@ -79,25 +79,32 @@ def curve_of(scores: Floats, pairs: Pairs) -> tuple[tuple[float, float], ...]:
     return tuple(curve)
 
 
-def fit(pairs: Pairs, rows: Booleans, names: Sequence[str]) -> Ranker:
+def fit(pairs: Pairs, rows: Booleans, names: Sequence[str], known: Floats | None = None) -> Ranker:
     """Return a logistic model of wins against losses, on the bins of the named numbers of some pairs, (pairs,).
 
     Pairs that are neither do not count, so the score is the log of the odds. It has a ridge penalty.
+
+    Args:
+        pairs: the pairs.
+        rows: whether each pair counts, (pairs,).
+        names: the numbers, of `HABIT_NAMES`.
+        known: scores to which the model's are added, (pairs,).
     """
     rows = rows & (pairs.win + pairs.loss > 0)
-    numbers, win = pairs.numbers[rows], pairs.win[rows]
+    values_of = {name: pairs.numbers[rows, HABIT_NAMES.index(name)] for name in names}
+    win, offset = pairs.win[rows], np.zeros(rows.sum()) if known is None else known[rows]
     edges = {
-        name: tuple(np.unique(np.round(np.quantile(numbers[:, place], _QUANTILES), 3)).tolist())
-        for place, name in enumerate(names)
+        name: tuple(np.unique(np.round(np.quantile(values, _QUANTILES), 3)).tolist())
+        for name, values in values_of.items()
     }
     ends = np.cumsum([1, *(len(edges[name]) + 1 for name in names)])
     columns = [np.zeros(len(win), np.int64)]
-    columns += [_bin(edges[name], numbers[:, place]) + ends[place] for place, name in enumerate(names)]
+    columns += [_bin(edges[name], values) + end for (name, values), end in zip(values_of.items(), ends, strict=False)]
     starts = np.arange(len(win) + 1) * len(columns)
     features = csr_array((np.ones(starts[-1]), np.stack(columns, 1).ravel(), starts), (len(win), int(ends[-1])))
 
     def loss(weights: Floats) -> tuple[float, Floats]:
-        values = features @ weights
+        values = offset + features @ weights
         penalty = _RIDGE * weights
         penalty[0] = 0.0
         slope = features.T @ (expit(values) - win) + penalty
@@ -110,11 +117,25 @@ def fit(pairs: Pairs, rows: Booleans, names: Sequence[str]) -> Ranker:
     return Ranker(float(found[0]), edges, weights)
 
 
+def fit_hypotheses(ranker: Ranker, pairs: Pairs, rows: Booleans) -> Ranker:
+    """Return the weights of the recogniser's hypotheses that some pairs, (pairs,), add to a ranker's score."""
+    return fit(pairs, rows, (HYPOTHESIS,), score(ranker, pairs.numbers))
+
+
+def joined(ranker: Ranker, other: Ranker) -> Ranker:
+    """Return a ranker with the weights of another one in place of its own, in the order of a pair's numbers."""
+    edges, weights = {**ranker.edges, **other.edges}, {**ranker.weights, **other.weights}
+    names = [name for name in HABIT_NAMES if name in edges]
+    return structs.replace(
+        ranker, edges={name: edges[name] for name in names}, weights={name: weights[name] for name in names}
+    )
+
+
 def score(ranker: Ranker, numbers: Floats) -> Floats:
     """Return the scores of pairs described by `numbers`, (pairs, HABIT_NAMES), as `Ranker.score` does one by one."""
     total = np.full(len(numbers), ranker.constant)
-    for place, name in enumerate(ranker.edges):
-        total += np.array(ranker.weights[name])[_bin(ranker.edges[name], numbers[:, place])]
+    for name, edges in ranker.edges.items():
+        total += np.array(ranker.weights[name])[_bin(edges, numbers[:, HABIT_NAMES.index(name)])]
     return total
 
 
@@ -127,8 +148,8 @@ def best_of(values: Floats, query: Integers) -> Integers:
 
 
 def names_of(*, habit: bool) -> Sequence[str]:
-    """Return the numbers by which habits, or everybody's queries, are ranked."""
-    return HABIT_NAMES if habit else NAMES
+    """Return the numbers by which habits, or everybody's queries, are ranked where there are no hypotheses."""
+    return [name for name in (HABIT_NAMES if habit else NAMES) if name != HYPOTHESIS]
 
 
 def module(everybody: Ranker, habits: Ranker) -> str:
@@ -137,7 +158,8 @@ def module(everybody: Ranker, habits: Ranker) -> str:
 
 `backchannel rephrases online --write` wrote them: do not edit.
 
-They are fitted to spoken English commands (slurp_pipeline), and say nothing about other queries.
+They are fitted to spoken English commands (slurp_pipeline; those of hypotheses: dstc2), and say nothing about other
+queries.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""SLURP's recordings: what a real recogniser heard, and what a real NLU made of it."""
+"""What a real recogniser heard, and what a real NLU made of it: SLURP's recordings, and the calls of DSTC2."""
 
 import gzip
 from collections import Counter, defaultdict
@@ -10,8 +10,10 @@ import msgspec
 from msgspec import Struct
 from numpy.random import Generator
 
+from backchannel.agents.rewrites.hypotheses import heard
 from backchannel.agents.rewrites.likeness import Record
 from backchannel.agents.sketches import unit_hash
+from backchannel.schemas.events import Hypothesis
 from backchannel.schemas.text import normalize
 
 HABITUAL: Final = 0.5
@@ -27,19 +29,19 @@ class Heard(Struct, frozen=True):
 
     Attributes:
         query: the normalised text that was recognised.
-        slurp_id: the sentence's id.
-        sentence: the text that was read out.
-        utterance: the name that both microphones' recordings share.
-        understood: what the NLU made of the recognised text.
+        sentence: the text that was said.
+        group: what is not split: both microphones' recordings of an utterance, or a caller's.
+        understood: what the NLU made of it.
         meant: the annotated meaning.
+        hypotheses: what the recogniser may have heard; see `hypotheses.heard`.
     """
 
     query: str
-    slurp_id: int
     sentence: str
-    utterance: str
+    group: str
     understood: Meaning
     meant: Meaning
+    hypotheses: Mapping[str, float] = {}
 
     @property
     def right(self) -> bool:
@@ -62,13 +64,23 @@ def recordings(folder: Path) -> Iterator[Heard]:
             utterance = one["file"].partition(".")[0].removesuffix("-headset")
             meant = _meaning(sentence["intent"], sentence["entities"])
             understood = _meaning(*one["nlu"])
-            yield Heard(query, one["slurp_id"], sentence["sentence"], utterance, understood, meant)
+            yield Heard(query, sentence["sentence"], utterance, understood, meant)
+
+
+def calls(folder: Path) -> Iterator[Heard]:
+    """Yield the utterances of DSTC2 in which something was heard, with the recogniser's ten best hypotheses."""
+    callers = {one["session_id"]: one["caller_id"] for one in _lines(folder / "dialogs.jsonl.gz")}
+    for one in _lines(folder / "turns.jsonl.gz"):
+        hypotheses = heard(Hypothesis(text, score) for text, score in one["asr"])
+        if query := normalize(one["asr"][0][0]):
+            understood, meant = _acts(one["slu"][0][0]), _acts(one["semantics"])
+            yield Heard(query, one["transcription"], callers[one["session_id"]], understood, meant, hypotheses)
 
 
 def halves(found: Sequence[Heard], half: int) -> tuple[list[Heard], list[Heard]]:
     """Return the recordings of the index and those that are asked."""
-    asked = [one for one in found if int(unit_hash(one.utterance) * 2) == half]
-    return [one for one in found if int(unit_hash(one.utterance) * 2) != half], asked
+    asked = [one for one in found if int(unit_hash(one.group) * 2) == half]
+    return [one for one in found if int(unit_hash(one.group) * 2) != half], asked
 
 
 def records_of(found: Sequence[Heard]) -> dict[str, Record]:
@@ -124,6 +136,13 @@ class People:
 
 def _meaning(intent: str, entities: Sequence[Sequence[str]]) -> Meaning:
     return intent, tuple(sorted((kind, filler) for kind, filler in entities))
+
+
+def _acts(acts: Sequence[tuple[str, Sequence[Sequence[str]]]]) -> Meaning:
+    """Return what is meant by dialogue acts with their slots and values."""
+    return _meaning(
+        "+".join(sorted({act for act, _ in acts})), [(slot, value) for _, some in acts for slot, value in some]
+    )
 
 
 def _lines(path: Path) -> Iterator[Any]:

@@ -1,6 +1,6 @@
 """What must not become a rewrite: opposites, what one person says however often, and one of two meanings."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -15,7 +15,7 @@ from backchannel.agents.rewrites.meanings import Change, change, same_meaning
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.rewrites.rows import PersonalRow, RewriteRow
 from backchannel.agents.sums import ALL, MemorySums
-from backchannel.schemas.events import Result, Rewrite
+from backchannel.schemas.events import Hypothesis, Recognition, Result, Rewrite
 from backchannel.schemas.turn import Turn
 from tests.support.turns import click, closed_turn, impression, judged, query
 
@@ -23,18 +23,19 @@ VOICE = RewardConfig(unclicked_gain=1.0)
 """Nobody clicks: going on to something else is a success."""
 
 
-def said(person: str, text: str, following: str, gap_s: float = 9) -> Turn:
-    first = query(0, text, person, user_id=person)
+def said(person: str, text: str, following: str, gap_s: float = 9, heard: Sequence[str] = ()) -> Turn:
+    asr = Recognition(hypotheses=tuple(Hypothesis(one, -1.0) for one in heard))
+    first = query(0, text, person, user_id=person, asr=asr if heard else None)
     return closed_turn(first, next=query(round(gap_s * 1000), following, person, user_id=person))
 
 
-def corrected(person: str, text: str, following: str) -> list[Turn]:
+def corrected(person: str, text: str, following: str, heard: Sequence[str] = ()) -> list[Turn]:
     """Somebody says another query 9 s later, and then goes on."""
-    return [said(person, text, following), said(person, following, "what is the weather in paris", 50)]
+    return [said(person, text, following, heard=heard), said(person, following, "what is the weather in paris", 50)]
 
 
-def succeeded(person: str, text: str) -> Turn:
-    return said(person, text, "what is the weather in paris", 50)
+def succeeded(person: str, text: str, heard: Sequence[str] = ()) -> Turn:
+    return said(person, text, "what is the weather in paris", 50, heard)
 
 
 def rows(turns: Iterable[Turn]) -> Mapping[str, RewriteRow]:
@@ -78,6 +79,49 @@ def test_an_opposite_is_no_rewrite(text: str, following: str, people: int, other
     turns += [succeeded(f"q{one}", text) for one in range(others)]
     assert rewrites(turns) == {}
     assert own_rewrites(turns * 3) == {}
+
+
+ON, OFF = "turn on the kitchen light", "turn off the kitchen light"
+
+
+@pytest.mark.parametrize(
+    ("text", "following"),
+    [
+        (ON, OFF),
+        ("set the timer to fifteen minutes", "set the timer to fifty minutes"),
+        ("set the timer of the oven to 20 minutes", "set the timer of the oven to 20 seconds"),
+        ("play songs without drums", "play songs with drums"),
+        ("flights to rome", "flights from rome"),
+    ],
+)
+def test_an_opposite_needs_far_more_evidence_from_those_whom_the_recogniser_may_have_heard_say_both(
+    text: str, following: str
+) -> None:
+    def gone_on(people: int, heard: Sequence[str]) -> list[Turn]:
+        return [turn for one in range(people) for turn in corrected(f"p{one}", text, following, heard)]
+
+    both, other = (text, following), (text, f"{text} please")
+    many = gone_on(40, both)
+    row = rows(many)[text]
+    assert (row.target, row.heard) == (following, True)
+    assert rewrites(gone_on(12, both)) == {}  # three turns are enough for others
+    assert rewrites(gone_on(40, other)) == {}
+    assert rewrites([*gone_on(40, other), *gone_on(12, both)]) == {}
+    content = [succeeded(f"q{one}", text, both) for one in range(10)]
+    assert rewrites([*many, *content]) == {}
+    assert rewrites([*many, *(said(f"q{one}", text, f"{text} now", 9, both) for one in range(10))]) == {}
+    assert own_rewrites(many * 3) == {}
+
+
+def test_one_person_does_not_bring_about_an_opposite() -> None:
+    others = [turn for one in range(40) for turn in corrected(f"p{one}", ON, OFF)]
+    flood = [turn for _ in range(200) for turn in corrected("bot", ON, OFF, (ON, OFF))]
+    assert rewrites([*others, *flood]) == {}
+
+
+def test_opposites_are_told_by_text() -> None:
+    outcomes = judged([said("ann", ON, OFF, heard=("turn it on", OFF)), said("ann", ON, OFF, heard=(ON, ON))], VOICE)
+    assert "heard_both" not in RephraseGraph(RephraseConfig()).learn(outcomes)
 
 
 @pytest.mark.parametrize(("text", "following"), [("cats", "dogs"), ("call anna", "call hanna")])

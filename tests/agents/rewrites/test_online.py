@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from backchannel.agents.rewrites.learner import RephraseConfig
-from backchannel.agents.rewrites.likeness import Ranker
+from backchannel.agents.rewrites.likeness import Ranker, nearest_habits
 from backchannel.agents.rewrites.likeness_weights import EVERYBODY, HABITS
 from backchannel.agents.rewrites.nearby import Nearby
 from backchannel.agents.rewrites.online import OnlineRewrites
@@ -77,6 +77,25 @@ def test_first_exposures_are_capped_until_there_is_a_record() -> None:
     assert [bool(one.rewrite(WRONG, BAD)) for _ in range(4)] == [True, True, False, False]
     proven = structs.replace(BAD, tried={RIGHT: True})
     assert all(one.rewrite(WRONG, proven) for _ in range(4))
+
+
+def test_a_hypothesis_that_succeeds_is_a_candidate_even_if_others_are_nearer() -> None:
+    nearer = {f"{WRONG} {place}": BAD for place in range(40)}
+    one = online({RIGHT: GOOD, WRONG: BAD, **nearer})
+    assert one.rewrite(WRONG, BAD) is None
+    found = one.rewrite(WRONG, BAD, {}, {WRONG: 1.0, RIGHT: 0.9, "play": 0.8})
+    assert found is not None
+    assert found.target == RIGHT
+    habits: HabitRow = {RIGHT: (6.0, 0.0), **{f"{WRONG} {place}": (1.0, 0.0) for place in range(10)}}
+    assert RIGHT not in dict(nearest_habits(WRONG, habits))
+    assert RIGHT in dict(nearest_habits(WRONG, habits, [RIGHT, "play"]))
+
+
+def test_an_opposite_is_never_served_online_even_if_it_may_have_been_heard() -> None:
+    text, opposite = "turn on the kitchen light please", "turn off the kitchen light please"
+    heard = {text: 1.0, opposite: 1.0}
+    assert online({text: BAD, opposite: GOOD}).rewrite(text, BAD, {}, heard) is None
+    assert online({text: BAD}).rewrite(text, BAD, {opposite: (9.0, 0.0)}, heard) is None
 
 
 HABIT: HabitRow = {"play the songs of abba": (6.0, 0.0), "set an alarm": (9.0, 1.0), "what is the weather": (5.0, 0.0)}

@@ -49,6 +49,15 @@ def test_a_decision_says_what_to_ask_and_what_is_remembered(client: TestClient[A
     assert found["ignored"] == []
 
 
+def test_what_the_recogniser_may_have_heard_is_logged(client: TestClient[Access], kept: Kept) -> None:
+    asr = {"hypotheses": [{"text": TEXT, "score": -1.0}, {"text": "other", "score": -2.0}]}
+    decided = decide(client, asr=asr)
+    event = {"type": "query", "decision_id": decided["decision_id"]}
+    assert client.post("/v1/events", json=event).status_code == 202
+    (query,) = (one for one, _ in kept.events if isinstance(one, Query))
+    assert msgspec.json.decode(msgspec.json.encode(query.asr))["hypotheses"] == asr["hypotheses"]
+
+
 def test_the_record_of_a_ranked_decision_is_complete(client: TestClient[Access], kept: Kept) -> None:
     decided = decide(client, user_id="u1", context={"device": "phone"}, locale="en")
     candidates = [

@@ -12,7 +12,7 @@ from backchannel.agents.rewrites.learner import RephraseConfig
 from backchannel.agents.rewrites.rows import RewriteRow, Settings, is_held_out
 from backchannel.agents.rewrites.serving import Rewriting
 from backchannel.agents.sums import ALL, MemorySums
-from backchannel.schemas.events import Click, Query
+from backchannel.schemas.events import Click, Hypothesis, Query
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.erasure import forget_user
@@ -49,6 +49,15 @@ def test_everybodys_rewrite_with_its_probability_and_version() -> None:
     assert one.rewrite("x", interpretation="play jass") == one.rewrite("play jass")
     assert one.rewrite("") is None
     assert list(one.rewrites()) == ["play jass"]
+
+
+def test_an_opposite_is_served_only_where_it_may_have_been_heard() -> None:
+    one = policy({"turn on": RewriteRow(target="turn off", probability=0.5, support=20.0, heard=True)})
+    heard = Hypothesis("Turn on", -1.0), Hypothesis("Turn off!", -1.5)
+    assert one.rewrite("turn on") is None
+    assert one.rewrite("turn on", hypotheses=heard[:1]) is None
+    assert one.rewrite("turn on", hypotheses=heard) == Rewriting("turn off", "global", 0.5, 7, 20.0, heard=True)
+    assert one.rewrites()["turn on"].heard
 
 
 def test_ones_own_comes_first() -> None:

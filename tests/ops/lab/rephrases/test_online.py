@@ -59,7 +59,7 @@ def test_bounds_rise_with_the_score() -> None:
 
 def heard(number: int) -> Heard:
     meaning = (f"intent {number % 4}", ())
-    return Heard(f"text {number}", number, f"sentence {number}", f"utterance {number}", meaning, meaning)
+    return Heard(f"text {number}", f"sentence {number}", f"utterance {number}", meaning, meaning)
 
 
 def test_half_of_the_queries_are_habits_of_made_up_people_and_their_utterances_are_others() -> None:
@@ -71,5 +71,5 @@ def test_half_of_the_queries_are_habits_of_made_up_people_and_their_utterances_a
     same = [sum(int(text.split()[1]) % 4 == number % 4 for text in found[number]) for number in range(200)]
     assert 10 <= np.mean(same) <= 14
     index, asked = halves(some, 0)
-    assert {int(unit_hash(one.utterance) * 2) for one in index} == {1}
+    assert {int(unit_hash(one.group) * 2) for one in index} == {1}
     assert len(index) + len(asked) == 200
