@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from backchannel.agents.columnar.columns import Columns, Impressions
 from backchannel.agents.columnar.frames import MISSING, Codes, Ragged, spans
 from backchannel.agents.rephrases.detector import RephraseDetector
+from backchannel.agents.said import said_of, shares_of
 from backchannel.agents.sums import GRID, Booleans, Floats, Integers
-from backchannel.schemas.events import Feedback, value_of
 from backchannel.schemas.text import normalize
 
 MAX_STRATEGIES: Final = 32
@@ -79,6 +79,16 @@ class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
             "and rephrases say; 0: `feedback` is ignored",
         ),
     ] = 1.0
+    least_propensity: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1,
+            description="the smallest probability with which people are asked: an answer to a question that was asked "
+            "with the logged probability p counts only least_propensity / p of feedback_weight, so that asking more in "
+            "one segment biases nothing. 1: all answers count alike. Volunteered answers count in full",
+        ),
+    ] = 0.01
     rephrase_gap_s: Annotated[
         float,
         Meta(gt=0, le=86_400, description="longest time between a query and its rephrase"),
@@ -172,6 +182,7 @@ class Outcomes(Struct, frozen=True, dict=True):
         rephrased: the probability, 0 to 1, that the session's next query rephrases this one, (n,).
         gains: the gains of clicked entities.
         asked: the strategies asked; codes are those of `columns`.
+        heard: the share of what somebody said about the answer that counts, (n,), 0 to 1; 0 if nothing was said.
     """
 
     columns: Columns
@@ -185,6 +196,7 @@ class Outcomes(Struct, frozen=True, dict=True):
     rephrased: Floats
     gains: Gains
     asked: Asked
+    heard: Floats
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -214,8 +226,9 @@ class Outcomes(Struct, frozen=True, dict=True):
     @property
     def defects(self) -> Floats:
         """The probability, 0 to 1, that the turn was a defect, (n,): see `defects`; or somebody said that it failed."""
-        failed = np.rint((1.0 - np.nan_to_num(said_of(self.columns), nan=1.0)) * GRID) / GRID
-        return np.maximum(defects(self.barged_in, self.rephrased), failed)
+        unsaid = defects(self.barged_in, self.rephrased)
+        failed = np.maximum(1.0 - np.nan_to_num(said_of(self.columns), nan=1.0) - unsaid, 0.0)
+        return np.asarray(unsaid + np.rint(self.heard * failed * GRID) / GRID)
 
     @property
     def people(self) -> Integers:
@@ -252,16 +265,6 @@ def defects(barged_in: ArrayLike, rephrased: ArrayLike) -> Floats:
     return np.asarray(np.maximum(barged_in, rephrased), dtype=float)
 
 
-def said_of(columns: Columns) -> Floats:
-    """Return what was said about each turn's answer, the mean if several times, in [0, 1]; (n,), NaN: nothing."""
-    turns, fields = columns.others(Feedback)
-    values = [value_of(one["answered"], one["rating"], one["thumbs_up"]) for one in fields]
-    rows = turns[np.array([value is not None for value in values], dtype=bool)]
-    counts = np.bincount(rows, minlength=len(columns))
-    total = np.bincount(rows, [value for value in values if value is not None], len(columns))
-    return np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
-
-
 class Judge:
     """Judges turns. Pure: an outcome depends on nothing but its turn."""
 
@@ -289,8 +292,8 @@ class Judge:
         places[shown[::-1]] = showings[::-1]
         success = unrephrased * left
         said = said_of(columns)
-        weight = np.where(np.isnan(said), 0.0, config.feedback_weight)
-        said = np.nan_to_num(said)
+        heard = shares_of(columns, config.least_propensity)
+        weight, said = config.feedback_weight * heard, np.nan_to_num(said)
         told = (1.0 - weight) * success + weight * said
         # The best click has the success of its turn, and the others have their share.
         factor = np.divide(told, success, out=np.ones(len(columns)), where=success > 0)
@@ -308,6 +311,7 @@ class Judge:
             rephrased=rephrased,
             gains=Gains(clicks, entities, gains, places, showings, shown),
             asked=_credited(asked, turns.impressions, gains[shown], showings, len(pools.strategies)),
+            heard=heard,
         )
 
     def _rephrased(self, columns: Columns, follows: Booleans, named: "_Keys") -> Floats:

@@ -37,7 +37,8 @@ from backchannel.agents.labelled.labels import labels_of
 from backchannel.agents.labelled.learner import LabelLearner
 from backchannel.agents.labelled.ridge import Fit, LabelSums
 from backchannel.agents.learner import Changed
-from backchannel.agents.outcomes import Outcomes, RewardConfig, said_of
+from backchannel.agents.outcomes import Outcomes, RewardConfig
+from backchannel.agents.said import said_of
 from backchannel.agents.sums import ALL, GRID, Booleans, Delta, Floats, Groups, Integers, SumReader, SumTable
 from backchannel.schemas.events import GoalLabel
 from backchannel.schemas.snapshot import Estimate
@@ -196,9 +197,8 @@ def ended_badly(outcomes: Outcomes, feedback_weight: float) -> Floats:
     """Return the probability that a goal whose last turn this is ended in a defect, (turns,); see `Goals`."""
     columns = outcomes.columns
     defects = (outcomes.barged_in | _failed(columns)).astype(float)
-    said = said_of(columns)
-    weight = np.where(np.isnan(said), 0.0, feedback_weight)
-    return np.asarray((1.0 - weight) * defects + weight * (1.0 - np.nan_to_num(said)))
+    weight = feedback_weight * outcomes.heard
+    return np.asarray((1.0 - weight) * defects + weight * (1.0 - np.nan_to_num(said_of(columns))))
 
 
 def _failed(columns: Columns) -> Booleans:

@@ -139,7 +139,10 @@ def as_columns(some: Iterable[Outcome]) -> Outcomes:
     )
     none, nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
     gains, asked = Gains(none, none, nothing, none, none, none), Asked(none, none, none, none, nothing, none, none)
-    return Outcomes(columns, keys, query, state, after, rewritten, success, unrephrased, rephrased, gains, asked)
+    unheard = np.zeros(len(made_up))
+    return Outcomes(
+        columns, keys, query, state, after, rewritten, success, unrephrased, rephrased, gains, asked, unheard
+    )
 
 
 def outcome(state: str, following: str | None = None, success: bool = False, ts: int = 0, **fields: Any) -> Outcome:
