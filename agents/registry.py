@@ -14,6 +14,7 @@ from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.strategy_history import StrategyHistory
 from backchannel.agents.bandit.user_history import UserHistory
 from backchannel.agents.failures.learner import FailureConfig, FailurePoints
+from backchannel.agents.goals.credits import CreditedGoals
 from backchannel.agents.goals.learner import GoalConfig, Goals
 from backchannel.agents.horizon.learner import HorizonConfig, Returns
 from backchannel.agents.horizon.rest import RestOfSession
@@ -62,9 +63,9 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(description="How the quality of answers is monitored."),
         Learners(AnswerQuality, ClickDelays),
     ] = field(default_factory=QualityConfig)
-    goals: Annotated[GoalConfig, Meta(description="Which goals were reached, from labels."), Learners(Goals)] = field(
-        default_factory=GoalConfig
-    )
+    goals: Annotated[
+        GoalConfig, Meta(description="Which goals were reached, from labels."), Learners(Goals, CreditedGoals)
+    ] = field(default_factory=GoalConfig)
     failures: Annotated[
         FailureConfig, Meta(description="Which component failed, from labels."), Learners(FailurePoints)
     ] = field(default_factory=FailureConfig)

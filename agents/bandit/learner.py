@@ -122,6 +122,15 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
             "come back after. Needs `horizon.salt`; 0: only success counts",
         ),
     ] = 0.0
+    goal: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1000,
+            description="what reaching a goal is worth, in successes: the more, the more strategies are asked whose "
+            "successes end goals; 0: only success counts",
+        ),
+    ] = 0.0
     limits: Annotated[
         dict[Name, Limits],
         Meta(

@@ -193,6 +193,17 @@ def ends_of(outcomes: Outcomes, turns: Integers | None = None) -> Floats:
     return _ends(outcomes, turns, begins_of(outcomes.columns, turns))
 
 
+def reached_of(outcomes: Outcomes) -> Floats:
+    """Return the probability that a success of each turn reaches a goal, (turns,): that the turn is its last.
+
+    Of labelled turns it is the share of the labellers who say that the goal was reached.
+    """
+    reached = ends_of(outcomes)
+    labelled, labels = labels_of(outcomes.columns, "goal", LABELS)
+    reached[labelled] = labels[:, LABELS.index("reached")]
+    return reached
+
+
 def ended_badly(outcomes: Outcomes, feedback_weight: float) -> Floats:
     """Return the probability that a goal whose last turn this is ended in a defect, (turns,); see `Goals`."""
     columns = outcomes.columns

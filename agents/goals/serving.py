@@ -1,12 +1,14 @@
-"""The serving half of goals: how many were reached, as people judge it."""
+"""The serving half of goals: how many were reached, as people judge it, and which successes reach them."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Final, Self
 
+import msgspec
 from msgspec import Struct
 
 from backchannel.agents.labelled.kinds import by_kind
 from backchannel.agents.serving import Sections
+from backchannel.agents.sums import ALL
 from backchannel.schemas.snapshot import Estimate, Snapshot
 
 
@@ -56,3 +58,37 @@ class GoalRates:
     def rate(self) -> GoalRate | None:
         """The rate of all turns; None if there are not enough labels."""
         return self.rates().get("all", {}).get("")
+
+
+class GoalCredit(Struct, frozen=True):
+    """What a strategy's successes lead to.
+
+    Attributes:
+        successes: the success that it was credited with (decayed).
+        reached: the share of it with which a goal was reached, drawn to that of all strategies if there is little.
+    """
+
+    successes: float
+    reached: float
+
+
+class GoalCredits:
+    """What successes lead to; nothing if that is not learned.
+
+    Args:
+        section: the rows of the section.
+
+    Attributes:
+        strategies: by strategy.
+    """
+
+    name: ClassVar[str] = "goal_credits"
+
+    def __init__(self, section: Mapping[str, bytes]) -> None:
+        row = section.get(ALL)
+        self.strategies: Final = {} if row is None else msgspec.json.decode(row, type=dict[str, GoalCredit])
+
+    @classmethod
+    def of(cls, sections: Sections, header: Snapshot) -> Self:  # noqa: ARG003 - a Serving
+        """See `Serving.of`."""
+        return cls(sections.get(cls.name, {}))

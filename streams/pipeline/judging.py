@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from backchannel.agents.bandit.learner import StrategyBandit
 from backchannel.agents.bandit.serving import Allocator, EncodingError, with_worth
+from backchannel.agents.goals.serving import GoalCredits
 from backchannel.agents.horizon.serving import Horizon, LongTerm, Rests
 from backchannel.agents.horizon.worth import worths
 from backchannel.agents.ope.canary import SECTION
@@ -30,7 +31,7 @@ from backchannel.streams.store import decisions, ledger
 from backchannel.streams.store.engine import Store
 
 BANDIT: Final = StrategyBandit.name
-LATER: Final = (Horizon.name, Rests.name)
+LATER: Final = (Horizon.name, Rests.name, GoalCredits.name)
 """The sections that say what a success of the bandit is worth."""
 _UNREADABLE: Final = (EncodingError, KeyError, ValueError, msgspec.MsgspecError)
 
@@ -56,6 +57,7 @@ class Gatekeeper:
         self._store: Final = store
         self._config: Final = config.gate
         self._long_term: Final = config.bandit.long_term
+        self._goal: Final = config.bandit.goal
         self._trials: Final = Trials()
 
     def rule(self, connection: Connection, previous: Snapshot | None, changes: Solved, at: int, now: int) -> Ruling:
@@ -71,7 +73,9 @@ class Gatekeeper:
         report = Horizon(self._now(connection, previous, changes, Horizon.name)).report
         returns = {} if report is None else report.strategies
         rest = Rests(self._now(connection, previous, changes, Rests.name)).strategies
-        solved = with_worth(changes[BANDIT], worths(returns, self._long_term, rest))
+        credited = GoalCredits(self._now(connection, previous, changes, GoalCredits.name)).strategies
+        goals = {name: (one.successes, one.reached) for name, one in credited.items()}
+        solved = with_worth(changes[BANDIT], worths(returns, self._long_term, rest, goals, self._goal))
         before = {} if previous is None else snapshots.section(connection, previous.version, BANDIT)
         trial = None if previous is None else previous.trial
         tried = snapshots.section(connection, previous.version, SECTION) if previous is not None and trial else {}

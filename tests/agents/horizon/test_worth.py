@@ -41,6 +41,17 @@ def test_the_rest_of_a_session_counts_too() -> None:
     assert (both["plain"] * 0.4) / (both["bait"] * 0.8) == pytest.approx((1.3 + 1.0) / (0.9 + 0.4), rel=1e-3)
 
 
+def test_goals_that_successes_reach_count_too() -> None:
+    goals = {"bait": (70.0, 0.1), "plain": (40.0, 0.9)}
+    found = worths({}, 0.0, {}, goals, 3.0)
+    assert found["plain"] / found["bait"] == pytest.approx((1.0 + 3.0 * 0.9) / (1.0 + 3.0 * 0.1), rel=1e-3)
+    assert worths({}, 0.0, {}, goals) == worths({}, 0.0, {}, {"new": (0.0, 0.0)}, 3.0) == {}
+    returns = {"bait": known(100.0, 0.8, 0.2), "plain": known(300.0, 0.4, 0.5), "new": known(100.0, 0.4, 0.5)}
+    both = worths(returns, 2.0, {}, goals, 3.0)
+    assert both["plain"] / both["bait"] == pytest.approx((1.0 + 1.0 / 0.4 + 2.7) / (1.0 + 0.4 / 0.8 + 0.3), rel=1e-3)
+    assert both["new"] < both["plain"]  # for goals, it is taken to be like the others
+
+
 def test_a_strategy_that_few_met_is_taken_to_be_like_the_others() -> None:
     found = worths({"old": known(100.0, 0.5, 0.3), "new": known(1.0, 0.5, None)}, 1.0)
     assert found["old"] == found["new"]

@@ -154,3 +154,36 @@ def test_what_the_rest_of_a_session_brings_counts(tmp_path: Path, discount: floa
 def test_a_discount_needs_a_salt() -> None:
     with pytest.raises(ValueError, match=r"^discount: 0\.9"):
         HorizonConfig(discount=0.9)
+
+
+def searches(count: int) -> Iterator[Event]:
+    """Yield the events of sessions that ask for the same again after bait, a while later, and for something else
+    after the other one.
+    """
+    rng = np.random.default_rng(7)
+    for number in range(count):
+        asked = STRATEGIES[int(rng.integers(2))]
+        at: dict[str, Any] = {"ts": 1000 * DAY + 200_000 * number, "session_id": f"s{number}", "query_id": f"q{number}"}
+        yield Query(event_id="q", text="red shoes", **at)
+        yield Impression(
+            event_id="i", results=(Result("e", 1, (asked,)),), allocation={asked: 1}, propensities={asked: 0.5}, **at
+        )
+        if rng.random() < CLICKS[asked]:
+            yield Click(event_id="c", entity_id="e", **at)
+        text = "red shoes for women" if asked == "bait" else "set an alarm for seven"
+        yield Query(event_id="n", text=text, **{**at, "ts": at["ts"] + 70_000, "query_id": f"n{number}"})
+
+
+@pytest.mark.parametrize(("goal", "low", "high"), [(0.0, 0.8, 1.0), (4.0, 0.0, 0.2)])
+def test_what_a_goal_is_worth_decides_between_clicks_and_goals(
+    tmp_path: Path, goal: float, low: float, high: float
+) -> None:
+    url = f"sqlite:///{tmp_path}/store.db"
+    settings = config(0.0, 1e9)
+    settings = structs.replace(settings, bandit=structs.replace(settings.bandit, goal=goal), horizon=HorizonConfig())
+    with LocalPipeline(url, settings, "s") as pipeline:
+        pipeline.feed(list(searches(400)))
+        pipeline.finish()
+        pipeline.commit()
+        assert pipeline.publish() is not None
+    assert low <= bait(url) <= high
