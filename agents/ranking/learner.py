@@ -18,7 +18,7 @@ from backchannel.agents.columnar.frames import MISSING, Codes, Ragged, distinct
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Gains, Outcomes
 from backchannel.agents.ranking.features import SCORE, CandidateEncoder, CandidateFeature
-from backchannel.agents.ranking.serving import Ranker, Settings
+from backchannel.agents.ranking.serving import EXAMINED_DECAY, Ranker, Settings
 from backchannel.agents.ranking.sums import Lists, sums_of, width
 from backchannel.agents.ranking.weights import solve
 from backchannel.agents.sketches import unit_hash
@@ -27,7 +27,7 @@ from backchannel.schemas.events import Name
 
 _DAY_MS: Final = 86_400_000
 _NOTHING: Final = msgspec.msgpack.encode({})
-EXAMINED: Final = tuple(round(place**-0.7, 3) for place in range(1, 501))
+EXAMINED: Final = tuple(round(place**-EXAMINED_DECAY, 3) for place in range(1, 501))
 """The examination curve for impressions that log none, by position. Underestimating position bias does less harm than
 overestimating it."""
 

@@ -26,6 +26,9 @@ from backchannel.schemas.events import Normalizer
 from backchannel.schemas.snapshot import Snapshot
 
 DRAWS: Final = 16
+EXAMINED_DECAY: Final = 0.7
+"""Without a logged curve, position p is taken to be examined with probability p to the power of minus this: learner and
+summary say so alike."""
 _DRAWN: Final = np.arange(DRAWS)[:, np.newaxis]
 
 
@@ -178,7 +181,8 @@ class Summary(Struct, frozen=True):
         return (
             f"The order of results is {'learned' if self.learned else 'the prior'}: on held-out queries, clicks "
             f"improve on the prior by {self.gain:.2g} ± {self.deviation:.2g} per list. Of {self.lists:,.0f} lists, "
-            f"{self.logged:.0%} had a logged examination curve; for the others, the default one is used."
+            f"{self.logged:.0%} had a logged examination curve; for the others, position p is taken to be examined "
+            f"with probability p^-{EXAMINED_DECAY}."
         )
 
 

@@ -335,3 +335,40 @@ def test_packed_numbers_are_those_of_the_dicts(features: list[dict[str, Value]])
     encoder = CandidateEncoder((Numeric("a"), Numeric("b")))
     unpacked = encoder.completed(encoder.unpacked([msgpack.encode(one) for one in features]))
     np.testing.assert_array_equal(unpacked, encoder.numbers(features, [{}] * len(features)))
+
+
+@pytest.mark.parametrize("model", ["trust", "fold"])
+@pytest.mark.parametrize("helps", [False, True], ids=["the caller knows best", "clicks tell more"])
+def test_in_worlds_that_are_not_assumed_the_order_is_no_worse_than_the_callers(model: str, helps: bool) -> None:
+    """People click what is on top out of trust, or seldom look below a fold. They are shown the caller's order only."""
+    places, discount = np.arange(1, 7), 1.0 / np.log2(np.arange(2, 8))
+    for seed in range(2):
+        rng = RNG([seed, 7])
+        made, drawn = [], []
+        for number in range(400):
+            score, fresh = -np.sort(-rng.normal(size=6)), rng.random(6)
+            attracts = np.clip(0.15 + 0.1 * score + (0.4 * (fresh - 0.5) if helps else 0.0), 0.02, 1.0)
+            seen, wanted = rng.random(6) < 1.0 / places, rng.random(6) < attracts
+            if model == "fold":
+                seen &= (places <= 3) | (rng.random() < 0.3)
+            else:
+                wanted |= rng.random(6) < 0.3 / places
+            results = [
+                Result(f"e{at}", at + 1, features={"score": one, "fresh": other})
+                for at, (one, other) in enumerate(zip(score.tolist(), fresh.tolist(), strict=True))
+            ]
+            clicks = [click(f"e{at}") for at in np.flatnonzero(seen & wanted).tolist()]
+            made.append(Turn.of(query(number, f"query {number % 100}"), (impression(*results), *clicks)))
+            drawn.append((np.column_stack((score, fresh)), attracts))
+        gains = {}
+        for count in (100, 400):
+            weights = np.array(learned(PAIR, made[:count]).settings.weights)
+            orders = [np.argsort(-(vectors @ weights), kind="stable") for vectors, _ in drawn]
+            gains[count] = np.mean(
+                [
+                    (attracts[order] - attracts) @ discount / (attracts @ discount)
+                    for order, (_, attracts) in zip(orders, drawn, strict=True)
+                ]
+            )
+        assert min(gains.values()) > -0.002  # of the DCG of what attracts people
+        assert gains[400] > (0.03 if helps else -0.002)

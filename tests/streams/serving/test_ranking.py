@@ -4,15 +4,19 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+from msgspec import structs
 
 from backchannel.agents.bandit.features import Numeric
-from backchannel.agents.ranking.learner import RankingConfig
+from backchannel.agents.ranking.learner import EXAMINED, RankingConfig, ResultRanking
 from backchannel.agents.ranking.serving import Candidate
+from backchannel.agents.ranking.sums import Lists, sums_of
 from backchannel.schemas.events import Click, Event, Query
+from backchannel.schemas.turn import Turn
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.impressions import impression_of
 from backchannel.streams.serving.reader import PolicyReader
+from tests.support.turns import judged
 
 CONFIG = Config(
     ranking=RankingConfig(
@@ -69,3 +73,47 @@ def test_what_is_ranked_is_logged_learned_from_and_ranked_anew(tmp_path: Path) -
     assert after.policy_version == 2
     assert shown.results[0].ranks == {"lexical": 1}
     assert shown.results[0].features == {"score": 2.0, "fresh": 0.0, "memory.score": 0.0, "memory.evidence": 0.0}
+
+
+def test_what_the_policy_supplies_is_logged_and_learned_from_as_it_was_ranked_by(tmp_path: Path) -> None:
+    """The memory index's score and evidence, and ranks in strategies' lists, also of candidates that are not shown."""
+    ranking = RankingConfig(
+        features=(Numeric("score"), *map(Numeric, ("memory.score", "memory.evidence", "rank.lexical", "rank.new"))),
+        normalized=("score", "memory.evidence"),
+        prior={"memory.score": 1.0},
+    )
+    config, url = Config(ranking=ranking), f"sqlite:///{tmp_path / 'store.db'}"
+    asked = Query(event_id="q", ts=0, session_id="s", query_id="q", text="news")
+    clicked = Click(event_id="c", ts=1, session_id="s", query_id="q", entity_id="fresh")
+    with LocalPipeline(url, config, "log") as pipeline:
+        pipeline.publish()
+        with closing(PolicyReader(url)) as reader:
+            shown = impression_of(asked, reader.policy.rank({}, CANDIDATES, 3, query="news"), ts=0)
+            pipeline.feed([asked, shown, clicked])
+            pipeline.finish()
+            pipeline.commit()
+            assert pipeline.publish() is not None
+            reader.refresh()
+            policy = reader.policy
+            ranked = policy.rank({}, CANDIDATES, 2, query="News!")
+            (known, *_) = [one for one in policy.recall("news", 9) if one.entity_id == "fresh"]
+    assert ranked.results[0].entity_id == "fresh"
+    by_entity = {one.entity_id: one for one in policy.rank({}, CANDIDATES, 3, query="news").results}
+    assert by_entity["fresh"].features["memory.score"] == known.score > 0.0
+    assert by_entity["fresh"].features["memory.evidence"] == known.evidence > 0.0
+    assert by_entity["fresh"].ranks == {"lexical": 3, "new": 1}
+    # What is learned from the log is what the order was computed from.
+    learner, encoder, size = ResultRanking(ranking), ranking.encoder(), np.array([2])
+    log = impression_of(asked, ranked, ts=0)
+    again = structs.replace(clicked, entity_id=log.results[0].entity_id)
+    learned = learner.learn(judged([Turn.of(asked, [log, again])]))["ranking"].values[0]
+    features, ranks = [one.features for one in ranked.results], [one.ranks for one in ranked.results]
+    means, deviations = (
+        np.array([[getattr(ranked.normalizers[name], field) for name in encoder.normalized]])
+        for field in ("mean", "deviation")
+    )
+    vectors = encoder.encode(encoder.numbers(features, ranks), (means, deviations), features, ({},), size)
+    assert vectors.any(axis=0).all()  # each of them had a say
+    examined = np.array(ranked.examined[:2] or EXAMINED[:2])
+    expected = Lists(size, vectors, examined, np.array([1.0, 0.0]), np.zeros(1, dtype=np.int64), np.ones(1, dtype=bool))
+    assert learned[1:].tolist() == sums_of(expected, 1)[0, 1:].tolist()
