@@ -11,14 +11,17 @@ from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata
 
-from backchannel.ops.serve.sinks import RETRY_S, GroupSink
+from backchannel.ops.serve.sinks import RETRY_S, Accepted, GroupSink
 from backchannel.ops.web.problems import RefusedError
-from backchannel.schemas.events import Event, name_of
+from backchannel.schemas.events import EVENT_TYPES
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.partitioning import PARTITIONERS
 
 GROUPS: Final = 4
 """Groups of requests that are being sent at a time: a partition without a leader does not stop all others at once."""
+
+GATHER_S: Final = 0.02
+"""Seconds after which a group is sent although another one is not acknowledged yet."""
 
 _partition: Final = lru_cache(1 << 14)(PARTITIONERS["murmur2"])  # a session has several events
 
@@ -34,9 +37,9 @@ class KafkaSink(GroupSink):
     """
 
     def __init__(self, config: KafkaConfig, pending: int) -> None:
-        super().__init__(pending, GROUPS)
+        super().__init__(pending, GROUPS, GATHER_S)
         self._config: Final = config
-        self._topics: Final = config.event_topics
+        self._topics: Final = {EVENT_TYPES[name]: topic for name, topic in config.event_topics.items()}
         self._client: AIOKafkaProducer | None = None
         self._connecting: asyncio.Task[None] | None = None
 
@@ -44,7 +47,7 @@ class KafkaSink(GroupSink):
         """See `Sink`. Returns before the brokers answer, because decisions do not need them."""
         self._connecting = asyncio.create_task(self._connect())
 
-    async def put(self, events: Sequence[tuple[Event, bytes]]) -> None:
+    async def put(self, events: Sequence[Accepted]) -> None:
         """See `Sink`."""
         if self._client is None:
             raise RefusedError(
@@ -52,7 +55,7 @@ class KafkaSink(GroupSink):
             )
         await super().put(events)
 
-    async def store(self, events: Iterable[tuple[Event, bytes]]) -> None:
+    async def store(self, events: Iterable[Accepted]) -> None:
         """See `GroupSink`."""
         assert self._client is not None
         try:
@@ -63,7 +66,7 @@ class KafkaSink(GroupSink):
             ) from None
 
     async def _send(
-        self, client: AIOKafkaProducer, events: Iterable[tuple[Event, bytes]]
+        self, client: AIOKafkaProducer, events: Iterable[Accepted]
     ) -> AsyncIterator[asyncio.Future[RecordMetadata]]:
         """Send events in batches of our own: one by one, each costs the client several times as much.
 
@@ -71,14 +74,14 @@ class KafkaSink(GroupSink):
         """
         places = {topic: len(await client.partitions_for(topic)) for topic in self._topics.values()}
         batches: dict[tuple[str, int], BatchBuilder] = {}
-        for event, record in events:
-            topic, key = self._topics[name_of(type(event))], event.session_id.encode()
+        for kind, session, ts, record in events:
+            topic, key = self._topics[kind], session.encode()
             place = topic, _partition(key, places[topic])
             batch = batches.get(place) or batches.setdefault(place, client.create_batch())
-            if batch.append(key=key, value=record, timestamp=event.ts) is None:  # it is full
+            if batch.append(key=key, value=record, timestamp=ts) is None:  # it is full
                 yield await client.send_batch(batch, topic, partition=place[1])
                 batches[place] = client.create_batch()
-                batches[place].append(key=key, value=record, timestamp=event.ts)
+                batches[place].append(key=key, value=record, timestamp=ts)
         for (topic, partition), batch in batches.items():
             yield await client.send_batch(batch, topic, partition=partition)
 

@@ -32,10 +32,10 @@ from backchannel.ops.serve.contract import (
     TaughtResponse,
 )
 from backchannel.ops.serve.probing import Probe
-from backchannel.ops.serve.sinks import Sink
+from backchannel.ops.serve.sinks import Accepted, Sink
 from backchannel.ops.web.problems import Fault, RefusedError
 from backchannel.schemas.codec import EventError
-from backchannel.schemas.events import Event, Query, Rewrite, Rule, Teach
+from backchannel.schemas.events import Query, Rewrite, Rule, Teach
 from backchannel.streams.serving.policy import Policy, asking
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.turns.partition import unauthorized
@@ -284,7 +284,8 @@ class Service:
             RefusedError: an event is invalid, or they cannot be made durable now.
         """
         now = time.time_ns() // 1_000_000
-        events: list[tuple[Event, bytes]] = []
+        events: list[Accepted] = []
+        answers: list[Kind] = []
         faults: list[Fault] = []
         forbidden = 0
         sent = _events(body, lines=lines)
@@ -299,7 +300,9 @@ class Service:
             except EventError as error:
                 faults.append(Fault(index, str(error)))
                 continue
-            events.append((event, record))
+            events.append(Accepted(type(event), event.session_id, event.ts, record))
+            if (kind := answered(event)) is not None:
+                answers.append(kind)
         if faults:
             first = faults[0]
             where = f"event {first.index}: {first.detail}" if len(sent) > 1 else first.detail
@@ -311,9 +314,8 @@ class Service:
             )
         if events:
             await self._sink.put(events)
-            for event, _ in events:
-                if (kind := answered(event)) is not None:
-                    self._on_question(kind, "answered")
+            for kind in answers:
+                self._on_question(kind, "answered")
         return EventsResponse(accepted=len(events))
 
 

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from backchannel.ops.web.problems import RefusedError
 from backchannel.schemas.events import Event
@@ -15,14 +15,31 @@ RETRY_S: Final = 1.0
 """Seconds after which a caller should retry."""
 
 
+class Accepted(NamedTuple):
+    """What a sink must know of an event. The event itself is not kept: those of some requests at once are more than a
+    processor's cache holds, and to decode them takes three times as long.
+
+    Attributes:
+        kind: the type of the event.
+        session_id: of the event.
+        ts: event time, ms since the Unix epoch.
+        record: the event as JSON, without line breaks.
+    """
+
+    kind: type[Event]
+    session_id: str
+    ts: int
+    record: bytes
+
+
 class Sink(Protocol):
     """Takes events."""
 
     async def start(self) -> None:
         """Start, in the running event loop."""
 
-    async def put(self, events: Sequence[tuple[Event, bytes]]) -> None:
-        """Return once all events, with their records, are durable.
+    async def put(self, events: Sequence[Accepted]) -> None:
+        """Return once all events are durable.
 
         Raises:
             RefusedError: they are not, and must be sent again; those that arrived anyway still count once.
@@ -38,7 +55,7 @@ class Nowhere:
     async def start(self) -> None:
         """See `Sink`."""
 
-    async def put(self, events: Sequence[tuple[Event, bytes]]) -> None:
+    async def put(self, events: Sequence[Accepted]) -> None:
         """See `Sink`."""
         raise RefusedError(
             501, f"{len(events)} events: this service was started with --events none; send them to Kafka"
@@ -76,23 +93,26 @@ class GroupSink(ABC):
     Args:
         pending: maximum size of events that are not durable yet, bytes.
         groups: maximum number of groups that are being stored at a time.
+        gather_s: seconds for which another group is gathered while one is being stored: the larger groups are, the
+            less each event costs.
     """
 
-    def __init__(self, pending: int, groups: int) -> None:
+    def __init__(self, pending: int, groups: int, gather_s: float = 0.0) -> None:
         self._pending: Final = Pending(pending)
         self._groups: Final = groups
-        self._waiting: list[tuple[Sequence[tuple[Event, bytes]], int, asyncio.Future[None]]] = []
+        self._gather_s: Final = gather_s
+        self._waiting: list[tuple[Sequence[Accepted], int, asyncio.Future[None]]] = []
         self._storing: list[asyncio.Task[None]] = []
 
-    async def put(self, events: Sequence[tuple[Event, bytes]]) -> None:
+    async def put(self, events: Sequence[Accepted]) -> None:
         """See `Sink`."""
-        size = sum([len(record) for _, record in events])
+        size = sum([len(event.record) for event in events])
         self._pending.add(size)
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((events, size, stored))
         self._storing = [task for task in self._storing if not task.done()]
         if len(self._storing) < self._groups:
-            self._storing.append(asyncio.create_task(self._store_groups()))
+            self._storing.append(asyncio.create_task(self._store_groups(self._gather_s if self._storing else 0.0)))
         await stored
 
     async def drain(self) -> None:
@@ -100,14 +120,16 @@ class GroupSink(ABC):
         await asyncio.gather(*self._storing)
 
     @abstractmethod
-    async def store(self, events: Iterable[tuple[Event, bytes]]) -> None:
+    async def store(self, events: Iterable[Accepted]) -> None:
         """Return once all events are durable.
 
         Raises:
             RefusedError: they are not, and must be sent again.
         """
 
-    async def _store_groups(self) -> None:
+    async def _store_groups(self, gather_s: float) -> None:
+        if gather_s:
+            await asyncio.sleep(gather_s)
         while self._waiting:
             group, self._waiting = self._waiting, []
             error: Exception | None = None
@@ -147,9 +169,9 @@ class JournalSink(GroupSink):
         self._thread.shutdown()
         self._journal.close()
 
-    async def store(self, events: Iterable[tuple[Event, bytes]]) -> None:
+    async def store(self, events: Iterable[Accepted]) -> None:
         """See `GroupSink`."""
-        lines = b"".join([record + b"\n" for _, record in events])
+        lines = b"\n".join([event.record for event in events]) + b"\n"
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._journal.append, lines)
         except JournalFullError as full:

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from backchannel.ops.serve.kafka_sink import KafkaSink
+from backchannel.ops.serve.sinks import Accepted
 from backchannel.ops.web.problems import RefusedError
 from backchannel.schemas.codec import encode
 from backchannel.schemas.events import Click, Event, Query
@@ -13,13 +14,13 @@ from backchannel.streams.kafka.config import KafkaConfig
 from tests.integration.workers import records_of
 
 
-def turns(count: int) -> list[tuple[Event, bytes]]:
+def turns(count: int) -> list[Accepted]:
     found: list[Event] = []
     for number in range(count):
         session, query = f"s{number % 50}", f"q{number}"
         found.append(Query(event_id=f"e{number}", ts=1000 + number, session_id=session, query_id=query, text="hey"))
         found.append(Click(event_id=f"c{number}", ts=2000 + number, session_id=session, query_id=query, entity_id="e"))
-    return [(event, encode(event)) for event in found]
+    return [Accepted(type(event), event.session_id, event.ts, encode(event)) for event in found]
 
 
 async def connected(sink: KafkaSink) -> None:
@@ -47,7 +48,7 @@ def test_accepted_events_are_in_the_topics_under_their_sessions(kafka: KafkaConf
 
     asyncio.run(send())
     found = records_of(kafka, [kafka.event_topics["query"], kafka.event_topics["click"]])
-    assert sorted(record.value for record in found) == sorted(record for _, record in events)
+    assert sorted(record.value for record in found) == sorted(event.record for event in events)
     assert all(record.key in record.value for record in found)
     partitions: dict[bytes, set[int]] = {}
     for record in found:

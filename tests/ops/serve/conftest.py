@@ -12,7 +12,9 @@ from backchannel.ops.lab.load import mixed_stream
 from backchannel.ops.serve.application import PUBLIC, application
 from backchannel.ops.serve.metrics import ServiceMetrics
 from backchannel.ops.serve.service import Service
+from backchannel.ops.serve.sinks import Accepted
 from backchannel.ops.web.access import Access
+from backchannel.schemas.codec import EventDecoder
 from backchannel.schemas.events import Event
 from backchannel.streams.config import Config, ServeConfig
 from backchannel.streams.pipeline.local import LocalPipeline
@@ -32,10 +34,13 @@ class Kept:
     async def start(self) -> None:
         pass
 
-    async def put(self, events: Sequence[tuple[Event, bytes]]) -> None:
+    async def put(self, events: Sequence[Accepted]) -> None:
         if self.refusal is not None:
             raise self.refusal
-        self.events += events
+        for kind, session, ts, record in events:
+            event = EventDecoder().decode(record)
+            assert (type(event), event.session_id, event.ts) == (kind, session, ts)
+            self.events.append((event, record))
 
     async def close(self) -> None:
         pass

@@ -5,10 +5,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from backchannel.ops.serve.sinks import GroupSink
+from backchannel.ops.serve.sinks import Accepted, GroupSink
 from backchannel.ops.web.problems import RefusedError
-from backchannel.schemas.codec import encode
-from backchannel.schemas.events import Event, Query
+from backchannel.schemas.events import Query
 
 
 class Slow(GroupSink):
@@ -19,17 +18,16 @@ class Slow(GroupSink):
         self.stored: list[list[str]] = []
         self.may = asyncio.Event()
 
-    async def store(self, events: Iterable[tuple[Event, bytes]]) -> None:
-        names = [event.event_id for event, _ in events]
+    async def store(self, events: Iterable[Accepted]) -> None:
+        names = [event.record.decode() for event in events]
         await self.may.wait()
         if "bad" in names:
             raise RefusedError(503, "not now")
         self.stored.append(names)
 
 
-def one(name: str) -> list[tuple[Event, bytes]]:
-    event = Query(event_id=name, ts=1, session_id="s", query_id=name, text="hey")
-    return [(event, encode(event))]
+def one(name: str) -> list[Accepted]:
+    return [Accepted(Query, "s", 1, name.encode())]
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -81,7 +79,7 @@ def test_a_group_that_cannot_be_stored_is_refused_and_the_next_one_is_not() -> N
 
 def test_a_caller_that_has_gone_frees_no_room_before_its_events_are_stored() -> None:
     async def send() -> None:
-        sink = Slow(len(one("a")[0][1]), 1)
+        sink = Slow(len(one("a")[0].record), 1)
         gone = asyncio.create_task(sink.put(one("a")))
         await asyncio.sleep(0.01)
         gone.cancel()
