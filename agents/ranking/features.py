@@ -8,8 +8,9 @@ query; a query's features alone would move all candidates alike.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from operator import itemgetter
+from struct import Struct
+from struct import error as StructError  # noqa: N812 - an exception
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -101,6 +102,7 @@ class CandidateEncoder:
         ]
         self._decode: Final = msgspec.msgpack.Decoder(msgspec.defstruct("Numbers", kept)).decode
         self._get: Final[Callable[[Any], tuple[Value, ...]]] = _getter(self.read)
+        self._pack: Final = Struct(f"{len(self.read)}d").pack
         source = {name: column for column, name in enumerate([*self.read, *(RANK + name for name in self.ranked)])}
         self._standardized: Final = np.array([source[name] for name in normalized], dtype=np.intp)
         # Scaling and standardizing are one step: subtract the offset, multiply by the factor.
@@ -123,10 +125,10 @@ class CandidateEncoder:
 
     def numbers(self, features: Sequence[Mapping[str, Value]], ranks: Sequence[Mapping[str, int]]) -> Floats:
         """Return the numeric features of candidates, (candidates, numbers); NaN for missing values."""
-        size = len(features) * len(self.read)
+        get, pack = self._get, self._pack
         try:
-            flat = np.fromiter(chain.from_iterable(map(self._get, features)), np.float64, size)
-        except (KeyError, TypeError, ValueError):  # not every candidate has all of them
+            flat = np.frombuffer(bytearray().join([pack(*get(one)) for one in features]))
+        except (KeyError, StructError):  # not every candidate has all of them
             flat = np.array([_number(one.get(name)) for one in features for name in self.read])
         found = flat.reshape(len(features), len(self.read))
         if not self.ranked:
@@ -138,9 +140,9 @@ class CandidateEncoder:
         """Return the numbers named in `read` from features packed by MessagePack, (candidates, read); see
         `completed`.
         """
+        decode, values, pack = self._decode, msgspec.structs.astuple, self._pack
         try:
-            rows = map(msgspec.structs.astuple, map(self._decode, packed))
-            flat = np.fromiter(chain.from_iterable(rows), np.float64, len(packed) * len(self.read))
+            flat = np.frombuffer(bytearray().join([pack(*values(decode(one))) for one in packed]))
         except msgspec.ValidationError:  # some are not numbers
             features = map(msgspec.msgpack.decode, packed)
             flat = np.array([_number(one.get(name)) for one in features for name in self.read])
@@ -207,7 +209,8 @@ class CandidateEncoder:
             varied = deviations > _LEAST_DEVIATION
             factors[:, some] *= np.divide(1.0, deviations, out=np.zeros_like(deviations), where=varied)
             offsets, factors = _of_each(offsets, lengths), _of_each(factors, lengths)
-        scaled = (numbers - offsets) * factors
+        scaled = numbers - offsets
+        scaled *= factors
         own = _on_grid(scaled[:, self._numeric_from])
         own[np.isnan(own)] = 0.0
         if len(self._numeric_to) == self._width:

@@ -281,7 +281,9 @@ class Ranker:
         if personal is not None:
             scores += personal
         order, propensity = self._choose(vectors, scores, features, k, rng, personal=personal)
-        head = next((place for place, one in enumerate(candidates) if one.entity_id == first), None)
+        head = None
+        if first is not None:
+            head = next((place for place, one in enumerate(candidates) if one.entity_id == first), None)
         if head is not None:
             order = [head, *(place for place in order if place != head)][:k]
         centre = vectors.mean(axis=0) if explain else None
@@ -360,13 +362,16 @@ class Ranker:
         drawn[_DRAWN, by_model.argsort(axis=1)[:, ::-1]] = places
         # A candidate's place is the drawn model's, within bounds; the mean breaks ties.
         bounded = np.minimum(np.maximum(drawn, places - shift), places + shift)
-        orders = pool[(bounded * count + places).argsort(axis=1)]
+        bounded *= count
+        bounded += places
+        orders = bounded.argsort(axis=1)
         chosen = int(rng.integers(DRAWS))
         if limits:
-            every = [tuple(self._limited(order, features, k)) for order in orders]
-            return list(every[chosen]), Counter(every)[every[chosen]] / DRAWS
-        heads = orders[:, :k]
-        return heads[chosen].tolist(), int((heads == heads[chosen]).all(axis=1).sum()) / DRAWS
+            heads = [self._limited(order, features, k) for order in pool[orders]]
+            return heads[chosen], heads.count(heads[chosen]) / DRAWS
+        heads = orders[:, :k].tolist()
+        head: list[int] = pool[heads[chosen]].tolist()
+        return head, heads.count(heads[chosen]) / DRAWS
 
     def _limited(self, order: Integers, features: Sequence[Mapping[str, Value]], k: int) -> list[int]:
         """Return the first k of `order` that keep to the limits, filled up with the best of the others."""
