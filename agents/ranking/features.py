@@ -199,18 +199,14 @@ class CandidateEncoder:
             contexts: The query's context, for each list; only read if `of_query`.
             lengths: The number of candidates of each list, (lists,).
         """
-        offsets, factors = self._offsets, self._factors
+        scaled = numbers - self._offsets
+        scaled *= self._factors
         if self.normalized:
             means, deviations = normalizers
             some = self._standardized
-            shape = (len(lengths), len(offsets))
-            offsets, factors = np.broadcast_to(offsets, shape).copy(), np.broadcast_to(factors, shape).copy()
-            offsets[:, some] = means + offsets[:, some] * deviations
-            varied = deviations > _LEAST_DEVIATION
-            factors[:, some] *= np.divide(1.0, deviations, out=np.zeros_like(deviations), where=varied)
-            offsets, factors = _of_each(offsets, lengths), _of_each(factors, lengths)
-        scaled = numbers - offsets
-        scaled *= factors
+            offsets = means + self._offsets[some] * deviations
+            factors = self._factors[some] * (1.0 / np.where(deviations > _LEAST_DEVIATION, deviations, np.inf))
+            scaled[:, some] = (numbers[:, some] - _of_each(offsets, lengths)) * _of_each(factors, lengths)
         own = _on_grid(scaled[:, self._numeric_from])
         own[np.isnan(own)] = 0.0
         if len(self._numeric_to) == self._width:
