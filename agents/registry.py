@@ -27,8 +27,9 @@ from backchannel.agents.quality.delays import ClickDelays
 from backchannel.agents.quality.learner import AnswerQuality, QualityConfig
 from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
 from backchannel.agents.ranking.personal import PersonalRanking
+from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.habits import Habits
-from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
+from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.satisfaction.learner import SatisfactionConfig, SatisfactionLearner
 

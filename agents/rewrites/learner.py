@@ -25,23 +25,28 @@ likely is left alone. An opposite is published only from what people did after t
 """
 
 from collections.abc import Collection, Sequence
-from typing import Annotated, Any, Final, Self
+from typing import Any, Final, Self
 
 import msgspec
 import numpy as np
-from msgspec import Meta, Struct, structs
+from msgspec import structs
 from numpy.typing import NDArray
 
 from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.rewrites.chain import Admissible, Chain, Solution
+from backchannel.agents.rewrites.config import RephraseConfig
+from backchannel.agents.rewrites.likeness_weights import EVERYBODY
 from backchannel.agents.rewrites.meanings import Change, change, same_meaning
 from backchannel.agents.rewrites.opposites import TIMES, BothHeard, are_meant
+from backchannel.agents.rewrites.ranker import Ranker
 from backchannel.agents.rewrites.records import Record, harm, with_records
 from backchannel.agents.rewrites.rows import RewriteRow, Settings, is_held_out
 from backchannel.agents.rewrites.rules import Rules
+from backchannel.agents.rewrites.sample import SIZE, Sample
 from backchannel.agents.rewrites.serving import Rewriter
+from backchannel.agents.rewrites.training import evidence_of, trained
 from backchannel.agents.sketches import BUCKETS, bounded_shares, bucket, distinct
 from backchannel.agents.statistics import wilson
 from backchannel.agents.sums import ALL, Booleans, Delta, Floats, Groups, Integers, Key, SumReader, Sums, SumTable
@@ -63,90 +68,6 @@ _NEEDED: Final = {
 among all who did that or succeeded with the query; and the support, in `min_support`s. That is not enough for an
 opposite: if everybody who says "turn on" says "turn off" next, that is usage, not an error. See `opposites`."""
 _ENDS: Final = tuple(f"{end}_{people}" for end in ("success", "failure") for people in BUCKETS)
-
-
-class RephraseConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """When a rewrite is published."""
-
-    half_life_days: Annotated[float, Meta(ge=0.01, le=100_000, description="half-life of evidence, in days")] = 30.0
-    min_support: Annotated[float, Meta(gt=0, le=1e6, description="turns (decayed) that both states must have")] = 3.0
-    min_users: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=6,
-            description="distinct people (decayed) who must have rephrased one query as the other. A session "
-            "without a user counts as one",
-        ),
-    ] = 1.5
-    margin: Annotated[
-        float,
-        Meta(
-            gt=0,
-            le=1,
-            description="required distance from the upper bound of the source's success rate to the lower "
-            "bound of the target's; each bound holds with 90% probability",
-        ),
-    ] = 0.1
-    max_source_success: Annotated[
-        float,
-        Meta(
-            ge=0, le=1, description="a query is rewritten only if the upper bound of its success rate is at most this"
-        ),
-    ] = 0.5
-    min_share: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=1,
-            description="share of those who ask a query who must go on to its target. To replace a single word "
-            "takes more than half of those who do not give up, with 90% probability, and twice min_support unless both "
-            "words sound the same. A changed number or an opposite takes five times min_support, and 80% of those whom "
-            "the recogniser may have heard say both",
-        ),
-    ] = 0.1
-    depth: Annotated[int, Meta(ge=1, le=10, description="longest chain of rephrases followed from a state")] = 3
-    max_states: Annotated[int, Meta(ge=2, le=2000, description="most states in one solved subgraph")] = 100
-    held_out: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=1,
-            description="share of sessions that are served no rewrites, to measure whether rewrites help",
-        ),
-    ] = 0.05
-    online_odds: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=1000,
-            description="wins per loss, by their lower bound, from which a query that nobody has rephrased yet is "
-            "served as a near one that succeeds; 0: never. Spoken English commands suit 12",
-        ),
-    ] = 0.0
-    online_first: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=1_000_000,
-            description="how often a process serves a query's online rewrite before it has a record",
-        ),
-    ] = 3
-    habits: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=1000,
-            description="most queries, per user, that have succeeded for the user and that online rewrites try first; "
-            "learned only if online_odds is above 0",
-        ),
-    ] = 50
-    personal: Annotated[
-        int, Meta(ge=0, le=1000, description="most rewrites learned from a user's own rephrases, per user")
-    ] = 20
-    personal_support: Annotated[
-        float, Meta(gt=0, le=1e6, description="rephrases of a query by one user that are enough for a personal rewrite")
-    ] = 1.5
 
 
 class RephraseGraph(Learner):
@@ -182,7 +103,12 @@ class RephraseGraph(Learner):
             name="rewrite_rules", key=(("state", str), ("target", str)), sums=("pinned", "blocked")
         )
         self.both: Final = BothHeard(_ENDS, half_life_ms)
-        self.tables = (self.transitions, self.absorptions, self.trials, self.rules, self.both.table)
+        self.sample: Final = Sample(half_life_ms)
+        self.tables = (
+            *(self.transitions, self.absorptions, self.trials, self.rules),
+            *(self.both.table, self.sample.table),
+        )
+        self.bound = (self.sample.table, SIZE)
 
     @classmethod
     def configured(cls, config: Any) -> Self:
@@ -201,6 +127,8 @@ class RephraseGraph(Learner):
         steps = own[(outcomes.rephrased[own] > 0) & (outcomes.following[own] != MISSING)]
         states, targets = outcomes.state, [ALL, *outcomes.keys]  # ALL: the record of the state without a rewrite
         delta = self.both.learn(outcomes, own, weights, landmark, self._sketches)
+        if self.config.online_odds:
+            delta |= self.sample.learn(outcomes, own, weights, landmark)
         if len(steps):
             groups = Groups((states[steps], outcomes.keys), (outcomes.following[steps], outcomes.keys))
             masses = weights[steps] * outcomes.rephrased[steps]
@@ -249,9 +177,29 @@ class RephraseGraph(Learner):
         found = Rewrites(self, sums, affected, rules, at).rows()
         section: dict[str, bytes | None] = dict.fromkeys(sorted(affected))
         section.update({state: msgspec.json.encode(row) for state, row in found.items()})
-        settings = Settings(self.config.held_out, self.config.online_odds, self.config.online_first)
-        section[ALL] = msgspec.json.encode(settings if settings.odds else Settings(settings.held_out))
+        settings = Settings(self.config.held_out)
+        if self.config.online_odds:
+            settings = structs.replace(
+                settings,
+                odds=self.config.online_odds,
+                first=self.config.online_first,
+                ranker=self._ranker(sums, at),
+            )
+        section[ALL] = msgspec.json.encode(settings)
         return section
+
+    def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:  # noqa: ARG002
+        """See `Learner.excess`: the queries with the highest blocks."""
+        return self.sample.excess(sums, crowded)
+
+    def _ranker(self, sums: SumReader, at: int) -> Ranker | None:
+        """Return the ranker trained on the sampled queries; None if there is no evidence."""
+        blocks = self.sample.blocks(sums)
+        states = {state for block in blocks for state in block}
+        steps = sums.read(self.transitions, "state", states)
+        ends = sums.read(self.absorptions, "state", states | {following for _, following in steps.keys})
+        evidence = evidence_of(blocks, steps, ends, at, ONE_PERSON)
+        return trained(EVERYBODY, evidence) if len(evidence.wins) else None
 
 
 def records_of(trials: Sums, at: int) -> dict[Key, Record]:

@@ -2,13 +2,12 @@
 
 A pair of queries is described by a few numbers, each cut into bins; the score is the sum of a weight per bin.
 Habits of the user who asks have a model of their own, with more numbers. `backchannel rephrases online --write` fits
-the weights, and writes them to `likeness_weights`.
+the weights, and writes them to `likeness_weights`; those of everybody's queries are fitted anew to the evidence when a
+version is published (see `training`).
 """
 
-from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from math import log, log1p
-from operator import itemgetter
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -161,31 +160,3 @@ def nearest_habits(query: str, habits: Collection[str], hypotheses: Iterable[str
         if one in habits and one not in leads:
             leads[one] = (ratio(query, one) - first) / 100
     return list(leads.items())
-
-
-class Ranker(Struct, frozen=True):
-    """Weights per bin, and what their sums mean.
-
-    Attributes:
-        constant: the score of a pair before any of them is added.
-        edges: the inner edges of each number's bins, ascending; in the order in which a pair's numbers are described.
-        weights: the weight of each bin, one more than edges.
-        curve: scores, ascending, and the lower bounds (90%) of wins to losses among pairs that score at least as high.
-    """
-
-    constant: float
-    edges: Mapping[str, Sequence[float]]
-    weights: Mapping[str, Sequence[float]]
-    curve: Sequence[tuple[float, float]] = ()
-
-    def score(self, numbers: Sequence[float]) -> float:
-        """Return the score of a pair described by `numbers`: the higher, the better the odds of a win."""
-        total = self.constant
-        for edges, weights, number in zip(self.edges.values(), self.weights.values(), numbers, strict=True):
-            total += weights[bisect_right(edges, number)]
-        return total
-
-    def odds(self, score: float) -> float:
-        """Return the lower bound of wins to losses among pairs that score at least `score`; 0 if it is too low."""
-        place = bisect_right(self.curve, score, key=itemgetter(0))
-        return self.curve[place - 1][1] if place else 0.0

@@ -8,7 +8,7 @@ queries.
 
 from typing import Final
 
-from backchannel.agents.rewrites.likeness import Ranker
+from backchannel.agents.rewrites.ranker import Ranker
 
 # ruff: noqa: E501
 # fmt: off

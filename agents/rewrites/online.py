@@ -19,10 +19,11 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
-from backchannel.agents.rewrites.likeness import CANDIDATES, Asked, Numbers, Ranker, Record, nearest_habits
+from backchannel.agents.rewrites.likeness import CANDIDATES, Asked, Numbers, Record, nearest_habits
 from backchannel.agents.rewrites.likeness_weights import EVERYBODY, HABITS
 from backchannel.agents.rewrites.meanings import Change, change
 from backchannel.agents.rewrites.nearby import Nearby
+from backchannel.agents.rewrites.ranker import Ranker
 from backchannel.agents.rewrites.rows import HabitRow, RewriteRow, Settings
 from backchannel.agents.rewrites.serving import Found
 from backchannel.agents.sums import ALL
@@ -91,7 +92,7 @@ class OnlineRewrites:
             for target in dict.fromkeys((*known, *self._nearby.candidates(state, CANDIDATES)))
             if (record := self._admitted(own, target))
         )
-        return self._surest(state, EVERYBODY, near)
+        return self._surest(state, self._settings.ranker or EVERYBODY, near)
 
     def _admitted(self, own: RewriteRow, target: str, *, habit: bool = False) -> Record | None:
         """Return a target's record; None if a query with the row `own` may not be rewritten to it."""

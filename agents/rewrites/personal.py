@@ -16,7 +16,7 @@ from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.rewrites.chain import Chain
-from backchannel.agents.rewrites.learner import RephraseConfig
+from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.meanings import Change, change
 from backchannel.agents.rewrites.records import harm
 from backchannel.agents.rewrites.rows import PersonalRow

@@ -3,6 +3,7 @@
 import msgspec
 from msgspec import Struct
 
+from backchannel.agents.rewrites.ranker import Ranker
 from backchannel.agents.sketches import unit_hash
 
 
@@ -13,11 +14,13 @@ class Settings(Struct, frozen=True, omit_defaults=True):
         held_out: the share of sessions that are served no rewrites, 0 to 1.
         odds: the wins per loss that an online rewrite must reach, by their lower bound; 0: there are none.
         first: how often a process serves an online rewrite of a query before the next version has its record.
+        ranker: the ranker of everybody's queries; None: the one that is shipped.
     """
 
     held_out: float = 0.0
     odds: float = 0.0
     first: int = 0
+    ranker: Ranker | None = None
 
 
 class RewriteRow(Struct, frozen=True, omit_defaults=True):

@@ -5,7 +5,8 @@ from itertools import pairwise
 
 from msgspec import Struct
 
-from backchannel.agents.rewrites.learner import SURE, RephraseConfig, RephraseGraph, Rewrites
+from backchannel.agents.rewrites.config import RephraseConfig
+from backchannel.agents.rewrites.learner import SURE, RephraseGraph, Rewrites
 from backchannel.agents.rewrites.rows import RewriteRow
 from backchannel.agents.rewrites.rules import Rules
 from backchannel.agents.sketches import distinct

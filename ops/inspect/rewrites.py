@@ -9,7 +9,8 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
+from backchannel.agents.rewrites.config import RephraseConfig
+from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.sums import ALL
 from backchannel.ops.groups import Group
 from backchannel.ops.inspect.explanation import Explanation, explain

@@ -18,8 +18,9 @@ from backchannel.agents.quality.learner import QualityConfig
 from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
 from backchannel.agents.ranking.personal import PersonalRanking
 from backchannel.agents.registry import LearningConfig, registered
+from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.habits import Habits
-from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
+from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.sums import merge
 from backchannel.schemas.events import Result

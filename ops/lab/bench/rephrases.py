@@ -18,7 +18,8 @@ from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.learner import Learner
 from backchannel.agents.outcomes import Judge, RewardConfig
 from backchannel.agents.rephrases.detector import RephraseDetector
-from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
+from backchannel.agents.rewrites.config import RephraseConfig
+from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.rewrites.rows import RewriteRow
 from backchannel.agents.serving import live_rows

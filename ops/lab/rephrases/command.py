@@ -16,7 +16,7 @@ from backchannel.agents.rephrases.detector import RephraseDetector
 from backchannel.agents.rewrites import likeness_weights
 from backchannel.ops.groups import Group
 from backchannel.ops.lab.rephrases.dialogues import replay
-from backchannel.ops.lab.rephrases.hypotheses import judge_calls
+from backchannel.ops.lab.rephrases.hypotheses import judge_calls, trained_on
 from backchannel.ops.lab.rephrases.loop import Loop, close
 from backchannel.ops.lab.rephrases.online import ODDS, gather, judge
 from backchannel.ops.lab.rephrases.pairs import Pair, labelled
@@ -199,11 +199,13 @@ def evaluate_hypotheses(data: Path, odds: float, as_json: bool) -> None:
     """Rewrite the real errors of DSTC2's recogniser, with and without its other hypotheses (n-best list).
 
     Wins and losses are those of `online`. Halves of the callers are index and queries in turn. The ranker was fitted to
-    SLURP, and only its weights of hypotheses to other sentences of these calls.
+    SLURP, and only its weights of hypotheses to other sentences of these calls; or trained on the other half's calls,
+    without labels, as it is when a version is published.
     """
     spoken = list(calls(data / "dstc2"))
     gathered = gather(spoken)
-    found = judge_calls(gathered, gather([structs.replace(one, hypotheses={}) for one in spoken]), odds)
+    unheard = gather([structs.replace(one, hypotheses={}) for one in spoken])
+    found = judge_calls(gathered, unheard, trained_on(data / "dstc2"), odds)
     if as_json:
         print_json(found)
         return

@@ -16,7 +16,8 @@ import msgspec
 from msgspec import Struct, structs
 
 from backchannel.agents.outcomes import RewardConfig
-from backchannel.agents.rewrites.learner import RephraseConfig, state_of
+from backchannel.agents.rewrites.config import RephraseConfig
+from backchannel.agents.rewrites.learner import state_of
 from backchannel.ops.lab.convert import dstc2
 from backchannel.ops.lab.rephrases.pairs import assembled, dialogues, open_log
 from backchannel.ops.lab.rephrases.rewriter import Rewriter

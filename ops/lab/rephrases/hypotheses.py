@@ -3,20 +3,35 @@
 Callers are split into halves: one is the index, the other asks, and then the other way round. Wins, losses and defects
 are as in `online`; the NLU had all hypotheses, too. Of the ranker only the weights of hypotheses are fitted here, to
 four fifths of the sentences, and applied to the last fifth. All others, and the odds, are those that are served, fitted
-to SLURP.
+to SLURP; or, in the last way, fitted anew from the other half's calls as it is when a version is published (see
+`agents.rewrites.training`), where who goes on to something else is content.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
+import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from backchannel.agents.columnar.interning import columns_of
+from backchannel.agents.outcomes import Judge, RewardConfig
+from backchannel.agents.rewrites.config import RephraseConfig
+from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.likeness import HABIT_NAMES, HYPOTHESIS
 from backchannel.agents.rewrites.likeness_weights import EVERYBODY
-from backchannel.agents.sums import Floats
+from backchannel.agents.rewrites.ranker import Ranker
+from backchannel.agents.rewrites.rows import Settings
+from backchannel.agents.sums import ALL, Floats, MemorySums
 from backchannel.ops.lab.rephrases.online import FIXED, FOLDS, Gathered, fixed_of, least_of
+from backchannel.ops.lab.rephrases.pairs import assembled, dialogues
 from backchannel.ops.lab.rephrases.ranker import Pairs, best_of, fit_hypotheses, joined, score
+from backchannel.ops.lab.rephrases.recordings import half_of
+from backchannel.schemas.events import Query
+from backchannel.schemas.turn import Turn
 
+_CONTENT: Final = 0.5  # the success of a query without a click, if the session goes on with another one
 _PLACE: Final = HABIT_NAMES.index(HYPOTHESIS)
 
 
@@ -35,12 +50,13 @@ class Outcome(Struct, frozen=True):
     losses: int
 
 
-def judge_calls(found: Gathered, unheard: Gathered, odds: float) -> list[Outcome]:
+def judge_calls(found: Gathered, unheard: Gathered, rankers: tuple[Ranker, Ranker], odds: float) -> list[Outcome]:
     """Compare ways of rewriting.
 
     Args:
         found: the pairs of the calls' queries.
         unheard: those without hypotheses.
+        rankers: what was trained on the index of each half; see `trained_on`.
         odds: wins per loss, at least.
     """
     pairs = found.pairs
@@ -51,13 +67,37 @@ def judge_calls(found: Gathered, unheard: Gathered, odds: float) -> list[Outcome
         ranker = joined(EVERYBODY, fit_hypotheses(EVERYBODY, pairs, pairs.allowed & ~test))
         scores[test] = score(ranker, pairs.numbers[test])
     least, bound = least_of(EVERYBODY.curve, odds), f"at a lower bound of {odds:g}:1"
+    numbers = unheard.pairs.numbers
+    anew = np.where(unheard.half[unheard.pairs.query] == 0, *(score(one, numbers) for one in rankers))
     similar = np.where(pairs.first > 0, pairs.first, -np.inf)
     return [
         _outcome(f"RapidFuzz ratio, fixed at {FIXED:.0f}, with vetoes", similar, FIXED, found),
         _outcome("likeliest hypothesis that succeeds", np.where(likelihood > 0, likelihood, -np.inf), 0.0, found),
-        _outcome(f"ranked without hypotheses, {bound}", score(EVERYBODY, unheard.pairs.numbers), least, unheard),
+        _outcome(f"ranked without hypotheses, {bound}", score(EVERYBODY, numbers), least, unheard),
         _outcome(f"ranked with hypotheses, {bound}", scores, least, found),
+        _outcome(f"ranked without them, trained when published, {bound}", anew, least, unheard),
     ]
+
+
+def trained_on(folder: Path) -> tuple[Ranker, Ranker]:
+    """Return the rankers that were trained on the calls of each half's index, as they are when published."""
+    turns = [
+        structs.replace(one, query=_as_text(one.query), next=one.next and _as_text(one.next))
+        for one in assembled(dialogues(folder))
+    ]
+    first, second = (_trained([one for one in turns if half_of(one.query.user_id or "") != half]) for half in (0, 1))
+    return first, second
+
+
+def _trained(turns: Sequence[Turn]) -> Ranker:
+    graph = RephraseGraph(RephraseConfig(online_odds=12.0))
+    delta = graph.learn(Judge(RewardConfig(unclicked_gain=_CONTENT)).judge(columns_of(turns)))
+    section = graph.solve(MemorySums(delta), {}, max(one.query.ts for one in turns))
+    return msgspec.json.decode(section[ALL] or b"", type=Settings).ranker or EVERYBODY
+
+
+def _as_text(query: Query) -> Query:
+    return structs.replace(query, interpretation=None, nlu=None, asr=None)
 
 
 def _outcome(name: str, values: Floats, least: float, found: Gathered) -> Outcome:

@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct, structs
 
-from backchannel.agents.rewrites.learner import RephraseConfig
+from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.ops.lab.demo.closed_loop import CONFIG, close_the_loop
 from backchannel.ops.lab.demo.findings import Scoreboard
 from backchannel.ops.lab.worlds.people import SearchWorld

@@ -24,9 +24,9 @@ from backchannel.agents.rewrites.likeness import CANDIDATES, HABIT_NAMES, Asked,
 from backchannel.agents.rewrites.meanings import Change, change
 from backchannel.agents.rewrites.nearby import Nearby
 from backchannel.agents.sketches import unit_hash
-from backchannel.agents.sums import Booleans, Floats
+from backchannel.agents.sums import Booleans, Floats, Integers
 from backchannel.ops.lab.rephrases.ranker import Pairs, best_of, curve_of, names_of, score, train_ranker
-from backchannel.ops.lab.rephrases.recordings import HABITUAL, Heard, People, halves, records_of
+from backchannel.ops.lab.rephrases.recordings import HABITUAL, Heard, People, half_of, halves, records_of
 from backchannel.schemas.snapshot import Estimate
 
 ODDS: Final = (8.5, 11.8, 20.0)
@@ -84,12 +84,14 @@ class Gathered(Struct, frozen=True):
         sentences: the sentence of each query.
         defects: whether the NLU got each query wrong, (queries,).
         indexed: whether each query's meaning is in the index, (queries,).
+        half: the half that each query is in, (queries,).
     """
 
     pairs: Pairs
     sentences: list[str]
     defects: Booleans
     indexed: Booleans
+    half: Integers
 
 
 def gather(found: Sequence[Heard], rng: Generator | None = None, habitual: float = HABITUAL) -> Gathered:
@@ -154,6 +156,7 @@ def gather(found: Sequence[Heard], rng: Generator | None = None, habitual: float
         [one.sentence for one in every],
         np.array([not one.right for one in every], np.bool_),
         np.array(indexed, np.bool_),
+        np.array([half_of(one.group) for one in every]),
     )
 
 

@@ -10,7 +10,8 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit
 
-from backchannel.agents.rewrites.likeness import HABIT_NAMES, HYPOTHESIS, NAMES, Ranker
+from backchannel.agents.rewrites.likeness import HABIT_NAMES, HYPOTHESIS, NAMES
+from backchannel.agents.rewrites.ranker import Ranker
 from backchannel.agents.statistics import wilson
 from backchannel.agents.sums import Booleans, Floats, Integers
 
@@ -164,7 +165,7 @@ queries.
 
 from typing import Final
 
-from backchannel.agents.rewrites.likeness import Ranker
+from backchannel.agents.rewrites.ranker import Ranker
 
 # ruff: noqa: E501
 # fmt: off

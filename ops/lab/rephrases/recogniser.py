@@ -23,7 +23,7 @@ from msgspec import Struct
 from numpy.random import Generator
 
 from backchannel.agents.outcomes import RewardConfig
-from backchannel.agents.rewrites.learner import RephraseConfig
+from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.ops.lab.rephrases.pairs import Hypothesis, hypotheses, open_log
 from backchannel.ops.lab.rephrases.rewriter import Rewriter
 from backchannel.ops.lab.rephrases.verdicts import Verdicts

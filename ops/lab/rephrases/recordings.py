@@ -79,8 +79,12 @@ def calls(folder: Path) -> Iterator[Heard]:
 
 def halves(found: Sequence[Heard], half: int) -> tuple[list[Heard], list[Heard]]:
     """Return the recordings of the index and those that are asked."""
-    asked = [one for one in found if int(unit_hash(one.group) * 2) == half]
-    return [one for one in found if int(unit_hash(one.group) * 2) != half], asked
+    return [one for one in found if half_of(one.group) != half], [one for one in found if half_of(one.group) == half]
+
+
+def half_of(group: str) -> int:
+    """Return the half, 0 or 1, in which a group's recordings ask."""
+    return int(unit_hash(group) * 2)
 
 
 def records_of(found: Sequence[Heard]) -> dict[str, Record]:

@@ -7,7 +7,8 @@ import msgspec
 
 from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.outcomes import Judge, RewardConfig
-from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
+from backchannel.agents.rewrites.config import RephraseConfig
+from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.rows import RewriteRow
 from backchannel.agents.sums import ALL, Delta, MemorySums, merge
 from backchannel.schemas.turn import Turn

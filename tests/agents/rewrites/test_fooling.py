@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from backchannel.agents.checks import changes
 from backchannel.agents.outcomes import RewardConfig
-from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph
+from backchannel.agents.rewrites.config import RephraseConfig
+from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.meanings import Change, change, same_meaning
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.rewrites.rows import PersonalRow, RewriteRow

@@ -7,8 +7,8 @@ import pytest
 from msgspec import structs
 
 from backchannel.agents.checks import changes
+from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.habits import Habits
-from backchannel.agents.rewrites.learner import RephraseConfig
 from backchannel.agents.sums import MemorySums
 from tests.support.oracle import Outcome
 from tests.support.turns import as_columns, outcome

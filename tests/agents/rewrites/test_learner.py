@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from backchannel.agents.checks import changes
-from backchannel.agents.rewrites.learner import RephraseConfig, RephraseGraph, state_of
+from backchannel.agents.rewrites.config import RephraseConfig
+from backchannel.agents.rewrites.learner import RephraseGraph, state_of
 from backchannel.agents.rewrites.records import harm
 from backchannel.agents.rewrites.rows import RewriteRow, is_held_out
 from backchannel.agents.serving import live_rows

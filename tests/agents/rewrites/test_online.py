@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from backchannel.agents.rewrites.learner import RephraseConfig
-from backchannel.agents.rewrites.likeness import Ranker, nearest_habits
+from backchannel.agents.rewrites.config import RephraseConfig
+from backchannel.agents.rewrites.likeness import nearest_habits
 from backchannel.agents.rewrites.likeness_weights import EVERYBODY, HABITS
 from backchannel.agents.rewrites.nearby import Nearby
 from backchannel.agents.rewrites.online import OnlineRewrites
+from backchannel.agents.rewrites.ranker import Ranker
 from backchannel.agents.rewrites.rows import HabitRow, RewriteRow, Settings
 from backchannel.agents.statistics import wilson
 from backchannel.agents.sums import ALL

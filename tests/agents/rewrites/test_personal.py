@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from backchannel.agents.checks import changes
-from backchannel.agents.rewrites.learner import RephraseConfig
+from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.sums import MemorySums
 from tests.support.oracle import Outcome

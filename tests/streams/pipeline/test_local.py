@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backchannel.agents.memory.learner import MemoryConfig
-from backchannel.agents.rewrites.learner import RephraseConfig
+from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.sketches import BUCKETS
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.codec import encode

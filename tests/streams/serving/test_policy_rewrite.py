@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
-from backchannel.agents.rewrites.learner import RephraseConfig
+from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.rows import RewriteRow, Settings, is_held_out
 from backchannel.agents.rewrites.serving import Rewriting
 from backchannel.agents.sums import ALL, MemorySums

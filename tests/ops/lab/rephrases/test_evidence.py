@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from backchannel.agents.outcomes import RewardConfig
-from backchannel.agents.rewrites.learner import RephraseConfig
+from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.ops.lab.rephrases.command import rephrases
 from backchannel.ops.lab.rephrases.dialogues import replay
 from backchannel.ops.lab.rephrases.loop import Loop

@@ -41,7 +41,9 @@ def test_the_rankers_find_what_decides() -> None:
     scores = score(fit(some, some.allowed, NAMES), some.numbers)
     assert np.median(scores[some.win > 0]) > 1 > -1 > np.median(scores[some.loss > 0])
     every = np.ones(200, np.bool_)
-    found = judge(Gathered(some, [f"sentence {number}" for number in range(200)], every, every), 12.0)
+    found = judge(
+        Gathered(some, [f"sentence {number}" for number in range(200)], every, every, np.zeros(200, np.int64)), 12.0
+    )
     plain, *_, ranked = [one for one in found.outcomes if not one.habits]
     assert ranked.wins > 10 * ranked.losses
     assert max(plain.fixed) < min(ranked.fixed) <= 1.0
