@@ -36,6 +36,7 @@ _LOSSES: Final = 500  # succeeding queries that are compared with those near the
 _NEAREST: Final = 0.15  # resemblance from which a query is a candidate of another
 _ROUNDS: Final = 30  # of Newton's method, which takes six or so
 _LONGEST: Final = 2.0  # step of a weight, so that no round overshoots
+_CLOSE: Final = 1e-6
 _DIGITS: Final = 3
 
 
@@ -140,7 +141,7 @@ def trained(prior: Ranker, evidence: Evidence) -> Ranker:
         curvature = (design.T * (evidence.weights * odds * (1.0 - odds))) @ design + np.diag(ridge)
         step = np.linalg.solve(curvature, slope)
         found -= step * min(1.0, _LONGEST / max(np.abs(step).max(), 1e-300))
-        if np.abs(step).max() < 1e-9:
+        if np.abs(step).max() < _CLOSE:
             break
     rounded = found.round(_DIGITS).tolist()
     ends = [*starts.tolist()]

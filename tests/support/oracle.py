@@ -37,8 +37,10 @@ from backchannel.agents.ranking.sums import Lists, sums_of
 from backchannel.agents.rephrases.detector import FLOOR, _corrects, _overlap, _sound
 from backchannel.agents.rephrases.weights import WEIGHTS
 from backchannel.agents.rewrites.learner import RephraseGraph, state_of
+from backchannel.agents.rewrites.meanings import Change, change
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.rewrites.rows import is_held_out
+from backchannel.agents.rewrites.sample import blocks_of
 from backchannel.agents.sketches import BUCKETS, SLOTS, bucket, unit_hash
 from backchannel.agents.sums import ALL, GRID, Delta, Floats, Key, Sums, SumTable
 from backchannel.schemas.events import MAX_DEPTH, Impression, Normalizer, Result
@@ -506,6 +508,8 @@ def _graph(self: RephraseGraph, outcomes: Sequence[Outcome]) -> Delta:
     steps: dict[Key, list[float]] = {}
     absorbed: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0] * 2 * len(BUCKETS))
     tried: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0] * 2 * len(BUCKETS))
+    both: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0] * 2 * len(BUCKETS))
+    sampled: defaultdict[Key, list[float]] = defaultdict(lambda: [0.0])
     times = np.array([outcome.turn.query.ts for outcome in outcomes], dtype=np.int64)
     landmark = self.absorptions.landmark(int(times.max(initial=0)))
     weights = self.absorptions.weights(times, landmark).tolist()
@@ -529,7 +533,22 @@ def _graph(self: RephraseGraph, outcomes: Sequence[Outcome]) -> Delta:
             kept *= 1.0 - outcome.rephrased
         absorbed[state,][people] += kept * outcome.unrephrased
         absorbed[state,][len(BUCKETS) + people] += kept * (1.0 - outcome.unrephrased)
-    learned = {self.transitions: steps, self.absorptions: absorbed, self.trials: tried}
+        if self.config.online_odds and query.interpretation is None:
+            sampled["min-hash 1", int(blocks_of([state])[0]), state][0] += weight
+        heard = {normalize(one.text) for one in query.asr.hypotheses} if query.asr else set()
+        for text in heard if state in heard else ():
+            if change(state, text) == Change.OPPOSITE:
+                rephrased = outcome.rephrased if following is not None else 0.0
+                reached = following is not None and state_of(following) == text
+                content = (1.0 - rephrased) * outcome.unrephrased + (0.0 if reached else rephrased)
+                _add(both[state, text], people, weight * rephrased * reached, weight * content)
+    learned = {
+        self.transitions: steps,
+        self.absorptions: absorbed,
+        self.trials: tried,
+        self.both.table: both,
+        self.sample.table: sampled,
+    }
     return {
         table.name: Sums(table, list(rows), np.array(list(rows.values())), landmark)
         for table, rows in learned.items()
