@@ -10,6 +10,7 @@ help:  ## Show what can be made
 
 # One environment for demo and tests: versions come from requirements.lock.
 .venv/.installed: pyproject.toml requirements.lock
+	@echo "Installing into .venv; this takes a few minutes and 1.6 GB, and prints nothing until it is done."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[all]' --group dev
