@@ -163,15 +163,20 @@ class Summary(Struct, frozen=True):
         else:
             names = ", ".join(one.strategy for one in self.strategies)
             console.print(
-                f"Strategy bandit: nothing is known about {names} yet. If turns have closed, set bandit.strategies to "
-                "the names in your events. What was learned with other bandit.features does not count"
+                f"Strategy bandit: no turn names a strategy. Until one does, decisions split the budget among {names}; "
+                "set bandit.strategies to your own"
+                if self.taken
+                else f"Strategy bandit: nothing is known about {names} yet. If turns have closed, set "
+                "bandit.strategies to the names in your events. What was learned with other bandit.features does not "
+                "count",
+                markup=False,
             )
         if self.satisfaction is not None:
             console.print(f"Satisfied: {self.satisfaction}")
         if self.horizon is not None:
             _show_horizon(console, self.horizon)
-        console.print(f"Memory index: {self.remembered:,} queries")
-        console.print(f"Rephrase graph: {self.rewrites:,} rewrites" + (", such as" if self.examples else ""))
+        console.print(f"Queries in the memory index: {self.remembered:,}")
+        console.print(f"Rewrites: {self.rewrites:,}" + (", such as" if self.examples else ""))
         for source, target in self.examples.items():
             console.print(f"  {source!r} -> {target!r}", markup=False)
         if self.rates is not None:

@@ -111,8 +111,8 @@ def evaluate(
         logged = [row for row in logged if rest[row].query.user_id]
     if len(logged) < 2:
         raise UnloggedError(
-            f"{path}: {len(logged)} of {len(rest):,} turns have an impression with `allocation` and `propensities`"
-            f"{' and a `user_id`' if options.horizon == 'user' else ''}. "
+            f"{path}: {len(logged)} of {len(rest):,} turns{' of the second half' if half else ''} have an impression "
+            f"with `allocation` and `propensities`{' and a `user_id`' if options.horizon == 'user' else ''}. "
             "Log these as returned by `Policy.allocate`: only randomised decisions can be evaluated"
         )
     outcomes = Judge(config.rewards).judge(columns)
