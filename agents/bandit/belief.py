@@ -10,7 +10,7 @@ from backchannel.agents.sums import Floats
 LEVEL_PRIOR: Final = 2.0
 """Strength of the prior of a strategy's level, in clicks."""
 RATE_PRIOR: Final = 2.0
-"""Strength of the prior of a bucket's rate, in clicks."""
+"""Strength of the weakest prior of a bucket's rate, in clicks; draws are as wide as it leaves them."""
 
 
 class Belief(Struct, frozen=True):

@@ -1,7 +1,7 @@
 """The evidence about strategies, as sums over turns.
 
 Ranks are kept in buckets that double in width: rank 1, 2, 3-4, 5-8 and so on. A depth of a_s candidates covers the
-share e_sk = clip((a_s - lower_k) / width_k, 0, 1) of bucket k. A clicked item weighs its gain over the probability
+share e_sk of bucket k, in which rank r counts 1 / r (see `ranks`). A clicked item weighs its gain over the probability
 that its position is examined, and is credited in full to *every* strategy that produced it: what strategies have in
 common is told apart by the pair sums, not by the credit. Per strategy s and rank bucket k:
 
@@ -31,7 +31,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from backchannel.agents.bandit.pages import Integers, Pages
-from backchannel.agents.bandit.ranks import BUCKETS, UPPER, bucket_of, covered
+from backchannel.agents.bandit.ranks import BUCKETS, UPPER, WIDTH, bucket_of, covered, drawn
 from backchannel.agents.sums import GRID, Floats
 
 FOLDS: Final = 2
@@ -213,8 +213,8 @@ def shown_pairs(pages: Pages) -> Pairs:
     strategies, buckets = np.arange(pages.depths.shape[1]), np.arange(BUCKETS)
     risk = pairs.risk.copy()
     risk[strategies, strategies] = 0.0
-    drawn = covered(pages.depths[sampled]).sum(axis=0)
-    risk[strategies[:, np.newaxis], strategies[:, np.newaxis], buckets, buckets] = drawn
+    walked = (drawn(pages.depths[sampled]) / WIDTH).sum(axis=0)
+    risk[strategies[:, np.newaxis], strategies[:, np.newaxis], buckets, buckets] = walked
     return Pairs(risk, pairs.event)
 
 

@@ -19,7 +19,7 @@ from backchannel.agents.bandit.belief import Belief
 from backchannel.agents.bandit.evidence import Layout, Pairs, clicked_pairs, rows_of, shown_pairs
 from backchannel.agents.bandit.features import Encoder, Feature, Numeric
 from backchannel.agents.bandit.pages import Integers, Pages, pages_of
-from backchannel.agents.bandit.posterior import PAST, Exposures, ModelAverage, coarsen
+from backchannel.agents.bandit.posterior import PAST, ModelAverage, coarsen
 from backchannel.agents.bandit.ranks import BUCKETS
 from backchannel.agents.bandit.rates import available, believe, exposures, hazards
 from backchannel.agents.bandit.serving import Allocator, EncodingError, Exploration, Limits
@@ -230,7 +230,7 @@ class StrategyBandit(Learner):
             return {}
         config, encoder = self.config, self.encoder
         strategies, gone, starts, rows = self._rows(sums, at)
-        posterior = self._average.infer(Exposures(starts, exposures(self.layout.unpack(rows))), at)
+        posterior = self._average.infer(exposures(starts, self.layout.unpack(rows)), at)
         discounts = posterior.discounts
         total = self.layout.unpack(np.tensordot(discounts, rows, axes=1))
         belief = believe(total)
@@ -280,7 +280,7 @@ class StrategyBandit(Learner):
         changes: tuple[int, ...] = ()
         if sums.table == self.table:
             *_, starts, rows = self._rows(MemorySums({self.table.name: sums}), at)
-            changes = self._average.infer(Exposures(starts, exposures(self.layout.unpack(rows))), at).changes
+            changes = self._average.infer(exposures(starts, self.layout.unpack(rows)), at).changes
         length = self._bucket_ms if sums.table == self.table else self._pair_ms
         became: dict[str, dict[int, int]] = {}
         for first in {key[0] for key in sums.keys}:

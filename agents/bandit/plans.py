@@ -1,10 +1,10 @@
 """Plans: the allocations of a budget that a policy chooses from, and the value of each in a context.
 
 A candidate is worth what it adds to the union. An item that s has in its bucket k is also among the first n of t with
-probability o_t(n | s, k) = 1 - prod_j (1 - h_stkj)^e_tj(n). So the next candidate of s gains rate_sk(x) / width_k
-times prod_t (1 - o_t(a_t | s, k)), over its cost: greedy fills by that, for many draws of the rates in many contexts,
-give the plans (cf. Yue & Guestrin, "Linear submodular bandits", NIPS 2011). The value of a plan counts each item at
-the share of one of its producers,
+probability o_t(n | s, k) = 1 - prod_j (1 - h_stkj)^e_tj(n). So the next candidate of s gains rate_sk(x) times its
+rank's share of bucket k (see `ranks`) times prod_t (1 - o_t(a_t | s, k)), over its cost: greedy fills by that, for many
+draws of the rates in many contexts, give the plans (cf. Yue & Guestrin, "Linear submodular bandits", NIPS 2011). The
+value of a plan counts each item at the share of one of its producers,
 
     V(a | x) = sum_sk e_sk(a_s) F_sk(a) rate_sk(x),    F_sk(a) = integral_0^1 prod_t (1 - o_t(a_t | s, k) (1 - u)) du,
 
@@ -22,7 +22,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from backchannel.agents.bandit.mixture import Counts
-from backchannel.agents.bandit.ranks import BUCKETS, WIDTH, covered
+from backchannel.agents.bandit.ranks import BUCKETS, WIDTH, WORTH, covered, drawn
 from backchannel.agents.sums import Floats
 
 MOST: Final = 256
@@ -83,7 +83,7 @@ def fill(rates: Floats, overlap: Overlap, terms: Terms) -> Counts:
         counts, (rows, strategies).
     """
     rows, each = len(rates), np.arange(len(rates))
-    gains = np.maximum(rates, 1e-9) / WIDTH / terms.costs[:, np.newaxis]
+    gains = np.maximum(rates, 1e-9) / terms.costs[:, np.newaxis]
     counts = np.tile(np.minimum(terms.least, terms.most), (rows, 1))
     cover = covered(counts)
     missed = np.einsum("rtj,tjsk->rsk", cover, overlap.clicked)
@@ -91,15 +91,16 @@ def fill(rates: Floats, overlap: Overlap, terms: Terms) -> Counts:
     strategies = np.arange(counts.shape[1])
     fresh = overlap.available / WIDTH
     left = np.full(rows, float(terms.budget))
-    left -= (cover * WIDTH * np.exp(missed_shown)).sum(axis=(1, 2)) if terms.distinct else counts.sum(axis=1)
+    left -= (drawn(counts) * np.exp(missed_shown)).sum(axis=(1, 2)) if terms.distinct else counts.sum(axis=1)
     step = max(terms.budget // STEPS, 1)
     while True:
         room = (counts < terms.most) & (left > 1e-9)[:, np.newaxis]
         active = room.any(axis=1)
         if not active.any():
             return counts
-        bucket = _BUCKET[np.minimum(counts, len(_BUCKET) - 1)]
-        gain = gains[each[:, np.newaxis], strategies, bucket]
+        rank = np.minimum(counts, len(_BUCKET) - 1)
+        bucket = _BUCKET[rank]
+        gain = gains[each[:, np.newaxis], strategies, bucket] * WORTH[rank]
         # Beyond the last bucket a rate falls by half as often as the depth doubles.
         gain = np.where(counts >= len(_BUCKET), gain * len(_BUCKET) / np.maximum(counts, 1) * 0.5, gain)
         gain *= np.exp(missed[each[:, np.newaxis], strategies, bucket])

@@ -53,10 +53,13 @@ class Exposures(Struct, frozen=True):
     Attributes:
         starts: starts of the buckets, (buckets,), ms, rising; the first may be PAST.
         sums: Z'Z, (buckets, strategies, d + 1, d + 1), a row of Z being a context and its reward.
+        turns: turns, once for each strategy that was asked, (buckets,): the number of observations. A turn that
+            asks for several candidates is one of them, though it is more exposure in the sums.
     """
 
     starts: Floats
     sums: Floats
+    turns: Floats
 
 
 class Posterior(Struct, frozen=True):
@@ -108,8 +111,8 @@ class ModelAverage:
         Unchanged buckets, which most are, are cached.
         """
         known, passed = self._passed, self._passed[:1]
-        for bucket, (start, sums) in enumerate(zip(evidence.starts, evidence.sums, strict=True), 1):
-            digest = blake2b(passed[-1].digest + start.tobytes() + sums.tobytes(), digest_size=16).digest()
+        for bucket, row in enumerate(zip(evidence.starts, evidence.sums, evidence.turns, strict=True), 1):
+            digest = blake2b(b"".join((passed[-1].digest, *(each.tobytes() for each in row))), digest_size=16).digest()
             same = bucket < len(known) and known[bucket].digest == digest
             passed.append(known[bucket] if same else self._pass(passed[-1], evidence, digest))
         self._passed = passed
@@ -137,7 +140,8 @@ class ModelAverage:
         starts, sums = evidence.starts[: bucket + 1], evidence.sums[bucket]
         start = starts[bucket]
         kept = np.pad(before.kept, ((0, 0), (0, 1)), constant_values=CUT if start == PAST else 1.0)
-        counts = np.append(before.counts, sums[:, 0, 0].sum())
+        counts = np.append(before.counts, evidence.turns[bucket])
+        exposure = sums[:, 0, 0].sum()
         discounts = self._discounts(starts, kept, start)
         predicted = _predict(*self._models(evidence.sums[:bucket], discounts[..., :-1]), sums)
         losses = np.concatenate((before.losses, predicted.loss[np.newaxis]))
@@ -150,10 +154,10 @@ class ModelAverage:
             return passed
         variance = self._variance(before.weights, discounts, counts, losses)
         observed = (
-            counts[bucket],
+            exposure,
             float((before.weights * predicted.residual).sum()),
-            variance * (counts[bucket] + float((before.weights * predicted.doubt).sum())),
-            float(np.sqrt(variance * counts[bucket] * (before.weights * predicted.width).sum())),
+            variance * (exposure + float((before.weights * predicted.doubt).sum())),
+            float(np.sqrt(variance * exposure * (before.weights * predicted.width).sum())),
         )
         window = (*before.window, observed)
         since = _fall(window)

@@ -6,14 +6,15 @@ The rate of strategy s in rank bucket k is the weight of clicks expected from th
 
 c_sk is a gamma posterior whose prior mean is what strategies in general get in bucket k, times the level of s over all
 buckets. So a newcomer starts from what strategies get in general, and a bucket never drawn from what the strategy gets
-elsewhere. Both posteriors are wide, not low. phi_s is the step of a quasi-Poisson regression (McCullagh & Nelder,
+elsewhere. Both posteriors are wide, not low. How far single buckets depart from a strategy's level is learned, too
+(empirical Bayes): each of STRENGTHS of their prior is weighed by the likelihood of the fold of queries that it was not
+fitted to. phi_s is the step of a quasi-Poisson regression (McCullagh & Nelder,
 Generalized Linear Models, 1989, ch. 9) from there: with the dispersion W, A_s = sum_k c_sk G_sk / W and
 r_s = sum_k (b_sk - c_sk g_sk) / W, g being the first column of G,
 
     phi_0 = (sum_s A_s + a I)^-1 sum_s r_s,    phi_s = phi_0 + (A_s + l I)^-1 (r_s - A_s phi_0).
 
-l follows from cross-validation: each of RIDGES is weighed by the likelihood of the fold of queries that it was not
-fitted to.
+l follows in the same way: each of RIDGES is weighed by the likelihood of the other fold.
 
 An item of s in bucket k is met in bucket j of t with the discrete hazard h_stkj = event / risk, shrunk to the
 pair's mean, and that to the mean of all pairs.
@@ -23,11 +24,14 @@ from typing import Final
 
 import numpy as np
 
-from backchannel.agents.bandit.belief import LEVEL_PRIOR, RATE_PRIOR, Belief
+from backchannel.agents.bandit.belief import LEVEL_PRIOR, Belief
 from backchannel.agents.bandit.evidence import FOLDS, Pairs, StrategySums
+from backchannel.agents.bandit.posterior import Exposures
 from backchannel.agents.bandit.ranks import BUCKETS, WIDTH
 from backchannel.agents.sums import Floats
 
+STRENGTHS: Final = np.array([2.0, 8.0, 32.0])
+"""Strengths of the prior of a bucket's rate, in clicks."""
 RIDGES: Final = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
 """Prior precisions of the difference between a strategy's context weights and the common ones."""
 COMMON_RIDGE: Final = 1.0
@@ -50,9 +54,9 @@ def believe(evidence: StrategySums) -> Belief:
     pooled = (weight.sum(axis=0) + POOLED[: drawn.shape[-1]]) / (drawn.sum(axis=0) + 1.0)
     dispersion = _dispersion(evidence, pooled)
     clicks, exposed = weight / dispersion, drawn / dispersion
-    level = (clicks.sum(axis=1) + LEVEL_PRIOR) / ((exposed * pooled).sum(axis=1) + LEVEL_PRIOR)
-    prior = RATE_PRIOR / (pooled * level[:, np.newaxis])
-    rates = (clicks + RATE_PRIOR) / (exposed + prior)
+    strength = _strength(evidence, pooled, dispersion)
+    prior = _priors(clicks, exposed, pooled, strength)
+    rates = (clicks + strength) / (exposed + prior)
     gram = (rates[..., np.newaxis, np.newaxis, np.newaxis] * evidence.gram).sum(axis=1) / dispersion
     first = evidence.gram[..., 0]
     moment = (evidence.moment - rates[..., np.newaxis, np.newaxis] * first).sum(axis=1) / dispersion
@@ -66,14 +70,15 @@ def believe(evidence: StrategySums) -> Belief:
     )
 
 
-def exposures(evidence: StrategySums) -> Floats:
-    """Return the sums for model averaging: Z'Z by time bucket, (time buckets, strategies, d + 1, d + 1).
+def exposures(starts: Floats, evidence: StrategySums) -> Exposures:
+    """Return the sums for model averaging.
 
     A row of Z is a context and the weight of clicks per unit of exposure. What was drawn counts as exposure by what
     strategies in general got at such ranks in the time buckets before, relative to the first rank. Where one candidate
     is drawn, exposure is 1, and these are the plain sums of a linear regression.
 
     Args:
+        starts: starts of time buckets, ms, (time buckets,).
         evidence: sums by time bucket, (time buckets, strategies, ...).
     """
     weight = np.maximum(evidence.weight, 0.0).sum(axis=1).cumsum(axis=0)
@@ -87,7 +92,7 @@ def exposures(evidence: StrategySums) -> Floats:
     sums[..., :d, d] = sums[..., d, :d] = evidence.moment.sum(axis=(2, 3))
     exposed = np.maximum((worth * evidence.drawn).sum(axis=2), 1e-9)
     sums[..., d, d] = evidence.squares.sum(axis=2) * np.minimum(evidence.drawn[..., 0] / exposed, 1.0)
-    return sums
+    return Exposures(starts, sums, evidence.drawn[..., 0].sum(axis=1))
 
 
 def hazards(pairs: Pairs) -> Floats:
@@ -114,6 +119,38 @@ def _dispersion(evidence: StrategySums, pooled: Floats) -> float:
     return float(max(squares - (pooled * weight).sum(), 0.1 * squares) / (weight.sum() + 1.0))
 
 
+def _priors(clicks: Floats, exposed: Floats, pooled: Floats, strength: float) -> Floats:
+    """Return what the priors of rates count as exposure, (strategies, BUCKETS).
+
+    Args:
+        clicks: clicks seen, in units of the dispersion, (strategies, BUCKETS).
+        exposed: how often buckets were drawn, in the same units, (strategies, BUCKETS).
+        pooled: what strategies in general get, (BUCKETS,).
+        strength: what they count as clicks.
+    """
+    level = (clicks.sum(axis=1) + LEVEL_PRIOR) / ((exposed * pooled).sum(axis=1) + LEVEL_PRIOR)
+    return np.asarray(strength / (pooled * level[:, np.newaxis]))
+
+
+def _strength(evidence: StrategySums, pooled: Floats, dispersion: float) -> float:
+    """Return the strength of the priors of rates, in clicks."""
+    clicks = np.maximum(evidence.moment[..., 0], 0.0) / dispersion
+    exposed = evidence.gram[..., 0, 0] / dispersion
+    scores = np.zeros(len(STRENGTHS))
+    for fold in range(FOLDS):
+        own, drawn = clicks[..., 1 - fold], exposed[..., 1 - fold]
+        for place, strength in enumerate(STRENGTHS.tolist()):
+            rates = (own + strength) / (drawn + _priors(own, drawn, pooled, strength))
+            scores[place] += (clicks[..., fold] * np.log(rates) - exposed[..., fold] * rates).sum()
+    return float(np.exp(_weights(scores) @ np.log(STRENGTHS)))
+
+
+def _weights(scores: Floats) -> Floats:
+    """Return the weights that logarithms of likelihoods give, which add up to 1."""
+    weights = np.exp(scores - scores.max())
+    return np.asarray(weights / weights.sum())
+
+
 def _contexts(gram: Floats, moment: Floats) -> tuple[Floats, Floats]:
     """Return the mean of phi, (strategies, d), and its precision, (strategies, d, d).
 
@@ -127,12 +164,10 @@ def _contexts(gram: Floats, moment: Floats) -> tuple[Floats, Floats]:
         other = gram[:, 1 - fold], moment[:, 1 - fold]
         fitted = np.einsum("lsd,sde->lse", phi, other[0])
         scores += (phi * (other[1] - 0.5 * fitted)).sum(axis=(1, 2))
-    weights = np.exp(scores - scores.max())
-    weights /= weights.sum()
     gram, moment = gram.sum(axis=1), moment.sum(axis=1)
     identity = np.eye(gram.shape[-1])
     common = _common(gram, moment)
-    precision = gram + np.exp(weights @ np.log(RIDGES)) * identity
+    precision = gram + np.exp(_weights(scores) @ np.log(RIDGES)) * identity
     left = moment - gram @ common
     return common + np.linalg.solve(precision, left[..., np.newaxis])[..., 0], precision
 

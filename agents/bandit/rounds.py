@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from backchannel.agents.bandit.belief import Belief, draw
 from backchannel.agents.bandit.evidence import FOLDS, StrategySums
-from backchannel.agents.bandit.posterior import Exposures, ModelAverage, coarsen
+from backchannel.agents.bandit.posterior import ModelAverage, coarsen
 from backchannel.agents.bandit.rates import believe, exposures
 from backchannel.agents.sums import Floats
 
@@ -61,7 +61,7 @@ class Rounds:
         """Return the posterior at event time `at` (ms), and coarsen old time buckets."""
         starts = sorted(self._sums)
         sums = np.array([self._sums[start] for start in starts]).reshape(-1, *self._shape)
-        seen = self._average.infer(Exposures(np.array(starts, dtype=float), exposures(_evidence(sums))), at)
+        seen = self._average.infer(exposures(np.array(starts, dtype=float), _evidence(sums)), at)
         for old, new in coarsen(starts, seen.changes, self._bucket_ms, at).items():
             self._sums[new] = self._sums.get(new, 0.0) + self._sums.pop(old)
         return believe(_evidence(np.tensordot(seen.discounts, sums, axes=1)))

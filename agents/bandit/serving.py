@@ -23,7 +23,7 @@ from backchannel.agents.bandit.features import Encoder, Feature, Value
 from backchannel.agents.bandit.mixture import Mixture, Mixtures
 from backchannel.agents.bandit.planner import MAX_BUDGET, Asked, Planner
 from backchannel.agents.bandit.plans import Overlap, overlap_of, references
-from backchannel.agents.bandit.ranks import WIDTH, covered
+from backchannel.agents.bandit.ranks import WIDTH, WORTH, covered
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import Floats
 from backchannel.schemas.errors import BackchannelError
@@ -292,7 +292,7 @@ class Allocator:
     ) -> dict[str, list[float]]:
         """Return the expected gains of each strategy's candidates, best rank first: for ranking their union."""
         factors = np.maximum(self._factors(self._vectors(context, strategy_context))[0], 0.0)
-        gained = np.repeat(self._rates[0] / WIDTH, WIDTH, axis=1)[:, :RANKS] * factors[:, np.newaxis]
+        gained = (np.repeat(self._rates[0], WIDTH, axis=1) * WORTH)[:, :RANKS] * factors[:, np.newaxis]
         return dict(zip(self.strategies, gained.tolist(), strict=True))
 
     def summaries(self) -> dict[str, StrategySummary]:

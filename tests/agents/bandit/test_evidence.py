@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from backchannel.agents.bandit.evidence import FOLDS, SAMPLED, Layout, clicked_pairs, rows_of, shown_pairs
 from backchannel.agents.bandit.pages import Pages
-from backchannel.agents.bandit.ranks import BUCKETS, LOWER, UPPER, WIDTH, bucket_of, covered
+from backchannel.agents.bandit.ranks import BUCKETS, LOWER, UPPER, WIDTH, WORTH, bucket_of, covered, drawn
 
 EXAMINED = np.arange(1.0, 101.0) ** -0.7
 S, D = 3, 2
@@ -60,7 +60,7 @@ def test_rows_are_the_sums_of_their_definition(seed: int, turns: int, shared: bo
                     for turn in range(start, turns, 2):
                         if some.queries[turn] % FOLDS == fold:
                             x = some.contexts[turn, 0 if shared else s]
-                            gram += np.clip((some.depths[turn, s] - LOWER[k]) / WIDTH[k], 0, 1) * np.outer(x, x)
+                            gram += WORTH[LOWER[k] : min(UPPER[k], some.depths[turn, s])].sum() * np.outer(x, x)
                             for p in np.flatnonzero((some.strategies == s) & (some.turns[some.results] == turn)):
                                 if LOWER[k] < some.ranks[p] <= UPPER[k]:
                                     moment += x * weight(some, some.results[p])
@@ -96,8 +96,8 @@ def test_the_diagonal_of_shown_pairs_says_what_lists_have() -> None:
     sampled = some.queries // FOLDS % SAMPLED == 0
     assert 20 < sampled.sum() < 100
     for s in range(S):
-        drawn = covered(some.depths[sampled, s]).sum(axis=0)
-        assert (np.diagonal(found.risk[s, s]) == drawn).all()
+        walked = (drawn(some.depths[sampled, s]) / WIDTH).sum(axis=0)
+        assert (np.diagonal(found.risk[s, s]) == walked).all()
         own = (some.strategies == s) & sampled[some.turns[some.results]]
         assert np.diagonal(found.event[s, s]).sum() == own.sum()
 
@@ -105,4 +105,11 @@ def test_the_diagonal_of_shown_pairs_says_what_lists_have() -> None:
 def test_rank_buckets_double() -> None:
     assert UPPER.tolist() == [1, 2, 4, 8, 16, 32, 64, 128]
     assert bucket_of(np.array([1, 2, 3, 4, 5, 128, 129])).tolist() == [0, 1, 2, 2, 3, 7, 8]
-    assert covered(np.array([0, 3, 10_000])).sum(axis=-1) == pytest.approx([0, 2.5, 8])
+    assert drawn(np.array([0, 3, 10_000])).sum(axis=-1).tolist() == [0, 3, 128]
+
+
+def test_within_a_bucket_ranks_are_worth_their_inverse() -> None:
+    share = (1 / 5 + 1 / 6) / (1 / 5 + 1 / 6 + 1 / 7 + 1 / 8)
+    assert covered(np.array([0, 6, 10_000])).sum(axis=-1) == pytest.approx([0, 3 + share, 8], abs=1 / 256)
+    assert (WORTH > 0).all()
+    assert (WORTH * 256 % 1 == 0).all()

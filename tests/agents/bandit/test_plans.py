@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backchannel.agents.bandit.plans import Overlap, Terms, fill, overlap_of, plans, references, shares
-from backchannel.agents.bandit.ranks import BUCKETS, WIDTH, covered
+from backchannel.agents.bandit.ranks import BUCKETS, LOWER, UPPER, WIDTH, covered
 from backchannel.agents.sums import Floats
 
 
@@ -32,8 +32,9 @@ def value(counts: Floats, rates: Floats, lists: Overlap) -> Floats:
 @settings(max_examples=60)
 def test_disjoint_lists_are_filled_as_well_as_can_be(seed: int, strategies: int, budget: int, limited: bool) -> None:
     rng = np.random.default_rng(seed)
-    per_candidate = np.sort(rng.random((strategies, BUCKETS)), axis=1)[:, ::-1]
-    rates, costs = per_candidate * WIDTH, rng.choice([0.5, 1.0, 3.0], strategies)
+    falling = np.sort(rng.random((strategies, BUCKETS)), axis=1)[:, ::-1]
+    rates = falling * np.add.reduceat(1.0 / np.arange(1, UPPER[-1] + 1), LOWER)
+    costs = rng.choice([0.5, 1.0, 3.0], strategies)
     least = rng.integers(0, 2, strategies) * limited
     most = np.where(limited, least + rng.integers(1, 4, strategies), 10_000)
     if not least.sum() <= budget <= most.sum():

@@ -27,7 +27,12 @@ def logged(means: list[list[float]], count: int = 200, seed: int = 0) -> tuple[E
     rows = rng.standard_normal((*rates.shape, count, 4)).round(3)
     rows[..., 0] = 1
     rows[..., -1] = rng.random((*rates.shape, count)) < rates[..., np.newaxis]
-    return Exposures(HOUR * np.arange(len(means), dtype=float), rows.swapaxes(-1, -2) @ rows), rows
+    return exposures(HOUR * np.arange(len(means), dtype=float), rows.swapaxes(-1, -2) @ rows), rows
+
+
+def exposures(starts: Floats, sums: Floats) -> Exposures:
+    """Exposures of turns with one candidate each."""
+    return Exposures(starts, sums, sums[..., 0, 0].sum(axis=-1))
 
 
 def test_one_model_is_the_closed_form() -> None:
@@ -91,14 +96,14 @@ def test_evidence_from_before_a_fall_is_cut() -> None:
     assert found.discounts == pytest.approx([CUT] * 15 + [1.0] * 5)
     assert found.theta[1, 0] == pytest.approx(0.1, abs=0.1)
     # What has been set apart counts as little, and is no change anew.
-    past = Exposures(
+    past = exposures(
         np.concatenate(([PAST], evidence.starts[15:])),
         np.concatenate((evidence.sums[:15].sum(axis=0, keepdims=True), evidence.sums[15:])),
     )
     again = ModelAverage((), (1.0,)).infer(past, 20 * HOUR)
     assert again.changes == ()
     assert again.theta == pytest.approx(found.theta)
-    later = ModelAverage((), (1.0,)).infer(Exposures(evidence.starts[:15], evidence.sums[:15]), 15 * HOUR)
+    later = ModelAverage((), (1.0,)).infer(exposures(evidence.starts[:15], evidence.sums[:15]), 15 * HOUR)
     assert later.theta[1, 0] == pytest.approx(0.5, abs=0.1)
 
 
@@ -117,7 +122,7 @@ def test_that_what_looked_best_disappoints_is_no_change(seed: int) -> None:
     average, starts, sums = ModelAverage((), (1.0, 10.0)), list[float](), list[Floats]()
 
     def infer() -> Posterior:
-        return average.infer(Exposures(np.array(starts), np.array(sums).reshape(-1, 8, 13, 13)), len(sums) * HOUR)
+        return average.infer(exposures(np.array(starts), np.array(sums).reshape(-1, 8, 13, 13)), len(sums) * HOUR)
 
     for hour in range(6):
         contexts = np.column_stack((np.ones(500), rng.standard_normal((500, 11))))
@@ -170,7 +175,7 @@ def test_what_is_remembered_of_the_last_time_changes_nothing(steps: list[str], s
         if step == "merge":
             sums[1] += sums[0]
             sums, starts = sums[1:], starts[1:]
-        now = Exposures(starts[:known], sums[:known])
+        now = exposures(starts[:known], sums[:known])
         found = remembering.infer(now, known * HOUR)
         expected = ModelAverage((2 * HOUR,), (1.0, 10.0)).infer(now, known * HOUR)
         for one, other in zip(structs.astuple(found), structs.astuple(expected), strict=True):
@@ -178,7 +183,7 @@ def test_what_is_remembered_of_the_last_time_changes_nothing(steps: list[str], s
 
 
 def test_without_evidence_there_is_the_prior() -> None:
-    found = ModelAverage([DAY], (4.0, 4.0)).infer(Exposures(np.zeros(0), np.zeros((0, 2, 4, 4))), 0)
+    found = ModelAverage([DAY], (4.0, 4.0)).infer(exposures(np.zeros(0), np.zeros((0, 2, 4, 4))), 0)
     assert not found.theta.any()
     assert found.whitener == pytest.approx(np.broadcast_to(np.eye(3) / 2, (2, 3, 3)))
     assert found.deviation == 0.5
@@ -197,7 +202,7 @@ def test_near_singular_sums_do_no_harm(starts: list[int], repeats: int, ridge: f
     rising = sorted(set(starts))
     row = np.array([1.0, *context, 0.5])
     sums = repeats * np.broadcast_to(np.outer(row, row), (len(rising), 2, 4, 4))
-    found = ModelAverage([DAY, 365 * DAY], (ridge,)).infer(Exposures(np.array(rising, dtype=float), sums), 2**60)
+    found = ModelAverage([DAY, 365 * DAY], (ridge,)).infer(exposures(np.array(rising, dtype=float), sums), 2**60)
     for numbers in (found.theta, found.whitener, found.discounts, found.weights, np.array(found.deviation)):
         assert np.isfinite(numbers).all()
     assert found.weights.sum() == pytest.approx(1)

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from backchannel.agents.bandit.belief import draw
-from backchannel.agents.bandit.evidence import Pairs, StrategySums
+from backchannel.agents.bandit.evidence import FOLDS, Pairs, StrategySums
 from backchannel.agents.bandit.ranks import BUCKETS
 from backchannel.agents.bandit.rates import believe, exposures, hazards
 from backchannel.agents.sums import Floats
@@ -36,6 +36,23 @@ def test_with_much_evidence_rates_are_the_regressions() -> None:
     linear = found.rates * (np.array([1.0, 0.0, 0.0]) + found.theta)
     assert linear == pytest.approx(np.array([[0.3, 0.2, 0.0], [0.2, 0.0, -0.1]]), abs=0.02)
     assert (found.prior < 0.01).all()
+
+
+def by_rank(clicks: Floats) -> StrategySums:
+    """Each bucket of two strategies drawn 1,000 times, and its clicks, (2, BUCKETS); half in each fold."""
+    gram, moment = np.full((2, BUCKETS, 2, 1, 1), 500.0), np.zeros((2, BUCKETS, 2, 1))
+    moment[..., 0] = clicks[..., np.newaxis] / 2
+    return StrategySums(gram, moment, clicks, clicks.sum(axis=1))
+
+
+def test_departures_of_single_ranks_are_believed_if_they_recur() -> None:
+    """Where strategies differ in level only, small departures are chance; where they differ by rank, they are not."""
+    alike = np.full((2, BUCKETS), 40.0)
+    alike[0, 0] += 12.0
+    unlike = 40.0 + 30.0 * np.where(np.arange(BUCKETS) % 2, 1.0, -1.0) * np.array([[1.0], [-1.0]])
+    unlike[0, 0] = alike[0, 0]
+    share = [believe(by_rank(clicks)).prior[0, 0] for clicks in (alike, unlike)]
+    assert share[0] > 1.5 * share[1]
 
 
 def test_contexts_that_mean_nothing_are_not_believed() -> None:
@@ -74,10 +91,19 @@ def test_one_candidate_a_turn_is_one_exposure() -> None:
     """Then model averaging goes by the plain sums of a linear regression."""
     known = rounds(7, 100)
     some = StrategySums(*(getattr(known, field)[np.newaxis] for field in StrategySums.__struct_fields__))
-    found = exposures(some)[0]
+    exposed = exposures(np.zeros(1), some)
+    found = exposed.sums[0]
+    assert exposed.turns == found[:, 0, 0].sum()
     assert (found[:, :3, :3] == known.gram[:, 0].sum(axis=1)).all()
     assert (found[:, :3, 3] == known.moment[:, 0].sum(axis=1)).all()
     assert found[:, 3, 3] == pytest.approx(known.squares[:, 0])
+
+
+def test_a_deep_turn_is_more_exposure_but_one_observation() -> None:
+    gram, moment = np.ones((1, 1, 4, FOLDS, 1, 1)), np.full((1, 1, 4, FOLDS, 1), 0.25)
+    exposed = exposures(np.zeros(1), StrategySums(gram, moment, moment[..., 0, 0], np.zeros((1, 1))))
+    assert exposed.turns == FOLDS
+    assert exposed.sums[0, 0, 0, 0] > exposed.turns
 
 
 def test_hazards_shrink_to_the_pair_and_to_all_pairs() -> None:
