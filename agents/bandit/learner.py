@@ -16,9 +16,11 @@ import orjson
 from msgspec import Meta, Struct, field
 
 from backchannel.agents.bandit.belief import Belief
+from backchannel.agents.bandit.elasticity import counts_of, elasticities, plans_of, promised
 from backchannel.agents.bandit.evidence import Layout, Pairs, clicked_pairs, rows_of, shown_pairs
 from backchannel.agents.bandit.features import Encoder, Feature, Numeric
 from backchannel.agents.bandit.pages import Integers, Pages, pages_of
+from backchannel.agents.bandit.plans import overlap_of
 from backchannel.agents.bandit.posterior import PAST, ModelAverage, coarsen
 from backchannel.agents.bandit.ranks import BUCKETS
 from backchannel.agents.bandit.rates import available, believe, exposures, hazards
@@ -169,7 +171,8 @@ class StrategyBandit(Learner):
         self.layout: Final = Layout(self.encoder.dimension)
         self.table: Final = SumTable(name="bandit", key=(("encoding", str), ("strategy", str), ("bucket", int)))
         self.pairs: Final = SumTable(name="bandit_pairs", key=(("strategy", str), ("other", str), ("bucket", int)))
-        self.tables = (self.table, self.pairs)
+        self.plans: Final = SumTable(name="bandit_plans", key=(("encoding", str), ("plan", str), ("bucket", int)))
+        self.tables = (self.table, self.pairs, self.plans)
         self._bucket_ms: Final = round(config.bucket_s * 1000)
         self._pair_ms: Final = PAIR_BUCKETS * self._bucket_ms
         self._examined: Final = np.arange(1.0, MAX_DEPTH + 1.0) ** -config.position_decay
@@ -206,6 +209,14 @@ class StrategyBandit(Learner):
                     values.append(row)
         delta = {self.table.name: Sums(self.table, keys, np.array(values))}
         keys, values = [], []
+        groups = pages.times // self._bucket_ms
+        for group in np.unique(groups[asked]).tolist():
+            texts, own_rows = plans_of(pages.only(groups == group), strategies)
+            keys += [(self.encoder.fingerprint, text, group * self._bucket_ms) for text in texts]
+            values += [*own_rows]
+        if keys:
+            delta[self.plans.name] = Sums(self.plans, keys, np.array(values))
+        keys, values = [], []
         groups = pages.times // self._pair_ms
         for group in np.unique(groups[asked]).tolist():
             own = pages.only(groups == group)
@@ -229,14 +240,18 @@ class StrategyBandit(Learner):
         if self.table.name not in changed and self.pairs.name not in changed:
             return {}
         config, encoder = self.config, self.encoder
-        strategies, gone, starts, rows = self._rows(sums, at)
-        posterior = self._average.infer(exposures(starts, self.layout.unpack(rows)), at)
+        strategies, gone, starts, by_start = self._rows(sums, at)
+        posterior = self._average.infer(exposures(starts, self.layout.unpack(by_start)), at)
         discounts = posterior.discounts
-        total = self.layout.unpack(np.tensordot(discounts, rows, axes=1))
+        total = self.layout.unpack(np.tensordot(discounts, by_start, axes=1))
         belief = believe(total)
         clicked, shown = self._pairs(sums, strategies, starts, discounts)
         met, met_shown, has = hazards(clicked).round(4), hazards(shown).round(4), available(shown)
-        turns = total.gram[:, 0, :, 0, 0].sum(axis=1)
+        first = total.gram[:, 0, :, 0].sum(axis=1)
+        turns = first[:, 0]
+        counts, rows = self._plans(sums, strategies, starts, discounts)
+        own = first / np.maximum(turns, 1.0)[:, np.newaxis] if encoder.of_strategies else None
+        elastic = elasticities(counts, rows, promised(counts, rows, belief, overlap_of(met, met_shown, has), own))
         section: dict[str, bytes | None] = dict.fromkeys(gone)
         section |= {
             name: orjson.dumps(
@@ -269,6 +284,8 @@ class StrategyBandit(Learner):
                 "policy": config.policy,
                 "exploration": config.exploration,
                 "floor": config.floor,
+                "elasticities": elastic.mean.tolist(),
+                "elasticities_whitener": elastic.whitener.tolist(),
                 "limits": [msgspec.to_builtins(config.limits.get(name, Limits())) for name in strategies],
                 **({} if posterior.changed is None else {"changed": posterior.changed}),
             }
@@ -281,7 +298,7 @@ class StrategyBandit(Learner):
         if sums.table == self.table:
             *_, starts, rows = self._rows(MemorySums({self.table.name: sums}), at)
             changes = self._average.infer(exposures(starts, self.layout.unpack(rows)), at).changes
-        length = self._bucket_ms if sums.table == self.table else self._pair_ms
+        length = self._pair_ms if sums.table == self.pairs else self._bucket_ms
         became: dict[str, dict[int, int]] = {}
         for first in {key[0] for key in sums.keys}:
             own = changes if first == self.encoder.fingerprint else ()
@@ -351,6 +368,24 @@ class StrategyBandit(Learner):
             *USUAL
         ]
 
+    def _plans(
+        self, sums: SumReader, strategies: Sequence[str], starts: Floats, discounts: Floats
+    ) -> tuple[Integers, Floats]:
+        """Return the allocations and their rows, see `plans_of`, discounted like the time buckets they are from."""
+        code = {strategy: place for place, strategy in enumerate(strategies)}
+        stored = sums.read(self.plans, "encoding", [self.encoder.fingerprint])
+        found: dict[str, Floats] = {}
+        # In the order of the keys, as sums of discounted rows depend on order.
+        for (_, text, start), row in sorted(zip(stored.keys, stored.values, strict=True), key=lambda one: one[0]):
+            if len(starts):
+                found[text] = found.get(text, 0.0) + discounts[_last(starts, start + self._bucket_ms)] * row
+        plans = [counts_of(text) for text in found]
+        known = [place for place, plan in enumerate(plans) if plan.keys() <= code.keys()]
+        counts = np.array([[plans[place].get(name, 0) for name in code] for place in known], dtype=np.int64)
+        rows = np.array([*found.values()]).reshape(-1, 2 + self.encoder.dimension)[known]
+        counts = counts.reshape(-1, len(code))
+        return counts, rows
+
     def _pairs(
         self, sums: SumReader, strategies: Sequence[str], starts: Floats, discounts: Floats
     ) -> tuple[Pairs, Pairs]:
@@ -361,10 +396,15 @@ class StrategyBandit(Learner):
         stored = sums.read(self.pairs)
         for (one, other, start), row in zip(stored.keys, stored.values, strict=True):
             if one in code and other in code and len(starts):
-                last = int(np.searchsorted(starts, start + self._pair_ms)) - 1
-                total[code[one], code[other]] += discounts[max(last, 0)] * row.reshape(total.shape[2:])
+                discount = discounts[_last(starts, start + self._pair_ms)]
+                total[code[one], code[other]] += discount * row.reshape(total.shape[2:])
         clicked_risk, clicked_event, shown_risk, shown_event = total.transpose(2, 0, 1, 3, 4)
         return Pairs(clicked_risk, clicked_event), Pairs(shown_risk, shown_event)
+
+
+def _last(starts: Floats, end: int) -> int:
+    """Return the place of the last time bucket that starts before `end`, ms."""
+    return max(int(np.searchsorted(starts, end)) - 1, 0)
 
 
 def _coarse(starts: Integers, bucket_ms: int, at: int) -> Integers:

@@ -37,6 +37,7 @@ class Pages(Struct, frozen=True):
         contexts: encoded contexts, (turns, strategies, d), or (turns, 1, d) if all strategies have the same.
         depths: candidates asked of each strategy, (turns, strategies); 0 if it was not asked, MAX_DEPTH if its list was
             walked to the end. A list that ended early was still asked that deep.
+        distinct: whether the budget was one of distinct candidates, (turns,).
         turns: the turn that each result was shown in, (results,), rising.
         positions: position of each result on the page, from 1, (results,).
         gains: gain of the click on each result, in [0, 1]; 0 without a click, (results,).
@@ -49,6 +50,7 @@ class Pages(Struct, frozen=True):
     queries: Integers
     contexts: Floats
     depths: Integers
+    distinct: NDArray[np.bool_]
     turns: Integers
     positions: Integers
     gains: Floats
@@ -71,6 +73,7 @@ class Pages(Struct, frozen=True):
             queries=self.queries[wanted],
             contexts=self.contexts[wanted],
             depths=self.depths[wanted],
+            distinct=self.distinct[wanted],
             turns=(wanted.cumsum() - 1)[self.turns[shown]],
             positions=self.positions[shown],
             gains=self.gains[shown],
@@ -101,6 +104,8 @@ def pages_of(outcomes: Outcomes, encoder: Encoder, strategies: Sequence[str]) ->
     results = impressions.rows.results
     depths = np.zeros((len(outcomes), len(strategies)), dtype=np.int64)
     depths[asked.rows, asked.codes] = asked.drawn
+    distinct_budget = np.zeros(len(outcomes), dtype=bool)
+    distinct_budget[impressions.parents[impressions.rows.planned.parents]] = True
     # The results of each impression, in the order of their positions.
     order = np.lexsort((results.rows.position, results.parents))
     lists, positions = results.parents[order], results.rows.position[order].astype(np.int64)
@@ -137,6 +142,7 @@ def pages_of(outcomes: Outcomes, encoder: Encoder, strategies: Sequence[str]) ->
         queries=hashes[outcomes.query],
         contexts=_contexts(columns, encoder, strategies),
         depths=depths,
+        distinct=distinct_budget,
         turns=turns[shown],
         positions=positions[shown],
         gains=gained[order][shown],

@@ -13,7 +13,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from backchannel.agents.bandit.mixture import Allocations, Counts, RandomSets
-from backchannel.agents.bandit.plans import Overlap, Terms, plans, shares
+from backchannel.agents.bandit.plans import Overlap, Terms, corrections, plans, shares
 from backchannel.agents.sums import Floats
 from backchannel.schemas.events import MAX_DEPTH
 
@@ -77,6 +77,7 @@ class Planner:
         rates: c, as expected and under each draw, (draws, strategies, BUCKETS).
         phi: phi, as expected and under each draw, (draws, strategies, d).
         overlap: what lists have in common.
+        elasticities: of what pages earn, as expected and under each draw, (draws, strategies); see `elasticity`.
         contexts: contexts to make plans for, (contexts, strategies, d), or (contexts, 1, d) if all strategies share
             them.
     """
@@ -91,6 +92,7 @@ class Planner:
         rates: Floats,
         phi: Floats,
         overlap: Overlap,
+        elasticities: Floats,
         contexts: Floats,
     ) -> None:
         self._strategies: Final = strategies
@@ -100,6 +102,7 @@ class Planner:
         self._rates: Final = rates
         self._phi: Final = phi
         self._overlap: Final = overlap
+        self._elasticities: Final = elasticities
         self._contexts: Final = contexts
         self._least: Final = max(int(minima.sum()), 1)
         self._plans: Final[dict[Asked, Plans]] = {}
@@ -137,12 +140,17 @@ class Planner:
         contexts = self._contexts.mean(axis=0, keepdims=True) if asked.distinct else self._contexts
         factors = np.maximum(1.0 + (self._phi[:, np.newaxis] * contexts).sum(axis=3), 0.0)  # (draws, contexts, s)
         rates = self._rates[:, np.newaxis] * factors[..., np.newaxis]
-        counts = plans(rates.reshape(-1, *self._rates.shape[1:]), self._overlap, terms)
+        # A single candidate is the whole page.
+        plain = asked.distinct or asked.budget == 1
+        elasticities = np.zeros_like(self._elasticities) if plain else self._elasticities
+        counts = plans(
+            rates.reshape(-1, *self._rates.shape[1:]), self._overlap, terms, elasticities.repeat(len(contexts), axis=0)
+        )
         weights, phi = shares(counts, self._overlap, self._costs), self._phi
         if asked.distinct:
             worth, phi = np.einsum("psk,nsk->nsp", weights, rates[:, 0]), np.zeros_like(phi)
         else:
-            worth = np.einsum("psk,nsk->nsp", weights, self._rates)
+            worth = np.einsum("psk,nsk->nsp", weights, self._rates) * corrections(counts, elasticities)[:, np.newaxis]
         sets = RandomSets(minima.tolist(), maxima.tolist(), asked.budget)
         factors = phi.astype(np.float32)
         factors[..., 0] += 1.0  # the first column of a context is 1

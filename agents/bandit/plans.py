@@ -8,7 +8,8 @@ value of a plan counts each item at the share of one of its producers,
 
     V(a | x) = sum_sk e_sk(a_s) F_sk(a) rate_sk(x),    F_sk(a) = integral_0^1 prod_t (1 - o_t(a_t | s, k) (1 - u)) du,
 
-which is linear in x. So the best plan under every draw is found with one product.
+times a correction for what whole pages earn (see `elasticity`). It is linear in x, so the best plan under every draw is
+found with one product.
 
 Where the budget is one of *distinct* candidates, a candidate's gain is divided by the expected share of a new one, and
 fills go on until so many new ones would be expected if no list ended. Where one does end, the walk goes on in the
@@ -71,13 +72,14 @@ def overlap_of(hazards: Floats, shown: Floats, available: Floats) -> Overlap:
     return Overlap(clicked, all_shown, available)
 
 
-def fill(rates: Floats, overlap: Overlap, terms: Terms) -> Counts:
+def fill(rates: Floats, overlap: Overlap, terms: Terms, elasticities: Floats | float = 0.0) -> Counts:
     """Fill the budget greedily, once for each row of rates.
 
     Args:
         rates: rates in a context, (rows, strategies, BUCKETS).
         overlap: what lists have in common.
         terms: the terms of the fill.
+        elasticities: of what pages earn to candidates of each strategy, (rows, strategies); see `elasticity`.
 
     Returns:
         counts, (rows, strategies).
@@ -93,6 +95,7 @@ def fill(rates: Floats, overlap: Overlap, terms: Terms) -> Counts:
     left = np.full(rows, float(terms.budget))
     left -= (drawn(counts) * np.exp(missed_shown)).sum(axis=(1, 2)) if terms.distinct else counts.sum(axis=1)
     step = max(terms.budget // STEPS, 1)
+    value = np.zeros((rows, 1))
     while True:
         room = (counts < terms.most) & (left > 1e-9)[:, np.newaxis]
         active = room.any(axis=1)
@@ -104,14 +107,16 @@ def fill(rates: Floats, overlap: Overlap, terms: Terms) -> Counts:
         # Beyond the last bucket a rate falls by half as often as the depth doubles.
         gain = np.where(counts >= len(_BUCKET), gain * len(_BUCKET) / np.maximum(counts, 1) * 0.5, gain)
         gain *= np.exp(missed[each[:, np.newaxis], strategies, bucket])
+        corrected = (value + gain) * ((2.0 + counts) / (1.0 + counts)) ** elasticities - value
         unmet = np.exp(missed_shown[each[:, np.newaxis], strategies, bucket])
         if terms.distinct:
-            gain = gain / np.maximum(fresh[strategies, bucket] * unmet, 0.02)
-        best = np.where(room, gain, -1.0).argmax(axis=1)
+            corrected = corrected / np.maximum(fresh[strategies, bucket] * unmet, 0.02)
+        best = np.where(room, corrected, -np.inf).argmax(axis=1)
         more = np.minimum(step, terms.most[best] - counts[each, best])
         if not terms.distinct:
             more = np.minimum(more, left.astype(np.int64))
         more = np.where(active, more, 0)
+        value[:, 0] += more * gain[each, best]
         at = counts[each, best]
         counts[each, best] += more
         moved = covered(counts[each, best]) - covered(at)  # (rows, j)
@@ -138,7 +143,17 @@ def shares(counts: Counts, overlap: Overlap, costs: Floats) -> Floats:
     return np.asarray(cover * total / costs[:, np.newaxis])
 
 
-def plans(rates: Floats, overlap: Overlap, terms: Terms) -> Counts:
+def corrections(counts: Counts, elasticities: Floats) -> Floats:
+    """Return by what the values of plans are multiplied, (draws, plans).
+
+    Args:
+        counts: the plans, (plans, strategies).
+        elasticities: under each draw, (draws, strategies).
+    """
+    return np.asarray(np.exp(elasticities @ np.log1p(counts).T))
+
+
+def plans(rates: Floats, overlap: Overlap, terms: Terms, elasticities: Floats | float = 0.0) -> Counts:
     """Return the distinct allocations that greedy fills give, the most frequent first, at most MOST.
 
     Where a budget has few allocations, all are listed: for a single candidate, any strategy may be asked.
@@ -147,10 +162,11 @@ def plans(rates: Floats, overlap: Overlap, terms: Terms) -> Counts:
         rates: rates in many contexts, (rows, strategies, BUCKETS).
         overlap: what lists have in common.
         terms: the terms of the fills.
+        elasticities: see `fill`.
     """
     if terms.budget == 1 and not terms.distinct and not terms.least.any():
         return np.asarray(np.eye(len(terms.most), dtype=np.int64)[terms.most > 0])
-    found, times = np.unique(fill(rates, overlap, terms), axis=0, return_counts=True)
+    found, times = np.unique(fill(rates, overlap, terms, elasticities), axis=0, return_counts=True)
     return np.asarray(found[np.argsort(-times, kind="stable")[:MOST]])
 
 

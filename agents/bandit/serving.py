@@ -168,6 +168,8 @@ class _Settings(Struct, frozen=True):
     exploration: float
     floor: float
     limits: tuple[Limits, ...]
+    elasticities: list[float]
+    elasticities_whitener: list[list[float]]
     changed: int | None = None
     worth: dict[str, float] = {}
 
@@ -232,7 +234,10 @@ class Allocator:
         belief = Belief(*(np.array([getattr(row, field) for row in rows]) for field in Belief.__struct_fields__))
         self._belief: Final = belief
         seed = crc32(b"".join(section[key] for key in ("", *self.strategies)))
-        drawn, phi = draw(belief, settings.exploration, DRAWS, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        drawn, phi = draw(belief, settings.exploration, DRAWS, rng)
+        elasticities = np.array(settings.elasticities)
+        apart = rng.standard_normal((DRAWS, len(rows))) @ np.array(settings.elasticities_whitener)
         # The first are the expected rates.
         self._rates: Final = np.concatenate((belief.rates[np.newaxis], drawn))
         self._phi: Final = np.concatenate((belief.theta[np.newaxis], phi))
@@ -252,6 +257,7 @@ class Allocator:
             rates=self._rates,
             phi=self._phi,
             overlap=_overlap(rows),
+            elasticities=elasticities + settings.exploration * np.concatenate((np.zeros_like(apart[:1]), apart)),
             contexts=_references(rows, self.encoder, seed),
         )
         self._segments: Final = [row.segments for row in rows]

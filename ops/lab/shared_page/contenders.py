@@ -179,6 +179,7 @@ class Learned:
             queries=self._rng.integers(0, 2**32, len(counts)),
             contexts=people.vectors[:, np.newaxis],
             depths=counts,
+            distinct=np.zeros(len(counts), dtype=bool),
             turns=clicked,
             positions=positions[clicked],
             gains=np.ones(len(clicked)),

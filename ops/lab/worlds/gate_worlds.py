@@ -182,6 +182,7 @@ class _Turns(Struct, frozen=True):
             queries=self.times // TURN_MS,
             contexts=contexts[self.devices][:, np.newaxis],
             depths=self.counts,
+            distinct=np.zeros(len(self.counts), dtype=bool),
             turns=clicked,
             positions=np.ones(len(clicked), dtype=np.int64),
             gains=np.ones(len(clicked)),

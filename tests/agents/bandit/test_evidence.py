@@ -33,6 +33,7 @@ def pages(seed: int, turns: int, shared: bool) -> Pages:
         queries=rng.integers(0, 2**32, turns),
         contexts=np.rint(rng.normal(size=(turns, 1 if shared else S, D)) * 1024) / 1024,
         depths=depths,
+        distinct=np.zeros(turns, dtype=bool),
         turns=columns[:, 0].astype(np.int64),
         positions=columns[:, 1].astype(np.int64),
         gains=columns[:, 2],

@@ -64,6 +64,8 @@ def section(
         "policy": policy,
         "exploration": exploration,
         "floor": floor,
+        "elasticities": rng.normal(0, 0.2, count).tolist(),
+        "elasticities_whitener": np.triu(rng.normal(0, 0.1, (count, count))).tolist(),
         "limits": [msgspec.to_builtins((limits or {}).get(number, Limits())) for number in range(count)],
     }
     return {key: orjson.dumps(row) for key, row in rows.items()}
