@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import Struct
 from sqlalchemy import Connection, delete, func, select
 
-from backchannel.agents.sums import Floats, Groups, Integers, Keys, Sums, SumTable
+from backchannel.agents.sums import Floats, Groups, Integers, Keys, Sums, SumTable, taken
 from backchannel.streams.store.dialects import among, insert_rows
 from backchannel.streams.store.tables import segment
 
@@ -153,16 +153,14 @@ def _united(parts: Sequence[_Part]) -> Sums:
     columns = [_united_column([part.columns[place] for part in parts]) for place in range(len(key))]
     values = np.concatenate([_values(part, landmark) for part in parts])
     if len(parts) == 1:
-        return Sums(
-            table, Keys(*(list(map(own.__getitem__, codes.tolist())) for codes, own in columns)), values, landmark
-        )
+        return Sums(table, Keys(*(taken(own, codes) for codes, own in columns)), values, landmark)
     if prod(len(own) for _, own in columns) > _LARGEST:  # the codes of keys would overflow
         return _slowly(table, columns, values, landmark)
     return Groups(*columns).sums(table, list(values.T), landmark)  # added in order, as rows would be
 
 
 def _slowly(table: SumTable, columns: Sequence[tuple[Integers, Sequence[Any]]], values: Floats, landmark: int) -> Sums:
-    keys = list(zip(*(map(own.__getitem__, codes.tolist()) for codes, own in columns), strict=True))
+    keys = list(zip(*(taken(own, codes) for codes, own in columns), strict=True))
     total: dict[Any, Any] = {}
     for one, row in zip(keys, values, strict=True):
         total[one] = total[one] + row if one in total else row
