@@ -29,7 +29,6 @@ DRAWS: Final = 16
 EXAMINED_DECAY: Final = 0.7
 """Without a logged curve, position p is taken to be examined with probability p to the power of minus this: learner and
 summary say so alike."""
-_DRAWN: Final = np.arange(DRAWS)[:, np.newaxis]
 
 
 class Candidate(Struct, frozen=True):
@@ -355,11 +354,10 @@ class Ranker:
         pool = best if limits else best[: k + 2 * shift]
         count = len(pool)
         places = np.arange(count)
-        drawn = np.empty((DRAWS, count), dtype=np.int64)
-        by_model = (vectors[pool] @ self._models).T
+        by_model = (vectors.take(pool, axis=0) @ self._models).T
         if personal is not None:
             by_model += personal[pool]
-        drawn[_DRAWN, by_model.argsort(axis=1)[:, ::-1]] = places
+        drawn = (count - 1) - by_model.argsort(axis=1).argsort(axis=1)
         # A candidate's place is the drawn model's, within bounds; the mean breaks ties.
         bounded = np.minimum(np.maximum(drawn, places - shift), places + shift)
         bounded *= count
