@@ -11,15 +11,17 @@ from backchannel.schemas.events import Query
 
 
 class Slow(GroupSink):
-    """Stores nothing until it may; `stored` has the groups."""
+    """Stores nothing until it may; `begun` and `stored` have the groups."""
 
-    def __init__(self, pending: int, groups: int) -> None:
-        super().__init__(pending, groups)
+    def __init__(self, pending: int, groups: int, gather_s: float = 0.0) -> None:
+        super().__init__(pending, groups, gather_s)
+        self.begun: list[list[str]] = []
         self.stored: list[list[str]] = []
         self.may = asyncio.Event()
 
     async def store(self, events: Iterable[Accepted]) -> None:
         names = [event.record.decode() for event in events]
+        self.begun.append(names)
         await self.may.wait()
         if "bad" in names:
             raise RefusedError(503, "not now")
@@ -47,6 +49,23 @@ def test_what_arrives_meanwhile_is_stored_together(groups: int) -> None:
     stored = asyncio.run(send())
     assert sorted(len(group) for group in stored) == [*[1] * groups, 6 - groups]
     assert sorted(name for group in stored for name in group) == list("012345")
+
+
+def test_while_one_group_is_stored_another_is_gathered() -> None:
+    async def send() -> list[list[str]]:
+        sink = Slow(1 << 20, 2, gather_s=0.05)
+        puts = []
+        for number in range(6):
+            puts.append(asyncio.create_task(sink.put(one(str(number)))))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
+        sink.may.set()
+        await asyncio.gather(*puts)
+        await sink.drain()
+        return sink.begun
+
+    assert asyncio.run(asyncio.wait_for(send(), 10)) == [["0"], list("12345")]
 
 
 @pytest.mark.parametrize("groups", [1, 2])
