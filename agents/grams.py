@@ -93,6 +93,11 @@ class InvertedLists:
         return int(self._begins[bucket + 1]) - int(self._begins[bucket])
 
 
+def trigram(before: int, middle: int, after: int) -> int:
+    """Return the 16-bit hash of a trigram of characters, as `trigrams` does."""
+    return (((before * 0x9E3779B1 + middle) * 0x85EBCA77 + after) * 0xC2B2AE3D & 0xFFFFFFFF) >> 16
+
+
 def trigrams(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
     """Return the 16-bit hash and the text of each trigram within a word, with the spaces around it, both (n,)."""
     joined = " ".join(("", *texts, ""))

@@ -6,7 +6,8 @@ the weights, and writes them to `likeness_weights`; those of everybody's queries
 version is published (see `training`).
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import cached_property
 from math import log, log1p
 from types import MappingProxyType
 from typing import Final, TypeAlias
@@ -22,18 +23,19 @@ CANDIDATES: Final = 16  # compared with a query
 _HABITS: Final = 8  # of a user, compared with a query
 HYPOTHESIS: Final = "hypothesis"
 NAMES: Final = (
-    "characters",
-    "sorted words",
-    "sounds",
-    "lost",
-    "gained",
     "success",
     "failure",
     "target success",
     "target failure",
     HYPOTHESIS,
+    "characters",
+    "sounds",
+    "sorted words",
+    "lost",
+    "gained",
 )
-"""The numbers that describe a pair, in the order of `Asked.describe`."""
+"""The numbers that describe a pair, in the order of `Asked.describe`: first those that take least time and decide most
+pairs, see `Ranker.score`."""
 HABIT_NAMES: Final = (
     *NAMES,
     "own success",
@@ -45,7 +47,7 @@ HABIT_NAMES: Final = (
 )
 """The numbers that describe a pair of a query and a habit of the user, in the order of `Asked.describe_habit`."""
 
-Numbers: TypeAlias = tuple[float, ...]
+Numbers: TypeAlias = Iterator[float]
 
 
 class Record(Struct, frozen=True):
@@ -81,13 +83,22 @@ class Asked:
         self._size: Final = size
         self._hypotheses: Final = hypotheses
         self._split: Final = query.split()
-        self._unknown: Final = sum(not count(word) for word in self._split) / max(len(self._split), 1)
         self._gained: Final[dict[str, float]] = {}
-        self._rarities: Final = {word: self._rarity(word) for word in self._split}
-        self._total: Final = sum(self._rarities.values()) or 1.0
+
+    @cached_property
+    def _rarities(self) -> dict[str, float]:
+        return {word: self._rarity(word) for word in self._split}
+
+    @cached_property
+    def _total(self) -> float:
+        return sum(self._rarities.values()) or 1.0
+
+    @cached_property
+    def _unknown(self) -> float:
+        return sum(not self._count(word) for word in self._split) / max(len(self._split), 1)
 
     def describe(self, target: str, record: Record) -> Numbers:
-        """Return the numbers of `NAMES` for a target.
+        """Yield the numbers of `NAMES` for a target.
 
         Likenesses are 0 to 1. "lost" and "gained" are the rarities (inverse document frequencies) of the words that
         only the query or only the target has, over that of all words of the query. "hypothesis" is how likely
@@ -97,28 +108,25 @@ class Asked:
             target: a normalised query.
             record: the target's record.
         """
+        yield self._record.success
+        yield self._record.failure
+        yield log1p(record.success)
+        yield record.failure / (record.success + record.failure + 1.0)
+        yield self._hypotheses.get(target, 0.0) if self._hypotheses else -1.0
+        yield ratio(self.query, target) / 100
+        yield Indel.normalized_similarity(self._sound, sound_of(target))
+        yield token_sort_ratio(self.query, target) / 100
         split, gained = dict.fromkeys(target.split()), 0.0
+        yield sum(rarity for word, rarity in self._rarities.items() if word not in split) / self._total
         for word in split:
             if word not in self._rarities:
                 if word not in self._gained:
                     self._gained[word] = self._rarity(word)
                 gained += self._gained[word]
-        lost = sum(rarity for word, rarity in self._rarities.items() if word not in split)
-        return (
-            ratio(self.query, target) / 100,
-            token_sort_ratio(self.query, target) / 100,
-            Indel.normalized_similarity(self._sound, sound_of(target)),
-            lost / self._total,
-            gained / self._total,
-            self._record.success,
-            self._record.failure,
-            log1p(record.success),
-            record.failure / (record.success + record.failure + 1.0),
-            self._hypotheses.get(target, 0.0) if self._hypotheses else -1.0,
-        )
+        yield gained / self._total
 
     def describe_habit(self, target: str, record: Record, own: Record, lead: float) -> Numbers:
-        """Return the numbers of `HABIT_NAMES` for a target, a habit of the user who asks.
+        """Yield the numbers of `HABIT_NAMES` for a target, a habit of the user who asks.
 
         "replaced sounds" is the likeness of how those words sound that only the query or only the target has, and
         "unknown" the share of the query's words that no known query has.
@@ -129,18 +137,16 @@ class Asked:
             own: the target's record with the user.
             lead: the likeness of the target's characters, less the highest of another habit, -1 to 1.
         """
+        yield from self.describe(target, record)
+        yield log1p(own.success)
+        yield own.failure
+        yield lead
         split = target.split()
         gone = "".join(sound(word) for word in self._split if word not in split)
         come = "".join(sound(word) for word in split if word not in self._rarities)
-        return (
-            *self.describe(target, record),
-            log1p(own.success),
-            own.failure,
-            lead,
-            Indel.normalized_similarity(gone, come),
-            self._unknown,
-            float(len(self._split)),
-        )
+        yield Indel.normalized_similarity(gone, come)
+        yield self._unknown
+        yield float(len(self._split))
 
     def _rarity(self, word: str) -> float:
         return log((self._size + 1) / (self._count(word) + 0.5))

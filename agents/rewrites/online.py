@@ -104,11 +104,9 @@ class OnlineRewrites:
         return Record(row.success, row.failure) if row.success > row.failure or (habit and unknown) else None
 
     def _surest(self, state: str, ranker: Ranker, described: Iterable[tuple[str, Numbers]]) -> Found | None:
-        scored = sorted(((ranker.score(numbers), target) for target, numbers in described), reverse=True)
-        for score, target in scored:
-            odds = ranker.odds(score)
-            if odds < self._settings.odds:
-                break
+        least = ranker.least(self._settings.odds)
+        scored = ((ranker.score(numbers, least), target) for target, numbers in described)
+        for score, target in sorted((pair for pair in scored if pair[0] >= least), reverse=True):
             if change(state, target) != Change.OPPOSITE:  # slow, so only the best are asked
-                return Found(target, odds)
+                return Found(target, ranker.odds(score))
         return None

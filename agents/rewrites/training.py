@@ -23,7 +23,7 @@ from msgspec import Struct, structs
 from rapidfuzz import process
 from rapidfuzz.fuzz import ratio
 
-from backchannel.agents.rewrites.likeness import CANDIDATES, HYPOTHESIS, NAMES, Asked, Numbers, Record
+from backchannel.agents.rewrites.likeness import CANDIDATES, HYPOTHESIS, NAMES, Asked, Record
 from backchannel.agents.rewrites.meanings import Change, change, same_meaning
 from backchannel.agents.rewrites.ranker import Ranker
 from backchannel.agents.rewrites.sample import resemblance
@@ -67,14 +67,15 @@ def evidence_of(blocks: Sequence[Sequence[str]], steps: Sums, ends: Sums, at: in
     asked = _Asked(steps, ends, at)
     words = Counter(word for block in blocks for state in block for word in set(state.split()))
     size = sum(map(len, blocks))
-    rows: list[tuple[Numbers, float, Floats]] = []
+    rows: list[tuple[tuple[float, ...], float, Floats]] = []
 
     def compare(state: str, own: Record, targets: Mapping[str, Floats], win: float) -> None:
         query = Asked(state, own, words.__getitem__, size)
         for target, weight in targets.items():
             alike = resemblance(state, target)
             if alike >= _NEAREST and change(state, target) != Change.OPPOSITE:
-                rows.append((query.describe(target, asked.records[target]), win, weight if win else weight / alike))
+                numbers = tuple(query.describe(target, asked.records[target]))
+                rows.append((numbers, win, weight if win else weight / alike))
 
     succeeding = [[state for state in block if asked.succeeds(state)] for block in blocks]
     left, factor = _LOSSES, max(1.0, sum(map(len, succeeding)) / _LOSSES)

@@ -26,13 +26,12 @@ from backchannel.agents.rewrites.rows import Settings
 from backchannel.agents.sums import ALL, Floats, MemorySums
 from backchannel.ops.lab.rephrases.online import FIXED, FOLDS, Gathered, fixed_of, least_of
 from backchannel.ops.lab.rephrases.pairs import assembled, dialogues
-from backchannel.ops.lab.rephrases.ranker import Pairs, best_of, fit_hypotheses, joined, score
+from backchannel.ops.lab.rephrases.ranker import Pairs, best_of, fit_hypotheses, joined, score, without_hypotheses
 from backchannel.ops.lab.rephrases.recordings import half_of
 from backchannel.schemas.events import Query
 from backchannel.schemas.turn import Turn
 
 _CONTENT: Final = 0.5  # the success of a query without a click, if the session goes on with another one
-_PLACE: Final = HABIT_NAMES.index(HYPOTHESIS)
 
 
 class Outcome(Struct, frozen=True):
@@ -60,22 +59,25 @@ def judge_calls(found: Gathered, unheard: Gathered, rankers: tuple[Ranker, Ranke
         odds: wins per loss, at least.
     """
     pairs = found.pairs
-    likelihood = pairs.numbers[:, _PLACE]
-    scores = np.empty(len(pairs.query))
+    likelihood, blank = pairs.numbers[:, HABIT_NAMES.index(HYPOTHESIS)], without_hypotheses(pairs.numbers)
+    heard = np.empty(len(pairs.query))  # what hypotheses add to a score
     for fold in range(FOLDS):
         test = pairs.fold == fold
         ranker = joined(EVERYBODY, fit_hypotheses(EVERYBODY, pairs, pairs.allowed & ~test))
-        scores[test] = score(ranker, pairs.numbers[test])
+        heard[test] = score(ranker, pairs.numbers[test]) - score(ranker, blank[test])
+
+    def anew(some: Gathered, numbers: Floats) -> Floats:
+        return np.where(some.half[some.pairs.query] == 0, *(score(one, numbers) for one in rankers))
+
     least, bound = least_of(EVERYBODY.curve, odds), f"at a lower bound of {odds:g}:1"
-    numbers = unheard.pairs.numbers
-    anew = np.where(unheard.half[unheard.pairs.query] == 0, *(score(one, numbers) for one in rankers))
-    similar = np.where(pairs.first > 0, pairs.first, -np.inf)
+    similar, numbers = np.where(pairs.first > 0, pairs.first, -np.inf), unheard.pairs.numbers
     return [
         _outcome(f"RapidFuzz ratio, fixed at {FIXED:.0f}, with vetoes", similar, FIXED, found),
         _outcome("likeliest hypothesis that succeeds", np.where(likelihood > 0, likelihood, -np.inf), 0.0, found),
         _outcome(f"ranked without hypotheses, {bound}", score(EVERYBODY, numbers), least, unheard),
-        _outcome(f"ranked with hypotheses, {bound}", scores, least, found),
-        _outcome(f"ranked without them, trained when published, {bound}", anew, least, unheard),
+        _outcome("the same, trained when published", anew(unheard, numbers), least, unheard),
+        _outcome(f"ranked with hypotheses, {bound}", score(EVERYBODY, blank) + heard, least, found),
+        _outcome("the same, trained when published", anew(found, blank) + heard, least, found),
     ]
 
 

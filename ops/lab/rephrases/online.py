@@ -119,14 +119,14 @@ def gather(found: Sequence[Heard], rng: Generator | None = None, habitual: float
             members = (text for text in one.hypotheses if text in records and text != one.query)
             candidates = dict.fromkeys((*members, *nearby.candidates(one.query, CANDIDATES)))
             pairs = [
-                (target, False, target == nearest, described.describe(target, records[target]))
+                (target, False, target == nearest, tuple(described.describe(target, records[target])))
                 for target in dict.fromkeys([nearest, *candidates])
                 if target in meanings
             ]
             own = people.habits(one) if people else {}
             # A query that is a habit itself is not rewritten to another one.
             for place, (target, lead) in enumerate(nearest_habits(one.query, own) if one.query not in own else ()):
-                numbers = described.describe_habit(target, records[target], own[target], lead)
+                numbers = tuple(described.describe_habit(target, records[target], own[target], lead))
                 pairs.append((target, True, not place, numbers))
             for target, habit, first, numbers in pairs:
                 good, reliable = meanings[target] == one.meant, records[target]

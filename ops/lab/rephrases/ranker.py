@@ -120,7 +120,14 @@ def fit(pairs: Pairs, rows: Booleans, names: Sequence[str], known: Floats | None
 
 def fit_hypotheses(ranker: Ranker, pairs: Pairs, rows: Booleans) -> Ranker:
     """Return the weights of the recogniser's hypotheses that some pairs, (pairs,), add to a ranker's score."""
-    return fit(pairs, rows, (HYPOTHESIS,), score(ranker, pairs.numbers))
+    return fit(pairs, rows, (HYPOTHESIS,), score(ranker, without_hypotheses(pairs.numbers)))
+
+
+def without_hypotheses(numbers: Floats) -> Floats:
+    """Return the numbers of pairs, (pairs, HABIT_NAMES), as if there were no hypotheses."""
+    unknown = numbers.copy()
+    unknown[:, HABIT_NAMES.index(HYPOTHESIS)] = -1.0
+    return unknown
 
 
 def joined(ranker: Ranker, other: Ranker) -> Ranker:

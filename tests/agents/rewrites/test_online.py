@@ -12,7 +12,7 @@ from msgspec import structs
 from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.likeness import nearest_habits
 from backchannel.agents.rewrites.likeness_weights import EVERYBODY, HABITS
-from backchannel.agents.rewrites.nearby import Nearby
+from backchannel.agents.rewrites.nearby import Nearby, _keys, _keys_of
 from backchannel.agents.rewrites.online import OnlineRewrites
 from backchannel.agents.rewrites.ranker import Ranker
 from backchannel.agents.rewrites.rows import HabitRow, RewriteRow, Settings
@@ -158,6 +158,12 @@ def test_near_is_what_looks_or_sounds_alike_however_the_index_grew() -> None:
     assert whole.candidates("a lexa stop", 1) == ["alexa stop"]
     assert whole.count("the") == grown.count("the") == 2
     assert Nearby().candidates("call ann", 3) == whole.candidates("", 3) == []
+
+
+@given(st.text(max_size=30) | st.text("abc é", max_size=30))
+def test_keys_of_one_query_are_those_of_many(text: str) -> None:
+    query = " ".join(text.split())
+    assert set(_keys_of(query)) == set(_keys([query])[0].tolist())
 
 
 ONLINE = structs.replace(OPEN, online_odds=12.0)
