@@ -20,7 +20,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
 
-from backchannel.agents.rewrites.likeness import CANDIDATES, HABIT_NAMES, Asked, Record, nearest_habits
+from backchannel.agents.rewrites.likeness import CANDIDATES, HABIT_NAMES, NAMES, Asked, Record, nearest_habits
 from backchannel.agents.rewrites.meanings import Change, change
 from backchannel.agents.rewrites.nearby import Nearby
 from backchannel.agents.sketches import unit_hash
@@ -33,6 +33,7 @@ ODDS: Final = (8.5, 11.8, 20.0)
 FOLDS: Final = 5
 FIXED: Final = 90.0  # RapidFuzz's ratio from which a fixed threshold rewrites
 _SAMPLES: Final = 1_000  # of queries' sentences, for intervals
+_CHARACTERS: Final = NAMES.index("characters")
 _FIRST: Final = 1e6  # added to what is served first
 _COMPARED: Final = 1  # the way that others are compared with
 
@@ -144,7 +145,7 @@ def gather(found: Sequence[Heard], rng: Generator | None = None, habitual: float
                         good and not one.right,
                         one.right and not good,
                         allowed,
-                        100 * numbers[0] if first else 0.0,
+                        100 * numbers[_CHARACTERS] if first else 0.0,
                         habit,
                     )
                 )
