@@ -152,7 +152,8 @@ def evaluate_online(*, data: Path, odds: float, habitual: float, write: bool, se
     A win is a query that the NLU got wrong, rewritten to a text on which it gives the true meaning. A loss is one that
     it got right, rewritten to a text on which it gives another. Halves of the utterances are index and queries in turn;
     the rankers know nothing of a query's sentence. "More" is the share of defects fixed, less that of RapidFuzz at a
-    fixed threshold with vetoes, and its interval of 95% over sentences.
+    fixed threshold with vetoes, and its interval of 95% over sentences. "Withdrawn" are wins and losses if a rewrite is
+    no longer served once it has failed more often than it succeeded.
 
     Users are made up: a share of the queries are among the twenty habits of who asks, half of which have the same
     intent.
@@ -175,14 +176,14 @@ def evaluate_online(*, data: Path, odds: float, habitual: float, write: bool, se
     for habits in (False, True):
         title = "habits of made-up users first, then everybody's queries" if habits else "everybody's queries"
         table = Table("way", title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-        for name in (*(f"fixed, {one:g}:1" for one in ODDS), "wins", "losses", "more"):
+        for name in (*(f"fixed, {one:g}:1" for one in ODDS), "wins", "losses", "withdrawn", "more"):
             table.add_column(name, justify="right")
         for one in found.outcomes:
             if one.habits == habits:
                 more = f"{one.more.value:+.1%} ({one.more.low:+.1%} to {one.more.high:+.1%})"
-                table.add_row(
-                    one.name, *(f"{share:.1%}" for share in one.fixed), f"{one.wins:,}", f"{one.losses:,}", more
-                )
+                shares = (f"{share:.1%}" for share in one.fixed)
+                withdrawn = " : ".join(f"{count:,}" for count in one.withdrawn)
+                table.add_row(one.name, *shares, f"{one.wins:,}", f"{one.losses:,}", withdrawn, more)
         console.print(table)
     console.print(
         f"Of {found.queries:,} queries, {found.defects:,} are defects; {found.ceiling:.1%} of these have their meaning "

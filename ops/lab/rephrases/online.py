@@ -11,6 +11,7 @@ query that it got right, rewritten to a text on which it gives another. A defect
 The users with habits are made up; see `recordings.People`.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -46,6 +47,8 @@ class Outcome(Struct, frozen=True):
         habits: whether users with habits ask.
         fixed: the shares of defects fixed at the best thresholds with at least `ODDS` wins per loss, 0 to 1.
         wins, losses: the counts at the threshold that was fixed beforehand.
+        withdrawn: these counts if a rewrite is no longer served once it has failed more often than it succeeded, in an
+            order of queries drawn at random; so the first failure withdraws it.
         more: how much larger the share of defects fixed there is than with RapidFuzz at a fixed threshold, with vetoes,
             and an interval of 95% over sentences.
     """
@@ -55,6 +58,7 @@ class Outcome(Struct, frozen=True):
     fixed: tuple[float, ...]
     wins: int
     losses: int
+    withdrawn: tuple[int, int]
     more: Estimate
 
 
@@ -86,6 +90,8 @@ class Gathered(Struct, frozen=True):
         defects: whether the NLU got each query wrong, (queries,).
         indexed: whether each query's meaning is in the index, (queries,).
         half: the half that each query is in, (queries,).
+        rewrites: the number of each pair's texts, (pairs,): pairs with the same two are one rewrite.
+        succeeds: whether each pair's candidate has the query's true meaning, (pairs,).
     """
 
     pairs: Pairs
@@ -93,6 +99,8 @@ class Gathered(Struct, frozen=True):
     defects: Booleans
     indexed: Booleans
     half: Integers
+    rewrites: Integers
+    succeeds: Booleans
 
 
 def gather(found: Sequence[Heard], rng: Generator | None = None, habitual: float = HABITUAL) -> Gathered:
@@ -101,6 +109,8 @@ def gather(found: Sequence[Heard], rng: Generator | None = None, habitual: float
     Without `rng`, nobody has habits.
     """
     rows: list[tuple[Any, ...]] = []
+    rewrites: dict[tuple[str, str], int] = {}
+    succeeds: list[tuple[int, bool]] = []
     every: list[Heard] = []
     indexed: list[bool] = []
     for half in (0, 1):
@@ -137,6 +147,7 @@ def gather(found: Sequence[Heard], rng: Generator | None = None, habitual: float
                     and (habit or target in candidates)
                     and change(one.query, target) != Change.OPPOSITE
                 )
+                succeeds.append((rewrites.setdefault((one.query, target), len(rewrites)), good))
                 rows.append(
                     (
                         (*numbers, *(0.0,) * (len(HABIT_NAMES) - len(numbers))),
@@ -158,6 +169,8 @@ def gather(found: Sequence[Heard], rng: Generator | None = None, habitual: float
         np.array([not one.right for one in every], np.bool_),
         np.array(indexed, np.bool_),
         np.array([half_of(one.group) for one in every]),
+        np.array([number for number, _ in succeeds]),
+        np.array([good for _, good in succeeds], np.bool_),
     )
 
 
@@ -196,7 +209,9 @@ def judge(found: Gathered, odds: float) -> Evidence:
             best = best_of(np.where(rows, values, -np.inf), pairs.query)
             fixed = fixed_of(values[best], pairs.win[best], pairs.loss[best], defects)
             more = _more(found, won - wins[_COMPARED])
-            outcomes.append(Outcome(name, habits, fixed, int(won.sum()), int(pairs.loss[some].sum()), more))
+            kept = some[_not_withdrawn(found, some)]
+            withdrawn = int(pairs.win[kept].sum()), int(pairs.loss[kept].sum())
+            outcomes.append(Outcome(name, habits, fixed, int(won.sum()), int(pairs.loss[some].sum()), withdrawn, more))
     reachable = [
         len(np.unique(pairs.query[rows & pairs.allowed & (pairs.win > 0)])) / max(defects, 1)
         for rows in (~pairs.habit, pairs.habit | ~pairs.habit)
@@ -208,6 +223,17 @@ def judge(found: Gathered, odds: float) -> Evidence:
 def least_of(curve: Sequence[tuple[float, float]], odds: float) -> float:
     """Return the least score on a curve with at least `odds`."""
     return min((least for least, bound in curve if bound >= odds), default=np.inf)
+
+
+def _not_withdrawn(found: Gathered, served: Integers) -> Integers:
+    """Return the places in `served`, pairs that were served first, of those that are still served in their turn."""
+    kept, balance = [], Counter[int]()
+    for place in np.random.default_rng(0).permutation(len(served)).tolist():
+        rewrite, succeeds = int(found.rewrites[served[place]]), bool(found.succeeds[served[place]])
+        if balance[rewrite] >= 0:
+            kept.append(place)
+            balance[rewrite] += 1 if succeeds else -1
+    return np.array(sorted(kept), np.int64)
 
 
 def _more(found: Gathered, wins: NDArray[Any]) -> Estimate:

@@ -41,11 +41,13 @@ def test_the_rankers_find_what_decides() -> None:
     scores = score(fit(some, some.allowed, NAMES), some.numbers)
     assert np.median(scores[some.win > 0]) > 1 > -1 > np.median(scores[some.loss > 0])
     every = np.ones(200, np.bool_)
-    found = judge(
-        Gathered(some, [f"sentence {number}" for number in range(200)], every, every, np.zeros(200, np.int64)), 12.0
-    )
+    sentences, both = [f"sentence {number}" for number in range(200)], np.zeros(200, np.int64)
+    rewrites = np.arange(len(some.win)) % 7  # many queries have the same rewrite
+    found = judge(Gathered(some, sentences, every, every, both, rewrites, some.win > 0), 12.0)
     plain, *_, ranked = [one for one in found.outcomes if not one.habits]
     assert ranked.wins > 10 * ranked.losses
+    assert plain.withdrawn[1] < plain.losses / 2
+    assert ranked.withdrawn[0] <= ranked.wins
     assert max(plain.fixed) < min(ranked.fixed) <= 1.0
     assert ranked.more.low <= ranked.more.value <= ranked.more.high
     assert [one.habits for one in found.outcomes] == [False] * 4 + [True] * 4
