@@ -163,8 +163,8 @@ class Summary(Struct, frozen=True):
         else:
             names = ", ".join(one.strategy for one in self.strategies)
             console.print(
-                f"Strategy bandit: no turn names a strategy. Until one does, decisions split the budget among {names}; "
-                "set bandit.strategies to your own"
+                "Strategy bandit: no turn learned with these bandit.features names a strategy. Until one does, "
+                f"decisions split the budget among {names}; set bandit.strategies to your own"
                 if self.taken
                 else f"Strategy bandit: nothing is known about {names} yet. If turns have closed, set "
                 "bandit.strategies to the names in your events. What was learned with other bandit.features does not "
