@@ -125,8 +125,7 @@ def serve(
             processes=processes,
         )
         name = f"[{host}]" if ":" in host else host
-        click.echo(f"http://{name}:{plan.port}/")
-        run(plan)
+        run(plan, lambda: click.echo(f"http://{name}:{plan.port}/"))
     except OSError as error:
         raise click.ClickException(f"--host {host} --port {port}: {error.strerror or error}") from None
     sys.exit(0)

@@ -5,8 +5,10 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from functools import partial
@@ -39,6 +41,9 @@ DRAIN_S: Final = 15
 RESTART_S: Final = 2.0
 """Seconds before a dead learning process is restarted."""
 
+LISTEN_POLL_S: Final = 0.05
+"""Seconds between attempts to connect to a service that starts."""
+
 
 class Plan(Struct, frozen=True, kw_only=True):
     """The settings of the processes, sent to each of them.
@@ -67,8 +72,12 @@ class Plan(Struct, frozen=True, kw_only=True):
     processes: int
 
 
-def run(plan: Plan) -> None:
+def run(plan: Plan, listening: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT; then finish the requests in progress, and learn from all accepted events.
+
+    Args:
+        plan: the settings of the processes.
+        listening: called once connections are accepted, in a thread.
 
     Raises:
         OSError: the port is taken, or the address is not this machine's.
@@ -95,7 +104,18 @@ def run(plan: Plan) -> None:
             respawn_failed_workers=True,
             workers_kill_timeout=DRAIN_S,
         )
+        server.on_startup(threading.Thread(target=_when_listening, args=(plan, listening), daemon=True).start)
         server.serve(target_loader=partial(make, plan), wrap_loader=False)
+
+
+def _when_listening(plan: Plan, listening: Callable[[], None]) -> None:
+    """Call `listening` once connections are accepted, which is when the first process is ready."""
+    while True:
+        with suppress(OSError):
+            socket.create_connection((plan.host, plan.port), timeout=1).close()
+            break
+        time.sleep(LISTEN_POLL_S)
+    listening()
 
 
 def make(plan: Plan) -> ASGIApp:

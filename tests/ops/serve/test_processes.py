@@ -70,7 +70,7 @@ def serving(folder: Path, *options: str, settings: str = SETTINGS) -> Iterator[S
         url = process.stdout.readline().strip()
         assert url.startswith("http://"), process.communicate()[1]
         served = Served(process, url)
-        wait_for(lambda: answers(served), 120)
+        assert answers(served)  # the address is printed once it listens
         yield served
     finally:
         if process.poll() is None:
