@@ -172,3 +172,40 @@ def test_a_user_has_at_most_as_many_rows_as_there_are_values() -> None:
 def test_only_choices_can_be_tastes() -> None:
     with pytest.raises(ValueError, match="personal: 'score' is not a categorical feature: cuisine"):
         RankingConfig(features=CONFIG.features[:2], personal=("score",))
+
+
+@pytest.mark.parametrize(("spread", "low", "high"), [(0.25, 0.03, 1.0), (0.0, -0.03, 0.0)], ids=["differ", "are alike"])
+def test_tastes_pay_where_people_differ_and_cost_little_where_they_are_alike(
+    spread: float, low: float, high: float
+) -> None:
+    """People choose by their own tastes, of a given standard deviation, and by a score; with and without tastes."""
+    rng, people, shown = np.random.default_rng(5), 20, 5
+    attraction = np.clip(0.3 + rng.normal(0.0, spread, (people, 3)), 0.0, 1.0)
+    examined, ranker = np.array(EXAMINED[:shown]), Ranker({})
+    found, made, gained = Tastes({}, 0), list[Turn](), np.zeros(2)
+    for number in range(30 * people):
+        person = number % people
+        if person == 0 and number % (5 * people) == 0:
+            found = tastes(made, number)
+        score, cuisine = 0.05 * rng.normal(size=12), rng.integers(3, size=12)
+        attracted = np.clip(attraction[person, cuisine] + score, 0.0, 1.0)
+        attracts = dict(zip(map(str, range(12)), attracted.tolist(), strict=True))
+        candidates = [
+            Candidate(name, {"score": float(score[place]), "cuisine": CUISINES[cuisine[place]]})
+            for place, name in enumerate(attracts)
+        ]
+        known = found.weights(f"u{person}", {})
+        # The ranker's scores are in deviations of the caller's score, so these weights are, too.
+        scaled = {name: {value: weight / 0.05 for value, weight in own.items()} for name, own in known.items()}
+        for arm, weights in enumerate(({}, scaled)):
+            ranking = ranker.rank({}, candidates, shown, rng, tastes=weights)
+            names = [one.entity_id for one in ranking.results]
+            gained[arm] += examined @ [attracts[name] for name in names]
+        clicks = [click(name) for name, p in zip(names, examined, strict=True) if rng.random() < p * attracts[name]]
+        results = [
+            Result(one.entity_id, one.position, features={"cuisine": str(one.features["cuisine"])})
+            for one in ranking.results
+        ]
+        asked = query(number, f"query {number % 40}", user_id=f"u{person}")
+        made.append(closed_turn(asked, (impression(*results),), clicks))
+    assert low <= gained[1] / gained[0] - 1.0 <= high
