@@ -7,7 +7,7 @@ averaging decides how much each time bucket still counts (`posterior`), and the 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Final, Self
 
 import msgspec
@@ -32,6 +32,8 @@ from backchannel.schemas.events import MAX_DEPTH, Name
 
 PAIR_BUCKETS: Final = 24
 """Length of a time bucket of pairs, in those of rates: overlap changes with catalogues, not with clicks."""
+MOST_PLANS: Final = 4096
+"""Rows of allocations that are kept, the newest: random allocations may be as many as there are turns."""
 USUAL: Final = ("lexical", "semantic", "memory", "popular", "new")
 """Strategies to choose from before any event has named one, if none are configured."""
 COARSE: Final = 64
@@ -173,6 +175,7 @@ class StrategyBandit(Learner):
         self.pairs: Final = SumTable(name="bandit_pairs", key=(("strategy", str), ("other", str), ("bucket", int)))
         self.plans: Final = SumTable(name="bandit_plans", key=(("encoding", str), ("plan", str), ("bucket", int)))
         self.tables = (self.table, self.pairs, self.plans)
+        self.bound = (self.plans, MOST_PLANS)
         self._bucket_ms: Final = round(config.bucket_s * 1000)
         self._pair_ms: Final = PAIR_BUCKETS * self._bucket_ms
         self._examined: Final = np.arange(1.0, MAX_DEPTH + 1.0) ** -config.position_decay
@@ -309,6 +312,11 @@ class StrategyBandit(Learner):
             if start in became[first]
         }
 
+    def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:  # noqa: ARG002 - Learner's
+        """See `Learner.excess`: the oldest allocations."""
+        stored = {encoding: sums.read(self.plans, "encoding", [encoding]).keys for encoding in crowded}
+        return [key for keys in stored.values() for key in set(keys).difference(_newest(keys))]
+
     def _segments(self, gram: Floats, belief: Belief) -> list[list[tuple[str, float, float, float, float]]]:
         """Return the `serving.Segment`s of each strategy in which it was asked.
 
@@ -375,10 +383,12 @@ class StrategyBandit(Learner):
         code = {strategy: place for place, strategy in enumerate(strategies)}
         stored = sums.read(self.plans, "encoding", [self.encoder.fingerprint])
         found: dict[str, Floats] = {}
-        # In the order of the keys, as sums of discounted rows depend on order.
-        for (_, text, start), row in sorted(zip(stored.keys, stored.values, strict=True), key=lambda one: one[0]):
-            if len(starts):
-                found[text] = found.get(text, 0.0) + discounts[_last(starts, start + self._bucket_ms)] * row
+        by_key = dict(zip(stored.keys, stored.values, strict=True))
+        # Always in the same order, as sums of discounted rows depend on it.
+        for key in _newest(stored.keys) if len(starts) else ():
+            _, text, start = key
+            row = by_key[key]
+            found[text] = found.get(text, 0.0) + discounts[_last(starts, start + self._bucket_ms)] * row
         plans = [counts_of(text) for text in found]
         known = [place for place, plan in enumerate(plans) if plan.keys() <= code.keys()]
         counts = np.array([[plans[place].get(name, 0) for name in code] for place in known], dtype=np.int64)
@@ -400,6 +410,11 @@ class StrategyBandit(Learner):
                 total[code[one], code[other]] += discount * row.reshape(total.shape[2:])
         clicked_risk, clicked_event, shown_risk, shown_event = total.transpose(2, 0, 1, 3, 4)
         return Pairs(clicked_risk, clicked_event), Pairs(shown_risk, shown_event)
+
+
+def _newest(plans: Sequence[Key]) -> list[Key]:
+    """Return the keys of the newest allocations of one encoding, at most MOST_PLANS of them."""
+    return sorted(plans, key=lambda key: (-key[2], key[1]))[:MOST_PLANS]
 
 
 def _last(starts: Floats, end: int) -> int:

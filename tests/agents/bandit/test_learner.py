@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from backchannel.agents.bandit import learner
 from backchannel.agents.bandit.features import Categorical, Cross, Numeric
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.posterior import PAST, coarsen
@@ -287,6 +288,21 @@ OF_STRATEGIES = StrategyBandit(
         position_decay=0.0,
     )
 )
+
+
+def test_of_many_allocations_the_newest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is dropped was not read any more, so dropping it changes no policy."""
+    monkeypatch.setattr(learner, "MOST_PLANS", 5)
+    bandit = StrategyBandit(CONFIG)
+    delta = bandit.learn(judged(logged(seed=3, count=300, ts=4 * HOUR), LIKED))
+    name, keys = bandit.plans.name, delta[bandit.plans.name].keys
+    dropped = {*bandit.excess(MemorySums(delta), {bandit.encoder.fingerprint}, 5 * HOUR)}
+    left = [row for row, key in enumerate(keys) if key not in dropped]
+    assert len(left) == 5 < len(keys)
+    assert min(keys[row][2] for row in left) >= max(key[2] for key in dropped)
+    kept = delta | {name: Sums(bandit.plans, [keys[row] for row in left], delta[name].values[left])}
+    before, after = (bandit.solve(MemorySums(some), changes(delta), 5 * HOUR) for some in (delta, kept))
+    assert before == after
 
 
 def allocator(bandit: StrategyBandit, delta: Delta) -> Allocator:
