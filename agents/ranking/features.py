@@ -7,10 +7,9 @@ query; a query's features alone would move all candidates alike.
 """
 
 import hashlib
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from struct import Struct
-from struct import error as StructError  # noqa: N812 - an exception
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -102,7 +101,7 @@ class CandidateEncoder:
         ]
         self._decode: Final = msgspec.msgpack.Decoder(msgspec.defstruct("Numbers", kept)).decode
         self._get: Final[Callable[[Any], tuple[Value, ...]]] = _getter(self.read)
-        self._pack: Final = Struct(f"{len(self.read)}d").pack
+        self._pack: Final = struct.Struct(f"{len(self.read)}d").pack
         source = {name: column for column, name in enumerate([*self.read, *(RANK + name for name in self.ranked)])}
         self._standardized: Final = np.array([source[name] for name in normalized], dtype=np.intp)
         # Scaling and standardizing are one step: subtract the offset, multiply by the factor.
@@ -128,7 +127,7 @@ class CandidateEncoder:
         get, pack = self._get, self._pack
         try:
             flat = np.frombuffer(bytearray().join([pack(*get(one)) for one in features]))
-        except (KeyError, StructError):  # not every candidate has all of them
+        except (KeyError, struct.error):  # not every candidate has all of them
             flat = np.array([_number(one.get(name)) for one in features for name in self.read])
         found = flat.reshape(len(features), len(self.read))
         if not self.ranked:
