@@ -8,9 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from backchannel.agents.bandit.decision import Decision, walk
     from backchannel.agents.bandit.features import context_of
     from backchannel.agents.bandit.river_policy import LinearThompsonSampling
-    from backchannel.agents.bandit.serving import Decision, EncodingError, walk
+    from backchannel.agents.bandit.serving import EncodingError
     from backchannel.agents.memory.serving import Recalled
     from backchannel.agents.ranking.serving import Candidate, Ranking
     from backchannel.agents.rewrites.serving import Rewriting

@@ -24,7 +24,8 @@ from backchannel.agents.bandit.plans import overlap_of
 from backchannel.agents.bandit.posterior import PAST, ModelAverage, coarsen
 from backchannel.agents.bandit.ranks import BUCKETS
 from backchannel.agents.bandit.rates import available, believe, exposures, hazards
-from backchannel.agents.bandit.serving import Allocator, EncodingError, Exploration, Limits
+from backchannel.agents.bandit.section import Exploration, Limits
+from backchannel.agents.bandit.serving import Allocator, EncodingError
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import MAX_STRATEGIES, Outcomes
 from backchannel.agents.sums import Delta, Floats, Key, MemorySums, SumReader, Sums, SumTable

@@ -10,142 +10,36 @@ from section and context, and to decide takes one product and one maximum per dr
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import Annotated, ClassVar, Final, Literal, Self, TypeAlias
+from typing import ClassVar, Final, Self
 from zlib import crc32
 
 import msgspec
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from backchannel.agents.bandit.belief import Belief, draw
-from backchannel.agents.bandit.features import Encoder, Feature, Value
+from backchannel.agents.bandit.decision import NOTHING_KNOWN, Decision, Retrieval, Source, StrategyContext
+from backchannel.agents.bandit.features import Encoder, Value
 from backchannel.agents.bandit.mixture import Mixture, Mixtures
-from backchannel.agents.bandit.planner import MAX_BUDGET, Asked, Planner
+from backchannel.agents.bandit.planner import Asked, Planner
 from backchannel.agents.bandit.plans import Overlap, overlap_of, references
 from backchannel.agents.bandit.ranks import WIDTH, WORTH, covered
+from backchannel.agents.bandit.section import Row, Segment, Settings
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import Floats
 from backchannel.schemas.errors import BackchannelError
-from backchannel.schemas.events import MAX_DEPTH, Canary, Rule
 from backchannel.schemas.snapshot import Snapshot
-
-Exploration: TypeAlias = Literal["thompson", "greedy", "squarecb", "ucb", "uniform"]
-
-StrategyContext: TypeAlias = Mapping[str, Mapping[str, Value]]
-"""strategy -> its context."""
 
 DRAWS: Final = 32
 GAP_WEIGHT: Final = 3.0
 """SquareCB's learning rate, in units of sqrt(strategies * turns) over the best value."""
-NOTHING_KNOWN: Final[StrategyContext] = {}
 RANKS: Final = 32
 """Number of ranks of each strategy's list that `gains` covers."""
 REFERENCES: Final = 16
 """Number of contexts that plans are made for."""
 _CONTEXTS: Final = 256  # decided on together
 _EVEN: Final = np.full(DRAWS, 1.0 / DRAWS)
-
-
-class Limits(Struct, frozen=True, forbid_unknown_fields=True):
-    """The limits of what a strategy is asked for."""
-
-    minimum: Annotated[int, Meta(ge=0, le=MAX_BUDGET)] = 0
-    maximum: Annotated[int, Meta(ge=1, le=MAX_BUDGET)] = MAX_BUDGET
-    cost: Annotated[float, Meta(ge=0.001, le=1000)] = 1.0
-    on: bool = True
-
-    def __post_init__(self) -> None:
-        if self.minimum > self.maximum:
-            raise ValueError(f"minimum: {self.minimum} candidates are more than the maximum, {self.maximum}")
-
-
-class Source(Struct, frozen=True):
-    """A mixture that decisions are drawn from.
-
-    Attributes:
-        strategies: names, in the order of the mixture's counts.
-        mixture: allocations.
-        share: the probability with which this mixture is drawn from, 0 to 1.
-    """
-
-    strategies: tuple[str, ...]
-    mixture: Mixture
-    share: float = 1.0
-
-
-class Retrieval(Struct, frozen=True):
-    """What a decision brings.
-
-    Attributes:
-        sources: the mixtures that it is drawn from.
-    """
-
-    sources: tuple[Source, ...]
-
-    def probability(self, ranks: Mapping[str, int]) -> float:
-        """Return the probability that an item is among the candidates, whichever strategy brings it.
-
-        Args:
-            ranks: strategy -> rank of the item in its list, from 1; strategies whose lists lack it are left out.
-        """
-        found = 0.0
-        for source in self.sources:
-            depths = np.array([ranks.get(name, np.inf) for name in source.strategies], dtype=float)
-            found += source.share * source.mixture.retrieval(depths)
-        return min(found, 1.0)
-
-
-class Decision(Struct, frozen=True):
-    """What to ask for one query; its fields go into the `impression` event as they are.
-
-    Attributes:
-        allocation: strategy -> number of candidates to draw, for the strategies to ask; adds up to the budget, or to
-            what the limits leave of it.
-        propensities: strategy -> probability with which it was to be asked, for all strategies: 1 or 0 if nothing was
-            left to chance (ucb).
-        allocation_propensity: the probability of the whole plan, which is the allocation.
-        planned: the same as `allocation` if the budget is one of distinct candidates, and empty otherwise. Lists are
-            then walked in these proportions until there are so many different candidates (see `walk`), and what is
-            logged as allocation is how deep each was walked.
-        strategy_context: strategy -> its context.
-        user_context: the features of the user, if the policy was told who asks.
-        policy_version: the version of the policy that decided.
-        canary: how it was decided, while another policy is on trial.
-        ask: "satisfaction": ask whether the answer is what they wanted; "teach": ask what they mean; None: nothing.
-        ask_propensity: the probability of that question, for the `propensity` of its answer.
-        offers: for "teach", the rules to choose from, the best first.
-    """
-
-    allocation: dict[str, int]
-    propensities: dict[str, float]
-    allocation_propensity: float | None = None
-    strategy_context: StrategyContext = {}
-    user_context: Mapping[str, float] = {}
-    policy_version: int | None = None
-    canary: Canary | None = None
-    planned: dict[str, int] = {}
-    ask: Literal["satisfaction", "teach"] | None = None
-    ask_propensity: float | None = None
-    offers: tuple[Rule, ...] = ()
-
-
-class Segment(Struct, frozen=True, array_like=True):
-    """The performance of a strategy on the queries with a listed value, or on all.
-
-    Attributes:
-        name: name of the column of features; empty for all queries.
-        turns: number of turns in which it was asked, discounted.
-        share: share of these turns among those of all strategies, 0 to 1.
-        reward: its expected reward, averaged over these turns.
-        deviation: standard deviation of that expectation.
-    """
-
-    name: str
-    turns: float
-    share: float
-    reward: float
-    deviation: float
 
 
 class StrategySummary(Struct, frozen=True):
@@ -157,38 +51,6 @@ class StrategySummary(Struct, frozen=True):
     """
 
     weights: dict[str, tuple[float, float]]
-    segments: list[Segment]
-
-
-class _Settings(Struct, frozen=True):
-    features: tuple[Feature, ...]
-    encoding: str
-    strategies: tuple[str, ...]
-    policy: Exploration
-    exploration: float
-    floor: float
-    limits: tuple[Limits, ...]
-    elasticities: list[float]
-    elasticities_whitener: list[list[float]]
-    changed: int | None = None
-    worth: dict[str, float] = {}
-
-
-class _Row(Struct, frozen=True):
-    """The posterior of one strategy; see `belief.Belief`, and `plans.references` for the rest."""
-
-    count: float
-    reward: float
-    clicks: list[float]
-    rates: list[float]
-    prior: list[float]
-    theta: list[float]
-    whitener: list[list[float]]
-    hazards: list[list[list[float]]]
-    shown: list[list[list[float]]]
-    available: list[float]
-    gram: list[list[float]]
-    cover: list[float]
     segments: list[Segment]
 
 
@@ -218,7 +80,7 @@ class Allocator:
     name: ClassVar[str] = "bandit"
 
     def __init__(self, section: Mapping[str, bytes]) -> None:
-        settings = msgspec.json.decode(section[""], type=_Settings)
+        settings = msgspec.json.decode(section[""], type=Settings)
         self.encoder: Final = Encoder(settings.features)
         if self.encoder.fingerprint != settings.encoding:
             raise EncodingError(
@@ -228,7 +90,7 @@ class Allocator:
         self.strategies: Final = settings.strategies
         self.changed: Final = settings.changed
         self._settings: Final = settings
-        rows = [msgspec.json.decode(section[name], type=_Row) for name in self.strategies]
+        rows = [msgspec.json.decode(section[name], type=Row) for name in self.strategies]
         self.evidence: Final = {name: (row.count, row.reward) for name, row in zip(self.strategies, rows, strict=True)}
         self._counts: Final = np.array([row.count for row in rows])
         belief = Belief(*(np.array([getattr(row, field) for row in rows]) for field in Belief.__struct_fields__))
@@ -470,27 +332,14 @@ class Allocator:
         return np.array([int((means + wide).argmax())]), np.ones(1)
 
 
-def with_worth(section: Mapping[str, bytes | None], worth: Mapping[str, float]) -> dict[str, bytes | None]:
-    """Return the rows that `StrategyBandit.solve` wrote, with what a success of each strategy is worth.
-
-    Args:
-        section: the rows.
-        worth: strategy -> the worth of its successes, above 0; only ratios matter. Other strategies' are worth 1.
-    """
-    settings = section.get("")
-    if settings is None or not worth:
-        return dict(section)
-    return {**section, "": msgspec.json.encode({**msgspec.json.decode(settings), "worth": worth})}
-
-
-def _overlap(rows: Sequence[_Row]) -> Overlap:
+def _overlap(rows: Sequence[Row]) -> Overlap:
     hazards, shown, available = (
         np.array([getattr(row, field) for row in rows]) for field in ("hazards", "shown", "available")
     )
     return overlap_of(hazards, shown, available)
 
 
-def _references(rows: Sequence[_Row], encoder: Encoder, seed: int) -> Floats:
+def _references(rows: Sequence[Row], encoder: Encoder, seed: int) -> Floats:
     """Return contexts to make plans for, (REFERENCES, strategies, d), or (REFERENCES, 1, d) if all share them."""
     grams = np.array([row.gram for row in rows])
     counts = np.array([row.count for row in rows])
@@ -499,43 +348,3 @@ def _references(rows: Sequence[_Row], encoder: Encoder, seed: int) -> Floats:
         return references(overall, REFERENCES, seed)[:, np.newaxis]
     own = [gram if count else overall for gram, count in zip(grams, counts.tolist(), strict=True)]
     return np.stack([references(gram, REFERENCES, seed) for gram in own], axis=1)
-
-
-def walk(
-    planned: Mapping[str, int], lists: Mapping[str, Sequence[str]], budget: int
-) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
-    """Walk the strategies' lists in the planned proportions until there are so many different candidates.
-
-    Where all planned lists end before that, the other lists fill up, evenly.
-
-    Args:
-        planned: of the decision.
-        lists: strategy -> its candidates, best first: those of `planned`, and any others that may fill up.
-        budget: of distinct candidates.
-
-    Returns:
-        candidate -> its rank in the list of each strategy that was walked that far, in the order in which candidates
-        were met: `ranks` of the results; and strategy -> how deep it was walked, MAX_DEPTH if to its end in search
-        of more: the `allocation` to log.
-
-    >>> walk({"a": 2, "b": 1}, {"a": ["x", "y", "z"], "b": ["x", "w"]}, 3)
-    ({'x': {'a': 1, 'b': 1}, 'y': {'a': 2}, 'z': {'a': 3}}, {'a': 3, 'b': 1})
-    """
-    found: dict[str, dict[str, int]] = {}
-    depths: dict[str, int] = {}
-    others = dict.fromkeys((name for name in lists if name not in planned), 1)
-    for shares in (planned, others):
-        if len(found) >= budget:
-            break
-        walked = dict.fromkeys(shares, 0)
-        while len(found) < budget:
-            # The list that is furthest behind its share.
-            left = [name for name in shares if walked[name] < len(lists[name])]
-            if not left:
-                walked = dict.fromkeys(shares, MAX_DEPTH)
-                break
-            name = min(left, key=lambda each: (walked[each] + 0.5) / shares[each])
-            walked[name] += 1
-            found.setdefault(lists[name][walked[name] - 1], {})[name] = walked[name]
-        depths |= walked
-    return found, depths

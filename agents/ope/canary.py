@@ -11,9 +11,10 @@ from typing import Final, Self
 from msgspec import Struct
 from numpy.random import Generator
 
+from backchannel.agents.bandit.decision import NOTHING_KNOWN, Decision, Retrieval, Source, StrategyContext
 from backchannel.agents.bandit.features import Value
 from backchannel.agents.bandit.mixture import Mixture
-from backchannel.agents.bandit.serving import NOTHING_KNOWN, Allocator, Decision, Retrieval, Source, StrategyContext
+from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.serving import Sections
 from backchannel.schemas.events import Canary
 from backchannel.schemas.snapshot import Snapshot, Trial

@@ -19,9 +19,10 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from backchannel.agents.bandit.decision import StrategyContext
 from backchannel.agents.bandit.features import Encoder, Value, context_of
 from backchannel.agents.bandit.planner import MAX_BUDGET
-from backchannel.agents.bandit.serving import Allocator, StrategyContext
+from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.ope.estimators import Feedback, Model, weigh

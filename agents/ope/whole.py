@@ -15,10 +15,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from backchannel.agents.bandit.decision import Retrieval, Source
 from backchannel.agents.bandit.features import Value
 from backchannel.agents.bandit.mixture import Mixture
 from backchannel.agents.bandit.planner import MAX_BUDGET
-from backchannel.agents.bandit.serving import Allocator, Retrieval, Source
+from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.ope.decisions import LoggedDecision
 from backchannel.agents.ope.estimators import Feedback, weigh
 from backchannel.agents.sums import Floats

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from backchannel.agents.bandit.learner import StrategyBandit
 from backchannel.agents.bandit.planner import MAX_BUDGET
-from backchannel.agents.bandit.serving import Allocator, Exploration
+from backchannel.agents.bandit.section import Exploration
+from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.goals.learner import ends_of

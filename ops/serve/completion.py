@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct, structs
 
-from backchannel.agents.bandit.serving import Decision
+from backchannel.agents.bandit.decision import Decision
 from backchannel.ops.serve.probing import Probe
 from backchannel.schemas.codec import MAX_RECORD_BYTES, EventDecoder, EventError, encode
 from backchannel.schemas.events import Event, Normalizer, Query, Rewrite

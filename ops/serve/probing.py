@@ -11,8 +11,8 @@ from typing import Any, Self
 import numpy as np
 from msgspec import Struct
 
+from backchannel.agents.bandit.decision import Retrieval, Source
 from backchannel.agents.bandit.mixture import Mixture, RandomSets
-from backchannel.agents.bandit.serving import Retrieval, Source
 from backchannel.schemas.codec import EventError
 from backchannel.schemas.events import MAX_DEPTH
 

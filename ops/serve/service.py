@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 from msgspec import structs
 
+from backchannel.agents.bandit.decision import Decision
 from backchannel.agents.bandit.features import Value, context_of
-from backchannel.agents.bandit.serving import Decision
 from backchannel.agents.ranking.serving import Candidate, Ranker
 from backchannel.agents.rewrites.serving import Rewriting
 from backchannel.agents.satisfaction.asking import Asker, Kind, Question, answered

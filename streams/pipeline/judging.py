@@ -12,7 +12,8 @@ from msgspec import Struct, structs
 from sqlalchemy import Connection, delete, func, select
 
 from backchannel.agents.bandit.learner import StrategyBandit
-from backchannel.agents.bandit.serving import Allocator, EncodingError, with_worth
+from backchannel.agents.bandit.section import with_worth
+from backchannel.agents.bandit.serving import Allocator, EncodingError
 from backchannel.agents.goals.serving import GoalCredits
 from backchannel.agents.horizon.serving import Horizon, LongTerm, Rests
 from backchannel.agents.horizon.worth import worths

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from backchannel.agents.bandit.decision import Decision, Retrieval
 from backchannel.agents.bandit.features import Value
-from backchannel.agents.bandit.serving import Decision, Retrieval
 from backchannel.agents.ranking.serving import Ranking
 from backchannel.schemas.events import Impression, Query, Result, Rewrite
 

@@ -8,16 +8,10 @@ from typing import Final, Self, TypeVar
 import numpy as np
 from msgspec import structs
 
+from backchannel.agents.bandit.decision import NOTHING_KNOWN, Decision, Retrieval, StrategyContext
 from backchannel.agents.bandit.features import Value
 from backchannel.agents.bandit.history import History
-from backchannel.agents.bandit.serving import (
-    NOTHING_KNOWN,
-    Allocator,
-    Decision,
-    Retrieval,
-    StrategyContext,
-    StrategySummary,
-)
+from backchannel.agents.bandit.serving import Allocator, StrategySummary
 from backchannel.agents.bandit.users import USER_FEATURES, Users
 from backchannel.agents.failures.serving import Diagnoser, Diagnosis
 from backchannel.agents.goals.serving import GoalRates

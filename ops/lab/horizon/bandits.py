@@ -6,8 +6,10 @@ from typing import Any, Final
 import numpy as np
 from msgspec import Struct
 
+from backchannel.agents.bandit.decision import Decision
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
-from backchannel.agents.bandit.serving import Allocator, Decision, with_worth
+from backchannel.agents.bandit.section import with_worth
+from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.horizon.learner import HorizonConfig, Returns
 from backchannel.agents.horizon.serving import Horizon

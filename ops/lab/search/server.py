@@ -7,7 +7,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.random import Generator as Rng
 
-from backchannel.agents.bandit.serving import Decision
+from backchannel.agents.bandit.decision import Decision
 from backchannel.agents.ranking.features import SCORE
 from backchannel.agents.ranking.serving import Candidate, Ranking
 from backchannel.ops.lab.search.generators.memory import Memory

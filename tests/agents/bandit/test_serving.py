@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backchannel.agents.bandit.decision import walk
 from backchannel.agents.bandit.features import Categorical, Encoder, Numeric
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.mixture import MANY, Mixture, RandomSets
 from backchannel.agents.bandit.planner import MAX_BUDGET
 from backchannel.agents.bandit.ranks import BUCKETS, WIDTH
-from backchannel.agents.bandit.serving import Allocator, EncodingError, Limits, walk
+from backchannel.agents.bandit.section import Limits
+from backchannel.agents.bandit.serving import Allocator, EncodingError
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.schemas.codec import EventDecoder, encode

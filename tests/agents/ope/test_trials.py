@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+from backchannel.agents.bandit.decision import Decision
 from backchannel.agents.bandit.features import Categorical
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
-from backchannel.agents.bandit.serving import Decision
 from backchannel.agents.ope.canary import SECTION, Shared
 from backchannel.agents.ope.trials import Trials
 from backchannel.agents.serving import live_rows

@@ -10,9 +10,10 @@ import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
+from backchannel.agents.bandit.decision import Decision
 from backchannel.agents.bandit.learner import BanditConfig
 from backchannel.agents.bandit.ranks import BUCKETS
-from backchannel.agents.bandit.serving import Decision, Limits
+from backchannel.agents.bandit.section import Limits
 from backchannel.agents.ope.gate import REST, GateConfig, Judgement
 from backchannel.agents.ope.trials import Trials
 from backchannel.agents.rewrites.learner import RephraseGraph
