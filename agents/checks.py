@@ -22,8 +22,9 @@ from msgspec import structs
 from numpy.random import Generator
 
 from backchannel.agents.columnar.interning import columns_of
+from backchannel.agents.judge import Judge
 from backchannel.agents.learner import Learner
-from backchannel.agents.outcomes import Judge, RewardConfig
+from backchannel.agents.rewards import RewardConfig
 from backchannel.agents.sums import Delta, Key, MemorySums, Sums, merge
 from backchannel.schemas.events import (
     BargeIn,

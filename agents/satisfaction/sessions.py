@@ -9,6 +9,7 @@ import numpy as np
 from msgspec import structs
 
 from backchannel.agents.columnar.interning import columns_of
+from backchannel.agents.rewards import RewardConfig
 from backchannel.schemas.events import Earlier, Feedback, Query
 from backchannel.schemas.turn import Turn
 
@@ -23,7 +24,7 @@ def earlier_of(turns: Sequence[Turn], query: Query) -> Earlier:
         turns: the session's earlier turns, in the order in which they were asked.
         query: the query that comes now; its rephrases of the last turn count.
     """
-    from backchannel.agents.outcomes import Judge, RewardConfig  # noqa: PLC0415 - serving has no rapidfuzz
+    from backchannel.agents.judge import Judge  # noqa: PLC0415 - serving has no rapidfuzz
 
     if not turns:
         return Earlier(turns=0)

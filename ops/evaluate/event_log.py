@@ -15,6 +15,7 @@ from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.goals.learner import ends_of
+from backchannel.agents.judge import Judge
 from backchannel.agents.ope.decisions import (
     LoggedDecision,
     decisions_of,
@@ -26,7 +27,7 @@ from backchannel.agents.ope.estimators import Feedback, Terms
 from backchannel.agents.ope.intervals import interval
 from backchannel.agents.ope.union import Lookup, earned, lookups_of
 from backchannel.agents.ope.whole import Replayed
-from backchannel.agents.outcomes import MAX_STRATEGIES, Judge
+from backchannel.agents.outcomes import MAX_STRATEGIES
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, Floats, MemorySums, merge
 from backchannel.ops.evaluate.result import (

@@ -17,7 +17,8 @@ from msgspec import Struct, structs
 from scipy.stats import rankdata
 
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.outcomes import Judge, RewardConfig
+from backchannel.agents.judge import Judge
+from backchannel.agents.rewards import RewardConfig
 from backchannel.agents.satisfaction.evidence import slots_of, vectors
 from backchannel.agents.satisfaction.learner import SatisfactionConfig, SatisfactionLearner
 from backchannel.agents.satisfaction.serving import Satisfaction

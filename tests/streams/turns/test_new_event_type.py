@@ -9,7 +9,9 @@ import pytest
 from msgspec import Meta, structs
 
 from backchannel.agents.columnar.columns import Columns
-from backchannel.agents.outcomes import Judge, Outcomes, RewardConfig
+from backchannel.agents.judge import Judge
+from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.rewards import RewardConfig
 from backchannel.schemas import events
 from backchannel.schemas.codec import EventDecoder
 from backchannel.schemas.documents import documents
