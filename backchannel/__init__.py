@@ -94,9 +94,10 @@ __all__ = [
 ]
 
 _MODULES: Final = {
+    "agents.bandit.decision": ("Decision", "walk"),
     "agents.bandit.features": ("context_of",),
     "agents.bandit.river_policy": ("LinearThompsonSampling",),
-    "agents.bandit.serving": ("Decision", "EncodingError", "walk"),
+    "agents.bandit.serving": ("EncodingError",),
     "agents.memory.serving": ("Recalled",),
     "agents.ranking.serving": ("Candidate", "Ranking"),
     "agents.rewrites.serving": ("Rewriting",),
