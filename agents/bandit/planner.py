@@ -125,6 +125,15 @@ class Planner:
             found = self._plans[asked] = self._make(asked)
         return found
 
+    def worth(self, counts: Counts) -> Floats:
+        """Return the expected value of each strategy's part of allocations, (allocations, strategies).
+
+        Args:
+            counts: the allocations, (allocations, strategies).
+        """
+        rates = np.einsum("psk,sk->ps", shares(counts, self._overlap, self._costs), self._rates[0])
+        return np.asarray(rates * corrections(counts, self._elasticities[:1]).T)
+
     def _make(self, asked: Asked) -> Plans:
         if not self._least <= asked.budget <= MAX_BUDGET:
             raise ValueError(f"budget: {asked.budget} candidates; draw at least {self._least} and at most {MAX_BUDGET}")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from backchannel.agents.bandit.belief import Belief, draw
 from backchannel.agents.bandit.decision import NOTHING_KNOWN, Decision, Retrieval, Source, StrategyContext
 from backchannel.agents.bandit.features import Encoder, Value
-from backchannel.agents.bandit.mixture import Mixture, Mixtures
+from backchannel.agents.bandit.mixture import Counts, Mixture, Mixtures
 from backchannel.agents.bandit.planner import Asked, Planner
 from backchannel.agents.bandit.plans import Overlap, overlap_of, references
 from backchannel.agents.bandit.ranks import WIDTH, WORTH, covered
@@ -273,6 +273,22 @@ class Allocator:
         if not chosen:
             return Mixtures(counts[np.zeros((0, 1), dtype=np.int64)], np.ones((0, 1)), self._floor, plan.sets)
         return Mixtures(counts[np.concatenate(chosen)], np.concatenate(weights), self._floor, plan.sets)
+
+    def promised(
+        self, context: Mapping[str, Value], counts: Counts, strategy_context: StrategyContext = NOTHING_KNOWN
+    ) -> NDArray[np.float64]:
+        """Return what allocations are expected to earn by what this policy has learned, whoever chose them.
+
+        Args:
+            context: see `allocate`.
+            counts: the allocations, (allocations, strategies).
+            strategy_context: see `allocate`.
+
+        Returns:
+            values, (allocations,), in the measure by which plans are chosen: only ratios matter.
+        """
+        factors = self._factors(self._vectors(context, strategy_context))[0]
+        return np.asarray(self._planner.worth(counts) @ factors)
 
     def worth(self, depth: int) -> NDArray[np.float64]:
         """Return the worth of a strategy's first 0, 1, ... `depth` candidates together, (strategies, depth + 1).

@@ -5,7 +5,8 @@ the decisions, beside the served policy; see `canary`. The first of these that a
 
     nothing is served yet                                          publish
     a small step from the served policy                            publish
-    few rewards are known since the world last changed             publish
+    few rewards tell of the world as it is now, and by what        publish
+    is known the policy keeps all but max_risk
     on trial, and surely worse                                     hold, for REST times as long as the trial took;
                                                                    each time it loses again, REST times that
     on trial, and surely not worse by more than max_loss           publish
@@ -23,8 +24,9 @@ bounds are confidence sequences: they hold however often one looks.
 If the line leaps again, what it was before takes the place of the served policy, provided that it looks no worse and is
 surely not BROKEN. Otherwise a world that moves faster than trials end would leave an ever older policy served.
 
-A small step is not judged, nor is a bandit that knows little yet or whose world has just changed: the policy
-served then is unproven itself, and judging would only protect it from learning.
+A small step is not judged, nor is a bandit that knows little yet, or whose world has just changed or keeps changing so
+that old rewards tell little: the policy served then is unproven itself, and judging would only protect it from
+learning.
 """
 
 from collections.abc import Sequence
@@ -81,8 +83,9 @@ class GateConfig(Struct, frozen=True, forbid_unknown_fields=True):
         float,
         Meta(
             ge=0,
-            description="rewards, such as clicks, per strategy since the last detected change, below which every "
-            "policy goes live, as it does if what is served learned from fewer in all: it is not established itself",
+            description="rewards, such as clicks, per strategy since the last detected change, older ones counting for "
+            "as much as they still tell, below which a policy goes live if by what it has learned it keeps all but "
+            "max_risk of the rewards; as it does if what is served, not established itself, learned from fewer in all",
         ),
     ] = 100.0
     first_share: Annotated[
@@ -215,7 +218,7 @@ def judge(case: Case, config: GateConfig) -> Judgement:
         found = judge(structs.replace(case, served=case.tried.policy, tried=None), config)
         return structs.replace(found, succeeds=True)
     change = _largest_change(old, new, case.decisions)
-    if reason := _harmless(change, case, config):
+    if reason := _harmless(change, new, old, case, config):
         return Judgement("publish", f"{reason}; {change}", change=change)
     if not anew and case.tried is not None:
         verdict, told, trial = _tried(case.tried, case.at, config)
@@ -229,15 +232,48 @@ def judge(case: Case, config: GateConfig) -> Judgement:
     return Judgement("canary", f"on trial {anew}; {change}", trial, evidence, change)
 
 
-def _harmless(change: Change, case: Case, config: GateConfig) -> str:
+def _harmless(change: Change, new: Replayed, old: Replayed, case: Case, config: GateConfig) -> str:
     """Return why a policy goes live without a trial; empty if it does not."""
     if change.size <= config.max_change:
         return "a small step"
-    if case.rewards < config.established * len(case.candidate.strategies):
-        since = " since rewards fell" if case.candidate.changed is not None else ""
-        return f"early learning: {case.rewards:,.0f} rewards are known{since}"
-    learned = sum(turns * reward for turns, reward in case.served.evidence.values()) if case.served else 0.0
+    reason = _unproven(new.policy, old.policy, case.rewards, config)
+    return reason if reason and _promises(new, old, case.decisions, config) else ""
+
+
+def _unproven(candidate: Allocator, served: Allocator, rewards: float, config: GateConfig) -> str:
+    """Return why the served policy is not established; empty if it is."""
+    few = config.established * len(candidate.strategies)
+    if rewards < few:
+        since = " since rewards fell" if candidate.changed is not None else ""
+        return f"early learning: {rewards:,.0f} rewards are known{since}"
+    if (known := _learned(candidate)) < few:
+        return f"the world moves: {rewards:,.0f} rewards tell as much as {known:,.0f} new ones"
+    learned = _learned(served)
     return "" if learned >= config.established else f"early learning: what is served knows {learned:,.0f} rewards"
+
+
+def _learned(policy: Allocator) -> float:
+    """Return the rewards that a policy has learned from, decayed as it found best."""
+    return sum(turns * reward for turns, reward in policy.evidence.values())
+
+
+def _promises(new: Replayed, old: Replayed, decisions: Sequence[LoggedDecision], config: GateConfig) -> bool:
+    """Return whether a policy keeps all but max_risk of the rewards by what it has learned itself.
+
+    One that does what it has learned does. One that does not, because of its configuration, is tried.
+    """
+    strategies = new.policy.strategies
+    if not set(old.policy.strategies) <= set(strategies):
+        return False  # of some it has learned nothing
+    order = [strategies.index(name) for name in old.policy.strategies]
+    own, other = 0.0, 0.0
+    for one in decisions[:CONTEXTS]:
+        chosen, served = new.mixture(one), old.mixture(one)
+        counts = np.zeros((len(served.parts), len(strategies)), dtype=np.int64)
+        counts[:, order] = served.parts
+        own += float(chosen.shares @ new.policy.promised(one.context, chosen.parts, one.strategy_context))
+        other += float(served.shares @ new.policy.promised(one.context, counts, one.strategy_context))
+    return own >= (1.0 - config.max_risk) * other  # False where it is no number
 
 
 def _surely_kept(new: Replayed, old: Replayed, case: Case, config: GateConfig) -> float:

@@ -32,8 +32,8 @@ CAREFUL = GateConfig(first_share=0.25)
 WORKS = {"lexical": 0.2, "semantic": 0.3, "memory": 0.6}
 
 
-def section(changed: int | None = None, **preferred: float) -> Section:
-    """A bandit's section that expects so much more of some strategies than of others."""
+def section(changed: int | None = None, known: float = KNOWN, off: str = "", **preferred: float) -> Section:
+    """A bandit's section that expects so much more of some strategies than of others, with one turned off."""
     bandit = StrategyBandit(CONFIG)
     rows = {
         key: orjson.loads(row)
@@ -41,13 +41,15 @@ def section(changed: int | None = None, **preferred: float) -> Section:
     }
     for name in CONFIG.strategies:
         rows[name]["theta"][0] = 100.0 * preferred.get(name, 0.0)
-        rows[name] |= {"count": KNOWN, "reward": 0.5}
+        rows[name] |= {"count": known, "reward": 0.5}
     rows[""]["changed"] = changed
+    for limits, name in zip(rows[""]["limits"], CONFIG.strategies, strict=True):
+        limits["on"] = name != off
     return {key: orjson.dumps(row) for key, row in rows.items()}
 
 
-def policy(changed: int | None = None, **preferred: float) -> Allocator:
-    return Allocator(section(changed, **preferred))
+def policy(changed: int | None = None, known: float = KNOWN, off: str = "", **preferred: float) -> Allocator:
+    return Allocator(section(changed, known, off, **preferred))
 
 
 def log(serving: Allocator, turns: int, seed: int = 0) -> list[LoggedDecision]:
@@ -102,6 +104,15 @@ def test_small_steps_and_early_learning_go_live() -> None:
     assert judge(case(BAD, decisions=[]), CAREFUL).verdict == "publish"
     new = Allocator(live_rows(StrategyBandit(CONFIG).solve(MemorySums({}), {"bandit": ()}, 0)))
     assert "what is served knows 0 rewards" in judge(case(GOOD, served=new), CAREFUL).reason
+
+
+def test_where_old_rewards_tell_little_a_leap_goes_live_unless_it_does_not_do_what_it_learned() -> None:
+    moving = judge(case(policy(known=100.0, lexical=0.5)), CAREFUL)
+    assert (moving.verdict, moving.trial) == ("publish", None)
+    assert moving.reason.startswith("the world moves: 1,000 rewards tell as much as 150 new ones")
+    for known, rewards in ((100.0, KNOWN), (KNOWN, 50.0)):
+        broken = policy(known=known, off="semantic", semantic=0.5, lexical=0.1)
+        assert judge(case(broken, rewards=rewards), CAREFUL).verdict == "canary"
 
 
 def test_a_step_is_not_small_if_it_is_large_in_a_segment() -> None:
