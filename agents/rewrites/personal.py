@@ -6,6 +6,7 @@ evidence, because nobody else is harmed; but a rewrite never changes a number or
 """
 
 from collections import defaultdict
+from collections.abc import Collection, Sequence
 from typing import Any, Final, Self
 
 import numpy as np
@@ -21,9 +22,10 @@ from backchannel.agents.rewrites.meanings import Change, change
 from backchannel.agents.rewrites.records import harm
 from backchannel.agents.rewrites.rows import PersonalRow
 from backchannel.agents.rewrites.serving import Rewriter
-from backchannel.agents.sums import ALL, USER, Delta, Groups, Integers, SumReader, Sums, SumTable
+from backchannel.agents.sums import ALL, USER, Delta, Groups, Integers, Key, SumReader, Sums, SumTable
 
 _DEPTH, _MAX_STATES = 2, 20
+_KEPT: Final = 16  # rows kept per published rewrite: its states, and what may become one
 
 
 class PersonalRewrites(Learner):
@@ -43,6 +45,7 @@ class PersonalRewrites(Learner):
             half_life_ms=round(config.half_life_days * 86_400_000),
         )
         self.tables = (self.table,)
+        self.bound = (self.table, _KEPT * config.personal) if config.personal else None
 
     @classmethod
     def configured(cls, config: Any) -> Self:
@@ -86,6 +89,14 @@ class PersonalRewrites(Learner):
             for user, row in self._rewrites(rows, at).items():
                 section[user] = orjson.dumps(row)
         return section
+
+    def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:
+        """See `Learner.excess`: a user's rows with the smallest sums."""
+        rows = sums.read(self.table, "user", crowded)
+        masses: defaultdict[str, list[tuple[float, Key]]] = defaultdict(list)
+        for key, mass in zip(rows.keys, rows.at(at).sum(axis=1).round(6).tolist(), strict=True):
+            masses[key[0]].append((-mass, key))
+        return [key for own in masses.values() for _, key in sorted(own)[_KEPT * self.config.personal :]]
 
     def _rewrites(self, rows: Sums, at: int) -> dict[str, PersonalRow]:
         config = self.config

@@ -32,8 +32,8 @@ CAREFUL = GateConfig(first_share=0.25)
 WORKS = {"lexical": 0.2, "semantic": 0.3, "memory": 0.6}
 
 
-def section(changed: int | None = None, known: float = KNOWN, off: str = "", **preferred: float) -> Section:
-    """A bandit's section that expects so much more of some strategies than of others, with one turned off."""
+def section(changed: int | None = None, known: float = KNOWN, **preferred: float) -> Section:
+    """A bandit's section that expects so much more of some strategies than of others."""
     bandit = StrategyBandit(CONFIG)
     rows = {
         key: orjson.loads(row)
@@ -43,13 +43,11 @@ def section(changed: int | None = None, known: float = KNOWN, off: str = "", **p
         rows[name]["theta"][0] = 100.0 * preferred.get(name, 0.0)
         rows[name] |= {"count": known, "reward": 0.5}
     rows[""]["changed"] = changed
-    for limits, name in zip(rows[""]["limits"], CONFIG.strategies, strict=True):
-        limits["on"] = name != off
     return {key: orjson.dumps(row) for key, row in rows.items()}
 
 
-def policy(changed: int | None = None, known: float = KNOWN, off: str = "", **preferred: float) -> Allocator:
-    return Allocator(section(changed, known, off, **preferred))
+def policy(changed: int | None = None, known: float = KNOWN, **preferred: float) -> Allocator:
+    return Allocator(section(changed, known, **preferred))
 
 
 def log(serving: Allocator, turns: int, seed: int = 0) -> list[LoggedDecision]:
@@ -111,7 +109,10 @@ def test_where_old_rewards_tell_little_a_leap_goes_live_unless_it_does_not_do_wh
     assert (moving.verdict, moving.trial) == ("publish", None)
     assert moving.reason.startswith("the world moves: 1,000 rewards tell as much as 150 new ones")
     for known, rewards in ((100.0, KNOWN), (KNOWN, 50.0)):
-        broken = policy(known=known, off="semantic", semantic=0.5, lexical=0.1)
+        rows = section(known=known, semantic=0.5, lexical=0.1)
+        header = orjson.loads(rows[""])
+        header["limits"][1]["on"] = False
+        broken = Allocator({**rows, "": orjson.dumps(header)})
         assert judge(case(broken, rewards=rewards), CAREFUL).verdict == "canary"
 
 

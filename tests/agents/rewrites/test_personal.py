@@ -53,6 +53,16 @@ def test_users_have_their_most_frequent_ones() -> None:
     assert rewrites(some, structs.replace(CONFIG, personal=0)) == {}
 
 
+def test_the_rows_with_the_smallest_sums_are_dropped() -> None:
+    learner = PersonalRewrites(structs.replace(CONFIG, personal=1))
+    some = [one for number in range(1, 31) for one in said_again("ann", f"q{number}", "z", number)]
+    delta = learner.learn(as_columns(some))
+    assert learner.bound == (learner.table, 16)
+    assert len(delta[learner.table.name].keys) == 31
+    dropped = learner.excess(MemorySums(delta), {"ann"}, 0)
+    assert set(dropped) == {("ann", f"q{number}", "z") for number in range(1, 16)}
+
+
 def test_a_rewrite_that_only_does_harm_is_taken_back() -> None:
     some = [*said_again("ann", "a", "b", 5), *[outcome("a", None, True, user_id="ann")] * 4]
     assert rewrites(some) == {"ann": {"a": "b"}}
