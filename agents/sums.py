@@ -16,6 +16,7 @@ which is exact.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from math import ldexp
 from typing import Any, Final, Protocol, TypeAlias, overload
 
@@ -48,7 +49,16 @@ class Keys(Sequence[Key]):
     """The keys of rows, stored by column, (rows,) each: sorted, without duplicates."""
 
     def __init__(self, *columns: Sequence[Any]) -> None:
-        self.columns: Final = columns
+        self._columns = columns
+
+    @property
+    def columns(self) -> Sequence[Sequence[Any]]:
+        """The values of each key column, (rows,)."""
+        return self._columns
+
+    def coded(self) -> "CodedKeys":
+        """Return the same keys as codes of the values that occur."""
+        return CodedKeys(*map(_coded, self.columns))
 
     def __len__(self) -> int:
         return len(self.columns[0])
@@ -75,6 +85,44 @@ def taken(values: Sequence[Any], codes: NDArray[Any]) -> list[Any]:
     return found
 
 
+class CodedKeys(Keys):
+    """The keys of rows, stored as codes of sorted values.
+
+    Args:
+        parts: for each key column, the rows' codes, (rows,), and the sorted values that they index.
+    """
+
+    def __init__(self, *parts: tuple[Integers, Sequence[Any]]) -> None:
+        super().__init__()
+        self.parts: Final = parts
+
+    def __len__(self) -> int:
+        return len(self.parts[0][0])
+
+    @property
+    def columns(self) -> Sequence[Sequence[Any]]:
+        """See `Keys.columns`."""
+        self._columns = self._columns or tuple(taken(values, codes) for codes, values in self.parts)
+        return self._columns
+
+    def coded(self) -> "CodedKeys":
+        """See `Keys.coded`."""
+        return CodedKeys(*(_compact(codes, values) for codes, values in self.parts))
+
+
+def _coded(column: Sequence[Any]) -> tuple[Integers, Sequence[Any]]:
+    """Return a column as the index of each value among the distinct ones, and these, sorted."""
+    distinct = sorted(set(column))
+    places = dict(zip(distinct, count()))
+    return np.fromiter(map(places.__getitem__, column), np.int64, len(column)), distinct
+
+
+def _compact(codes: Integers, values: Sequence[Any]) -> tuple[Integers, Sequence[Any]]:
+    """Return codes, (rows,), without the values that do not occur."""
+    there = np.bincount(codes, minlength=len(values)) > 0
+    return (codes, values) if there.all() else ((there.cumsum() - 1)[codes], taken(values, np.flatnonzero(there)))
+
+
 class Groups:
     """Lines grouped by their keys.
 
@@ -98,7 +146,7 @@ class Groups:
             numbers, code = np.divmod(numbers, max(len(values), 1))
             codes_of.append(code)
         self.codes: Final = codes_of[::-1]
-        self.keys: Final = Keys(*(taken(values, codes) for codes, (_, values) in zip(self.codes, parts, strict=True)))
+        self.keys: Final = CodedKeys(*((codes, values) for codes, (_, values) in zip(self.codes, parts, strict=True)))
 
     def sums(self, table: "SumTable", columns: Sequence[Floats], landmark: int = 0) -> "Sums":
         """Add up the lines of each key; `columns` holds the lines' values, (lines,), for each of the table's sums."""

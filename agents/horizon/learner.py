@@ -1,4 +1,4 @@
-"""Who comes back, as sums: what each person did in each hour, by strategy.
+"""Who comes back, as sums: what each person did in each hour, by the strategies asked.
 
 A *visit* is what one person does in one hour. It is followed by a *return* if the person visits again between
 `least_days` and `days` later. Neither of the two turns knows of the other, and they may be learned by different workers
@@ -28,12 +28,13 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from backchannel.agents.columnar.frames import MISSING
+from backchannel.agents.horizon.keys import hashed, sets_of
 from backchannel.agents.horizon.serving import Horizon
 from backchannel.agents.horizon.surrogate import summarize
 from backchannel.agents.horizon.visits import HOUR_MS, Times, visits_of
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes import Outcomes
-from backchannel.agents.sums import ALL, GRID, USER, Delta, Floats, Groups, SumReader, SumTable
+from backchannel.agents.sums import ALL, GRID, USER, Booleans, Delta, Floats, Groups, SumReader, SumTable
 
 SIGNALS: Final = ("success", "clicked", "barged_in", "rephrased")
 """The short-term signals of a turn, each in [0, 1]; see `agents.outcomes`."""
@@ -89,16 +90,20 @@ class HorizonConfig(Struct, frozen=True, forbid_unknown_fields=True):
         if self.days - self.least_days < HOUR_MS / _DAY_MS:
             raise ValueError(f"days: {self.days:g} must be above least_days, {self.least_days:g}, by an hour or more")
 
-    def holds(self, key: str) -> bool:
-        """Return whether the person with a hash is among those that are learned from."""
-        return self.share == 1.0 or int(key[:8], 16) < self.share * _PANEL
+    def panel(self, keys: Sequence[str]) -> Booleans:
+        """Return whether people with some hashes are learned from, (keys + 1,); the last element is for MISSING."""
+        chosen = np.ones(len(keys) + 1, dtype=bool)
+        if self.share < 1.0:
+            chosen[:-1] = [int(key[:8], 16) < self.share * _PANEL for key in keys]
+        chosen[MISSING] = False
+        return chosen
 
 
 class Returns(Learner):
     """The learner of returns. Its section: ALL -> `serving.Known`.
 
-    Its table holds, by person, hour (its start, ms) and strategy: the number of turns, and the sums of their `SIGNALS`.
-    Rows of `ALL` are over all turns of the visit. They do not decay; `visits` weighs them by age.
+    Its table holds, by person, hour (its start, ms) and set of strategies asked (see `keys`): the number of turns, and
+    the sums of their `SIGNALS`. They do not decay; `visits` weighs them by age.
 
     Args:
         config: see `HorizonConfig`.
@@ -112,7 +117,7 @@ class Returns(Learner):
         self.config: Final = config
         self.salt = config.salt
         self.table: Final = SumTable(
-            name="visits", key=((USER, str), ("hour", int), ("strategy", str)), sums=("turns", *SIGNALS)
+            name="visits", key=((USER, str), ("hour", int), ("strategies", str)), sums=("turns", *SIGNALS)
         )
         self.tables = (self.table,)
         self.times: Final = Times(
@@ -133,35 +138,15 @@ class Returns(Learner):
 
     def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`."""
-        known, person = self._people(outcomes)
-        rows = np.flatnonzero(person != MISSING)
+        person, known = hashed(self.config.salt, outcomes, outcomes.users)
+        rows = np.flatnonzero(self.config.panel(known)[person])
         if not len(rows):
             return {}
-        # First a line per turn for all strategies together, then one per strategy asked.
-        strategies = sorted(outcomes.strategies_of(self._strategies))
-        asked = outcomes.asked_of(strategies)
-        own = np.flatnonzero(person[asked.rows] != MISSING)
-        lines = np.concatenate((rows, asked.rows[own]))
-        codes = np.concatenate((np.zeros(len(rows), dtype=np.int64), asked.codes[own] + 1))
+        asked, sets = sets_of(outcomes, self._strategies)
         hours, hour = np.unique(outcomes.times // HOUR_MS * HOUR_MS, return_inverse=True)
-        groups = Groups((person[lines], known), (hour[lines], hours.tolist()), (codes, [ALL, *strategies]))
-        values = [np.ones(len(lines)), *(one[lines] for one in _signals(outcomes))]
+        groups = Groups((person[rows], known), (hour[rows], hours.tolist()), (asked[rows], sets))
+        values = [np.ones(len(rows)), *(one[rows] for one in _signals(outcomes))]
         return {self.table.name: groups.sums(self.table, values)}
-
-    def _people(self, outcomes: Outcomes) -> tuple[list[str], Any]:
-        """Return the hashed users of the panel, sorted, and the index of each turn's user among them, (turns,).
-
-        The index is MISSING for turns without a user, and for users who are not in the panel.
-        """
-        names = outcomes.columns.pools.people
-        hashed = {code: self.key_of(names[code]) for code in np.unique(outcomes.users).tolist() if code != MISSING}
-        panel = {code: key for code, key in hashed.items() if self.config.holds(key)}
-        known = sorted(panel.values())
-        index = {key: place for place, key in enumerate(known)}
-        place = np.full(len(names) + 1, MISSING, dtype=np.int64)
-        for code, key in panel.items():
-            place[code] = index[key]
-        return known, place[outcomes.users]
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:  # noqa: ARG002 - a Learner
         """See `Learner.solve`. All is solved, whatever changed: visits mature, too, as time passes."""

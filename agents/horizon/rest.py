@@ -29,6 +29,7 @@ from typing import Any, Final, NamedTuple, Self
 import msgspec
 import numpy as np
 
+from backchannel.agents.horizon.keys import differs, hashed, lines_of, sessions_of, sets_of
 from backchannel.agents.horizon.learner import HorizonConfig
 from backchannel.agents.horizon.serving import Rest, Rests
 from backchannel.agents.horizon.surrogate import PEOPLE
@@ -44,9 +45,11 @@ from backchannel.agents.sums import (
     Floats,
     Groups,
     Integers,
+    Keys,
     SumReader,
     Sums,
     SumTable,
+    taken,
 )
 from backchannel.schemas.snapshot import Estimate
 
@@ -65,8 +68,8 @@ _Z: Final = 1.96
 class RestOfSession(Learner):
     """The learner of returns to go. Its section: ALL -> strategy -> `serving.Rest`.
 
-    Its table holds, by person (a user, or a session without one), session, time (ms) and strategy: the number of turns,
-    and the sum of their success. Rows of `ALL` are over all turns. Turns at the same time count as one, of their mean.
+    Its table holds, by person (a user, or a session without one), session, time (ms) and set of strategies asked
+    (see `keys`): the number of turns, and the sum of their success. Turns at the same time count as one, of their mean.
 
     Args:
         config: see `HorizonConfig`.
@@ -79,7 +82,7 @@ class RestOfSession(Learner):
     def __init__(self, config: HorizonConfig, strategies: Sequence[str] = ()) -> None:
         self.config: Final = config
         self.salt = config.salt
-        key = ((USER, str), ("session", str), ("ts", int), ("strategy", str))
+        key = ((USER, str), ("session", int), ("ts", int), ("strategies", str))
         self.table: Final = SumTable(name="session_turns", key=key, sums=("turns", "success"))
         self.tables = (self.table,)
         self._half_life_ms: Final = round(config.half_life_days / SOONER * _DAY_MS)
@@ -99,37 +102,17 @@ class RestOfSession(Learner):
 
     def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`."""
-        people, person = self._hashed(outcomes, outcomes.people)
-        sessions, session = self._hashed(outcomes, outcomes.columns.turns.query.session.astype(np.int64))
-        panel = np.array([*map(self.config.holds, people)], dtype=bool)
-        rows = np.flatnonzero(panel[person])
+        person, known = hashed(self.config.salt, outcomes, outcomes.people)
+        rows = np.flatnonzero(self.config.panel(known)[person])
         if not len(rows):
             return {}
-        # First a line per turn for all strategies together, then one per strategy asked.
-        strategies = sorted(outcomes.strategies_of(self._strategies))
-        asked = outcomes.asked_of(strategies)
-        own = panel[person[asked.rows]]
-        lines = np.concatenate((rows, asked.rows[own]))
-        codes = np.concatenate((np.zeros(len(rows), dtype=np.int64), asked.codes[own] + 1))
+        asked, sets = sets_of(outcomes, self._strategies)
+        session, sessions = sessions_of(outcomes)
         times, time = np.unique(outcomes.times, return_inverse=True)
-        groups = Groups(
-            (person[lines], people),
-            (session[lines], sessions),
-            (time[lines], times.tolist()),
-            (codes, [ALL, *strategies]),
-        )
+        parts = ((person, known), (session, sessions), (time, times.tolist()), (asked, sets))
+        groups = Groups(*((one[rows], values) for one, values in parts))
         success = np.rint(outcomes.success * GRID) / GRID
-        return {self.table.name: groups.sums(self.table, [np.ones(len(lines)), success[lines]])}
-
-    def _hashed(self, outcomes: Outcomes, codes: Integers) -> tuple[list[str], Integers]:
-        """Return the hashes of people or sessions, sorted, and the index of each turn's among them, (turns,)."""
-        names = outcomes.columns.pools.people
-        distinct, place = np.unique(codes, return_inverse=True)
-        hashed = [self.key_of(names[code]) for code in distinct.tolist()]
-        order = sorted(range(len(hashed)), key=hashed.__getitem__)
-        index = np.empty(len(hashed), dtype=np.int64)
-        index[order] = np.arange(len(hashed))
-        return [hashed[one] for one in order], index[place]
+        return {self.table.name: groups.sums(self.table, [np.ones(len(rows)), success[rows]])}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:  # noqa: ARG002 - a Learner
         """See `Learner.solve`. All is solved, whatever changed: sessions end, too, as time passes."""
@@ -139,9 +122,10 @@ class RestOfSession(Learner):
 
 
 class Walks(NamedTuple):
-    """Turns in the order of people, sessions and time, and their lines: one for each turn and strategy asked in it.
+    """Turns in the order of people, sessions and time, and their lines: one for each turn, set asked, and strategy.
 
     Attributes:
+        keys: the person, session and time (ms) of each turn, (turns,).
         people: the code of each turn's person, (turns,), rising.
         times: event times, ms, (turns,).
         place: the place in the session, from 0, (turns,).
@@ -151,10 +135,11 @@ class Walks(NamedTuple):
         strategies: names, sorted.
         turn: the index of each line's turn, (lines,), rising.
         strategy: the index of each line's strategy, (lines,).
-        shares: the share of the turns at that time that asked it, (lines,).
+        shares: the share of the turns at that time that asked the set, (lines,).
         own: the success of these, (lines,).
     """
 
+    keys: Keys
     people: Integers
     times: Integers
     place: Integers
@@ -177,49 +162,54 @@ class Walks(NamedTuple):
             later[rows] = discount * (self.success[rows + 1] + later[rows + 1])
         return later
 
+    def capped(self, weights: Floats) -> Floats:
+        """Return weights of turns, (turns,), with no person's above MOST."""
+        of_person = np.bincount(self.people, weights) if len(weights) else np.zeros(0)
+        return np.asarray(weights * np.minimum(1.0, MOST / np.maximum(of_person, MOST))[self.people])
+
 
 def walks_of(sums: Sums, at: int, since: int) -> Walks:
     """Return the turns from event time `since` on (ms), as they are known at `at`."""
     keys, values = sums.ordered()
-    times = np.array(keys.columns[2], dtype=np.int64)
-    kept = times >= since
-    times, values = times[kept], values[kept]
-    users, sessions, names = (np.array(keys.columns[place], dtype=object)[kept] for place in (0, 1, 3))
-    whole = names == ALL
-    own = ~whole
-    strategies = sorted(set(names[own].tolist()))
-    index = {name: place for place, name in enumerate(strategies)}
-    turn = np.cumsum(whole)[own] - 1  # ALL comes first
-    time, turns = times[whole], values[whole, 0]
-    new_person = _differs(users[whole])
-    starts = new_person | _differs(sessions[whole]) | np.append(True, np.diff(time) > GAP_MS)[: len(time)]
+    time = np.array(keys.columns[2], dtype=np.int64)
+    kept = np.flatnonzero(time >= since)
+    time, values = time[kept], values[kept]
+    users = np.array(keys.columns[0], dtype=object)[kept]
+    sessions = np.array(keys.columns[1], dtype=np.int64)[kept]
+    lines = lines_of(taken(keys.columns[3], kept))
+    new_person = differs(users)
+    new_session = new_person | differs(sessions)
+    begins = new_session | differs(time)  # turns of any strategies at the same time are one
+    rows = np.flatnonzero(begins)
+    total = np.add.reduceat(values, rows) if len(rows) else values
+    turn = (begins.cumsum() - 1)[lines.rows]
+    time = time[rows]
+    starts = new_session[rows] | np.append(True, np.diff(time) > GAP_MS)[: len(time)]
     first = np.flatnonzero(starts)
     counts = np.diff(np.append(first, len(time)))
     place = np.arange(len(time)) - np.repeat(first, counts)
     left = np.repeat(counts, counts) - place - 1
     return Walks(
-        people=np.cumsum(new_person) - 1,
+        keys=Keys(users[rows].tolist(), sessions[rows].tolist(), time.tolist()),
+        people=(new_person.cumsum() - 1)[rows],
         times=time,
         place=place,
         left=left,
         ended=(time[np.arange(len(time)) + left] + GAP_MS < at) if len(time) else np.zeros(0, dtype=bool),
-        success=values[whole, 1] / turns,
-        strategies=strategies,
+        success=total[:, 1] / total[:, 0],
+        strategies=lines.strategies,
         turn=turn,
-        strategy=np.array([index[name] for name in names[own].tolist()], dtype=np.int64),
-        shares=values[own, 0] / turns[turn],
-        own=values[own, 1] / values[own, 0],
+        strategy=lines.codes,
+        shares=values[lines.rows, 0] / total[turn, 0],
+        own=values[lines.rows, 1] / values[lines.rows, 0],
     )
 
 
 def summarize(walks: Walks, discount: float, half_life_ms: int, at: int) -> dict[str, Rest]:
     """Return what is known about each strategy at event time `at` (ms)."""
-    weights = np.exp2(np.minimum(walks.times - at, 0) / half_life_ms)
-    of_person = np.bincount(walks.people, weights) if len(weights) else np.zeros(0)
-    weights *= np.minimum(1.0, MOST / np.maximum(of_person, MOST))[walks.people]
-    weights[~walks.ended] = 0.0
+    weights = walks.capped(np.exp2(np.minimum(walks.times - at, 0) / half_life_ms)) * walks.ended
     later, known = walks.later(discount), weights > 0
-    expected = _expected(walks, later, weights)
+    usually = expected(walks, later, weights)
     usual = float(weights @ later / weights.sum()) if known.any() else 0.0
     found = {}
     for code, name in enumerate(walks.strategies):
@@ -228,19 +218,25 @@ def summarize(walks: Walks, discount: float, half_life_ms: int, at: int) -> dict
         people = walks.people[turn]
         count, value = len(np.unique(people)), None
         if count >= PEOPLE:
-            value = _estimate(later[turn] - expected[turn] + usual, mass, people)
+            value = _estimate(later[turn] - usually[turn] + usual, mass, people)
         success = round(float(mass @ walks.own[lines] / mass.sum()), 6) if len(lines) else 0.0
         found[name] = Rest(round(float(walks.shares[lines].sum()), 3), count, success, value)
     return found
 
 
-def _expected(walks: Walks, later: Floats, weights: Floats) -> Floats:
-    """Return V, what is expected of the rest of the session before the decision, (turns,)."""
-    before = np.append(0.0, walks.success[:-1])[: len(later)] * (walks.place > 0)
-    x = np.column_stack((np.ones(len(later)), walks.place > 0, np.minimum(walks.place, PLACES) / PLACES, before))
+def expected(walks: Walks, values: Floats, weights: Floats) -> Floats:
+    """Return what is expected, before each decision, of what turns lead to, (turns,).
+
+    Args:
+        walks: the turns.
+        values: what the turns led to, such as the rest of their sessions, (turns,).
+        weights: weights of the turns, (turns,).
+    """
+    before = np.append(0.0, walks.success[:-1])[: len(values)] * (walks.place > 0)
+    x = np.column_stack((np.ones(len(values)), walks.place > 0, np.minimum(walks.place, PLACES) / PLACES, before))
     weighted = x.T * weights
     prior = RIDGE * np.diag([1e-9, 1.0, 1.0, 1.0])
-    return np.asarray(x @ np.linalg.solve(weighted @ x + prior, weighted @ later))
+    return np.asarray(x @ np.linalg.solve(weighted @ x + prior, weighted @ values))
 
 
 def _estimate(values: Floats, mass: Floats, people: Integers) -> Estimate:
@@ -249,8 +245,3 @@ def _estimate(values: Floats, mass: Floats, people: Integers) -> Estimate:
     mean = float(mass @ values / total)
     spread = _Z * float(np.linalg.norm(np.bincount(people, mass * (values - mean)))) / float(total)
     return Estimate(round(mean, 6), round(mean - spread, 6), round(mean + spread, 6))
-
-
-def _differs(values: Any) -> Booleans:
-    """Return whether each value differs from the one before it, (n,)."""
-    return np.append(True, values[1:] != values[:-1])[: len(values)].astype(bool)

@@ -5,7 +5,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from msgspec import Struct
 
-from backchannel.agents.sums import ALL, Booleans, Floats, Integers, Sums
+from backchannel.agents.horizon.keys import differs, lines_of
+from backchannel.agents.sums import Booleans, Floats, Integers, Sums, taken
 
 HOUR_MS: Final = 3_600_000
 """The length of a visit, ms. Times between visits are exact to it."""
@@ -49,7 +50,7 @@ class People(NamedTuple):
 
 
 class Visits(Struct, frozen=True):
-    """Visits by person and hour, and their lines: one for each visit and strategy that was asked in it.
+    """Visits by person and hour, and their lines: one for each visit, set of strategies asked in it, and strategy.
 
     Attributes:
         people: the code of each visit's person, (visits,).
@@ -61,7 +62,7 @@ class Visits(Struct, frozen=True):
         strategies: names, sorted.
         visit: the index of each line's visit, (lines,).
         strategy: the index of each line's strategy, (lines,).
-        shares: the share of the visit's turns that asked the strategy, (lines,).
+        shares: the share of the visit's turns that asked the set, (lines,).
         own: 1 and the mean signals of these turns, (lines, 1 + signals).
     """
 
@@ -82,26 +83,26 @@ def visits_of(sums: Sums, times: Times, at: int) -> Visits:
     """Return the visits that have not been dropped at event time `at` (ms), in the order of people and hours.
 
     Args:
-        sums: rows by person, hour and strategy, with a row of `ALL` for each person and hour; see `learner`.
+        sums: rows by person, hour and set of strategies; see `learner`.
         times: see `Times`.
         at: the event time (ms) up to which everything is known.
     """
     keys, values = sums.ordered()
     hours = np.array(keys.columns[1], dtype=np.int64)
-    kept = hours >= at - times.keep_ms
-    hours, values = hours[kept], values[kept]
-    users, names = (np.array(column, dtype=object)[kept] for column in (keys.columns[0], keys.columns[2]))
-    person = np.cumsum(np.append(False, users[1:] != users[:-1])[: len(users)])
-    whole = names == ALL
-    own = ~whole
-    strategies = sorted(set(names[own].tolist()))
-    index = {name: place for place, name in enumerate(strategies)}
+    kept = np.flatnonzero(hours >= at - times.keep_ms)
+    hours, values, users = hours[kept], values[kept], np.array(keys.columns[0], dtype=object)[kept]
+    lines = lines_of(taken(keys.columns[2], kept))
+    new = differs(users)
+    begins = new | differs(hours)
+    first = np.flatnonzero(begins)
+    person = new.cumsum() - 1
+    total = np.add.reduceat(values, first) if len(first) else values
     return paired(
-        People(person[whole], hours[whole], values[whole]),
-        strategies,
-        visit=np.cumsum(whole)[own] - 1,  # ALL comes first
-        strategy=np.array([index[name] for name in names[own].tolist()], dtype=np.int64),
-        own=values[own],
+        People(person[first], hours[first], total),
+        lines.strategies,
+        visit=(begins.cumsum() - 1)[lines.rows],
+        strategy=lines.codes,
+        own=values[lines.rows],
         times=times,
         at=at,
     )

@@ -383,10 +383,12 @@ def drop_rows(connection: Connection, table: Table, keys: Iterable[Key]) -> None
 def _fitting(sums: Sums) -> Sums:
     """Leave out the rows whose keys are too long, and put the others in the order of their keys."""
     keys, values = sums.ordered()
+    coded = keys.coded()
     kinds = [kind for _, kind in sums.table.key]
+    distinct = [own for (_, own), kind in zip(coded.parts, kinds, strict=True) if kind is str]
+    if all(max(map(len, own)) <= MAX_KEY_BYTES // 4 for own in distinct):  # a character takes at most four bytes
+        return Sums(sums.table, coded, values, sums.landmark)
     texts = [column for column, kind in zip(keys.columns, kinds, strict=True) if kind is str]
-    if all(max(map(len, column)) <= MAX_KEY_BYTES // 4 for column in texts):  # a character takes at most four bytes
-        return Sums(sums.table, keys, values, sums.landmark)
     long = {row for column in texts for row, text in enumerate(column) if len(text.encode()) > MAX_KEY_BYTES}
     kept = [row for row in range(len(keys)) if row not in long]
     columns = [[column[row] for row in kept] for column in keys.columns]

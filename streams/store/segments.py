@@ -133,15 +133,9 @@ def _part(sums: Sums) -> _Part:
         half_life_ms=table.half_life_ms,
         lookup=table.lookup,
         landmark=sums.landmark,
-        columns=list(map(_column, keys.columns)),
+        columns=[_Column(list(own), codes.astype(np.int32).tobytes()) for codes, own in keys.coded().parts],
         values=np.ascontiguousarray(values, dtype=np.float64).tobytes(),
     )
-
-
-def _column(values: Sequence[Any]) -> _Column:
-    distinct = sorted(set(values))
-    places = dict(zip(distinct, count()))
-    return _Column(distinct, np.fromiter(map(places.__getitem__, values), np.int32, len(values)).tobytes())
 
 
 def _united(parts: Sequence[_Part]) -> Sums:

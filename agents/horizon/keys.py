@@ -1,0 +1,112 @@
+"""What rows of the long horizon are kept by: hashed people, and the set of strategies that a turn asked.
+
+A row is for a set of strategies, not for one of them, so a turn adds to one row, whatever it asked. What is known about
+a single strategy is told from the sets when the policy is published. Sets whose names take more than LONGEST bytes
+count as asking nobody: keys have a limit.
+"""
+
+from collections.abc import Sequence
+from itertools import count
+from typing import Any, Final, NamedTuple
+from zlib import crc32
+
+import msgspec
+import numpy as np
+
+from backchannel.agents.columnar.frames import MISSING, spans
+from backchannel.agents.learner import hash_of
+from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.sums import Booleans, Integers, taken
+
+LONGEST: Final = 1000
+"""Bytes of a set, as JSON, that is kept."""
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(list[str]).decode
+
+
+class Lines(NamedTuple):
+    """One line for each row and strategy in its set.
+
+    Attributes:
+        strategies: names, sorted.
+        rows: the index of each line's row, (lines,), rising.
+        codes: the index of each line's strategy, (lines,).
+    """
+
+    strategies: list[str]
+    rows: Integers
+    codes: Integers
+
+
+def sets_of(outcomes: Outcomes, configured: Sequence[str]) -> tuple[Integers, list[str]]:
+    """Return the index of the set of strategies that each turn asked, (turns,), and the sets as JSON lists, sorted.
+
+    Args:
+        outcomes: the outcomes of turns.
+        configured: names of the strategies that are told apart, at most 32; without any, those that turns name.
+    """
+    strategies = sorted(outcomes.strategies_of(configured))
+    asked = outcomes.asked_of(strategies)
+    # Bits, exact in doubles: each turn asks a strategy once.
+    masks = np.bincount(asked.rows, np.ldexp(1.0, asked.codes), len(outcomes)).astype(np.int64)
+    distinct, place = np.unique(masks, return_inverse=True)
+    masks_of = distinct.tolist()
+    texts = [_encode([name for bit, name in enumerate(strategies) if mask >> bit & 1]).decode() for mask in masks_of]
+    order, sets = _sorted([text if len(text.encode()) <= LONGEST else "[]" for text in texts])
+    return order[place], sets
+
+
+def lines_of(sets: Sequence[str]) -> Lines:
+    """Return the lines of rows with some `sets`; see `sets_of`."""
+    names = {text: _decode(text) for text in set(sets)}
+    strategies = sorted(set().union(*names.values()))
+    index = {name: code for code, name in enumerate(strategies)}
+    place = {text: number for number, text in enumerate(names)}
+    of_rows = np.fromiter(map(place.__getitem__, sets), np.int64, len(sets))
+    counts = np.array([*map(len, names.values())], dtype=np.int64)
+    codes = np.array([index[name] for own in names.values() for name in own], dtype=np.int64)
+    rows = np.repeat(np.arange(len(sets)), counts[of_rows])
+    return Lines(strategies, rows, codes[spans((counts.cumsum() - counts)[of_rows], counts[of_rows])])
+
+
+def hashed(salt: str, outcomes: Outcomes, codes: Integers) -> tuple[Integers, list[str]]:
+    """Return the index of the hash of each code, (turns,), MISSING for MISSING, and the hashes, sorted.
+
+    Args:
+        salt: see `Learner.salt`.
+        outcomes: the outcomes of turns.
+        codes: codes of people in `Pools.people`, or MISSING, (turns,).
+    """
+    names = outcomes.columns.pools.people
+    there = np.zeros(len(names) + 1, dtype=bool)
+    there[codes] = True
+    there[MISSING] = False
+    distinct = np.flatnonzero(there)
+    order, keys = _sorted([hash_of(salt, names[code]) for code in distinct.tolist()])
+    place = np.full(len(there), MISSING, dtype=np.int64)
+    place[distinct] = order
+    return place[codes], keys
+
+
+def sessions_of(outcomes: Outcomes) -> tuple[Integers, list[int]]:
+    """Return the index of the number of each turn's session, (turns,), and the numbers, sorted.
+
+    They tell a person's sessions apart: 32 bits of a checksum, without a salt, as times would tell as much.
+    """
+    codes, place = np.unique(outcomes.columns.turns.query.session, return_inverse=True)
+    numbers = [crc32(one.encode(errors="surrogatepass")) for one in taken(outcomes.columns.pools.people, codes)]
+    distinct, order = np.unique(np.array(numbers, dtype=np.int64), return_inverse=True)
+    return order[place], distinct.tolist()
+
+
+def differs(values: Any) -> Booleans:
+    """Return whether each value differs from the one before it, (n,); the first one does."""
+    return np.append(True, values[1:] != values[:-1])[: len(values)].astype(bool)
+
+
+def _sorted(texts: list[str]) -> tuple[Integers, list[str]]:
+    """Return the index of each text among the distinct ones, sorted, and these."""
+    distinct = sorted(set(texts))
+    place = dict(zip(distinct, count()))
+    return np.fromiter(map(place.__getitem__, texts), np.int64, len(texts)), distinct
