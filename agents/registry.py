@@ -21,6 +21,7 @@ from backchannel.agents.horizon.rest import RestOfSession
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
+from backchannel.agents.ope.followed import Followed
 from backchannel.agents.ope.trials import Trials
 from backchannel.agents.quality.delays import ClickDelays
 from backchannel.agents.quality.learner import AnswerQuality, QualityConfig
@@ -78,7 +79,7 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
     horizon: Annotated[
         HorizonConfig,
         Meta(description="Whether people come back, and what the rest of a session brings."),
-        Learners(Returns, RestOfSession),
+        Learners(Returns, RestOfSession, Followed),
     ] = field(default_factory=HorizonConfig)
 
     def __post_init__(self) -> None:

@@ -65,8 +65,8 @@ class HorizonConfig(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             le=1,
-            description="what a success is worth one turn later in the session, to the bandit, too; 0: later turns are "
-            "not learned. Needs a salt",
+            description="what a success is worth one turn later in the session, to the bandit and the gate, too; 0: "
+            "later turns are not learned. Needs a salt",
         ),
     ] = 0.0
     share: Annotated[

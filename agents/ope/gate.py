@@ -9,10 +9,11 @@ the decisions, beside the served policy; see `canary`. The first of these that a
     is known the policy keeps all but max_risk
     on trial, and surely worse                                     hold, for REST times as long as the trial took;
                                                                    each time it loses again, REST times that
-    on trial, and surely not worse by more than max_loss           publish
+    on trial, and surely not worse by more than max_loss           publish; where whole sessions are judged, only if
+                                                                   these are no worse, either (see `followed`)
     on trial for so long that little can be wrong                  publish
-    logged decisions speak for it                                  publish
-    it surely keeps all but max_risk of the logged rewards         publish
+    logged decisions speak for it                                  publish, unless whole sessions are judged
+    it surely keeps all but max_risk of the logged rewards         publish, unless whole sessions are judged
     otherwise                                                      canary: a first share, and half once it is surely
                                                                    not BROKEN
 
@@ -36,13 +37,13 @@ import numpy as np
 from msgspec import Meta, Struct, structs
 
 from backchannel.agents.bandit.serving import Allocator
-from backchannel.agents.ope.decisions import LoggedDecision, vectors_of
+from backchannel.agents.ope.changes import CONTEXTS, Change, largest_change
+from backchannel.agents.ope.decisions import LoggedDecision
 from backchannel.agents.ope.estimators import diagnose, snips
 from backchannel.agents.ope.intervals import interval
 from backchannel.agents.ope.kept import kept
 from backchannel.agents.ope.sequences import Contrast, gain_bounds
 from backchannel.agents.ope.whole import Replayed, whole
-from backchannel.agents.sums import Floats
 from backchannel.schemas.snapshot import Estimate, Evidence, Trial, Verdict
 
 HALF: Final = 0.5
@@ -54,9 +55,6 @@ REST: Final = 4
 further loss it rests so many times longer, so that what is wrong for good costs ever less."""
 LEAPT: Final = "anew, as it leapt again"
 RESTED: Final = "again, as its rest is over"
-SEGMENT: Final = 20
-"""Minimum number of turns in a segment."""
-CONTEXTS: Final = 100  # number of contexts on which two policies are compared
 
 
 Course: TypeAlias = Literal["first", "half", "won", "lost", "expired"]
@@ -133,24 +131,6 @@ class GateConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 100_000
 
 
-class Change(Struct, frozen=True):
-    """A change of a strategy's mean share of candidates, in a segment of the queries or, if that is "", in all."""
-
-    strategy: str
-    segment: str
-    before: float
-    after: float
-
-    def __str__(self) -> str:
-        where = f" where {self.segment}" if self.segment else ""
-        return f"{self.strategy} goes from {self.before:.0%} to {self.after:.0%} of the candidates{where}"
-
-    @property
-    def size(self) -> float:
-        """The absolute change of the share, 0 to 1."""
-        return abs(self.after - self.before)
-
-
 class Tried(Struct, frozen=True):
     """A trial so far.
 
@@ -173,6 +153,8 @@ class Case(Struct, frozen=True, kw_only=True):
         served: the served policy that it would replace; None if there is none.
         tried: the trial that is in progress or was lost; None if there is none.
         decisions: a sample of the logged decisions.
+        sessions: what deciding by the candidate surely adds to the success of whole sessions, as a share of it;
+            unbounded without a trial. None if sessions are not judged.
         rewards: the total reward since `candidate.changed`.
         version: the number of the version to be made.
         at: event time up to which the candidate has learned, ms.
@@ -182,6 +164,7 @@ class Case(Struct, frozen=True, kw_only=True):
     served: Allocator | None
     tried: Tried | None = None
     decisions: Sequence[LoggedDecision] = ()
+    sessions: Estimate | None = None
     rewards: float = 0.0
     version: int = 1
     at: int = 0
@@ -214,21 +197,22 @@ def judge(case: Case, config: GateConfig) -> Judgement:
         return Judgement("publish", "the first version" if case.served is None else early)
     new, old = Replayed(case.candidate), Replayed(case.served)
     anew = _anew(new, case, config)
-    if anew == LEAPT and case.tried is not None and _looks_no_worse(case.tried.contrast, config):
+    if anew == LEAPT and case.tried is not None and _looks_no_worse(case.tried, case.sessions, config):
         found = judge(structs.replace(case, served=case.tried.policy, tried=None), config)
         return structs.replace(found, succeeds=True)
-    change = _largest_change(old, new, case.decisions)
+    change = largest_change(old, new, case.decisions)
     if reason := _harmless(change, new, old, case, config):
         return Judgement("publish", f"{reason}; {change}", change=change)
     if not anew and case.tried is not None:
-        verdict, told, trial = _tried(case.tried, case.at, config)
+        verdict, told, trial = _tried(case.tried, case, config)
         return Judgement(verdict, f"{told}; {change}", trial, change=change)
     evidence = _evidence(new, old, case, config)
     low = _surely_kept(new, old, case, config)
-    if told := _assured(evidence, low, config) if anew != RESTED else "":
+    # The log has single turns, and cannot tell what whole sessions bring.
+    if told := _assured(evidence, low, config) if anew != RESTED and case.sessions is None else "":
         return Judgement("publish", f"{told}; {change}", None, evidence, change)
-    lost = case.tried.trial.lost if case.tried is not None and anew == RESTED else 0
-    trial = Trial(number=case.version, began=case.at, share=config.first_share, lost=lost)
+    before = case.tried.trial.lost if case.tried is not None and anew == RESTED else 0
+    trial = Trial(number=case.version, began=case.at, share=config.first_share, lost=before)
     return Judgement("canary", f"on trial {anew}; {change}", trial, evidence, change)
 
 
@@ -301,40 +285,43 @@ def _anew(new: Replayed, case: Case, config: GateConfig) -> str:
     trial, changed = case.tried.trial, case.candidate.changed
     if changed is not None and changed > trial.began:
         return "anew, as rewards fell meanwhile"
-    if _largest_change(Replayed(case.tried.policy), new, case.decisions).size > config.max_change:
+    if largest_change(Replayed(case.tried.policy), new, case.decisions).size > config.max_change:
         return LEAPT
     return RESTED if trial.until is not None and case.at >= trial.until else ""
 
 
-def _looks_no_worse(contrast: Contrast, config: GateConfig) -> bool:
-    return contrast.gain >= 0.0 and contrast.is_more(-BROKEN, config.confidence)
+def _looks_no_worse(tried: Tried, sessions: Estimate | None, config: GateConfig) -> bool:
+    if tried.trial.until is not None or (sessions is not None and (sessions.value < 0.0 or sessions.low <= -BROKEN)):
+        return False
+    return tried.contrast.gain >= 0.0 and tried.contrast.is_more(-BROKEN, config.confidence)
 
 
-def course(contrast: Contrast, config: GateConfig) -> Course:
-    """Return the course of a trial so far."""
+def course(contrast: Contrast, config: GateConfig, sessions: Estimate | None = None) -> Course:
+    """Return the course of a trial so far; see `Case.sessions`."""
     sure = config.confidence
     if contrast.is_less(-config.harm, sure):
         return "lost"
-    if contrast.is_more(-config.max_loss, sure):
+    if contrast.is_more(-config.max_loss, sure) and (sessions is None or keeps_sessions(sessions, config)):
         return "won"
     if contrast.turns >= config.trial_turns:
         return "expired"
     return "half" if contrast.is_more(-BROKEN, sure) else "first"
 
 
-def _tried(tried: Tried, at: int, config: GateConfig) -> tuple[Verdict, str, Trial | None]:
+def keeps_sessions(sessions: Estimate, config: GateConfig) -> bool:
+    """Return whether a policy surely keeps enough of what whole sessions bring: less if it looks no worse."""
+    return sessions.low > -(config.max_risk if sessions.value >= 0.0 else config.max_loss)
+
+
+def _tried(tried: Tried, case: Case, config: GateConfig) -> tuple[Verdict, str, Trial | None]:
     """Return the verdict on a policy that is on trial or has lost it, the reason, and the trial if it continues."""
-    trial, contrast = tried.trial, tried.contrast
-    if trial.until is not None:
-        return "hold", f"{_told(trial)}, and waits", trial
-    gain = gain_bounds(contrast, config.confidence)
-    known = gain if np.isfinite(gain.high) else None
-    trial = structs.replace(trial, turns=contrast.turns, rewards=float(contrast.rewards.sum()), gain=known)
-    told = _told(trial)
-    match course(contrast, config):
+    if tried.trial.until is not None:
+        return "hold", f"{_told(tried.trial)}, and waits", tried.trial
+    trial = counted(tried, config)
+    told = _told(trial) if case.sessions is None else f"{_told(trial)}; {percent(case.sessions)} in whole sessions"
+    match course(tried.contrast, config, case.sessions):
         case "lost":
-            until = at + REST ** (trial.lost + 1) * max(at - trial.began, 1)
-            return "hold", told, structs.replace(trial, share=0.0, until=until, lost=trial.lost + 1)
+            return "hold", told, lost(trial, case.at)
         case "won":
             return "publish", told, None
         case "expired":
@@ -342,6 +329,25 @@ def _tried(tried: Tried, at: int, config: GateConfig) -> tuple[Verdict, str, Tri
         case "half":
             return "canary", told, structs.replace(trial, share=max(trial.share, HALF))
     return "canary", told, trial
+
+
+def counted(tried: Tried, config: GateConfig) -> Trial:
+    """Return a trial with its outcome so far."""
+    turns, rewards = tried.contrast.turns, float(tried.contrast.rewards.sum())
+    gain = gain_bounds(tried.contrast, config.confidence)
+    return structs.replace(tried.trial, turns=turns, rewards=rewards, gain=gain if np.isfinite(gain.high) else None)
+
+
+def lost(trial: Trial, at: int) -> Trial:
+    """Return a trial that is lost at event time `at` (ms), with its rest."""
+    until = at + REST ** (trial.lost + 1) * max(at - trial.began, 1)
+    return structs.replace(trial, share=0.0, until=until, lost=trial.lost + 1)
+
+
+def percent(gain: Estimate) -> str:
+    """Return a relative gain in words."""
+    known = np.isfinite(gain.high)
+    return f"{gain.value:+.1%} ({gain.low:+.1%} to {gain.high:+.1%})" if known else "an unknown change"
 
 
 def _told(trial: Trial) -> str:
@@ -379,33 +385,3 @@ def _relative(evidence: Evidence) -> Estimate | None:
         return None
     served = evidence.value.value - gain.value
     return Estimate(gain.value / served, gain.low / served, gain.high / served) if served > 0.0 else None
-
-
-def _largest_change(before: Replayed, after: Replayed, decisions: Sequence[LoggedDecision]) -> Change:
-    """Return the largest change of a strategy's mean share, over all turns and in segments with enough turns."""
-    some = decisions[:CONTEXTS]
-    known, encoder = after.policy.strategies, after.policy.encoder
-    strategies = [*known, *(name for name in before.policy.strategies if name not in known)]
-    shares = [shares_of(policy, some, strategies) for policy in (before, after)]
-    contexts = vectors_of(some, encoder, known)[:, 0]
-    members = {"": np.ones(len(some), dtype=bool)}
-    members |= {name: contexts[:, place] > 0 for name, place in encoder.segments.items()}
-    found = []
-    for segment, own in members.items():
-        if own.sum() >= SEGMENT or not segment:
-            means = [each[own].mean(axis=0).tolist() for each in shares]
-            found += [Change(name, segment, *pair) for name, *pair in zip(strategies, *means, strict=True)]
-    return max(found, key=lambda change: change.size)
-
-
-def shares_of(replayed: Replayed, decisions: Sequence[LoggedDecision], strategies: Sequence[str]) -> Floats:
-    """Return each strategy's expected share of the candidates, (decisions, strategies), 0 to 1."""
-    shares = np.zeros((len(decisions), len(strategies)))
-    columns = [strategies.index(name) for name in replayed.policy.strategies]
-    for row, one in enumerate(decisions):
-        mixture = replayed.mixture(one)
-        asked = mixture.sets.propensities
-        planned = mixture.shares @ mixture.parts
-        shares[row, columns] = (1.0 - mixture.floor) * planned / max(planned.sum(), 1.0)
-        shares[row, columns] += mixture.floor * asked / max(asked.sum(), 1.0)
-    return shares

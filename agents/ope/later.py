@@ -1,26 +1,30 @@
-"""The second look of the gate: what a policy that leaps does to goals and to returns.
+"""The second look of the gate: what a policy that leaps does to goals, to whole sessions and to returns.
 
 The gate judges by success within a turn's window. A policy may win that, and lose what people do later. So, whatever
 the gate says of a leap,
 
-    on trial, and surely fewer goals are reached          hold, for REST times as long as the trial took
+    on trial, and surely fewer goals are reached          hold, for REST times as long as the trial took;
+    on trial, and sessions surely bring less success      each time it loses again, REST times that
+    on trial, and surely fewer visits are followed
+        by a return
     fewer returns follow the strategies that it asks      hold, as long as that is so
     on trial and lost, but returns outweigh the loss      publish, if a return is worth anything to the bandit
 
-Goals are counted by decision, as success is: with confidence sequences on the turns that the trial shared. Returns
-cannot be, as both policies share a person's visits. They are compared by what is known about strategies (see
-`horizon.serving.LongTerm`), each policy by the shares of the candidates that it draws from each. That is not caused by
-the policies alone, so it must be SURE.
+Goals are counted by decision, as success is, and sessions and returns by the scores of the decisions that they follow
+(see `followed`): with confidence sequences on the turns that the trial shared. Trials mostly end before visits are
+mature. So returns are also compared by what is known about strategies (see `horizon.serving.LongTerm`), each policy by
+the shares of the candidates that it draws from each. That is not caused by the policies alone, so it must be SURE.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from backchannel.agents.horizon.serving import LongTerm
-from backchannel.agents.ope.gate import CONTEXTS, REST, Case, GateConfig, Judgement, shares_of
+from backchannel.agents.ope.changes import CONTEXTS, shares_of
+from backchannel.agents.ope.gate import Case, GateConfig, Judgement, Tried, counted, lost, percent
 from backchannel.agents.ope.sequences import Contrast, gain_bounds
 from backchannel.agents.ope.whole import Replayed
 from backchannel.schemas.snapshot import Estimate
@@ -39,19 +43,24 @@ class Later(Struct, frozen=True):
         returns: strategy -> what is known about it; empty if returns are not learned.
         weight: what a return is worth to the bandit, in successes.
         goals: the goals reached in the turns of the trial in progress; None if there is none.
+        followed: what deciding by the policy on trial adds to the share of visits that a return follows, relatively;
+            None without a trial.
     """
 
     returns: Mapping[str, LongTerm] = {}
     weight: float = 0.0
     goals: Contrast | None = None
+    followed: Estimate | None = None
 
 
 def reviewed(judgement: Judgement, case: Case, later: Later, config: GateConfig) -> Judgement:
     """Return the judgement on a policy in view of what is known about later. Pure."""
     if case.served is None or judgement.change is None or judgement.change.size <= config.max_change:
         return judgement
-    if (held := _lost_goals(judgement, case, later, config)) is not None:
-        return held
+    # The log is consulted when a trial begins, for which the last one says nothing.
+    tried = case.tried if judgement.evidence is None else None
+    if tried is not None and (found := _in_trial(judgement, case, tried, later, config)) is not None:
+        return found
     returns = _returns(case, later.returns)
     if returns is None:
         return judgement
@@ -63,29 +72,29 @@ def reviewed(judgement: Judgement, case: Case, later: Later, config: GateConfig)
         return Judgement("hold", reason, None, judgement.evidence, judgement.change)
     if judgement.verdict == "hold" and case.tried is not None and later.weight:
         contrast = case.tried.contrast
-        lost = -gain_bounds(contrast, config.confidence).low * contrast.value
-        if later.weight * change.low > lost:
+        loss = -gain_bounds(contrast, config.confidence).low * contrast.value
+        if later.weight * change.low > loss:
             reason = f"more people would come back, {told}, which outweighs success: {judgement.reason}"
             return Judgement("publish", reason, None, judgement.evidence, judgement.change)
     return judgement
 
 
-def _lost_goals(judgement: Judgement, case: Case, later: Later, config: GateConfig) -> Judgement | None:
-    """Return the judgement on a policy on trial that surely reaches fewer goals; None if it does not, or has lost."""
-    goals, tried = later.goals, case.tried
-    # The log is consulted when a trial begins; the one so far does not count for that one.
-    if goals is None or tried is None or judgement.evidence is not None:
-        return None
-    sure, trial = config.confidence, tried.trial
-    if tried.contrast.is_less(-config.harm, sure) or not goals.is_less(-config.harm, sure):
-        return None
-    gain = gain_bounds(goals, sure)
-    if trial.until is None:
-        trial = structs.replace(
-            judgement.trial or trial, share=0.0, until=case.at + REST * max(case.at - trial.began, 1)
-        )
-    reason = f"fewer goals are reached, {gain.value:+.1%} ({gain.low:+.1%} to {gain.high:+.1%}); {judgement.reason}"
-    return Judgement("hold", reason, trial, None, judgement.change)
+def _in_trial(judgement: Judgement, case: Case, tried: Tried, later: Later, config: GateConfig) -> Judgement | None:
+    """Return the judgement on a policy on trial that follows from what came later; None if none does."""
+    if tried.contrast.is_less(-config.harm, config.confidence):
+        return None  # it has lost already
+    outcomes = {
+        "fewer goals are reached": None if later.goals is None else gain_bounds(later.goals, config.confidence),
+        "whole sessions bring less": case.sessions,
+        "fewer people come back": later.followed,
+    }
+    for what, gain in outcomes.items():
+        if gain is not None and gain.high < -config.harm:
+            trial = judgement.trial or counted(tried, config)
+            trial = lost(trial, case.at) if trial.until is None else trial
+            reason = f"{what}, {percent(gain)}; {judgement.reason}"
+            return Judgement("hold", reason, trial, None, judgement.change)
+    return None
 
 
 def _returns(case: Case, known: Mapping[str, LongTerm]) -> tuple[float, Estimate] | None:

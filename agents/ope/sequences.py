@@ -26,6 +26,12 @@ LESS: Final = np.array([0.9, 0.75, 0.5, 0.25, 0.02])
 _ON_MORE: Final = np.log([0.25, 0.3, 0.25, 0.15, 0.05])
 _ON_LESS: Final = np.log([0.15, 0.2, 0.35, 0.2, 0.1])
 """Log stakes of these bets: better policies are mostly a little better; the worse ones that matter are much worse."""
+FEWEST: Final = 50
+"""Units below which asymptotic bounds say nothing."""
+TIGHTEST: Final = 500.0
+"""Units at which asymptotic bounds are narrowest, for their number."""
+UNKNOWN: Final = Estimate(0.0, -np.inf, np.inf)
+"""A ratio of which nothing is known."""
 _MOST: Final = 1e6  # the largest gain that is searched for, relative to the other policy's rewards
 _STEPS: Final = 40  # steps of a bisection
 
@@ -112,6 +118,32 @@ def gain_bounds(contrast: Contrast, confidence: float) -> Estimate:
     if contrast.is_less(_MOST, confidence):
         high = _threshold(lambda gain: not contrast.is_less(gain, confidence))
     return Estimate(contrast.gain, low, high)
+
+
+def ratio_bounds(changes: Floats, totals: Floats, confidence: float) -> Estimate:
+    """Return the sum of `changes` relative to that of `totals`, with an asymptotic confidence sequence.
+
+    If the ratio is constant, each bound holds at all looks together with about the given probability, once there are
+    FEWEST units (Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas, "Time-uniform central limit theory and asymptotic
+    confidence sequences", Annals of Statistics 2024). It is narrowest at TIGHTEST units.
+
+    Args:
+        changes: of independent units, such as people, (units,).
+        totals: of the same units, (units,), at least 0.
+        confidence: the confidence of either bound by itself, between 0 and 1.
+
+    Returns:
+        the ratio; UNKNOWN if there are too few units, or all totals are 0.
+    """
+    units, total = len(changes), float(totals.sum())
+    if units < FEWEST or not total:
+        return UNKNOWN
+    ratio = float(changes.sum()) / total
+    alpha = min(2.0 * (1.0 - confidence), 0.99)  # of both bounds
+    scale = units * (-2.0 * np.log(alpha) + np.log1p(-2.0 * np.log(alpha))) / TIGHTEST
+    radius = np.sqrt(2.0 * (scale + 1.0) / scale * np.log1p(np.sqrt(scale + 1.0) / alpha) / units)
+    spread = float(radius * (changes - ratio * totals).std()) * units / total
+    return Estimate(ratio, ratio - spread, ratio + spread)
 
 
 def _log_mean(logs: Floats, weights: Floats) -> float:

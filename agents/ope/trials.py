@@ -10,7 +10,7 @@ and rewards by share and weight give what either policy earns; see `sequences.Co
 exact. So the sums are equal to the last bit, in any order and on any number of workers.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -20,12 +20,43 @@ from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.ope.decisions import chances_of
 from backchannel.agents.ope.sequences import Contrast
 from backchannel.agents.outcomes import Outcomes
-from backchannel.agents.sums import GRID, Delta, SumReader, Sums, SumTable
+from backchannel.agents.sums import GRID, Delta, Floats, Integers, SumReader, Sums, SumTable
 
 WEIGHTS: Final = 32
 """Steps of the grid of weights, which range from 0 to 1."""
 SHARES: Final = 1024
 """Steps of the grid of shares, which holds the gate's shares."""
+
+
+class Tosses(NamedTuple):
+    """The turns that a served policy and one on trial shared, by the toss of a coin.
+
+    Attributes:
+        turns: indexes of turns, (n,), rising.
+        trials: the numbers of the trials, (n,).
+        shares: the probabilities that the policy on trial decides, (n,).
+        weights: the probabilities that it decided, given the decision, (n,), 0 to 1.
+    """
+
+    turns: Integers
+    trials: Integers
+    shares: Floats
+    weights: Floats
+
+
+def tosses_of(outcomes: Outcomes) -> Tosses:
+    """Return the turns that are part of a trial. Those whose impressions log no probabilities of the decision are not.
+
+    A turn is decided once: by the first of its impressions that logs the probabilities.
+    """
+    impressions = outcomes.columns.turns.impressions
+    canaries, whole = impressions.rows.canary, impressions.rows.allocation_propensity
+    shown = np.flatnonzero((canaries.counts > 0) & (whole > 0.0))
+    turns, first = np.unique(impressions.parents[shown], return_index=True)
+    shown = shown[first]
+    canary = canaries.rows.take(canaries.starts[shown])
+    weights = np.minimum(canary.share * canary.propensity / whole[shown], 1.0)
+    return Tosses(turns, canary.trial.astype(np.int64), canary.share, weights)
 
 
 class Trials(Learner):
@@ -47,24 +78,17 @@ class Trials(Learner):
 
     def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`."""
-        impressions = outcomes.columns.turns.impressions
-        canaries, whole = impressions.rows.canary, impressions.rows.allocation_propensity
-        shown = np.flatnonzero((canaries.counts > 0) & (whole > 0.0))
-        # A turn is decided once: by the first of its impressions that logs the probabilities.
-        turns, first = np.unique(impressions.parents[shown], return_index=True)
+        turns, trials, every, weights = tosses_of(outcomes)
         if not len(turns):
             return {}
-        shown = shown[first]
-        canary = canaries.rows.take(canaries.starts[shown])
-        weights = np.minimum(canary.share * canary.propensity / whole[shown], 1.0)
         steps = np.floor(weights * WEIGHTS + chances_of(outcomes.columns)[turns]).astype(np.int64)
-        shares = np.rint(canary.share * SHARES).astype(np.int64)
+        shares = np.rint(every * SHARES).astype(np.int64)
         rewards = np.rint(outcomes.success[turns] * GRID) / GRID
-        places, row = distinct(canary.trial, shares, steps)
+        places, row = distinct(trials, shares, steps)
         keys = [
             (str(trial), share, step)
             for trial, share, step in zip(
-                canary.trial[places].tolist(), shares[places].tolist(), steps[places].tolist(), strict=True
+                trials[places].tolist(), shares[places].tolist(), steps[places].tolist(), strict=True
             )
         ]
         reached = np.rint(ends_of(outcomes, turns) * outcomes.unrephrased[turns] * GRID) / GRID

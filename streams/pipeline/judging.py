@@ -18,8 +18,10 @@ from backchannel.agents.goals.serving import GoalCredits
 from backchannel.agents.horizon.serving import Horizon, LongTerm, Rests
 from backchannel.agents.horizon.worth import worths
 from backchannel.agents.ope.canary import SECTION
+from backchannel.agents.ope.followed import Followed
 from backchannel.agents.ope.gate import Case, Judgement, Tried, judge
 from backchannel.agents.ope.later import Later, reviewed
+from backchannel.agents.ope.sequences import UNKNOWN
 from backchannel.agents.ope.trials import Trials
 from backchannel.agents.quality.learner import AnswerQuality
 from backchannel.agents.serving import live_rows
@@ -59,7 +61,9 @@ class Gatekeeper:
         self._config: Final = config.gate
         self._long_term: Final = config.bandit.long_term
         self._goal: Final = config.bandit.goal
+        self._discount: Final = config.horizon.discount
         self._trials: Final = Trials()
+        self._followed: Final = Followed(config.horizon) if config.horizon.salt else None
 
     def rule(self, connection: Connection, previous: Snapshot | None, changes: Solved, at: int, now: int) -> Ruling:
         """Decide what the next version serves of the bandit.
@@ -102,7 +106,8 @@ class Gatekeeper:
     def forget(self, connection: Connection, made: Snapshot) -> None:
         """Forget the results of all trials but the newest version's."""
         number = str(made.trial.number) if made.trial else ""
-        for table in self._trials.tables:
+        followed = () if self._followed is None else self._followed.tables
+        for table in (*self._trials.tables, *followed):
             stored = self._store.sum_tables.get(table.name)
             if stored is not None:
                 connection.execute(delete(stored).where(stored.c.trial != number))
@@ -124,21 +129,27 @@ class Gatekeeper:
             live = Allocator(served) if served else None
         except _UNREADABLE as error:
             return Judgement("warn", f"not judged, because the served policy cannot be read: {error}")
-        so_far, goals = None, None
+        sums = ledger.RowSums(self._store, connection)
+        so_far, goals, sessions, followed = None, None, UNKNOWN if self._discount else None, None
         if trial is not None and tried:
-            sums = ledger.RowSums(self._store, connection)
             so_far = Tried(trial, Allocator(tried), self._trials.contrast(sums, trial.number))
             goals = self._trials.reached(sums, trial.number)
+            if self._followed is not None:
+                followed = self._followed.returns(sums, trial, at, self._config.confidence)
+                if self._discount:
+                    sessions = self._followed.sessions(sums, trial, at, self._config.confidence)
         case = Case(
             candidate=candidate,
             served=live,
             tried=so_far,
             decisions=decisions.read(connection, self._config.turns),
+            sessions=sessions,
             rewards=self._rewards(connection, candidate.changed or 0),
             version=(snapshots.last(connection) or 0) + 1,
             at=at,
         )
-        return reviewed(judge(case, self._config), case, Later(returns, self._long_term, goals), self._config)
+        later = Later(returns, self._long_term, goals, followed)
+        return reviewed(judge(case, self._config), case, later, self._config)
 
     def _rewards(self, connection: Connection, since: int) -> float:
         """Return the total reward of the turns since an event time (ms) that are still kept."""

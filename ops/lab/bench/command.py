@@ -47,6 +47,7 @@ PARTS: Final = {
     "taught": "backchannel.ops.lab.bench.taught:taught",
     "kills": "backchannel.ops.lab.bench.kills:kills",
     "gate": "backchannel.ops.lab.bench.gate:gate",
+    "trials": "backchannel.ops.lab.bench.trials:trials",
 }
 
 
@@ -91,6 +92,7 @@ def bench(
     taught        from teaching to serving, over Kafka and by the service alone, while others teach 1,000 rules a second
     kills         30 SIGKILLs of the service under load, with the journal and with Kafka: what is lost or learned twice
     gate          how often the gate is right, in 30 simulated logs per round
+    trials        when whole sessions decide a trial, and how often wrongly, in 60 simulated trials per round
 
     Without a PART, all parts run, which takes half an hour on an idle machine with two cores. Peers that are
     not installed are left out; `make rivals` installs them.

@@ -8,7 +8,7 @@ import pytest
 from backchannel.agents.horizon.serving import LongTerm
 from backchannel.agents.ope.gate import REST, Case, GateConfig, Judgement, judge
 from backchannel.agents.ope.later import Later, reviewed
-from backchannel.agents.ope.sequences import Contrast
+from backchannel.agents.ope.sequences import UNKNOWN, Contrast
 from backchannel.schemas.snapshot import Estimate
 from tests.agents.ope.test_gate import BAD, GOOD, LIVE, case, policy, tried
 
@@ -69,6 +69,45 @@ def test_a_policy_on_trial_that_loses_goals_is_held_and_rests() -> None:
     assert found.trial is not None
     assert found.trial.until == 11_000
     assert second(case(BAD, **on), Later(goals=goals(500.0, 500.0))) == judge(case(BAD, **on), CONFIG)
+
+
+@pytest.mark.parametrize("kind", ["sessions", "returns"])
+def test_a_policy_on_trial_that_loses_sessions_or_returns_is_held(kind: str) -> None:
+    """The longer, the more often it has lost; and it does not take the served one's place if it leaps again."""
+    less = Estimate(-0.3, -0.5, -0.1)
+    known: dict[str, Any] = {"sessions": less} if kind == "sessions" else {}
+    later = Later(followed=None if kind == "sessions" else less)
+    on = case(BAD, tried=tried(600.0, 400.0, 0.5, lost=1), at=3000, **known)
+    found = second(on, later)
+    told = "whole sessions bring less" if kind == "sessions" else "fewer people come back"
+    assert (found.verdict, found.reason.startswith(f"{told}, -30.0% (-50.0% to -10.0%); ")) == ("hold", True)
+    assert found.trial is not None
+    assert (found.trial.share, found.trial.until, found.trial.lost) == (0.0, 3000 + REST**2 * 2000, 2)
+    assert found.trial.turns == 4000
+    leapt = case(GOOD, tried=tried(600.0, 400.0, 0.5, until=11_000), at=3000, **known)
+    assert not second(leapt, later).succeeds
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"),
+    [
+        (None, "publish"),
+        (UNKNOWN, "canary"),
+        (Estimate(0.1, -0.3, 0.5), "canary"),
+        (Estimate(0.1, -0.2, 0.4), "publish"),
+        (Estimate(-0.02, -0.2, 0.1), "canary"),
+        (Estimate(-0.02, -0.07, 0.03), "publish"),
+    ],
+)
+def test_a_trial_goes_on_until_sessions_are_known(gain: Estimate | None, verdict: str) -> None:
+    on: dict[str, Any] = {"tried": tried(600.0, 400.0, 0.5), "at": 3000, "sessions": gain}
+    found = second(case(BAD, **on), Later())
+    assert found.verdict == verdict
+    assert ("in whole sessions" in found.reason) == (gain is not None)
+    # But not for ever, and nothing goes live without a trial.
+    short = GateConfig(trial_turns=4000)
+    assert judge(case(BAD, **on), short).verdict == "publish"
+    assert judge(case(GOOD, sessions=gain), CONFIG).verdict == ("publish" if gain is None else "canary")
 
 
 @pytest.mark.parametrize(("weight", "verdict"), [(0.0, "hold"), (0.1, "hold"), (5.0, "publish")])

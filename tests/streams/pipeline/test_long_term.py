@@ -20,6 +20,7 @@ from backchannel.ops.commands.summary import _show_horizon
 from backchannel.schemas.events import Click, Event, Impression, Query, Result
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config, ConfigError, load
+from backchannel.streams.pipeline import judging
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 
@@ -187,3 +188,68 @@ def test_what_a_goal_is_worth_decides_between_clicks_and_goals(
         pipeline.commit()
         assert pipeline.publish() is not None
     assert low <= bait(url) <= high
+
+
+def trial(pipeline: LocalPipeline, reader: PolicyReader, first: int, many: int, clicks: float) -> Snapshot:
+    """Serve sessions of three turns, of which nobody clicks after bait, learn from them, and publish."""
+    reader.refresh()
+    rng = np.random.default_rng(first)
+    events: list[Event] = []
+    for number in range(many):
+        spoilt = False
+        for place in range(3):
+            at: dict[str, Any] = {
+                "ts": 1000 * DAY + 3_600_000 * first + 2_000 * number + 120_000 * place,
+                "session_id": f"s{first}.{number}",
+                "query_id": f"q{first}.{number}.{place}",
+            }
+            made = reader.policy.allocate({}, 1) if reader.status.version else None
+            (asked,) = made.allocation if made else (STRATEGIES[int(rng.integers(2))],)
+            logged: dict[str, Any] = (
+                {
+                    "propensities": made.propensities,
+                    "allocation_propensity": made.allocation_propensity,
+                    "canary": made.canary,
+                }
+                if made
+                else {"propensities": dict.fromkeys(STRATEGIES, 0.5), "allocation_propensity": 0.5}
+            )
+            events.append(Query(event_id="q", text="x", **at))
+            events.append(
+                Impression(event_id="i", results=(Result("e", 1, (asked,)),), allocation={asked: 1}, **logged, **at)
+            )
+            if not spoilt and rng.random() < (clicks if asked == "bait" else CLICKS["plain"]):
+                events.append(Click(event_id="c", entity_id="e", **at))
+            spoilt |= asked == "bait"
+    pipeline.feed(sorted(events, key=lambda one: one.ts))
+    pipeline.commit()
+    found = pipeline._publisher.publish()
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("discount", [0.0, 1.0])
+def test_a_version_that_wins_clicks_and_loses_sessions_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, discount: float
+) -> None:
+    """Even if the bandit does not see what it does to sessions, as where that depends on the context."""
+    monkeypatch.setattr(judging, "worths", lambda *_: {})
+    url = f"sqlite:///{tmp_path}/store.db"
+    settings = structs.replace(config(0.0, 20), horizon=HorizonConfig(salt="a salt for tests only", discount=discount))
+    with (
+        LocalPipeline(url, settings, "s") as pipeline,
+        closing(PolicyReader(url, rng=np.random.default_rng(0))) as reader,
+    ):
+        trial(pipeline, reader, 0, 100, 0.1)
+        assert bait(url) < 0.2
+        seen = [trial(pipeline, reader, first, 100, 1.0) for first in range(1, 12)]
+    held = [one.reason for one in seen if one.verdict == "hold"]
+    if not discount:
+        assert not held
+        assert bait(url) > 0.8
+        return
+    assert held[0] is not None
+    assert held[0].startswith("whole sessions bring less, -")
+    assert bait(url) < 0.2
+    shown = CliRunner().invoke(main, ["snapshots", "show", "--store", url])
+    assert "hold: whole sessions bring less" in " ".join(shown.output.split())
