@@ -31,11 +31,11 @@ import numpy as np
 
 from backchannel.agents.horizon.keys import hashed, sessions_of
 from backchannel.agents.horizon.learner import HorizonConfig, Returns
-from backchannel.agents.horizon.rest import RestOfSession, Walks, expected, walks_of
+from backchannel.agents.horizon.rest import GAP_MS, RestOfSession, Walks, expected, walks_of
 from backchannel.agents.horizon.visits import HOUR_MS, visits_of
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.ope.decisions import chances_of
-from backchannel.agents.ope.sequences import ratio_bounds
+from backchannel.agents.ope.sequences import UNKNOWN, ratio_bounds
 from backchannel.agents.ope.trials import tosses_of
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import GRID, USER, Delta, Floats, Groups, Integers, Key, SumReader, SumTable
@@ -110,6 +110,8 @@ class Followed(Learner):
             at: the event time (ms) up to which everything is known.
             confidence: the confidence of either bound by itself.
         """
+        if at < trial.began + GAP_MS:  # none has ended
+            return UNKNOWN
         by_turn = {key[:3]: score / turns for key, (turns, score) in self._scores(sums, trial).items()}
         walks = walks_of(sums.read(self._rest.table), at, trial.began)
         scores = np.array([by_turn.get(key, 0.0) for key in walks.keys])
@@ -124,11 +126,14 @@ class Followed(Learner):
             at: the event time (ms) up to which everything is known.
             confidence: the confidence of either bound by itself.
         """
+        times = self._returns.times
+        if at < trial.began + times.most_ms:  # none is mature, and there may be many
+            return UNKNOWN
+        kept = sums.read(self._returns.table)
         found: dict[Key, float] = {}
         for (user, _, ts, _), (_, score) in self._scores(sums, trial).items():
             visit = user, ts // HOUR_MS * HOUR_MS
             found[visit] = found.get(visit, 0.0) + score
-        kept, times = sums.read(self._returns.table), self._returns.times
         visits = visits_of(kept, times, at)
         users, hours, _ = kept.ordered()[0].columns
         known = dict.fromkeys(one for one in zip(users, hours, strict=True) if one[1] >= at - times.keep_ms)
