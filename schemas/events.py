@@ -91,6 +91,9 @@ class Earlier(Struct, frozen=True, gc=False, kw_only=True):
     certainty: Annotated[float, Meta(ge=0, le=1, description="mean of the NLU's probabilities")] | None = None
     repeats: Annotated[Count, Meta(description="number of turns just before, in a row, that ask the same")] = 0
     answer: Annotated[float, Meta(ge=0, le=1, description="what was said about the last answer")] | None = None
+    reply: Annotated[Text, Meta(description="what the system said last: the `reply` of the last impression")] | None = (
+        None
+    )
 
 
 class Query(_Event, frozen=True, gc=False, kw_only=True, tag="query"):
@@ -232,6 +235,10 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
                 "not), nothing (it found nothing) ..."
             ),
         ]
+        | None
+    ) = None
+    reply: (
+        Annotated[Text, Meta(description="what the system said, in the form of an `interpretation`: `offer(food=thai)`")]
         | None
     ) = None
 

@@ -115,6 +115,7 @@ class Impressions(Frame, frozen=True):
     examined: Codes
     normalizers: Codes
     outcome: Codes
+    reply: Codes
     canary: Ragged[Canaries]
 
 

@@ -30,6 +30,7 @@ POOLS: Final = {
     "locale": "labels",
     "kind": "labels",
     "outcome": "labels",
+    "reply": "forms",
     "context": "contexts",
     "asr": "contexts",
     "nlu": "contexts",

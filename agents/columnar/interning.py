@@ -42,6 +42,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _entity_id = attrgetter("entity_id")
 _kind = attrgetter("kind")
 _outcome = attrgetter("outcome")
+_reply = attrgetter("reply")
 
 
 class Interner:
@@ -109,6 +110,7 @@ class Interner:
             examined=self._contexts([one.examined for one in shown]),
             normalizers=self._contexts([one.normalizers for one in shown]),
             outcome=self._codes(shown, "outcome", _outcome),
+            reply=self._codes(shown, "reply", _reply),
             canary=_canaries([one.canary for one in shown]),
         )
 

@@ -5,33 +5,41 @@ absent from the events (`asr`, `nlu`, `outcome`, the next query) is a bin of its
 high.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import accumulate, pairwise
-from math import exp, log
+from itertools import accumulate, pairwise, product
 from typing import Final
 from zlib import crc32
 
 import msgspec
 import numpy as np
-from msgspec import Struct
-from rapidfuzz.distance import Indel
-from rapidfuzz.fuzz import token_set_ratio
 
 from backchannel.agents.columnar.columns import Columns, Queries
-from backchannel.agents.columnar.frames import MISSING
+from backchannel.agents.columnar.frames import MISSING, Codes
+from backchannel.agents.failures.numbers import Numbers, Said, of_earlier, of_next, of_query, of_reply, values_of
 from backchannel.agents.failures.rules import RULES, first_to_hold
 from backchannel.agents.labelled.bins import bin_of, range_of
 from backchannel.agents.labelled.kinds import parts_of
 from backchannel.agents.sums import Floats, Integers
-from backchannel.schemas.events import Recognition, Understanding
+from backchannel.schemas.events import Earlier, Recognition, Understanding
 
 _SHARES: Final = (0.01, 0.2, 0.4, 0.6, 0.8, 0.95)
+_FEW_SHARES: Final = (0.01, 0.4, 0.6, 1.0)
+_MASSES: Final = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 _PROBABILITIES: Final = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 BINS: Final[dict[str, tuple[float, ...]]] = {
     "wake word": _PROBABILITIES,
+    "turns before": (1, 2, 3, 5, 8, 12),
+    "repeats before": (1, 2),
+    "surprise of the recogniser before": (0.2, 0.4, 0.7, 1.0, 1.5, 2.0),
+    "certainty of the NLU before": (0.5, 0.6, 0.7, 0.8, 0.9),
+    "values that the last reply had": _FEW_SHARES,
+    "values that the query changes": (1, 2),
     "surprise of the recogniser": (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0),
+    "surprise per word": (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0),
+    "certainty of the least certain word": _PROBABILITIES,
+    "certainty of a word that was left out": _MASSES,
     "lead of the best hypothesis": (0.1, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0),
     "likeness of the hypotheses": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     "entropy of the hypotheses": (0.2, 0.5, 0.8, 1.1, 1.4, 1.7, 2.0),
@@ -39,8 +47,17 @@ BINS: Final[dict[str, tuple[float, ...]]] = {
     "certainty of the NLU": _PROBABILITIES,
     "lead of the interpretation": (0.1, 0.3, 0.5, 0.7, 0.9),
     "interpretations": (1, 2, 3, 4, 5),
+    "certainty that nothing was meant": _MASSES,
+    "certainty of a part that was left out": _MASSES,
+    "certainty of the least certain part": _PROBABILITIES,
     "parts of the interpretation": (1, 2, 3, 4),
     "share of the text that was interpreted": _SHARES,
+    "values that the reply takes up": _FEW_SHARES,
+    "values that the reply changes": (1, 2),
+    "values of the reply that are other interpretations": (1, 2),
+    "values of the reply that were said": (1, 2),
+    "share of the reply that was said before": _FEW_SHARES,
+    "values that are new in the reply": (1, 2, 3),
     "results": (1, 2, 5),
     "clicks": (1, 2),
     "barge-ins": (1, 2),
@@ -50,6 +67,9 @@ BINS: Final[dict[str, tuple[float, ...]]] = {
     "likeness of the next query to another hypothesis": (0.3, 0.5, 0.7, 0.9, 1.0),
     "overlap with the next interpretation": (0.01, 0.4, 0.6, 1.0),
     "values that the next query changes": (1, 2),
+    "next parts that are other interpretations": _MASSES,
+    "next values that the reply had": _FEW_SHARES,
+    "values of the reply that the next query changes": (1, 2),
     "certainty of the NLU about the next query": (0.3, 0.5, 0.7, 0.9, 0.97),
     "surprise of the recogniser at the next query": (0.1, 0.3, 0.7, 1.5, 3.0),
 }
@@ -60,7 +80,12 @@ NAMES: Final[dict[str, int]] = {
     "context": 16,
     "act": 16,
     "slot": 16,
+    "act, after": 64,
+    "reply act": 16,
+    "reply slot": 16,
+    "act, with reply": 64,
     "next act": 16,
+    "act, with next": 64,
     "word": 128,
     "pair of words": 96,
     "next word": 32,
@@ -89,17 +114,8 @@ _CROSSED: Final = frozenset(
 )
 _HYPOTHESES: Final = 5
 _recognition: Final = lru_cache(maxsize=4096)(msgspec.msgpack.Decoder(Recognition).decode)
+_earlier: Final = lru_cache(maxsize=4096)(msgspec.msgpack.Decoder(Earlier).decode)
 _understanding: Final = lru_cache(maxsize=4096)(msgspec.msgpack.Decoder(Understanding).decode)
-
-
-class Said(Struct, frozen=True):
-    """A query, as its evidence needs it."""
-
-    ts: int
-    text: str
-    parts: frozenset[str]
-    asr: Recognition | None
-    nlu: Understanding | None
 
 
 def is_told(columns: Columns) -> Integers:
@@ -115,11 +131,8 @@ def evidence(columns: Columns) -> list[dict[str, int]]:
     turns, pools = columns.turns, columns.pools
     shown = turns.impressions
     results = np.bincount(shown.parents, shown.rows.results.counts, len(columns)).astype(int).tolist()
-    outcomes: list[str | None] = [None] * len(columns)
-    labels = [*pools.labels, None]
-    for row, code in zip(shown.parents.tolist(), shown.rows.outcome.tolist(), strict=True):
-        if code != MISSING:
-            outcomes[row] = labels[code]
+    outcomes = _last(columns, shown.rows.outcome, pools.labels)
+    replies = _last(columns, shown.rows.reply, pools.forms)
     following = iter(_said(columns, turns.following.rows))
     codes = set(turns.query.context.tolist()) - {MISSING}
     contexts = {MISSING: {}} | {code: msgspec.msgpack.decode(pools.contexts[code]) for code in codes}
@@ -127,22 +140,33 @@ def evidence(columns: Columns) -> list[dict[str, int]]:
     for row, (said, next_, context) in enumerate(
         zip(_said(columns, turns.query), turns.following.counts.tolist(), turns.query.context.tolist(), strict=True)
     ):
-        numbers: dict[str, float | None] = {
+        numbers: Numbers = {
             "results": results[row],
             "clicks": int(turns.clicks.counts[row]),
             "barge-ins": int(turns.barge_ins[row]),
-            **_of_query(said),
+            **of_query(said),
+            **of_earlier(said),
         }
-        names = [("act", act) for act in sorted(_acts(said))]
-        names += (("slot", slot) for slot in sorted(_slots(said)))
+        acts, reply = sorted(_acts(said.parts)), replies[row]
+        names = [("act", act) for act in acts]
+        names += (("slot", slot) for slot in sorted(values_of(said.parts)))
         names += (("word", word) for word in _words(said))
         names += (("pair of words", pair) for pair in _pairs(said.text))
         known = [f"{name}={value}" for name, value in contexts[context].items() if isinstance(value, str)]
         names += (("context", one) for one in known)
+        if said.earlier is not None and said.earlier.reply is not None:
+            names += _pairs_of("act, after", acts, _acts(parts_of(said.earlier.reply)))
+        if reply is not None:
+            numbers |= of_reply(said, reply)
+            replied = parts_of(reply)
+            names += (("reply act", act) for act in sorted(_acts(replied)))
+            names += (("reply slot", slot) for slot in sorted(values_of(replied)))
+            names += _pairs_of("act, with reply", acts, _acts(replied))
         if next_:
             after = next(following)
-            numbers |= _of_next(said, after)
-            names += (("next act", act) for act in sorted(_acts(after)))
+            numbers |= of_next(said, after, reply)
+            names += (("next act", act) for act in sorted(_acts(after.parts)))
+            names += _pairs_of("act, with next", acts, _acts(after.parts))
             names += (("next word", word) for word in sorted(set(after.text.lower().split())))
         found.append(_slotted(numbers, names, outcomes[row], known))
     return found
@@ -157,7 +181,7 @@ def vectors(found: Iterable[Iterable[int]], turns: int) -> Floats:
 
 
 def _slotted(
-    numbers: dict[str, float | None], names: Iterable[tuple[str, str]], outcome: str | None, context: Iterable[str]
+    numbers: Numbers, names: Iterable[tuple[str, str]], outcome: str | None, context: Iterable[str]
 ) -> dict[str, int]:
     slots = {"constant": 0}
     crossed: list[str] = []
@@ -190,73 +214,6 @@ def _hashed(kind: str, name: str) -> int:
     return _STARTS[kind] + crc32(name.encode(errors="surrogatepass")) % NAMES[kind]
 
 
-def _of_query(said: Said) -> dict[str, float | None]:
-    """Return the numbers of a query by itself."""
-    numbers: dict[str, float | None] = {
-        "words": len(said.text.split()),
-        "parts of the interpretation": len(said.parts),
-        "share of the text that was interpreted": _interpreted(said),
-    }
-    if said.asr is not None:
-        numbers["wake word"] = said.asr.wake
-        numbers |= _of_hypotheses(tuple((one.text, one.score) for one in said.asr.hypotheses))
-    if said.nlu is not None:
-        score = said.nlu.score
-        second = max((one.score for one in said.nlu.alternatives), default=0.0)
-        numbers["certainty of the NLU"] = score
-        numbers["lead of the interpretation"] = None if score is None else score - second
-        numbers["interpretations"] = 1 + len(said.nlu.alternatives)
-    return numbers
-
-
-def _of_hypotheses(hypotheses: tuple[tuple[str, float], ...]) -> dict[str, float | None]:
-    if not hypotheses:
-        return {}
-    best, score = hypotheses[0]
-    masses = [exp(min(other - score, 0.0)) for _, other in hypotheses]
-    total = sum(masses)
-    numbers: dict[str, float | None] = {
-        "surprise of the recogniser": -score,
-        "entropy of the hypotheses": -sum(one / total * log(one / total) for one in masses if one > 0),
-    }
-    if len(hypotheses) > 1:
-        likeness = [Indel.normalized_similarity(best, text) for text, _ in hypotheses[1:]]
-        numbers["lead of the best hypothesis"] = score - hypotheses[1][1]
-        numbers["likeness of the hypotheses"] = sum(likeness) / len(likeness)
-    return numbers
-
-
-def _of_next(said: Said, after: Said) -> dict[str, float | None]:
-    """Return the numbers of a query and the next one."""
-    parts, others = said.parts, after.parts
-    values, next_values = (dict(part.split("=", 1) for part in some if "=" in part) for some in (parts, others))
-    numbers: dict[str, float | None] = {
-        "seconds until the next query": (after.ts - said.ts) / 1000,
-        "likeness of the next query": Indel.normalized_similarity(said.text, after.text),
-        "words of the next query": token_set_ratio(said.text, after.text) / 100,
-        "overlap with the next interpretation": len(parts & others) / max(min(len(parts), len(others)), 1),
-        "values that the next query changes": sum(
-            next_values.get(slot, value) != value for slot, value in values.items()
-        ),
-    }
-    if said.asr is not None and len(said.asr.hypotheses) > 1:
-        numbers["likeness of the next query to another hypothesis"] = max(
-            Indel.normalized_similarity(one.text, after.text) for one in said.asr.hypotheses[1:]
-        )
-    if after.nlu is not None:
-        numbers["certainty of the NLU about the next query"] = after.nlu.score
-    if after.asr is not None and after.asr.hypotheses:
-        numbers["surprise of the recogniser at the next query"] = -after.asr.hypotheses[0].score
-    return numbers
-
-
-def _interpreted(said: Said) -> float:
-    """Return the share of the text's characters that are values of the interpretation, 0 to 1."""
-    text = said.text.lower()
-    values = {part.split("=", 1)[1].lower() for part in said.parts if "=" in part}
-    return min(sum(len(value) for value in values if value in text) / max(len(text), 1), 1.0)
-
-
 def _words(said: Said) -> list[str]:
     """Return the words of the text and of the next best hypotheses."""
     texts = [said.text, *(one.text for one in said.asr.hypotheses[:_HYPOTHESES])] if said.asr else [said.text]
@@ -268,24 +225,35 @@ def _pairs(text: str) -> list[str]:
     return sorted({" ".join(pair) for pair in pairwise(words)})
 
 
-def _acts(said: Said) -> set[str]:
-    return {part for part in said.parts if "=" not in part}
+def _pairs_of(kind: str, acts: Iterable[str], others: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for act, other in product(sorted(acts) or ("none",), sorted(others) or ("none",)):
+        yield kind, f"{act}, {other}"
 
 
-def _slots(said: Said) -> set[str]:
-    return {part.split("=", 1)[0] for part in said.parts if "=" in part}
+def _acts(parts: Iterable[str]) -> set[str]:
+    return {part for part in parts if "=" not in part}
+
+
+def _last(columns: Columns, codes: Codes, pool: Sequence[str]) -> list[str | None]:
+    """Return of each turn what the last of its impressions with a code says, (turns,)."""
+    found: list[str | None] = [None] * len(columns)
+    for row, code in zip(columns.turns.impressions.parents.tolist(), codes.tolist(), strict=True):
+        if code != MISSING:
+            found[row] = pool[code]
+    return found
 
 
 def _said(columns: Columns, queries: Queries) -> Iterator[Said]:
     """Yield queries, with what their events say about them."""
     pools = columns.pools
     forms = [*pools.forms, ""]
-    for ts, text, form, asr, nlu in zip(
+    for ts, text, form, asr, nlu, earlier in zip(
         queries.ts.tolist(),
         queries.text.tolist(),
         queries.form.tolist(),
         queries.asr.tolist(),
         queries.nlu.tolist(),
+        queries.earlier.tolist(),
         strict=True,
     ):
         yield Said(
@@ -294,4 +262,5 @@ def _said(columns: Columns, queries: Queries) -> Iterator[Said]:
             parts_of(forms[form]),
             None if asr == MISSING else _recognition(pools.contexts[asr]),
             None if nlu == MISSING else _understanding(pools.contexts[nlu]),
+            None if earlier == MISSING else _earlier(pools.contexts[earlier]),
         )

@@ -48,4 +48,5 @@ def earlier_of(turns: Sequence[Turn], query: Query) -> Earlier:
         certainty=round(float(np.mean(certainties)), 4) if certainties else None,
         repeats=sum(1 for _ in takewhile(lambda one: one >= _REPEATED, reversed(rephrased.tolist()))),
         answer=float(np.mean(said)) if said else None,
+        reply=next((one.reply for one in reversed(turns[-1].impressions) if one.reply), None),
     )

@@ -11,7 +11,7 @@ the utterance of row i, and its offer and barge-in belong to that utterance's qu
 | click (kind `request_detail`) | a caller's request for a detail of the offered restaurant | the end of the utterance |
 
 A query's `asr` and `nlu` hold all hypotheses with their scores, and its context the `prompt` that it answers. An
-impression's `outcome` is the prompt's act.
+impression's `outcome` is the prompt's act, and its `reply` all of the prompt's acts with their values.
 
 The click is a *proxy*: nobody clicks in a phone call. A request for the phone number, address or postcode (or the area,
 food or price range) of the offered restaurant counts as choosing it. Requests are taken as the recogniser understood
@@ -178,6 +178,7 @@ def _dialog(dialog: _Dialog, exchanges: list[_Exchange]) -> Iterator[Event]:
                 query_id=query_id,
                 results=results,
                 outcome="answered" if restated else outcome(exchange.sys_acts),
+                reply=interpretation(exchange.sys_acts),
             )
             if exchange.aborted:
                 # The detector may place the caller's first word slightly before the prompt.

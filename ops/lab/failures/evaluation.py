@@ -5,7 +5,8 @@ false wake, and its few entity errors count as understanding. A fold's turns are
 from the sums of all other callers, in which the learner's own folds are of people, too.
 """
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
@@ -24,6 +25,7 @@ from backchannel.agents.failures.serving import Diagnoser
 from backchannel.agents.judge import Judge
 from backchannel.agents.labelled.ridge import Fit
 from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.satisfaction.sessions import earlier_of
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Booleans, Floats, Integers, MemorySums
 from backchannel.ops.lab.convert import ConversionError
@@ -176,7 +178,7 @@ def read(folder: Path, salt: str = "") -> Data:
         rows = list(map(msgspec.json.Decoder(_Row).decode, lines))
     labels = {f"{row.session_id}/{row.turn}": row.label for row in rows}
     turns, truth = [], []
-    for turn in assembled(dialogues(folder / "dstc2")):
+    for turn in _informed(assembled(dialogues(folder / "dstc2"))):
         point = NAMES.get(labels.get(turn.query.query_id, ""))
         if point is None:
             raise ConversionError(
@@ -379,6 +381,15 @@ def _exported(data: Data, found: Floats, declared: float) -> Exported:
     callers = np.random.default_rng(0).integers(len(written), size=(_SAMPLES, len(written)))
     low, high = np.quantile(correct[callers].sum(axis=1) / written[callers].sum(axis=1), (0.025, 0.975)).tolist()
     return Exported(float(kept.mean()), Estimate(float(right[kept].mean()), low, high))
+
+
+def _informed(turns: Iterable[Turn]) -> Iterator[Turn]:
+    """Yield turns whose queries say what happened in their session before."""
+    before = defaultdict[str, list[Turn]](list)
+    for turn in sorted(turns, key=lambda one: one.query.ts):
+        known = before[turn.query.session_id]
+        yield structs.replace(turn, query=structs.replace(turn.query, earlier=earlier_of(known, turn.query)))
+        known.append(turn)
 
 
 def _labelled(turn: Turn, point: FailurePoint) -> Turn:
