@@ -238,7 +238,7 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
         | None
     ) = None
     reply: (
-        Annotated[Text, Meta(description="what the system said, in the form of an `interpretation`: `offer(food=thai)`")]
+        Annotated[Text, Meta(description="what the system said, in the form of an interpretation: `offer(food=thai)`")]
         | None
     ) = None
 
