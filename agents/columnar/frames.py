@@ -30,7 +30,7 @@ POOLS: Final = {
     "locale": "labels",
     "kind": "labels",
     "outcome": "labels",
-    "reply": "forms",
+    "reply": "labels",
     "context": "contexts",
     "asr": "contexts",
     "nlu": "contexts",

@@ -1,11 +1,11 @@
 """The evidence of a failure: what holds of a turn and of the query after it, each a bin of a number or a hashed name.
 
 A turn becomes a vector of zeros and ones. So products of vectors are whole numbers, and their sums are exact. What is
-absent from the events (`asr`, `nlu`, `outcome`, the next query) is a bin of its own: it neither counts as low nor as
-high.
+absent from the events (`asr`, `nlu`, `outcome`, `reply`, `earlier`, the next query) is a bin of its own: it neither
+counts as low nor as high.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate, pairwise, product
 from typing import Final
@@ -119,10 +119,13 @@ _understanding: Final = lru_cache(maxsize=4096)(msgspec.msgpack.Decoder(Understa
 
 
 def is_told(columns: Columns) -> Integers:
-    """Return the indexes of the turns whose events say how they went: those with `asr`, `nlu` or an `outcome`."""
+    """Return the indexes of the turns whose events say how they went: those with `asr`, `nlu`, an `outcome` or a
+    `reply`.
+    """
     turns = columns.turns
     told = (turns.query.asr != MISSING) | (turns.query.nlu != MISSING)
-    told[turns.impressions.parents[turns.impressions.rows.outcome != MISSING]] = True
+    shown = turns.impressions
+    told[shown.parents[(shown.rows.outcome != MISSING) | (shown.rows.reply != MISSING)]] = True
     return np.flatnonzero(told)
 
 
@@ -131,8 +134,7 @@ def evidence(columns: Columns) -> list[dict[str, int]]:
     turns, pools = columns.turns, columns.pools
     shown = turns.impressions
     results = np.bincount(shown.parents, shown.rows.results.counts, len(columns)).astype(int).tolist()
-    outcomes = _last(columns, shown.rows.outcome, pools.labels)
-    replies = _last(columns, shown.rows.reply, pools.forms)
+    outcomes, replies = _last(columns, shown.rows.outcome), _last(columns, shown.rows.reply)
     following = iter(_said(columns, turns.following.rows))
     codes = set(turns.query.context.tolist()) - {MISSING}
     contexts = {MISSING: {}} | {code: msgspec.msgpack.decode(pools.contexts[code]) for code in codes}
@@ -234,12 +236,12 @@ def _acts(parts: Iterable[str]) -> set[str]:
     return {part for part in parts if "=" not in part}
 
 
-def _last(columns: Columns, codes: Codes, pool: Sequence[str]) -> list[str | None]:
-    """Return of each turn what the last of its impressions with a code says, (turns,)."""
+def _last(columns: Columns, codes: Codes) -> list[str | None]:
+    """Return each turn's last label, (turns,), from the labels of all impressions."""
     found: list[str | None] = [None] * len(columns)
     for row, code in zip(columns.turns.impressions.parents.tolist(), codes.tolist(), strict=True):
         if code != MISSING:
-            found[row] = pool[code]
+            found[row] = columns.pools.labels[code]
     return found
 
 

@@ -26,7 +26,7 @@ from backchannel.agents.failures.serving import Diagnoser
 from backchannel.agents.judge import Judge
 from backchannel.agents.labelled.ridge import Fit
 from backchannel.agents.rewards import RewardConfig
-from backchannel.agents.satisfaction.sessions import earlier_of
+from backchannel.agents.satisfaction.sessions import earlier_of_each
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Booleans, Floats, Integers, MemorySums
 from backchannel.ops.lab.convert import ConversionError
@@ -394,12 +394,13 @@ def _exported(data: Data, found: Floats, declared: float) -> Exported:
 
 
 def _informed(turns: Iterable[Turn]) -> Iterator[Turn]:
-    """Yield turns whose queries say what happened in their session before."""
-    before = defaultdict[str, list[Turn]](list)
+    """Yield turns, session by session, whose queries say what happened in their session before."""
+    sessions = defaultdict[str, list[Turn]](list)
     for turn in sorted(turns, key=lambda one: one.query.ts):
-        known = before[turn.query.session_id]
-        yield structs.replace(turn, query=structs.replace(turn.query, earlier=earlier_of(known, turn.query)))
-        known.append(turn)
+        sessions[turn.query.session_id].append(turn)
+    for some in sessions.values():
+        for turn, earlier in zip(some, earlier_of_each(some), strict=True):
+            yield structs.replace(turn, query=structs.replace(turn.query, earlier=earlier))
 
 
 def _labelled(turn: Turn, point: FailurePoint) -> Turn:

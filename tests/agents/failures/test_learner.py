@@ -11,7 +11,7 @@ from backchannel.agents.failures.learner import FailureConfig, FailurePoints
 from backchannel.agents.failures.serving import Diagnoser
 from backchannel.agents.labelled.learner import fold_of
 from backchannel.agents.sums import Delta, MemorySums, merge
-from backchannel.schemas.events import FailurePoint, Hypothesis, Label, Recognition, Understanding
+from backchannel.schemas.events import Earlier, FailurePoint, Hypothesis, Label, Recognition, Understanding
 from backchannel.schemas.turn import Turn
 from tests.support.turns import DAY, impression, query
 
@@ -160,4 +160,21 @@ def test_absent_fields_are_unknown() -> None:
     found = evidence(columns_of([Turn.of(query())]))[0]
     assert "certainty of the NLU: unknown" in found
     assert "outcome: unknown" in found
+    assert "values that the reply takes up: unknown" in found
     assert np.unique(list(found.values())).min() == 0
+
+
+def test_the_last_reply_and_the_one_before_the_query_are_evidence() -> None:
+    asked = query(interpretation="request(slot=phone)", earlier=Earlier(turns=1, reply="offer(name=x)"))
+    shown = impression(reply="wait()"), impression(reply="offer(name=x)"), impression()
+    [found] = evidence(columns_of([Turn.of(asked, shown)]))
+    assert {
+        "act, after: request, offer",
+        "act, with reply: request, offer",
+        "share of the reply that was said before: at least 1",
+        "values that the reply takes up: below 0.01",
+    } <= found.keys()
+
+
+def test_a_reply_alone_says_how_a_turn_went() -> None:
+    assert learn(LEARNER, [Turn.of(query(), [impression(reply="canthelp()")])])

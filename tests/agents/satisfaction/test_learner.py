@@ -9,7 +9,7 @@ from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.satisfaction.evidence import WIDTH, slots_of, vectors
 from backchannel.agents.satisfaction.learner import SatisfactionConfig, SatisfactionLearner, weights_of
 from backchannel.agents.satisfaction.serving import Satisfaction
-from backchannel.agents.satisfaction.sessions import earlier_of
+from backchannel.agents.satisfaction.sessions import earlier_of, earlier_of_each
 from backchannel.agents.sums import MemorySums, merge
 from backchannel.schemas.events import Earlier, Feedback, Hypothesis, Recognition
 from backchannel.schemas.turn import Turn
@@ -135,7 +135,9 @@ def test_what_happened_before_is_counted() -> None:
     asr = Recognition(hypotheses=(Hypothesis("play jazz", -0.5),))
     turns = [
         Turn.of(query(DAY, asr=asr), [impression(outcome="failed"), barge_in()]),
-        Turn.of(query(DAY + 5_000, "play jazz"), [impression(outcome="answered"), click("e")]),
+        Turn.of(
+            query(DAY + 5_000, "play jazz"), [impression(outcome="answered", reply="offer(song=jazz)"), click("e")]
+        ),
     ]
     found = earlier_of(turns, query(DAY + 9_000, "weather"))
     assert structs.replace(found, rephrased=0.0) == Earlier(
@@ -146,9 +148,13 @@ def test_what_happened_before_is_counted() -> None:
         outcomes={"failed": 1, "answered": 1},
         outcome="answered",
         surprise=0.5,
+        reply="offer(song=jazz)",
     )
     assert 0.5 < found.rephrased <= 2
     assert earlier_of([], query()) == Earlier(turns=0)
+    last = Turn.of(query(DAY + 9_000, "weather"))
+    each = [earlier_of([*turns, last][:place], one.query) for place, one in enumerate([*turns, last])]
+    assert earlier_of_each([*turns, last]) == each
 
 
 def test_the_session_so_far_is_evidence() -> None:

@@ -114,6 +114,7 @@ def test_an_offer_is_an_impression_for_the_query_before_it() -> None:
         query_id="s/0",
         results=(Result("nandos", 1, ("database",)),),
         outcome="offered",
+        reply="offer(name=nandos)",
     )
 
 
