@@ -7,7 +7,6 @@ from the sums of all other callers, in which the learner's own folds are of peop
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
@@ -30,7 +29,7 @@ from backchannel.agents.satisfaction.sessions import earlier_of_each
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Booleans, Floats, Integers, MemorySums
 from backchannel.ops.lab.convert import ConversionError
-from backchannel.ops.lab.failures.challenger import SEEDS, boosted, features_of, is_there
+from backchannel.ops.lab.failures.challenger import boosted, features_of, is_there
 from backchannel.ops.lab.rephrases.pairs import assembled, dialogues, open_log
 from backchannel.ops.labels.precision import cut
 from backchannel.schemas.events import FailurePoint, Label
@@ -143,8 +142,7 @@ class Report(Struct, frozen=True):
             never told.
         chosen: as `curve`, with turns chosen by `next_to_label` in rounds that double the number of labels, the first
             half of the smallest number at random.
-        boosted: by gradient boosting with all labels, see `challenger`: means over its seeds; None if it is not
-            installed.
+        boosted: by gradient boosting with all labels, see `challenger`; None if it is not installed.
         boosted_curve: as `curve`, by gradient boosting.
         shares: quality of the shares.
         exported: declared precision -> what is exported.
@@ -231,8 +229,8 @@ def evaluate(data: Data, sizes: Sequence[int], seeds: int) -> Report:
     ]
     features = features_of(data.vectors)
 
-    def challenger(data: Data, own: Integers, tested: Integers, seed: int = SEEDS[0]) -> Floats:
-        return boosted(features, data.truth, own, tested, points=len(POINTS), seed=seed)
+    def challenger(data: Data, own: Integers, tested: Integers) -> Floats:
+        return boosted(features, data.truth, own, tested, len(POINTS))
 
     told = found.argmax(axis=1)
     counts = np.zeros((len(POINTS), len(POINTS)), dtype=int)
@@ -253,9 +251,7 @@ def evaluate(data: Data, sizes: Sequence[int], seeds: int) -> Report:
         },
         curve=_curve(data, sizes, seeds, _told),
         chosen=_curve(data, sizes, seeds, _told, chosen=True),
-        boosted=_mean([measure(data, _held_out(data, partial(challenger, seed=seed))) for seed in SEEDS])
-        if is_there()
-        else None,
+        boosted=measure(data, _held_out(data, challenger)) if is_there() else None,
         boosted_curve=_curve(data, sizes, seeds, challenger) if is_there() else {},
         shares=SharesQuality(estimated, counted, covered, width),
         exported={f"{declared:g}": _exported(data, found, declared) for declared in DECLARED},
@@ -309,12 +305,6 @@ def measure(data: Data, found: Floats) -> Quality:
         values.append(_measured(data.truth, found, np.concatenate([by_caller[one] for one in drawn])))
     low, high = np.quantile(values[1:], (0.025, 0.975), axis=0)
     return Quality(*(Estimate(*map(float, one)) for one in zip(values[0], low, high, strict=True)))
-
-
-def _mean(several: Sequence[Quality]) -> Quality:
-    """Return the mean qualities, with the mean bounds of their intervals."""
-    every = np.mean([[structs.astuple(one) for one in structs.astuple(quality)] for quality in several], axis=0)
-    return Quality(*(Estimate(*one) for one in every.tolist()))
 
 
 def _measured(truth: Integers, found: Floats, rows: Integers) -> list[float]:
