@@ -18,6 +18,8 @@ from backchannel.schemas.snapshot import Estimate, Snapshot
 from backchannel.schemas.turn import Turn
 
 CORRECT: Final = "correct"
+_NO_COMPONENT: Final = frozenset({CORRECT, "unsupported"})
+"""Failure points with nothing to repair: what nobody can do is no defect of a component."""
 _REASONS: Final = 5
 
 
@@ -154,7 +156,7 @@ class Diagnoser:
         for kind, by_value in self.shares().items():
             for value, one in by_value.items():
                 for point, share in one.shares.items():
-                    if point == CORRECT:
+                    if point in _NO_COMPONENT:
                         continue
                     recovers = 1.0 if known is None else max(known.defects[point] - known.defects[CORRECT], 0.0)
                     scale = one.turns * recovers

@@ -147,6 +147,16 @@ def test_what_a_repair_saves() -> None:
     assert best.saved.value == pytest.approx(best.turns * best.share.value * best.recovers)
 
 
+def test_what_nobody_can_do_is_told_and_counted_but_is_nothing_to_repair() -> None:
+    impossible = [misheard(person, label("unsupported")) for person in range(20)]
+    found = diagnoser(learn(LEARNER, [*impossible, *LABELLED[20:]]))
+    diagnosis = found.diagnose(misheard(99))
+    assert diagnosis is not None
+    assert diagnosis.failure_point == "unsupported"
+    assert found.shares()["all"][""].shares["unsupported"].value > 0.3
+    assert found.repairs() == []
+
+
 def test_excess_rows_are_those_with_the_fewest_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backchannel.agents.labelled.kinds.ROOM", 3)
     turns = [*(fine(person) for person in range(3)), Turn.of(query(2 * DAY, nlu=Understanding(score=0.5)))]
