@@ -36,7 +36,7 @@ from backchannel.agents.horizon.visits import HOUR_MS, visits_of
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.ope.decisions import chances_of
 from backchannel.agents.ope.sequences import UNKNOWN, ratio_bounds
-from backchannel.agents.ope.trials import tosses_of
+from backchannel.agents.ope.trials import reached_in, tosses_of
 from backchannel.agents.outcomes import Outcomes
 from backchannel.agents.sums import GRID, USER, Delta, Floats, Groups, Integers, Key, SumReader, SumTable
 from backchannel.schemas.snapshot import Estimate, Trial
@@ -45,9 +45,9 @@ from backchannel.schemas.snapshot import Estimate, Trial
 class Followed(Learner):
     """Sums of the scores of decisions in trials. It publishes nothing; the gate reads it.
 
-    Its table holds, by person (a user, or a session without one), session, time (ms) and trial: the number of turns,
-    and the sum of their scores, on the grid, rounded up or down at random (by a hash of the turn) so that their
-    expectation is right.
+    Its table holds, by person (a user, or a session without one), session, time (ms) and trial: the number of turns;
+    the sum of their scores, on the grid, rounded up or down at random (by a hash of the turn) so that their expectation
+    is right; and the number of goals that ended with these turns and were reached.
 
     Args:
         config: see `HorizonConfig`.
@@ -60,7 +60,7 @@ class Followed(Learner):
         self.config: Final = config
         self.salt = config.salt
         key = ((USER, str), ("session", int), ("ts", int), ("trial", str))
-        self.table: Final = SumTable(name="trial_turns", key=key, sums=("turns", "score"))
+        self.table: Final = SumTable(name="trial_turns", key=key, sums=("turns", "score", "reached"))
         self.tables = (self.table,)
         self._rest: Final = RestOfSession(config)
         self._returns: Final = Returns(config)
@@ -95,14 +95,16 @@ class Followed(Learner):
         groups = Groups(*((one[rows], values) for one, values in parts))
         scores = weights / shares - (1.0 - weights) / (1.0 - shares)
         scores = np.floor(scores * GRID + chances_of(outcomes.columns)[turns]) / GRID
-        return {self.table.name: groups.sums(self.table, [np.ones(len(rows)), scores[rows]])}
+        values = np.ones(len(turns)), scores, reached_in(outcomes, turns)
+        return {self.table.name: groups.sums(self.table, [one[rows] for one in values])}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:  # noqa: ARG002 -- Learner's
         """See `Learner.solve`: nothing is published."""
         return {}
 
-    def sessions(self, sums: SumReader, trial: Trial, at: int, confidence: float) -> Estimate:
-        """Return what deciding by the policy on trial adds to a session's discounted success, as a share of it.
+    def sessions(self, sums: SumReader, trial: Trial, at: int, confidence: float) -> tuple[Estimate, Estimate]:
+        """Return what deciding by the policy on trial adds to a session's discounted success, and to the goals that are
+        reached in its turns of the trial, discounted, too; both as a share of that.
 
         Args:
             sums: the sums of this learner and of `horizon.rest.RestOfSession`.
@@ -111,11 +113,13 @@ class Followed(Learner):
             confidence: the confidence of either bound by itself.
         """
         if at < trial.began + GAP_MS:  # none has ended
-            return UNKNOWN
-        by_turn = {key[:3]: score / turns for key, (turns, score) in self._scores(sums, trial).items()}
+            return UNKNOWN, UNKNOWN
+        by_turn = {key[:3]: (row[1] / row[0], row[2] / row[0]) for key, row in self._tossed(sums, trial).items()}
         walks = walks_of(sums.read(self._rest.table), at, trial.began)
-        scores = np.array([by_turn.get(key, 0.0) for key in walks.keys])
-        return sessions_gain(walks, scores, self.config.discount, confidence)
+        scores, reached = np.array([by_turn.get(key, (0.0, 0.0)) for key in walks.keys]).reshape(-1, 2).T
+        discount = self.config.discount
+        of_goals = sessions_gain(walks._replace(success=reached), scores, discount, confidence)
+        return sessions_gain(walks, scores, discount, confidence), of_goals
 
     def returns(self, sums: SumReader, trial: Trial, at: int, confidence: float) -> Estimate:
         """Return what deciding by the policy on trial adds to the share of visits that a return follows, relatively.
@@ -131,7 +135,7 @@ class Followed(Learner):
             return UNKNOWN
         kept = sums.read(self._returns.table)
         found: dict[Key, float] = {}
-        for (user, _, ts, _), (_, score) in self._scores(sums, trial).items():
+        for (user, _, ts, _), (_, score, _) in self._tossed(sums, trial).items():
             visit = user, ts // HOUR_MS * HOUR_MS
             found[visit] = found.get(visit, 0.0) + score
         visits = visits_of(kept, times, at)
@@ -144,7 +148,7 @@ class Followed(Learner):
         changes, totals = weights * scores * (returned - usual), weights * returned
         return _ratio(visits.people[own], changes, totals, confidence)
 
-    def _scores(self, sums: SumReader, trial: Trial) -> dict[Key, list[float]]:
+    def _tossed(self, sums: SumReader, trial: Trial) -> dict[Key, list[float]]:
         """Return the rows of a trial."""
         found = sums.read(self.table)
         return {
@@ -153,7 +157,14 @@ class Followed(Learner):
 
 
 def sessions_gain(walks: Walks, scores: Floats, discount: float, confidence: float) -> Estimate:
-    """Return `Followed.sessions` of turns and the scores of their decisions, (turns,); 0 where no coin was tossed."""
+    """Return what deciding by the policy on trial adds to the discounted success of sessions, as a share of it.
+
+    Args:
+        walks: the turns.
+        scores: the scores of their decisions, (turns,); 0 where no coin was tossed.
+        discount: what a success is worth one turn later.
+        confidence: the confidence of either bound by itself.
+    """
     value = walks.success + walks.later(discount)
     weights = walks.ended * walks.capped(np.ones(len(value)))
     surprise = value - expected(walks, value, weights)

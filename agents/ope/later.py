@@ -4,7 +4,8 @@ The gate judges by success within a turn's window. A policy may win that, and lo
 the gate says of a leap,
 
     on trial, and surely fewer goals are reached          hold, for REST times as long as the trial took;
-    on trial, and sessions surely bring less success      each time it loses again, REST times that
+    on trial, and sessions surely bring less success,     each time it loses again, REST times that
+        or fewer goals
     on trial, and surely fewer visits are followed
         by a return
     fewer returns follow the strategies that it asks      hold, as long as that is so
@@ -43,13 +44,15 @@ class Later(Struct, frozen=True):
         returns: strategy -> what is known about it; empty if returns are not learned.
         weight: what a return is worth to the bandit, in successes.
         goals: the goals reached in the turns of the trial in progress; None if there is none.
-        followed: what deciding by the policy on trial adds to the share of visits that a return follows, relatively;
-            None without a trial.
+        sessions_goals: what deciding by the policy on trial adds to the goals of whole sessions, relatively; None
+            without a trial, or if sessions are not judged.
+        followed: what it adds to the share of visits that a return follows, relatively; None without a trial.
     """
 
     returns: Mapping[str, LongTerm] = {}
     weight: float = 0.0
     goals: Contrast | None = None
+    sessions_goals: Estimate | None = None
     followed: Estimate | None = None
 
 
@@ -86,6 +89,7 @@ def _in_trial(judgement: Judgement, case: Case, tried: Tried, later: Later, conf
     outcomes = {
         "fewer goals are reached": None if later.goals is None else gain_bounds(later.goals, config.confidence),
         "whole sessions bring less": case.sessions,
+        "whole sessions reach fewer goals": later.sessions_goals,
         "fewer people come back": later.followed,
     }
     for what, gain in outcomes.items():

@@ -59,6 +59,16 @@ def tosses_of(outcomes: Outcomes) -> Tosses:
     return Tosses(turns, canary.trial.astype(np.int64), canary.share, weights)
 
 
+def reached_in(outcomes: Outcomes, turns: Integers) -> Floats:
+    """Return the number of goals that ended with turns and were reached, on the grid, (n,); see `goals.learner.Goals`.
+
+    Args:
+        outcomes: the outcomes of turns.
+        turns: indexes of turns, (n,).
+    """
+    return np.asarray(np.rint(ends_of(outcomes, turns) * outcomes.unrephrased[turns] * GRID) / GRID)
+
+
 class Trials(Learner):
     """Sums of the turns that are part of a trial. It publishes nothing; the gate reads it.
 
@@ -91,7 +101,7 @@ class Trials(Learner):
                 trials[places].tolist(), shares[places].tolist(), steps[places].tolist(), strict=True
             )
         ]
-        reached = np.rint(ends_of(outcomes, turns) * outcomes.unrephrased[turns] * GRID) / GRID
+        reached = reached_in(outcomes, turns)
         sums = np.array([np.bincount(row, each, len(keys)) for each in (np.ones(len(row)), rewards, reached)]).T
         return {
             self.table.name: Sums(self.table, keys, sums[:, :2]),

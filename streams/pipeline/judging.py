@@ -130,14 +130,16 @@ class Gatekeeper:
         except _UNREADABLE as error:
             return Judgement("warn", f"not judged, because the served policy cannot be read: {error}")
         sums = ledger.RowSums(self._store, connection)
-        so_far, goals, sessions, followed = None, None, UNKNOWN if self._discount else None, None
+        so_far, sessions, later = None, UNKNOWN if self._discount else None, Later(returns, self._long_term)
         if trial is not None and tried:
             so_far = Tried(trial, Allocator(tried), self._trials.contrast(sums, trial.number))
-            goals = self._trials.reached(sums, trial.number)
+            later = structs.replace(later, goals=self._trials.reached(sums, trial.number))
             if self._followed is not None:
-                followed = self._followed.returns(sums, trial, at, self._config.confidence)
+                known = sums, trial, at, self._config.confidence
+                later = structs.replace(later, followed=self._followed.returns(*known))
                 if self._discount:
-                    sessions = self._followed.sessions(sums, trial, at, self._config.confidence)
+                    sessions, of_goals = self._followed.sessions(*known)
+                    later = structs.replace(later, sessions_goals=of_goals)
         case = Case(
             candidate=candidate,
             served=live,
@@ -148,7 +150,6 @@ class Gatekeeper:
             version=(snapshots.last(connection) or 0) + 1,
             at=at,
         )
-        later = Later(returns, self._long_term, goals, followed)
         return reviewed(judge(case, self._config), case, later, self._config)
 
     def _rewards(self, connection: Connection, since: int) -> float:

@@ -41,10 +41,11 @@ def learned(turns: list[Turn]) -> MemorySums:
 
 
 def test_scores_are_what_was_tossed() -> None:
-    delta: Delta = LEARNER.learn(judged([turn("s", 1, True, share=0.25), turn("s", 2, False, share=0.25)]))
+    turns = [turn("s", 1, True, clicked=True, share=0.25), turn("s", 2, False, share=0.25)]
+    delta: Delta = LEARNER.learn(judged(turns))
     table = delta["trial_turns"]
     assert [key[2:] for key in table.keys] == [(1, "5"), (2, "5")]
-    assert table.values == pytest.approx(np.array([[1.0, 4.0], [1.0, -4 / 3]]), abs=1e-3)
+    assert table.values == pytest.approx(np.array([[1.0, 4.0, 1.0], [1.0, -4 / 3, 0.0]]), abs=1e-3)
     plain = closed_turn(query(), [impression(allocation={"plain": 1})])
     assert LEARNER.learn(judged([plain, turn("s", 1, True, share=1.0)])) == {}
 
@@ -81,18 +82,19 @@ def worth(share: float, harm: float) -> float:
 
 @pytest.mark.parametrize("harm", [0.0, 1.0])
 def test_what_sessions_bring_is_found(harm: float) -> None:
-    gain = LEARNER.sessions(learned(sessions(800, harm, 1)), TRIAL, LATE, 0.95)
+    gain, goals = LEARNER.sessions(learned(sessions(800, harm, 1)), TRIAL, LATE, 0.95)
     truth = (worth(0.51, harm) - worth(0.49, harm)) / 0.02 / worth(0.5, harm)
     assert gain.low < truth < gain.high
     assert gain.value == pytest.approx(truth, abs=0.25)
     assert (gain.low > 0.0, gain.high < 0.0) == (not harm, bool(harm))
+    assert goals == gain  # no query follows any, so each turn ends a goal
 
 
 def test_sessions_that_have_not_ended_and_other_trials_do_not_count() -> None:
     sums = learned(sessions(100, 1.0, 2))
     for trial, at in ((TRIAL, GAP_MS), (structs.replace(TRIAL, number=6), LATE)):
-        gain = LEARNER.sessions(sums, trial, at, 0.95)
-        assert gain == UNKNOWN or gain.value == 0.0
+        for gain in LEARNER.sessions(sums, trial, at, 0.95):
+            assert gain == UNKNOWN or gain.value == 0.0
 
 
 @pytest.mark.parametrize("harm", [0.0, 0.8])

@@ -71,15 +71,21 @@ def test_a_policy_on_trial_that_loses_goals_is_held_and_rests() -> None:
     assert second(case(BAD, **on), Later(goals=goals(500.0, 500.0))) == judge(case(BAD, **on), CONFIG)
 
 
-@pytest.mark.parametrize("kind", ["sessions", "returns"])
-def test_a_policy_on_trial_that_loses_sessions_or_returns_is_held(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("sessions", "whole sessions bring less"),
+        ("sessions_goals", "whole sessions reach fewer goals"),
+        ("followed", "fewer people come back"),
+    ],
+)
+def test_a_policy_on_trial_that_loses_sessions_or_returns_is_held(kind: str, told: str) -> None:
     """The longer, the more often it has lost; and it does not take the served one's place if it leaps again."""
     less = Estimate(-0.3, -0.5, -0.1)
     known: dict[str, Any] = {"sessions": less} if kind == "sessions" else {}
-    later = Later(followed=None if kind == "sessions" else less)
+    later = Later() if known else Later(**{kind: less})  # type: ignore[arg-type]
     on = case(BAD, tried=tried(600.0, 400.0, 0.5, lost=1), at=3000, **known)
     found = second(on, later)
-    told = "whole sessions bring less" if kind == "sessions" else "fewer people come back"
     assert (found.verdict, found.reason.startswith(f"{told}, -30.0% (-50.0% to -10.0%); ")) == ("hold", True)
     assert found.trial is not None
     assert (found.trial.share, found.trial.until, found.trial.lost) == (0.0, 3000 + REST**2 * 2000, 2)
