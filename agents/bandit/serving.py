@@ -29,7 +29,7 @@ from backchannel.agents.bandit.section import Row, Segment, Settings
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import Floats
 from backchannel.schemas.errors import BackchannelError
-from backchannel.schemas.snapshot import Snapshot
+from backchannel.schemas.snapshot import Estimate, Snapshot
 
 DRAWS: Final = 32
 GAP_WEIGHT: Final = 3.0
@@ -39,6 +39,7 @@ RANKS: Final = 32
 REFERENCES: Final = 16
 """Number of contexts that plans are made for."""
 _CONTEXTS: Final = 256  # decided on together
+_NORMAL: Final = 1.96  # half of a 95% interval, in standard deviations
 _EVEN: Final = np.full(DRAWS, 1.0 / DRAWS)
 
 
@@ -48,10 +49,13 @@ class StrategySummary(Struct, frozen=True):
     Attributes:
         weights: column of features -> its weight in the expected reward, and its standard deviation.
         segments: segments of queries; all queries first.
+        doubled: by what share whole pages earn more than their candidates promise, relative to other pages, if twice as
+            many are drawn from it, with a 95% interval; see `elasticity`.
     """
 
     weights: dict[str, tuple[float, float]]
     segments: list[Segment]
+    doubled: Estimate
 
 
 class EncodingError(BackchannelError, ValueError):
@@ -170,10 +174,15 @@ class Allocator:
         level = (self._rates[0] * self._cover).sum(axis=1)[:, np.newaxis]
         means, widths = level * theta, level * deviations
         means[:, 0] += level[:, 0]
+        elasticity = np.array(self._settings.elasticities)
+        half = _NORMAL * np.linalg.norm(self._settings.elasticities_whitener, axis=0)
+        doubled = np.exp2([elasticity, elasticity - half, elasticity + half]).T - 1.0
         return {
-            name: StrategySummary(dict(zip(self.encoder.columns, zip(*pair, strict=True), strict=True)), segments)
-            for name, *pair, segments in zip(
-                self.strategies, means.tolist(), widths.tolist(), self._segments, strict=True
+            name: StrategySummary(
+                dict(zip(self.encoder.columns, zip(*pair, strict=True), strict=True)), segments, Estimate(*own)
+            )
+            for name, *pair, segments, own in zip(
+                self.strategies, means.tolist(), widths.tolist(), self._segments, doubled.tolist(), strict=True
             )
         }
 

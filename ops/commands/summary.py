@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -14,6 +14,7 @@ from sqlalchemy import make_url
 from backchannel.agents.goals.serving import GoalRate
 from backchannel.agents.horizon.serving import Report
 from backchannel.agents.satisfaction.serving import Rate
+from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.monitoring.trends import Rates, read_rates
 from backchannel.streams.pipeline.learners import UNKNOWN_KIND, UNKNOWN_STRATEGY
@@ -30,11 +31,19 @@ DISORDER_S: Final = 300.0
 
 
 class StrategySummary(Struct, frozen=True):
-    """What the bandit knows about a strategy: the (decayed) number of turns that asked it, and their mean reward."""
+    """What the bandit knows about a strategy.
+
+    Attributes:
+        strategy: its name.
+        turns: the (decayed) number of turns that asked it.
+        reward: their mean reward.
+        doubled: by what share whole pages earn more than their candidates promise if twice as many are drawn from it.
+    """
 
     strategy: str
     turns: float
     reward: float
+    doubled: Estimate
 
 
 class FieldDropped(Struct, frozen=True):
@@ -152,12 +161,7 @@ class Summary(Struct, frozen=True):
                 "yours in seconds?[/yellow]"
             )
         if any(one.turns for one in self.strategies):
-            bandit = Table("strategy", "turns", "mean reward", box=None, pad_edge=False)
-            for column in bandit.columns[1:]:
-                column.justify = "right"
-            for one in self.strategies:
-                bandit.add_row(one.strategy, f"{one.turns:,.0f}", f"{one.reward:.3f}")
-            console.print(bandit)
+            console.print(strategy_table(self.strategies))
             if self.taken:
                 console.print("bandit.strategies names none, so these are those that events name")
         else:
@@ -212,6 +216,20 @@ def _show_horizon(console: Console, report: Report) -> None:
         console.print(f"[yellow]Returns: {escape(warning)}[/yellow]")
 
 
+def strategy_table(strategies: Sequence[StrategySummary]) -> Table:
+    """Return what is known about strategies as a table."""
+    table = Table("strategy", "turns", "mean reward", box=None, pad_edge=False)
+    learned = any(one.doubled.low < one.doubled.high for one in strategies)
+    if learned:
+        table.add_column("pages with twice as many")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for one in strategies:
+        pages = f"{one.doubled.value:+.0%} ({one.doubled.low:+.0%} to {one.doubled.high:+.0%})"
+        table.add_row(one.strategy, f"{one.turns:,.0f}", f"{one.reward:.3f}", *([pages] if learned else []))
+    return table
+
+
 def summarize(
     url: str,
     store: Store,
@@ -236,7 +254,7 @@ def summarize(
     policy, account = PolicyReader(store).policy, Account.of(new)
     with store.read() as connection:
         rates = read_rates(connection)
-    rewrites = policy.rewrites()
+    rewrites, learned = policy.rewrites(), policy.summaries()
     likeliest = sorted(rewrites, key=lambda source: -rewrites[source].probability)[:3]
     return Summary(
         store=str(make_url(url)),  # without its password
@@ -254,7 +272,10 @@ def summarize(
         seconds=seconds,
         version=policy.version,
         watermark=policy.snapshot.watermark,
-        strategies=[StrategySummary(name, turns, reward) for name, (turns, reward) in policy.evidence().items()],
+        strategies=[
+            StrategySummary(name, turns, reward, learned[name].doubled)
+            for name, (turns, reward) in policy.evidence().items()
+        ],
         taken=taken,
         goals=policy.goals.rate,
         satisfaction=policy.satisfaction.rate,

@@ -394,3 +394,12 @@ def test_a_budget_covers_the_minima() -> None:
 def test_a_minimum_is_at_most_the_maximum() -> None:
     with pytest.raises(ValueError, match="minimum: 3"):
         Limits(minimum=3, maximum=2)
+
+
+def test_summaries_say_what_pages_earn_with_twice_the_candidates() -> None:
+    rows = section(2)
+    settings = orjson.loads(rows[""]) | {"elasticities": [-1.0, 0.0], "elasticities_whitener": [[0.0, 0.3], [0.0, 0.4]]}
+    none, wide = (each.doubled for each in Allocator(rows | {"": orjson.dumps(settings)}).summaries().values())
+    assert (none.value, none.low, none.high) == (-0.5, -0.5, -0.5)
+    assert wide.value == 0.0
+    assert (wide.low, wide.high) == pytest.approx((2**-0.98 - 1, 2**0.98 - 1))
