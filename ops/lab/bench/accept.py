@@ -4,7 +4,6 @@ framework that reads the same bodies and answers with a constant."""
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from itertools import islice
 from statistics import median
 from typing import Final
@@ -22,8 +21,8 @@ from backchannel.streams.kafka.config import KafkaConfig
 BATCH: Final = 100
 """Events of a request."""
 
-CONNECTIONS: Final = 8
-EVENTS: Final = 20_000
+CONNECTIONS: Final = 32
+EVENTS: Final = 40_000
 """Events of a round, for each side."""
 
 PARTITIONS: Final = 4
@@ -44,15 +43,14 @@ def accept(load: Load) -> Iterator[Measure]:
             "Kafka": serve_command(store, ports["Kafka"], "--events", "kafka", "--servers", servers),
             "a constant": bare_command(ports["a constant"]),
         }
-        with ExitStack() as stack:
-            for name, command in commands.items():
-                load.say(f"starting {name}")
-                stack.enter_context(running(command, ports[name]))
-            for number, bodies in enumerate(_rounds(load.rounds + 1)):
-                for name, port in ports.items():
+        bodies = list(_rounds(load.rounds + 1))
+        for name, command in commands.items():  # one at a time: a service that learns takes a core from the next one
+            load.say(f"starting {name}")
+            path = "/v1/decide" if name == "a constant" else "/v1/events"
+            with running(command, ports[name]):
+                for number, sent in enumerate(bodies):
                     load.say(f"{name}, round {number}")
-                    path = "/v1/decide" if name == "a constant" else "/v1/events"
-                    seconds = asyncio.run(_send(port, [posted(path, body) for body in bodies]))
+                    seconds = asyncio.run(_send(ports[name], [posted(path, body) for body in sent]))
                     if number:  # the first round warms up, and waits for Kafka
                         rates.setdefault(name, []).append(EVENTS / seconds)
     finally:
