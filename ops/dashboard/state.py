@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import Struct, structs
 
 from backchannel.agents.bandit.features import context_of
+from backchannel.agents.bandit.serving import StrategySummary
 from backchannel.agents.failures.serving import Repair
 from backchannel.agents.horizon.serving import Report
 from backchannel.agents.memory.serving import Recalled
@@ -26,6 +27,7 @@ from backchannel.ops.inspect.explanation import Explanation, explain
 from backchannel.ops.inspect.taught import rule_words
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.events import Context, Query
+from backchannel.schemas.snapshot import Estimate
 from backchannel.schemas.text import normalize, spelled
 from backchannel.streams.config import Config
 from backchannel.streams.kafka import dead_letters
@@ -109,7 +111,8 @@ class InvalidRecords(Struct, frozen=True):
 
 class DashboardState(Struct, frozen=True):
     """Everything on the page that is shown without being asked for; `satisfaction` is in words, `invalid` a number of
-    records."""
+    records, and `doubled` what twice the candidates of a strategy change, empty until that is learned; see
+    `Policy.summaries`."""
 
     now: int
     store: str
@@ -121,6 +124,7 @@ class DashboardState(Struct, frozen=True):
     lag: Lag
     invalid: int
     segments: list[SegmentView]
+    doubled: dict[str, Estimate]
     listings: Listings | None
     ranking: RankingView | None
     repairs: list[Repair]
@@ -266,6 +270,7 @@ class Observatory:
         vitals = None if isinstance(facts.store, str) else facts.store
         lag: dict[str, Any] = next(check.details for check in checks if check.name == "lag")
         self._lags.append((facts.now, lag.get("records")))
+        summaries = self._summaries()
         return DashboardState(
             now=facts.now,
             store=self.store.name,
@@ -276,7 +281,12 @@ class Observatory:
             alarms=vitals.alarms if vitals else [],
             lag=Lag([time for time, _ in self._lags], [records for _, records in self._lags]),
             invalid=vitals.counted.get("dead_letter", 0) if vitals else 0,
-            segments=self._segments(),
+            segments=[
+                SegmentView(strategy, segment.name, *structs.astuple(segment)[1:])
+                for strategy, summary in summaries.items()
+                for segment in summary.segments
+            ],
+            doubled={name: one.doubled for name, one in summaries.items() if one.doubled.low < one.doubled.high},
             listings=self._list() if vitals else None,
             ranking=self._ranking(),
             repairs=self._repairs(),
@@ -307,16 +317,11 @@ class Observatory:
         except StoreError:  # the store is unavailable, or the role may read policies only
             return None
 
-    def _segments(self) -> list[SegmentView]:
+    def _summaries(self) -> dict[str, StrategySummary]:
         try:
-            summaries = self.reader.policy.summaries()
+            return self.reader.policy.summaries()
         except NoPolicyError:
-            return []
-        return [
-            SegmentView(strategy, segment.name, *structs.astuple(segment)[1:])
-            for strategy, summary in summaries.items()
-            for segment in summary.segments
-        ]
+            return {}
 
     def _ranking(self) -> RankingView | None:
         try:

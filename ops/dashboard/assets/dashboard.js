@@ -209,7 +209,7 @@ function show(state) {
   const alarms = state.alarms.map((one) => one.since);
   if (state.trends) showTrends(state, alarms);
   draw("lag", state.lag.time, { records: state.lag.records }, number);
-  showSegments(state.segments);
+  showSegments(state.segments, state.doubled);
   showListings(state.listings);
   showFailures(state.repairs);
   showRules(state.rules);
@@ -420,7 +420,7 @@ function gainBar({ value, low, high }) {
   return made;
 }
 
-function showSegments(segments) {
+function showSegments(segments, doubled) {
   const names = [...new Set(segments.map((one) => one.segment))];
   const strategies = [...new Set(segments.map((one) => one.strategy))];
   const of = new Map(segments.map((one) => [`${one.strategy}\n${one.segment}`, one]));
@@ -431,10 +431,16 @@ function showSegments(segments) {
     made.style.setProperty("--heat", `${Math.round(55 * Math.max(one.reward, 0) / most)}%`);
     return made;
   };
+  const pages = ({ value, low, high }) => `${signed(value)} (${signed(low)} to ${signed(high)})`;
+  const learned = Object.keys(doubled).length > 0;
   table(
     "segments",
-    ["strategy", ...names.map((name) => ` ${name || "all queries"}`)],
-    strategies.map((strategy) => [strategy, ...names.map((name) => cell(of.get(`${strategy}\n${name}`)))]),
+    ["strategy", ...names.map((name) => ` ${name || "all queries"}`), ...(learned ? [" pages with twice as many"] : [])],
+    strategies.map((strategy) => [
+      strategy,
+      ...names.map((name) => cell(of.get(`${strategy}\n${name}`))),
+      ...(learned ? [doubled[strategy] ? pages(doubled[strategy]) : "–"] : []),
+    ]),
     "No policy yet.",
   );
 }

@@ -112,6 +112,8 @@ def test_the_state_says_what_was_learned_without_a_broker(observatory: Observato
     assert state.trends is not None
     assert sum(turns or 0 for turns in state.trends.answers.turns) == 400
     assert {one.strategy for one in state.segments} == set(CONFIG.bandit.expected)
+    assert state.doubled.keys() == set(CONFIG.bandit.expected)
+    assert all(one.low < one.value < one.high for one in state.doubled.values())
     assert state.ranking is not None
     assert "prior" in state.ranking.verdict
     assert [one.column for one in state.ranking.weights] == ["score"]
@@ -123,7 +125,7 @@ def test_an_unavailable_store_is_reported(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path, "none.db")
     with observed(url) as one:
         state = one.state()
-    assert (state.served, state.trends, state.segments, state.listings) == (None, None, [], None)
+    assert (state.served, state.trends, state.segments, state.doubled, state.listings) == (None, None, [], {}, None)
     assert state.ranking is None
     assert {check.name: check.status for check in state.checks}["store"] == "critical"
 
