@@ -132,7 +132,8 @@ class Planner:
             counts: the allocations, (allocations, strategies).
         """
         rates = np.einsum("psk,sk->ps", shares(counts, self._overlap, self._costs), self._rates[0])
-        return np.asarray(rates * corrections(counts, self._elasticities[:1]).T)
+        single = counts.sum(axis=1, keepdims=True) <= 1  # a single candidate is the whole page
+        return np.asarray(rates * np.where(single, 1.0, corrections(counts, self._elasticities[:1]).T))
 
     def _make(self, asked: Asked) -> Plans:
         if not self._least <= asked.budget <= MAX_BUDGET:

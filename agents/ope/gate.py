@@ -5,7 +5,7 @@ the decisions, beside the served policy; see `canary`. The first of these that a
 
     nothing is served yet                                          publish
     a small step from the served policy                            publish
-    few rewards tell of the world as it is now, and by what        publish
+    few rewards tell of the world as it is now, and by what        publish, unless it has lost a trial
     is known the policy keeps all but max_risk
     on trial, and surely worse                                     hold, for REST times as long as the trial took;
                                                                    each time it loses again, REST times that
@@ -201,7 +201,7 @@ def judge(case: Case, config: GateConfig) -> Judgement:
         found = judge(structs.replace(case, served=case.tried.policy, tried=None), config)
         return structs.replace(found, succeeds=True)
     change = largest_change(old, new, case.decisions)
-    if reason := _harmless(change, new, old, case, config):
+    if reason := _harmless(change, new, old, case, config, lost=anew in ("", RESTED) and _has_lost(case, config)):
         return Judgement("publish", f"{reason}; {change}", change=change)
     if not anew and case.tried is not None:
         verdict, told, trial = _tried(case.tried, case, config)
@@ -216,10 +216,18 @@ def judge(case: Case, config: GateConfig) -> Judgement:
     return Judgement("canary", f"on trial {anew}; {change}", trial, evidence, change)
 
 
-def _harmless(change: Change, new: Replayed, old: Replayed, case: Case, config: GateConfig) -> str:
-    """Return why a policy goes live without a trial; empty if it does not."""
+def _has_lost(case: Case, config: GateConfig) -> bool:
+    """Return whether the policy tried so far is surely worse, or has lost a trial before."""
+    tried = case.tried
+    return tried is not None and (tried.trial.lost > 0 or tried.contrast.is_less(-config.harm, config.confidence))
+
+
+def _harmless(change: Change, new: Replayed, old: Replayed, case: Case, config: GateConfig, *, lost: bool) -> str:
+    """Return why a policy goes live without a trial; empty if it does not. What has `lost` takes small steps only."""
     if change.size <= config.max_change:
         return "a small step"
+    if lost:
+        return ""
     reason = _unproven(new.policy, old.policy, case.rewards, config)
     return reason if reason and _promises(new, old, case.decisions, config) else ""
 

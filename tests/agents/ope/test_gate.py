@@ -116,6 +116,15 @@ def test_where_old_rewards_tell_little_a_leap_goes_live_unless_it_does_not_do_wh
         assert judge(case(broken, rewards=rewards), CAREFUL).verdict == "canary"
 
 
+def test_where_old_rewards_tell_little_what_has_lost_a_trial_does_not_go_live() -> None:
+    moving = policy(known=100.0, lexical=0.5)
+    assert judge(case(moving, tried=tried(500.0, 500.0)), CAREFUL).verdict == "publish"
+    assert judge(case(moving, tried=tried(500.0, 1000.0)), CAREFUL).verdict == "hold"
+    waiting = tried(500.0, 500.0, until=5000, lost=1)
+    assert judge(case(moving, tried=waiting, at=4000), CAREFUL).verdict == "hold"
+    assert judge(case(moving, tried=waiting, at=5000), CAREFUL).verdict == "canary"
+
+
 def test_a_step_is_not_small_if_it_is_large_in_a_segment() -> None:
     rows = {key: orjson.loads(row) for key, row in section(semantic=0.5).items()}
     rows["memory"]["theta"][1] = 300.0  # in cars

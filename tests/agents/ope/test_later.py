@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from backchannel.agents.horizon.serving import LongTerm
 from backchannel.agents.ope.gate import REST, Case, GateConfig, Judgement, judge
@@ -83,7 +84,7 @@ def test_a_policy_on_trial_that_loses_sessions_or_returns_is_held(kind: str, tol
     """The longer, the more often it has lost; and it does not take the served one's place if it leaps again."""
     less = Estimate(-0.3, -0.5, -0.1)
     known: dict[str, Any] = {"sessions": less} if kind == "sessions" else {}
-    later = Later() if known else Later(**{kind: less})  # type: ignore[arg-type]
+    later = Later() if known else structs.replace(Later(), **{kind: less})
     on = case(BAD, tried=tried(600.0, 400.0, 0.5, lost=1), at=3000, **known)
     found = second(on, later)
     assert (found.verdict, found.reason.startswith(f"{told}, -30.0% (-50.0% to -10.0%); ")) == ("hold", True)
