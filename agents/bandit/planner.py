@@ -6,7 +6,7 @@ feedback on a real catalogue, plans chosen by context were no better than one pl
 """
 
 from collections.abc import Collection, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from msgspec import Struct
@@ -19,6 +19,7 @@ from backchannel.schemas.events import MAX_DEPTH
 
 MAX_BUDGET: Final = MAX_DEPTH
 """As many candidates of one strategy as an `impression` event can log."""
+Precise: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 _KEPT: Final = 64  # requests whose plans are kept
 _DEEPEST: Final = 4  # most candidates of one strategy for each distinct candidate of the budget
 
@@ -48,21 +49,21 @@ class Plans(Struct, frozen=True):
 
     allocations: Allocations
     sets: RandomSets
-    factors: NDArray[np.float32]
-    worth: NDArray[np.float32]
+    factors: Precise
+    worth: Precise
 
-    def values(self, vectors: Floats) -> NDArray[np.float32]:
+    def values(self, vectors: Floats) -> Precise:
         """Return the value of each plan, (contexts, draws, plans).
 
         Args:
             vectors: encoded contexts, (contexts, strategies, d), or (contexts, 1, d) if all strategies have the same.
         """
         draws, strategies, dimension = self.factors.shape
-        single = vectors.astype(np.float32)
+        vectors = vectors.astype(self.factors.dtype, copy=False)
         if vectors.shape[1] == 1:
-            factors = single[:, 0].dot(self.factors.reshape(-1, dimension).T).reshape(-1, draws, strategies)
+            factors = vectors[:, 0].dot(self.factors.reshape(-1, dimension).T).reshape(-1, draws, strategies)
         else:
-            factors = np.einsum("nsd,csd->cns", self.factors, single)
+            factors = np.einsum("nsd,csd->cns", self.factors, vectors)
         return np.asarray(np.matmul(factors.swapaxes(0, 1), self.worth).swapaxes(0, 1))
 
 
@@ -80,6 +81,7 @@ class Planner:
         elasticities: of what pages earn, as expected and under each draw, (draws, strategies); see `elasticity`.
         contexts: contexts to make plans for, (contexts, strategies, d), or (contexts, 1, d) if all strategies share
             them.
+        precision: of plans' values.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Planner:
         overlap: Overlap,
         elasticities: Floats,
         contexts: Floats,
+        precision: type[np.float32 | np.float64],
     ) -> None:
         self._strategies: Final = strategies
         self._minima: Final = minima
@@ -104,6 +107,7 @@ class Planner:
         self._overlap: Final = overlap
         self._elasticities: Final = elasticities
         self._contexts: Final = contexts
+        self._precision: Final = precision
         self._least: Final = max(int(minima.sum()), 1)
         self._plans: Final[dict[Asked, Plans]] = {}
 
@@ -162,6 +166,6 @@ class Planner:
         else:
             worth = np.einsum("psk,nsk->nsp", weights, self._rates) * corrections(counts, elasticities)[:, np.newaxis]
         sets = RandomSets(minima.tolist(), maxima.tolist(), asked.budget)
-        factors = phi.astype(np.float32)
+        factors = phi.astype(self._precision)
         factors[..., 0] += 1.0  # the first column of a context is 1
-        return Plans(Allocations(counts), sets, factors, worth.astype(np.float32, order="C"))
+        return Plans(Allocations(counts), sets, factors, worth.astype(self._precision, order="C"))

@@ -125,6 +125,8 @@ class Allocator:
             overlap=_overlap(rows),
             elasticities=elasticities + settings.exploration * np.concatenate((np.zeros_like(apart[:1]), apart)),
             contexts=_references(rows, self.encoder, seed),
+            # Draws are compared, and nothing else. SquareCB multiplies differences by thousands.
+            precision=np.float32 if settings.policy == "thompson" else np.float64,
         )
         self._segments: Final = [row.segments for row in rows]
         self.least: Final = max(int(minima.sum()), 1)
