@@ -37,6 +37,8 @@ from backchannel.agents.sums import GRID, Floats
 FOLDS: Final = 2
 SAMPLED: Final = 4
 """One in this many queries adds all its shown items to the pair sums."""
+_TOGETHER: Final = 4_096
+"""Producers whose pairs are counted together: memory does not grow with a commit, and what is counted stays in cache."""
 
 
 class Layout(Struct, frozen=True):
@@ -176,29 +178,40 @@ def pairs_of(pages: Pages, places: Integers, weights: Floats) -> Pairs:
 
     Args:
         pages: turns as pages.
-        places: indexes of the producers that count as s, (places,).
+        places: indexes of the producers that count as s, rising, (places,).
         weights: weights w of their items, (places,).
     """
     strategies = pages.depths.shape[1]
-    # The rank bucket in which each strategy has each of the results; BUCKETS if it lacks it.
-    results, row = np.unique(pages.results[places], return_inverse=True)
-    met = np.full((len(results), strategies), BUCKETS)
-    among = np.isin(pages.results, results)
-    met[np.searchsorted(results, pages.results[among]), pages.strategies[among]] = bucket_of(pages.ranks[among])
-    cover = covered(pages.depths[pages.turns[results]])  # (results, t, j)
-    looked = np.where(np.arange(BUCKETS) <= met[..., np.newaxis], cover, 0.0)
-    found = (np.arange(BUCKETS) == met[..., np.newaxis]).astype(float)
-    shape = strategies * BUCKETS, strategies * BUCKETS
-    own = pages.strategies[places] * BUCKETS + np.minimum(bucket_of(pages.ranks[places]), BUCKETS - 1)
-    order = np.argsort(own, kind="stable")
-    groups, first = np.unique(own[order], return_index=True)
-    sums = np.zeros((2, *shape))
-    for target, values in zip(sums, (looked, found), strict=True):
-        if len(groups):
-            weighted = values.reshape(len(results), strategies * BUCKETS)[row[order]] * weights[order, np.newaxis]
-            target[groups] = np.add.reduceat(weighted, first, axis=0)
-    risk, event = sums.reshape(2, strategies, BUCKETS, strategies, BUCKETS).swapaxes(2, 3)
+    total = np.zeros((2, strategies * BUCKETS, strategies * BUCKETS))
+    for first in range(0, len(places), _TOGETHER):
+        part = slice(first, first + _TOGETHER)
+        own = pages.strategies[places[part]] * BUCKETS + np.minimum(bucket_of(pages.ranks[places[part]]), BUCKETS - 1)
+        order = np.argsort(own, kind="stable")
+        groups, starts = np.unique(own[order], return_index=True)
+        results, row = np.unique(pages.results[places[part]], return_inverse=True)
+        for target, values in zip(total, _met(pages, results), strict=True):
+            target[groups] += np.add.reduceat(values[row[order]] * weights[part][order, np.newaxis], starts, axis=0)
+    risk, event = total.reshape(2, strategies, BUCKETS, strategies, BUCKETS).swapaxes(2, 3)
     return Pairs(risk, event)
+
+
+def _met(pages: Pages, results: Integers) -> tuple[Floats, Floats]:
+    """Return where results were searched for, and where they were met, (results, strategies t * BUCKETS j) each.
+
+    Args:
+        pages: turns as pages.
+        results: indexes of results, rising, (results,).
+    """
+    strategies = pages.depths.shape[1]
+    # The rank bucket in which each strategy has each of the results; BUCKETS if it lacks it.
+    bucket = np.full((len(results), strategies, 1), BUCKETS)
+    first, last = np.searchsorted(pages.results, (results[0], results[-1] + 1))
+    producers = first + np.flatnonzero(np.isin(pages.results[first:last], results))
+    rows = np.searchsorted(results, pages.results[producers])
+    bucket[rows, pages.strategies[producers], 0] = bucket_of(pages.ranks[producers])
+    cover = covered(pages.depths[pages.turns[results]])  # (results, t, j)
+    looked, found = np.where(np.arange(BUCKETS) <= bucket, cover, 0.0), (np.arange(BUCKETS) == bucket).astype(float)
+    return looked.reshape(len(results), -1), found.reshape(len(results), -1)
 
 
 def shown_pairs(pages: Pages) -> Pairs:
