@@ -25,7 +25,7 @@ from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.judge import Judge
 from backchannel.agents.learner import Learner
 from backchannel.agents.rewards import RewardConfig
-from backchannel.agents.sums import Delta, Key, MemorySums, Sums, merge
+from backchannel.agents.sums import USER, Delta, Key, MemorySums, Sums, SumTable, merge
 from backchannel.schemas.events import (
     BargeIn,
     Click,
@@ -176,7 +176,7 @@ def check_section(learner: Learner, turns: Sequence[Turn], rng: Generator) -> No
 
 
 def check_users(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None:  # noqa: ARG001 - a Check
-    """A user's id occurs only in the first column of tables that are kept by user, and in the user's own row.
+    """A user's id occurs only in the column for it of tables that are kept by user, and in the user's own row.
 
     So everything known about a user is found by the id, can be erased, and does not come back.
     """
@@ -186,8 +186,8 @@ def check_users(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None
     for table in learner.tables:
         for key in delta.get(table.name, Sums(table)).keys:
             for user in users:
-                own = table.by_user and key[0] == learner.key_of(user)
-                assert user not in (key[1:] if own else key), f"{table.name}: {key} contains the id {user}"
+                place = table.column(USER) if _is_of(table, key, learner.key_of(user)) else len(key)
+                assert user not in (*key[:place], *key[place + 1 :]), f"{table.name}: {key} contains the id {user}"
     rows = solve(learner, delta, at)
     for user in users:
         for name, row in rows.items():
@@ -195,7 +195,7 @@ def check_users(learner: Learner, turns: Sequence[Turn], rng: Generator) -> None
             assert own or (user not in name and user.encode() not in row), f"row {name!r} contains the id {user}"
         mine = learner.key_of(user)
         left = {
-            name: _rows_of(sums, [key for key in sums.keys if not (sums.table.by_user and key[0] == mine)])
+            name: _rows_of(sums, [key for key in sums.keys if not _is_of(sums.table, key, mine)])
             for name, sums in delta.items()
         }
         again = learner.solve(MemorySums(left), changes(delta), at)
@@ -410,6 +410,10 @@ def _split(turns: Sequence[Turn], parts: int, rng: Generator) -> list[list[Turn]
 
 def _last(turns: Iterable[Turn]) -> int:
     return max((turn.query.ts for turn in turns), default=0)
+
+
+def _is_of(table: SumTable, key: Key, user: str) -> bool:
+    return table.by_user and key[table.column(USER)] == user
 
 
 def _rows_of(sums: Sums, keys: Sequence[Key]) -> Sums:

@@ -14,6 +14,7 @@ from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.strategy_history import StrategyHistory
 from backchannel.agents.bandit.user_history import UserHistory
 from backchannel.agents.failures.learner import FailureConfig, FailurePoints
+from backchannel.agents.failures.sample import LabelSample
 from backchannel.agents.goals.credits import CreditedGoals
 from backchannel.agents.goals.learner import GoalConfig, Goals
 from backchannel.agents.horizon.learner import HorizonConfig, Returns
@@ -69,7 +70,7 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
         GoalConfig, Meta(description="Which goals were reached, from labels."), Learners(Goals, CreditedGoals)
     ] = field(default_factory=GoalConfig)
     failures: Annotated[
-        FailureConfig, Meta(description="Which component failed, from labels."), Learners(FailurePoints)
+        FailureConfig, Meta(description="Which component failed, from labels."), Learners(FailurePoints, LabelSample)
     ] = field(default_factory=FailureConfig)
     satisfaction: Annotated[
         SatisfactionConfig,

@@ -9,6 +9,7 @@ from typing import Final
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backchannel.agents.sums import Floats
 
@@ -25,6 +26,14 @@ def unit_hash(name: str) -> float:
     It is a CRC-32, whose bits are linear in those of the name, scattered by multiplicative hashing (Knuth, TAOCP 6.4).
     """
     return crc32(name.encode()) * 0x9E3779B1 % 2**32 / 2**32
+
+
+def mixed(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Spread hashes evenly over 64 bits: the finaliser of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014)."""
+    found = hashes + np.uint64(0x9E3779B97F4A7C15)
+    found = (found ^ (found >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    found = (found ^ (found >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return found ^ (found >> np.uint64(31))
 
 
 def slot(name: str) -> int:

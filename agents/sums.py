@@ -42,7 +42,7 @@ ALL: Final = ""
 other key is empty."""
 
 USER: Final = "user"
-"""The key column that holds a `user_id`. A table whose first key column it is, is kept by user."""
+"""The key column that holds a user, see `Learner.key_of`. A table with it is kept by user; most have it first."""
 
 
 class Keys(Sequence[Key]):
@@ -175,7 +175,7 @@ class SumTable(Struct, frozen=True):
     @property
     def by_user(self) -> bool:
         """Whether rows are kept by user, so that they and the user's row of the section are erased with the user."""
-        return self.key[0][0] == USER
+        return USER in dict(self.key)
 
     def column(self, name: str) -> int:
         """The index of key column `name`."""

@@ -19,6 +19,7 @@ _EXTRAS: Final = {
     "jinja2": "demo",
     "jmespath": "learn",
     "kafka": "kafka",
+    "lightgbm": "challenger",
     "litestar": "serve",
     "matplotlib": "demo",
     "prometheus_client": "kafka",

@@ -10,6 +10,7 @@ labels are bounded; shares count turns, so who asks more counts more. Positions,
 error that the system recovered from is labelled `correct`, and what nobody can do is `unsupported`, not a defect.
 """
 
+from collections.abc import Sequence
 from itertools import chain
 from typing import Annotated, Any, Final, Self, get_args
 
@@ -44,6 +45,15 @@ class FailureConfig(Struct, frozen=True, forbid_unknown_fields=True):
         float,
         Meta(ge=1, le=1e6, description="labels (decayed) below which a failure point is unknown, rather than rare"),
     ] = 5.0
+    sampled: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000,
+            description="labelled turns to keep for `diagnose --challenger`, which compares another learner with the "
+            "published one; 0: none",
+        ),
+    ] = 10_000
 
 
 class FailurePoints(LabelLearner):
@@ -114,7 +124,10 @@ class FailurePoints(LabelLearner):
             at: the event time (ms) that sums are decayed to.
             without: a fold of people not to learn from, see `fold_of`; None: learn from all.
         """
-        folds = self.folds(sums, at, without)
+        return self.fit_of(self.folds(sums, at, without))
+
+    def fit_of(self, folds: Sequence[LabelSums]) -> tuple[Weights, Fit] | None:
+        """Return what `fit` does, from the sums of labelled turns of each fold of people."""
         labels = np.sum([one.labels for one in folds], axis=0) if folds else np.zeros(len(POINTS))
         known = np.flatnonzero(labels >= self.config.min_labels).tolist()
         if len(folds) < 2 or len(known) < 2:

@@ -28,6 +28,7 @@ from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.ope.estimators import Feedback, Model, weigh
 from backchannel.agents.ope.reward_models import Integers, cross_fitted, folds_of
 from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.sketches import mixed
 from backchannel.agents.sums import Booleans, Floats
 
 HALF_LIFE_MS: Final = 86_400_000
@@ -131,8 +132,8 @@ def ranks_by(chances: Floats, times: Integers) -> Floats:
 
 def chances_of(columns: Columns) -> Floats:
     """Return a uniform number in (0, 1) for each turn, (turns,), by a hash, so it is always the same."""
-    mixed = _mixed(columns.turns.query.hash.astype(np.uint64)) >> np.uint64(11)
-    chances: Floats = np.minimum(mixed * 2.0**-53 + 2.0**-54, 1.0 - 2.0**-53)
+    bits = mixed(columns.turns.query.hash.astype(np.uint64)) >> np.uint64(11)
+    chances: Floats = np.minimum(bits * 2.0**-53 + 2.0**-54, 1.0 - 2.0**-53)
     return chances
 
 
@@ -263,7 +264,7 @@ def table_of(decisions: Sequence[LoggedDecision], contexts: Floats, strategies: 
         counts=counts,
         propensities=propensities,
         rewards=rewards,
-        folds=folds_of(_mixed(np.array(sessions, dtype=np.uint64)), FOLDS),
+        folds=folds_of(mixed(np.array(sessions, dtype=np.uint64)), FOLDS),
     )
 
 
@@ -291,11 +292,3 @@ def telling(columns: Columns) -> Integers:
 
 def _only(features: Collection[str] | None, context: Mapping[str, Value]) -> dict[str, Value]:
     return {name: value for name, value in context.items() if features is None or name in features}
-
-
-def _mixed(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Spread hashes evenly over 64 bits: the finaliser of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014)."""
-    mixed = hashes + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))

@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Final
 
 import click
+from msgspec.structs import astuple
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from backchannel.ops.lab.failures.evaluation import POINTS, Quality, evaluate, read
+from backchannel.agents.failures.quality import MEASURES
+from backchannel.ops.lab.failures.data import POINTS, read
+from backchannel.ops.lab.failures.evaluation import evaluate
 from backchannel.ops.options import json_option
 from backchannel.ops.paths import input_folder
 from backchannel.ops.terminal import print_json
@@ -49,17 +52,19 @@ def failures(*, folder: Path, sizes: tuple[int, ...], seeds: int, salt: str, as_
         f"{report.majority:.1%} of them."
     )
     table = Table("labels", "of turns", box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("accuracy", "macro-F1", "area, any failure", "right cause of a failure"):
+    for name in MEASURES:
         table.add_column(name, justify="right")
-    table.add_row("none", "by rules", *map(_interval, _measured(report.rules)))
+    table.add_row("none", "by rules", *map(_interval, astuple(report.rules)))
     for size in report.curve:
         for how, one in (("drawn at random", report.curve[size]), ("chosen", report.chosen[size])):
-            table.add_row(f"{size:,}", how, *(f"{measured.value:.3f}" for measured in _measured(one)))
-    table.add_row("all", "", *map(_interval, _measured(report.quality)))
-    for size, one in report.boosted_curve.items():
-        table.add_row(f"{size:,}", "gradient boosting", *(f"{measured.value:.3f}" for measured in _measured(one)))
-    if report.boosted is not None:
-        table.add_row("all", "gradient boosting", *map(_interval, _measured(report.boosted)))
+            table.add_row(f"{size:,}", how, *(f"{measured.value:.3f}" for measured in astuple(one)))
+    table.add_row("all", "", *map(_interval, astuple(report.quality)))
+    if (boosting := report.boosting) is not None:
+        for size, one in boosting.curve.items():
+            table.add_row(f"{size:,}", "gradient boosting", *(f"{measured.value:.3f}" for measured in astuple(one)))
+        for labels, one in (("all", boosting.quality), ("in the sample", boosting.sampled)):
+            table.add_row(labels, "gradient boosting", *map(_interval, astuple(one)))
+        table.add_row("", "better by the sample", *map(_interval, astuple(boosting.gain)))
     console.print(table)
     confusion = Table("true \\ told", *POINTS, box=SIMPLE_HEAD, pad_edge=False)
     for true, told in report.confusion.items():
@@ -76,10 +81,6 @@ def failures(*, folder: Path, sizes: tuple[int, ...], seeds: int, salt: str, as_
         right = "" if written.precision is None else f", of which {_interval(written.precision)} are right"
         what = f"the failure points of {written.share:.1%} of the turns{right}"
         console.print(f"`label export --precision {declared}` writes {what}.")
-
-
-def _measured(one: Quality) -> tuple[Estimate, ...]:
-    return one.accuracy, one.macro_f1, one.defect_area, one.right_cause
 
 
 def _interval(one: Estimate) -> str:

@@ -1,102 +1,40 @@
 """Failure points on DSTC2: the learner as it is, evaluated on callers that it has not seen.
 
-Labels are those of `failure_points/dstc2_labels.jsonl.gz`, made by rules from transcripts: "no_speech" stands for a
-false wake, and its few entity errors count as understanding. A fold's turns are diagnosed with weights that were solved
-from the sums of all other callers, in which the learner's own folds are of people, too.
+A fold's turns are diagnosed with weights that were solved from the sums of all other callers, in which the learner's
+own folds are of people, too.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from hashlib import blake2b
-from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
-import msgspec
 import numpy as np
-from msgspec import Struct, structs
-from scipy.stats import rankdata
+from msgspec import Struct
 
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.failures.evidence import RULED, evidence, vectors
+from backchannel.agents.failures.challenger import boosted, features_of, is_there
+from backchannel.agents.failures.evidence import RULED
 from backchannel.agents.failures.learner import FailureConfig, FailurePoints
+from backchannel.agents.failures.quality import SAMPLES, Quality, gain, measure, values_of
 from backchannel.agents.failures.rules import RULES
+from backchannel.agents.failures.sample import hashes_of
 from backchannel.agents.failures.selection import next_to_label
 from backchannel.agents.failures.serving import Diagnoser
 from backchannel.agents.judge import Judge
 from backchannel.agents.labelled.ridge import Fit
 from backchannel.agents.rewards import RewardConfig
-from backchannel.agents.satisfaction.sessions import earlier_of_each
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Booleans, Floats, Integers, MemorySums
-from backchannel.ops.lab.convert import ConversionError
-from backchannel.ops.lab.failures.challenger import boosted, features_of, is_there
-from backchannel.ops.lab.rephrases.pairs import assembled, dialogues, open_log
+from backchannel.ops.lab.failures.data import OUTER_FOLDS, POINTS, Data
 from backchannel.ops.labels.precision import cut
-from backchannel.schemas.events import FailurePoint, Label
 from backchannel.schemas.snapshot import Estimate
 from backchannel.schemas.turn import Turn
 
-NAMES: Final[dict[str, FailurePoint]] = {
-    "correct": "correct",
-    "no_speech": "false_wake",
-    "asr": "recognition",
-    "nlu": "understanding",
-    "er": "understanding",
-    "result": "result",
-}
-"""A label of the data -> the failure point."""
-
-POINTS: Final = ("correct", "false_wake", "recognition", "understanding", "result")
-OUTER_FOLDS: Final = 5
 DECLARED: Final = (0.9, 0.95)
 """Declared precisions of an export; see `ops.labels`."""
-_SAMPLES: Final = 200  # of callers, for intervals
 
 
-Tell: TypeAlias = Callable[["Data", Integers, Integers], Floats]
+Tell: TypeAlias = Callable[[Data, Integers, Integers], Floats]
 """The data, the turns to learn from, and the turns to tell -> probabilities of POINTS, (turns to tell, POINTS)."""
-
-
-class _Row(Struct):
-    session_id: str
-    turn: int
-    label: str
-
-
-class Data(NamedTuple):
-    """Labelled turns.
-
-    Attributes:
-        turns: the turns, each with its label as a signal.
-        vectors: their evidence, (turns, width).
-        truth: index of each turn's failure point in POINTS, (turns,).
-        callers: number of each turn's caller, (turns,).
-        folds: fold of each turn's caller, (turns,).
-        systems: dialogue manager and acoustic condition of each turn.
-    """
-
-    turns: list[Turn]
-    vectors: Floats
-    truth: Integers
-    callers: Integers
-    folds: Integers
-    systems: list[str]
-
-
-class Quality(Struct, frozen=True):
-    """How well failure points are told, on held-out callers; intervals of 95% over callers.
-
-    Attributes:
-        accuracy: share of turns with the right failure point.
-        macro_f1: mean F1 of the failure points.
-        defect_area: area under the ROC curve of the probability that anything failed.
-        right_cause: of turns in which something failed, the share whose most probable cause is right.
-    """
-
-    accuracy: Estimate
-    macro_f1: Estimate
-    defect_area: Estimate
-    right_cause: Estimate
 
 
 class SharesQuality(Struct, frozen=True):
@@ -127,6 +65,22 @@ class Exported(Struct, frozen=True):
     precision: Estimate | None
 
 
+class Boosting(Struct, frozen=True):
+    """Gradient boosting; see `agents.failures.challenger`.
+
+    Attributes:
+        quality: with all labels of the other folds' callers.
+        sampled: with those that are in the bounded sample of all turns; see `agents.failures.sample`.
+        gain: by how much that is better.
+        curve: as `Report.curve`.
+    """
+
+    quality: Quality
+    sampled: Quality
+    gain: Quality
+    curve: dict[int, Quality]
+
+
 class Report(Struct, frozen=True):
     """The evaluation.
 
@@ -142,8 +96,7 @@ class Report(Struct, frozen=True):
             never told.
         chosen: as `curve`, with turns chosen by `next_to_label` in rounds that double the number of labels, the first
             half of the smallest number at random.
-        boosted: by gradient boosting with all labels, see `challenger`; None if it is not installed.
-        boosted_curve: as `curve`, by gradient boosting.
+        boosting: the same by gradient boosting; None if LightGBM is not installed.
         shares: quality of the shares.
         exported: declared precision -> what is exported.
     """
@@ -158,46 +111,9 @@ class Report(Struct, frozen=True):
     confusion: dict[str, dict[str, int]]
     curve: dict[int, Quality]
     chosen: dict[int, Quality]
-    boosted: Quality | None
-    boosted_curve: dict[int, Quality]
+    boosting: Boosting | None
     shares: SharesQuality
     exported: dict[str, Exported]
-
-
-def read(folder: Path, salt: str = "") -> Data:
-    """Read the labelled turns.
-
-    Args:
-        folder: the folder with `dstc2` and `failure_points`.
-        salt: changes the division of the callers into folds.
-
-    Raises:
-        ConversionError: a turn has no label, or an unknown one.
-    """
-    with open_log(folder / "failure_points" / "dstc2_labels.jsonl.gz") as lines:
-        rows = list(map(msgspec.json.Decoder(_Row).decode, lines))
-    labels = {f"{row.session_id}/{row.turn}": row.label for row in rows}
-    turns, truth = [], []
-    for turn in _informed(assembled(dialogues(folder / "dstc2"))):
-        point = NAMES.get(labels.get(turn.query.query_id, ""))
-        if point is None:
-            raise ConversionError(
-                f"dstc2_labels.jsonl.gz: turn {turn.query.query_id} has no label, or an unknown one: use the labels "
-                "and the dialogues of the same copy"
-            )
-        truth.append(POINTS.index(point))
-        turns.append(_labelled(turn, point))
-    names = [turn.query.user_id or "" for turn in turns]
-    _, callers = np.unique(names, return_inverse=True)
-    found = evidence(columns_of(turns))
-    return Data(
-        turns,
-        vectors((one.values() for one in found), len(turns)),
-        np.array(truth),
-        callers,
-        np.array([blake2b((salt + name).encode()).digest()[0] % OUTER_FOLDS for name in names]),
-        [f"{turn.query.context['dialog_manager']}/{turn.query.context['acoustic_condition']}" for turn in turns],
-    )
 
 
 def evaluate(data: Data, sizes: Sequence[int], seeds: int) -> Report:
@@ -227,11 +143,6 @@ def evaluate(data: Data, sizes: Sequence[int], seeds: int) -> Report:
         - np.bincount(data.truth[own], minlength=len(POINTS)) / own.sum()
         for own in (systems == system for system in np.unique(systems))
     ]
-    features = features_of(data.vectors)
-
-    def challenger(data: Data, own: Integers, tested: Integers) -> Floats:
-        return boosted(features, data.truth, own, tested, len(POINTS))
-
     told = found.argmax(axis=1)
     counts = np.zeros((len(POINTS), len(POINTS)), dtype=int)
     np.add.at(counts, (data.truth, told), 1)
@@ -240,8 +151,8 @@ def evaluate(data: Data, sizes: Sequence[int], seeds: int) -> Report:
         turns=len(data.turns),
         callers=int(data.callers.max()) + 1,
         majority=float((data.truth == 0).mean()),
-        quality=measure(data, found),
-        rules=measure(data, ruled),
+        quality=measure(data.answers, found),
+        rules=measure(data.answers, ruled),
         rules_shares=float(np.abs(off).mean()),
         chances={
             rule.name: row for rule, row in zip(RULES, _chances(data, data.folds >= 0).round(2).tolist(), strict=True)
@@ -251,10 +162,27 @@ def evaluate(data: Data, sizes: Sequence[int], seeds: int) -> Report:
         },
         curve=_curve(data, sizes, seeds, _told),
         chosen=_curve(data, sizes, seeds, _told, chosen=True),
-        boosted=measure(data, _held_out(data, challenger)) if is_there() else None,
-        boosted_curve=_curve(data, sizes, seeds, challenger) if is_there() else {},
+        boosting=_boosting(data, sizes, seeds) if is_there() else None,
         shares=SharesQuality(estimated, counted, covered, width),
         exported={f"{declared:g}": _exported(data, found, declared) for declared in DECLARED},
+    )
+
+
+def _boosting(data: Data, sizes: Sequence[int], seeds: int) -> Boosting:
+    features, labels = features_of(data.vectors), np.eye(len(POINTS))[data.truth]
+    kept = np.argsort(hashes_of(columns_of(data.turns)), kind="stable")[: FailureConfig().sampled]
+
+    def tell(_: Data, own: Integers, tested: Integers) -> Floats:
+        return boosted(features[own], labels[own], features[tested])
+
+    every = _held_out(data, tell)
+    sampled = _held_out(data, lambda data, own, tested: tell(data, np.intersect1d(own, kept), tested))
+    answers = data.answers
+    return Boosting(
+        quality=measure(answers, every),
+        sampled=measure(answers, sampled),
+        gain=gain(answers, every, sampled),
+        curve=_curve(data, sizes, seeds, tell),
     )
 
 
@@ -295,32 +223,6 @@ def probabilities(diagnoser: Diagnoser, vectors: Floats) -> Floats:
     return found
 
 
-def measure(data: Data, found: Floats) -> Quality:
-    """Measure the probabilities of turns, (turns, POINTS), with intervals over callers."""
-    rng = np.random.default_rng(0)
-    values = [_measured(data.truth, found, np.arange(len(data.truth)))]
-    by_caller = [np.flatnonzero(data.callers == caller) for caller in range(int(data.callers.max()) + 1)]
-    for _ in range(_SAMPLES):
-        drawn = rng.integers(len(by_caller), size=len(by_caller))
-        values.append(_measured(data.truth, found, np.concatenate([by_caller[one] for one in drawn])))
-    low, high = np.quantile(values[1:], (0.025, 0.975), axis=0)
-    return Quality(*(Estimate(*map(float, one)) for one in zip(values[0], low, high, strict=True)))
-
-
-def _measured(truth: Integers, found: Floats, rows: Integers) -> list[float]:
-    true, found = truth[rows], found[rows]
-    told, failed = found.argmax(axis=1), true > 0
-    f1 = [
-        2 * int(((told == point) & (true == point)).sum()) / max(int((told == point).sum() + (true == point).sum()), 1)
-        for point in range(len(POINTS))
-    ]
-    ranks = rankdata(1.0 - found[:, 0])
-    positive, total = int(failed.sum()), len(rows)
-    area = (ranks[failed].sum() - positive * (positive + 1) / 2) / max(positive * (total - positive), 1)
-    cause = found[failed, 1:].argmax(axis=1) + 1 == true[failed]
-    return [float((told == true).mean()), float(np.mean(f1)), float(area), float(cause.mean())]
-
-
 def _told(data: Data, own: Integers, tested: Integers) -> Floats:
     return probabilities(learned([data.turns[row] for row in own])[0], data.vectors[tested])
 
@@ -343,7 +245,7 @@ def _curve(data: Data, sizes: Sequence[int], seeds: int, tell: Tell, *, chosen: 
                     own, rest = np.concatenate((own, rest[taken])), np.delete(rest, taken)
                 found[size][tested] = tell(data, own, tested)
         for size, one in found.items():
-            measured[size].append(_measured(data.truth, one, np.arange(len(data.truth))))
+            measured[size].append(values_of(data.answers, one))
     return {
         size: Quality(*(Estimate(float(np.mean(some)), min(some), max(some)) for some in zip(*every, strict=True)))
         for size, every in measured.items()
@@ -378,30 +280,6 @@ def _exported(data: Data, found: Floats, declared: float) -> Exported:
     if not kept.any():
         return Exported(0.0, None)
     written, correct = np.bincount(data.callers, kept), np.bincount(data.callers, kept & right)
-    callers = np.random.default_rng(0).integers(len(written), size=(_SAMPLES, len(written)))
+    callers = np.random.default_rng(0).integers(len(written), size=(SAMPLES, len(written)))
     low, high = np.quantile(correct[callers].sum(axis=1) / written[callers].sum(axis=1), (0.025, 0.975)).tolist()
     return Exported(float(kept.mean()), Estimate(float(right[kept].mean()), low, high))
-
-
-def _informed(turns: Iterable[Turn]) -> Iterator[Turn]:
-    """Yield turns, session by session, whose queries say what happened in their session before."""
-    sessions = defaultdict[str, list[Turn]](list)
-    for turn in sorted(turns, key=lambda one: one.query.ts):
-        sessions[turn.query.session_id].append(turn)
-    for some in sessions.values():
-        for turn, earlier in zip(some, earlier_of_each(some), strict=True):
-            yield structs.replace(turn, query=structs.replace(turn.query, earlier=earlier))
-
-
-def _labelled(turn: Turn, point: FailurePoint) -> Turn:
-    query = turn.query
-    label = Label(
-        event_id=f"{query.query_id}/label",
-        ts=query.ts,
-        session_id=query.session_id,
-        query_id=query.query_id,
-        labeller="rules",
-        labelled_at=query.ts,
-        failure_point=point,
-    )
-    return structs.replace(turn, signals={**turn.signals, "label": (label,)})

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from backchannel.ops.lab.failures.challenger import boosted, features_of, is_there
 
 from backchannel.agents.failures.evidence import RULED
 from backchannel.agents.failures.rules import CHANCES, POINTS
 from backchannel.ops.lab.convert import ConversionError
-from backchannel.ops.lab.failures.challenger import boosted, features_of, is_there
 from backchannel.ops.lab.failures.evaluation import Data, evaluate, read
 
 
@@ -46,7 +46,7 @@ def test_it_beats_calling_every_turn_correct(data: Data, monkeypatch: pytest.Mon
     assert exported.precision.high > 0.9
     assert 0.2 < exported.share < 0.9
     assert report.shares.covered > 0.8
-    assert report.boosted is None
+    assert report.boosting is None
     assert sum(sum(told.values()) for told in report.confusion.values()) == len(few)
 
 

@@ -1,6 +1,7 @@
-"""Gradient boosting on the evidence of failure points: shown beside the learner, and used nowhere.
+"""Gradient boosting on the evidence of failure points: compared with the ridge, and used nowhere.
 
-It is no sum, so it would have to keep a sample of labelled turns, and learn it anew for each version.
+It is no sum: it is trained from a sample of labelled turns, see `sample`, and anew whenever that changes. So it is
+trained when an operator asks how good it would be, and never when a version is published.
 """
 
 from importlib.util import find_spec
@@ -9,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from backchannel.agents.failures.evidence import BINS
-from backchannel.agents.sums import Floats, Integers
+from backchannel.agents.sums import Floats
 
 _SEEDS: Final = (1, 2, 3)
 _ROUNDS: Final = 200
@@ -27,31 +28,33 @@ _BALANCE: Final = 0.3
 
 
 def is_there() -> bool:
-    """Return whether LightGBM is installed; `make rivals` installs it."""
+    """Return whether LightGBM is installed: it is an extra."""
     return find_spec("lightgbm") is not None
 
 
-def boosted(features: Floats, truth: Integers, own: Integers, tested: Integers, points: int) -> Floats:
+def boosted(features: Floats, labels: Floats, tested: Floats) -> Floats:
     """Return the probabilities of failure points, (tested, points), by LightGBM: the mean of a few models, balanced.
 
     Settings and balance were chosen by folds of one half of DSTC2's callers.
 
     Args:
-        features: what `features_of` returns for all turns.
-        truth: index of each turn's failure point, (turns,).
-        own: indexes of the turns to learn from.
-        tested: indexes of the turns to tell.
-        points: the number of failure points.
-    """
-    import lightgbm  # noqa: PLC0415 - for comparison only
+        features: what `features_of` returns for the turns to learn from, (turns, features).
+        labels: the weight of each failure point's labels, (turns, points).
+        tested: what `features_of` returns for the turns to tell, (tested, features).
 
+    Raises:
+        ModuleNotFoundError: LightGBM is not installed.
+    """
+    import lightgbm  # noqa: PLC0415 - an extra
+
+    rows, truth = np.nonzero(labels)
+    points = labels.shape[1]
     settings = _SETTINGS | {"objective": "multiclass", "num_class": points, "verbosity": -1, "num_threads": 1}
     told = np.zeros((len(tested), points))
     for seed in _SEEDS:
-        model = lightgbm.train(settings | {"seed": seed}, lightgbm.Dataset(features[own], truth[own]), _ROUNDS)
-        told += model.predict(features[tested])
-    shares = np.maximum(np.bincount(truth[own], minlength=points), 1) / len(own)
-    told /= shares**_BALANCE
+        learned = lightgbm.Dataset(features[rows], truth, weight=labels[rows, truth])
+        told += lightgbm.train(settings | {"seed": seed}, learned, _ROUNDS).predict(tested)
+    told /= (np.maximum(labels.sum(axis=0), 1.0) / labels.sum()) ** _BALANCE
     return np.asarray(told / told.sum(axis=1, keepdims=True))
 
 
