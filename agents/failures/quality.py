@@ -91,12 +91,13 @@ def _measuring(answers: Answers, found: Floats) -> Callable[[Floats], list[float
         f1 = np.divide(2 * right, either, out=np.zeros(points), where=either > 0)
         failing, fine = (np.bincount(rank, weights * own) for own in (failed, ~failed))
         pairs = float(failing @ (fine.cumsum() - fine / 2))  # a failing turn above a fine one; of ties, a half
-        return [
+        values = (
             _share(right.sum(), weights.sum()),
             float(f1.mean()),
             _share(pairs, failing.sum() * fine.sum()),
             _share(weights[named & failed].sum(), failing.sum()),
-        ]
+        )
+        return [min(value, 1.0) for value in values]  # rounding may lift them above
 
     return measured
 

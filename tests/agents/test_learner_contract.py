@@ -10,6 +10,8 @@ from msgspec import inspect
 from backchannel.agents.bandit.features import Binned, Categorical, Numeric
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.checks import CHECKS, Check, check, learn, solve, unlike
+from backchannel.agents.failures.learner import FailureConfig
+from backchannel.agents.failures.sample import LabelSample
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
@@ -58,6 +60,7 @@ LEARNERS: list[Learner] = [
             RankingConfig(features=(Categorical("brand", ("x", "y")),), prior={"brand=x": 1.0}, personal=("brand",))
         )
     ),
+    LabelSample(FailureConfig(sampled=2)),
     ResultRanking(
         RankingConfig(
             features=(

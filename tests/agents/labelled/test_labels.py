@@ -12,6 +12,7 @@ from msgspec import structs
 from backchannel.agents.checks import learn, unlike
 from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.failures.learner import POINTS, FailureConfig, FailurePoints
+from backchannel.agents.failures.sample import LabelSample
 from backchannel.agents.goals.learner import LABELS, GoalConfig, Goals
 from backchannel.agents.labelled.labels import labels_of, latest
 from backchannel.agents.learner import Learner
@@ -20,7 +21,7 @@ from backchannel.schemas.turn import Turn
 from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
 from tests.support.turns import label, query
 
-LEARNERS = [FailurePoints(FailureConfig()), Goals(GoalConfig(), 60, ())]
+LEARNERS = [FailurePoints(FailureConfig()), LabelSample(FailureConfig()), Goals(GoalConfig(), 60, ())]
 TURN = structs.replace(query(0), event_id="a")
 LATER = structs.replace(query(10**6, session_id="t"), event_id="b", query_id="later")
 FIRST, CHANGED = label(at=1, failure_point="result", goal="missed"), label(at=2, failure_point="correct")

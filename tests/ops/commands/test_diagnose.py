@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
 from backchannel.ops.cli import main
+from backchannel.ops.extras import install
 from backchannel.schemas.codec import EventDecoder
 from backchannel.schemas.events import Label
 from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
+from tests.agents.failures.test_challenger import needs_lightgbm
 from tests.support.ledgers import sqlite_url
 
 TS = 1_700_000_000_000
@@ -45,19 +48,19 @@ def turn(number: int, point: str) -> list[dict[str, Any]]:
     ]
 
 
-def ran(folder: Path, events: list[dict[str, Any]]) -> dict[str, Any]:
+def ran(folder: Path, events: list[dict[str, Any]], *options: str) -> dict[str, Any]:
     file = folder / "events.jsonl"
     file.write_text("".join(json.dumps(event) + "\n" for event in events))
-    done = CliRunner().invoke(main, ["run", str(file), "--store", sqlite_url(folder), "--json"])
+    done = CliRunner().invoke(main, ["run", str(file), "--store", sqlite_url(folder), "--json", *options])
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
+EVENTS = [event for number in range(60) for event in turn(number, ("correct", "correct", "recognition")[number % 3])]
+
+
 def test_it_ranks_components_by_what_their_repair_would_save(tmp_path: Path) -> None:
-    events = [
-        event for number in range(60) for event in turn(number, ("correct", "correct", "recognition")[number % 3])
-    ]
-    assert ran(tmp_path, events)["turns"] == 60
+    assert ran(tmp_path, EVENTS)["turns"] == 60
     command = ["diagnose", "--store", sqlite_url(tmp_path), "--by", "all"]
     found = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
     assert found["labels"].keys() == {"correct", "recognition"}
@@ -99,3 +102,44 @@ def test_without_events_that_tell_it_says_what_to_send(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["diagnose", "--store", sqlite_url(tmp_path)])
     assert done.exit_code == 1
     assert "`outcome`" in done.output
+
+
+@needs_lightgbm
+def test_a_challenger_is_shown_beside_what_is_served(tmp_path: Path) -> None:
+    ran(tmp_path, EVENTS)
+    page, command = tmp_path / "diagnosis.html", ["diagnose", "--store", sqlite_url(tmp_path)]
+    without = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
+    assert without["comparison"] is None
+    done = CliRunner().invoke(main, [*command, "--challenger", "--json", "--report", str(page)])
+    found = json.loads(done.stdout)
+    assert found["repairs"] == without["repairs"]
+    compared = found["comparison"]
+    assert (compared["turns"], compared["people"]) == (60, 60)
+    assert compared["labels"].keys() == {"correct", "recognition"}
+    assert "result" in compared["unknown"]
+    assert compared["ridge"]["accuracy"]["value"] == 1.0
+    gained = compared["challenger"]["macro_f1"]["value"] - compared["ridge"]["macro_f1"]["value"]
+    assert compared["gain"]["macro_f1"]["value"] == pytest.approx(gained)
+    table = CliRunner().invoke(main, [*command, "--challenger"]).stdout
+    for shown in (table, page.read_text()):
+        words = " ".join(shown.split())
+        assert "ridge, served" in words
+        assert f"{compared['challenger']['accuracy']['value']:.3f} (" in words
+        assert f"{compared['gain']['accuracy']['value']:+.3f} (" in words
+        assert f"{compared['verdict']}. It is not served. Both learned from 60 labelled turns of 60 people" in words
+
+
+def test_what_a_challenger_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[failures]\nsampled = 0\n")
+    ran(tmp_path, EVENTS, "--config", str(config))
+    command = ["diagnose", "--store", sqlite_url(tmp_path), "--challenger"]
+    monkeypatch.setattr("backchannel.ops.commands.challenger.is_there", lambda: True)
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1
+    assert "keeps no labelled turns" in done.output
+    assert "failures.sampled" in done.output
+    monkeypatch.setattr("backchannel.ops.commands.challenger.is_there", lambda: False)
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1
+    assert f"--challenger needs LightGBM: {install('challenger')}" in done.output

@@ -9,9 +9,12 @@ from sqlalchemy import create_engine, inspect, select, text
 from backchannel.agents.bandit.features import Numeric
 from backchannel.agents.bandit.learner import BanditConfig
 from backchannel.agents.bandit.users import TURNS
+from backchannel.agents.failures.sample import LabelSample
+from backchannel.agents.learner import hash_of
 from backchannel.agents.memory.learner import MemoryConfig
 from backchannel.agents.sketches import bucket
 from backchannel.agents.sums import ALL
+from backchannel.schemas.events import Label
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.erasure import forget_user
 from backchannel.streams.pipeline.local import LocalPipeline
@@ -103,6 +106,24 @@ def test_what_was_committed_but_not_merged_goes_too(pipeline: LocalPipeline, sto
     assert reader.policy.of_user("user-1") == {TURNS: 0.0}
     assert reader.policy.of_user("user-0")[TURNS] == pytest.approx(2.0, abs=0.01)  # log2(1 + 3), hardly decayed
     reader.close()
+
+
+def test_labelled_turns_of_the_user_go_and_those_of_others_stay(pipeline: LocalPipeline, store_url: str) -> None:
+    for number in range(4):
+        asked, *signals = turn(10 + number, True, user=f"user-{number % 2}")
+        said = Label(
+            event_id=f"label {number}",
+            ts=asked.ts,
+            session_id=asked.session_id,
+            query_id=asked.query_id,
+            labeller="eve",
+            labelled_at=asked.ts,
+            failure_point="correct",
+        )
+        learn(pipeline, [asked, *signals, said])
+    forget_user(store_url, CONFIG, "user-1")
+    kept = contents(store_url, CONFIG)[LabelSample.name]
+    assert {key[2] for key in kept} == {hash_of(LabelSample.salt, "user-0")}
 
 
 def test_deep_erasure_takes_the_texts_that_only_they_asked(pipeline: LocalPipeline, store_url: str) -> None:

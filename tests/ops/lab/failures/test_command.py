@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from backchannel.ops.lab.failures.challenger import boosted, features_of, is_there
 
 from backchannel.agents.failures.evidence import RULED
 from backchannel.agents.failures.rules import CHANCES, POINTS
 from backchannel.ops.lab.convert import ConversionError
-from backchannel.ops.lab.failures.evaluation import Data, evaluate, read
+from backchannel.ops.lab.failures.data import Data, read
+from backchannel.ops.lab.failures.evaluation import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -48,26 +48,6 @@ def test_it_beats_calling_every_turn_correct(data: Data, monkeypatch: pytest.Mon
     assert report.shares.covered > 0.8
     assert report.boosting is None
     assert sum(sum(told.values()) for told in report.confusion.values()) == len(few)
-
-
-@pytest.mark.skipif(not is_there(), reason="LightGBM is not installed")
-def test_boosting_tells_rare_failure_points_more_often_than_they_are_most_probable() -> None:
-    rng = np.random.default_rng(1)
-    truth = (rng.random(400) < 0.1).astype(np.int64)
-    features = rng.normal(size=(400, 3)) + truth[:, None]
-    own, tested = np.arange(300), np.arange(300, 400)
-    found = boosted(features, truth, own, tested, 3)
-    assert np.allclose(found.sum(axis=1), 1.0)
-    assert found[truth[tested] == 1, 1].mean() > 2 * found[truth[tested] == 0, 1].mean()
-    assert found[:, 1].mean() > 0.1
-    assert found[:, 2].max() < 0.1
-
-
-def test_trees_get_a_column_per_number(data: Data) -> None:
-    found = features_of(data.vectors[:50])
-    assert found.shape[1] < data.vectors.shape[1]
-    known = np.nan_to_num(found).astype(bool).sum(axis=1) + np.isnan(found).sum(axis=1)
-    assert (known == data.vectors[:50, 1:].sum(axis=1)).all()
 
 
 def test_chances_of_rules_are_those_of_the_data(data: Data) -> None:
