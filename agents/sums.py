@@ -190,7 +190,7 @@ class SumTable(Struct, frozen=True):
         if not self.half_life_ms:
             return 1.0
         periods, rest = divmod(ts, self.half_life_ms)
-        return ldexp(2.0 ** (rest / self.half_life_ms), periods - landmark)
+        return ldexp(float(np.exp2(rest / self.half_life_ms)), periods - landmark)  # the last bit as in `weights`
 
     def weights(self, times: NDArray[np.int64], landmark: int) -> Floats:
         """The static weights of events at `times` (ms), (times,); see `weight`."""
