@@ -32,7 +32,8 @@ class Comparison(Struct, frozen=True):
         turns: number of labelled turns.
         people: number of people; a session without a user is one.
         labels: failure point -> number of labels (decayed), of those that are told.
-        unknown: failure points with too few labels: they are never told, and a turn of them counts as told wrong.
+        unknown: failure points with too few labels to learn from: they are never told, and a turn of them counts as
+            told wrong.
         ridge: the learner whose weights are published.
         challenger: gradient boosting, which is not published.
         gain: by how much the challenger is better.
@@ -61,8 +62,7 @@ def compare(turns: LabelledTurns, learner: FailurePoints) -> Comparison:
         ModuleNotFoundError: LightGBM is not installed.
     """
     groups = groups_of(turns)
-    people, total = int(groups.max(initial=-1)) + 1, turns.labels.sum(axis=0)
-    known = np.flatnonzero(total >= learner.config.min_labels)
+    people = int(groups.max(initial=-1)) + 1
     if people < FOLDS:
         raise FewLabelsError(
             f"labelled turns of {people} people are kept, and a comparison needs those of at least {FOLDS}: label "
@@ -70,7 +70,8 @@ def compare(turns: LabelledTurns, learner: FailurePoints) -> Comparison:
         )
     folds, features = folds_of(groups), features_of(turns.vectors)
     by_fold = [_sums(turns, folds == fold) for fold in range(FOLDS)]
-    ridge, challenger = np.zeros((2, len(folds), len(known)))
+    told = np.zeros(len(POINTS), dtype=bool)
+    ridge, challenger = np.zeros((2, len(folds), len(POINTS)))
     for fold in range(FOLDS):
         found = learner.fit_of([one for place, one in enumerate(by_fold) if place != fold])
         if found is None or CORRECT not in found[0].points:
@@ -80,22 +81,23 @@ def compare(turns: LabelledTurns, learner: FailurePoints) -> Comparison:
             )
         own, tested = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         points = np.array([POINTS.index(point) for point in found[0].points])
-        cells = np.ix_(tested, np.searchsorted(known, points))
+        cells = np.ix_(tested, points)
+        told[points] = True
         ridge[cells] = found[1].model.probabilities(turns.vectors[tested])
         challenger[cells] = boosted(features[own], turns.labels[np.ix_(own, points)], features[tested])
     rows, truth = np.nonzero(turns.labels)
-    place = np.full(len(POINTS), len(known))
-    place[known] = np.arange(len(known))
+    ridge, challenger = ridge[np.ix_(rows, told)], challenger[np.ix_(rows, told)]
+    place = np.where(told, told.cumsum() - 1, told.sum())  # among what is told; what is not has no column
     answers = Answers(place[truth], turns.labels[rows, truth], groups[rows])
-    gained = gain(answers, ridge[rows], challenger[rows])
-    labels = {POINTS[point]: round(float(total[point]), 3) for point in known}
+    gained, total = gain(answers, ridge, challenger), turns.labels.sum(axis=0)
+    labels = {POINTS[point]: round(float(total[point]), 3) for point in np.flatnonzero(told)}
     return Comparison(
         turns=len(folds),
         people=people,
         labels=labels,
         unknown=[point for point in POINTS if point not in labels],
-        ridge=measure(answers, ridge[rows]),
-        challenger=measure(answers, challenger[rows]),
+        ridge=measure(answers, ridge),
+        challenger=measure(answers, challenger),
         gain=gained,
         verdict=verdict_of(gained),
     )

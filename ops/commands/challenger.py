@@ -1,5 +1,6 @@
 """The challenger of `backchannel diagnose`: trained when asked for, shown beside what is served, and never served."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import click
@@ -15,6 +16,7 @@ from backchannel.agents.failures.quality import MEASURES
 from backchannel.agents.failures.sample import LabelSample
 from backchannel.ops.extras import install
 from backchannel.ops.options import opened_store
+from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.config import Config
 from backchannel.streams.store import ledger
 
@@ -45,22 +47,19 @@ def compared(store: str, config: Config) -> Comparison:
 
 
 class Shown(NamedTuple):
-    """A comparison as a table: the head and the rows, and what they mean."""
+    """A comparison as a table, a row for each of MEASURES, and what it means."""
 
     head: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     meaning: str
 
 
 def shown(comparison: Comparison) -> Shown:
     """Return a comparison as it is shown."""
+    compared = zip(*map(astuple, (comparison.ridge, comparison.challenger, comparison.gain)), strict=True)
     rows = [
-        (name, *(f"{one.value:{sign}.3f} ({one.low:{sign}.3f} to {one.high:{sign}.3f})" for one in astuple(quality)))
-        for name, quality, sign in (
-            ("ridge, served", comparison.ridge, ""),
-            ("gradient boosting", comparison.challenger, ""),
-            ("difference", comparison.gain, "+"),
-        )
+        (name, _interval(ridge), _interval(challenger), _interval(gain, "+"))
+        for name, (ridge, challenger, gain) in zip(MEASURES, compared, strict=True)
     ]
     meaning = (
         f"{comparison.verdict}. It is not served. Both learned from {comparison.turns:,} labelled turns of "
@@ -68,7 +67,7 @@ def shown(comparison: Comparison) -> Shown:
     )
     if comparison.unknown:
         meaning += f" Too few labels, so unknown: {', '.join(comparison.unknown)}."
-    return Shown(("learner", *MEASURES), rows, meaning)
+    return Shown(("", "ridge, served", "gradient boosting", "difference"), rows, meaning)
 
 
 def show(comparison: Comparison, out: Console) -> None:
@@ -79,3 +78,7 @@ def show(comparison: Comparison, out: Console) -> None:
         table.add_row(*row)
     out.print(table)
     out.print(meaning)
+
+
+def _interval(one: Estimate, sign: str = "") -> str:
+    return f"{one.value:{sign}.3f} ({one.low:{sign}.3f} to {one.high:{sign}.3f})"

@@ -16,7 +16,7 @@ from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.config import Config
 from backchannel.streams.serving.reader import PolicyReader
 
-_WIDTH: Final = 134
+_WIDTH: Final = 130
 _ADVICE: Final = "; send `label` events, at least failures.min_labels for each of two failure points"
 
 
