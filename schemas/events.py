@@ -6,6 +6,8 @@ from msgspec import Meta, Struct, field
 
 MAX_DEPTH: Final = 10_000
 """The maximum depth of a list that is logged; it means that the list was read to its end."""
+MAX_PLACES: Final = 100
+"""The number of places on a page that are told apart: 0 to 98 candidates with a better rank, and more."""
 
 Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
 Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
@@ -125,14 +127,14 @@ class Result(Struct, frozen=True, gc=False):
         ),
     ] = {}
     features: Annotated[Context, Meta(description="its features when it was ranked: flat, like a query's context")] = {}
-    propensity: (
+    places: (
         Annotated[
-            float,
+            tuple[Annotated[float, Meta(ge=0, le=1)], ...],
             Meta(
-                ge=0,
-                le=1,
-                description="probability that it was among the candidates, whichever strategy brought it; for results "
-                "whose ranks were looked up in every strategy",
+                max_length=MAX_PLACES,
+                description="probabilities that it was among the candidates, whichever strategy brought it, with 0, 1 "
+                f"... candidates of a better rank, the last of {MAX_PLACES} with more; for results whose ranks were "
+                "looked up in every strategy",
             ),
         ]
         | None

@@ -1,9 +1,9 @@
 """Making the best of an event with unusable values: optional ones are left out, required ones refuse the event.
 
 What is left out is the smallest optional part: an entry of a context, one of the strategies of a result, a rewrite.
-Allocation, plan, propensities and examination curve are statements as a whole, and are left out as a whole. Numbers
-that are right but for their form are used: ids and times as people have them, see `forms`; a probability that exceeds
-1 by a rounding error; positions from 0; fractions of milliseconds.
+Allocation, plan, propensities, places and examination curve are statements as a whole, and are left out as a whole.
+Numbers that are right but for their form are used: ids and times as people have them, see `forms`; a probability that
+exceeds 1 by a rounding error; positions from 0; fractions of milliseconds.
 """
 
 import operator
@@ -16,7 +16,7 @@ from msgspec import NODEFAULT, Struct, inspect
 
 from backchannel.schemas.forms import FormError, number_of, text_of, time_of
 
-_WHOLE: Final = frozenset({"allocation", "planned", "propensities", "examined"})
+_WHOLE: Final = frozenset({"allocation", "planned", "propensities", "examined", "places"})
 _TIMES: Final = frozenset({"ts", "labelled_at"})
 _ROUNDING: Final = 1e-6
 """How far a bound may be exceeded by a rounding error."""

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from backchannel.agents.bandit.features import Value
 from backchannel.agents.bandit.mixture import Mixture
-from backchannel.schemas.events import MAX_DEPTH, Canary, Rule
+from backchannel.schemas.events import MAX_DEPTH, MAX_PLACES, Canary, Rule
 
 StrategyContext: TypeAlias = Mapping[str, Mapping[str, Value]]
 """strategy -> its context."""
@@ -39,17 +39,20 @@ class Retrieval(Struct, frozen=True):
 
     sources: tuple[Source, ...]
 
-    def probability(self, ranks: Mapping[str, int]) -> float:
-        """Return the probability that an item is among the candidates, whichever strategy brings it.
+    def places(self, ranks: Mapping[str, int]) -> tuple[float, ...]:
+        """Return the probabilities that an item is among the candidates, whichever strategy brings it, by place.
 
         Args:
             ranks: strategy -> rank of the item in its list, from 1; strategies whose lists lack it are left out.
+
+        Returns:
+            For each place from 0, see `mixture.places_of`, as far as it may stand.
         """
-        found = 0.0
+        found = np.zeros(MAX_PLACES)
         for source in self.sources:
             depths = np.array([ranks.get(name, np.inf) for name in source.strategies], dtype=float)
-            found += source.share * source.mixture.retrieval(depths)
-        return min(found, 1.0)
+            found += source.share * source.mixture.places(depths)
+        return tuple(np.minimum(np.trim_zeros(found, "b"), 1.0).tolist())
 
 
 class Decision(Struct, frozen=True):

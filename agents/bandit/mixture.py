@@ -15,11 +15,30 @@ from msgspec import Struct
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from backchannel.schemas.events import MAX_PLACES
+
 Counts: TypeAlias = NDArray[Any]
 """Candidates by strategy, (..., strategies), whole numbers."""
 
 MANY: Final = 4096
 """Most sets of strategies that are enumerated; if there are more, a sample is drawn."""
+
+
+def places_of(counts: Counts, ranks: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the place of an item: the number of candidates, of all strategies, that have a better rank than it has.
+
+    That is what stands before it if lists are merged in turns, but for duplicates.
+
+    Args:
+        counts: allocations, (..., strategies).
+        ranks: its rank in each strategy's list, from 1, (..., strategies); infinite where it is not in the list.
+
+    Returns:
+        0 to MAX_PLACES - 1, (...); -1 where the allocation does not bring it.
+    """
+    best = np.where(counts >= ranks, ranks, np.inf).min(axis=-1, keepdims=True)
+    before = np.minimum(np.minimum(best - 1.0, counts).sum(axis=-1), MAX_PLACES - 1)
+    return np.where(np.isfinite(best[..., 0]), before, -1).astype(np.intp)
 
 
 class RandomSets:
@@ -171,16 +190,19 @@ class Mixture(Struct, frozen=True):
         drawn = float(self.shares.dot(self.chosen == self.allocations.place(counts)))
         return min((1.0 - self.floor) * drawn + self.floor * self.sets.probability(counts), 1.0)
 
-    def retrieval(self, ranks: NDArray[np.float64]) -> float:
-        """Return the probability that an item is among the candidates of at least one strategy.
+    def places(self, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the probability that an item is among the candidates of at least one strategy, by place.
 
         Args:
             ranks: its rank in each strategy's list, from 1, (strategies,); infinite where it is not in the list.
+
+        Returns:
+            For each place from 0, see `places_of`, (MAX_PLACES,).
         """
-        drawn = float(self.shares.dot((self.parts >= ranks).any(axis=1)))
         sets, probabilities = self.sets.every()
-        at_random = float(probabilities.dot((sets >= ranks).any(axis=1)))
-        return min((1.0 - self.floor) * drawn + self.floor * at_random, 1.0)
+        places = places_of(np.concatenate((self.parts, sets)), ranks)
+        drawn = np.concatenate(((1.0 - self.floor) * self.shares, self.floor * probabilities))
+        return np.bincount(places + 1, drawn, MAX_PLACES + 1)[1:].astype(float)
 
 
 class Mixtures(Struct, frozen=True):

@@ -69,14 +69,14 @@ class Replayed:
         counts = [decided.get(name, 0) for name in strategies]
         return mixture.probability(counts), mixture.sets.probability(counts)
 
-    def retrieval(self, decision: LoggedDecision, ranks: Mapping[str, int]) -> float:
-        """Return the probability that the policy brings an item; see `Mixture.retrieval`.
+    def places(self, decision: LoggedDecision, ranks: Mapping[str, int]) -> tuple[float, ...]:
+        """Return the probabilities that the policy brings an item, by place; see `Retrieval.places`.
 
         Args:
             decision: where.
             ranks: strategy -> rank of the item in its list, from 1; strategies whose lists lack it are left out.
         """
-        return Retrieval((Source(self.policy.strategies, self.mixture(decision)),)).probability(ranks)
+        return Retrieval((Source(self.policy.strategies, self.mixture(decision)),)).places(ranks)
 
 
 def whole(policies: Mapping[str, Replayed], decisions: Sequence[LoggedDecision], since: int = 0) -> dict[str, Feedback]:

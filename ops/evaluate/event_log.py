@@ -25,7 +25,8 @@ from backchannel.agents.ope.decisions import (
 )
 from backchannel.agents.ope.estimators import Feedback, Terms
 from backchannel.agents.ope.intervals import interval
-from backchannel.agents.ope.union import Lookup, earned, lookups_of
+from backchannel.agents.ope.places import Earnings, Examination
+from backchannel.agents.ope.union import Lookup, brought, items_of, lookups_of
 from backchannel.agents.ope.whole import Replayed
 from backchannel.agents.outcomes import MAX_STRATEGIES
 from backchannel.agents.serving import live_rows
@@ -138,7 +139,7 @@ def evaluate(
         rows = np.array(logged)
         reached = (ends_of(outcomes, rows) * outcomes.unrephrased[rows]).tolist()
         decisions = [structs.replace(one, success=gain) for one, gain in zip(decisions, reached, strict=True)]
-        lookups = [structs.replace(one, probability=0.0) for one in lookups]  # clicks do not tell of goals
+        lookups = [Lookup(0.0, (), one.success) for one in lookups]  # clicks do not tell of goals
     found = _evaluate(path, _Log(decisions, lookups, ids), policies, options)
     return _sharing(structs.replace(found, left_out=len(rest) - len(logged)), _pages(columns, decisions))
 
@@ -184,6 +185,8 @@ def _evaluate(
     modelled = table.modelled(worth)
     rewards = Terms(table.rewards.sum(axis=1), 0.0, float(table.rewards.shape[1]))
     walks = None if ids is None else Walks(ids, table, worth)
+    items = items_of(lookups)
+    examination = Examination.of(items, len(lookups))
     values: list[PolicyValue] = []
     for name, allocator in policies.items():
         vectors = vectors_of(decisions, allocator.encoder, allocator.strategies)
@@ -197,8 +200,8 @@ def _evaluate(
                 sessions = walks.value(whole, extents, options, rng)
                 value = structs.replace(value, sessions=sessions, faults=sessions.faults)
         if any(one.probability for one in lookups):
-            terms = earned(Replayed(allocator), decisions, lookups)
-            value = structs.replace(value, union=from_union(terms, lookups, options, rng))
+            earnings = Earnings.of(items, brought(Replayed(allocator), decisions, lookups), examination)
+            value = structs.replace(value, union=from_union(earnings, examination, lookups, options, rng))
         values.append(value)
     notes = [
         "by strategy: rewards are credited to strategies and added up, so that a turn may earn more than 1; a "

@@ -20,6 +20,7 @@ from backchannel.agents.ope.estimators import (
     snips,
 )
 from backchannel.agents.ope.intervals import Method, interval
+from backchannel.agents.ope.places import Earnings, Examination
 from backchannel.schemas.snapshot import Estimate
 
 Horizon: TypeAlias = Literal["turn", "session", "user"]
@@ -234,20 +235,28 @@ def from_whole(log: Feedback, options: Options, rng: np.random.Generator) -> Pag
     )
 
 
-def from_union(terms: Terms, lookups: Sequence[union.Lookup], options: Options, rng: np.random.Generator) -> PageValue:
+def from_union(
+    earnings: Earnings,
+    examination: Examination,
+    lookups: Sequence[union.Lookup],
+    options: Options,
+    rng: np.random.Generator,
+) -> PageValue:
     """Evaluate a policy on clicked items.
 
     Args:
-        terms: see `union.earned`.
+        earnings: what they would earn for the policy.
+        examination: how clicks depend on places.
         lookups: what the turns tell of clicked items.
         options: the options of the evaluation.
         rng: the random generator.
     """
+    terms = earnings.terms(examination)
     logged = Terms(np.array([one.success for one in lookups]), 0.0, 1.0)
-    diagnosis = union.diagnose(terms, lookups)
+    diagnosis = union.diagnose(earnings.values, lookups)
     return PageValue(
         estimates={"clicked items, IPS": interval(terms, options.method, options.confidence, rng)},
         lift=interval(terms.minus(logged), options.method, options.confidence, rng),
         diagnosis=diagnosis,
-        faults=union.faults(diagnosis, lookups, options.minimum),
+        faults=union.faults(diagnosis, lookups, earnings, examination, options.minimum),
     )

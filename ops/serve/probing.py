@@ -3,7 +3,7 @@
 From these, a log tells of policies far from the logged one; see `agents.ope.union`.
 
 A decision's id holds what the decision might have brought, and the service, which keeps no state, computes each shown
-result's propensity from that when the impression arrives.
+result's `places` from that when the impression arrives.
 """
 
 from typing import Any, Self
@@ -73,7 +73,7 @@ class Probe(Struct, frozen=True, array_like=True):
         )
 
     def logged(self, results: list[Any]) -> list[dict[str, Any]]:
-        """Return results as they were sent, each with its propensity.
+        """Return results as they were sent, each with its `places`.
 
         Raises:
             EventError: a result has no ranks.
@@ -86,7 +86,7 @@ class Probe(Struct, frozen=True, array_like=True):
                     f"results[{place}].ranks: expected the result's rank in every strategy's list, as the decision "
                     "says `look_up`; send `looked_up`: null if they were not looked up"
                 )
-            found.append({"propensity": retrieval.probability(ranks), **one})
+            found.append({"places": retrieval.places(ranks), **one})
         return found
 
 

@@ -54,7 +54,7 @@ def impression_of(
             tuple(name for name, rank in one.ranks.items() if looked_up is None or rank <= drawn.get(name, 0)),
             dict(one.ranks),
             _known(one.features),
-            None if looked_up is None or retrieval is None else retrieval.probability(one.ranks),
+            None if looked_up is None or retrieval is None else retrieval.places(one.ranks),
         )
         for one in ranking.results
     )

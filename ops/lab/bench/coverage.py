@@ -7,6 +7,7 @@ import numpy as np
 
 from backchannel.agents.ope.estimators import Terms, ips, snips
 from backchannel.agents.ope.intervals import interval
+from backchannel.agents.ope.places import Earnings, Examination
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.ops.lab.worlds.pages import Kind, PageWorld, policies
 
@@ -34,6 +35,7 @@ def coverage(load: Load) -> Iterator[Measure]:
 def _covered(worlds: Sequence[PageWorld], largest: float, turns: int, logs: int) -> dict[str, float]:
     held: dict[str, list[bool]] = {}
     errors: dict[str, list[float]] = {}
+    widths: dict[str, list[float]] = {}
     for number in range(logs):
         world = worlds[number % len(worlds)]
         rng = np.random.default_rng([number, 2])
@@ -43,20 +45,27 @@ def _covered(worlds: Sequence[PageWorld], largest: float, turns: int, logs: int)
         log = world.log(logged, turns, rng)
         earned = Terms(log.clicks, 0.0, 1.0)
         credited = Terms(log.credited.sum(axis=1), 0.0, float(log.credited.shape[1]))
-        whole, items, own = snips(log.whole(leap)), log.items(leap), ips(log.by_strategy(leap))
+        whole, own = snips(log.whole(leap)), ips(log.by_strategy(leap))
+        items, brought = log.items(), log.brought(leap)
+        alike, learned = Examination.flat(turns), Examination.of(items, turns)
+        anywhere = Earnings.of(items, brought, alike).terms(alike)
+        placed = Earnings.of(items, brought, learned).terms(learned)
         found = {
             "whole allocations, value": (whole, value),
             "whole allocations, gain": (whole.minus(earned), gain),
-            "clicked items, value": (items, value),
-            "clicked items, gain": (items.minus(earned), gain),
+            "clicked items, value": (placed, value),
+            "clicked items, gain": (placed.minus(earned), gain),
+            "clicked items as if places did not matter, gain": (anywhere.minus(earned), gain),
             "strategies by themselves, gain": (own.minus(credited), gain),
         }
         for name, (terms, truth) in found.items():
             estimate = interval(terms)
             held.setdefault(f"{name}: intervals hold the truth", []).append(estimate.low <= truth <= estimate.high)
             errors.setdefault(name, []).append((estimate.value - truth) / value)
+            widths.setdefault(name, []).append((estimate.high - estimate.low) / value)
     shares = {name: 100 * float(np.mean(some)) for name, some in held.items()}
     for name, some in errors.items():
         shares[f"{name}: bias, of the value"] = 100 * float(np.mean(some))
         shares[f"{name}: root mean square error, of the value"] = 100 * float(np.sqrt(np.mean(np.square(some))))
+        shares[f"{name}: width of the intervals, median, of the value"] = 100 * float(np.median(widths[name]))
     return shares

@@ -19,7 +19,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.random import Generator
 
-from backchannel.agents.ope.estimators import Feedback, Terms, weigh
+from backchannel.agents.bandit.mixture import places_of
+from backchannel.agents.ope.estimators import Feedback, weigh
+from backchannel.agents.ope.places import Items
 from backchannel.agents.sums import Booleans, Floats, Integers
 
 Kind: TypeAlias = Literal["independent", "merged", "twins"]
@@ -117,11 +119,21 @@ class PageLog(Struct, frozen=True):
         """Whether each strategy brought the clicked item, 0 or 1, (turns, strategies)."""
         return ((self.ranks <= self.allocations[self.actions]) & self.clicked[:, np.newaxis]).astype(float)
 
-    def items(self, target: Floats) -> Terms:
-        """Return what clicked items, whose ranks in all strategies are known, earn for a policy; see `whole`."""
-        brought = np.asarray((self.ranks[:, np.newaxis] <= self.allocations).any(axis=2))
-        weights = np.divide(brought @ target, brought @ self.drawn, out=np.zeros(len(brought)), where=self.clicked)
-        return Terms(weights, 0.0, float(weights.max(initial=0.0)))
+    def items(self) -> Items:
+        """Return the clicked items, whose ranks in all strategies are known; see `places`."""
+        turns = np.flatnonzero(self.clicked)
+        places = self._places(turns)
+        return Items(
+            turns, np.ones(len(turns)), _chances(places, self.drawn), places[np.arange(len(turns)), self.actions[turns]]
+        )
+
+    def brought(self, target: Floats) -> Floats:
+        """Return the probability that a policy brings each clicked item at each place, (items, BUDGET)."""
+        return _chances(self._places(np.flatnonzero(self.clicked)), target)
+
+    def _places(self, turns: Integers) -> Integers:
+        """Return the place of each wanted item under each allocation, (turns, allocations); -1 where it is missing."""
+        return places_of(self.allocations, self.ranks[turns, np.newaxis])
 
     def whole(self, target: Floats) -> Feedback:
         """Weight whole allocations for a policy with the probabilities `target`, (allocations,)."""
@@ -136,6 +148,11 @@ class PageLog(Struct, frozen=True):
         drawn = worth[self.actions]
         rewards = np.divide(self.credited, drawn, out=np.zeros_like(drawn), where=drawn > 0)
         return Feedback(weigh(extents, propensities, asked[self.actions]), rewards, float((target @ worth).sum()))
+
+
+def _chances(places: Integers, drawn: Floats) -> Floats:
+    """Return the probability of each place, (items, BUDGET), by those of the allocations, (allocations,)."""
+    return np.stack([(places == place) @ drawn for place in range(BUDGET)], axis=1)
 
 
 def policies(largest: float, rng: Generator) -> tuple[Floats, Floats]:

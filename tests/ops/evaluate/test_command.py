@@ -1,6 +1,7 @@
 """`backchannel evaluate`, on public logs and on a made-up one."""
 
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +120,19 @@ def test_faulty_files_are_named(tmp_path: Path) -> None:
     assert run(str(log), "--store", "sqlite:///none.db").exit_code == 2
 
 
-def write_log(path: Path, turns: int, budget: int = 1, coin: float = 0.0, users: int = 50, **settings: Any) -> None:
+def write_log(
+    path: Path,
+    turns: int,
+    budget: int = 1,
+    coin: float = 0.0,
+    users: int = 50,
+    in_turns: bool = True,
+    **settings: Any,
+) -> None:
     """Write events of a world in which only `memory` works, served by a bandit that has learned nothing.
 
-    Ranks are looked up with probability `coin`. Each user has every n-th session.
+    Ranks are looked up with probability `coin`. Each user has every n-th session. Lists are merged in turns, or one
+    comes after the other.
     """
     rng = np.random.default_rng(0)
     bandit = StrategyBandit(Config().bandit)
@@ -134,13 +144,14 @@ def write_log(path: Path, turns: int, budget: int = 1, coin: float = 0.0, users:
         user = f"u{number // 3 % users}" if users else None
         query = Query(event_id=f"{number}q", ts=1_000_000 * number, text="play something", user_id=user, **common)
         decision = allocator.allocate(context_of(query), budget, rng)
-        results, position = [], 0
-        for strategy, count in decision.allocation.items():
-            for place in range(count):
-                position += 1
-                ranks = {strategy: place + 1}
-                propensity = allocator.retrieval(context_of(query), budget).probability(ranks) if coin else None
-                results.append(events.Result(f"{strategy}{place}", position, (strategy,), ranks, propensity=propensity))
+        results = []
+        page = [(strategy, place) for strategy, count in decision.allocation.items() for place in range(count)]
+        if in_turns:
+            page.sort(key=itemgetter(1))
+        for position, (strategy, place) in enumerate(page, start=1):
+            ranks = {strategy: place + 1}
+            places = allocator.retrieval(context_of(query), budget).places(ranks) if coin else None
+            results.append(events.Result(f"{strategy}{place}", position, (strategy,), ranks, places=places))
         looked_up = coin if coin and rng.random() < coin else None
         shown = Impression(
             event_id=f"{number}i",
@@ -235,7 +246,7 @@ def test_sessions_that_cannot_be_weighed_say_what_to_log(tmp_path: Path) -> None
 
 def test_where_strategies_share_pages_only_whole_allocations_are_relied_upon(tmp_path: Path) -> None:
     log = tmp_path / "events.jsonl"
-    write_log(log, 600, budget=2)
+    write_log(log, 600, budget=4)
     found, exit_code = evaluation(str(log))
     assert found.shared
     assert found.pages is not None
@@ -246,7 +257,7 @@ def test_where_strategies_share_pages_only_whole_allocations_are_relied_upon(tmp
     assert found.lift(uniform) == uniform.whole.lift != uniform.lift
     assert exit_code == (3 if any(one.faults for one in found.policies) else 0)
     assert "ask several strategies" in run(str(log)).output
-    write_log(log, 300, budget=2, allocation_propensity=None)
+    write_log(log, 300, budget=4, allocation_propensity=None)
     found, exit_code = evaluation(str(log))
     assert exit_code == 3
     assert all("allocation_propensity" in fault for one in found.policies for fault in one.faults)
@@ -254,7 +265,7 @@ def test_where_strategies_share_pages_only_whole_allocations_are_relied_upon(tmp
 
 def test_clicks_on_items_that_were_looked_up_tell_of_policies_that_share_pages(tmp_path: Path) -> None:
     log, report = tmp_path / "events.jsonl", tmp_path / "report.html"
-    write_log(log, 3600, budget=2, coin=0.7, allocation_propensity=None)
+    write_log(log, 3600, budget=4, coin=0.7, allocation_propensity=None)
     found, exit_code = evaluation(str(log), "--report", str(report))
     assert (found.shared, exit_code) == (True, 0)
     greedy = policy(found, "learned, greedy")
@@ -265,7 +276,11 @@ def test_clicks_on_items_that_were_looked_up_tell_of_policies_that_share_pages(t
     assert value.low < 0.49 < value.high
     assert greedy.union.lift.low > 0
     assert "clicked items minus logged success" in report.read_text(encoding="utf-8")
-    write_log(log, 2400, budget=2, coin=0.7, looked_up=0.5)  # of a coin that is not thrown
+    write_log(log, 300, budget=4, coin=0.7, in_turns=False)
+    union = policy(evaluation(str(log))[0], "uniform").union
+    assert union is not None
+    assert any("do not stand by rank" in fault for fault in union.faults)
+    write_log(log, 2400, budget=4, coin=0.7, looked_up=0.5)  # of a coin that is not thrown
     found, _ = evaluation(str(log))
     uniform = policy(found, "uniform")
     assert uniform.union is not None

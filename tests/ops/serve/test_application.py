@@ -187,7 +187,7 @@ def test_the_plan_of_a_distinct_budget_needs_the_depths(client: TestClient[Acces
     assert (shown.planned, shown.allocation) == (decided["planned"], {STRATEGIES[0]: 33})
 
 
-def test_results_that_are_looked_up_are_logged_with_their_propensities(
+def test_results_that_are_looked_up_are_logged_with_the_probabilities_of_their_places(
     client: TestClient[Access], kept: Kept, learned: str
 ) -> None:
     fallen = [decide(client, look_up=0.5, query_id=f"q{number}")["look_up"] for number in range(60)]
@@ -207,10 +207,10 @@ def test_results_that_are_looked_up_are_logged_with_their_propensities(
     ((shown, _),) = kept.events
     assert isinstance(shown, Impression)
     with PolicyReader(learned) as reader:
-        brought = reader.policy.retrieval({"query.words": 4.0}, 20).probability(ranks)
+        brought = reader.policy.retrieval({"query.words": 4.0}, 20).places(ranks)
     (result,) = shown.results
     assert (shown.looked_up, result.ranks) == (1.0, ranks)
-    assert result.propensity == pytest.approx(brought)
+    assert result.places == pytest.approx(brought)
     bare = {**sent, "results": [{"entity_id": "e", "position": 1}]}
     assert "results[0].ranks" in problem(client.post("/v1/events", json=bare), 400)
     assert client.post("/v1/events", json={**bare, "looked_up": None}).status_code == 202

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from backchannel.agents.ope.estimators import snips
+from backchannel.agents.ope.places import Earnings, Examination
 from backchannel.ops.lab.bench import coverage
 from backchannel.ops.lab.bench.measure import Load
 from backchannel.ops.lab.worlds import pages
@@ -24,7 +25,10 @@ def test_true_values_are_true() -> None:
     log = world.log(logged, 200_000, rng)
     assert log.clicks.mean() == pytest.approx(float(logged @ world.clicks), abs=0.005)
     assert snips(log.whole(leap)).value == pytest.approx(float(leap @ world.clicks), abs=0.01)
-    assert log.items(leap).value == pytest.approx(float(leap @ world.clicks), abs=0.01)
+    learned = Examination.of(log.items(), 200_000)
+    placed = Earnings.of(log.items(), log.brought(leap), learned).terms(learned)
+    assert placed.value == pytest.approx(float(leap @ world.clicks), abs=0.01)
+    assert learned.exponent == pytest.approx(0.5, abs=3 * learned.error)
 
 
 def test_twins_bring_the_same_and_credits_add_up_to_more_than_clicks() -> None:
@@ -42,4 +46,6 @@ def test_the_bench_says_how_often_intervals_hold_the_truth(monkeypatch: pytest.M
     held = "twins, largest weight 4, 2,000 decisions: {}, gain: intervals hold the truth"
     assert measures[held.format("whole allocations")] >= 75.0
     assert measures[held.format("clicked items")] >= 75.0
+    width = "twins, largest weight 4, 2,000 decisions: {}, gain: width of the intervals, median, of the value"
+    assert measures[width.format("clicked items")] < 0.5 * measures[width.format("whole allocations")]
     assert measures[held.format("strategies by themselves")] < 75.0
