@@ -8,6 +8,7 @@ import numpy as np
 from backchannel.agents.ope.estimators import Terms, ips, snips
 from backchannel.agents.ope.intervals import interval
 from backchannel.agents.ope.places import Earnings, Examination
+from backchannel.agents.ope.union import MISFIT
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.ops.lab.worlds.pages import Kind, PageWorld, policies
 
@@ -36,6 +37,7 @@ def _covered(worlds: Sequence[PageWorld], largest: float, turns: int, logs: int)
     held: dict[str, list[bool]] = {}
     errors: dict[str, list[float]] = {}
     widths: dict[str, list[float]] = {}
+    told: list[bool] = []
     for number in range(logs):
         world = worlds[number % len(worlds)]
         rng = np.random.default_rng([number, 2])
@@ -50,6 +52,7 @@ def _covered(worlds: Sequence[PageWorld], largest: float, turns: int, logs: int)
         alike, learned = Examination.flat(turns), Examination.of(items, turns)
         anywhere = Earnings.of(items, brought, alike).terms(alike)
         placed = Earnings.of(items, brought, learned).terms(learned)
+        told.append(learned.misfit <= MISFIT)
         found = {
             "whole allocations, value": (whole, value),
             "whole allocations, gain": (whole.minus(earned), gain),
@@ -68,4 +71,8 @@ def _covered(worlds: Sequence[PageWorld], largest: float, turns: int, logs: int)
         shares[f"{name}: bias, of the value"] = 100 * float(np.mean(some))
         shares[f"{name}: root mean square error, of the value"] = 100 * float(np.sqrt(np.mean(np.square(some))))
         shares[f"{name}: width of the intervals, median, of the value"] = 100 * float(np.median(widths[name]))
+    shares["clicked items: logs that can tell"] = 100 * float(np.mean(told))
+    if any(told):
+        those = np.array(held["clicked items, gain: intervals hold the truth"])[told]
+        shares["clicked items, gain: intervals hold the truth, of the logs that can tell"] = 100 * float(those.mean())
     return shares

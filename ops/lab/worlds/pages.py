@@ -8,6 +8,7 @@ each other's items down the page. Worlds differ in what strategies have in commo
     independent   nothing: each has the item or not, independently of the others
     merged        half of the time, all strategies that have it take it from a common index, at the same rank
     twins         the best two are the same
+    folded        the same, but people examine the first three positions, and those below with probability 1/4
 
 There are few allocations, drawn with known probabilities, and a fixed number of queries, drawn uniformly. So the true
 value of each allocation is known.
@@ -24,7 +25,7 @@ from backchannel.agents.ope.estimators import Feedback, weigh
 from backchannel.agents.ope.places import Items
 from backchannel.agents.sums import Booleans, Floats, Integers
 
-Kind: TypeAlias = Literal["independent", "merged", "twins"]
+Kind: TypeAlias = Literal["independent", "merged", "twins", "folded"]
 
 STRATEGIES: Final = 4
 BUDGET: Final = 8
@@ -71,7 +72,7 @@ class PageWorld(Struct, frozen=True):
         if kind == "merged":
             common = rng.random(_QUERIES) < 0.5
             ranks[common] = ranks[common, :1]
-        if kind == "twins":
+        if kind in {"twins", "folded"}:
             ranks[:, 1], has[:, 1] = ranks[:, 0], has[:, 0]
         ranks[~has] = np.inf
         looked = rng.random(_QUERIES)
@@ -81,8 +82,9 @@ class PageWorld(Struct, frozen=True):
             # Lists are merged in turns: by rank; among equal ranks, the first strategy's candidate.
             best = np.where(brought, ranks, np.inf).min(axis=1)
             before = np.minimum(np.maximum(best - 1.0, 0.0)[:, np.newaxis], counts).sum(axis=1)
-            seen = looked < (1.0 + np.where(np.isfinite(before), before, 0.0)) ** -_LOOKED
-            clicked[:, place] = np.isfinite(best) & seen
+            position = 1.0 + np.where(np.isfinite(before), before, 0.0)
+            examined = np.where(position <= 3.0, 1.0, 0.25) if kind == "folded" else position**-_LOOKED
+            clicked[:, place] = np.isfinite(best) & (looked < examined)
         return cls(allocations, ranks, clicked)
 
     def log(self, drawn: Floats, turns: int, rng: Generator) -> "PageLog":
