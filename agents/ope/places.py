@@ -56,7 +56,8 @@ class Examination(Struct, frozen=True):
     Attributes:
         exponent: a, see the module.
         influences: what each turn adds to the error of the exponent, (turns,).
-        misfit: how far clicks fall otherwise than by a power: chi-squared with 2 degrees of freedom, if they do not.
+        misfit: how far clicks fall otherwise than by a power: if they do not, chi-squared with 2 degrees of freedom, or
+            fewer where there are few places.
     """
 
     exponent: float
@@ -82,22 +83,24 @@ class Examination(Struct, frozen=True):
             turns: the number of turns, with a click or without.
         """
         functions = _functions(items.logged.shape[1])
-        if _scores(items, functions, 0.0)[1][0, 0] <= _TINY * items.worths.sum():
+        if _covariances(items, functions, 0.0, items.worths)[0, 0] <= _TINY * items.worths.sum():
             return cls.flat(turns)
         low, high = -_STEEPEST, _STEEPEST
         for _ in range(_STEPS):
             exponent = (low + high) / 2.0
-            scores, information = _scores(items, functions, exponent)
+            scores = _scores(items, functions, exponent)
             # The sum grows with the exponent.
             low, high = (low, exponent) if scores[:, 0].sum() > 0.0 else (exponent, high)
-        of_turns = np.zeros((turns, scores.shape[1]))
-        np.add.at(of_turns, items.turns, scores)
-        influences = -of_turns[:, 0] / information[0, 0]
-        bends = of_turns[:, 1:] + influences[:, np.newaxis] * information[0, 1:]
+        information = _covariances(items, functions, exponent, items.worths)
+        influences = np.bincount(items.turns, -scores[:, 0] / information[0, 0], turns).astype(float)
+        # What the bends have beyond what goes with the exponent; the clicks of a turn may all go together.
+        beyond = np.column_stack((-information[1:, 0] / information[0, 0], np.eye(len(_KNOTS))))
+        together = items.worths * np.bincount(items.turns, items.worths, turns)[items.turns]
+        spread = beyond @ _covariances(items, functions, exponent, together) @ beyond.T
         # A little more, where items stand at so few places that there is nothing to test.
-        spread = bends.T @ bends + _TINY * (items.worths @ items.worths) * np.eye(bends.shape[1])
-        total = bends.sum(axis=0)
-        return cls(exponent, influences, float(total @ np.linalg.solve(spread, total)))
+        spread += _TINY * together.sum() * np.eye(len(_KNOTS))
+        bends = beyond @ scores.sum(axis=0)
+        return cls(exponent, influences, float(bends @ np.linalg.solve(spread, bends)))
 
 
 class Earnings(Struct, frozen=True):
@@ -122,16 +125,19 @@ class Earnings(Struct, frozen=True):
         """
         depths = _functions(items.logged.shape[1])[:, 0]
         examined = np.exp(-examination.exponent * depths)
-        own, logged = brought @ examined, items.logged @ examined
-        weights = items.worths * own / logged
-        falls = brought @ (examined * depths) / logged - own * (items.logged @ (examined * depths)) / logged**2
-        turns = len(examination.influences)
-        by_turn = [np.bincount(items.turns, some, turns).astype(float) for some in (weights, -items.worths * falls)]
+        falls = -examined * depths
+        logged, turns = items.logged @ examined, len(examination.influences)
+        # A propensity next to 0 has a weight beyond all numbers: a fault, see `union.faults`.
+        with np.errstate(over="ignore", invalid="ignore"):
+            weights = brought @ examined / logged
+            slopes = (brought @ falls - weights * (items.logged @ falls)) / logged
+            by_turn = [np.bincount(items.turns, items.worths * some, turns).astype(float) for some in (weights, slopes)]
         return cls(*by_turn)
 
     def terms(self, examination: Examination) -> Terms:
         """Return terms, (turns,), whose mean is the policy's value, with what the exponent's error adds to theirs."""
-        values = self.values + self.slopes.sum() * examination.influences
+        with np.errstate(invalid="ignore"):
+            values = self.values + self.slopes.sum() * examination.influences
         return Terms(values, float(values.min(initial=0.0)), float(values.max(initial=0.0)))
 
 
@@ -141,14 +147,23 @@ def _functions(places: int) -> Floats:
     return np.column_stack((depths, *(np.maximum(depths - np.log(knot), 0.0) for knot in _KNOTS)))
 
 
-def _scores(items: Items, functions: Floats, exponent: float) -> tuple[Floats, Floats]:
-    """Return each item's functions of its place less their expectation, times its worth, (items, functions), and the
-    sum of their covariances, (functions, functions).
-    """
+def _chances(items: Items, functions: Floats, exponent: float) -> Floats:
+    """Return the probability of each place of each item, given that it is clicked, (items, places)."""
     chances = items.logged * np.exp(-exponent * functions[:, 0])
-    chances /= chances.sum(axis=1, keepdims=True)
+    found: Floats = chances / chances.sum(axis=1, keepdims=True)
+    return found
+
+
+def _scores(items: Items, functions: Floats, exponent: float) -> Floats:
+    """Return each item's functions of its place less their expectation, times its worth, (items, functions)."""
+    expected = _chances(items, functions, exponent) @ functions
+    scores: Floats = items.worths[:, np.newaxis] * (functions[items.stood] - expected)
+    return scores
+
+
+def _covariances(items: Items, functions: Floats, exponent: float, weights: Floats) -> Floats:
+    """Return the weighted sum of the items' covariances of the functions, (functions, functions)."""
+    chances = _chances(items, functions, exponent)
     expected = chances @ functions
-    scores = items.worths[:, np.newaxis] * (functions[items.stood] - expected)
-    weights = items.worths @ chances
-    information = (functions.T * weights) @ functions - (expected.T * items.worths) @ expected
-    return scores, information
+    covariances: Floats = (functions.T * (weights @ chances)) @ functions - (expected.T * weights) @ expected
+    return covariances

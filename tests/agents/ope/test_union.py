@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from backchannel.agents.ope.estimators import SupportError
+from backchannel.agents.ope.intervals import interval
 from backchannel.agents.ope.places import Earnings, Examination
 from backchannel.agents.ope.union import Clicked, Lookup, diagnose, faults, items_of, lookups_of
 from backchannel.schemas.events import Result
@@ -25,11 +26,9 @@ def told(turn: Turn) -> Lookup:
     return found
 
 
-def reasons(
-    lookups: list[Lookup], examination: Examination | None = None, slope: float = 0.0, value: float = 1.0
-) -> list[str]:
-    """Return the faults for a policy each of whose turns earns `value`."""
-    earnings = Earnings(np.full(TURNS, value), np.full(TURNS, slope))
+def reasons(lookups: list[Lookup], examination: Examination | None = None, slope: float = 0.0) -> list[str]:
+    """Return the faults for a policy each of whose turns earns 1."""
+    earnings = Earnings(np.ones(TURNS), np.full(TURNS, slope))
     examination = examination or Examination.flat(TURNS)
     return faults(diagnose(earnings.values, lookups), lookups, earnings, examination, 100.0)
 
@@ -86,4 +85,10 @@ def test_where_items_might_hardly_have_stood_elsewhere_places_must_not_matter() 
 
 
 def test_a_propensity_next_to_0_is_a_reason_not_to_rely_on_the_log() -> None:
-    assert any("effective" in fault for fault in reasons(clicks(1e-320), value=np.inf))
+    lookups = clicks(1e-320, 1e-320)
+    items = items_of(lookups)
+    examination = Examination.of(items, TURNS)
+    earnings = Earnings.of(items, np.full(items.logged.shape, 0.01), examination)
+    assert np.isnan(interval(earnings.terms(examination)).low)
+    found = faults(diagnose(earnings.values, lookups), lookups, earnings, examination, 100.0)
+    assert any("effective" in fault for fault in found)
