@@ -12,9 +12,9 @@ decision brought it at place k. How attractive the item is cancels out, as in a 
 
     sum over clicked items of  worth * (log(1 + k) - E[log(1 + k)]) = 0
 
-estimates a; for any worths, as each item's term has mean zero. What each turn adds to the error of a, and so to that of
-a value, is known to first order. If clicks fall otherwise than by a power (nobody scrolls, say), the same terms of
-other functions of the place do not have mean zero. `misfit` tests that.
+estimates a: each item's term has mean zero, whatever it is worth, if that does not depend on its place. What each turn
+adds to the error of a, and so to that of a value, is known to first order. If clicks fall otherwise than by a power
+(nobody scrolls, say), the same terms of other functions of the place do not have mean zero. `misfit` tests that.
 """
 
 from math import inf
@@ -29,7 +29,7 @@ from backchannel.agents.sums import Floats, Integers
 _KNOTS: Final = (2.0, 4.0)
 """Positions at which, for the test, the curve may bend."""
 _STEEPEST: Final = 4.0
-"""The largest exponent, of either sign; clicks at the first place only have none."""
+"""The largest exponent, of either sign; of clicks at the first place only, it would be infinite."""
 _STEPS: Final = 40  # of bisection, to within 1e-11
 _TINY: Final = 1e-9
 
@@ -40,8 +40,9 @@ class Items(Struct, frozen=True):
     Attributes:
         turns: the index of each item's turn, (items,).
         worths: the worth of each, over the probability of looking its ranks up, (items,).
-        logged: the probability that the logged decision brought it at each place, (items, places).
-        stood: the place where it stood, (items,); `logged` is above 0 there.
+        logged: the probability that the logged decision brought it at each place, (items, places);
+            each item's are not all 0.
+        stood: the place where it stood, (items,).
     """
 
     turns: Integers

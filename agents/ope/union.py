@@ -35,8 +35,9 @@ from backchannel.schemas.events import MAX_PLACES, Impression
 from backchannel.schemas.turn import Turn
 
 UNEXPLAINED: Final = 0.01
-"""Share of the success, 0 to 1, that may come from elsewhere than clicks on results whose ranks were looked up; and
-share of the value that may hang on an exponent of examination that the log does not tell."""
+"""Share of the success, 0 to 1, that may come from elsewhere than clicks on results whose ranks were looked up."""
+SENSITIVE: Final = 0.01
+"""Share of the value by which it may change with the exponent of examination, if that is as good as unknown."""
 DISORDER: Final = 0.05
 """Share of the pairs of results of different ranks, 0 to 1, that may stand in another order than in turns."""
 MISFIT: Final = -2.0 * log(0.01)
@@ -86,7 +87,7 @@ def lookups_of(outcomes: Outcomes, turns: Sequence[Turn], rows: Sequence[int]) -
         rows: indexes of the turns whose decisions are logged; see `decisions.is_logged`.
 
     Raises:
-        SupportError: an item was clicked that by its propensities cannot have been shown.
+        SupportError: an item was clicked that by its `places` cannot have been shown.
     """
     impressions = [one for turn in turns for one in turn.impressions]
     telling_ones, names = telling(outcomes.columns), outcomes.columns.pools.entities
@@ -106,10 +107,10 @@ def lookups_of(outcomes: Outcomes, turns: Sequence[Turn], rows: Sequence[int]) -
             for one in shown.results
             if one.places is not None and stood[one.entity_id] >= 0 and own.get(one.entity_id, 0.0) > 0.0
         )
-        if any(not sum(one.places[one.stood : one.stood + 1]) for one in clicked):
+        if not all(any(one.places) for one in clicked):
             raise SupportError(
-                f"query {turns[row].query.query_id}: a result was clicked that by its `places` cannot have stood where "
-                "it did; log what `Policy.retrieval` gives"
+                f"query {turns[row].query.query_id}: a result was clicked that by its `places` cannot have been shown; "
+                "log what `Policy.retrieval` gives"
             )
         lookups.append(Lookup(shown.looked_up, clicked, success, *_order(shown)))
     return lookups
@@ -197,7 +198,7 @@ def faults(
         )
     if examination.misfit > MISFIT:
         reasons.append("clicks do not fall by a power of the place: so it is unknown what another place would earn")
-    if examination.error > 1.0 and abs(earnings.slopes.sum()) > UNEXPLAINED * earnings.values.sum():
+    if examination.error > 1.0 and abs(earnings.slopes.sum()) > SENSITIVE * earnings.values.sum():
         reasons.append("clicked items might hardly have stood elsewhere: so it is unknown how much places matter")
     return reasons
 
