@@ -27,7 +27,7 @@ from backchannel.streams.store.merging import add_packed, first_landmark, lock, 
 from backchannel.streams.turns.position import BEGINNING, Claim, Position, TopicPosition
 
 MAX_WAITING: Final = 1 << 28
-"""Bytes of waiting segments from which commits merge them: some millions of events."""
+"""Bytes of waiting segments, before compression, from which commits merge them: some millions of events."""
 
 _decode_topics = msgspec.json.Decoder(dict[str, TopicPosition]).decode
 
@@ -101,6 +101,9 @@ class Ledger:
     def commit(self, contributions: Sequence[Contribution]) -> list[Claim]:
         """Add the contributions' deltas and move their partitions' positions, in one transaction.
 
+        Before the first sums of a table its landmark is committed on its own: committers that begin together would wait
+        for one another.
+
         1. Fence: move each position if its partition's epoch is still the claim's. Contributions may be committed
            again if the first attempt got no answer; they are added once.
         2. Merge the deltas, so that each row occurs once. Rows with oversized keys are left out and counted.
@@ -116,6 +119,7 @@ class Ledger:
         Raises:
             FencedError: another process has claimed a partition. Nothing is committed.
         """
+        self._declare(sums for one in contributions for sums in one.delta.values() if len(sums.keys))
         claims, waiting = self._store.transact(lambda connection: self._commit(connection, contributions))
         while waiting > MAX_WAITING:
             with suppress(StoreBusyError):  # another process merges them
@@ -150,7 +154,6 @@ class Ledger:
             counts.update(contribution.counts)
         counts["oversized"] += sum(len(sums.keys) for sums in delta.values()) - sum(len(sums.keys) for sums in all_sums)
         # 3. Insert.
-        self._declare(connection, all_sums)
         counted = {name: count for name, count in counts.items() if count}
         if all_sums or counted:
             segments.put(connection, all_sums, counted)
@@ -193,14 +196,19 @@ class Ledger:
         )
         return moved.rowcount == 1
 
-    def _declare(self, connection: Connection, all_sums: Sequence[Sums]) -> None:
+    def _declare(self, all_sums: Iterable[Sums]) -> None:
         """Give the tables landmarks, which record their half-lives, once."""
         missing = {sums.table.name: sums for sums in all_sums if sums.table.name not in self._landmarked}
-        if missing:
+        if not missing:
+            return
+
+        def declare(connection: Connection) -> None:
             there = set(connection.execute(select(tables.landmark.c.table_name)).scalars())
             for name in sorted(missing.keys() - there):
                 first_landmark(connection, missing[name].table, missing[name].landmark)
-            self._landmarked.update(missing)
+
+        self._store.transact(declare)
+        self._landmarked.update(missing)
 
 
 class RowSums:

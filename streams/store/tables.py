@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from backchannel.agents.sums import SumTable
 
-SCHEMA_VERSION: Final = "0003"
+SCHEMA_VERSION: Final = "0004"
 """The newest migration; the migrations create the tables as declared here."""
 
 MINUTE_MS: Final = 60_000
@@ -56,10 +56,11 @@ segment = Table(
     metadata,
     Column("id", _ID, primary_key=True, autoincrement=True),
     Column("counts", Text, nullable=False),  # JSON: name -> count
-    Column("value", LargeBinary, nullable=False),  # segments.encode
+    Column("size", BigInteger, nullable=False),  # of the sums before compression, bytes
+    Column("value", LargeBinary, nullable=False),  # segments.encode, compressed
     sqlite_autoincrement=True,
 )
-# Compression would cost PostgreSQL more than the rest of a commit.
+# It is compressed already.
 event.listen(
     segment,
     "after_create",

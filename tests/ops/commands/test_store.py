@@ -21,6 +21,7 @@ from msgspec import structs
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
+from backchannel.agents.sums import Sums, SumTable
 from backchannel.ops.cli import main
 from backchannel.ops.commands.roles import IMPERSONAL, READER, WORKER
 from backchannel.ops.commands.store import MIGRATIONS, migrate
@@ -32,6 +33,7 @@ from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.snapshots.teachings import Teachings
+from backchannel.streams.store import segments
 from backchannel.streams.store.engine import Store, StoreError
 from backchannel.streams.store.tables import SCHEMA_VERSION, metadata, schema_version
 from tests.support.servers import start_postgres
@@ -79,6 +81,18 @@ def test_an_upgrade_says_what_must_be_learned_anew(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "0002: Segments" in done.output
     assert "Learned anew: " in done.output
+
+
+def test_segments_that_wait_while_a_store_is_upgraded_are_merged(store: Store) -> None:
+    table = SumTable(name="some", key=(("a", str),), sums=("x",))
+    block = segments.encode([Sums(table, [("a",)], np.array([[2.0]]))])
+    with store.write(new=True) as connection:
+        migrate(connection, "0003")
+        connection.execute(text("INSERT INTO segment (counts, value) VALUES ('{}', :value)"), {"value": block})
+        migrate(connection)
+        assert segments.waiting(connection) == len(block)
+        (found,) = segments.take(connection).delta
+    assert found.values.tolist() == [[2.0]]
 
 
 def test_a_newer_store_is_left_alone(store: Store, store_url: str) -> None:
