@@ -1,5 +1,7 @@
 """The bounded sample of labelled turns: what it keeps, and that it is a sum."""
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -38,7 +40,7 @@ NUMBERS = st.lists(st.integers(0, 40), max_size=12, unique=True)
 @given(st.lists(NUMBERS, min_size=1, max_size=4), st.integers(1, 6), st.randoms())
 @settings(max_examples=50)
 def test_the_sample_is_the_same_in_any_order_and_whatever_was_dropped_on_the_way(
-    batches: list[list[int]], size: int, rng: np.random.Generator
+    batches: list[list[int]], size: int, rng: Random
 ) -> None:
     sample = LabelSample(FailureConfig(sampled=size))
     deltas = [learn(sample, [labelled(number, label(failure_point="result")) for number in some]) for some in batches]
