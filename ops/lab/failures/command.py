@@ -17,7 +17,7 @@ from backchannel.ops.paths import input_folder
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.snapshot import Estimate
 
-_WIDTH: Final = 130
+_WIDTH: Final = 136
 
 
 @click.command()
@@ -62,9 +62,9 @@ def failures(*, folder: Path, sizes: tuple[int, ...], seeds: int, salt: str, as_
     if (boosting := report.boosting) is not None:
         for size, one in boosting.curve.items():
             table.add_row(f"{size:,}", "gradient boosting", *(f"{measured.value:.3f}" for measured in astuple(one)))
-        for labels, one in (("all", boosting.quality), ("in the sample", boosting.sampled)):
+        for labels, one in (("all", boosting.quality), ("sample", boosting.sampled)):
             table.add_row(labels, "gradient boosting", *map(_interval, astuple(one)))
-        table.add_row("", "better by the sample", *map(_interval, astuple(boosting.gain)))
+        table.add_row("", "difference", *map(_interval, astuple(boosting.gain)))
     console.print(table)
     confusion = Table("true \\ told", *POINTS, box=SIMPLE_HEAD, pad_edge=False)
     for true, told in report.confusion.items():
