@@ -17,7 +17,7 @@ from backchannel.ops.paths import input_folder
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.snapshot import Estimate
 
-_WIDTH: Final = 136
+_WIDTH: Final = 144
 
 
 @click.command()
