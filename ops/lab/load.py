@@ -12,7 +12,13 @@ _SYLLABLES = tuple(consonant + vowel for consonant in "bdfgklmnprstvz" for vowel
 
 
 def mixed_stream(
-    turns: int, rng: np.random.Generator, *, queries: int = 5_000, start_ms: int = 1_700_000_000_000, gap_ms: int = 20
+    turns: int,
+    rng: np.random.Generator,
+    *,
+    queries: int = 5_000,
+    new_every: int | None = None,
+    start_ms: int = 1_700_000_000_000,
+    gap_ms: int = 20,
 ) -> Iterator[Event]:
     """Yield the events of `turns` turns in time order: per query an impression of ten, 0.4 clicks and 0.1 barge-ins.
 
@@ -20,6 +26,7 @@ def mixed_stream(
         turns: the number of turns.
         rng: the random generator.
         queries: the number of distinct queries, with Zipf popularity.
+        new_every: one query in so many is asked only once, and shows what the query that it replaces shows; None: none.
         start_ms: event time of the first query, ms since the Unix epoch.
         gap_ms: event time between two queries, ms; each query's signals come before the next query.
     """
@@ -37,13 +44,14 @@ def mixed_stream(
     for turn in range(turns):
         ts = start_ms + turn * gap_ms
         session_id, query_id = f"session-{turn // 3}", f"query-{turn}"
+        new = new_every is not None and turn % new_every == 0
         entities = [f"entity-{entity}" for entity in dict.fromkeys(shown[turn].tolist())]
         yield Query(
             event_id=f"{query_id}-q",
             ts=ts,
             session_id=session_id,
             query_id=query_id,
-            text=texts[asked[turn]],
+            text=f"{texts[asked[turn]]} {turn}" if new else texts[asked[turn]],
             context={"hour": float(turn % 24), "device": "speaker"},
         )
         yield Impression(

@@ -2,8 +2,9 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -15,12 +16,20 @@ from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.pipeline.sources import TOPIC
 from backchannel.streams.turns.event_file import EventFile
 
+TAILS: Final[Mapping[str, int | None]] = {"": None, ", every second query new": 2}
+"""Streams, by their tails: what is said of each, and one query in how many is new."""
+
 
 def rates(load: Load) -> Iterator[Measure]:
     """Yield the rates of decoding and of learning a file, in events/s."""
+    for said, new_every in TAILS.items():
+        yield from _rates(load, said, new_every)
+
+
+def _rates(load: Load, said: str, new_every: int | None) -> Iterator[Measure]:
     folder = load.folder
     path = folder / "events.jsonl"
-    written = _write(path, load.events)
+    written = _write(path, load.events, new_every)
 
     def decode() -> None:
         decoder = EventDecoder()
@@ -42,22 +51,23 @@ def rates(load: Load) -> Iterator[Measure]:
             embedded.commit()
 
     decoding, learning = alternated([decode, learn], load.rounds)
-    yield Measure("decode alone", written / decoding, "events/s")
-    yield Measure(
-        "decode, assemble, learn, commit to SQLite", written / learning, "events/s", decoding / learning, "decode alone"
-    )
+    alone = f"decode alone{said}"
+    yield Measure(alone, written / decoding, "events/s")
+    name = f"decode, assemble, learn, commit to SQLite{said}"
+    yield Measure(name, written / learning, "events/s", decoding / learning, alone)
 
 
 def memory(load: Load) -> Iterator[Measure]:
     """Yield the peak memory for few and for many events."""
-    few, many = (_peak(load.folder, events) for events in (200_000, 2_000_000))
-    yield Measure("peak memory, 200,000 events", few, "MiB")
-    yield Measure("peak memory, 2,000,000 events", many, "MiB", many / few, "200,000 events")
+    for said, new_every in TAILS.items():
+        few, many = (_peak(load.folder, events, new_every) for events in (200_000, 2_000_000))
+        yield Measure(f"peak memory, 200,000 events{said}", few, "MiB")
+        yield Measure(f"peak memory, 2,000,000 events{said}", many, "MiB", many / few, "200,000 events")
 
 
-def _peak(folder: Path, events: int) -> float:
+def _peak(folder: Path, events: int, new_every: int | None) -> float:
     """Return the peak resident memory, in MiB, of `backchannel run` reading `events` events from a pipe."""
-    store = f"sqlite:///{folder / f'memory-{events}.db'}"
+    store = f"sqlite:///{folder / f'memory-{events}-{new_every}.db'}"
     program = (
         "import resource, sys; from backchannel.ops.cli import main; "
         f"main(['run', '-', '--store', {store!r}, '--json'], standalone_mode=False)"
@@ -66,18 +76,18 @@ def _peak(folder: Path, events: int) -> float:
     with subprocess.Popen([sys.executable, "-c", measured], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        # Few queries, so that all queries and entities occur within the first 200,000 events.
-        for event in mixed_stream(events * 2 // 5, np.random.default_rng(0), queries=1_000):
+        # Few queries, so that all that recur, and all entities, occur within the first 200,000 events.
+        for event in mixed_stream(events * 2 // 5, np.random.default_rng(0), queries=1_000, new_every=new_every):
             process.stdin.write(encode(event) + b"\n")
         process.stdin.close()
         output = process.stdout.read()
     return float(output.splitlines()[-1]) / 1024
 
 
-def _write(path: Path, events: int) -> int:
+def _write(path: Path, events: int, new_every: int | None) -> int:
     written = 0
     with path.open("wb") as file:
-        for event in mixed_stream(events * 2 // 5, np.random.default_rng(0)):
+        for event in mixed_stream(events * 2 // 5, np.random.default_rng(0), new_every=new_every):
             file.write(encode(event) + b"\n")
             written += 1
     return written
