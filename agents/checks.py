@@ -22,9 +22,9 @@ from msgspec import structs
 from numpy.random import Generator
 
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.judge import Judge
 from backchannel.agents.learner import Learner
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.sums import USER, Delta, Key, MemorySums, Sums, SumTable, merge
 from backchannel.schemas.events import (
     BargeIn,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any, ClassVar, Final, Self
 
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.serving import Serving
 from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
 

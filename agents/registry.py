@@ -24,11 +24,11 @@ from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
 from backchannel.agents.ope.followed import Followed
 from backchannel.agents.ope.trials import Trials
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.quality.delays import ClickDelays
 from backchannel.agents.quality.learner import AnswerQuality, QualityConfig
 from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
 from backchannel.agents.ranking.personal import PersonalRanking
-from backchannel.agents.rewards import RewardConfig
 from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.habits import Habits
 from backchannel.agents.rewrites.learner import RephraseGraph

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct, field
 from backchannel.agents.checks import check
 from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.registry import Learners
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import USER, Delta, Groups, SumReader, SumTable

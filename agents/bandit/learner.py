@@ -27,7 +27,7 @@ from backchannel.agents.bandit.rates import available, believe, exposures, hazar
 from backchannel.agents.bandit.section import Exploration, Limits
 from backchannel.agents.bandit.serving import Allocator, EncodingError
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import MAX_STRATEGIES, Outcomes
+from backchannel.agents.outcomes.outcomes import MAX_STRATEGIES, Outcomes
 from backchannel.agents.sums import Delta, Floats, Key, MemorySums, SumReader, Sums, SumTable
 from backchannel.schemas.events import MAX_DEPTH, Name
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from backchannel.agents.bandit.features import Encoder
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.frames import MISSING, distinct, spans
-from backchannel.agents.judge import ranks_in
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.judge import ranks_in
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import Floats
 from backchannel.schemas.events import MAX_DEPTH
 

@@ -14,7 +14,7 @@ import orjson
 from backchannel.agents.bandit.features import HISTORY
 from backchannel.agents.bandit.history import History
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import Delta, Groups, SumReader, SumTable
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from backchannel.agents.bandit.users import USER_FEATURES, Everybody, UserRow, Users
 from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import ALL, USER, Delta, Groups, SumReader, SumTable
 
 

@@ -26,7 +26,7 @@ from backchannel.agents.labelled.labels import labels_of
 from backchannel.agents.labelled.learner import LabelLearner
 from backchannel.agents.labelled.ridge import Fit, LabelSums
 from backchannel.agents.learner import Changed
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import ALL, GRID, Delta, Floats, Integers, SumReader
 from backchannel.schemas.events import FailurePoint
 from backchannel.schemas.snapshot import Estimate

@@ -20,7 +20,7 @@ from backchannel.agents.failures.evidence import ENCODING, WIDTH, evidence, vect
 from backchannel.agents.failures.learner import POINTS, FailureConfig
 from backchannel.agents.labelled.labels import labels_of
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sketches import mixed
 from backchannel.agents.sums import USER, Delta, Floats, Integers, Key, SumReader, Sums, SumTable
 

@@ -22,7 +22,7 @@ import numpy as np
 from backchannel.agents.goals.learner import GoalConfig, reached_of
 from backchannel.agents.goals.serving import GoalCredit, GoalCredits
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import ALL, GRID, Delta, Groups, SumReader, SumTable
 
 PRIOR: Final = 10.0

@@ -12,8 +12,8 @@ import numpy as np
 
 from backchannel.agents.goals.starts import last_outcomes
 from backchannel.agents.labelled.bins import bins_of
-from backchannel.agents.outcomes import Outcomes
-from backchannel.agents.said import said_of
+from backchannel.agents.outcomes.outcomes import Outcomes
+from backchannel.agents.outcomes.said import said_of
 from backchannel.agents.sums import Floats, Integers
 
 BINS: Final[dict[str, tuple[float, ...]]] = {

@@ -37,9 +37,9 @@ from backchannel.agents.labelled.labels import labels_of
 from backchannel.agents.labelled.learner import LabelLearner
 from backchannel.agents.labelled.ridge import Fit, LabelSums
 from backchannel.agents.learner import Changed
-from backchannel.agents.outcomes import Outcomes
-from backchannel.agents.rewards import RewardConfig
-from backchannel.agents.said import said_of
+from backchannel.agents.outcomes.outcomes import Outcomes
+from backchannel.agents.outcomes.rewards import RewardConfig
+from backchannel.agents.outcomes.said import said_of
 from backchannel.agents.sums import ALL, GRID, Booleans, Delta, Floats, Groups, Integers, SumReader, SumTable
 from backchannel.schemas.events import GoalLabel
 from backchannel.schemas.snapshot import Estimate

@@ -15,7 +15,7 @@ import numpy as np
 
 from backchannel.agents.columnar.frames import MISSING, spans
 from backchannel.agents.learner import hash_of
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import Booleans, Integers, taken
 
 LONGEST: Final = 1000

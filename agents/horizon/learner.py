@@ -33,7 +33,7 @@ from backchannel.agents.horizon.serving import Horizon
 from backchannel.agents.horizon.surrogate import summarize
 from backchannel.agents.horizon.visits import HOUR_MS, Times, visits_of
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import ALL, GRID, USER, Booleans, Delta, Floats, Groups, SumReader, SumTable
 
 SIGNALS: Final = ("success", "clicked", "barged_in", "rephrased")

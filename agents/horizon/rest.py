@@ -35,7 +35,7 @@ from backchannel.agents.horizon.serving import Rest, Rests
 from backchannel.agents.horizon.surrogate import PEOPLE
 from backchannel.agents.horizon.visits import KEPT, MOST
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import (
     ALL,
     GRID,

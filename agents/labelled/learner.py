@@ -10,7 +10,7 @@ from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.labelled.kinds import KINDS, ROOM, excess, groups_of
 from backchannel.agents.labelled.ridge import LabelSums
 from backchannel.agents.learner import Learner
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import Delta, Floats, Integers, Key, SumReader, Sums, SumTable
 
 FOLDS: Final = 5

@@ -27,7 +27,7 @@ from backchannel.agents.learner import TOGETHER, Changed, Learner, portions_of
 from backchannel.agents.memory import checksums
 from backchannel.agents.memory.examination import SHOWINGS, Curve, Examination
 from backchannel.agents.memory.serving import NOTHING, Header, Memory, PairEvidence, Row
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sketches import BUCKETS, SLOTS, bounded_shares, bucket, slot
 from backchannel.agents.statistics import gamma_rate
 from backchannel.agents.sums import ALL, Delta, Floats, Groups, Integers, Key, SumReader, Sums, SumTable

@@ -15,7 +15,7 @@ from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.learner import TOGETHER, Changed, Learner, portions_of
 from backchannel.agents.memory.learner import MemoryIndex, Shown
 from backchannel.agents.memory.serving import Memory, OwnRow, PairEvidence
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import USER, Delta, Key, SumReader, SumTable
 
 _KEPT: Final = 2  # pairs kept per published pair, to replace those that decay

@@ -27,7 +27,7 @@ from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.ope.estimators import Feedback, Model, weigh
 from backchannel.agents.ope.reward_models import Integers, cross_fitted, folds_of
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sketches import mixed
 from backchannel.agents.sums import Booleans, Floats
 

@@ -37,7 +37,7 @@ from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.ope.decisions import chances_of
 from backchannel.agents.ope.sequences import UNKNOWN, ratio_bounds
 from backchannel.agents.ope.trials import reached_in, tosses_of
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import GRID, USER, Delta, Floats, Groups, Integers, Key, SumReader, SumTable
 from backchannel.schemas.snapshot import Estimate, Trial
 

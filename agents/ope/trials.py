@@ -19,7 +19,7 @@ from backchannel.agents.goals.learner import ends_of
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.ope.decisions import chances_of
 from backchannel.agents.ope.sequences import Contrast
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import GRID, Delta, Floats, Integers, SumReader, Sums, SumTable
 
 WEIGHTS: Final = 32

@@ -29,7 +29,7 @@ from backchannel.agents.ope.decisions import LoggedDecision, telling
 from backchannel.agents.ope.estimators import Diagnosis, SupportError
 from backchannel.agents.ope.places import Earnings, Examination, Items
 from backchannel.agents.ope.whole import Replayed
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import Floats
 from backchannel.schemas.events import MAX_PLACES, Impression
 from backchannel.schemas.turn import Turn

@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import Delta, Groups, SumReader, SumTable
 
 STEPS: Final = 4

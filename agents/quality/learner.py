@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import ALL, GRID, Delta, Groups, SumReader, SumTable
 
 SUMS: Final = ("turns", "candidates", "clicked", "barged_in", "rephrased", "defects", "reward")

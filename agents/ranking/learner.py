@@ -16,7 +16,7 @@ from backchannel.agents.bandit.posterior import coarsen
 from backchannel.agents.columnar.columns import Columns, Ranks, Results
 from backchannel.agents.columnar.frames import MISSING, Codes, Ragged, distinct
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Gains, Outcomes
+from backchannel.agents.outcomes.outcomes import Gains, Outcomes
 from backchannel.agents.ranking.features import SCORE, CandidateEncoder, CandidateFeature
 from backchannel.agents.ranking.serving import EXAMINED_DECAY, Ranker, Settings
 from backchannel.agents.ranking.sums import Lists, sums_of, width

@@ -23,7 +23,7 @@ from backchannel.agents.bandit.features import Categorical
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.frames import MISSING, Codes
 from backchannel.agents.learner import TOGETHER, Changed, Learner, portions_of
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.ranking.learner import ResultRanking, chosen_results, gains_of
 from backchannel.agents.ranking.tastes import Everybody, Tastes, UserRow
 from backchannel.agents.sums import ALL, GRID, USER, Delta, Floats, Groups, Integers, Key, SumReader, SumTable

@@ -13,7 +13,7 @@ import numpy as np
 
 from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.learner import TOGETHER, Changed, Learner, portions_of
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.rows import HabitRow
 from backchannel.agents.rewrites.serving import Rewriter

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.rewrites.chain import Admissible, Chain, Solution
 from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.likeness_weights import EVERYBODY

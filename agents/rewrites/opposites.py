@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from backchannel.agents.columnar.frames import MISSING
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.rewrites.hypotheses import heard
 from backchannel.agents.rewrites.meanings import Change, change
 from backchannel.agents.rewrites.records import Record

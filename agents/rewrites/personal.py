@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.rewrites.chain import Chain
 from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.meanings import Change, change

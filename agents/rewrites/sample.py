@@ -15,7 +15,7 @@ import numpy as np
 
 from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.grams import trigrams
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import Delta, Floats, Integers, Key, SumReader, Sums, SumTable
 
 SIZE: Final = 4_000

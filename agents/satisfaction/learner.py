@@ -27,8 +27,8 @@ from backchannel.agents.labelled.kinds import KINDS, published
 from backchannel.agents.labelled.learner import LabelLearner
 from backchannel.agents.labelled.ridge import Fit, LabelSums, Model
 from backchannel.agents.learner import Changed
-from backchannel.agents.outcomes import Outcomes
-from backchannel.agents.said import said_of
+from backchannel.agents.outcomes.outcomes import Outcomes
+from backchannel.agents.outcomes.said import said_of
 from backchannel.agents.satisfaction.evidence import ENCODING, WIDTH, slots_of, vectors
 from backchannel.agents.satisfaction.serving import Rate, Satisfaction, SatisfactionModel
 from backchannel.agents.sums import ALL, GRID, Delta, Floats, Integers, SumReader

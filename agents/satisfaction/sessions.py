@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import structs
 
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.schemas.events import Earlier, Feedback, Query
 from backchannel.schemas.turn import Turn
 
@@ -37,7 +37,7 @@ def earlier_of_each(turns: Sequence[Turn]) -> list[Earlier]:
 
 def _rephrased(turns: Sequence[Turn], query: Query) -> list[float]:
     """Return the probabilities that turns were rephrased by the next one; the last one by `query`."""
-    from backchannel.agents.judge import Judge  # noqa: PLC0415 - serving has no rapidfuzz
+    from backchannel.agents.outcomes.judge import Judge  # noqa: PLC0415 - serving has no rapidfuzz
 
     following = [*(turn.query for turn in turns[1:]), query]
     known = [structs.replace(turn, next=after) for turn, after in zip(turns, following, strict=True)]

@@ -15,7 +15,6 @@ from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.goals.learner import ends_of
-from backchannel.agents.judge import Judge
 from backchannel.agents.ope.decisions import (
     LoggedDecision,
     decisions_of,
@@ -28,7 +27,8 @@ from backchannel.agents.ope.intervals import interval
 from backchannel.agents.ope.places import Earnings, Examination
 from backchannel.agents.ope.union import Lookup, brought, items_of, lookups_of
 from backchannel.agents.ope.whole import Replayed
-from backchannel.agents.outcomes import MAX_STRATEGIES
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.outcomes import MAX_STRATEGIES
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, Floats, MemorySums, merge
 from backchannel.ops.evaluate.result import (

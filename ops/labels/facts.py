@@ -14,12 +14,12 @@ from backchannel.agents.failures import rules
 from backchannel.agents.failures.evidence import RULED, evidence, is_told, vectors
 from backchannel.agents.failures.learner import FailurePoints
 from backchannel.agents.goals.learner import ended_badly, ends_of
-from backchannel.agents.judge import Judge
 from backchannel.agents.labelled.labels import latest
 from backchannel.agents.labelled.learner import FOLDS, fold_of
 from backchannel.agents.labelled.ridge import Model
-from backchannel.agents.outcomes import Outcomes
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.outcomes import Outcomes
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.sums import SumReader
 from backchannel.schemas.events import Feedback, Label, Query
 from backchannel.schemas.turn import Turn

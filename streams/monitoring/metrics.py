@@ -22,7 +22,7 @@ from prometheus_client import (
 )
 
 from backchannel.agents.goals.learner import SUMS as GOAL_SUMS
-from backchannel.agents.outcomes import MAX_STRATEGIES
+from backchannel.agents.outcomes.outcomes import MAX_STRATEGIES
 from backchannel.agents.quality.learner import RATES
 from backchannel.agents.satisfaction.asking import Kind
 from backchannel.agents.sums import ALL

@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 from sqlalchemy import Connection, Double, Select, case, delete, func, insert, select
 
 from backchannel.agents.goals.learner import Goals
-from backchannel.agents.outcomes import MAX_STRATEGIES
+from backchannel.agents.outcomes.outcomes import MAX_STRATEGIES
 from backchannel.agents.quality.drift import Bucket, Change, new_changes
 from backchannel.agents.quality.learner import RATES, AnswerQuality
 from backchannel.agents.sums import ALL

@@ -7,9 +7,9 @@ import numpy as np
 
 from backchannel.agents import registry
 from backchannel.agents.columnar.columns import Columns
-from backchannel.agents.judge import Judge
 from backchannel.agents.ope.decisions import TurnSample
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import Delta, SumTable, merge
 from backchannel.streams.config import Config
 

@@ -7,7 +7,7 @@ import pytest
 
 from backchannel.agents import checks
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import Delta, SumReader, Sums, SumTable
 
 

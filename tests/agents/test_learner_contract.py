@@ -15,11 +15,11 @@ from backchannel.agents.failures.sample import LabelSample
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.quality.learner import QualityConfig
 from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
 from backchannel.agents.ranking.personal import PersonalRanking
 from backchannel.agents.registry import LearningConfig, registered
-from backchannel.agents.rewards import RewardConfig
 from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.habits import Habits
 from backchannel.agents.rewrites.learner import RephraseGraph

@@ -30,12 +30,12 @@ from backchannel.agents.memory.learner import MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
 from backchannel.agents.ope.decisions import LoggedDecision, chances_of
 from backchannel.agents.ope.trials import Trials
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.quality.learner import AnswerQuality
 from backchannel.agents.ranking.learner import EXAMINED, ResultRanking
 from backchannel.agents.ranking.sums import Lists, sums_of
 from backchannel.agents.rephrases.detector import FLOOR, _corrects, _overlap, _sound
 from backchannel.agents.rephrases.weights import WEIGHTS
-from backchannel.agents.rewards import RewardConfig
 from backchannel.agents.rewrites.learner import RephraseGraph, state_of
 from backchannel.agents.rewrites.meanings import Change, change
 from backchannel.agents.rewrites.personal import PersonalRewrites

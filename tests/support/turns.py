@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.judge import Judge
-from backchannel.agents.outcomes import Asked, Gains, Outcomes
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.outcomes import Asked, Gains, Outcomes
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.rewrites.learner import state_of
 from backchannel.schemas.events import (
     BargeIn,

@@ -15,8 +15,8 @@ import numpy as np
 from msgspec import Struct, structs
 
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.judge import Judge
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.satisfaction.asking import AskConfig, Asker, Question
 from backchannel.agents.satisfaction.budget import DAY_MS, Budget
 from backchannel.agents.satisfaction.learner import SatisfactionConfig, SatisfactionLearner

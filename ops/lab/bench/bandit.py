@@ -14,9 +14,9 @@ from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.pages import pages_of
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.judge import Judge
-from backchannel.agents.outcomes import Outcomes
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.outcomes import Outcomes
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.ops.lab.bench.measure import Load, Measure

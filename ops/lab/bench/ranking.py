@@ -10,12 +10,12 @@ import numpy as np
 from backchannel.agents.bandit.features import Numeric
 from backchannel.agents.checks import changes
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.judge import Judge
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.outcomes import Outcomes
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.ranking.learner import EXAMINED, RankingConfig, ResultRanking
 from backchannel.agents.ranking.serving import Candidate, Ranker
 from backchannel.agents.ranking.sums import Lists, sums_of
-from backchannel.agents.rewards import RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.ops.lab.bench.measure import Load, Measure

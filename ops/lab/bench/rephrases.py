@@ -15,10 +15,10 @@ from numpy.random import Generator
 
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.judge import Judge
 from backchannel.agents.learner import Learner
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.rephrases.detector import RephraseDetector
-from backchannel.agents.rewards import RewardConfig
 from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.personal import PersonalRewrites

@@ -7,8 +7,8 @@ from statistics import median
 from typing import Any, Final
 
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.judge import Judge
 from backchannel.agents.memory.learner import MemoryIndex
+from backchannel.agents.outcomes.judge import Judge
 from backchannel.agents.sums import Delta
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.ops.local.postgres import Postgres, PostgresError

@@ -19,9 +19,9 @@ from backchannel.agents.failures.rules import RULES
 from backchannel.agents.failures.sample import hashes_of
 from backchannel.agents.failures.selection import next_to_label
 from backchannel.agents.failures.serving import Diagnoser
-from backchannel.agents.judge import Judge
 from backchannel.agents.labelled.ridge import Fit
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Booleans, Floats, Integers, MemorySums
 from backchannel.ops.lab.failures.data import OUTER_FOLDS, POINTS, Data

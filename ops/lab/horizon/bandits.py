@@ -14,8 +14,8 @@ from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.horizon.learner import HorizonConfig, Returns
 from backchannel.agents.horizon.serving import Horizon
 from backchannel.agents.horizon.worth import worths
-from backchannel.agents.judge import Judge
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, Floats, Integers, MemorySums, merge
 from backchannel.ops.lab.horizon.policies import DAY_MS

@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 from numpy.random import Generator
 
 from backchannel.agents.failures.learner import FailureConfig, FailurePoints
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.sums import MemorySums
 from backchannel.ops.lab.labels.sessions import Recording, Sessions
 from backchannel.ops.lab.rephrases.pairs import assembled

@@ -11,11 +11,11 @@ import numpy as np
 from msgspec import Struct
 
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.judge import Judge
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.proposals import Entity, Predictor
 from backchannel.agents.memory.serving import Memory
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, MemorySums, Sums, merge
 from backchannel.ops.lab.worlds.people import STRAY, SearchWorld

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.judge import Judge
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.serving import Memory
 from backchannel.agents.memory.similar import SimilarQueries
-from backchannel.agents.outcomes import Outcomes
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.outcomes import Outcomes
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, MemorySums, merge
 from backchannel.ops.lab.convert import trec_session

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct, structs
 
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.learner import state_of
 from backchannel.ops.lab.convert import dstc2

@@ -16,8 +16,8 @@ import numpy as np
 from msgspec import Struct, structs
 
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.judge import Judge
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.likeness import HABIT_NAMES, HYPOTHESIS

@@ -22,7 +22,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.random import Generator
 
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.ops.lab.rephrases.pairs import Hypothesis, hypotheses, open_log
 from backchannel.ops.lab.rephrases.rewriter import Rewriter

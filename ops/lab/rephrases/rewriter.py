@@ -6,8 +6,8 @@ from typing import Final
 import msgspec
 
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.judge import Judge
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.rows import RewriteRow

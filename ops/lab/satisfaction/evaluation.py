@@ -17,8 +17,8 @@ from msgspec import Struct, structs
 from scipy.stats import rankdata
 
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.judge import Judge
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.satisfaction.evidence import slots_of, vectors
 from backchannel.agents.satisfaction.learner import SatisfactionConfig, SatisfactionLearner
 from backchannel.agents.satisfaction.serving import Satisfaction

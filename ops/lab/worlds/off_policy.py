@@ -17,9 +17,9 @@ from backchannel.agents.bandit.features import Categorical, Numeric, Value, cont
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.judge import Judge
 from backchannel.agents.ope.decisions import LoggedDecision, table_of, vectors_of
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Floats, MemorySums
 from backchannel.schemas.events import Click, Impression, Query, Result, Scalar

@@ -26,7 +26,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.random import Generator
 
-from backchannel.agents.outcomes import defects
+from backchannel.agents.outcomes.outcomes import defects
 from backchannel.ops.lab.worlds.catalogue import CatalogueEntity, make_catalogue, misheard, misspelt
 from backchannel.schemas.events import BargeIn, Canary, Click, Event, Impression, Query, Result, Rewrite, Scalar
 

@@ -17,8 +17,8 @@ from backchannel.agents.bandit.posterior import PAST, coarsen
 from backchannel.agents.bandit.ranks import BUCKETS
 from backchannel.agents.bandit.serving import Allocator, EncodingError
 from backchannel.agents.checks import changes, unlike
-from backchannel.agents.outcomes import MAX_STRATEGIES
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.outcomes import MAX_STRATEGIES
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import Delta, Floats, Key, MemorySums, Sums, merge
 from backchannel.schemas.events import Result

@@ -7,8 +7,8 @@ import numpy as np
 from backchannel.agents.bandit.features import Encoder, Numeric
 from backchannel.agents.bandit.pages import Pages, hash_of, pages_of
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.judge import Judge
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.schemas.events import Click, Impression, Query, Result
 from backchannel.schemas.turn import Turn
 from tests.support.turns import closed_turn

@@ -11,7 +11,7 @@ from backchannel.agents.checks import unlike
 from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.learner import Learner
 from backchannel.agents.ope.decisions import decisions_of, is_logged
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.schemas.turn import Turn
 from tests.agents.test_learner_contract import LEARNERS
 from tests.support import oracle

@@ -9,7 +9,7 @@ from msgspec import structs
 from backchannel.agents.checks import learn, solve, unlike
 from backchannel.agents.goals.learner import SUMS, GoalConfig, Goals, ends_of
 from backchannel.agents.goals.serving import GoalRates
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import ALL, GRID, merge
 from backchannel.schemas.events import Event, Label, Query, Result
 from backchannel.schemas.turn import Turn

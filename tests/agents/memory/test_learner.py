@@ -15,7 +15,7 @@ from backchannel.agents.checks import changes
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.serving import Guess, Header, Memory, Recalled
 from backchannel.agents.memory.similar import SimilarQueries
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.serving import live_rows
 from backchannel.agents.statistics import gamma_rate
 from backchannel.agents.sums import ALL, Delta, MemorySums, Sums, merge

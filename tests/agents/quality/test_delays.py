@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from backchannel.agents.columnar.interning import columns_of
-from backchannel.agents.judge import Judge
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.quality.delays import ClickDelays, cut_off
-from backchannel.agents.rewards import RewardConfig
 from backchannel.agents.sums import Sums
 from backchannel.schemas.events import Click, Impression, Query, Result
 from backchannel.schemas.turn import Turn

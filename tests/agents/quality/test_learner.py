@@ -3,9 +3,9 @@
 import numpy as np
 from msgspec import structs
 
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.quality.learner import AnswerQuality, QualityConfig
-from backchannel.agents.rewards import RewardConfig
 from backchannel.agents.sums import ALL
 from backchannel.schemas.events import Result
 from tests.support.turns import barge_in, click, closed_turn, impression, judged, query

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from backchannel.agents.checks import changes
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.learner import ONE_PERSON, RephraseGraph
 from backchannel.agents.rewrites.likeness import NAMES

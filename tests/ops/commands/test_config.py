@@ -14,7 +14,7 @@ from backchannel.agents.bandit.features import DERIVED, DERIVED_MEANINGS, Catego
 from backchannel.agents.bandit.learner import BanditConfig
 from backchannel.agents.horizon.learner import HorizonConfig
 from backchannel.agents.memory.learner import MemoryConfig
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.ops.cli import main
 from backchannel.ops.commands.config import reference, render
 from backchannel.ops.options import kafka_config

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backchannel.agents.failures.learner import FailureConfig, FailurePoints
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.sums import MemorySums
 from backchannel.ops.labels.facts import Diagnosis, Facts, Judgements, Observer
 from backchannel.ops.labels.learned import LONGEST, Goals, Told, learned

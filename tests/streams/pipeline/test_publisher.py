@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import update
 
 from backchannel.agents.learner import Changed, Learner
-from backchannel.agents.outcomes import Outcomes
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
 from backchannel.streams.config import Config, SnapshotConfig
 from backchannel.streams.pipeline import publisher as publisher_module

@@ -9,9 +9,9 @@ import pytest
 from msgspec import Meta, structs
 
 from backchannel.agents.columnar.columns import Columns
-from backchannel.agents.judge import Judge
-from backchannel.agents.outcomes import Outcomes
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.judge import Judge
+from backchannel.agents.outcomes.outcomes import Outcomes
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.schemas import events
 from backchannel.schemas.codec import EventDecoder
 from backchannel.schemas.documents import documents

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from backchannel.agents.outcomes import defects
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.outcomes import defects
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.schemas.events import Feedback, Rewrite, Signal
 from backchannel.schemas.turn import Turn
 from tests.support.oracle import Outcome

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.frames import MISSING
-from backchannel.agents.said import said_of
+from backchannel.agents.outcomes.said import said_of
 from backchannel.agents.sums import GRID, Booleans, Floats, Integers
 
 MAX_STRATEGIES: Final = 32

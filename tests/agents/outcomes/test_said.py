@@ -9,8 +9,8 @@ from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.checks import changes
 from backchannel.agents.ope.decisions import decisions_of
-from backchannel.agents.outcomes import Outcomes
-from backchannel.agents.rewards import RewardConfig
+from backchannel.agents.outcomes.outcomes import Outcomes
+from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.sums import Floats, MemorySums
 from backchannel.schemas.events import Result, Signal
 from backchannel.schemas.turn import Turn

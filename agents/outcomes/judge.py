@@ -6,10 +6,10 @@ import numpy as np
 
 from backchannel.agents.columnar.columns import Columns, Impressions
 from backchannel.agents.columnar.frames import MISSING, Codes, Ragged, spans
-from backchannel.agents.outcomes import Asked, Gains, Outcomes
+from backchannel.agents.outcomes.outcomes import Asked, Gains, Outcomes
+from backchannel.agents.outcomes.rewards import RewardConfig
+from backchannel.agents.outcomes.said import said_of, shares_of
 from backchannel.agents.rephrases.detector import RephraseDetector
-from backchannel.agents.rewards import RewardConfig
-from backchannel.agents.said import said_of, shares_of
 from backchannel.agents.sums import Booleans, Floats, Integers
 from backchannel.schemas.text import normalize
 
