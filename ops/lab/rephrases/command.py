@@ -18,7 +18,7 @@ from backchannel.ops.groups import Group
 from backchannel.ops.lab.rephrases.dialogues import replay
 from backchannel.ops.lab.rephrases.hypotheses import judge_calls, trained_on
 from backchannel.ops.lab.rephrases.loop import Loop, close
-from backchannel.ops.lab.rephrases.online import ODDS, gather, judge
+from backchannel.ops.lab.rephrases.online import ODDS, Evidence, gather, judge
 from backchannel.ops.lab.rephrases.pairs import Pair, labelled
 from backchannel.ops.lab.rephrases.ranker import fit_hypotheses, joined, module, names_of, train_ranker
 from backchannel.ops.lab.rephrases.recogniser import grow
@@ -156,40 +156,47 @@ def evaluate_online(*, data: Path, odds: float, habitual: float, write: bool, se
     no longer served once it has failed more often than it succeeded.
 
     Users are made up: a share of the queries are among the twenty habits of who asks, half of which have the same
-    intent.
+    intent. Other users, all of whose habits are any, are served by the same rankers, fitted to the former.
     """
+    spoken = list(recordings(data / "slurp_pipeline"))
     with Console(stderr=True).status("comparing queries"):
-        gathered = gather(list(recordings(data / "slurp_pipeline")), np.random.default_rng(seed), habitual)
-        found = judge(gathered, odds)
+        gathered = gather(spoken, np.random.default_rng(seed), habitual)
+        others = gather(spoken, np.random.default_rng(seed), habitual, alike=False)
+        found = {"alike": judge(gathered, gathered, odds), "any": judge(others, gathered, odds)}
     if write:
-        spoken = gather(list(calls(data / "dstc2"))).pairs
+        called = gather(list(calls(data / "dstc2"))).pairs
         pairs = gathered.pairs
         layers = [(pairs.allowed & (pairs.habit == habit), names_of(habit=habit)) for habit in (False, True)]
         rankers = [train_ranker(pairs, *layer) for layer in layers]
-        hypotheses = fit_hypotheses(rankers[0], spoken, spoken.allowed)
+        hypotheses = fit_hypotheses(rankers[0], called, called.allowed)
         rankers = [joined(ranker, hypotheses) for ranker in rankers]
         Path(likeness_weights.__file__).write_text(module(*rankers), encoding="utf-8")
     if as_json:
         print_json(found)
         return
     console = Console(width=_WIDTH)
-    for habits in (False, True):
-        title = "habits of made-up users first, then everybody's queries" if habits else "everybody's queries"
-        table = Table("way", title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-        for name in (*(f"fixed, {one:g}:1" for one in ODDS), "wins", "losses", "withdrawn", "more"):
-            table.add_column(name, justify="right")
-        for one in found.outcomes:
-            if one.habits == habits:
-                more = f"{one.more.value:+.1%} ({one.more.low:+.1%} to {one.more.high:+.1%})"
-                shares = (f"{share:.1%}" for share in one.fixed)
-                withdrawn = " : ".join(f"{count:,}" for count in one.withdrawn)
-                table.add_row(one.name, *shares, f"{one.wins:,}", f"{one.losses:,}", withdrawn, more)
-        console.print(table)
+    alike, other = found.values()
+    console.print(_outcomes("everybody's queries", alike, habits=False))
+    console.print(_outcomes("habits of made-up users first, then everybody's queries", alike, habits=True))
+    console.print(_outcomes("the same with users whose habits are any", other, habits=True))
     console.print(
-        f"Of {found.queries:,} queries, {found.defects:,} are defects; {found.ceiling:.1%} of these have their meaning "
-        f"in the index, {found.reachable[0]:.1%} among the candidates that no veto forbids, {found.reachable[1]:.1%} "
-        "among these and the habits."
+        f"Of {alike.queries:,} queries, {alike.defects:,} are defects; {alike.ceiling:.1%} of these have their meaning "
+        f"in the index, {alike.reachable[0]:.1%} among the candidates that no veto forbids, {alike.reachable[1]:.1%} "
+        f"among these and the habits ({other.reachable[1]:.1%} if these are any)."
     )
+
+
+def _outcomes(title: str, found: Evidence, *, habits: bool) -> Table:
+    table = Table("way", title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name in (*(f"fixed, {one:g}:1" for one in ODDS), "wins", "losses", "withdrawn", "more"):
+        table.add_column(name, justify="right")
+    for one in found.outcomes:
+        if one.habits == habits:
+            more = f"{one.more.value:+.1%} ({one.more.low:+.1%} to {one.more.high:+.1%})"
+            shares = (f"{share:.1%}" for share in one.fixed)
+            withdrawn = " : ".join(f"{count:,}" for count in one.withdrawn)
+            table.add_row(one.name, *shares, f"{one.wins:,}", f"{one.losses:,}", withdrawn, more)
+    return table
 
 
 @rephrases.command("hypotheses")

@@ -103,7 +103,9 @@ class Gathered(Struct, frozen=True):
     succeeds: Booleans
 
 
-def gather(found: Sequence[Heard], rng: Generator | None = None, habitual: float = HABITUAL) -> Gathered:
+def gather(
+    found: Sequence[Heard], rng: Generator | None = None, habitual: float = HABITUAL, *, alike: bool = True
+) -> Gathered:
     """Return the pairs of all queries; the people who ask them are drawn with `rng`. See `recordings.People`.
 
     Without `rng`, nobody has habits.
@@ -115,7 +117,7 @@ def gather(found: Sequence[Heard], rng: Generator | None = None, habitual: float
     indexed: list[bool] = []
     for half in (0, 1):
         index, asked = halves(found, half)
-        records, people = records_of(index), rng and People(index, rng, habitual)
+        records, people = records_of(index), rng and People(index, rng, habitual, alike=alike)
         meanings = {one.query: one.meant for one in index if one.right}
         known, texts = set(meanings.values()), sorted(meanings)
         nearby = Nearby().updated(records, records)
@@ -174,21 +176,28 @@ def gather(found: Sequence[Heard], rng: Generator | None = None, habitual: float
     )
 
 
-def judge(found: Gathered, odds: float) -> Evidence:
-    """Compare the ways of rewriting, each query being tested by rankers that know nothing of its sentence."""
-    pairs = found.pairs
+def judge(found: Gathered, taught: Gathered, odds: float) -> Evidence:
+    """Compare the ways of rewriting, each query being tested by rankers that know nothing of its sentence.
+
+    Args:
+        found: the pairs.
+        taught: the pairs that rankers and thresholds are fitted to: of the same recordings, and the same people or
+            others.
+        odds: wins per loss, at least.
+    """
+    pairs, known = found.pairs, taught.pairs
     scores, served = np.full(len(pairs.query), -np.inf), np.zeros(len(pairs.query), np.bool_)
     plain = np.where(pairs.first > 0, pairs.first, -np.inf)
     vetoed = np.where(pairs.allowed, plain, -np.inf)
     as_sure = np.zeros(len(pairs.query), np.bool_)
     for fold in range(FOLDS):
         for habit in (False, True):
-            layer = pairs.allowed & (pairs.habit == habit)
-            train, test = layer & (pairs.fold != fold), layer & (pairs.fold == fold)
-            ranker = train_ranker(pairs, train, names_of(habit=habit))
+            train = known.allowed & (known.habit == habit) & (known.fold != fold)
+            test = pairs.allowed & (pairs.habit == habit) & (pairs.fold == fold)
+            ranker = train_ranker(known, train, names_of(habit=habit))
             scores[test] = score(ranker, pairs.numbers[test])
             served[test] = scores[test] >= least_of(ranker.curve, odds)
-            rival = curve_of(np.where(train, vetoed, -np.inf), pairs)
+            rival = curve_of(np.where(train & (known.first > 0), known.first, -np.inf), known)
             as_sure[test] = vetoed[test] >= least_of(rival, odds)
     fixed_at, bound = f"RapidFuzz ratio, fixed at {FIXED:.0f}", f"at a lower bound of {odds:g}:1"
     ways = (

@@ -17,6 +17,7 @@ from backchannel.agents.sums import Booleans, Floats, Integers
 
 _QUANTILES: Final = (0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.998)
 _RIDGE: Final = 2.0
+_ROUNDS: Final = 1_000  # it takes 80 to 200: stopped before that, the weights depend on how a machine rounds
 _OWN: Final = 1.5
 _CERTAIN: Final = 50.0  # the logarithm of odds beyond any, where scores are no logarithms of odds but likenesses
 _SURE: Final = 1.2816  # standard deviations to a bound that holds with a probability of 90%
@@ -113,7 +114,7 @@ def fit(pairs: Pairs, rows: Booleans, names: Sequence[str], known: Floats | None
 
     start = np.zeros(ends[-1])
     start[0] = np.log((win.sum() + 1) / (len(win) - win.sum() + 1))
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 60}).x.round(3)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": _ROUNDS}).x.round(3)
     weights = {name: tuple(found[a:b].tolist()) for name, (a, b) in zip(names, pairwise(ends), strict=True)}
     return Ranker(float(found[0]), edges, weights)
 

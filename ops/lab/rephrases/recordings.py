@@ -93,25 +93,32 @@ def records_of(found: Sequence[Heard]) -> dict[str, Record]:
         Counter(one.query for one in found if one.right),
         Counter(one.query for one in found if not one.right),
     )
-    return {text: Record(right[text], wrong[text]) for text in {*right, *wrong}}
+    return {text: Record(right[text], wrong[text]) for text in sorted({*right, *wrong})}
 
 
 class People:
     """Made-up people, who say some sentences habitually. SLURP does not tell who said what.
 
-    Each query has a person of its own. Twenty sentences are habits: ten of them have the intent of the query, so that
-    they are easily mistaken for it, and ten are any. A person said each one a few times, on average three, in the other
-    half of the recordings: so they are other utterances, mostly by others. A share of queries are `habitual`: the
-    sentence is one of the habits. Otherwise the person says it for the first time.
+    Each query has a person of its own, and twenty sentences are habits. If habits are `alike`, ten of them have the
+    intent of the query, so that they are easily mistaken for it, and ten are any; otherwise all are any. Neither is
+    how people are: if habits are alike, a query with another intent than all of them was mostly misunderstood.
+
+    A person said each habit a few times, on average three, in the other half of the recordings: so they are other
+    utterances, mostly by others. A share of queries are `habitual`: the sentence is one of the habits. Otherwise the
+    person says it for the first time.
 
     Args:
         index: the recordings of what people said before.
         rng: the source of randomness.
         habitual: the share, 0 to 1.
+        alike: whether ten habits have the intent of the query.
     """
 
-    def __init__(self, index: Sequence[Heard], rng: Generator, habitual: float = HABITUAL) -> None:
+    def __init__(
+        self, index: Sequence[Heard], rng: Generator, habitual: float = HABITUAL, *, alike: bool = True
+    ) -> None:
         self._habitual: Final = habitual
+        self._alike: Final = alike
         self._rng: Final = rng
         self._said: Final = defaultdict[str, list[Heard]](list)
         of_intent = defaultdict[str, set[str]](set)
@@ -124,7 +131,8 @@ class People:
     def habits(self, query: Heard) -> dict[str, Record]:
         """Return the habits of somebody who asks a query: texts that succeeded more often than not, with records."""
         sentences = {query.sentence} if query.sentence in self._said and self._rng.random() < self._habitual else set()
-        for some, most in ((self._of_intent.get(query.meant[0], []), _HABITS // 2), (self._sentences, _HABITS)):
+        near = self._of_intent.get(query.meant[0], []) if self._alike else []
+        for some, most in ((near, _HABITS // 2), (self._sentences, _HABITS)):
             others = [one for one in self._drawn(some, most) if one != query.sentence]
             sentences.update(others[: most - len(sentences)])
         said = [

@@ -4,6 +4,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from backchannel.agents.rewrites.likeness import HABIT_NAMES, NAMES
 from backchannel.agents.sketches import unit_hash
@@ -43,7 +44,8 @@ def test_the_rankers_find_what_decides() -> None:
     every = np.ones(200, np.bool_)
     sentences, both = [f"sentence {number}" for number in range(200)], np.zeros(200, np.int64)
     rewrites = np.arange(len(some.win)) % 7  # many queries have the same rewrite
-    found = judge(Gathered(some, sentences, every, every, both, rewrites, some.win > 0), 12.0)
+    gathered = Gathered(some, sentences, every, every, both, rewrites, some.win > 0)
+    found = judge(gathered, gathered, 12.0)
     plain, *_, ranked = [one for one in found.outcomes if not one.habits]
     assert ranked.wins > 10 * ranked.losses
     assert plain.withdrawn[1] < plain.losses / 2
@@ -51,6 +53,10 @@ def test_the_rankers_find_what_decides() -> None:
     assert max(plain.fixed) < min(ranked.fixed) <= 1.0
     assert ranked.more.low <= ranked.more.value <= ranked.more.high
     assert [one.habits for one in found.outcomes] == [False] * 4 + [True] * 4
+    # Where others than those it was fitted to lose what they win, and the reverse, a ranker serves losses.
+    opposite = structs.replace(gathered, pairs=structs.replace(some, win=some.loss, loss=some.win))
+    *_, misled = judge(gathered, opposite, 12.0).outcomes
+    assert misled.losses > 10 * misled.wins
 
 
 def test_bounds_rise_with_the_score() -> None:
@@ -74,6 +80,10 @@ def test_half_of_the_queries_are_habits_of_made_up_people_and_their_utterances_a
     assert all(15 <= len(habits) <= 20 for habits in found)
     same = [sum(int(text.split()[1]) % 4 == number % 4 for text in found[number]) for number in range(200)]
     assert 10 <= np.mean(same) <= 14
+    others = People(some, np.random.default_rng(5), alike=False)
+    habits = [others.habits(one) for one in some]
+    same = [sum(int(text.split()[1]) % 4 == number % 4 for text in habits[number]) for number in range(200)]
+    assert 4 <= np.mean(same) <= 7
     index, asked = halves(some, 0)
     assert {int(unit_hash(one.group) * 2) for one in index} == {1}
     assert len(index) + len(asked) == 200
