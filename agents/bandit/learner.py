@@ -105,7 +105,7 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
         float, Meta(ge=0, le=10, description="width of Thompson sampling, in standard deviations of the residual")
     ] = 0.1
     floor: Annotated[float, Meta(ge=0, le=1, description="share of decisions that ask a random set of strategies")] = (
-        0.05
+        0.02
     )
     position_decay: Annotated[
         float,
