@@ -21,6 +21,7 @@ from backchannel.agents.rewrites.nearby import sound, sound_of
 
 CANDIDATES: Final = 16  # compared with a query
 _HABITS: Final = 8  # of a user, compared with a query
+_ALIKE: Final = 70.0  # RapidFuzz's ratio, 0 to 100, from which they are: of few habits, the nearest one may be anything
 HYPOTHESIS: Final = "hypothesis"
 NAMES: Final = (
     "success",
@@ -153,14 +154,16 @@ class Asked:
 
 
 def nearest_habits(query: str, habits: Collection[str], hypotheses: Iterable[str] = ()) -> list[tuple[str, float]]:
-    """Return the habits whose characters are most like a query's, and the lead of each; see `Asked.describe_habit`.
+    """Return the habits whose characters are much like a query's, and the lead of each; see `Asked.describe_habit`.
 
     Habits that are `hypotheses` of the recogniser are among them, however unlike they are.
     """
     found = process.extract(query, list(habits), scorer=ratio, limit=_HABITS)
     first, second = [*(likeness for _, likeness, _ in found[:2]), 0.0, 0.0][:2]
     leads = {
-        target: (likeness - (first if place else second)) / 100 for place, (target, likeness, _) in enumerate(found)
+        target: (likeness - (first if place else second)) / 100
+        for place, (target, likeness, _) in enumerate(found)
+        if likeness >= _ALIKE
     }
     for one in hypotheses:
         if one in habits and one not in leads:

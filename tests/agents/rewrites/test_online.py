@@ -127,6 +127,13 @@ def test_a_habit_is_never_rewritten_and_vetoes_hold_for_habits() -> None:
     assert habitual(WRONG, habit, {}, odds=0.0) is None
 
 
+def test_a_habit_that_is_not_alike_is_no_candidate_even_if_it_is_the_only_one() -> None:
+    assert nearest_habits("hello", {"greek food": (3.0, 0.0)}) == []
+    failing = {"hello": RewriteRow(success=1.0, failure=5.0)}
+    assert habitual("hello", {"greek food": (3.0, 0.0)}, failing) is None
+    assert habitual("play the sungs of abba", {RIGHT: (3.0, 0.0)}, failing) == (RIGHT, True)
+
+
 TURNS = st.builds(RewriteRow, success=st.floats(0, 50), failure=st.floats(0, 50))
 
 
