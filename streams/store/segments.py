@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 from sqlalchemy import Connection, delete, func, select
-from zstandard import compress, decompress
 
 from backchannel.agents.sums import Floats, Groups, Integers, Keys, Sums, SumTable, taken
 from backchannel.streams.store.dialects import among, insert_rows
@@ -86,7 +85,7 @@ def put(connection: Connection, all_sums: Sequence[Sums], counts: Mapping[str, i
     columns: dict[str, list[Any]] = {
         "counts": [msgspec.json.encode(counts).decode()],
         "size": [len(block)],
-        "value": [compress(block, LEVEL)],
+        "value": [_compressed(block)],
     }
     insert_rows(connection, segment, columns)
 
@@ -103,7 +102,7 @@ def counted(connection: Connection) -> list[dict[str, int]]:
 
 def unmerged(connection: Connection) -> list[Sums]:
     """Return the sums of all segments, without taking the segments; see `Taken`."""
-    return merged(map(decompress, connection.execute(select(segment.c.value).order_by(segment.c.id)).scalars()))
+    return merged(map(_block, connection.execute(select(segment.c.value).order_by(segment.c.id)).scalars()))
 
 
 def portions(connection: Connection, leave: int) -> list[list[int]]:
@@ -128,7 +127,19 @@ def take(connection: Connection, ids: Sequence[int] | None = None) -> Taken:
     counts: Counter[str] = Counter()
     for _, of_one, _ in rows:
         counts.update(_decode_counts(of_one))
-    return Taken(merged(decompress(value) for _, _, value in rows), dict(counts))
+    return Taken(merged(_block(value) for _, _, value in rows), dict(counts))
+
+
+def _compressed(block: bytes) -> bytes:
+    from zstandard import compress  # noqa: PLC0415 - serving processes, which do without it, import this module
+
+    return compress(block, LEVEL)
+
+
+def _block(compressed: bytes) -> bytes:
+    from zstandard import decompress  # noqa: PLC0415
+
+    return decompress(compressed)
 
 
 def _part(sums: Sums) -> _Part:

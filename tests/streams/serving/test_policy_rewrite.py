@@ -124,7 +124,7 @@ def test_readers_serve_online_rewrites_of_what_was_learned(store_url: str) -> No
 
 
 def test_habits_are_served_to_their_user_until_the_user_is_forgotten(store_url: str) -> None:
-    config = Config(rephrases=RephraseConfig(online_odds=4.0, held_out=0.0))
+    config = Config(rephrases=RephraseConfig(online_odds=4.0, held_out=0.0, habits=50))
     right, wrong = "play the songs of abba", "play the sungs of abba"
     with LocalPipeline(store_url, config, "test") as pipeline, closing(PolicyReader(store_url)) as reader:
         events = [turn(number, True, text=right, user="ann") for number in range(3)]
