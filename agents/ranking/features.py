@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from backchannel.agents.bandit.features import LIMIT, Binned, Categorical, Encoder, Hashed, Numeric, Value
+from backchannel.agents.ranking.packed import read_alike
 from backchannel.agents.sums import GRID, Floats, Integers
 
 SCORE: Final = "score"
@@ -139,6 +140,14 @@ class CandidateEncoder:
         """Return the numbers named in `read` from features packed by MessagePack, (candidates, read); see
         `completed`.
         """
+        found, like = read_alike(packed, self.read)
+        rest = np.flatnonzero(~like).tolist()
+        if rest:
+            found[rest] = self._singly([packed[row] for row in rest])
+        return found
+
+    def _singly(self, packed: Sequence[bytes]) -> Floats:
+        """Return what `unpacked` does, decoded one by one."""
         decode, values, pack = self._decode, msgspec.structs.astuple, self._pack
         try:
             flat = np.frombuffer(bytearray().join([pack(*values(decode(one))) for one in packed]))

@@ -11,6 +11,7 @@ from backchannel.agents.bandit.serving import EncodingError
 from backchannel.agents.checks import changes, unlike
 from backchannel.agents.ranking.features import CandidateEncoder
 from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
+from backchannel.agents.ranking.packed import read_alike
 from backchannel.agents.ranking.serving import DRAWS, Candidate, Ranker
 from backchannel.agents.ranking.sums import HEAD, Lists, sums_of, unpacked, width
 from backchannel.agents.ranking.weights import solve
@@ -330,11 +331,26 @@ def test_the_share_of_lists_with_a_logged_curve_is_counted() -> None:
     assert learned(PAIR, turns).summary().logged == pytest.approx(0.75)
 
 
-@given(st.lists(st.dictionaries(st.sampled_from("abx"), st.floats() | st.booleans() | st.text(max_size=2)), min_size=1))
+VALUES = st.floats() | st.booleans() | st.text(max_size=2) | st.integers(-(2**63), 2**64 - 1)
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from("abx"), VALUES), min_size=1)
+    | st.lists(st.fixed_dictionaries({"a": st.floats() | st.integers(0, 3), "x": VALUES, "b": st.floats()}), min_size=1)
+)
 def test_packed_numbers_are_those_of_the_dicts(features: list[dict[str, Value]]) -> None:
     encoder = CandidateEncoder((Numeric("a"), Numeric("b")))
     unpacked = encoder.completed(encoder.unpacked([msgpack.encode(one) for one in features]))
     np.testing.assert_array_equal(unpacked, encoder.numbers(features, [{}] * len(features)))
+
+
+def test_packed_maps_that_are_alike_are_read_together() -> None:
+    alike = [{"x": 1.5, "text": text, "a": number} for text, number in (("red", -2.5), ("tea", np.nan), ("lie", 1e300))]
+    others = [{"x": 1.5, "text": "blue", "a": 2.5}, {"x": 1.5, "text": "red", "a": 2}, {"a": 1.0}, {}]
+    found, like = read_alike([msgpack.encode(one) for one in (*others, *alike)], ("a", "b", "x"))
+    assert like.tolist() == [False] * 4 + [True] * 3
+    np.testing.assert_array_equal(found[4:], [[one["a"], np.nan, one["x"]] for one in alike])
+    assert np.isnan(found[:4]).all()
 
 
 @pytest.mark.parametrize("model", ["trust", "fold"])
