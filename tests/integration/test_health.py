@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaProducer
+from msgspec import structs
 
 from backchannel.agents.ope.gate import GateConfig
 from backchannel.ops.lab.load import mixed_stream
@@ -92,9 +93,18 @@ def test_the_marker_of_a_transaction_is_no_unread_record(kafka: KafkaConfig, mon
 
 
 def _ask(kafka: KafkaConfig) -> None:
-    """Send events that happen now."""
+    """Send events that happen now, and are no duplicates of those that were sent before."""
     now = time.time_ns() // 1_000_000
-    asyncio.run(send(kafka, list(mixed_stream(200, np.random.default_rng(now), start_ms=now, gap_ms=2))))
+    events = [
+        structs.replace(
+            one,
+            event_id=f"{one.event_id} at {now}",
+            query_id=f"{one.query_id} at {now}",
+            session_id=f"{one.session_id} at {now}",
+        )
+        for one in mixed_stream(200, np.random.default_rng(now), start_ms=now, gap_ms=2)
+    ]
+    asyncio.run(send(kafka, events))
 
 
 def _well(checks: dict[str, Any]) -> bool:

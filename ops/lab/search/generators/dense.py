@@ -58,5 +58,5 @@ def _graph(vectors: NDArray[np.float32]) -> Any:
     from usearch.index import Index  # noqa: PLC0415 - most corpora are small, and it takes its time to load
 
     graph = Index(ndim=vectors.shape[1], metric="cos", dtype="f16", expansion_search=_LEAST_SEARCHED)
-    graph.add(np.arange(len(vectors)), vectors)
+    graph.add(np.arange(len(vectors)), vectors, threads=1)  # with several, the graph depends on their timing
     return graph
