@@ -38,7 +38,7 @@ FOLDS: Final = 2
 SAMPLED: Final = 4
 """One in this many queries adds all its shown items to the pair sums."""
 _TOGETHER: Final = 4_096
-"""Producers whose pairs are counted together: memory does not grow with a commit, and the counted stay in cache."""
+"""Producers whose pairs are counted together. This bounds memory, whatever a commit holds, and fits into caches."""
 
 
 class Layout(Struct, frozen=True):

@@ -4,8 +4,8 @@ A row is one turn: its evidence, which is what the ridge learns from, and the su
 lowest hashes are kept (bottom-k; Cohen & Kaplan, "Summarizing data using bottom-k sketches", PODC 2007). So the sample
 is a sum: whichever rows are dropped on the way, the lowest are the same.
 
-Persons and sessions are kept, too, so that turns can be told by what was learned from other people. They are hashed:
-whoever knows an id can find its rows, and nobody else can tell whose a row is.
+Persons and sessions are kept, too, so that turns can be told by what was learned from other people. They are hashed,
+without a secret: whoever knows or guesses an id can find its rows.
 """
 
 from base64 import b64decode, b64encode

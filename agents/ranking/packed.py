@@ -16,7 +16,7 @@ _decode: Final = msgspec.msgpack.Decoder(dict[str, object]).decode
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
-def layout_of(packed: bytes, names: Sequence[str]) -> "np.dtype[Any] | None":
+def _layout_of(packed: bytes, names: Sequence[str]) -> "np.dtype[Any] | None":
     """Return how a packed map is laid out; None if one of the numbers is there, but not as a float.
 
     Args:
@@ -60,7 +60,7 @@ def read_alike(packed: Sequence[bytes], names: Sequence[str]) -> tuple[Floats, B
     sizes = np.fromiter(map(len, packed), np.int64, len(packed))
     size = int(np.bincount(sizes).argmax())
     rows = np.flatnonzero(sizes == size)
-    layout = layout_of(packed[rows[0]], names)
+    layout = _layout_of(packed[rows[0]], names)
     if layout is None:
         return found, like
     maps: Any = np.frombuffer(bytearray().join([packed[row] for row in rows.tolist()]), layout)

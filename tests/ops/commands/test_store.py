@@ -93,6 +93,8 @@ def test_segments_that_wait_while_a_store_is_upgraded_are_merged(store: Store) -
         assert segments.waiting(connection) == len(block)
         (found,) = segments.take(connection).delta
     assert found.values.tolist() == [[2.0]]
+    with pytest.raises(StoreError, match="size"), store.write() as connection:  # an old worker
+        connection.execute(text("INSERT INTO segment (counts, value) VALUES ('{}', :value)"), {"value": block})
 
 
 def test_a_newer_store_is_left_alone(store: Store, store_url: str) -> None:

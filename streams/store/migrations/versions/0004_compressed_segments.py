@@ -16,3 +16,6 @@ def upgrade() -> None:
         mine = row.c.id == number
         block = connection.execute(sa.select(row.c.value).where(mine)).scalar_one()
         connection.execute(row.update().where(mine).values(size=len(block), value=compress(block, 1)))
+    # A worker of an older version, which does not compress, must fail to commit rather than leave what nobody can read.
+    with op.batch_alter_table("segment", table_kwargs={"sqlite_autoincrement": True}) as table:
+        table.alter_column("size", server_default=None)
