@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, ClassVar, Final, Self
 
 from backchannel.agents.outcomes.outcomes import Outcomes
@@ -30,9 +30,8 @@ def _salted(salt: str) -> "hashlib.blake2b":
     return hashlib.blake2b(f"{salt}\0".encode(errors="surrogatepass"), digest_size=12)
 
 
-@lru_cache(maxsize=1 << 15)
 def hash_of(salt: str, user: str) -> str:
-    """Return the salted hash of a user: 96 bits, as hex. Several learners ask for those of the same batch."""
+    """Return the salted hash of a user: 96 bits, as hex."""
     salted = _salted(salt).copy()
     salted.update(user.encode(errors="surrogatepass"))
     return salted.hexdigest()

@@ -40,6 +40,7 @@ from backchannel.agents.learner import Changed
 from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.outcomes.said import said_of
+from backchannel.agents.outcomes.shared import once
 from backchannel.agents.sums import ALL, GRID, Booleans, Delta, Floats, Groups, Integers, SumReader, SumTable
 from backchannel.schemas.events import GoalLabel
 from backchannel.schemas.snapshot import Estimate
@@ -122,9 +123,9 @@ class Goals(LabelLearner):
         turns = len(outcomes)
         if not turns:
             return {}
-        begins = begins_of(outcomes.columns, np.arange(turns))
+        begins = begins_of(outcomes)
         labelled, labels = labels_of(outcomes.columns, "goal", LABELS)
-        ends = _ends(outcomes, np.arange(turns), begins)
+        ends = ends_of(outcomes)
         badly = ended_badly(outcomes, self._feedback_weight)
         went = [np.rint(ends * one * GRID) / GRID for one in (outcomes.unrephrased, badly)]
         for values, said in zip((ends, *went), (1.0 - labels[:, 0], *labels.T[1:]), strict=True):
@@ -179,19 +180,15 @@ class Goals(LabelLearner):
         return Fit.of(folds, _RIDGE)
 
 
-def ends_of(outcomes: Outcomes, turns: Integers | None = None) -> Floats:
+def ends_of(outcomes: Outcomes) -> Floats:
     """Return the probability that each turn is the last of its goal, whatever labels say, on the grid, (turns,).
 
     The next query does not both rephrase this one and begin a goal, so it begins one at most with the probability that
     it is not a rephrase.
-
-    Args:
-        outcomes: the outcomes of turns.
-        turns: indexes of turns; None: all.
     """
-    if turns is None:
-        turns = np.arange(len(outcomes))
-    return _ends(outcomes, turns, begins_of(outcomes.columns, turns))
+    begins = begins_of(outcomes)
+    rephrased = np.rint(outcomes.rephrased * GRID) / GRID
+    return np.where(np.isnan(begins), 1.0, np.minimum(begins, 1.0 - rephrased))
 
 
 def reached_of(outcomes: Outcomes) -> Floats:
@@ -218,17 +215,14 @@ def _failed(columns: Columns) -> Booleans:
     return np.asarray(failed[last_outcomes(columns)])
 
 
-def begins_of(columns: Columns, turns: Integers) -> Floats:
-    """Return the probability that the query after each of `turns` begins a goal, (turns,); NaN without one."""
-    begins = np.full(len(turns), np.nan)
-    followed = columns.turns.following.counts[turns] > 0
-    begins[followed] = _STARTS.probabilities(columns, turns[followed])
+@once
+def begins_of(outcomes: Outcomes) -> Floats:
+    """Return the probability that the query after each turn begins a goal, (turns,); NaN without one."""
+    columns = outcomes.columns
+    begins = np.full(len(columns), np.nan)
+    followed = np.flatnonzero(columns.turns.following.counts)
+    begins[followed] = _STARTS.probabilities(columns, followed)
     return begins
-
-
-def _ends(outcomes: Outcomes, turns: Integers, begins: Floats) -> Floats:
-    rephrased = np.rint(outcomes.rephrased[turns] * GRID) / GRID
-    return np.where(np.isnan(begins), 1.0, np.minimum(begins, 1.0 - rephrased))
 
 
 def _rate(fit: Fit, total: Floats) -> GoalRate:

@@ -1,4 +1,6 @@
-"""What rows of the long horizon are kept by: hashed people, and the set of strategies that a turn asked.
+"""What rows of the long horizon are kept by: hashed people, sessions, and the set of strategies that a turn asked.
+
+All rewards are kept by the same keys, and most of what a reward costs is finding them: so that is done once per batch.
 
 A row is for a set of strategies, not for one of them, so a turn adds to one row, whatever it asked. What is known about
 a single strategy is told from the sets when the policy is published. Sets whose names take more than LONGEST bytes
@@ -6,20 +8,23 @@ count as asking nobody: keys have a limit.
 """
 
 from collections.abc import Sequence
-from itertools import count
+from itertools import compress, count
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from backchannel.agents.columnar.frames import MISSING, spans
 from backchannel.agents.learner import hash_of
 from backchannel.agents.outcomes.outcomes import Outcomes
+from backchannel.agents.outcomes.shared import once
 from backchannel.agents.sums import Booleans, Integers, taken
 
 LONGEST: Final = 1000
 """Bytes of a set, as JSON, that is kept."""
+_PANEL: Final = 1 << 32
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(list[str]).decode
@@ -39,7 +44,8 @@ class Lines(NamedTuple):
     codes: Integers
 
 
-def sets_of(outcomes: Outcomes, configured: Sequence[str]) -> tuple[Integers, list[str]]:
+@once
+def sets_of(outcomes: Outcomes, configured: tuple[str, ...]) -> tuple[Integers, list[str]]:
     """Return the index of the set of strategies that each turn asked, (turns,), and the sets as JSON lists, sorted.
 
     Args:
@@ -70,34 +76,47 @@ def lines_of(sets: Sequence[str]) -> Lines:
     return Lines(strategies, rows, codes[spans((counts.cumsum() - counts)[of_rows], counts[of_rows])])
 
 
-def hashed(salt: str, outcomes: Outcomes, codes: Integers) -> tuple[Integers, list[str]]:
-    """Return the index of the hash of each code, (turns,), MISSING for MISSING, and the hashes, sorted.
+@once
+def panel_of(outcomes: Outcomes, salt: str, share: float) -> tuple[Integers, list[str]]:
+    """Return the index of the hash of each turn's person, (turns,), and the hashes, sorted.
 
     Args:
-        salt: see `Learner.salt`.
         outcomes: the outcomes of turns.
-        codes: codes of people in `Pools.people`, or MISSING, (turns,).
+        salt: see `Learner.salt`.
+        share: the share of the people that is learned from, chosen by hash; the others are MISSING.
     """
-    names = outcomes.columns.pools.people
-    there = np.zeros(len(names) + 1, dtype=bool)
-    there[codes] = True
-    there[MISSING] = False
-    distinct = np.flatnonzero(there)
-    order, keys = _sorted([hash_of(salt, names[code]) for code in distinct.tolist()])
-    place = np.full(len(there), MISSING, dtype=np.int64)
+    names, codes = outcomes.columns.pools.people, outcomes.people
+    distinct = _distinct(codes, len(names))
+    hashes = [hash_of(salt, names[code]) for code in distinct.tolist()]
+    if share < 1.0:
+        chosen = [int(one[:8], 16) < share * _PANEL for one in hashes]
+        distinct, hashes = distinct[chosen], [*compress(hashes, chosen)]
+    _, first, order = np.unique(np.array(hashes, dtype="S24"), return_index=True, return_inverse=True)
+    place = np.full(len(names), MISSING, dtype=np.int64)
     place[distinct] = order
-    return place[codes], keys
+    return place[codes], taken(hashes, first)
 
 
+@once
 def sessions_of(outcomes: Outcomes) -> tuple[Integers, list[int]]:
     """Return the index of the number of each turn's session, (turns,), and the numbers, sorted.
 
     They tell a person's sessions apart: 32 bits of a checksum, without a salt, as times would tell as much.
     """
-    codes, place = np.unique(outcomes.columns.turns.query.session, return_inverse=True)
-    numbers = [crc32(one.encode(errors="surrogatepass")) for one in taken(outcomes.columns.pools.people, codes)]
-    distinct, order = np.unique(np.array(numbers, dtype=np.int64), return_inverse=True)
-    return order[place], distinct.tolist()
+    names, codes = outcomes.columns.pools.people, outcomes.columns.turns.query.session
+    distinct = _distinct(codes, len(names))
+    checksums = [crc32(names[code].encode(errors="surrogatepass")) for code in distinct.tolist()]
+    numbers, order = np.unique(np.array(checksums, dtype=np.int64), return_inverse=True)
+    place = np.zeros(len(names), dtype=np.int64)
+    place[distinct] = order
+    return place[codes], numbers.tolist()
+
+
+def _distinct(codes: NDArray[Any], size: int) -> Integers:
+    """Return the different ones of `codes`, (turns,), each in 0 ... size - 1, rising."""
+    there = np.zeros(size, dtype=bool)
+    there[codes] = True
+    return np.flatnonzero(there)
 
 
 def differs(values: Any) -> Booleans:

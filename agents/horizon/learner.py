@@ -28,19 +28,18 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from backchannel.agents.columnar.frames import MISSING
-from backchannel.agents.horizon.keys import hashed, sets_of
+from backchannel.agents.horizon.keys import panel_of, sets_of
 from backchannel.agents.horizon.serving import Horizon
 from backchannel.agents.horizon.surrogate import summarize
 from backchannel.agents.horizon.visits import HOUR_MS, Times, visits_of
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes.outcomes import Outcomes
-from backchannel.agents.sums import ALL, GRID, USER, Booleans, Delta, Floats, Groups, SumReader, SumTable
+from backchannel.agents.sums import ALL, GRID, USER, Delta, Floats, Groups, SumReader, SumTable
 
 SIGNALS: Final = ("success", "clicked", "barged_in", "rephrased")
 """The short-term signals of a turn, each in [0, 1]; see `agents.outcomes`."""
 LEAST_SALT: Final = 16
 _DAY_MS: Final = 86_400_000
-_PANEL: Final = 1 << 32
 
 
 class HorizonConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,14 +89,6 @@ class HorizonConfig(Struct, frozen=True, forbid_unknown_fields=True):
         if self.days - self.least_days < HOUR_MS / _DAY_MS:
             raise ValueError(f"days: {self.days:g} must be above least_days, {self.least_days:g}, by an hour or more")
 
-    def panel(self, keys: Sequence[str]) -> Booleans:
-        """Return whether people with some hashes are learned from, (keys + 1,); the last element is for MISSING."""
-        chosen = np.ones(len(keys) + 1, dtype=bool)
-        if self.share < 1.0:
-            chosen[:-1] = [int(key[:8], 16) < self.share * _PANEL for key in keys]
-        chosen[MISSING] = False
-        return chosen
-
 
 class Returns(Learner):
     """The learner of returns. Its section: ALL -> `serving.Known`.
@@ -138,8 +129,10 @@ class Returns(Learner):
 
     def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`."""
-        person, known = hashed(self.config.salt, outcomes, outcomes.users)
-        rows = np.flatnonzero(self.config.panel(known)[person])
+        if (outcomes.users == MISSING).all():
+            return {}
+        person, known = panel_of(outcomes, self.config.salt, self.config.share)
+        rows = np.flatnonzero((person != MISSING) & (outcomes.users != MISSING))
         if not len(rows):
             return {}
         asked, sets = sets_of(outcomes, self._strategies)

@@ -29,7 +29,8 @@ from typing import Any, Final, NamedTuple, Self
 import msgspec
 import numpy as np
 
-from backchannel.agents.horizon.keys import differs, hashed, lines_of, sessions_of, sets_of
+from backchannel.agents.columnar.frames import MISSING
+from backchannel.agents.horizon.keys import differs, lines_of, panel_of, sessions_of, sets_of
 from backchannel.agents.horizon.learner import HorizonConfig
 from backchannel.agents.horizon.serving import Rest, Rests
 from backchannel.agents.horizon.surrogate import PEOPLE
@@ -102,8 +103,8 @@ class RestOfSession(Learner):
 
     def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`."""
-        person, known = hashed(self.config.salt, outcomes, outcomes.people)
-        rows = np.flatnonzero(self.config.panel(known)[person])
+        person, known = panel_of(outcomes, self.config.salt, self.config.share)
+        rows = np.flatnonzero(person != MISSING)
         if not len(rows):
             return {}
         asked, sets = sets_of(outcomes, self._strategies)

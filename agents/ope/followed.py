@@ -29,7 +29,8 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from backchannel.agents.horizon.keys import hashed, sessions_of
+from backchannel.agents.columnar.frames import MISSING
+from backchannel.agents.horizon.keys import panel_of, sessions_of
 from backchannel.agents.horizon.learner import HorizonConfig, Returns
 from backchannel.agents.horizon.rest import GAP_MS, RestOfSession, Walks, expected, walks_of
 from backchannel.agents.horizon.visits import HOUR_MS, visits_of
@@ -82,8 +83,9 @@ class Followed(Learner):
         turns, shares, weights = found.turns[tossed], found.shares[tossed], found.weights[tossed]
         if not len(turns):
             return {}
-        person, known = hashed(self.config.salt, outcomes, outcomes.people[turns])
-        rows = np.flatnonzero(self.config.panel(known)[person])
+        person, known = panel_of(outcomes, self.config.salt, self.config.share)
+        person = person[turns]
+        rows = np.flatnonzero(person != MISSING)
         if not len(rows):
             return {}
         numbers, trial = np.unique(found.trials[tossed], return_inverse=True)

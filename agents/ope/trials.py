@@ -66,7 +66,7 @@ def reached_in(outcomes: Outcomes, turns: Integers) -> Floats:
         outcomes: the outcomes of turns.
         turns: indexes of turns, (n,).
     """
-    return np.asarray(np.rint(ends_of(outcomes, turns) * outcomes.unrephrased[turns] * GRID) / GRID)
+    return np.asarray(np.rint(ends_of(outcomes)[turns] * outcomes.unrephrased[turns] * GRID) / GRID)
 
 
 class Trials(Learner):

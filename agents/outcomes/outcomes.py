@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from msgspec import Struct
@@ -127,9 +127,14 @@ class Outcomes(Struct, frozen=True, dict=True):
     @cached_property
     def users(self) -> Integers:
         """Codes of the users in `Pools.people`, (n,); MISSING without a `user_id`."""
-        known = np.array([*map(bool, self.columns.pools.people), False])
         user = self.columns.turns.query.user.astype(np.int64)
-        return np.where(known[user], user, MISSING)
+        empty = 0 if self.columns.pools.people[:1] == [""] else MISSING  # pools are sorted
+        return np.where(user == empty, MISSING, user)
+
+    @cached_property
+    def shared(self) -> dict[Any, Any]:
+        """What learners have worked out of these turns for each other; see `shared.once`."""
+        return {}
 
     @property
     def barged_in(self) -> Booleans:

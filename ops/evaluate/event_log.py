@@ -136,8 +136,7 @@ def evaluate(
             )
         ids = np.array([_walker(rest[row], options) for row in logged])
     if options.reward == "goals":
-        rows = np.array(logged)
-        reached = (ends_of(outcomes, rows) * outcomes.unrephrased[rows]).tolist()
+        reached = (ends_of(outcomes) * outcomes.unrephrased)[logged].tolist()
         decisions = [structs.replace(one, success=gain) for one, gain in zip(decisions, reached, strict=True)]
         lookups = [Lookup(0.0, (), one.success) for one in lookups]  # clicks do not tell of goals
     found = _evaluate(path, _Log(decisions, lookups, ids), policies, options)

@@ -12,6 +12,7 @@ from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.checks import CHECKS, Check, check, learn, solve, unlike
 from backchannel.agents.failures.learner import FailureConfig
 from backchannel.agents.failures.sample import LabelSample
+from backchannel.agents.horizon.learner import HorizonConfig
 from backchannel.agents.learner import Learner
 from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
@@ -25,10 +26,10 @@ from backchannel.agents.rewrites.habits import Habits
 from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.personal import PersonalRewrites
 from backchannel.agents.sums import merge
-from backchannel.schemas.events import Result
+from backchannel.schemas.events import Canary, Result
 from backchannel.schemas.turn import Turn
 from tests.support.cases import leaves
-from tests.support.turns import DAY, LAST, click, closed_turn, impression, query, turns
+from tests.support.turns import DAY, LAST, click, closed_turn, impression, judged, label, query, turns
 
 LEARNERS: list[Learner] = [
     *registered(LearningConfig()),
@@ -90,6 +91,27 @@ TURNS = st.lists(turns(TIMES), max_size=8)
 @settings(max_examples=15)
 def test_a_law_holds(learner: Learner, law: Check, some: list[Turn], seed: int) -> None:
     law(learner, some, np.random.default_rng(seed))
+
+
+SHARING = registered(LearningConfig(horizon=HorizonConfig(salt="a salt for tests only", discount=0.9, share=0.5)))
+
+
+TRIED = impression(
+    Result("e1", 1, ("lexical",)),
+    allocation={"lexical": 1},
+    allocation_propensity=0.5,
+    canary=Canary(trial=7, share=0.5, propensity=0.5),
+)
+LABELLED = Turn.of(query(DAY, user_id="ann"), [TRIED, click("e1"), label(goal="missed")])
+
+
+@given(TURNS, st.permutations(SHARING))
+@settings(max_examples=40)
+def test_learners_share_work_and_nothing_else(some: list[Turn], order: list[Learner]) -> None:
+    together = [*some, LABELLED]
+    outcomes = judged(together)
+    for learner in order:
+        assert not unlike(learner.learn(outcomes), learner.learn(judged(together)), exact=True), learner.name
 
 
 @every_learner

@@ -30,6 +30,7 @@ from backchannel.agents.memory.learner import MemoryIndex
 from backchannel.agents.memory.personal import PersonalMemory
 from backchannel.agents.ope.decisions import LoggedDecision, chances_of
 from backchannel.agents.ope.trials import Trials
+from backchannel.agents.outcomes import judge
 from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.quality.learner import AnswerQuality
 from backchannel.agents.ranking.learner import EXAMINED, ResultRanking
@@ -759,7 +760,7 @@ def _trials(self: Trials, outcomes: Sequence[Outcome]) -> Delta:
         return {}
     columns = columns_of([one.turn for one in outcomes])
     chances = chances_of(columns).tolist()
-    begins = begins_of(columns, np.arange(len(outcomes))).tolist()
+    begins = begins_of(judge.Judge(RewardConfig()).judge(columns)).tolist()
     rows: dict[Key, list[float]] = {}
     for outcome, chance, begin in zip(outcomes, chances, begins, strict=True):
         shown = [one for one in outcome.turn.impressions if one.canary is not None and one.allocation_propensity]

@@ -2,7 +2,7 @@
 
 from msgspec import structs
 
-from backchannel.agents.horizon.keys import LONGEST, hashed, lines_of, sessions_of, sets_of
+from backchannel.agents.horizon.keys import LONGEST, lines_of, panel_of, sessions_of, sets_of
 from backchannel.agents.learner import hash_of
 from backchannel.agents.sums import CodedKeys, Keys
 from backchannel.schemas.turn import Turn
@@ -42,11 +42,9 @@ def test_a_set_is_no_longer_than_a_key_may_be() -> None:
 def test_people_are_hashed_and_sessions_are_told_apart() -> None:
     turns = [turn(session="s", user="u"), turn(session="t", user="u"), turn(session="t")]
     outcomes = judged(turns)
-    people, keys = hashed("salt", outcomes, outcomes.people)
+    people, keys = panel_of(outcomes, "salt", 1.0)
     assert [keys[code] for code in people.tolist()] == [hash_of("salt", one) for one in ("u", "u", "t")]
     assert keys == sorted(keys)
-    users, _ = hashed("salt", outcomes, outcomes.users)
-    assert users.tolist()[2] == -1
     place, numbers = sessions_of(outcomes)
     assert numbers == sorted(numbers)
     assert place.tolist()[1] == place.tolist()[2] != place.tolist()[0]
