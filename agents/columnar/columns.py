@@ -32,6 +32,7 @@ class Queries(Frame, frozen=True):
         asr: code of how it was recognised.
         nlu: code of how the NLU understood it.
         earlier: code of what happened in the session before.
+        session_hash: CRC-32 of the session id.
         hash: CRC-32 of session and query id.
     """
 
@@ -46,6 +47,7 @@ class Queries(Frame, frozen=True):
     asr: Codes
     nlu: Codes
     earlier: Codes
+    session_hash: NDArray[np.uint32]
     hash: NDArray[np.uint32]
 
 

@@ -79,6 +79,11 @@ class Interner:
                 labels(one.locale),
             )
         session, user, text, as_read, form, locale = _transposed(cells, 6)
+        sessions = [crc32(one.session_id.encode("utf-8", "surrogatepass")) for one in queries]
+        hashes = [
+            crc32(one.query_id.encode("utf-8", "surrogatepass"), begun)
+            for one, begun in zip(queries, sessions, strict=True)
+        ]
         return Queries(
             ts=np.array([one.ts for one in queries], dtype=np.int64),
             session=session,
@@ -91,7 +96,8 @@ class Interner:
             asr=self._structs([one.asr for one in queries]),
             nlu=self._structs([one.nlu for one in queries]),
             earlier=self._structs([one.earlier for one in queries]),
-            hash=np.array([_hash(one) for one in queries], dtype=np.uint32),
+            session_hash=np.array(sessions, dtype=np.uint32),
+            hash=np.array(hashes, dtype=np.uint32),
         )
 
     def impressions(self, shown: Sequence[Impression]) -> Impressions:
@@ -297,10 +303,6 @@ def _transposed(cells: Sequence[int], width: int) -> Codes:
 def _pool(values: Iterable[Any] = ()) -> defaultdict[Any, int]:
     known = {value: code for code, value in enumerate(values)}
     return defaultdict(count(len(known)).__next__, {None: MISSING} | known)
-
-
-def _hash(query: Query) -> int:
-    return crc32((query.session_id + query.query_id).encode(errors="surrogatepass"))
 
 
 def _canaries(some: Sequence[Canary | None]) -> Ragged[Canaries]:

@@ -11,7 +11,6 @@ without a secret: whoever knows or guesses an id can find its rows.
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple, Self
-from zlib import crc32
 
 import numpy as np
 
@@ -80,12 +79,11 @@ class LabelSample(Learner):
         if not len(rows):
             return {}
         columns, names = outcomes.columns.take(rows), outcomes.columns.pools.people
-        sessions = [names[code] for code in columns.turns.query.session.tolist()]
         keys = zip(
             [ENCODING] * len(rows),
             hashes_of(columns).tolist(),
             [self.key_of(names[code]) for code in outcomes.people[rows].tolist()],
-            [crc32(session.encode(errors="surrogatepass")) for session in sessions],
+            columns.turns.query.session_hash.tolist(),
             _texts(vectors((one.values() for one in evidence(columns)), len(rows))),
             strict=True,
         )

@@ -10,11 +10,9 @@ count as asking nobody: keys have a limit.
 from collections.abc import Sequence
 from itertools import compress, count
 from typing import Any, Final, NamedTuple
-from zlib import crc32
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from backchannel.agents.columnar.frames import MISSING, spans
 from backchannel.agents.learner import hash_of
@@ -86,7 +84,9 @@ def panel_of(outcomes: Outcomes, salt: str, share: float) -> tuple[Integers, lis
         share: the share of the people that is learned from, chosen by hash; the others are MISSING.
     """
     names, codes = outcomes.columns.pools.people, outcomes.people
-    distinct = _distinct(codes, len(names))
+    there = np.zeros(len(names), dtype=bool)
+    there[codes] = True
+    distinct = np.flatnonzero(there)
     hashes = [hash_of(salt, names[code]) for code in distinct.tolist()]
     if share < 1.0:
         chosen = [int(one[:8], 16) < share * _PANEL for one in hashes]
@@ -103,20 +103,8 @@ def sessions_of(outcomes: Outcomes) -> tuple[Integers, list[int]]:
 
     They tell a person's sessions apart: 32 bits of a checksum, without a salt, as times would tell as much.
     """
-    names, codes = outcomes.columns.pools.people, outcomes.columns.turns.query.session
-    distinct = _distinct(codes, len(names))
-    checksums = [crc32(names[code].encode(errors="surrogatepass")) for code in distinct.tolist()]
-    numbers, order = np.unique(np.array(checksums, dtype=np.int64), return_inverse=True)
-    place = np.zeros(len(names), dtype=np.int64)
-    place[distinct] = order
-    return place[codes], numbers.tolist()
-
-
-def _distinct(codes: NDArray[Any], size: int) -> Integers:
-    """Return the different ones of `codes`, (turns,), each in 0 ... size - 1, rising."""
-    there = np.zeros(size, dtype=bool)
-    there[codes] = True
-    return np.flatnonzero(there)
+    numbers, place = np.unique(outcomes.columns.turns.query.session_hash.astype(np.int64), return_inverse=True)
+    return place, numbers.tolist()
 
 
 def differs(values: Any) -> Booleans:

@@ -39,6 +39,7 @@ PARTS: Final = {
     "memory-index": "backchannel.ops.lab.bench.memory_index:memory_index",
     "rephrases": "backchannel.ops.lab.bench.rephrases:rephrases",
     "online": "backchannel.ops.lab.bench.online:online",
+    "horizon": "backchannel.ops.lab.bench.horizon:horizon",
     "ope": "backchannel.ops.lab.bench.ope:ope",
     "coverage": "backchannel.ops.lab.bench.coverage:coverage",
     "sessions": "backchannel.ops.lab.bench.sessions:sessions",
@@ -84,6 +85,7 @@ def bench(
     memory-index  recall, start, refresh and publishing with a million queries
     rephrases     detecting rephrases, solving a graph of 1,000,000 edges, looking up rewrites
     online        online rewrites with a million queries
+    horizon       one more reward of the long horizon: returns, the rest of a session, goals
     ope           off-policy evaluation of a million turns
     coverage      how often intervals hold the truth on pages that strategies share, in 100 simulated logs per round
     sessions      how often intervals hold the truth of whole sessions, in 500 simulated logs per round

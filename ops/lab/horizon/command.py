@@ -1,6 +1,6 @@
 """`backchannel lab horizon`: what choosing strategies by returns brings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import click
@@ -18,7 +18,7 @@ from backchannel.ops.options import json_option
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.snapshot import Estimate
 
-_WIDTH: Final = 140
+_WIDTH: Final = 170
 _BOTH: Final = {True: "signals tell all", False: "signals do not tell all"}
 
 
@@ -27,14 +27,18 @@ class Month(Struct, frozen=True):
 
     Attributes:
         world: whether surrogacy holds, in words.
+        delay: days within which a return must follow.
         policy: the policy.
+        regret: visits per place and month that the oracle has more, in the same worlds.
         clicks: clicks per visit in the first month.
         visits: visits per place in the last month.
         more_clicks, more_visits: how many more than with success alone, in the same worlds.
     """
 
     world: str
+    delay: int
     policy: str
+    regret: Estimate
     clicks: Estimate
     visits: Estimate
     more_clicks: Estimate
@@ -92,11 +96,11 @@ def horizon(
     and the corrected value that is published. The oracle knows the best strategy. The worlds of a seed are the same for
     all policies.
 
-    With --bandit, the bandit plays: it learns from events and publishes once a day. It uses the first --delay.
+    With --bandit, the bandit plays: it learns from events and publishes once a day.
     """
     if worths:
         with Console(stderr=True).status("playing"):
-            months = list(_months(days, places, seeds, delays[0], worths))
+            months = list(_months(days, places, seeds, delays, worths))
         _show(months, as_json=as_json)
         return
     with Console(stderr=True).status("playing"):
@@ -123,49 +127,67 @@ def horizon(
     click.echo("Visits are per place and month. Simulated.")
 
 
-def _months(days: int, places: int, seeds: int, delay: int, worths: tuple[float, ...]) -> Iterator[Month]:
+def _months(days: int, places: int, seeds: int, delays: tuple[int, ...], worths: tuple[float, ...]) -> Iterator[Month]:
     for holds in _BOTH:
-        policies: list[str | float] = [0.0, *worths, bandits.BEST]
-        played = {
-            policy: [bandits.play(policy, days, places, delay, seed, holds=holds) for seed in range(seeds)]
-            for policy in policies
-        }
-        found = {
-            policy: (
-                np.array([one.clicks[1 : MONTH + 1].mean() for one in some]),
-                np.array([one.visits[-MONTH:].sum() for one in some]),
-            )
-            for policy, some in played.items()
-        }
-        for policy, (clicks, visits) in found.items():
-            yield Month(
-                _BOTH[holds],
-                policy if isinstance(policy, str) else f"{policy:g} successes",
-                _over_worlds(clicks),
-                _over_worlds(visits),
-                _over_worlds(clicks - found[0.0][0]),
-                _over_worlds(visits - found[0.0][1]),
-            )
+
+        def play_all(policy: str | float, delay: int, *, holds: bool = holds) -> list[bandits.Days]:
+            return [bandits.play(policy, days, places, delay, seed, holds=holds) for seed in range(seeds)]
+
+        clicks, best = (play_all(policy, delays[0]) for policy in (0.0, bandits.BEST))  # these look at no returns
+        for delay in delays:
+            played = {0.0: clicks} | {worth: play_all(worth, delay) for worth in worths} | {bandits.BEST: best}
+            yield from _months_of(_BOTH[holds], delay, played)
+
+
+def _months_of(world: str, delay: int, played: Mapping[str | float, list[bandits.Days]]) -> Iterator[Month]:
+    """Yield a line for each policy of the bandit -> what happened in each world."""
+    clicks = {policy: np.array([one.clicks[1 : MONTH + 1].mean() for one in some]) for policy, some in played.items()}
+    last = {policy: np.array([one.visits[-MONTH:].sum() for one in some]) for policy, some in played.items()}
+    every = {policy: np.array([one.visits.mean() * MONTH for one in some]) for policy, some in played.items()}
+    for policy in played:
+        yield Month(
+            world,
+            delay,
+            policy if isinstance(policy, str) else f"{policy:g} successes",
+            regret=_over_worlds(every[bandits.BEST] - every[policy]),
+            clicks=_over_worlds(clicks[policy]),
+            visits=_over_worlds(last[policy]),
+            more_clicks=_over_worlds(clicks[policy] - clicks[0.0]),
+            more_visits=_over_worlds(last[policy] - last[0.0]),
+        )
 
 
 def _show(months: list[Month], *, as_json: bool) -> None:
     if as_json:
         print_json(months)
         return
-    columns = ("world", "a return is worth", "clicks, first month", "more than with 0", "visits, last month", "more")
+    columns = (
+        "world",
+        "days",
+        "a return is worth",
+        "visits lost",
+        "clicks, first month",
+        "more",
+        "visits, last month",
+        "more",
+    )
     table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
     for one in months:
-        more, longer = one.more_clicks, one.more_visits
+        lost, more, longer = one.regret, one.more_clicks, one.more_visits
         table.add_row(
             one.world,
+            str(one.delay),
             one.policy,
+            f"{lost.value:.2f} ({lost.low:.2f} to {lost.high:.2f})",
             f"{100 * one.clicks.value:.1f}",
             f"{100 * more.value:+.1f} ({100 * more.low:+.1f} to {100 * more.high:+.1f})",
             f"{one.visits.value:.2f}",
             f"{longer.value:+.2f} ({longer.low:+.2f} to {longer.high:+.2f})",
         )
     Console(width=_WIDTH).print(table)
-    click.echo("Clicks are per 100 visits, visits per place. Simulated.")
+    click.echo(
+        "Clicks are per 100 visits; visits per place, and lost ones per place and month. More: than with 0. Simulated."
+    )
 
 
 def _lines(days: int, places: int, seeds: int, delays: tuple[int, ...]) -> Iterator[Line]:

@@ -69,11 +69,13 @@ def test_the_command_plays_the_bandit(shape: list[str], monkeypatch: pytest.Monk
         return bandits.Days(np.full(days, 0.2 + more), np.full(days, 0.8 - more - 0.1 * holds))
 
     monkeypatch.setattr(bandits, "play", played)
-    done = CliRunner().invoke(main, ["lab", "horizon", "--bandit", "4", *shape])
+    done = CliRunner().invoke(main, ["lab", "horizon", "--bandit", "4", "--delay", "1", "--delay", "7", *shape])
     assert done.exit_code == 0, done.output
     if shape:
         months = json.loads(done.output)
-        assert [one["policy"] for one in months] == 2 * ["0 successes", "4 successes", "oracle"]
+        assert [one["policy"] for one in months] == 4 * ["0 successes", "4 successes", "oracle"]
+        assert [one["delay"] for one in months] == 2 * [1, 1, 1, 7, 7, 7]
+        assert [round(one["regret"]["value"], 6) for one in months[:3]] == [3.0, 0.0, 0.0]
         assert [round(one["more_visits"]["value"], 6) for one in months[:3]] == [0.0, 3.0, 3.0]
         assert [round(one["more_clicks"]["value"], 6) for one in months[:3]] == [0.0, -0.1, -0.1]
     else:
