@@ -49,8 +49,8 @@ def horizon(load: Load) -> Iterator[Measure]:
             yield Measure(f"{said}: beside the others", median(beside), "µs", median(beside) / median(alone), "alone")
             yield Measure(f"{said}: beside the others, at least", min(beside), "µs")
         for name, learner in rewards.items():
-            rows = sum(len(sums.keys) for sums in learner.learn(outcomes).values())
-            yield Measure(f"{name}, {people:,} people: rows", rows / people, "a person")
+            rows = sum(len(sums.keys) for sums in learner.learn(outcomes).values() if sums.table.by_user)
+            yield Measure(f"{name}, {people:,} people: rows by person", rows / people, "a person")
 
 
 def _taken(
