@@ -77,6 +77,16 @@ class Tastes:
         """See `Serving.of`."""
         return cls(sections.get(cls.name, {}), header.watermark)
 
+    @property
+    def people(self) -> int:
+        """The number of users whose choices are known."""
+        return len(self._rows.keys() - {ALL})
+
+    @property
+    def means(self) -> Weights:
+        """The weights for all users together."""
+        return self._everybody.means
+
     def weights(self, user: str | None, liked: Mapping[tuple[str, str], int]) -> Weights:
         """Return a user's weights; none if nothing is known about the user.
 

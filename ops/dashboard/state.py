@@ -13,9 +13,11 @@ from msgspec import Struct, structs
 from backchannel.agents.bandit.features import context_of
 from backchannel.agents.bandit.serving import StrategySummary
 from backchannel.agents.failures.serving import Repair
+from backchannel.agents.goals.serving import GoalCredit, GoalCredits
 from backchannel.agents.horizon.serving import Report
 from backchannel.agents.memory.serving import Recalled
 from backchannel.agents.ranking.serving import Weight
+from backchannel.agents.ranking.tastes import Tastes, Weights
 from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.serving import Rewriting
 from backchannel.ops.commands.differences import differences
@@ -83,6 +85,14 @@ class RankingView(Struct, frozen=True):
     weights: tuple[Weight, ...]
 
 
+class TastesView(Struct, frozen=True):
+    """Of how many users choices are known, and the values of features that all together choose: feature -> value ->
+    what it adds to a score."""
+
+    people: int
+    means: Weights
+
+
 class RuleView(Struct, frozen=True):
     """A rule that holds for everyone, in words, the operator who taught it, and when (event time, ms)."""
 
@@ -110,9 +120,9 @@ class InvalidRecords(Struct, frozen=True):
 
 
 class DashboardState(Struct, frozen=True):
-    """Everything on the page that is shown without being asked for; `satisfaction` is in words, `invalid` a number of
-    records, and `doubled` what twice the candidates of a strategy change, empty until that is learned; see
-    `Policy.summaries`."""
+    """Everything on the page that is shown without being asked for; `satisfaction` is in words, and `invalid` a number
+    of records. By strategy: `doubled` is what twice its candidates change, empty until that is learned (see
+    `Policy.summaries`), and `goals` what its successes lead to, empty if a goal is worth nothing to the bandit."""
 
     now: int
     store: str
@@ -125,8 +135,10 @@ class DashboardState(Struct, frozen=True):
     invalid: int
     segments: list[SegmentView]
     doubled: dict[str, Estimate]
+    goals: dict[str, GoalCredit]
     listings: Listings | None
     ranking: RankingView | None
+    tastes: TastesView | None
     repairs: list[Repair]
     rules: list[RuleView]
     satisfaction: str | None
@@ -287,8 +299,10 @@ class Observatory:
                 for segment in summary.segments
             ],
             doubled={name: one.doubled for name, one in summaries.items() if one.doubled.low < one.doubled.high},
+            goals=self._goals(),
             listings=self._list() if vitals else None,
             ranking=self._ranking(),
+            tastes=self._tastes(),
             repairs=self._repairs(),
             rules=self._rules(),
             satisfaction=self._satisfaction(),
@@ -329,6 +343,19 @@ class Observatory:
         except NoPolicyError:
             return None
         return RankingView(str(summary), summary.weights)
+
+    def _goals(self) -> dict[str, GoalCredit]:
+        try:
+            return self.reader.policy.served(GoalCredits).strategies
+        except NoPolicyError:
+            return {}
+
+    def _tastes(self) -> TastesView | None:
+        try:
+            tastes = self.reader.policy.served(Tastes)
+        except NoPolicyError:
+            return None
+        return TastesView(tastes.people, tastes.means) if tastes.people else None
 
     def _satisfaction(self) -> str | None:
         try:

@@ -209,7 +209,7 @@ function show(state) {
   const alarms = state.alarms.map((one) => one.since);
   if (state.trends) showTrends(state, alarms);
   draw("lag", state.lag.time, { records: state.lag.records }, number);
-  showSegments(state.segments, state.doubled);
+  showSegments(state.segments, state.doubled, state.goals);
   showListings(state.listings);
   showFailures(state.repairs);
   showRules(state.rules);
@@ -228,6 +228,7 @@ function show(state) {
     ]),
     "No features are declared.",
   );
+  showTastes(state.tastes);
   table(
     "alarms",
     ["since", "rate", " before", " after", "noticed"],
@@ -258,6 +259,30 @@ function showHorizon(horizon) {
     ]),
     "No visits yet.",
   );
+  const { "": base, ...signals } = surrogate.weights ?? {};
+  const adds = Object.entries(signals).map(([name, weight]) => `${name.replaceAll("_", " ")} ${points(weight)}`);
+  byId("surrogate").textContent = adds.length
+    ? `Of a visit without any, ${percent(base)} are predicted to be followed by a return; what a signal adds to that: ${adds.join(", ")}.`
+    : "Too few people have come back, or not, to say what signals predict.";
+  table(
+    "cohorts",
+    ["visits since", " mature visits", " predicted before", " followed by a return", " difference"],
+    (surrogate.cohorts ?? []).map((one) => [
+      when(one.begins), number(one.visits), percent(one.predicted), percent(one.returned),
+      `${points(one.error.value)} (${points(one.error.low)} to ${points(one.error.high)})`,
+    ]),
+    "None are mature yet.",
+  );
+}
+
+function showTastes(tastes) {
+  const means = Object.entries(tastes?.means ?? {}).flatMap(([feature, values]) =>
+    Object.entries(values).map(([value, weight]) => [`${feature}=${value}`, weight]));
+  means.sort((one, other) => Math.abs(other[1]) - Math.abs(one[1]));
+  const usual = means.slice(0, ROWS).map(([name, weight]) => `${name} ${weight < 0 ? "−" : "+"}${Math.abs(weight).toFixed(3)}`);
+  byId("tastes").textContent = tastes
+    ? `Own choices of ${number(tastes.people, 9)} users are known, and change the order for each. What all together choose adds to a score: ${usual.join(", ")}.`
+    : "";
 }
 
 // One line while all is well; only what is wrong is spelled out.
@@ -420,7 +445,7 @@ function gainBar({ value, low, high }) {
   return made;
 }
 
-function showSegments(segments, doubled) {
+function showSegments(segments, doubled, goals) {
   const names = [...new Set(segments.map((one) => one.segment))];
   const strategies = [...new Set(segments.map((one) => one.strategy))];
   const of = new Map(segments.map((one) => [`${one.strategy}\n${one.segment}`, one]));
@@ -433,13 +458,15 @@ function showSegments(segments, doubled) {
   };
   const pages = ({ value, low, high }) => `${signed(value)} (${signed(low)} to ${signed(high)})`;
   const learned = Object.keys(doubled).length > 0;
+  const credited = Object.keys(goals).length > 0;
   table(
     "segments",
-    ["strategy", ...names.map((name) => ` ${name || "all queries"}`), ...(learned ? [" pages with twice as many"] : [])],
+    ["strategy", ...names.map((name) => ` ${name || "all queries"}`), ...(learned ? [" pages with twice as many"] : []), ...(credited ? [" goals"] : [])],
     strategies.map((strategy) => [
       strategy,
       ...names.map((name) => cell(of.get(`${strategy}\n${name}`))),
       ...(learned ? [doubled[strategy] ? pages(doubled[strategy]) : "–"] : []),
+      ...(credited ? [goals[strategy] ? percent(goals[strategy].reached) : "–"] : []),
     ]),
     "No policy yet.",
   );

@@ -20,6 +20,10 @@ from litestar.types import ASGIApp
 from msgspec import structs
 from playwright.sync_api import sync_playwright
 
+from backchannel.agents.bandit.features import Categorical
+from backchannel.agents.bandit.learner import BanditConfig
+from backchannel.agents.horizon.learner import HorizonConfig
+from backchannel.agents.ranking.learner import RankingConfig
 from backchannel.ops.cli import main
 from backchannel.ops.dashboard import browse, server
 from backchannel.ops.dashboard.server import application
@@ -39,6 +43,7 @@ from tests.support.servers import missing
 
 CONFIG = Config(kafka=KafkaConfig(servers="127.0.0.1:1"))
 TEXT = "what was asked first"
+CUISINES = ("thai", "greek")
 GARBLED = ("play the velvet song knight", "play the song velvet knight", "play the song velvet night")
 """What people say first, second, and last, when they are understood."""
 
@@ -87,6 +92,41 @@ def rephrased(tmp_path_factory: pytest.TempPathFactory) -> str:
     return url
 
 
+@pytest.fixture(scope="module")
+def returning(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a store of 80 people, half of whom come back each day; goals and tastes are learned, too."""
+    config = structs.replace(
+        CONFIG,
+        bandit=BanditConfig(goal=2.0),
+        ranking=RankingConfig(
+            features=(Categorical("cuisine", CUISINES),), prior={"cuisine=thai": 1.0}, personal=("cuisine",)
+        ),
+        horizon=HorizonConfig(salt="a salt for tests only", least_days=0.5, days=1.0),
+    )
+    url = sqlite_url(tmp_path_factory.mktemp("returning"))
+    with LocalPipeline(url, config, "s") as embedded:
+        embedded.feed(list(visits(80)))
+        embedded.finish()
+        embedded.commit()
+        embedded.publish()
+    return url
+
+
+def visits(people: int) -> Iterator[Event]:
+    """Yield one query of every second person on each day, and of the others on the first day only."""
+    for day in range(8):
+        for person in range(0, people, 2 if day else 1):
+            ids: dict[str, Any] = {"session_id": f"s{person}-{day}", "query_id": f"q{person}-{day}"}
+            ids["ts"] = 1_700_000_000_000 + day * 86_400_000 + person * 1000
+            yield Query(event_id="q", text="dinner", user_id=f"u{person}", **ids)
+            shown = [
+                Result(one, place, ("lexical",), features={"cuisine": one}) for place, one in enumerate(CUISINES, 1)
+            ]
+            yield Impression(event_id="i", results=tuple(shown), allocation={"lexical": 2}, **ids)
+            if person % 2 == 0:
+                yield Click(event_id="c", entity_id="greek", **ids)
+
+
 @contextmanager
 def observed(url: str, guess_from: float | None = None) -> Iterator[Observatory]:
     with closing(Store(url)) as store, closing(Observatory(store, CONFIG, guess_from)) as observatory:
@@ -118,7 +158,21 @@ def test_the_state_says_what_was_learned_without_a_broker(observatory: Observato
     assert "prior" in state.ranking.verdict
     assert [one.column for one in state.ranking.weights] == ["score"]
     assert state.lag.records == [None]
+    assert state.goals == {}
+    assert state.tastes is None
+    assert state.horizon is None
     assert observatory.state() is state  # the next client gets the cached state
+
+
+def test_the_state_has_goals_tastes_and_how_well_returns_were_predicted(returning: str) -> None:
+    with observed(returning) as observatory:
+        state = observatory.state()
+    assert state.goals.keys() == {"lexical"}
+    assert state.tastes is not None
+    assert state.tastes.people == 80
+    assert state.tastes.means["cuisine"]["greek"] > 0 > state.tastes.means["cuisine"]["thai"]
+    assert state.horizon is not None
+    assert state.horizon.surrogate.cohorts
 
 
 def test_an_unavailable_store_is_reported(tmp_path: Path) -> None:
@@ -360,6 +414,15 @@ def test_a_browser_compares_versions(rephrased: str) -> None:
         assert "From version 1" in page.inner_text("#changes h3")
         assert "never 'song/13'" in page.inner_text("#rules")
         browser.close()
+
+
+def test_a_browser_shows_what_comes_later_and_tastes(returning: str, tmp_path: Path) -> None:
+    with serving(returning) as url:
+        page = drawn(url, TEXT, tmp_path)
+    assert re.search(r"<th[^>]*>goals</th>", page)
+    assert re.search(r"what a signal adds to that: success [+−]\d+\.\d points, clicked", page)
+    assert re.search(r'<table id="cohorts">.*\d\.\d points \([+−]', page, re.DOTALL)
+    assert re.search(r"Own choices of 80 users are known.*cuisine=greek \+\d\.\d", page)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
