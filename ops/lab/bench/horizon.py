@@ -49,8 +49,9 @@ def horizon(load: Load) -> Iterator[Measure]:
             yield Measure(f"{said}: beside the others", median(beside), "µs", median(beside) / median(alone), "alone")
             yield Measure(f"{said}: beside the others, at least", min(beside), "µs")
         for name, learner in rewards.items():
-            rows = sum(len(sums.keys) for sums in learner.learn(outcomes).values() if sums.table.by_user)
-            yield Measure(f"{name}, {people:,} people: rows by person", rows / people, "a person")
+            for sums in learner.learn(outcomes).values():
+                if sums.table.by_user:
+                    yield Measure(f"{name}, {people:,} people: rows by person", len(sums.keys) / people, "a person")
 
 
 def _taken(
