@@ -30,6 +30,7 @@ from backchannel.agents.quality.learner import AnswerQuality, QualityConfig
 from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
 from backchannel.agents.ranking.personal import PersonalRanking
 from backchannel.agents.rewrites.config import RephraseConfig
+from backchannel.agents.rewrites.habit_ranking import HabitRanking
 from backchannel.agents.rewrites.habits import Habits
 from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.personal import PersonalRewrites
@@ -56,7 +57,9 @@ class LearningConfig(Struct, frozen=True, forbid_unknown_fields=True):
         field(default_factory=MemoryConfig)
     )
     rephrases: Annotated[
-        RephraseConfig, Meta(description="The rephrase graph."), Learners(RephraseGraph, PersonalRewrites, Habits)
+        RephraseConfig,
+        Meta(description="The rephrase graph."),
+        Learners(RephraseGraph, PersonalRewrites, Habits, HabitRanking),
     ] = field(default_factory=RephraseConfig)
     ranking: Annotated[
         RankingConfig, Meta(description="The order of results."), Learners(ResultRanking, PersonalRanking)

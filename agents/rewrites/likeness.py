@@ -1,27 +1,23 @@
 """The odds that a query should have been another one that succeeds: the ranker of online rewrites.
 
 A pair of queries is described by a few numbers, each cut into bins; the score is the sum of a weight per bin.
-Habits of the user who asks have a model of their own, with more numbers. `backchannel rephrases online --write` fits
-the weights, and writes them to `likeness_weights`; those of everybody's queries are fitted anew to the evidence when a
-version is published (see `training`).
+`backchannel rephrases online --write` fits the weights, and writes them to `likeness_weights`; they are fitted anew to
+the evidence when a version is published (see `training`). Habits have a model of their own (see `habitual`).
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from math import log, log1p
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from msgspec import Struct
-from rapidfuzz import process
 from rapidfuzz.distance import Indel
 from rapidfuzz.fuzz import ratio, token_sort_ratio
 
-from backchannel.agents.rewrites.nearby import sound, sound_of
+from backchannel.agents.rewrites.nearby import sound_of
 
 CANDIDATES: Final = 16  # compared with a query
-_HABITS: Final = 8  # of a user, compared with a query
-_ALIKE: Final = 70.0  # RapidFuzz's ratio, 0 to 100, from which they are: of few habits, the nearest one may be anything
 HYPOTHESIS: Final = "hypothesis"
 NAMES: Final = (
     "success",
@@ -37,17 +33,6 @@ NAMES: Final = (
 )
 """The numbers that describe a pair, in the order of `Asked.describe`: first those that take least time and decide most
 pairs, see `Ranker.score`."""
-HABIT_NAMES: Final = (
-    *NAMES,
-    "own success",
-    "own failure",
-    "lead",
-    "replaced sounds",
-    "unknown",
-    "words",
-)
-"""The numbers that describe a pair of a query and a habit of the user, in the order of `Asked.describe_habit`."""
-
 Numbers: TypeAlias = Iterator[float]
 
 
@@ -94,10 +79,6 @@ class Asked:
     def _total(self) -> float:
         return sum(self._rarities.values()) or 1.0
 
-    @cached_property
-    def _unknown(self) -> float:
-        return sum(not self._count(word) for word in self._split) / max(len(self._split), 1)
-
     def describe(self, target: str, record: Record) -> Numbers:
         """Yield the numbers of `NAMES` for a target.
 
@@ -114,6 +95,10 @@ class Asked:
         yield log1p(record.success)
         yield record.failure / (record.success + record.failure + 1.0)
         yield self._hypotheses.get(target, 0.0) if self._hypotheses else -1.0
+        yield from self.likenesses(target)
+
+    def likenesses(self, target: str) -> Numbers:
+        """Yield the last five numbers of `NAMES`, which depend on nothing but the texts."""
         yield ratio(self.query, target) / 100
         yield Indel.normalized_similarity(self._sound, sound_of(target))
         yield token_sort_ratio(self.query, target) / 100
@@ -126,46 +111,5 @@ class Asked:
                 gained += self._gained[word]
         yield gained / self._total
 
-    def describe_habit(self, target: str, record: Record, own: Record, lead: float) -> Numbers:
-        """Yield the numbers of `HABIT_NAMES` for a target, a habit of the user who asks.
-
-        "replaced sounds" is the likeness of how those words sound that only the query or only the target has, and
-        "unknown" the share of the query's words that no known query has.
-
-        Args:
-            target: a normalised query.
-            record: the target's record.
-            own: the target's record with the user.
-            lead: the likeness of the target's characters, less the highest of another habit, -1 to 1.
-        """
-        yield from self.describe(target, record)
-        yield log1p(own.success)
-        yield own.failure
-        yield lead
-        split = target.split()
-        gone = "".join(sound(word) for word in self._split if word not in split)
-        come = "".join(sound(word) for word in split if word not in self._rarities)
-        yield Indel.normalized_similarity(gone, come)
-        yield self._unknown
-        yield float(len(self._split))
-
     def _rarity(self, word: str) -> float:
         return log((self._size + 1) / (self._count(word) + 0.5))
-
-
-def nearest_habits(query: str, habits: Collection[str], hypotheses: Iterable[str] = ()) -> list[tuple[str, float]]:
-    """Return the habits whose characters are much like a query's, and the lead of each; see `Asked.describe_habit`.
-
-    Habits that are `hypotheses` of the recogniser are among them, however unlike they are.
-    """
-    found = process.extract(query, list(habits), scorer=ratio, limit=_HABITS)
-    first, second = [*(likeness for _, likeness, _ in found[:2]), 0.0, 0.0][:2]
-    leads = {
-        target: (likeness - (first if place else second)) / 100
-        for place, (target, likeness, _) in enumerate(found)
-        if likeness >= _ALIKE
-    }
-    for one in hypotheses:
-        if one in habits and one not in leads:
-            leads[one] = (ratio(query, one) - first) / 100
-    return list(leads.items())

@@ -2,7 +2,8 @@
 
 The chain knows a query only once people have rephrased it. Here, the queries near an unknown or failing query are
 ranked by a small model (see `likeness`), and the best is served if the model's odds of a win to a loss are high enough.
-The habits of the user who asks come first, and are ranked by a model of their own.
+The habits of the user who asks come first, and are ranked by a model of their own. It is the only one that compares
+queries with interpretations, and is served only where it was trained on what became of the habits of other users.
 
 Likeness is no evidence of meaning, so the odds alone do not suffice. An opposite is never served, even if the
 recogniser may have heard it (only people's own rephrases are evidence for that, see `opposites`), nor is a query
@@ -17,19 +18,22 @@ from types import MappingProxyType
 from typing import Final
 
 import msgspec
-from msgspec import structs
+import numpy as np
 
-from backchannel.agents.rewrites.likeness import CANDIDATES, Asked, Numbers, Record, nearest_habits
-from backchannel.agents.rewrites.likeness_weights import EVERYBODY, HABITS
+from backchannel.agents.rewrites.habitual import described
+from backchannel.agents.rewrites.likeness import CANDIDATES, Asked, Numbers, Record
+from backchannel.agents.rewrites.likeness_weights import EVERYBODY
 from backchannel.agents.rewrites.meanings import Change, change
 from backchannel.agents.rewrites.nearby import Nearby
 from backchannel.agents.rewrites.ranker import Ranker
-from backchannel.agents.rewrites.rows import HabitRow, RewriteRow, Settings
+from backchannel.agents.rewrites.rows import RewriteRow, Settings, Usual
 from backchannel.agents.rewrites.serving import Found
+from backchannel.agents.statistics import wilson
 from backchannel.agents.sums import ALL
 
 _decode_row: Final = msgspec.json.Decoder(RewriteRow).decode
 _decode_settings: Final = msgspec.json.Decoder(Settings).decode
+_SURE: Final = 1.2816  # standard deviations to bounds each of which holds with a probability of 90%
 
 
 class OnlineRewrites:
@@ -52,53 +56,60 @@ class OnlineRewrites:
 
     def rewrite(
         self,
-        state: str,
+        text: str,
         row: RewriteRow | None,
-        habits: HabitRow | None = None,
+        usual: Usual | None = None,
         hypotheses: Mapping[str, float] = MappingProxyType({}),
+        form: str = "",
     ) -> Found | None:
         """Return what a query should have been, if that is sure enough; None otherwise.
 
         Args:
-            state: a normalised query.
-            row: its row, if it has one.
-            habits: the habits of the user who asks.
+            text: a normalised query.
+            row: the row of its interpretation or, without one, of the text, if there is one.
+            usual: what the user who asks usually asks.
             hypotheses: what the recogniser may have heard; see `hypotheses.heard`.
+            form: its interpretation. With one, only habits are tried.
         """
-        own, habits = row or RewriteRow(), habits or {}
-        if own.success > own.failure or not self._settings.odds or state in habits:
+        own = row or RewriteRow()
+        # An interpretation that succeeds for others may be wrong for this text.
+        succeeds = own.success > own.failure and not form
+        if succeeds or not self._settings.odds or (usual and text in usual.habits):
             return None
-        found = self._best(state, own, habits, hypotheses)
+        found = self._habit(text, form, own, usual) if usual else None
+        if found is None and not form:
+            found = self._near(text, own, hypotheses)
         if found is not None and not own.tried.get(found.target):
-            self._served[state, found.target] += 1
-            if self._served[state, found.target] > self._settings.first:
+            self._served[form or text, found.target] += 1
+            if self._served[form or text, found.target] > self._settings.first:
                 return None
         return found
 
-    def _best(self, state: str, own: RewriteRow, habits: HabitRow, hypotheses: Mapping[str, float]) -> Found | None:
+    def _habit(self, text: str, form: str, own: RewriteRow, usual: Usual) -> Found | None:
+        near = (
+            (target, numbers)
+            for target, numbers in described(text, form, usual.habits)
+            if self._admitted(own, usual.habits[target].form or target, habit=True)
+        )
+        found = self._surest(text, usual.ranker, near)
+        return found and Found(usual.habits[found.target].form or found.target, found.odds, habit=True)
+
+    def _near(self, text: str, own: RewriteRow, hypotheses: Mapping[str, float]) -> Found | None:
         failing = Record(own.success, own.failure)
-        asked = Asked(state, failing, self._nearby.count, self._nearby.size, hypotheses)
-        if habits:
-            described = (
-                (target, asked.describe_habit(target, record, Record(*habits[target]), lead))
-                for target, lead in nearest_habits(state, habits, hypotheses)
-                if (record := self._admitted(own, target, habit=True))
-            )
-            if found := self._surest(state, HABITS, described):
-                return structs.replace(found, habit=True)
-        known = (one for one in hypotheses if one in self._rows and one not in (state, ALL))
+        asked = Asked(text, failing, self._nearby.count, self._nearby.size, hypotheses)
+        known = (one for one in hypotheses if one in self._rows and one not in (text, ALL))
         near = (
             (target, asked.describe(target, record))
-            for target in dict.fromkeys((*known, *self._nearby.candidates(state, CANDIDATES)))
+            for target in dict.fromkeys((*known, *self._nearby.candidates(text, CANDIDATES)))
             if (record := self._admitted(own, target))
         )
-        return self._surest(state, self._settings.ranker or EVERYBODY, near)
+        return self._surest(text, self._settings.ranker or EVERYBODY, near)
 
     def _admitted(self, own: RewriteRow, target: str, *, habit: bool = False) -> Record | None:
         """Return a target's record; None if a query with the row `own` may not be rewritten to it."""
         encoded = self._rows.get(target)
         row = _decode_row(encoded) if encoded else RewriteRow()
-        if row.target or target in own.blocked or own.tried.get(target) is False:
+        if row.target or target in own.blocked or own.tried.get(target) is False or _surely_better(own, row):
             return None
         unknown = not row.success + row.failure  # then it is a habit because of what the user's record says
         return Record(row.success, row.failure) if row.success > row.failure or (habit and unknown) else None
@@ -110,3 +121,12 @@ class OnlineRewrites:
             if change(state, target) != Change.OPPOSITE:  # slow, so only the best are asked
                 return Found(target, ranker.odds(score))
         return None
+
+
+def _surely_better(one: RewriteRow, other: RewriteRow) -> bool:
+    """Return whether one surely succeeds more often than the other."""
+    if one.success <= one.failure:
+        return False
+    success = np.array([one.success, other.success])
+    lower, upper = wilson(success, success + np.array([one.failure, other.failure]), _SURE)
+    return bool(lower[0] > upper[1])

@@ -55,8 +55,34 @@ PersonalRow = dict[str, tuple[str, float]]
 """A user's own rewrites: state -> target, and its probability, 0 to 1."""
 
 
-HabitRow = dict[str, tuple[float, float]]
-"""The queries that a user is in the habit of asking: state -> success and failure for the user, in turns (decayed)."""
+class Habit(Struct, frozen=True, array_like=True):
+    """A query that a user is in the habit of asking.
+
+    Attributes:
+        success: the turns in which it succeeded for the user (decayed).
+        failure: those in which it failed (decayed).
+        form: its interpretation; empty without one.
+    """
+
+    success: float
+    failure: float
+    form: str = ""
+
+
+HabitRow = dict[str, Habit]
+"""The queries that a user is in the habit of asking, by normalised text."""
+
+
+class Usual(Struct, frozen=True):
+    """What a user usually asks.
+
+    Attributes:
+        habits: the user's habits.
+        ranker: the ranker of habits, which was trained on what became of those of other users.
+    """
+
+    habits: HabitRow
+    ranker: Ranker
 
 
 def is_held_out(session: str, share: float) -> bool:

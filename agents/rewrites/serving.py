@@ -8,7 +8,8 @@ import msgspec
 from msgspec import Struct
 
 from backchannel.agents.rewrites.hypotheses import heard
-from backchannel.agents.rewrites.rows import HabitRow, PersonalRow, RewriteRow, Settings, is_held_out
+from backchannel.agents.rewrites.ranker import Ranker
+from backchannel.agents.rewrites.rows import HabitRow, PersonalRow, RewriteRow, Settings, Usual, is_held_out
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import ALL
 from backchannel.schemas.events import Hypothesis
@@ -65,15 +66,16 @@ class Online(Protocol):
         """Return the online rewrites of a version with these `rows`, of which those of `added` are new."""
 
     def rewrite(
-        self, state: str, row: RewriteRow | None, habits: HabitRow, hypotheses: Mapping[str, float]
+        self, text: str, row: RewriteRow | None, usual: Usual | None, hypotheses: Mapping[str, float], form: str
     ) -> Found | None:
-        """Return what a state should have been; None if that is not sure enough.
+        """Return what a query should have been; None if that is not sure enough.
 
         Args:
-            state: a normalised query.
-            row: its row, if it has one.
-            habits: the habits of the user who asks.
+            text: a normalised query.
+            row: the row of its interpretation or, without one, of the text, if there is one.
+            usual: what the user who asks usually asks.
             hypotheses: what the recogniser may have heard; see `hypotheses.heard`.
+            form: its interpretation; empty without one.
         """
 
 
@@ -81,6 +83,7 @@ _decode_rewrite = msgspec.json.Decoder(RewriteRow).decode
 _decode_settings = msgspec.json.Decoder(Settings).decode
 _decode_personal = msgspec.json.Decoder(PersonalRow).decode
 _decode_habits = msgspec.json.Decoder(HabitRow).decode
+_decode_ranker = msgspec.json.Decoder(Ranker).decode
 
 
 class Rewriter:
@@ -92,11 +95,13 @@ class Rewriter:
         version: the policy's version.
         online: the online rewrites; None: there are none.
         habits: the rows of the users' habits, by user.
+        ranker: the ranker of habits; None: no habits are served.
     """
 
     name: ClassVar[str] = "rewrites"
     personal: ClassVar[str] = "personal_rewrites"
     habits: ClassVar[str] = "habits"
+    habit_ranking: ClassVar[str] = "habit_ranking"
 
     def __init__(
         self,
@@ -105,19 +110,23 @@ class Rewriter:
         version: int,
         online: Online | None = None,
         habits: Mapping[str, bytes] = MappingProxyType({}),
+        ranker: Ranker | None = None,
     ) -> None:
         self._rows: Final = section
         self._own: Final = own
         self._version: Final = version
         self._online: Final = online
         self._habits: Final = habits
+        self._ranker: Final = ranker
         self._held_out: Final = _decode_settings(section.get(ALL, b"{}")).held_out
 
     @classmethod
     def of(cls, sections: Sections, header: Snapshot, online: Online | None = None) -> Self:
         """See `Serving.of`."""
         own, habits = sections.get(cls.personal, {}), sections.get(cls.habits, {})
-        return cls(sections.get(cls.name, {}), own, header.version, online, habits)
+        ranker = sections.get(cls.habit_ranking, {}).get(ALL)
+        known = None if ranker is None else _decode_ranker(ranker)
+        return cls(sections.get(cls.name, {}), own, header.version, online, habits, known)
 
     @staticmethod
     def is_online(section: Mapping[str, bytes]) -> bool:
@@ -153,7 +162,7 @@ class Rewriter:
         texts = heard(hypotheses)
         if row and row.target:
             return None if row.withdrawn or (row.heard and row.target not in texts) else self._global(row)
-        return None if interpretation else self._near(state, row, user, texts)
+        return self._near(normalize(query), interpretation or "", row, user, texts)
 
     def candidates(self, state: str, user: str | None = None) -> list[str]:
         """Return the targets that are known for a state and not blocked, also withdrawn ones; the user's own first."""
@@ -170,12 +179,13 @@ class Rewriter:
         return {state: self._global(row) for state, row in rows if row and row.target}
 
     def _near(
-        self, text: str, row: RewriteRow | None, user: str | None, hypotheses: Mapping[str, float]
+        self, text: str, form: str, row: RewriteRow | None, user: str | None, hypotheses: Mapping[str, float]
     ) -> Rewriting | None:
         if self._online is None or not text or (row and ALL in row.blocked):
             return None
         own = self._habits.get(user) if user is not None else None
-        near = self._online.rewrite(text, row, _decode_habits(own) if own else {}, hypotheses)
+        usual = Usual(_decode_habits(own), self._ranker) if own and self._ranker else None
+        near = self._online.rewrite(text, row, usual, hypotheses, form)
         if near is None:
             return None
         return Rewriting(near.target, "habit" if near.habit else "online", 0.0, self._version, odds=near.odds)

@@ -1,0 +1,132 @@
+"""The ranker of habits: how far the habits of people tell what they meant, learned from a sample of people.
+
+Whether a query should have been one of the user's habits cannot be told from likeness alone: where few queries are
+habits, the nearest one may be anything. So nothing is shipped. The texts of some people are kept, and when a version is
+published, the ranker is fitted to what became of them (see `habit_training`). It is published only if the lower bound
+of its wins to losses reaches `rephrases.online_odds` for somebody, and until then nobody is served a habit.
+
+The people are those of the lowest hashes (bottom-k; Cohen & Kaplan, "Summarizing data using bottom-k sketches", PODC
+2007), with all that they asked. So the sample is a sum: whichever people are dropped on the way, the lowest are the
+same. They are hashed, without a secret: whoever knows or guesses an id can find its rows.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final, Self
+
+import msgspec
+import numpy as np
+
+from backchannel.agents.columnar.frames import MISSING
+from backchannel.agents.horizon.keys import hashed
+from backchannel.agents.learner import Changed, Learner
+from backchannel.agents.outcomes.outcomes import Outcomes
+from backchannel.agents.rewrites.config import RephraseConfig
+from backchannel.agents.rewrites.habit_training import Asked, Person, trained
+from backchannel.agents.rewrites.habits import Habits, own_turns
+from backchannel.agents.rewrites.serving import Rewriter
+from backchannel.agents.sums import ALL, USER, Delta, Groups, Key, SumReader, Sums, SumTable
+
+SIZE: Final = 4_000
+"""Rows of the sample."""
+_MOST: Final = 400  # rows of a person; who has more is a program
+_ENCODING: Final = "people 1"
+
+
+class HabitRanking(Learner):
+    """The learner of the ranker of habits. Its section: `ALL` -> `Ranker`.
+
+    Its table holds, by person, text, state and the state of the next query (`ALL` unless that is a rephrase): the
+    success, the failure, and the rephrases, in turns.
+
+    Args:
+        config: when a rewrite is published.
+        size: the rows of the sample.
+    """
+
+    name = Rewriter.habit_ranking
+    serving = Rewriter
+    salt = name
+
+    def __init__(self, config: RephraseConfig, size: int = SIZE) -> None:
+        self.config: Final = config
+        self.table: Final = SumTable(
+            name="sampled_habits",
+            key=(("encoding", str), (USER, str), ("text", str), ("state", str), ("following", str)),
+            sums=("success", "failure", "rephrased"),
+            half_life_ms=round(config.half_life_days * 86_400_000),
+        )
+        self.tables = (self.table,)
+        self.bound = (self.table, size)
+        self._size: Final = size
+
+    @classmethod
+    def configured(cls, config: Any) -> Self:
+        """See `Learner.configured`."""
+        return cls(config.rephrases)
+
+    @classmethod
+    def is_wanted(cls, config: Any) -> bool:
+        """See `Learner.is_wanted`: if habits are."""
+        return Habits.is_wanted(config)
+
+    def learn(self, outcomes: Outcomes) -> Delta:
+        """See `Learner.learn`. Turns without a user are left out, and turns that were served a rewrite."""
+        rows = own_turns(outcomes)
+        if not len(rows):
+            return {}
+        landmark = self.table.landmark(int(outcomes.times.max(initial=0)))
+        weights = self.table.weights(outcomes.times, landmark)[rows]
+        success, rephrased, following = (
+            one[rows] for one in (outcomes.success, outcomes.rephrased, outcomes.following)
+        )
+        steps = (rephrased > 0) & (following != MISSING) & outcomes.named[following]
+        users = np.full(len(outcomes), MISSING)
+        users[rows] = outcomes.users[rows]
+        people, hashes = hashed(self.salt, outcomes, users)
+        # Codes of texts and states together, as four columns of codes do not fit into a number.
+        said = Groups((outcomes.query[rows], outcomes.keys), (outcomes.state[rows], outcomes.keys))
+        groups = Groups(
+            (people[rows], hashes),
+            (said.lines, list(said.keys)),
+            (np.where(steps, following + 1, 0), [ALL, *outcomes.keys]),
+        )
+        sums = (weights * success, weights * (1.0 - success), weights * np.where(steps, rephrased, 0.0))
+        keys: list[Key] = [(_ENCODING, person, *texts, then) for person, texts, then in groups.keys]
+        return {self.table.name: Sums(self.table, keys, groups.sums(self.table, sums, landmark).values, landmark)}
+
+    def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:  # noqa: ARG002 - a Learner
+        """See `Learner.solve`."""
+        ranker = trained(self._people(sums, at), self.config.habits)
+        sure = ranker is not None and np.isfinite(ranker.least(self.config.online_odds))
+        return {ALL: msgspec.json.encode(ranker) if sure else None}
+
+    def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:  # noqa: ARG002 - a Learner
+        """See `Learner.excess`: the people of the highest hashes."""
+        rows = sums.read(self.table, "encoding", crowded).keys
+        return sorted(set(rows).difference(*self._kept(rows)))
+
+    def _kept(self, keys: Iterable[Key]) -> Iterator[list[Key]]:
+        """Yield the rows of each person who is in the sample."""
+        left = self._size
+        for _, rows in groupby(sorted(key for key in keys if key[0] == _ENCODING), itemgetter(1)):
+            own = list(rows)
+            if len(own) <= _MOST:
+                left -= len(own)
+                if left < 0:
+                    return
+                yield own
+
+    def _people(self, sums: SumReader, at: int) -> list[Person]:
+        rows = sums.read(self.table, "encoding", [_ENCODING])
+        values = dict(zip(rows.keys, rows.at(at).round(6).tolist(), strict=True))
+        people = []
+        for keys in self._kept(rows.keys):
+            asked = defaultdict[tuple[str, str], Asked](Asked)
+            for key in keys:
+                _, person, text, state, following = key
+                asked[text, state].add(following, *values[key])
+            people.append(Person(person, dict(asked)))
+        return people
