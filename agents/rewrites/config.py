@@ -78,9 +78,10 @@ class RephraseConfig(Struct, frozen=True, forbid_unknown_fields=True):
             ge=0,
             le=1000,
             description="most queries, per user, that have succeeded for the user and that online rewrites try first, "
-            "such as 50; learned only if online_odds is above 0. 0: none, as they are not known to help real people",
+            "where those of other users have proven to tell what was meant; learned only if online_odds is above 0. "
+            "0: none",
         ),
-    ] = 0
+    ] = 50
     personal: Annotated[
         int, Meta(ge=0, le=1000, description="most rewrites learned from a user's own rephrases, per user")
     ] = 20

@@ -39,8 +39,8 @@ class Known(Struct, frozen=True):
 
     def of(self, rows: Booleans, columns: Sequence[int] | slice = slice(None)) -> "Known":
         """Return some of the pairs, with some of the numbers that describe them."""
-        kept = (one[rows] for one in (self.query, self.fold, self.win, self.loss, self.weights))
-        return Known(self.numbers[rows][:, columns], *kept)
+        numbers, query, fold = self.numbers[rows][:, columns], self.query[rows], self.fold[rows]
+        return Known(numbers, query, fold, self.win[rows], self.loss[rows], self.weights[rows])
 
 
 def calibrated(known: Known, names: Sequence[str]) -> Ranker:
@@ -77,7 +77,7 @@ def fit(known: Known, names: Sequence[str], offset: Floats | None = None) -> Ran
     numbers, win, counts = known.numbers[rows], known.win[rows], known.weights[rows]
     start_at = np.zeros(len(win)) if offset is None else offset[rows]
     edges = {
-        name: tuple(np.unique(np.round(np.quantile(values, _QUANTILES), 3)).tolist())
+        name: tuple(np.unique(np.round(np.quantile(values, _QUANTILES), 3)).tolist()) if len(win) else ()
         for name, values in zip(names, numbers.T, strict=True)
     }
     ends = np.cumsum([1, *(len(some) + 1 for some in edges.values())])
@@ -113,8 +113,8 @@ def scores_of(ranker: Ranker, numbers: Floats) -> Floats:
 def curve_of(scores: Floats, known: Known) -> tuple[tuple[float, float], ...]:
     """Return scores, ascending, and the lower bounds of wins to losses among pairs that score at least as high.
 
-    What counts is each query's best pair. Losses are few, so a run of luck looks like a bound that holds far down. So no
-    bound is more than `_OWN` times the odds that the ranker gives the last pair by itself: its score is their
+    What counts is each query's best pair. Losses are few, so a run of luck looks like a bound that holds far down. So
+    no bound is more than `_OWN` times the odds that the ranker gives the last pair by itself: its score is their
     logarithm.
 
     Args:

@@ -97,8 +97,10 @@ class HabitRanking(Learner):
         keys: list[Key] = [(_ENCODING, person, *texts, then) for person, texts, then in groups.keys]
         return {self.table.name: Sums(self.table, keys, groups.sums(self.table, sums, landmark).values, landmark)}
 
-    def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:  # noqa: ARG002 - a Learner
+    def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
         """See `Learner.solve`."""
+        if not changed.get(self.table.name):
+            return {}
         ranker = trained(self._people(sums, at), self.config.habits)
         sure = ranker is not None and np.isfinite(ranker.least(self.config.online_odds))
         return {ALL: msgspec.json.encode(ranker) if sure else None}

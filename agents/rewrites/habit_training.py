@@ -10,7 +10,7 @@ A habit is what it would be without that query. What one person's queries count 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from msgspec import Struct, structs
@@ -35,19 +35,19 @@ class Asked(Struct):
     Attributes:
         success: the turns in which it succeeded (decayed).
         failure: those in which it failed or was rephrased.
-        following: the state of the next query -> the turns that were rephrased to it.
+        following: the state of the next query -> the turns that it followed, and how many of these it rephrases.
     """
 
     success: float = 0.0
     failure: float = 0.0
-    following: dict[str, float] = {}
+    following: dict[str, tuple[float, float]] = {}
 
     def add(self, following: str, success: float, failure: float, rephrased: float) -> None:
         """Add the turns that were followed by a state; `ALL`: that were not rephrased."""
         self.success += success
         self.failure += failure
         if following != ALL:
-            self.following[following] = self.following.get(following, 0.0) + rephrased
+            self.following[following] = success + failure, rephrased
 
 
 class Person(Struct, frozen=True):
@@ -95,10 +95,9 @@ def trained(people: Sequence[Person], most: int) -> Ranker | None:
                     rows.append((tuple(numbers), number, fold, win, loss, share * query.weight))
     if not any(row[3] for row in rows) or not any(row[4] for row in rows):
         return None
-    numbers, *columns = zip(*rows, strict=True)
-    kinds = (np.int64, np.int64, np.float64, np.float64, np.float64)
-    known = Known(np.array(numbers), *(np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)))
-    return calibrated(known, NAMES)
+    kinds = (float, int, int, float, float, float)
+    arrays: list[Any] = [np.array(column, kind) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)]
+    return calibrated(Known(*arrays), NAMES)
 
 
 def _queries(person: Person, most: int) -> Iterator[_Query]:
@@ -111,14 +110,14 @@ def _queries(person: Person, most: int) -> Iterator[_Query]:
             # It is looked up until it is known, so it counts once.
             yield _Query(text, form, state, False, 1.0, others)
             continue
-        for following, turns in sorted(asked.following.items()):
+        for following, (turns, rephrased) in sorted(asked.following.items()):
             # The success that followed is no habit because of that.
             before = {
                 one: structs.replace(habit, success=habit.success - turns * ((habit.form or one) == following))
                 for one, habit in others.items()
             }
             before = {one: habit for one, habit in before.items() if habit.success > habit.failure}
-            yield _Query(text, form, following, True, min(turns, 1.0), before)
+            yield _Query(text, form, following, True, min(rephrased, 1.0), before)
 
 
 def _means(state: str, meant: str, form: str) -> bool:

@@ -109,7 +109,7 @@ class OnlineRewrites:
         """Return a target's record; None if a query with the row `own` may not be rewritten to it."""
         encoded = self._rows.get(target)
         row = _decode_row(encoded) if encoded else RewriteRow()
-        if row.target or target in own.blocked or own.tried.get(target) is False or _surely_better(own, row):
+        if row.target or target in own.blocked or own.tried.get(target) is False or surely_better(own, row):
             return None
         unknown = not row.success + row.failure  # then it is a habit because of what the user's record says
         return Record(row.success, row.failure) if row.success > row.failure or (habit and unknown) else None
@@ -123,7 +123,7 @@ class OnlineRewrites:
         return None
 
 
-def _surely_better(one: RewriteRow, other: RewriteRow) -> bool:
+def surely_better(one: RewriteRow, other: RewriteRow) -> bool:
     """Return whether one surely succeeds more often than the other."""
     if one.success <= one.failure:
         return False

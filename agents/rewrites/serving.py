@@ -109,6 +109,7 @@ class Rewriter:
         own: Mapping[str, bytes],
         version: int,
         online: Online | None = None,
+        *,
         habits: Mapping[str, bytes] = MappingProxyType({}),
         ranker: Ranker | None = None,
     ) -> None:
@@ -126,7 +127,7 @@ class Rewriter:
         own, habits = sections.get(cls.personal, {}), sections.get(cls.habits, {})
         ranker = sections.get(cls.habit_ranking, {}).get(ALL)
         known = None if ranker is None else _decode_ranker(ranker)
-        return cls(sections.get(cls.name, {}), own, header.version, online, habits, known)
+        return cls(sections.get(cls.name, {}), own, header.version, online, habits=habits, ranker=known)
 
     @staticmethod
     def is_online(section: Mapping[str, bytes]) -> bool:

@@ -22,6 +22,7 @@ from backchannel.agents.ranking.learner import RankingConfig, ResultRanking
 from backchannel.agents.ranking.personal import PersonalRanking
 from backchannel.agents.registry import LearningConfig, registered
 from backchannel.agents.rewrites.config import RephraseConfig
+from backchannel.agents.rewrites.habit_ranking import HabitRanking
 from backchannel.agents.rewrites.habits import Habits
 from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.rewrites.personal import PersonalRewrites
@@ -53,6 +54,7 @@ LEARNERS: list[Learner] = [
     RephraseGraph(RephraseConfig(min_support=0.5, min_users=0, online_odds=1.0)),
     PersonalRewrites(RephraseConfig(personal=2, personal_support=0.25)),
     Habits(RephraseConfig(online_odds=1.0, habits=1)),
+    HabitRanking(RephraseConfig(online_odds=0.01), size=2),
     MemoryIndex(MemoryConfig(min_users=2, top=2, challengers=1)),
     MemoryIndex(MemoryConfig(top=1, challengers=1, reserve=0)),
     PersonalMemory(MemoryIndex(MemoryConfig(personal=1))),

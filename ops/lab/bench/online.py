@@ -9,10 +9,12 @@ import numpy as np
 from numpy.random import Generator
 from rapidfuzz import fuzz, process
 
+from backchannel.agents.rewrites import habitual
 from backchannel.agents.rewrites.likeness import CANDIDATES
 from backchannel.agents.rewrites.nearby import Nearby
 from backchannel.agents.rewrites.online import OnlineRewrites
-from backchannel.agents.rewrites.rows import HabitRow, RewriteRow, Settings
+from backchannel.agents.rewrites.ranker import Ranker
+from backchannel.agents.rewrites.rows import Habit, RewriteRow, Settings, Usual
 from backchannel.agents.sums import ALL
 from backchannel.ops.lab.bench.measure import Load, Measure
 
@@ -21,6 +23,13 @@ ASKED: Final = 2_000
 HABITS: Final = 50
 SCANNED: Final = 5
 _WORDS: Final = 20_000
+_EDGES: Final = tuple(place / 10 for place in range(12))
+_RANKER: Final = Ranker(  # it serves whatever is nearest, so no habit is left out early
+    0.0,
+    dict.fromkeys(habitual.NAMES, _EDGES),
+    dict.fromkeys(habitual.NAMES, (*_EDGES, 1.2)),
+    ((-1.0, 1_000.0),),
+)
 _SYLLABLES: Final = tuple(consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou")
 
 
@@ -49,11 +58,11 @@ def online(load: Load) -> Iterator[Measure]:
     )
     scan = float(np.median(scanned))
     others = rng.integers(len(texts), size=HABITS - 1).tolist()
-    habits: HabitRow = {texts[number]: (8.0, 2.0) for number in others}
+    habits = {texts[number]: _habit(texts[number]) for number in others}
     ways: dict[str, Callable[[str, str], object]] = {
         "online rewrite": lambda query, _: rewrites.rewrite(query, None),
         f"online rewrite, {HABITS} habits": lambda query, text: rewrites.rewrite(
-            query, None, {**habits, text: (3.0, 0.0)}
+            query, None, Usual({**habits, text: _habit(text)}, _RANKER), form=_form(query)
         ),
     }
     for name, call in ways.items():
@@ -61,6 +70,16 @@ def online(load: Load) -> Iterator[Measure]:
         for quantile in (50, 99):
             value = float(np.percentile(taken, quantile))
             yield Measure(f"{name}, p{quantile}", value, "µs", value / scan, f"RapidFuzz scan of {scan / 1e3:.0f} ms")
+
+
+def _habit(text: str) -> Habit:
+    return Habit(3.0, 0.0, _form(text))
+
+
+def _form(text: str) -> str:
+    """Return an interpretation of three parts."""
+    first, second, *_, last = text.split()
+    return f"{first}(slot={second}, other={last})"
 
 
 def _taken(call: Callable[[str, str], object], asked: Sequence[str], meant: Sequence[str]) -> list[float]:

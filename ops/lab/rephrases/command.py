@@ -16,11 +16,12 @@ from backchannel.agents.rephrases.detector import RephraseDetector
 from backchannel.agents.rewrites import likeness_weights
 from backchannel.ops.groups import Group
 from backchannel.ops.lab.rephrases.dialogues import replay
+from backchannel.ops.lab.rephrases.habits import gather_habits, judge_callers, judge_habits
 from backchannel.ops.lab.rephrases.hypotheses import judge_calls, trained_on
 from backchannel.ops.lab.rephrases.loop import Loop, close
-from backchannel.ops.lab.rephrases.online import ODDS, Evidence, gather, judge
+from backchannel.ops.lab.rephrases.online import FIXED, FOLDS, ODDS, Evidence, gather, judge
 from backchannel.ops.lab.rephrases.pairs import Pair, labelled
-from backchannel.ops.lab.rephrases.ranker import fit_hypotheses, joined, module, names_of, train_ranker
+from backchannel.ops.lab.rephrases.ranker import fit_hypotheses, joined, module, train_ranker
 from backchannel.ops.lab.rephrases.recogniser import grow
 from backchannel.ops.lab.rephrases.recordings import HABITUAL, calls, recordings
 from backchannel.ops.lab.rephrases.training import Calibration, Quality, fit, measure
@@ -38,6 +39,9 @@ _data = click.option(
     default=Path("../shared/data"),
     show_default=True,
     help="The folder with dstc2, trec_session_2013, slurp_asr and slurp_pipeline.",
+)
+_odds = click.option(
+    "--odds", type=click.FloatRange(1), default=12.0, show_default=True, help="Wins per loss, at least."
 )
 
 
@@ -133,7 +137,35 @@ def evaluate_recogniser(*, data: Path, config: Config, sessions: int, wants: int
 
 @rephrases.command("online")
 @_data
-@click.option("--odds", type=click.FloatRange(1), default=12.0, show_default=True, help="Wins per loss, at least.")
+@_odds
+@click.option("--write", is_flag=True, help="Fit the ranker to all sentences, and write it where serving reads it.")
+@json_option
+def evaluate_online(*, data: Path, odds: float, write: bool, as_json: bool) -> None:
+    """Rewrite the real errors of SLURP's recogniser to near queries that a real NLU understood.
+
+    A win is a query that the NLU got wrong, rewritten to a text on which it gives the true meaning. A loss is one that
+    it got right, rewritten to a text on which it gives another. Halves of the utterances are index and queries in turn;
+    the ranker knows nothing of a query's sentence. "More" is the share of defects fixed, less that of RapidFuzz at a
+    fixed threshold with vetoes, and its interval of 95% over sentences. "Withdrawn" are wins and losses if a rewrite is
+    no longer served once it has failed more often than it succeeded.
+    """
+    with Console(stderr=True).status("comparing queries"):
+        gathered = gather(list(recordings(data / "slurp_pipeline")))
+        found = judge(gathered, odds)
+    if write:
+        called = gather(list(calls(data / "dstc2"))).pairs
+        ranker = train_ranker(gathered.pairs, gathered.pairs.allowed)
+        ranker = joined(ranker, fit_hypotheses(ranker, called, called.allowed))
+        Path(likeness_weights.__file__).write_text(module(ranker), encoding="utf-8")
+    if as_json:
+        print_json(found)
+        return
+    _show_outcomes("everybody's queries", found)
+
+
+@rephrases.command("habits")
+@_data
+@_odds
 @click.option(
     "--habitual",
     type=click.FloatRange(0, 1),
@@ -141,67 +173,57 @@ def evaluate_recogniser(*, data: Path, config: Config, sessions: int, wants: int
     show_default=True,
     help="Share of queries that are habits of who asks.",
 )
-@click.option(
-    "--write", is_flag=True, help="Fit the rankers to all sentences, and write them where serving reads them."
-)
 @seed_option
 @json_option
-def evaluate_online(*, data: Path, odds: float, habitual: float, write: bool, seed: int, as_json: bool) -> None:
-    """Rewrite the real errors of SLURP's recogniser to near queries that a real NLU understood.
+def evaluate_habits(*, data: Path, odds: float, habitual: float, seed: int, as_json: bool) -> None:
+    """Rewrite queries to habits of who asks, as other people's habits suggest.
 
-    A win is a query that the NLU got wrong, rewritten to a text on which it gives the true meaning. A loss is one that
-    it got right, rewritten to a text on which it gives another. Halves of the utterances are index and queries in turn;
-    the rankers know nothing of a query's sentence. "More" is the share of defects fixed, less that of RapidFuzz at a
-    fixed threshold with vetoes, and its interval of 95% over sentences. "Withdrawn" are wins and losses if a rewrite is
-    no longer served once it has failed more often than it succeeded.
-
-    Users are made up: a share of the queries are among the twenty habits of who asks, half of which have the same
-    intent. Other users, all of whose habits are any, are served by the same rankers, fitted to the former.
+    Wins, losses and columns are those of `online`; queries have the interpretations that the NLU gave them. SLURP's
+    users are made up: a share of the queries are among the twenty habits of who asks. Half of these have the intent of
+    the query; or all are any. Each kind of users is served by a ranker fitted to users of the same kind who said other
+    sentences. The callers of DSTC2 are real; their habits are what succeeded in their earlier calls, and their ranker
+    is trained on the calls of other callers, without labels, as it is when a version is published.
     """
     spoken = list(recordings(data / "slurp_pipeline"))
-    with Console(stderr=True).status("comparing queries"):
-        gathered = gather(spoken, np.random.default_rng(seed), habitual)
-        others = gather(spoken, np.random.default_rng(seed), habitual, alike=False)
-        found = {"alike": judge(gathered, gathered, odds), "any": judge(others, gathered, odds)}
-    if write:
-        called = gather(list(calls(data / "dstc2"))).pairs
-        pairs = gathered.pairs
-        layers = [(pairs.allowed & (pairs.habit == habit), names_of(habit=habit)) for habit in (False, True)]
-        rankers = [train_ranker(pairs, *layer) for layer in layers]
-        hypotheses = fit_hypotheses(rankers[0], called, called.allowed)
-        rankers = [joined(ranker, hypotheses) for ranker in rankers]
-        Path(likeness_weights.__file__).write_text(module(*rankers), encoding="utf-8")
+    with Console(stderr=True).status("comparing habits"):
+        found = {
+            name: judge_habits(*gather_habits(spoken, np.random.default_rng(seed), habitual, alike=alike), odds)
+            for name, alike in (("alike", True), ("any", False))
+        }
+        called = judge_callers(data / "dstc2", odds)
     if as_json:
-        print_json(found)
+        print_json({**found, "callers": called})
         return
-    console = Console(width=_WIDTH)
-    alike, other = found.values()
-    console.print(_outcomes("everybody's queries", alike, habits=False))
-    console.print(_outcomes("habits of made-up users first, then everybody's queries", alike, habits=True))
-    console.print(_outcomes("the same with users whose habits are any", other, habits=True))
-    console.print(
-        f"Of {alike.queries:,} queries, {alike.defects:,} are defects; {alike.ceiling:.1%} of these have their meaning "
-        f"in the index, {alike.reachable[0]:.1%} among the candidates that no veto forbids, {alike.reachable[1]:.1%} "
-        f"among these and the habits ({other.reachable[1]:.1%} if these are any)."
+    _show_outcomes("made-up users, half of whose habits have the intent of the query", found["alike"])
+    _show_outcomes("made-up users whose habits are any", found["any"])
+    ways = [f"{won:,} : {lost:,}" for won, lost in (called.ranked, called.similar)]
+    Console(width=_WIDTH).print(
+        f"Of {called.queries:,} queries of DSTC2's callers with habits, {called.defects:,} are defects. Habits were "
+        f"published in {called.learned} of {FOLDS} folds, and won and lost {ways[0]}; a RapidFuzz ratio of {FIXED:.0f} "
+        f"{ways[1]}."
     )
 
 
-def _outcomes(title: str, found: Evidence, *, habits: bool) -> Table:
+def _show_outcomes(title: str, found: Evidence) -> None:
     table = Table("way", title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in (*(f"fixed, {one:g}:1" for one in ODDS), "wins", "losses", "withdrawn", "more"):
         table.add_column(name, justify="right")
     for one in found.outcomes:
-        if one.habits == habits:
-            more = f"{one.more.value:+.1%} ({one.more.low:+.1%} to {one.more.high:+.1%})"
-            shares = (f"{share:.1%}" for share in one.fixed)
-            withdrawn = " : ".join(f"{count:,}" for count in one.withdrawn)
-            table.add_row(one.name, *shares, f"{one.wins:,}", f"{one.losses:,}", withdrawn, more)
-    return table
+        more = f"{one.more.value:+.1%} ({one.more.low:+.1%} to {one.more.high:+.1%})"
+        shares = (f"{share:.1%}" for share in one.fixed)
+        withdrawn = " : ".join(f"{count:,}" for count in one.withdrawn)
+        table.add_row(one.name, *shares, f"{one.wins:,}", f"{one.losses:,}", withdrawn, more)
+    console = Console(width=_WIDTH)
+    console.print(table)
+    console.print(
+        f"Of {found.queries:,} queries, {found.defects:,} are defects; {found.ceiling:.1%} of these have their meaning "
+        f"in the index, {found.reachable:.1%} among the candidates that no veto forbids."
+    )
 
 
 @rephrases.command("hypotheses")
 @_data
-@click.option("--odds", type=click.FloatRange(1), default=12.0, show_default=True, help="Wins per loss, at least.")
+@_odds
 @json_option
 def evaluate_hypotheses(data: Path, odds: float, as_json: bool) -> None:
     """Rewrite the real errors of DSTC2's recogniser, with and without its other hypotheses (n-best list).

@@ -51,7 +51,7 @@ def replay(folder: Path, config: RephraseConfig) -> dict[str, Verdicts]:
         The verdicts with "interpretations" as states, as logged, and with "texts" only.
     """
     turns = assembled(dialogues(folder))
-    meant, said = _annotations(folder)
+    meant, said = annotations(folder)
     tasks = _tasks(folder)
     texts = [
         structs.replace(
@@ -66,6 +66,19 @@ def replay(folder: Path, config: RephraseConfig) -> dict[str, Verdicts]:
         "interpretations": _replay(turns, config, _Truth(meant, tasks, understood, lambda state: state)),
         "texts": _replay(texts, config, _Truth(meant, tasks, understood, said.get)),
     }
+
+
+def annotations(folder: Path) -> tuple[dict[str, str | None], dict[str, str | None]]:
+    """Return each query's annotated meaning, and the most frequent meaning of each transcribed text."""
+    meant: dict[str, str | None] = {}
+    said: defaultdict[str, Counter[str | None]] = defaultdict(Counter)
+    decode = msgspec.json.Decoder(_Annotated).decode
+    with open_log(folder / dstc2.TURNS) as lines:
+        for row in map(decode, lines):
+            meaning = dstc2.interpretation(row.semantics)
+            meant[f"{row.session_id}/{row.turn}"] = meaning
+            said[normalize(row.transcription)][meaning] += 1
+    return meant, {text: meanings.most_common(1)[0][0] for text, meanings in said.items()}
 
 
 class _Truth(Struct):
@@ -103,19 +116,6 @@ def _replay(turns: Sequence[Turn], config: RephraseConfig, truth: _Truth) -> Ver
             counts["losses"] += not right
         rewriter.learn(turns[start:end])
     return Verdicts(counts["queries"], counts["wrong"], counts["wins"], counts["losses"], len(rewrites))
-
-
-def _annotations(folder: Path) -> tuple[dict[str, str | None], dict[str, str | None]]:
-    """Return each query's annotated meaning, and the most frequent meaning of each transcribed text."""
-    meant: dict[str, str | None] = {}
-    said: defaultdict[str, Counter[str | None]] = defaultdict(Counter)
-    decode = msgspec.json.Decoder(_Annotated).decode
-    with open_log(folder / dstc2.TURNS) as lines:
-        for row in map(decode, lines):
-            meaning = dstc2.interpretation(row.semantics)
-            meant[f"{row.session_id}/{row.turn}"] = meaning
-            said[normalize(row.transcription)][meaning] += 1
-    return meant, {text: meanings.most_common(1)[0][0] for text, meanings in said.items()}
 
 
 def _tasks(folder: Path) -> dict[str, frozenset[str]]:

@@ -19,15 +19,16 @@ from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.outcomes.judge import Judge
 from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.rewrites.config import RephraseConfig
+from backchannel.agents.rewrites.fitting import best_of
 from backchannel.agents.rewrites.learner import RephraseGraph
-from backchannel.agents.rewrites.likeness import HABIT_NAMES, HYPOTHESIS
+from backchannel.agents.rewrites.likeness import HYPOTHESIS, NAMES
 from backchannel.agents.rewrites.likeness_weights import EVERYBODY
 from backchannel.agents.rewrites.ranker import Ranker
 from backchannel.agents.rewrites.rows import Settings
 from backchannel.agents.sums import ALL, Floats, MemorySums
 from backchannel.ops.lab.rephrases.online import FIXED, FOLDS, Gathered, fixed_of, least_of
 from backchannel.ops.lab.rephrases.pairs import assembled, dialogues
-from backchannel.ops.lab.rephrases.ranker import Pairs, best_of, fit_hypotheses, joined, score, without_hypotheses
+from backchannel.ops.lab.rephrases.ranker import Pairs, fit_hypotheses, joined, score, without_hypotheses
 from backchannel.ops.lab.rephrases.recordings import half_of
 from backchannel.schemas.events import Query
 from backchannel.schemas.turn import Turn
@@ -60,7 +61,7 @@ def judge_calls(found: Gathered, unheard: Gathered, rankers: tuple[Ranker, Ranke
         odds: wins per loss, at least.
     """
     pairs = found.pairs
-    likelihood, blank = pairs.numbers[:, HABIT_NAMES.index(HYPOTHESIS)], without_hypotheses(pairs.numbers)
+    likelihood, blank = pairs.numbers[:, NAMES.index(HYPOTHESIS)], without_hypotheses(pairs.numbers)
     heard = np.empty(len(pairs.query))  # what hypotheses add to a score
     for fold in range(FOLDS):
         test = pairs.fold == fold

@@ -17,19 +17,16 @@ HEARD: Final = [name for name in NAMES if name != HYPOTHESIS]
 class Pairs(Known, frozen=True):
     """Queries and their candidates.
 
-    Each is described by the numbers of `likeness.NAMES`; habits by those of `habitual.NAMES`. The fold is that of the
-    query's sentence.
+    Each is described by the numbers of `likeness.NAMES` or, if the candidates are habits, of `habitual.NAMES`. The fold
+    is that of the query's sentence.
 
     Attributes:
         allowed: whether no veto holds, (pairs,).
-        first: RapidFuzz's ratio, 0 to 100, if the candidate is the most similar text of all, or of the habits, else 0,
-            (pairs,).
-        habit: whether the candidate is a habit of the person who asks, (pairs,).
+        first: RapidFuzz's ratio, 0 to 100, if the candidate is the most similar text of all, else 0, (pairs,).
     """
 
     allowed: Booleans
     first: Floats
-    habit: Booleans
 
 
 def train_ranker(pairs: Pairs, rows: Booleans) -> Ranker:

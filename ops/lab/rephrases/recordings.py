@@ -2,7 +2,7 @@
 
 import gzip
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -89,11 +89,13 @@ def half_of(group: str) -> int:
 
 def records_of(found: Sequence[Heard]) -> dict[str, Record]:
     """Return text -> how often the NLU was right and wrong on it."""
-    right, wrong = (
-        Counter(one.query for one in found if one.right),
-        Counter(one.query for one in found if not one.right),
-    )
-    return {text: Record(right[text], wrong[text]) for text in sorted({*right, *wrong})}
+    return records_by(found, lambda one: one.query)
+
+
+def records_by(found: Sequence[Heard], key: Callable[[Heard], str]) -> dict[str, Record]:
+    """Return key -> how often the NLU was right and wrong on recordings that have it."""
+    right, wrong = (Counter(key(one) for one in found if one.right == well) for well in (True, False))
+    return {one: Record(right[one], wrong[one]) for one in sorted({*right, *wrong})}
 
 
 class People:

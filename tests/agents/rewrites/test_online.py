@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from backchannel.agents.rewrites.config import RephraseConfig
-from backchannel.agents.rewrites.likeness import nearest_habits
-from backchannel.agents.rewrites.likeness_weights import EVERYBODY, HABITS
+from backchannel.agents.rewrites.habitual import NAMES
+from backchannel.agents.rewrites.likeness_weights import EVERYBODY
 from backchannel.agents.rewrites.nearby import Nearby, _keys, _keys_of
 from backchannel.agents.rewrites.online import OnlineRewrites
 from backchannel.agents.rewrites.ranker import Ranker
-from backchannel.agents.rewrites.rows import HabitRow, RewriteRow, Settings
+from backchannel.agents.rewrites.rows import Habit, HabitRow, RewriteRow, Settings, Usual
 from backchannel.agents.statistics import wilson
 from backchannel.agents.sums import ALL
 from tests.agents.rewrites.test_learner import OPEN, Step, failing, learned, rows, succeeding, tried
@@ -84,28 +84,37 @@ def test_a_hypothesis_that_succeeds_is_a_candidate_even_if_others_are_nearer() -
     nearer = {f"{WRONG} {place}": BAD for place in range(40)}
     one = online({RIGHT: GOOD, WRONG: BAD, **nearer})
     assert one.rewrite(WRONG, BAD) is None
-    found = one.rewrite(WRONG, BAD, {}, {WRONG: 1.0, RIGHT: 0.9, "play": 0.8})
+    found = one.rewrite(WRONG, BAD, None, {WRONG: 1.0, RIGHT: 0.9, "play": 0.8})
     assert found is not None
     assert found.target == RIGHT
-    habits: HabitRow = {RIGHT: (6.0, 0.0), **{f"{WRONG} {place}": (1.0, 0.0) for place in range(10)}}
-    assert RIGHT not in dict(nearest_habits(WRONG, habits))
-    assert RIGHT in dict(nearest_habits(WRONG, habits, [RIGHT, "play"]))
 
 
 def test_an_opposite_is_never_served_online_even_if_it_may_have_been_heard() -> None:
     text, opposite = "turn on the kitchen light please", "turn off the kitchen light please"
     heard = {text: 1.0, opposite: 1.0}
-    assert online({text: BAD, opposite: GOOD}).rewrite(text, BAD, {}, heard) is None
-    assert online({text: BAD}).rewrite(text, BAD, {opposite: (9.0, 0.0)}, heard) is None
+    assert online({text: BAD, opposite: GOOD}).rewrite(text, BAD, None, heard) is None
+    assert online({text: BAD}).rewrite(text, BAD, usual({opposite: Habit(9.0, 0.0)}), heard) is None
 
 
-HABIT: HabitRow = {"play the songs of abba": (6.0, 0.0), "set an alarm": (9.0, 1.0), "what is the weather": (5.0, 0.0)}
+# It serves what is alike in 75% of the characters.
+RANKER = Ranker(
+    0.0,
+    {name: (0.75,) if name == "characters" else () for name in NAMES},
+    {name: (0.0, 1.0) if name == "characters" else (0.0,) for name in NAMES},
+    ((0.5, 20.0),),
+)
+ABBA = "play(artist=abba)"
+HABIT: HabitRow = {RIGHT: Habit(6.0, 0.0), "set an alarm": Habit(9.0, 1.0), "what is the weather": Habit(5.0, 0.0)}
+
+
+def usual(habits: HabitRow) -> Usual:
+    return Usual(habits, RANKER)
 
 
 def habitual(
-    query: str, habits: HabitRow, some: Mapping[str, RewriteRow], odds: float = 1.0
+    query: str, habits: HabitRow, some: Mapping[str, RewriteRow], odds: float = 1.0, form: str = ""
 ) -> tuple[str, bool] | None:
-    found = online(some, odds).rewrite(query, some.get(query), habits)
+    found = online(some, odds).rewrite(query, some.get(form or query), usual(habits), form=form)
     return (found.target, found.habit) if found else None
 
 
@@ -113,25 +122,31 @@ def test_habits_of_the_user_come_first() -> None:
     other = "play the songs of alba"
     assert habitual(WRONG, HABIT, {other: GOOD, WRONG: BAD}) == (RIGHT, True)
     assert habitual(WRONG, HABIT, {}) == (RIGHT, True)
-    assert habitual(WRONG, {"set an alarm": (9.0, 1.0)}, {RIGHT: GOOD}) == (RIGHT, False)
+    assert habitual(WRONG, {"set an alarm": Habit(9.0, 1.0)}, {RIGHT: GOOD}) == (RIGHT, False)
 
 
 def test_a_habit_is_never_rewritten_and_vetoes_hold_for_habits() -> None:
-    assert habitual(WRONG, {WRONG: (2.0, 1.0)}, {RIGHT: GOOD}) is None
-    assert habitual("turn on the light", {"turn off the light": (9.0, 0.0)}, {}) is None
-    habit: HabitRow = {RIGHT: (6.0, 0.0)}
+    assert habitual(WRONG, {WRONG: Habit(2.0, 1.0)}, {RIGHT: GOOD}) is None
+    assert habitual("turn on the light", {"turn off the light": Habit(9.0, 0.0)}, {}) is None
+    habit: HabitRow = {RIGHT: Habit(6.0, 0.0)}
     assert habitual(WRONG, habit, {WRONG: BAD}) == (RIGHT, True)
     vetoes = {"blocked": (RIGHT,), "tried": {RIGHT: False}, "success": 4.0}
     for name, veto in vetoes.items():
         assert habitual(WRONG, habit, {WRONG: structs.replace(BAD, **{name: veto})}) is None
     assert habitual(WRONG, habit, {}, odds=0.0) is None
+    assert habitual(WRONG, habit, {}, odds=21.0) is None
 
 
-def test_a_habit_that_is_not_alike_is_no_candidate_even_if_it_is_the_only_one() -> None:
-    assert nearest_habits("hello", {"greek food": (3.0, 0.0)}) == []
-    failing = {"hello": RewriteRow(success=1.0, failure=5.0)}
-    assert habitual("hello", {"greek food": (3.0, 0.0)}, failing) is None
-    assert habitual("play the sungs of abba", {RIGHT: (3.0, 0.0)}, failing) == (RIGHT, True)
+def test_a_query_with_an_interpretation_is_rewritten_to_that_of_a_habit_and_to_nothing_else() -> None:
+    habits: HabitRow = {RIGHT: Habit(6.0, 0.0, ABBA)}
+    heard = "play(artist=aba)"
+    assert habitual(WRONG, habits, {}, form=heard) == (ABBA, True)
+    assert habitual(WRONG, habits, {}, form=ABBA) is None
+    assert habitual(WRONG, habits, {ABBA: BAD}, form=heard) is None
+    assert habitual(WRONG, habits, {heard: structs.replace(BAD, tried={ABBA: False})}, form=heard) is None
+    # Those with an interpretation are compared with each other, and the others with each other.
+    assert habitual(WRONG, HABIT, {RIGHT: GOOD}, form=heard) is None
+    assert habitual(WRONG, habits, {}) is None
 
 
 TURNS = st.builds(RewriteRow, success=st.floats(0, 50), failure=st.floats(0, 50))
@@ -147,9 +162,19 @@ def test_a_query_that_surely_succeeds_more_often_than_the_target_is_left_alone(
         assert lower[0] <= upper[1] + 1e-9
 
 
-@pytest.mark.parametrize("ranker", [EVERYBODY, HABITS])
-def test_the_odds_rise_with_the_score(ranker: Ranker) -> None:
-    odds = [ranker.odds(score / 4) for score in range(-40, 40)]
+@given(TURNS, TURNS)
+def test_an_interpretation_that_surely_succeeds_more_often_than_that_of_a_habit_is_left_alone(
+    own: RewriteRow, target: RewriteRow
+) -> None:
+    heard = "play(artist=aba)"
+    if habitual(WRONG, {RIGHT: Habit(6.0, 0.0, ABBA)}, {heard: own, ABBA: target}, form=heard):
+        success = np.array([own.success, target.success])
+        lower, upper = wilson(success, success + np.array([own.failure, target.failure]), 1.28)
+        assert lower[0] <= upper[1] + 1e-3
+
+
+def test_the_odds_rise_with_the_score() -> None:
+    odds = [EVERYBODY.odds(score / 4) for score in range(-40, 40)]
     assert odds == sorted(odds)
     assert odds[0] == 0.0
     assert odds[-1] > 12

@@ -4,64 +4,56 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from msgspec import structs
 
-from backchannel.agents.rewrites.likeness import HABIT_NAMES, NAMES
+from backchannel.agents.rewrites.fitting import fit
+from backchannel.agents.rewrites.likeness import NAMES
 from backchannel.agents.sketches import unit_hash
-from backchannel.ops.lab.rephrases.online import Gathered, judge
-from backchannel.ops.lab.rephrases.ranker import Pairs, fit, module, score, train_ranker
+from backchannel.ops.lab.rephrases.online import Gathered, judge, judge_by
+from backchannel.ops.lab.rephrases.ranker import HEARD, Pairs, module, score, train_ranker
 from backchannel.ops.lab.rephrases.recordings import Heard, People, halves
 
 
 def pairs(count: int = 600) -> Pairs:
-    """Return made-up pairs, three for each query, one of them a habit, whose first number decides who wins."""
+    """Return made-up pairs, two for each query, whose first number decides who wins."""
     rng = np.random.default_rng(3)
-    numbers = rng.random((count, len(HABIT_NAMES)))
+    numbers = rng.random((count, len(NAMES)))
     win = (numbers[:, 0] > 0.6).astype(float)
-    query = np.arange(count) // 3
-    first = np.where(np.arange(count) % 3 != 1, 100 * numbers[:, 1], 0.0)
-    habit = np.arange(count) % 3 == 2
-    return Pairs(numbers, query, query % 5, win, 1.0 - win, np.ones(count, np.bool_), first, habit)
+    query, every = np.arange(count) // 2, np.ones(count)
+    first = np.where(np.arange(count) % 2, 100 * numbers[:, 1], 0.0)
+    return Pairs(numbers, query, query % 5, win, 1.0 - win, every, every.astype(bool), first)
 
 
 def test_what_is_written_scores_as_what_was_fitted() -> None:
     some = pairs()
-    everybody, habits = (train_ranker(some, some.allowed, names) for names in (NAMES, HABIT_NAMES))
-    written = ModuleType("written")
-    exec(module(everybody, habits), written.__dict__)
-    assert (tuple(everybody.curve), tuple(habits.curve)) == (written.EVERYBODY.curve, written.HABITS.curve)
-    found = [written.HABITS.score(row.tolist()) for row in some.numbers]
-    assert found == pytest.approx(score(habits, some.numbers))
-    assert written.EVERYBODY.score(some.numbers[0, : len(NAMES)].tolist()) == pytest.approx(
-        score(everybody, some.numbers)[0]
-    )
+    ranker, written = train_ranker(some, some.allowed), ModuleType("written")
+    exec(module(ranker), written.__dict__)
+    assert tuple(ranker.curve) == written.EVERYBODY.curve
+    heard = some.numbers[:, [NAMES.index(name) for name in HEARD]]
+    assert [written.EVERYBODY.score(row.tolist()) for row in heard] == pytest.approx(score(ranker, some.numbers))
 
 
 def test_the_rankers_find_what_decides() -> None:
-    some = pairs()
-    scores = score(fit(some, some.allowed, NAMES), some.numbers)
+    some = pairs(1_200)
+    scores = score(fit(some, NAMES), some.numbers)
     assert np.median(scores[some.win > 0]) > 1 > -1 > np.median(scores[some.loss > 0])
-    every = np.ones(200, np.bool_)
-    sentences, both = [f"sentence {number}" for number in range(200)], np.zeros(200, np.int64)
+    every = np.ones(600, np.bool_)
+    sentences, both = [f"sentence {number}" for number in range(600)], np.zeros(600, np.int64)
     rewrites = np.arange(len(some.win)) % 7  # many queries have the same rewrite
     gathered = Gathered(some, sentences, every, every, both, rewrites, some.win > 0)
-    found = judge(gathered, gathered, 12.0)
-    plain, *_, ranked = [one for one in found.outcomes if not one.habits]
+    plain, *_, ranked = judge(gathered, 12.0).outcomes
     assert ranked.wins > 10 * ranked.losses
     assert plain.withdrawn[1] < plain.losses / 2
     assert ranked.withdrawn[0] <= ranked.wins
     assert max(plain.fixed) < min(ranked.fixed) <= 1.0
     assert ranked.more.low <= ranked.more.value <= ranked.more.high
-    assert [one.habits for one in found.outcomes] == [False] * 4 + [True] * 4
-    # Where others than those it was fitted to lose what they win, and the reverse, a ranker serves losses.
-    opposite = structs.replace(gathered, pairs=structs.replace(some, win=some.loss, loss=some.win))
-    *_, misled = judge(gathered, opposite, 12.0).outcomes
-    assert misled.losses > 10 * misled.wins
+    # Fitted to pairs that only lose, it serves nothing.
+    nothing = judge_by(gathered, some.loss > 0, train_ranker, score, 12.0).outcomes[-1]
+    assert (nothing.wins, nothing.losses) == (0, 0)
 
 
 def test_bounds_rise_with_the_score() -> None:
     some = pairs()
-    curve = list(train_ranker(some, some.allowed, NAMES).curve)
+    curve = list(train_ranker(some, some.allowed).curve)
     assert len(curve) > 1
     assert curve == sorted(curve)
     assert [bound for _, bound in curve] == sorted(bound for _, bound in curve)
