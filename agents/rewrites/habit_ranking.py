@@ -6,13 +6,13 @@ published, the ranker is fitted to what became of them (see `habit_training`). I
 of its wins to losses reaches `rephrases.online_odds` for somebody, and until then nobody is served a habit.
 
 The people are those of the lowest hashes (bottom-k; Cohen & Kaplan, "Summarizing data using bottom-k sketches", PODC
-2007), with all that they asked. So the sample is a sum: whichever people are dropped on the way, the lowest are the
-same. They are hashed, without a secret: whoever knows or guesses an id can find its rows.
+2007), with all that they asked. So the sample is a sum: whichever rows are dropped on the way, the lowest are the
+same. People are hashed, without a secret: whoever knows or guesses an id can find its rows.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Collection, Iterable, Sequence
+from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any, Final, Self
 
@@ -31,7 +31,7 @@ from backchannel.agents.sums import ALL, USER, Delta, Groups, Key, SumReader, Su
 
 SIZE: Final = 4_000
 """Rows of the sample."""
-_MOST: Final = 400  # rows of a person; who has more is a program
+_MOST: Final = 400  # rows of a person; who has more is left out, and is likely a program
 _ENCODING: Final = "people 1"
 
 
@@ -106,29 +106,24 @@ class HabitRanking(Learner):
         return {ALL: msgspec.json.encode(ranker) if sure else None}
 
     def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:  # noqa: ARG002 - a Learner
-        """See `Learner.excess`: the people of the highest hashes."""
+        """See `Learner.excess`: the rows of the highest hashes."""
         rows = sums.read(self.table, "encoding", crowded).keys
-        return sorted(set(rows).difference(*self._kept(rows)))
+        return sorted(set(rows).difference(self._kept(rows)))
 
-    def _kept(self, keys: Iterable[Key]) -> Iterator[list[Key]]:
-        """Yield the rows of each person who is in the sample."""
-        left = self._size
-        for _, rows in groupby(sorted(key for key in keys if key[0] == _ENCODING), itemgetter(1)):
-            own = list(rows)
-            if len(own) <= _MOST:
-                left -= len(own)
-                if left < 0:
-                    return
-                yield own
+    def _kept(self, keys: Iterable[Key]) -> list[Key]:
+        """Return the rows that are in the sample, sorted. A row that is not never will be, as rows are only added."""
+        people = groupby(sorted(key for key in keys if key[0] == _ENCODING), itemgetter(1))
+        return [key for _, own in people for key in islice(own, _MOST)][: self._size]
 
     def _people(self, sums: SumReader, at: int) -> list[Person]:
         rows = sums.read(self.table, "encoding", [_ENCODING])
         values = dict(zip(rows.keys, rows.at(at).round(6).tolist(), strict=True))
-        people = []
-        for keys in self._kept(rows.keys):
-            asked = defaultdict[tuple[str, str], Asked](Asked)
-            for key in keys:
-                _, person, text, state, following = key
-                asked[text, state].add(following, *values[key])
-            people.append(Person(person, dict(asked)))
+        kept, people = self._kept(rows.keys), []
+        for name, own in groupby(kept, itemgetter(1)):
+            keys = list(own)
+            if len(keys) < _MOST and not (keys[-1] == kept[-1] and len(kept) == self._size):  # nothing is missing
+                asked = defaultdict[tuple[str, str], Asked](Asked)
+                for key in keys:
+                    asked[key[2], key[3]].add(key[4], *values[key])
+                people.append(Person(name, dict(asked)))
         return people
