@@ -9,10 +9,11 @@ import pytest
 
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.rewrites.config import RephraseConfig
+from backchannel.agents.rewrites.habit_ranking import HabitRanking
 from backchannel.agents.rewrites.rows import RewriteRow, Settings, is_held_out
 from backchannel.agents.rewrites.serving import Rewriting
 from backchannel.agents.sums import ALL, MemorySums
-from backchannel.schemas.events import Click, Hypothesis, Query
+from backchannel.schemas.events import Click, Event, Hypothesis, Query
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.erasure import forget_user
@@ -123,30 +124,57 @@ def test_readers_serve_online_rewrites_of_what_was_learned(store_url: str) -> No
         assert reader.policy.rewrite("x", interpretation=wrong) is None
 
 
+TEXTS = ("play the songs of abba", "what is the weather in paris", "call my sister anna please")
+
+
+def said(user: str, number: int) -> list[Event]:
+    """Return a session in which a user says three things well, twice each, and garbles each at first."""
+    events: list[Event] = []
+    for place, text in enumerate(TEXTS):
+        first = 1_000_000 * number + 200_000 * place
+        garbled = f"{text[: 6 + number % 9]}x{text[6 + number % 9 :]}"
+        for nth, (ts, heard) in enumerate(((0, garbled), (4_000, text), (100_000, text))):
+            ids: Any = {"session_id": f"s {user} {number}", "query_id": f"{user} {place} {nth}"}
+            asked = Query(event_id=f"q {user} {place} {nth}", ts=first + ts, text=heard, user_id=user, **ids)
+            clicked = Click(event_id=f"c {user} {place} {nth}", ts=asked.ts + 10, entity_id="e", **ids)
+            events += [asked, clicked] if heard == text else [asked]
+    ids = {"session_id": f"s {user} {number}", "query_id": f"{user} other"}
+    asked = Query(event_id=f"q {user}", ts=first + 150_000, text=f"news about number {number}", user_id=user, **ids)
+    return [*events, asked, Click(event_id=f"c {user}", ts=asked.ts + 10, entity_id="e", **ids)]
+
+
 def test_habits_are_served_to_their_user_until_the_user_is_forgotten(store_url: str) -> None:
-    config = Config(rephrases=RephraseConfig(online_odds=4.0, held_out=0.0, habits=50))
-    right, wrong = "play the songs of abba", "play the sungs of abba"
+    config = Config(rephrases=RephraseConfig(online_odds=4.0, held_out=0.0))
+    right, wrong, ranking = TEXTS[0], "play the sxongs of abba", HabitRanking(config.rephrases)
+
+    def layer(reader: PolicyReader, user: str | None) -> str | None:
+        found = reader.policy.rewrite(wrong, user=user)
+        assert found is None or found.target == right
+        return found and found.layer
+
     with LocalPipeline(store_url, config, "test") as pipeline, closing(PolicyReader(store_url)) as reader:
         events = [turn(number, True, text=right, user="ann") for number in range(3)]
         events += [turn(number, True, text="set an alarm", user="bob") for number in range(3, 6)]
         learn(pipeline, [one for some in events for one in some])
         reader.refresh()
-        found = reader.policy.rewrite(wrong, user="ann")
-        assert found is not None
-        assert (found.target, found.layer) == (right, "habit")
-        for user in ("bob", None):
-            other = reader.policy.rewrite(wrong, user=user)
-            assert other is None or other.layer == "online"
+        assert layer(reader, "ann") != "habit"  # nobody's habits have told anything yet
+        learn(pipeline, [one for number in range(6, 36) for one in said(f"p{number}", number)])
+        reader.refresh()
+        assert layer(reader, "ann") == "habit"
+        assert layer(reader, "bob") != "habit"
+        assert layer(reader, None) != "habit"
         with closing(PolicyReader(store_url, personal=False)) as impersonal:
             impersonal.refresh()
-            other = impersonal.policy.rewrite(wrong, user="ann")
-            assert other is None or other.layer == "online"
-        assert "ann" in {user for user, _ in contents(store_url, config)["habits"]}
+            assert layer(impersonal, "ann") != "habit"
+        rows = contents(store_url, config)
+        assert "ann" in {key[0] for key in rows["habitual_queries"]}
+        assert ranking.key_of("ann") in {key[1] for key in rows["sampled_habits"]}
         assert forget_user(store_url, config, "ann") > 0
-        assert {user for user, _ in contents(store_url, config)["habits"]} == {"bob"}
-        learn(pipeline, turn(7, True, text="set an alarm", user="bob"))
+        rows = contents(store_url, config)
+        assert "ann" not in {key[0] for key in rows["habitual_queries"]}
+        assert ranking.key_of("ann") not in {key[1] for key in rows["sampled_habits"]}
+        learn(pipeline, turn(40, True, text="set an alarm", user="bob"))
         reader.refresh()
         with closing(PolicyReader(store_url)) as new:
             for one in (reader, new):
-                other = one.policy.rewrite(wrong, user="ann")
-                assert other is None or other.layer == "online"
+                assert layer(one, "ann") != "habit"
