@@ -26,7 +26,7 @@ from backchannel.agents.rewrites.likeness_weights import EVERYBODY
 from backchannel.agents.rewrites.meanings import Change, change
 from backchannel.agents.rewrites.nearby import Nearby
 from backchannel.agents.rewrites.ranker import Ranker
-from backchannel.agents.rewrites.rows import RewriteRow, Settings, Usual
+from backchannel.agents.rewrites.rows import HabitRow, RewriteRow, Settings, Usual
 from backchannel.agents.rewrites.serving import Found
 from backchannel.agents.statistics import wilson
 from backchannel.agents.sums import ALL
@@ -76,7 +76,7 @@ class OnlineRewrites:
         succeeds = own.success > own.failure and not form
         if succeeds or not self._settings.odds or (usual and text in usual.habits):
             return None
-        found = self._habit(text, form, own, usual) if usual else None
+        found = self._habit(text, form, own, usual.habits, usual.ranker) if usual and usual.ranker else None
         if found is None and not form:
             found = self._near(text, own, hypotheses)
         if found is not None and not own.tried.get(found.target):
@@ -85,14 +85,14 @@ class OnlineRewrites:
                 return None
         return found
 
-    def _habit(self, text: str, form: str, own: RewriteRow, usual: Usual) -> Found | None:
+    def _habit(self, text: str, form: str, own: RewriteRow, habits: HabitRow, ranker: Ranker) -> Found | None:
         near = (
             (target, numbers)
-            for target, numbers in described(text, form, usual.habits)
-            if self._admitted(own, usual.habits[target].form or target, habit=True)
+            for target, numbers in described(text, form, habits)
+            if self._admitted(own, habits[target].form or target, habit=True)
         )
-        found = self._surest(text, usual.ranker, near)
-        return found and Found(usual.habits[found.target].form or found.target, found.odds, habit=True)
+        found = self._surest(text, ranker, near)
+        return found and Found(habits[found.target].form or found.target, found.odds, habit=True)
 
     def _near(self, text: str, own: RewriteRow, hypotheses: Mapping[str, float]) -> Found | None:
         failing = Record(own.success, own.failure)

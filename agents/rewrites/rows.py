@@ -78,11 +78,12 @@ class Usual(Struct, frozen=True):
 
     Attributes:
         habits: the user's habits.
-        ranker: the ranker of habits, which was trained on what became of those of other users.
+        ranker: the ranker of habits, which was trained on what became of those of other users; None: it is not known
+            how far habits tell what was meant, so none is served.
     """
 
     habits: HabitRow
-    ranker: Ranker
+    ranker: Ranker | None = None
 
 
 def is_held_out(session: str, share: float) -> bool:

@@ -185,7 +185,7 @@ class Rewriter:
         if self._online is None or not text or (row and ALL in row.blocked):
             return None
         own = self._habits.get(user) if user is not None else None
-        usual = Usual(_decode_habits(own), self._ranker) if own and self._ranker else None
+        usual = Usual(_decode_habits(own), self._ranker) if own else None
         near = self._online.rewrite(text, row, usual, hypotheses, form)
         if near is None:
             return None

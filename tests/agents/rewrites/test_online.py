@@ -127,6 +127,7 @@ def test_habits_of_the_user_come_first() -> None:
 
 def test_a_habit_is_never_rewritten_and_vetoes_hold_for_habits() -> None:
     assert habitual(WRONG, {WRONG: Habit(2.0, 1.0)}, {RIGHT: GOOD}) is None
+    assert online({RIGHT: GOOD}).rewrite(WRONG, None, Usual({WRONG: Habit(2.0, 1.0)})) is None
     assert habitual("turn on the light", {"turn off the light": Habit(9.0, 0.0)}, {}) is None
     habit: HabitRow = {RIGHT: Habit(6.0, 0.0)}
     assert habitual(WRONG, habit, {WRONG: BAD}) == (RIGHT, True)
