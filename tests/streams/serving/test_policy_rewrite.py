@@ -150,7 +150,7 @@ def test_habits_are_served_to_their_user_until_the_user_is_forgotten(store_url: 
     def layer(reader: PolicyReader, user: str | None) -> str | None:
         found = reader.policy.rewrite(wrong, user=user)
         assert found is None or found.target == right
-        return found and found.layer
+        return found.layer if found else None
 
     with LocalPipeline(store_url, config, "test") as pipeline, closing(PolicyReader(store_url)) as reader:
         events = [turn(number, True, text=right, user="ann") for number in range(3)]
