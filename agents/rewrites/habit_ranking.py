@@ -20,7 +20,6 @@ import msgspec
 import numpy as np
 
 from backchannel.agents.columnar.frames import MISSING
-from backchannel.agents.horizon.keys import hashed
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.rewrites.config import RephraseConfig
@@ -83,13 +82,12 @@ class HabitRanking(Learner):
             one[rows] for one in (outcomes.success, outcomes.rephrased, outcomes.following)
         )
         steps = (rephrased > 0) & (following != MISSING) & outcomes.named[following]
-        users = np.full(len(outcomes), MISSING)
-        users[rows] = outcomes.users[rows]
-        people, hashes = hashed(self.salt, outcomes, users)
+        users, people = np.unique(outcomes.users[rows], return_inverse=True)
+        hashes = [self.key_of(outcomes.columns.pools.people[user]) for user in users.tolist()]
         # Codes of texts and states together, as four columns of codes do not fit into a number.
         said = Groups((outcomes.query[rows], outcomes.keys), (outcomes.state[rows], outcomes.keys))
         groups = Groups(
-            (people[rows], hashes),
+            (people, hashes),
             (said.lines, list(said.keys)),
             (np.where(steps, following + 1, 0), [ALL, *outcomes.keys]),
         )
