@@ -78,8 +78,8 @@ def _habit(text: str) -> Habit:
 
 def _form(text: str) -> str:
     """Return an interpretation of three parts."""
-    first, second, *_, last = text.split()
-    return f"{first}(slot={second}, other={last})"
+    words = text.split()
+    return f"{words[0]}(slot={words[-1]}, other={words[len(words) // 2]})"
 
 
 def _taken(call: Callable[[str, str], object], asked: Sequence[str], meant: Sequence[str]) -> list[float]:
