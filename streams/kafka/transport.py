@@ -20,10 +20,10 @@ from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.consumer import ChunkConsumer, ChunkTransport
 from backchannel.streams.kafka.receiver import Chunk, Receiver
 
-CHUNK_RECORDS: Final = 1000
+CHUNK_RECORDS: Final = 500
 """Maximum records in a chunk. Processing one blocks the event loop for tens of milliseconds."""
 
-QUEUED_CHUNKS: Final = 16
+QUEUED_CHUNKS: Final = 32
 """Chunks waiting for the receiver at which fetching stops."""
 
 

@@ -29,8 +29,8 @@ from backchannel.streams.turns.position import BEGINNING, Claim, Position, Topic
 MAX_WAITING: Final = 1 << 28
 """Bytes of waiting segments, before compression, from which commits merge them: some millions of events."""
 
-_TOGETHER: Final = 10_000
-"""Rows that are read together."""
+_TOGETHER: Final = 500
+"""Rows that are read together: few, so that they are in an array before they leave the processor's cache."""
 
 _decode_topics = msgspec.json.Decoder(dict[str, TopicPosition]).decode
 
@@ -234,7 +234,9 @@ class RowSums:
         packed: list[bytes] = []
         plain: list[Floats] = []
         # By column, which costs half as much as by row; in parts, as the numbers are large until they are in an array.
-        for rows in self._connection.execute(query).partitions(_TOGETHER):
+        # From the driver itself: a row of SQLAlchemy's for each of them takes a third of the time.
+        cursor: Any = self._connection.execute(query).cursor
+        while rows := cursor.fetchmany(_TOGETHER):
             columns = list(zip(*rows, strict=True))
             keys += zip(*columns[: len(table.key)], strict=True)
             if table.sums:

@@ -223,17 +223,15 @@ class Assignment:
         """Advance the watermark past topics that were read to their end, and close the turns of quiet partitions.
 
         Args:
-            log_ends: a function that returns the ends of the logs. If a log seems read to its end, it is called again
-                while no chunk is added, so that no event of another topic can be newer than its answer.
+            log_ends: a function that returns the ends of the logs. It is called while no chunk is added, so that no
+                event of another topic can be newer than its answer.
             now: wall clock, ms since the Unix epoch.
         """
-        ends = await log_ends()
         async with self._lock:
             self._raise_failure()
             if self._void or not self.partitions:
                 return
-            if any(self._next[tp] >= end for tp, end in ends.items()):
-                ends = await log_ends()
+            ends = await log_ends()
             if not ends:  # an unreachable log is not known to be quiet
                 self._heard.clear()
             for number, partition in self.partitions.items():

@@ -97,7 +97,6 @@ class Worker:
             self._app.sensors.add(sensor)
         self._assignment: Assignment | None = None
         self._assigned: Final = asyncio.Event()
-        self._committed: Final = asyncio.Event()
         self._announced = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -224,28 +223,29 @@ class Worker:
         while True:
             due = max(due + COMMIT_S, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
-            assignment = self._assignment
-            if assignment is not None:
-                await assignment.advance(lambda: log_ends(self._app), _now())
-                await assignment.commit(COMMIT_S / 2)
-                self._committed.set()
+            await self._commit(COMMIT_S / 2)
+
+    async def _commit(self, pause_s: float = 0.0) -> None:
+        """Commit what was read, and the turns that its end closes; see `Assignment.commit`."""
+        assignment = self._assignment
+        if assignment is not None:
+            await assignment.advance(lambda: log_ends(self._app), _now())
+            await assignment.commit(pause_s)
 
     async def _publish_often(self) -> None:
         versions = 0
         while True:
-            # Right after a commit, so that a turn waits only once.
-            self._committed.clear()
-            await self._committed.wait()
-            started = time.monotonic()
-            if self._assignment is None:
-                continue
-            first = 0 in self._assignment.partitions
-            versions = await self._publish(first=first) or versions
-            if first:
-                taken, pause = time.monotonic() - started, self._config.commits.publish_s
-                if versions < FIRST_VERSIONS:
-                    pause = min(pause, 10 * taken)
-                await asyncio.sleep(pause - COMMIT_S / 2 - taken)  # and then until the nearest commit
+            started, pause, assignment = time.monotonic(), COMMIT_S, self._assignment
+            if assignment is not None:
+                first = 0 in assignment.partitions
+                if first:  # what was read by now is committed first, so that a turn waits only once
+                    await self._commit()
+                versions = await self._publish(first=first) or versions
+                if first:
+                    pause = self._config.commits.publish_s
+                    if versions < FIRST_VERSIONS:
+                        pause = min(pause, 10 * (time.monotonic() - started))
+            await asyncio.sleep(started + pause - time.monotonic())
 
     async def _publish(self, *, first: bool) -> int | None:
         """Report the versions to the observer, and return the one that readers serve.

@@ -55,7 +55,7 @@ STOCK_EVENTS: Final = 50_000
 LOAD_RATE: Final = 10_000
 """Events per second of the live load."""
 KILLS: Final = 5
-LIVE: Final = Config(turns=TurnConfig(window_s=1.0, lateness_s=0.5), commits=CommitConfig(publish_s=1.0))
+LIVE: Final = Config(turns=TurnConfig(window_s=1.0, lateness_s=0.5), commits=CommitConfig(publish_s=0.5))
 """The configuration for live load: turns close early, so that a short run yields many measurements."""
 FRESH_MS: Final = 2_000
 """A worker whose commits are at most this far (ms) behind the events has caught up."""
