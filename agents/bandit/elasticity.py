@@ -25,6 +25,7 @@ from msgspec import Struct
 from backchannel.agents.bandit.belief import Belief
 from backchannel.agents.bandit.pages import Integers, Pages
 from backchannel.agents.bandit.plans import Overlap, shares
+from backchannel.agents.columnar.frames import distinct
 from backchannel.agents.sums import GRID, Floats
 
 RIDGES: Final = np.array([1000.0, 100.0, 30.0, 10.0, 3.0])
@@ -63,12 +64,13 @@ def plans_of(pages: Pages, strategies: Sequence[str]) -> tuple[list[str], Floats
     gains = np.zeros(len(pages.times))
     np.add.at(gains, pages.turns, np.rint(pages.gains * GRID) / GRID)
     contexts = np.rint(pages.contexts.mean(axis=1) * GRID) / GRID
-    found, place = np.unique(_coarse(pages.depths[kept]), axis=0, return_inverse=True)
-    rows = np.zeros((len(found), 2 + contexts.shape[1]))
-    np.add.at(rows, place.ravel(), np.column_stack((gains, gains**2, contexts))[kept])
+    allocations = _coarse(pages.depths[kept])
+    first, place = distinct(*allocations.T)
+    rows = np.zeros((len(first), 2 + contexts.shape[1]))
+    np.add.at(rows, place, np.column_stack((gains, gains**2, contexts))[kept])
     texts = [
         msgspec.json.encode({name: depth for name, depth in zip(strategies, own, strict=True) if depth}, order="sorted")
-        for own in found.tolist()
+        for own in allocations[first].tolist()
     ]
     return [text.decode() for text in texts], rows
 

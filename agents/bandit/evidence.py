@@ -186,7 +186,7 @@ def pairs_of(pages: Pages, places: Integers, weights: Floats) -> Pairs:
     for first in range(0, len(places), _TOGETHER):
         part = slice(first, first + _TOGETHER)
         own = pages.strategies[places[part]] * BUCKETS + np.minimum(bucket_of(pages.ranks[places[part]]), BUCKETS - 1)
-        order = np.argsort(own, kind="stable")
+        order = np.argsort(own.astype(np.int16), kind="stable")  # few bits are sorted by radix
         groups, starts = np.unique(own[order], return_index=True)
         results, row = np.unique(pages.results[places[part]], return_inverse=True)
         for target, values in zip(total, _met(pages, results), strict=True):

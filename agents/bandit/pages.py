@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from backchannel.agents.bandit.features import Encoder
 from backchannel.agents.columnar.columns import Columns
-from backchannel.agents.columnar.frames import MISSING, distinct, spans
+from backchannel.agents.columnar.frames import MISSING, firsts, spans
 from backchannel.agents.outcomes.judge import ranks_in
 from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import Floats
@@ -108,12 +108,10 @@ def pages_of(outcomes: Outcomes, encoder: Encoder, strategies: Sequence[str]) ->
     distinct_budget = np.zeros(len(outcomes), dtype=bool)
     distinct_budget[impressions.parents[impressions.rows.planned.parents]] = True
     # The results of each impression, in the order of their positions.
-    order = np.lexsort((results.rows.position, results.parents))
+    order = np.argsort(results.parents * (MAX_DEPTH + 1) + results.rows.position, kind="stable")
     lists, positions = results.parents[order], results.rows.position[order].astype(np.int64)
     turns, entities = impressions.parents[lists], results.rows.entity[order]
-    first, _ = distinct(turns, entities)
-    shown = np.zeros(len(order), dtype=bool)
-    shown[first] = True
+    shown = firsts(turns, entities)
     gained = np.zeros(len(results.rows))
     gained[outcomes.gains.shown] = outcomes.gains.gains[outcomes.gains.of_shown]
     # The producers of each result, with ranks that are logged or else counted.

@@ -11,12 +11,14 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from backchannel.agents.sums import Integers
+from backchannel.agents.sums import Booleans, Integers
 
 Codes: TypeAlias = NDArray[np.int32]
 
 MISSING: Final = -1
 """The code of a missing value."""
+
+_LARGEST: Final = 1 << 62
 
 POOLS: Final = {
     "session": "people",
@@ -117,13 +119,26 @@ def spans(starts: Integers, counts: Integers) -> Integers:
 
 def distinct(*codes: NDArray[Any]) -> tuple[Integers, Integers]:
     """Return the index of the first of each distinct row of `codes`, (rows,) each, and each row's number among
-    these.
+    these, which are sorted.
     """
     first = place = np.zeros(len(codes[0]), dtype=np.int64)
+    size = 1  # the rows so far are numbered below this
     for code in codes if len(place) else ():
-        numbers = place * (int(code.max()) - int(code.min()) + 1) + (code.astype(np.int64) - int(code.min()))
-        _, first, place = np.unique(numbers, return_index=True, return_inverse=True)
+        low = int(code.min())
+        width = int(code.max()) - low + 1
+        if size * width > _LARGEST:  # few numbers are in use
+            _, place = np.unique(place, return_inverse=True)
+            size = int(place.max()) + 1
+        place, size = place * width + (code.astype(np.int64) - low), size * width
+    _, first, place = np.unique(place, return_index=True, return_inverse=True)
     return first, place
+
+
+def firsts(*codes: NDArray[Any]) -> Booleans:
+    """Return whether each row of `codes`, (rows,) each, is the first one like it, (rows,)."""
+    is_first = np.zeros(len(codes[0]), dtype=bool)
+    is_first[distinct(*codes)[0]] = True
+    return is_first
 
 
 def _concat(parts: Sequence[Any]) -> Any:

@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
+from backchannel.agents.columnar.frames import firsts
 from backchannel.agents.learner import TOGETHER, Changed, Learner, portions_of
 from backchannel.agents.memory import checksums
 from backchannel.agents.memory.examination import SHOWINGS, Curve, Examination
@@ -301,10 +302,7 @@ class Shown:
         clicked = np.flatnonzero(counts[gains.turns])
         entities = np.append(results.rows.entity, 0).astype(np.int64)
         # An entity shown several times in a turn counts as shown, and as clicked, at the first place.
-        _, first = np.unique(
-            turns[showings] * max(len(outcomes.columns.pools.entities), 1) + entities[showings], return_index=True
-        )
-        showings = showings[np.sort(first)]
+        showings = showings[firsts(turns[showings], entities[showings])]
         positions = np.append(results.rows.position, 0).astype(np.int64)
         # A click on an entity that was not shown counts at position 0.
         self._positions: Final = np.concatenate((positions[showings], positions[gains.places[clicked]]))
@@ -330,9 +328,9 @@ class Shown:
 
     def _buckets(self) -> Integers:
         """Return the bucket of whoever asked, for each line, (lines,)."""
-        people, place = np.unique(self._outcomes.people[self._turns], return_inverse=True)
+        people, place = np.unique(self._outcomes.people, return_inverse=True)
         names = self._outcomes.columns.pools.people
-        return np.array([bucket(names[one]) for one in people.tolist()], dtype=np.int64)[place]
+        return np.array([bucket(names[one]) for one in people.tolist()], dtype=np.int64)[place][self._turns]
 
     def harvest(self, examination: Examination) -> Sums:
         """Return what pairs of a query and an entity contribute to the examination curve."""

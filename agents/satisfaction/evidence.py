@@ -68,10 +68,9 @@ def slots_of(columns: Columns, rephrased: Floats) -> Integers:
     numbers, before = _numbers(columns, rephrased, outcomes)
     found = [np.zeros(len(columns), dtype=np.int64)]
     found += [_STARTS[name] + bins_of(edges, numbers[name]) for name, edges in BINS.items()]
-    labels = [*columns.pools.labels, "unknown"]
-    for name, codes in (("outcome", [labels[code] for code in outcomes.tolist()]), ("outcome before", before)):
-        found.append(np.array([_STARTS[name] + _hashed(one, NAMES[name]) for one in codes], dtype=np.int64))
-    return np.stack(found, axis=1)
+    of_label = np.array([_hashed("outcome", label) for label in (*columns.pools.labels, "unknown")], dtype=np.int64)
+    of_before = np.array([_hashed("outcome before", one) for one in before], dtype=np.int64)
+    return np.stack((*found, of_label[outcomes], of_before), axis=1)
 
 
 def vectors(slots: Integers) -> Floats:
@@ -140,8 +139,9 @@ def _outcomes(columns: Columns) -> Integers:
 
 
 def _scores(columns: Columns, codes: Codes, score: Any) -> Floats:
-    known = {code: score(columns.pools.contexts[code]) for code in np.unique(codes).tolist() if code != MISSING}
-    return np.array([known.get(code, np.nan) for code in codes.tolist()], dtype=float)
+    known, place = np.unique(codes, return_inverse=True)
+    scores = [np.nan if code == MISSING else score(columns.pools.contexts[code]) for code in known.tolist()]
+    return np.array(scores, dtype=float)[place]
 
 
 def _surprise(packed: bytes) -> float:
@@ -154,5 +154,6 @@ def _certainty(packed: bytes) -> float:
     return np.nan if score is None else score
 
 
-def _hashed(name: str, slots: int) -> int:
-    return crc32(name.encode(errors="surrogatepass")) % slots
+@lru_cache(maxsize=4096)
+def _hashed(kind: str, name: str) -> int:
+    return _STARTS[kind] + crc32(name.encode(errors="surrogatepass")) % NAMES[kind]
