@@ -138,7 +138,7 @@ def chances_of(columns: Columns) -> Floats:
 
 
 class TurnSample:
-    """The sample of some turns. Of turns that rank too high, only the rank is ever computed.
+    """The sample of some turns. Turns that rank too high are never read.
 
     Args:
         outcomes: the outcomes of the turns.
@@ -155,8 +155,7 @@ class TurnSample:
         """Return at most `size` decisions that rank below `bound`, with their ranks, lowest first."""
         columns = self._outcomes.columns
         ranks = ranks_of(columns)
-        below = np.flatnonzero(ranks < bound)
-        below = below[is_logged(columns.take(below))]
+        below = np.flatnonzero((ranks < bound) & is_logged(columns))
         kept = below[np.argsort(ranks[below], kind="stable")][: self.size].tolist()
         return list(zip(ranks[kept].tolist(), decisions_of(self._outcomes, kept, self._features), strict=True))
 

@@ -237,7 +237,7 @@ class Assembler(Generic[_K]):
         self._open[query.query_id] = turn
         heappush(self._closing, (deadline, self._order, turn))
         session = self._sessions.setdefault(query.session_id, [])
-        if session:
+        if session and session[-1].deadline > deadline:
             insort(session, turn, key=_closing_order)
         else:
             session.append(turn)

@@ -3,6 +3,7 @@
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain, count
+from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from backchannel.streams.turns.position import Position
 _LEAST: Final = 1 << 18
 """Number of interned values up to which none are dropped."""
 
+_ts: Final = attrgetter("ts")
 _F = TypeVar("_F", bound=Frame)
 
 
@@ -186,7 +188,7 @@ class _Arrived(Generic[_F]):
     def add(self, events: Sequence[Event]) -> None:
         """Add rows."""
         if events:
-            self.blocks.append(_Block(self.next, max(event.ts for event in events), self._make(events)))
+            self.blocks.append(_Block(self.next, max(map(_ts, events)), self._make(events)))
             self.next += len(events)
 
     def take(self, rows: Integers) -> _F:

@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar
 import faust
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.types import StreamT
 from msgspec import structs
 from yarl import URL
@@ -33,9 +34,10 @@ from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.ops.local.broker import Broker
 from backchannel.schemas.codec import EventDecoder, encode
-from backchannel.schemas.events import EVENT_TYPES, name_of
+from backchannel.schemas.events import EVENT_TYPES, Event, name_of
 from backchannel.streams.config import CommitConfig, Config
 from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.partitioning import PARTITIONERS
 from backchannel.streams.kafka.receiver import Chunk
 from backchannel.streams.pipeline.commits import commit
 from backchannel.streams.pipeline.learners import Learning
@@ -54,6 +56,10 @@ STOCK_EVENTS: Final = 50_000
 """Events for the stock agent, which is too slow to read the whole backlog."""
 LOAD_RATE: Final = 10_000
 """Events per second of the live load."""
+HEAVY_RATE: Final = 40_000
+"""Events per second at which freshness is measured, too."""
+SLOT_S: Final = 0.02
+"""Seconds of live load that are sent together."""
 KILLS: Final = 5
 LIVE: Final = Config(turns=TurnConfig(window_s=1.0, lateness_s=0.5), commits=CommitConfig(publish_s=0.5))
 """The configuration for live load: turns close early, so that a short run yields many measurements."""
@@ -71,8 +77,9 @@ def kafka(load: Load) -> Iterator[Measure]:
     servers = broker.start()
     try:
         yield from _throughput(load, topics_of(servers, "backlog-"))
-        load.say(f"freshness: {LOAD_RATE:,} events/s")
-        yield from _freshness(folder, topics_of(servers, "live-"), seconds=40.0)
+        for rate in (LOAD_RATE, HEAVY_RATE):
+            load.say(f"freshness: {rate:,} events/s")
+            yield from _freshness(folder, topics_of(servers, f"live-{rate}-"), rate, seconds=40.0)
         load.say(f"recovery: {KILLS} kills at {LOAD_RATE:,} events/s")
         yield from _recovery(folder, topics_of(servers, "killed-"))
     finally:
@@ -131,13 +138,10 @@ def _fill(kafka: KafkaConfig, events: int) -> int:
     return len(records)
 
 
-async def _send(kafka: KafkaConfig, records: list[tuple[str, bytes, bytes]], rate: float | None = None) -> None:
-    started = time.monotonic()
+async def _send(kafka: KafkaConfig, records: list[tuple[str, bytes, bytes]]) -> None:
     async with AIOKafkaProducer(bootstrap_servers=kafka.servers, linger_ms=5, max_batch_size=1 << 17) as producer:
-        for number, (topic, record, key) in enumerate(records):
+        for topic, record, key in records:
             await producer.send(topic, record, key=key)
-            if rate is not None and number % 100 == 0:
-                await asyncio.sleep(started + number / rate - time.monotonic())
         await producer.flush()
 
 
@@ -260,9 +264,9 @@ def _learn_stock(kafka: KafkaConfig, database: str, events: int) -> float:
 
 
 @contextmanager
-def _live_load(kafka: KafkaConfig, seconds: float) -> Iterator[BaseProcess]:
-    """Send `LOAD_RATE` events a second, each at its event time, until the block ends; yield the sending process."""
-    process = multiprocessing.get_context("spawn").Process(target=_load, args=(kafka, seconds))
+def _live_load(kafka: KafkaConfig, rate: int, seconds: float) -> Iterator[BaseProcess]:
+    """Send `rate` events a second, each at its event time, until the block ends; yield the sending process."""
+    process = multiprocessing.get_context("spawn").Process(target=_load, args=(kafka, rate, seconds))
     process.start()
     try:
         yield process
@@ -271,20 +275,34 @@ def _live_load(kafka: KafkaConfig, seconds: float) -> Iterator[BaseProcess]:
         process.join()
 
 
-def _load(kafka: KafkaConfig, seconds: float) -> None:
-    stream = islice(mixed_stream(int(seconds * LOAD_RATE), np.random.default_rng(1)), int(seconds * LOAD_RATE))
-    events = list(stream)
-    start = time.time() * 1000 + len(events) / 40  # allows for the time that encoding takes
-    records = [
-        (
-            kafka.event_topics[name_of(type(event))],
-            encode(structs.replace(event, ts=round(start + 1000 * number / LOAD_RATE))),
-            event.session_id.encode(),
+def _load(kafka: KafkaConfig, rate: int, seconds: float) -> None:
+    asyncio.run(
+        _stream(
+            kafka, list(islice(mixed_stream(int(seconds * rate), np.random.default_rng(1)), int(seconds * rate))), rate
         )
-        for number, event in enumerate(events)
-    ]
-    time.sleep(max(0.0, start / 1000 - time.time()))
-    asyncio.run(_send(kafka, records, LOAD_RATE))
+    )
+
+
+async def _stream(kafka: KafkaConfig, events: list[Event], rate: int) -> None:
+    """Send events at their times, in batches made before, so that sending takes little of the processor."""
+    start = time.time() * 1000 + len(events) / 20  # allows for the time that encoding takes
+    partition_of = PARTITIONERS["murmur2"]
+    async with AIOKafkaProducer(bootstrap_servers=kafka.servers, linger_ms=0, max_batch_size=1 << 20) as producer:
+        slots: list[dict[tuple[str, int], BatchBuilder]] = []
+        for number, event in enumerate(events):
+            if number % round(rate * SLOT_S) == 0:
+                slots.append({})
+            topic, key = kafka.event_topics[name_of(type(event))], event.session_id.encode()
+            target = topic, partition_of(key, PARTITIONS)
+            ts = round(start + 1000 * number / rate)
+            if target not in slots[-1]:
+                slots[-1][target] = producer.create_batch()
+            slots[-1][target].append(key=key, value=encode(structs.replace(event, ts=ts)), timestamp=ts)
+        for place, slot in enumerate(slots, 1):
+            await asyncio.sleep(start / 1000 + place * SLOT_S - time.time())
+            for (topic, partition), batch in slot.items():
+                await producer.send_batch(batch, topic, partition=partition)
+        await producer.flush()
 
 
 @contextmanager
@@ -301,15 +319,15 @@ def running_worker(folder: Path, kafka: KafkaConfig, store: str) -> Iterator[sub
         process.wait()
 
 
-def _freshness(folder: Path, kafka: KafkaConfig, seconds: float) -> Iterator[Measure]:
+def _freshness(folder: Path, kafka: KafkaConfig, rate: int, seconds: float) -> Iterator[Measure]:
     """Yield percentiles of the time from when a turn may close to when a reader in this process has a version with it.
 
     A turn may close when its window and the lateness are over. A version contains it when the version's watermark, the
     slowest partition's, is past the window's end. Time spent in Kafka is included.
     """
-    url = f"sqlite:///{folder / 'fresh.db'}"
+    url = f"sqlite:///{folder / f'fresh-{rate}.db'}"
     seen: list[tuple[float, int]] = []  # wall clock (ms) at which a version arrived, and its watermark
-    with running_worker(folder, kafka, url), _live_load(kafka, seconds):
+    with running_worker(folder, kafka, url), _live_load(kafka, rate, seconds):
         reader = PolicyReader(url)
         wait_until = time.monotonic() + 60
         while not seen or seen[-1][1] - seen[0][1] < seconds * 700:
@@ -327,7 +345,9 @@ def _freshness(folder: Path, kafka: KafkaConfig, seconds: float) -> Iterator[Mea
         for end in range(before + 1, watermark + 1, 10)
     ]
     for name, percentile in (("p50", 50), ("p99", 99)):
-        yield Measure(f"turn's close to PolicyReader, {name}", float(np.percentile(lag, percentile)), "ms")
+        yield Measure(
+            f"turn's close to PolicyReader, {rate:,} events/s, {name}", float(np.percentile(lag, percentile)), "ms"
+        )
 
 
 def _recovery(folder: Path, kafka: KafkaConfig) -> Iterator[Measure]:
@@ -335,7 +355,7 @@ def _recovery(folder: Path, kafka: KafkaConfig) -> Iterator[Measure]:
     database = folder / "killed.db"
     url = f"sqlite:///{database}"
     taken = []
-    with _live_load(kafka, 25.0 * (KILLS + 1)) as sending:
+    with _live_load(kafka, LOAD_RATE, 25.0 * (KILLS + 1)) as sending:
         for number in range(KILLS + 1):
             started, before = time.monotonic(), _epochs(database)
             with running_worker(folder, kafka, url) as worker:
