@@ -1,7 +1,7 @@
 """The batch transport: Faust delivers chunks of records instead of single events.
 
 A stock Faust agent spends four asyncio tasks on every event. Here one Faust "message" is a chunk of raw records of one
-topic partition, so that cost is paid once per thousand events. The rest of the worker is a `Receiver`.
+topic partition, so that cost is paid once for hundreds of events. The rest of the worker is a `Receiver`.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from backchannel.streams.kafka.consumer import ChunkConsumer, ChunkTransport
 from backchannel.streams.kafka.receiver import Chunk, Receiver
 
 CHUNK_RECORDS: Final = 500
-"""Maximum records in a chunk. Processing one blocks the event loop for tens of milliseconds."""
+"""Maximum records in a chunk. More would fall out of the processor's caches while they become columns."""
 
 QUEUED_CHUNKS: Final = 32
 """Chunks waiting for the receiver at which fetching stops."""
