@@ -81,23 +81,17 @@ def evidence(columns: Columns, rows: Integers) -> tuple[Integers, Integers]:
     asked, then = ([normalize(texts[code]) for code in codes[first].tolist()] for codes in (query, after))
     likeness = cpdist(asked, then, scorer=Indel.normalized_similarity)
     shared = cpdist(asked, then, scorer=token_set_ratio) / 100
-    texts_of = [
-        (
-            0,
-            _slot("likeness", like),
-            _slot("shared words", same),
-            *_before(one),
-            *_next(other),
-        )
-        for one, other, like, same in zip(asked, then, likeness.tolist(), shared.tolist(), strict=True)
-    ]
-    counts = np.fromiter(map(len, texts_of), np.int64, len(texts_of))
-    flat = np.fromiter(chain.from_iterable(texts_of), np.int64, int(counts.sum()))
+    of_pairs = np.stack(
+        (np.zeros(len(first), np.int64), _slots("likeness", likeness), _slots("shared words", shared)), 1
+    )
+    words_of = [(*_before(one), *_next(other)) for one, other in zip(asked, then, strict=True)]
+    counts = np.fromiter(map(len, words_of), np.int64, len(words_of))
+    words = np.fromiter(chain.from_iterable(words_of), np.int64, int(counts.sum()))
     starts = counts.cumsum() - counts
     every = np.arange(len(rows))
     return (
-        np.concatenate((every, np.repeat(every, counts[pair]))),
-        np.concatenate((_outcomes(columns)[rows], flat[spans(starts[pair], counts[pair])])),
+        np.concatenate((every, np.repeat(every, of_pairs.shape[1]), np.repeat(every, counts[pair]))),
+        np.concatenate((_outcomes(columns)[rows], of_pairs[pair].ravel(), words[spans(starts[pair], counts[pair])])),
     )
 
 
@@ -117,6 +111,10 @@ def _outcomes(columns: Columns) -> Integers:
 
 def _slot(name: str, number: float) -> int:
     return _STARTS[name] + bisect_right(BINS[name], number)
+
+
+def _slots(name: str, numbers: Floats) -> Integers:
+    return _STARTS[name] + np.searchsorted(BINS[name], numbers, side="right")
 
 
 def _hashed(kind: str, name: str) -> int:

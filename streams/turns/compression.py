@@ -13,7 +13,7 @@ try:
 except ImportError:  # an extra
     zstandard = None  # type: ignore[assignment]
 
-BLOCK: Final = 1 << 19
+BLOCK: Final = 1 << 18
 """Bytes per read."""
 
 DAMAGE: Final = (EOFError, OSError, zlib.error, *([zstandard.ZstdError] if zstandard else []))
