@@ -22,6 +22,8 @@ class Belief(Struct, frozen=True):
         prior: the share of each rate that is still the prior's, (strategies, BUCKETS).
         theta: the posterior mean of phi, (strategies, d).
         whitener: (strategies, d, d); W'W is the covariance of phi.
+        evident: the mean of phi for pages of several candidates, (strategies, d): next to nothing but for what all
+            strategies have in common, where nothing shows that they differ.
     """
 
     clicks: Floats
@@ -29,6 +31,7 @@ class Belief(Struct, frozen=True):
     prior: Floats
     theta: Floats
     whitener: Floats
+    evident: Floats
 
 
 def draw(belief: Belief, width: float, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:

@@ -267,6 +267,7 @@ class StrategyBandit(Learner):
                     "prior": belief.prior[code],
                     "theta": belief.theta[code],
                     "whitener": belief.whitener[code],
+                    "evident": belief.evident[code],
                     "hazards": met[code],
                     "shown": met_shown[code],
                     "available": has[code],

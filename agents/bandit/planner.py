@@ -76,7 +76,8 @@ class Planner:
         maxima: most candidates of each strategy, (strategies,); 0 if it is never asked.
         costs: cost of a candidate of each strategy, (strategies,).
         rates: c, as expected and under each draw, (draws, strategies, BUCKETS).
-        phi: phi, as expected and under each draw, (draws, strategies, d).
+        phi: phi for a single candidate, as expected and under each draw, (draws, strategies, d).
+        evident: phi for pages, likewise; see `rates`.
         overlap: what lists have in common.
         elasticities: of what pages earn, as expected and under each draw, (draws, strategies); see `elasticity`.
         contexts: contexts to make plans for, (contexts, strategies, d), or (contexts, 1, d) if all strategies share
@@ -93,6 +94,7 @@ class Planner:
         *,
         rates: Floats,
         phi: Floats,
+        evident: Floats,
         overlap: Overlap,
         elasticities: Floats,
         contexts: Floats,
@@ -104,6 +106,7 @@ class Planner:
         self._costs: Final = costs
         self._rates: Final = rates
         self._phi: Final = phi
+        self._evident: Final = evident
         self._overlap: Final = overlap
         self._elasticities: Final = elasticities
         self._contexts: Final = contexts
@@ -152,7 +155,8 @@ class Planner:
         most = np.minimum(maxima, _DEEPEST * asked.budget) if asked.distinct else maxima
         terms = Terms(minima, np.maximum(most, minima), self._costs, asked.budget, asked.distinct)
         contexts = self._contexts.mean(axis=0, keepdims=True) if asked.distinct else self._contexts
-        factors = np.maximum(1.0 + (self._phi[:, np.newaxis] * contexts).sum(axis=3), 0.0)  # (draws, contexts, s)
+        phi = self._phi if asked.budget == 1 else self._evident
+        factors = np.maximum(1.0 + (phi[:, np.newaxis] * contexts).sum(axis=3), 0.0)  # (draws, contexts, s)
         rates = self._rates[:, np.newaxis] * factors[..., np.newaxis]
         # A single candidate is the whole page.
         plain = asked.distinct or asked.budget == 1
@@ -160,7 +164,7 @@ class Planner:
         counts = plans(
             rates.reshape(-1, *self._rates.shape[1:]), self._overlap, terms, elasticities.repeat(len(contexts), axis=0)
         )
-        weights, phi = shares(counts, self._overlap, self._costs), self._phi
+        weights = shares(counts, self._overlap, self._costs)
         if asked.distinct:
             worth, phi = np.einsum("psk,nsk->nsp", weights, rates[:, 0]), np.zeros_like(phi)
         else:

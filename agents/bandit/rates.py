@@ -16,6 +16,12 @@ r_s = sum_k (b_sk - c_sk g_sk) / W, g being the first column of G,
 
 l follows in the same way: each of RIDGES is weighed by the likelihood of the other fold.
 
+Most columns of a context may mean nothing, and plans that follow them waste candidates. So there is a second mean of
+phi, for pages: there each column has a prior variance of its own, the mean of those that RELEVANCES give, weighed by
+the marginal likelihood of the column given all others (automatic relevance determination; Tipping & Faul, "Fast
+marginal likelihood maximisation for sparse Bayesian models", AISTATS 2003). A single candidate is chosen by the first
+one: whoever is not chosen there is not learned, and it is the errors of weights that have others tried.
+
 An item of s in bucket k is met in bucket j of t with the discrete hazard h_stkj = event / risk, shrunk to the
 pair's mean, and that to the mean of all pairs.
 """
@@ -34,6 +40,8 @@ STRENGTHS: Final = np.array([2.0, 8.0, 32.0])
 """Strengths of the prior of a bucket's rate, in clicks."""
 RIDGES: Final = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
 """Prior precisions of the difference between a strategy's context weights and the common ones."""
+RELEVANCES: Final = np.array([1.0, 10.0, 1000.0])[:, np.newaxis, np.newaxis]
+"""Prior precisions of such a difference in one column; the last is all but certain that there is none."""
 COMMON_RIDGE: Final = 1.0
 """Prior precision of the common context weights."""
 POOLED: Final = 0.5 * 0.8 ** np.arange(BUCKETS)
@@ -42,6 +50,7 @@ MET: Final = 15.0
 """Strength of the prior of a hazard, as weight of searched items."""
 OVERLAP: Final = 0.05
 """Prior mean of the hazards of all pairs, of strength MET."""
+_SWEEPS: Final = 3
 
 
 def believe(evidence: StrategySums) -> Belief:
@@ -67,6 +76,7 @@ def believe(evidence: StrategySums) -> Belief:
         prior=prior / (exposed + prior),
         theta=theta,
         whitener=np.linalg.inv(np.linalg.cholesky(precision)),
+        evident=_evident(gram.sum(axis=1), moment.sum(axis=1)),
     )
 
 
@@ -146,9 +156,9 @@ def _strength(evidence: StrategySums, pooled: Floats, dispersion: float) -> floa
 
 
 def _weights(scores: Floats) -> Floats:
-    """Return the weights that logarithms of likelihoods give, which add up to 1."""
-    weights = np.exp(scores - scores.max())
-    return np.asarray(weights / weights.sum())
+    """Return the weights that logarithms of likelihoods give, which add up to 1 along the first axis."""
+    weights = np.exp(scores - scores.max(axis=0))
+    return np.asarray(weights / weights.sum(axis=0))
 
 
 def _contexts(gram: Floats, moment: Floats) -> tuple[Floats, Floats]:
@@ -170,6 +180,22 @@ def _contexts(gram: Floats, moment: Floats) -> tuple[Floats, Floats]:
     precision = gram + np.exp(_weights(scores) @ np.log(RIDGES)) * identity
     left = moment - gram @ common
     return common + np.linalg.solve(precision, left[..., np.newaxis])[..., 0], precision
+
+
+def _evident(gram: Floats, moment: Floats) -> Floats:
+    """Return the mean of phi for pages, (strategies, d), from A, (strategies, d, d), and r, (strategies, d)."""
+    common, identity = _common(gram, moment), np.eye(gram.shape[-1])
+    left = (moment - gram @ common)[..., np.newaxis]
+    prior = np.full(len(identity), (1.0 / RELEVANCES).mean())
+    for _ in range(_SWEEPS):
+        covariance = np.linalg.inv(gram + identity / prior)
+        variance = np.diagonal(covariance, axis1=1, axis2=2)
+        # What is known of a column without its prior: the precision, and that times the mean.
+        known, slope = np.maximum(1.0 / variance - 1.0 / prior, 0.0), (covariance @ left)[..., 0] / variance
+        wide = RELEVANCES + known
+        scores = 0.5 * (np.log(RELEVANCES / wide) + slope**2 / wide).sum(axis=1)
+        prior = (_weights(scores) / RELEVANCES[:, 0]).sum(axis=0)
+    return np.asarray(common + np.linalg.solve(gram + identity / prior, left)[..., 0])
 
 
 def _regress(gram: Floats, moment: Floats) -> Floats:

@@ -73,6 +73,7 @@ class Row(Struct, frozen=True):
     gram: list[list[float]]
     cover: list[float]
     segments: list[Segment]
+    evident: list[float] = []  # empty in policies that were made before there was one
 
 
 def with_worth(section: Mapping[str, bytes | None], worth: Mapping[str, float]) -> dict[str, bytes | None]:

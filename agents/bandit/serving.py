@@ -15,7 +15,7 @@ from zlib import crc32
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from backchannel.agents.bandit.belief import Belief, draw
@@ -97,6 +97,7 @@ class Allocator:
         rows = [msgspec.json.decode(section[name], type=Row) for name in self.strategies]
         self.evidence: Final = {name: (row.count, row.reward) for name, row in zip(self.strategies, rows, strict=True)}
         self._counts: Final = np.array([row.count for row in rows])
+        rows = [structs.replace(row, evident=row.evident or row.theta) for row in rows]
         belief = Belief(*(np.array([getattr(row, field) for row in rows]) for field in Belief.__struct_fields__))
         self._belief: Final = belief
         seed = crc32(b"".join(section[key] for key in ("", *self.strategies)))
@@ -122,6 +123,7 @@ class Allocator:
             / np.array([settings.worth.get(name, 1.0) for name in self.strategies]),
             rates=self._rates,
             phi=self._phi,
+            evident=self._phi + (belief.evident - belief.theta),
             overlap=_overlap(rows),
             elasticities=elasticities + settings.exploration * np.concatenate((np.zeros_like(apart[:1]), apart)),
             contexts=_references(rows, self.encoder, seed),

@@ -62,6 +62,28 @@ def test_contexts_that_mean_nothing_are_not_believed() -> None:
     assert np.abs(found.theta).mean() < 0.15
 
 
+def test_of_many_columns_only_those_that_mean_something_are_evident() -> None:
+    """What is believed of the others is a fraction of its error, and what is known of the one stays."""
+    rng = np.random.default_rng(8)
+    contexts = np.column_stack((np.ones(2_000), rng.choice([-1.0, 1.0], size=(2_000, 9))))
+    chosen = rng.integers(2, size=2_000)
+    clicked = rng.random(2_000) < 0.3 + np.where(chosen, 0.15, -0.15) * contexts[:, 1]
+    belief = believe(evidence(contexts, chosen, clicked.astype(float), 2))
+    theta, evident = (each[1] - each[0] for each in (belief.theta, belief.evident))
+    assert evident[1] == pytest.approx(1.0, abs=0.2)
+    assert np.linalg.norm(evident[2:]) < 0.4 * np.linalg.norm(theta[2:])
+
+
+def test_without_evidence_every_column_may_mean_something() -> None:
+    """A few turns suffice for a strong difference to be followed."""
+    rng = np.random.default_rng(9)
+    contexts = np.column_stack((np.ones(80), rng.choice([-1.0, 1.0], size=(80, 3))))
+    chosen = rng.integers(2, size=80)
+    clicked = rng.random(80) < 0.4 + np.where(chosen, 0.35, -0.35) * contexts[:, 1]
+    evident = believe(evidence(contexts, chosen, clicked.astype(float), 2)).evident
+    assert evident[1, 1] - evident[0, 1] > 0.5
+
+
 def test_draws_have_the_mean_of_the_belief_and_narrow_with_evidence() -> None:
     widths = []
     for count in (50, 5000):
