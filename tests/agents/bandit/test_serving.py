@@ -121,6 +121,26 @@ def test_many_contexts_at_once_have_the_mixtures_of_each(
         assert expected == pytest.approx(sum(share * np.array(row) for row, share in drawn.items()))
 
 
+def test_pages_go_by_what_is_evident_and_a_single_candidate_by_the_weights() -> None:
+    """A policy made before there was anything evident decides as it did."""
+    some = section(2, exploration=0.0, floor=0.0)
+    rows = {name: orjson.loads(row) for name, row in some.items()}
+    for sign, name in ((1.0, "strategy0"), (-1.0, "strategy1")):
+        own = {"theta": [0.0, 0.5 * sign, 0.0, 0.0], "rates": [0.1] * BUCKETS, "hazards": np.zeros((2, 8, 8)).tolist()}
+        rows[name] |= own | {"evident": [0.0] * ENCODER.dimension}
+    rows[""] |= {"elasticities": [0.0, 0.0], "elasticities_whitener": [[0.0, 0.0]] * 2}
+    after = Allocator({name: orjson.dumps(row) for name, row in rows.items()})
+    before = Allocator({name: orjson.dumps({**row, "evident": []}) for name, row in rows.items()})
+
+    def first(allocator: Allocator, hour: float, budget: int) -> int:
+        decision = allocator.allocate({"hour": hour, "device": "tv"}, budget, np.random.default_rng(1))
+        return decision.allocation.get("strategy0", 0)
+
+    assert [first(after, hour, 1) for hour in (4.0, 20.0)] == [0, 1]
+    assert first(after, 4.0, 6) == first(after, 20.0, 6) == 3
+    assert first(before, 4.0, 6) < 3 < first(before, 20.0, 6)
+
+
 def test_of_very_many_sets_a_sample_stands_for_all() -> None:
     sets = RandomSets([0] * 14, [10] * 14, 5)
     drawn, probabilities = sets.every()
