@@ -20,7 +20,7 @@ Most columns of a context may mean nothing, and plans that follow them waste can
 phi, for pages: there each column has a prior variance of its own, the mean of those that RELEVANCES give, weighed by
 the marginal likelihood of the column given all others (automatic relevance determination; Tipping & Faul, "Fast
 marginal likelihood maximisation for sparse Bayesian models", AISTATS 2003). A single candidate is chosen by the first
-one: whoever is not chosen there is not learned, and it is the errors of weights that have others tried.
+one: there, only the chosen strategy is learned, and it takes errors of weights to have others tried.
 
 An item of s in bucket k is met in bucket j of t with the discrete hazard h_stkj = event / risk, shrunk to the
 pair's mean, and that to the mean of all pairs.
