@@ -300,8 +300,10 @@ class Allocator:
         Returns:
             values, (allocations,), in the measure by which plans are chosen: only ratios matter.
         """
-        factors = self._factors(self._vectors(context, strategy_context))[0]
-        return np.asarray(self._planner.worth(counts) @ factors)
+        vectors = self._vectors(context, strategy_context)
+        single, several = (1.0 + (phi * vectors).sum(axis=1) for phi in (self._belief.theta, self._belief.evident))
+        factors = np.where(counts.sum(axis=1, keepdims=True) <= 1, single, several)
+        return np.asarray((self._planner.worth(counts) * factors).sum(axis=1))
 
     def worth(self, depth: int) -> NDArray[np.float64]:
         """Return the worth of a strategy's first 0, 1, ... `depth` candidates together, (strategies, depth + 1).

@@ -122,7 +122,7 @@ def test_many_contexts_at_once_have_the_mixtures_of_each(
 
 
 def test_pages_go_by_what_is_evident_and_a_single_candidate_by_the_weights() -> None:
-    """A policy made before there was anything evident decides as it did."""
+    """So do their promises. A policy made before there was anything evident decides as it did."""
     some = section(2, exploration=0.0, floor=0.0)
     rows = {name: orjson.loads(row) for name, row in some.items()}
     for sign, name in ((1.0, "strategy0"), (-1.0, "strategy1")):
@@ -139,6 +139,13 @@ def test_pages_go_by_what_is_evident_and_a_single_candidate_by_the_weights() -> 
     assert [first(after, hour, 1) for hour in (4.0, 20.0)] == [0, 1]
     assert first(after, 4.0, 6) == first(after, 20.0, 6) == 3
     assert first(before, 4.0, 6) < 3 < first(before, 20.0, 6)
+
+    def promised(allocator: Allocator, hour: float, counts: list[int]) -> float:
+        return float(allocator.promised({"hour": hour, "device": "tv"}, np.array([counts]))[0])
+
+    assert promised(after, 4.0, [1, 0]) < promised(after, 20.0, [1, 0])
+    assert promised(after, 4.0, [6, 0]) == promised(after, 20.0, [6, 0])
+    assert promised(before, 4.0, [6, 0]) < promised(before, 20.0, [6, 0])
 
 
 def test_of_very_many_sets_a_sample_stands_for_all() -> None:
