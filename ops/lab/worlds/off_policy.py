@@ -167,7 +167,7 @@ def _between(one: Section, other: Section, share: float) -> Allocator:
 def _means(section: Section) -> dict[str, Floats]:
     """Return the strategies' estimates: rates, (strategies, BUCKETS), and context weights, (strategies, d)."""
     rows = [orjson.loads(section[name]) for name in STRATEGIES]
-    return {field: np.array([row[field] for row in rows]) for field in ("rates", "theta")}
+    return {field: np.array([row[field] for row in rows]) for field in ("rates", "theta", "evident")}
 
 
 def _with(section: Section, means: Mapping[str, Floats]) -> Section:

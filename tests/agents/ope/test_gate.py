@@ -40,7 +40,7 @@ def section(changed: int | None = None, known: float = KNOWN, **preferred: float
         for key, row in live_rows(bandit.solve(MemorySums({}), {bandit.table.name: ()}, 0)).items()
     }
     for name in CONFIG.strategies:
-        rows[name]["theta"][0] = 100.0 * preferred.get(name, 0.0)
+        rows[name]["theta"][0] = rows[name]["evident"][0] = 100.0 * preferred.get(name, 0.0)
         rows[name] |= {"count": known, "reward": 0.5}
     rows[""]["changed"] = changed
     return {key: orjson.dumps(row) for key, row in rows.items()}
