@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from backchannel.agents.bandit.features import Encoder
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.frames import MISSING, firsts, spans
-from backchannel.agents.outcomes.judge import ranks_in
+from backchannel.agents.outcomes.judge import POSITIONS, ranks_in
 from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sums import Floats
 from backchannel.schemas.events import MAX_DEPTH
@@ -108,7 +108,7 @@ def pages_of(outcomes: Outcomes, encoder: Encoder, strategies: Sequence[str]) ->
     distinct_budget = np.zeros(len(outcomes), dtype=bool)
     distinct_budget[impressions.parents[impressions.rows.planned.parents]] = True
     # The results of each impression, in the order of their positions.
-    order = np.argsort(results.parents * (MAX_DEPTH + 1) + results.rows.position, kind="stable")
+    order = np.argsort(results.parents * POSITIONS + results.rows.position, kind="stable")
     lists, positions = results.parents[order], results.rows.position[order].astype(np.int64)
     turns, entities = impressions.parents[lists], results.rows.entity[order]
     shown = firsts(turns, entities)

@@ -13,7 +13,8 @@ from backchannel.agents.rephrases.detector import RephraseDetector
 from backchannel.agents.sums import Booleans, Floats, Integers
 from backchannel.schemas.text import normalize
 
-_POSITIONS: Final = 16_384  # above the largest position that `schemas.events` accepts
+POSITIONS: Final = 16_384
+"""A number above the largest position that `schemas.events` accepts."""
 
 
 class Judge:
@@ -192,7 +193,7 @@ def _credited(asked: Asked, shown: Ragged[Impressions], gained: Floats, showings
     places = spans(results.starts[impressions], counts)
     impressions = np.repeat(impressions, counts)
     positions = results.rows.position[places].astype(np.int64)
-    ordered = impressions * _POSITIONS + positions
+    ordered = impressions * POSITIONS + positions
     if not (np.diff(ordered) > 0).all():
         order = np.argsort(ordered, kind="stable")
         places, impressions, positions = places[order], impressions[order], positions[order]

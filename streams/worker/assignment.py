@@ -166,6 +166,7 @@ class Assignment:
         self._begun = 0.0  # monotonic time at which it began
         self._unacked: list[tuple[int, Callable[[], None]]] = []  # (partition, ack) of each chunk since the last commit
         self._rejected: list[Rejected] = []  # not yet durable
+        self._answered = True  # whether the brokers said last time where the logs end
         self._heard: dict[int, int] = {}  # partition -> time of its last chunk, ms
         self._closed: int | None = None  # time at which the first uncommitted turn closed
         self._log_second, self._logged = 0, 0
@@ -224,14 +225,18 @@ class Assignment:
 
         Args:
             log_ends: a function that returns the ends of the logs. It is called while no chunk is added, so that no
-                event of another topic can be newer than its answer.
+                event of another topic can be newer than its answer; but if it had no answer last time, chunks are added
+                until it has one.
             now: wall clock, ms since the Unix epoch.
         """
+        if not self._answered:
+            self._answered = bool(await log_ends())
         async with self._lock:
             self._raise_failure()
             if self._void or not self.partitions:
                 return
-            ends = await log_ends()
+            ends = await log_ends() if self._answered else {}
+            self._answered = bool(ends)
             if not ends:  # an unreachable log is not known to be quiet
                 self._heard.clear()
             for number, partition in self.partitions.items():

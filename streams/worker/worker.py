@@ -235,17 +235,22 @@ class Worker:
     async def _publish_often(self) -> None:
         versions = 0
         while True:
-            started, pause, assignment = time.monotonic(), COMMIT_S, self._assignment
-            if assignment is not None:
-                first = 0 in assignment.partitions
-                if first:  # what was read by now is committed first, so that a turn waits only once
-                    await self._commit()
+            started, pause = time.monotonic(), COMMIT_S
+            if self._is_first:  # what was read by now is committed first, so that a turn waits only once
+                await self._commit()
+            if self._assignment is not None:
+                first = self._is_first  # that may have changed: a commit waits while the store is away
                 versions = await self._publish(first=first) or versions
                 if first:
                     pause = self._config.commits.publish_s
                     if versions < FIRST_VERSIONS:
                         pause = min(pause, 10 * (time.monotonic() - started))
             await asyncio.sleep(started + pause - time.monotonic())
+
+    @property
+    def _is_first(self) -> bool:
+        """Whether this worker has the first partition, and so publishes."""
+        return self._assignment is not None and 0 in self._assignment.partitions
 
     async def _publish(self, *, first: bool) -> int | None:
         """Report the versions to the observer, and return the one that readers serve.
@@ -295,7 +300,7 @@ class Worker:
     async def _watch_regularly(self) -> None:
         while True:
             await asyncio.sleep(BEAT_S)
-            if self._assignment is None or 0 not in self._assignment.partitions:
+            if not self._is_first:
                 continue
             try:
                 self._observer.on_alarms(await self._publisher.look(_now()))

@@ -17,6 +17,7 @@ from backchannel.streams.store.retries import retry
 
 _WRITE = "backchannel_write"
 _FILE = "backchannel_file"
+# Checkpoints are rarer than by default, and write what changes with every version less often.
 _PRAGMAS = ("busy_timeout=30000", "synchronous=NORMAL", "cache_size=-262144", "wal_autocheckpoint=16384")
 _PASSING = (
     sqlite3.SQLITE_BUSY,

@@ -210,6 +210,27 @@ def test_a_commit_that_was_cancelled_is_brought_to_its_end(desk: Desk, monkeypat
     asyncio.run(scenario())
 
 
+def test_brokers_that_do_not_answer_hold_back_no_chunks(desk: Desk) -> None:
+    async def scenario() -> None:
+        one = desk.assign()
+        await one.advance(ends(None), NOW)
+        asked, answered = asyncio.Event(), asyncio.Event()
+
+        async def late() -> Mapping[TP, int]:
+            asked.set()
+            await answered.wait()
+            return {}
+
+        waiting = asyncio.create_task(one.advance(late, NOW))
+        await asked.wait()
+        async with asyncio.timeout(10):
+            await one.add(desk.chunk(0, RECORDS), NOW)
+        answered.set()
+        await waiting
+
+    asyncio.run(scenario())
+
+
 def test_what_keeps_a_commit_from_being_made_is_raised_by_whatever_comes_next(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
