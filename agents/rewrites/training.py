@@ -11,7 +11,7 @@ as far as there is evidence. The pairs are those of a sample of queries (see `sa
 A query that fails is looked up each time, so its turns count; one that succeeds only until it is known, so it counts
 once. What all pairs of one bucket of people (see `sketches`) count for is bounded, as elsewhere. Rarities of words are
 those in the sample. The odds of a score stay what they were: scores are their logarithms, and are what is learned.
-Likelihoods of hypotheses and habits of users have no evidence here, so their weights stay, too.
+Likelihoods of hypotheses have no evidence here, so their weights stay, too.
 """
 
 from collections import Counter, defaultdict

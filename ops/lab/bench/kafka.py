@@ -276,11 +276,8 @@ def _live_load(kafka: KafkaConfig, rate: int, seconds: float) -> Iterator[BasePr
 
 
 def _load(kafka: KafkaConfig, rate: int, seconds: float) -> None:
-    asyncio.run(
-        _stream(
-            kafka, list(islice(mixed_stream(int(seconds * rate), np.random.default_rng(1)), int(seconds * rate))), rate
-        )
-    )
+    size = int(seconds * rate)
+    asyncio.run(_stream(kafka, list(islice(mixed_stream(size, np.random.default_rng(1)), size)), rate))
 
 
 async def _stream(kafka: KafkaConfig, events: list[Event], rate: int) -> None:
