@@ -53,6 +53,8 @@ class Learner(ABC):
             age drops nothing. What is that old must not affect the section.
         salt: what users are hashed with in the tables kept by user; None if they are not. If they are, no row of the
             section is about a single user.
+        fitted: the rows of the section that are fitted to the rows of a few users, and kept while these change. They
+            are erased with any user, and made anew.
     """
 
     name: ClassVar[str]
@@ -61,6 +63,7 @@ class Learner(ABC):
     bound: tuple[SumTable, int] | None = None
     keep: tuple[SumTable, str, int] | None = None
     salt: str | None = None
+    fitted: Sequence[str] = ()
 
     @classmethod
     def configured(cls, config: Any) -> Self:  # noqa: ARG003 - for overrides

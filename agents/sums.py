@@ -18,6 +18,7 @@ which is exact.
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from math import ldexp
+from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias, overload
 
 import numpy as np
@@ -292,17 +293,29 @@ class WidthError(BackchannelError, ValueError):
 
 
 class SumReader(Protocol):
-    """The sums that a learner solves."""
+    """The sums that a learner solves, and what it published of them before."""
 
     def read(self, table: SumTable, column: str | None = None, values: Collection[Any] = ()) -> Sums:
         """Return the rows of `table`, or those whose key `column`, the first or `lookup`, has one of `values`."""
 
+    def published(self, section: str, key: str) -> bytes | None:
+        """Return a row of the version that the next one builds on; None without one, and if there is no such version.
+
+        With it a learner can leave rows as they are that hardly change and cost much. Nothing else may depend on it.
+        """
+
 
 class MemorySums:
-    """A `SumReader` over a delta in memory."""
+    """A `SumReader` over a delta in memory.
 
-    def __init__(self, delta: Mapping[str, Sums]) -> None:
+    Args:
+        delta: the sums, by table.
+        section: the rows that the learner published before, by key; by default none.
+    """
+
+    def __init__(self, delta: Mapping[str, Sums], section: Mapping[str, bytes] = MappingProxyType({})) -> None:
         self._delta = delta
+        self._section = section
 
     def read(self, table: SumTable, column: str | None = None, values: Collection[Any] = ()) -> Sums:
         """See `SumReader.read`."""
@@ -314,3 +327,7 @@ class MemorySums:
         position, wanted = table.column(column), set(values)
         rows = [row for row, key in enumerate(sums.keys) if key[position] in wanted]
         return Sums(table, [sums.keys[row] for row in rows], sums.values[rows], sums.landmark)
+
+    def published(self, section: str, key: str) -> bytes | None:  # noqa: ARG002 - there is one section only
+        """See `SumReader.published`."""
+        return self._section.get(key)

@@ -8,6 +8,10 @@ of its wins to losses reaches `rephrases.online_odds` for somebody, and until th
 The people are those of the lowest hashes (bottom-k; Cohen & Kaplan, "Summarizing data using bottom-k sketches", PODC
 2007), with all that they asked. So the sample is a sum: whichever rows are dropped on the way, the lowest are the
 same. People are hashed, without a secret: whoever knows or guesses an id can find its rows.
+
+To fit takes most of a second, so a fit is kept until a twentieth of what it was made from is gone or of what is there
+is new. What it was made from is in the section beside it, so whoever publishes next decides alike. Both are erased
+with anybody who is forgotten, as it may have been made from rows that others have displaced since.
 """
 
 from collections import defaultdict
@@ -18,6 +22,7 @@ from typing import Any, Final, Self
 
 import msgspec
 import numpy as np
+from msgspec import Struct
 
 from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.learner import Changed, Learner
@@ -32,10 +37,36 @@ SIZE: Final = 4_000
 """Rows of the sample."""
 _MOST: Final = 400  # rows of a person; who has more is left out, and is likely a program
 _ENCODING: Final = "people 1"
+_FITTED: Final = "fitted to"
+_KEPT: Final = 0.95  # share of the evidence of a fit that must still be there, and be all but the rest
+_ONE_ROW: Final = 10.0  # turns of a row that count
+
+
+class Fitted(Struct, frozen=True):
+    """What a ranker was fitted to.
+
+    Attributes:
+        at: the event time that the evidence was decayed to, ms.
+        turns: the turns in the sample (decayed), at most `_ONE_ROW` for each of its rows.
+        reach: the share of all people who are in the sample, 0 to 1.
+    """
+
+    at: int
+    turns: float
+    reach: float
+
+    def kept(self, now: "Fitted", half_life_ms: float) -> float:
+        """Return the turns that are in this sample and in the one of `now`, as a share of the larger one, 0 to 1.
+
+        Turns leave the sample as they decay, and with people of higher hashes than those who come.
+        """
+        decayed = self.turns * float(np.exp2((self.at - now.at) / half_life_ms))
+        left = decayed * min(now.reach / self.reach, 1.0)
+        return left / max(self.turns, now.turns, 1e-300)
 
 
 class HabitRanking(Learner):
-    """The learner of the ranker of habits. Its section: `ALL` -> `Ranker`.
+    """The learner of the ranker of habits. Its section: `ALL` -> `Ranker`, and what it was `Fitted` to.
 
     Its table holds, by person, text, state and the state of the next query (`ALL` unless that is a rephrase): the
     success, the failure, and the rephrases, in turns.
@@ -48,6 +79,7 @@ class HabitRanking(Learner):
     name = Rewriter.habit_ranking
     serving = Rewriter
     salt = name
+    fitted = (ALL, _FITTED)
 
     def __init__(self, config: RephraseConfig, size: int = SIZE) -> None:
         self.config: Final = config
@@ -60,6 +92,7 @@ class HabitRanking(Learner):
         self.tables = (self.table,)
         self.bound = (self.table, size)
         self._size: Final = size
+        self._half_life_ms: Final = config.half_life_days * 86_400_000
 
     @classmethod
     def configured(cls, config: Any) -> Self:
@@ -96,12 +129,16 @@ class HabitRanking(Learner):
         return {self.table.name: Sums(self.table, keys, groups.sums(self.table, sums, landmark).values, landmark)}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
-        """See `Learner.solve`."""
+        """See `Learner.solve`. The rows stay while nearly all that they were fitted to is there, and little else."""
         if not changed.get(self.table.name):
             return {}
-        ranker = trained(self._people(sums, at), self.config.habits)
+        people, now = self._sampled(sums, at)
+        then = sums.published(self.name, _FITTED)
+        if then and msgspec.json.decode(then, type=Fitted).kept(now, self._half_life_ms) >= _KEPT:
+            return {}
+        ranker = trained(people, self.config.habits)
         sure = ranker is not None and np.isfinite(ranker.least(self.config.online_odds))
-        return {ALL: msgspec.json.encode(ranker) if sure else None}
+        return {ALL: msgspec.json.encode(ranker) if sure else None, _FITTED: msgspec.json.encode(now)}
 
     def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:  # noqa: ARG002 - a Learner
         """See `Learner.excess`: the rows of the highest hashes."""
@@ -113,10 +150,10 @@ class HabitRanking(Learner):
         people = groupby(sorted(key for key in keys if key[0] == _ENCODING), itemgetter(1))
         return [key for _, own in people for key in islice(own, _MOST)][: self._size]
 
-    def _people(self, sums: SumReader, at: int) -> list[Person]:
+    def _sampled(self, sums: SumReader, at: int) -> tuple[list[Person], Fitted]:
         rows = sums.read(self.table, "encoding", [_ENCODING])
         values = dict(zip(rows.keys, rows.at(at).round(6).tolist(), strict=True))
-        kept, people = self._kept(rows.keys), []
+        kept, people = self._kept(rows.keys), list[Person]()
         for name, own in groupby(kept, itemgetter(1)):
             keys = list(own)
             if len(keys) < _MOST and not (keys[-1] == kept[-1] and len(kept) == self._size):  # nothing is missing
@@ -124,4 +161,6 @@ class HabitRanking(Learner):
                 for key in keys:
                     asked[key[2], key[3]].add(key[4], *values[key])
                 people.append(Person(name, dict(asked)))
-        return people
+        turns = sum(min(success + failure, _ONE_ROW) for success, failure, _ in map(values.__getitem__, kept))
+        reach = int(kept[-1][1], 16) / 2.0**96 if len(kept) == self._size else 1.0
+        return people, Fitted(at, turns, reach)

@@ -16,6 +16,7 @@ from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.signing import sign, signing_key
 from backchannel.streams.store.dialects import among
 from backchannel.streams.store.engine import Store
+from backchannel.streams.store.ledger import all_keys
 from backchannel.streams.store.merging import log_changes, merge_segments, merge_within
 from backchannel.streams.store.tables import change, snapshot, snapshot_row
 
@@ -56,6 +57,9 @@ def forget_user(url: str, config: Config, user: str, *, deep: bool = False) -> i
                     connection.execute(delete(change).where(of_table, change.c.value == own))
                     stored = store.sum_tables[table.name]
                     gone += connection.execute(delete(stored).where(stored.c[USER] == own)).rowcount
+                if learner.fitted:  # perhaps to rows of the user that others have displaced since
+                    _erase(connection, learner.name, learner.fitted, key)
+                    log_changes(connection, all_keys(connection, store, by_user))
                 gone += _erase(connection, learner.name, [user], key) if learner.is_personal else 0
             if deep:
                 of_all = list(store.sum_tables.values())

@@ -129,7 +129,7 @@ class Publisher:
         positions = ledger.positions(connection)
         complete, newest = ledger.watermarks(positions)
         at = max(newest, 0)
-        sums = ledger.RowSums(self._store, connection)
+        sums = ledger.RowSums(self._store, connection, builds=previous is not None)
 
         def solve(learners: Iterable[Learner]) -> Iterator[snapshots.Solved]:
             for learner in learners:

@@ -215,11 +215,18 @@ class Ledger:
 
 
 class RowSums:
-    """A `SumReader` of the merged sums, within a transaction."""
+    """A `SumReader` of the merged sums, within a transaction.
 
-    def __init__(self, store: Store, connection: Connection) -> None:
+    Args:
+        store: the store.
+        connection: a connection within a transaction.
+        builds: whether the next version builds on the newest one.
+    """
+
+    def __init__(self, store: Store, connection: Connection, *, builds: bool = False) -> None:
         self._store: Final = store
         self._connection: Final = connection
+        self._builds: Final = builds
         self._landmarks: Final = dict(
             connection.execute(select(tables.landmark.c.table_name, tables.landmark.c.landmark)).all()
         )
@@ -247,6 +254,15 @@ class RowSums:
             return Sums(table)
         read = np.concatenate(plain) if table.sums else _unpacked(table, packed)
         return Sums(table, keys, read, self._landmarks.get(table.name, 0))
+
+    def published(self, section: str, key: str) -> bytes | None:
+        """See `SumReader.published`."""
+        if not self._builds:
+            return None
+        row = tables.snapshot_row
+        live = (row.c.section == section, row.c.key == key, row.c.valid_to.is_(None))
+        found: bytes | None = self._connection.execute(select(row.c.value).where(*live)).scalar()
+        return found
 
 
 class LedgerSums(RowSums):

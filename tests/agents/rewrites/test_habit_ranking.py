@@ -16,7 +16,9 @@ from backchannel.agents.rewrites.habitual import NAMES, described
 from backchannel.agents.rewrites.online import OnlineRewrites
 from backchannel.agents.rewrites.ranker import Ranker
 from backchannel.agents.rewrites.rows import Habit, HabitRow, Settings, Usual
-from backchannel.agents.sums import ALL, MemorySums, Sums, merge
+from backchannel.agents.serving import live_rows
+from backchannel.agents.sums import ALL, Delta, MemorySums, Sums, merge
+from backchannel.schemas.snapshot import Section
 from backchannel.schemas.turn import Turn
 from tests.support.turns import closed_turn, judged, query
 
@@ -123,7 +125,50 @@ def test_the_sample_is_the_same_whatever_was_dropped_on_the_way(who: list[int], 
         left = [row for row, key in enumerate(kept.keys) if key not in dropped]
         kept = Sums(learner.table, [kept.keys[row] for row in left], kept.values[left], kept.landmark)
         assert len(left) <= size
-    assert learner._people(MemorySums({name: kept}), 0) == learner._people(every, 0)
+    assert learner._sampled(MemorySums({name: kept}), 0) == learner._sampled(every, 0)
+
+
+def solved(delta: Delta, section: Section, at: int, learner: HabitRanking = LEARNER) -> dict[str, bytes | None]:
+    """Return what changes if the next version builds on one with a `section`."""
+    return learner.solve(MemorySums(delta, section), changes(delta), at)
+
+
+def test_a_fit_is_kept_until_a_twentieth_of_the_sample_is_new() -> None:
+    rng = np.random.default_rng(6)
+    total = LEARNER.learn(judged(people(40, telling=True), VOICE))
+    section = live_rows(solved(total, {}, 0))
+    fits = []
+    for count in range(1, 9):
+        total = merge([total, LEARNER.learn(judged(person(f"new {count}", rng, telling=True), VOICE))])
+        if rows := solved(total, section, 0):
+            assert rows == solved(total, {}, 0)  # from all that is known by now
+            section = live_rows(rows)
+            fits.append(count)
+    assert fits == [3, 6]  # the first with two of 42 people new is too early: 40 are 95.2%
+
+
+def test_a_fit_is_kept_until_a_twentieth_has_decayed() -> None:
+    delta, day = LEARNER.learn(judged(people(40, telling=True), VOICE)), 86_400_000
+    section = live_rows(solved(delta, {}, 0))
+    assert not solved(delta, section, 2 * day)  # 2^(-2 / 30) is 95.5%
+    assert solved(delta, section, 3 * day) == solved(delta, {}, 3 * day)
+
+
+def test_a_fit_is_kept_until_a_twentieth_of_the_people_has_been_displaced() -> None:
+    rng, learner = np.random.default_rng(7), HabitRanking(CONFIG, size=200)
+    everybody = sorted((f"p{one}" for one in range(60)), key=learner.key_of)
+    deltas = [learner.learn(judged(person(one, rng, telling=True), VOICE)) for one in everybody]
+    without = merge([*deltas[:3], *deltas[6:]])  # 200 rows are 14 people or so
+    section = live_rows(solved(without, {}, 0, learner))
+    assert not solved(merge([without, deltas[-1]]), section, 0, learner)
+    assert solved(merge([without, *deltas[3:6]]), section, 0, learner)
+
+
+def test_a_fit_without_a_ranker_is_kept_too() -> None:
+    delta = LEARNER.learn(judged(people(40, telling=False), VOICE))
+    rows = solved(delta, {}, 0)
+    assert rows[ALL] is None
+    assert not solved(delta, live_rows(rows), 0)
 
 
 def test_a_replay_gives_the_same_ranker_as_what_was_learned_bit_by_bit() -> None:

@@ -13,13 +13,14 @@ from backchannel.agents.rewrites.habit_ranking import HabitRanking
 from backchannel.agents.rewrites.rows import RewriteRow, Settings, is_held_out
 from backchannel.agents.rewrites.serving import Rewriting
 from backchannel.agents.sums import ALL, MemorySums
-from backchannel.schemas.events import Click, Event, Hypothesis, Query
+from backchannel.schemas.events import Click, Hypothesis, Query
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.erasure import forget_user
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.reader import PolicyReader
+from tests.support.habits import TEXTS, said
 from tests.support.ledgers import contents
 from tests.support.pipelines import learn, turn
 
@@ -122,25 +123,6 @@ def test_readers_serve_online_rewrites_of_what_was_learned(store_url: str) -> No
         assert found.odds >= 1.0
         assert reader.policy.rewrite(right) is None
         assert reader.policy.rewrite("x", interpretation=wrong) is None
-
-
-TEXTS = ("play the songs of abba", "what is the weather in paris", "call my sister anna please")
-
-
-def said(user: str, number: int) -> list[Event]:
-    """Return a session in which a user says three things well, twice each, and garbles each at first."""
-    events: list[Event] = []
-    for place, text in enumerate(TEXTS):
-        first = 1_000_000 * number + 200_000 * place
-        garbled = f"{text[: 6 + number % 9]}x{text[6 + number % 9 :]}"
-        for nth, (ts, heard) in enumerate(((0, garbled), (4_000, text), (100_000, text))):
-            ids: Any = {"session_id": f"s {user} {number}", "query_id": f"{user} {place} {nth}"}
-            asked = Query(event_id=f"q {user} {place} {nth}", ts=first + ts, text=heard, user_id=user, **ids)
-            clicked = Click(event_id=f"c {user} {place} {nth}", ts=asked.ts + 10, entity_id="e", **ids)
-            events += [asked, clicked] if heard == text else [asked]
-    ids = {"session_id": f"s {user} {number}", "query_id": f"{user} other"}
-    asked = Query(event_id=f"q {user}", ts=first + 150_000, text=f"news about number {number}", user_id=user, **ids)
-    return [*events, asked, Click(event_id=f"c {user}", ts=asked.ts + 10, entity_id="e", **ids)]
 
 
 def test_habits_are_served_to_their_user_until_the_user_is_forgotten(store_url: str) -> None:
