@@ -43,6 +43,20 @@ FIRST_VERSIONS: Final = 10
 """Number of first versions that are published as often as a tenth of the time allows: early learning matters most."""
 
 
+def pause_between(publish_s: float, taken_s: float, before: int, after: int) -> float:
+    """Return the seconds from the beginning of one attempt to publish to that of the next.
+
+    Args:
+        publish_s: the configured seconds between versions.
+        taken_s: the seconds that the attempt took.
+        before: the number of the version that readers served before the attempt; 0: none.
+        after: the same after it. Where nothing new is served, it suffices to look as often as commits are made.
+    """
+    if after >= FIRST_VERSIONS:
+        return publish_s
+    return min(publish_s, 10 * taken_s if after > before else COMMIT_S)
+
+
 class LostRecordsError(BackchannelError, RuntimeError):
     """The topics no longer hold unread records; the message says what is missing."""
 
@@ -240,11 +254,10 @@ class Worker:
                 await self._commit()
             if self._assignment is not None:
                 first = self._is_first  # that may have changed: a commit waits while the store is away
-                versions = await self._publish(first=first) or versions
+                before, versions = versions, await self._publish(first=first) or versions
                 if first:
-                    pause = self._config.commits.publish_s
-                    if versions < FIRST_VERSIONS:
-                        pause = min(pause, 10 * (time.monotonic() - started))
+                    taken = time.monotonic() - started
+                    pause = pause_between(self._config.commits.publish_s, taken, before, versions)
             await asyncio.sleep(started + pause - time.monotonic())
 
     @property
