@@ -46,6 +46,9 @@ USER: Final = "user"
 """The key column that holds a user, see `Learner.key_of`. A table with it is kept by user; most have it first."""
 
 
+_LARGEST: Final = 1 << 62
+
+
 class Keys(Sequence[Key]):
     """The keys of rows, stored by column, (rows,) each: sorted, without duplicates."""
 
@@ -124,6 +127,22 @@ def _compact(codes: Integers, values: Sequence[Any]) -> tuple[Integers, Sequence
     return (codes, values) if there.all() else ((there.cumsum() - 1)[codes], taken(values, np.flatnonzero(there)))
 
 
+def numbered(*codes: NDArray[Any]) -> Integers:
+    """Return a number for each row of `codes`, (rows,) each: equal for equal rows, and in their order."""
+    numbers = np.zeros(len(codes[0]), dtype=np.int64)
+    size = 1  # the numbers so far are below this
+    for code in codes if len(numbers) else ():
+        low = int(code.min())
+        width = int(code.max()) - low + 1
+        if size * width > _LARGEST:  # few of them are in use: at most as many as there are rows
+            numbers, own = (np.unique(one, return_inverse=True)[1] for one in (numbers, code))
+            size, width = int(numbers.max()) + 1, int(own.max()) + 1
+        else:
+            own = code.astype(np.int64) - low
+        numbers, size = numbers * width + own, size * width
+    return numbers
+
+
 class Groups:
     """Lines grouped by their keys.
 
@@ -137,16 +156,10 @@ class Groups:
     """
 
     def __init__(self, *parts: tuple[NDArray[Any], Sequence[Any]]) -> None:
-        numbers = np.zeros(len(parts[0][0]), dtype=np.int64)
-        for codes, values in parts:
-            numbers *= max(len(values), 1)
-            numbers += codes
-        numbers, self.lines = np.unique(numbers, return_inverse=True)
-        codes_of = []
-        for _, values in reversed(parts):
-            numbers, code = np.divmod(numbers, max(len(values), 1))
-            codes_of.append(code)
-        self.codes: Final = codes_of[::-1]
+        numbers, self.lines = np.unique(numbered(*(codes for codes, _ in parts)), return_inverse=True)
+        self.codes: Final = np.empty((len(parts), len(numbers)), dtype=np.int64)
+        for own, (codes, _) in zip(self.codes, parts, strict=True):
+            own[self.lines] = codes  # the lines of a key have the same
         self.keys: Final = CodedKeys(*((codes, values) for codes, (_, values) in zip(self.codes, parts, strict=True)))
 
     def sums(self, table: "SumTable", columns: Sequence[Floats], landmark: int = 0) -> "Sums":

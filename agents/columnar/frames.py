@@ -11,14 +11,12 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from backchannel.agents.sums import Booleans, Integers
+from backchannel.agents.sums import Booleans, Integers, numbered
 
 Codes: TypeAlias = NDArray[np.int32]
 
 MISSING: Final = -1
 """The code of a missing value."""
-
-_LARGEST: Final = 1 << 62
 
 POOLS: Final = {
     "session": "people",
@@ -121,32 +119,18 @@ def distinct(*codes: NDArray[Any]) -> tuple[Integers, Integers]:
     """Return the index of the first of each distinct row of `codes`, (rows,) each, and each row's number among
     these, which are sorted.
     """
-    _, first, place = np.unique(_numbers(*codes), return_index=True, return_inverse=True)
+    _, first, place = np.unique(numbered(*codes), return_index=True, return_inverse=True)
     return first, place
 
 
 def firsts(*codes: NDArray[Any]) -> Booleans:
     """Return whether each row of `codes`, (rows,) each, is the first one like it, (rows,)."""
-    numbers = _numbers(*codes)
+    numbers = numbered(*codes)
     ordered = np.sort(numbers)  # without indexes, which takes a third of the time: most rows occur once
     is_first = ~np.isin(numbers, ordered[1:][ordered[1:] == ordered[:-1]])
     others = np.flatnonzero(~is_first)
     is_first[others[np.unique(numbers[others], return_index=True)[1]]] = True
     return is_first
-
-
-def _numbers(*codes: NDArray[Any]) -> Integers:
-    """Return a number for each row of `codes`, (rows,) each: equal for equal rows, and in their order."""
-    numbers = np.zeros(len(codes[0]), dtype=np.int64)
-    size = 1  # the numbers so far are below this
-    for code in codes if len(numbers) else ():
-        low = int(code.min())
-        width = int(code.max()) - low + 1
-        if size * width > _LARGEST:  # few of them are in use
-            _, numbers = np.unique(numbers, return_inverse=True)
-            size = int(numbers.max()) + 1
-        numbers, size = numbers * width + (code.astype(np.int64) - low), size * width
-    return numbers
 
 
 def _concat(parts: Sequence[Any]) -> Any:
