@@ -20,7 +20,8 @@ from backchannel.schemas.events import MAX_DEPTH
 MAX_BUDGET: Final = MAX_DEPTH
 """As many candidates of one strategy as an `impression` event can log."""
 Precise: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
-_KEPT: Final = 64  # requests whose plans are kept
+_KEPT: Final = 128  # requests whose plans are kept: some 35 kB each with eight strategies, at most 270
+_AHEAD: Final = 8  # of those, how many that nobody asks for are made for the next version, too
 _DEEPEST: Final = 4  # most candidates of one strategy for each distinct candidate of the budget
 
 
@@ -113,11 +114,19 @@ class Planner:
         self._precision: Final = precision
         self._least: Final = max(int(minima.sum()), 1)
         self._plans: Final[dict[Asked, Plans]] = {}
+        self._ahead: Final[set[Asked]] = set()  # those that were only prepared for
 
     @property
     def known(self) -> list[Asked]:
-        """The requests so far."""
-        return list(self._plans)
+        """The latest requests, and a few of those that were only prepared for, as some services are seldom asked."""
+        every = list(self._plans)
+        ahead = [asked for asked in every if asked in self._ahead]
+        return ahead[-_AHEAD:] + [asked for asked in every if asked not in self._ahead]
+
+    def prepare(self, asked: Asked) -> None:
+        """Make the plans of a request that may come; raises what `plan` raises."""
+        self.plan(asked)
+        self._ahead.add(asked)
 
     def plan(self, asked: Asked) -> Plans:
         """Return the plans of a request; they are made the first time.
@@ -127,9 +136,10 @@ class Planner:
         """
         found = self._plans.get(asked)
         if found is None:
-            if len(self._plans) == _KEPT:
-                self._plans.clear()
             found = self._plans[asked] = self._make(asked)
+            for oldest in list(self._plans)[:-_KEPT]:
+                self._plans.pop(oldest, None)
+        self._ahead.discard(asked)
         return found
 
     def worth(self, counts: Counts) -> Floats:

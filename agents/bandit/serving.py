@@ -145,12 +145,14 @@ class Allocator:
     def prepare(self, like: "Allocator") -> None:
         """Make the plans of the budgets that another allocator was asked for, so that no decision has to wait for them.
 
+        Most of what only versions before that were asked for is made when it is asked for again.
+
         Args:
             like: the allocator of the version before.
         """
         for asked in like._planner.known:
             with suppress(ValueError):  # it may not be allowed any more
-                self._planner.plan(asked)
+                self._planner.prepare(asked)
 
     def utilities(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN

@@ -117,15 +117,14 @@ class HabitRanking(Learner):
         steps = (rephrased > 0) & (following != MISSING) & outcomes.named[following]
         users, people = np.unique(outcomes.users[rows], return_inverse=True)
         hashes = [self.key_of(outcomes.columns.pools.people[user]) for user in users.tolist()]
-        # Codes of texts and states together, as four columns of codes do not fit into a number.
-        said = Groups((outcomes.query[rows], outcomes.keys), (outcomes.state[rows], outcomes.keys))
         groups = Groups(
             (people, hashes),
-            (said.lines, list(said.keys)),
+            (outcomes.query[rows], outcomes.keys),
+            (outcomes.state[rows], outcomes.keys),
             (np.where(steps, following + 1, 0), [ALL, *outcomes.keys]),
         )
         sums = (weights * success, weights * (1.0 - success), weights * np.where(steps, rephrased, 0.0))
-        keys: list[Key] = [(_ENCODING, person, *texts, then) for person, texts, then in groups.keys]
+        keys: list[Key] = [(_ENCODING, *key) for key in groups.keys]
         return {self.table.name: Sums(self.table, keys, groups.sums(self.table, sums, landmark).values, landmark)}
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from backchannel.agents.bandit.decision import walk
 from backchannel.agents.bandit.features import Categorical, Encoder, Numeric
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
-from backchannel.agents.bandit.mixture import MANY, Mixture, RandomSets
+from backchannel.agents.bandit.mixture import MANY, Counts, Mixture, RandomSets
 from backchannel.agents.bandit.planner import MAX_BUDGET
+from backchannel.agents.bandit.plans import Overlap, Terms, plans
 from backchannel.agents.bandit.ranks import BUCKETS, WIDTH
 from backchannel.agents.bandit.section import Limits
 from backchannel.agents.bandit.serving import Allocator, EncodingError
 from backchannel.agents.serving import live_rows
-from backchannel.agents.sums import MemorySums
+from backchannel.agents.sums import Floats, MemorySums
 from backchannel.schemas.codec import EventDecoder, encode
 from backchannel.schemas.events import Impression
 from backchannel.schemas.snapshot import Section
@@ -356,11 +357,40 @@ def test_where_the_planned_lists_end_the_others_fill_up() -> None:
     assert walk({"a": 3}, lists, 2)[1] == {"a": 2}
 
 
-def test_plans_are_prepared_like_those_of_the_version_before() -> None:
-    before, after = Allocator(section(3)), Allocator(section(3, seed=1))
-    before.allocate(CAR, 7, np.random.default_rng(0), distinct=True)
-    after.prepare(before)
-    assert after._planner.known == before._planner.known
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The budgets of which plans are made, in that order."""
+    budgets: list[int] = []
+
+    def counted(rates: Floats, overlap: Overlap, terms: Terms, elasticities: Floats) -> Counts:
+        budgets.append(terms.budget)
+        return plans(rates, overlap, terms, elasticities)
+
+    monkeypatch.setattr("backchannel.agents.bandit.planner.plans", counted)
+    return budgets
+
+
+def test_plans_are_prepared_of_what_the_version_before_was_asked_for_and_of_little_else(made: list[int]) -> None:
+    versions, rng = [Allocator(section(3, seed=seed)) for seed in range(4)], np.random.default_rng(0)
+    for budget in range(1, 21):
+        versions[0].allocate(CAR, budget, rng)
+    made.clear()
+    versions[1].prepare(versions[0])
+    assert made == [*range(1, 21)]
+    made.clear()
+    versions[1].allocate(CAR, 3, rng)
+    versions[2].prepare(versions[1])
+    assert made == [*range(13, 21), 3]
+    made.clear()
+    versions[3].prepare(versions[2])  # which was asked for nothing
+    assert made == [*range(14, 21), 3]
+
+
+def test_of_many_budgets_the_latest_plans_are_kept(made: list[int]) -> None:
+    allocator, rng = Allocator(section(3)), np.random.default_rng(0)
+    for budget in [*range(1, 141), *range(21, 141), 1]:
+        allocator.allocate(CAR, budget, rng)
+    assert made == [*range(1, 141), 1]
 
 
 @pytest.mark.parametrize(
