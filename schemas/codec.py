@@ -128,9 +128,9 @@ class EventDecoder:
         if self._only is not None and ("type" not in document or name == name_of(self._only)):
             event_type = self._only
         elif event_type is None or self._only is not None:
-            raise EventError(
-                "type: missing" if name is None else f"type: Invalid value {str(name)[:_MAX_EXPLANATION]!r}"
-            )
+            known = EVENT_TYPES if self._only is None else (name_of(self._only),)
+            wrong = f"{str(name)[:_MAX_EXPLANATION]!r}, must be one of {', '.join(known)}"
+            raise EventError(f"type: {'missing' if name is None else wrong}")
         repairer = self._repairers.get(event_type)
         if repairer is None:
             repairer = self._repairers[event_type] = Repairer(event_type, self._unit)

@@ -90,9 +90,11 @@ def _from_iso(text: str) -> int:
     try:
         time = datetime.fromisoformat(text.strip().upper())
     except ValueError:
-        raise FormError(f"{text[:80]!r} is not a time") from None
+        raise FormError(
+            f"{text[:80]!r} is not a time, such as a number (of what, events.time says) or 2023-11-14T22:13:20Z"
+        ) from None
     if time.tzinfo is None:
-        raise FormError(f"{text!r} has no time zone")
+        raise FormError(f"{text!r} has no time zone: append Z, or an offset such as +01:00")
     return (time - _EPOCH) // _MS
 
 

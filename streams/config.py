@@ -1,12 +1,15 @@
 """The configuration: one TOML file, with every value checked at startup."""
 
 import hashlib
+import re
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
+from typing import Annotated, Any, Final, TypeAlias, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct, field, structs
+from msgspec.inspect import is_struct_type
 
 from backchannel.agents import registry
 from backchannel.agents.ope.gate import GateConfig
@@ -19,6 +22,9 @@ from backchannel.schemas.text import RULES
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.snapshots.signing import KEY_VARIABLE
 from backchannel.streams.turns.assembler import TurnConfig
+
+_UNKNOWN: Final = re.compile("Object contains unknown field `(.*)`")
+_BOUNDED: Final = tuple(f"Expected `{kind}` {sign}" for kind in ("int", "float") for sign in "<>")
 
 
 class CommitConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -221,14 +227,33 @@ def parse(document: dict[str, Any], origin: str) -> Config:
         return msgspec.convert(document, Config)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
-        key = where.rstrip("`") or "the top level"
-        if what.startswith("Invalid enum value"):  # the message does not list the valid ones
-            what += f", must be one of {', '.join(_choices(key))}"
+        key = where.rstrip("`")
+        what += _remedy(what, _kind_of(key), _value_of(document, key))
+        key = key or "the top level"
         raise ConfigError(f"{origin}: {key}: {what}. `backchannel config` describes every key") from None
 
 
-def _choices(key: str) -> tuple[str, ...]:
-    kind: Any = Config
+def _remedy(what: str, kind: Any, value: Any) -> str:
+    """Return what msgspec's message does not say: the choices, a name that may have been meant, or a number."""
+    if what.startswith("Invalid enum value"):
+        return f", must be one of {', '.join(get_args(kind))}"
+    unknown = _UNKNOWN.match(what)
+    if unknown and is_struct_type(kind):
+        near = get_close_matches(unknown[1], [one.encode_name for one in structs.fields(kind)], 1)
+        return f" (did you mean `{near[0]}`?)" if near else ""
+    return f", not {value}" if what.startswith(_BOUNDED) and isinstance(value, int | float) else ""
+
+
+def _value_of(document: Any, key: str) -> Any:
+    """Return the value of a key in a document; None within lists."""
     for name in key.split("."):
-        kind = get_type_hints(kind)[name]
-    return get_args(kind)
+        document = document.get(name) if isinstance(document, dict) else None
+    return document
+
+
+def _kind_of(key: str) -> Any:
+    """Return the type of a key such as `bandit.policy`, or of everything; None within lists and tables."""
+    kind: Any = Config
+    for name in key.split(".") if key else ():
+        kind = get_type_hints(kind).get(name) if is_struct_type(kind) else None
+    return kind

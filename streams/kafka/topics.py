@@ -36,7 +36,7 @@ def admin_client(config: KafkaConfig) -> Iterator[KafkaAdminClient]:
             yield admin
     except (KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError, RequestTimedOutError) as error:
         raise TopicError(
-            f"Kafka at {config.servers} does not answer: {error}; its address comes from `servers` in the "
+            f"Kafka at {config.servers} does not answer: {error}; its address comes from `kafka.servers` in the "
             f"configuration or from {SERVERS_VARIABLE}"
         ) from error
     except KafkaError as error:

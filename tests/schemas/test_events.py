@@ -201,5 +201,11 @@ def test_a_record_may_be_no_longer_than_the_limit() -> None:
         assert isinstance(UNTYPED.decode_many([longer])[0], EventError)
 
 
+def test_an_unknown_type_is_told_which_there_are() -> None:
+    assert refusal(json.dumps({**QUERY, "type": "querry"}).encode()).startswith(
+        "type: 'querry', must be one of query, "
+    )
+
+
 def test_a_message_about_a_value_that_looks_like_a_message() -> None:
     assert refusal(json.dumps({**QUERY, "type": "x` - at `$.text"}).encode()).startswith("type: ")

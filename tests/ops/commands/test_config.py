@@ -64,8 +64,10 @@ def test_the_command_prints_the_effective_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"turn": {}}, "unknown field `turn`"),
-        ({"turns": {"window": 3}}, "turns: .*unknown field `window`"),
+        ({"turn": {}}, r"the top level: .*unknown field `turn` \(did you mean `turns`\?\)\."),
+        ({"turns": {"window": 3}}, r"turns: .*unknown field `window` \(did you mean `window_s`\?\)\."),
+        ({"turns": {"xyz": 3}}, r"turns: .*unknown field `xyz`\."),
+        ({"bandit": {"features": [{"kind": "numeric", "nam": "x"}]}}, r"bandit.features\[0\]: "),
         ({"turns": {"window_s": "long"}}, "turns.window_s: Expected `float`, got `str`"),
         ({"kafka": {"servers": "here"}}, "kafka: servers: 'here' is not host:port"),
         ({"kafka": {"sasl_mechanism": "FOO"}}, "'FOO', must be one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
@@ -73,7 +75,7 @@ def test_the_command_prints_the_effective_configuration(tmp_path: Path) -> None:
         ({"events": {"fields": {"querry": {}}}}, "events.fields: 'querry' is not an event type: query, "),
         ({"events": {"fields": {"query": {"txt": "a"}}}}, "events.fields.query: 'txt' is not a field: "),
         ({"events": {"fields": {"query": {"text": "a["}}}}, "events: fields.query.text: "),
-        ({"memory": {"kappa": 0}}, "memory.kappa: Expected `float` >= 0.01"),
+        ({"memory": {"kappa": 0}}, "memory.kappa: Expected `float` >= 0.01, not 0"),
         ({"bandit": {"strategies": ["a", "a"]}}, "bandit: 'a' is listed twice"),
         ({"bandit": {"features": [{"kind": "odd", "name": "x"}]}}, r"bandit.features\[0\].kind: Invalid value 'odd'"),
         ({"rewards": {"click_gain": {"play": 2}}}, r"rewards.click_gain\[...\]: Expected `float` <= 1"),
