@@ -9,8 +9,8 @@ buckets. So a newcomer starts from what strategies get in general, and a bucket 
 elsewhere. Both posteriors are wide, not low. How far single buckets depart from a strategy's level is learned, too
 (empirical Bayes): each of STRENGTHS of their prior is weighed by the likelihood of the fold of queries that it was not
 fitted to. phi_s is the step of a quasi-Poisson regression (McCullagh & Nelder,
-Generalized Linear Models, 1989, ch. 9) from there: with the dispersion W, A_s = sum_k c_sk G_sk / W and
-r_s = sum_k (b_sk - c_sk g_sk) / W, g being the first column of G,
+Generalized Linear Models, 1989, ch. 9) from there: with the dispersions W_k, A_s = sum_k c_sk G_sk / W_k and
+r_s = sum_k (b_sk - c_sk g_sk) / W_k, g being the first column of G,
 
     phi_0 = (sum_s A_s + a I)^-1 sum_s r_s,    phi_s = phi_0 + (A_s + l I)^-1 (r_s - A_s phi_0).
 
@@ -48,6 +48,8 @@ POOLED: Final = 0.5 * 0.8 ** np.arange(BUCKETS)
 """Prior rates of strategies in general, worth one turn."""
 MET: Final = 15.0
 """Strength of the prior of a hazard, as weight of searched items."""
+TYPICAL: Final = 5.0
+"""Weight of clicks that the dispersion of all buckets counts for in that of each."""
 OVERLAP: Final = 0.05
 """Prior mean of the hazards of all pairs, of strength MET."""
 _SWEEPS: Final = 3
@@ -66,9 +68,9 @@ def believe(evidence: StrategySums) -> Belief:
     strength = _strength(evidence, pooled, dispersion)
     prior = _priors(clicks, exposed, pooled, strength)
     rates = (clicks + strength) / (exposed + prior)
-    gram = (rates[..., np.newaxis, np.newaxis, np.newaxis] * evidence.gram).sum(axis=1) / dispersion
-    first = evidence.gram[..., 0]
-    moment = (evidence.moment - rates[..., np.newaxis, np.newaxis] * first).sum(axis=1) / dispersion
+    gram = np.einsum("sk,skfij->sfij", rates / dispersion, evidence.gram)
+    left = evidence.moment - rates[..., np.newaxis, np.newaxis] * evidence.gram[..., 0]
+    moment = np.einsum("k,skfi->sfi", 1.0 / dispersion, left)
     theta, precision = _contexts(gram, moment)
     return Belief(
         clicks=clicks,
@@ -123,10 +125,15 @@ def available(shown: Pairs) -> Floats:
     return np.asarray(np.clip((event + 5.0 * WIDTH) / (risk + 5.0), 0.05 * WIDTH, WIDTH))
 
 
-def _dispersion(evidence: StrategySums, pooled: Floats) -> float:
-    """Return W, the variance of a weight over its mean: 1 for rare clicks of weight 1, one of which is the prior."""
-    squares, weight = evidence.squares.sum() + 1.0, np.maximum(evidence.weight, 0.0).sum(axis=0)
-    return float(max(squares - (pooled * weight).sum(), 0.1 * squares) / (weight.sum() + 1.0))
+def _dispersion(evidence: StrategySums, pooled: Floats) -> Floats:
+    """Return W, the variance of weights over their mean in each bucket, (BUCKETS,): 1 for rare clicks of weight 1.
+
+    Positions further down are seldom examined, so the few clicks there weigh more: each tells less than one at the top.
+    """
+    squares, weight = evidence.squares.sum(axis=0), np.maximum(evidence.weight, 0.0).sum(axis=0)
+    variance = np.maximum(squares - pooled * weight, 0.1 * squares)
+    overall = (variance.sum() + 1.0) / (weight.sum() + 1.0)
+    return np.asarray((variance + TYPICAL * overall) / (weight + TYPICAL))
 
 
 def _priors(clicks: Floats, exposed: Floats, pooled: Floats, strength: float) -> Floats:
@@ -142,10 +149,10 @@ def _priors(clicks: Floats, exposed: Floats, pooled: Floats, strength: float) ->
     return np.asarray(strength / (pooled * level[:, np.newaxis]))
 
 
-def _strength(evidence: StrategySums, pooled: Floats, dispersion: float) -> float:
+def _strength(evidence: StrategySums, pooled: Floats, dispersion: Floats) -> float:
     """Return the strength of the priors of rates, in clicks."""
-    clicks = np.maximum(evidence.moment[..., 0], 0.0) / dispersion
-    exposed = evidence.gram[..., 0, 0] / dispersion
+    clicks = np.maximum(evidence.moment[..., 0], 0.0) / dispersion[:, np.newaxis]
+    exposed = evidence.gram[..., 0, 0] / dispersion[:, np.newaxis]
     scores = np.zeros(len(STRENGTHS))
     for fold in range(FOLDS):
         own, drawn = clicks[..., 1 - fold], exposed[..., 1 - fold]

@@ -55,6 +55,16 @@ def test_departures_of_single_ranks_are_believed_if_they_recur() -> None:
     assert share[0] > 1.5 * share[1]
 
 
+def test_rare_heavy_clicks_far_down_tell_less() -> None:
+    """In each bucket the same weight of clicks: many of weight 1, but the last ones of weight 8."""
+    clicks = np.full((2, BUCKETS), 40.0)
+    sums = by_rank(clicks)
+    heavy = np.where(np.arange(BUCKETS) == BUCKETS - 1, 8.0, 1.0)
+    seen = believe(StrategySums(sums.gram, sums.moment, clicks * heavy, sums.rewards)).clicks
+    assert seen[:, 0] / seen[:, -1] == pytest.approx(8.0, rel=0.15)
+    assert seen[:, 0] == pytest.approx(40.0, rel=0.1)
+
+
 def test_contexts_that_mean_nothing_are_not_believed() -> None:
     rng = np.random.default_rng(2)
     contexts = np.column_stack((np.ones(300), rng.standard_normal((300, 8))))
