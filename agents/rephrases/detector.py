@@ -7,6 +7,10 @@ the weights, which are in `weights`.
 Similar queries need not be rephrases: people whose query was understood narrow it down, compare, or ask for the next
 thing. So the model also considers how soon the next query came, what was added to it, whether the answer was
 interrupted, and whether something was chosen.
+
+How soon is soon depends on who speaks. The model was fitted to callers who go on after `_PACE_S`, so times in slower
+sessions are divided by how many times as slow they have been, as far as the query's `earlier` tells. Where results were
+shown, people look at them: then times say nothing of how fast they speak, and stay as they are.
 """
 
 import re
@@ -14,6 +18,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
+import msgspec
 import numpy as np
 from jellyfish import metaphone
 from rapidfuzz.distance import Indel
@@ -21,16 +26,22 @@ from rapidfuzz.fuzz import token_set_ratio
 from rapidfuzz.process import cpdist
 
 from backchannel.agents.columnar.columns import Columns
-from backchannel.agents.columnar.frames import Codes
+from backchannel.agents.columnar.frames import MISSING, Codes
 from backchannel.agents.rephrases.weights import WEIGHTS
 from backchannel.agents.sums import GRID, Floats, Integers
+from backchannel.schemas.events import Earlier
 from backchannel.schemas.text import normalize
 
 FLOOR: Final = 0.05
 """Lower probabilities count as 0: otherwise every pair of successive queries would become a row of the ledger."""
 
+_PACE_S: Final = 6.5  # geometric mean of the seconds between queries of DSTC2's callers
+_SLOWEST_S: Final = 30.0  # what takes longer is a pause, and no pace
+_USUAL: Final = 0.25  # gaps that the usual pace counts as; on DSTC2's training callers .1 to .5 are alike
+
 _corrects = re.compile(r"(no|nope|not|wrong|actually|sorry|i (said|meant|mean|asked))\b").match
 _parts = re.compile(r"[\w=' ]+").findall
+_decode_earlier = msgspec.msgpack.Decoder(Earlier).decode
 
 
 class RephraseDetector:
@@ -120,7 +131,7 @@ class _Pairs:
         """Return all features except those of `compared`: name -> (turns,)."""
         texts, others = self._texts
         pair, query, after = self._pair, self._query, self._after
-        gap = np.log1p(np.maximum(after.ts - query.ts, 0) / 1000)
+        gap = np.log1p(np.maximum(after.ts - query.ts, 0) / 1000 / self._slowness())
         same = np.array([text == other for text, other in zip(texts, others, strict=True)], float)[pair]
         characters = cpdist(texts, others, scorer=Indel.normalized_similarity)[pair]
         lengths, next_lengths = (np.fromiter(map(len, some), float, len(some))[pair] for some in self._texts)
@@ -153,6 +164,12 @@ class _Pairs:
             "chosen": self._chosen.astype(float),
         }
 
+    def _slowness(self) -> Floats:
+        """Return how many times as slow as usual each session has been, (rows,); 1 where that is unknown or less."""
+        distinct, place = np.unique(np.where(self._answered, MISSING, self._query.earlier), return_inverse=True)
+        known = [_slowness(self._pools.contexts[code]) if code != MISSING else 1.0 for code in distinct.tolist()]
+        return np.array(known)[place]
+
     def _meaning(self) -> Floats:
         firsts, seconds, place = self._distinct(self._query.form, self._after.form)
         forms = [*self._pools.forms, None]
@@ -171,6 +188,15 @@ class _Pairs:
             "words": (cpdist(texts, others, scorer=token_set_ratio) / 100)[place],
             "sounds": cpdist(sounds, next_sounds, scorer=Indel.normalized_similarity)[place],
         }
+
+
+def _slowness(encoded: bytes) -> float:
+    """Return how many times as slow as usual a session has been, at least 1, from an encoded `Earlier`."""
+    earlier = _decode_earlier(encoded)
+    if not (earlier.turns and earlier.seconds):
+        return 1.0
+    pace = min(max(earlier.seconds / earlier.turns, _PACE_S), _SLOWEST_S)
+    return float((pace / _PACE_S) ** (earlier.turns / (earlier.turns + _USUAL)))
 
 
 @lru_cache(maxsize=1 << 16)

@@ -11,7 +11,7 @@ from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.rephrases.detector import FLOOR, RephraseDetector, features
 from backchannel.agents.rephrases.weights import WEIGHTS
 from backchannel.agents.sums import GRID
-from backchannel.schemas.events import Result
+from backchannel.schemas.events import Earlier, Result
 from backchannel.schemas.turn import Turn
 from tests.support.turns import DAY, barge_in, click, closed_turn, impression, query, turns
 
@@ -33,6 +33,29 @@ def probability(text: str, following: str, *, gap_s: float = 8, barged_in: bool 
         query(round(gap_s * 1000), following),
     )
     return found([turn])[0]
+
+
+def spoken(gap_s: float, earlier: Earlier | None = None, *, answered: bool = False) -> float:
+    asked = query(text="play some music by queen", earlier=earlier)
+    shown = (impression(Result("e1", 1)),) * answered
+    return found([closed_turn(asked, shown, next=query(round(gap_s * 1000), "play the music of queens"))])[0]
+
+
+def test_of_slow_speakers_what_comes_later_is_a_rephrase_too() -> None:
+    slow = Earlier(turns=4, seconds=80.0)
+    assert spoken(20.0, slow) > 0.5 > spoken(20.0)
+    assert spoken(60.0, slow) < 0.5
+    for usual in (Earlier(turns=0), Earlier(turns=4, seconds=26.0), Earlier(turns=4, seconds=8.0)):
+        assert spoken(20.0, usual) == spoken(20.0)
+
+
+def test_where_results_were_shown_the_pace_tells_nothing() -> None:
+    assert spoken(20.0, Earlier(turns=4, seconds=80.0), answered=True) == spoken(20.0, answered=True)
+
+
+@given(st.builds(Earlier, turns=st.integers(0, 10**9), seconds=st.floats(0.0, 1e9)))
+def test_a_pause_is_no_pace(earlier: Earlier) -> None:
+    assert spoken(300.0, earlier) < 0.5
 
 
 @given(PAIRS)
