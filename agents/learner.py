@@ -13,7 +13,7 @@ from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
 Changed = Mapping[str, Collection[str]]
 """Table name -> the values of the first key column whose rows changed."""
 
-TOGETHER: Final = 4_000
+TOGETHER: Final = 1_000
 """Key values solved per portion, to bound memory."""
 
 

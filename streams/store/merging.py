@@ -19,20 +19,18 @@ from backchannel.streams.store.tables import sum_table
 MAX_AHEAD: Final = 500
 """Half-lives by which weights may be ahead of a table's landmark before it moves. A double holds 1023 doublings."""
 
+_TOGETHER: Final = 10_000
+"""Rows whose numbers are objects of Python's at a time: they take four times the memory of an array."""
 
-def merge_segments(store: Store, leave: int = 0) -> None:
+
+def merge_segments(store: Store) -> None:
     """Merge segments into the rows of sums, oldest first, one portion per transaction, and log the changes.
 
     Any process may call it at any time, and be killed: each segment is taken, and its sums added, in one
     transaction.
-
-    Args:
-        store: the store.
-        leave: total size of segments, in bytes, that is too small to merge.
     """
-
     with store.read() as connection:
-        portions = segments.portions(connection, leave)
+        portions = segments.portions(connection)
     for ids in portions:
         store.transact(partial(_merge_logged, store, ids))
 
@@ -131,8 +129,11 @@ def log_changes(connection: Connection, changed: Mapping[str, Collection[str]]) 
 
 def _add(connection: Connection, table: Table, keys: Keys, values: NDArray[Any]) -> None:
     """Add to rows of plain sums; missing rows begin at zero."""
-    columns = dict(zip(table.columns.keys(), [*keys.columns, *values.T.tolist()], strict=True))
-    insert_rows(connection, table, columns, add=[column.name for column in table.columns if not column.primary_key])
+    names, added = table.columns.keys(), [column.name for column in table.columns if not column.primary_key]
+    for first in range(0, len(keys), _TOGETHER):
+        some = slice(first, first + _TOGETHER)
+        columns = [*(column[some] for column in keys.columns), *values[some].T.tolist()]
+        insert_rows(connection, table, dict(zip(names, columns, strict=True)), add=added)
 
 
 def add_packed(connection: Connection, table: Table, keys: Keys, values: Iterable[Floats]) -> None:

@@ -13,7 +13,6 @@ restart) rebuild turns but are not counted again, unless they meet a new event.
 from bisect import bisect_left, insort
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from heapq import heappop, heappush
 from operator import attrgetter
 from typing import Annotated, Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
@@ -23,6 +22,7 @@ from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import Event, Query, Signal, Teach, name_of
 from backchannel.schemas.text import Fold
 from backchannel.schemas.turn import Turn
+from backchannel.streams.turns.deadlines import Deadlines
 from backchannel.streams.turns.position import BEGINNING, Position, TopicPosition
 
 _ts = attrgetter("ts")
@@ -130,9 +130,9 @@ class Assembler(Generic[_K]):
         self._order = 0  # of arrival; breaks ties
         self._open: dict[str, _OpenTurn[_K]] = {}  # by query_id
         self._sessions: dict[str, list[_OpenTurn[_K]]] = {}  # open turns in event-time order
-        self._closing: list[tuple[int, int, _OpenTurn[_K]]] = []  # heap: (deadline, order, turn)
+        self._closing: Deadlines[_OpenTurn[_K]] = Deadlines()
         self._waiting: dict[str, dict[int, _Waiting[_K]]] = {}  # by query_id and order
-        self._expiring: list[tuple[int, int, str]] = []  # heap: (expiry, order, query_id)
+        self._expiring: Deadlines[str] = Deadlines()  # query_ids
         self.counts: Counter[str] = Counter()
         self.behind = 0
 
@@ -218,7 +218,7 @@ class Assembler(Generic[_K]):
 
     def _finish(self) -> list[Assembled[_K]]:
         """Close every open turn; see `TurnAssembler.finish`."""
-        ends = [deadline for deadline, _, _ in self._closing] + [expiry for expiry, _, _ in self._expiring]
+        ends = [end for end in (self._closing.last(), self._expiring.last()) if end is not None]
         return self._close_through(max(ends, default=self._watermark))
 
     def _add_query(self, query: Query, kept: _K, fresh: bool, source: "_Topic", offset: int) -> None:
@@ -235,7 +235,7 @@ class Assembler(Generic[_K]):
         self._order += 1
         turn = _OpenTurn(query, kept, query.ts - self._lateness, deadline, self._order, fresh)
         self._open[query.query_id] = turn
-        heappush(self._closing, (deadline, self._order, turn))
+        self._closing.add(deadline, self._order, turn)
         session = self._sessions.setdefault(query.session_id, [])
         if session and session[-1].deadline > deadline:
             insort(session, turn, key=_closing_order)
@@ -263,7 +263,7 @@ class Assembler(Generic[_K]):
         self.counts["orphan"] += fresh
         self._order += 1
         self._waiting.setdefault(query_id, {})[self._order] = signal
-        heappush(self._expiring, (expiry, self._order, query_id))
+        self._expiring.add(expiry, self._order, query_id)
 
     def _take(self, turn: _OpenTurn[_K], signal: "_Waiting[_K]", *, waited: bool) -> None:
         # A waiting event counts as an orphan until its query arrives. If it is re-read, a new query shows that it was
@@ -285,9 +285,8 @@ class Assembler(Generic[_K]):
         self._watermark = watermark
         closed: list[Assembled[_K]] = []
         events = 0
-        closing, opened, sessions = self._closing, self._open, self._sessions
-        while closing and closing[0][0] <= watermark:
-            _, _, turn = heappop(closing)
+        opened, sessions = self._open, self._sessions
+        for _, _, turn in self._closing.through(watermark):
             del opened[turn.query_id]
             session = sessions[turn.session_id]
             session.pop(0)  # a session's turns close in this order
@@ -305,9 +304,8 @@ class Assembler(Generic[_K]):
         return closed
 
     def _expire_through(self, watermark: int) -> None:
-        expiring, waiting = self._expiring, self._waiting
-        while expiring and expiring[0][0] <= watermark:
-            _, order, query_id = heappop(expiring)
+        waiting = self._waiting
+        for _, order, query_id in self._expiring.through(watermark):
             of_query = waiting.get(query_id)
             if of_query is not None:
                 of_query.pop(order, None)

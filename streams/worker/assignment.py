@@ -167,6 +167,7 @@ class Assignment:
         self._unacked: list[tuple[int, Callable[[], None]]] = []  # (partition, ack) of each chunk since the last commit
         self._rejected: list[Rejected] = []  # not yet durable
         self._answered = True  # whether the brokers said last time where the logs end
+        self._unread = 0  # records that were unread then
         self._heard: dict[int, int] = {}  # partition -> time of its last chunk, ms
         self._closed: int | None = None  # time at which the first uncommitted turn closed
         self._log_second, self._logged = 0, 0
@@ -180,6 +181,11 @@ class Assignment:
     def offsets(self) -> Mapping[TP, int]:
         """The offset of each topic partition to read next."""
         return self._next
+
+    @property
+    def catching_up(self) -> bool:
+        """Whether more records were unread, when `advance` last knew, than one commit takes."""
+        return self._unread > self._commit_events
 
     def end(self) -> None:
         """Void the assignment: another worker may own the partitions now."""
@@ -246,7 +252,10 @@ class Assignment:
                 quiet_since = self._heard.setdefault(number, now)
                 if len(caught_up) == len(topics) and partition.open and now - quiet_since >= self._quiet_ms:
                     self._note(partition.finish(), now)
-            self._observer.on_tick(self.partitions, {tp: max(end - self._next[tp], 0) for tp, end in ends.items()})
+            unread = {tp: max(end - self._next[tp], 0) for tp, end in ends.items()}
+            if ends:
+                self._unread = sum(unread.values())
+            self._observer.on_tick(self.partitions, unread)
 
     async def commit(self, pause_s: float = 0.0) -> None:
         """Commit everything added so far, and ack it.

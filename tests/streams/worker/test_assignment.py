@@ -210,6 +210,19 @@ def test_a_commit_that_was_cancelled_is_brought_to_its_end(desk: Desk, monkeypat
     asyncio.run(scenario())
 
 
+def test_it_catches_up_while_more_is_unread_than_a_commit_takes(desk: Desk) -> None:
+    async def scenario() -> None:
+        one = desk.assign(commit_events=30)
+        found = []
+        for end in (31, None, 70):  # None: the brokers do not answer
+            await one.advance(ends(end), NOW)
+            found.append(one.catching_up)
+            await one.add(desk.chunk(20 * (len(found) - 1), RECORDS[:20]), NOW)
+        assert found == [True, True, False]
+
+    asyncio.run(scenario())
+
+
 def test_brokers_that_do_not_answer_hold_back_no_chunks(desk: Desk) -> None:
     async def scenario() -> None:
         one = desk.assign()
