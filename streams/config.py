@@ -39,7 +39,13 @@ class CommitConfig(Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = 200_000
     publish_s: Annotated[
-        float, Meta(gt=0, le=86_400, description="seconds between policy versions while something new is being learned")
+        float,
+        Meta(
+            gt=0,
+            le=86_400,
+            description="seconds between policy versions while something new is being learned; at least ten while a "
+            "worker catches up, from when it has more than a commit to read",
+        ),
     ] = 5.0
 
 

@@ -1,6 +1,7 @@
 """The SQL store, shared by ledger and snapshots: connections, transactions and retries."""
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeVar
@@ -165,7 +166,10 @@ class Store:
 
         def once() -> _T:
             with self._begin(write=True, stable=stable) as connection:
-                return work(connection)
+                begun = time.monotonic()
+                result = work(connection)
+            self._dialect.give_way(time.monotonic() - begun)
+            return result
 
         with self._explaining():
             return retry(

@@ -16,7 +16,7 @@ from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query,
 from backchannel.streams.turns.assembler import Assembled, Assembler, TurnConfig
 from backchannel.streams.turns.position import Position
 
-_LEAST: Final = 1 << 18
+_LEAST: Final = 1 << 16
 """Number of interned values up to which none are dropped."""
 _TOGETHER: Final = 500
 """Turns that are gone through together: few, so that they stay in the processor's cache from one pass to the next."""

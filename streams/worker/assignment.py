@@ -167,7 +167,7 @@ class Assignment:
         self._unacked: list[tuple[int, Callable[[], None]]] = []  # (partition, ack) of each chunk since the last commit
         self._rejected: list[Rejected] = []  # not yet durable
         self._answered = True  # whether the brokers said last time where the logs end
-        self._unread = 0  # records that were unread then
+        self._catching_up = False
         self._heard: dict[int, int] = {}  # partition -> time of its last chunk, ms
         self._closed: int | None = None  # time at which the first uncommitted turn closed
         self._log_second, self._logged = 0, 0
@@ -184,8 +184,8 @@ class Assignment:
 
     @property
     def catching_up(self) -> bool:
-        """Whether more records were unread, when `advance` last knew, than one commit takes."""
-        return self._unread > self._commit_events
+        """Whether more records were unread than one commit takes, and since then never less than a tenth of that."""
+        return self._catching_up
 
     def end(self) -> None:
         """Void the assignment: another worker may own the partitions now."""
@@ -254,7 +254,7 @@ class Assignment:
                     self._note(partition.finish(), now)
             unread = {tp: max(end - self._next[tp], 0) for tp, end in ends.items()}
             if ends:
-                self._unread = sum(unread.values())
+                self._catching_up = sum(unread.values()) > self._commit_events / (10 if self._catching_up else 1)
             self._observer.on_tick(self.partitions, unread)
 
     async def commit(self, pause_s: float = 0.0) -> None:

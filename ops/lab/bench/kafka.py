@@ -50,7 +50,7 @@ from backchannel.streams.worker.remote import relax_collector
 from backchannel.streams.worker.worker import Worker
 
 PARTITIONS: Final = 4
-BACKLOG: Final = 3
+BACKLOG: Final = 6
 """A multiple of the other parts' events, so that the backlog spans several versions and commits."""
 STOCK_EVENTS: Final = 50_000
 """Events for the stock agent, which is too slow to read the whole backlog."""

@@ -43,6 +43,10 @@ class Dialect(ABC):
         """Return whether the driver's `error` is a lock that was not granted in time."""
 
     @abstractmethod
+    def give_way(self, took_s: float) -> None:
+        """Let writers that waited for a transaction of `took_s` seconds go before the next one of this process."""
+
+    @abstractmethod
     def passes(self, error: BaseException) -> bool:
         """Return whether the driver's `error` may resolve itself: the database is locked, full, away or failing
         over.

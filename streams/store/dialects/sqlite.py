@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ _WRITE = "backchannel_write"
 _FILE = "backchannel_file"
 # Checkpoints are rarer than by default, and write what changes with every version less often.
 _PRAGMAS = ("busy_timeout=30000", "synchronous=NORMAL", "cache_size=-262144", "wal_autocheckpoint=16384")
+_LONG_S = 0.25
+_LOOK_S = 0.12  # a writer that has waited for a third of a second looks every tenth
 _PASSING = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -88,6 +91,11 @@ class Sqlite(Dialect):
         """Decide by the error code."""
         code = getattr(error, "sqlite_errorcode", None)
         return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+    def give_way(self, took_s: float) -> None:
+        """Pause after a long transaction: who waits only looks from time to time whether the lock is free."""
+        if took_s > _LONG_S:
+            time.sleep(_LOOK_S)
 
     def passes(self, error: BaseException) -> bool:
         """Decide by the error code."""

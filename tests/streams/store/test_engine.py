@@ -3,16 +3,18 @@
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, create_engine, select, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from backchannel.streams.store.dialects import among, insert_rows
+from backchannel.streams.store.dialects import among, insert_rows, sqlite
 from backchannel.streams.store.engine import Store, StoreAwayError, StoreError
 from backchannel.streams.store.tables import counter
 
@@ -176,6 +178,35 @@ def test_transactions_that_lock_rows_in_different_orders_all_succeed(store_url: 
     assert not errors, errors
     with closing(Store(store_url)) as store:
         assert counts(store) == {"a": 2 * rounds, "b": 2 * rounds}
+
+
+def test_who_waited_for_a_long_transaction_goes_before_the_next_one(
+    store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if store_url.startswith("postgresql"):
+        pytest.skip("PostgreSQL grants locks in turn")
+    begun, written, order = threading.Event(), threading.Event(), list[str]()
+    # Instead of the time in which who waits looks for the lock, whatever the machine takes for that.
+    monkeypatch.setattr(sqlite, "time", SimpleNamespace(sleep=lambda _: written.wait(30)))
+
+    def hold(_: Connection) -> None:
+        begun.set()
+        time.sleep(0.3)
+
+    def write(name: str) -> None:
+        store.transact(lambda _: order.append(name))
+
+    def wait() -> None:
+        begun.wait(30)
+        write("who waited")
+        written.set()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    store.transact(hold)
+    write("the next one")
+    waiting.join()
+    assert order == ["who waited", "the next one"]
 
 
 def test_a_stable_transaction_sees_one_state(store_url: str, new_store: Callable[[], str]) -> None:

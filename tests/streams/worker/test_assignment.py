@@ -210,15 +210,14 @@ def test_a_commit_that_was_cancelled_is_brought_to_its_end(desk: Desk, monkeypat
     asyncio.run(scenario())
 
 
-def test_it_catches_up_while_more_is_unread_than_a_commit_takes(desk: Desk) -> None:
+def test_it_catches_up_from_when_more_is_unread_than_a_commit_takes_until_hardly_anything_is(desk: Desk) -> None:
     async def scenario() -> None:
-        one = desk.assign(commit_events=30)
-        found = []
-        for end in (31, None, 70):  # None: the brokers do not answer
-            await one.advance(ends(end), NOW)
+        one, found = desk.assign(commit_events=30), []
+        await one.add(desk.chunk(0, RECORDS[:20]), NOW)
+        for unread in (30, 31, 30, None, 4, 3, 30):  # None: the brokers do not answer
+            await one.advance(ends(None if unread is None else 20 + unread), NOW)
             found.append(one.catching_up)
-            await one.add(desk.chunk(20 * (len(found) - 1), RECORDS[:20]), NOW)
-        assert found == [True, True, False]
+        assert found == [False, True, True, True, True, False, False]
 
     asyncio.run(scenario())
 
