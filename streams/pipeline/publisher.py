@@ -19,7 +19,7 @@ from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.maintenance import Maintenance
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.snapshots.signing import signing_key
-from backchannel.streams.store import decisions, ledger, merging
+from backchannel.streams.store import decisions, ledger, merging, segments
 from backchannel.streams.store.engine import Store
 
 CHANGES: Final = 100_000
@@ -83,7 +83,7 @@ class Publisher:
             have, because nothing changed or because of a rollback.
         """
         created = time.time_ns() // 1_000_000 if now is None else now
-        merging.merge_segments(self._store)  # by itself, so that commits to SQLite wait half as long
+        merging.merge_segments(self._store, leave=segments.PORTION)
         served: Snapshot | None = None
         more = True
         while more:
@@ -96,8 +96,8 @@ class Publisher:
     def _publish(self, connection: Connection, now: int) -> tuple[Mapping[str, Collection[str]], Snapshot | None, bool]:
         """Publish in one transaction, from one state of the ledger.
 
-        1. Keep others from publishing and from writing sums. Merge the segments that came meanwhile, so that the sums
-           are those of all positions.
+        1. Keep others from publishing and from writing sums. Merge all segments, so that the sums are those
+           of all positions.
         2. Take the log of changes, or the first of them. If the new version cannot build on the newest one, everything
            counts as changed.
         3. Let the strategy bandit, and the learners of what comes later, solve what their changes affect; judge the

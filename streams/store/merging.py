@@ -23,14 +23,19 @@ _TOGETHER: Final = 10_000
 """Rows whose numbers are objects of Python's at a time: they take four times the memory of an array."""
 
 
-def merge_segments(store: Store) -> None:
+def merge_segments(store: Store, leave: int = 0) -> None:
     """Merge segments into the rows of sums, oldest first, one portion per transaction, and log the changes.
 
     Any process may call it at any time, and be killed: each segment is taken, and its sums added, in one
     transaction.
+
+    Args:
+        store: the store.
+        leave: total size of segments, in bytes, that is too small to merge.
     """
+
     with store.read() as connection:
-        portions = segments.portions(connection)
+        portions = segments.portions(connection, leave)
     for ids in portions:
         store.transact(partial(_merge_logged, store, ids))
 

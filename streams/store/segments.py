@@ -105,9 +105,13 @@ def unmerged(connection: Connection) -> list[Sums]:
     return merged(map(_block, connection.execute(select(segment.c.value).order_by(segment.c.id)).scalars()))
 
 
-def portions(connection: Connection) -> list[list[int]]:
-    """Return the ids of all segments, oldest first, in lists of about `PORTION` bytes."""
+def portions(connection: Connection, leave: int) -> list[list[int]]:
+    """Return the ids of all segments, oldest first, in lists of about `PORTION` bytes; no list if all of them
+    together are at most `leave`.
+    """
     rows = connection.execute(select(segment.c.id, segment.c.size).order_by(segment.c.id)).all()
+    if sum(size for _, size in rows) <= leave:
+        return []
     found: defaultdict[int, list[int]] = defaultdict(list)
     for (number, _), size in zip(rows, accumulate(size for _, size in rows), strict=True):
         found[size // PORTION].append(number)

@@ -20,7 +20,7 @@ _WRITE = "backchannel_write"
 _FILE = "backchannel_file"
 # Checkpoints are rarer than by default, and write what changes with every version less often.
 _PRAGMAS = ("busy_timeout=30000", "synchronous=NORMAL", "cache_size=-262144", "wal_autocheckpoint=16384")
-_LONG_S = 0.25
+_LONG_S = 0.5
 _LOOK_S = 0.12  # a writer that has waited for a third of a second looks every tenth
 _PASSING = (
     sqlite3.SQLITE_BUSY,
