@@ -91,6 +91,8 @@ class Publisher:
             self._checked = True
             self._maintenance.run(changed, made)
             served = made or served
+            if more:
+                self._store.give_way()
         return served
 
     def _publish(self, connection: Connection, now: int) -> tuple[Mapping[str, Collection[str]], Snapshot | None, bool]:

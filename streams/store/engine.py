@@ -1,7 +1,6 @@
 """The SQL store, shared by ledger and snapshots: connections, transactions and retries."""
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeVar
@@ -166,10 +165,7 @@ class Store:
 
         def once() -> _T:
             with self._begin(write=True, stable=stable) as connection:
-                begun = time.monotonic()
-                result = work(connection)
-            self._dialect.give_way(time.monotonic() - begun)
-            return result
+                return work(connection)
 
         with self._explaining():
             return retry(
@@ -178,6 +174,10 @@ class Store:
                     isinstance(error, DBAPIError) and error.orig is not None and self._dialect.is_conflict(error.orig)
                 ),
             )
+
+    def give_way(self) -> None:
+        """Let those go that waited for a long transaction of this process, before it begins the next one."""
+        self._dialect.give_way()
 
     @property
     def _silent(self) -> str:

@@ -38,6 +38,8 @@ def merge_segments(store: Store, leave: int = 0) -> None:
         portions = segments.portions(connection, leave)
     for ids in portions:
         store.transact(partial(_merge_logged, store, ids))
+        if len(portions) > 1:  # the next portion, or a version, takes long, too
+            store.give_way()
 
 
 def _merge_logged(store: Store, ids: Sequence[int], connection: Connection) -> None:

@@ -43,8 +43,8 @@ class Dialect(ABC):
         """Return whether the driver's `error` is a lock that was not granted in time."""
 
     @abstractmethod
-    def give_way(self, took_s: float) -> None:
-        """Let writers that waited for a transaction of `took_s` seconds go before the next one of this process."""
+    def give_way(self) -> None:
+        """See `Store.give_way`."""
 
     @abstractmethod
     def passes(self, error: BaseException) -> bool:

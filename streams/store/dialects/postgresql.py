@@ -131,7 +131,7 @@ class Postgresql(Dialect):
         """Return whether the lock timeout is over."""
         return getattr(error, "sqlstate", None) == "55P03"
 
-    def give_way(self, took_s: float) -> None:
+    def give_way(self) -> None:
         """Do nothing: locks are granted in the order in which they were asked for."""
 
     def passes(self, error: BaseException) -> bool:

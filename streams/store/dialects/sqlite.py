@@ -20,7 +20,6 @@ _WRITE = "backchannel_write"
 _FILE = "backchannel_file"
 # Checkpoints are rarer than by default, and write what changes with every version less often.
 _PRAGMAS = ("busy_timeout=30000", "synchronous=NORMAL", "cache_size=-262144", "wal_autocheckpoint=16384")
-_LONG_S = 0.5
 _LOOK_S = 0.12  # a writer that has waited for a third of a second looks every tenth
 _PASSING = (
     sqlite3.SQLITE_BUSY,
@@ -92,10 +91,9 @@ class Sqlite(Dialect):
         code = getattr(error, "sqlite_errorcode", None)
         return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
-    def give_way(self, took_s: float) -> None:
-        """Pause after a long transaction: who waits only looks from time to time whether the lock is free."""
-        if took_s > _LONG_S:
-            time.sleep(_LOOK_S)
+    def give_way(self) -> None:
+        """Pause: who waits only looks from time to time whether the lock is free."""
+        time.sleep(_LOOK_S)
 
     def passes(self, error: BaseException) -> bool:
         """Decide by the error code."""

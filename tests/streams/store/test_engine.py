@@ -204,6 +204,7 @@ def test_who_waited_for_a_long_transaction_goes_before_the_next_one(
     waiting = threading.Thread(target=wait)
     waiting.start()
     store.transact(hold)
+    store.give_way()
     write("the next one")
     waiting.join()
     assert order == ["who waited", "the next one"]
