@@ -102,7 +102,7 @@ def need(load: str, events: float, costs: Costs, results: int, distinct: float) 
     show_default=True,
     help="Share of query-entity pairs that occur only once between two commits; higher with a longer tail.",
 )
-@click.option("--worker-rate", default=40_000.0, show_default=True, help="Events per second of a worker on two cores.")
+@click.option("--worker-rate", default=60_000.0, show_default=True, help="Events per second of a worker on two cores.")
 @click.option("--row-rate", default=84_000.0, show_default=True, help="Rows per second that the store adds.")
 @click.option("--solve-rate", default=10_000.0, show_default=True, help="Changed queries per second of the publisher.")
 @json_option
