@@ -43,8 +43,8 @@ FIRST_VERSIONS: Final = 10
 """Number of first versions that are published as often as a tenth of the time allows: early learning matters most."""
 
 CATCHING_UP_S: Final = 10.0
-"""Minimum seconds between versions while a worker catches up. They are out of date anyway, and merging what was
-committed takes two to three times as long per event if it is done five times as often.
+"""Minimum seconds between versions while a worker catches up. They are out of date anyway, and merging 600,000 events
+takes half as long per event as merging 150,000.
 """
 
 
