@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine
 
+from backchannel.ops.health import command as health
 from tests.support.servers import start_postgres
 
 # The duration of an example says more about the machine than about the code. CI always runs the same examples; new ones
@@ -35,6 +36,14 @@ def public_log() -> Callable[[str], Path]:
         return folder / name
 
     return find
+
+
+@pytest.fixture(scope="module")
+def patient_health() -> Iterator[None]:
+    """Let `health` wait for answers as long as a busy machine takes: its patience is in seconds of the clock."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(health, "PATIENCE_S", 60.0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
 from tests.support.ledgers import sqlite_url
 
+pytestmark = pytest.mark.usefixtures("patient_health")
+
 TS = 1_700_000_000_000
 
 

@@ -20,6 +20,8 @@ from backchannel.streams.store.ledger import Ledger
 from backchannel.streams.turns.accounts import Account
 from tests.support.ledgers import sqlite_url
 
+pytestmark = pytest.mark.usefixtures("patient_health")
+
 CASES = 40
 """Whole files, of about twenty events each."""
 

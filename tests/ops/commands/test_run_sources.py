@@ -23,6 +23,8 @@ from backchannel.streams.store.ledger import Ledger
 from tests.streams.turns.test_event_file import FORMS, write
 from tests.support.ledgers import assert_same, contents, sqlite_url
 
+pytestmark = pytest.mark.usefixtures("patient_health")
+
 START = 1_700_000_000_000
 
 
