@@ -44,8 +44,6 @@ other key is empty."""
 
 USER: Final = "user"
 """The key column that holds a user, see `Learner.key_of`. A table with it is kept by user; most have it first."""
-
-
 _LARGEST: Final = 1 << 62
 
 
@@ -323,12 +321,14 @@ class MemorySums:
 
     Args:
         delta: the sums, by table.
-        section: the rows that the learner published before, by key; by default none.
+        before: the sections that were published before, section -> key -> row; by default none.
     """
 
-    def __init__(self, delta: Mapping[str, Sums], section: Mapping[str, bytes] = MappingProxyType({})) -> None:
+    def __init__(
+        self, delta: Mapping[str, Sums], before: Mapping[str, Mapping[str, bytes]] = MappingProxyType({})
+    ) -> None:
         self._delta = delta
-        self._section = section
+        self._before = before
 
     def read(self, table: SumTable, column: str | None = None, values: Collection[Any] = ()) -> Sums:
         """See `SumReader.read`."""
@@ -341,6 +341,6 @@ class MemorySums:
         rows = [row for row, key in enumerate(sums.keys) if key[position] in wanted]
         return Sums(table, [sums.keys[row] for row in rows], sums.values[rows], sums.landmark)
 
-    def published(self, section: str, key: str) -> bytes | None:  # noqa: ARG002 - there is one section only
+    def published(self, section: str, key: str) -> bytes | None:
         """See `SumReader.published`."""
-        return self._section.get(key)
+        return self._before.get(section, {}).get(key)

@@ -130,7 +130,7 @@ def test_the_sample_is_the_same_whatever_was_dropped_on_the_way(who: list[int], 
 
 def solved(delta: Delta, section: Section, at: int, learner: HabitRanking = LEARNER) -> dict[str, bytes | None]:
     """Return what changes if the next version builds on one with a `section`."""
-    return learner.solve(MemorySums(delta, section), changes(delta), at)
+    return learner.solve(MemorySums(delta, {learner.name: section}), changes(delta), at)
 
 
 def test_a_fit_is_kept_until_a_twentieth_of_the_sample_is_new() -> None:

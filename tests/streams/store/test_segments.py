@@ -84,7 +84,7 @@ def test_keys_of_many_distinct_values_merge_too(monkeypatch: pytest.MonkeyPatch)
     several = [{"fading": Sums(FADING, [("a", "z"), (name, "y")], np.ones((2, 2)), 703)} for name in "bcb"]
     blocks = [segments.encode(one.values()) for one in several]
     expected = segments.encode(segments.merged(blocks))
-    monkeypatch.setattr(segments, "_LARGEST", 1)
+    monkeypatch.setattr("backchannel.agents.sums._LARGEST", 1)
     assert segments.encode(segments.merged(blocks)) == expected
 
 
