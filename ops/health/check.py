@@ -9,7 +9,7 @@ from backchannel.streams.monitoring.vitals import BrokerVitals, StoreVitals
 
 Status: TypeAlias = Literal["ok", "warn", "critical"]
 STATUSES: Final[tuple[Status, ...]] = ("ok", "warn", "critical")
-"""From good to bad; the index of a status is its exit code."""
+"""From good to bad."""
 
 
 class Check(Struct, frozen=True):
@@ -35,8 +35,8 @@ class Facts(Struct, frozen=True):
 
     Attributes:
         now: wall-clock time, ms since the Unix epoch.
-        store: the store's answer, or the reason for its absence.
-        brokers: the brokers' answer, or the reason for its absence.
+        store: the store's answer, or the reason for its absence; "" if it is said elsewhere.
+        brokers: the brokers' answer, or likewise the reason for its absence.
     """
 
     now: int
@@ -44,9 +44,15 @@ class Facts(Struct, frozen=True):
     brokers: BrokerVitals | str
 
 
-def unknown(name: str, why: str) -> Check:
-    """Return the check of something that cannot be known."""
-    return Check(name, "warn", f"unknown: {why}")
+def unknown(name: str, **answers: object) -> Check:
+    """Return the check of something that cannot be known without the answers of `store` or `brokers`; see `Facts`."""
+    silent = {"store": "the store does not answer", "brokers": "the brokers do not answer"}
+    said = [
+        f"{silent[source]} ({reason})" if reason else silent[source]
+        for source, reason in answers.items()
+        if isinstance(reason, str)
+    ]
+    return Check(name, "warn", f"unknown: {' and '.join(said)}")
 
 
 def bounded(name: str, value: float, bounds: Bounds, *, summary: str, remedy: str, details: dict[str, Any]) -> Check:

@@ -1,6 +1,6 @@
 """The verdicts of `backchannel health`: pure functions from facts and bounds to checks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import inf
 from typing import Final
 
@@ -34,12 +34,23 @@ def worst(checks: list[Check]) -> Status:
     return max((check.status for check in checks), key=STATUSES.index, default="ok")
 
 
-def judge(facts: Facts, config: Config) -> list[Check]:
-    """Return all checks, in the order of `CHECKS`."""
+def judge(facts: Facts, config: Config, names: Collection[str] = ()) -> list[Check]:
+    """Return the checks that are named, or all of them, in the order of `CHECKS`.
+
+    Why there is no answer is said by the checks of broker and store, or, without these, by all that need it.
+    """
+    asked = [name for name in CHECKS if name in names or not names]
     idle = OF_WORKERS if _without_workers(facts, config) else ()
+    brief = Facts(
+        facts.now,
+        "" if isinstance(facts.store, str) and "store" in asked else facts.store,
+        "" if isinstance(facts.brokers, str) and "broker" in asked else facts.brokers,
+    )
     return [
-        Check(name, "ok", "not needed: no worker has ever used this store") if name in idle else check(facts, config)
-        for name, check in CHECKS.items()
+        Check(name, "ok", "not needed: no worker has ever used this store")
+        if name in idle
+        else CHECKS[name](facts if name in ("broker", "store") else brief, config)
+        for name in asked
     ]
 
 
@@ -62,7 +73,7 @@ def _broker(facts: Facts, config: Config) -> Check:
 
 def _topics(facts: Facts, _: Config) -> Check:
     if isinstance(facts.brokers, str):
-        return unknown("topics", "the brokers do not answer")
+        return unknown("topics", brokers=facts.brokers)
     if facts.brokers.fault:
         return Check("topics", "critical", facts.brokers.fault, "see `backchannel topics --help`")
     return Check("topics", "ok", f"set up correctly, {facts.brokers.partitions} partitions each")
@@ -71,7 +82,7 @@ def _topics(facts: Facts, _: Config) -> Check:
 def _lag(facts: Facts, config: Config) -> Check:
     known = _both(facts, config)
     if known is None:
-        return unknown("lag", "needs both brokers and store")
+        return unknown("lag", brokers=facts.brokers, store=facts.store)
     newest = {
         (topic, partition.number): at.newest
         for partition in known.store.partitions
@@ -98,7 +109,7 @@ def _lag(facts: Facts, config: Config) -> Check:
 def _watermarks(facts: Facts, config: Config) -> Check:
     known = _both(facts, config)
     if known is None:
-        return unknown("watermarks", "needs both brokers and store")
+        return unknown("watermarks", brokers=facts.brokers, store=facts.store)
     own = {one.number: one.position.watermark for one in known.store.partitions if one.source == config.kafka.source}
     ages = {number: _behind(known.now, watermark) for number, watermark in own.items()}
     details = {"partitions": [{"partition": number, "seconds": age} for number, age in sorted(ages.items())]}
@@ -117,7 +128,7 @@ def _watermarks(facts: Facts, config: Config) -> Check:
 
 def _workers(facts: Facts, config: Config) -> Check:
     if isinstance(facts.store, str):
-        return unknown("workers", "the store does not answer")
+        return unknown("workers", store=facts.store)
     warning, critical = (1000 * seconds for seconds in config.health.heartbeat_s)
     alive = [one for one in facts.store.workers if facts.now - one.seen < warning]
     silent = [one for one in facts.store.workers if warning <= facts.now - one.seen < FORGOTTEN_MS]
@@ -167,7 +178,7 @@ def _unowned(facts: Facts, alive: list[WorkerState], config: Config) -> list[int
 
 def _commits(facts: Facts, config: Config) -> Check:
     if isinstance(facts.store, str):
-        return unknown("commits", "the store does not answer")
+        return unknown("commits", store=facts.store)
     last = max((one.committed for one in facts.store.workers if one.committed is not None), default=None)
     known = _both(facts, config)
     waiting = sum(known.unread.values()) if known else 0
@@ -189,7 +200,7 @@ def _commits(facts: Facts, config: Config) -> Check:
 
 def _policy(facts: Facts, config: Config) -> Check:
     if isinstance(facts.store, str):
-        return unknown("policy", "the store does not answer")
+        return unknown("policy", store=facts.store)
     served, newest = facts.store.served, facts.store.newest
     publisher = "the worker with partition 0 publishes: see its log"
     if facts.store.fault is not None:
@@ -245,7 +256,7 @@ def _store(facts: Facts, config: Config) -> Check:
 
 def _drift(facts: Facts, config: Config) -> Check:
     if isinstance(facts.store, str):
-        return unknown("drift", "the store does not answer")
+        return unknown("drift", store=facts.store)
     since = facts.now - 3_600_000 * config.health.alarm_h
     recent = [alarm for alarm in facts.store.alarms if alarm.raised >= since]
     rates = facts.store.rates

@@ -101,8 +101,7 @@ def health(
     with opened_store(store, check=False) as opened:
 
         def checks() -> list[Check]:
-            found = judge(gather(opened, config), config)
-            return [check for check in found if check.name in names or not names]
+            return judge(gather(opened, config), config, names)
 
         if watch and not as_json:
             _watch(checks)

@@ -34,7 +34,7 @@ def orphans(facts: Facts, config: Config) -> Check:
 def late_clicks(facts: Facts, config: Config) -> Check:
     """Return the check of how much the attribution window cuts off, and whether that favours a strategy."""
     if isinstance(facts.store, str):
-        return unknown("late-clicks", "the store does not answer")
+        return unknown("late-clicks", store=facts.store)
     shares = shares_cut_off(facts.store.delays, config.turns.window_s)
     strategies = sorted((share, name) for name, share in shares.items() if ":" not in name)
     if not strategies:
@@ -51,7 +51,7 @@ def late_clicks(facts: Facts, config: Config) -> Check:
 def losses(facts: Facts, config: Config) -> Check:
     """Return the check of the account of all records."""
     if isinstance(facts.store, str):
-        return unknown("losses", "the store does not answer")
+        return unknown("losses", store=facts.store)
     ever, recent = Account.of(facts.store.counted), Account.of(facts.store.recent)
     if not ever.received:
         return Check("losses", "ok", "nothing was received yet")
@@ -78,7 +78,7 @@ def losses(facts: Facts, config: Config) -> Check:
 def names(facts: Facts, config: Config) -> Check:
     """Return the check of names that events have and the configuration has not."""
     if isinstance(facts.store, str):
-        return unknown("names", "the store does not answer")
+        return unknown("names", store=facts.store)
     strategies = (
         {}
         if not config.bandit.strategies
@@ -107,7 +107,7 @@ def names(facts: Facts, config: Config) -> Check:
 
 def _share(name: str, counted: str, facts: Facts, bounds: Bounds, remedy: str) -> Check:
     if isinstance(facts.store, str):
-        return unknown(name, "the store does not answer")
+        return unknown(name, store=facts.store)
     recent = facts.store.recent
     count = recent.get(counted, 0)
     events = sum(recent.get(event, 0) for event in EVENT_TYPES) + (count if counted == "dead_letter" else 0)

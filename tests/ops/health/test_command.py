@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,10 @@ STORE = StoreVitals(
 BROKERS = BrokerVitals(2, None, {(topic, number): 100 for topic in TOPICS for number in (0, 1)})
 
 
-def verdicts(store: StoreVitals | str = STORE, brokers: BrokerVitals | str = BROKERS) -> dict[str, Check]:
-    return {check.name: check for check in judge(Facts(NOW, store, brokers), CONFIG)}
+def verdicts(
+    store: StoreVitals | str = STORE, brokers: BrokerVitals | str = BROKERS, names: Sequence[str] = ()
+) -> dict[str, Check]:
+    return {check.name: check for check in judge(Facts(NOW, store, brokers), CONFIG, names)}
 
 
 def store(**changes: Any) -> StoreVitals:
@@ -180,9 +182,19 @@ def test_without_brokers_or_store_the_rest_is_judged() -> None:
     assert (found["broker"].status, found["lag"].status, found["workers"].status) == ("critical", "warn", "ok")
     found = verdicts(store="store: locked")
     assert (found["store"].status, found["topics"].status, found["drift"].status) == ("critical", "ok", "warn")
-    assert "the store does not answer" in found["drift"].summary
+    assert found["drift"].summary == "unknown: the store does not answer"
     found = verdicts(brokers=BrokerVitals(0, "missing: clicks", {}))
     assert (found["topics"].status, found["topics"].summary) == ("critical", "missing: clicks")
+
+
+def test_why_there_is_no_answer_is_said_once() -> None:
+    away: dict[str, Any] = {"store": "it is locked", "brokers": "refused"}
+    assert sum("it is locked" in check.summary for check in verdicts(**away).values()) == 1
+    found = verdicts(**away, names=["losses"])
+    assert [check.summary for check in found.values()] == ["unknown: the store does not answer (it is locked)"]
+    found = verdicts(**away, names=["store", "lag"])
+    assert list(found) == ["lag", "store"]
+    assert found["lag"].summary == "unknown: the brokers do not answer (refused) and the store does not answer"
 
 
 def test_another_groups_positions_are_not_ours() -> None:
