@@ -111,6 +111,7 @@ class PolicyReader:
         self._taught_at = teachings.NO_CHANGE
         self._checked = time.monotonic()
         self._error: str | None = None
+        self._said: str | None = None  # of the errors, what was logged or raised last
         self._refused = ("", 0.0, "")  # a version's stamp, until when it is not read again, and why
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -130,6 +131,7 @@ class PolicyReader:
             self.refresh()
         policy = self._policy
         if policy is None:
+            self._said = self._error
             reason = self._error or "nothing has been published to this store yet"
             raise NoPolicyError(f"no policy to serve: {reason}. `backchannel run` publishes one")
         return policy
@@ -149,16 +151,24 @@ class PolicyReader:
             whether another version is served now. Errors are not raised; see `status`.
         """
         with self._lock:
+            changed, error = False, None
             try:
                 changed, error = self._refresh()
                 self._listen()
             except Exception as fault:
                 # Of any kind: whoever can write to the store could otherwise end the thread that refreshes.
-                changed, error = False, _words(fault)
-            if error is not None and error != self._error:
-                logger.warning("%s", error)
+                error = error or _words(fault)
             self._error = error
-            return changed
+        if self._policy is not None:  # otherwise `policy` raises it
+            self._log()
+        return changed
+
+    def _log(self) -> None:
+        """Log what is wrong, unless it was said already."""
+        error, said = self._error, self._said
+        self._said = error
+        if error is not None and error != said:
+            logger.warning("%s", error)
 
     def start(self) -> None:
         """Refresh in the background from now on."""
@@ -187,6 +197,7 @@ class PolicyReader:
         while not self._stop.wait(pause):
             if time.monotonic() + pause / 2 >= due:
                 self.refresh()
+                self._log()  # in a service that begins before there is a policy, too
                 due = time.monotonic() + self._poll_s
                 continue
             with self._lock, suppress(Exception):  # the next refresh says what is wrong
@@ -206,8 +217,8 @@ class PolicyReader:
                 personal=self._personal,
             )
         if at != self._taught_at:
+            self._taught = Taught(rows)  # before the rows count as read: it may fail
             self._taught_rows, self._taught_at = rows, at
-            self._taught = Taught(rows)
             self._policy = self._policy.with_taught(self._taught)
 
     def _refresh(self) -> tuple[bool, str | None]:

@@ -17,6 +17,7 @@ from rapidfuzz.fuzz import ratio
 from sqlalchemy import delete, insert, select, update
 
 from backchannel.agents.memory.serving import Guess, PairEvidence, Row
+from backchannel.agents.taught.rules import EVERYONE
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.ops.local.postgres import Postgres
 from backchannel.schemas.snapshot import Checksum, Section
@@ -66,6 +67,49 @@ def test_there_is_a_clear_error_before_the_first_version(url: str, reader: Polic
     with LocalPipeline(url, Config(), "test"), pytest.raises(NoPolicyError, match="nothing has been published"):
         _ = reader.policy
     assert reader.status.version is None
+
+
+def test_why_there_is_no_policy_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """To whoever asks for one; in a service that begins without, in the log."""
+    with PolicyReader(sqlite_url(tmp_path), poll_s=60) as reader, pytest.raises(NoPolicyError, match="there is no file"):
+        _ = reader.policy
+    assert not caplog.messages
+    with PolicyReader(sqlite_url(tmp_path), poll_s=0.01) as reader:
+        for _ in range(1000):
+            if caplog.messages:
+                break
+            threading.Event().wait(0.01)
+        with pytest.raises(NoPolicyError, match="there is no file"):
+            _ = reader.policy
+    (said,) = caplog.messages
+    assert said.startswith("there is no file")
+
+
+def test_a_version_counts_as_new_even_if_what_was_taught_cannot_be_read(
+    url: str, pipeline: LocalPipeline, reader: PolicyReader
+) -> None:
+    pipeline.publish()
+    assert reader.policy.version == 1
+    learn(pipeline, 100)
+    pipeline.publish()
+    with closing(Store(url)) as store, store.write() as connection:
+        connection.execute(delete(tables.taught_head))
+    assert reader.refresh()
+    assert reader.status.version == 2
+    assert reader.status.error
+
+
+def test_what_was_taught_and_cannot_be_read_stays_an_error(
+    url: str, pipeline: LocalPipeline, reader: PolicyReader
+) -> None:
+    pipeline.publish()
+    with closing(Store(url)) as store, store.write() as connection:
+        connection.execute(insert(tables.taught).values(owner=EVERYONE, changed=1, value=b"no rules"))
+        connection.execute(update(tables.taught_head).values(changed=1))
+    for _ in range(2):
+        reader.refresh()
+        assert reader.status.error
+    assert reader.policy.version == 1
 
 
 def test_a_policy_can_be_served_before_anything_was_learned(pipeline: LocalPipeline, reader: PolicyReader) -> None:
