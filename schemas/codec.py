@@ -7,6 +7,7 @@ value that cannot be used is left out, see `repair`.
 
 import codecs
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -22,6 +23,9 @@ MAX_RECORD_BYTES: Final = 1 << 18
 
 
 _MAX_EXPLANATION: Final = 400
+
+
+_BOUNDED: Final = tuple(f"Expected `{kind}` {sign}" for kind in ("int", "float") for sign in "<>")
 
 
 _FAULTS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -176,10 +180,14 @@ _encode: Final = msgspec.json.Encoder(enc_hook=_plain).encode
 _CHECKER: Final = EventDecoder(config=EventConfig(strict=True))
 
 
-def explain(error: Exception) -> str:
+def explain(error: Exception, document: Any = None) -> str:
     """Explain an error of decoding: msgspec's message, reordered: the field first, then the fault.
 
     The message ends in " - at `$.field`", or in " - at `key` in `$.field`", unless the whole record is at fault.
+
+    Args:
+        error: the error.
+        document: what was read, if it is known: then a number that is out of bounds is quoted.
     """
     if isinstance(error, UnicodeDecodeError):
         return "record: not UTF-8"
@@ -191,10 +199,29 @@ def explain(error: Exception) -> str:
     what, _, where = message.rpartition(" - at `")
     if what:
         key, _, name = where.rstrip("`").rpartition("$")
-        return f"{name.lstrip('.') or 'record'}{' key' if key else ''}: {what}"
+        name = name.lstrip(".")
+        return f"{name or 'record'}{' key' if key else ''}: {what}{'' if key else quoted(what, document, name)}"
     if message.startswith("Object missing required field"):
         return f"{message.split('`')[1]}: missing"
     return f"record: {message}"
+
+
+def quoted(what: str, document: Any, path: str) -> str:
+    """Return the number that msgspec found out of bounds and does not quote, as ", got 7"; "" for another fault.
+
+    Args:
+        what: msgspec's message.
+        document: what was read.
+        path: where the number is, such as `candidates[2].score`.
+    """
+    if not what.startswith(_BOUNDED):
+        return ""
+    for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
+        try:
+            document = document[int(index) if index else name]
+        except (LookupError, TypeError):
+            return ""
+    return f", got {document}"[:_MAX_EXPLANATION] if isinstance(document, int | float | str) else ""
 
 
 def refuse_nul(value: object, name: str) -> None:

@@ -15,6 +15,7 @@ from backchannel.agents import registry
 from backchannel.agents.ope.gate import GateConfig
 from backchannel.agents.satisfaction.asking import AskConfig
 from backchannel.agents.taught.rules import TaughtConfig
+from backchannel.schemas.codec import quoted
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.forms import EventConfig
@@ -24,7 +25,6 @@ from backchannel.streams.snapshots.signing import KEY_VARIABLE
 from backchannel.streams.turns.assembler import TurnConfig
 
 _UNKNOWN: Final = re.compile("Object contains unknown field `(.*)`")
-_BOUNDED: Final = tuple(f"Expected `{kind}` {sign}" for kind in ("int", "float") for sign in "<>")
 
 
 class CommitConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -234,27 +234,20 @@ def parse(document: dict[str, Any], origin: str) -> Config:
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         key = where.rstrip("`")
-        what += _remedy(what, _kind_of(key), _value_of(document, key))
+        what += quoted(what, document, key) or _remedy(what, _kind_of(key))
         key = key or "the top level"
         raise ConfigError(f"{origin}: {key}: {what}. `backchannel config` describes every key") from None
 
 
-def _remedy(what: str, kind: Any, value: Any) -> str:
-    """Return what msgspec's message does not say: the choices, a name that may have been meant, or a number."""
+def _remedy(what: str, kind: Any) -> str:
+    """Return what msgspec's message does not say: the choices, or a name that may have been meant."""
     if what.startswith("Invalid enum value"):
         return f", must be one of {', '.join(get_args(kind))}"
     unknown = _UNKNOWN.match(what)
     if unknown and is_struct_type(kind):
         near = get_close_matches(unknown[1], [one.encode_name for one in structs.fields(kind)], 1)
         return f" (did you mean `{near[0]}`?)" if near else ""
-    return f", not {value}" if what.startswith(_BOUNDED) and isinstance(value, int | float) else ""
-
-
-def _value_of(document: Any, key: str) -> Any:
-    """Return the value of a key in a document; None within lists."""
-    for name in key.split("."):
-        document = document.get(name) if isinstance(document, dict) else None
-    return document
+    return ""
 
 
 def _kind_of(key: str) -> Any:

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 from backchannel.agents.memory.proposals import Entity
 from backchannel.ops.extras import install
+from backchannel.schemas.codec import explain
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import Id, Text
 from backchannel.schemas.text import normalize
@@ -121,15 +122,9 @@ class PredictionFile:
         try:
             found = msgspec.convert(record, _KINDS[kind], strict=False)
         except msgspec.ValidationError as error:
-            return BadLine(number, _explain(error))
+            return BadLine(number, explain(error, record))
         if isinstance(found, Prediction) and not normalize(found.query):
             return BadLine(number, f"query: {found.query!r} has no words")
         if any("\0" in text for text in (found.entity_id, getattr(found, "query", ""))):
             return BadLine(number, "line: contains the character U+0000")
         return found
-
-
-def _explain(error: msgspec.ValidationError) -> str:
-    """Reorder msgspec's message: first the field, then what is wrong with it."""
-    what, _, where = str(error).partition(" - at `$.")
-    return f"{where.rstrip('`')}: {what}" if where else what

@@ -51,12 +51,14 @@ def decoded(body: bytes, kind: type[_S]) -> _S:
     Raises:
         RefusedError: it is invalid; the detail names the field.
     """
+    document: Any = None
     try:
         try:
             found = msgspec.json.decode(body, type=kind)
         except msgspec.ValidationError as error:
+            document = msgspec.json.decode(body)
             try:
-                found = msgspec.convert(_whole(msgspec.json.decode(body)), kind)
+                found = msgspec.convert(_whole(document), kind)
             except msgspec.MsgspecError:
                 raise error from None
         if b"\\u0000" in body:
@@ -64,7 +66,7 @@ def decoded(body: bytes, kind: type[_S]) -> _S:
     except EventError as error:
         raise RefusedError(400, str(error)) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise RefusedError(400, explain(error)) from None
+        raise RefusedError(400, explain(error, document)) from None
     return found
 
 

@@ -75,7 +75,7 @@ def test_the_command_prints_the_effective_configuration(tmp_path: Path) -> None:
         ({"events": {"fields": {"querry": {}}}}, "events.fields: 'querry' is not an event type: query, "),
         ({"events": {"fields": {"query": {"txt": "a"}}}}, "events.fields.query: 'txt' is not a field: "),
         ({"events": {"fields": {"query": {"text": "a["}}}}, "events: fields.query.text: "),
-        ({"memory": {"kappa": 0}}, "memory.kappa: Expected `float` >= 0.01, not 0"),
+        ({"memory": {"kappa": 0}}, "memory.kappa: Expected `float` >= 0.01, got 0"),
         ({"bandit": {"strategies": ["a", "a"]}}, "bandit: 'a' is listed twice"),
         ({"bandit": {"features": [{"kind": "odd", "name": "x"}]}}, r"bandit.features\[0\].kind: Invalid value 'odd'"),
         ({"rewards": {"click_gain": {"play": 2}}}, r"rewards.click_gain\[...\]: Expected `float` <= 1"),

@@ -66,7 +66,8 @@ def test_good_lines_are_loaded_and_bad_ones_reported(tmp_path: Path) -> None:
     assert done.exit_code == 3
     primed = orjson.loads(done.stdout)
     assert [one["line"] for one in primed["bad"]] == list(bad)
-    assert primed["bad"][0]["reason"] == "score: Expected `float` <= 1.0"
+    assert primed["bad"][0]["reason"] == "score: Expected `float` <= 1.0, got 1.01"
+    assert primed["bad"][3]["reason"] == "score: missing"
     assert "predictions.jsonl:2: score: Expected" in done.stderr
     assert scores(tmp_path) == {"hey jude": {"a": 0.4}}
 

@@ -125,7 +125,7 @@ def test_events_of_ones_own_are_taken_as_they_are(client: TestClient[Access], ke
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"budget": 0}, "budget"),
+        ({"budget": 0}, "budget: Expected `int` >= 1, got 0"),
         ({"budget": "many"}, "budget"),
         ({"text": 5}, "text"),
         ({"session_id": ""}, "session_id"),

@@ -71,7 +71,10 @@ def test_there_is_a_clear_error_before_the_first_version(url: str, reader: Polic
 
 def test_why_there_is_no_policy_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """To whoever asks for one; in a service that begins without, in the log."""
-    with PolicyReader(sqlite_url(tmp_path), poll_s=60) as reader, pytest.raises(NoPolicyError, match="there is no file"):
+    with (
+        PolicyReader(sqlite_url(tmp_path), poll_s=60) as reader,
+        pytest.raises(NoPolicyError, match="there is no file"),
+    ):
         _ = reader.policy
     assert not caplog.messages
     with PolicyReader(sqlite_url(tmp_path), poll_s=0.01) as reader:
