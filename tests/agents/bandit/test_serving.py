@@ -11,67 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backchannel.agents.bandit.decision import walk
-from backchannel.agents.bandit.features import Categorical, Encoder, Numeric
 from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
-from backchannel.agents.bandit.mixture import MANY, Counts, Mixture, RandomSets
-from backchannel.agents.bandit.planner import MAX_BUDGET
-from backchannel.agents.bandit.plans import Overlap, Terms, plans
-from backchannel.agents.bandit.ranks import BUCKETS, WIDTH
+from backchannel.agents.bandit.mixture import MANY, Mixture, RandomSets
+from backchannel.agents.bandit.ranks import BUCKETS
 from backchannel.agents.bandit.section import Limits
 from backchannel.agents.bandit.serving import Allocator, EncodingError
 from backchannel.agents.serving import live_rows
-from backchannel.agents.sums import Floats, MemorySums
+from backchannel.agents.sums import MemorySums
 from backchannel.schemas.codec import EventDecoder, encode
 from backchannel.schemas.events import Impression
 from backchannel.schemas.snapshot import Section
+from tests.support.bandits import CAR, ENCODER, section
 from tests.support.turns import impression
 
-ENCODER = Encoder([Numeric("hour", center=12, scale=4), Categorical("device", ("car", "phone"))])
 CONTEXTS = st.fixed_dictionaries({"hour": st.floats(0, 24), "device": st.sampled_from(["car", "phone", "tv"])})
-
-
-def section(
-    count: int,
-    seed: int = 0,
-    floor: float = 0.1,
-    exploration: float = 0.6,
-    policy: str = "thompson",
-    limits: dict[int, Limits] | None = None,
-) -> Section:
-    """A bandit's section with some posterior for each of `count` strategies."""
-    rng = np.random.default_rng(seed)
-    names = [f"strategy{number}" for number in range(count)]
-    rows: dict[str, Any] = {
-        name: {
-            "count": 10.0,
-            "reward": 0.5,
-            "clicks": rng.random(BUCKETS).tolist(),
-            "rates": (0.3 * 0.8 ** np.arange(BUCKETS) * rng.random(BUCKETS)).tolist(),
-            "prior": rng.random(BUCKETS).tolist(),
-            "theta": rng.normal(0.1, 0.3, ENCODER.dimension).tolist(),
-            "whitener": np.tril(rng.normal(0, 0.5, (ENCODER.dimension, ENCODER.dimension))).tolist(),
-            "hazards": rng.uniform(0, 0.3, (count, BUCKETS, BUCKETS)).tolist(),
-            "shown": rng.uniform(0, 0.3, (count, BUCKETS, BUCKETS)).tolist(),
-            "available": WIDTH.tolist(),
-            "gram": np.diag([1.0, 1.0, 0.5, 0.5]).tolist(),
-            "cover": [1.0] * BUCKETS,
-            "segments": [],
-        }
-        for name in names
-    }
-    rows[""] = {
-        "features": msgspec.to_builtins(ENCODER.features),
-        "encoding": ENCODER.fingerprint,
-        "strategies": names,
-        "policy": policy,
-        "exploration": exploration,
-        "floor": floor,
-        "elasticities": rng.normal(0, 0.2, count).tolist(),
-        "elasticities_whitener": np.triu(rng.normal(0, 0.1, (count, count))).tolist(),
-        "limits": [msgspec.to_builtins((limits or {}).get(number, Limits())) for number in range(count)],
-    }
-    return {key: orjson.dumps(row) for key, row in rows.items()}
 
 
 LIMITS = st.builds(
@@ -250,9 +203,6 @@ def test_propensities_are_exact(some: Section, context: dict[str, Any], place: i
         assert mixture.probability(list(counts)) == pytest.approx(share, abs=1e-12)
 
 
-CAR: dict[str, Any] = {"hour": 13.0, "device": "car"}
-
-
 def test_probabilities_follow_from_section_and_context() -> None:
     """Whoever reads the same version knows them; a version that learned more has models of its own."""
     some = section(5)
@@ -316,83 +266,6 @@ def test_utilities_are_what_the_usual_depth_brings(some: Section, context: dict[
     assert allocator.evidence == dict.fromkeys(allocator.strategies, (10.0, 0.5))
 
 
-@pytest.mark.parametrize("distinct", [False, True])
-def test_what_is_not_available_is_not_asked(distinct: bool) -> None:
-    allocator = Allocator(section(4, floor=0.5))
-    for seed in range(30):
-        decision = allocator.allocate(
-            CAR, 6, np.random.default_rng(seed), distinct=distinct, available={"strategy0", "strategy2"}
-        )
-        assert set(decision.allocation) <= {"strategy0", "strategy2"}
-        assert decision.propensities["strategy1"] == decision.propensities["strategy3"] == 0
-    for nobody in ((), {"else"}):
-        with pytest.raises(ValueError, match=r"available: .* name one of strategy0"):
-            allocator.allocate(CAR, 6, np.random.default_rng(0), available=nobody)
-
-
-def test_a_budget_of_distinct_candidates_plans_for_the_duplicates() -> None:
-    allocator = Allocator(section(3, floor=0.0))
-    decision = allocator.allocate(CAR, 20, np.random.default_rng(0), distinct=True)
-    assert decision.planned == decision.allocation
-    assert sum(decision.planned.values()) > 20
-    assert allocator.allocate(CAR, 20, np.random.default_rng(0)).planned == {}
-
-
-def test_lists_are_walked_in_proportion_until_there_are_enough() -> None:
-    lists = {"a": [f"a{rank}" for rank in range(9)], "b": ["a0", "b1", "b2"]}
-    found, depths = walk({"a": 4, "b": 2}, lists, 5)
-    assert depths == {"a": 4, "b": 2}
-    assert found["a0"] == {"a": 1, "b": 1}
-    assert list(found) == ["a0", "a1", "a2", "b1", "a3"]
-    found, depths = walk({"a": 1, "b": 1}, lists, 50)
-    assert len(found) == 11
-    assert depths == {"a": MAX_BUDGET, "b": MAX_BUDGET}
-
-
-def test_where_the_planned_lists_end_the_others_fill_up() -> None:
-    lists = {"a": ["x", "y"], "b": ["y", "z", "w"], "c": ["v"]}
-    found, depths = walk({"a": 3}, lists, 4)
-    assert list(found) == ["x", "y", "v", "z"]
-    assert depths == {"a": MAX_BUDGET, "b": 2, "c": 1}
-    assert walk({"a": 3}, lists, 2)[1] == {"a": 2}
-
-
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The budgets of which plans are made, in that order."""
-    budgets: list[int] = []
-
-    def counted(rates: Floats, overlap: Overlap, terms: Terms, elasticities: Floats) -> Counts:
-        budgets.append(terms.budget)
-        return plans(rates, overlap, terms, elasticities)
-
-    monkeypatch.setattr("backchannel.agents.bandit.planner.plans", counted)
-    return budgets
-
-
-def test_plans_are_prepared_of_what_the_version_before_was_asked_for_and_of_little_else(made: list[int]) -> None:
-    versions, rng = [Allocator(section(3, seed=seed)) for seed in range(4)], np.random.default_rng(0)
-    for budget in range(1, 21):
-        versions[0].allocate(CAR, budget, rng)
-    made.clear()
-    versions[1].prepare(versions[0])
-    assert made == [*range(1, 21)]
-    made.clear()
-    versions[1].allocate(CAR, 3, rng)
-    versions[2].prepare(versions[1])
-    assert made == [*range(13, 21), 3]
-    made.clear()
-    versions[3].prepare(versions[2])  # which was asked for nothing
-    assert made == [*range(14, 21), 3]
-
-
-def test_of_many_budgets_the_latest_plans_are_kept(made: list[int]) -> None:
-    allocator, rng = Allocator(section(3)), np.random.default_rng(0)
-    for budget in [*range(1, 141), *range(21, 141), 1]:
-        allocator.allocate(CAR, budget, rng)
-    assert made == [*range(1, 141), 1]
-
-
 @pytest.mark.parametrize(
     "context",
     [
@@ -415,15 +288,6 @@ def test_no_context_spoils_a_decision(context: dict[str, Any]) -> None:
     assert sum(allocator.allocate(context, 10, np.random.default_rng(0)).allocation.values()) == 10
 
 
-@pytest.mark.parametrize("budget", [0, -1, MAX_BUDGET + 1])
-def test_a_budget_has_bounds(budget: int) -> None:
-    allocator = Allocator(section(2))
-    with pytest.raises(ValueError, match="budget: "):
-        allocator.allocate({}, budget, np.random.default_rng(0))
-    largest = allocator.allocate({}, MAX_BUDGET, np.random.default_rng(0))
-    assert sum(largest.allocation.values()) == MAX_BUDGET
-
-
 def test_another_encoding_is_refused() -> None:
     some = section(2)
     settings = orjson.loads(some[""])
@@ -439,13 +303,6 @@ def test_it_reads_what_the_bandit_solved() -> None:
     assert allocator.strategies == bandit.config.expected
     decision = allocator.allocate({}, 20, np.random.default_rng(0))
     assert sum(decision.allocation.values()) == 20
-
-
-def test_a_budget_covers_the_minima() -> None:
-    allocator = Allocator(section(3, limits={0: Limits(minimum=2), 2: Limits(minimum=3)}))
-    with pytest.raises(ValueError, match="budget: 4 candidates; draw at least 5"):
-        allocator.allocate({}, 4, np.random.default_rng(0))
-    assert allocator.allocate({}, 5, np.random.default_rng(0)).allocation == {"strategy0": 2, "strategy2": 3}
 
 
 def test_a_minimum_is_at_most_the_maximum() -> None:
