@@ -12,14 +12,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 from faust.types import TP
-from hypothesis import given
-from hypothesis import strategies as st
 from msgspec import structs
 
 from backchannel.ops.local.broker import Broker
 from backchannel.streams.kafka.config import KafkaConfig
-from backchannel.streams.kafka.consumer import ChunkConsumer, check_versions
-from backchannel.streams.kafka.reading_order import not_ahead
+from backchannel.streams.kafka.consumer import ChunkConsumer
 from backchannel.streams.kafka.receiver import Chunk, LogBounds, LogError
 from backchannel.streams.kafka.topics import admin_client, check_topics
 from backchannel.streams.kafka.transport import QUEUED_CHUNKS, chunk_app, log_ends, serve
@@ -267,24 +264,6 @@ def test_small_records_are_not_read_far_ahead_of_large_ones(kafka: KafkaConfig) 
     asyncio.run(scenario())
 
 
-TPS = st.builds(TP, st.sampled_from("abcd"), st.integers(0, 2))
-
-
-@given(
-    left=st.dictionaries(TPS, st.integers(0, 3000)),
-    reached=st.dictionaries(TPS, st.integers(0, 5)),
-    most=st.integers(0, 2000),
-)
-def test_somebody_is_always_read_where_something_is_left(
-    left: dict[TP, int], reached: dict[TP, int], most: int
-) -> None:
-    due = not_ahead(left, reached, most)
-    assert {tp for tp, records in left.items() if records <= most} <= due <= left.keys()
-    assert {tp.partition for tp, records in left.items() if records} <= {tp.partition for tp in due if left[tp]}
-    for held in left.keys() - due:
-        assert any(tp.partition == held.partition and reached.get(tp, 0) < reached[held] for tp in due if left[tp])
-
-
 def test_only_prefixes_of_acked_chunks_are_committed(kafka: KafkaConfig) -> None:
     async def scenario() -> None:
         tp = TP(kafka.event_topics["click"], 0)
@@ -524,8 +503,3 @@ def test_an_error_in_the_receiver_ends_the_worker(
 
     with pytest.raises(OSError, match="the store is gone"):
         asyncio.run(scenario())
-
-
-def test_other_versions_of_the_libraries_are_refused() -> None:
-    with pytest.raises(ImportError, match=r"aiokafka 0\.14\.0 \(found 0\.15\.0\)"):
-        check_versions({"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.15.0"}.__getitem__)

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import numpy as np
+
+from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import Click, Event, Impression, Query
 from backchannel.schemas.events import Result as Shown
 from backchannel.streams.pipeline.local import LocalPipeline
@@ -24,3 +27,10 @@ def learn(pipeline: LocalPipeline, events: list[Event]) -> None:
     pipeline.finish()
     pipeline.commit()
     pipeline.publish()
+
+
+def learn_mixed(pipeline: LocalPipeline, turns: int, start_ms: int = 1_700_000_000_000) -> None:
+    """Learn turns of all kinds, and commit."""
+    pipeline.feed(list(mixed_stream(turns, np.random.default_rng(7), queries=20, start_ms=start_ms)))
+    pipeline.finish()
+    pipeline.commit()

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import msgspec
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 from sqlalchemy import update
@@ -177,3 +177,42 @@ def test_the_key_of_the_environment_wins() -> None:
     assert signing_key("", {}) == b""
     assert signing_key("a", {}) != signing_key("b", {})
     assert signing_key("a", {"BACKCHANNEL_SIGNING_KEY": "b"}) == signing_key("b", {})
+
+
+@settings(max_examples=60)
+@given(versions=st.lists(changes, min_size=1, max_size=6))
+def test_every_version_can_be_reached_from_every_other_one(
+    versions: list[dict[str, dict[str, bytes | None]]], new_store: Callable[[], str]
+) -> None:
+    store = Store(new_store())
+    store.create([])
+    expected: list[dict[str, Section]] = [{}]
+    with store.write() as connection:
+        for rows_of in versions:
+            header = snapshots.publish(connection, [rows_of], provenance())
+            if header is None:
+                continue
+            state = {name: dict(rows) for name, rows in expected[-1].items()}
+            for name, rows in rows_of.items():
+                for key, value in rows.items():
+                    if value is None:
+                        state.get(name, {}).pop(key, None)
+                    else:
+                        state.setdefault(name, {})[key] = value
+            expected.append(state)
+            assert header.version == len(expected) - 1
+            assert {name: count for name, count in header.rows.items() if count} == {
+                name: len(rows) for name, rows in state.items() if rows
+            }
+        for since, start in enumerate(expected):
+            for until in range(len(expected)):
+                found = snapshots.difference(connection, since, until)
+                state = {name: dict(rows) for name, rows in start.items()}
+                for name, key in found.removed:
+                    del state[name][key]
+                for name, key, value in found.live:
+                    state.setdefault(name, {})[key] = value
+                assert {name: rows for name, rows in state.items() if rows} == {
+                    name: rows for name, rows in expected[until].items() if rows
+                }
+    store.close()
