@@ -44,7 +44,7 @@ class CommitConfig(Struct, frozen=True, forbid_unknown_fields=True):
             gt=0,
             le=86_400,
             description="seconds between policy versions while something new is being learned; at least ten while a "
-            "worker catches up, from when it has more than a commit to read",
+            "worker catches up with a backlog of more than a commit",
         ),
     ] = 5.0
 

@@ -29,6 +29,9 @@ RETRY_S: Final = (0.1, 5.0)
 
 NO_IDS: Final[Mapping[str, str]] = {}
 
+WAITED_MS: Final = 500
+"""How long (ms) a record must have been unread to count as backlog. Under load, some have always just come."""
+
 LETTERS_LOGGED: Final = 3
 """Maximum dead letters logged per second."""
 
@@ -168,6 +171,7 @@ class Assignment:
         self._rejected: list[Rejected] = []  # not yet durable
         self._answered = True  # whether the brokers said last time where the logs end
         self._catching_up = False
+        self._ends: tuple[int, Mapping[TP, int]] = (0, {})  # a time, ms, and where the logs ended then
         self._heard: dict[int, int] = {}  # partition -> time of its last chunk, ms
         self._closed: int | None = None  # time at which the first uncommitted turn closed
         self._log_second, self._logged = 0, 0
@@ -184,7 +188,7 @@ class Assignment:
 
     @property
     def catching_up(self) -> bool:
-        """Whether more records were unread than one commit takes, and since then never less than a tenth of that."""
+        """Whether the backlog was larger than one commit, and since then never smaller than a tenth of that."""
         return self._catching_up
 
     def end(self) -> None:
@@ -254,8 +258,17 @@ class Assignment:
                     self._note(partition.finish(), now)
             unread = {tp: max(end - self._next[tp], 0) for tp, end in ends.items()}
             if ends:
-                self._catching_up = sum(unread.values()) > self._commit_events / (10 if self._catching_up else 1)
+                self._measure_backlog(ends, now)
             self._observer.on_tick(self.partitions, unread)
+
+    def _measure_backlog(self, ends: Mapping[TP, int], now: int) -> None:
+        """Judge whether the worker is catching up, by what was there `WAITED_MS` ago and is still unread."""
+        since, before = self._ends
+        if 0 <= now - since < WAITED_MS:
+            return
+        backlog = sum(max(end - self._next[tp], 0) for tp, end in (before or ends).items())
+        self._catching_up = backlog > self._commit_events / (10 if self._catching_up else 1)
+        self._ends = now, ends
 
     async def commit(self, pause_s: float = 0.0) -> None:
         """Commit everything added so far, and ack it.

@@ -210,14 +210,28 @@ def test_a_commit_that_was_cancelled_is_brought_to_its_end(desk: Desk, monkeypat
     asyncio.run(scenario())
 
 
-def test_it_catches_up_from_when_more_is_unread_than_a_commit_takes_until_hardly_anything_is(desk: Desk) -> None:
+def test_it_catches_up_from_when_the_backlog_exceeds_a_commit_until_hardly_anything_is_left(desk: Desk) -> None:
     async def scenario() -> None:
         one, found = desk.assign(commit_events=30), []
         await one.add(desk.chunk(0, RECORDS[:20]), NOW)
-        for unread in (30, 31, 30, None, 4, 3, 30):  # None: the brokers do not answer
-            await one.advance(ends(None if unread is None else 20 + unread), NOW)
+        for second, unread in enumerate((30, 31, 31, None, 4, 3, 3, 30, 30)):  # None: brokers do not answer
+            await one.advance(ends(None if unread is None else 20 + unread), NOW + 1000 * second)
             found.append(one.catching_up)
-        assert found == [False, True, True, True, True, False, False]
+        assert found == [False, False, True, True, True, True, False, False, False], "what has just come does not count"
+
+    asyncio.run(scenario())
+
+
+def test_a_steady_load_is_no_backlog_however_small_commits_are(desk: Desk) -> None:
+    async def scenario() -> None:
+        one = desk.assign(commit_events=1)
+        await one.add(desk.chunk(0, RECORDS[:20]), NOW)
+        await one.advance(ends(20), NOW)
+        for second in range(1, 4):
+            await one.advance(ends(20 + 20 * second), NOW + 1000 * second)
+            await one.advance(ends(20 + 20 * second), NOW + 1000 * second + 1)  # right before a version
+            assert not one.catching_up
+            await one.add(desk.chunk(20 * second, RECORDS[20 * second : 20 * second + 20]), NOW + 1000 * second + 2)
 
     asyncio.run(scenario())
 
