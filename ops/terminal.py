@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Final, Literal
@@ -23,9 +24,13 @@ _CHATTY: Final = (*_LIBRARIES, "backchannel.streams.kafka.consumer")
 
 
 def console(width: int) -> Console:
-    """Return a console on standard output, `width` columns wide where that is not a terminal."""
-    found = Console()
-    return found if found.is_terminal else Console(width=width)
+    """Return a console on standard output, `width` columns wide where that is not a terminal.
+
+    It prints text as it is: names come from events, and what is in them may look like rich's markup.
+    """
+    plain: Final = partial(Console, markup=False, emoji=False)
+    found = plain()
+    return found if found.is_terminal else plain(width=width)
 
 
 def print_json(value: object) -> None:

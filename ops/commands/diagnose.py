@@ -98,8 +98,9 @@ def diagnose(
     out.print(table)
     if known is None:
         out.print(
-            "[yellow]Weak: told by rules, which are as good as `docs/failures.md` says on one log of calls, and may be "
-            f"worse here. What a repair recovers is unknown, so the last column is an upper bound{_ADVICE}[/yellow]"
+            "Weak: told by rules, which are as good as `docs/failures.md` says on one log of calls, and may be "
+            f"worse here. What a repair recovers is unknown, so the last column is an upper bound{_ADVICE}",
+            style="yellow",
         )
     else:
         out.print("Labels (decayed): " + ", ".join(f"{count:,.0f} {point}" for point, count in labels.items()))

@@ -17,7 +17,7 @@ from backchannel.ops.commands.dead_letter_file import DeadLetterFile
 from backchannel.ops.commands.summary import Summary, summarize
 from backchannel.ops.exit_codes import INCOMPLETE
 from backchannel.ops.options import config_option, json_option, opened_store, store_option
-from backchannel.ops.terminal import print_json, require_writable
+from backchannel.ops.terminal import console, print_json, require_writable
 from backchannel.schemas.codec import EventDecoder
 from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.config import Config
@@ -34,6 +34,8 @@ from backchannel.streams.worker.remote import relax_collector
 
 DISORDER: Final = 10
 """Number of late events up to which a file does not count as disordered."""
+
+_WIDTH: Final = 100
 
 
 class DisorderError(BackchannelError, RuntimeError):
@@ -95,7 +97,7 @@ def run(
     if as_json:
         print_json(summary)
     else:
-        summary.show(Console())
+        summary.show(console(_WIDTH))
     for path, number in unfinished:
         click.echo(
             f"{path}: line {number + 1} has no line break and is not complete. It is left for the next run, and so are "
@@ -227,13 +229,13 @@ def _until_signalled() -> Iterator[Callable[[], int | None]]:
 @contextmanager
 def _progress(sources: Sources) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar, on a terminal only."""
-    console = Console(stderr=True)
+    shown = Console(stderr=True)
     columns: list[Any] = [
         SpinnerColumn(),
         *([BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn()] if sources.size else []),
         TextColumn("{task.fields[events]:,} events  {task.fields[rate]:,.0f}/s  {task.fields[open]:,} turns open"),
     ]
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with Progress(*columns, console=shown, disable=not shown.is_terminal, transient=True) as progress:
         task = progress.add_task("", total=sources.size, events=0, rate=0.0, open=0)
         events, started = 0, time.monotonic()
 

@@ -3,11 +3,11 @@
 import gzip
 import time
 from pathlib import Path
+from typing import Final
 
 import click
 import msgspec
 from msgspec import Struct
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
 
@@ -15,7 +15,7 @@ from backchannel.ops.commands.differences import differences
 from backchannel.ops.groups import Group
 from backchannel.ops.options import config_option, json_option, opened_store, store_option
 from backchannel.ops.paths import input_file
-from backchannel.ops.terminal import print_json, require_writable
+from backchannel.ops.terminal import console, print_json, require_writable
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.config import Config
@@ -23,6 +23,8 @@ from backchannel.streams.monitoring.trends import read_rates
 from backchannel.streams.snapshots import archive, versions
 from backchannel.streams.snapshots.signing import signing_key
 from backchannel.streams.snapshots.versions import CorruptPolicyError
+
+_WIDTH: Final = 130
 
 
 class Listed(Struct, frozen=True):
@@ -77,7 +79,7 @@ def list_versions(store: str, config: Config, *, as_json: bool) -> None:
             count = f"{sum(header.rows.values()):,}"
             cells = (since_epoch(header.created), since_epoch(header.watermark), count, _verdict(header))
         table.add_row(str(one.version), *cells, ", ".join(marks))
-    Console().print(table)
+    console(_WIDTH).print(table)
     if head.hold is not None:
         click.echo(f"Later versions are withheld: {head.hold}. `backchannel snapshots release` ends this.")
 
@@ -120,7 +122,7 @@ def show(version: int | None, store: str, config: Config, *, as_json: bool) -> N
     table = Table(box=None, show_header=False, pad_edge=False)
     for fact in facts:
         table.add_row(*fact)
-    Console().print(table)
+    console(_WIDTH).print(table)
 
 
 @snapshots.command()

@@ -7,8 +7,8 @@ from typing import Final
 
 from msgspec import Struct
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy import make_url
 
 from backchannel.agents.goals.serving import GoalRate
@@ -124,14 +124,12 @@ class Summary(Struct, frozen=True):
                 f"Strategies that are not configured, and so not learned: {asked}. Add them in [bandit]: strategies = "
                 f"{json.dumps(every)}",
                 style="yellow",
-                markup=False,
             )
         if self.unknown_kinds:
             clicks = ", ".join(f"{name} ({count:,})" for name, count in self.unknown_kinds.items())
             console.print(
                 f"Kinds of clicks whose worth rewards.click_gain does not say, and that count as 1: {clicks}",
                 style="yellow",
-                markup=False,
             )
 
     def show(self, console: Console) -> None:
@@ -150,15 +148,19 @@ class Summary(Struct, frozen=True):
         ):
             numbers.add_row(f"{count:,}", what)
         for name, left_out in self.dropped.items():
-            numbers.add_row(f"{left_out.count:,}", escape(f"values of {name} left out, such as {left_out.example}"))
+            numbers.add_row(f"{left_out.count:,}", f"values of {name} left out, such as {left_out.example}")
         console.print(numbers)
+        if not self.events and not self.dead_letters:
+            console.print("Nothing new: there is no event that this store has not read")
         self._show_unknown(console)
         console.print()
-        console.print(f"[bold]Policy version {self.version}[/bold], learned up to {since_epoch(self.watermark)}")
+        learned = f"learned up to {since_epoch(self.watermark)}" if self.watermark else "nothing learned yet"
+        console.print(Text.assemble((f"Policy version {self.version}", "bold"), f", {learned}"))
         if 0 < self.watermark < TOO_OLD:
             console.print(
-                f"[yellow]Event times are in {since_epoch(self.watermark)[:4]}: `ts` must be in milliseconds, are "
-                "yours in seconds?[/yellow]"
+                f"Event times are in {since_epoch(self.watermark)[:4]}: `ts` must be in milliseconds, are yours in "
+                "seconds?",
+                style="yellow",
             )
         if any(one.turns for one in self.strategies):
             console.print(strategy_table(self.strategies))
@@ -173,7 +175,6 @@ class Summary(Struct, frozen=True):
                 else f"Strategy bandit: nothing is known about {names} yet. If turns have closed, set "
                 "bandit.strategies to the names in your events. What was learned with other bandit.features does not "
                 "count",
-                markup=False,
             )
         if self.satisfaction is not None:
             console.print(f"Satisfied: {self.satisfaction}")
@@ -182,7 +183,7 @@ class Summary(Struct, frozen=True):
         console.print(f"Queries in the memory index: {self.remembered:,}")
         console.print(f"Rewrites: {self.rewrites:,}" + (", such as" if self.examples else ""))
         for source, target in self.examples.items():
-            console.print(f"  {source!r} -> {target!r}", markup=False)
+            console.print(f"  {source!r} -> {target!r}")
         if self.rates is not None:
             console.print(f"Quality: {self.rates}" + (f"; {self.goals}" if self.goals else ""))
 
@@ -200,7 +201,7 @@ def _show_horizon(console: Console, report: Report) -> None:
     for name, one in report.strategies.items():
         value, known = one.value, one.returned
         table.add_row(
-            escape(name),
+            name,
             f"{one.visits:,.0f}",
             "?" if value is None else f"{value.value:.1%}",
             "" if value is None else f"{value.low:.1%} to {value.high:.1%}",
@@ -211,9 +212,9 @@ def _show_horizon(console: Console, report: Report) -> None:
     for name, rest in report.rest.items():
         if rest.value is not None:
             within = f"{rest.value.low:.2f} to {rest.value.high:.2f}"
-            console.print(f"After {escape(name)}, the rest of the session brings {rest.value.value:.2f} ({within})")
+            console.print(f"After {name}, the rest of the session brings {rest.value.value:.2f} ({within})")
     for warning in report.warnings:
-        console.print(f"[yellow]Returns: {escape(warning)}[/yellow]")
+        console.print(f"Returns: {warning}", style="yellow")
 
 
 def strategy_table(strategies: Sequence[StrategySummary]) -> Table:

@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Final, get_args
 
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.ope.intervals import Method
@@ -17,10 +18,12 @@ from backchannel.ops.evaluate.report import render
 from backchannel.ops.evaluate.result import Evaluation, Horizon, Options, PolicyValue, Reward
 from backchannel.ops.exit_codes import INCOMPLETE
 from backchannel.ops.options import config_option, json_option, seed_option
-from backchannel.ops.terminal import print_json, require_writable
+from backchannel.ops.terminal import console, print_json, require_writable
 from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.config import Config
 from backchannel.streams.serving.reader import PolicyReader
+
+_WIDTH: Final = 100
 
 
 @click.command("evaluate")
@@ -148,10 +151,7 @@ def evaluate(
     if as_json:
         print_json(found)
     else:
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=100)
-        console.print(*_lines(found), sep="\n")
+        console(_WIDTH).print(*_lines(found), sep="\n")
         if report is not None:
             click.echo(f"Report: {report}")
     sys.exit(0 if found.usable else INCOMPLETE)
@@ -188,8 +188,11 @@ def _counting(show: Callable[[str], None]) -> Callable[[int], None]:
 
 def _lines(found: Evaluation) -> list[RenderableType]:
     lines: list[RenderableType] = [
-        f"[bold]{found.log}[/]: {found.turns:,} turns, {found.strategies} choices; the logged policy earned "
-        f"{_interval(found.logged)} per turn"
+        Text.assemble(
+            (str(found.log), "bold"),
+            f": {found.turns:,} turns, {found.strategies} choices; the logged policy earned {_interval(found.logged)} "
+            "per turn",
+        )
     ]
     if found.left_out:
         lacking = "propensities or no user" if found.options.horizon == "user" else "propensities"
@@ -197,7 +200,8 @@ def _lines(found: Evaluation) -> list[RenderableType]:
     if found.pages is not None:
         lines.append(f"{found.pages}")
     for policy in found.policies:
-        lines += [_table(policy, found), *(f"[bold]Warning:[/] {policy.name}: {one}" for one in policy.faults)]
+        warnings = (Text.assemble(("Warning:", "bold"), f" {policy.name}: {one}") for one in policy.faults)
+        lines += [_table(policy, found), *warnings]
     return [*lines, "", *(f"Note: {note}" for note in found.notes)]
 
 

@@ -55,6 +55,9 @@ def list_rewrites(store: str, as_json: bool) -> None:
     if as_json:
         print_json(ordered)
         return
+    if not ordered:
+        click.echo("no rewrite is known yet")
+        return
     table = Table("query", "to", "layer", "probability", "turns", "withdrawn", box=SIMPLE_HEAD, pad_edge=False)
     for source, one in ordered.items():
         table.add_row(source, one.target, one.layer, f"{one.probability:.0%}", f"{one.support:.1f}", one.withdrawn)
@@ -170,7 +173,7 @@ def _print(explanation: Explanation) -> None:
     out = console(_WIDTH)
     source, target = explanation.source, explanation.target
     aim = f" -> {target.query!r}" if target else ""
-    out.print(f"{source.query!r}{aim}: {explanation.verdict}", markup=False)
+    out.print(f"{source.query!r}{aim}: {explanation.verdict}")
     if explanation.probability is not None:
         out.print(f"{explanation.probability:.0%} of those who start with it pass through the target and succeed")
     table = Table("query", "turns", "succeeded", "90% interval", "rephrased", box=SIMPLE_HEAD, pad_edge=False)

@@ -5,7 +5,6 @@ from typing import Final
 
 import click
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
 
 from backchannel.agents.taught.rules import TaughtRule
@@ -51,6 +50,9 @@ def list_taught(*, history: bool, store: str, as_json: bool) -> None:
     if as_json:
         print_json({"owners": counts, "dropped": dropped})
         return
+    if not counts:
+        click.echo("nothing was taught yet")
+        return
     table = Table("who", "rules", "ended", box=SIMPLE_HEAD, pad_edge=False)
     for owner, count in counts.items():
         table.add_row(owner, f"{count['holding']:,}", f"{count['ended']:,}")
@@ -85,7 +87,7 @@ def show(*, user: str | None, group: str | None, store: str, config: Config, as_
         scope = f"{one.scope}, by {one.by}" if one.by else one.scope
         until = since_epoch(one.expires) if one.expires else ""
         table.add_row(rule_words(one.rule), scope, since_epoch(one.ts), until, "yes" if one.asked else "", one.event_id)
-    console(_WIDTH).print(table, markup=False)
+    console(_WIDTH).print(table)
 
 
 @taught.command("undo")
@@ -111,7 +113,7 @@ def _show_history(known: dict[str, list[TaughtRule]], now: int, *, as_json: bool
     for owner, rules in known.items():
         for one in rules:
             state = "holds" if one.holds(now) else "undone" if one.undone else f"expired {since_epoch(one.expires)}"
-            table.add_row(*map(escape, (owner, rule_words(one.rule), since_epoch(one.ts), state, one.event_id)))
+            table.add_row(owner, rule_words(one.rule), since_epoch(one.ts), state, one.event_id)
     console(_WIDTH).print(table)
 
 

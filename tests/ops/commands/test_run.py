@@ -33,7 +33,10 @@ def test_it_says_what_it_learned(tmp_path: Path) -> None:
     assert "300  turns closed and learned from" in done.output
     assert "Policy version" in done.output
     assert "lexical" in done.output
+    assert "Nothing new" not in done.output
     assert not (tmp_path / "events.jsonl.dead-letters.jsonl").exists()
+    again = CliRunner().invoke(main, ["run", str(file), "--store", sqlite_url(tmp_path)])
+    assert "Nothing new" in again.output
 
 
 def test_it_says_who_comes_back_if_there_is_a_salt(tmp_path: Path) -> None:

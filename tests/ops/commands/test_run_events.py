@@ -61,6 +61,18 @@ def test_values_that_are_left_out_are_counted_by_field(tmp_path: Path) -> None:
     assert "context 2, dwell_ms 1, user_id 1" in health(tmp_path, "losses")["summary"]
 
 
+def test_names_are_shown_as_they_are_even_if_they_look_like_markup(tmp_path: Path) -> None:
+    odd = "[/b] [red]:smile:"
+    events = turn(1, click={"entity_id": odd, "kind": odd})
+    events[1]["results"] = [{"entity_id": odd, "position": 1, "strategies": [odd]}]
+    events[1]["allocation"] = {odd: 5}
+    _, found, text = run(tmp_path, events)
+    assert found["strategies"][0]["strategy"] == odd
+    assert text.count(odd) == 2
+    shown = CliRunner().invoke(main, ["memory", "recall", "jazz", "--store", sqlite_url(tmp_path)])
+    assert odd in shown.stdout, shown.output
+
+
 def test_strict_configuration_makes_them_dead_letters(tmp_path: Path) -> None:
     (tmp_path / "strict.toml").write_text("[events]\nstrict = true\n")
     code, found, _ = run(tmp_path, turn(1, click={"dwell_ms": -1}), "--config", str(tmp_path / "strict.toml"))
