@@ -5,6 +5,7 @@ Each command is imported when it is used: `--help` and tab completion read a tab
 
 import importlib
 import os
+from errno import EDQUOT, EFBIG, EIO, ENOSPC, EROFS
 from typing import Any, Final, NamedTuple
 
 import click
@@ -17,6 +18,9 @@ from backchannel.schemas.errors import BackchannelError
 # Must be set before numpy is imported. Our matrices are small: several threads gain nothing on an idle machine,
 # and wait for each other on a busy one, where a policy then takes seconds instead of tenths of a second.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+_OF_DISKS: Final = frozenset({ENOSPC, EDQUOT, EFBIG, EIO, EROFS})
 
 
 class _Entry(NamedTuple):
@@ -169,6 +173,8 @@ def _explanation(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:  # otherwise it may be a broken pipe, or a bug
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in _OF_DISKS:  # writing to an open file names none
+        return f"the output cannot be written: {error.strerror}"
     return None
 
 

@@ -3,6 +3,8 @@
 import errno
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -92,6 +94,16 @@ def test_a_store_that_is_down_is_an_error_without_a_traceback(
     assert done.exit_code == 1, done.output
     assert isinstance(done.exception, SystemExit)
     assert str(port) in done.output
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_an_error_without_a_traceback() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "backchannel", "config"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"Error: the output cannot be written: No space left on device\n"
 
 
 def test_an_error_that_is_a_bug_keeps_its_traceback() -> None:
