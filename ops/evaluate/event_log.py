@@ -96,11 +96,13 @@ def evaluate(
     Raises:
         SourceError: the file cannot be read.
         TooManyOpenError: more turns are open than the configuration allows.
-        UnloggedError: fewer than two decisions are logged with propensities, or a logged strategy is not configured; or
-            what is needed for sessions or users was not logged.
+        UnloggedError: there are no turns; fewer than two decisions are logged with propensities, or a logged strategy
+            is not configured; or what is needed for sessions or users was not logged.
         SupportError: a strategy was asked although its propensity is 0.
     """
     turns = turns_of(path, config, progress)
+    if not turns:
+        raise UnloggedError(f"{path} has no valid `query` event: `backchannel run` says what is wrong with its lines")
     if not config.bandit.strategies:
         names = tuple(columns_of(turns).pools.strategies[:MAX_STRATEGIES])
         config = structs.replace(config, bandit=structs.replace(config.bandit, strategies=names))

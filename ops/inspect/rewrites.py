@@ -150,9 +150,16 @@ def _pairs(source: str | None, target: str, file: Path | None, config: Config | 
         raise click.UsageError("give a SOURCE, or a --file with one per line")
     pairs = [(source or "", target)]
     if file is not None:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise click.ClickException(f"{file}: {error}; save it as UTF-8") from None
         pairs = [(one, aim) for one, _, aim in (line.partition("\t") for line in lines) if one]
-    return pairs if config is None else [(_key(one, config), _key(aim, config)) for one, aim in pairs]
+    keys = pairs if config is None else [(_key(one, config), _key(aim, config)) for one, aim in pairs]
+    for (one, aim), (key, aim_key) in zip(pairs, keys, strict=True):
+        if not key or bool(aim) != bool(aim_key):  # no target stands for all of them
+            raise click.UsageError(f"{aim if key else one!r} has no words")
+    return keys
 
 
 def _set_rules(url: str, pairs: Sequence[tuple[str, str]], column: str, value: bool) -> None:

@@ -306,6 +306,8 @@ def test_logs_that_cannot_be_evaluated_say_what_to_log(tmp_path: Path) -> None:
     assert ran.exit_code == 1
     assert "`propensities`" in ran.output
     assert run(str(log), "--policy", "a=b").exit_code == 2
+    log.write_text("no event\n")
+    assert "no valid `query` event" in run(str(log)).output
     assert run(str(tmp_path / "none.jsonl")).exit_code == 1
     config = tmp_path / "config.toml"
     config.write_text('[bandit]\nstrategies = ["lexical"]\n')

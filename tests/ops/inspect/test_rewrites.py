@@ -123,12 +123,23 @@ def test_pin_from_a_file(store: str, tmp_path: Path) -> None:
         (["block"], "SOURCE, or a --file"),
         (["pin", "a"], "needs a TARGET"),
         (["pin", "a", "A"], "needs a TARGET"),
+        (["pin", " ", "a"], "' ' has no words"),
+        (["block", ""], "'' has no words"),
+        (["block", "a", " "], "' ' has no words"),
     ],
 )
 def test_a_wrong_command_is_refused(arguments: Sequence[str], message: str, store: str) -> None:
     result = run(*arguments, "--store", store)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_a_file_that_is_no_text_is_one_line(store: str, tmp_path: Path) -> None:
+    file = tmp_path / "pins.tsv"
+    file.write_bytes(b"\xff\tx\n")
+    result = run("pin", "--file", str(file), "--store", store)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {file}: ")
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["show", "a"], ["block", "a"], ["pin", "a", "b"]])
