@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from backchannel.ops.numbers import FiniteRange
 from backchannel.streams.config import Config, ConfigError, load
 from backchannel.streams.kafka.config import SERVERS_VARIABLE, KafkaConfig, with_environment
 from backchannel.streams.store.engine import Store, StoreError
@@ -58,7 +59,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print as JSO
 
 guess_option = click.option(
     "--guess-from",
-    type=click.FloatRange(0.5, 1.0),
+    type=FiniteRange(0.5, 1.0),
     metavar="SIMILARITY",
     help="Answer an unknown query with what is known about the most similar known one, if they are at least this "
     "similar (0.5 to 1), as `PolicyReader` does with `guess_from`.  [default: do not guess]",

@@ -81,6 +81,7 @@ class GateConfig(Struct, frozen=True, forbid_unknown_fields=True):
         float,
         Meta(
             ge=0,
+            le=1e12,
             description="rewards, such as clicks, per strategy since the last detected change, older ones counting for "
             "as much as they still tell, below which a policy goes live if by what it has learned it keeps all but "
             "max_risk of the rewards; as it does if what is served, not established itself, learned from fewer in all",

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from backchannel.ops.exit_codes import INCOMPLETE
+from backchannel.ops.numbers import FiniteRange
 from backchannel.ops.options import config_option, json_option, kafka_config, servers_option
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.codec import EventDecoder, EventError, encode
@@ -121,7 +122,7 @@ class Sender:
 @click.option("--now", is_flag=True, help="Replace each event's time by the time at which it is sent.")
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="Events per second.  [default: as fast as Kafka accepts them]",
 )
 @json_option

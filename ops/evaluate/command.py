@@ -17,6 +17,7 @@ from backchannel.ops.evaluate import event_log, open_bandit
 from backchannel.ops.evaluate.report import render
 from backchannel.ops.evaluate.result import Evaluation, Horizon, Options, PolicyValue, Reward
 from backchannel.ops.exit_codes import INCOMPLETE
+from backchannel.ops.numbers import FiniteRange
 from backchannel.ops.options import config_option, json_option, seed_option
 from backchannel.ops.terminal import console, print_json, require_writable
 from backchannel.schemas.snapshot import Estimate
@@ -49,14 +50,14 @@ _WIDTH: Final = 100
 )
 @click.option(
     "--confidence",
-    type=click.FloatRange(0.5, 0.999),
+    type=FiniteRange(0.5, 0.999),
     default=0.95,
     show_default=True,
     help="Confidence level of intervals.",
 )
 @click.option(
     "--minimum",
-    type=click.FloatRange(1),
+    type=FiniteRange(1),
     default=100.0,
     show_default=True,
     help="Effective sample size below which a log is unusable for a policy.",
@@ -70,7 +71,7 @@ _WIDTH: Final = 100
 )
 @click.option(
     "--discount",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=1.0,
     show_default=True,
     help="What a success is worth one turn later, with --horizon.",

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from backchannel.ops.numbers import FiniteRange
 from backchannel.ops.options import json_option
 from backchannel.ops.terminal import print_json
 
@@ -83,13 +84,13 @@ def need(load: str, events: float, costs: Costs, results: int, distinct: float) 
 @click.option(
     "--events-per-day",
     "days",
-    type=click.FloatRange(1),
+    type=FiniteRange(1),
     multiple=True,
     help="A load to plan for; repeatable.  [default: a billion]",
 )
 @click.option(
     "--peak",
-    type=click.FloatRange(1),
+    type=FiniteRange(1),
     default=3.0,
     show_default=True,
     help="Peak of a day's load, relative to its mean.",
@@ -97,14 +98,32 @@ def need(load: str, events: float, costs: Costs, results: int, distinct: float) 
 @click.option("--results", type=click.IntRange(1), default=10, show_default=True, help="Results per impression.")
 @click.option(
     "--distinct",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     default=0.5,
     show_default=True,
     help="Share of query-entity pairs that occur only once between two commits; higher with a longer tail.",
 )
-@click.option("--worker-rate", default=60_000.0, show_default=True, help="Events per second of a worker on two cores.")
-@click.option("--row-rate", default=84_000.0, show_default=True, help="Rows per second that the store adds.")
-@click.option("--solve-rate", default=10_000.0, show_default=True, help="Changed queries per second of the publisher.")
+@click.option(
+    "--worker-rate",
+    type=FiniteRange(0, min_open=True),
+    default=60_000.0,
+    show_default=True,
+    help="Events per second of a worker on two cores.",
+)
+@click.option(
+    "--row-rate",
+    type=FiniteRange(0, min_open=True),
+    default=84_000.0,
+    show_default=True,
+    help="Rows per second that the store adds.",
+)
+@click.option(
+    "--solve-rate",
+    type=FiniteRange(0, min_open=True),
+    default=10_000.0,
+    show_default=True,
+    help="Changed queries per second of the publisher.",
+)
 @json_option
 def capacity(
     *, days: tuple[float, ...], peak: float, results: int, distinct: float, as_json: bool, **costs: float

@@ -24,6 +24,7 @@ from backchannel.ops.labels.facts import Observer
 from backchannel.ops.labels.precision import Cut, Precision
 from backchannel.ops.labels.privacy import Ids, Shared
 from backchannel.ops.labels.reading import Losses, closed_turns
+from backchannel.ops.numbers import FiniteRange
 from backchannel.ops.options import config_option, opened_store, seed_option, store_option
 from backchannel.ops.paths import input_file
 from backchannel.ops.terminal import require_writable
@@ -71,7 +72,7 @@ def next_turns(*, log: Path, count: int, seed: int, store: str, config: Config) 
 @click.argument("events", metavar="EVENTS...", nargs=-1, required=True, type=input_file)
 @click.option(
     "--precision",
-    type=click.FloatRange(0.5, 0.999),
+    type=FiniteRange(0.5, 0.999),
     default=0.9,
     show_default=True,
     help="Share of what is exported that is to be right.",

@@ -42,6 +42,7 @@ class TurnConfig(Struct, frozen=True, forbid_unknown_fields=True):
         float,
         Meta(
             gt=0,
+            le=1e9,
             description="an event further ahead of this machine's clock goes to the dead letters: its clock "
             "is wrong, and it would close all open turns too early",
         ),

@@ -106,6 +106,21 @@ def test_a_full_disk_is_an_error_without_a_traceback() -> None:
     assert done.stderr == b"Error: the output cannot be written: No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["capacity", "--peak", "nan"], "--peak': nan is not a finite number"),
+        (["capacity", "--events-per-day", "inf"], "--events-per-day': inf is not a finite number"),
+        (["capacity", "--worker-rate", "0"], "--worker-rate': 0.0 is not in the range x>0"),
+        (["memory", "recall", "a", "--guess-from", "nan"], "--guess-from': nan is not a finite number"),
+    ],
+)
+def test_numbers_are_finite_and_within_bounds(options: list[str], says: str) -> None:
+    done = CliRunner().invoke(main, options)
+    assert done.exit_code == 2
+    assert says in done.stderr
+
+
 def test_an_error_that_is_a_bug_keeps_its_traceback() -> None:
     @click.command("faulty")
     def faulty() -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backchannel.ops.lab.asking.loop import Played, arms, play, spread
+from backchannel.ops.numbers import FiniteRange
 from backchannel.ops.options import json_option
 from backchannel.ops.terminal import print_json
 
@@ -25,8 +26,8 @@ _COLUMNS: Final[dict[str, Callable[[Played], float]]] = {
 @click.option("--people", type=click.IntRange(2, 10_000), default=80, show_default=True, help="Simulated people.")
 @click.option("--days", type=click.IntRange(2, 365), default=14, show_default=True, help="Days.")
 @click.option("--seeds", type=click.IntRange(1, 100), default=5, show_default=True, help="Worlds.")
-@click.option("--probability", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="ask.probability.")
-@click.option("--teach", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="ask.teach.")
+@click.option("--probability", type=FiniteRange(0, 1), default=0.1, show_default=True, help="ask.probability.")
+@click.option("--teach", type=FiniteRange(0, 1), default=0.5, show_default=True, help="ask.teach.")
 @click.option(
     "--budget",
     "budgets",

@@ -20,6 +20,7 @@ from backchannel.ops.groups import Group
 from backchannel.ops.lab.convert import ConversionError, dstc2, trec_session, ubi
 from backchannel.ops.lab.convert.account import Account
 from backchannel.ops.lab.convert.sessions import GAP_S
+from backchannel.ops.numbers import FiniteRange
 from backchannel.ops.paths import input_file, input_folder
 from backchannel.schemas.codec import EventDecoder, EventError, encode
 from backchannel.schemas.events import Event, name_of
@@ -35,7 +36,7 @@ _settings = click.option(
 )
 _gap = click.option(
     "--gap",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=GAP_S,
     show_default=True,
     metavar="SECONDS",

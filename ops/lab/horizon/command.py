@@ -14,6 +14,7 @@ from scipy.special import stdtrit
 from backchannel.agents.sums import Floats
 from backchannel.ops.lab.horizon import bandits
 from backchannel.ops.lab.horizon.policies import CLICKS, JUDGES, MONTH, ORACLE, Played, play
+from backchannel.ops.numbers import FiniteRange
 from backchannel.ops.options import json_option
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.snapshot import Estimate
@@ -81,7 +82,7 @@ class Line(Struct, frozen=True):
 @click.option(
     "--bandit",
     "worths",
-    type=click.FloatRange(0, 1000),
+    type=FiniteRange(0, 1000),
     multiple=True,
     help="Play the bandit itself instead, with this `bandit.long_term` and with 0; may be given several times.",
 )

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from backchannel.ops.lab.labels.evaluation import Quality, evaluate
 from backchannel.ops.lab.labels.sessions import People, recordings, sessions
+from backchannel.ops.numbers import FiniteRange
 from backchannel.ops.options import json_option, seed_option
 from backchannel.ops.paths import input_folder
 from backchannel.ops.terminal import print_json
@@ -29,7 +30,7 @@ _PEOPLE: Final = {
 @click.option(
     "--precision",
     "declared",
-    type=click.FloatRange(0.5, 0.999),
+    type=FiniteRange(0.5, 0.999),
     multiple=True,
     default=(0.9, 0.95),
     show_default=True,

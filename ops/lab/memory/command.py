@@ -11,6 +11,7 @@ from backchannel.ops.lab.convert import ConversionError
 from backchannel.ops.lab.memory.convergence import VARIANTS, Convergence, converge
 from backchannel.ops.lab.memory.guesses import Guesses, heard, searched
 from backchannel.ops.lab.memory.relevance import RankingQuality, Relevance, evaluate, read
+from backchannel.ops.numbers import FiniteRange
 from backchannel.ops.options import json_option
 from backchannel.ops.paths import input_file, input_folder
 from backchannel.ops.terminal import print_json
@@ -23,7 +24,7 @@ _file = input_file
 @click.argument("log", type=_file)
 @click.argument("judgements", type=_file)
 @click.option("--folds", type=click.IntRange(2), default=20, show_default=True, help="Number of folds of sessions.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of folds and intervals.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of folds and intervals.")
 @json_option
 def evaluate_(log: Path, judgements: Path, folds: int, seed: int, as_json: bool) -> None:
     """Rank the shown results by learned scores, and compare with graded judgements.
@@ -51,7 +52,9 @@ def evaluate_(log: Path, judgements: Path, folds: int, seed: int, as_json: bool)
 
 @click.command("guesses")
 @click.argument("data", type=input_folder)
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the choice of known sentences.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the choice of known sentences."
+)
 @json_option
 def guesses_(data: Path, seed: int, as_json: bool) -> None:
     """Guess sentences from a speech recogniser's output, and measure how often the guess is right.
@@ -111,7 +114,7 @@ def _interval(one: Estimate) -> str:
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Number of worlds.")
 @click.option(
     "--decay",
-    type=click.FloatRange(0, 4),
+    type=FiniteRange(0, 4),
     default=0.7,
     show_default=True,
     help="Decay of the configured curve; the world's is 0.8.",

@@ -26,6 +26,7 @@ from backchannel.ops.lab.rephrases.recogniser import grow
 from backchannel.ops.lab.rephrases.recordings import HABITUAL, calls, recordings
 from backchannel.ops.lab.rephrases.training import Calibration, Quality, fit, measure
 from backchannel.ops.lab.rephrases.verdicts import Verdicts
+from backchannel.ops.numbers import FiniteRange
 from backchannel.ops.options import config_option, json_option, seed_option
 from backchannel.ops.paths import input_folder
 from backchannel.ops.terminal import print_json
@@ -40,9 +41,7 @@ _data = click.option(
     show_default=True,
     help="The folder with dstc2, trec_session_2013, slurp_asr and slurp_pipeline.",
 )
-_odds = click.option(
-    "--odds", type=click.FloatRange(1), default=12.0, show_default=True, help="Wins per loss, at least."
-)
+_odds = click.option("--odds", type=FiniteRange(1), default=12.0, show_default=True, help="Wins per loss, at least.")
 
 
 @click.group(cls=Group)
@@ -168,7 +167,7 @@ def evaluate_online(*, data: Path, odds: float, write: bool, as_json: bool) -> N
 @_odds
 @click.option(
     "--habitual",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=HABITUAL,
     show_default=True,
     help="Share of queries that are habits of who asks.",

@@ -28,6 +28,7 @@ from backchannel.ops.lab.search.people import ClickModel
 from backchannel.ops.lab.search.readers import read
 from backchannel.ops.lab.search.seeds import OverSeeds, over_seeds
 from backchannel.ops.lab.search.simulator import simulate
+from backchannel.ops.numbers import FiniteRange
 from backchannel.ops.options import seed_option
 from backchannel.ops.reporting import page
 from backchannel.ops.terminal import print_json, require_writable
@@ -92,14 +93,14 @@ def open_corpus(name: str, simulated: int | None, seed: int, encoder: "SentenceE
     show_default=True,
     help="Click model.",
 )
-@click.option("--zipf", type=click.FloatRange(0, 3), default=0.8, show_default=True, help="Zipf exponent of queries.")
+@click.option("--zipf", type=FiniteRange(0, 3), default=0.8, show_default=True, help="Zipf exponent of queries.")
 @click.option("--memory", is_flag=True, help="Use the memory index as a strategy, too.")
 @click.option("--ranked", is_flag=True, help="Let the policy learn to order the results, too.")
 @click.option("--drift", is_flag=True, help="At half-time, swap the results of the best and the worst strategy.")
 @click.option(
     "--new",
     "new_share",
-    type=click.FloatRange(0, 0.9),
+    type=FiniteRange(0, 0.9),
     default=0.0,
     show_default=True,
     help="Share of documents that appear during the run.",

@@ -2,6 +2,7 @@
 
 import tomllib
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ def test_the_command_prints_the_effective_configuration(tmp_path: Path) -> None:
         ({"events": {"fields": {"querry": {}}}}, "events.fields: 'querry' is not an event type: query, "),
         ({"events": {"fields": {"query": {"txt": "a"}}}}, "events.fields.query: 'txt' is not a field: "),
         ({"events": {"fields": {"query": {"text": "a["}}}}, "events: fields.query.text: "),
+        ({"turns": {"max_ahead_s": inf}}, "turns.max_ahead_s: Expected `float` <= 1000000000.0, got inf"),
+        ({"gate": {"established": inf}}, "gate.established: Expected `float` <= 1000000000000.0, got inf"),
         ({"memory": {"kappa": 0}}, "memory.kappa: Expected `float` >= 0.01, got 0"),
         ({"bandit": {"strategies": ["a", "a"]}}, "bandit: 'a' is listed twice"),
         ({"bandit": {"features": [{"kind": "odd", "name": "x"}]}}, r"bandit.features\[0\].kind: Invalid value 'odd'"),
