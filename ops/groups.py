@@ -3,9 +3,12 @@
 import importlib
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Final
 
 import click
+
+_SENTENCE: Final = 200
+"""Length up to which the first sentence about a command is listed."""
 
 
 class Group(click.Group):
@@ -30,6 +33,12 @@ class Group(click.Group):
         module, _, attribute = self._later[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with the whole first sentence of each, which click would cut off."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, one.get_short_help_str(_SENTENCE)) for name, one in commands if one])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

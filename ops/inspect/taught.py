@@ -9,6 +9,7 @@ from rich.table import Table
 
 from backchannel.agents.taught.rules import TaughtRule
 from backchannel.agents.taught.serving import Taught
+from backchannel.ops.groups import Group
 from backchannel.ops.options import config_option, json_option, opened_store, store_option
 from backchannel.ops.terminal import console, print_json
 from backchannel.schemas.events import Like, LikeAttribute, Means, Prefer, Rule
@@ -21,7 +22,7 @@ from backchannel.streams.store.ledger import Ledger
 _WIDTH: Final = 160
 
 
-@click.group()
+@click.group(cls=Group)
 def taught() -> None:
     """List, show and undo what people taught."""
 

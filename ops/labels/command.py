@@ -64,6 +64,8 @@ def next_turns(*, log: Path, count: int, seed: int, store: str, config: Config) 
     known = policy.diagnoser.known
     found = vectors((one.values() for one in evidence(columns_of(turns))), len(turns))
     chosen = next_to_label(known and known[1], found, count, np.random.default_rng(seed))
+    if not len(chosen):
+        click.echo("no turn to label: none tells how it went, or all are labelled", err=True)
     for row in chosen.tolist():
         click.echo(msgspec.json.encode(_line(turns[row], policy)))
 

@@ -130,6 +130,12 @@ def test_an_error_that_is_a_bug_keeps_its_traceback() -> None:
     assert isinstance(done.exception, OSError)
 
 
+def test_groups_list_their_commands_with_whole_sentences() -> None:
+    for name in ("lab", "snapshots", "memory", "taught"):
+        shown = CliRunner().invoke(main, [name, "--help"])
+        assert "..." not in shown.output.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "meant"), [(["snapshot"], "snapshots"), (["snapshots", "shwo"], "show"), (["memory", "sise"], "size")]
 )
