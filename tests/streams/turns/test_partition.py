@@ -47,6 +47,25 @@ def test_a_batch_brings_turns_counts_and_the_position_and_begins_anew() -> None:
     assert (one.uncommitted, one.counts, asked(one.batch())) == (0, {}, [])
 
 
+def test_a_chunk_of_any_size_gives_what_its_records_give_one_by_one() -> None:
+    records = [None if number % 700 == 699 else query(number, 1_000 + number) for number in range(3_000)]
+    offsets = [number + number // 10 for number in range(len(records))]
+    assert sum(map(len, filter(None, records))) > 2 * 2**17
+    whole, single = partition(), partition()
+    dead = whole.add("events", offsets, records, NOW)
+    assert [letter.offset for letter in dead] == [offsets[place] for place in range(699, 3_000, 700)]
+    assert dead == [
+        letter
+        for offset, record in zip(offsets, records, strict=True)
+        for letter in single.add("events", [offset], [record], NOW)
+    ]
+    assert whole.finish() == single.finish() == 2_996
+    ours, theirs = whole.batch(), single.batch()
+    assert asked(ours) == asked(theirs)
+    assert (ours.counts, ours.position.watermark) == (theirs.counts, theirs.position.watermark)
+    assert ours.position.topics["events"].read == theirs.position.topics["events"].read == offsets[-1] + 1
+
+
 def test_turns_that_close_without_new_records_are_to_be_committed_too() -> None:
     one = partition()
     one.add("events", [0], [query(0, 1_000)], NOW)
