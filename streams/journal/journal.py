@@ -25,7 +25,7 @@ class JournalError(BackchannelError, RuntimeError):
 
 
 class JournalFullError(BackchannelError, RuntimeError):
-    """There is no room for more records until some are learned, or the disk has space again."""
+    """There is no room for more records until some are learned, or the folder can be written again."""
 
 
 class Journal:
@@ -60,31 +60,32 @@ class Journal:
         """Append lines, each ended by a line break, and return once they are on disk.
 
         Raises:
-            JournalFullError: the journal has reached its maximum size, or the disk is full. Some of the lines may be
+            JournalFullError: the journal has reached its maximum size, or cannot be written. Some of the lines may be
                 in the journal already; if they are sent again, their events still count once.
         """
-        with self._locked():
-            found = segments(self.folder)
-            if sum(size for _, size in found) + len(records) > self._max_bytes:
-                raise JournalFullError(
-                    f"the journal {self.folder} holds {self._max_bytes >> 20} MB not learned yet: learning "
-                    "has stopped or does not keep up; see its log, or raise serve.journal_gb"
-                )
-            base, size = found[-1] if found else (0, 0)
-            if size >= self._segment_bytes:
-                base, size = base + size, 0
-            file = os.open(_path(self.folder, base), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                self._write(file, size, records)
-            except OSError as error:
-                os.close(file)
-                raise self._refused(error) from None
         try:
-            os.fdatasync(file)  # after the lock, so that others can write meanwhile
+            with self._locked():
+                found = segments(self.folder)
+                if sum(size for _, size in found) + len(records) > self._max_bytes:
+                    raise JournalFullError(
+                        f"the journal {self.folder} holds {self._max_bytes >> 20} MB not learned yet: learning "
+                        "has stopped or does not keep up; see its log, or raise serve.journal_gb"
+                    )
+                base, size = found[-1] if found else (0, 0)
+                if size >= self._segment_bytes:
+                    base, size = base + size, 0
+                file = os.open(_path(self.folder, base), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    self._write(file, size, records)
+                except OSError:
+                    os.close(file)
+                    raise
+            try:
+                os.fdatasync(file)  # after the lock, so that others can write meanwhile
+            finally:
+                os.close(file)
         except OSError as error:
-            raise self._refused(error) from None
-        finally:
-            os.close(file)
+            raise JournalFullError(f"the journal {self.folder} cannot be written: {error.strerror}") from None
 
     def begin_at(self, offset: int) -> None:
         """Continue from `offset` if the journal ends before it: a power failure may have lost records already
@@ -98,9 +99,6 @@ class Journal:
     def close(self) -> None:
         """Close the journal."""
         os.close(self._lock)
-
-    def _refused(self, error: OSError) -> JournalFullError:
-        return JournalFullError(f"the journal {self.folder} cannot be written: {error.strerror}")
 
     @staticmethod
     def _write(file: int, size: int, records: bytes) -> None:

@@ -65,15 +65,16 @@ class JournalLearner:
                 self._pipeline.finish()
                 heard = now
             if now - published >= self._config.commits.publish_s:
-                self._commit()
+                self._commit(stop)
                 published = time.monotonic()
             elif self._fed >= self._config.commits.events:
-                self._commit()
+                self._commit(stop)
             elif not progressed:
                 stop.wait(POLL_S)
         while self._feed():
-            pass
-        self._commit()
+            if self._fed >= self._config.commits.events and not self._commit(stop):
+                return
+        self._commit(stop)
 
     def close(self) -> None:
         """Close journal and store."""
@@ -90,16 +91,23 @@ class JournalLearner:
             logger.warning("journal, offset %d: not learned: %s", letter.offset, letter.reason)
         return True
 
-    def _commit(self) -> None:
-        """Commit, publish and remove segments no longer needed; retry later if the store is away."""
-        try:
-            self._pipeline.commit()
-            version = self._pipeline.publish()
-        except StoreAwayError as error:
-            logger.warning("the store is away; retrying: %s", error)
-            time.sleep(AWAY_S)
-            return
+    def _commit(self, stop: threading.Event) -> bool:
+        """Commit, publish and remove segments no longer needed; return whether that was done.
+
+        While the store is away it is tried again until `stop` is set, and nothing more is read into memory.
+        """
+        while True:
+            try:
+                self._pipeline.commit()
+                version = self._pipeline.publish()
+            except StoreAwayError as error:
+                logger.warning("the store is away; retrying: %s", error)
+                if stop.wait(AWAY_S):
+                    return False
+            else:
+                break
         self._fed = 0
         if version is not None:
             logger.info("published version %d", version.version)
         self._reader.remove_before(self._pipeline.partition.claim.position.topic(TOPIC).resume, self._keep)
+        return True

@@ -1,7 +1,9 @@
 """The journal: nothing acknowledged is lost, whoever writes, dies or reads on."""
 
 import os
+import shutil
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,14 @@ def test_a_full_journal_refuses_and_has_room_again_when_something_was_learned(tm
     journal.append(lines("b"))
     journal.close()
     assert read_all(tmp_path)[0][0] == 2 * 21
+
+
+def test_a_folder_that_is_gone_refuses(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal", 1 << 40)
+    with closing(journal):
+        shutil.rmtree(journal.folder)
+        with pytest.raises(JournalFullError, match="cannot be written: No such file"):
+            journal.append(b"{}\n")
 
 
 def test_what_is_not_learned_is_never_removed(tmp_path: Path) -> None:

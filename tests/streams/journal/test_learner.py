@@ -1,10 +1,14 @@
 """Learning from a journal equals learning from a file, wherever it was interrupted."""
 
 import threading
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+import pytest
 
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.codec import encode
@@ -12,7 +16,9 @@ from backchannel.streams.config import CommitConfig, Config
 from backchannel.streams.journal.journal import Journal
 from backchannel.streams.journal.learner import JournalLearner
 from backchannel.streams.pipeline.local import LocalPipeline
+from backchannel.streams.store.engine import StoreAwayError
 from backchannel.streams.turns.assembler import TurnConfig
+from backchannel.streams.turns.partition import DeadLetter
 from tests.support.ledgers import assert_same, contents, sqlite_url
 
 CONFIG = Config(turns=TurnConfig(window_s=30.0, lateness_s=2.0), commits=CommitConfig(events=300, publish_s=0.01))
@@ -75,6 +81,54 @@ def test_the_turns_of_a_quiet_journal_close_without_another_event(tmp_path: Path
     thread.join()
     learner.close()
     assert contents(url, config)["counts"]["turn"] == 3
+
+
+def test_while_the_store_is_away_nothing_more_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read and is not committed is in memory."""
+    journal = Journal(tmp_path / "journal", 1 << 40)
+    for event in mixed_stream(300, np.random.default_rng(1), queries=5, gap_ms=1_000):
+        journal.append(encode(event) + b"\n")
+    monkeypatch.setattr("backchannel.streams.journal.journal._BLOCK", 10_000)
+    monkeypatch.setattr("backchannel.streams.journal.learner.AWAY_S", 0.001)
+    stop, attempts, read = threading.Event(), list[int](), list[int]()
+    feed = LocalPipeline.feed_records
+
+    def away(_: LocalPipeline) -> None:
+        attempts.append(len(read))
+        if len(attempts) == 20:
+            stop.set()
+        raise StoreAwayError("it is away")
+
+    def counted(pipeline: LocalPipeline, offsets: Sequence[int], records: Sequence[bytes]) -> list[DeadLetter]:
+        read.append(len(records))
+        return feed(pipeline, offsets, records)
+
+    monkeypatch.setattr(LocalPipeline, "commit", away)
+    monkeypatch.setattr(LocalPipeline, "feed_records", counted)
+    commits = CommitConfig(events=1, publish_s=1.0)
+    learner = JournalLearner(sqlite_url(tmp_path), msgspec.structs.replace(CONFIG, commits=commits), journal.folder)
+    with closing(journal), closing(learner):
+        learner.run(stop)
+    assert len(attempts) >= 20
+    assert max(attempts) <= 2  # and one more block when it stops
+
+
+def test_when_it_stops_it_commits_the_rest_in_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "journal", 1 << 40)
+    for event in mixed_stream(300, np.random.default_rng(1), queries=5, gap_ms=1_000):
+        journal.append(encode(event) + b"\n")
+    journal.close()
+    monkeypatch.setattr("backchannel.streams.journal.journal._BLOCK", 10_000)
+    uncommitted = []
+    commit = LocalPipeline.commit
+
+    def counted(pipeline: LocalPipeline) -> None:
+        uncommitted.append(pipeline.partition.uncommitted)
+        commit(pipeline)
+
+    monkeypatch.setattr(LocalPipeline, "commit", counted)
+    learn(sqlite_url(tmp_path), journal.folder)
+    assert max(uncommitted) < sum(uncommitted) / 2
 
 
 def test_what_is_no_event_is_logged_and_the_rest_is_learned(tmp_path: Path) -> None:
