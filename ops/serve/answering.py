@@ -1,7 +1,9 @@
 """A process that answers requests: its reader, its sink, and the application on top of them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from litestar.types import ASGIApp
 
@@ -14,6 +16,9 @@ from backchannel.ops.serve.sinks import JournalSink, Nowhere, Sink
 from backchannel.ops.web.access import Access
 from backchannel.streams.journal.journal import Journal
 from backchannel.streams.serving.reader import PolicyReader
+
+REPORT_S: Final = 1.0
+"""Seconds between two reports of what a process serves, as any process may be asked for the metrics of all."""
 
 
 def application_of(plan: Plan) -> ASGIApp:
@@ -43,13 +48,21 @@ def application_of(plan: Plan) -> ASGIApp:
         status = reader.status
         return status.error if status.version is None else None
 
+    async def report() -> None:
+        while True:
+            status = reader.status
+            metrics.policy(status.version, status.checked_s)
+            await asyncio.sleep(REPORT_S)
+
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
         with reader:
             await sink.start()
+            reporting = asyncio.create_task(report())
             try:
                 yield
             finally:
+                reporting.cancel()
                 asker.close()
                 await sink.close()
 

@@ -185,8 +185,6 @@ def application(
 
     @get("/metrics", sync_to_thread=False, media_type="text/plain; version=0.0.4", summary="For Prometheus")
     def numbers() -> bytes:
-        found = serving().describe()
-        metrics.policy(found.version, found.checked_s)
         return metrics.text()
 
     @get("/openapi.json", sync_to_thread=False, include_in_schema=False, media_type=MediaType.JSON)

@@ -1,5 +1,7 @@
 """The service's metrics for Prometheus, added up over its processes."""
 
+import os
+from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -21,6 +23,7 @@ class ServiceMetrics:
 
     def __init__(self, *, shared: bool) -> None:
         registry = CollectorRegistry()
+        self._shared: Final = shared
         self._shown: Final = CollectorRegistry() if shared else registry
         if shared:
             MultiProcessCollector(self._shown)  # type: ignore[no-untyped-call]
@@ -70,10 +73,21 @@ class ServiceMetrics:
         self._questions.labels(kind, happened).inc()
 
     def policy(self, version: int | None, checked_s: float) -> None:
-        """Record the version that this process serves."""
+        """Record the version that this process serves, and how long ago the store answered its reader, s."""
         self._version.set(version or 0)
         self._age.set(checked_s)
 
     def text(self) -> bytes:
         """Return the metrics of all processes."""
+        if self._shared:
+            _forget_dead(Path(os.environ[FOLDER_VARIABLE]))
         return generate_latest(self._shown)
+
+
+def _forget_dead(folder: Path) -> None:
+    """Delete what killed processes have said of themselves; what they have counted stays."""
+    for file in folder.glob("gauge_live*.db"):
+        try:
+            os.kill(int(file.stem.rpartition("_")[2]), 0)
+        except OSError:  # there is none, or it is somebody else's now
+            file.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """The service as a command: on one port with several processes, overloaded, killed, and stopped."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -155,6 +156,38 @@ def test_a_new_policy_is_live_in_all_processes_on_one_port(tmp_path: Path) -> No
         assert "backchannel_serve_events_total 150.0" in served.client.get("/metrics").text
         log = served.stop()
     assert "Traceback" not in log
+
+
+def test_metrics_have_the_version_of_each_living_process_whoever_is_asked(tmp_path: Path) -> None:
+    with serving(tmp_path, "--processes", "2") as served:
+
+        def shown() -> float:
+            found = re.search(
+                r"^backchannel_serve_policy_version (.*)$", served.client.get("/metrics").text, re.MULTILINE
+            )
+            assert found
+            return float(found[1])
+
+        # One connection is to one of the processes.
+        wait_for(lambda: shown() == served.client.get("/v1/policy").json()["version"])
+        for pid in answering(served.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        served.client.close()
+        served.client = httpx.Client(base_url=served.client.base_url, timeout=10.0)
+        wait_for(lambda: answers(served))
+        batch = [event for number in range(50) for event in turn(number, int(time.time() * 1000))]
+        assert served.client.post("/v1/events", json=batch).json() == {"accepted": 150}
+        wait_for(lambda: shown() > 1)
+        served.stop()
+
+
+def answering(parent: int) -> list[int]:
+    """Return the processes that answer requests, which unlike the learning one have sockets."""
+    children = [
+        pid for task in Path(f"/proc/{parent}/task").iterdir() for pid in (task / "children").read_text().split()
+    ]
+    sockets = {pid: [str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir()] for pid in children}
+    return [int(pid) for pid, files in sockets.items() if any(one.startswith("socket:") for one in files)]
 
 
 def test_an_overloaded_service_refuses_what_it_does_not_take_and_loses_nothing(tmp_path: Path) -> None:
