@@ -148,8 +148,7 @@ class Learning:
     def __init__(self, plan: Plan) -> None:
         self._plan: Final = plan
         self._closing: Final = threading.Event()
-        self._process, begun = self._start()
-        fault = begun.recv() if begun.poll(None) else None
+        self._process, fault = self._start()
         if fault is not None:
             self._process.join()
             raise LearningError(fault)
@@ -162,23 +161,32 @@ class Learning:
         self._process.terminate()
         self._watch.join()
 
-    def _start(self) -> tuple[BaseProcess, Connection]:
+    def _start(self) -> tuple[BaseProcess, str | None]:
+        """Start the process; return it, and why it does not learn, or None."""
         context = multiprocessing.get_context("spawn")
         begun, theirs = context.Pipe(duplex=False)
         process = context.Process(target=learn, args=(self._plan, theirs), name="backchannel-learn", daemon=True)
         process.start()
         theirs.close()
-        return process, begun
+        with closing(begun):
+            try:
+                return process, begun.recv()
+            except EOFError:
+                return process, "the learning process ended before it began to learn: see the log"
 
     def _keep(self) -> None:
+        fault: str | None = None
         while True:
             self._process.join()
             if self._closing.is_set():
                 return
-            logger.error("the learning process has died: exit code %s; restarting it", self._process.exitcode)
+            said = fault or f"the learning process has died: exit code {self._process.exitcode}"
+            logger.error("%s; restarting it", said)
             if self._closing.wait(RESTART_S):
                 return
-            self._process, _ = self._start()
+            self._process, fault = self._start()
+            if self._closing.is_set():  # meanwhile
+                self._process.terminate()
 
 
 def learn(plan: Plan, begun: Connection) -> None:

@@ -1,5 +1,6 @@
 """The service as a command: on one port with several processes, overloaded, killed, and stopped."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -17,7 +18,10 @@ import pytest
 from click.testing import CliRunner
 
 from backchannel.ops.cli import main
+from backchannel.ops.serve import processes
+from backchannel.ops.serve.processes import Plan
 from backchannel.streams.config import Config
+from backchannel.streams.journal.journal import JournalReader
 from tests.support.ledgers import contents, sqlite_url
 
 SETTINGS = """
@@ -232,6 +236,43 @@ def test_a_service_without_events_reads_the_policy_only(tmp_path: Path) -> None:
         assert decided["allocation"] == {"lexical": 2, "popular": 2}
         assert served.client.post("/v1/events", json=turn(1, 1)).status_code == 501
         served.stop()
+
+
+def plan(folder: Path) -> Plan:
+    return Plan(
+        store=sqlite_url(folder),
+        config=Config(),
+        events="journal",
+        journal=folder / "journal",
+        tokens=(),
+        guess_from=None,
+        log="text",
+        host="127.0.0.1",
+        port=0,
+        processes=1,
+    )
+
+
+def test_a_learning_process_that_cannot_start_again_says_why_and_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(processes, "RESTART_S", 0.01)
+    learning = processes.Learning(plan(tmp_path))
+    (child,) = multiprocessing.active_children()
+    child.kill()
+    child.join()
+    reader = JournalReader(tmp_path / "journal", 0)
+    wait_for(lambda: "another service learns" in caplog.text)
+    learning.close()
+    reader.close()
+
+
+def test_a_learning_process_that_ends_before_it_begins_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "learn", os._exit)  # which takes no plan
+    with pytest.raises(processes.LearningError, match="ended before"):
+        processes.Learning(plan(tmp_path))
 
 
 @pytest.mark.parametrize(
