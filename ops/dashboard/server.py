@@ -40,17 +40,20 @@ def application(observatory: Observatory, token: str | None) -> ASGIApp:
 
     @get("/api/query", sync_to_thread=True)
     def query(request: Request[Any, Any, Any]) -> Response[bytes]:
-        asked = request.query_params
+        asked, field = request.query_params, "budget"
         try:
             text = asked.get("text", "")[:LONGEST_QUERY]
-            budget = msgspec.convert(asked.get("budget", "20"), int, strict=False)
-            context = msgspec.json.decode(asked.get("context") or "{}", type=Context)
+            budget = msgspec.convert(asked.get(field, "20"), int, strict=False)
+            field = "context"
+            context = msgspec.json.decode(asked.get(field) or "{}", type=Context)
         except msgspec.MsgspecError as error:
-            return json_response({"error": f"context: {error}"}, status=400)
+            return json_response({"error": f"{field}: {error}"}, status=400)
         try:
             return json_response(observatory.query(text, context, min(max(budget, 1), MOST_CANDIDATES)))
         except NoPolicyError as error:
             return json_response({"error": str(error)}, status=404)
+        except ValueError as error:
+            return json_response({"error": str(error)}, status=400)
 
     @get("/api/changes", sync_to_thread=True)
     def changes(request: Request[Any, Any, Any]) -> Response[bytes]:

@@ -11,7 +11,6 @@ import numpy as np
 from msgspec import Struct, structs
 
 from backchannel.agents.bandit.features import context_of
-from backchannel.agents.bandit.serving import StrategySummary
 from backchannel.agents.failures.serving import Repair
 from backchannel.agents.goals.serving import GoalCredit, GoalCredits
 from backchannel.agents.horizon.serving import Report
@@ -35,6 +34,7 @@ from backchannel.streams.config import Config
 from backchannel.streams.kafka import dead_letters
 from backchannel.streams.kafka.dead_letters import Letter
 from backchannel.streams.monitoring.trends import Trends, read_trends
+from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
 from backchannel.streams.snapshots import versions as snapshots
 from backchannel.streams.store import ledger
@@ -222,6 +222,7 @@ class Observatory:
 
         Raises:
             NoPolicyError: there is no policy yet.
+            ValueError: the budget is less than the strategies' minima.
         """
         policy = self.reader.policy
         asked = Query(event_id="-", ts=0, session_id="-", query_id="-", text=text, context=context)
@@ -282,7 +283,9 @@ class Observatory:
         vitals = None if isinstance(facts.store, str) else facts.store
         lag: dict[str, Any] = next(check.details for check in checks if check.name == "lag")
         self._lags.append((facts.now, lag.get("records")))
-        summaries = self._summaries()
+        policy = self._policy()  # one for all, and asked for once: without any, the store is asked each time
+        summaries = policy.summaries() if policy else {}
+        rate = policy.satisfaction.rate if policy else None
         return DashboardState(
             now=facts.now,
             store=self.store.name,
@@ -299,29 +302,29 @@ class Observatory:
                 for segment in summary.segments
             ],
             doubled={name: one.doubled for name, one in summaries.items() if one.doubled.low < one.doubled.high},
-            goals=self._goals(),
-            listings=self._list() if vitals else None,
-            ranking=self._ranking(),
-            tastes=self._tastes(),
-            repairs=self._repairs(),
-            rules=self._rules(),
-            satisfaction=self._satisfaction(),
-            horizon=self._horizon(),
+            goals=policy.served(GoalCredits).strategies if policy else {},
+            listings=self._list(policy) if vitals else None,
+            ranking=_ranking(policy) if policy else None,
+            tastes=_tastes(policy) if policy else None,
+            repairs=policy.diagnoser.repairs()[:MOST] if policy else [],
+            rules=_rules(policy) if policy else [],
+            satisfaction=None if rate is None else str(rate),
+            horizon=policy.horizon.report if policy else None,
         )
 
-    def _list(self) -> Listings | None:
+    def _list(self, policy: Policy | None) -> Listings | None:
         """Return the lists; the previous ones if the store cannot be read now, or its role may read policies only."""
-        if time.monotonic() - self._listed > LISTED_S:
-            with suppress(StoreError, NoPolicyError), self.store.read() as connection:
+        if policy and time.monotonic() - self._listed > LISTED_S:
+            with suppress(StoreError), self.store.read() as connection:
                 at = max(ledger.watermarks(ledger.positions(connection))[1], 0)
-                rewrites = self.reader.policy.rewrites()
-                self._listings = read_listings(self.store, connection, self._graph, rewrites, at)
+                self._listings = read_listings(self.store, connection, self._graph, policy.rewrites(), at)
             self._listed = time.monotonic()
         return self._listings
 
-    def _trends(self) -> Trends:
-        with self.store.read() as connection:
+    def _trends(self) -> Trends | None:
+        with suppress(StoreError), self.store.read() as connection:  # it answered a moment ago
             return read_trends(connection, BUCKETS, MINUTES, VERSIONS)
+        return None
 
     def _explanation(self, state: str) -> Explanation | None:
         try:
@@ -331,57 +334,25 @@ class Observatory:
         except StoreError:  # the store is unavailable, or the role may read policies only
             return None
 
-    def _summaries(self) -> dict[str, StrategySummary]:
+    def _policy(self) -> Policy | None:
         try:
-            return self.reader.policy.summaries()
-        except NoPolicyError:
-            return {}
-
-    def _ranking(self) -> RankingView | None:
-        try:
-            summary = self.reader.policy.ranking().summary()
-        except NoPolicyError:
-            return None
-        return RankingView(str(summary), summary.weights)
-
-    def _goals(self) -> dict[str, GoalCredit]:
-        try:
-            return self.reader.policy.served(GoalCredits).strategies
-        except NoPolicyError:
-            return {}
-
-    def _tastes(self) -> TastesView | None:
-        try:
-            tastes = self.reader.policy.served(Tastes)
-        except NoPolicyError:
-            return None
-        return TastesView(tastes.people, tastes.means) if tastes.people else None
-
-    def _satisfaction(self) -> str | None:
-        try:
-            rate = self.reader.policy.satisfaction.rate
-        except NoPolicyError:
-            return None
-        return None if rate is None else str(rate)
-
-    def _horizon(self) -> Report | None:
-        try:
-            return self.reader.policy.horizon.report
+            return self.reader.policy
         except NoPolicyError:
             return None
 
-    def _repairs(self) -> list[Repair]:
-        try:
-            return self.reader.policy.diagnoser.repairs()[:MOST]
-        except NoPolicyError:
-            return []
 
-    def _rules(self) -> list[RuleView]:
-        try:
-            rules = self.reader.policy.taught()[:MOST]
-        except NoPolicyError:
-            return []
-        return [RuleView(rule_words(one.rule), one.by, one.ts) for one in rules]
+def _ranking(policy: Policy) -> RankingView:
+    summary = policy.ranking().summary()
+    return RankingView(str(summary), summary.weights)
+
+
+def _tastes(policy: Policy) -> TastesView | None:
+    tastes = policy.served(Tastes)
+    return TastesView(tastes.people, tastes.means) if tastes.people else None
+
+
+def _rules(policy: Policy) -> list[RuleView]:
+    return [RuleView(rule_words(one.rule), one.by, one.ts) for one in policy.taught()[:MOST]]
 
 
 def _invalid(reason: str, letters: Sequence[Letter]) -> InvalidRecords:

@@ -1,130 +1,33 @@
-"""The dashboard: its data, its access control, and its page in a browser."""
+"""The dashboard: its data, and its access control."""
 
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, NoReturn
-from urllib.parse import quote
+from typing import NoReturn
 
-import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from click.testing import CliRunner
 from litestar.testing import TestClient
 from litestar.types import ASGIApp
-from msgspec import structs
-from playwright.sync_api import sync_playwright
 
-from backchannel.agents.bandit.features import Categorical
 from backchannel.agents.bandit.learner import BanditConfig
-from backchannel.agents.horizon.learner import HorizonConfig
-from backchannel.agents.ranking.learner import RankingConfig
+from backchannel.agents.bandit.section import Limits
 from backchannel.ops.cli import main
 from backchannel.ops.dashboard import browse, server
 from backchannel.ops.dashboard.server import application
 from backchannel.ops.dashboard.state import Observatory
-from backchannel.ops.lab.load import mixed_stream
 from backchannel.ops.web.guard import is_loopback
-from backchannel.schemas.events import Click, Event, Impression, Never, Query, Result, Teach
 from backchannel.streams.config import Config
 from backchannel.streams.kafka import dead_letters
-from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.topics import TopicError
 from backchannel.streams.pipeline.local import LocalPipeline
-from backchannel.streams.snapshots.teachings import Teachings
-from backchannel.streams.store.engine import Store
+from backchannel.streams.serving.reader import PolicyReader
+from backchannel.streams.store.engine import Store, StoreAwayError
+from tests.support.dashboards import CONFIG, GARBLED, TEXT
 from tests.support.ledgers import sqlite_url
-from tests.support.servers import missing
-
-CONFIG = Config(kafka=KafkaConfig(servers="127.0.0.1:1"))
-TEXT = "what was asked first"
-CUISINES = ("thai", "greek")
-GARBLED = ("play the velvet song knight", "play the song velvet knight", "play the song velvet night")
-"""What people say first, second, and last, when they are understood."""
-
-
-@pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a store learned without a broker."""
-    url = sqlite_url(tmp_path_factory.mktemp("dashboard"))
-    with LocalPipeline(url, CONFIG, "s") as embedded:
-        events = mixed_stream(400, np.random.default_rng(2), queries=1, gap_ms=3_000)
-        embedded.feed([structs.replace(event, text=TEXT) if hasattr(event, "text") else event for event in events])
-        embedded.finish()
-        embedded.commit()
-        embedded.publish()
-    return url
-
-
-def sessions(count: int) -> Iterator[Event]:
-    """Yield sessions that ask in three ways; every fourth person gives up after the second."""
-    for number in range(count):
-        for turn, text in enumerate(GARBLED[: 2 if number % 4 == 0 else 3]):
-            ids: dict[str, Any] = {"session_id": f"s{number}", "query_id": f"s{number}-{turn}"}
-            ts = 1_700_000_000_000 + number * 60_000 + turn * 8_000
-            yield Query(event_id=f"q{number}-{turn}", ts=ts, text=text, **ids)
-            if turn == 2:
-                yield Impression(event_id=f"i{number}", ts=ts, results=(Result("e", 1),), **ids)
-                yield Click(event_id=f"c{number}", ts=ts, entity_id="e", **ids)
-
-
-@pytest.fixture(scope="module")
-def rephrased(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a store with two versions, a rewrite in the second, and a rule for everyone."""
-    url = sqlite_url(tmp_path_factory.mktemp("rephrased"))
-    with LocalPipeline(url, CONFIG, "s") as embedded:
-        events = list(sessions(40))
-        embedded.feed(events[:20])
-        embedded.commit()
-        embedded.publish()
-        embedded.feed(events[20:])
-        embedded.finish()
-        embedded.commit()
-        embedded.publish()
-        rule = Never(entity_id="song/13")
-        ids: dict[str, Any] = {"session_id": "s", "query_id": "q", "user_id": "boss"}
-        Teachings(embedded.store, CONFIG.taught).write([Teach(event_id="t", ts=1, rule=rule, everyone=True, **ids)])
-    return url
-
-
-@pytest.fixture(scope="module")
-def returning(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a store of 80 people, half of whom come back each day; goals and tastes are learned, too."""
-    config = structs.replace(
-        CONFIG,
-        bandit=BanditConfig(goal=2.0),
-        ranking=RankingConfig(
-            features=(Categorical("cuisine", CUISINES),), prior={"cuisine=thai": 1.0}, personal=("cuisine",)
-        ),
-        horizon=HorizonConfig(salt="a salt for tests only", least_days=0.5, days=1.0),
-    )
-    url = sqlite_url(tmp_path_factory.mktemp("returning"))
-    with LocalPipeline(url, config, "s") as embedded:
-        embedded.feed(list(visits(80)))
-        embedded.finish()
-        embedded.commit()
-        embedded.publish()
-    return url
-
-
-def visits(people: int) -> Iterator[Event]:
-    """Yield one query of every second person on each day, and of the others on the first day only."""
-    for day in range(8):
-        for person in range(0, people, 2 if day else 1):
-            ids: dict[str, Any] = {"session_id": f"s{person}-{day}", "query_id": f"q{person}-{day}"}
-            ids["ts"] = 1_700_000_000_000 + day * 86_400_000 + person * 1000
-            yield Query(event_id="q", text="dinner", user_id=f"u{person}", **ids)
-            shown = [
-                Result(one, place, ("lexical",), features={"cuisine": one}) for place, one in enumerate(CUISINES, 1)
-            ]
-            yield Impression(event_id="i", results=tuple(shown), allocation={"lexical": 2}, **ids)
-            if person % 2 == 0:
-                yield Click(event_id="c", entity_id="greek", **ids)
 
 
 @contextmanager
@@ -182,6 +85,42 @@ def test_an_unavailable_store_is_reported(tmp_path: Path) -> None:
     assert (state.served, state.trends, state.segments, state.doubled, state.listings) == (None, None, [], {}, None)
     assert state.ranking is None
     assert {check.name: check.status for check in state.checks}["store"] == "critical"
+
+
+def test_without_a_policy_the_store_is_asked_for_one_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hang, each time."""
+    asked = []
+    refresh = PolicyReader.refresh
+
+    def counted(reader: PolicyReader) -> bool:
+        asked.append(reader)
+        return refresh(reader)
+
+    monkeypatch.setattr(PolicyReader, "refresh", counted)
+    with observed(sqlite_url(tmp_path, "none.db")) as one:
+        one.state()
+    assert len(asked) == 1
+
+
+def test_a_store_that_goes_away_while_it_is_read_is_no_error(
+    observatory: Observatory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise StoreAwayError("it is away")
+
+    monkeypatch.setattr("backchannel.ops.dashboard.state.read_trends", away)
+    assert observatory.state().trends is None
+
+
+def test_a_budget_below_the_minima_is_named(tmp_path: Path) -> None:
+    bandit = BanditConfig(strategies=("lexical", "popular"), limits={"lexical": Limits(minimum=3)})
+    url = sqlite_url(tmp_path)
+    with LocalPipeline(url, Config(bandit=bandit), "test") as pipeline:
+        pipeline.publish()
+    with observed(url) as one, client_of(one) as client:
+        response = client.get("/api/query", params={"text": "x", "budget": "2"})
+        assert response.status_code == 400
+        assert response.json()["error"].startswith("budget: 2 candidates; draw at least 3")
 
 
 def test_queries_and_rewrites_are_listed(rephrased: str) -> None:
@@ -265,7 +204,7 @@ def test_the_page_and_its_data_are_served(observatory: Observatory) -> None:
         for wrong in ({"context": "{"}, {"context": "[]"}, {"budget": "many"}, {"context": '{"a": null}'}):
             response = client.get("/api/query", params={"text": "x", **wrong})
             assert response.status_code == 400, wrong
-            assert "error" in response.json()
+            assert response.json()["error"].startswith(f"{next(iter(wrong))}: ")
         assert client.post("/api/state").status_code == 405
         assert client.get("/../pyproject.toml").status_code == 404
 
@@ -343,106 +282,3 @@ def test_the_page_loads_nothing_from_other_hosts() -> None:
     for name in ("index.html", "dashboard.js", "dashboard.css"):
         assert not re.search(r"https?://|innerHTML", (assets / name).read_text()), name
     assert "MIT" in (assets / "uPlot.LICENSE").read_text()
-
-
-@contextmanager
-def serving(store: str) -> Iterator[str]:
-    """Run the command and yield the URL of its page, with the token."""
-    command = [sys.executable, "-m", "backchannel", "dashboard", "--store", store, "--servers", "127.0.0.1:1"]
-    with subprocess.Popen([*command, "--port", "0", "--token", "t"], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
-        assert process.wait() == 0
-
-
-def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        missing("no chromium: install Debian's package `chromium`")
-    return found
-
-
-def drawn(url: str, query: str, folder: Path) -> str:
-    """Return the page's HTML after a browser has drawn it and asked `query`."""
-    done = subprocess.run(
-        [
-            *(chromium(), "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"),
-            *(f"--user-data-dir={folder}", "--virtual-time-budget=20000", f"{url}#{quote(query)}"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "does not answer: Failed" not in done.stdout
-    assert "is served" in done.stdout, done.stderr
-    return done.stdout
-
-
-def test_a_browser_draws_it(learned: str, tmp_path: Path) -> None:
-    with serving(learned) as url:
-        page = drawn(url, TEXT, tmp_path)
-    assert "Version 1 is served" in page
-    assert page.count("<canvas") == 3  # rates, rewards and shares; without workers there is no intake
-    assert re.search(r'role="img" aria-label="success: \d', page)
-    assert "other checks are fine" in page or "checks are fine" in page
-    for tile in ("Success of a turn", "Gain of the newest policy", "Rewrites live", "Age of the served version"):
-        assert f"<span>{tile}</span><b>" in page
-    assert f'<a href="#{quote(TEXT)}">{TEXT}</a>' in page
-    assert re.search(r"<td[^>]*>1 \(served\)</td>", page)
-    assert f"“{TEXT}”" in page
-    assert re.search(r"<td[^>]*>entity-\d+</td>", page)
-
-
-def test_a_browser_draws_the_path_of_a_rewrite(rephrased: str, tmp_path: Path) -> None:
-    with serving(rephrased) as url:
-        page = drawn(url, GARBLED[0], tmp_path)
-    assert re.search(f"“{GARBLED[0]}” [^“]*“{GARBLED[2]}”", page)
-    between = r"</b> → \d+\.\d% → <b>"
-    assert re.search(f'<p id="path"><b>{between.join(GARBLED)}</b> → \\d+\\.\\d% → success</p>', page)
-
-
-def test_a_browser_compares_versions(rephrased: str) -> None:
-    with serving(rephrased) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto(url)
-        page.get_by_role("button", name="since 1").click()
-        page.wait_for_selector("#changes li")
-        assert "From version 1" in page.inner_text("#changes h3")
-        assert "never 'song/13'" in page.inner_text("#rules")
-        browser.close()
-
-
-def test_a_browser_shows_what_comes_later_and_tastes(returning: str, tmp_path: Path) -> None:
-    with serving(returning) as url:
-        page = drawn(url, TEXT, tmp_path)
-    assert re.search(r"<th[^>]*>goals</th>", page)
-    assert re.search(r"what a signal adds to that: success [+−]\d+\.\d points, clicked", page)
-    assert re.search(r'<table id="cohorts">.*\d\.\d points \([+−]', page, re.DOTALL)
-    assert re.search(r"Own choices of 80 users are known.*cuisine=greek \+\d\.\d", page)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("width", "most"), [(1280, 3000), (390, 6000)])
-def test_the_page_is_short_and_accessible(
-    learned: str, width: int, most: int, scheme: Literal["light", "dark"]
-) -> None:
-    with serving(learned) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        # The checker is injected as a script of its own, which the page's policy forbids.
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
-        said: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(url)
-        page.wait_for_selector("#tiles .tile")
-        wide, high = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
-        found = Axe().run(page).response["violations"]
-        browser.close()
-    assert said == []
-    assert wide == width
-    assert high < most
-    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
