@@ -24,7 +24,7 @@ from backchannel.schemas.events import Event, name_of
 from backchannel.schemas.forms import NATIVE, EventConfig
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
-from backchannel.streams.kafka.topics import check_topics
+from backchannel.streams.kafka.topics import TopicError, check_topics
 from backchannel.streams.turns.event_file import EventFile
 
 IN_FLIGHT: Final = 20_000
@@ -75,6 +75,9 @@ class Sender:
         """Send the events in `lines`, pairs of (line number, line), and yield the running count.
 
         When the iterator is exhausted, each event has been acknowledged or is among the failures.
+
+        Raises:
+            TopicError: the brokers have taken nothing for a minute.
         """
         decode = EventDecoder(config=self._events).decode
         started = time.monotonic()
@@ -100,7 +103,10 @@ class Sender:
 
     def _enqueue(self, number: int, event: Event, record: bytes) -> None:
         topic = self._topics[name_of(type(event))]
-        future = self._producer.send(topic, record, key=event.session_id.encode(), timestamp_ms=event.ts)
+        try:
+            future = self._producer.send(topic, record, key=event.session_id.encode(), timestamp_ms=event.ts)
+        except KafkaError as error:  # to wait as long for each further line would take hours
+            raise TopicError(f"line {number}: not sent: {error}; nor may be some lines before it") from None
         self._in_flight.append((number, topic, future))
         if len(self._in_flight) > IN_FLIGHT:
             self._settle_oldest()

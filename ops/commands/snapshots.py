@@ -203,9 +203,12 @@ def export_version(version: int, file: Path, store: str, config: Config) -> None
     with opened_store(store) as opened, opened.read() as connection:
         _existing(connection, version)
         whole = file.with_name(f"{file.name}.part")
-        with gzip.open(whole, "wb") as lines:
-            rows = archive.write(connection, version, lines.write, _key(config))
-        whole.replace(file)
+        try:
+            with gzip.open(whole, "wb") as lines:
+                rows = archive.write(connection, version, lines.write, _key(config))
+            whole.replace(file)
+        finally:
+            whole.unlink(missing_ok=True)
     click.echo(f"Wrote version {version}, {rows:,} rows, to {file}.")
 
 

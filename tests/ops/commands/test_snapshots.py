@@ -185,7 +185,7 @@ def test_what_cannot_be_is_one_line(url: str, tmp_path: Path) -> None:
     assert not (tmp_path / "empty.db").exists()
 
 
-def test_a_damaged_version_is_not_rolled_back_to(url: str) -> None:
+def test_a_damaged_version_is_not_rolled_back_to_nor_exported(url: str, tmp_path: Path) -> None:
     store = Store(url)
     row = tables.snapshot_row
     with store.write() as connection:
@@ -195,6 +195,8 @@ def test_a_damaged_version_is_not_rolled_back_to(url: str) -> None:
     done = invoke(url, "rollback", "--to", "1")
     assert done.exit_code == 1
     assert "version 1 is damaged" in done.output
+    assert invoke(url, "export", "1", str(tmp_path / "policy")).exit_code == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_changed_order_is_said_in_words() -> None:
