@@ -26,5 +26,5 @@ def test_brokers_that_go_away_are_an_error_that_names_the_line(monkeypatch: pyte
     monkeypatch.setattr(produce, "KafkaProducer", Away)
     sender = produce.Sender(KafkaConfig())
     click = encode(Click(event_id="c", ts=1, session_id="s", query_id="q", entity_id="e"))
-    with pytest.raises(TopicError, match="line 2: not sent: .*no room after 60 s"):
+    with pytest.raises(TopicError, match=r"line 2: not sent: .*no room after 60 s"):
         list(sender.send([(1, b"no event"), (2, click)]))
