@@ -60,7 +60,7 @@ def dashboard(
         with opened_store(store, check=False) as opened:
             opened.require()
             asyncio.run(_serve(Observatory(opened, config, guess_from), host, port, token))
-    except (ModuleNotFoundError, OSError) as error:  # an extra is missing, or the port is taken
+    except ModuleNotFoundError as error:  # of an extra
         raise click.ClickException(str(error)) from None
 
 

@@ -111,23 +111,20 @@ def serve(
 
         check_topics(kafka)
     log_to_stderr(log)
-    try:
-        plan = Plan(
-            store=store,
-            config=config,
-            events=events,
-            journal=_journal(store, journal) if events == "journal" else Path(),
-            tokens=_tokens(host),
-            guess_from=guess_from,
-            log=log,
-            host=host,
-            port=port or free_port(host),
-            processes=processes,
-        )
-        name = f"[{host}]" if ":" in host else host
-        run(plan, lambda: click.echo(f"http://{name}:{plan.port}/"))
-    except OSError as error:
-        raise click.ClickException(f"--host {host} --port {port}: {error.strerror or error}") from None
+    plan = Plan(
+        store=store,
+        config=config,
+        events=events,
+        journal=_journal(store, journal) if events == "journal" else Path(),
+        tokens=_tokens(host),
+        guess_from=guess_from,
+        log=log,
+        host=host,
+        port=port or free_port(host),
+        processes=processes,
+    )
+    name = f"[{host}]" if ":" in host else host
+    run(plan, lambda: click.echo(f"http://{name}:{plan.port}/"))
     sys.exit(0)
 
 

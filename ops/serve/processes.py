@@ -80,7 +80,7 @@ def run(plan: Plan, listening: Callable[[], None]) -> None:
         listening: called once connections are accepted, in a thread.
 
     Raises:
-        OSError: the port is taken, or the address is not this machine's.
+        AddressError: the port is taken, or the address is not this machine's.
         LearningError: the store or the journal cannot be used.
     """
     multiprocessing.set_start_method("spawn", force=True)  # a fork would copy threads' locks, but not the threads

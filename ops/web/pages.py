@@ -83,7 +83,7 @@ async def serve(app: ASGIApp, host: str, port: int, token: str | None) -> None:
     """Serve `app` until the process is told to stop, after printing its URL.
 
     Raises:
-        OSError: the port is taken, or the address is not this machine's.
+        AddressError: the port is taken, or the address is not this machine's.
     """
     check_address(host, port)
     port = port or free_port(host)

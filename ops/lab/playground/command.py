@@ -14,6 +14,7 @@ from backchannel.ops.lab.search.command import GENERATED, open_catalogue
 from backchannel.ops.lab.search.encoders import find_encoder
 from backchannel.ops.lab.search.options import dense_option
 from backchannel.ops.options import host_option, port_option, seed_option
+from backchannel.ops.web.addresses import check_address
 from backchannel.ops.web.guard import is_loopback
 from backchannel.ops.web.pages import serve
 
@@ -32,6 +33,7 @@ def playground(*, corpus: str, host: str, port: int, seed: int, dense: bool) -> 
     """
     if not is_loopback(host):
         raise click.UsageError(f"--host: {host} is not a loopback address; anybody who reaches the page can click")
+    check_address(host, port)  # before it takes long
     console = Console(stderr=True)
     encoder = find_encoder(console.print) if dense else None
     opened = open_catalogue(corpus, seed, encoder)
@@ -43,7 +45,4 @@ def playground(*, corpus: str, host: str, port: int, seed: int, dense: bool) -> 
         TemporaryDirectory() as folder,
         closing(Playground(opened, searching, f"sqlite:///{folder}/playground.db", seed)) as played,
     ):
-        try:
-            asyncio.run(serve(application(played), host, port, None))
-        except OSError as error:
-            raise click.ClickException(str(error)) from None
+        asyncio.run(serve(application(played), host, port, None))
