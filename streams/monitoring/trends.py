@@ -1,9 +1,9 @@
 """What was learned over time, as columns for charts."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 from sqlalchemy import BigInteger, Connection, Double, RowMapping, Text, column, func, inspect, select, table
 
@@ -13,6 +13,8 @@ from backchannel.agents.quality.learner import SUMS, AnswerQuality
 from backchannel.agents.sums import ALL
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.snapshot import Estimate, Snapshot, Verdict
+from backchannel.streams.snapshots import versions as snapshots
+from backchannel.streams.snapshots.versions import CorruptPolicyError
 from backchannel.streams.store import tables
 
 _QUALITY: Final = table(
@@ -135,13 +137,16 @@ class Trends(Struct, frozen=True):
 
 
 def read_trends(connection: Connection, buckets: int, minutes: int, versions: int) -> Trends:
-    """Read the trends of at most the given numbers of newest time buckets, minutes and versions."""
+    """Read the trends of at most the given numbers of newest time buckets, minutes and versions.
+
+    Versions whose header is damaged are left out; see `vitals`.
+    """
     headers = select(tables.snapshot.c.header).order_by(tables.snapshot.c.version.desc()).limit(versions)
-    return Trends(
-        _answers(connection, buckets),
-        _intake(connection, minutes),
-        [_version(msgspec.json.decode(header, type=Snapshot)) for header in connection.execute(headers).scalars()],
-    )
+    made = []
+    for header in connection.execute(headers).scalars():
+        with suppress(CorruptPolicyError):
+            made.append(_version(snapshots.opened(header, None)))
+    return Trends(_answers(connection, buckets), _intake(connection, minutes), made)
 
 
 def read_rates(connection: Connection, until: int | None = None) -> Rates | None:

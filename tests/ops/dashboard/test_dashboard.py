@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from litestar.testing import TestClient
 from litestar.types import ASGIApp
+from sqlalchemy import update
 
 from backchannel.agents.bandit.learner import BanditConfig
 from backchannel.agents.bandit.section import Limits
@@ -25,6 +26,7 @@ from backchannel.streams.kafka import dead_letters
 from backchannel.streams.kafka.topics import TopicError
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
+from backchannel.streams.store import tables
 from backchannel.streams.store.engine import Store, StoreAwayError
 from tests.support.dashboards import CONFIG, GARBLED, TEXT
 from tests.support.ledgers import sqlite_url
@@ -110,6 +112,19 @@ def test_a_store_that_goes_away_while_it_is_read_is_no_error(
 
     monkeypatch.setattr("backchannel.ops.dashboard.state.read_trends", away)
     assert observatory.state().trends is None
+
+
+def test_a_damaged_version_is_shown_by_the_check_and_left_out_of_the_list(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path)
+    with LocalPipeline(url, CONFIG, "test") as pipeline:
+        pipeline.publish()
+    with closing(Store(url)) as store, store.write() as connection:
+        connection.execute(update(tables.snapshot).values(header='{"version"'))
+    with observed(url) as one:
+        state = one.state()
+    assert {check.name: check.status for check in state.checks}["policy"] == "critical"
+    assert state.trends is not None
+    assert state.trends.versions == []
 
 
 def test_a_budget_below_the_minima_is_named(tmp_path: Path) -> None:
