@@ -163,7 +163,7 @@ def checked(event: Event) -> Event:
     """
     try:
         return _CHECKER.decode(encode(event))
-    except (TypeError, OverflowError) as error:
+    except (TypeError, OverflowError, UnicodeEncodeError) as error:
         raise EventError(f"{name_of(type(event))}: {error}") from None
 
 

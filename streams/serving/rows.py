@@ -1,4 +1,4 @@
-"""Rows shared between versions: an immutable mapping whose next version costs only the change."""
+"""Rows shared between versions: an immutable mapping whose next version seldom copies it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
@@ -11,8 +11,8 @@ class Rows(Mapping[str, bytes]):
     """The rows of a section in one version.
 
     It holds the rows of an earlier version, which are shared and never modified, and the changes since then. Once these
-    are more than an eighth of the rows, `updated` merges both. So over many versions a change takes constant amortized
-    time, and a version of a million rows is not copied to change one.
+    are more than an eighth of the rows, `updated` merges both. So most versions cost a copy of the changes since then,
+    and a million rows are not copied to change one.
     """
 
     __slots__ = ("_base", "_changed", "_size")

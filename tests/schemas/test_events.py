@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import NODEFAULT, inspect
 
-from backchannel.schemas.codec import MAX_RECORD_BYTES, EventDecoder, EventError, encode
-from backchannel.schemas.events import EVENT_TYPES, Event
+from backchannel.schemas.codec import MAX_RECORD_BYTES, EventDecoder, EventError, checked, encode
+from backchannel.schemas.events import EVENT_TYPES, Event, Query
 from backchannel.schemas.forms import EventConfig
 from tests.support.cases import ALL_DOCUMENTS, JSON, Document, faults, leaves, minimal, struct_of
 
@@ -209,3 +209,9 @@ def test_an_unknown_type_is_told_which_there_are() -> None:
 
 def test_a_message_about_a_value_that_looks_like_a_message() -> None:
     assert refusal(json.dumps({**QUERY, "type": "x` - at `$.text"}).encode()).startswith("type: ")
+
+
+def test_an_event_that_cannot_be_written_is_an_event_error() -> None:
+    half = Query(event_id="e", ts=1, session_id="s", query_id="q", text="\ud800")
+    with pytest.raises(EventError, match=r"^query: .*surrogates"):
+        checked(half)
