@@ -21,14 +21,22 @@ def forget_lines(path: Path, user: str) -> int:
     kept, gone = path.with_name(f"{path.name}.kept"), 0
     with path.open("rb") as lines, kept.open("wb") as file:
         for line in lines:
-            letter = orjson.loads(line)
-            record = letter.get("record") or base64.b64decode(letter.get("record_base64", "")).decode(errors="replace")
-            if mentions(record):
+            if mentions(_record_of(line)):
                 gone += 1
             else:
                 file.write(line)
     kept.replace(path)
     return gone
+
+
+def _record_of(line: bytes) -> str:
+    """Return the record in a line; the line itself if it is no letter, as if its writer was killed."""
+    try:
+        letter = orjson.loads(line)
+        found: str = letter.get("record") or base64.b64decode(letter.get("record_base64", "")).decode(errors="replace")
+    except (ValueError, AttributeError):
+        return line.decode(errors="replace")
+    return found
 
 
 class DeadLetterFile:

@@ -140,9 +140,10 @@ class EventFile:
         rest, count = b"", 0
         try:
             while block := read(BLOCK):
-                lines = (rest + block).split(b"\n")
+                text = rest + block
+                lines = text.split(b"\n")
                 rest = lines.pop()[: MAX_RECORD_BYTES + 1]
-                if b"\r" in block:
+                if b"\r" in text:  # which may have been the last character of the block before
                     lines = [line.rstrip(b"\r") for line in lines]
                 if lines:
                     yield lines

@@ -6,6 +6,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from backchannel.ops.cli import main
+from backchannel.ops.commands.dead_letter_file import forget_lines
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
 from tests.support.ledgers import sqlite_url
@@ -38,6 +39,15 @@ def test_texts_and_dead_letters_remain_unless_they_are_asked_for(tmp_path: Path)
     assert "2 lines deleted" in deep.stdout
     assert "--deep" not in deep.stdout
     assert [json.loads(line)["record"] for line in letters.read_text().splitlines()] == records[1::2]
+
+
+def test_a_line_of_dead_letters_that_was_torn_is_searched_as_it_is(tmp_path: Path) -> None:
+    letters = tmp_path / "letters.jsonl"
+    lines = ['{"reason": "r", "record": "{\\"user_id\\": \\"user-1', '["user-2"]', '{"record_base64": "?"}']
+    letters.write_text("\n".join(lines))
+    assert forget_lines(letters, "user-1") == 1
+    assert letters.read_text() == "\n".join(lines[1:])
+    assert [one.name for one in tmp_path.iterdir()] == ["letters.jsonl"]
 
 
 def test_a_store_that_does_not_exist_is_an_error(tmp_path: Path) -> None:

@@ -68,6 +68,16 @@ def test_empty_lines_are_passed_over_and_keep_their_numbers(tmp_path: Path, endi
     assert read(path) == [(0, b"{}"), (3, b"[]"), (5, b'"c"')]
 
 
+@pytest.mark.parametrize("block", [1, 5, 6, 7])
+def test_lines_are_the_same_wherever_a_block_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    """Between the two characters of a line's end, too: a file is identified by its lines."""
+    file = tmp_path / "events"
+    file.write_bytes(b'{"a":1}\r\n' * 5)
+    monkeypatch.setattr("backchannel.streams.turns.event_file.BLOCK", block)
+    with EventFile(str(file)) as events:
+        assert [line for chunk in events.chunks() for line in chunk.lines] == [b'{"a":1}'] * 5
+
+
 def test_an_empty_file_has_no_name(tmp_path: Path) -> None:
     path = write(tmp_path / "empty", b"")
     assert base_of(path) == ""
