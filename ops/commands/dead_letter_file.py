@@ -10,6 +10,7 @@ from typing import IO, Final
 
 import orjson
 
+from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.turns.event_file import Chunk
 from backchannel.streams.turns.partition import DeadLetter
 
@@ -39,6 +40,10 @@ def _record_of(line: bytes) -> str:
     return found
 
 
+class DeadLetterError(BackchannelError, RuntimeError):
+    """The dead-letter file cannot be written; the message says why and what to do."""
+
+
 class DeadLetterFile:
     """The dead-letter file: created with the first letter, and appended to.
 
@@ -53,9 +58,13 @@ class DeadLetterFile:
         self._file: IO[bytes] | None = None
 
     def write(self, letters: Sequence[DeadLetter], chunk: Chunk, source: str) -> None:
-        """Write the letters among the lines of a chunk of a source."""
+        """Write the letters among the lines of a chunk of a source.
+
+        Raises:
+            DeadLetterError: the file cannot be created.
+        """
         for letter in letters:
-            self._file = self._file or self.path.open("ab")
+            self._file = self._file or self._opened()
             number = chunk.numbers[bisect_left(chunk.offsets, letter.offset)]
             line: dict[str, str | int] = {"source": source, "line": number + 1, "reason": letter.reason}
             try:
@@ -64,6 +73,12 @@ class DeadLetterFile:
                 line["record_base64"] = base64.b64encode(letter.record).decode()
             self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
         self.count += len(letters)
+
+    def _opened(self) -> IO[bytes]:
+        try:
+            return self.path.open("ab")
+        except OSError as error:
+            raise DeadLetterError(f"{self.path}: {error.strerror}; --dead-letters names another file") from None
 
     def close(self) -> None:
         """Close the file."""

@@ -79,6 +79,15 @@ def test_bad_lines_go_to_the_dead_letters(tmp_path: Path) -> None:
     assert orjson.loads(done.stdout)["dead_letters"] == 3
 
 
+def test_where_dead_letters_cannot_be_written_the_option_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text("no event\n")
+    (tmp_path / "events.jsonl.dead-letters.jsonl").mkdir()
+    done = CliRunner().invoke(main, ["run", str(file), "--store", sqlite_url(tmp_path)])
+    assert done.exit_code == 1
+    assert done.stderr == f"Error: {file}.dead-letters.jsonl: Is a directory; --dead-letters names another file\n"
+
+
 def test_run_again_it_learns_nothing_twice_and_goes_on_when_the_file_grows(tmp_path: Path) -> None:
     file = write(tmp_path / "events.jsonl")
     command = ["run", str(file), "--store", sqlite_url(tmp_path), "--json"]
