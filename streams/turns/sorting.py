@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator
 from heapq import merge
 from itertools import islice
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import IO, Final, Self, TypeAlias
 
 from backchannel.schemas.codec import EventDecoder, EventError
@@ -69,9 +69,18 @@ class SortedFile:
         """Sort the file, and yield its lines from place `start` on.
 
         Raises:
-            SourceError: see `EventFile.chunks`; or events were added to the file that are older than some already
-                read.
+            SourceError: see `EventFile.chunks`; or there is no room to sort; or events were added to the file that are
+                older than some already read.
         """
+        try:
+            yield from self._sorted(start)
+        except OSError as error:
+            raise SourceError(
+                f"{self.path}: {error.strerror}: sorting needs room for all of its lines in {gettempdir()}, or where "
+                "TMPDIR says"
+            ) from None
+
+    def _sorted(self, start: int) -> Iterator[Chunk]:
         was = self._was or TopicPosition()
         with TemporaryFile() as spilled:
             runs, identity = self._spill(spilled)

@@ -1,6 +1,10 @@
 """A file in any order is read in the order of time, with little memory."""
 
+import io
+import os
 import random
+import tempfile
+from errno import ENOSPC
 from pathlib import Path
 
 import pytest
@@ -53,6 +57,24 @@ def test_more_than_a_run_of_long_lines(tmp_path: Path) -> None:
     shuffled = random.Random(0).sample(every, len(every))
     (tmp_path / "events").write_bytes(b"\n".join(shuffled))
     assert lines(read(tmp_path / "events", 7)) == every[7:]
+
+
+class Full(io.BytesIO):
+    """A file on a full disk, which cannot be closed in peace either."""
+
+    def writelines(self, _: object) -> None:
+        raise OSError(ENOSPC, os.strerror(ENOSPC))
+
+    def __exit__(self, *_: object) -> None:
+        raise OSError(ENOSPC, os.strerror(ENOSPC))
+
+
+def test_without_room_to_sort_the_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "events"
+    path.write_bytes(query(1, 1) + b"\n")
+    monkeypatch.setattr("backchannel.streams.turns.sorting.TemporaryFile", Full)
+    with pytest.raises(SourceError, match=f"No space left on device: sorting needs .* {tempfile.gettempdir()}"):
+        read(path)
 
 
 def test_what_has_grown_goes_on_and_what_has_grown_in_between_is_an_error(tmp_path: Path) -> None:
