@@ -54,8 +54,8 @@ def dashboard(
     The connection is not encrypted: to serve other machines, put a proxy with TLS in front.
     """
     config = structs.replace(config, kafka=kafka_config(config, servers))
-    if token is None and not is_loopback(host):
-        token = secrets.token_urlsafe(16)
+    if not token:  # an empty one, as of a variable that is not set, would let everybody in
+        token = None if is_loopback(host) else secrets.token_urlsafe(16)
     try:
         with opened_store(store, check=False) as opened:
             opened.require()

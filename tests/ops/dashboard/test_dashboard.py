@@ -283,6 +283,22 @@ def test_loopback_addresses(host: str, only_here: bool) -> None:
     assert is_loopback(host) == only_here
 
 
+def test_an_empty_token_is_none(learned: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a variable that is not set, in a script: everybody would know it."""
+    tokens = []
+
+    async def serve(_app: ASGIApp, _host: str, _port: int, token: str | None) -> None:
+        tokens.append(token)
+
+    monkeypatch.setattr("backchannel.ops.dashboard.command.serve", serve)
+    for host in ("127.0.0.1", "0.0.0.0"):
+        done = CliRunner().invoke(main, ["dashboard", "--store", learned, "--host", host, "--token", ""])
+        assert done.exit_code == 0, done.output
+    here, everywhere = tokens
+    assert here is None
+    assert everywhere
+
+
 def test_a_store_that_was_never_made_ends_the_command(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path, "none.db")
     result = CliRunner().invoke(main, ["dashboard", "--store", url])
