@@ -80,7 +80,7 @@ class PolicyReader:
 
     Raises:
         StoreError: the URL is invalid.
-        ValueError: `guess_from` is out of bounds.
+        ValueError: `poll_s` or `guess_from` is out of bounds.
         ModuleNotFoundError: `guess_from` is given, and the extra is not installed.
     """
 
@@ -94,6 +94,8 @@ class PolicyReader:
         *,
         personal: bool = True,
     ) -> None:
+        if not poll_s > 0:
+            raise ValueError(f"poll_s: {poll_s} s between two refreshes; it must be more than 0")
         self._similar: Final = None if guess_from is None else _similar_queries(guess_from)
         self._store: Final = Store(store) if isinstance(store, str) else store
         self._opened: Final = isinstance(store, str)

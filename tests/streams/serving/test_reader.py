@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from math import nan
 from pathlib import Path
 
 import msgspec
@@ -213,10 +214,16 @@ def test_guesses_follow_the_queries_of_each_version(store_url: str) -> None:
         assert before.recall("secnd song", 1) == []
 
 
-@pytest.mark.parametrize("guess_from", [0.1, 2.0])
+@pytest.mark.parametrize("guess_from", [0.1, 2.0, nan])
 def test_a_similarity_out_of_bounds_is_an_error(tmp_path: Path, guess_from: float) -> None:
     with pytest.raises(ValueError, match="similarity"):
         PolicyReader(sqlite_url(tmp_path), guess_from=guess_from)
+
+
+@pytest.mark.parametrize("poll_s", [0.0, -1.0, nan])
+def test_refreshing_without_a_pause_is_an_error(tmp_path: Path, poll_s: float) -> None:
+    with pytest.raises(ValueError, match="poll_s"):
+        PolicyReader(sqlite_url(tmp_path), poll_s)
 
 
 def test_guessing_without_its_extra_says_what_to_install(tmp_path: Path) -> None:
