@@ -190,7 +190,7 @@ def _counting(show: Callable[[str], None]) -> Callable[[int], None]:
 def _lines(found: Evaluation) -> list[RenderableType]:
     lines: list[RenderableType] = [
         Text.assemble(
-            (str(found.log), "bold"),
+            (found.log, "bold"),
             f": {found.turns:,} turns, {found.strategies} choices; the logged policy earned {_interval(found.logged)} "
             "per turn",
         )
