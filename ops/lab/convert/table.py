@@ -123,7 +123,7 @@ def rows(path: Path, mapping: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         for batch in batches:
             for row in batch.select(columns).to_pylist():
                 yield {field: row[column] for field, column in mapping.items()}
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ConversionError(f"{path}: {error}: CSV with a header, or Parquet, is needed") from None
 
 

@@ -128,6 +128,8 @@ def test_what_is_wrong_is_named(lists: Path, arguments: tuple[str, ...], said: s
 def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"PAR1nonsense")
     assert "bad.parquet" in complaint(run("table", tmp_path / "bad.parquet", *BY_LIST))
+    (tmp_path / "latin.csv").write_bytes("größe,term\n1,x\n".encode("latin-1"))
+    assert "latin.csv: 'utf-8' codec can't decode" in complaint(run("table", tmp_path / "latin.csv", *BY_LIST))
 
 
 @given(st.integers(1_000_000_000_000, 4_000_000_000_000))
