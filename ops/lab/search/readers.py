@@ -11,6 +11,7 @@ or `.parquet`; JSON lines and CSV may be compressed (`.gz`).
 import csv
 import gzip
 import json
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -168,6 +169,13 @@ def _find(folder: Path, name: str) -> Path | None:
 def _rows(file: Path, faults: Faults) -> Iterator[Row]:
     if not file.exists():
         raise CorpusError(f"{file}: no such file, although the rest of this corpus exists")
+    try:
+        yield from _read(file, faults)
+    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:  # damaged, or not in UTF-8
+        raise CorpusError(f"{file}: {error}") from None
+
+
+def _read(file: Path, faults: Faults) -> Iterator[Row]:
     if file.suffix == ".parquet":
         from pyarrow import parquet  # noqa: PLC0415 - an extra
 

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,4 +137,15 @@ def test_a_session_log_that_is_none_is_refused(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "qrels.txt.gz", "wt") as file:
         file.write("1 0 a 1\n")
     with pytest.raises(CorpusError, match="not a session log"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("documents.csv", b"\xff\xfe"), ("documents.jsonl.gz", b"x"), ("documents.parquet", b"x")]
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow.parquet")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CorpusError, match=re.escape(f"{tmp_path / name}: ")):
         read(tmp_path)
