@@ -112,11 +112,24 @@ class CodedKeys(Keys):
         return CodedKeys(*(_compact(codes, values) for codes, values in self.parts))
 
 
+def _parts(keys: Sequence[Key]) -> Sequence[tuple[Integers, Sequence[Any]]]:
+    """Return keys as codes; see `CodedKeys`."""
+    return (keys if isinstance(keys, Keys) else Keys(*zip(*keys, strict=True))).coded().parts
+
+
 def _coded(column: Sequence[Any]) -> tuple[Integers, Sequence[Any]]:
     """Return a column as the index of each value among the distinct ones, and these, sorted."""
     distinct = sorted(set(column))
     places = dict(zip(distinct, count()))
     return np.fromiter(map(places.__getitem__, column), np.int64, len(column)), distinct
+
+
+def _united(columns: Sequence[tuple[Integers, Sequence[Any]]]) -> tuple[Integers, Sequence[Any]]:
+    """Return coded columns, one after the other, as codes of all their values, sorted."""
+    values = sorted(set().union(*(own for _, own in columns)))
+    places = dict(zip(values, count()))
+    codes = [np.fromiter(map(places.__getitem__, own), np.int64, len(own))[codes] for codes, own in columns]
+    return np.concatenate(codes), values
 
 
 def _compact(codes: Integers, values: Sequence[Any]) -> tuple[Integers, Sequence[Any]]:
@@ -245,26 +258,28 @@ class Sums:
         """Return the sums, (rows, sums), for another landmark, which multiplies them by a power of two."""
         return self.values if landmark == self.landmark else self.values * ldexp(1.0, self.landmark - landmark)
 
-    def merge(self, other: "Sums") -> "Sums":
-        """Return the sum of the two; a missing row counts as zeros. Commutative and associative.
+    def merge(self, *others: "Sums") -> "Sums":
+        """Return the sum of all; a missing row counts as zeros. Commutative and associative.
 
         Raises:
             ValueError: the tables differ.
             WidthError: their rows differ in length.
         """
-        if self.table != other.table:
-            raise ValueError(f"sums of table {other.table.name} cannot be added to those of {self.table.name}")
-        if not self.keys or not other.keys:
-            return self if self.keys else other
-        if self.values.shape[1] != other.values.shape[1]:
-            raise WidthError(self.table.name, {self.values.shape[1], other.values.shape[1]})
-        landmark = max(self.landmark, other.landmark)
-        index = {key: row for row, key in enumerate(self.keys)}
-        rows = [index.setdefault(key, len(index)) for key in other.keys]
-        values = np.zeros((len(index), self.values.shape[1]))
-        values[: len(self.keys)] = self.rescaled(landmark)
-        values[rows] += other.rescaled(landmark)
-        return Sums(self.table, list(index), values, landmark)
+        for other in others:
+            if self.table != other.table:
+                raise ValueError(f"sums of table {other.table.name} cannot be added to those of {self.table.name}")
+        parts = [one for one in (self, *others) if len(one.keys)]
+        if len(parts) <= 1:
+            return parts[0] if parts else self
+        if len(widths := {one.values.shape[1] for one in parts}) > 1:
+            raise WidthError(self.table.name, widths)
+        landmark = max(one.landmark for one in parts)
+        groups = Groups(*map(_united, zip(*(_parts(one.keys) for one in parts), strict=True)))
+        values = np.empty((len(groups.keys), *widths))
+        # Column by column, as there may be millions of rows; and in the order of the parts.
+        for total, *columns in zip(values.T, *(one.rescaled(landmark).T for one in parts), strict=True):
+            total[:] = np.bincount(groups.lines, np.concatenate(columns), len(total))
+        return Sums(self.table, groups.keys, values, landmark)
 
     def ordered(self) -> tuple[Keys, Floats]:
         """Return keys and sums, (rows, sums), sorted by key. Grouped sums are sorted already."""
@@ -285,11 +300,11 @@ Delta: TypeAlias = dict[str, Sums]
 
 def merge(deltas: Iterable[Delta]) -> Delta:
     """Return the sum of `deltas`: an empty delta if there are none."""
-    total: Delta = {}
+    parts: dict[str, list[Sums]] = {}
     for delta in deltas:
         for name, sums in delta.items():
-            total[name] = total[name].merge(sums) if name in total else sums
-    return total
+            parts.setdefault(name, []).append(sums)
+    return {name: first.merge(*others) for name, (first, *others) in parts.items()}
 
 
 class WidthError(BackchannelError, ValueError):

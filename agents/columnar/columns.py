@@ -3,9 +3,9 @@
 The pools of values are sorted, so codes compare as the strings do; the code of a missing value is -1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import msgspec
 import numpy as np
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from backchannel.agents.columnar.frames import MISSING, Codes, Frame, Ragged
 from backchannel.agents.sums import Floats, Integers
 from backchannel.schemas.events import Query, Signal, name_of
+
+TOGETHER: Final = 1 << 14
+"""Turns from which columns are learned by themselves, to bound the memory that this takes."""
 
 
 class Queries(Frame, frozen=True):
@@ -205,6 +208,18 @@ class Columns(Struct, frozen=True):
         pools, codes = Pools.united([one.pools for one in several])
         frames = [one.turns.recoded(mapped) for one, mapped in zip(several, codes, strict=True)]
         return cls(Turns.concat(frames), pools)
+
+    @classmethod
+    def portions(cls, several: Iterable["Columns"]) -> Iterator["Columns"]:
+        """Yield the turns of `several` in the same order, those that follow each other joined up to TOGETHER turns."""
+        some: list[Columns] = []
+        for one in several:
+            some.append(one)
+            if sum(map(len, some)) >= TOGETHER:
+                yield cls.concat(some)
+                some = []
+        if some:
+            yield cls.concat(some)
 
     def query(self, row: int) -> Query:
         """Return the query of a turn, without query and event ids, which nothing learns from."""

@@ -1,14 +1,15 @@
 """A commit: the batches of all partitions of a process are learned together and added to the ledger."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 from msgspec import Struct, structs
 
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.goals.learner import Goals
 from backchannel.agents.quality.learner import AnswerQuality
-from backchannel.agents.sums import Sums
+from backchannel.agents.sums import Delta, Sums, merge
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.store.ledger import Contribution, Ledger
 from backchannel.streams.turns.partition import Batch
@@ -40,16 +41,21 @@ def commit(learning: Learning, ledger: Ledger, batches: Sequence[Batch]) -> Comm
     Raises:
         FencedError: see `Ledger.commit`.
     """
-    outcomes = learning.judge(Columns.concat([one.columns for one in batches]))
-    delta, unconfigured = learning.learn(outcomes), learning.unconfigured(outcomes)
+    samples, unconfigured = [], Counter[str]()
+
+    def learned() -> Iterator[Delta]:
+        for columns in Columns.portions(chain.from_iterable(one.columns for one in batches)):
+            outcomes = learning.judge(columns)
+            samples.append(learning.sample(outcomes))
+            unconfigured.update(learning.unconfigured(outcomes))
+            yield learning.learn(outcomes)
+
+    delta = merge(learned())
     contributions = [Contribution(one.claim, one.position, {}, one.counts) for one in batches]
     contributions[0] = structs.replace(
-        contributions[0],
-        delta=delta,
-        counts={**contributions[0].counts, **unconfigured},
-        sample=learning.sample(outcomes),
+        contributions[0], delta=delta, counts={**contributions[0].counts, **unconfigured}, samples=samples
     )
-    counts: Counter[str] = Counter(unconfigured)
+    counts = Counter(unconfigured)
     for batch in batches:
         counts.update(batch.counts)
     return Commit(ledger.commit(contributions), counts, delta.get(AnswerQuality.name), delta.get(Goals.name))

@@ -6,8 +6,7 @@ sums, too: any number of them, in any order, merge into one delta in which each 
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate, count
-from math import ldexp
+from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -15,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 from sqlalchemy import Connection, delete, func, select
 
-from backchannel.agents.sums import Floats, Groups, Integers, Keys, Sums, SumTable, taken
+from backchannel.agents.sums import CodedKeys, Sums, SumTable
 from backchannel.streams.store.dialects import among, insert_rows
 from backchannel.streams.store.tables import segment
 
@@ -152,7 +151,7 @@ def _part(sums: Sums) -> _Part:
         lookup=table.lookup,
         landmark=sums.landmark,
         columns=[_Column(list(own), codes.astype(np.int32).tobytes()) for codes, own in keys.coded().parts],
-        values=np.ascontiguousarray(values, dtype=np.float64).tobytes(),
+        values=values.astype(np.float64, copy=False).tobytes(),
     )
 
 
@@ -161,24 +160,11 @@ def _united(parts: Sequence[_Part]) -> Sums:
     first = parts[0]
     key = tuple((name, _KINDS[kind]) for name, kind in first.key)
     table = SumTable(first.name, key, first.sums, first.half_life_ms, first.lookup)
-    landmark = max(part.landmark for part in parts)
-    columns = [_united_column([part.columns[place] for part in parts]) for place in range(len(key))]
-    values = np.concatenate([_values(part, landmark) for part in parts])
-    if len(parts) == 1:
-        return Sums(table, Keys(*(taken(own, codes) for codes, own in columns)), values, landmark)
-    return Groups(*columns).sums(table, list(values.T), landmark)  # added in order, as rows would be
+    sums, *others = (_sums(table, part) for part in parts)
+    return sums.merge(*others)
 
 
-def _united_column(columns: Sequence[_Column]) -> tuple[Integers, list[Any]]:
-    values: list[Any] = sorted(set().union(*(one.values for one in columns)))
-    places = dict(zip(values, count()))
-    codes = []
-    for one in columns:
-        own = np.fromiter(map(places.__getitem__, one.values), np.int64, len(one.values))
-        codes.append(own[np.frombuffer(one.codes, dtype=np.int32)])
-    return np.concatenate(codes), values
-
-
-def _values(part: _Part, landmark: int) -> Floats:
-    values = np.frombuffer(part.values).reshape(len(part.columns[0].codes) // 4, -1)
-    return values if part.landmark == landmark else values * ldexp(1.0, part.landmark - landmark)
+def _sums(table: SumTable, part: _Part) -> Sums:
+    coded = [(np.frombuffer(one.codes, dtype=np.int32).astype(np.int64), one.values) for one in part.columns]
+    values = np.frombuffer(part.values).reshape(len(coded[0][0]), -1)
+    return Sums(table, CodedKeys(*coded), values, part.landmark)

@@ -39,13 +39,13 @@ class Batch(Struct, frozen=True):
         claim: the claim to commit with.
         position: the partition's position after the batch.
         counts: counts since the last batch; see `Partition.counts`.
-        columns: the turns that closed since the last batch.
+        columns: the turns that closed since the last batch, in event-time order.
     """
 
     claim: Claim
     position: Position
     counts: dict[str, int]
-    columns: Columns
+    columns: Sequence[Columns]
 
 
 def unauthorized(event: Teach, operators: Collection[str]) -> str | None:

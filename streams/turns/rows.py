@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 
-from backchannel.agents.columnar.columns import Columns, Turns
+from backchannel.agents.columnar.columns import TOGETHER, Columns, Turns
 from backchannel.agents.columnar.frames import MISSING, Frame, Ragged
 from backchannel.agents.columnar.interning import Interner, others_of
 from backchannel.agents.sums import Integers
@@ -46,12 +46,13 @@ class RowAssembler(Assembler[int]):
             Click: self._clicks,
         }
         self._closed = _Closed()
+        self._columns: list[Columns] = []
         self._most = _LEAST
 
     @property
     def closed(self) -> int:
         """The number of turns that have closed since the last `take`."""
-        return len(self._closed.queries)
+        return sum(map(len, self._columns)) + len(self._closed.queries)
 
     def add(self, topic: str, offsets: Sequence[int], events: Sequence[Event | None]) -> None:
         """Add a chunk of a topic's records; see `TurnAssembler.add`."""
@@ -68,18 +69,35 @@ class RowAssembler(Assembler[int]):
 
     def advance(self, caught_up: Collection[str] = ()) -> int:
         """Advance the watermark, and return the number of turns that this closes; see `TurnAssembler.advance`."""
-        return self._closed.add(self._advance(caught_up))
+        return self._close(self._advance(caught_up))
 
     def finish(self) -> int:
         """Close all open turns, and return their number; see `TurnAssembler.finish`."""
-        return self._closed.add(self._finish())
+        return self._close(self._finish())
 
-    def take(self) -> Columns:
-        """Return the turns that have closed since the last call, in event-time order."""
-        closed, self._closed = self._closed, _Closed()
+    def take(self) -> list[Columns]:
+        """Return the turns that have closed since the last call, in event-time order; see `columns.TOGETHER`."""
+        self._collect()
+        columns, self._columns = self._columns, []
+        return columns
+
+    def _close(self, closed: Sequence[Assembled[int]]) -> int:
+        self._closed.add(closed)
+        if len(self._closed.queries) >= TOGETHER:
+            self._collect()
+        return len(closed)
+
+    def _collect(self) -> None:
+        """Make columns of the turns that have closed, and free the rows that are no longer needed."""
+        if self._closed.queries:
+            self._columns.append(self._columns_of(self._closed))
+            self._closed = _Closed()
+        self._forget()
+
+    def _columns_of(self, closed: "_Closed") -> Columns:
         following = np.array(closed.following, dtype=np.int64)
         has_next = following != MISSING
-        columns = self._interner.columns(
+        return self._interner.columns(
             Turns(
                 query=self._queries.take(np.array(closed.queries, dtype=np.int64)),
                 following=Ragged(has_next.astype(np.int64), self._queries.take(following[has_next])),
@@ -89,8 +107,6 @@ class RowAssembler(Assembler[int]):
                 others=closed.others.of(self._others),
             )
         )
-        self._forget()
-        return columns
 
     def _forget(self) -> None:
         """Free the rows that are no longer needed and, occasionally, the interned values that no row holds."""
@@ -144,11 +160,10 @@ class _Closed:
         self.signals: Final[dict[type[Signal], _Signals]] = {kind: _Signals() for kind in (Impression, Click, BargeIn)}
         self.others: Final = _Signals()
 
-    def add(self, closed: Sequence[Assembled[int]]) -> int:
-        """Add turns, and return their number."""
+    def add(self, closed: Sequence[Assembled[int]]) -> None:
+        """Add turns."""
         for first in range(0, len(closed), _TOGETHER):
             self._add(closed[first : first + _TOGETHER])
-        return len(closed)
 
     def _add(self, closed: Sequence[Assembled[int]]) -> None:
         self.queries += [query for query, _, _ in closed]

@@ -16,6 +16,7 @@ import numpy as np
 from msgspec import Struct
 from sqlalchemy import create_engine, text
 
+from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.sums import Delta
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.ops.lab.load import mixed_stream
@@ -88,7 +89,7 @@ def _prepared(learning: Learning, rng: np.random.Generator) -> _Prepared:
     assembler = RowAssembler(["events"], TurnConfig())
     assembler.add("events", range(len(events)), events)
     assembler.finish()
-    return _Prepared(learning.learn(learning.judge(assembler.take())), len(events))
+    return _Prepared(learning.learn(learning.judge(Columns.concat(assembler.take()))), len(events))
 
 
 def _run(server: Postgres, learning: Learning, file: Path, number: int, each: int) -> tuple[float, float, float]:

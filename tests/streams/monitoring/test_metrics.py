@@ -53,7 +53,8 @@ def test_a_commit_counts_what_is_in_it(metrics: Metrics) -> None:
     one.finish()
     batch = one.batch()
     learning = Learning(Config())
-    delta = learning.learn(learning.judge(batch.columns))
+    (columns,) = batch.columns
+    delta = learning.learn(learning.judge(columns))
     commit = Commit([], {**batch.counts, "answered:teach": 3}, delta["quality"], delta["goals"])
     metrics.on_commit(commit, 0.5, None)
     metrics.on_commit(commit, 0.5, None)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from backchannel.agents.columnar.columns import TOGETHER
 from backchannel.schemas.codec import EventDecoder
 from backchannel.schemas.events import Click, Event, Impression, Query, Result
 from backchannel.streams.config import Config
@@ -70,6 +71,21 @@ def test_batches_committed_together_are_the_sum_of_each_alone(tmp_path: Path) ->
         found.append(contents(url, CONFIG))
     assert found[0]["counts"] == {"query": 6, "impression": 6, "click": 3, "turn": 6, "learned": 15}
     assert found[0]["memory"]
+    assert_same(*found)
+
+
+def test_what_is_learned_in_portions_is_what_is_learned_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for together in (1, TOGETHER):
+        monkeypatch.setattr("backchannel.agents.columnar.columns.TOGETHER", together)
+        url = sqlite_url(tmp_path, f"{together}.db")
+        with closing(Store(url)) as store:
+            store.create(LEARNING.tables)
+            ledger = Ledger(store, LEARNING.tables)
+            commit(LEARNING, ledger, [batch(ledger, number) for number in NUMBERS])
+        found.append(contents(url, CONFIG))
     assert_same(*found)
 
 

@@ -104,7 +104,7 @@ def test_a_signal_of_a_fifth_type_is_judged_in_one_place() -> None:
     ]
     assembler.add("events", range(5), [*asked, *said])
     assembler.finish()
-    columns = assembler.take()
+    (columns,) = assembler.take()
     turns, fields = columns.others(STARS)
     assert (turns.tolist(), fields) == ([1, 1], [{"stars": 4}, {"stars": 2}])
     assert _StarJudge(RewardConfig()).judge(columns).success.tolist() == [0.0, 0.8, 0.0]

@@ -25,7 +25,7 @@ def partition(position: Position | None = None) -> Partition:
 
 def asked(batch: Batch) -> list[str]:
     """The sessions of the batch's turns."""
-    return [batch.columns.query(row).session_id for row in range(len(batch.columns))]
+    return [columns.query(row).session_id for columns in batch.columns for row in range(len(columns))]
 
 
 def resumed(batch: Batch) -> Partition:

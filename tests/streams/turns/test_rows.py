@@ -4,9 +4,11 @@ import random
 from typing import Any, ClassVar, cast
 
 import numpy as np
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from backchannel.agents.columnar import columns
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.frames import Frame, Ragged
 from backchannel.agents.columnar.interning import columns_of
@@ -47,8 +49,20 @@ def same(one: Any, other: Any) -> bool:
     return bool(np.array_equal(one, other, equal_nan=one.dtype.kind == "f"))
 
 
+def taken(rows: RowAssembler) -> Columns:
+    """The turns that have closed, as one."""
+    return Columns.concat(rows.take() or [columns_of([])])
+
+
+@pytest.fixture(params=[1, 3, columns.TOGETHER])
+def together(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make columns of so many turns."""
+    monkeypatch.setattr("backchannel.streams.turns.rows.TOGETHER", request.param)
+
+
+@pytest.mark.usefixtures("together")
 @given(logs(), st.integers(0, 2**32), st.integers(0, 4))
-@settings(max_examples=150)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_rows_are_the_turns_however_topics_interleave_and_runs_end(log: Log, seed: int, crashes: int) -> None:
     rng = random.Random(seed)
     log = log | {"barge_ins": [*map(rated, log["barge_ins"])]}
@@ -70,7 +84,7 @@ def test_rows_are_the_turns_however_topics_interleave_and_runs_end(log: Log, see
             assert rows.counts == objects.counts
             if rng.random() < 0.3 and not rows.rebuilding:
                 assert rows.position == objects.position
-                assert same(rows.take(), columns_of(closed))
+                assert same(taken(rows), columns_of(closed))
                 position, closed = rows.position, []
             if crashes and rng.random() < 0.2:
                 crashes -= 1
@@ -79,8 +93,8 @@ def test_rows_are_the_turns_however_topics_interleave_and_runs_end(log: Log, see
         if not crashed:
             closed += objects.finish()
             rows.finish()
-            assert same(rows.take(), columns_of(closed))
-            assert same(rows.take(), columns_of([]))
+            assert same(taken(rows), columns_of(closed))
+            assert rows.take() == []
             return
 
 
@@ -95,10 +109,12 @@ def test_rows_hold_what_events_hold(some: list[Turn]) -> None:
         assembler.add("events", range(len(log)), log)
     closed = objects.finish()
     assert rows.finish() == rows.closed == len(closed)
-    assert same(rows.take(), columns_of(closed))
+    assert same(taken(rows), columns_of(closed))
 
 
-def test_what_is_not_needed_any_more_is_dropped() -> None:
+@pytest.mark.parametrize("commits", [True, False])
+def test_what_is_not_needed_any_more_is_dropped(commits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backchannel.streams.turns.rows.TOGETHER", 5)
     rows = RowAssembler(["events"], CONFIG)
     rows._most = 0
     for number in range(50):
@@ -107,6 +123,7 @@ def test_what_is_not_needed_any_more_is_dropped() -> None:
             "events", [2 * number, 2 * number + 1], [query(f"q{number}", ts), click(f"c{number}", ts, f"q{number}")]
         )
         rows.advance()
-        rows.take()
-    assert len(rows._queries.blocks) <= 2
-    assert len(rows._interner) < 30
+        if commits:
+            rows.take()
+    assert len(rows._queries.blocks) <= (2 if commits else 7)
+    assert len(rows._interner) < 40

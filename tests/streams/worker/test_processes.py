@@ -40,7 +40,7 @@ def batches(claim: Claim) -> Iterator[Batch]:
     for first, last in ((0, 200), (200, len(EVENTS))):
         assembler.add(TOPIC, range(first, last), EVENTS[first:last])
         turns = assembler.finish() if last == len(EVENTS) else assembler.advance()
-        yield Batch(claim, assembler.position, dict(assembler.counts), columns_of(turns))
+        yield Batch(claim, assembler.position, dict(assembler.counts), [columns_of(turns)])
         assembler.counts.clear()
 
 
@@ -72,9 +72,9 @@ def test_what_it_raises_is_raised_here_with_where_it_was(store_url: str, claim: 
             await process.started()
             first, second = claim(), claim()
             with pytest.raises(FencedError, match="was claimed by another process") as raised:
-                await process.commit([Batch(first, Position(), {"turn": 1}, columns_of([]))])
+                await process.commit([Batch(first, Position(), {"turn": 1}, [])])
             assert "ledger.commit" in raised.value.__notes__[0]
-            commit = await process.commit([Batch(second, Position(), {"turn": 1}, columns_of([]))])
+            commit = await process.commit([Batch(second, Position(), {"turn": 1}, [])])
             assert commit.claims[0].commits == 1
 
     asyncio.run(learn())
