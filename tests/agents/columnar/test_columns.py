@@ -1,5 +1,7 @@
 """Columns say what the turns say: judge and learners give what they gave from one object after the other."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from backchannel.agents.bandit.features import Encoder, Numeric
 from backchannel.agents.bandit.pages import pages_of
 from backchannel.agents.checks import unlike
+from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.learner import Learner
 from backchannel.agents.ope.decisions import decisions_of, is_logged
@@ -74,3 +77,15 @@ def test_decisions_are_as_before(some: list[Turn], config: RewardConfig) -> None
     assert rows == list(expected)
     outcomes = oracle.Judge(config).judge(list(expected.values()))
     assert decisions_of(judged(some, config), rows) == [oracle.decision_of(outcome) for outcome in outcomes]
+
+
+@given(st.lists(TURNS, max_size=6), st.integers(1, 8))
+@settings(max_examples=50)
+def test_portions_are_the_turns_in_their_order(several: list[list[Turn]], together: int) -> None:
+    every = [columns_of(some) for some in several]
+    with patch("backchannel.agents.columnar.columns.TOGETHER", together):
+        portions = list(Columns.portions(every))
+    assert all(len(one) >= together for one in portions[:-1])
+    assert all(len(one) < together + max(map(len, every)) for one in portions)
+    ids = [one.pools.people[session] for one in portions for session in one.turns.query.session.tolist()]
+    assert ids == [turn.query.session_id for some in several for turn in some]
