@@ -11,7 +11,8 @@ sample is mergeable: the sample of a union is the sample of the union of samples
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from math import isnan
+from math import inf, isnan
+from operator import itemgetter
 from typing import Final
 from zlib import crc32
 
@@ -141,23 +142,26 @@ class TurnSample:
     """The sample of some turns. Turns that rank too high are never read.
 
     Args:
-        outcomes: the outcomes of the turns.
+        several: the outcomes of the turns, in portions.
         size: maximum number of logged decisions in the sample.
         features: names of the context features to keep.
     """
 
-    def __init__(self, outcomes: Outcomes, size: int, features: Collection[str]) -> None:
+    def __init__(self, several: Sequence[Outcomes], size: int, features: Collection[str]) -> None:
         self.size: Final = size
-        self._outcomes: Final = outcomes
+        self._several: Final = several
         self._features: Final = features
 
     def below(self, bound: float) -> list[tuple[float, LoggedDecision]]:
         """Return at most `size` decisions that rank below `bound`, with their ranks, lowest first."""
-        columns = self._outcomes.columns
-        ranks = ranks_of(columns)
-        below = np.flatnonzero((ranks < bound) & is_logged(columns))
-        kept = below[np.argsort(ranks[below], kind="stable")][: self.size].tolist()
-        return list(zip(ranks[kept].tolist(), decisions_of(self._outcomes, kept, self._features), strict=True))
+        ranks = [np.where(is_logged(one.columns), ranks_of(one.columns), inf) for one in self._several]
+        every = np.concatenate([np.zeros(0), *ranks])
+        lowest = np.sort(every[every < bound])[: self.size]
+        found: list[tuple[float, LoggedDecision]] = []
+        for outcomes, own in zip(self._several, ranks, strict=True):
+            kept = np.flatnonzero(own <= lowest[-1]).tolist() if len(lowest) else []
+            found += zip(own[kept].tolist(), decisions_of(outcomes, kept, self._features), strict=True)
+        return sorted(found, key=itemgetter(0))[: self.size]
 
 
 class DecisionTable(Struct, frozen=True):

@@ -8,6 +8,7 @@ from msgspec import Struct, structs
 
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.goals.learner import Goals
+from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.quality.learner import AnswerQuality
 from backchannel.agents.sums import Delta, Sums, merge
 from backchannel.streams.pipeline.learners import Learning
@@ -35,25 +36,29 @@ class Commit(Struct, frozen=True):
 def commit(learning: Learning, ledger: Ledger, batches: Sequence[Batch]) -> Commit:
     """Learn from the batches' turns, and add the result to the ledger in one transaction.
 
-    Learning from all turns at once costs less than learning per partition, so the first contribution carries
-    the whole delta. Committing the same batches again, after a lost answer, changes nothing.
+    Learning from the turns of all partitions together costs less than per partition, so the first contribution carries
+    the whole delta; it is learned in portions, to bound memory. Committing the same batches again, after a lost answer,
+    changes nothing.
 
     Raises:
         FencedError: see `Ledger.commit`.
     """
-    samples, unconfigured = [], Counter[str]()
+    judged, unconfigured = list[Outcomes](), Counter[str]()
 
     def learned() -> Iterator[Delta]:
         for columns in Columns.portions(chain.from_iterable(one.columns for one in batches)):
             outcomes = learning.judge(columns)
-            samples.append(learning.sample(outcomes))
+            judged.append(outcomes)
             unconfigured.update(learning.unconfigured(outcomes))
             yield learning.learn(outcomes)
 
     delta = merge(learned())
     contributions = [Contribution(one.claim, one.position, {}, one.counts) for one in batches]
     contributions[0] = structs.replace(
-        contributions[0], delta=delta, counts={**contributions[0].counts, **unconfigured}, samples=samples
+        contributions[0],
+        delta=delta,
+        counts={**contributions[0].counts, **unconfigured},
+        sample=learning.sample(judged),
     )
     counts = Counter(unconfigured)
     for batch in batches:

@@ -1,6 +1,7 @@
 """Learning: the judge and all learners of one configuration."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -66,6 +67,6 @@ class Learning:
         """Return the delta of all learners from the outcomes of turns."""
         return merge(learner.learn(outcomes) for learner in self.learners)
 
-    def sample(self, outcomes: Outcomes) -> TurnSample:
-        """Return the sample of logged decisions to keep for judging policies."""
-        return TurnSample(outcomes, self._sampled, self._features)
+    def sample(self, several: Sequence[Outcomes]) -> TurnSample:
+        """Return the sample of logged decisions to keep for judging policies, of turns in portions."""
+        return TurnSample(several, self._sampled, self._features)

@@ -43,7 +43,7 @@ not recurring queries."""
 
 
 class Contribution(Struct, frozen=True):
-    """A partition's part of a commit: a delta, counts, samples of decisions, and the partition's position after
+    """A partition's part of a commit: a delta, counts, a sample of decisions, and the partition's position after
     them.
     """
 
@@ -51,7 +51,7 @@ class Contribution(Struct, frozen=True):
     position: Position
     delta: Delta
     counts: Mapping[str, int]
-    samples: Sequence[TurnSample] = ()
+    sample: TurnSample | None = None
 
 
 class FencedError(BackchannelError, RuntimeError):
@@ -162,8 +162,8 @@ class Ledger:
             segments.put(connection, all_sums, counted)
         # 4. Sample.
         for contribution in contributions:
-            for sample in contribution.samples:
-                decisions.add(connection, sample)
+            if contribution.sample is not None:
+                decisions.add(connection, contribution.sample)
         return claims, segments.waiting(connection)
 
     def counts(self) -> dict[str, int]:

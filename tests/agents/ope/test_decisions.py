@@ -43,7 +43,7 @@ TURNS = st.lists(st.builds(turn, st.integers(0, 10**6), st.integers(0, 10 * HALF
 
 
 def kept(turns: list[Turn], size: int) -> list[tuple[float, LoggedDecision]]:
-    return TurnSample(judged(turns), size, {"device"}).below(inf)
+    return TurnSample([judged(turns)], size, {"device"}).below(inf)
 
 
 @given(TURNS, st.integers(0, 20), st.data())
@@ -54,10 +54,12 @@ def test_the_sample_of_a_union_is_that_of_the_samples(turns: list[Turn], size: i
     parts = [one for part in (order[:cut], order[cut:]) for one in kept(part, size)]
     whole = kept(turns, size)
     assert sorted(parts, key=itemgetter(0))[:size] == whole
+    portions = [judged(order[:cut]), judged(order[cut:])]
+    assert TurnSample(portions, size, {"device"}).below(inf) == whole
     assert len(whole) == min(size, is_logged(columns_of(turns)).sum())
     if whole:  # rows that rank too high are skipped
         middle = whole[len(whole) // 2][0]
-        sample = TurnSample(judged(turns), size, ())
+        sample = TurnSample([judged(turns)], size, ())
         assert [rank for rank, _ in sample.below(middle)] == [rank for rank, _ in whole if rank < middle]
 
 
