@@ -138,13 +138,13 @@ class Policy:
             the decision; log its fields in the `impression` event.
 
         Raises:
-            ValueError: the budget is less than 1, or no strategy is available.
+            ValueError: the budget is less than 1 or no whole number, or no strategy is available.
         """
         known = self.of_user(user)
         decides = self.canary or self.allocator
         decision = decides.allocate(
             {**context, **known},
-            budget,
+            _whole(budget),
             rng or self._rng,
             strategy_context,
             distinct=distinct,
@@ -167,7 +167,8 @@ class Policy:
         For logging results whose ranks were looked up in every strategy; see `impression_of`.
         """
         decides = self.canary or self.allocator
-        return decides.retrieval({**context, **self.of_user(user)}, budget, strategy_context, available=available)
+        known = {**context, **self.of_user(user)}
+        return decides.retrieval(known, _whole(budget), strategy_context, available=available)
 
     def prepare(self, before: "Policy") -> None:
         """Make ready for the budgets that the version before was asked for; see `Allocator.prepare`."""
@@ -408,6 +409,14 @@ class Policy:
     def served(self, serving: type[S]) -> S:
         """Return the serving object of a learner of your own, for whose section the policy has no method."""
         return serving.of(self._sections, self.snapshot)
+
+
+def _whole(budget: int) -> int:
+    """Return a budget as an integer; one of 2.5 candidates, which Python lets pass, would never be spent."""
+    whole = int(budget)
+    if whole != budget:
+        raise ValueError(f"budget: {budget!r} is not a whole number of candidates")
+    return whole
 
 
 def asking(decision: Decision, question: Question) -> Decision:

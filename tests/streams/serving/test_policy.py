@@ -1,5 +1,6 @@
 """The methods of a policy."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,21 @@ def test_users_are_learned_only_where_that_is_a_feature(tmp_path: Path) -> None:
     for name in (TURNS, REWARD, DEFECTS):
         config = Config(bandit=BanditConfig(features=(Numeric(name),)))
         assert "users" in contents(sqlite_url(tmp_path, f"{name}.db"), config)
+
+
+def test_a_budget_is_a_whole_number_of_any_kind(tmp_path: Path) -> None:
+    """Half a candidate would never be spent: such a budget was shared out for ever."""
+    url = sqlite_url(tmp_path)
+    with LocalPipeline(url, Config(), "test") as pipeline:
+        pipeline.publish()
+    with closing(PolicyReader(url)) as reader:
+        kinds: list[Any] = [20, 20.0, np.int64(20)]
+        for budget in kinds:
+            decision = reader.policy.allocate({}, budget)
+            assert sum(decision.allocation.values()) == 20
+            assert all(type(count) is int for count in decision.allocation.values())
+        kinds = [2.5, "5"]
+        for budget in kinds:
+            for decide in (reader.policy.allocate, reader.policy.retrieval):
+                with pytest.raises(ValueError, match=r"budget: .* is not a whole number"):
+                    decide({}, budget)
