@@ -18,8 +18,9 @@ from backchannel.streams.store.retries import retry
 
 _WRITE = "backchannel_write"
 _FILE = "backchannel_file"
-# Checkpoints are rarer than by default, and write what changes with every version less often.
-_PRAGMAS = ("busy_timeout=30000", "synchronous=NORMAL", "cache_size=-262144", "wal_autocheckpoint=16384")
+# Checkpoints are rarer than by default, and write what changes with every version less often. A cache of more than
+# 32 MiB saves no time, as the system caches the file, too; it grew with the store in every process.
+_PRAGMAS = ("busy_timeout=30000", "synchronous=NORMAL", "cache_size=-32768", "wal_autocheckpoint=16384")
 _LOOK_S = 0.12  # a writer that has waited for a third of a second looks every tenth
 _PASSING = (
     sqlite3.SQLITE_BUSY,
