@@ -185,6 +185,18 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
             "candidates; the propensities are those of this plan"
         ),
     ] = {}
+    distinct: (
+        Annotated[
+            int,
+            Meta(
+                ge=1,
+                le=MAX_DEPTH,
+                description="number of distinct candidates that the decision was asked for; not given: as many as "
+                "are `planned`",
+            ),
+        ]
+        | None
+    ) = None
     propensities: Annotated[Propensities, Meta(description="strategy -> probability that it was asked")] = {}
     allocation_propensity: (
         Annotated[float, Meta(ge=0, le=1, description="probability of the allocation as a whole")] | None

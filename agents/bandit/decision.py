@@ -67,6 +67,7 @@ class Decision(Struct, frozen=True):
         planned: the same as `allocation` if the budget is one of distinct candidates, and empty otherwise. Lists are
             then walked in these proportions until there are so many different candidates (see `walk`), and what is
             logged as allocation is how deep each was walked.
+        distinct: that budget.
         strategy_context: strategy -> its context.
         user_context: the features of the user, if the policy was told who asks.
         policy_version: the version of the policy that decided.
@@ -84,6 +85,7 @@ class Decision(Struct, frozen=True):
     policy_version: int | None = None
     canary: Canary | None = None
     planned: dict[str, int] = {}
+    distinct: int | None = None
     ask: Literal["satisfaction", "teach"] | None = None
     ask_propensity: float | None = None
     offers: tuple[Rule, ...] = ()

@@ -220,8 +220,14 @@ class Allocator:
         strategies = self.strategies
         allocation = {name: count for name, count in zip(strategies, counts, strict=True) if count}
         propensities = dict(zip(strategies, mixture.propensities(), strict=True))
-        planned = allocation if distinct else {}
-        return Decision(allocation, propensities, mixture.probability(counts), strategy_context, planned=planned)
+        return Decision(
+            allocation,
+            propensities,
+            mixture.probability(counts),
+            strategy_context,
+            planned=allocation if distinct else {},
+            distinct=budget if distinct else None,
+        )
 
     def retrieval(
         self,

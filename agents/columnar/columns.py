@@ -106,13 +106,14 @@ class Impressions(Frame, frozen=True):
     """Impressions; `rewrite` is the query that was served instead. For the other columns see
     `schemas.events.Impression`.
 
-    `allocation_propensity` is NaN if none was logged.
+    `distinct` is 0 and `allocation_propensity` NaN if none was logged.
     """
 
     rewrite: Codes
     results: Ragged[Results]
     allocation: Ragged[Drawn]
     planned: Ragged[Drawn]
+    distinct: Codes
     propensities: Ragged[Chances]
     allocation_propensity: Floats
     strategy_context: Codes

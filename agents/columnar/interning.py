@@ -109,6 +109,7 @@ class Interner:
             results=self._results([one.results for one in shown]),
             allocation=self._by_strategy([one.allocation for one in shown], Drawn, np.int32),
             planned=self._by_strategy([one.planned for one in shown], Drawn, np.int32),
+            distinct=np.array([one.distinct or 0 for one in shown], dtype=np.int32),
             propensities=self._by_strategy([one.propensities for one in shown], Chances, np.float64),
             allocation_propensity=np.array(whole, dtype=np.float64),  # None becomes NaN
             strategy_context=self._contexts([one.strategy_context for one in shown]),

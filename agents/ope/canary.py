@@ -77,6 +77,7 @@ class Shared(Struct, frozen=True):
             strategy_context,
             canary=Canary(trial=self.trial.number, share=share, propensity=own),
             planned=allocation if distinct else {},
+            distinct=budget if distinct else None,
         )
 
     def retrieval(

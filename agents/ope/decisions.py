@@ -51,7 +51,8 @@ class LoggedDecision(Struct, frozen=True, gc=False):
         rewards: strategy -> reward in [0, 1], for the strategies that got one.
         success: the success of the turn as a whole, in [0, 1].
         allocation_propensity: the probability of the whole allocation, if it was logged.
-        planned: strategy -> candidates planned, if they differ from those drawn; see `Impression`.
+        planned: strategy -> candidates planned, if the budget counted distinct ones; see `Impression`.
+        distinct: that budget, if it was logged.
     """
 
     session_id: str
@@ -64,11 +65,17 @@ class LoggedDecision(Struct, frozen=True, gc=False):
     allocation_propensity: float | None = None
     strategy_context: StrategyContext = {}
     planned: dict[str, int] = {}
+    distinct: int | None = None
 
     @property
     def decided(self) -> dict[str, int]:
         """Strategy -> number of candidates decided on, which the propensities refer to."""
         return self.planned or self.allocation
+
+    @property
+    def budget(self) -> int:
+        """The number of candidates that the decision was asked for; a plan goes deeper than a distinct budget."""
+        return self.distinct or sum(self.decided.values())
 
 
 def is_logged(columns: Columns) -> Booleans:
@@ -115,6 +122,7 @@ def decisions_of(
                 allocation_propensity=None if isnan(whole) else whole,
                 strategy_context={name: _only(features, one) for name, one in known.items()},
                 planned={name: count for name, count in planned[place].items() if count},
+                distinct=int(shown.distinct[place]) or None,
             )
         )
     return decisions

@@ -45,10 +45,12 @@ class Replayed:
         """Return the mixture that the policy would draw from with the decision's budget, or the nearest that it
         supports.
         """
-        budget = min(max(sum(decision.decided.values()), self.policy.least), MAX_BUDGET)
+        budget = min(max(decision.budget, self.policy.least), MAX_BUDGET)
         key = budget, _conditions(decision)
         if key not in self._mixtures:
-            self._mixtures[key] = self.policy.mixture(decision.context, budget, decision.strategy_context)
+            self._mixtures[key] = self.policy.mixture(
+                decision.context, budget, decision.strategy_context, distinct=bool(decision.planned)
+            )
         return self._mixtures[key]
 
     def probabilities(self, decision: LoggedDecision) -> tuple[float, float]:
@@ -56,14 +58,14 @@ class Replayed:
         same.
         """
         decided = decision.decided
-        key = _conditions(decision), tuple(decided.items())
+        key = _conditions(decision), decision.budget, tuple(decided.items())
         if key not in self._probabilities:
             self._probabilities[key] = self._computed(decision, decided)
         return self._probabilities[key]
 
     def _computed(self, decision: LoggedDecision, decided: Mapping[str, int]) -> tuple[float, float]:
         strategies = self.policy.strategies
-        if not decided.keys() <= set(strategies) or not self.policy.least <= sum(decided.values()) <= MAX_BUDGET:
+        if not decided.keys() <= set(strategies) or not self.policy.least <= decision.budget <= MAX_BUDGET:
             return 0.0, 0.0
         mixture = self.mixture(decision)
         counts = [decided.get(name, 0) for name in strategies]
@@ -111,9 +113,10 @@ def _column(values: Sequence[Any]) -> Floats:
 
 
 def _conditions(decision: LoggedDecision) -> Any:
-    """Return what a policy's decision depends on, besides the budget."""
+    """Return what a policy's decision depends on, besides the size of the budget."""
     known = decision.strategy_context
-    return _frozen(decision.context), tuple((name, _frozen(one)) for name, one in known.items()) if known else ()
+    by_strategy = tuple((name, _frozen(one)) for name, one in known.items()) if known else ()
+    return bool(decision.planned), _frozen(decision.context), by_strategy
 
 
 def _frozen(context: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:

@@ -271,11 +271,12 @@ def _whole(decisions: list[LoggedDecision], vectors: Floats, allocator: Allocato
     if not propensities.all():
         return None
     counts = np.array([[one.decided.get(name, 0) for name in allocator.strategies] for one in decisions])
-    budgets, probabilities = counts.sum(axis=1), np.zeros(len(decisions))
-    for budget in np.unique(budgets).tolist():
+    asked, probabilities = [(one.budget, bool(one.planned)) for one in decisions], np.zeros(len(decisions))
+    for budget, distinct in sorted(set(asked)):
         if allocator.least <= budget <= MAX_BUDGET:
-            rows = np.flatnonzero(budgets == budget)
-            probabilities[rows] = allocator.mixtures(vectors[rows], budget).probability(counts[rows])
+            rows = [row for row, one in enumerate(asked) if one == (budget, distinct)]
+            mixtures = allocator.mixtures(vectors[rows], budget, distinct=distinct)
+            probabilities[rows] = mixtures.probability(counts[rows])
     known = set(allocator.strategies)
     probabilities[[not known.issuperset(one.decided) for one in decisions]] = 0.0
     successes = np.array([one.success for one in decisions])

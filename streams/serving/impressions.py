@@ -66,6 +66,7 @@ def impression_of(
         results=results,
         allocation=dict(drawn),
         planned=decided.planned,
+        distinct=decided.distinct,
         propensities=decided.propensities,
         allocation_propensity=decided.allocation_propensity,
         looked_up=looked_up,

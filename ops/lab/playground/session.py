@@ -266,7 +266,7 @@ class Playground:
         query_id = f"{self._session}-{len(self._open)}"
         ids: dict[str, Any] = {"session_id": self._session, "query_id": query_id}
         query = Query(event_id=f"{query_id}-q", ts=self._now, text=text, context=dict(page.context), **ids)
-        logged = impression(query, page, self._doc_ids, self._now + 200, distinct=True)
+        logged = impression(query, page, self._doc_ids, self._now + 200, distinct=BUDGET)
         if rewriting:
             logged = structs.replace(logged, rewrite=Rewrite(source=text, target=served))
         self._events += [query, logged]

@@ -221,7 +221,7 @@ class _Loop:
                 clicks[name][turn] = len(self.people.clicks(visit, orders[name, query]))
             ids: dict[str, Any] = {"session_id": f"s{turn}", "query_id": f"s{turn}-0"}
             asking = Query(event_id=f"s{turn}-q", ts=at, text=text, context=dict(page.context), **ids)
-            events += [asking, impression(asking, page, self.doc_ids, at + 200, distinct=settings.distinct)]
+            events += [asking, impression(asking, page, self.doc_ids, at + 200, distinct=self.distinct)]
             events += [
                 Click(event_id=f"s{turn}-c{place}", ts=at + 500 + 100 * number, entity_id=self.doc_ids[place], **ids)
                 for number, place in enumerate(clicked)

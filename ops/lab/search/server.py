@@ -158,7 +158,7 @@ class SearchServer:
         return {name: count for name, count in dealt.items() if count}
 
 
-def impression(query: Query, page: Page, doc_ids: Sequence[str], ts: int, *, distinct: bool = False) -> Impression:
+def impression(query: Query, page: Page, doc_ids: Sequence[str], ts: int, *, distinct: int | None = None) -> Impression:
     """Return the event that logs a page.
 
     Args:
@@ -166,7 +166,7 @@ def impression(query: Query, page: Page, doc_ids: Sequence[str], ts: int, *, dis
         page: the page served.
         doc_ids: the ids of the corpus's documents, by index.
         ts: event time, ms since the Unix epoch.
-        distinct: whether the budget is of distinct candidates, so that the plan is logged beside the depths.
+        distinct: the budget of distinct candidates, if it is one: the plan is then logged beside the depths.
     """
     brought = {one.item: one.ranks for one in page.union.candidates}
     features = {one.entity_id: dict(one.features) for one in page.ranking.results} if page.ranking else {}
@@ -188,6 +188,7 @@ def impression(query: Query, page: Page, doc_ids: Sequence[str], ts: int, *, dis
         results=results,
         allocation=page.union.depth,
         planned=dict(page.planned) if distinct else {},
+        distinct=distinct,
         propensities=dict(page.propensities),
         allocation_propensity=page.allocation_propensity,
         examined=page.ranking.examined if page.ranking else (),

@@ -83,6 +83,8 @@ def test_a_decision_holds_allocation_and_rewards() -> None:
         Result("a", 1, ("lexical",)),
         Result("b", 2, ("memory", "lexical")),
         allocation={"lexical": 3, "memory": 1, "new": 0},
+        planned={"lexical": 4, "memory": 1},
+        distinct=4,
         propensities={"lexical": 0.9, "memory": 0.4, "new": 0.1},
         allocation_propensity=0.2,
         strategy_context={"memory": {"strategy.history": 0.5}},
@@ -100,6 +102,7 @@ def test_a_decision_holds_allocation_and_rewards() -> None:
     assert found.success == 1.0
     assert found.allocation_propensity == 0.2
     assert found.strategy_context == {"memory": {"strategy.history": 0.5}}
+    assert (found.planned, found.distinct) == ({"lexical": 4, "memory": 1}, 4)
     assert decisions_of(judged([one]), [0], {"device"})[0].context == {"device": "phone"}
     names = ["memory", "new", "lexical"]
     table = table_of([found], vectors_of([found], Encoder([Numeric("strategy.history")]), names), names)

@@ -1,6 +1,7 @@
 """`backchannel evaluate`, on public logs and on a made-up one."""
 
 from collections.abc import Callable
+from contextlib import closing
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from backchannel.ops.evaluate.result import Evaluation, PolicyValue
 from backchannel.schemas import codec, events
 from backchannel.schemas.events import Click, Event, Impression, Query
 from backchannel.streams.config import Config
+from backchannel.streams.serving.policy import Policy
+from backchannel.streams.serving.reader import PolicyReader
 
 PublicLog = Callable[[str], Path]
 
@@ -127,9 +130,11 @@ def write_log(
     coin: float = 0.0,
     users: int = 50,
     in_turns: bool = True,
+    distinct: bool = False,
+    served: Policy | None = None,
     **settings: Any,
 ) -> None:
-    """Write events of a world in which only `memory` works, served by a bandit that has learned nothing.
+    """Write events of a world in which only `memory` works, served by a policy or a bandit that has learned nothing.
 
     Ranks are looked up with probability `coin`. Each user has every n-th session. Lists are merged in turns, or one
     comes after the other.
@@ -143,7 +148,7 @@ def write_log(
         common: dict[str, Any] = {"session_id": f"s{number // 3}", "query_id": f"q{number}"}
         user = f"u{number // 3 % users}" if users else None
         query = Query(event_id=f"{number}q", ts=1_000_000 * number, text="play something", user_id=user, **common)
-        decision = allocator.allocate(context_of(query), budget, rng)
+        decision = (served or allocator).allocate(context_of(query), budget, rng, distinct=distinct)
         results = []
         page = [(strategy, place) for strategy, count in decision.allocation.items() for place in range(count)]
         if in_turns:
@@ -158,6 +163,8 @@ def write_log(
             ts=query.ts + 1,
             results=tuple(results),
             allocation=decision.allocation,
+            planned=decision.planned,
+            distinct=decision.distinct,
             **(
                 {
                     "propensities": decision.propensities,
@@ -261,6 +268,17 @@ def test_where_strategies_share_pages_only_whole_allocations_are_relied_upon(tmp
     found, exit_code = evaluation(str(log))
     assert exit_code == 3
     assert all("allocation_propensity" in fault for one in found.policies for fault in one.faults)
+
+
+def test_a_policy_weighs_its_own_plans_of_distinct_budgets_with_1(tmp_path: Path) -> None:
+    log, store = tmp_path / "events.jsonl", f"sqlite:///{tmp_path}/policy.db"
+    write_log(log, 100, budget=4)
+    assert CliRunner().invoke(main, ["run", str(log), "--store", store]).exit_code == 0
+    with closing(PolicyReader(store)) as reader:
+        write_log(log, 300, budget=4, distinct=True, served=reader.policy)
+    found, _ = evaluation(str(log), "--store", store)
+    (value,) = found.policies
+    assert value.relied.effective == pytest.approx(found.turns)
 
 
 def test_clicks_on_items_that_were_looked_up_tell_of_policies_that_share_pages(tmp_path: Path) -> None:

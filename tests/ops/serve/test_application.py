@@ -185,6 +185,7 @@ def test_the_plan_of_a_distinct_budget_needs_the_depths(client: TestClient[Acces
     ((shown, _),) = kept.events
     assert isinstance(shown, Impression)
     assert (shown.planned, shown.allocation) == (decided["planned"], {STRATEGIES[0]: 33})
+    assert shown.distinct == ASKED["budget"]
 
 
 def test_results_that_are_looked_up_are_logged_with_the_probabilities_of_their_places(

@@ -22,9 +22,10 @@ RANKING = Ranking(results=(), learned=False, propensity=1.0)
 
 
 def test_the_plan_of_a_distinct_budget_is_logged_beside_the_depths_that_were_walked() -> None:
-    decision = Decision({"lexical": 3}, {"lexical": 1.0}, 1.0, planned={"lexical": 3})
+    decision = Decision({"lexical": 3}, {"lexical": 1.0}, 1.0, planned={"lexical": 3}, distinct=2)
     made = impression_of(QUERY, RANKING, decision, ts=2, depths={"lexical": 7})
     assert (made.planned, made.allocation, made.allocation_propensity) == ({"lexical": 3}, {"lexical": 7}, 1.0)
+    assert made.distinct == 2
     with pytest.raises(ValueError, match=r"^depths: "):
         impression_of(QUERY, RANKING, decision, ts=2)
 
