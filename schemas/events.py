@@ -181,8 +181,8 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
     planned: Annotated[
         Allocation,
         Meta(
-            description="strategy -> number of candidates that the decision planned, if the budget counts distinct "
-            "candidates; the propensities are those of this plan"
+            description="strategy -> candidates, the proportions in which the decision had lists walked, if the budget "
+            "counts distinct candidates; the propensities are those of this plan"
         ),
     ] = {}
     distinct: (
@@ -191,8 +191,8 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
             Meta(
                 ge=1,
                 le=MAX_DEPTH,
-                description="number of distinct candidates that the decision was asked for; not given: as many as "
-                "are `planned`",
+                description="number of distinct candidates that the decision was asked for, if it was; not given: as "
+                "many as are `planned`",
             ),
         ]
         | None

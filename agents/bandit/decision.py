@@ -60,7 +60,8 @@ class Decision(Struct, frozen=True):
 
     Attributes:
         allocation: strategy -> number of candidates to draw, for the strategies to ask; adds up to the budget, or to
-            what the limits leave of it.
+            what the limits leave of it. If the budget is one of distinct candidates, the proportions in which to walk
+            lists.
         propensities: strategy -> probability with which it was to be asked, for all strategies: 1 or 0 if nothing was
             left to chance (ucb).
         allocation_propensity: the probability of the whole plan, which is the allocation.

@@ -1,19 +1,22 @@
 """The plans of budgets, made when they are first asked for, and their values in a context.
 
-Plans of a budget of *distinct* candidates are compared in the mean context. Lists are walked until there are so many
-different candidates, so what one strategy cannot bring others do, and contexts have little left to decide: with full
-feedback on a real catalogue, plans chosen by context were no better than one plan for all (docs/evidence.md).
+A budget of *distinct* candidates has one plan: the proportions in which lists are walked until there are so many. They
+are those of the mean of the fills under draws from the whole posterior, in the mean context. Contexts have little left
+to decide there, as what one strategy cannot bring others do: with full feedback on a real catalogue, plans chosen by
+context were no better than one for all (docs/evidence.md). What is walked where the best list ends does decide. A
+single fill seldom says that, as it asks others for little beside the best; the mean of many has all that may be good,
+by how likely that is. So all of these are learned about, too, on pages that are otherwise the best known.
 """
 
 from collections.abc import Collection, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from backchannel.agents.bandit.mixture import Allocations, Counts, RandomSets
-from backchannel.agents.bandit.plans import Overlap, Terms, corrections, plans, shares
+from backchannel.agents.bandit.plans import Overlap, Terms, corrections, fill, plans, shares
 from backchannel.agents.sums import Floats
 from backchannel.schemas.events import MAX_DEPTH
 
@@ -23,6 +26,7 @@ Precise: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 _KEPT: Final = 128  # requests whose plans are kept: some 35 kB each with eight strategies, at most 270
 _AHEAD: Final = 8  # of those, how many that nobody asks for are made for the next version, too
 _DEEPEST: Final = 4  # most candidates of one strategy for each distinct candidate of the budget
+_FINE: Final = 16  # proportions of distinct budgets are in these parts of a candidate
 
 
 class Asked(Struct, frozen=True):
@@ -77,6 +81,7 @@ class Planner:
         maxima: most candidates of each strategy, (strategies,); 0 if it is never asked.
         costs: cost of a candidate of each strategy, (strategies,).
         rates: c, as expected and under each draw, (draws, strategies, BUCKETS).
+        whole: rates in the mean context, under draws from the whole posterior, (draws, strategies, BUCKETS).
         phi: phi for a single candidate, as expected and under each draw, (draws, strategies, d).
         evident: phi for pages, likewise; see `rates`.
         overlap: what lists have in common.
@@ -94,6 +99,7 @@ class Planner:
         costs: Floats,
         *,
         rates: Floats,
+        whole: Floats,
         phi: Floats,
         evident: Floats,
         overlap: Overlap,
@@ -106,6 +112,7 @@ class Planner:
         self._maxima: Final = maxima
         self._costs: Final = costs
         self._rates: Final = rates
+        self._whole: Final = whole
         self._phi: Final = phi
         self._evident: Final = evident
         self._overlap: Final = overlap
@@ -164,22 +171,28 @@ class Planner:
                 raise ValueError(f"available: {list(asked.available)} has no strategy that is on; name one of {known}")
         most = np.minimum(maxima, _DEEPEST * asked.budget) if asked.distinct else maxima
         terms = Terms(minima, np.maximum(most, minima), self._costs, asked.budget, asked.distinct)
-        contexts = self._contexts.mean(axis=0, keepdims=True) if asked.distinct else self._contexts
         phi = self._phi if asked.budget == 1 else self._evident
-        factors = np.maximum(1.0 + (phi[:, np.newaxis] * contexts).sum(axis=3), 0.0)  # (draws, contexts, s)
-        rates = self._rates[:, np.newaxis] * factors[..., np.newaxis]
         # A single candidate is the whole page.
         plain = asked.distinct or asked.budget == 1
         elasticities = np.zeros_like(self._elasticities) if plain else self._elasticities
-        counts = plans(
-            rates.reshape(-1, *self._rates.shape[1:]), self._overlap, terms, elasticities.repeat(len(contexts), axis=0)
-        )
+        counts = self._proportions(terms) if asked.distinct else self._fills(terms, phi, elasticities)
         weights = shares(counts, self._overlap, self._costs)
-        if asked.distinct:
-            worth, phi = np.einsum("psk,nsk->nsp", weights, rates[:, 0]), np.zeros_like(phi)
-        else:
-            worth = np.einsum("psk,nsk->nsp", weights, self._rates) * corrections(counts, elasticities)[:, np.newaxis]
+        worth = np.einsum("psk,nsk->nsp", weights, self._rates) * corrections(counts, elasticities)[:, np.newaxis]
         sets = RandomSets(minima.tolist(), maxima.tolist(), asked.budget)
-        factors = phi.astype(self._precision)
+        factors: Any = phi.astype(self._precision)
         factors[..., 0] += 1.0  # the first column of a context is 1
         return Plans(Allocations(counts), sets, factors, worth.astype(self._precision, order="C"))
+
+    def _fills(self, terms: Terms, phi: Floats, elasticities: Floats) -> Counts:
+        """Return the plans of a budget of drawn candidates, (plans, strategies)."""
+        contexts = self._contexts
+        factors = np.maximum(1.0 + (phi[:, np.newaxis] * contexts).sum(axis=3), 0.0)  # (draws, contexts, s)
+        rates = self._rates[:, np.newaxis] * factors[..., np.newaxis]
+        return plans(
+            rates.reshape(-1, *self._rates.shape[1:]), self._overlap, terms, elasticities.repeat(len(contexts), axis=0)
+        )
+
+    def _proportions(self, terms: Terms) -> Counts:
+        """Return the plan of a budget of distinct candidates, (1, strategies)."""
+        mean = fill(self._whole, self._overlap, terms).mean(axis=0, keepdims=True)
+        return np.asarray(np.rint(mean * min(_FINE, MAX_DEPTH / mean.max())).astype(np.int64))

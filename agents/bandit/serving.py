@@ -105,6 +105,10 @@ class Allocator:
         drawn, phi = draw(belief, settings.exploration, DRAWS, rng)
         elasticities = np.array(settings.elasticities)
         apart = rng.standard_normal((DRAWS, len(rows))) @ np.array(settings.elasticities_whitener)
+        contexts = _references(rows, self.encoder, seed)
+        wide, shifted = draw(belief, 1.0, DRAWS, rng)
+        shifted += belief.evident - belief.theta
+        whole = wide * np.maximum(1.0 + (shifted * contexts.mean(axis=0)).sum(axis=2), 0.0)[..., np.newaxis]
         # The first are the expected rates.
         self._rates: Final = np.concatenate((belief.rates[np.newaxis], drawn))
         self._phi: Final = np.concatenate((belief.theta[np.newaxis], phi))
@@ -122,11 +126,12 @@ class Allocator:
             np.array([limits.cost for limits in settings.limits])
             / np.array([settings.worth.get(name, 1.0) for name in self.strategies]),
             rates=self._rates,
+            whole=whole,
             phi=self._phi,
             evident=self._phi + (belief.evident - belief.theta),
             overlap=_overlap(rows),
             elasticities=elasticities + settings.exploration * np.concatenate((np.zeros_like(apart[:1]), apart)),
-            contexts=_references(rows, self.encoder, seed),
+            contexts=contexts,
             # Draws are compared, and nothing else. SquareCB multiplies differences by thousands.
             precision=np.float32 if settings.policy == "thompson" else np.float64,
         )

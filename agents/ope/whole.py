@@ -17,7 +17,7 @@ import numpy as np
 
 from backchannel.agents.bandit.decision import Retrieval, Source
 from backchannel.agents.bandit.features import Value
-from backchannel.agents.bandit.mixture import Mixture
+from backchannel.agents.bandit.mixture import Counts, Mixture
 from backchannel.agents.bandit.planner import MAX_BUDGET
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.ope.decisions import LoggedDecision
@@ -52,6 +52,15 @@ class Replayed:
                 decision.context, budget, decision.strategy_context, distinct=bool(decision.planned)
             )
         return self._mixtures[key]
+
+    def candidates(self, decision: LoggedDecision) -> Counts:
+        """Return how many candidates each part of the mixture draws, (parts, strategies). Plans for distinct candidates
+        are proportions.
+        """
+        parts = self.mixture(decision).parts
+        if not decision.planned:
+            return parts
+        return np.asarray(np.rint(parts * (decision.budget / parts.sum(axis=1, keepdims=True))).astype(np.int64))
 
     def probabilities(self, decision: LoggedDecision) -> tuple[float, float]:
         """Return the probabilities that the policy decides the same, and that a random set of strategies is the

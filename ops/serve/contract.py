@@ -86,7 +86,11 @@ class DecideResponse(Struct, frozen=True, kw_only=True):
     served: Annotated[str, Meta(description="what to search for: the text as asked, or what it should have been")]
     rewrite: Annotated[Rewriting | None, Meta(description="why `served` differs from the text; null: it does not")]
     allocation: Annotated[
-        dict[str, int], Meta(description="strategy -> number of candidates to draw, for the strategies to ask")
+        dict[str, int],
+        Meta(
+            description="strategy -> number of candidates to draw, for the strategies to ask; with `distinct`, the "
+            "proportions in which to walk their lists until there are so many different ones"
+        ),
     ]
     planned: Annotated[
         dict[str, int], Meta(description="the plan of a distinct budget: log how deep each list was walked")

@@ -61,10 +61,10 @@ class Shown(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """The candidates requested from a strategy, and the reason.
+    """The candidates taken from a strategy, and the reason.
 
     Attributes:
-        candidates: number of candidates requested.
+        candidates: number of candidates that its list was walked for.
         found: number of candidates that it has for the query.
         reward, deviation: its expected reward on this query, and the standard deviation; None before the first policy.
     """
@@ -285,7 +285,12 @@ class Playground:
             str(policy.ranking().summary()) if policy else "",
             [(one.role, one.words) for one in self._engine.understanding.take_apart(served).constraints],
             [
-                Asked(name, page.planned.get(name, 0), totals[name], *utilities.get(name, (None, None)))
+                Asked(
+                    name,
+                    min(page.union.depth.get(name, 0), totals[name]),
+                    totals[name],
+                    *utilities.get(name, (None, None)),
+                )
                 for name in self._strategies
             ],
             self._shown(page, scores),

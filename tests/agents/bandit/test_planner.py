@@ -9,6 +9,7 @@ from backchannel.agents.bandit.plans import Overlap, Terms, plans
 from backchannel.agents.bandit.section import Limits
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.sums import Floats
+from backchannel.schemas.events import MAX_DEPTH
 from tests.support.bandits import CAR, section
 
 
@@ -26,12 +27,21 @@ def test_what_is_not_available_is_not_asked(distinct: bool) -> None:
             allocator.allocate(CAR, 6, np.random.default_rng(0), available=nobody)
 
 
-def test_a_budget_of_distinct_candidates_plans_for_the_duplicates() -> None:
+def test_a_budget_of_distinct_candidates_has_one_plan_with_all_that_may_be_good() -> None:
     allocator = Allocator(section(3, floor=0.0))
     decision = allocator.allocate(CAR, 20, np.random.default_rng(0), distinct=True)
     assert decision.planned == decision.allocation
-    assert sum(decision.planned.values()) > 20
-    assert allocator.allocate(CAR, 20, np.random.default_rng(0)).planned == {}
+    assert decision.planned.keys() == set(allocator.strategies)
+    assert decision.allocation_propensity == 1.0
+    assert decision.distinct == 20
+    drawn = allocator.allocate(CAR, 20, np.random.default_rng(0))
+    assert (drawn.planned, drawn.distinct) == ({}, None)
+
+
+@pytest.mark.parametrize("budget", [1, 300, MAX_BUDGET])
+def test_a_plan_of_any_distinct_budget_can_be_logged(budget: int) -> None:
+    planned = Allocator(section(2, floor=0.0)).allocate(CAR, budget, np.random.default_rng(0), distinct=True).planned
+    assert 0 < max(planned.values()) <= MAX_DEPTH
 
 
 @pytest.mark.parametrize("budget", [0, -1, MAX_BUDGET + 1])

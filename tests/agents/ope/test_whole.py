@@ -39,13 +39,14 @@ def logged(distinct: bool) -> tuple[Allocator, list[LoggedDecision]]:
 @pytest.mark.parametrize("distinct", [False, True])
 def test_a_policy_replays_its_own_decisions_with_the_probabilities_that_it_logged(distinct: bool) -> None:
     policy, decisions = logged(distinct)
-    assert len({tuple(one.decided.items()) for one in decisions}) > 5
+    assert len({tuple(one.decided.items()) for one in decisions}) > 3
     assert whole({"own": Replayed(policy)}, decisions)["own"].weights == pytest.approx(1.0)
 
 
 def test_the_budget_is_what_was_asked_for_however_deep_the_plan_goes() -> None:
-    _, decisions = logged(distinct=True)
+    policy, decisions = logged(distinct=True)
     assert {one.budget for one in decisions} == {BUDGET}
     assert max(sum(one.planned.values()) for one in decisions) > BUDGET
+    assert Replayed(policy).candidates(decisions[0]).sum(axis=1) == pytest.approx(BUDGET, abs=1)
     old = LoggedDecision("s", 0, {}, {"lexical": 9}, {}, {}, planned={"lexical": 3, "memory": 2})
     assert old.budget == 5
