@@ -275,10 +275,10 @@ class Sums:
             raise WidthError(self.table.name, widths)
         landmark = max(one.landmark for one in parts)
         groups = Groups(*map(_united, zip(*(_parts(one.keys) for one in parts), strict=True)))
-        values = np.empty((len(groups.keys), *widths))
-        # Column by column, as there may be millions of rows; and in the order of the parts.
-        for total, *columns in zip(values.T, *(one.rescaled(landmark).T for one in parts), strict=True):
-            total[:] = np.bincount(groups.lines, np.concatenate(columns), len(total))
+        lines = np.split(groups.lines, np.cumsum([len(one.keys) for one in parts])[:-1])
+        values = np.zeros((len(groups.keys), *widths))
+        for own, one in zip(lines, parts, strict=True):  # in their order; each has a key once
+            values[own] += one.rescaled(landmark)
         return Sums(self.table, groups.keys, values, landmark)
 
     def ordered(self) -> tuple[Keys, Floats]:

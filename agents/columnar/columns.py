@@ -16,7 +16,7 @@ from backchannel.agents.columnar.frames import MISSING, Codes, Frame, Ragged
 from backchannel.agents.sums import Floats, Integers
 from backchannel.schemas.events import Query, Signal, name_of
 
-TOGETHER: Final = 1 << 14
+TOGETHER: Final = 1 << 15
 """Turns from which columns are learned by themselves, to bound the memory that this takes."""
 
 
