@@ -181,8 +181,8 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
     planned: Annotated[
         Allocation,
         Meta(
-            description="strategy -> candidates, the proportions in which the decision had lists walked, if the budget "
-            "counts distinct candidates; the propensities are those of this plan"
+            description="if the budget counts distinct candidates: strategy -> its proportion of the walk that the "
+            "decision planned; the propensities are those of this plan"
         ),
     ] = {}
     distinct: (
@@ -191,8 +191,8 @@ class Impression(_Event, frozen=True, gc=False, kw_only=True, tag="impression"):
             Meta(
                 ge=1,
                 le=MAX_DEPTH,
-                description="number of distinct candidates that the decision was asked for, if it was; not given: as "
-                "many as are `planned`",
+                description="the budget of distinct candidates, if it was one; without it, the sum of `planned` is "
+                "taken for it",
             ),
         ]
         | None

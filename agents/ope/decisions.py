@@ -74,7 +74,7 @@ class LoggedDecision(Struct, frozen=True, gc=False):
 
     @property
     def budget(self) -> int:
-        """The number of candidates that the decision was asked for; a plan goes deeper than a distinct budget."""
+        """The number of candidates that the decision was asked for. Plans of distinct budgets are only proportions."""
         return self.distinct or sum(self.decided.values())
 
 

@@ -1,5 +1,6 @@
 """Off-policy evaluation on an event file: learned policies on its second half, or given policies on all of it."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
@@ -271,10 +272,11 @@ def _whole(decisions: list[LoggedDecision], vectors: Floats, allocator: Allocato
     if not propensities.all():
         return None
     counts = np.array([[one.decided.get(name, 0) for name in allocator.strategies] for one in decisions])
-    asked, probabilities = [(one.budget, bool(one.planned)) for one in decisions], np.zeros(len(decisions))
-    for budget, distinct in sorted(set(asked)):
+    probabilities, alike = np.zeros(len(decisions)), defaultdict[tuple[int, bool], list[int]](list)
+    for row, one in enumerate(decisions):
+        alike[one.budget, bool(one.planned)].append(row)
+    for (budget, distinct), rows in alike.items():
         if allocator.least <= budget <= MAX_BUDGET:
-            rows = [row for row, one in enumerate(asked) if one == (budget, distinct)]
             mixtures = allocator.mixtures(vectors[rows], budget, distinct=distinct)
             probabilities[rows] = mixtures.probability(counts[rows])
     known = set(allocator.strategies)
