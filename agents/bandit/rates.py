@@ -63,7 +63,7 @@ def believe(evidence: StrategySums) -> Belief:
     """
     drawn, weight = evidence.drawn, np.maximum(evidence.weight, 0.0)
     pooled = (weight.sum(axis=0) + POOLED[: drawn.shape[-1]]) / (drawn.sum(axis=0) + 1.0)
-    dispersion = _dispersion(evidence, pooled)
+    dispersion = _dispersion(evidence.squares.sum(axis=0), weight.sum(axis=0), pooled)
     clicks, exposed = weight / dispersion, drawn / dispersion
     strength = _strength(evidence, pooled, dispersion)
     prior = _priors(clicks, exposed, pooled, strength)
@@ -86,24 +86,29 @@ def exposures(starts: Floats, evidence: StrategySums) -> Exposures:
     """Return the sums for model averaging.
 
     A row of Z is a context and the weight of clicks per unit of exposure. What was drawn counts as exposure by what
-    strategies in general got at such ranks in the time buckets before, relative to the first rank. Where one candidate
-    is drawn, exposure is 1, and these are the plain sums of a linear regression.
+    strategies in general have got at such ranks until then, relative to the first rank; and both by what an observation
+    there tells, relative to the first rank: the rarer clicks are and the more each weighs, the less. Where one
+    candidate is drawn, exposure is 1, and these are the plain sums of a linear regression. Squares are divided by that
+    once, as if they told more than they do: strategies on a page share its clicks, so they are fewer observations than
+    they seem.
 
     Args:
         starts: starts of time buckets, ms, (time buckets,).
         evidence: sums by time bucket, (time buckets, strategies, ...).
     """
-    weight = np.maximum(evidence.weight, 0.0).sum(axis=1).cumsum(axis=0)
-    drawn = evidence.drawn.sum(axis=1).cumsum(axis=0)
-    before = [np.pad(each, ((1, 0), (0, 0)))[:-1] for each in (weight, drawn)]
-    pooled = (before[0] + POOLED[: drawn.shape[-1]]) / (before[1] + 1.0)
-    worth = (pooled / pooled[:, :1])[:, np.newaxis]
+    known = evidence.drawn, np.maximum(evidence.weight, 0.0), evidence.squares
+    drawn, weight, squares = (each.sum(axis=1).cumsum(axis=0) for each in known)
+    pooled = (weight + POOLED[: drawn.shape[-1]]) / (drawn + 1.0)
+    dispersion = _dispersion(squares, weight, pooled)
+    told = dispersion[:, :1] / dispersion
+    worth = pooled / pooled[:, :1] * told
     d = evidence.gram.shape[-1]
     sums = np.empty((*evidence.gram.shape[:2], d + 1, d + 1))
-    sums[..., :d, :d] = np.einsum("tsk,tskfij->tsij", np.broadcast_to(worth, evidence.drawn.shape), evidence.gram)
-    sums[..., :d, d] = sums[..., d, :d] = evidence.moment.sum(axis=(2, 3))
-    exposed = np.maximum((worth * evidence.drawn).sum(axis=2), 1e-9)
-    sums[..., d, d] = evidence.squares.sum(axis=2) * np.minimum(evidence.drawn[..., 0] / exposed, 1.0)
+    sums[..., :d, :d] = np.einsum("tk,tskfij->tsij", worth, evidence.gram)
+    sums[..., :d, d] = sums[..., d, :d] = np.einsum("tk,tskfi->tsi", told, evidence.moment)
+    exposed = np.maximum(np.einsum("tk,tsk->ts", worth, evidence.drawn), 1e-9)
+    sums[..., d, d] = np.einsum("tk,tsk->ts", told, evidence.squares)
+    sums[..., d, d] *= np.minimum(evidence.drawn[..., 0] / exposed, 1.0)
     return Exposures(starts, sums, evidence.drawn[..., 0].sum(axis=1))
 
 
@@ -125,14 +130,18 @@ def available(shown: Pairs) -> Floats:
     return np.asarray(np.clip((event + 5.0 * WIDTH) / (risk + 5.0), 0.05 * WIDTH, WIDTH))
 
 
-def _dispersion(evidence: StrategySums, pooled: Floats) -> Floats:
-    """Return W, the variance of weights over their mean in each bucket, (BUCKETS,): 1 for rare clicks of weight 1.
+def _dispersion(squares: Floats, weight: Floats, pooled: Floats) -> Floats:
+    """Return W, the variance of weights over their mean in each bucket, (..., BUCKETS): 1 for rare clicks of weight 1.
 
     Positions further down are seldom examined, so the few clicks there weigh more: each tells less than one at the top.
+
+    Args:
+        squares: squares of weights, of all strategies, (..., BUCKETS).
+        weight: the weights, (..., BUCKETS).
+        pooled: what strategies in general get, (..., BUCKETS).
     """
-    squares, weight = evidence.squares.sum(axis=0), np.maximum(evidence.weight, 0.0).sum(axis=0)
     variance = np.maximum(squares - pooled * weight, 0.1 * squares)
-    overall = (variance.sum() + 1.0) / (weight.sum() + 1.0)
+    overall = (variance.sum(axis=-1, keepdims=True) + 1.0) / (weight.sum(axis=-1, keepdims=True) + 1.0)
     return np.asarray((variance + TYPICAL * overall) / (weight + TYPICAL))
 
 
