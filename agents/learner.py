@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, Self
 
 from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.serving import Serving
-from backchannel.agents.sums import Delta, Key, SumReader, Sums, SumTable
+from backchannel.agents.sums import Delta, Key, SumReader, SumTable
 
 Changed = Mapping[str, Collection[str]]
 """Table name -> the values of the first key column whose rows changed."""
@@ -108,11 +108,12 @@ class Learner(ABC):
             at: the event time (ms) that sums are decayed to.
         """
 
-    def compact(self, sums: Sums, at: int) -> Mapping[Key, Key | None]:  # noqa: ARG002 - for overrides
-        """Return the rows of packed sums to add to another row, or to drop.
+    def compact(self, table: SumTable, sums: SumReader, at: int) -> Mapping[Key, Key | None]:  # noqa: ARG002 - for overrides
+        """Return the rows of a packed table to add to another row, or to drop.
 
         Args:
-            sums: all rows of one packed table.
+            table: the table.
+            sums: the sums of all turns so far.
             at: the event time to compact at, ms.
 
         Returns:

@@ -21,14 +21,14 @@ from backchannel.agents.bandit.evidence import Layout, Pairs, clicked_pairs, row
 from backchannel.agents.bandit.features import Encoder, Feature, Numeric
 from backchannel.agents.bandit.pages import Integers, Pages, pages_of
 from backchannel.agents.bandit.plans import overlap_of
-from backchannel.agents.bandit.posterior import PAST, ModelAverage, coarsen
+from backchannel.agents.bandit.posterior import PAST, ModelAverage, Posterior, coarsen
 from backchannel.agents.bandit.ranks import BUCKETS
-from backchannel.agents.bandit.rates import available, believe, exposures, hazards
+from backchannel.agents.bandit.rates import available, believe, exposures, hazards, producers
 from backchannel.agents.bandit.section import Exploration, Limits
 from backchannel.agents.bandit.serving import Allocator, EncodingError
 from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes.outcomes import MAX_STRATEGIES, Outcomes
-from backchannel.agents.sums import Delta, Floats, Key, MemorySums, SumReader, Sums, SumTable
+from backchannel.agents.sums import Delta, Floats, Key, SumReader, Sums, SumTable
 from backchannel.schemas.events import MAX_DEPTH, Name
 
 PAIR_BUCKETS: Final = 24
@@ -245,7 +245,7 @@ class StrategyBandit(Learner):
             return {}
         config, encoder = self.config, self.encoder
         strategies, gone, starts, by_start = self._rows(sums, at)
-        posterior = self._average.infer(exposures(starts, self.layout.unpack(by_start)), at)
+        posterior = self._infer(sums, strategies, starts, by_start, at)
         discounts = posterior.discounts
         total = self.layout.unpack(np.tensordot(discounts, by_start, axes=1))
         belief = believe(total)
@@ -297,20 +297,21 @@ class StrategyBandit(Learner):
         )
         return section
 
-    def compact(self, sums: Sums, at: int) -> dict[Key, Key]:
+    def compact(self, table: SumTable, sums: SumReader, at: int) -> dict[Key, Key]:
         """See `Learner.compact`, and `posterior.coarsen`."""
         changes: tuple[int, ...] = ()
-        if sums.table == self.table:
-            *_, starts, rows = self._rows(MemorySums({self.table.name: sums}), at)
-            changes = self._average.infer(exposures(starts, self.layout.unpack(rows)), at).changes
-        length = self._pair_ms if sums.table == self.pairs else self._bucket_ms
+        if table == self.table:
+            strategies, _, starts, rows = self._rows(sums, at)
+            changes = self._infer(sums, strategies, starts, rows, at).changes
+        length = self._pair_ms if table == self.pairs else self._bucket_ms
+        keys = sums.read(table).keys
         became: dict[str, dict[int, int]] = {}
-        for first in {key[0] for key in sums.keys}:
+        for first in {key[0] for key in keys}:
             own = changes if first == self.encoder.fingerprint else ()
-            became[first] = coarsen({key[2] for key in sums.keys if key[0] == first}, own, length, at)
+            became[first] = coarsen({key[2] for key in keys if key[0] == first}, own, length, at)
         return {
             (first, second, start): (first, second, became[first][start])
-            for first, second, start in sums.keys
+            for first, second, start in keys
             if start in became[first]
         }
 
@@ -318,6 +319,13 @@ class StrategyBandit(Learner):
         """See `Learner.excess`: the oldest allocations."""
         stored = {encoding: sums.read(self.plans, "encoding", [encoding]).keys for encoding in crowded}
         return [key for keys in stored.values() for key in set(keys).difference(_newest(keys))]
+
+    def _infer(self, sums: SumReader, strategies: Sequence[str], starts: Floats, rows: Floats, at: int) -> Posterior:
+        """Return how much each time bucket still counts; see `_rows`."""
+        evidence = self.layout.unpack(rows)
+        clicked, _ = self._pairs(sums, strategies, starts, np.ones(len(starts)))
+        shared = producers(self.layout.unpack(rows.sum(axis=0)), clicked)
+        return self._average.infer(exposures(starts, evidence, shared), at)
 
     def _segments(self, gram: Floats, belief: Belief) -> list[list[tuple[str, float, float, float, float]]]:
         """Return the `serving.Segment`s of each strategy in which it was asked.

@@ -11,8 +11,8 @@ there are two courses of events, with the cut and without it, and averaging goes
 better. So a
 false alarm costs little, and the test may be quick to raise one. It is ADWIN's (Bifet & Gavaldà, "Learning from
 time-changing data with adaptive windowing", SDM 2007) on the signed residual. ADWIN keeps its window as an exponential
-histogram of buckets, and so does the ledger: the test runs on the ledger's own buckets and needs no second window. As
-reward counts whatever is credited in a turn, a turn that credits several strategies counts as several observations.
+histogram of buckets, and so does the ledger: the test runs on the ledger's own buckets and needs no second window. A
+reward that several strategies are credited with makes its residual that much larger, and the variance of their sum.
 """
 
 from collections.abc import Iterable, Sequence
@@ -55,11 +55,13 @@ class Exposures(Struct, frozen=True):
         sums: Z'Z, (buckets, strategies, d + 1, d + 1), a row of Z being a context and its reward.
         turns: turns, once for each strategy that was asked, (buckets,): the number of observations. A turn that
             asks for several candidates is one of them, though it is more exposure in the sums.
+        shared: the number of strategies that are credited with a reward, on average: their residuals add up.
     """
 
     starts: Floats
     sums: Floats
     turns: Floats
+    shared: float = 1.0
 
 
 class Posterior(Struct, frozen=True):
@@ -111,8 +113,11 @@ class ModelAverage:
         Unchanged buckets, which most are, are cached.
         """
         known, passed = self._passed, self._passed[:1]
+        shared = np.float64(evidence.shared).tobytes()
         for bucket, row in enumerate(zip(evidence.starts, evidence.sums, evidence.turns, strict=True), 1):
-            digest = blake2b(b"".join((passed[-1].digest, *(each.tobytes() for each in row))), digest_size=16).digest()
+            digest = blake2b(
+                b"".join((passed[-1].digest, shared, *(each.tobytes() for each in row))), digest_size=16
+            ).digest()
             same = bucket < len(known) and known[bucket].digest == digest
             passed.append(known[bucket] if same else self._pass(passed[-1], evidence, digest))
         self._passed = passed
@@ -152,7 +157,7 @@ class ModelAverage:
             passed = passed.settled()
         if start == PAST:
             return passed
-        variance = self._variance(before.weights, discounts, counts, losses)
+        variance = evidence.shared * self._variance(before.weights, discounts, counts, losses)
         observed = (
             exposure,
             float((before.weights * predicted.residual).sum()),

@@ -82,19 +82,19 @@ def believe(evidence: StrategySums) -> Belief:
     )
 
 
-def exposures(starts: Floats, evidence: StrategySums) -> Exposures:
+def exposures(starts: Floats, evidence: StrategySums, shared: float = 1.0) -> Exposures:
     """Return the sums for model averaging.
 
     A row of Z is a context and the weight of clicks per unit of exposure. What was drawn counts as exposure by what
-    strategies in general have got at such ranks until then, relative to the first rank; and both by what an observation
-    there tells, relative to the first rank: the rarer clicks are and the more each weighs, the less. Where one
-    candidate is drawn, exposure is 1, and these are the plain sums of a linear regression. Squares are divided by that
-    once, as if they told more than they do: strategies on a page share its clicks, so they are fewer observations than
-    they seem.
+    strategies in general have got at such ranks until then, relative to the first rank. Both are divided by the
+    dispersion of their rank bucket, relative to the first one's: the rarer clicks are and the more each weighs, the
+    less an observation tells. Where one candidate is drawn, exposure is 1, and these are the plain sums of a linear
+    regression.
 
     Args:
         starts: starts of time buckets, ms, (time buckets,).
         evidence: sums by time bucket, (time buckets, strategies, ...).
+        shared: the number of strategies that a click is credited to, see `producers`.
     """
     known = evidence.drawn, np.maximum(evidence.weight, 0.0), evidence.squares
     drawn, weight, squares = (each.sum(axis=1).cumsum(axis=0) for each in known)
@@ -107,9 +107,24 @@ def exposures(starts: Floats, evidence: StrategySums) -> Exposures:
     sums[..., :d, :d] = np.einsum("tk,tskfij->tsij", worth, evidence.gram)
     sums[..., :d, d] = sums[..., d, :d] = np.einsum("tk,tskfi->tsi", told, evidence.moment)
     exposed = np.maximum(np.einsum("tk,tsk->ts", worth, evidence.drawn), 1e-9)
-    sums[..., d, d] = np.einsum("tk,tsk->ts", told, evidence.squares)
-    sums[..., d, d] *= np.minimum(evidence.drawn[..., 0] / exposed, 1.0)
-    return Exposures(starts, sums, evidence.drawn[..., 0].sum(axis=1))
+    squared = np.einsum("tk,tsk->ts", told**2, evidence.squares)
+    sums[..., d, d] = squared * np.minimum(evidence.drawn[..., 0] / exposed, 1.0)
+    return Exposures(starts, sums, evidence.drawn[..., 0].sum(axis=1), shared)
+
+
+def producers(evidence: StrategySums, clicked: Pairs) -> float:
+    """Return how many strategies bring a clicked item on average, as a power of the square root of 2, at least 1.
+
+    A power, as model averaging begins anew whenever it changes.
+
+    Args:
+        evidence: sums, (strategies, ...), of all rank buckets.
+        clicked: the pair sums of clicked items.
+    """
+    between = 1.0 - np.eye(len(clicked.event))
+    met = float((clicked.event.sum(axis=(2, 3)) * between).sum())
+    mean = 1.0 + met / max(float(np.maximum(evidence.weight, 0.0).sum()), 1e-9)
+    return float(2.0 ** (np.rint(2.0 * np.log2(mean)) / 2.0))
 
 
 def hazards(pairs: Pairs) -> Floats:

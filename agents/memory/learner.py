@@ -189,9 +189,9 @@ class MemoryIndex(Learner):
     def _queries(self, changed: Changed) -> set[str]:
         return {query for table in (self.table, self.priors, self.people) for query in changed.get(table.name, ())}
 
-    def compact(self, sums: Sums, at: int) -> Mapping[Key, Key | None]:  # noqa: ARG002 - decay depends on newer periods
+    def compact(self, table: SumTable, sums: SumReader, at: int) -> Mapping[Key, Key | None]:  # noqa: ARG002 - decay depends on newer periods
         """See `Learner.compact`."""
-        return self.examination.faded(sums.keys)
+        return self.examination.faded(sums.read(table).keys)
 
     def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:
         """See `Learner.excess`. Published entities stay, then those with the most evidence, with all their rows."""

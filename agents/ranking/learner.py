@@ -300,12 +300,12 @@ class ResultRanking(Learner):
         )
         return {"": orjson.dumps(msgspec.to_builtins(settings))}
 
-    def compact(self, sums: Sums, at: int) -> dict[Key, Key | None]:
+    def compact(self, table: SumTable, sums: SumReader, at: int) -> dict[Key, Key | None]:
         """See `Learner.compact`: old buckets are coarsened."""
         became: dict[Key, Key | None] = {}
-        starts = {start for _, start, _ in sums.keys}
-        coarser = coarsen(starts, (), self._bucket_ms, at)
-        for key in sums.keys:
+        keys = sums.read(table).keys
+        coarser = coarsen({start for _, start, _ in keys}, (), self._bucket_ms, at)
+        for key in keys:
             encoding, start, fold = key
             if start in coarser:
                 became[key] = (encoding, coarser[start], fold)

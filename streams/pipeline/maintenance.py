@@ -54,8 +54,7 @@ class Maintenance:
             for table in learner.tables:
                 if not table.sums:
                     merging.lock(connection, table)
-                    sums = ledger.RowSums(self._store, connection).read(table)
-                    moved = learner.compact(sums, max(newest, 0))
+                    moved = learner.compact(table, ledger.RowSums(self._store, connection), max(newest, 0))
                     ledger.move_rows(connection, self._store.sum_tables[table.name], moved)
 
     def _bound(self, learner: Learner, table: SumTable, most: int, changed: Mapping[str, Collection[str]]) -> None:
