@@ -5,14 +5,18 @@ are those of the mean of the fills under draws from the whole posterior, in the 
 to decide there, as what one strategy cannot bring others do: with full feedback on a real catalogue, plans chosen by
 context were no better than one for all (docs/evidence.md). What is walked where the best list ends does decide. A
 single fill seldom says that, as it asks others for little beside the best; the mean of many has all that may be good,
-by how likely that is. So all of these are learned about, too, on pages that are otherwise the best known.
+by how likely that is. To that come the stand-ins: whoever would be walked without the first. They get so little that
+they bring nothing as long as lists go on, but without them everybody is walked once the planned lists have ended.
+
+A random set of such a budget is walked beside the plan, not in its place: bad strategies on their own cost several
+times as much, and tell no more. Only where all decisions are random, sets are by themselves.
 """
 
 from collections.abc import Collection, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from backchannel.agents.bandit.mixture import Allocations, Counts, RandomSets
@@ -27,6 +31,7 @@ _KEPT: Final = 128  # requests whose plans are kept: some 35 kB each with eight 
 _AHEAD: Final = 8  # of those, how many that nobody asks for are made for the next version, too
 _DEEPEST: Final = 4  # most candidates of one strategy for each distinct candidate of the budget
 _FINE: Final = 16  # proportions of distinct budgets are in these parts of a candidate
+_STAND_INS: Final = 0.25  # candidates for all stand-ins together
 
 
 class Asked(Struct, frozen=True):
@@ -47,7 +52,7 @@ class Plans(Struct, frozen=True):
 
     Attributes:
         allocations: candidates of each plan.
-        sets: random sets of strategies.
+        sets: random sets of strategies; of a distinct budget, beside the plan.
         factors: how contexts change the strategies' rates: phi, plus 1 for the constant, (draws, strategies, d).
         worth: value of each strategy's part of each plan under each draw, (draws, strategies, plans).
     """
@@ -88,6 +93,7 @@ class Planner:
         elasticities: of what pages earn, as expected and under each draw, (draws, strategies); see `elasticity`.
         contexts: contexts to make plans for, (contexts, strategies, d), or (contexts, 1, d) if all strategies share
             them.
+        beside: whether random sets of distinct budgets are walked beside the plan.
         precision: of plans' values.
     """
 
@@ -105,6 +111,7 @@ class Planner:
         overlap: Overlap,
         elasticities: Floats,
         contexts: Floats,
+        beside: bool,
         precision: type[np.float32 | np.float64],
     ) -> None:
         self._strategies: Final = strategies
@@ -118,6 +125,7 @@ class Planner:
         self._overlap: Final = overlap
         self._elasticities: Final = elasticities
         self._contexts: Final = contexts
+        self._beside: Final = beside
         self._precision: Final = precision
         self._least: Final = max(int(minima.sum()), 1)
         self._plans: Final[dict[Asked, Plans]] = {}
@@ -159,7 +167,13 @@ class Planner:
         single = counts.sum(axis=1, keepdims=True) <= 1  # a single candidate is the whole page
         return np.asarray(rates * np.where(single, 1.0, corrections(counts, self._elasticities[:1]).T))
 
-    def _make(self, asked: Asked) -> Plans:
+    def sets(self, asked: Asked) -> RandomSets:
+        """Return random sets of strategies by themselves; raises what `plan` raises."""
+        minima, maxima = self._limits(asked)
+        return RandomSets(minima.tolist(), maxima.tolist(), asked.budget)
+
+    def _limits(self, asked: Asked) -> tuple[Counts, Counts]:
+        """Return the fewest and the most candidates of each strategy, both (strategies,)."""
         if not self._least <= asked.budget <= MAX_BUDGET:
             raise ValueError(f"budget: {asked.budget} candidates; draw at least {self._least} and at most {MAX_BUDGET}")
         minima, maxima = self._minima, self._maxima
@@ -169,6 +183,10 @@ class Planner:
             if not maxima.any():
                 known = ", ".join(name for name, most in zip(self._strategies, self._maxima, strict=True) if most)
                 raise ValueError(f"available: {list(asked.available)} has no strategy that is on; name one of {known}")
+        return minima, maxima
+
+    def _make(self, asked: Asked) -> Plans:
+        minima, maxima = self._limits(asked)
         most = np.minimum(maxima, _DEEPEST * asked.budget) if asked.distinct else maxima
         terms = Terms(minima, np.maximum(most, minima), self._costs, asked.budget, asked.distinct)
         phi = self._phi if asked.budget == 1 else self._evident
@@ -178,7 +196,7 @@ class Planner:
         counts = self._proportions(terms) if asked.distinct else self._fills(terms, phi, elasticities)
         weights = shares(counts, self._overlap, self._costs)
         worth = np.einsum("psk,nsk->nsp", weights, self._rates) * corrections(counts, elasticities)[:, np.newaxis]
-        sets = RandomSets(minima.tolist(), maxima.tolist(), asked.budget)
+        sets = _beside(counts[0], terms) if asked.distinct and self._beside else self.sets(asked)
         factors: Any = phi.astype(self._precision)
         factors[..., 0] += 1.0  # the first column of a context is 1
         return Plans(Allocations(counts), sets, factors, worth.astype(self._precision, order="C"))
@@ -194,5 +212,21 @@ class Planner:
 
     def _proportions(self, terms: Terms) -> Counts:
         """Return the plan of a budget of distinct candidates, (1, strategies)."""
-        mean = fill(self._whole, self._overlap, terms).mean(axis=0, keepdims=True)
-        return np.asarray(np.rint(mean * min(_FINE, MAX_DEPTH / mean.max())).astype(np.int64))
+        mean = fill(self._whole, self._overlap, terms).mean(axis=0)
+        # A random set beside it may be as many candidates again, and events log at most MAX_DEPTH.
+        parts = min(_FINE, MAX_DEPTH / 2 / (mean.sum() + _STAND_INS))
+        counts = np.rint(mean * parts)
+        others = np.arange(len(mean)) != mean.argmax()
+        if (terms.most * others).any():
+            without = structs.replace(terms, least=terms.least * others, most=terms.most * others)
+            next_best = fill(self._whole, self._overlap, without).mean(axis=0)
+            counts += np.rint(next_best * (_STAND_INS * parts / next_best.sum()))
+        return np.asarray(counts.astype(np.int64)[np.newaxis])
+
+
+def _beside(plan: Counts, terms: Terms) -> RandomSets:
+    """Return random sets of the strategies that are not planned, walked beside the plan: as much of them as of it."""
+    parts = plan.sum() / terms.budget
+    minima = plan + np.rint(terms.least * parts).astype(np.int64)
+    maxima = np.maximum(np.rint(2.0 * parts * terms.most).astype(np.int64), minima)
+    return RandomSets(minima.tolist(), maxima.tolist(), int(max(2 * plan.sum(), minima.sum())))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from backchannel.agents.bandit.belief import Belief, draw
 from backchannel.agents.bandit.decision import NOTHING_KNOWN, Decision, Retrieval, Source, StrategyContext
 from backchannel.agents.bandit.features import Encoder, Value
-from backchannel.agents.bandit.mixture import Counts, Mixture, Mixtures
+from backchannel.agents.bandit.mixture import Counts, Mixture, Mixtures, RandomSets
 from backchannel.agents.bandit.planner import Asked, Planner
 from backchannel.agents.bandit.plans import Overlap, overlap_of, references
 from backchannel.agents.bandit.ranks import WIDTH, WORTH, covered
@@ -132,6 +132,7 @@ class Allocator:
             overlap=_overlap(rows),
             elasticities=elasticities + settings.exploration * np.concatenate((np.zeros_like(apart[:1]), apart)),
             contexts=contexts,
+            beside=settings.policy != "uniform",
             # Draws are compared, and nothing else. SquareCB multiplies differences by thousands.
             precision=np.float32 if settings.policy == "thompson" else np.float64,
         )
@@ -299,6 +300,14 @@ class Allocator:
         if not chosen:
             return Mixtures(counts[np.zeros((0, 1), dtype=np.int64)], np.ones((0, 1)), self._floor, plan.sets)
         return Mixtures(counts[np.concatenate(chosen)], np.concatenate(weights), self._floor, plan.sets)
+
+    def random_sets(self, budget: int) -> RandomSets:
+        """Return random sets of strategies, that the budget is dealt to.
+
+        Raises:
+            ValueError: see `allocate`.
+        """
+        return self._planner.sets(Asked.of(budget, distinct=False, available=None))
 
     def promised(
         self, context: Mapping[str, Value], counts: Counts, strategy_context: StrategyContext = NOTHING_KNOWN

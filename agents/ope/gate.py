@@ -261,10 +261,11 @@ def _promises(new: Replayed, old: Replayed, decisions: Sequence[LoggedDecision],
     order = [strategies.index(name) for name in old.policy.strategies]
     own, other = 0.0, 0.0
     for one in decisions[:CONTEXTS]:
-        chosen, served, parts = new.mixture(one), old.mixture(one), old.candidates(one)
+        chosen, served = new.mixture(one), old.mixture(one)
+        planned, parts = new.candidates(one, chosen.parts), old.candidates(one, served.parts)
         counts = np.zeros((len(parts), len(strategies)), dtype=np.int64)
         counts[:, order] = parts
-        own += float(chosen.shares @ new.policy.promised(one.context, new.candidates(one), one.strategy_context))
+        own += float(chosen.shares @ new.policy.promised(one.context, planned, one.strategy_context))
         other += float(served.shares @ new.policy.promised(one.context, counts, one.strategy_context))
     return own >= (1.0 - config.max_risk) * other  # False where it is no number
 

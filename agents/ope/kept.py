@@ -54,7 +54,7 @@ def _brought(policy: Replayed, decision: LoggedDecision, curves: dict[str, Float
     """Return the probability that a policy brings an item that was rewarded in a turn, by who brought it there."""
     mixture, strategies = policy.mixture(decision), policy.policy.strategies
     sets, chances = mixture.sets.every()
-    allocations = np.concatenate((policy.candidates(decision), sets))
+    allocations = policy.candidates(decision, np.concatenate((mixture.parts, sets)))
     shares = np.concatenate(((1.0 - mixture.floor) * mixture.shares, mixture.floor * chances))
     found = np.zeros(len(allocations))
     for name in decision.rewards.keys() & curves.keys() & set(strategies):

@@ -17,7 +17,7 @@ import numpy as np
 
 from backchannel.agents.bandit.decision import Retrieval, Source
 from backchannel.agents.bandit.features import Value
-from backchannel.agents.bandit.mixture import Counts, Mixture
+from backchannel.agents.bandit.mixture import Counts, Mixture, RandomSets
 from backchannel.agents.bandit.planner import MAX_BUDGET
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.ope.decisions import LoggedDecision
@@ -39,6 +39,7 @@ class Replayed:
     def __init__(self, policy: Allocator) -> None:
         self.policy: Final = policy
         self._mixtures: Final[dict[Any, Mixture]] = {}
+        self._sets: Final[dict[int, RandomSets]] = {}
         self._probabilities: Final[dict[Any, tuple[float, float]]] = {}
 
     def mixture(self, decision: LoggedDecision) -> Mixture:
@@ -53,14 +54,13 @@ class Replayed:
             )
         return self._mixtures[key]
 
-    def candidates(self, decision: LoggedDecision) -> Counts:
-        """Return how many candidates each part of the mixture draws, (parts, strategies). Plans for distinct candidates
-        are proportions.
+    def candidates(self, decision: LoggedDecision, counts: Counts) -> Counts:
+        """Return how many candidates allocations draw, (allocations, strategies), if the policy made them for a
+        decision. Those of budgets of distinct candidates are proportions.
         """
-        parts = self.mixture(decision).parts
         if not decision.planned:
-            return parts
-        return np.asarray(np.rint(parts * (decision.budget / parts.sum(axis=1, keepdims=True))).astype(np.int64))
+            return counts
+        return np.asarray(np.rint(counts * (decision.budget / counts.sum(axis=1, keepdims=True))).astype(np.int64))
 
     def probabilities(self, decision: LoggedDecision) -> tuple[float, float]:
         """Return the probabilities that the policy decides the same, and that a random set of strategies is the
@@ -76,9 +76,10 @@ class Replayed:
         strategies = self.policy.strategies
         if not decided.keys() <= set(strategies) or not self.policy.least <= decision.budget <= MAX_BUDGET:
             return 0.0, 0.0
-        mixture = self.mixture(decision)
         counts = [decided.get(name, 0) for name in strategies]
-        return mixture.probability(counts), mixture.sets.probability(counts)
+        if decision.budget not in self._sets:
+            self._sets[decision.budget] = self.policy.random_sets(decision.budget)
+        return self.mixture(decision).probability(counts), self._sets[decision.budget].probability(counts)
 
     def places(self, decision: LoggedDecision, ranks: Mapping[str, int]) -> tuple[float, ...]:
         """Return the probabilities that the policy brings an item, by place; see `Retrieval.places`.

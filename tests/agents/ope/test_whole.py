@@ -47,6 +47,8 @@ def test_the_budget_is_what_was_asked_for_however_deep_the_plan_goes() -> None:
     policy, decisions = logged(distinct=True)
     assert {one.budget for one in decisions} == {BUDGET}
     assert max(sum(one.planned.values()) for one in decisions) > BUDGET
-    assert Replayed(policy).candidates(decisions[0]).sum(axis=1) == pytest.approx(BUDGET, abs=1)
+    own = Replayed(policy)
+    parts = own.mixture(decisions[0]).parts
+    assert own.candidates(decisions[0], parts).sum(axis=1) == pytest.approx(BUDGET, abs=1)
     old = LoggedDecision("s", 0, {}, {"lexical": 9}, {}, {}, planned={"lexical": 3, "memory": 2})
     assert old.budget == 5
