@@ -214,7 +214,12 @@ def _contexts(gram: Floats, moment: Floats) -> tuple[Floats, Floats]:
 
 
 def _evident(gram: Floats, moment: Floats) -> Floats:
-    """Return the mean of phi for pages, (strategies, d), from A, (strategies, d, d), and r, (strategies, d)."""
+    """Return the mean of phi for pages, (strategies, d), from A, (strategies, d, d), and r, (strategies, d).
+
+    Contexts are taken less the mean of those that a strategy was asked in, so that what they tell does not move its
+    rate there.
+    """
+    means, gram, moment = _centered(gram, moment)
     common, identity = _common(gram, moment), np.eye(gram.shape[-1])
     left = (moment - gram @ common)[..., np.newaxis]
     prior = np.full(len(identity), (1.0 / RELEVANCES).mean())
@@ -226,7 +231,19 @@ def _evident(gram: Floats, moment: Floats) -> Floats:
         wide = RELEVANCES + known
         scores = 0.5 * (np.log(RELEVANCES / wide) + slope**2 / wide).sum(axis=1)
         prior = (_weights(scores) / RELEVANCES[:, 0]).sum(axis=0)
-    return np.asarray(common + np.linalg.solve(gram + identity / prior, left)[..., 0])
+    phi = np.asarray(common + np.linalg.solve(gram + identity / prior, left)[..., 0])
+    phi[:, 0] -= (phi * means)[:, 1:].sum(axis=1)
+    return phi
+
+
+def _centered(gram: Floats, moment: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return the mean contexts, (strategies, d), and A and r of contexts less these, but for the constant."""
+    turns, total = gram[:, :1, 0], gram.sum(axis=0)[0]
+    means = np.where(turns > 0.0, gram[:, 0], total) / np.maximum(np.where(turns > 0.0, turns, total[0]), 1e-300)
+    shift = means * (np.arange(means.shape[1]) > 0)
+    centered = gram - turns[..., np.newaxis] * (means[:, :, np.newaxis] * means[:, np.newaxis])
+    centered[:, 0, 0] = turns[:, 0]
+    return means, centered, moment - moment[:, :1] * shift
 
 
 def _regress(gram: Floats, moment: Floats) -> Floats:
