@@ -1,11 +1,13 @@
 """Plans: within budget and limits, and kept for those who ask for them again."""
 
+import msgspec
 import numpy as np
 import pytest
 
 from backchannel.agents.bandit.mixture import Counts
 from backchannel.agents.bandit.planner import MAX_BUDGET
 from backchannel.agents.bandit.plans import Overlap, Terms, plans
+from backchannel.agents.bandit.ranks import BUCKETS, WIDTH
 from backchannel.agents.bandit.section import Limits
 from backchannel.agents.bandit.serving import Allocator
 from backchannel.agents.sums import Floats
@@ -38,10 +40,60 @@ def test_a_budget_of_distinct_candidates_has_one_plan_with_all_that_may_be_good(
     assert (drawn.planned, drawn.distinct) == ({}, None)
 
 
+def ranked(policy: str = "thompson", limits: dict[int, Limits] | None = None, floor: float = 0.5) -> Allocator:
+    """A policy of four strategies, each surely better than the next."""
+    learned = section(4, policy=policy, limits=limits, floor=floor)
+    for number in range(4):
+        row = msgspec.json.decode(learned[f"strategy{number}"])
+        row |= {"clicks": [1e6] * BUCKETS, "rates": (0.3 * 0.1**number * WIDTH).tolist(), "prior": [0.0] * BUCKETS}
+        row |= {"theta": [0.0] * 4, "whitener": np.zeros((4, 4)).tolist()}
+        row |= {"hazards": np.zeros((4, BUCKETS, BUCKETS)).tolist(), "shown": np.zeros((4, BUCKETS, BUCKETS)).tolist()}
+        learned[f"strategy{number}"] = msgspec.json.encode(row)
+    return Allocator(learned)
+
+
+@pytest.mark.parametrize("budget", [1, 3, 20, 100])
+def test_where_the_best_list_ends_the_next_best_is_walked(budget: int) -> None:
+    (planned,) = ranked().mixture(CAR, budget, distinct=True).allocations.counts
+    best, *others = planned
+    assert others[0] > 0
+    assert (planned[2:] == 0).all()
+    last_of_best, first_of_others = (budget - 0.5) / best, 0.5 / max(others)
+    assert last_of_best < first_of_others, "as long as it goes on, others bring nothing"
+
+
+@pytest.mark.parametrize("limits", [{}, {1: Limits(minimum=2)}, {3: Limits(on=False)}])
+def test_random_sets_of_distinct_candidates_are_walked_beside_the_plan(limits: dict[int, Limits]) -> None:
+    allocator = ranked(limits=limits)
+    mixture = allocator.mixture(CAR, 20, distinct=True)
+    (planned,) = mixture.allocations.counts
+    sets, probabilities = mixture.sets.every()
+    assert (sets >= planned).all()
+    assert (sets.sum(axis=1) == 2 * planned.sum()).all()
+    assert probabilities.sum() == pytest.approx(1.0)
+    assert [mixture.sets.probability(one) for one in sets.tolist()] == pytest.approx(probabilities)
+    for number, limit in limits.items():
+        assert (sets[:, number] >= limit.minimum * sets.sum(axis=1) / 20 - 1).all()
+        assert limit.on or not sets[:, number].any()
+    drawn = [allocator.allocate(CAR, 20, np.random.default_rng(seed), distinct=True) for seed in range(400)]
+    asked = [one.planned.keys() for one in drawn]
+    for name, propensity in drawn[0].propensities.items():
+        share = sum(name in one for one in asked) / len(asked)
+        assert share == pytest.approx(propensity, abs=0.1)
+
+
+def test_where_every_decision_is_random_a_set_is_not_beside_a_plan() -> None:
+    mixture = ranked(policy="uniform").mixture(CAR, 20, distinct=True)
+    sets, _ = mixture.sets.every()
+    assert (sets.sum(axis=1) == 20).all()
+    assert ((sets > 0).sum(axis=1) == 1).any()
+
+
 @pytest.mark.parametrize("budget", [1, 300, MAX_BUDGET])
 def test_a_plan_of_any_distinct_budget_can_be_logged(budget: int) -> None:
-    planned = Allocator(section(2, floor=0.0)).allocate(CAR, budget, np.random.default_rng(0), distinct=True).planned
-    assert 0 < max(planned.values()) <= MAX_DEPTH
+    for allocator in (Allocator(section(2, floor=0.0)), ranked(floor=1.0)):
+        planned = allocator.allocate(CAR, budget, np.random.default_rng(0), distinct=True).planned
+        assert 0 < max(planned.values()) <= MAX_DEPTH
 
 
 @pytest.mark.parametrize("budget", [0, -1, MAX_BUDGET + 1])

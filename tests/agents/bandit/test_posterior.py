@@ -114,6 +114,15 @@ def test_nothing_is_cut_unless_reward_falls(rates: list[list[float]], seed: int)
     assert ModelAverage((), (1.0,)).infer(evidence, 20 * HOUR).changes == ()
 
 
+def test_a_reward_that_several_are_credited_with_is_one_observation() -> None:
+    """A fall that single rewards show is chance where each was counted for eight strategies."""
+    evidence, _ = logged([[0.5, 0.5]] * 15 + [[0.5, 0.3]] * 2)
+    average, often = ModelAverage((), (1.0,)), structs.replace(evidence, shared=8.0)
+    single, shared = (average.infer(one, 17 * HOUR) for one in (evidence, often))
+    assert single.changed is not None
+    assert shared.changed is None
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_that_what_looked_best_disappoints_is_no_change(seed: int) -> None:
     """At first the choice is random, then of what is best by the little that is known of it."""

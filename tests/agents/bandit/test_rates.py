@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from backchannel.agents.bandit.belief import draw
 from backchannel.agents.bandit.evidence import FOLDS, Pairs, StrategySums
 from backchannel.agents.bandit.ranks import BUCKETS
-from backchannel.agents.bandit.rates import believe, exposures, hazards
+from backchannel.agents.bandit.rates import believe, exposures, hazards, producers
 from backchannel.agents.sums import Floats
 
 
@@ -83,6 +83,19 @@ def test_of_many_columns_only_those_that_mean_something_are_evident() -> None:
     assert np.linalg.norm(evident[:, 2:]) < 0.5 * np.linalg.norm(theta[:, 2:])
 
 
+def test_what_contexts_tell_does_not_move_a_rate_in_the_mean_of_its_contexts() -> None:
+    """Though the contexts of a strategy are far from the middle, and priors pull all that they tell towards 0."""
+    rng = np.random.default_rng(10)
+    contexts = np.column_stack((np.ones(400), rng.normal(3.0, 0.5, 400), rng.normal(-2.0, 0.5, 400)))
+    chosen = rng.integers(3, size=400)
+    clicked = rng.random(400) < np.array([0.2, 0.4, 0.6])[chosen] + 0.1 * (contexts[:, 1] - 3.0)
+    belief = believe(evidence(contexts, chosen, clicked.astype(float), 3))
+    factors = [1.0 + contexts[chosen == own].mean(axis=0) @ belief.evident[own] for own in range(3)]
+    promised = belief.rates[:, 0] * factors
+    assert promised == pytest.approx([clicked[chosen == own].mean() for own in range(3)], rel=0.06)
+    assert (belief.evident[:, 1] > 0.05).all()
+
+
 def test_without_evidence_every_column_may_mean_something() -> None:
     """A few turns suffice for a strong difference to be followed."""
     rng = np.random.default_rng(9)
@@ -135,6 +148,35 @@ def test_a_deep_turn_is_more_exposure_but_one_observation() -> None:
     exposed = exposures(np.zeros(1), StrategySums(gram, moment, moment[..., 0, 0], np.zeros((1, 1))))
     assert exposed.turns == FOLDS
     assert exposed.sums[0, 0, 0, 0] > exposed.turns
+
+
+def test_ranks_count_as_exposure_by_what_they_tell() -> None:
+    """Rare heavy clicks far down are neither much exposure nor much reward."""
+    clicks = np.full((2, BUCKETS), 40.0)
+    sums = by_rank(clicks)
+    heavy = np.where(np.arange(BUCKETS) == BUCKETS - 1, 8.0, 1.0)
+
+    def of(weights: Floats, buckets: slice) -> Floats:
+        gram, moment = sums.gram[np.newaxis, :, buckets], sums.moment[np.newaxis, :, buckets]
+        some = StrategySums(gram, moment, (clicks * weights)[np.newaxis, :, buckets], sums.rewards[np.newaxis])
+        return np.asarray(exposures(np.zeros(1), some).sums[0, 0])
+
+    top = of(np.ones(BUCKETS), slice(0, -1))
+    even, uneven = (of(weights, slice(None)) - top for weights in (np.ones(BUCKETS), heavy))
+    assert even[0] / uneven[0] == pytest.approx(8.0, rel=0.2)
+    assert even[0, 0] > 0
+
+
+def test_a_click_is_credited_to_as_many_strategies_as_bring_it() -> None:
+    event = np.zeros((3, 3, BUCKETS, BUCKETS))
+    sums = by_rank(np.full((2, BUCKETS), 40.0))
+    total = float(sums.weight.sum())
+    assert producers(sums, Pairs(event, event)) == 1.0
+    event[0, 1, 0, 0] = event[1, 0, 0, 0] = total / 2.0
+    event[2, 2] = 1e9
+    assert producers(sums, Pairs(event, event)) == 2.0
+    event[0, 1, 0, 0] *= 1.01
+    assert producers(sums, Pairs(event, event)) == 2.0, "small changes would begin model averaging anew"
 
 
 def test_hazards_shrink_to_the_pair_and_to_all_pairs() -> None:

@@ -39,7 +39,7 @@ def logged(distinct: bool) -> tuple[Allocator, list[LoggedDecision]]:
 @pytest.mark.parametrize("distinct", [False, True])
 def test_a_policy_replays_its_own_decisions_with_the_probabilities_that_it_logged(distinct: bool) -> None:
     policy, decisions = logged(distinct)
-    assert len({tuple(one.decided.items()) for one in decisions}) > 3
+    assert len({tuple(one.decided.items()) for one in decisions}) > 1
     assert whole({"own": Replayed(policy)}, decisions)["own"].weights == pytest.approx(1.0)
 
 
