@@ -104,9 +104,15 @@ class BanditConfig(Struct, frozen=True, forbid_unknown_fields=True):
     exploration: Annotated[
         float, Meta(ge=0, le=10, description="width of Thompson sampling, in standard deviations of the residual")
     ] = 0.1
-    floor: Annotated[float, Meta(ge=0, le=1, description="share of decisions that ask a random set of strategies")] = (
-        0.02
-    )
+    floor: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="share of decisions that ask a random set of strategies; if the budget is one of distinct "
+            "candidates, beside the plan",
+        ),
+    ] = 0.02
     position_decay: Annotated[
         float,
         Meta(ge=0, le=4, description="exponent d of the probability p^-d that position p is examined"),
