@@ -76,6 +76,8 @@ class Journal:
                     base, size = base + size, 0
                 file = os.open(_path(self.folder, base), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
+                    if not size:  # in the lock: whoever writes next does not know whether the name is on disk
+                        _sync(self.folder)
                     self._write(file, size, records)
                 except OSError:
                     os.close(file)
@@ -210,6 +212,15 @@ def segments(folder: Path) -> Sequence[tuple[int, int]]:
             for entry in entries
             if entry.name.endswith(_SUFFIX)
         )
+
+
+def _sync(folder: Path) -> None:
+    """Return once the names of a folder's files are on disk: a power failure loses files without a name."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _path(folder: Path, base: int) -> Path:

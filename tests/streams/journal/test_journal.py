@@ -112,6 +112,17 @@ def test_a_full_journal_refuses_and_has_room_again_when_something_was_learned(tm
     assert read_all(tmp_path)[0][0] == 2 * 21
 
 
+def test_the_name_of_a_segment_is_on_disk_before_its_records_are_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_ino))
+    with closing(Journal(tmp_path, LARGE, segment_bytes=10)) as journal:
+        for begun in (1, 1, 2, 2, 3):
+            journal.append(lines("12345"))
+            assert synced == [tmp_path.stat().st_ino] * begun
+
+
 def test_a_folder_that_is_gone_refuses(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", 1 << 40)
     with closing(journal):
