@@ -209,7 +209,9 @@ def check_compact(learner: Learner, turns: Sequence[Turn], rng: Generator) -> No
         sums = delta.get(table.name)
         if table.sums or sums is None:
             continue
-        moved = learner.compact(table, MemorySums(delta), _last(turns) + int(rng.integers(1000 * _DAY)))
+        moved = learner.compact(
+            table, list(sums.keys), MemorySums(delta), _last(turns) + int(rng.integers(1000 * _DAY))
+        )
         assert moved.keys() <= set(sums.keys), f"{table.name}: it moves rows that do not exist"
         targets = {target for target in moved.values() if target is not None}
         assert all(moved.get(target, target) == target for target in targets), f"{table.name}: a row is moved twice"

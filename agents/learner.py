@@ -108,11 +108,18 @@ class Learner(ABC):
             at: the event time (ms) that sums are decayed to.
         """
 
-    def compact(self, table: SumTable, sums: SumReader, at: int) -> Mapping[Key, Key | None]:  # noqa: ARG002 - for overrides
+    def compact(
+        self,
+        table: SumTable,  # noqa: ARG002 - for overrides
+        keys: Sequence[Key],  # noqa: ARG002
+        sums: SumReader,  # noqa: ARG002
+        at: int,  # noqa: ARG002
+    ) -> Mapping[Key, Key | None]:
         """Return the rows of a packed table to add to another row, or to drop.
 
         Args:
             table: the table.
+            keys: the keys of all its rows. Those of an earlier configuration may be longer or shorter.
             sums: the sums of all turns so far.
             at: the event time to compact at, ms.
 

@@ -303,14 +303,13 @@ class StrategyBandit(Learner):
         )
         return section
 
-    def compact(self, table: SumTable, sums: SumReader, at: int) -> dict[Key, Key]:
+    def compact(self, table: SumTable, keys: Sequence[Key], sums: SumReader, at: int) -> dict[Key, Key]:
         """See `Learner.compact`, and `posterior.coarsen`."""
         changes: tuple[int, ...] = ()
         if table == self.table:
             strategies, _, starts, rows = self._rows(sums, at)
             changes = self._infer(sums, strategies, starts, rows, at).changes
         length = self._pair_ms if table == self.pairs else self._bucket_ms
-        keys = sums.read(table).keys
         became: dict[str, dict[int, int]] = {}
         for first in {key[0] for key in keys}:
             own = changes if first == self.encoder.fingerprint else ()
@@ -328,10 +327,8 @@ class StrategyBandit(Learner):
 
     def _infer(self, sums: SumReader, strategies: Sequence[str], starts: Floats, rows: Floats, at: int) -> Posterior:
         """Return how much each time bucket still counts; see `_rows`."""
-        evidence = self.layout.unpack(rows)
         clicked, _ = self._pairs(sums, strategies, starts, np.ones(len(starts)))
-        shared = producers(self.layout.unpack(rows.sum(axis=0)), clicked)
-        return self._average.infer(exposures(starts, evidence, shared), at)
+        return self._average.infer(exposures(starts, self.layout.unpack(rows), producers(clicked)), at)
 
     def _segments(self, gram: Floats, belief: Belief) -> list[list[tuple[str, float, float, float, float]]]:
         """Return the `serving.Segment`s of each strategy in which it was asked.

@@ -5,7 +5,7 @@ are known when the decision is made, so is the probability of each strategy and 
 """
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import combinations
 from math import comb
 from typing import Any, Final, TypeAlias
@@ -74,6 +74,12 @@ class RandomSets:
         self.propensities: Final = np.minimum(self._minima, 1).astype(float)
         if self._optional:
             self.propensities[self._optional] = (self._sizes[0] + self._sizes[-1]) / 2 / len(self._optional)
+
+    @cached_property
+    def shares(self) -> NDArray[np.float64]:
+        """The expected share of each strategy in the candidates, (strategies,)."""
+        counts, probabilities = self.every()
+        return np.asarray(probabilities @ (counts / counts.sum(axis=1, keepdims=True)))
 
     def draw(self, rng: Generator) -> list[int]:
         """Draw a set, and deal the budget; return counts by strategy."""

@@ -193,10 +193,10 @@ class Planner:
         # A single candidate is the whole page.
         plain = asked.distinct or asked.budget == 1
         elasticities = np.zeros_like(self._elasticities) if plain else self._elasticities
-        counts = self._proportions(terms) if asked.distinct else self._fills(terms, phi, elasticities)
+        counts, beside = self._distinct(terms) if asked.distinct else (self._fills(terms, phi, elasticities), None)
         weights = shares(counts, self._overlap, self._costs)
         worth = np.einsum("psk,nsk->nsp", weights, self._rates) * corrections(counts, elasticities)[:, np.newaxis]
-        sets = _beside(counts[0], terms) if asked.distinct and self._beside else self.sets(asked)
+        sets = self.sets(asked) if beside is None or not self._beside else beside
         factors: Any = phi.astype(self._precision)
         factors[..., 0] += 1.0  # the first column of a context is 1
         return Plans(Allocations(counts), sets, factors, worth.astype(self._precision, order="C"))
@@ -210,23 +210,37 @@ class Planner:
             rates.reshape(-1, *self._rates.shape[1:]), self._overlap, terms, elasticities.repeat(len(contexts), axis=0)
         )
 
-    def _proportions(self, terms: Terms) -> Counts:
-        """Return the plan of a budget of distinct candidates, (1, strategies)."""
+    def _distinct(self, terms: Terms) -> tuple[Counts, RandomSets]:
+        """Return the plan of a budget of distinct candidates, (1, strategies), and random sets beside it."""
         mean = fill(self._whole, self._overlap, terms).mean(axis=0)
         # A random set beside it may be as many candidates again, and events log at most MAX_DEPTH.
         parts = min(_FINE, MAX_DEPTH / 2 / (mean.sum() + _STAND_INS))
-        counts = np.rint(mean * parts)
+        plan = np.rint(mean * parts).astype(np.int64)
         others = np.arange(len(mean)) != mean.argmax()
-        if (terms.most * others).any():
-            without = structs.replace(terms, least=terms.least * others, most=terms.most * others)
-            next_best = fill(self._whole, self._overlap, without).mean(axis=0)
-            counts += np.rint(next_best * (_STAND_INS * parts / next_best.sum()))
-        return np.asarray(counts.astype(np.int64)[np.newaxis])
+        if not (terms.most * others).any():
+            return plan[np.newaxis], _beside(plan, terms, parts)
+        without = structs.replace(terms, least=terms.least * others, most=terms.most * others)
+        next_best = fill(self._whole, self._overlap, without).mean(axis=0)
+        return (plan + _dealt(next_best, _STAND_INS * parts))[np.newaxis], _beside(plan, terms, parts)
 
 
-def _beside(plan: Counts, terms: Terms) -> RandomSets:
-    """Return random sets of the strategies that are not planned, walked beside the plan: as much of them as of it."""
-    parts = plan.sum() / terms.budget
+def _dealt(weights: Floats, total: float) -> Counts:
+    """Return whole numbers, (strategies,), at least one in all, in proportion to weights, by the largest remainders."""
+    exact = weights * (max(round(total), 1) / weights.sum())
+    counts = np.floor(exact).astype(np.int64)
+    left = round(exact.sum()) - int(counts.sum())
+    counts[np.argsort(counts - exact, kind="stable")[:left]] += 1
+    return np.asarray(counts)
+
+
+def _beside(plan: Counts, terms: Terms, parts: float) -> RandomSets:
+    """Return random sets of the strategies that are not planned, walked beside the plan: as much of them as of it.
+
+    Args:
+        plan: the plan, without stand-ins, which are as optional as all others, (strategies,).
+        terms: its terms.
+        parts: the parts of a candidate that it is in.
+    """
     minima = plan + np.rint(terms.least * parts).astype(np.int64)
     maxima = np.maximum(np.rint(2.0 * parts * terms.most).astype(np.int64), minima)
     return RandomSets(minima.tolist(), maxima.tolist(), int(max(2 * plan.sum(), minima.sum())))

@@ -112,19 +112,17 @@ def exposures(starts: Floats, evidence: StrategySums, shared: float = 1.0) -> Ex
     return Exposures(starts, sums, evidence.drawn[..., 0].sum(axis=1), shared)
 
 
-def producers(evidence: StrategySums, clicked: Pairs) -> float:
+def producers(clicked: Pairs) -> float:
     """Return how many strategies bring a clicked item on average, as a power of the square root of 2, at least 1.
 
     A power, as model averaging begins anew whenever it changes.
 
     Args:
-        evidence: sums, (strategies, ...), of all rank buckets.
-        clicked: the pair sums of clicked items.
+        clicked: the pair sums of clicked items: each is met once in its own list.
     """
-    between = 1.0 - np.eye(len(clicked.event))
-    met = float((clicked.event.sum(axis=(2, 3)) * between).sum())
-    mean = 1.0 + met / max(float(np.maximum(evidence.weight, 0.0).sum()), 1e-9)
-    return float(2.0 ** (np.rint(2.0 * np.log2(mean)) / 2.0))
+    met = clicked.event.sum(axis=(2, 3))
+    mean = met.sum() / max(float(met.trace()), 1e-9)
+    return float(2.0 ** (np.rint(2.0 * np.log2(np.clip(mean, 1.0, len(met)))) / 2.0))
 
 
 def hazards(pairs: Pairs) -> Floats:

@@ -132,7 +132,7 @@ class Allocator:
             overlap=_overlap(rows),
             elasticities=elasticities + settings.exploration * np.concatenate((np.zeros_like(apart[:1]), apart)),
             contexts=contexts,
-            beside=settings.policy != "uniform",
+            beside=self._floor < 1.0,
             # Draws are compared, and nothing else. SquareCB multiplies differences by thousands.
             precision=np.float32 if settings.policy == "thompson" else np.float64,
         )

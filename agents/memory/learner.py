@@ -189,9 +189,15 @@ class MemoryIndex(Learner):
     def _queries(self, changed: Changed) -> set[str]:
         return {query for table in (self.table, self.priors, self.people) for query in changed.get(table.name, ())}
 
-    def compact(self, table: SumTable, sums: SumReader, at: int) -> Mapping[Key, Key | None]:  # noqa: ARG002 - decay depends on newer periods
+    def compact(
+        self,
+        table: SumTable,  # noqa: ARG002 - Learner's
+        keys: Sequence[Key],
+        sums: SumReader,  # noqa: ARG002 - Learner's
+        at: int,  # noqa: ARG002 - decay depends on newer periods
+    ) -> Mapping[Key, Key | None]:
         """See `Learner.compact`."""
-        return self.examination.faded(sums.read(table).keys)
+        return self.examination.faded(keys)
 
     def excess(self, sums: SumReader, crowded: Collection[str], at: int) -> Sequence[Key]:
         """See `Learner.excess`. Published entities stay, then those with the most evidence, with all their rows."""

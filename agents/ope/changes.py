@@ -57,8 +57,7 @@ def shares_of(replayed: Replayed, decisions: Sequence[LoggedDecision], strategie
     columns = [strategies.index(name) for name in replayed.policy.strategies]
     for row, one in enumerate(decisions):
         mixture = replayed.mixture(one)
-        asked = mixture.sets.propensities
         planned = mixture.shares @ mixture.parts
         shares[row, columns] = (1.0 - mixture.floor) * planned / max(planned.sum(), 1.0)
-        shares[row, columns] += mixture.floor * asked / max(asked.sum(), 1.0)
+        shares[row, columns] += mixture.floor * mixture.sets.shares
     return shares

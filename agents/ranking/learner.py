@@ -300,10 +300,9 @@ class ResultRanking(Learner):
         )
         return {"": orjson.dumps(msgspec.to_builtins(settings))}
 
-    def compact(self, table: SumTable, sums: SumReader, at: int) -> dict[Key, Key | None]:
+    def compact(self, table: SumTable, keys: Sequence[Key], sums: SumReader, at: int) -> dict[Key, Key | None]:  # noqa: ARG002 - Learner's
         """See `Learner.compact`: old buckets are coarsened."""
         became: dict[Key, Key | None] = {}
-        keys = sums.read(table).keys
         coarser = coarsen({start for _, start, _ in keys}, (), self._bucket_ms, at)
         for key in keys:
             encoding, start, fold = key

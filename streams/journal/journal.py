@@ -49,7 +49,9 @@ class Journal:
         self._max_bytes: Final = max_bytes
         self._segment_bytes: Final = segment_bytes
         try:
-            folder.mkdir(exist_ok=True)
+            if not folder.is_dir():
+                folder.mkdir(exist_ok=True)
+                _sync(folder.parent)
             self._lock: Final = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             with self._locked():
                 self.source: Final = f"journal:{_identity(folder)}"
@@ -235,6 +237,9 @@ def _identity(folder: Path) -> str:
     except FileNotFoundError:
         made = secrets.token_hex(8)
         new = folder / "id.new"
-        new.write_text(made)
+        with new.open("w") as opened:
+            opened.write(made)
+            opened.flush()
+            os.fsync(opened.fileno())
         new.rename(file)
         return made

@@ -54,7 +54,8 @@ class Maintenance:
             for table in learner.tables:
                 if not table.sums:
                     merging.lock(connection, table)
-                    moved = learner.compact(table, ledger.RowSums(self._store, connection), max(newest, 0))
+                    sums = ledger.RowSums(self._store, connection)
+                    moved = learner.compact(table, sums.keys(table), sums, max(newest, 0))
                     ledger.move_rows(connection, self._store.sum_tables[table.name], moved)
 
     def _bound(self, learner: Learner, table: SumTable, most: int, changed: Mapping[str, Collection[str]]) -> None:

@@ -255,6 +255,10 @@ class RowSums:
         read = np.concatenate(plain) if table.sums else _unpacked(table, packed)
         return Sums(table, keys, read, self._landmarks.get(table.name, 0))
 
+    def keys(self, table: SumTable) -> list[Key]:
+        """Return the keys of all rows of `table`."""
+        return [tuple(row) for row in self._connection.execute(select(*self._store.sum_tables[table.name].primary_key))]
+
     def published(self, section: str, key: str) -> bytes | None:
         """See `SumReader.published`."""
         if not self._builds:

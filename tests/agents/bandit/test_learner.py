@@ -207,7 +207,7 @@ def compacted(delta: Delta, at: int) -> Delta:
     """The delta with its buckets coarsened, as the publisher leaves the ledger."""
     after: Delta = {}
     for table, sums in delta.items():
-        moved = BANDIT.compact(sums.table, MemorySums(delta), at)
+        moved = BANDIT.compact(sums.table, list(sums.keys), MemorySums(delta), at)
         rows: dict[Key, Floats] = {}
         for key, row in zip(sums.keys, sums.values, strict=True):
             target = moved.get(key, key)

@@ -40,14 +40,21 @@ def test_a_budget_of_distinct_candidates_has_one_plan_with_all_that_may_be_good(
     assert (drawn.planned, drawn.distinct) == ({}, None)
 
 
-def ranked(policy: str = "thompson", limits: dict[int, Limits] | None = None, floor: float = 0.5) -> Allocator:
-    """A policy of four strategies, each surely better than the next."""
-    learned = section(4, policy=policy, limits=limits, floor=floor)
-    for number in range(4):
+def ranked(
+    limits: dict[int, Limits] | None = None,
+    floor: float = 0.5,
+    levels: tuple[float, ...] = (1.0, 0.1, 0.01, 0.001),
+    shown: float = 0.0,
+) -> Allocator:
+    """A policy of strategies with sure rates; `shown`: the hazards of what lists have in common."""
+    count = len(levels)
+    learned = section(count, limits=limits, floor=floor)
+    for number, level in enumerate(levels):
         row = msgspec.json.decode(learned[f"strategy{number}"])
-        row |= {"clicks": [1e6] * BUCKETS, "rates": (0.3 * 0.1**number * WIDTH).tolist(), "prior": [0.0] * BUCKETS}
+        row |= {"clicks": [1e6] * BUCKETS, "rates": (0.3 * level * WIDTH).tolist(), "prior": [0.0] * BUCKETS}
         row |= {"theta": [0.0] * 4, "whitener": np.zeros((4, 4)).tolist()}
-        row |= {"hazards": np.zeros((4, BUCKETS, BUCKETS)).tolist(), "shown": np.zeros((4, BUCKETS, BUCKETS)).tolist()}
+        row |= {"hazards": np.zeros((count, BUCKETS, BUCKETS)).tolist()}
+        row |= {"shown": np.full((count, BUCKETS, BUCKETS), shown).tolist()}
         learned[f"strategy{number}"] = msgspec.json.encode(row)
     return Allocator(learned)
 
@@ -62,28 +69,45 @@ def test_where_the_best_list_ends_the_next_best_is_walked(budget: int) -> None:
     assert last_of_best < first_of_others, "as long as it goes on, others bring nothing"
 
 
-@pytest.mark.parametrize("limits", [{}, {1: Limits(minimum=2)}, {3: Limits(on=False)}])
-def test_random_sets_of_distinct_candidates_are_walked_beside_the_plan(limits: dict[int, Limits]) -> None:
-    allocator = ranked(limits=limits)
+def test_of_many_that_are_next_best_some_stand_in() -> None:
+    (planned,) = ranked(levels=(1.0, *[0.1] * 12)).mixture(CAR, 20, distinct=True).allocations.counts
+    assert planned[1:].sum() == 4
+
+
+def test_whoever_stands_in_is_in_random_sets_like_all_others() -> None:
+    mixture = ranked().mixture(CAR, 20, distinct=True)
+    sets, probabilities = mixture.sets.every()
+    asked = probabilities @ (sets > 0)
+    assert mixture.allocations.counts[0][1] > 0
+    assert asked == pytest.approx([1.0, 0.5, 0.5, 0.5])
+    assert mixture.sets.shares == pytest.approx(probabilities @ (sets / sets.sum(axis=1, keepdims=True)))
+    assert mixture.sets.shares[1:] == pytest.approx(mixture.sets.shares[1], rel=0.01)
+
+
+@pytest.mark.parametrize("shown", [0.0, 0.2])
+@pytest.mark.parametrize("limits", [{}, {1: Limits(minimum=2)}, {2: Limits(maximum=5)}, {3: Limits(on=False)}])
+def test_random_sets_of_distinct_candidates_are_walked_beside_the_plan(limits: dict[int, Limits], shown: float) -> None:
+    allocator = ranked(limits=limits, shown=shown)
     mixture = allocator.mixture(CAR, 20, distinct=True)
     (planned,) = mixture.allocations.counts
     sets, probabilities = mixture.sets.every()
-    assert (sets >= planned).all()
-    assert (sets.sum(axis=1) == 2 * planned.sum()).all()
     assert probabilities.sum() == pytest.approx(1.0)
     assert [mixture.sets.probability(one) for one in sets.tolist()] == pytest.approx(probabilities)
+    assert (sets[:, 0] >= planned[0]).all()
+    depth = planned.sum() / 16  # about the candidates that are walked for so many distinct ones
     for number, limit in limits.items():
-        assert (sets[:, number] >= limit.minimum * sets.sum(axis=1) / 20 - 1).all()
+        shares = sets[:, number] / sets.sum(axis=1)
+        assert (shares >= 0.9 * limit.minimum / depth).all()
+        assert (shares <= 1.1 * min(limit.maximum, 1000) / depth).all()
         assert limit.on or not sets[:, number].any()
     drawn = [allocator.allocate(CAR, 20, np.random.default_rng(seed), distinct=True) for seed in range(400)]
-    asked = [one.planned.keys() for one in drawn]
     for name, propensity in drawn[0].propensities.items():
-        share = sum(name in one for one in asked) / len(asked)
+        share = sum(name in one.planned for one in drawn) / len(drawn)
         assert share == pytest.approx(propensity, abs=0.1)
 
 
 def test_where_every_decision_is_random_a_set_is_not_beside_a_plan() -> None:
-    mixture = ranked(policy="uniform").mixture(CAR, 20, distinct=True)
+    mixture = ranked(floor=1.0).mixture(CAR, 20, distinct=True)
     sets, _ = mixture.sets.every()
     assert (sets.sum(axis=1) == 20).all()
     assert ((sets > 0).sum(axis=1) == 1).any()
@@ -91,7 +115,7 @@ def test_where_every_decision_is_random_a_set_is_not_beside_a_plan() -> None:
 
 @pytest.mark.parametrize("budget", [1, 300, MAX_BUDGET])
 def test_a_plan_of_any_distinct_budget_can_be_logged(budget: int) -> None:
-    for allocator in (Allocator(section(2, floor=0.0)), ranked(floor=1.0)):
+    for allocator in (Allocator(section(2, floor=0.0)), ranked(floor=0.99)):
         planned = allocator.allocate(CAR, budget, np.random.default_rng(0), distinct=True).planned
         assert 0 < max(planned.values()) <= MAX_DEPTH
 

@@ -168,15 +168,17 @@ def test_ranks_count_as_exposure_by_what_they_tell() -> None:
 
 
 def test_a_click_is_credited_to_as_many_strategies_as_bring_it() -> None:
+    """Counted among the clicks of all configurations alike, as pairs are."""
     event = np.zeros((3, 3, BUCKETS, BUCKETS))
-    sums = by_rank(np.full((2, BUCKETS), 40.0))
-    total = float(sums.weight.sum())
-    assert producers(sums, Pairs(event, event)) == 1.0
-    event[0, 1, 0, 0] = event[1, 0, 0, 0] = total / 2.0
-    event[2, 2] = 1e9
-    assert producers(sums, Pairs(event, event)) == 2.0
-    event[0, 1, 0, 0] *= 1.01
-    assert producers(sums, Pairs(event, event)) == 2.0, "small changes would begin model averaging anew"
+    assert producers(Pairs(event, event)) == 1.0
+    event[[0, 1], [0, 1], 0, 0] = 50.0
+    assert producers(Pairs(event, event)) == 1.0
+    event[[0, 1], [1, 0], 3, 2] = 50.0
+    assert producers(Pairs(event, event)) == 2.0
+    event[0, 1, 3, 2] = 52.0
+    assert producers(Pairs(event, event)) == 2.0, "small changes would begin model averaging anew"
+    event[2, 0] = 1e9
+    assert producers(Pairs(event, event)) == pytest.approx(3.0, rel=0.1)
 
 
 def test_hazards_shrink_to_the_pair_and_to_all_pairs() -> None:

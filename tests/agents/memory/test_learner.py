@@ -227,5 +227,6 @@ def test_what_least_is_known_of_is_dropped_first() -> None:
 def test_the_sketch_of_positions_is_dropped_when_it_weighs_nothing_any_more() -> None:
     some = [closed_turn(query(ts), (impression(*shown("a")),), ()) for ts in (0, 10 * DAY, 100 * DAY, 110 * DAY)]
     delta, index = learned(some), MemoryIndex(CONFIG)
-    assert index.compact(index.examination.table, MemorySums(delta), 0) == {("all", 0): None}
-    assert index.compact(index.examination.table, MemorySums({}), 0) == {}
+    table = index.examination.table
+    assert index.compact(table, delta[table.name].keys, MemorySums(delta), 0) == {("all", 0): None}
+    assert index.compact(table, (), MemorySums({}), 0) == {}

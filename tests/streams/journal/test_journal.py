@@ -116,8 +116,8 @@ def test_the_name_of_a_segment_is_on_disk_before_its_records_are_acknowledged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
-    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_ino))
     with closing(Journal(tmp_path, LARGE, segment_bytes=10)) as journal:
+        monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_ino))
         for begun in (1, 1, 2, 2, 3):
             journal.append(lines("12345"))
             assert synced == [tmp_path.stat().st_ino] * begun

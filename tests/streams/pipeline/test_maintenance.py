@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
+from backchannel.agents.bandit.features import Numeric
 from backchannel.agents.sums import Key, SumReader, Sums
+from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import Query
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.learners import Learning
@@ -81,6 +84,18 @@ def plain(store: Store) -> dict[Key, float]:
     with store.read() as connection:
         sums = LedgerSums(store, connection).read(PLAIN)
     return dict(zip(sums.keys, sums.rescaled(0)[:, 0].tolist(), strict=True))
+
+
+def test_other_features_have_longer_rows_in_the_same_store(store_url: str) -> None:
+    events = [*mixed_stream(100, np.random.default_rng(0))]
+    config = Config()
+    more = structs.replace(config.bandit, features=(Numeric("query.words"), *map(Numeric, "abc")))
+    for source, now in (("before", config), ("after", structs.replace(config, bandit=more)), ("again", config)):
+        with LocalPipeline(store_url, now, source) as pipeline:
+            pipeline.feed(events)
+            pipeline.finish()
+            pipeline.commit()
+            assert pipeline.publish() is not None
 
 
 def test_what_is_too_much_is_dropped_once_it_was_published(store: Store, ledger: Ledger) -> None:

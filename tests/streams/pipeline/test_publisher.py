@@ -49,8 +49,8 @@ class Totals(Learner):
             solved |= {f"{table.name} {key}": str(total).encode() for key, total in totals.items()}
         return solved
 
-    def compact(self, table: SumTable, sums: SumReader, at: int) -> dict[Key, Key]:
-        return {key: (key[0], 0) for key in sums.read(table).keys if key[1]}
+    def compact(self, table: SumTable, keys: Sequence[Key], sums: SumReader, at: int) -> dict[Key, Key]:
+        return {key: (key[0], 0) for key in keys if key[1]}
 
 
 LEARNING: Any = SimpleNamespace(learners=(Totals(),), tables=Totals.tables)
