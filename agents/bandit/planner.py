@@ -9,7 +9,8 @@ by how likely that is. To that come the stand-ins: whoever would be walked witho
 they bring nothing as long as lists go on, but without them everybody is walked once the planned lists have ended.
 
 A random set of such a budget is walked beside the plan, not in its place: bad strategies on their own cost several
-times as much, and tell no more. Only where all decisions are random, sets are by themselves.
+times as much, and tell little more. Stand-ins are as optional there as all others, or nobody would learn whether they
+are better. Only where all decisions are random, sets are by themselves.
 """
 
 from collections.abc import Collection, Sequence
