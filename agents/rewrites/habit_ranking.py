@@ -9,9 +9,8 @@ The people are those of the lowest hashes (bottom-k; Cohen & Kaplan, "Summarizin
 2007), with all that they asked. So the sample is a sum: whichever rows are dropped on the way, the lowest are the
 same. People are hashed, without a secret: whoever knows or guesses an id can find its rows.
 
-To fit takes most of a second, so a fit is kept until a twentieth of what it was made from is gone or of what is there
-is new. What it was made from is in the section beside it, so whoever publishes next decides alike. Both are erased
-with anybody who is forgotten, as it may have been made from rows that others have displaced since.
+A fit is kept for a while (see `keeping`). It is erased with anybody who is forgotten, as is what it was made from: it
+may have been made from rows that others have displaced since.
 """
 
 from collections import defaultdict
@@ -22,7 +21,6 @@ from typing import Any, Final, Self
 
 import msgspec
 import numpy as np
-from msgspec import Struct
 
 from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.learner import Changed, Learner
@@ -30,6 +28,7 @@ from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.habit_training import Asked, Person, trained
 from backchannel.agents.rewrites.habits import Habits, own_turns
+from backchannel.agents.rewrites.keeping import Fitted
 from backchannel.agents.rewrites.serving import Rewriter
 from backchannel.agents.sums import ALL, USER, Delta, Groups, Key, SumReader, Sums, SumTable
 
@@ -38,31 +37,6 @@ SIZE: Final = 4_000
 _MOST: Final = 400  # rows of a person; who has more is left out, and is likely a program
 _ENCODING: Final = "people 1"
 _FITTED: Final = "fitted to"
-_KEPT: Final = 0.95  # share of the evidence of a fit that must still be there, and be all but the rest
-_ONE_ROW: Final = 10.0  # turns of a row that count
-
-
-class Fitted(Struct, frozen=True):
-    """What a ranker was fitted to.
-
-    Attributes:
-        at: the event time that the evidence was decayed to, ms.
-        turns: the turns in the sample (decayed), at most `_ONE_ROW` for each of its rows.
-        reach: the share of all people who are in the sample, 0 to 1.
-    """
-
-    at: int
-    turns: float
-    reach: float
-
-    def kept(self, now: "Fitted", half_life_ms: float) -> float:
-        """Return the turns that are in this sample and in the one of `now`, as a share of the larger one, 0 to 1.
-
-        Turns leave the sample as they decay, and with people of higher hashes than those who come.
-        """
-        decayed = self.turns * float(np.exp2((self.at - now.at) / half_life_ms))
-        left = decayed * min(now.reach / self.reach, 1.0)
-        return left / max(self.turns, now.turns, 1e-300)
 
 
 class HabitRanking(Learner):
@@ -133,7 +107,7 @@ class HabitRanking(Learner):
             return {}
         people, now = self._sampled(sums, at)
         then = sums.published(self.name, _FITTED)
-        if then and msgspec.json.decode(then, type=Fitted).kept(now, self._half_life_ms) >= _KEPT:
+        if then and msgspec.json.decode(then, type=Fitted).is_kept(now, self._half_life_ms):
             return {}
         ranker = trained(people, self.config.habits)
         sure = ranker is not None and np.isfinite(ranker.least(self.config.online_odds))
@@ -160,6 +134,6 @@ class HabitRanking(Learner):
                 for key in keys:
                     asked[key[2], key[3]].add(key[4], *values[key])
                 people.append(Person(name, dict(asked)))
-        turns = sum(min(success + failure, _ONE_ROW) for success, failure, _ in map(values.__getitem__, kept))
-        reach = int(kept[-1][1], 16) / 2.0**96 if len(kept) == self._size else 1.0
-        return people, Fitted(at, turns, reach)
+        places = [int(key[1], 16) / 2.0**96 for key in kept]
+        turns = [success + failure for success, failure, _ in map(values.__getitem__, kept)]
+        return people, Fitted.to(places, turns, at, full=len(kept) == self._size)

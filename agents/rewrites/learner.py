@@ -37,6 +37,7 @@ from backchannel.agents.learner import Changed, Learner
 from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.rewrites.chain import Admissible, Chain, Solution
 from backchannel.agents.rewrites.config import RephraseConfig
+from backchannel.agents.rewrites.keeping import Fitted
 from backchannel.agents.rewrites.likeness_weights import EVERYBODY
 from backchannel.agents.rewrites.meanings import Change, change, same_meaning
 from backchannel.agents.rewrites.opposites import TIMES, BothHeard, are_meant
@@ -83,6 +84,7 @@ class RephraseGraph(Learner):
     def __init__(self, config: RephraseConfig) -> None:
         self.config: Final = config
         half_life_ms = round(config.half_life_days * 86_400_000)
+        self._half_life_ms: Final = half_life_ms
         self.transitions: Final = SumTable(
             name="transitions",
             key=(("state", str), ("following", str)),
@@ -179,11 +181,13 @@ class RephraseGraph(Learner):
         section.update({state: msgspec.json.encode(row) for state, row in found.items()})
         settings = Settings(self.config.held_out)
         if self.config.online_odds:
+            ranker, fitted = self._ranker(sums, at)
             settings = structs.replace(
                 settings,
                 odds=self.config.online_odds,
                 first=self.config.online_first,
-                ranker=self._ranker(sums, at),
+                ranker=ranker,
+                fitted=fitted,
             )
         section[ALL] = msgspec.json.encode(settings)
         return section
@@ -192,14 +196,17 @@ class RephraseGraph(Learner):
         """See `Learner.excess`: the queries with the highest blocks."""
         return self.sample.excess(sums, crowded)
 
-    def _ranker(self, sums: SumReader, at: int) -> Ranker | None:
-        """Return the ranker trained on the sampled queries; None if there is no evidence."""
-        blocks = self.sample.blocks(sums)
+    def _ranker(self, sums: SumReader, at: int) -> tuple[Ranker | None, Fitted]:
+        """Return the ranker trained on the sampled queries, None if there is no evidence; and what it was fitted to."""
+        blocks, now = self.sample.sampled(sums, at)
+        before = msgspec.json.decode(sums.published(self.name, ALL) or b"{}", type=Settings)
+        if before.fitted and before.fitted.is_kept(now, self._half_life_ms):
+            return before.ranker, before.fitted
         states = {state for block in blocks for state in block}
         steps = sums.read(self.transitions, "state", states)
         ends = sums.read(self.absorptions, "state", states | {following for _, following in steps.keys})
         evidence = evidence_of(blocks, steps, ends, at, ONE_PERSON)
-        return trained(EVERYBODY, evidence) if len(evidence.wins) else None
+        return trained(EVERYBODY, evidence) if len(evidence.wins) else None, now
 
 
 def records_of(trials: Sums, at: int) -> dict[Key, Record]:

@@ -3,6 +3,7 @@
 import msgspec
 from msgspec import Struct
 
+from backchannel.agents.rewrites.keeping import Fitted
 from backchannel.agents.rewrites.ranker import Ranker
 from backchannel.agents.sketches import unit_hash
 
@@ -15,12 +16,14 @@ class Settings(Struct, frozen=True, omit_defaults=True):
         odds: the wins per loss that an online rewrite must reach, by their lower bound; 0: there are none.
         first: how often a process serves an online rewrite of a query before the next version has its record.
         ranker: the ranker of everybody's queries; None: the one that is shipped.
+        fitted: what the ranker was fitted to; serving does not need it.
     """
 
     held_out: float = 0.0
     odds: float = 0.0
     first: int = 0
     ranker: Ranker | None = None
+    fitted: Fitted | None = None
 
 
 class RewriteRow(Struct, frozen=True, omit_defaults=True):

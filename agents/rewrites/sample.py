@@ -6,9 +6,10 @@ are in one block with the probability of their trigrams' Jaccard similarity, and
 lowest blocks. It is a sum: whichever rows are dropped, the lowest are the same.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
@@ -16,11 +17,13 @@ import numpy as np
 from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.grams import trigrams
 from backchannel.agents.outcomes.outcomes import Outcomes
+from backchannel.agents.rewrites.keeping import Fitted
 from backchannel.agents.sums import Delta, Floats, Integers, Key, SumReader, Sums, SumTable
 
 SIZE: Final = 4_000
 """Queries in the sample."""
 _ENCODING: Final = "min-hash 1"
+_BLOCKS: Final = 1 << 24
 
 
 class Sample:
@@ -54,12 +57,18 @@ class Sample:
         turns = np.bincount(place, weights[rows], len(texts)).astype(float)[:, np.newaxis]
         return {self.table.name: Sums(self.table, keys, turns, landmark)}
 
-    def blocks(self, sums: SumReader) -> list[list[str]]:
-        """Return the sampled queries, by block."""
-        found = defaultdict[int, list[str]](list)
-        for _, block, state in sorted(sums.read(self.table, "encoding", [_ENCODING]).keys)[: self._size]:
-            found[block].append(state)
-        return list(found.values())
+    def sampled(self, sums: SumReader, at: int) -> tuple[list[list[str]], Fitted]:
+        """Return the sampled queries, by block, and what is fitted to them at a time (ms)."""
+        rows = sums.read(self.table, "encoding", [_ENCODING])
+        turns = dict(zip(rows.keys, rows.at(at)[:, 0].round(6).tolist(), strict=True))
+        kept = sorted(turns)[: self._size]
+        blocks, places = list[list[str]](), list[float]()
+        for block, own in groupby(kept, itemgetter(1)):
+            blocks.append([state for _, _, state in own])
+            # Only the first queries of the last block may be sampled. What others of that block displace goes unnoticed
+            # until its turns decay.
+            places += ((block + place / self._size) / _BLOCKS for place in range(len(blocks[-1])))
+        return blocks, Fitted.to(places, [turns[key] for key in kept], at, full=len(kept) == self._size)
 
     def excess(self, sums: SumReader, crowded: Collection[str]) -> Sequence[Key]:
         """Return the rows to drop: see `Learner.excess`."""

@@ -1,4 +1,4 @@
-"""The ranker of online rewrites, trained when a version is published.
+"""The ranker of online rewrites, trained when a version is published, and kept for a while (see `keeping`).
 
 What it is shipped with was fitted to spoken English commands. It is the prior: evidence moves the weights away from it,
 as far as there is evidence. The pairs are those of a sample of queries (see `sample`):

@@ -10,6 +10,7 @@ from msgspec import structs
 from backchannel.agents.checks import changes
 from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.rewrites.config import RephraseConfig
+from backchannel.agents.rewrites.keeping import Fitted
 from backchannel.agents.rewrites.learner import ONE_PERSON, RephraseGraph
 from backchannel.agents.rewrites.likeness import NAMES
 from backchannel.agents.rewrites.likeness_weights import EVERYBODY
@@ -18,9 +19,9 @@ from backchannel.agents.rewrites.ranker import Ranker
 from backchannel.agents.rewrites.rows import RewriteRow, Settings
 from backchannel.agents.rewrites.sample import Sample, blocks_of, resemblance
 from backchannel.agents.rewrites.training import Evidence, evidence_of, trained
-from backchannel.agents.sums import ALL, Delta, MemorySums, Sums
+from backchannel.agents.sums import ALL, Delta, MemorySums, Sums, merge
 from backchannel.schemas.turn import Turn
-from tests.support.turns import closed_turn, judged, query
+from tests.support.turns import DAY, closed_turn, judged, query
 
 VOICE = RewardConfig(unclicked_gain=1.0)
 ONLINE = RephraseConfig(online_odds=12.0, held_out=0.0)
@@ -37,16 +38,21 @@ def learned(turns: list[Turn]) -> Delta:
 
 def evidence(turns: list[Turn]) -> Evidence:
     graph, sums = RephraseGraph(ONLINE), MemorySums(learned(turns))
-    blocks = graph.sample.blocks(sums)
+    blocks, _ = graph.sample.sampled(sums, 0)
     every = {state for block in blocks for state in block}
     steps, ends = sums.read(graph.transitions, "state", every), sums.read(graph.absorptions, "state", every)
     return evidence_of(blocks, steps, ends, 0, ONE_PERSON)
 
 
+def published(delta: Delta, before: Settings | None = None, at: int = 0, config: RephraseConfig = ONLINE) -> Settings:
+    """Return the settings of a version; if it builds on one, with the settings of that."""
+    section = {ALL: msgspec.json.encode(before)} if before else {}
+    sums = MemorySums(delta, {RephraseGraph.name: section})
+    return msgspec.json.decode(RephraseGraph(config).solve(sums, changes(delta), at)[ALL] or b"", type=Settings)
+
+
 def ranker(turns: list[Turn]) -> Ranker | None:
-    delta = learned(turns)
-    row = RephraseGraph(ONLINE).solve(MemorySums(delta), changes(delta), 0)[ALL]
-    return msgspec.json.decode(row or b"", type=Settings).ranker
+    return published(learned(turns)).ranker
 
 
 TEXTS = st.lists(st.text("abc ", min_size=1, max_size=6).map(str.strip).filter(bool), min_size=1, max_size=12)
@@ -65,7 +71,7 @@ def test_the_sample_is_the_same_whatever_was_dropped_on_the_way(batches: list[li
         left = [row for row, key in enumerate(kept.keys) if key not in dropped]
         kept = Sums(sample.table, [kept.keys[row] for row in left], kept.values[left], kept.landmark)
         assert len(left) <= size
-    assert sample.blocks(MemorySums({name: kept})) == sample.blocks(MemorySums({name: every}))
+    assert sample.sampled(MemorySums({name: kept}), 0) == sample.sampled(MemorySums({name: every}), 0)
 
 
 def test_near_queries_are_in_one_block_as_often_as_they_resemble_each_other() -> None:
@@ -143,3 +149,63 @@ def test_the_policy_has_the_trained_ranker_and_serves_by_it() -> None:
         section[ALL] = msgspec.json.encode(Settings(odds=1.0, first=3, ranker=odds))
         online = OnlineRewrites().updated(section, section)
         assert bool(online.rewrite(WRONG[0][0], RewriteRow(failure=3.0))) == served
+
+
+def test_a_ranker_is_kept_until_a_twentieth_of_the_sample_is_new() -> None:
+    total = learned([*succeeding(), *failing()])
+    kept, fits = published(total), []
+    for count, one in enumerate([*failing(1), *succeeding(1)], start=1):
+        total = merge([total, learned([one])])
+        found = published(total, kept)
+        if found != kept:
+            assert found == published(total)  # from all that is known by now
+            assert found.ranker != kept.ranker
+            fits.append(count)
+            kept = found
+    assert fits == [6, 13]  # 112 of 118 turns are 94.9%, and 118 of 125 are 94.4%
+
+
+def test_a_ranker_is_kept_until_a_twentieth_has_decayed() -> None:
+    delta = learned([*succeeding(), *failing()])
+    kept = published(delta)
+    assert published(delta, kept, 2 * DAY) == kept  # 2^(-2 / 30) is 95.5%
+    assert published(delta, kept, 3 * DAY) == published(delta, at=3 * DAY) != kept
+
+
+def test_a_ranker_that_is_kept_is_published_with_current_settings() -> None:
+    delta = learned([*succeeding(), *failing()])
+    kept = published(delta)
+    config = structs.replace(ONLINE, online_odds=3.0, online_first=7, held_out=0.5)
+    found = published(delta, kept, DAY, config)
+    assert found == structs.replace(kept, odds=3.0, first=7, held_out=0.5)
+
+
+def test_without_knowing_what_it_was_fitted_to_no_ranker_is_kept() -> None:
+    delta, another = learned([*succeeding(), *failing()]), structs.replace(EVERYBODY, constant=-1.0)
+    for fitted in (None, Fitted(0, 112.0, 1.0)):
+        assert published(delta, Settings(odds=12.0, ranker=another, fitted=fitted)) == published(delta)
+
+
+def test_that_there_is_no_evidence_is_kept_too() -> None:
+    delta = learned([said("ann", "play jazz", "weather")])
+    kept = published(delta)
+    assert kept.ranker is None
+    assert kept.fitted is not None
+    assert published(delta, kept, DAY) == kept
+
+
+def test_queries_of_one_block_that_others_displace_are_noticed() -> None:
+    sample, letters = Sample(1_000, 100), "abcdefghijklmnopqrstuvwxyz"
+    rng = np.random.default_rng(8)
+    late = [f"play {one}{two}" for one in letters for two in letters]
+    (block,) = {block for block in blocks_of(late).tolist() if np.count_nonzero(blocks_of(late) == block) > 600}
+    others = ["".join(rng.choice([*letters], 8)) for _ in range(200)]
+    early = [text for text, own in zip(others, blocks_of(others).tolist(), strict=True) if own < block]
+
+    def fitted(texts: list[str]) -> Fitted:
+        outcomes = judged([said("ann", text, "z") for text in texts])
+        delta = sample.learn(outcomes, np.arange(len(texts)), np.ones(len(texts)), 0)
+        return sample.sampled(MemorySums(delta), 0)[1]
+
+    then = fitted(late)
+    assert [then.is_kept(fitted([*late, *early[:count]]), 1_000) for count in range(12)] == [True] * 6 + [False] * 6

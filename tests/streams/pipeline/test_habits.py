@@ -1,4 +1,4 @@
-"""The ranker of habits in a store: it is kept from version to version, whoever publishes, and erased with people."""
+"""The rankers in a store are kept from version to version, whoever publishes; that of habits is erased with people."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -7,6 +7,7 @@ from sqlalchemy import select
 
 from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.habit_ranking import HabitRanking
+from backchannel.agents.rewrites.learner import RephraseGraph
 from backchannel.agents.sums import ALL
 from backchannel.schemas.events import Event
 from backchannel.streams.config import Config
@@ -23,8 +24,8 @@ PEOPLE = 30
 Row = tuple[int, int | None, str, bytes]
 
 
-def rows(url: str) -> list[Row]:
-    """Return the rows of the section in all retained versions."""
+def rows(url: str, section: str = HabitRanking.name) -> list[Row]:
+    """Return the rows of a section in all retained versions."""
     row = snapshot_row
     query = select(row.c.valid_from, row.c.valid_to, row.c.key, row.c.value)
     with closing(Store(url)) as store, store.read() as connection:
@@ -32,9 +33,7 @@ def rows(url: str) -> list[Row]:
             header = snapshots.header(connection, version)
             assert header is not None
             assert snapshots.intact(connection, header)
-        found = connection.execute(
-            query.where(row.c.section == HabitRanking.name).order_by(row.c.valid_from, row.c.key)
-        )
+        found = connection.execute(query.where(row.c.section == section).order_by(row.c.valid_from, row.c.key))
         return [(begun, ended, key, value) for begun, ended, key, value in found]
 
 
@@ -46,8 +45,11 @@ def events(first: int, last: int) -> list[Event]:
     return [event for number in range(first, last) for event in said(f"p{number}", number)]
 
 
-def learned(url: str, *, restarting: bool = False) -> list[Row]:
-    """Learn from people, the last four in a version each; with a new publisher for each if `restarting`."""
+def learned(url: str, section: str = HabitRanking.name, *, restarting: bool = False) -> list[Row]:
+    """Learn from people, the last four in a version each, and return the rows of a section.
+
+    There is a new publisher for each version if `restarting`.
+    """
     with LocalPipeline(url, CONFIG, "test") as pipeline:
         learn(pipeline, events(0, PEOPLE - 4))
         for number in range(PEOPLE - 4, PEOPLE):
@@ -56,13 +58,19 @@ def learned(url: str, *, restarting: bool = False) -> list[Row]:
                 continue
             with LocalPipeline(url, CONFIG, "test") as another:
                 learn(another, events(number, number + 1))
-    return rows(url)
+    return rows(url, section)
 
 
 def test_whoever_publishes_keeps_the_same_fits(new_store: Callable[[], str]) -> None:
     found = learned(new_store())
     assert [begun for begun, _, key, _ in found if key != ALL] == [1, 3, 5]  # with 26, 28 and 30 people
     assert learned(new_store(), restarting=True) == found
+
+
+def test_whoever_publishes_keeps_the_same_ranker_of_everybody(new_store: Callable[[], str]) -> None:
+    found = learned(new_store(), RephraseGraph.name)
+    assert [begun for begun, _, key, _ in found if key == ALL] == [1, 3, 5]  # with 26, 28 and 30 people
+    assert learned(new_store(), RephraseGraph.name, restarting=True) == found
 
 
 def test_another_configuration_fits_anew(store_url: str) -> None:
