@@ -5,8 +5,8 @@ are those of the mean of the fills under draws from the whole posterior, in the 
 to decide there, as what one strategy cannot bring others do: with full feedback on a real catalogue, plans chosen by
 context were no better than one for all (docs/evidence.md). What is walked where the best list ends does decide. A
 single fill seldom says that, as it asks others for little beside the best; the mean of many has all that may be good,
-by how likely that is. To that come the stand-ins: whoever would be walked without the first. They get so little that
-they bring nothing as long as lists go on, but without them everybody is walked once the planned lists have ended.
+by how likely that is. Stand-ins are added: the strategies that would be planned without the best one. Their share is
+so small that they bring nothing while its list goes on; without them, everybody is walked once the planned lists end.
 
 A random set of such a budget is walked beside the plan, not in its place: bad strategies on their own cost several
 times as much, and tell little more. Stand-ins are as optional there as all others, or nobody would learn whether they
@@ -235,7 +235,7 @@ def _dealt(weights: Floats, total: float) -> Counts:
 
 
 def _beside(plan: Counts, terms: Terms, parts: float) -> RandomSets:
-    """Return random sets of the strategies that are not planned, walked beside the plan: as much of them as of it.
+    """Return random sets of the strategies that are not planned, walked beside the plan in equal parts.
 
     Args:
         plan: the plan, without stand-ins, which are as optional as all others, (strategies,).

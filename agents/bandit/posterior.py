@@ -12,7 +12,7 @@ better. So a
 false alarm costs little, and the test may be quick to raise one. It is ADWIN's (Bifet & Gavaldà, "Learning from
 time-changing data with adaptive windowing", SDM 2007) on the signed residual. ADWIN keeps its window as an exponential
 histogram of buckets, and so does the ledger: the test runs on the ledger's own buckets and needs no second window. A
-reward that several strategies are credited with makes its residual that much larger, and the variance of their sum.
+reward that is credited to several strategies enters the sum of the residuals that many times, so its variance grows.
 """
 
 from collections.abc import Iterable, Sequence

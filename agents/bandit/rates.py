@@ -113,9 +113,9 @@ def exposures(starts: Floats, evidence: StrategySums, shared: float = 1.0) -> Ex
 
 
 def producers(clicked: Pairs) -> float:
-    """Return how many strategies bring a clicked item on average, as a power of the square root of 2, at least 1.
+    """Return how many strategies bring a clicked item on average: a power of the square root of 2, at least 1.
 
-    A power, as model averaging begins anew whenever it changes.
+    It is rounded, because model averaging begins anew whenever it changes.
 
     Args:
         clicked: the pair sums of clicked items: each is met once in its own list.

@@ -134,6 +134,7 @@ class HabitRanking(Learner):
                 for key in keys:
                     asked[key[2], key[3]].add(key[4], *values[key])
                 people.append(Person(name, dict(asked)))
-        places = [int(key[1], 16) / 2.0**96 for key in kept]
+        # To three digits, which many people share: versions are kept, and readers see them.
+        places = [float(f"{int(key[1], 16) / 2.0**96:.3g}") for key in kept]
         turns = [success + failure for success, failure, _ in map(values.__getitem__, kept)]
         return people, Fitted.to(places, turns, at, full=len(kept) == self._size)

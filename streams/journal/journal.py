@@ -5,11 +5,12 @@ before it in the whole journal, so a reader seeks instead of counting, and a jou
 offset in the ledger.
 """
 
+import errno
 import fcntl
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from backchannel.schemas.errors import BackchannelError
 SEGMENT_BYTES: Final = 64 << 20
 _BLOCK: Final = 1 << 20
 _SUFFIX: Final = ".jsonl"
+_NO_SYNC: Final = (errno.EBADF, errno.EINVAL)
 
 
 class JournalError(BackchannelError, RuntimeError):
@@ -217,12 +219,19 @@ def segments(folder: Path) -> Sequence[tuple[int, int]]:
 
 
 def _sync(folder: Path) -> None:
-    """Return once the names of a folder's files are on disk: a power failure loses files without a name."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    """Return once the names of a folder's files are on disk: a power failure loses files without a name.
+
+    Some file systems cannot sync folders, and a folder may be closed to us. Both are ignored, as PostgreSQL does.
+    """
+    with suppress(PermissionError):
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(opened)
+        except OSError as error:
+            if error.errno not in _NO_SYNC:
+                raise
+        finally:
+            os.close(opened)
 
 
 def _path(folder: Path, base: int) -> Path:

@@ -1,5 +1,6 @@
 """The journal: nothing acknowledged is lost, whoever writes, dies or reads on."""
 
+import errno
 import os
 import shutil
 import threading
@@ -121,6 +122,22 @@ def test_the_name_of_a_segment_is_on_disk_before_its_records_are_acknowledged(
         for begun in (1, 1, 2, 2, 3):
             journal.append(lines("12345"))
             assert synced == [tmp_path.stat().st_ino] * begun
+
+
+def test_a_file_system_that_cannot_sync_folders_will_do_but_not_one_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(file: int) -> None:
+        raise OSError(fault, os.strerror(fault))
+
+    with closing(Journal(tmp_path, LARGE)) as journal:
+        monkeypatch.setattr(os, "fsync", fsync)
+        fault = errno.EIO
+        with pytest.raises(JournalFullError, match="cannot be written"):
+            journal.append(lines("a"))
+        fault = errno.EINVAL
+        journal.append(lines("a"))
+    assert [record for _, record in read_all(tmp_path)] == ["a"]
 
 
 def test_a_folder_that_is_gone_refuses(tmp_path: Path) -> None:
