@@ -305,15 +305,17 @@ class StrategyBandit(Learner):
 
     def compact(self, table: SumTable, keys: Sequence[Key], sums: SumReader, at: int) -> dict[Key, Key]:
         """See `Learner.compact`, and `posterior.coarsen`."""
-        changes: tuple[int, ...] = ()
+        nothing: tuple[tuple[int, ...], int | None] = ((), None)
+        known = nothing
         if table == self.table:
             strategies, _, starts, rows = self._rows(sums, at)
-            changes = self._infer(sums, strategies, starts, rows, at).changes
+            posterior = self._infer(sums, strategies, starts, rows, at)
+            known = posterior.changes, posterior.changed
         length = self._pair_ms if table == self.pairs else self._bucket_ms
         became: dict[str, dict[int, int]] = {}
         for first in {key[0] for key in keys}:
-            own = changes if first == self.encoder.fingerprint else ()
-            became[first] = coarsen({key[2] for key in keys if key[0] == first}, own, length, at)
+            changes, changed = known if first == self.encoder.fingerprint else nothing
+            became[first] = coarsen({key[2] for key in keys if key[0] == first}, changes, length, at, changed)
         return {
             (first, second, start): (first, second, became[first][start])
             for first, second, start in keys

@@ -204,12 +204,14 @@ class ModelAverage:
         return reweighed
 
 
-def coarsen(starts: Iterable[int], changes: Sequence[int], bucket_ms: int, at: int) -> dict[int, int]:
+def coarsen(
+    starts: Iterable[int], changes: Sequence[int], bucket_ms: int, at: int, changed: int | None = None
+) -> dict[int, int]:
     """Return which buckets to coarsen at event time `at` (ms): old start -> new start.
 
     A bucket is at most about an eighth of its age long, so their number stays small. What it becomes depends on `at`
-    only, not on when it was compacted before. But everything from before the last of `changes` becomes the PAST: in
-    coarser buckets the change might no longer show.
+    only, not on when it was compacted before. But in coarser buckets a change might no longer show. So everything from
+    before the last of `changes` becomes the PAST, and none reaches across `changed`, which may be doubted.
     """
     change = max(changes, default=PAST)
     together: dict[int, int] = {}
@@ -218,8 +220,10 @@ def coarsen(starts: Iterable[int], changes: Sequence[int], bucket_ms: int, at: i
         if start < change:
             became = PAST
         elif start != PAST:
-            while at - (start - start % length) >= 8 * length:
-                became, length = start - start % length, 2 * length
+            while at - (coarser := start - start % length) >= 8 * length:
+                if changed is not None and coarser < changed < coarser + length:
+                    break
+                became, length = coarser, 2 * length
         if became != start:
             together[start] = became
     return together

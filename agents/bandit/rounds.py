@@ -62,7 +62,7 @@ class Rounds:
         starts = sorted(self._sums)
         sums = np.array([self._sums[start] for start in starts]).reshape(-1, *self._shape)
         seen = self._average.infer(exposures(np.array(starts, dtype=float), _evidence(sums)), at)
-        for old, new in coarsen(starts, seen.changes, self._bucket_ms, at).items():
+        for old, new in coarsen(starts, seen.changes, self._bucket_ms, at, seen.changed).items():
             self._sums[new] = self._sums.get(new, 0.0) + self._sums.pop(old)
         return believe(_evidence(np.tensordot(seen.discounts, sums, axes=1)))
 

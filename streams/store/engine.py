@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final, TypeVar
 from weakref import WeakSet
 
@@ -105,17 +106,23 @@ class Store:
                 "`backchannel store upgrade` upgrades an older store; a newer one needs the version that wrote it"
             )
 
-    def require(self) -> None:
+    def require(self, *, new: bool = False) -> None:
         """Check that a store in a file exists: opening a missing file would create it.
 
+        Args:
+            new: whether it may be created; then only its folder has to exist.
+
         Raises:
-            StoreAwayError: the file does not exist, or cannot be reached.
+            StoreAwayError: the file, or a new one's folder, does not exist or cannot be reached.
         """
         try:
             missing = self._dialect.missing_file(self._engine.url)
         except OSError as error:
             raise StoreAwayError(f"{self._silent}: {error.filename}: {error.strerror}") from None
-        if missing:
+        if missing and new:
+            if not (folder := Path(missing).parent).is_dir():
+                raise StoreAwayError(f"store {self._engine.url}: there is no folder {folder}: create it first")
+        elif missing:
             raise StoreAwayError(f"there is no file {missing}: nothing has been learned into it yet")
 
     def version(self, connection: Connection) -> str | None:
@@ -201,8 +208,7 @@ class Store:
 
     @contextmanager
     def _begin(self, *, write: bool, stable: bool, new: bool = False) -> Iterator[Connection]:
-        if not new:
-            self.require()
+        self.require(new=new)
         options = self._dialect.transaction_options(write=write, stable=stable, long=write and (stable or new))
         with self._engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection

@@ -3,6 +3,7 @@
 import os
 import struct
 from collections.abc import Iterator
+from errno import EDQUOT, EFBIG, ENOSPC
 from heapq import merge
 from itertools import islice
 from tempfile import TemporaryFile, gettempdir
@@ -69,16 +70,15 @@ class SortedFile:
         """Sort the file, and yield its lines from place `start` on.
 
         Raises:
-            SourceError: see `EventFile.chunks`; or there is no room to sort; or events were added to the file that are
-                older than some already read.
+            SourceError: see `EventFile.chunks`; or there is no room to sort, or the disk fails; or events were added to
+                the file that are older than some already read.
         """
         try:
             yield from self._sorted(start)
         except OSError as error:
-            raise SourceError(
-                f"{self.path}: {error.strerror}: sorting needs room for all of its lines in {gettempdir()}, or where "
-                "TMPDIR says"
-            ) from None
+            full = error.errno in {ENOSPC, EDQUOT, EFBIG}
+            remedy = f": sorting needs room for all of its lines in {gettempdir()}, or where TMPDIR says"
+            raise SourceError(f"{self.path}: {error.strerror}{remedy if full else ''}") from None
 
     def _sorted(self, start: int) -> Iterator[Chunk]:
         was = self._was or TopicPosition()

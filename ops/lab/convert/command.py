@@ -182,9 +182,13 @@ def convert_table(
 
     account = Account.empty()
 
-    def converted() -> list[Event]:
-        found = {**_of_file(mapping), **_pairs(fields, "--map")}
+    found = {**_of_file(mapping), **_pairs(fields, "--map")}
+    try:
         table.check(found)
+    except ConversionError as error:
+        raise click.UsageError(f"--map {error}") from None
+
+    def converted() -> list[Event]:
         rows = chain.from_iterable(table.rows(file, found) for file in files)
         return table.events(rows, separator, account.dropped, gap)
 
@@ -214,7 +218,7 @@ def _of_file(mapping: Path | None) -> dict[str, str]:
     try:
         return msgspec.toml.decode(mapping.read_bytes(), type=dict[str, str])
     except msgspec.MsgspecError as error:
-        raise ConversionError(f'{mapping}: {error}; a line is FIELD = "COLUMN"') from None
+        raise click.UsageError(f'--mapping {mapping}: {error}; a line is FIELD = "COLUMN"') from None
 
 
 @contextmanager

@@ -111,6 +111,14 @@ def test_what_passes_by_itself_is_told_from_what_does_not(
         assert isinstance(raised.value, StoreAwayError) == passes
 
 
+def test_a_new_store_without_its_folder_says_which_one_is_missing(tmp_path: Path) -> None:
+    with (
+        closing(Store(f"sqlite:///{tmp_path}/none/policy.db")) as store,
+        pytest.raises(StoreAwayError, match=f"no folder {tmp_path}/none: create it"),
+    ):
+        store.create([])
+
+
 def test_a_store_in_a_read_only_folder_is_read_or_the_reason_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

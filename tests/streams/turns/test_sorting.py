@@ -4,7 +4,7 @@ import io
 import os
 import random
 import tempfile
-from errno import ENOSPC
+from errno import EIO, ENOSPC
 from pathlib import Path
 
 import pytest
@@ -74,6 +74,21 @@ def test_without_room_to_sort_the_folder_is_named(tmp_path: Path, monkeypatch: p
     path.write_bytes(query(1, 1) + b"\n")
     monkeypatch.setattr("backchannel.streams.turns.sorting.TemporaryFile", Full)
     with pytest.raises(SourceError, match=f"No space left on device: sorting needs .* {tempfile.gettempdir()}"):
+        read(path)
+
+
+class Broken(io.BytesIO):
+    """A file on a disk that fails."""
+
+    def writelines(self, _: object) -> None:
+        raise OSError(EIO, os.strerror(EIO))
+
+
+def test_a_disk_that_fails_is_not_told_as_a_full_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "events"
+    path.write_bytes(query(1, 1) + b"\n")
+    monkeypatch.setattr("backchannel.streams.turns.sorting.TemporaryFile", Broken)
+    with pytest.raises(SourceError, match=r"Input/output error$"):
         read(path)
 
 

@@ -125,6 +125,12 @@ def test_what_is_wrong_is_named(lists: Path, arguments: tuple[str, ...], said: s
     assert said in complaint(run("table", lists, *arguments))
 
 
+def test_a_wrong_mapping_is_a_wrong_command(lists: Path, tmp_path: Path) -> None:
+    (tmp_path / "fit.toml").write_text("query = 1")
+    for arguments in (("--map", "sesion=uid"), ("--mapping", tmp_path / "fit.toml")):
+        assert run("table", lists, *arguments).exit_code == 2
+
+
 def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"PAR1nonsense")
     assert "bad.parquet" in complaint(run("table", tmp_path / "bad.parquet", *BY_LIST))
