@@ -147,7 +147,8 @@ def search(
 
     People are simulated and click according to the judgements. The policy learns from their clicks, and is
     measured on held-out queries beside each generator alone, rank fusion, the even split, the fixed
-    allocation that is best on training queries, and the best allocation per query.
+    allocation that is best on training queries, the one that earns the most clicks, and the best
+    allocation per query.
     """
     report.parent.mkdir(parents=True, exist_ok=True)
     require_writable(report)
@@ -239,9 +240,12 @@ def _print(found: Findings) -> None:
     for point in found.points:
         points.add_row(f"{point.turns:,}", _interval(point.recall), _interval(point.against_fixed))
     console.print(points)
-    clicks = _table("Clicks per turn while learning", "all turns", "last quarter", "less best fixed")
+    clicks = _table(
+        "Clicks per turn while learning", "all turns", "last quarter", "less best fixed", "less most clicked"
+    )
     for one in found.clicks:
-        clicks.add_row(one.server, f"{one.all:.3f}", f"{one.late:.3f}", _interval(one.against_fixed))
+        rivals = (_interval(rival) for rival in (one.against_fixed, one.against_clicked))
+        clicks.add_row(one.server, f"{one.all:.3f}", f"{one.late:.3f}", *rivals)
     console.print(clicks)
     console.print(f"Drawn {found.drawn:.1f} a turn, {found.different:.1f} of them different.")
     if found.repeated:

@@ -19,6 +19,7 @@ RANKED = 10
 
 LEARNED = "learned"
 FIXED = "best fixed"
+CLICKED = "most clicked"
 RERANKED = "learned, ranked"
 FIXED_RANKED = "best fixed, ranked"
 """Methods whose candidates the policy orders."""
@@ -75,12 +76,14 @@ class Clicks(Struct, frozen=True):
         server: name of the server.
         all, late: clicks per turn over all turns, and over the last quarter.
         against_fixed: `late` less that of the best fixed allocation; paired over turns.
+        against_clicked: `late` less that of the fixed allocation that earns the most clicks; paired over turns.
     """
 
     server: str
     all: float
     late: float
     against_fixed: Estimate
+    against_clicked: Estimate
 
 
 class Repeated(Struct, frozen=True):
@@ -158,6 +161,7 @@ def findings(run: Run, seconds: Mapping[str, float], costs: Costs | None = None)
     allocations: dict[str, tuple[Allocations, Allocations]] = {
         LEARNED: (learned, learned),
         FIXED: (harness.best_fixed(budget), harness.best_fixed(budget, budget)),
+        CLICKED: (run.clicked, run.clicked),
         "even split": (even, even),
         "rank fusion": (even, even),
         **{f"{name} alone": (harness.alone(name, budget),) * 2 for name in harness.strategies},
@@ -276,10 +280,11 @@ def _fused_recall(harness: Harness, queries: Queries, budget: int) -> NDArray[np
 
 def _clicks(run: Run) -> list[Clicks]:
     late = slice(-(len(run.drawn) // 4), None)
-    fixed = run.clicks["fixed"][late].astype(np.float64)
+    of = {name: each.astype(np.float64) for name, each in run.clicks.items()}
+    rivals = [of[name][late] for name in ("fixed", "clicked")]
     return [
-        Clicks(name, float(each.mean()), float(each[late].mean()), paired(each[late].astype(np.float64), fixed))
-        for name, each in run.clicks.items()
+        Clicks(name, float(each.mean()), float(each[late].mean()), *(paired(each[late], rival) for rival in rivals))
+        for name, each in of.items()
     ]
 
 

@@ -229,7 +229,7 @@ class Harness:
         starts = [self.even(budget), single]
         if distinct is None:
             starts.append(self._greedy(budget, known))
-        return max((self._climb(start, worth) for start in starts), key=worth)
+        return max((self.climb(start, worth) for start in starts), key=worth)
 
     def best_each(self, budget: int, queries: Queries, distinct: int | None = None) -> Allocations:
         """Return the best allocation found for each query, given its judgements: the oracle, (queries, strategies).
@@ -353,7 +353,8 @@ class Harness:
         first: Floats = np.where(ranks < _NONE, at, np.inf).min(axis=2)
         return first
 
-    def _climb(self, start: Allocations, worth: Callable[[Allocations], float]) -> Allocations:
+    def climb(self, start: Allocations, worth: Callable[[Allocations], float]) -> Allocations:
+        """Return the allocation that moving 8, 4, 2 and 1 candidates between strategies leads to, by its worth."""
         best, value = start, worth(start)
         for step in (8, 4, 2, 1):
             improved = True

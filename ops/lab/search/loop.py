@@ -6,7 +6,7 @@ grown by a tenth, but by at least 50 and at most 500.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Final
@@ -19,6 +19,7 @@ from backchannel.agents.bandit.features import Numeric
 from backchannel.agents.bandit.learner import BanditConfig
 from backchannel.agents.ranking.features import MEMORY_SCORE, RANK, SCORE
 from backchannel.agents.ranking.learner import RankingConfig
+from backchannel.ops.lab.search.clicked import most_clicked
 from backchannel.ops.lab.search.harness import Allocations, Harness, Queries
 from backchannel.ops.lab.search.people import ClickModel, People
 from backchannel.ops.lab.search.server import FUSED, MEMORY, REMEMBERED, SearchServer, impression
@@ -90,9 +91,10 @@ class Run(Struct, frozen=True):
         settings: the settings of the run.
         harness: the harness at the end, after drift and with all documents.
         fixed: the best fixed allocation of that harness, found on training queries.
+        clicked: the fixed allocation of that harness that earns the most clicks of other people.
         checkpoints: the checkpoints, in order of turns.
-        clicks: server -> clicks of each turn, (turns,): `learned` and, on the same people with the same luck, `even`
-            and `fixed`.
+        clicks: server -> clicks of each turn, (turns,): `learned` and, on the same people with the same luck, `even`,
+            `fixed` and `clicked`.
         drawn, distinct: numbers of candidates drawn in each turn, and of distinct ones, (turns,).
         asked: query -> number of turns that asked it.
         repeated: queries asked at least OFTEN times.
@@ -105,6 +107,7 @@ class Run(Struct, frozen=True):
     settings: Settings
     harness: Harness
     fixed: Allocations
+    clicked: Allocations
     checkpoints: list[Checkpoint]
     clicks: dict[str, NDArray[np.int64]]
     drawn: NDArray[np.int64]
@@ -171,8 +174,9 @@ class _Loop:
         self.reader = reader
         self.stages = _stages(harness, settings)
         self.harness = self.stages[0][1]
-        people_seed, server_seed = np.random.SeedSequence(settings.seed).generate_state(2).tolist()
+        people_seed, server_seed, others_seed = np.random.SeedSequence(settings.seed).generate_state(3).tolist()
         self.people = People(harness, people_seed, settings.model, settings.zipf)
+        self.others = People(harness, others_seed, settings.model, settings.zipf)
         strategies = (*harness.strategies, MEMORY) if settings.memory else harness.strategies
         self.strategies = strategies
         self.doc_ids = [document.doc_id for document in harness.corpus.documents]
@@ -189,7 +193,7 @@ class _Loop:
 
     def run(self, progress: Callable[[int, float], None]) -> Run:
         settings = self.settings
-        clicks = {name: np.zeros(settings.turns, np.int64) for name in ("learned", "even", "fixed")}
+        clicks = {name: np.zeros(settings.turns, np.int64) for name in ("learned", "even", "fixed", "clicked")}
         drawn, distinct = np.zeros((2, settings.turns), np.int64)
         asked: Counter[int] = Counter()
         checkpoints: list[Checkpoint] = []
@@ -201,8 +205,7 @@ class _Loop:
         for turn, visit in zip(range(settings.turns), self.people.visits(), strict=False):
             if stages and turn >= stages[0][0]:
                 self.harness = stages.pop(0)[1]
-                baselines = {"even": self.harness.even(settings.budget)}
-                baselines["fixed"] = self.harness.best_fixed(settings.budget, self.distinct)
+                baselines = self._baselines(baselines)
                 orders, lists = {}, {}
             query = visit.query
             if query not in lists:
@@ -245,6 +248,7 @@ class _Loop:
             settings,
             self.harness,
             baselines["fixed"],
+            baselines["clicked"],
             checkpoints,
             clicks,
             drawn,
@@ -255,6 +259,14 @@ class _Loop:
             remembered,
             self._ranked(checkpoints[-1]) if settings.ranked else {},
         )
+
+    def _baselines(self, before: Mapping[str, Allocations]) -> dict[str, Allocations]:
+        """Return the fixed allocations that serve the same people, given those of the stage before."""
+        even = self.harness.even(self.settings.budget)
+        fixed = self.harness.best_fixed(self.settings.budget, self.distinct)
+        starts = [before["clicked"]] if before else [fixed, even]
+        clicked = most_clicked(self.harness, self.others, starts, self.distinct, self.settings.turns)
+        return {"even": even, "fixed": fixed, "clicked": clicked}
 
     def _learn(self, events: Sequence[Event]) -> None:
         self.driver.feed(events)

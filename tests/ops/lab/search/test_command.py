@@ -24,7 +24,9 @@ def test_it_reports_the_policy_beside_every_baseline(tmp_path: Path) -> None:
     found = msgspec.json.decode(result.stdout, type=Findings)
     assert found.origin.startswith("a generated catalogue")
     names = {method.name for method in found.methods}
-    assert {"learned", "best fixed", "even split", "rank fusion", "lexical alone", "best per query"} <= names
+    assert {"learned", "best fixed", "most clicked", "even split", "rank fusion", "lexical alone"} <= names
+    assert "best per query" in names
+    assert {one.server: one.against_clicked.value == 0 for one in found.clicks}["clicked"]
     assert found.method("best fixed").against_fixed.value == 0
     assert found.method("lexical alone").condensed_less_bm25.value == 0
     assert found.method("best per query").drawn.value >= found.method("learned").drawn.value
