@@ -12,7 +12,8 @@ from importlib.metadata import version
 from typing import Any, Final, cast
 
 import cramjam  # noqa: F401 -- aiokafka needs it for compressed records, and would fail only at the first one
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
@@ -23,6 +24,7 @@ from yarl import URL
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.reading_order import chunks_in_turn, not_ahead
 from backchannel.streams.kafka.receiver import LogBounds, LogError, Receiver
+from backchannel.streams.kafka.record import Record
 
 PINNED: Final = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
 
@@ -74,6 +76,14 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         consumer._fetch_min_bytes = FETCH_BYTES
         return consumer
+
+    async def _fetch_records(self, consumer: AIOKafkaConsumer, *args: Any, **kwargs: Any) -> Any:
+        # A copy of every record as a `ConsumerRecord` would take as long as reading it. Those that arrive while this
+        # waits are copied: then there is no backlog.
+        for fetched in consumer._fetcher._records.values():
+            if isinstance(fetched, FetchResult) and fetched.has_more():
+                fetched._partition_records._consumer_record = _as_read
+        return await super()._fetch_records(consumer, *args, **kwargs)
 
     async def on_thread_stop(self) -> None:
         try:
@@ -145,15 +155,25 @@ class ChunkConsumer(driver.Consumer):
                 f"it starts at {start}, and offset {offset} was received"
             )
 
-    def _to_message(self, tp: TP, record: Sequence[ConsumerRecord]) -> ConsumerMessage:
-        message = super()._to_message(tp, record[-1])
-        message.value = cast(Any, record)
-        return message
+    def _to_message(self, tp: TP, record: Sequence[Record]) -> ConsumerMessage:
+        last = record[-1]
+        return ConsumerMessage(
+            *tp,
+            last.offset,
+            last.timestamp / 1000,
+            last.timestamp_type,
+            headers=None,
+            key=None,
+            value=cast(Any, record),
+            checksum=None,
+            tp=tp,
+            generation_id=self.app.consumer_generation_id,
+        )
 
     async def _wait_next_records(
         self,
         timeout: float,  # noqa: ASYNC109 -- Faust's signature
-    ) -> tuple[Mapping[TP, list[ConsumerRecord]], set[TP]]:
+    ) -> tuple[Mapping[TP, list[Record]], set[TP]]:
         if not self.flow_active:
             await self.wait(self.can_resume_flow.wait())
         left = {tp: self._left(tp) for tp in self._get_active_partitions()}
@@ -332,6 +352,10 @@ class ChunkTransport(driver.Transport):
 
 def _name(tp: TP) -> str:
     return f"{tp.topic}[{tp.partition}]"
+
+
+def _as_read(_: TopicPartition, record: Record) -> Record:
+    return record
 
 
 async def _as_coroutine(function: Callable[[], None]) -> None:

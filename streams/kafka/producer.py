@@ -5,16 +5,17 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import msgspec
-from aiokafka import AIOKafkaProducer, ConsumerRecord
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.structs import RecordMetadata
 
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Announcement, Snapshot
 from backchannel.streams.kafka.config import KafkaConfig
+from backchannel.streams.kafka.record import Record
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +42,13 @@ class ClockError(BackchannelError, RuntimeError):
     """This machine's clock is wrong; the message says by how much."""
 
 
-Rejected = tuple[ConsumerRecord, str]
-"""A record that is not a valid event, and the reason."""
+class Rejected(NamedTuple):
+    """A record that is not a valid event, where it came from, and the reason."""
+
+    topic: str
+    partition: int
+    record: Record
+    reason: str
 
 
 class Producer:
@@ -83,21 +89,21 @@ class Producer:
             KafkaError: a permanent error, such as a missing permission.
             ClockError: this machine's clock is behind the brokers', which may be why events seem invalid.
         """
-        left = [(record, reason, record.value) for record, reason in rejected]
+        left = [(one, one.record.value) for one in rejected]
         while left:
             results = await asyncio.gather(*(self._send(*letter) for letter in left), return_exceptions=True)
-            failed = []
-            for (record, reason, value), result in zip(left, results, strict=True):
+            failed: list[tuple[Rejected, bytes | None]] = []
+            for (one, value), result in zip(left, results, strict=True):
                 if isinstance(result, MessageSizeTooLargeError) and value is not None:
-                    too_large = f"{reason} (value omitted: its {len(value)} bytes are more than this topic accepts)"
-                    failed.append((record, too_large, None))
+                    omitted = f"value omitted: its {len(value)} bytes are more than this topic accepts"
+                    failed.append((one._replace(reason=f"{one.reason} ({omitted})"), None))
                 elif isinstance(result, TimeoutError) or (isinstance(result, KafkaError) and result.retriable):
-                    failed.append((record, reason, value))
+                    failed.append((one, value))
                 elif isinstance(result, BaseException):
                     raise result
                 else:
                     self._compare_clocks(result)
-            if any(value is not None or record.value is None for record, _, value in failed):
+            if any(value is not None or one.record.value is None for one, value in failed):
                 logger.warning("dead letters not delivered yet; retrying")
                 await asyncio.sleep(RETRY_S)
             left = failed
@@ -111,14 +117,16 @@ class Producer:
                 "the future: set it (NTP), then replay what was refused with `backchannel dead-letters replay`"
             )
 
-    async def _send(self, record: ConsumerRecord, reason: str, value: bytes | None) -> RecordMetadata:
+    async def _send(self, rejected: Rejected, value: bytes | None) -> RecordMetadata:
         headers = [
-            ("reason", reason.encode()),
-            ("topic", record.topic.encode()),
-            ("partition", str(record.partition).encode()),
-            ("offset", str(record.offset).encode()),
+            ("reason", rejected.reason.encode()),
+            ("topic", rejected.topic.encode()),
+            ("partition", str(rejected.partition).encode()),
+            ("offset", str(rejected.record.offset).encode()),
         ]
-        return await self._client.send_and_wait(self._config.dead_letter_topic, value, key=record.key, headers=headers)
+        return await self._client.send_and_wait(
+            self._config.dead_letter_topic, value, key=rejected.record.key, headers=headers
+        )
 
     async def announce(self, snapshot: Snapshot) -> bool:
         """Announce a published version, and return whether the brokers accepted it. The store has it in any case."""

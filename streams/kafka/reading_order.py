@@ -6,8 +6,9 @@ A turn's events are spread over several topics. Reading one topic far ahead of t
 from collections.abc import Iterable, Mapping, Sequence
 from sys import maxsize
 
-from aiokafka import ConsumerRecord
 from faust.types import TP
+
+from backchannel.streams.kafka.record import Record
 
 
 def not_ahead(left: Mapping[TP, int], reached: Mapping[TP, int], most: int) -> set[TP]:
@@ -29,9 +30,7 @@ def not_ahead(left: Mapping[TP, int], reached: Mapping[TP, int], most: int) -> s
     return {tp for tp, records in left.items() if records <= most or reached.get(tp, 0) <= behind[tp.partition]}
 
 
-def chunks_in_turn(
-    records: Mapping[TP, list[ConsumerRecord]], size: int
-) -> Iterable[tuple[TP, Sequence[ConsumerRecord]]]:
+def chunks_in_turn(records: Mapping[TP, list[Record]], size: int) -> Iterable[tuple[TP, Sequence[Record]]]:
     """Yield the records of each topic partition in chunks of at most `size`, one topic partition after the other."""
     longest = max(map(len, records.values()))
     for begin in range(0, longest, size):

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from aiokafka import ConsumerRecord
 from faust.types import TP
 
 from backchannel.schemas.errors import BackchannelError
+from backchannel.streams.kafka.record import Record
 
 
 class LogError(BackchannelError, RuntimeError):
@@ -24,7 +24,7 @@ class Chunk(NamedTuple):
     """Consecutive records of one topic partition, in log order."""
 
     tp: TP
-    records: Sequence[ConsumerRecord]
+    records: Sequence[Record]
     ack: Callable[[], None]
     """To be called once the chunk is durable. Lag tools see the partition's longest prefix of acked chunks."""
 

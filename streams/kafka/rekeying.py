@@ -19,7 +19,7 @@ from backchannel.schemas.events import Event, name_of
 from backchannel.schemas.forms import EventConfig
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.decoding import event_decoders
-from backchannel.streams.kafka.producer import Producer
+from backchannel.streams.kafka.producer import Producer, Rejected
 from backchannel.streams.kafka.topics import TopicError, admin_client, check_topics, partition_counts
 
 BATCH: Final = 2_000
@@ -85,7 +85,11 @@ async def rekey(
                 unread = {log for log in logs if await consumer.position(log) < ends[log]} if quiet < QUIET else set()
                 batch = merged(waiting, unread)
                 if batch:
-                    rejected = [(one.record, str(one.event)) for one in batch if isinstance(one.event, EventError)]
+                    rejected = [
+                        Rejected(one.record.topic, one.record.partition, one.record, str(one.event))
+                        for one in batch
+                        if isinstance(one.event, EventError)
+                    ]
                     await _write(
                         producer, target, [one.event for one in batch if not isinstance(one.event, EventError)]
                     )

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import faust
-from aiokafka import ConsumerRecord
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.types import TP, AppT, EventT, StreamT
 from faust.types.auth import CredentialsT
@@ -19,6 +18,7 @@ from yarl import URL
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.consumer import ChunkConsumer, ChunkTransport
 from backchannel.streams.kafka.receiver import Chunk, Receiver
+from backchannel.streams.kafka.record import Record
 
 CHUNK_RECORDS: Final = 500
 """Maximum records in a chunk. More would fall out of the processor's caches while they become columns."""
@@ -27,7 +27,7 @@ QUEUED_CHUNKS: Final = 32
 """Chunks waiting for the receiver at which fetching stops."""
 
 
-class ChunkSchema(faust.Schema[None, Sequence[ConsumerRecord]]):
+class ChunkSchema(faust.Schema[None, Sequence[Record]]):
     """Leaves keys and values as they are: the receiver decodes chunks, and handles what cannot be decoded."""
 
     def loads_key(self, app: AppT, message: Any, **_: Any) -> None:
@@ -73,7 +73,7 @@ def chunk_app(
     channel = app.topic(*topics, schema=ChunkSchema())
 
     @app.agent(channel, name=f"{__name__}.chunks")
-    async def chunks(stream: StreamT[Sequence[ConsumerRecord]]) -> None:
+    async def chunks(stream: StreamT[Sequence[Record]]) -> None:
         async for event in cast("faust.Stream[Any]", stream).noack().events():
             message = event.message
             await receiver.receive(Chunk(message.tp, message.value, _acker(event)))

@@ -225,7 +225,7 @@ class Assignment:
             self._heard[number] = now
             if dead:
                 records = dict(zip(offsets, chunk.records, strict=True))
-                self._reject([(records[letter.offset], letter.reason) for letter in dead], now)
+                self._reject([Rejected(topic, number, records[letter.offset], letter.reason) for letter in dead], now)
                 await self._deliver()
             if sum(one.uncommitted for one in self.partitions.values()) >= self._commit_events:
                 await self._begin_commit()
@@ -335,11 +335,13 @@ class Assignment:
 
     def _reject(self, rejected: list[Rejected], now: int) -> None:
         self._rejected += rejected
-        self._observer.on_dead_letters([reason for _, reason in rejected])
+        self._observer.on_dead_letters([one.reason for one in rejected])
         if now // 1000 != self._log_second:
             self._log_second, self._logged = now // 1000, 0
-        for record, reason in rejected[: LETTERS_LOGGED - self._logged]:
-            logger.warning("dead letter: %s[%d] offset %d: %s", record.topic, record.partition, record.offset, reason)
+        for letter in rejected[: LETTERS_LOGGED - self._logged]:
+            logger.warning(
+                "dead letter: %s[%d] offset %d: %s", letter.topic, letter.partition, letter.record.offset, letter.reason
+            )
             self._logged += 1
 
     async def _deliver(self) -> None:

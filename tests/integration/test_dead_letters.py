@@ -18,7 +18,7 @@ from backchannel.schemas.codec import encode
 from backchannel.schemas.events import Query
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
-from backchannel.streams.kafka.producer import ClockError, Producer
+from backchannel.streams.kafka.producer import ClockError, Producer, Rejected
 from backchannel.streams.store.engine import Store
 from tests.integration.workers import records_of
 
@@ -27,8 +27,9 @@ IN_SECONDS = b'{"payload": {"event_id": "3", "ts": 1700000000, "session_id": "s"
 AHEAD = encode(Query(event_id="2", ts=9_700_000_000_000, session_id="s", query_id="r", text="hi"))
 
 
-def record(topic: str, value: bytes, offset: int) -> ConsumerRecord[bytes, bytes]:
-    return ConsumerRecord(topic, 2, offset, 0, 0, b"s", value, None, 1, len(value), ())
+def rejected(topic: str, value: bytes, offset: int, reason: str) -> Rejected:
+    record = ConsumerRecord(topic, 2, offset, 0, 0, b"s", value, None, 1, len(value), ())
+    return Rejected(topic, 2, record, reason)
 
 
 @pytest.fixture
@@ -50,8 +51,8 @@ def test_they_are_listed_and_replayed_once(kafka: KafkaConfig, command: Callable
 
     async def deliver() -> None:
         async with Producer(kafka) as producer:
-            rejected = [(record(queries, value, offset), "why") for offset, value in enumerate((VALID, b"{}", AHEAD))]
-            await producer.deliver(rejected)
+            values = enumerate((VALID, b"{}", AHEAD))
+            await producer.deliver([rejected(queries, value, offset, "why") for offset, value in values])
 
     asyncio.run(deliver())
     code, listed = command("list", "--last", "2")
@@ -77,7 +78,7 @@ def test_they_are_read_as_the_configuration_says_that_events_are_written(
 ) -> None:
     async def deliver() -> None:
         async with Producer(kafka) as producer:
-            await producer.deliver([(record(kafka.event_topics["query"], IN_SECONDS, 0), "event_id: missing")])
+            await producer.deliver([rejected(kafka.event_topics["query"], IN_SECONDS, 0, "event_id: missing")])
 
     asyncio.run(deliver())
     assert command("replay")[1]["sent"] == 0
@@ -87,7 +88,7 @@ def test_they_are_read_as_the_configuration_says_that_events_are_written(
 
 
 def test_a_clock_that_is_behind_that_of_the_brokers_is_found_out(kafka: KafkaConfig) -> None:
-    letter = (record(kafka.event_topics["query"], VALID, 0), "ts")
+    letter = rejected(kafka.event_topics["query"], VALID, 0, "ts")
 
     async def deliver(behind: float) -> None:
         async with Producer(kafka, clock=lambda: time.time() - behind) as producer:

@@ -79,7 +79,7 @@ class Worker:
         for chunk in self.in_hand:
             values = self.ledger.values[chunk.tp]
             assert chunk.records[0].offset == len(values), "nothing lost, nothing twice"
-            values.extend(record.value for record in chunk.records)
+            values.extend(record.value or b"" for record in chunk.records)
             chunk.ack()
         self.in_hand.clear()
 
@@ -198,7 +198,7 @@ def test_only_committed_transactions_are_read_and_the_log_is_read_to_its_end(kaf
 
     class Reader(Worker):
         async def receive(self, chunk: Chunk) -> None:
-            values.extend(record.value for record in chunk.records)
+            values.extend(record.value or b"" for record in chunk.records)
             self._next[chunk.tp] = chunk.records[-1].offset + 1
 
         def at_end(self, ends: Mapping[TP, int]) -> bool:

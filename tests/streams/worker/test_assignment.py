@@ -341,8 +341,8 @@ def test_the_position_waits_for_the_dead_letters(desk: Desk) -> None:
         assert desk.ledger.counts() == {}
         desk.letters.may_deliver.set()
         await committing
-        ((record, reason),) = desk.letters.delivered
-        assert (record.offset, record.key, record.value) == (0, b"key", b"nonsense")
+        ((topic, partition, record, reason),) = desk.letters.delivered
+        assert (topic, partition, record.offset, record.key, record.value) == ("events", 0, 0, b"key", b"nonsense")
         assert reason.startswith("record: ")
         assert desk.ledger.counts()["dead_letter"] == 1
 
