@@ -68,35 +68,21 @@ class TooManyOpenError(BackchannelError, RuntimeError):
 
 _K = TypeVar("_K")
 
-Assembled: TypeAlias = tuple[_K, Mapping[type[Signal], Mapping[str, _K]], _K | None]
+Assembled: TypeAlias = tuple[_K, Mapping[tuple[type[Signal], str], _K], _K | None]
 """A closed turn, as what is kept of each event: the query, the signals by type and event_id, the next query;
 see `Turn`."""
 
 
-class _OpenTurn(Generic[_K]):
-    __slots__ = ("deadline", "earliest", "fresh", "kept", "order", "query_id", "session_id", "signals", "ts")
-
-    def __init__(self, query: Query, kept: _K, earliest: int, deadline: int, order: int, fresh: bool) -> None:  # noqa: PLR0917 - once per query
-        self.query_id = query.query_id
-        self.session_id = query.session_id
-        self.ts = query.ts
-        self.kept = kept
-        self.earliest = earliest
-        self.deadline = deadline
-        self.order = order
-        self.fresh = fresh
-        self.signals: dict[type[Signal], dict[str, _K]] = {}  # by type and event_id
-
-    def take(self, kind: type[Signal], event_id: str, kept: _K) -> bool:
-        """Take a signal; return False if its event_id is a duplicate."""
-        of_type = self.signals.get(kind)
-        if of_type is None:
-            self.signals[kind] = {event_id: kept}
-            return True
-        if event_id in of_type:
-            return False
-        of_type[event_id] = kept
-        return True
+class _OpenTurn(Struct, Generic[_K], gc=False):
+    query_id: str
+    session_id: str
+    ts: int
+    kept: _K
+    earliest: int
+    deadline: int
+    order: int
+    fresh: bool
+    signals: dict[tuple[type[Signal], str], _K] = {}  # by type and event_id
 
 
 def _closing_order(turn: _OpenTurn[Any]) -> tuple[int, int]:
@@ -176,29 +162,29 @@ class Assembler(Generic[_K]):
         return self._watermark - self._window - self._lateness if self.open else None
 
     def _add(
-        self, topic: str, offsets: Sequence[int], events: Sequence[Event | None], kept: Sequence[_K | None]
+        self, topic: str, offsets: Sequence[int], events: Sequence[Event | None], kept: Iterable[_K | None]
     ) -> None:
         """Add a chunk of records, keeping `kept` of each event; see `TurnAssembler.add`."""
         if not offsets:
             return
         source = self._topics[topic]
         first_fresh = bisect_left(offsets, source.read)
-        opened, taken = self._open, 0
-        kind: Any  # of a signal: of anything else, nothing is kept
-        for index, (event, keep) in enumerate(zip(events, kept, strict=True)):
-            if event is None or keep is None:
+        opened, read, taken = self._open, source.read, 0
+        event: Any
+        for event, keep, offset in zip(events, kept, offsets, strict=True):
+            if keep is None:
                 continue
-            fresh = index >= first_fresh
-            if isinstance(event, Query):
-                self._add_query(event, keep, fresh, source, offsets[index])
+            kind = type(event)
+            if kind is Query:
+                self._add_query(event, keep, offset >= read, source, offset)
                 continue
-            turn = opened.get(event.query_id)
-            ts, kind, event_id = event.ts, type(event), event.event_id
+            turn, key, ts = opened.get(event.query_id), (kind, event.event_id), event.ts
             # The common case of `_add_signal`, inlined.
-            if fresh and turn is not None and turn.earliest <= ts < turn.deadline and turn.take(kind, event_id, keep):
+            if turn is not None and turn.earliest <= ts < turn.deadline and offset >= read and key not in turn.signals:
+                turn.signals[key] = keep
                 taken += 1
             else:
-                self._add_signal(event.query_id, _Waiting(kind, event_id, ts, keep, fresh))
+                self._add_signal(event.query_id, _Waiting(key, ts, keep, offset >= read))
         self.counts["open"] += taken
         source.advance(offsets, max(map(_ts, filter(None, events)), default=BEGINNING))
         for event_type, count in Counter(map(type, events[first_fresh:])).items():
@@ -234,11 +220,16 @@ class Assembler(Generic[_K]):
             return
         self.counts["open"] += fresh
         self._order += 1
-        turn = _OpenTurn(query, kept, query.ts - self._lateness, deadline, self._order, fresh)
+        session_id = query.session_id
+        turn = _OpenTurn(
+            query.query_id, session_id, query.ts, kept, query.ts - self._lateness, deadline, self._order, fresh
+        )
         self._open[query.query_id] = turn
         self._closing.add(deadline, self._order, turn)
-        session = self._sessions.setdefault(query.session_id, [])
-        if session and session[-1].deadline > deadline:
+        session = self._sessions.get(session_id)
+        if session is None:
+            self._sessions[session_id] = [turn]
+        elif session[-1].deadline > deadline:
             insort(session, turn, key=_closing_order)
         else:
             session.append(turn)
@@ -271,7 +262,9 @@ class Assembler(Generic[_K]):
         # counted before the restart.
         news = signal.fresh or turn.fresh
         self.counts["orphan"] -= waited and news
-        new = turn.take(signal.kind, signal.event_id, signal.kept)
+        new = signal.key not in turn.signals
+        if new:
+            turn.signals[signal.key] = signal.kept
         self.counts["open" if new else "duplicate"] += news
 
     def _count_late(self, until: int, *, fresh: bool) -> None:
@@ -285,7 +278,6 @@ class Assembler(Generic[_K]):
             return []
         self._watermark = watermark
         closed: list[Assembled[_K]] = []
-        events = 0
         opened, sessions = self._open, self._sessions
         for _, _, turn in self._closing.through(watermark):
             del opened[turn.query_id]
@@ -297,7 +289,7 @@ class Assembler(Generic[_K]):
             elif session[0].ts >= turn.deadline:
                 following = None
             closed.append((turn.kept, turn.signals, following))
-            events += 1 + sum(map(len, turn.signals.values()))
+        events = len(closed) + sum([len(signals) for _, signals, _ in closed])
         self.counts["turn"] += len(closed)
         self.counts["learned"] += events
         self.counts["open"] -= events
@@ -354,14 +346,13 @@ class TurnAssembler(Assembler[Event]):
 
 def _turn(closed: Assembled[Event]) -> Turn:
     query, signals, following = cast("Any", closed)
-    return Turn(query, {name_of(kind): tuple(some.values()) for kind, some in signals.items()}, following)
+    return Turn.of(query, signals.values(), following)
 
 
 class _Waiting(NamedTuple, Generic[_K]):
     """A signal that waits for its query."""
 
-    kind: type[Signal]
-    event_id: str
+    key: tuple[type[Signal], str]
     ts: int
     kept: _K
     fresh: bool

@@ -1,8 +1,8 @@
 """Turns whose events become rows of columns on arrival, so that the event objects can be freed at once."""
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from itertools import chain, count
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import count, repeat
 from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
 
@@ -10,16 +10,28 @@ import numpy as np
 
 from backchannel.agents.columnar.columns import TOGETHER, Columns, Turns
 from backchannel.agents.columnar.frames import MISSING, Frame, Ragged
-from backchannel.agents.columnar.interning import Interner, others_of
+from backchannel.agents.columnar.interning import Interner
 from backchannel.agents.sums import Integers
-from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query, Signal, Teach, name_of
+from backchannel.schemas.events import BargeIn, Click, Event, Impression, Query, Teach, name_of
 from backchannel.streams.turns.assembler import Assembled, Assembler, TurnConfig
 from backchannel.streams.turns.position import Position
 
 _LEAST: Final = 1 << 16
 """Number of interned values up to which none are dropped."""
-_TOGETHER: Final = 500
-"""Turns that are gone through together: few, so that they stay in the processor's cache from one pass to the next."""
+
+_NOTHING, _QUERIES, _IMPRESSIONS, _CLICKS, _BARGE_INS, _OTHERS = range(-1, 5)
+"""Places of event types. Of rules and dead letters nothing is kept, of a barge-in only that it came; signals without
+columns of their own have a place for each type, from _OTHERS on."""
+_PLACES: Final[dict[type[Any], int]] = {
+    type(None): _NOTHING,
+    Teach: _NOTHING,
+    Query: _QUERIES,
+    Impression: _IMPRESSIONS,
+    Click: _CLICKS,
+    BargeIn: _BARGE_INS,
+}
+_STEP: Final = 1 << 8
+"""Between the codes of two rows; more than there are types."""
 
 _ts: Final = attrgetter("ts")
 _F = TypeVar("_F", bound=Frame)
@@ -28,8 +40,8 @@ _F = TypeVar("_F", bound=Frame)
 class RowAssembler(Assembler[int]):
     """Assembles turns as columns; see `Assembler`.
 
-    It keeps the row number of each event among those of its type. Rows are freed once no open turn can need them, as
-    the position's resume offset says.
+    Of each event it keeps a code: its row number among those with the same columns, and its type's place. Rows are
+    freed once no open turn can need them, as the position's resume offset says.
     """
 
     def __init__(self, topics: Iterable[str], config: TurnConfig, position: Position | None = None) -> None:
@@ -39,11 +51,12 @@ class RowAssembler(Assembler[int]):
         self._impressions: Final = _Arrived(self._interner.impressions)
         self._clicks: Final = _Arrived(self._interner.clicks)
         self._others: Final = _Arrived(self._interner.others)
-        # Only the arrival of a barge-in is kept; signals of all other types are among the others.
-        self._arrived: Final[dict[type[Event], _Arrived[Any]]] = {
-            Query: self._queries,
-            Impression: self._impressions,
-            Click: self._clicks,
+        self._places: Final = defaultdict[type[Any], int](count(_OTHERS).__next__, _PLACES)
+        self._arrived: Final[dict[int, _Arrived[Any]]] = {
+            _QUERIES: self._queries,
+            _IMPRESSIONS: self._impressions,
+            _CLICKS: self._clicks,
+            _OTHERS: self._others,
         }
         self._closed = _Closed()
         self._columns: list[Columns] = []
@@ -56,16 +69,27 @@ class RowAssembler(Assembler[int]):
 
     def add(self, topic: str, offsets: Sequence[int], events: Sequence[Event | None]) -> None:
         """Add a chunk of a topic's records; see `TurnAssembler.add`."""
-        number_other = count(self._others.next).__next__
-        numbers: defaultdict[type[Any], Callable[[], int | None]] = defaultdict(lambda: number_other)
-        numbers[BargeIn], numbers[Teach], numbers[type(None)] = _came, _nothing, _nothing
-        for kind, arrived in self._arrived.items():
-            numbers[kind] = count(arrived.next).__next__
-            arrived.add([event for event in events if type(event) is kind])
-        rows = [numbers[type(event)]() for event in events]
-        if len(numbers) > len(self._arrived) + 3:
-            self._others.add([event for event in events if event is not None and numbers[type(event)] is number_other])
-        self._add(topic, offsets, events, rows)
+        places = [self._places[type(event)] for event in events]
+        every = set(places)
+        if len(every) == 1:
+            self._add(topic, offsets, events, self._codes(places[0], events))
+            return
+        codes = {
+            place: iter(self._codes(place, [event for event, its in zip(events, places, strict=True) if its == place]))
+            for place in every
+        }
+        self._add(topic, offsets, events, [next(codes[place]) for place in places])
+
+    def _codes(self, place: int, events: Sequence[Any]) -> Iterable[int | None]:
+        """Add the rows of events of one type, and return their codes."""
+        if place == _NOTHING:
+            return repeat(None, len(events))
+        if place == _BARGE_INS:
+            return repeat(place, len(events))
+        arrived = self._arrived[min(place, _OTHERS)]
+        first = arrived.next
+        arrived.add(events)
+        return range(first * _STEP + place, arrived.next * _STEP, _STEP)
 
     def advance(self, caught_up: Collection[str] = ()) -> int:
         """Advance the watermark, and return the number of turns that this closes; see `TurnAssembler.advance`."""
@@ -97,20 +121,30 @@ class RowAssembler(Assembler[int]):
     def _columns_of(self, closed: "_Closed") -> Columns:
         following = np.array(closed.following, dtype=np.int64)
         has_next = following != MISSING
+        counts = np.array(closed.counts, dtype=np.int64)
+        turns = np.repeat(np.arange(len(counts)), counts)
+        rows, places = np.divmod(np.array(closed.signals, dtype=np.int64), _STEP)
+
+        def signals(arrived: _Arrived[_F], found: Integers) -> Ragged[_F]:
+            return Ragged(np.bincount(turns[found], minlength=len(counts)), arrived.take(rows[found]))
+
+        by_name = np.argsort(np.argsort([name_of(kind) for kind, place in self._places.items() if place >= _OTHERS]))
+        others = np.flatnonzero(places >= _OTHERS)
+        others = others[np.lexsort((by_name[places[others] - _OTHERS], turns[others]))]
         return self._interner.columns(
             Turns(
-                query=self._queries.take(np.array(closed.queries, dtype=np.int64)),
-                following=Ragged(has_next.astype(np.int64), self._queries.take(following[has_next])),
-                impressions=closed.signals[Impression].of(self._impressions),
-                clicks=closed.signals[Click].of(self._clicks),
-                barge_ins=np.array(closed.signals[BargeIn].counts, dtype=np.int64),
-                others=closed.others.of(self._others),
+                query=self._queries.take(np.array(closed.queries, dtype=np.int64) // _STEP),
+                following=Ragged(has_next.astype(np.int64), self._queries.take(following[has_next] // _STEP)),
+                impressions=signals(self._impressions, np.flatnonzero(places == _IMPRESSIONS)),
+                clicks=signals(self._clicks, np.flatnonzero(places == _CLICKS)),
+                barge_ins=np.bincount(turns[places == _BARGE_INS], minlength=len(counts)),
+                others=signals(self._others, others),
             )
         )
 
     def _forget(self) -> None:
         """Free the rows that are no longer needed and, occasionally, the interned values that no row holds."""
-        every = [*self._arrived.values(), self._others]
+        every = self._arrived.values()
         for arrived in every:
             arrived.forget(self._horizon)
         if len(self._interner) > self._most:
@@ -121,66 +155,29 @@ class RowAssembler(Assembler[int]):
             self._most = max(2 * len(self._interner), _LEAST)
 
 
-def _came() -> int:
-    """The row of an event of which only the arrival is kept."""
-    return 0
-
-
-def _nothing() -> None:
-    """The row of an event of which nothing is kept."""
-
-
-class _Signals:
-    """The signals of closed turns: the number per turn, and their row numbers."""
-
-    __slots__ = ("counts", "rows")
-
-    def __init__(self) -> None:
-        self.counts: list[int] = []
-        self.rows: list[int] = []
-
-    def of(self, arrived: "_Arrived[_F]") -> Ragged[_F]:
-        """Return the signals of each turn."""
-        return Ragged(np.array(self.counts, dtype=np.int64), arrived.take(np.array(self.rows, dtype=np.int64)))
-
-
 class _Closed:
-    """Closed turns, as row numbers.
+    """Closed turns, as the codes of their events; see `RowAssembler`.
 
     Attributes:
-        queries: the row of each turn's query.
-        following: the row of the session's next query; MISSING if there is none.
-        signals: the signals of types with columns of their own.
-        others: all other signals.
+        queries: the code of each turn's query.
+        following: the code of the session's next query; MISSING if there is none.
+        counts: the number of each turn's signals.
+        signals: the codes of all signals, turn by turn.
     """
 
     def __init__(self) -> None:
-        self.queries: list[int] = []
-        self.following: list[int] = []
-        self.signals: Final[dict[type[Signal], _Signals]] = {kind: _Signals() for kind in (Impression, Click, BargeIn)}
-        self.others: Final = _Signals()
+        self.queries: Final[list[int]] = []
+        self.following: Final[list[int]] = []
+        self.counts: Final[list[int]] = []
+        self.signals: Final[list[int]] = []
 
     def add(self, closed: Sequence[Assembled[int]]) -> None:
         """Add turns."""
-        for first in range(0, len(closed), _TOGETHER):
-            self._add(closed[first : first + _TOGETHER])
-
-    def _add(self, closed: Sequence[Assembled[int]]) -> None:
-        self.queries += [query for query, _, _ in closed]
-        self.following += [MISSING if following is None else following for _, _, following in closed]
-        none: dict[str, int] = {}
-        for kind, signals in self.signals.items():
-            own = [of_turn.get(kind, none) for _, of_turn, _ in closed]
-            signals.counts += map(len, own)
-            signals.rows += chain.from_iterable([some.values() for some in own if some])
-        for _, of_turn, _ in closed:
-            rows = _others(of_turn) if of_turn.keys() - self.signals.keys() else ()
-            self.others.counts.append(len(rows))
-            self.others.rows += rows
-
-
-def _others(signals: Mapping[type[Signal], Mapping[str, int]]) -> list[int]:
-    return others_of({name_of(kind): some.values() for kind, some in signals.items()})
+        for query, signals, following in closed:
+            self.queries.append(query)
+            self.following.append(MISSING if following is None else following)
+            self.counts.append(len(signals))
+            self.signals.extend(signals.values())
 
 
 class _Block(Generic[_F]):
