@@ -16,7 +16,7 @@ from backchannel.streams.turns.assembler import TurnConfig
 from backchannel.streams.turns.position import Claim, Position
 from backchannel.streams.turns.rows import RowAssembler
 
-_TOGETHER: Final = 1 << 17
+_TOGETHER: Final = 1 << 18
 """Bytes of records that become columns together. Their events take several times as much, and would otherwise fall out
 of the processor's caches between decoding, interning and freeing them."""
 
@@ -147,7 +147,8 @@ class Partition:
         Raises:
             TooManyOpenError: see `TurnAssembler.add`.
         """
-        together = max(_TOGETHER * len(records) // max(sum(map(len, filter(None, records))), 1), 1)
+        pieces = max(round(sum(map(len, filter(None, records))) / _TOGETHER), 1)
+        together = max(-(-len(records) // pieces), 1)
         dead = []
         for first in range(0, len(records), together):
             some = slice(first, first + together)
