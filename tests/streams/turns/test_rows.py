@@ -30,6 +30,12 @@ class Rating(events._Event, frozen=True, gc=False, kw_only=True, tag="rating"):
     good: bool
 
 
+class Applause(events._Event, frozen=True, gc=False, kw_only=True, tag="applause"):
+    """Another one, whose name comes first."""
+
+    topic: ClassVar[str] = "applause"
+
+
 def rated(event: Event | None) -> Event | None:
     """Return every other event as a rating."""
     if event is None or int(event.event_id[-1]) % 2:
@@ -110,6 +116,27 @@ def test_rows_hold_what_events_hold(some: list[Turn]) -> None:
     closed = objects.finish()
     assert rows.finish() == rows.closed == len(closed)
     assert same(taken(rows), columns_of(closed))
+
+
+def test_signals_without_columns_of_their_own_are_by_type_in_each_turn() -> None:
+    log: list[Any] = [query("q0", 0), query("q1", 1)]
+    for number, query_id in enumerate(("q1", "q0", "q1", "q0", "q1")):
+        envelope: dict[str, Any] = {"event_id": f"s{number}", "ts": 2, "session_id": "s", "query_id": query_id}
+        log += [Rating(**envelope, good=number > 2), Applause(**envelope)]
+    objects, rows = TurnAssembler(["events"], CONFIG), RowAssembler(["events"], CONFIG)
+    for assembler in (objects, rows):
+        assembler.add("events", range(len(log)), log)
+    closed = objects.finish()
+    rows.finish()
+    columns = taken(rows)
+    assert same(columns, columns_of(closed))
+    labels = columns.pools.labels
+    assert [labels[code] for code in columns.turns.others.rows.kind] == [
+        *("applause",) * 2,
+        *("rating",) * 2,
+        *("applause",) * 3,
+        *("rating",) * 3,
+    ]
 
 
 @pytest.mark.parametrize("commits", [True, False])
