@@ -21,6 +21,7 @@ from statistics import median
 from typing import Any, Final, TypeVar
 
 import faust
+import msgspec
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -46,6 +47,7 @@ from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import Ledger
 from backchannel.streams.turns.assembler import TurnConfig
 from backchannel.streams.turns.partition import Partition
+from backchannel.streams.turns.position import TopicPosition
 from backchannel.streams.worker.remote import relax_collector
 from backchannel.streams.worker.worker import Worker
 
@@ -89,11 +91,13 @@ def kafka(load: Load) -> Iterator[Measure]:
 def _throughput(load: Load, backlog: KafkaConfig) -> Iterator[Measure]:
     load.say("throughput: filling the topics")
     folder, sent = load.folder, _remote(_fill, backlog, BACKLOG * load.events)
-    raw, stock, own = "aiokafka getmany, decode", "the same learning in a stock Faust agent", "worker"
+    raw, stock = "aiokafka getmany, decode", "the same learning in a stock Faust agent"
+    own, two = "worker, from Kafka to a committed ledger", "two workers of a group"
     sides: dict[str, Callable[[KafkaConfig, str], float]] = {
         raw: lambda group, _: _remote(_read_raw, group, sent),
         stock: lambda group, name: _remote(_learn_stock, group, str(folder / f"stock-{name}.db"), STOCK_EVENTS),
         own: lambda group, name: _remote(_learn, group, str(folder / f"worker-{name}.db"), sent),
+        two: lambda group, name: _learn_by_two(folder, group, folder / f"two-{name}.db", sent),
     }
     if all(map(importlib.util.find_spec, ("bytewax", "quixstreams"))):
         from backchannel.ops.lab.bench import kafka_peers  # noqa: PLC0415 - needs more packages
@@ -108,13 +112,15 @@ def _throughput(load: Load, backlog: KafkaConfig) -> Iterator[Measure]:
     for number in range(load.rounds):
         for side, measure in sides.items():
             load.say(f"throughput, round {number + 1} of {load.rounds}: {side}")
-            taken[side].append(measure(structs.replace(backlog, group=f"bench-{number}"), str(number)))
+            group = f"bench-{list(sides).index(side)}-{number}"
+            taken[side].append(measure(structs.replace(backlog, group=group), str(number)))
     rates = {side: median(rounds) for side, rounds in taken.items()}
-    worker = rates.pop(own)
+    ours = {side: rates.pop(side) for side in (own, two)}
     for side, rate in rates.items():
         yield Measure(side, rate, "events/s")
-    for side, rate in rates.items():
-        yield Measure("worker, from Kafka to a committed ledger", worker, "events/s", worker / rate, side)
+    for name, worker in ours.items():
+        for side, rate in rates.items():
+            yield Measure(name, worker, "events/s", worker / rate, side)
 
 
 def topics_of(servers: str, prefix: str) -> KafkaConfig:
@@ -200,6 +206,27 @@ def _learn(kafka: KafkaConfig, database: str, events: int) -> float:
         return events / (worker.ended - worker.started)
 
     return asyncio.run(learn())
+
+
+def _learn_by_two(folder: Path, kafka: KafkaConfig, database: Path, events: int) -> float:
+    """Learn events in two workers that share a store; return the events per second.
+
+    It is measured from a fifth of the events to nine tenths: before, the workers start and share out the partitions,
+    and after, one of them has nothing left to do.
+    """
+    url, wait_until = f"sqlite:///{database}", time.monotonic() + 600
+    read: list[tuple[float, int]] = []
+    with running_worker(folder, kafka, url, Config()), running_worker(folder, kafka, url, Config()):
+        while not read or read[-1][1] < 0.9 * events:
+            if time.monotonic() > wait_until:
+                raise RuntimeError(f"two workers do not read {events:,} events; see {folder / 'worker.log'}")
+            topics = [msgspec.json.decode(row, type=dict[str, TopicPosition]) for row in _select(database, "topics")]
+            done = sum(topic.read for own in topics for topic in own.values())
+            if done >= 0.2 * events and (not read or done > read[-1][1]):
+                read.append((time.perf_counter(), done))
+            time.sleep(0.02)
+    (started, first), (ended, last) = read[0], read[-1]
+    return (last - first) / (ended - started)
 
 
 def _learn_stock(kafka: KafkaConfig, database: str, events: int) -> float:
@@ -303,9 +330,11 @@ async def _stream(kafka: KafkaConfig, events: list[Event], rate: int) -> None:
 
 
 @contextmanager
-def running_worker(folder: Path, kafka: KafkaConfig, store: str) -> Iterator[subprocess.Popen[bytes]]:
+def running_worker(
+    folder: Path, kafka: KafkaConfig, store: str, config: Config = LIVE
+) -> Iterator[subprocess.Popen[bytes]]:
     settings = folder / "live.toml"
-    settings.write_text(render(structs.replace(LIVE, kafka=kafka)))
+    settings.write_text(render(structs.replace(config, kafka=kafka)))
     command = [sys.executable, "-m", "backchannel", "worker", "--config", str(settings), "--servers", kafka.servers]
     with (folder / "worker.log").open("ab") as log:
         process = subprocess.Popen([*command, "--store", store], stderr=log)
@@ -379,7 +408,7 @@ def _epochs(database: Path) -> int:
     return sum(_select(database, "epoch"))
 
 
-def _select(database: Path, column: str) -> list[int]:
+def _select(database: Path, column: str) -> list[Any]:
     try:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
             return [value for (value,) in connection.execute(f"SELECT {column} FROM partition")]

@@ -78,6 +78,7 @@ WHAT_MATTERS: Final[Mapping[str, Collection[str]]] = {
     "memory": ("peak memory, 2,000,000 events",),
     "kafka": (
         "worker, from Kafka to a committed ledger",
+        "two workers of a group",
         "turn's close to PolicyReader, 10,000 events/s, p99",
         "turn's close to PolicyReader, 40,000 events/s, p99",
         "SIGKILL to caught up",
