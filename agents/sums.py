@@ -134,6 +134,9 @@ def _united(columns: Sequence[tuple[Integers, Sequence[Any]]]) -> tuple[Integers
 
 def _compact(codes: Integers, values: Sequence[Any]) -> tuple[Integers, Sequence[Any]]:
     """Return codes, (rows,), without the values that do not occur."""
+    if len(values) > 4 * len(codes):  # a range has room for every value between two that may be far apart
+        found, compact = np.unique(codes, return_inverse=True)
+        return compact, taken(values, found)
     there = np.bincount(codes, minlength=len(values)) > 0
     return (codes, values) if there.all() else ((there.cumsum() - 1)[codes], taken(values, np.flatnonzero(there)))
 

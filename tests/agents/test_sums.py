@@ -28,7 +28,11 @@ def test_lines_of_equal_keys_are_together_however_many_keys_there_could_be(
     assert list(groups.keys) == sorted(set(keys))
     assert [list(groups.keys)[line] for line in groups.lines.tolist()] == keys
     table = SumTable("table", tuple((f"key {place}", int) for place in range(len(sizes))), ("lines",))
-    assert groups.sums(table, [np.ones(len(keys))]).values[:, 0].tolist() == [keys.count(key) for key in groups.keys]
+    sums = groups.sums(table, [np.ones(len(keys))])
+    assert sums.values[:, 0].tolist() == [keys.count(key) for key in groups.keys]
+    twice = sums.merge(sums)
+    assert list(twice.keys) == list(groups.keys)
+    assert (twice.values == 2 * sums.values).all()
 
 
 @given(st.lists(st.tuples(*[st.sampled_from([-(2**63), -1, 0, 2**63 - 1])] * 3), min_size=1))
