@@ -59,36 +59,29 @@ def test_more_than_a_run_of_long_lines(tmp_path: Path) -> None:
     assert lines(read(tmp_path / "events", 7)) == every[7:]
 
 
-class Full(io.BytesIO):
-    """A file on a full disk, which cannot be closed in peace either."""
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (ENOSPC, f"No space left on device: sorting needs .* {tempfile.gettempdir()}"),
+        (EIO, r"Input/output error$"),
+    ],
+)
+def test_a_folder_without_room_is_named_and_a_disk_that_fails_is_not_told_as_a_full_one(
+    fault: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(io.BytesIO):
+        """A file that cannot be written, and not be closed in peace either."""
 
-    def writelines(self, _: object) -> None:
-        raise OSError(ENOSPC, os.strerror(ENOSPC))
+        def writelines(self, _: object) -> None:
+            raise OSError(fault, os.strerror(fault))
 
-    def __exit__(self, *_: object) -> None:
-        raise OSError(ENOSPC, os.strerror(ENOSPC))
+        def __exit__(self, *_: object) -> None:
+            raise OSError(fault, os.strerror(fault))
 
-
-def test_without_room_to_sort_the_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "events"
     path.write_bytes(query(1, 1) + b"\n")
-    monkeypatch.setattr("backchannel.streams.turns.sorting.TemporaryFile", Full)
-    with pytest.raises(SourceError, match=f"No space left on device: sorting needs .* {tempfile.gettempdir()}"):
-        read(path)
-
-
-class Broken(io.BytesIO):
-    """A file on a disk that fails."""
-
-    def writelines(self, _: object) -> None:
-        raise OSError(EIO, os.strerror(EIO))
-
-
-def test_a_disk_that_fails_is_not_told_as_a_full_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "events"
-    path.write_bytes(query(1, 1) + b"\n")
-    monkeypatch.setattr("backchannel.streams.turns.sorting.TemporaryFile", Broken)
-    with pytest.raises(SourceError, match=r"Input/output error$"):
+    monkeypatch.setattr("backchannel.streams.turns.sorting.TemporaryFile", Failing)
+    with pytest.raises(SourceError, match=said):
         read(path)
 
 
