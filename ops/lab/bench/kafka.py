@@ -110,10 +110,9 @@ def _throughput(load: Load, backlog: KafkaConfig) -> Iterator[Measure]:
         )
     taken: dict[str, list[float]] = {side: [] for side in sides}
     for number in range(load.rounds):
-        for side, measure in sides.items():
+        for place, (side, measure) in enumerate(sides.items()):
             load.say(f"throughput, round {number + 1} of {load.rounds}: {side}")
-            group = f"bench-{list(sides).index(side)}-{number}"
-            taken[side].append(measure(structs.replace(backlog, group=group), str(number)))
+            taken[side].append(measure(structs.replace(backlog, group=f"bench-{place}-{number}"), str(number)))
     rates = {side: median(rounds) for side, rounds in taken.items()}
     ours = {side: rates.pop(side) for side in (own, two)}
     for side, rate in rates.items():
