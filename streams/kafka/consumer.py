@@ -84,15 +84,9 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def on_start(self) -> None:
         await super().on_start()
-        self._ensure_consumer()._fetcher._prefetch_backoff = PREFETCH_PAUSE
-
-    async def _fetch_records(self, consumer: AIOKafkaConsumer, *args: Any, **kwargs: Any) -> Any:
-        # A copy of every record as a `ConsumerRecord` would take as long as reading it. Those that arrive while this
-        # waits are copied: then there is no backlog.
-        for fetched in consumer._fetcher._records.values():
-            if isinstance(fetched, FetchResult) and fetched.has_more():
-                fetched._partition_records._consumer_record = _as_read
-        return await super()._fetch_records(consumer, *args, **kwargs)
+        fetcher = self._ensure_consumer()._fetcher
+        fetcher._prefetch_backoff = PREFETCH_PAUSE
+        fetcher._records = _Uncopied()
 
     async def on_thread_stop(self) -> None:
         try:
@@ -106,6 +100,17 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
                 retry.cancel()
             await asyncio.gather(*retries, return_exceptions=True)
             await consumer._client.close()
+
+
+class _Uncopied(dict[TopicPartition, Any]):
+    """What aiokafka has fetched, by topic partition, with the records as they are: copying each as a `ConsumerRecord`
+    would take as long as reading it.
+    """
+
+    def __setitem__(self, tp: TopicPartition, fetched: Any) -> None:
+        if isinstance(fetched, FetchResult):
+            fetched._partition_records._consumer_record = _as_read
+        super().__setitem__(tp, fetched)
 
 
 class ChunkConsumer(driver.Consumer):

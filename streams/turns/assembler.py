@@ -195,13 +195,13 @@ class Assembler(Generic[_K]):
         if self.open > self._max_open:
             raise TooManyOpenError(self._explain_open())
 
-    def _advance(self, caught_up: Collection[str]) -> list[Assembled[_K]]:
+    def _advance(self, caught_up: Collection[str] = (), newest: Mapping[str, int] | None = None) -> list[Assembled[_K]]:
         """Advance the watermark; see `TurnAssembler.advance`."""
         for name in caught_up:
             self._topics[name].catch_up()
-        behind = [topic.seen for name, topic in self._topics.items() if name not in caught_up]
-        newest = min(behind) if behind else max(topic.seen for topic in self._topics.values())
-        return self._close_through(newest - self._lateness)
+        seen = {name: topic.seen for name, topic in self._topics.items()} if newest is None else newest
+        behind = [at for name, at in seen.items() if name not in caught_up]
+        return self._close_through((min(behind) if behind else max(seen.values())) - self._lateness)
 
     def _finish(self) -> list[Assembled[_K]]:
         """Close every open turn; see `TurnAssembler.finish`."""
@@ -330,14 +330,15 @@ class TurnAssembler(Assembler[Event]):
         """
         self._add(topic, offsets, events, [None if isinstance(event, Teach) else event for event in events])
 
-    def advance(self, caught_up: Collection[str] = ()) -> list[Turn]:
+    def advance(self, caught_up: Collection[str] = (), newest: Mapping[str, int] | None = None) -> list[Turn]:
         """Advance the watermark, and return the turns that this closes, in event-time order.
 
         Args:
             caught_up: topics that have been read to their end. They do not hold back the watermark, so that silence
                 does not stop learning. If all have, the newest event of any topic counts.
+            newest: topic -> the newest event time (ms), see `newest`, when it was asked where they end; None: now.
         """
-        return list(map(_turn, self._advance(caught_up)))
+        return list(map(_turn, self._advance(caught_up, newest)))
 
     def finish(self) -> list[Turn]:
         """Close all open turns, as no more events will come, and return them in event-time order."""

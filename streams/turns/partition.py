@@ -132,6 +132,11 @@ class Partition:
         """Return the newest event time (ms) among the events of a topic added since it was resumed."""
         return self._assembler.newest(topic)
 
+    @property
+    def newest_by_topic(self) -> dict[str, int]:
+        """The newest event time (ms) of each topic; see `newest`."""
+        return {topic: self._assembler.newest(topic) for topic in self._decoders}
+
     def add(self, topic: str, offsets: Sequence[int], records: Sequence[bytes | None], now: int) -> list[DeadLetter]:
         """Decode and add a chunk of records.
 
@@ -196,9 +201,9 @@ class Partition:
         if offsets and offsets[-1] >= self._read[topic]:
             self._uncommitted += offsets[-1] + 1 - max(offsets[0], self._read[topic])
 
-    def advance(self, caught_up: Collection[str] = ()) -> int:
+    def advance(self, caught_up: Collection[str] = (), newest: Mapping[str, int] | None = None) -> int:
         """Advance the watermark, and return the number of turns that this closes; see `TurnAssembler.advance`."""
-        return self._assembler.advance(caught_up)
+        return self._assembler.advance(caught_up, newest)
 
     def finish(self) -> int:
         """Close all open turns, as no more records will come, and return their number."""

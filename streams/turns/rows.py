@@ -1,7 +1,7 @@
 """Turns whose events become rows of columns on arrival, so that the event objects can be freed at once."""
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import count, repeat
 from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
@@ -91,9 +91,9 @@ class RowAssembler(Assembler[int]):
         arrived.add(events)
         return range(first * _STEP + place, arrived.next * _STEP, _STEP)
 
-    def advance(self, caught_up: Collection[str] = ()) -> int:
+    def advance(self, caught_up: Collection[str] = (), newest: Mapping[str, int] | None = None) -> int:
         """Advance the watermark, and return the number of turns that this closes; see `TurnAssembler.advance`."""
-        return self._close(self._advance(caught_up))
+        return self._close(self._advance(caught_up, newest))
 
     def finish(self) -> int:
         """Close all open turns, and return their number; see `TurnAssembler.finish`."""

@@ -169,7 +169,6 @@ class Assignment:
         self._begun = 0.0  # monotonic time at which it began
         self._unacked: list[tuple[int, Callable[[], None]]] = []  # (partition, ack) of each chunk since the last commit
         self._rejected: list[Rejected] = []  # not yet durable
-        self._answered = True  # whether the brokers said last time where the logs end
         self._catching_up = False
         self._ends: tuple[int, Mapping[TP, int]] = (0, {})  # a time, ms, and where the logs ended then
         self._heard: dict[int, int] = {}  # partition -> time of its last chunk, ms
@@ -234,25 +233,22 @@ class Assignment:
         """Advance the watermark past topics that were read to their end, and close the turns of quiet partitions.
 
         Args:
-            log_ends: a function that returns the ends of the logs. It is called while no chunk is added, so that no
-                event of another topic can be newer than its answer; but if it had no answer last time, chunks are added
-                until it has one.
+            log_ends: a function that returns the ends of the logs. Chunks are added meanwhile; but what they hold does
+                not advance the watermark, as an event of another topic could be newer than the answer.
             now: wall clock, ms since the Unix epoch.
         """
-        if not self._answered:
-            self._answered = bool(await log_ends())
+        newest = {number: partition.newest_by_topic for number, partition in self.partitions.items()}
+        ends = await log_ends()
         async with self._lock:
             self._raise_failure()
             if self._void or not self.partitions:
                 return
-            ends = await log_ends() if self._answered else {}
-            self._answered = bool(ends)
             if not ends:  # an unreachable log is not known to be quiet
                 self._heard.clear()
             for number, partition in self.partitions.items():
                 topics = partition.claim.position.topics
                 caught_up = [t for t in topics if (tp := TP(t, number)) in ends and self._next[tp] >= ends[tp]]
-                self._note(partition.advance(caught_up), now)
+                self._note(partition.advance(caught_up, newest[number]), now)
                 quiet_since = self._heard.setdefault(number, now)
                 if len(caught_up) == len(topics) and partition.open and now - quiet_since >= self._quiet_ms:
                     self._note(partition.finish(), now)

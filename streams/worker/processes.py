@@ -13,6 +13,7 @@ from backchannel.streams.pipeline.publisher import Publisher
 from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import Ledger
 from backchannel.streams.turns.partition import Batch
+from backchannel.streams.worker.packing import packed
 from backchannel.streams.worker.remote import RemoteObject
 
 
@@ -29,7 +30,7 @@ class LearningProcess(RemoteObject):
 
     async def commit(self, batches: Sequence[Batch]) -> Commit:
         """Learn and commit; see `commits.commit`, also for the errors."""
-        done: Commit = await self.call("commit", pickle.dumps(batches, protocol=5))  # arrays as they are
+        done: Commit = await self.call("commit", packed(batches))
         return done
 
 

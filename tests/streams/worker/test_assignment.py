@@ -15,7 +15,7 @@ from msgspec import structs
 
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.codec import EventDecoder, encode
-from backchannel.schemas.events import Never, Teach
+from backchannel.schemas.events import Click, Event, Never, Query, Teach
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.producer import Rejected
 from backchannel.streams.kafka.receiver import Chunk, LogBounds
@@ -32,6 +32,7 @@ from backchannel.streams.worker.assignment import Assignment, CoPartitionError, 
 from tests.support.ledgers import contents, sqlite_url
 
 TP0 = TP("events", 0)
+TOPICS: Mapping[str, type[Event] | None] = {"events": None}
 CONFIG = Config(turns=TurnConfig(window_s=3.0, lateness_s=1.0))
 RECORDS = [encode(event) for event in mixed_stream(40, np.random.default_rng(3), queries=10, gap_ms=400)]
 NOW = 1_800_000_000_000
@@ -61,11 +62,12 @@ class Desk:
         self.acked: list[int] = []
         self.taught: list[Teach] = []
 
-    def assign(self, commit_events: int = 1_000_000) -> Assignment:
+    def assign(self, commit_events: int = 1_000_000, topics: Mapping[str, type[Event] | None] = TOPICS) -> Assignment:
         claim = self.ledger.claim("s", 0)
-        position, _ = resume_in({"events": LogBounds(0, 10_000)}, claim.position)
+        position, _ = resume_in(dict.fromkeys(topics, LogBounds(0, 10_000)), claim.position)
         claim = Claim("s", 0, claim.epoch, claim.commits, position)
-        partition = Partition(claim, {"events": EventDecoder()}, CONFIG.turns)
+        decoders = {topic: EventDecoder(event_type) for topic, event_type in topics.items()}
+        partition = Partition(claim, decoders, CONFIG.turns)
         return Assignment(
             {0: partition}, self, self.letters, commit_events, QUIET_MS, observer=Observer(), teach=self.taught.extend
         )
@@ -73,12 +75,12 @@ class Desk:
     async def commit(self, batches: Sequence[Batch]) -> Commit:
         return await asyncio.to_thread(commit, self.learning, self.ledger, batches)
 
-    def chunk(self, first: int, values: list[bytes]) -> Chunk:
+    def chunk(self, first: int, values: list[bytes], tp: TP = TP0) -> Chunk:
         records = [
-            ConsumerRecord("events", 0, first + number, 0, 0, b"key", value, None, 3, len(value), ())
+            ConsumerRecord(*tp, first + number, 0, 0, b"key", value, None, 3, len(value), ())
             for number, value in enumerate(values)
         ]
-        return Chunk(TP0, records, lambda: self.acked.append(first))
+        return Chunk(tp, records, lambda: self.acked.append(first))
 
 
 @pytest.fixture
@@ -88,11 +90,19 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     desk.store.close()
 
 
-def ends(offset: int | None) -> Callable[[], Coroutine[Any, Any, Mapping[TP, int]]]:
+def ends(at: int | Mapping[TP, int] | None) -> Callable[[], Coroutine[Any, Any, Mapping[TP, int]]]:
     async def ask() -> Mapping[TP, int]:
-        return {} if offset is None else {TP0: offset}
+        return {TP0: at} if isinstance(at, int) else at or {}
 
     return ask
+
+
+def asked(query_id: str, ts: int) -> bytes:
+    return encode(Query(event_id=query_id, ts=ts, session_id="s", query_id=query_id, text="jazz"))
+
+
+def clicked(query_id: str, ts: int) -> bytes:
+    return encode(Click(event_id="c", ts=ts, session_id="s", query_id=query_id, entity_id="e"))
 
 
 def test_it_commits_when_there_is_enough_and_acks_what_is_committed(desk: Desk) -> None:
@@ -253,6 +263,27 @@ def test_brokers_that_do_not_answer_hold_back_no_chunks(desk: Desk) -> None:
             await one.add(desk.chunk(0, RECORDS), NOW)
         answered.set()
         await waiting
+
+    asyncio.run(scenario())
+
+
+def test_what_comes_while_the_brokers_say_where_the_logs_end_makes_nothing_late(desk: Desk) -> None:
+    async def scenario() -> None:
+        one = desk.assign(topics={"queries": Query, "clicks": Click})
+        queries, clicks = TP("queries", 0), TP("clicks", 0)
+        await one.add(desk.chunk(0, [asked("a", NOW)], queries), NOW)
+
+        async def ask() -> Mapping[TP, int]:
+            # This click was written and read after the answer, but not yet the queries before it.
+            await one.add(desk.chunk(0, [clicked("c", NOW + 60_000)], clicks), NOW)
+            return {queries: 1, clicks: 0}
+
+        await one.advance(ask, NOW)
+        await one.add(desk.chunk(1, [asked("b", NOW + 30_000), asked("c", NOW + 59_000)], queries), NOW)
+        await one.advance(ends({queries: 3, clicks: 1}), NOW + QUIET_MS)
+        await one.commit()
+        counts = desk.ledger.counts()
+        assert (counts.get("late", 0), counts["turn"], counts["learned"]) == (0, 3, 4)
 
     asyncio.run(scenario())
 
