@@ -29,7 +29,7 @@ from backchannel.agents.memory import checksums
 from backchannel.agents.memory.examination import SHOWINGS, Curve, Examination
 from backchannel.agents.memory.serving import NOTHING, Header, Memory, PairEvidence, Row
 from backchannel.agents.outcomes.outcomes import Outcomes
-from backchannel.agents.sketches import BUCKETS, SLOTS, bounded_shares, bucket, slot
+from backchannel.agents.sketches import BUCKETS, SLOTS, bounded_shares, slot
 from backchannel.agents.statistics import gamma_rate
 from backchannel.agents.sums import ALL, Delta, Floats, Groups, Integers, Key, SumReader, Sums, SumTable
 
@@ -315,7 +315,7 @@ class Shown:
         self._turns: Final = np.concatenate((turns[showings], gains.turns[clicked]))
         self._showings: Final = len(showings)
         self._gains: Final = gains.gains[clicked]
-        self._outcomes: Final = outcomes
+        self._buckets: Final = outcomes.buckets
         entities = np.concatenate((entities[showings], gains.entities[clicked]))
         parts = *((codes[self._turns], values) for codes, values in owners), (entities, outcomes.columns.pools.entities)
         self._parts: Final = parts
@@ -325,18 +325,12 @@ class Shown:
         """Return the gain and the showings of each key; `by_people`, the key ends in the bucket of who asked."""
         landmark = self._table.landmark(int(self._times.max()))
         weights = self._table.weights(self._times, landmark)[self._turns]
-        groups = Groups(*self._parts, (self._buckets(), range(len(BUCKETS)))) if by_people else self.groups
+        groups = Groups(*self._parts, (self._buckets[self._turns], range(len(BUCKETS)))) if by_people else self.groups
         shown, size, lines = self._showings, len(groups.keys), groups.lines
         values = np.empty((size, 1 + len(SHOWINGS)))
         values[:, 0] = np.bincount(lines[shown:], weights[shown:] * self._gains, size)
         values[:, 1:] = examination.showings(lines[:shown], self._positions[:shown], weights[:shown], size)
         return Sums(self._table, groups.keys, values, landmark)
-
-    def _buckets(self) -> Integers:
-        """Return the bucket of whoever asked, for each line, (lines,)."""
-        people, place = np.unique(self._outcomes.people, return_inverse=True)
-        names = self._outcomes.columns.pools.people
-        return np.array([bucket(names[one]) for one in people.tolist()], dtype=np.int64)[place][self._turns]
 
     def harvest(self, examination: Examination) -> Sums:
         """Return what pairs of a query and an entity contribute to the examination curve."""

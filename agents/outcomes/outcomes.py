@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.outcomes.said import said_of
+from backchannel.agents.sketches import bucket
 from backchannel.agents.sums import GRID, Booleans, Floats, Integers
 
 MAX_STRATEGIES: Final = 32
@@ -152,6 +153,13 @@ class Outcomes(Struct, frozen=True, dict=True):
     def people(self) -> Integers:
         """Codes of the users in `Pools.people`, or of the sessions where there is no `user_id`, (n,)."""
         return np.where(self.users == MISSING, self.columns.turns.query.session, self.users)
+
+    @cached_property
+    def buckets(self) -> Integers:
+        """The place in `sketches.BUCKETS` of each of `people`, (n,)."""
+        codes, place = np.unique(self.people, return_inverse=True)
+        names = self.columns.pools.people
+        return np.array([bucket(names[code]) for code in codes.tolist()], dtype=np.int64)[place]
 
     def strategies_of(self, configured: Sequence[str]) -> Sequence[str]:
         """Return the configured strategies; without any, those that these turns name, in the order of their names.

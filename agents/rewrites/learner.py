@@ -48,7 +48,7 @@ from backchannel.agents.rewrites.rules import Rules
 from backchannel.agents.rewrites.sample import SIZE, Sample
 from backchannel.agents.rewrites.serving import Rewriter
 from backchannel.agents.rewrites.training import evidence_of, trained
-from backchannel.agents.sketches import BUCKETS, bounded_shares, bucket, distinct
+from backchannel.agents.sketches import BUCKETS, bounded_shares, distinct
 from backchannel.agents.statistics import wilson
 from backchannel.agents.sums import ALL, Booleans, Delta, Floats, Groups, Integers, Key, SumReader, Sums, SumTable
 from backchannel.schemas.events import Query
@@ -160,9 +160,7 @@ class RephraseGraph(Learner):
 
     def _sketches(self, outcomes: Outcomes, rows: Integers, *masses: Floats) -> list[Floats]:
         """Return each of `masses`, (rows,) turns, as the columns of a sketch of the people who asked, (rows,) each."""
-        people, place = np.unique(outcomes.people[rows], return_inverse=True)
-        names = outcomes.columns.pools.people
-        buckets = np.array([bucket(names[one]) for one in people.tolist()], dtype=np.int64)[place]
+        buckets = outcomes.buckets[rows]
         return [np.where(buckets == one, mass, 0.0) for mass in masses for one in range(len(BUCKETS))]
 
     def solve(self, sums: SumReader, changed: Changed, at: int) -> dict[str, bytes | None]:
