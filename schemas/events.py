@@ -27,7 +27,7 @@ FailurePoint: TypeAlias = Literal[
 GoalLabel: TypeAlias = Literal["continues", "reached", "missed"]
 
 
-class _Event(Struct, frozen=True, gc=False, kw_only=True, tag_field="type"):
+class _Event(Struct, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag_field="type"):
     topic: ClassVar[str]
     unlearned: ClassVar[frozenset[str]] = frozenset()  # fields that no turn keeps
 
@@ -41,14 +41,14 @@ ENVELOPE: Final = frozenset(_Event.__struct_fields__)
 """The fields that events of all types have."""
 
 
-class Hypothesis(Struct, frozen=True, gc=False):
+class Hypothesis(Struct, frozen=True, omit_defaults=True, gc=False):
     """What the recogniser may have heard."""
 
     text: Text
     score: Annotated[float, Meta(ge=-1e6, le=1e6, description="log probability; only differences have a meaning")]
 
 
-class Recognition(Struct, frozen=True, gc=False, kw_only=True):
+class Recognition(Struct, frozen=True, omit_defaults=True, gc=False, kw_only=True):
     """How a spoken query was recognised."""
 
     hypotheses: Annotated[
@@ -57,14 +57,14 @@ class Recognition(Struct, frozen=True, gc=False, kw_only=True):
     wake: Annotated[float, Meta(ge=0, le=1, description="probability that the wake word was spoken")] | None = None
 
 
-class Meaning(Struct, frozen=True, gc=False):
+class Meaning(Struct, frozen=True, omit_defaults=True, gc=False):
     """Another interpretation."""
 
     interpretation: Text
     score: Annotated[float, Meta(ge=0, le=1, description="its probability")]
 
 
-class Understanding(Struct, frozen=True, gc=False, kw_only=True):
+class Understanding(Struct, frozen=True, omit_defaults=True, gc=False, kw_only=True):
     """How the NLU interpreted the text."""
 
     score: Annotated[float, Meta(ge=0, le=1, description="probability of the query's interpretation")] | None = None
@@ -74,7 +74,7 @@ class Understanding(Struct, frozen=True, gc=False, kw_only=True):
     slots: Annotated[Context, Meta(description="slot -> value, as understood")] = {}
 
 
-class Earlier(Struct, frozen=True, gc=False, kw_only=True):
+class Earlier(Struct, frozen=True, omit_defaults=True, gc=False, kw_only=True):
     """What happened in the session before a query; see `earlier_of`."""
 
     turns: Annotated[Count, Meta(description="number of earlier turns")]
@@ -113,7 +113,7 @@ class Query(_Event, frozen=True, gc=False, kw_only=True, tag="query"):
     earlier: Annotated[Earlier, Meta(description="what happened in the session before")] | None = None
 
 
-class Result(Struct, frozen=True, gc=False):
+class Result(Struct, frozen=True, omit_defaults=True, gc=False):
     """One entity as it was shown, with the strategies that produced it."""
 
     entity_id: Id
@@ -148,14 +148,14 @@ class Normalizer(Struct, frozen=True, gc=False):
     deviation: Annotated[float, Meta(ge=0, le=1e15)]
 
 
-class Rewrite(Struct, frozen=True, gc=False, kw_only=True):
+class Rewrite(Struct, frozen=True, omit_defaults=True, gc=False, kw_only=True):
     """A query that was served in place of the one asked."""
 
     source: Annotated[Text, Meta(description="the query as asked")] = field(name="from")
     target: Annotated[Text, Meta(description="the query served instead")] = field(name="to")
 
 
-class Canary(Struct, frozen=True, gc=False, kw_only=True):
+class Canary(Struct, frozen=True, omit_defaults=True, gc=False, kw_only=True):
     """How the decision was made while the served policy shares decisions with one on trial."""
 
     trial: Annotated[Count, Meta(description="the version with which the trial began")]
@@ -343,7 +343,7 @@ Signal: TypeAlias = Impression | Click | BargeIn | Label | Feedback
 """An event about a query. A new event type is another struct in this union."""
 
 
-class Means(Struct, frozen=True, kw_only=True, tag_field="kind", tag="means"):
+class Means(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="means"):
     """FROM means TO: the query is to be replaced. A query that means itself is left as it is."""
 
     source: Annotated[Phrase, Meta(description="the query as asked")] = field(name="from")
@@ -353,27 +353,27 @@ class Means(Struct, frozen=True, kw_only=True, tag_field="kind", tag="means"):
     ] = False
 
 
-class Prefer(Struct, frozen=True, kw_only=True, tag_field="kind", tag="prefer"):
+class Prefer(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="prefer"):
     """For a query, an entity comes first."""
 
     entity_id: Id
     query: Annotated[Phrase, Meta(description="the query's text")]
 
 
-class Never(Struct, frozen=True, kw_only=True, tag_field="kind", tag="never"):
+class Never(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="never"):
     """An entity is not to be shown, for any query."""
 
     entity_id: Id
 
 
-class Like(Struct, frozen=True, kw_only=True, tag_field="kind", tag="like"):
+class Like(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="like"):
     """For a query, an entity is liked: that counts like clicks, fades like them, and clicks can overrule it."""
 
     entity_id: Id
     query: Annotated[Phrase, Meta(description="the query's text")]
 
 
-class LikeAttribute(Struct, frozen=True, kw_only=True, tag_field="kind", tag="like_attribute"):
+class LikeAttribute(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="like_attribute"):
     """A value of a feature of results is liked, for any query: that counts like clicks, which can overrule it."""
 
     feature: Annotated[Name, Meta(description="the feature of results, such as `cuisine`")]

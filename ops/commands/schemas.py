@@ -58,7 +58,7 @@ The tables describe events as they should be written. Imperfect events are also 
 - **Envelopes** such as `{"payload": {...}}`, and events as texts within JSON, must be declared: `events.envelope` and
   `events.encoded`. A byte order mark is skipped.
 
-A record that must be repaired takes longer to decode: about 24 times as long as a correct query, and 11 times as long
+A record that must be repaired takes longer to decode: about 12 times as long as a correct query, and 6 times as long
 as a correct impression of ten results (medians of 15 alternated rounds in one process).""".splitlines()
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec import NODEFAULT, inspect
 
 from backchannel.schemas.codec import MAX_RECORD_BYTES, EventDecoder, EventError, checked, encode
-from backchannel.schemas.events import EVENT_TYPES, Event, Query
+from backchannel.schemas.events import EVENT_TYPES, Event, Impression, Query, Result
 from backchannel.schemas.forms import EventConfig
 from tests.support.cases import ALL_DOCUMENTS, JSON, Document, faults, leaves, minimal, struct_of
 
@@ -87,6 +87,13 @@ def test_round_trip(document: Document) -> None:
     event = UNTYPED.decode(json.dumps(document).encode())
     assert UNTYPED.decode(encode(event)) == event
     assert EventDecoder(type(event)).decode(encode(event)) == event
+
+
+def test_defaults_are_not_written() -> None:
+    ids = {"event_id": "e", "ts": 1, "session_id": "s", "query_id": "q"}
+    event = Impression(**ids, results=(Result("a", 1), Result("b", 2, ("lexical",))))  # type: ignore[arg-type]
+    results = [{"entity_id": "a", "position": 1}, {"entity_id": "b", "position": 2, "strategies": ["lexical"]}]
+    assert json.loads(encode(event)) == {"type": "impression", **ids, "results": results}
 
 
 @pytest.mark.parametrize(
