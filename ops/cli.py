@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple
 import click
 from click.shell_completion import CompletionItem
 
-from backchannel.ops.extras import remedy
 from backchannel.ops.groups import Group
 from backchannel.schemas.errors import BackchannelError
+from backchannel.streams.extras import remedy
 
 # Must be set before numpy is imported. Our matrices are small: several threads gain nothing on an idle machine,
 # and wait for each other on a busy one, where a policy then takes seconds instead of tenths of a second.
@@ -171,6 +171,8 @@ def _explanation(error: Exception) -> str | None:
     """Return the message for an error that the user can fix; None if it is a bug, or for click to handle."""
     if isinstance(error, BackchannelError):
         return str(error)
+    if isinstance(error, ModuleNotFoundError) and (install := remedy(error)):
+        return f"{error.name} is needed: {install}"
     if isinstance(error, OSError) and error.filename is not None:  # otherwise it may be a broken pipe, or a bug
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError) and error.errno in _OF_DISKS:  # writing to an open file names none

@@ -4,8 +4,10 @@ import hashlib
 import re
 import tomllib
 from difflib import get_close_matches
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias, get_args, get_type_hints
+from typing import Annotated, Any, Final, TypeAlias, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct, field, structs
@@ -233,16 +235,32 @@ def parse(document: dict[str, Any], origin: str) -> Config:
         return msgspec.convert(document, Config)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
-        key = where.rstrip("`")
+        key = _entry(document, where.rstrip("`"), str(error))
         what += quoted(what, document, key) or _remedy(what, _kind_of(key))
         key = key or "the top level"
         raise ConfigError(f"{origin}: {key}: {what}. `backchannel config` describes every key") from None
+
+
+def _entry(document: dict[str, Any], key: str, message: str) -> str:
+    """Return `key` with the name of the entry that is at fault, which msgspec writes as `[...]`."""
+    table, entry, rest = key.partition("[...]")
+    path = table.split(".")
+    for name, value in reduce(getitem, path, document).items() if entry else ():
+        alone = reduce(lambda inner, outer: {outer: inner}, reversed(path), {name: value})
+        try:
+            msgspec.convert(alone, Config)
+        except msgspec.ValidationError as error:
+            if str(error) == message:
+                return f"{table}.{name}{rest}"
+    return key
 
 
 def _remedy(what: str, kind: Any) -> str:
     """Return what msgspec's message does not say: the choices, or a name that may have been meant."""
     if what.startswith("Invalid enum value"):
         return f", must be one of {', '.join(get_args(kind))}"
+    if what.startswith("Invalid value"):  # of the key that says which struct of a union it is
+        return f", must be one of {', '.join(one.__struct_config__.tag for one in get_args(kind))}"
     unknown = _UNKNOWN.match(what)
     if unknown and is_struct_type(kind):
         near = get_close_matches(unknown[1], [one.encode_name for one in structs.fields(kind)], 1)
@@ -251,8 +269,13 @@ def _remedy(what: str, kind: Any) -> str:
 
 
 def _kind_of(key: str) -> Any:
-    """Return the type of a key such as `bandit.policy`, or of everything; None within lists and tables."""
+    """Return the type of a key such as `bandit.policy`, or of everything; of a union's tag, the union."""
     kind: Any = Config
-    for name in key.split(".") if key else ():
-        kind = get_type_hints(kind).get(name) if is_struct_type(kind) else None
+    for name in re.findall(r"[^.\[\]]+", key):
+        if is_struct_type(kind):
+            kind = get_type_hints(kind).get(name)
+        elif get_origin(kind) is tuple:
+            kind = get_args(kind)[0]
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
     return kind

@@ -14,10 +14,10 @@ from backchannel.agents.failures.comparison import Comparison, compare
 from backchannel.agents.failures.learner import FailurePoints
 from backchannel.agents.failures.quality import MEASURES
 from backchannel.agents.failures.sample import LabelSample
-from backchannel.ops.extras import install
 from backchannel.ops.options import opened_store
 from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.config import Config
+from backchannel.streams.extras import install
 from backchannel.streams.store import ledger
 
 

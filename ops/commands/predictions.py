@@ -11,11 +11,11 @@ import orjson
 from msgspec import Meta, Struct
 
 from backchannel.agents.memory.proposals import Entity
-from backchannel.ops.extras import install
 from backchannel.schemas.codec import explain
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import Id, Text
 from backchannel.schemas.text import normalize
+from backchannel.streams.extras import install
 
 SEPARATOR: Final = "|"
 """Separates the aliases of an entity in a CSV file."""

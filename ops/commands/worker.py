@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 from msgspec import structs
 
-from backchannel.ops.extras import install
 from backchannel.ops.options import config_option, kafka_config, log_option, servers_option, store_option
 from backchannel.ops.terminal import log_to_stderr, one_line
 from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.config import Config
+from backchannel.streams.extras import install
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.topics import check_topics
 from backchannel.streams.monitoring.metrics import Metrics

@@ -130,7 +130,7 @@ class JournalReader:
 
     Args:
         folder: the folder of the journal.
-        start: the offset to begin at; the first record read begins there or later.
+        start: see `seek`.
 
     Attributes:
         skipped: the number of unread bytes that were removed before they could be read.
@@ -149,9 +149,13 @@ class JournalReader:
             raise JournalError(
                 f"another service learns from the journal {folder}: stop it, or give this one its own --journal"
             ) from None
-        found = segments(folder)
+        self.seek(start)
+
+    def seek(self, start: int) -> None:
+        """Continue at the offset `start`: the first record read begins there or later."""
+        found = segments(self._folder)
         first = found[0][0] if found else 0
-        self.skipped: Final = max(first - start, 0)
+        self.skipped = max(first - start, 0)
         # The record that begins at `start` is preceded by a line break, unless its segment begins with it.
         self._inside = any(base < start <= base + size for base, size in found)
         self._next = max(start, first) - self._inside

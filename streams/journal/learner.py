@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
 
@@ -37,17 +38,16 @@ class JournalLearner:
     def __init__(self, url: str, config: Config, folder: Path) -> None:
         self._config: Final = config
         self._keep: Final = round(config.serve.journal_gb * (1 << 29))  # half of the maximum size
-        journal = Journal(folder, 0)
-        self._pipeline: Final = LocalPipeline(url, config, journal.source)
-        try:
+        with closing(Journal(folder, 0)) as journal, ExitStack() as failing:
+            # Before the pipeline claims the partition, which fences off whoever reads the journal.
+            self._reader: Final = JournalReader(folder, 0)
+            failing.callback(self._reader.close)
+            self._pipeline: Final = LocalPipeline(url, config, journal.source)
+            failing.callback(self._pipeline.close)
             resume = self._pipeline.partition.claim.position.topic(TOPIC).resume
             journal.begin_at(resume)
-            self._reader: Final = JournalReader(folder, resume)
-        except BaseException:
-            self._pipeline.close()
-            raise
-        finally:
-            journal.close()
+            self._reader.seek(resume)
+            failing.pop_all()
         if self._reader.skipped:
             logger.warning("%d bytes of the journal were removed before this store learned them", self._reader.skipped)
         self._fed = 0  # records, since the last commit

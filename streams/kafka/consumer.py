@@ -21,6 +21,7 @@ from faust.types import TP, AppT, ConsumerMessage
 from mode import Service
 from yarl import URL
 
+from backchannel.streams.extras import install
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.reading_order import chunks_in_turn, not_ahead
 from backchannel.streams.kafka.receiver import LogBounds, LogError, Receiver
@@ -40,7 +41,7 @@ def check_versions(found: Callable[[str], str] = version) -> None:
         raise ImportError(
             "the batch transport uses private parts of "
             + ", ".join(f"{name} {PINNED[name]} (found {other})" for name, other in wrong.items())
-            + ": install exactly these versions, as `pip install 'backchannel[kafka]'` does"
+            + f": install exactly these versions, as `{install('kafka')}` does"
         )
 
 

@@ -20,6 +20,7 @@ from backchannel.agents.rewrites.serving import Online, Rewriter
 from backchannel.agents.taught.serving import NOTHING_TAUGHT, Taught
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Checksum, Snapshot
+from backchannel.streams.extras import install
 from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.rows import Rows
 from backchannel.streams.snapshots import teachings
@@ -369,7 +370,7 @@ def _similar_queries(guess_from: float) -> Similar:
         from backchannel.agents.memory.similar import SimilarQueries  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"guess_from={guess_from} needs {error.name}: pip install 'backchannel[guess]', or omit guess_from",
+            f"guess_from={guess_from} needs {error.name}: {install('guess')}, or omit guess_from",
             name=error.name,
         ) from None
     return SimilarQueries(guess_from)
@@ -379,6 +380,6 @@ def _online_rewrites() -> Online | None:
     try:
         from backchannel.agents.rewrites.online import OnlineRewrites  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
-        logger.warning("no online rewrites: they need %s: pip install 'backchannel[guess]'", error.name)
+        logger.warning("no online rewrites: they need %s: %s", error.name, install("guess"))
         return None
     return OnlineRewrites()

@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from backchannel.agents.sums import SumTable
 from backchannel.schemas.errors import BackchannelError
+from backchannel.streams.extras import remedy
 from backchannel.streams.store.dialects import DIALECTS
 from backchannel.streams.store.retries import retry
 from backchannel.streams.store.tables import SCHEMA_VERSION, head, metadata, schema_version, sum_table, taught_head
@@ -55,8 +56,7 @@ class Store:
                 raise StoreError(f"store {parsed}: unsupported; give a URL like {examples}")
             self._engine: Final[Engine] = create_engine(url, pool_pre_ping=True)
         except ModuleNotFoundError as error:
-            remedy = f"pip install '{dialect.requirement}'" if dialect else f"pip install {error.name}"
-            raise StoreError(f"this store needs {error.name}: {remedy}") from None
+            raise StoreError(f"this store needs {error.name}: {remedy(error) or f'pip install {error.name}'}") from None
         except (ArgumentError, NoSuchModuleError) as error:
             kind = url.partition(":")[0]  # the rest may contain a password, even if the URL is mistyped
             raise StoreError(f"store {kind!r}: {error}; give a URL like sqlite:///policy.db") from None

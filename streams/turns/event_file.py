@@ -9,6 +9,7 @@ from typing import IO, Final, NamedTuple, Self
 import msgspec
 
 from backchannel.schemas.codec import MAX_RECORD_BYTES
+from backchannel.streams.extras import install
 from backchannel.streams.turns.compression import BLOCK, DAMAGE, RawInput, decompressed
 from backchannel.streams.turns.identity import Marker, SourceError, base_of
 from backchannel.streams.turns.position import Identity
@@ -61,7 +62,7 @@ class EventFile:
         except OSError as error:
             raise SourceError(f"{path}: {error.strerror}") from None
         except ModuleNotFoundError:
-            raise SourceError(f"{path} is Zstandard: pip install 'backchannel[learn]' to read it") from None
+            raise SourceError(f"{path} is Zstandard: to read it, {install('learn')}") from None
         if self._raw.head[:2] in _UTF_16:
             raise SourceError(f"{path} is UTF-16: convert it, as with `iconv -f UTF-16 -t UTF-8`")
         self.size: Final = self._raw.size

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from backchannel.ops.cli import _COMMANDS, _Group, main
 from backchannel.ops.options import STORE_VARIABLE
+from backchannel.streams.extras import install
 
 
 def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -48,6 +49,19 @@ def test_the_list_of_commands_says_what_each_command_says() -> None:
         command = main.get_command(context, name)
         assert command is not None
         assert entry.help.removesuffix(".") == command.get_short_help_str(limit=1000).removesuffix("."), name
+
+
+def test_what_a_command_imports_late_is_one_line_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "backchannel.ops.lab.convert.table", raising=False)
+    monkeypatch.delattr("backchannel.ops.lab.convert.table", raising=False)
+    log = tmp_path / "log.csv"
+    log.write_text("q,t\n")
+    done = CliRunner().invoke(main, ["convert", "table", str(log), "--map", "query=q", "--map", "time=t"])
+    assert done.exit_code == 1
+    assert done.output == f"Error: pyarrow is needed: {install('parquet')}\n"
 
 
 @pytest.mark.parametrize(

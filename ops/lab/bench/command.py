@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from backchannel.ops.exit_codes import INCOMPLETE
-from backchannel.ops.extras import remedy
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.ops.lab.bench.record import BenchRun, Part, cells, document, machine, together, versions
 from backchannel.ops.paths import input_file
 from backchannel.ops.terminal import print_json
+from backchannel.streams.extras import remedy
 from backchannel.streams.worker.remote import relax_collector
 
 PARTS: Final = {

@@ -52,7 +52,8 @@ def convert() -> None:
     What can be learned from the events, and what cannot, is written to standard error.
 
     \b
-    backchannel convert ubi *.ndjson --settings fit.toml | backchannel run - --config fit.toml
+    backchannel convert ubi *.ndjson --settings fit.toml > events.jsonl
+    backchannel run events.jsonl --config fit.toml
     """
 
 

@@ -12,6 +12,8 @@ GAP_S: Final = 1800.0
 _SECONDS: Final = 1e11
 """Numbers below this are times in seconds; from it on they are in ms, from a thousand times it in µs, and so on."""
 
+_REMEDY: Final = "write 2026-11-28T20:00:00Z, or seconds, ms or µs since 1970"
+
 
 def ms_of(value: Any) -> int:
     """Return a time in ms since the Unix epoch, given as ISO text, a date, or a number of seconds, ms, µs or ns.
@@ -27,7 +29,7 @@ def ms_of(value: Any) -> int:
     if isinstance(value, date):
         return ms_of(datetime.combine(value, time()))
     if isinstance(value, bool) or value is None:
-        raise ValueError(f"{value!r} is not a time")
+        raise ValueError(f"{value!r} is not a time: {_REMEDY}")
     if isinstance(value, str):
         text = value.strip()
         if text.replace(".", "", 1).lstrip("-").isdigit():
@@ -35,10 +37,10 @@ def ms_of(value: Any) -> int:
         try:
             return ms_of(datetime.fromisoformat(text))
         except ValueError:
-            raise ValueError(f"{value!r} is not a time: write 2026-11-28T20:00:00Z, or ms since 1970") from None
+            raise ValueError(f"{value!r} is not a time: {_REMEDY}") from None
     number = float(value)
     if not math.isfinite(number) or number < 0:
-        raise ValueError(f"{value!r} is not a time since 1970")
+        raise ValueError(f"{value!r} is not a time: {_REMEDY}")
     scale = 1e3 if number < _SECONDS else 1.0
     while number * scale >= _SECONDS * 1e3:
         scale /= 1e3

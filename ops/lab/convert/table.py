@@ -19,8 +19,9 @@ second after its query.
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import pyarrow as pa
@@ -55,6 +56,10 @@ _FALSE: Final = frozenset({"", "0", "0.0", "false", "f", "no", "n", "null", "non
 _MOST: Final = 500
 _LONGEST: Final = 2000
 _ID: Final = 256
+
+
+Row: TypeAlias = tuple[tuple[Path, int], Mapping[str, Any]]
+"""Where a row is, as path and number, and its values by field."""
 
 
 class _Search(Struct):
@@ -92,10 +97,13 @@ def check(mapping: Mapping[str, str]) -> None:
         raise ConversionError(
             "shown, item: a row is a search with a list `shown`, or an `item` that was shown; not both"
         )
+    for field in ("position", "strategies"):
+        if field in mapping and "item" not in mapping:
+            raise ConversionError(f"{field}: is of an item; leave it out, or map `item`, with one row per item shown")
 
 
-def rows(path: Path, mapping: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file, as field -> value.
+def rows(path: Path, mapping: Mapping[str, str]) -> Iterator[Row]:
+    """Yield the rows of a file, with where they are: path and number, from 1.
 
     Raises:
         ConversionError: the file cannot be read, or lacks a column.
@@ -120,63 +128,67 @@ def rows(path: Path, mapping: Mapping[str, str]) -> Iterator[dict[str, Any]]:
                 path, parse_options=pa.csv.ParseOptions(newlines_in_values=True), convert_options=options
             )
             _require(columns, batches.schema.names, path)
-        for batch in batches:
-            for row in batch.select(columns).to_pylist():
-                yield {field: row[column] for field, column in mapping.items()}
+        listed = chain.from_iterable(batch.select(columns).to_pylist() for batch in batches)
+        for number, row in enumerate(listed, 1):
+            yield (path, number), {field: row[column] for field, column in mapping.items()}
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ConversionError(f"{path}: {error}: CSV with a header, or Parquet, is needed") from None
 
 
-def events(
-    found: Iterable[Mapping[str, Any]], separator: str, dropped: Counter[str], gap_s: float = GAP_S
-) -> list[Event]:
+def events(found: Iterable[Row], separator: str, dropped: Counter[str], gap_s: float = GAP_S) -> list[Event]:
     """Return the events of all rows, in time order.
 
     Args:
-        found: rows as field -> value, in any order.
+        found: rows, in any order.
         separator: the separator of lists given as text.
         dropped: counts of rows that are left out, by reason; added to.
         gap_s: the silence that separates sessions, s.
 
     Raises:
-        ConversionError: a row has no valid time.
+        ConversionError: a row has no valid time or position.
     """
     searches: dict[Hashable, _Search] = {}
-    for number, row in enumerate(found, 1):
-        query = _text(row.get("query"))
-        if query is None:
-            dropped["rows without a query"] += 1
-            continue
+    for place, row in found:
         try:
-            ts = ms_of(row["time"])
-        except ValueError as error:
-            raise ConversionError(f"row {number}: time: {error}") from None
-        own = _Search(
-            query=query[:_LONGEST],
-            ts=ts,
-            query_id=_id(row.get("query_id")),
-            session=_id(row.get("session")),
-            user=_id(row.get("user")),
-            locale=(_text(row.get("locale")) or "")[:35] or None,
-            context={
-                field.removeprefix(CONTEXT): _scalar(value)
-                for field, value in row.items()
-                if field.startswith(CONTEXT) and value is not None
-            },
-        )
-        if "item" in row:
-            key: Hashable = own.query_id or (own.session, own.user, query, ts)
-            search = searches.setdefault(key, own)
-            _add_item(search, row, separator)
-        else:
-            # Equal searches in the same millisecond are distinct; a repeated query_id is not counted twice.
-            key = own.query_id or (own.session, own.user, query, ts, number)
-            if key in searches:
-                dropped["rows with a repeated query_id"] += 1
-                continue
-            searches[key] = own
-            _add_lists(own, row, separator)
+            left_out = _add(searches, place, row, separator)
+        except ConversionError as error:
+            path, number = place
+            raise ConversionError(f"{path}, row {number}: {error}") from None
+        if left_out:
+            dropped[left_out] += 1
     return _events(searches.values(), gap_s)
+
+
+def _add(searches: dict[Hashable, _Search], place: Hashable, row: Mapping[str, Any], separator: str) -> str | None:
+    """Add a row to its search; return why it is left out, or None."""
+    query = _text(row.get("query"))
+    if query is None:
+        return "rows without a query"
+    ts = _ms("time", row["time"])
+    own = _Search(
+        query=query[:_LONGEST],
+        ts=ts,
+        query_id=_id(row.get("query_id")),
+        session=_id(row.get("session")),
+        user=_id(row.get("user")),
+        locale=(_text(row.get("locale")) or "")[:35] or None,
+        context={
+            field.removeprefix(CONTEXT): _scalar(value)
+            for field, value in row.items()
+            if field.startswith(CONTEXT) and value is not None
+        },
+    )
+    if "item" in row:
+        search = searches.setdefault(own.query_id or (own.session, own.user, query, ts), own)
+        _add_item(search, row, separator)
+        return None
+    # Equal searches in the same millisecond are distinct; a repeated query_id is not counted twice.
+    key: Hashable = own.query_id or (own.session, own.user, query, ts, place)
+    if key in searches:
+        return "rows with a repeated query_id"
+    searches[key] = own
+    _add_lists(own, row, separator)
+    return None
 
 
 def _events(searches: Iterable[_Search], gap_s: float) -> list[Event]:
@@ -238,7 +250,9 @@ def _add_item(search: _Search, row: Mapping[str, Any], separator: str) -> None:
     except ValueError:
         raise ConversionError(f"position: {position!r} of {entity!r} is not a number") from None
     if not 1 <= place <= 10_000:
-        raise ConversionError(f"position: {place} of {entity!r}; positions count from 1 to 10000")
+        raise ConversionError(
+            f"position: {place} of {entity!r}; positions count from 1 to 10000: leave it out if rows are in order"
+        )
     if all(entity != one for _, one, _ in search.shown):
         search.shown.append((place, entity, tuple(_list(row.get("strategies"), separator))))
     if (_text(row.get("clicked")) or "").lower() not in _FALSE:
@@ -247,10 +261,14 @@ def _add_item(search: _Search, row: Mapping[str, Any], separator: str) -> None:
 
 
 def _click_ts(value: str | None) -> int | None:
+    return None if value is None else _ms("click_time", value)
+
+
+def _ms(field: str, value: Any) -> int:
     try:
-        return None if value is None else ms_of(value)
+        return ms_of(value)
     except ValueError as error:
-        raise ConversionError(f"click_time: {error}") from None
+        raise ConversionError(f"{field}: {error}") from None
 
 
 def _at(values: Sequence[str], place: int) -> str | None:

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from backchannel.ops.extras import install
 from backchannel.ops.lab.search import figures
 from backchannel.ops.lab.search.build import Progress as Tell
 from backchannel.ops.lab.search.build import build, engine, popularity
@@ -33,6 +32,7 @@ from backchannel.ops.options import seed_option
 from backchannel.ops.reporting import page
 from backchannel.ops.terminal import print_json, require_writable
 from backchannel.schemas.snapshot import Estimate
+from backchannel.streams.extras import install
 
 if TYPE_CHECKING:
     from backchannel.ops.lab.search.generators.encoder import SentenceEncoder

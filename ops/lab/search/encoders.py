@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from backchannel.ops.extras import install
+from backchannel.streams.extras import install
 
 if TYPE_CHECKING:
     from backchannel.ops.lab.search.generators.encoder import SentenceEncoder

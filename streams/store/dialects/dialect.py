@@ -13,12 +13,10 @@ class Dialect(ABC):
     Attributes:
         name: SQLAlchemy's name of the dialect.
         example: a URL, for error messages.
-        requirement: the package to install if the dialect's driver is missing.
     """
 
     name: ClassVar[str]
     example: ClassVar[str]
-    requirement: ClassVar[str]
 
     @abstractmethod
     def prepare(self, engine: Engine) -> None:

@@ -81,7 +81,6 @@ class Postgresql(Dialect):
 
     name = "postgresql"
     example = "postgresql://user@host/database"
-    requirement = "backchannel[postgres]"
 
     def prepare(self, engine: Engine) -> None:
         """Limit how long a connection waits, and how long a transaction may keep others waiting.

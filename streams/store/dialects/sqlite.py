@@ -39,7 +39,6 @@ class Sqlite(Dialect):
 
     name = "sqlite"
     example = "sqlite:///policy.db"
-    requirement = "backchannel"
 
     def prepare(self, engine: Engine) -> None:
         """Set the pragmas of each new connection, and begin transactions explicitly."""

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 from msgspec import structs
 
 from backchannel.ops.cli import main
-from backchannel.ops.extras import install
 from backchannel.schemas.codec import EventDecoder
 from backchannel.schemas.events import Label
+from backchannel.streams.extras import install
 from backchannel.streams.turns.assembler import TurnAssembler, TurnConfig
 from tests.agents.failures.test_challenger import needs_lightgbm
 from tests.support.ledgers import sqlite_url

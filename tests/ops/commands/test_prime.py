@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from backchannel.ops.cli import main
 from backchannel.ops.commands.predictions import BadLine, PredictionFile
-from backchannel.ops.extras import install
+from backchannel.streams.extras import install
 from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.reader import PolicyReader
 from tests.support.ledgers import sqlite_url

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from backchannel.ops.commands.worker import TRACES_VARIABLES, _traces, _work
-from backchannel.ops.extras import install
 from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.config import Config, MetricsConfig
+from backchannel.streams.extras import install
 from backchannel.streams.kafka.config import KafkaConfig
 from tests.support.ledgers import sqlite_url
 

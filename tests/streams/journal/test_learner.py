@@ -13,7 +13,7 @@ import pytest
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.codec import encode
 from backchannel.streams.config import CommitConfig, Config
-from backchannel.streams.journal.journal import Journal
+from backchannel.streams.journal.journal import Journal, JournalError
 from backchannel.streams.journal.learner import JournalLearner
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.store.engine import StoreAwayError
@@ -61,6 +61,17 @@ def test_a_new_store_learns_the_whole_journal_again(tmp_path: Path) -> None:
     learn(sqlite_url(tmp_path, "first.db"), tmp_path / "journal")
     learn(sqlite_url(tmp_path, "second.db"), tmp_path / "journal")
     assert_same(learned(sqlite_url(tmp_path, "first.db")), learned(sqlite_url(tmp_path, "second.db")))
+
+
+def test_one_that_is_refused_does_not_disturb_the_one_that_learns(tmp_path: Path) -> None:
+    folder, url = tmp_path / "journal", sqlite_url(tmp_path)
+    with closing(JournalLearner(url, CONFIG, folder)) as learner, closing(Journal(folder, 1 << 40)) as journal:
+        with pytest.raises(JournalError, match="another service learns"):
+            JournalLearner(url, CONFIG, folder)
+        for event in mixed_stream(50, np.random.default_rng(1), queries=5, gap_ms=1_000):
+            journal.append(encode(event) + b"\n")
+        learner.run(STOPPED)
+    assert learned(url)["bandit"]
 
 
 def test_the_turns_of_a_quiet_journal_close_without_another_event(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from rapidfuzz.fuzz import ratio
 
 from backchannel.agents.memory.serving import Guess, PairEvidence, Row
 from backchannel.streams.config import Config
+from backchannel.streams.extras import install
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
 from backchannel.streams.snapshots import versions as snapshots
@@ -236,7 +237,7 @@ def test_guessing_without_its_extra_says_what_to_install(tmp_path: Path) -> None
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("ModuleNotFoundError: guess_from=0.9 needs rapidfuzz: pip install 'backchannel[guess]'")
+    assert last.startswith(f"ModuleNotFoundError: guess_from=0.9 needs rapidfuzz: {install('guess')}")
 
 
 def test_serving_imports_neither_kafka_nor_faust_nor_river() -> None:

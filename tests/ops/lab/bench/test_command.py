@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from backchannel.ops.cli import main
-from backchannel.ops.extras import install
 from backchannel.ops.lab.bench.command import PARTS
 from backchannel.ops.lab.bench.measure import Measure
 from backchannel.ops.lab.bench.record import WHAT_MATTERS, BenchRun, Part
+from backchannel.streams.extras import install
 
 
 def run(*arguments: str, code: int = 0) -> str:

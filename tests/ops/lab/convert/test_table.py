@@ -116,13 +116,22 @@ def test_the_configuration_fits(items: Path, tmp_path: Path) -> None:
         (("--map", "query=terms", "--map", "time=at"), "no column 'terms'; it has term"),
         ((*BY_LIST, "--map", "item=ids"), "shown, item"),
         ((*BY_LIST, "--map", "sesion=uid"), "sesion: no such field"),
-        (("--map", "query=term", "--map", "time=uid"), "row 1: time: 'u1' is not a time"),
-        ((*MAP, "--map", "item=uid", "--map", "position=uid"), "position: 'u1'"),
+        (("--map", "query=term", "--map", "time=uid"), "lists.csv, row 1: time: 'u1' is not a time: write "),
+        ((*MAP, "--map", "item=uid", "--map", "position=uid"), "lists.csv, row 1: position: 'u1'"),
+        ((*BY_LIST, "--map", "strategies=uid"), "strategies: is of an item; leave it out, or map `item`"),
+        ((*MAP, "--map", "position=uid"), "position: is of an item"),
         (("--map", "query"), "NAME=VALUE"),
     ],
 )
 def test_what_is_wrong_is_named(lists: Path, arguments: tuple[str, ...], said: str) -> None:
     assert said in complaint(run("table", lists, *arguments))
+
+
+def test_a_row_is_counted_in_its_own_file(lists: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("term,at,uid,ids,hit\njazz,,u1,a,a\n")
+    said = complaint(run("table", lists, other, *BY_LIST))
+    assert "other.csv, row 1: time: None is not a time: write " in said
 
 
 def test_a_wrong_mapping_is_a_wrong_command(lists: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ _EXTRAS: Final = {
     "litestar": "serve",
     "matplotlib": "demo",
     "prometheus_client": "kafka",
+    "psycopg": "postgres",
     "pyarrow": "parquet",
     "rapidfuzz": "learn",
     "river": "learn",
@@ -30,6 +31,8 @@ _EXTRAS: Final = {
     "scipy": "learn",
     "tantivy": "search",
     "tokenizers": "dense",
+    "usearch": "dense",
+    "zstandard": "learn",
 }
 """The extra that contains each package, by the name under which the package is imported."""
 
