@@ -37,7 +37,7 @@ unit: install
 coverage: install  ## Run the tests and say which lines they do not reach; it takes half as long again
 	$(BIN)/pytest --numprocesses logical --dist worksteal --cov --cov-report=term
 
-bench: install rivals  ## Measure everything, in a quarter of an hour, and write docs/performance.md
+bench: install rivals  ## Measure everything, in half an hour, and write docs/performance.md
 	mkdir -p out
 	$(BIN)/backchannel bench --json > out/bench.json
 	$(BIN)/backchannel bench --of out/bench.json --markdown > docs/performance.md

@@ -26,9 +26,10 @@ from backchannel.streams.pipeline.erasure import forget_user as forget
 def forget_user(*, user: str, store: str, config: Config, deep: bool, dead_letters: Path | None, as_json: bool) -> None:
     """Erase what is stored about a user.
 
-    The user's own layers of the memory index and the rewrites, what is known about them as features, and their visits
-    are deleted from the sums and from every retained version of the policy. Readers drop them with the next version.
-    What the user taught is deleted, too, but for rules of a group; readers drop it within a second.
+    The user's own layers of the memory index, the rewrites and the ranking, what is known about them as features, their
+    visits and their labelled turns are deleted from the sums and from every retained version of the policy. Readers
+    drop them with the next version. What the user taught is deleted, too, but for rules of a group; readers drop it
+    within a second.
 
     What remains: sums over all users, in which single users cannot be identified; if `memory.min_users` is above 1,
     which of each query's 256 hash slots were hit; a sample of recent logged decisions, which names sessions but not
@@ -39,6 +40,8 @@ def forget_user(*, user: str, store: str, config: Config, deep: bool, dead_lette
     Backchannel does not delete events in your topics and files, nor dead letters unless they are given: anything
     learned from them after this is stored again.
     """
+    if not user:  # as an unset variable of a script is
+        raise click.BadParameter("it is empty, and no user has such an id", param_hint="ID")
     gone = forget(store, config, user, deep=deep)
     lines = None if dead_letters is None else forget_lines(dead_letters, user)
     if as_json:

@@ -14,11 +14,12 @@ from sqlalchemy import make_url
 from backchannel.agents.goals.serving import GoalRate
 from backchannel.agents.horizon.serving import Report
 from backchannel.agents.satisfaction.serving import Rate
-from backchannel.schemas.snapshot import Estimate
+from backchannel.schemas.snapshot import Estimate, Verdict
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.monitoring.trends import Rates, read_rates
 from backchannel.streams.pipeline.learners import UNKNOWN_KIND, UNKNOWN_STRATEGY
 from backchannel.streams.serving.reader import PolicyReader
+from backchannel.streams.snapshots import versions
 from backchannel.streams.store.engine import Store
 from backchannel.streams.turns.accounts import Account, counted_by_name
 
@@ -70,7 +71,10 @@ class Summary(Struct, frozen=True):
         lost: share of the records that were not learned: late, without a turn, or invalid.
         lateness_s: the value of turns.lateness_s, s, with which no event would have been late.
         seconds: duration of the run.
-        version: version of the policy.
+        version: version of the policy that is served.
+        verdict: the gate's verdict on its bandit; None if it was not judged.
+        reason: the reason for the verdict.
+        hold: why later versions are not served; None if they are.
         watermark: event time up to which the policy has learned, ms since the Unix epoch.
         strategies: what the bandit knows about each strategy.
         taken: whether these are those that events name, as none are configured.
@@ -97,6 +101,9 @@ class Summary(Struct, frozen=True):
     lateness_s: float
     seconds: float
     version: int
+    verdict: Verdict | None
+    reason: str | None
+    hold: str | None
     watermark: int
     strategies: list[StrategySummary]
     taken: bool
@@ -132,6 +139,38 @@ class Summary(Struct, frozen=True):
                 style="yellow",
             )
 
+    def _show_version(self, console: Console) -> None:
+        learned = f"learned up to {since_epoch(self.watermark)}" if self.watermark else "nothing learned yet"
+        console.print(Text.assemble((f"Policy version {self.version}", "bold"), f", {learned}"))
+        if self.hold:
+            console.print(f"Later versions are withheld: {self.hold}", style="yellow")
+        if self.verdict not in (None, "publish"):
+            console.print(f"Verdict on the bandit: {self.verdict}: {self.reason}", style="yellow")
+        if 0 < self.watermark < TOO_OLD:
+            console.print(
+                f"Event times are in {since_epoch(self.watermark)[:4]}: `ts` must be in milliseconds, are yours in "
+                "seconds?",
+                style="yellow",
+            )
+
+    def _show_bandit(self, console: Console) -> None:
+        if any(one.turns for one in self.strategies):
+            console.print(strategy_table(self.strategies))
+            if idle := [one.strategy for one in self.strategies if not one.turns]:
+                console.print(f"No learned turn names {', '.join(idle)}: do events write it so?", style="yellow")
+            if self.taken:
+                console.print("bandit.strategies names none, so these are those that events name")
+        else:
+            names = ", ".join(one.strategy for one in self.strategies)
+            console.print(
+                "Strategy bandit: no turn learned with these bandit.features names a strategy. Until one does, "
+                f"decisions split the budget among {names}; set bandit.strategies to your own"
+                if self.taken
+                else f"Strategy bandit: nothing is known about {names} yet. If turns have closed, set "
+                "bandit.strategies to the names in your events. What was learned with other bandit.features does not "
+                "count",
+            )
+
     def show(self, console: Console) -> None:
         """Print the summary as tables."""
         numbers = Table(box=None, show_header=False, pad_edge=False)
@@ -154,28 +193,8 @@ class Summary(Struct, frozen=True):
             console.print("Nothing new: there is no event that this store has not read")
         self._show_unknown(console)
         console.print()
-        learned = f"learned up to {since_epoch(self.watermark)}" if self.watermark else "nothing learned yet"
-        console.print(Text.assemble((f"Policy version {self.version}", "bold"), f", {learned}"))
-        if 0 < self.watermark < TOO_OLD:
-            console.print(
-                f"Event times are in {since_epoch(self.watermark)[:4]}: `ts` must be in milliseconds, are yours in "
-                "seconds?",
-                style="yellow",
-            )
-        if any(one.turns for one in self.strategies):
-            console.print(strategy_table(self.strategies))
-            if self.taken:
-                console.print("bandit.strategies names none, so these are those that events name")
-        else:
-            names = ", ".join(one.strategy for one in self.strategies)
-            console.print(
-                "Strategy bandit: no turn learned with these bandit.features names a strategy. Until one does, "
-                f"decisions split the budget among {names}; set bandit.strategies to your own"
-                if self.taken
-                else f"Strategy bandit: nothing is known about {names} yet. If turns have closed, set "
-                "bandit.strategies to the names in your events. What was learned with other bandit.features does not "
-                "count",
-            )
+        self._show_version(console)
+        self._show_bandit(console)
         if self.satisfaction is not None:
             console.print(f"Satisfied: {self.satisfaction}")
         if self.horizon is not None:
@@ -219,7 +238,7 @@ def _show_horizon(console: Console, report: Report) -> None:
 
 def strategy_table(strategies: Sequence[StrategySummary]) -> Table:
     """Return what is known about strategies as a table."""
-    table = Table("strategy", "turns", "mean reward", box=None, pad_edge=False)
+    table = Table("strategy", "turns (decayed)", "mean reward", box=None, pad_edge=False)
     learned = any(one.doubled.low < one.doubled.high for one in strategies)
     if learned:
         table.add_column("pages with twice as many")
@@ -254,7 +273,7 @@ def summarize(
     """
     policy, account = PolicyReader(store).policy, Account.of(new)
     with store.read() as connection:
-        rates = read_rates(connection)
+        rates, hold = read_rates(connection), versions.current(connection).hold
     rewrites, learned = policy.rewrites(), policy.summaries()
     likeliest = sorted(rewrites, key=lambda source: -rewrites[source].probability)[:3]
     return Summary(
@@ -272,6 +291,9 @@ def summarize(
         lateness_s=lateness_s,
         seconds=seconds,
         version=policy.version,
+        verdict=policy.snapshot.verdict,
+        reason=policy.snapshot.reason,
+        hold=hold,
         watermark=policy.snapshot.watermark,
         strategies=[
             StrategySummary(name, turns, reward, learned[name].doubled)

@@ -56,3 +56,9 @@ def test_a_store_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "there is no file" in done.output
     assert not list(tmp_path.iterdir())
+
+
+def test_an_unset_variable_is_nobody(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["forget-user", "", "--store", sqlite_url(tmp_path)])
+    assert done.exit_code == 2
+    assert "Invalid value for ID: it is empty" in done.output

@@ -39,6 +39,23 @@ def test_it_says_what_it_learned(tmp_path: Path) -> None:
     assert "Nothing new" in again.output
 
 
+def test_it_says_what_is_not_served_as_learned(tmp_path: Path) -> None:
+    (tmp_path / "typo.toml").write_text('[bandit]\nstrategies = ["lexicl", "popular"]\n')
+    command = ["run", str(write(tmp_path / "events.jsonl"))]
+    kept, typo = ["--store", sqlite_url(tmp_path)], ["--config", str(tmp_path / "typo.toml")]
+    first = CliRunner().invoke(main, [*command, *kept]).output
+    assert "Verdict" not in first
+    assert "withheld" not in first
+    assert "do events write it so?" not in first
+    assert "Verdict on the bandit: canary: " in CliRunner().invoke(main, [*command, *kept, *typo]).output
+    CliRunner().invoke(main, ["snapshots", "rollback", "--to", "1", "--reason", "a typo", *kept])
+    held = " ".join(CliRunner().invoke(main, [*command, *kept]).output.split())
+    assert "Later versions are withheld: rolled back to version 1 at " in held
+    assert "because a typo" in held
+    new = CliRunner().invoke(main, [*command, *typo, "--store", sqlite_url(tmp_path, "new.db")])
+    assert "No learned turn names lexicl: do events write it so?" in new.output
+
+
 def test_it_says_who_comes_back_if_there_is_a_salt(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text('[horizon]\nsalt = "a salt for tests only"\n')
     command = ["run", str(write(tmp_path / "events.jsonl")), "--config", str(tmp_path / "own.toml")]
