@@ -200,6 +200,7 @@ class Encoder:
         features: the encoded features.
         columns: names of the columns.
         dimension: number of columns.
+        places: name of each feature -> its columns.
         segments: name -> place of each column that indicates a listed value.
         of_strategies: whether some features describe strategies, so that each strategy has its own vector.
         of_users: whether some features describe the user.
@@ -213,6 +214,7 @@ class Encoder:
         # Converted as JSON would be, so that a center of 12 and one of 12.0 have the same fingerprint.
         self.features: Final = msgspec.convert(msgspec.to_builtins(features), tuple[Feature, ...])
         columns, places = ["1"], dict[str, slice]()
+        self.places: Final = places
         self._crosses: Final[list[tuple[slice, slice, slice]]] = []
         self._choices: Final[list[tuple[Categorical | Hashed | Binned, int]]] = []
         self._cycles: Final[list[tuple[Cyclic, slice]]] = []

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from backchannel.agents.bandit.belief import Belief, draw
 from backchannel.agents.bandit.decision import NOTHING_KNOWN, Decision, Retrieval, Source, StrategyContext
-from backchannel.agents.bandit.features import Encoder, Value
+from backchannel.agents.bandit.features import DERIVED, HISTORY, Cross, Encoder, Value
 from backchannel.agents.bandit.mixture import Counts, Mixture, Mixtures, RandomSets
 from backchannel.agents.bandit.planner import Asked, Planner
 from backchannel.agents.bandit.plans import Overlap, overlap_of, references
 from backchannel.agents.bandit.ranks import WIDTH, WORTH, covered
 from backchannel.agents.bandit.section import Row, Segment, Settings
+from backchannel.agents.bandit.users import USER_FEATURES
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import Floats
 from backchannel.schemas.errors import BackchannelError
@@ -137,6 +138,7 @@ class Allocator:
             precision=np.float32 if settings.policy == "thompson" else np.float64,
         )
         self._segments: Final = [row.segments for row in rows]
+        self._seen: Final = np.any([np.diagonal(row.gram) > 0 for row in rows], axis=0)
         self.least: Final = max(int(minima.sum()), 1)
 
     @classmethod
@@ -197,6 +199,12 @@ class Allocator:
                 self.strategies, means.tolist(), widths.tolist(), self._segments, doubled.tolist(), strict=True
             )
         }
+
+    def unseen(self) -> list[str]:
+        """Return the features of contexts that were not, or only at their center, in any turn that was learned."""
+        given = {*DERIVED, HISTORY, *USER_FEATURES}  # by Backchannel itself
+        own = [one.name for one in self.encoder.features if not isinstance(one, Cross) and one.name not in given]
+        return [name for name in own if not self._seen[self.encoder.places[name]].any()]
 
     def allocate(
         self,

@@ -78,6 +78,7 @@ class Summary(Struct, frozen=True):
         watermark: event time up to which the policy has learned, ms since the Unix epoch.
         strategies: what the bandit knows about each strategy.
         taken: whether these are those that events name, as none are configured.
+        unseen_features: the bandit's features that no learned turn had a value of, or only their center.
         goals: how many goals were reached, told from labels; None if there are too few.
         satisfaction: how many turns people are satisfied with; None if too few people said so.
         horizon: after which strategies people come back; None if that is not learned.
@@ -107,6 +108,7 @@ class Summary(Struct, frozen=True):
     watermark: int
     strategies: list[StrategySummary]
     taken: bool
+    unseen_features: list[str]
     goals: GoalRate | None
     satisfaction: Rate | None
     horizon: Report | None
@@ -158,6 +160,12 @@ class Summary(Struct, frozen=True):
             console.print(strategy_table(self.strategies))
             if idle := [one.strategy for one in self.strategies if not one.turns]:
                 console.print(f"No learned turn names {', '.join(idle)}: do events write it so?", style="yellow")
+            if self.unseen_features:
+                console.print(
+                    f"No learned turn has a value of the features {', '.join(self.unseen_features)}, or only their "
+                    "center: do events write names and values so?",
+                    style="yellow",
+                )
             if self.taken:
                 console.print("bandit.strategies names none, so these are those that events name")
         else:
@@ -300,6 +308,7 @@ def summarize(
             for name, (turns, reward) in policy.evidence().items()
         ],
         taken=taken,
+        unseen_features=policy.unseen_features(),
         goals=policy.goals.rate,
         satisfaction=policy.satisfaction.rate,
         horizon=policy.horizon.report,

@@ -222,6 +222,10 @@ class Policy:
         """Return a summary of what was learned about each strategy, for reports."""
         return self.allocator.summaries()
 
+    def unseen_features(self) -> list[str]:
+        """Return the bandit's features that no learned turn had a value of, or only their center; for reports."""
+        return self.allocator.unseen()
+
     def recall(
         self,
         query: str,

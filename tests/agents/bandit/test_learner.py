@@ -361,6 +361,19 @@ def test_it_learns_from_what_was_known_of_who_asked() -> None:
     assert unlike(bandit.learn(judged([logged])), bandit.learn(judged([unknown])), exact=True)
 
 
+def test_features_that_no_turn_has_a_value_of_are_known() -> None:
+    features = (
+        Categorical("device", ("car",)),
+        Categorical("devise", ("car",)),
+        Numeric("query.interpreted"),
+        Numeric("strategy.history"),
+        Numeric("strategy.histry"),
+        Cross("device", "devise"),
+    )
+    bandit = StrategyBandit(BanditConfig(strategies=("lexical", "semantic"), features=features))
+    assert allocator(bandit, bandit.learn(judged(found_by_results(40)))).unseen() == ["devise", "strategy.histry"]
+
+
 def test_summaries_say_what_was_learned_in_words_of_features() -> None:
     some = found_by_results(400)
     learned = allocator(OF_STRATEGIES, OF_STRATEGIES.learn(judged(some)))

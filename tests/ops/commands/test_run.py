@@ -52,8 +52,16 @@ def test_it_says_what_is_not_served_as_learned(tmp_path: Path) -> None:
     held = " ".join(CliRunner().invoke(main, [*command, *kept]).output.split())
     assert "Later versions are withheld: rolled back to version 1 at " in held
     assert "because a typo" in held
-    new = CliRunner().invoke(main, [*command, *typo, "--store", sqlite_url(tmp_path, "new.db")])
-    assert "No learned turn names lexicl: do events write it so?" in new.output
+
+
+def test_it_says_which_strategies_and_features_no_turn_names(tmp_path: Path) -> None:
+    (tmp_path / "typo.toml").write_text(
+        '[bandit]\nstrategies = ["lexicl", "popular"]\nfeatures = [{ kind = "numeric", name = "houre" }]\n'
+    )
+    command = ["run", str(write(tmp_path / "events.jsonl")), "--config", str(tmp_path / "typo.toml")]
+    done = CliRunner().invoke(main, [*command, "--store", sqlite_url(tmp_path)])
+    assert "No learned turn names lexicl: do events write it so?" in done.output
+    assert "No learned turn has a value of the features houre, or only their center" in " ".join(done.output.split())
 
 
 def test_it_says_who_comes_back_if_there_is_a_salt(tmp_path: Path) -> None:
