@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -86,12 +87,14 @@ class PredictionFile:
 
     def _csv(self) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
         with self._path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, skipinitialspace=True)
             for record in reader:
                 if None in record:
                     yield reader.line_num, BadLine(reader.line_num, "line: more fields than the header has columns")
                     continue
                 filled: dict[str, Any] = {name: value for name, value in record.items() if value}
+                with suppress(KeyError, ValueError):
+                    filled["score"] = float(filled["score"])  # .4 and +0.4 are numbers in CSV, and not in JSON
                 if "aliases" in filled:
                     filled["aliases"] = filled["aliases"].split(SEPARATOR)
                 if filled.get("type") == "entity":  # every other column is an attribute

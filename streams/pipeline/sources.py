@@ -118,7 +118,11 @@ class Sources:
             self._refuse_other_order(file, every)
             name = identify(file, every)
             if name in names:
-                raise SourceError(f"{file.path} is given twice: give each source once")
+                twin = self._files[names.index(name)].path
+                raise SourceError(
+                    f"{file.path} is {twin} again, or begins with the same line: give each source once, and those that "
+                    "begin alike one after the other"
+                )
             names.append(name)
             if isinstance(file, SortedFile) and name in every:
                 file.continues(every[name])

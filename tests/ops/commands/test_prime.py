@@ -111,6 +111,12 @@ def test_csv(tmp_path: Path) -> None:
     }
 
 
+def test_csv_as_spreadsheets_and_statisticians_write_it(tmp_path: Path) -> None:
+    done = prime(tmp_path, "query, entity_id, score\nhey jude, a, .4\nhey jude, b, +0.3\n", "predictions.csv")
+    assert done.exit_code == 0, done.output
+    assert scores(tmp_path) == {"hey jude": {"a": 0.4, "b": 0.3}}
+
+
 def test_parquet(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")

@@ -154,6 +154,10 @@ def test_the_same_file_twice_is_a_mistake(tmp_path: Path) -> None:
     done = run(sqlite_url(tmp_path), file, file)
     assert done.exit_code == 1
     assert "give each source once" in done.stderr
+    other = write(tmp_path / "other", content([LINES[0], *LINES[2:]]))
+    alike = run(sqlite_url(tmp_path), file, other)
+    assert alike.exit_code == 1
+    assert f"{other} is {file} again, or begins with the same line" in alike.stderr
 
 
 def test_a_half_written_last_line_is_left_and_read_when_it_is_whole(tmp_path: Path, whole: str) -> None:

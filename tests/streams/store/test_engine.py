@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, select, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from backchannel.streams.extras import install
 from backchannel.streams.store.dialects import among, insert_rows, sqlite
 from backchannel.streams.store.engine import Store, StoreAwayError, StoreError
 from backchannel.streams.store.tables import counter
@@ -263,3 +265,10 @@ def test_no_password_is_shown() -> None:
     with closing(Store("postgresql://me:secret@127.0.0.1:1/x")) as store, pytest.raises(StoreError) as away:
         store.create([])
     assert "secret" not in str(away.value)
+
+
+def test_a_missing_driver_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StoreError) as refused:
+        Store("postgresql+psycopg://me@127.0.0.1:1/x")
+    assert str(refused.value) == f"this store needs psycopg: {install('postgres')}"
