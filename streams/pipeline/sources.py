@@ -113,7 +113,7 @@ class Sources:
         alone = {stream: topics[TOPIC] for stream, topics in known.items() if TOPIC in topics}
         together = {topic: (at, stream) for stream, topics in known.items() for topic, at in topics.items()}
         every = {**alone, **{topic: at for topic, (at, _) in together.items() if topic != TOPIC}}
-        names = []
+        names: list[str] = []
         for file in self._files:
             self._refuse_other_order(file, every)
             name = identify(file, every)
