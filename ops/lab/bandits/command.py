@@ -1,6 +1,7 @@
 """`backchannel bandits`: which bandit to choose, with the evidence."""
 
 import importlib.util
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from backchannel.ops.evaluate.event_log import UnloggedError, evaluate
-from backchannel.ops.evaluate.result import Options
+from backchannel.ops.evaluate.result import Evaluation, Options
+from backchannel.ops.exit_codes import INCOMPLETE
 from backchannel.ops.groups import Group
 from backchannel.ops.lab.bandits.contenders import CONTENDERS
 from backchannel.ops.lab.bandits.river import RIVER
@@ -108,6 +110,10 @@ def compare(
 
     LOG is an event file whose impressions have propensities. The bandit learns from the first half, and its ways to
     explore are evaluated on the second; `backchannel evaluate` prints more detail.
+
+    \b
+    Exit code: 0 done; 3 LOG is unusable for some policies, see the warnings; 1 an error; 2 the command or the
+    configuration is wrong.
     """
     if log is not None:
         if plot is not None:
@@ -150,7 +156,12 @@ def _compare_on(log: str, config: Config, *, as_json: bool) -> None:
         raise click.ClickException(str(error)) from None
     if as_json:
         print_json(found)
-        return
+    else:
+        _show(found)
+    sys.exit(0 if found.usable else INCOMPLETE)
+
+
+def _show(found: Evaluation) -> None:
     table = Table("policy", "vs. logged", "95% from", "to", box=SIMPLE_HEAD)
     for policy in found.policies:
         table.add_row(policy.name, *(f"{number:+.4f}" for number in msgspec.structs.astuple(found.lift(policy))))

@@ -344,3 +344,6 @@ def test_bandits_are_compared_on_a_log(tmp_path: Path) -> None:
     ran = CliRunner().invoke(main, ["bandits", "compare", str(log), "--json"])
     assert msgspec.json.decode(ran.stdout, type=Evaluation).turns == 1200
     assert CliRunner().invoke(main, ["bandits", "compare", str(tmp_path / "none")]).exit_code == 1
+    write_log(log, 60)
+    for output in ((), ("--json",)):
+        assert CliRunner().invoke(main, ["bandits", "compare", str(log), *output]).exit_code == 3
