@@ -72,7 +72,7 @@ def list_versions(store: str, config: Config, *, as_json: bool) -> None:
     table = Table("version", "made", "learned up to", "rows", "verdict", "", box=None, pad_edge=False)
     table.columns[0].justify = table.columns[3].justify = "right"
     for one in listed:
-        marks = [mark for mark, on in (("served", one.served), ("pinned", one.pinned), ("damaged", one.fault)) if on]
+        marks = [mark for mark, on in (("served", one.served), ("pinned", one.pinned), ("refused", one.fault)) if on]
         header = one.header
         cells = ("", "", "", "")
         if header is not None:
@@ -80,6 +80,9 @@ def list_versions(store: str, config: Config, *, as_json: bool) -> None:
             cells = (since_epoch(header.created), since_epoch(header.watermark), count, _verdict(header))
         table.add_row(str(one.version), *cells, ", ".join(marks))
     console(_WIDTH).print(table)
+    for fault in dict.fromkeys(one.fault for one in listed if one.fault):
+        refused = ", ".join(str(one.version) for one in listed if one.fault == fault)
+        click.echo(f"Refused, as readers would: {refused}: {fault}")
     if head.hold is not None:
         click.echo(f"Later versions are withheld: {head.hold}. `backchannel snapshots release` ends this.")
 

@@ -124,7 +124,7 @@ def convert_ubi(
 
     Impressions are the events with action `impression`, by their `position.ordinal`; without any, a query's
     `query_response_hit_ids`. A client's queries are one session until there is a gap. Unusable documents are
-    counted by reason.
+    counted by reason; a time that cannot be read is an error.
     """
     account = Account.empty()
     with ExitStack() as stack:

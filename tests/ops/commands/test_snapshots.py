@@ -172,6 +172,7 @@ def test_an_archive_must_be_signed_where_there_is_a_key(
     done = invoke(sqlite_url(tmp_path, "another key.db"), "import", str(file))
     assert done.exit_code == 1
     assert "not signed with the key" in done.output
+    assert "Refused, as readers would: 1: it is not signed with the key" in ok(store_url, "list")
 
 
 def test_what_cannot_be_is_one_line(url: str, tmp_path: Path) -> None:
