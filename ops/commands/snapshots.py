@@ -111,7 +111,7 @@ def show(version: int | None, store: str, config: Config, *, as_json: bool) -> N
         partitions = sum(map(len, header.positions.values()))
         facts += [
             ("made", since_epoch(header.created) + (f", from version {header.parent}" if header.parent else "")),
-            ("learned up to", f"{since_epoch(header.watermark)}, from {partitions} partitions"),
+            ("learned up to", f"{since_epoch(header.watermark)}, partitions: {partitions}"),
             ("verdict", f"{header.verdict}: {header.reason}" if header.verdict else "not judged"),
             *_trial(header),
             *([("quality", f"until then, {rates}")] if rates else []),

@@ -177,7 +177,8 @@ class Partition:
             if isinstance(event, EventError):
                 reason = str(event)
             elif event.ts > latest:
-                reason = f"ts: {event.ts} is more than turns.max_ahead_s ahead of the clock"
+                ahead, most = (event.ts - now) / 1000, self._max_ahead / 1000
+                reason = f"ts: {event.ts} is {ahead:,.0f} s ahead of the clock, turns.max_ahead_s = {most:g}"
             elif isinstance(event, Teach) and (fault := unauthorized(event, self._operators)):
                 reason = fault
             else:

@@ -22,7 +22,7 @@ from backchannel.ops.web.pages import serve
 @click.command()
 @click.argument("corpus", default=GENERATED)
 @host_option
-@port_option(8766)
+@port_option(8767)
 @seed_option
 @dense_option
 def playground(*, corpus: str, host: str, port: int, seed: int, dense: bool) -> None:
