@@ -5,8 +5,9 @@ are those of the mean of the fills under draws from the whole posterior, in the 
 to decide there, as what one strategy cannot bring others do: with full feedback on a real catalogue, plans chosen by
 context were no better than one for all (docs/evidence.md). What is walked where the best list ends does decide. A
 single fill seldom says that, as it asks others for little beside the best; the mean of many has all that may be good,
-by how likely that is. Stand-ins are added: the strategies that would be planned without the best one. Their share is
-so small that they bring nothing while its list goes on; without them, everybody is walked once the planned lists end.
+by how likely that is. They also decide who is on top of the page (see `plans`). Stand-ins are added: the strategies
+that would be planned without the best one. Their share is so small that they bring nothing while its list goes on;
+without them, everybody is walked once the planned lists end.
 
 A random set of such a budget is walked beside the plan, not in its place: bad strategies on their own cost several
 times as much, and tell little more. Stand-ins are as optional there as all others, or nobody would learn whether they
@@ -21,7 +22,7 @@ from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from backchannel.agents.bandit.mixture import Allocations, Counts, RandomSets
-from backchannel.agents.bandit.plans import Overlap, Terms, corrections, fill, plans, shares
+from backchannel.agents.bandit.plans import Overlap, Terms, corrections, plans, proportions, shares
 from backchannel.agents.sums import Floats
 from backchannel.schemas.events import MAX_DEPTH
 
@@ -213,7 +214,7 @@ class Planner:
 
     def _distinct(self, terms: Terms) -> tuple[Counts, RandomSets]:
         """Return the plan of a budget of distinct candidates, (1, strategies), and random sets beside it."""
-        mean = fill(self._whole, self._overlap, terms).mean(axis=0)
+        mean = proportions(self._whole, self._overlap, terms)
         # A random set beside it may be as many candidates again, and events log at most MAX_DEPTH.
         parts = min(_FINE, MAX_DEPTH / 2 / (mean.sum() + _STAND_INS))
         plan = np.rint(mean * parts).astype(np.int64)
@@ -221,7 +222,7 @@ class Planner:
         if not (terms.most * others).any():
             return plan[np.newaxis], _beside(plan, terms, parts)
         without = structs.replace(terms, least=terms.least * others, most=terms.most * others)
-        next_best = fill(self._whole, self._overlap, without).mean(axis=0)
+        next_best = proportions(self._whole, self._overlap, without)
         return (plan + _dealt(next_best, _STAND_INS * parts))[np.newaxis], _beside(plan, terms, parts)
 
 

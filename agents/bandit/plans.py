@@ -14,8 +14,15 @@ found with one product.
 Where the budget is one of *distinct* candidates, a candidate's gain is divided by the expected share of a new one, and
 fills go on until so many new ones would be expected if no list ended. Where one does end, the walk goes on in the
 others; plans that made up for it would take from every query what only queries with short lists need.
+
+Lists are then walked in proportion to the plan, and that is the order of the page. A fill takes what is likeliest to be
+wanted first, where it exists (the probability ranking principle; Robertson, "The probability ranking principle in IR",
+Journal of Documentation, 1977). But its counts do not say so: a precise strategy with a short list has few candidates,
+and would come after the first ones of a long list. So proportions are mostly those that a fill has reached at each
+place, the mean over the page, place p counting 1 / p, as it is the less looked at the deeper it is (`proportions`).
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -30,6 +37,9 @@ MOST: Final = 256
 """Most plans of one budget."""
 STEPS: Final = 64
 """A fill takes about this many steps, each of one candidate if the budget is no larger."""
+BY_PLACE: Final = 0.75
+"""How much of proportions is the mean over the places; the rest is the whole fill, which has what long lists bring."""
+_AHEAD: Final = 0.1  # candidates by which a page's leader is ahead of all others
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(5)
 _BUCKET: Final = np.repeat(np.arange(BUCKETS), WIDTH)  # of each rank, from 0
 
@@ -84,6 +94,45 @@ def fill(rates: Floats, overlap: Overlap, terms: Terms, elasticities: Floats | f
     Returns:
         counts, (rows, strategies).
     """
+    for counts, _ in _steps(rates, overlap, terms, elasticities):
+        found = counts
+    return found
+
+
+def proportions(rates: Floats, overlap: Overlap, terms: Terms) -> Floats:
+    """Return the proportions in which to walk lists for distinct candidates, the mean of fills, (strategies,).
+
+    Whoever has most of the places, weighted so, leads the page; minima are nobody's choice, and come in between.
+    Proportions are in candidates, and within the limits.
+
+    Args:
+        rates: rates in a context, (rows, strategies, BUCKETS).
+        overlap: what lists have in common.
+        terms: the terms of the fills, of distinct candidates.
+    """
+    least = np.minimum(terms.least, terms.most)
+    place = np.zeros((len(rates), 1))
+    by_place = np.zeros(rates.shape[:2])
+    for counts, new in _steps(rates, overlap, terms, 0.0):
+        chosen = counts - least
+        total = np.maximum(chosen.sum(axis=1, keepdims=True), 1)
+        by_place += np.log1p(new / (1.0 + place)) * chosen / total
+        place += new
+    early = least + (by_place * total / np.maximum(np.log1p(place), 1e-9)).mean(axis=0)
+    mean = BY_PLACE * early + (1.0 - BY_PLACE) * counts.mean(axis=0)
+    mean[early.argmax()] = mean.max() + _AHEAD
+    return np.asarray(np.clip(mean, least, terms.most))
+
+
+def _steps(
+    rates: Floats, overlap: Overlap, terms: Terms, elasticities: Floats | float
+) -> Iterator[tuple[Counts, Floats]]:
+    """Fill the budget greedily, see `fill`.
+
+    Yields:
+        counts, at first the minima, in one array, which changes, (rows, strategies); and how many of the candidates
+        that the step added are expected to exist and to be new, (rows, 1).
+    """
     rows, each = len(rates), np.arange(len(rates))
     gains = np.maximum(rates, 1e-9) / terms.costs[:, np.newaxis]
     counts = np.tile(np.minimum(terms.least, terms.most), (rows, 1))
@@ -96,11 +145,12 @@ def fill(rates: Floats, overlap: Overlap, terms: Terms, elasticities: Floats | f
     left -= (drawn(counts) * np.exp(missed_shown)).sum(axis=(1, 2)) if terms.distinct else counts.sum(axis=1)
     step = max(terms.budget // STEPS, 1)
     value = np.zeros((rows, 1))
+    yield counts, np.zeros((rows, 1))
     while True:
         room = (counts < terms.most) & (left > 1e-9)[:, np.newaxis]
         active = room.any(axis=1)
         if not active.any():
-            return counts
+            return
         rank = np.minimum(counts, len(_BUCKET) - 1)
         bucket = _BUCKET[rank]
         gain = gains[each[:, np.newaxis], strategies, bucket] * WORTH[rank]
@@ -109,8 +159,9 @@ def fill(rates: Floats, overlap: Overlap, terms: Terms, elasticities: Floats | f
         gain *= np.exp(missed[each[:, np.newaxis], strategies, bucket])
         corrected = (value + gain) * ((2.0 + counts) / (1.0 + counts)) ** elasticities - value
         unmet = np.exp(missed_shown[each[:, np.newaxis], strategies, bucket])
+        new = np.maximum(fresh[strategies, bucket] * unmet, 0.02)
         if terms.distinct:
-            corrected = corrected / np.maximum(fresh[strategies, bucket] * unmet, 0.02)
+            corrected = corrected / new
         best = np.where(room, corrected, -np.inf).argmax(axis=1)
         more = np.minimum(step, terms.most[best] - counts[each, best])
         if not terms.distinct:
@@ -129,6 +180,7 @@ def fill(rates: Floats, overlap: Overlap, terms: Terms, elasticities: Floats | f
             missed += np.einsum("rj,rjsk->rsk", moved, overlap.clicked[best])
             missed_shown += np.einsum("rj,rjsk->rsk", moved, overlap.shown[best])
         left -= more * np.maximum(unmet[each, best], 0.02) if terms.distinct else more
+        yield counts, (more * new[each, best])[:, np.newaxis]
 
 
 def shares(counts: Counts, overlap: Overlap, costs: Floats) -> Floats:
@@ -170,6 +222,11 @@ def plans(rates: Floats, overlap: Overlap, terms: Terms, elasticities: Floats | 
     return np.asarray(found[np.argsort(-times, kind="stable")[:MOST]])
 
 
+def mean_context(gram: Floats) -> Floats:
+    """Return the mean of the contexts seen, (d,); before any, only the constant. For the argument see `references`."""
+    return np.asarray(gram[0] / max(gram[0, 0], 1e-9) if gram[0, 0] else np.eye(len(gram))[0])
+
+
 def references(gram: Floats, count: int, seed: int) -> Floats:
     """Return contexts that stand for those seen: drawn from the normal of their mean and covariance, (count, d).
 
@@ -179,7 +236,7 @@ def references(gram: Floats, count: int, seed: int) -> Floats:
         seed: seed of the draws.
     """
     turns = max(gram[0, 0], 1e-9)
-    mean = gram[0] / turns if gram[0, 0] else np.eye(len(gram))[0]
+    mean = mean_context(gram)
     covariance = gram / turns - np.outer(mean, mean) if gram[0, 0] else np.zeros_like(gram)
     values, vectors = np.linalg.eigh(covariance)
     normal = np.random.default_rng(seed).standard_normal((count, len(gram)))

@@ -23,7 +23,7 @@ from backchannel.agents.bandit.decision import NOTHING_KNOWN, Decision, Retrieva
 from backchannel.agents.bandit.features import DERIVED, HISTORY, Cross, Encoder, Value
 from backchannel.agents.bandit.mixture import Counts, Mixture, Mixtures, RandomSets
 from backchannel.agents.bandit.planner import Asked, Planner
-from backchannel.agents.bandit.plans import Overlap, overlap_of, references
+from backchannel.agents.bandit.plans import Overlap, mean_context, overlap_of, references
 from backchannel.agents.bandit.ranks import WIDTH, WORTH, covered
 from backchannel.agents.bandit.section import Row, Segment, Settings
 from backchannel.agents.bandit.users import USER_FEATURES
@@ -106,10 +106,12 @@ class Allocator:
         drawn, phi = draw(belief, settings.exploration, DRAWS, rng)
         elasticities = np.array(settings.elasticities)
         apart = rng.standard_normal((DRAWS, len(rows))) @ np.array(settings.elasticities_whitener)
-        contexts = _references(rows, self.encoder, seed)
+        seen = _seen(rows, self.encoder)
+        contexts = np.stack([references(gram, REFERENCES, seed) for gram in seen], axis=1)
+        mean = np.stack([mean_context(gram) for gram in seen])
         wide, shifted = draw(belief, 1.0, DRAWS, rng)
         shifted += belief.evident - belief.theta
-        whole = wide * np.maximum(1.0 + (shifted * contexts.mean(axis=0)).sum(axis=2), 0.0)[..., np.newaxis]
+        whole = wide * np.maximum(1.0 + (shifted * mean).sum(axis=2), 0.0)[..., np.newaxis]
         # The first are the expected rates.
         self._rates: Final = np.concatenate((belief.rates[np.newaxis], drawn))
         self._phi: Final = np.concatenate((belief.theta[np.newaxis], phi))
@@ -400,12 +402,9 @@ def _overlap(rows: Sequence[Row]) -> Overlap:
     return overlap_of(hazards, shown, available)
 
 
-def _references(rows: Sequence[Row], encoder: Encoder, seed: int) -> Floats:
-    """Return contexts to make plans for, (REFERENCES, strategies, d), or (REFERENCES, 1, d) if all share them."""
+def _seen(rows: Sequence[Row], encoder: Encoder) -> Floats:
+    """Return the means of x x' over contexts seen, (strategies, d, d), or (1, d, d) if all strategies share them."""
     grams = np.array([row.gram for row in rows])
     counts = np.array([row.count for row in rows])
-    overall = np.tensordot(counts, grams, axes=1)
-    if not encoder.of_strategies:
-        return references(overall, REFERENCES, seed)[:, np.newaxis]
-    own = [gram if count else overall for gram, count in zip(grams, counts.tolist(), strict=True)]
-    return np.stack([references(gram, REFERENCES, seed) for gram in own], axis=1)
+    overall = np.tensordot(counts, grams, axes=1)[np.newaxis]
+    return np.where(counts[:, np.newaxis, np.newaxis] > 0, grams, overall) if encoder.of_strategies else overall

@@ -45,18 +45,32 @@ def ranked(
     floor: float = 0.5,
     levels: tuple[float, ...] = (1.0, 0.1, 0.01, 0.001),
     shown: float = 0.0,
+    hour: float = 0.0,
 ) -> Allocator:
-    """A policy of strategies with sure rates; `shown`: the hazards of what lists have in common."""
+    """A policy of strategies with sure rates.
+
+    `shown`: the hazards of what lists have in common; `hour`: how the first strategy's rate changes with the hour.
+    """
     count = len(levels)
     learned = section(count, limits=limits, floor=floor)
     for number, level in enumerate(levels):
         row = msgspec.json.decode(learned[f"strategy{number}"])
         row |= {"clicks": [1e6] * BUCKETS, "rates": (0.3 * level * WIDTH).tolist(), "prior": [0.0] * BUCKETS}
-        row |= {"theta": [0.0] * 4, "whitener": np.zeros((4, 4)).tolist()}
+        row |= {"theta": [0.0, 0.0 if number else hour, 0.0, 0.0], "whitener": np.zeros((4, 4)).tolist()}
         row |= {"hazards": np.zeros((count, BUCKETS, BUCKETS)).tolist()}
         row |= {"shown": np.full((count, BUCKETS, BUCKETS), shown).tolist()}
         learned[f"strategy{number}"] = msgspec.json.encode(row)
     return Allocator(learned)
+
+
+@pytest.mark.parametrize("hour", [-3.0, 3.0])
+def test_a_plan_for_the_mean_context_takes_the_mean_as_it_is(hour: float) -> None:
+    """Not that of a few contexts drawn: the rate of the first strategy would be off by half of its size or more."""
+    (plain,), (steep,) = (
+        ranked(levels=(1.0, 0.9, 0.8), shown=0.1, hour=slope).mixture(CAR, 20, distinct=True).allocations.counts
+        for slope in (0.0, hour)
+    )
+    assert steep == pytest.approx(plain, abs=4)
 
 
 @pytest.mark.parametrize("budget", [1, 3, 20, 100])

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backchannel.agents.bandit.plans import Overlap, Terms, fill, overlap_of, plans, references, shares
+from backchannel.agents.bandit.plans import (
+    Overlap,
+    Terms,
+    fill,
+    mean_context,
+    overlap_of,
+    plans,
+    proportions,
+    references,
+    shares,
+)
 from backchannel.agents.bandit.ranks import BUCKETS, LOWER, UPPER, WIDTH, covered
 from backchannel.agents.sums import Floats
 
@@ -96,6 +106,38 @@ def test_fills_for_distinct_candidates_expect_so_many() -> None:
     assert alone.sum() == 20
 
 
+def test_who_is_likeliest_to_be_wanted_leads_the_page_however_short_the_list() -> None:
+    """Six in ten queries have a candidate of the first strategy, a good one; the second one always has more."""
+    lists = overlap(np.full((2, 2), 0.1))
+    lists.available[0] = np.array([0.6, 0.4, 0.5, 0.7, 0.9, 1.0, 1.0, 1.0])
+    rates = np.array([[[0.4, 0.15, 0.1, 0.05, 0, 0, 0, 0], [0.3, 0.1, 0.12, 0.2, 0.25, 0.3, 0.3, 0.3]]])
+    asked = terms(2, 20, distinct=True)
+    ((few, many),) = fill(rates, lists, asked)
+    assert few < many
+    few, many = proportions(rates, lists, asked)
+    assert few > many
+
+
+@given(st.integers(0, 1000), st.integers(1, 30))
+@settings(max_examples=30)
+def test_proportions_are_within_the_limits(seed: int, budget: int) -> None:
+    rng = np.random.default_rng(seed)
+    least = rng.integers(0, 3, 3)
+    most = least + rng.integers(0, 3, 3) + [0, 0, 1]
+    found = proportions(
+        rng.random((4, 3, BUCKETS)), overlap(np.full((3, 3), 0.1)), Terms(least, most, np.ones(3), budget, True)
+    )
+    assert (least <= found).all()
+    assert (found <= most).all()
+    assert found.sum() > 0
+
+
+def test_minima_do_not_lead_the_page() -> None:
+    rates = np.array([[0.3], [0.001]]) * np.ones((1, 2, BUCKETS))
+    asked = Terms(np.array([0, 3]), np.array([99, 99]), np.ones(2), 20, True)
+    assert proportions(rates, overlap(np.zeros((2, 2))), asked) == pytest.approx([17.1, 3.0])
+
+
 def test_a_single_candidate_may_come_from_anybody_who_is_on() -> None:
     some = Terms(np.zeros(3, dtype=np.int64), np.array([9, 0, 9]), np.ones(3), 1)
     assert plans(np.ones((1, 3, BUCKETS)), overlap(np.zeros((3, 3))), some).tolist() == [[1, 0, 0], [0, 0, 1]]
@@ -113,4 +155,5 @@ def test_references_have_the_mean_and_the_covariance_of_what_was_seen() -> None:
     found = references(seen.T @ seen, 5000, seed=3)
     assert found.mean(axis=0) == pytest.approx(seen.mean(axis=0), abs=0.1)
     assert np.cov(found.T) == pytest.approx(np.cov(seen.T), abs=0.15)
+    assert mean_context(seen.T @ seen) == pytest.approx(seen.mean(axis=0), abs=1e-12)
     assert (references(np.zeros((3, 3)), 2, seed=0) == [1.0, 0.0, 0.0]).all()
