@@ -19,7 +19,7 @@ Lists are then walked in proportion to the plan, and that is the order of the pa
 wanted first, where it exists (the probability ranking principle; Robertson, "The probability ranking principle in IR",
 Journal of Documentation, 1977). But its counts do not say so: a precise strategy with a short list has few candidates,
 and would come after the first ones of a long list. So proportions are mostly those that a fill has reached at each
-place, the mean over the page, place p counting 1 / p, as it is the less looked at the deeper it is (`proportions`).
+place, the mean over the page, place p counting 1 / p, as people look the less the deeper it is (`proportions`).
 """
 
 from collections.abc import Iterator

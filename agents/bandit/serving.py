@@ -403,7 +403,7 @@ def _overlap(rows: Sequence[Row]) -> Overlap:
 
 
 def _seen(rows: Sequence[Row], encoder: Encoder) -> Floats:
-    """Return the means of x x' over contexts seen, (strategies, d, d), or (1, d, d) if all strategies share them."""
+    """Return x x' of the contexts seen, but for a factor, (strategies, d, d), or (1, d, d) if strategies share them."""
     grams = np.array([row.gram for row in rows])
     counts = np.array([row.count for row in rows])
     overall = np.tensordot(counts, grams, axes=1)[np.newaxis]
