@@ -140,7 +140,7 @@ class Allocator:
             precision=np.float32 if settings.policy == "thompson" else np.float64,
         )
         self._segments: Final = [row.segments for row in rows]
-        self._seen: Final = np.any([np.diagonal(row.gram) > 0 for row in rows], axis=0)
+        self._varied: Final = np.any([np.diagonal(row.gram) > 0 for row in rows], axis=0)  # columns not always zero
         self.least: Final = max(int(minima.sum()), 1)
 
     @classmethod
@@ -206,7 +206,7 @@ class Allocator:
         """Return the features of contexts that were not, or only at their center, in any turn that was learned."""
         given = {*DERIVED, HISTORY, *USER_FEATURES}  # by Backchannel itself
         own = [one.name for one in self.encoder.features if not isinstance(one, Cross) and one.name not in given]
-        return [name for name in own if not self._seen[self.encoder.places[name]].any()]
+        return [name for name in own if not self._varied[self.encoder.places[name]].any()]
 
     def allocate(
         self,

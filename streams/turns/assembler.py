@@ -195,7 +195,7 @@ class Assembler(Generic[_K]):
         if self.open > self._max_open:
             raise TooManyOpenError(self._explain_open())
 
-    def _advance(self, caught_up: Collection[str] = (), newest: Mapping[str, int] | None = None) -> list[Assembled[_K]]:
+    def _advance(self, caught_up: Collection[str], newest: Mapping[str, int] | None) -> list[Assembled[_K]]:
         """Advance the watermark; see `TurnAssembler.advance`."""
         for name in caught_up:
             self._topics[name].catch_up()

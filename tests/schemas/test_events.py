@@ -90,8 +90,8 @@ def test_round_trip(document: Document) -> None:
 
 
 def test_defaults_are_not_written() -> None:
-    ids = {"event_id": "e", "ts": 1, "session_id": "s", "query_id": "q"}
-    event = Impression(**ids, results=(Result("a", 1), Result("b", 2, ("lexical",))))  # type: ignore[arg-type]
+    ids: dict[str, Any] = {"event_id": "e", "ts": 1, "session_id": "s", "query_id": "q"}
+    event = Impression(**ids, results=(Result("a", 1), Result("b", 2, ("lexical",))))
     results = [{"entity_id": "a", "position": 1}, {"entity_id": "b", "position": 2, "strategies": ["lexical"]}]
     assert json.loads(encode(event)) == {"type": "impression", **ids, "results": results}
 
