@@ -32,6 +32,7 @@ _EXTRAS: Final = {
     "tantivy": "search",
     "tokenizers": "dense",
     "usearch": "dense",
+    "uvicorn": "serve",
     "zstandard": "learn",
 }
 """The extra that contains each package, by the name under which the package is imported."""

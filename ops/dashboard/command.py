@@ -1,7 +1,7 @@
 """`backchannel dashboard`: serves the dashboard's page."""
 
-import asyncio
 import secrets
+from contextlib import closing
 
 import click
 from msgspec import structs
@@ -59,14 +59,8 @@ def dashboard(
     try:
         with opened_store(store, check=False) as opened:
             opened.require()
-            asyncio.run(_serve(Observatory(opened, config, guess_from), host, port, token))
+            with closing(Observatory(opened, config, guess_from)) as observatory:
+                observatory.reader.start()
+                serve(application(observatory, token), host, port, token)
     except ModuleNotFoundError as error:  # of an extra
         raise click.ClickException(str(error)) from None
-
-
-async def _serve(observatory: Observatory, host: str, port: int, token: str | None) -> None:
-    observatory.reader.start()
-    try:
-        await serve(application(observatory, token), host, port, token)
-    finally:
-        observatory.close()

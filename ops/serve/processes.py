@@ -1,5 +1,6 @@
 """The processes of the service: those that answer and, with a journal, the one that learns."""
 
+import atexit
 import gc
 import logging
 import multiprocessing
@@ -124,6 +125,8 @@ def make(plan: Plan) -> ASGIApp:
 
     log_to_stderr(plan.log)
     end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    # Everything is closed by then, and granian's threads abort if Python's interpreter is taken down under them.
+    atexit.register(os._exit, 0)
     app = application_of(plan)
     relax_collector()
     gc.collect()

@@ -1,24 +1,24 @@
 """Shared parts of the servers of pages: the guard, the headers, assets, and running them."""
 
 import asyncio
-import signal
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any, Final
 
 import click
 import msgspec
-from granian.constants import HTTPModes, Interfaces
-from granian.server.embed import Server
+import uvicorn
 from litestar import Litestar, MediaType, Request, Response, get
 from litestar.datastructures import Cookie
 from litestar.enums import ScopeType
 from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.server import HANDLED_SIGNALS
 
-from backchannel.ops.web.addresses import check_address, free_port
+from backchannel.ops.web.addresses import bound
 from backchannel.ops.web.guard import bearer, host_of, is_loopback, same
 
 COOKIE: Final = "backchannel"
@@ -79,46 +79,34 @@ def json_response(value: object, status: int = 200) -> Response[bytes]:
     return Response(msgspec.json.encode(value), media_type=MediaType.JSON, status_code=status)
 
 
-async def serve(app: ASGIApp, host: str, port: int, token: str | None) -> None:
+def serve(app: ASGIApp, host: str, port: int, token: str | None) -> None:
     """Serve `app` until the process is told to stop, after printing its URL.
 
     Raises:
         AddressError: the port is taken, or the address is not this machine's.
     """
-    check_address(host, port)
-    port = port or free_port(host)
-    server = Server(
-        app,
-        address=host,
-        port=port,
-        interface=Interfaces.ASGI,
-        http=HTTPModes.http1,
-        websockets=False,
-        log_enabled=False,
-    )
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    serving = asyncio.create_task(server.serve())
-    try:
-        await _accepting(serving, host, port)
+    with bound(host, port) as listening:
         name = f"[{host}]" if ":" in host else host
-        click.echo(f"http://{name}:{port}/" + (f"?token={token}" if token else ""))
-        await asyncio.wait((serving, asyncio.create_task(stop.wait())), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        server.interrupt_signal = True
-        server.main_loop_interrupt.set()
-        await serving
+        url = f"http://{name}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
+        _Server(uvicorn.Config(app, ws="none", access_log=False, log_config=None), url).run([listening])
 
 
-async def _accepting(serving: asyncio.Task[None], host: str, port: int) -> None:
-    """Wait until the server accepts connections, or ends."""
-    while not serving.done():
-        with suppress(ConnectionRefusedError):
-            _, writer = await asyncio.open_connection(host, port)
-            writer.close()
-            return
-        await asyncio.sleep(0.01)
+class _Server(uvicorn.Server):
+    """Prints `url` once it answers, and ends without an error when it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, url: str) -> None:
+        super().__init__(config)
+        self._url: Final = url
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        click.echo(self._url)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:  # uvicorn's sends the signal to the process again, which then dies
+        for number in HANDLED_SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
 
 def _asset(path: str, name: str, kind: str) -> HTTPRouteHandler:

@@ -1,6 +1,5 @@
 """`backchannel playground`: search a catalogue by hand."""
 
-import asyncio
 from contextlib import closing
 from tempfile import TemporaryDirectory
 
@@ -45,4 +44,4 @@ def playground(*, corpus: str, host: str, port: int, seed: int, dense: bool) -> 
         TemporaryDirectory() as folder,
         closing(Playground(opened, searching, f"sqlite:///{folder}/playground.db", seed)) as played,
     ):
-        asyncio.run(serve(application(played), host, port, None))
+        serve(application(played), host, port, None)
