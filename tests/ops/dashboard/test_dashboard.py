@@ -287,7 +287,7 @@ def test_an_empty_token_is_none(learned: str, monkeypatch: pytest.MonkeyPatch) -
     """As of a variable that is not set, in a script: everybody would know it."""
     tokens = []
 
-    async def serve(_app: ASGIApp, _host: str, _port: int, token: str | None) -> None:
+    def serve(_app: ASGIApp, _host: str, _port: int, token: str | None) -> None:
         tokens.append(token)
 
     monkeypatch.setattr("backchannel.ops.dashboard.command.serve", serve)
