@@ -1,13 +1,15 @@
 """The bandit's section of a policy: its rows, as `StrategyBandit.solve` writes them and `Allocator` reads them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
+import numpy as np
 from msgspec import Meta, Struct
 
-from backchannel.agents.bandit.features import Feature
+from backchannel.agents.bandit.features import DERIVED, HISTORY, Cross, Encoder, Feature
 from backchannel.agents.bandit.planner import MAX_BUDGET
+from backchannel.agents.bandit.users import USER_FEATURES
 
 Exploration: TypeAlias = Literal["thompson", "greedy", "squarecb", "ucb", "uniform"]
 
@@ -74,6 +76,44 @@ class Row(Struct, frozen=True):
     cover: list[float]
     segments: list[Segment]
     evident: list[float] = []  # empty in policies that were made before there was one
+
+
+class Unseen(Struct, frozen=True):
+    """Configured names that no learned turn has, which may be misspelled.
+
+    Attributes:
+        strategies: the strategies that may be asked and were not; empty if none ever was.
+        features: the features of contexts that were not, or only at their center, in any turn; empty if nothing was
+            learned.
+    """
+
+    strategies: list[str] = []
+    features: list[str] = []
+
+
+def unseen(section: Mapping[str, bytes]) -> Unseen:
+    """Return the names that the section of a policy has, and no turn that it was learned from.
+
+    Raises:
+        msgspec.MsgspecError: the section's rows cannot be read.
+    """
+    settings = msgspec.json.decode(section[""], type=Settings)
+    rows = [msgspec.json.decode(section[name], type=Row) for name in settings.strategies]
+    if not any(row.count for row in rows):
+        return Unseen()
+    asked = zip(settings.strategies, settings.limits, rows, strict=True)
+    return Unseen(
+        [name for name, limits, row in asked if limits.on and not row.count],
+        unseen_features(Encoder(settings.features), rows),
+    )
+
+
+def unseen_features(encoder: Encoder, rows: Sequence[Row]) -> list[str]:
+    """Return the features of contexts that were not, or only at their center, in any turn that was learned."""
+    varied = np.any([np.diagonal(row.gram) > 0 for row in rows], axis=0)  # columns not always zero
+    given = {*DERIVED, HISTORY, *USER_FEATURES}  # by Backchannel itself
+    own = [one.name for one in encoder.features if not isinstance(one, Cross) and one.name not in given]
+    return [name for name in own if not varied[encoder.places[name]].any()]
 
 
 def with_worth(section: Mapping[str, bytes | None], worth: Mapping[str, float]) -> dict[str, bytes | None]:

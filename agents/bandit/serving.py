@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 
 from backchannel.agents.bandit.belief import Belief, draw
 from backchannel.agents.bandit.decision import NOTHING_KNOWN, Decision, Retrieval, Source, StrategyContext
-from backchannel.agents.bandit.features import DERIVED, HISTORY, Cross, Encoder, Value
+from backchannel.agents.bandit.features import Encoder, Value
 from backchannel.agents.bandit.mixture import Counts, Mixture, Mixtures, RandomSets
 from backchannel.agents.bandit.planner import Asked, Planner
 from backchannel.agents.bandit.plans import Overlap, mean_context, overlap_of, references
 from backchannel.agents.bandit.ranks import WIDTH, WORTH, covered
-from backchannel.agents.bandit.section import Row, Segment, Settings
-from backchannel.agents.bandit.users import USER_FEATURES
+from backchannel.agents.bandit.section import Row, Segment, Settings, unseen_features
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import Floats
 from backchannel.schemas.errors import BackchannelError
@@ -74,6 +73,7 @@ class Allocator:
         encoder: the encoder of contexts.
         least: the smallest budget, in candidates.
         evidence: strategy -> turns in which it was asked (discounted), and their mean reward.
+        unseen_features: features of contexts that were not, or only at their center, in any turn that was learned.
         changed: event time from which on rewards fell below what was expected, ms; None: they never did.
 
     Decisions weigh successes by what they are worth; what is told about rewards does not.
@@ -140,7 +140,7 @@ class Allocator:
             precision=np.float32 if settings.policy == "thompson" else np.float64,
         )
         self._segments: Final = [row.segments for row in rows]
-        self._varied: Final = np.any([np.diagonal(row.gram) > 0 for row in rows], axis=0)  # columns not always zero
+        self.unseen_features: Final = unseen_features(self.encoder, rows)
         self.least: Final = max(int(minima.sum()), 1)
 
     @classmethod
@@ -201,12 +201,6 @@ class Allocator:
                 self.strategies, means.tolist(), widths.tolist(), self._segments, doubled.tolist(), strict=True
             )
         }
-
-    def unseen(self) -> list[str]:
-        """Return the features of contexts that were not, or only at their center, in any turn that was learned."""
-        given = {*DERIVED, HISTORY, *USER_FEATURES}  # by Backchannel itself
-        own = [one.name for one in self.encoder.features if not isinstance(one, Cross) and one.name not in given]
-        return [name for name in own if not self._varied[self.encoder.places[name]].any()]
 
     def allocate(
         self,

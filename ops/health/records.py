@@ -2,7 +2,7 @@
 
 import msgspec
 
-from backchannel.ops.health.check import Check, Facts, bounded, unknown
+from backchannel.ops.health.check import Check, Facts, Status, bounded, unknown
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.streams.config import Bounds, Config
 from backchannel.streams.monitoring.delays import shares_cut_off
@@ -76,7 +76,7 @@ def losses(facts: Facts, config: Config) -> Check:
 
 
 def names(facts: Facts, config: Config) -> Check:
-    """Return the check of names that events have and the configuration has not."""
+    """Return the check of names that only events have, or only the configuration."""
     if isinstance(facts.store, str):
         return unknown("names", store=facts.store)
     strategies = (
@@ -93,16 +93,25 @@ def names(facts: Facts, config: Config) -> Check:
         for kind, count in counted_by_name(facts.store.counted, UNKNOWN_KIND).items()
         if not config.rewards.names(kind)
     }
-    details = {"strategies": strategies, "kinds": kinds}
+    unseen = facts.store.unseen
+    details = {"strategies": strategies, "kinds": kinds, "unseen": unseen}
     said = [f"strategy {name} in {count:,} turns" for name, count in strategies.items()]
     said += [f"clicks of kind {kind}: {count:,}" for kind, count in kinds.items()]
-    if not said:
-        return Check("names", "ok", "all strategies and clicks in events are configured", details=details)
-    summary = f"events name unconfigured strategies or clicks: {'; '.join(said)}"
-    if not strategies:  # such clicks are worth 1, which may be intended
-        return Check("names", "ok", summary, details=details)
-    every = msgspec.json.encode([*config.bandit.strategies, *strategies]).decode()
-    return Check("names", "warn", summary, f"to learn from these strategies: bandit.strategies = {every}", details)
+    summaries, remedies = ["all strategies and clicks in events are configured"], []
+    if said:
+        summaries = [f"events name unconfigured strategies or clicks: {'; '.join(said)}"]
+    if strategies:  # clicks of such kinds are worth 1, which may be intended
+        every = msgspec.json.encode([*config.bandit.strategies, *strategies]).decode()
+        remedies.append(f"to learn from these strategies: bandit.strategies = {every}")
+    if unseen.strategies:
+        summaries.append(f"no learned turn names the strategies {', '.join(unseen.strategies)}")
+    if unseen.features:
+        features = ", ".join(unseen.features)
+        summaries.append(f"no learned turn has a value of the features {features}, or only their center")
+    if unseen.strategies or unseen.features:
+        remedies.append("do events write these names and values as [bandit] does?")
+    status: Status = "warn" if remedies else "ok"
+    return Check("names", status, "; ".join(summaries), "; ".join(remedies), details)
 
 
 def _share(name: str, counted: str, facts: Facts, bounds: Bounds, remedy: str) -> Check:

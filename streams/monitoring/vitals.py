@@ -11,6 +11,8 @@ from kafka.admin import OffsetSpec
 from msgspec import Struct, structs
 from sqlalchemy import Connection, func, select
 
+from backchannel.agents.bandit.section import Unseen, unseen
+from backchannel.agents.bandit.serving import Allocator
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.kafka.config import KafkaConfig
@@ -87,6 +89,7 @@ class StoreVitals(Struct, frozen=True):
         fault: what is wrong with the header of the served or the newest version; None if nothing is.
         rates: the quality of answers in the time buckets that are kept; None without turns.
         delays: strategy and position -> how long after the query people click; see `read_delays`.
+        unseen: names that the served bandit has, and no turn that it was learned from.
     """
 
     partitions: list[PartitionState]
@@ -103,6 +106,7 @@ class StoreVitals(Struct, frozen=True):
     fault: str | None = None
     rates: Rates | None = None
     delays: dict[tuple[str, int], dict[int, float]] = {}
+    unseen: Unseen = Unseen()
 
 
 class BrokerVitals(Struct, frozen=True):
@@ -177,7 +181,16 @@ def _read(connection: Connection, now: int) -> StoreVitals:
         fault=fault,
         rates=read_rates(connection),
         delays=read_delays(connection),
+        unseen=Unseen() if served is None else _unseen(connection, served.version),
     )
+
+
+def _unseen(connection: Connection, version: int) -> Unseen:
+    section = snapshots.section(connection, version, Allocator.name)
+    try:
+        return unseen(section)
+    except (KeyError, msgspec.MsgspecError):  # a row is missing or damaged, which readers of the version find out
+        return Unseen()
 
 
 def reach_brokers(kafka: KafkaConfig) -> None:

@@ -224,7 +224,7 @@ class Policy:
 
     def unseen_features(self) -> list[str]:
         """Return the bandit's features that no learned turn had a value of, or only their center; for reports."""
-        return self.allocator.unseen()
+        return self.allocator.unseen_features
 
     def recall(
         self,

@@ -371,7 +371,8 @@ def test_features_that_no_turn_has_a_value_of_are_known() -> None:
         Cross("device", "devise"),
     )
     bandit = StrategyBandit(BanditConfig(strategies=("lexical", "semantic"), features=features))
-    assert allocator(bandit, bandit.learn(judged(found_by_results(40)))).unseen() == ["devise", "strategy.histry"]
+    learned = allocator(bandit, bandit.learn(judged(found_by_results(40))))
+    assert learned.unseen_features == ["devise", "strategy.histry"]
 
 
 def test_summaries_say_what_was_learned_in_words_of_features() -> None:

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
+from backchannel.agents.bandit.section import Unseen
 from backchannel.ops.cli import main
 from backchannel.ops.health import command as health
 from backchannel.ops.health.check import Check, Facts
@@ -24,6 +25,7 @@ from backchannel.schemas.snapshot import Snapshot, Verdict
 from backchannel.streams.config import Config, ConfigError, parse
 from backchannel.streams.monitoring.trends import Rates
 from backchannel.streams.monitoring.vitals import BrokerVitals, PartitionState, StoreVitals, WorkerState
+from backchannel.streams.pipeline.learners import UNKNOWN_KIND
 from backchannel.streams.snapshots.versions import Head
 from backchannel.streams.store.engine import Store
 from backchannel.streams.turns.position import Position, TopicPosition
@@ -158,6 +160,9 @@ def test_all_is_well() -> None:
             "warn",
             "of the clicks on what b brings come after the window, and 0.0% of a's",
         ),
+        ("names", {"unseen": Unseen(["semntic"])}, "warn", "no learned turn names the strategies semntic"),
+        ("names", {"unseen": Unseen([], ["devise"])}, "warn", "a value of the features devise, or only their center"),
+        ("names", {"counted": {f"{UNKNOWN_KIND}odd": 3}}, "ok", "clicks of kind odd: 3"),
         ("store", {"bytes": 60_000_000_000}, "warn", "60 GB"),
         (
             "drift",

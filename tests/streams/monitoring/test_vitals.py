@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
+from backchannel.agents.bandit.features import Categorical
+from backchannel.agents.bandit.learner import BanditConfig
+from backchannel.agents.bandit.section import Limits, Unseen
 from backchannel.agents.quality.delays import POSITIONS
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import Click
@@ -15,7 +18,7 @@ from backchannel.streams.monitoring.vitals import RECENT_MS, BrokerVitals, Store
 from backchannel.streams.pipeline.commits import Commit
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.store.engine import Store, StoreError
-from backchannel.streams.store.tables import snapshot
+from backchannel.streams.store.tables import snapshot, snapshot_row
 from backchannel.streams.worker.heartbeat import Heartbeat
 
 NOW = 1_800_000_000_000
@@ -52,6 +55,23 @@ def test_a_store_says_how_it_does(store_url: str) -> None:
     assert {position for _, position in found.delays} <= set(POSITIONS)
     assert found.bytes > 10_000
     assert vitals_of(store_url, NOW + 2 * RECENT_MS).recent == {}
+
+
+def test_names_that_no_learned_turn_has_are_told(store_url: str) -> None:
+    limits = {"late": Limits(on=False)}
+    devise = Categorical("devise", ("car",))
+    bandit = BanditConfig(strategies=("lexical", "late", "lexcal"), features=(devise,), limits=limits)
+    with LocalPipeline(store_url, Config(bandit=bandit), "file") as pipeline:
+        pipeline.publish()
+        assert vitals_of(store_url, NOW).unseen == Unseen()
+        pipeline.feed(list(mixed_stream(50, np.random.default_rng(1))))
+        pipeline.finish()
+        pipeline.commit()
+        pipeline.publish()
+    assert vitals_of(store_url, NOW).unseen == Unseen(["lexcal"], ["devise"])
+    with closing(Store(store_url)) as store, store.write() as connection:
+        connection.execute(update(snapshot_row).where(snapshot_row.c.section == "bandit").values(value=b"{"))
+    assert vitals_of(store_url, NOW).unseen == Unseen()
 
 
 def test_a_header_that_cannot_be_read_is_a_fault(store_url: str) -> None:
