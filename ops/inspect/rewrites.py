@@ -1,5 +1,6 @@
 """`backchannel rewrites`: inspects the rewrites, and blocks or pins some."""
 
+import shlex
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from backchannel.agents.rewrites.config import RephraseConfig
 from backchannel.agents.rewrites.learner import RephraseGraph
+from backchannel.agents.rewrites.rules import Rules
 from backchannel.agents.sums import ALL
 from backchannel.ops.groups import Group
 from backchannel.ops.inspect.explanation import Explanation, explain
@@ -137,7 +139,15 @@ def pin(
     for one, aim in pairs:
         if not aim or aim == one:
             raise click.UsageError(f"pin {one!r}: needs a TARGET that is a different query")
-    _set_rules(store, pairs, "pinned", not undo)
+    blocked = _set_rules(store, pairs, "pinned", not undo).blocked
+    blocks = [(one, ALL if ALL in blocked[one] else aim) for one, aim in pairs if blocked[one] & {aim, ALL}]
+    if blocks and not undo:
+        named = [*filter(None, blocks[0]), *(("--interpretation",) if interpretation else ())]
+        click.echo(
+            f"{len(blocks):,} stay blocked, so nothing comes of pinning them; to unblock the first: "
+            f"`backchannel rewrites block --undo {shlex.join(named)}`",
+            err=True,
+        )
 
 
 def _key(text: str, config: Config) -> str:
@@ -162,8 +172,8 @@ def _pairs(source: str | None, target: str, file: Path | None, config: Config | 
     return keys
 
 
-def _set_rules(url: str, pairs: Sequence[tuple[str, str]], column: str, value: bool) -> None:
-    """Set `column` of the rules for `pairs` to `value`."""
+def _set_rules(url: str, pairs: Sequence[tuple[str, str]], column: str, value: bool) -> Rules:
+    """Set `column` of the rules for `pairs` to `value`, and return all rules."""
     table = RephraseGraph(RephraseConfig()).rules
     wanted = dict.fromkeys(pairs, float(value))
     with opened_store(url) as store:
@@ -172,8 +182,11 @@ def _set_rules(url: str, pairs: Sequence[tuple[str, str]], column: str, value: b
             changed = set_sums(store, Ledger(store, [table]), table, column, wanted, source=_SOURCE)
         except FencedError:
             raise click.ClickException("somebody else is changing the rules: nothing was changed, try again") from None
+        with store.read() as connection:
+            rules = Rules(LedgerSums(store, connection).read(table))
     done = column if value else f"no longer {column}"
     click.echo(f"{changed:,} {done}, {len(wanted) - changed:,} unchanged. This takes effect with the next version.")
+    return rules
 
 
 def _print(explanation: Explanation) -> None:

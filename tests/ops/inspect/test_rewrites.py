@@ -1,6 +1,7 @@
 """`backchannel rewrites` on a store with a learned rewrite."""
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,24 @@ def test_pin_from_a_file(store: str, tmp_path: Path) -> None:
     publish(store)
     assert served(store, GARBLED) == TITLE
     assert served(store, "never asked") is None
+
+
+@pytest.mark.parametrize("block", [[GARBLED], [GARBLED, "another"]])
+def test_a_pin_of_what_is_blocked_says_how_to_unblock_it(store: str, block: list[str]) -> None:
+    run("block", *block, "--store", store)
+    result = run("pin", GARBLED, "another", "--store", store)
+    assert (result.exit_code, result.stdout[:8]) == (0, "1 pinned")
+    assert "1 stay blocked" in result.stderr
+    publish(store)
+    assert served(store, GARBLED) in (None, TITLE)
+    unblock = shlex.split(result.stderr.split("`")[1])
+    assert unblock[:2] == ["backchannel", "rewrites"]
+    run(*unblock[2:], "--store", store)
+    publish(store)
+    assert served(store, GARBLED) == "another"
+    assert not run("pin", GARBLED, "another", "--store", store).stderr
+    run("block", GARBLED, "yet another", "--store", store)
+    assert not run("pin", GARBLED, "another", "--store", store).stderr
 
 
 @pytest.mark.parametrize(
