@@ -8,6 +8,7 @@ is the share of the models that produce it.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import ClassVar, Final, Self
 from zlib import crc32
 
@@ -36,7 +37,7 @@ class Candidate(Struct, frozen=True):
 
     Attributes:
         entity_id: The entity.
-        features: The engine's features of it, flat; `score` is the caller's own score.
+        features: The engine's features of it, flat; `score` is the caller's own score, a finite number.
         ranks: Its rank, from 1, in the list of each strategy that brought it.
     """
 
@@ -260,17 +261,22 @@ class Ranker:
             tastes: What values of features add to the scores, for the user who asks.
 
         Raises:
-            ValueError: k is less than 1.
+            ValueError: k is less than 1, an entity is twice among the candidates, a rank is less than 1, or a score
+                that the order follows is not finite.
         """
         if k < 1:
             raise ValueError(f"k: {k} results; show at least 1")
         if not candidates:
             return Ranking((), self.settings.learned, 1.0)
+        _require_distinct(candidates)
+        _require_ranks(candidates)
         features = [one.features for one in candidates]
         if not any(SCORE in one for one in features):  # then the order of the candidates is the caller's
             features = [{**one, SCORE: 1.0 / place} for place, one in enumerate(features, 1)]
         encoder, size = self.encoder, np.array([len(candidates)])
         numbers = encoder.numbers(features, [one.ranks for one in candidates] if encoder.ranked else ())
+        if np.isnan(numbers).any():  # missing, or a score that counts as missing
+            _require_finite(candidates)
         means, deviations = normalizers = encoder.normalizers(numbers, size)
         vectors = encoder.encode(numbers, normalizers, features, (context,), size)
         scores = vectors @ self._weights
@@ -396,3 +402,30 @@ class Ranker:
             own = zip(personal[0], personal[1][place].tolist(), strict=True)
             reasons += [Reason(*pair, personal=True) for pair in own if pair[1]]
         return tuple(sorted(reasons, key=lambda reason: -abs(reason.contribution)))
+
+
+def _require_distinct(candidates: Sequence[Candidate]) -> None:
+    if len({one.entity_id for one in candidates}) < len(candidates):
+        entity, count = Counter(one.entity_id for one in candidates).most_common(1)[0]
+        raise ValueError(
+            f"candidates: {entity!r} is among them {count} times; give it once, with its ranks in all strategies' lists"
+        )
+
+
+def _require_ranks(candidates: Sequence[Candidate]) -> None:
+    wrong = [(one, name) for one in candidates if (ranks := one.ranks) for name in ranks if ranks[name] < 1]
+    if wrong:
+        one, name = wrong[0]
+        raise ValueError(
+            f"candidates: ranks.{name} of {one.entity_id!r}: {one.ranks[name]}; ranks count from 1, and a strategy "
+            "that did not bring it has none"
+        )
+
+
+def _require_finite(candidates: Sequence[Candidate]) -> None:
+    for one in candidates:
+        score = one.features.get(SCORE, 0.0)
+        if not (score is None or isinstance(score, str) or abs(score) < inf):
+            raise ValueError(
+                f"candidates: features.{SCORE} of {one.entity_id!r}: {score}; give a finite number, or leave it out"
+            )

@@ -140,7 +140,8 @@ class RankRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     decision_id: Annotated[str, Meta(description="as `/v1/decide` gave it")]
     candidates: Annotated[
-        list[RankCandidate], Meta(max_length=MAX_BUDGET, description="in your own order, or with a feature `score`")
+        list[RankCandidate],
+        Meta(max_length=MAX_BUDGET, description="each entity once, in your own order, or with a feature `score`"),
     ]
     k: Annotated[Size, Meta(description="number of results wanted")] = 10
     explain: Annotated[bool, Meta(description="whether results say what their scores are made of")] = False

@@ -188,20 +188,23 @@ class Service:
         drawn = logged.decision.allocation if logged.probe is not None else None
         candidates = [Candidate(one.entity_id, one.features, one.ranks) for one in asked.candidates]
         context = context_of(query)
-        if policy is None:
-            ranking = Ranker({}).rank(context, candidates, asked.k, self._rng, explain=asked.explain)
-        else:
-            ranking = policy.rank(
-                context,
-                candidates,
-                asked.k,
-                query=logged.served,
-                locale=query.locale,
-                user=query.user_id,
-                rng=self._rng,
-                explain=asked.explain,
-                group=logged.group,
-            )
+        try:
+            if policy is None:
+                ranking = Ranker({}).rank(context, candidates, asked.k, self._rng, explain=asked.explain)
+            else:
+                ranking = policy.rank(
+                    context,
+                    candidates,
+                    asked.k,
+                    query=logged.served,
+                    locale=query.locale,
+                    user=query.user_id,
+                    rng=self._rng,
+                    explain=asked.explain,
+                    group=logged.group,
+                )
+        except ValueError as error:
+            raise RefusedError(400, str(error)) from None
         results = [
             RankResult(
                 entity_id=one.entity_id,

@@ -303,7 +303,8 @@ class Policy:
             the first k candidates; in the caller's order until clicks favour another one.
 
         Raises:
-            ValueError: k is less than 1.
+            ValueError: k is less than 1, an entity is twice among the candidates, a rank is less than 1, or a score
+                that the order follows is not finite.
         """
         text = self._spelled(query, locale)
         wishes = self._taught.wishes(text, user, group)

@@ -1,5 +1,8 @@
 """The ranking layer: what lists of results teach, and the order that comes of it."""
 
+import math
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -236,6 +239,29 @@ def test_lists_of_one_and_of_many() -> None:
     assert len(ranker.rank({}, many, 500, RNG(0)).results) == 500
     with pytest.raises(ValueError, match="k"):
         ranker.rank({}, many, 0, RNG(0))
+
+
+@pytest.mark.parametrize(
+    ("candidate", "named"),
+    [
+        (Candidate("e0"), "'e0' is among them 2 times; give it once"),
+        (Candidate("e", ranks={"lexical": 1, "semantic": 0}), "ranks.semantic of 'e': 0; ranks count from 1"),
+        (Candidate("e", {"score": math.nan}), "features.score of 'e': nan; give a finite number"),
+        (Candidate("e", {"score": -math.inf}), "features.score of 'e': -inf; give a finite number"),
+    ],
+)
+@pytest.mark.parametrize("turns", [0, 600])
+def test_candidates_that_mean_nothing_are_refused(candidate: Candidate, named: str, turns: int) -> None:
+    ranker = learned(PAIR, some_turns(turns)) if turns else Ranker({})
+    others = [Candidate(f"e{at}", {"score": 1.0 - at}, {"lexical": at + 1}) for at in range(3)]
+    with pytest.raises(ValueError, match=re.escape(named)):
+        ranker.rank({}, [*others, candidate], 2, RNG(0))
+    missing = [
+        Candidate("none", {"score": None}),
+        Candidate("text", {"score": "high"}),
+        Candidate("huge", {"score": 1e300}),
+    ]
+    assert len(ranker.rank({}, [*others, *missing], 9, RNG(0)).results) == 6
 
 
 def test_reasons_add_up_to_the_score() -> None:

@@ -157,6 +157,11 @@ def test_a_damaged_decision_id_is_refused(client: TestClient[Access]) -> None:
         assert "decision_id" in said
 
 
+def test_an_entity_is_ranked_once(client: TestClient[Access]) -> None:
+    asked = {"decision_id": decide(client)["decision_id"], "candidates": [{"entity_id": "a"}, {"entity_id": "a"}]}
+    assert "'a' is among them 2 times" in problem(client.post("/v1/rank", json=asked), 400)
+
+
 def test_one_invalid_event_refuses_all_and_is_named(client: TestClient[Access], kept: Kept) -> None:
     good = {"type": "click", "event_id": "c", "ts": 1, "session_id": "s", "query_id": "q", "entity_id": "e"}
     response = client.post(

@@ -34,7 +34,7 @@ def schema(client: TestClient[Access]) -> Any:
 
 def fitted(body: Any, decision: str) -> Any:
     """Return a body with what no schema can say: a decision that was made, a strategy that is on, no lookups
-    of what is distinct, a time that has been."""
+    of what is distinct, no candidate twice, a time that has been."""
     if not isinstance(body, dict):
         return body
     body = dict(body)
@@ -46,6 +46,8 @@ def fitted(body: Any, decision: str) -> Any:
         body["available"] = ["lexical"]
     if body.get("distinct"):
         body.pop("look_up", None)
+    if isinstance(body.get("candidates"), list):
+        body["candidates"] = list({one["entity_id"]: one for one in body["candidates"]}.values())
     if isinstance(body.get("ts"), int | float) and not isinstance(body["ts"], bool) and body["ts"] > 0:
         body["ts"] = 1
     return body
