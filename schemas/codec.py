@@ -16,7 +16,7 @@ import msgspec
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import EVENT_TYPES, Event, name_of
 from backchannel.schemas.forms import NATIVE, EventConfig, FormError, unwrapper
-from backchannel.schemas.repair import Dropped, Repairer, Unusable
+from backchannel.schemas.repair import Dropped, Repairer, Unusable, described
 
 MAX_RECORD_BYTES: Final = 1 << 18
 """Longer records are refused without decoding, so that a blob cannot cost its size in memory."""
@@ -187,7 +187,7 @@ def explain(error: Exception, document: Any = None) -> str:
 
     Args:
         error: the error.
-        document: what was read, if it is known: then a number that is out of bounds is quoted.
+        document: what was read, if it is known: then the value at fault is quoted.
     """
     if isinstance(error, UnicodeDecodeError):
         return "record: not UTF-8"
@@ -200,28 +200,31 @@ def explain(error: Exception, document: Any = None) -> str:
     if what:
         key, _, name = where.rstrip("`").rpartition("$")
         name = name.lstrip(".")
-        return f"{name or 'record'}{' key' if key else ''}: {what}{'' if key else quoted(what, document, name)}"
+        if not key and document is not None:
+            what = quoting(what, document, name)
+        return f"{name or 'record'}{' key' if key else ''}: {what}"
     if message.startswith("Object missing required field"):
         return f"{message.split('`')[1]}: missing"
     return f"record: {message}"
 
 
-def quoted(what: str, document: Any, path: str) -> str:
-    """Return the number that msgspec found out of bounds and does not quote, as ", got 7"; "" for another fault.
+def quoting(what: str, document: Any, path: str) -> str:
+    """Return msgspec's message with a value that it does not quote: one out of bounds, or of another type.
 
     Args:
         what: msgspec's message.
         document: what was read.
-        path: where the number is, such as `candidates[2].score`.
+        path: where the value is, such as `candidates[2].score`.
     """
-    if not what.startswith(_BOUNDED):
-        return ""
+    wanted, mismatch, _ = what.rpartition(", got `")
+    if "[...]" in path or not (mismatch or what.startswith(_BOUNDED)):  # msgspec does not name an object's entry
+        return what
     for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
         try:
             document = document[int(index) if index else name]
         except (LookupError, TypeError):
-            return ""
-    return f", got {document}"[:_MAX_EXPLANATION] if isinstance(document, int | float | str) else ""
+            return what
+    return f"{wanted}, got {described(document)}" if mismatch else f"{what}, got {document}"[:_MAX_EXPLANATION]
 
 
 def refuse_nul(value: object, name: str) -> None:

@@ -326,7 +326,7 @@ def _text(info: inspect.StrType) -> Fix:
 def _choice(info: inspect.LiteralType) -> Fix:
     def repair(value: Any, dropped: list[Dropped]) -> Any:  # noqa: ARG001 - a Fix
         if value not in info.values:
-            raise Unusable(f"Expected one of {', '.join(map(str, info.values))}, got {_quoted(value)}")
+            raise Unusable(f"Expected one of {', '.join(map(str, info.values))}, got {described(value)}")
         return value
 
     return repair
@@ -381,16 +381,17 @@ def _bounds(kind: str, info: inspect.IntType | inspect.FloatType) -> Callable[[f
     def check(number: float) -> None:
         for sign, beyond, bound in bounds:
             if beyond(number, bound):
-                raise Unusable(f"Expected `{kind}` {sign} {bound}, got {_quoted(number)}")
+                raise Unusable(f"Expected `{kind}` {sign} {bound}, got {described(number)}")
 
     return check
 
 
 def _mismatch(wanted: str, value: Any) -> str:
-    return f"Expected `{wanted}`, got {_quoted(value)}"
+    return f"Expected `{wanted}`, got {described(value)}"
 
 
-def _quoted(value: Any) -> str:  # noqa: PLR0911 -- one for each kind
+def described(value: Any) -> str:  # noqa: PLR0911 -- one for each kind
+    """Return a value of JSON as an error quotes it: with its kind, and only that if it is long."""
     if isinstance(value, float) and isnan(value):
         return "NaN"
     if isinstance(value, float) and not isfinite(value):

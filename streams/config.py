@@ -17,7 +17,7 @@ from backchannel.agents import registry
 from backchannel.agents.ope.gate import GateConfig
 from backchannel.agents.satisfaction.asking import AskConfig
 from backchannel.agents.taught.rules import TaughtConfig
-from backchannel.schemas.codec import quoted
+from backchannel.schemas.codec import quoting
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.forms import EventConfig
@@ -236,7 +236,9 @@ def parse(document: dict[str, Any], origin: str) -> Config:
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         key = _entry(document, where.rstrip("`"), str(error))
-        what += quoted(what, document, key) or _remedy(what, _kind_of(key))
+        if not what.startswith("Expected `str"):  # what is there in place of a text may be a password
+            what = quoting(what, document, key)
+        what += _remedy(what, _kind_of(key))
         key = key or "the top level"
         raise ConfigError(f"{origin}: {key}: {what}. `backchannel config` describes every key") from None
 

@@ -69,7 +69,8 @@ def test_the_command_prints_the_effective_configuration(tmp_path: Path) -> None:
         ({"turns": {"window": 3}}, r"turns: .*unknown field `window` \(did you mean `window_s`\?\)\."),
         ({"turns": {"xyz": 3}}, r"turns: .*unknown field `xyz`\."),
         ({"bandit": {"features": [{"kind": "numeric", "nam": "x"}]}}, r"bandit.features\[0\]: "),
-        ({"turns": {"window_s": "long"}}, "turns.window_s: Expected `float`, got `str`"),
+        ({"turns": {"window_s": "long"}}, "turns.window_s: Expected `float`, got `str` 'long'"),
+        ({"kafka": {"sasl_password": 12345}}, "kafka.sasl_password: Expected `str`, got `int`"),  # not the password
         ({"kafka": {"servers": "here"}}, "kafka: servers: 'here' is not host:port"),
         ({"kafka": {"sasl_mechanism": "FOO"}}, "'FOO', must be one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
         ({"bandit": {"policy": "best"}}, "bandit.policy: .*'best', must be one of thompson, greedy"),
