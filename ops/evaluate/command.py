@@ -1,13 +1,12 @@
 """`backchannel evaluate`: estimates what other policies would have earned, from a log of one policy's decisions."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final, get_args
 
 import click
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +18,7 @@ from backchannel.ops.evaluate.result import Evaluation, Horizon, Options, Policy
 from backchannel.ops.exit_codes import INCOMPLETE
 from backchannel.ops.numbers import FiniteRange
 from backchannel.ops.options import config_option, json_option, seed_option
+from backchannel.ops.progress import progress_bar
 from backchannel.ops.terminal import console, print_json, require_writable
 from backchannel.schemas.snapshot import Estimate
 from backchannel.streams.config import Config
@@ -141,12 +141,13 @@ def evaluate(
             raise click.UsageError("--store: a store's policy chooses strategies, but this log has items; use --policy")
         if horizon != "turn":
             raise click.UsageError(f"--horizon {horizon}: the Open Bandit Dataset has neither sessions nor users")
-        found = open_bandit.evaluate(Path(log), _files(policies), options)
+        with progress_bar() as progress:
+            found = open_bandit.evaluate(Path(log), _files(policies), options, progress)
     else:
         if policies:
             raise click.UsageError("--policy: only for logs of the Open Bandit Dataset; use --store")
-        with Console(stderr=True).status("") as status:
-            found = event_log.evaluate(log, config, _stored(store), options, _counting(status.update))
+        with progress_bar() as progress:
+            found = event_log.evaluate(log, config, _stored(store), options, progress)
     if report is not None:
         report.write_text(render(found), encoding="utf-8")
     if as_json:
@@ -174,17 +175,6 @@ def _stored(url: str | None) -> dict[str, Allocator]:
     with PolicyReader(url) as reader:
         policy = reader.policy
         return {f"version {policy.version}": policy.allocator}
-
-
-def _counting(show: Callable[[str], None]) -> Callable[[int], None]:
-    read = 0
-
-    def count(lines: int) -> None:
-        nonlocal read
-        read += lines
-        show(f"{read:,} lines read")
-
-    return count
 
 
 def _lines(found: Evaluation) -> list[RenderableType]:

@@ -1,8 +1,7 @@
 """Off-policy evaluation on an event file: learned policies on its second half, or given policies on all of it."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -42,6 +41,7 @@ from backchannel.ops.evaluate.result import (
     from_whole,
 )
 from backchannel.ops.evaluate.sessions import MOST, Walks
+from backchannel.ops.progress import Progress
 from backchannel.schemas.codec import EventDecoder, EventError
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.turn import Turn
@@ -59,7 +59,7 @@ class UnloggedError(BackchannelError, ValueError):
     """A log lacks the propensities of its decisions; the message says what to log."""
 
 
-def turns_of(path: str, config: Config, progress: Callable[[int], None]) -> list[Turn]:
+def turns_of(path: str, config: Config, progress: Progress) -> list[Turn]:
     """Return the closed turns of an event file, in order of time. Invalid events are skipped.
 
     Raises:
@@ -74,13 +74,13 @@ def turns_of(path: str, config: Config, progress: Callable[[int], None]) -> list
             events = [None if isinstance(event, EventError) else event for event in decoded]
             assembler.add(_TOPIC, chunk.offsets, events)
             turns += assembler.advance()
-            progress(len(decoded))
+            progress("reading", file.consumed / file.size if file.size else 0.0)
     turns += assembler.finish()
     return turns
 
 
 def evaluate(
-    path: str, config: Config, others: Mapping[str, Allocator], options: Options, progress: Callable[[int], None]
+    path: str, config: Config, others: Mapping[str, Allocator], options: Options, progress: Progress
 ) -> Evaluation:
     """Evaluate policies on an event file.
 
@@ -92,7 +92,7 @@ def evaluate(
         config: the configuration of turns, rewards and the bandit.
         others: policies to evaluate, by name.
         options: the options of the evaluation.
-        progress: called with the number of lines read since the last call.
+        progress: called on the way.
 
     Raises:
         SourceError: the file cannot be read.
@@ -109,7 +109,8 @@ def evaluate(
         config = structs.replace(config, bandit=structs.replace(config.bandit, strategies=names))
     half = 0 if others else len(turns) // 2
     bandit = StrategyBandit(config.bandit)
-    policies = dict(others) or _learned(bandit, config, turns[:half])
+    policies = dict(others) or _learned(bandit, config, turns[:half], progress)
+    progress("preparing decisions", 0.0)
     rest = turns[half:]
     columns = columns_of(rest)
     logged = np.flatnonzero(is_logged(columns)).tolist()
@@ -142,7 +143,7 @@ def evaluate(
         reached = (ends_of(outcomes) * outcomes.unrephrased)[logged].tolist()
         decisions = [structs.replace(one, success=gain) for one, gain in zip(decisions, reached, strict=True)]
         lookups = [Lookup(0.0, (), one.success) for one in lookups]  # clicks do not tell of goals
-    found = _evaluate(path, _Log(decisions, lookups, ids), policies, options)
+    found = _evaluate(path, _Log(decisions, lookups, ids), policies, options, progress)
     return _sharing(structs.replace(found, left_out=len(rest) - len(logged)), _pages(columns, decisions))
 
 
@@ -177,6 +178,7 @@ def _evaluate(
     log: "_Log",
     policies: Mapping[str, Allocator],
     options: Options,
+    progress: Progress,
 ) -> Evaluation:
     decisions, lookups, ids = structs.astuple(log)
     rng = np.random.default_rng(options.seed)
@@ -190,7 +192,8 @@ def _evaluate(
     items = items_of(lookups)
     examination = Examination.of(items, len(lookups))
     values: list[PolicyValue] = []
-    for name, allocator in policies.items():
+    for place, (name, allocator) in enumerate(policies.items()):
+        progress(f"evaluating {name}", place / len(policies))
         vectors = vectors_of(decisions, allocator.encoder, allocator.strategies)
         extents = table.expected(allocator, vectors, worth)
         by_strategy = table.feedback(extents, worth, modelled)
@@ -242,11 +245,12 @@ def _faults(value: PolicyValue) -> list[str]:
     return [f"cannot tell: {fault}" for fault in value.of_pages.faults]
 
 
-def _learned(bandit: StrategyBandit, config: Config, turns: list[Turn]) -> dict[str, Allocator]:
+def _learned(bandit: StrategyBandit, config: Config, turns: list[Turn], progress: Progress) -> dict[str, Allocator]:
     """Return the policies learned from `turns`, and the uniform policy, by name."""
-    judge, deltas, rest = Judge(config.rewards), list[Delta](), iter(turns)
-    while batch := list(islice(rest, _BATCH)):
-        deltas.append(bandit.learn(judge.judge(columns_of(batch))))
+    judge, deltas = Judge(config.rewards), list[Delta]()
+    for first in range(0, len(turns), _BATCH):
+        progress("learning", first / len(turns))
+        deltas.append(bandit.learn(judge.judge(columns_of(turns[first : first + _BATCH]))))
     sums = MemorySums(merge(deltas))
     at = turns[-1].query.ts if turns else 0
     names: Iterator[tuple[str, Exploration]] = iter(

@@ -15,6 +15,7 @@ from backchannel.agents.ope.intervals import interval
 from backchannel.agents.ope.reward_models import cross_fitted
 from backchannel.agents.sums import Floats
 from backchannel.ops.evaluate.result import Evaluation, Options, assess
+from backchannel.ops.progress import Progress
 from backchannel.schemas.errors import BackchannelError
 
 COLUMNS: Final = ("item_id", "position", "click", "propensity_score")
@@ -118,14 +119,16 @@ def policy_of(path: Path, log: OpenBanditLog) -> Floats:
     return probabilities
 
 
-def evaluate(path: Path, policies: Mapping[str, Path], options: Options) -> Evaluation:
+def evaluate(path: Path, policies: Mapping[str, Path], options: Options, progress: Progress) -> Evaluation:
     """Evaluate the uniform policy, and the given ones, on a log.
 
     Raises:
         OpenBanditError: see `read` and `policy_of`.
         SupportError: the log has rounds with propensity 0.
     """
+    progress("reading", 0.0)
     log = read(path)
+    progress("fitting rewards", 0.0)
     rounds, shape = len(log.clicks), (len(log.positions), len(log.items))
     rng = np.random.default_rng(options.seed)
     targets = {"uniform": np.full(shape, 1.0 / shape[1])}
@@ -137,7 +140,8 @@ def evaluate(path: Path, policies: Mapping[str, Path], options: Options) -> Eval
     predicted = modelled[np.arange(rounds), log.item, np.newaxis]
     logged = Terms(log.clicks, 0.0, 1.0)
     values = []
-    for name, target in targets.items():
+    for place, (name, target) in enumerate(targets.items()):
+        progress(f"evaluating {name}", place / len(targets))
         weights = weigh(
             target[log.position, log.item, np.newaxis],
             log.propensities[:, np.newaxis],

@@ -1,17 +1,14 @@
 """`backchannel label`: which turns people should label next, and labels to train others."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import click
 import msgspec
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.failures.evidence import evidence, is_told, vectors
@@ -27,6 +24,7 @@ from backchannel.ops.labels.reading import Losses, closed_turns
 from backchannel.ops.numbers import FiniteRange
 from backchannel.ops.options import config_option, opened_store, seed_option, store_option
 from backchannel.ops.paths import input_file
+from backchannel.ops.progress import progress_bar
 from backchannel.ops.terminal import require_writable
 from backchannel.schemas.events import Label, name_of
 from backchannel.schemas.turn import Turn
@@ -149,7 +147,7 @@ def export(
     found = Export(list(map(str, events)), config, observer, measured)
     with (
         nullcontext(click.get_binary_stream("stdout")) if output is None else output.open("wb") as written,
-        _progress(written) as progress,
+        progress_bar(disabled=written.isatty()) as progress,
     ):
         lines = found.lines(Shared(min_users), ids, progress)
         written.writelines(msgspec.json.encode(one) + b"\n" for one in lines)
@@ -179,17 +177,6 @@ def _key(file: Path) -> bytes:
             f"--key: {file} has {len(key)} bytes, and needs {_SHORTEST_KEY}: `openssl rand -hex 32 > {file}`"
         )
     return key
-
-
-@contextmanager
-def _progress(output: BinaryIO) -> Iterator[Callable[[str, float], None]]:
-    """Show a progress bar, on a terminal that the labels are not written to."""
-    console = Console(stderr=True)
-    disabled = not console.is_terminal or output.isatty()
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%")
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=disabled, transient=True) as progress:
-        task = progress.add_task("", total=1.0)
-        yield lambda what, share: progress.update(task, description=what, completed=share)
 
 
 def _report(found: Export, measured: Precision) -> None:

@@ -9,10 +9,8 @@ from backchannel.ops.labels.learned import FIELDS, Goals, Learned, learned
 from backchannel.ops.labels.precision import Precision
 from backchannel.ops.labels.privacy import Ids, Shared
 from backchannel.ops.labels.reading import Losses, closed_turns
+from backchannel.ops.progress import Progress
 from backchannel.streams.config import Config
-
-Progress = Callable[[str, float], None]
-"""Called with what is being done and the share of the files that was read."""
 
 
 class Export:
@@ -47,7 +45,7 @@ class Export:
         Args:
             shared: decides what is common; without people so far.
             ids: hashes ids; None: they stay.
-            progress: called on the way.
+            progress: called on the way, with the share of the files that was read.
 
         Raises:
             SourceError: a file cannot be read, or is empty.

@@ -23,6 +23,7 @@ from backchannel.ops.lab.bandits.contenders import CONTENDERS
 from backchannel.ops.lab.bandits.river import RIVER
 from backchannel.ops.lab.worlds.contexts import EXPECTED, ContextualWorld, regret
 from backchannel.ops.options import config_option, json_option
+from backchannel.ops.progress import progress_bar
 from backchannel.ops.terminal import print_json, require_writable
 from backchannel.streams.config import Config
 from backchannel.streams.turns.assembler import TooManyOpenError
@@ -151,7 +152,8 @@ def compare(
 
 def _compare_on(log: str, config: Config, *, as_json: bool) -> None:
     try:
-        found = evaluate(log, config, {}, Options(), lambda _: None)
+        with progress_bar() as progress:
+            found = evaluate(log, config, {}, Options(), progress)
     except (SourceError, TooManyOpenError, UnloggedError) as error:
         raise click.ClickException(str(error)) from None
     if as_json:

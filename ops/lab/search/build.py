@@ -1,7 +1,7 @@
 """Building a harness: the results of every generator for every query, kept in the cache."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,7 @@ from backchannel.ops.lab.search.generators.lexical import AllWords, Lexical, Tex
 from backchannel.ops.lab.search.generators.structured import Structured, Understanding
 from backchannel.ops.lab.search.harness import DEPTH, Harness
 from backchannel.ops.lab.search.query_features import features_of
+from backchannel.ops.progress import Progress
 
 if TYPE_CHECKING:
     from backchannel.ops.lab.search.generators.dense import Dense
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 """Version of the cache's contents; to be raised with every change of a generator or a feature."""
-
-Progress = Callable[[str, float], None]
-"""A function called with the name of a step and the share of it that is done, 0 to 1."""
 
 
 def quiet(what: str, share: float) -> None:

@@ -1,8 +1,7 @@
 """`backchannel lab search`: close the loop on a corpus, and report what was learned beside every baseline."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -10,11 +9,9 @@ import click
 from msgspec import structs
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from backchannel.ops.lab.search import figures
-from backchannel.ops.lab.search.build import Progress as Tell
 from backchannel.ops.lab.search.build import build, engine, popularity
 from backchannel.ops.lab.search.corpus import Corpus, CorpusError
 from backchannel.ops.lab.search.costs import Costs, measure
@@ -29,6 +26,7 @@ from backchannel.ops.lab.search.seeds import OverSeeds, over_seeds
 from backchannel.ops.lab.search.simulator import simulate
 from backchannel.ops.numbers import FiniteRange
 from backchannel.ops.options import seed_option
+from backchannel.ops.progress import Progress, progress_bar
 from backchannel.ops.reporting import page
 from backchannel.ops.terminal import print_json, require_writable
 from backchannel.schemas.snapshot import Estimate
@@ -164,7 +162,7 @@ def search(
         if number == seed:
             for line in opened.faults.lines():
                 console.print(f"not used: {line}", style="yellow", markup=False)
-        with _progress(console) as tell:
+        with progress_bar() as tell:
             own = structs.replace(settings, seed=number)
             runs.append(_run(opened, own, encoder, seconds, tell, costs=costs and number == seed))
     (first, *others) = runs
@@ -184,7 +182,7 @@ def _run(
     settings: Settings,
     encoder: "SentenceEncoder | None",
     seconds: dict[str, float],
-    tell: Tell,
+    tell: Progress,
     *,
     costs: bool,
 ) -> Findings:
@@ -204,14 +202,6 @@ def _run(
     seconds["loop"] = time.perf_counter() - began
     tell("measuring", 0.0)
     return findings(done, seconds, measured)
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Tell]:
-    columns = (BarColumn(bar_width=20), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("preparing", total=1.0)
-        yield lambda what, share: progress.update(task, description=what, completed=share)
 
 
 def _print(found: Findings) -> None:

@@ -20,10 +20,12 @@ from backchannel.agents.ranking.learner import EXAMINED
 from backchannel.agents.ranking.sums import Lists, sums_of
 from backchannel.agents.ranking.weights import solve
 from backchannel.agents.sums import Floats, Integers
+from backchannel.ops.lab.search.build import quiet
 from backchannel.ops.lab.search.harness import Harness
 from backchannel.ops.lab.search.measures import paired
 from backchannel.ops.lab.search.people import ETAS, attraction
 from backchannel.ops.lab.search.server import FUSION
+from backchannel.ops.progress import Progress
 from backchannel.schemas.snapshot import Estimate
 
 FOLDS: Final = 5
@@ -107,7 +109,9 @@ def candidates_of(harness: Harness) -> Candidates:
     return Candidates(sizes, brought, vectors, gains, attracts, np.array(grades), np.array(places))
 
 
-def orders(harness: Harness, seed: int, turns: Sequence[int] = TURNS, k: int = 10) -> Iterator[Order]:
+def orders(
+    harness: Harness, seed: int, turns: Sequence[int] = TURNS, k: int = 10, *, progress: Progress = quiet
+) -> Iterator[Order]:
     """Yield every order, measured on held-out folds.
 
     Args:
@@ -115,6 +119,7 @@ def orders(harness: Harness, seed: int, turns: Sequence[int] = TURNS, k: int = 1
         seed: the seed of folds and clicks.
         turns: numbers of turns of clicks to learn from.
         k: the number of positions that nDCG covers.
+        progress: called at every step.
     """
     harness = harness.selected([name for name in harness.strategies if name != POPULAR])
     every = candidates_of(harness)
@@ -139,6 +144,7 @@ def orders(harness: Harness, seed: int, turns: Sequence[int] = TURNS, k: int = 1
     for name, learn in learners.items():
         scores = np.zeros(len(every.gains))
         for fold in range(FOLDS):
+            progress(f"{name}, from grades", fold / FOLDS)
             rows = np.repeat(folds != fold, every.lengths)
             lengths = every.lengths[folds != fold]
             shown = _Shown(
@@ -151,7 +157,11 @@ def orders(harness: Harness, seed: int, turns: Sequence[int] = TURNS, k: int = 1
             )
             scores[~rows] = learn(shown)(every.vectors[~rows])
         yield order(f"{name}, from grades", measure(scores))
-    yield from _from_clicks(every, folds, seed, turns, lambda name, scores, count: order(name, measure(scores), count))
+
+    def from_clicks(name: str, scores: Floats, count: int) -> Order:
+        return order(name, measure(scores), count)
+
+    yield from _from_clicks(every, folds, seed, turns, from_clicks, progress=progress)
 
 
 class _Shown(Struct, frozen=True):
@@ -175,6 +185,8 @@ def _from_clicks(
     seed: int,
     turns: Sequence[int],
     order: Callable[[str, Floats, int], Order],
+    *,
+    progress: Progress,
 ) -> Iterator[Order]:
     learners: dict[str, Callable[[_Shown], Score]] = {
         "ridge, from clicks": _ridge,
@@ -188,7 +200,8 @@ def _from_clicks(
         for fold in range(FOLDS):
             shown = _clicked(every, np.flatnonzero(folds != fold), count, np.random.default_rng([seed, 47, fold]))
             held = np.repeat(folds == fold, every.lengths)
-            for name, learn in learners.items():
+            for place, (name, learn) in enumerate(learners.items()):
+                progress(f"{name}, {count:,} turns", (fold + place / len(learners)) / FOLDS)
                 scores[name][held] = learn(shown)(every.vectors[held])
         for name, own in scores.items():
             yield order(name, own, count)

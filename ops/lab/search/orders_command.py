@@ -12,6 +12,7 @@ from backchannel.ops.lab.search.findings import ORIGINS
 from backchannel.ops.lab.search.options import dense_option, simulate_option
 from backchannel.ops.lab.search.orders import TURNS, Order, orders
 from backchannel.ops.options import json_option, seed_option
+from backchannel.ops.progress import progress_bar
 from backchannel.ops.terminal import print_json
 from backchannel.schemas.snapshot import Estimate
 
@@ -40,11 +41,10 @@ def rank(
     order, rank fusion, clicks without a correction for position and clicks divided by examination, and, if LightGBM is
     installed, LambdaMART.
     """
-    console = Console(stderr=True)
-    encoder = find_encoder(console.print) if dense else None
+    encoder = find_encoder(Console(stderr=True).print) if dense else None
     opened = open_corpus(corpus, simulated, seed, encoder)
-    with console.status(f"Learning on {len(opened.queries):,} queries"):
-        found = list(orders(build(opened, seed, encoder), seed, turns, k))
+    with progress_bar() as progress:
+        found = list(orders(build(opened, seed, encoder, progress=progress), seed, turns, k, progress=progress))
     if as_json:
         print_json(found)
         return

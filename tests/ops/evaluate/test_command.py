@@ -24,6 +24,7 @@ from backchannel.schemas.events import Click, Event, Impression, Query
 from backchannel.streams.config import Config
 from backchannel.streams.serving.policy import Policy
 from backchannel.streams.serving.reader import PolicyReader
+from tests.support.terminals import TERMINAL
 
 PublicLog = Callable[[str], Path]
 
@@ -179,6 +180,19 @@ def write_log(
         if "memory" in decision.allocation and rng.random() < 0.5:
             lines.append(Click(event_id=f"{number}c", ts=query.ts + 2, entity_id="memory0", **common))
     path.write_bytes(b"\n".join(map(codec.encode, lines)))
+
+
+def test_a_terminal_shows_what_is_done_and_how_far_it_is(tmp_path: Path) -> None:
+    log, items = tmp_path / "events.jsonl", tmp_path / "log.csv"
+    write_log(log, 200)
+    items.write_text("item_id,position,click,propensity_score\n" + "1,1,1,0.5\n2,1,0,0.5\n" * 200)
+    for command, done in (
+        (["evaluate", str(log)], "75% evaluating learned, squarecb"),
+        (["bandits", "compare", str(log)], "75% evaluating learned, squarecb"),
+        (["evaluate", str(items)], "0% evaluating uniform"),
+    ):
+        assert done in CliRunner().invoke(main, command, env=TERMINAL).stderr
+        assert CliRunner().invoke(main, command).stderr == ""
 
 
 def test_the_policy_learned_from_the_first_half_is_better_on_the_second(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from backchannel.ops.cli import main
 from backchannel.ops.lab.search.harness import Harness
 from backchannel.ops.lab.search.orders import candidates_of, orders
+from tests.support.terminals import TERMINAL
 
 
 def test_candidates_are_in_the_callers_order(harness: Harness) -> None:
@@ -39,5 +40,8 @@ def test_the_command_prints_them(cache_folder: str, monkeypatch: pytest.MonkeyPa
     arguments = ["lab", "rank", "generated", "--no-dense", "--turns", "100"]
     told = CliRunner().invoke(main, arguments, catch_exceptions=False, env={"COLUMNS": "120"})
     assert "ridge, from clicks" in told.stdout
+    assert told.stderr == ""
+    shown = CliRunner().invoke(main, arguments, env=TERMINAL).stderr
+    assert "93% ridge, clicks / examination, 100 turns" in shown
     missing = CliRunner().invoke(main, ["lab", "rank", str(Path("nowhere"))])
     assert missing.exit_code == 1
