@@ -23,10 +23,6 @@ from backchannel.streams.snapshots import versions
 from backchannel.streams.store.engine import Store
 from backchannel.streams.turns.accounts import Account, counted_by_name
 
-TOO_OLD: Final = 315_532_800_000
-"""1980, in ms since the Unix epoch. Times in seconds, mistaken for milliseconds, all lie in 1970."""
-
-
 DISORDER_S: Final = 300.0
 """Lateness, s, beyond which a file counts as disordered: nobody wants all turns to stay open for so long."""
 
@@ -61,6 +57,7 @@ class Summary(Struct, frozen=True):
         store: URL of the store, without its password.
         events: number of events read by this run.
         turns: number of turns closed by this run.
+        early: number of events whose time is before 1980, as that of seconds taken for milliseconds is.
         late: number of events whose turn had already closed.
         orphans: number of events without a turn.
         duplicates: number of events seen before.
@@ -91,6 +88,7 @@ class Summary(Struct, frozen=True):
     store: str
     events: int
     turns: int
+    early: int
     late: int
     orphans: int
     duplicates: int
@@ -118,11 +116,20 @@ class Summary(Struct, frozen=True):
     rates: Rates | None
 
     def _late_advice(self) -> str:
-        if not self.late:
+        if not self.late or self.early:  # then it is by decades, or in another unit
             return ""
         if self.lateness_s > DISORDER_S:
             return " (out of order: sort them, with --sort)"
         return f" (with turns.lateness_s = {math.ceil(self.lateness_s)} none would be; or --sort)"
+
+    def _show_early(self, console: Console) -> None:
+        """Print how many event times seem to be in seconds, and what to do."""
+        if self.early:
+            console.print(
+                f"Times of {self.early:,} of {self.events:,} events are before 1980: `ts` must be in milliseconds. Are "
+                'these in seconds? If all are, set events.time = "s"; otherwise correct them, and use a new store',
+                style="yellow",
+            )
 
     def _show_unknown(self, console: Console) -> None:
         """Print the names in events that the configuration does not know, and the line that changes that."""
@@ -148,12 +155,6 @@ class Summary(Struct, frozen=True):
             console.print(f"Later versions are withheld: {self.hold}", style="yellow")
         if self.verdict not in (None, "publish"):
             console.print(f"Verdict on the bandit: {self.verdict}: {self.reason}", style="yellow")
-        if 0 < self.watermark < TOO_OLD:
-            console.print(
-                f"Event times are in {since_epoch(self.watermark)[:4]}: `ts` must be in milliseconds, are yours in "
-                "seconds?",
-                style="yellow",
-            )
 
     def _show_bandit(self, console: Console) -> None:
         if any(one.turns for one in self.strategies):
@@ -199,6 +200,7 @@ class Summary(Struct, frozen=True):
         console.print(numbers)
         if not self.events and not self.dead_letters:
             console.print("Nothing new: there is no event that this store has not read")
+        self._show_early(console)
         self._show_unknown(console)
         console.print()
         self._show_version(console)
@@ -264,6 +266,7 @@ def summarize(
     new: Mapping[str, int],
     *,
     examples: Mapping[str, str],
+    early: int,
     taken: bool,
     lateness_s: float,
     seconds: float,
@@ -275,6 +278,7 @@ def summarize(
         store: the store.
         new: the run's counts, by the ledger's counters.
         examples: field -> why the first of its values was left out.
+        early: the number of events whose time is before 1980.
         taken: whether no strategies are configured, so that those that events name are learned.
         lateness_s: the value of turns.lateness_s, s, with which no event would have been late.
         seconds: duration of the run.
@@ -288,6 +292,7 @@ def summarize(
         store=str(make_url(url)),  # without its password
         events=account.received - account.dead_letters,
         turns=new.get("turn", 0),
+        early=early,
         late=account.late,
         orphans=account.orphans,
         duplicates=account.duplicates,

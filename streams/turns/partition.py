@@ -20,6 +20,9 @@ _TOGETHER: Final = 1 << 18
 """Bytes of records that become columns together. Their events take several times as much, and would otherwise fall out
 of the processor's caches between decoding, interning and freeing them."""
 
+EARLY: Final = 315_532_800_000
+"""1980, in ms since the Unix epoch. Times in seconds, mistaken for milliseconds, all lie in 1970."""
+
 _ts = attrgetter("ts")
 
 
@@ -67,6 +70,7 @@ class Partition:
     Attributes:
         claim: the claim for the next commit.
         examples: field -> why the first of its unusable values was left out.
+        early: the number of events whose time is before 1980.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Partition:
         self._noted: Final[Counter[str]] = Counter()
         self._uncommitted = 0
         self.examples: Final[dict[str, str]] = {}
+        self.early = 0
 
     @property
     def uncommitted(self) -> int:
@@ -194,13 +199,16 @@ class Partition:
     def add_events(self, topic: str, offsets: Sequence[int], events: Sequence[Event | None]) -> None:
         """Add a chunk of decoded events; see `TurnAssembler.add`."""
         self._assembler.add(topic, offsets, events)
+        read = self._read[topic]
+        if min(map(_ts, filter(None, events)), default=EARLY) < EARLY:
+            pairs = zip(offsets, events, strict=True)
+            self.early += sum(at >= read and event.ts < EARLY for at, event in pairs if event)
         if not {Feedback, Teach}.isdisjoint(map(type, events)):
-            read = self._read[topic]
             fresh = [event for at, event in zip(offsets, events, strict=True) if event and at >= read]
             self._taught += [event for event in fresh if isinstance(event, Teach)]
             self._noted.update(ANSWERED + kind for kind in map(answered, fresh) if kind)
-        if offsets and offsets[-1] >= self._read[topic]:
-            self._uncommitted += offsets[-1] + 1 - max(offsets[0], self._read[topic])
+        if offsets and offsets[-1] >= read:
+            self._uncommitted += offsets[-1] + 1 - max(offsets[0], read)
 
     def advance(self, caught_up: Collection[str] = (), newest: Mapping[str, int] | None = None) -> int:
         """Advance the watermark, and return the number of turns that this closes; see `TurnAssembler.advance`."""
