@@ -124,7 +124,7 @@ def convert_ubi(
 
     Impressions are the events with action `impression`, by their `position.ordinal`; without any, a query's
     `query_response_hit_ids`. A client's queries are one session until there is a gap. Unusable documents are
-    counted by reason; a time that cannot be read is an error.
+    counted by reason.
     """
     account = Account.empty()
     with ExitStack() as stack:
@@ -176,8 +176,8 @@ def convert_table(
     backchannel convert table shown.csv --map query=term --map time=at --map user=uid \\
         --map item=sku --map position=rank --map clicked=was_clicked
 
-    Times are ISO texts (UTC unless they say otherwise), or seconds, ms or µs since 1970. Missing ids are
-    made up, the same in every run.
+    Times are ISO texts (UTC unless they say otherwise), or seconds, ms or µs since 1970; rows whose time cannot
+    be read are left out and counted. Missing ids are made up, the same in every run.
     """
     from backchannel.ops.lab.convert import table  # noqa: PLC0415 - an extra
 

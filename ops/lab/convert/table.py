@@ -13,15 +13,16 @@ A mapping says which column holds each field:
 | `strategies` | with `item`, the strategies that brought it: a list or a name |
 | `context.NAME` | a value of the query's context, by any name |
 
-A list is a Parquet list or, in CSV, JSON or text with a separator. A click without a time is dated one
-second after its query.
+A list is a Parquet list or, in CSV, JSON or text with a separator. A click without a time that can be read is dated one
+second after its query; a row without one is left out.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 import pyarrow as pa
@@ -31,6 +32,7 @@ from msgspec import Struct
 
 from backchannel.ops.lab.convert import ConversionError
 from backchannel.ops.lab.convert.sessions import GAP_S, id_of, ms_of, sessions
+from backchannel.ops.lab.convert.unreadable import Unreadable
 from backchannel.schemas.events import Click, Event, Impression, Query, Result
 
 FIELDS: Final = (
@@ -58,8 +60,20 @@ _LONGEST: Final = 2000
 _ID: Final = 256
 
 
-Row: TypeAlias = tuple[tuple[Path, int], Mapping[str, Any]]
-"""Where a row is, as path and number, and its values by field."""
+class Place(NamedTuple):
+    """Where a row is: the file, and its number in it, from 1."""
+
+    path: Path
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.path}, row {self.number}"
+
+
+Row: TypeAlias = tuple[Place, Mapping[str, Any]]
+"""Where a row is, and its values by field."""
+Note: TypeAlias = Callable[[str, str], None]
+"""Called with what is left out of a row, and the value that cannot be read."""
 
 
 class _Search(Struct):
@@ -103,7 +117,7 @@ def check(mapping: Mapping[str, str]) -> None:
 
 
 def rows(path: Path, mapping: Mapping[str, str]) -> Iterator[Row]:
-    """Yield the rows of a file, with where they are: path and number, from 1.
+    """Yield the rows of a file, with where they are.
 
     Raises:
         ConversionError: the file cannot be read, or lacks a column.
@@ -130,7 +144,7 @@ def rows(path: Path, mapping: Mapping[str, str]) -> Iterator[Row]:
             _require(columns, batches.schema.names, path)
         listed = chain.from_iterable(batch.select(columns).to_pylist() for batch in batches)
         for number, row in enumerate(listed, 1):
-            yield (path, number), {field: row[column] for field, column in mapping.items()}
+            yield Place(path, number), {field: row[column] for field, column in mapping.items()}
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ConversionError(f"{path}: {error}: CSV with a header, or Parquet, is needed") from None
 
@@ -141,30 +155,37 @@ def events(found: Iterable[Row], separator: str, dropped: Counter[str], gap_s: f
     Args:
         found: rows, in any order.
         separator: the separator of lists given as text.
-        dropped: counts of rows that are left out, by reason; added to.
+        dropped: counts of what is left out, by reason; added to.
         gap_s: the silence that separates sessions, s.
 
     Raises:
-        ConversionError: a row has no valid time or position.
+        ConversionError: a row has no valid position, or none has a valid time.
     """
     searches: dict[Hashable, _Search] = {}
+    unreadable = Unreadable()
     for place, row in found:
         try:
-            left_out = _add(searches, place, row, separator)
+            left_out = _add(searches, place, row, separator, partial(unreadable.add, place))
         except ConversionError as error:
-            path, number = place
-            raise ConversionError(f"{path}, row {number}: {error}") from None
+            raise ConversionError(f"{place}: {error}") from None
         if left_out:
             dropped[left_out] += 1
+    dropped += unreadable.reasons(kept=bool(searches))
     return _events(searches.values(), gap_s)
 
 
-def _add(searches: dict[Hashable, _Search], place: Hashable, row: Mapping[str, Any], separator: str) -> str | None:
+def _add(
+    searches: dict[Hashable, _Search], place: Hashable, row: Mapping[str, Any], separator: str, note: Note
+) -> str | None:
     """Add a row to its search; return why it is left out, or None."""
     query = _text(row.get("query"))
     if query is None:
         return "rows without a query"
-    ts = _ms("time", row["time"])
+    try:
+        ts = ms_of(row["time"])
+    except ValueError as error:
+        note("rows whose time cannot be read", f"time: {error}")
+        return None
     own = _Search(
         query=query[:_LONGEST],
         ts=ts,
@@ -180,14 +201,14 @@ def _add(searches: dict[Hashable, _Search], place: Hashable, row: Mapping[str, A
     )
     if "item" in row:
         search = searches.setdefault(own.query_id or (own.session, own.user, query, ts), own)
-        _add_item(search, row, separator)
+        _add_item(search, row, separator, note)
         return None
     # Equal searches in the same millisecond are distinct; a repeated query_id is not counted twice.
     key: Hashable = own.query_id or (own.session, own.user, query, ts, place)
     if key in searches:
         return "rows with a repeated query_id"
     searches[key] = own
-    _add_lists(own, row, separator)
+    _add_lists(own, row, separator, note)
     return None
 
 
@@ -230,17 +251,17 @@ def _events(searches: Iterable[_Search], gap_s: float) -> list[Event]:
     return sorted(happened, key=lambda event: (event.ts, not isinstance(event, Query), event.event_id))
 
 
-def _add_lists(search: _Search, row: Mapping[str, Any], separator: str) -> None:
+def _add_lists(search: _Search, row: Mapping[str, Any], separator: str, note: Note) -> None:
     for place, entity in enumerate(_list(row.get("shown"), separator), 1):
         if all(entity != one for _, one, _ in search.shown):
             search.shown.append((place, entity, ()))
     clicked = _list(row.get("clicked"), separator)
     times, kinds = (_list(row.get(name), separator) for name in ("click_time", "kind"))
     for place, entity in enumerate(clicked):
-        search.clicks.append((entity, _click_ts(_at(times, place)), _at(kinds, place) or "click"))
+        search.clicks.append((entity, _click_ts(_at(times, place), note), _at(kinds, place) or "click"))
 
 
-def _add_item(search: _Search, row: Mapping[str, Any], separator: str) -> None:
+def _add_item(search: _Search, row: Mapping[str, Any], separator: str, note: Note) -> None:
     entity = _id(row.get("item"))
     if entity is None:
         return
@@ -257,18 +278,15 @@ def _add_item(search: _Search, row: Mapping[str, Any], separator: str) -> None:
         search.shown.append((place, entity, tuple(_list(row.get("strategies"), separator))))
     if (_text(row.get("clicked")) or "").lower() not in _FALSE:
         kind = _text(row.get("kind")) or "click"
-        search.clicks.append((entity, _click_ts(_text(row.get("click_time"))), kind[:64]))
+        search.clicks.append((entity, _click_ts(_text(row.get("click_time")), note), kind[:64]))
 
 
-def _click_ts(value: str | None) -> int | None:
-    return None if value is None else _ms("click_time", value)
-
-
-def _ms(field: str, value: Any) -> int:
+def _click_ts(value: str | None, note: Note) -> int | None:
     try:
-        return ms_of(value)
+        return None if value is None else ms_of(value)
     except ValueError as error:
-        raise ConversionError(f"{field}: {error}") from None
+        note("times of clicks that cannot be read", f"click_time: {error}")
+        return None
 
 
 def _at(values: Sequence[str], place: int) -> str | None:

@@ -21,6 +21,7 @@ import msgspec
 
 from backchannel.ops.lab.convert import ConversionError
 from backchannel.ops.lab.convert.sessions import GAP_S, ms_of, sessions
+from backchannel.ops.lab.convert.unreadable import Unreadable
 from backchannel.schemas.events import Click, Event, Impression, Query, Result
 
 KINDS: Final = {
@@ -74,8 +75,9 @@ def events(
         gap_s: the silence that separates sessions, s.
 
     Raises:
-        ConversionError: a document has no valid time.
+        ConversionError: no document has a valid time.
     """
+    unreadable = Unreadable()
     queries: dict[str, dict[str, Any]] = {}
     acts: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for document in found:
@@ -83,11 +85,16 @@ def events(
         if not isinstance(query_id, str) or not query_id:
             dropped["documents without a query_id"] += 1
             continue
-        one = {**document, "ts": _ts(document)}
+        try:
+            one = {**document, "ts": ms_of(document.get("timestamp"))}
+        except ValueError as error:
+            unreadable.add(f"query {query_id}", "documents whose time cannot be read", f"timestamp: {error}")
+            continue
         if "action_name" in one:
             acts[query_id].append(one)
         elif query_id not in queries or one["ts"] < queries[query_id]["ts"]:
             queries[query_id] = one
+    dropped += unreadable.reasons(kept=bool(queries or acts))
     for query_id, own in acts.items():
         if query_id not in queries and (made := _made_up(own)) is not None:
             queries[query_id] = made
@@ -154,13 +161,6 @@ def _turn(
             **ids,
         )
     yield from clicked.values()
-
-
-def _ts(document: Mapping[str, Any]) -> int:
-    try:
-        return ms_of(document.get("timestamp"))
-    except ValueError as error:
-        raise ConversionError(f"query {document.get('query_id')}: timestamp: {error}") from None
 
 
 def _made_up(acts: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -129,9 +129,30 @@ def test_what_is_wrong_is_named(lists: Path, arguments: tuple[str, ...], said: s
 
 def test_a_row_is_counted_in_its_own_file(lists: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
-    other.write_text("term,at,uid,ids,hit\njazz,,u1,a,a\n")
-    said = complaint(run("table", lists, other, *BY_LIST))
-    assert "other.csv, row 1: time: None is not a time: write " in said
+    other.write_text("term,at,uid,sku,rank\njazz,1764324000,u1,a,0\n")
+    assert "other.csv, row 1: position: 0 " in complaint(
+        run("table", other, *MAP, "--map", "item=sku", "--map", "position=rank")
+    )
+
+
+@pytest.mark.parametrize(
+    "mapped", [("--map", "shown=sku", "--map", "clicked=sku"), ("--map", "item=sku", "--map", "clicked=hit")]
+)
+def test_times_that_cannot_be_read_are_left_out_and_counted(tmp_path: Path, mapped: tuple[str, ...]) -> None:
+    (tmp_path / "some.csv").write_text(
+        "term,at,uid,sku,hit,when\njazz,1764324000,u1,a,1,1764324009\njazz,,u1,b,1,\njazz,soon,u1,c,1,\n"
+        "blues,1764324000,u1,d,1,later\n"
+    )
+    result = run("table", tmp_path / "some.csv", *MAP, *mapped, "--map", "click_time=when")
+    assert result.exit_code == 0
+    assert "left out: 2 rows whose time cannot be read, the first in " in result.stderr
+    assert "some.csv, row 2: time: None is not a time: write " in result.stderr
+    assert "left out: 1 times of clicks that cannot be read, the first in " in result.stderr
+    assert "some.csv, row 4: click_time: 'later' is not a time: write " in result.stderr
+    found = [EventDecoder().decode(line) for line in result.stdout_bytes.splitlines()]
+    assert sorted(one.text for one in found if isinstance(one, Query)) == ["blues", "jazz"]
+    clicks = {one.entity_id: one.ts for one in found if isinstance(one, Click)}
+    assert clicks == {"a": 1764324009000, "d": 1764324001000}
 
 
 def test_a_wrong_mapping_is_a_wrong_command(lists: Path, tmp_path: Path) -> None:

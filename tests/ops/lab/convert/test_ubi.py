@@ -104,6 +104,16 @@ def test_ordinals_from_one_stay() -> None:
     assert [one.position for one in shown.results] == [1, 2]
 
 
+def test_documents_whose_time_cannot_be_read_are_left_out_and_counted() -> None:
+    events, dropped = converted([*LOG, QUERY | {"timestamp": "soon", "query_id": "q9"}, QUERY | {"timestamp": None}])
+    assert events == converted(LOG)[0]
+    (reason,) = dropped.keys() - converted(LOG)[1].keys()
+    assert reason.startswith(
+        "documents whose time cannot be read, the first in query q9: timestamp: 'soon' is not a time: write "
+    )
+    assert dropped[reason] == 2
+
+
 def test_a_time_that_cannot_be_read_is_named() -> None:
     with pytest.raises(ConversionError, match="query q1: timestamp: 'soon'"):
         converted([QUERY | {"timestamp": "soon"}])
