@@ -99,6 +99,10 @@ _COMMANDS: Final = {
     "rewrites": _Entry(
         "backchannel.ops.inspect.rewrites:rewrites", "Inspect the learned rewrites, and block or pin some."
     ),
+    "allocate": _Entry(
+        "backchannel.ops.inspect.allocation:allocate",
+        "Show which strategies the newest policy asks for QUERY, and what each feature adds to their expected rewards.",
+    ),
     "taught": _Entry("backchannel.ops.inspect.taught:taught", "List, show and undo what people taught."),
     "bandits": _Entry("backchannel.ops.lab.bandits.command:bandits", "Compare bandits."),
     "bench": _Entry("backchannel.ops.lab.bench.command:bench", "Measure costs side by side with peers."),

@@ -175,6 +175,19 @@ class Allocator:
         values = (self._rates * self._cover).sum(axis=2) * factors
         return values[0], values[1:].std(axis=0)
 
+    def terms(
+        self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
+    ) -> dict[str, dict[str, float]]:
+        """Return what each column of a context's features adds to each strategy's expected reward; see `utilities`.
+
+        Columns that add nothing are left out. The column "1" is the reward where all others are zero.
+        """
+        added = self._weights() * self._vectors(context, strategy_context)
+        return {
+            name: {column: term for column, term in zip(self.encoder.columns, own, strict=True) if term}
+            for name, own in zip(self.strategies, added.tolist(), strict=True)
+        }
+
     def gains(
         self, context: Mapping[str, Value], strategy_context: StrategyContext = NOTHING_KNOWN
     ) -> dict[str, list[float]]:
@@ -185,11 +198,7 @@ class Allocator:
 
     def summaries(self) -> dict[str, StrategySummary]:
         """Return what was learned about each strategy."""
-        theta, whitener = self._belief.theta, self._belief.whitener
-        deviations = np.linalg.norm(whitener, axis=1)
-        level = (self._rates[0] * self._cover).sum(axis=1)[:, np.newaxis]
-        means, widths = level * theta, level * deviations
-        means[:, 0] += level[:, 0]
+        means, widths = self._weights(), self._level() * np.linalg.norm(self._belief.whitener, axis=1)
         elasticity = np.array(self._settings.elasticities)
         half = _NORMAL * np.linalg.norm(self._settings.elasticities_whitener, axis=0)
         doubled = np.exp2([elasticity, elasticity - half, elasticity + half]).T - 1.0
@@ -369,6 +378,17 @@ class Allocator:
         if self.encoder.of_strategies:
             return self.encoder.encode_all([{**context, **strategy_context.get(name, {})} for name in self.strategies])
         return self.encoder.encode(context)[np.newaxis]
+
+    def _level(self) -> Floats:
+        """Return each strategy's expected reward where contexts change nothing, (strategies, 1)."""
+        return np.asarray((self._rates[0] * self._cover).sum(axis=1)[:, np.newaxis])
+
+    def _weights(self) -> Floats:
+        """Return the weights of the columns in the expected reward, (strategies, d)."""
+        level = self._level()
+        weights = level * self._belief.theta
+        weights[:, 0] += level[:, 0]
+        return weights
 
     def _factors(self, vectors: Floats) -> Floats:
         """Return the factors by which a context changes rates, expected and drawn, (1 + DRAWS, strategies)."""

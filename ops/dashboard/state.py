@@ -24,6 +24,7 @@ from backchannel.ops.dashboard.browse import Listings, read_listings
 from backchannel.ops.health.check import Check, Status
 from backchannel.ops.health.checks import judge, worst
 from backchannel.ops.health.command import gather
+from backchannel.ops.inspect.allocation import Choice, choices
 from backchannel.ops.inspect.explanation import Explanation, explain
 from backchannel.ops.inspect.taught import rule_words
 from backchannel.schemas.alarm import Alarm
@@ -50,7 +51,6 @@ VERSIONS: Final = 200
 LAGS: Final = 900
 
 RECALLED: Final = 20
-DRAWS: Final = 100
 MOST: Final = 10
 """Maximum number of failure points and of rules on the page, and of examples of a comparison."""
 LETTERS: Final = 200
@@ -145,25 +145,6 @@ class DashboardState(Struct, frozen=True):
     horizon: Report | None
 
 
-class Choice(Struct, frozen=True):
-    """A strategy's expected reward for a query with its standard deviation, and its part of the allocation.
-
-    Attributes:
-        strategy: the strategy.
-        reward, deviation: the expected reward and its standard deviation.
-        propensity: probability that it is asked; None if nothing is left to chance.
-        expected: mean number of its candidates over `DRAWS` draws.
-        candidates: number of its candidates in one draw.
-    """
-
-    strategy: str
-    reward: float
-    deviation: float
-    propensity: float | None
-    expected: float
-    candidates: int
-
-
 class QueryView(Struct, frozen=True):
     """The policy's answer to a query. The allocation is one draw: if the policy explores, the next draw may differ.
 
@@ -229,28 +210,13 @@ class Observatory:
         rewriting = policy.rewrite(text)
         served = rewriting.target if rewriting else text
         key = normalize(spelled(text, None, policy.snapshot.fold))
-        whole, history = context_of(asked), policy.history(served)
-        rng = np.random.default_rng()
-        draws = [policy.allocate(whole, budget, rng, history) for _ in range(DRAWS)]
-        decision = draws[0]
-        expected = {name: sum(one.allocation.get(name, 0) for one in draws) / DRAWS for name in policy.strategies}
         return QueryView(
             version=policy.version,
             query=key,
             rewriting=rewriting,
             explanation=self._explanation(key),
             recalled=policy.recall(served, RECALLED),
-            choices=[
-                Choice(
-                    name,
-                    mean,
-                    deviation,
-                    decision.propensities.get(name),
-                    expected.get(name, 0.0),
-                    decision.allocation.get(name, 0),
-                )
-                for name, (mean, deviation) in policy.utilities(whole, history).items()
-            ],
+            choices=choices(policy, context_of(asked), policy.history(served), budget, np.random.default_rng()),
         )
 
     def compare(self, older: int, newer: int) -> list[str]:
