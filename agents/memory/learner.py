@@ -315,6 +315,7 @@ class Shown:
         self._turns: Final = np.concatenate((turns[showings], gains.turns[clicked]))
         self._showings: Final = len(showings)
         self._gains: Final = gains.gains[clicked]
+        self._by_click: Final = outcomes.clicked[gains.turns[clicked]]
         self._buckets: Final = outcomes.buckets
         entities = np.concatenate((entities[showings], gains.entities[clicked]))
         parts = *((codes[self._turns], values) for codes, values in owners), (entities, outcomes.columns.pools.entities)
@@ -341,6 +342,7 @@ class Shown:
             self._times[self._turns],
             hashes[self.groups.lines],
             self._positions,
-            np.concatenate((np.zeros(showings), self._gains)),
+            # Success without a click does not compare positions: it is of single results only.
+            np.concatenate((np.zeros(showings), self._gains * self._by_click)),
             np.concatenate((np.ones(showings), np.zeros(clicks))),
         )

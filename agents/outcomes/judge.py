@@ -39,9 +39,6 @@ class Judge:
         clicked = turns.clicks.counts > 0
         unrephrased[clicked] = 0.0
         np.maximum.at(unrephrased, clicks, gains)
-        shown, showings = _showings(turns.impressions, clicks, entities)
-        places = np.full(len(clicks), MISSING, dtype=np.int64)
-        places[shown[::-1]] = showings[::-1]
         success = unrephrased * left
         said = said_of(columns)
         heard = shares_of(columns, config.least_propensity)
@@ -50,6 +47,14 @@ class Judge:
         # The best click has the success of its turn, and the others have their share.
         factor = np.divide(told, success, out=np.ones(len(columns)), where=success > 0)
         gains = np.minimum(gains * (left * factor)[clicks], 1.0)
+        # Of one result, success without a click says who earned it; of a page, nobody knows.
+        alone, only = _alone(turns.impressions, (told > 0) & ~clicked)
+        clicks, entities, gains = np.append(clicks, alone), np.append(entities, only), np.append(gains, told[alone])
+        order = np.argsort(clicks, kind="stable")
+        clicks, entities, gains = clicks[order], entities[order], gains[order]
+        shown, showings = _showings(turns.impressions, clicks, entities)
+        places = np.full(len(clicks), MISSING, dtype=np.int64)
+        places[shown[::-1]] = showings[::-1]
         asked = _asked(turns.impressions, len(pools.strategies))
         return Outcomes(
             columns=columns,
@@ -161,6 +166,14 @@ def _asked(shown: Ragged[Impressions], strategies: int) -> Asked:
         order = order[np.diff(pairs[order], append=-1) != 0]
     nothing = np.zeros(0, dtype=np.int64)
     return Asked(rows[order], codes[order], drawn[order], nothing, np.zeros(0), nothing, nothing)
+
+
+def _alone(shown: Ragged[Impressions], wanted: Booleans) -> tuple[Integers, Integers]:
+    """Return the `wanted` turns, (n,), that showed a single result, and its entity: (alone,) each."""
+    results = shown.rows.results
+    turns = shown.parents[results.parents]
+    places = np.flatnonzero((np.bincount(turns, minlength=len(wanted)) == 1)[turns] & wanted[turns])
+    return turns[places], results.rows.entity[places].astype(np.int64)
 
 
 def _showings(shown: Ragged[Impressions], turns: Integers, entities: Integers) -> tuple[Integers, Integers]:

@@ -19,16 +19,19 @@ MAX_STRATEGIES: Final = 32
 
 
 class Gains(Struct, frozen=True):
-    """The gains of clicked entities: a row per turn and entity, by turn and then by first click.
+    """The gains of chosen entities: a row per turn and entity, by turn and then by first click.
+
+    Chosen is what was clicked. A turn without a click that showed a single result chose it as far as it succeeded: so
+    strategies and the memory index learn where answers are spoken.
 
     Attributes:
         turns: index of the turn, (gains,), rising.
         entities: code of the entity, (gains,).
         gains: gain of the entity's best click, after a barge-in and a rephrase took their shares back, (gains,), in
-            [0, 1].
+            [0, 1]; without a click, the turn's success.
         places: index of the turn's first result that showed the entity, (gains,); MISSING if none did.
-        shown: indexes of all results that showed a clicked entity, (clicked,).
-        of_shown: the row of gains that each of these results belongs to, (clicked,), rising.
+        shown: indexes of all results that showed a chosen entity, (chosen,).
+        of_shown: the row of gains that each of these results belongs to, (chosen,), rising.
     """
 
     turns: Integers
@@ -42,7 +45,7 @@ class Gains(Struct, frozen=True):
 class Asked(Struct, frozen=True):
     """The strategies asked in each turn.
 
-    A strategy is credited if it produced a clicked result. If there are several, the one with the highest gain counts,
+    A strategy is credited if it produced a chosen result. If there are several, the one with the highest gain counts,
     then the one with the best rank. Ranks, from 1, count the strategy's own results in the order of their positions.
 
     Attributes:
@@ -51,8 +54,8 @@ class Asked(Struct, frozen=True):
         drawn: number of candidates in the allocation or, if none is logged, among the results, (asked,).
         credited: indexes of the credited ones among these, (credited,), rising.
         rewards: gain credited, (credited,), in [0, 1].
-        ranks: rank of the clicked result, (credited,).
-        positions: position of the clicked result, (credited,).
+        ranks: rank of the chosen result, (credited,).
+        positions: position of the chosen result, (credited,).
     """
 
     rows: Integers
@@ -94,7 +97,7 @@ class Outcomes(Struct, frozen=True, dict=True):
             said about the answer takes its place.
         unrephrased: the success before a rephrase took its share back, (n,).
         rephrased: the probability, 0 to 1, that the session's next query rephrases this one, (n,).
-        gains: the gains of clicked entities.
+        gains: the gains of chosen entities.
         asked: the strategies asked; codes are those of `columns`.
         heard: the share of what somebody said about the answer that counts, (n,), 0 to 1; 0 if nothing was said.
     """
@@ -136,6 +139,11 @@ class Outcomes(Struct, frozen=True, dict=True):
     def shared(self) -> dict[Any, Any]:
         """What learners have worked out of these turns for each other; see `shared.once`."""
         return {}
+
+    @property
+    def clicked(self) -> Booleans:
+        """Whether anything was clicked, (n,)."""
+        return self.columns.turns.clicks.counts > 0
 
     @property
     def barged_in(self) -> Booleans:

@@ -36,8 +36,8 @@ class RewardConfig(Struct, frozen=True, forbid_unknown_fields=True):
             ge=0,
             le=1,
             description="success of a query without a click, if the session continues with a query that does "
-            "not rephrase it. Where nobody clicks, as with most voice assistants, rewrites are "
-            "learned only if this is above 0",
+            "not rephrase it. Where nobody clicks, as with most voice assistants, anything is "
+            "learned only if this is above 0: strategies and entities from turns that showed a single result",
         ),
     ] = 0.0
     barge_in_weight: Annotated[

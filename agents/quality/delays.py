@@ -56,7 +56,8 @@ class ClickDelays(Learner):
     def learn(self, outcomes: Outcomes) -> Delta:
         """See `Learner.learn`."""
         turns, gains = outcomes.columns.turns, outcomes.gains
-        if not len(gains.shown):
+        clicked = outcomes.clicked[gains.turns[gains.of_shown]]
+        if not clicked.any():
             return {}
         entities = max(len(outcomes.columns.pools.entities), 1)
         pairs = gains.turns * entities + gains.entities
@@ -67,7 +68,7 @@ class ClickDelays(Learner):
         np.minimum.at(first, own, clicks.rows.ts)
         seconds = np.maximum((first - turns.query.ts[gains.turns]) / 1000.0, 1.0)
         buckets = np.minimum(np.floor(STEPS * np.log2(seconds)).astype(np.int64), LONGEST)
-        shown = turns.impressions.rows.results.rows.take(gains.shown)
+        shown = turns.impressions.rows.results.rows.take(gains.shown[clicked])
         strategies = sorted(outcomes.strategies_of(self._strategies))
         code = {name: place for place, name in enumerate(strategies)}
         codes = np.array([code.get(name, -1) for name in outcomes.columns.pools.strategies], dtype=np.int64)
@@ -77,7 +78,7 @@ class ClickDelays(Learner):
         groups = Groups(
             (brought[brought >= 0], strategies),
             (positions, POSITIONS),
-            (buckets[gains.of_shown[rows]], range(LONGEST + 1)),
+            (buckets[gains.of_shown[clicked][rows]], range(LONGEST + 1)),
         )
         return {self.table.name: groups.sums(self.table, [np.ones(len(rows))])}
 

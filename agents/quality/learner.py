@@ -86,8 +86,8 @@ class AnswerQuality(Learner):
         rows = np.concatenate((np.arange(turns), asked.rows))
         candidates = np.concatenate((np.bincount(every.rows, every.drawn, turns), asked.drawn)).astype(float)
         clicked, reward = np.zeros(len(rows)), np.zeros(len(rows))
-        clicked[:turns], reward[:turns] = outcomes.columns.turns.clicks.counts > 0, outcomes.success
-        clicked[turns + asked.credited] = 1.0
+        clicked[:turns], reward[:turns] = outcomes.clicked, outcomes.success
+        clicked[turns + asked.credited] = outcomes.clicked[asked.rows[asked.credited]]
         reward[turns + asked.credited] = asked.rewards
         reward = np.rint(reward * GRID) / GRID
         feedback = (outcomes.barged_in[rows].astype(float), outcomes.rephrased[rows], outcomes.defects[rows])

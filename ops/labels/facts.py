@@ -166,11 +166,11 @@ def _by_text(columns: Columns) -> Columns:
 
 
 def _chosen(outcomes: Outcomes) -> dict[int, tuple[str, float]]:
-    """Return turn -> the entity with the highest gain above 0, and that gain."""
-    gains, names = outcomes.gains, outcomes.columns.pools.entities
+    """Return turn -> the clicked entity with the highest gain above 0, and that gain."""
+    gains, names, clicked = outcomes.gains, outcomes.columns.pools.entities, outcomes.clicked
     found: dict[int, tuple[str, float]] = {}
     for turn, entity, gain in zip(gains.turns.tolist(), gains.entities.tolist(), gains.gains.tolist(), strict=True):
-        if gain > found.get(turn, ("", 0.0))[1]:
+        if clicked[turn] and gain > found.get(turn, ("", 0.0))[1]:
             found[turn] = names[entity], gain
     return found
 

@@ -165,7 +165,10 @@ class Judge:
         if not turn.clicks:
             unrephrased = kept * config.unclicked_gain if turn.next else 0.0
             success = unrephrased * (1.0 - taken_back)
-            return Outcome(turn, query, {}, success, rephrased, rewritten, _asked(turn), unrephrased=unrephrased)
+            results = [result for impression in turn.impressions for result in impression.results]
+            alone = {results[0].entity_id: success} if success and len(results) == 1 else {}
+            credited = _credits(turn, alone)
+            return Outcome(turn, query, alone, success, rephrased, rewritten, _asked(turn), credited, unrephrased)
         gains: dict[str, float] = {}
         worst: dict[str, float] = {}
         for click in turn.clicks:
@@ -377,6 +380,7 @@ class Shown:
         self._shown: Final = np.ones(len(self._rows))
         self._shown[len(rows) :] = 0.0
         self._times: Final = np.array([outcome.turn.query.ts for outcome in outcomes], dtype=np.int64)
+        self._by_click: Final = np.array([bool(outcome.turn.clicks) for outcome in outcomes])
 
     def sums(self, examination: Examination) -> Sums:
         """Return each key's gain, and its exposure for each power of the curve."""
@@ -393,7 +397,11 @@ class Shown:
         hashes = np.empty(len(self.keys), dtype=np.uint32)
         hashes[self._order] = [crc32("\0".join(key).encode()) for key in self.keys]
         return examination.harvest(
-            self._times[self._turns], hashes[self._rows], self._positions, self._gains, self._shown
+            self._times[self._turns],
+            hashes[self._rows],
+            self._positions,
+            self._gains * self._by_click[self._turns],
+            self._shown,
         )
 
 
@@ -488,8 +496,9 @@ def _quality(self: AnswerQuality, outcomes: Sequence[Outcome]) -> Delta:
     rows = np.concatenate((np.arange(turns), asked.rows))
     clicked, barged_in, rephrased, reward, candidates = feedback[rows].T
     candidates[turns:] = asked.drawn
+    by_click = clicked[turns + asked.credited]
     clicked[turns:] = reward[turns:] = 0.0
-    clicked[turns + asked.credited] = 1.0
+    clicked[turns + asked.credited] = by_click
     reward[turns + asked.credited] = asked.rewards
     rephrased, reward = (np.rint(one * GRID) / GRID for one in (rephrased, reward))
     defects = np.maximum(barged_in, rephrased)

@@ -3,14 +3,22 @@
 import pickle
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
+from backchannel.agents.bandit.serving import Allocator
+from backchannel.agents.checks import changes
+from backchannel.agents.memory.learner import MemoryConfig, MemoryIndex
 from backchannel.agents.outcomes.outcomes import defects
 from backchannel.agents.outcomes.rewards import RewardConfig
-from backchannel.schemas.events import Feedback, Rewrite, Signal
+from backchannel.agents.quality.delays import ClickDelays
+from backchannel.agents.quality.learner import SUMS, AnswerQuality, QualityConfig
+from backchannel.agents.sums import MemorySums
+from backchannel.schemas.events import Feedback, Result, Rewrite, Signal
 from backchannel.schemas.turn import Turn
 from tests.support.oracle import Outcome
 from tests.support.turns import (
@@ -147,6 +155,53 @@ def test_who_goes_on_without_a_click_may_be_content() -> None:
     again = outcome(closed_turn(query(text="play some jass"), next=query(8_000, "play some jazz")), config)
     assert (again.unrephrased, again.success) == (0.5, 0.5 * (1 - again.rephrased))
     assert again.gains == {}
+
+
+def test_success_without_a_click_is_the_single_results_and_of_a_page_nobodys() -> None:
+    config, on = RewardConfig(unclicked_gain=0.5), query(8_000, "weather tomorrow")
+    spoken = impression(Result("a", 1, ("lexical",)), allocation={"lexical": 2, "memory": 1})
+    found = outcome(closed_turn(query(), [spoken], barge_ins=(barge_in(),), next=on), config)
+    assert (found.gains, found.credited) == ({"a": 0.25}, {"lexical": (0.25, 1, 1)})
+    page = impression(Result("a", 1, ("lexical",)), Result("b", 2, ("memory",)))
+    assert outcome(closed_turn(query(), [page], next=on), config).gains == {}
+    assert outcome(closed_turn(query(), [spoken, spoken], next=on), config).gains == {}
+    assert outcome(Turn.of(query(), [spoken, feedback(thumbs_up=True)])).gains == {"a": 1.0}
+    assert outcome(Turn.of(query(), [spoken, feedback(thumbs_up=False)], on), config).gains == {}
+    assert outcome(closed_turn(query(), [spoken], [click("b")], next=on), config).gains == {"b": 1.0}
+
+
+def test_success_without_a_click_is_no_click() -> None:
+    config, on = RewardConfig(unclicked_gain=0.5), query(8_000, "weather tomorrow")
+    spoken = impression(Result("a", 1, ("lexical",)), allocation={"lexical": 1})
+    found = judged([closed_turn(query(), [spoken], next=on), closed_turn(query(), [spoken], [click("a")])], config)
+    assert ClickDelays(()).learn(found)["delay"].values.tolist() == [[1.0]]
+    quality = AnswerQuality(QualityConfig(), ("lexical",)).learn(found)["quality"]
+    assert quality.values[quality.keys.index(("lexical", 0)), SUMS.index("clicked")] == 1.0
+    index = MemoryIndex(MemoryConfig())
+    for table in ("memory", "examination"):  # evidence of the entity, but not of positions
+        clicked = index.learn(judged([closed_turn(query(), [spoken], [click("a")])], config))[table]
+        unclicked = index.learn(judged([closed_turn(query(), [spoken], next=on)], config))[table]
+        without = index.learn(judged([closed_turn(query(), [spoken])], config))[table]
+        assert (table == "examination") == np.array_equal(unclicked.values, without.values)
+        assert not np.array_equal(clicked.values, without.values)
+
+
+def test_the_bandit_finds_the_better_strategy_where_nobody_clicks() -> None:
+    rng, succeeds = np.random.default_rng(7), {"lexical": 0.4, "memory": 0.8}
+    turns = [
+        closed_turn(
+            query(1000 * number),
+            [impression(Result("a", 1, (name,)), allocation={name: 1}, propensities=dict.fromkeys(succeeds, 0.5))],
+            next=query(1000 * number + 500, "weather tomorrow") if rng.random() < succeeds[name] else None,
+        )
+        for number, name in enumerate(rng.choice(list(succeeds), 1000).tolist())
+    ]
+    bandit = StrategyBandit(BanditConfig(strategies=tuple(succeeds), features=(), half_lives_days=(), ridges=(1.0,)))
+    delta = bandit.learn(judged(turns, RewardConfig(unclicked_gain=1.0)))
+    section = bandit.solve(MemorySums(delta), changes(delta), 0)
+    allocator = Allocator({key: row for key, row in section.items() if row is not None})
+    gains = {name: gain[0] for name, gain in allocator.gains({}).items()}
+    assert gains == pytest.approx(succeeds, abs=0.06)
 
 
 def test_a_turn_is_a_defect_if_it_was_interrupted_or_rephrased_and_not_for_want_of_a_click() -> None:

@@ -12,9 +12,9 @@ from backchannel.agents.sums import MemorySums
 from backchannel.ops.labels.facts import Diagnosis, Facts, Judgements, Observer
 from backchannel.ops.labels.learned import LONGEST, Goals, Told, learned
 from backchannel.ops.labels.precision import Precision
-from backchannel.schemas.events import Label, Query, Understanding
+from backchannel.schemas.events import Label, Query, Result, Understanding
 from backchannel.schemas.turn import Turn
-from tests.support.turns import closed_turn, impression, label, query
+from tests.support.turns import click, closed_turn, impression, label, query
 
 _NOTHING = Judgements()
 
@@ -152,6 +152,13 @@ def test_success_is_a_click_or_a_model_from_labels_but_not_a_rule() -> None:
     [facts] = observer.facts([closed_turn(query(interpretation="a"), [impression(outcome="answered")])], held_out=True)
     assert facts.diagnosis is not None
     assert (facts.diagnosis.provenance, facts.understood) == ("rule", 0.0)
+
+
+def test_only_what_was_clicked_was_chosen() -> None:
+    observer = Observer(MemorySums({}), 0, FailurePoints(FailureConfig()), RewardConfig(unclicked_gain=1.0))
+    spoken, on = impression(Result("a", 1)), query(8000, "weather tomorrow")
+    turns = [closed_turn(query(), [spoken], clicks, next=on) for clicks in ([], [click("a")])]
+    assert [one.chosen for one in observer.facts(turns, held_out=False)] == [None, ("a", 1.0)]
 
 
 def test_a_rephrase_is_found_by_its_text_though_its_interpretation_is_another() -> None:
