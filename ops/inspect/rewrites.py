@@ -85,6 +85,8 @@ def show(source: str, store: str, config: Config, interpretation: bool, as_json:
         print_json(explanation)
     else:
         _print(explanation)
+        if not (interpretation or explanation.source.turns):
+            click.echo("Queries that have an interpretation are known by it: give it as SOURCE, with --interpretation.")
 
 
 @rewrites.command("block")

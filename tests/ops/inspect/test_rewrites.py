@@ -95,6 +95,13 @@ def test_show_tells_why_not(store: str, query: str, verdict: str) -> None:
     assert verdict in run("show", query, "--store", store).stdout
 
 
+def test_show_says_how_interpreted_queries_are_known(store: str) -> None:
+    hint = "give it as SOURCE, with --interpretation"
+    assert hint in run("show", "play jazz", "--store", store).output
+    assert hint not in run("show", "play jazz", "--interpretation", "--store", store).output
+    assert hint not in run("show", GARBLED, "--store", store).output
+
+
 def test_block_and_unblock(store: str) -> None:
     for arguments, target in (([GARBLED], None), ([GARBLED, "--undo"], TITLE), ([GARBLED, TITLE], None)):
         result = run("block", *arguments, "--store", store)
