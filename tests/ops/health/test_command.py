@@ -192,6 +192,10 @@ def test_without_brokers_or_store_the_rest_is_judged() -> None:
     assert (found["topics"].status, found["topics"].summary) == ("critical", "missing: clicks")
 
 
+def test_what_fills_an_empty_store_is_said() -> None:
+    assert "A new store is filled by `backchannel worker`" in verdicts(store="store is empty")["store"].remedy
+
+
 def test_why_there_is_no_answer_is_said_once() -> None:
     away: dict[str, Any] = {"store": "it is locked", "brokers": "refused"}
     assert sum("it is locked" in check.summary for check in verdicts(**away).values()) == 1
