@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from backchannel.agents.memory.serving import Memory
 from backchannel.agents.ranking.serving import Summary
 from backchannel.schemas.snapshot import Section, Snapshot
-from backchannel.streams.clock import since_epoch
+from backchannel.streams.clock import learned_up_to
 from backchannel.streams.serving.policy import Policy
 from backchannel.streams.snapshots import versions as snapshots
 
@@ -76,8 +76,8 @@ class Differences(Struct, frozen=True):
         """
         older, newer = self.older, self.newer
         yield (
-            f"From version {older.version}, learned up to {since_epoch(older.watermark)}, "
-            f"to version {newer.version}, learned up to {since_epoch(newer.watermark)}:"
+            f"From version {older.version}, {learned_up_to(older.watermark)}, "
+            f"to version {newer.version}, {learned_up_to(newer.watermark)}:"
         )
         if older.fingerprint != newer.fingerprint:
             yield f"The configuration changed, from fingerprint {older.fingerprint} to {newer.fingerprint}."

@@ -77,7 +77,7 @@ def list_versions(store: str, config: Config, *, as_json: bool) -> None:
         cells = ("", "", "", "")
         if header is not None:
             count = f"{sum(header.rows.values()):,}"
-            cells = (since_epoch(header.created), since_epoch(header.watermark), count, _verdict(header))
+            cells = (since_epoch(header.created), _watermark(header), count, _verdict(header))
         table.add_row(str(one.version), *cells, ", ".join(marks))
     console(_WIDTH).print(table)
     for fault in dict.fromkeys(one.fault for one in listed if one.fault):
@@ -111,7 +111,7 @@ def show(version: int | None, store: str, config: Config, *, as_json: bool) -> N
         partitions = sum(map(len, header.positions.values()))
         facts += [
             ("made", since_epoch(header.created) + (f", from version {header.parent}" if header.parent else "")),
-            ("learned up to", f"{since_epoch(header.watermark)}, partitions: {partitions}"),
+            ("learned up to", f"{_watermark(header)}, partitions: {partitions}"),
             ("verdict", f"{header.verdict}: {header.reason}" if header.verdict else "not judged"),
             *_trial(header),
             *([("quality", f"until then, {rates}")] if rates else []),
@@ -266,6 +266,10 @@ def _key(config: Config) -> bytes:
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _watermark(header: Snapshot) -> str:
+    return since_epoch(header.watermark) if header.watermark else "nothing yet"
 
 
 def _verdict(header: Snapshot) -> str:

@@ -15,7 +15,7 @@ from backchannel.agents.goals.serving import GoalRate
 from backchannel.agents.horizon.serving import Report
 from backchannel.agents.satisfaction.serving import Rate
 from backchannel.schemas.snapshot import Estimate, Verdict
-from backchannel.streams.clock import since_epoch
+from backchannel.streams.clock import learned_up_to, since_epoch
 from backchannel.streams.monitoring.trends import Rates, read_rates
 from backchannel.streams.pipeline.learners import UNKNOWN_KIND, UNKNOWN_STRATEGY
 from backchannel.streams.serving.reader import PolicyReader
@@ -149,8 +149,7 @@ class Summary(Struct, frozen=True):
             )
 
     def _show_version(self, console: Console) -> None:
-        learned = f"learned up to {since_epoch(self.watermark)}" if self.watermark else "nothing learned yet"
-        console.print(Text.assemble((f"Policy version {self.version}", "bold"), f", {learned}"))
+        console.print(Text.assemble((f"Policy version {self.version}", "bold"), f", {learned_up_to(self.watermark)}"))
         if self.hold:
             console.print(f"Later versions are withheld: {self.hold}", style="yellow")
         if self.verdict not in (None, "publish"):

@@ -13,7 +13,7 @@ from faust.types import TP
 from msgspec import structs
 
 from backchannel.schemas.errors import BackchannelError
-from backchannel.streams.clock import since_epoch
+from backchannel.streams.clock import learned_up_to
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.decoding import event_decoders
@@ -298,10 +298,10 @@ class Worker:
         if snapshot is not None:
             self._observer.on_publish(snapshot, at)
             logger.info(
-                "published version %d: %s rows, learned up to %s, in %.2f s",
+                "published version %d: %s rows, %s, in %.2f s",
                 snapshot.version,
                 f"{sum(snapshot.rows.values()):,}",
-                since_epoch(snapshot.watermark),
+                learned_up_to(snapshot.watermark),
                 time.monotonic() - started,
                 extra={"version": snapshot.version, "watermark": snapshot.watermark, "checksum": snapshot.checksum},
             )

@@ -94,6 +94,14 @@ def test_readers_serve_what_was_rolled_back_to_until_it_is_released(url: str) ->
     assert invoke(url, "release").exit_code == 1
 
 
+def test_a_version_that_has_learned_nothing_says_so(store_url: str) -> None:
+    with LocalPipeline(store_url, Config(), "test") as embedded:
+        embedded.publish()
+    assert "1970" not in ok(store_url, "show")
+    assert "nothing yet" in ok(store_url, "list")
+    assert "From version 1, nothing learned yet, to version 1" in ok(store_url, "diff", "1", "1")
+
+
 def test_diff_says_what_changed(url: str) -> None:
     said = ok(url, "diff", "1", "3", "--examples", "2")
     assert "From version 1, learned up to 2023-11-1" in said
