@@ -22,7 +22,7 @@ _READ = (
 
 
 def grants(schema: str, sums: Sequence[str], personal: Sequence[str]) -> str:
-    """Return SQL for psql that creates the roles and grants their privileges. It is idempotent.
+    """Return SQL for psql that creates the roles and grants their privileges, or does nothing. It is idempotent.
 
     Args:
         schema: the PostgreSQL schema with Backchannel's tables.
@@ -33,6 +33,7 @@ def grants(schema: str, sums: Sequence[str], personal: Sequence[str]) -> str:
     lines = [
         "-- Roles with the privileges that Backchannel needs, and no more. Create login roles as members of them:",
         f"-- CREATE ROLE serving LOGIN PASSWORD '...' IN ROLE {READER};",
+        "BEGIN;  -- psql goes on after an error: all of it, or nothing",
         "DO $$ BEGIN",
         *(
             f"  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN CREATE ROLE {role}; END IF;"
@@ -54,6 +55,7 @@ def grants(schema: str, sums: Sequence[str], personal: Sequence[str]) -> str:
             f"GRANT USAGE ON SEQUENCE {schema}.{table.name}_id_seq TO {WORKER};"
             for table in (tables.change, tables.segment)
         ),
+        "COMMIT;",
     ]
     return "\n".join(lines) + "\n"
 

@@ -83,7 +83,8 @@ def upgrade(store: str, config: Config) -> None:
 def roles(schema: str, config: Config) -> None:
     """Print the SQL that creates three PostgreSQL roles with no more privileges than they need.
 
-    Run it as the owner of the tables after each `backchannel store upgrade`. A worker that connects as
+    Run it as the owner of the tables after each `backchannel store upgrade`, which creates those of all learners: a
+    worker only creates those of the learners that are on. It does all or nothing. A worker that connects as
     backchannel_worker can learn and publish, but not create tables. A reader that connects as backchannel_reader can
     read policies, but not the sums that they were computed from. One that connects as backchannel_impersonal_reader
     sees nothing about single users or groups either; it needs serve.personal = false, or PolicyReader(personal=False).

@@ -23,7 +23,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from backchannel.agents.sums import Sums, SumTable
 from backchannel.ops.cli import main
-from backchannel.ops.commands.roles import IMPERSONAL, READER, WORKER
+from backchannel.ops.commands.roles import IMPERSONAL, READER, WORKER, grants
 from backchannel.ops.commands.store import MIGRATIONS, migrate
 from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.events import Means, Query, Teach
@@ -165,6 +165,11 @@ def test_a_worker_learns_and_publishes_and_a_reader_reads(as_role: Callable[[str
     with PolicyReader(as_role(READER)) as reader:
         assert reader.policy.version == 1
         assert reader.status.error is None
+
+
+def test_privileges_are_granted_all_or_not_at_all() -> None:
+    sql = [line for line in grants("public", ["bandit"], ["users"]).splitlines() if not line.startswith("--")]
+    assert (sql[0].split()[0], sql[-1]) == ("BEGIN;", "COMMIT;")
 
 
 def test_an_impersonal_reader_sees_nothing_about_single_users(as_role: Callable[[str], str]) -> None:
