@@ -236,3 +236,10 @@ class Mixtures(Struct, frozen=True):
         at_random = np.array([self.sets.probability(row) for row in counts.tolist()]) if self.floor else 0.0
         drawn = (same * self.shares).sum(axis=1)
         return np.asarray(np.minimum((1.0 - self.floor) * drawn + self.floor * at_random, 1.0))
+
+    def several(self) -> NDArray[np.float64]:
+        """Return the probability that more than one strategy is asked, (contexts,)."""
+        counts, probabilities = self.sets.every()
+        at_random = probabilities @ ((counts > 0).sum(axis=1) > 1)
+        drawn = (((self.parts > 0).sum(axis=2) > 1) * self.shares).sum(axis=1)
+        return np.asarray((1.0 - self.floor) * drawn + self.floor * at_random)

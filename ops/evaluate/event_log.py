@@ -143,8 +143,8 @@ def evaluate(
         reached = (ends_of(outcomes) * outcomes.unrephrased)[logged].tolist()
         decisions = [structs.replace(one, success=gain) for one, gain in zip(decisions, reached, strict=True)]
         lookups = [Lookup(0.0, (), one.success) for one in lookups]  # clicks do not tell of goals
-    found = _evaluate(path, _Log(decisions, lookups, ids), policies, options, progress)
-    return _sharing(structs.replace(found, left_out=len(rest) - len(logged)), _pages(columns, decisions))
+    found, asked = _evaluate(path, _Log(decisions, lookups, ids), policies, options, progress)
+    return _sharing(structs.replace(found, left_out=len(rest) - len(logged)), _pages(columns, decisions, asked))
 
 
 class _Log(Struct, frozen=True):
@@ -155,11 +155,12 @@ class _Log(Struct, frozen=True):
     ids: NDArray[np.str_] | None
 
 
-def _pages(columns: Columns, decisions: Sequence[LoggedDecision]) -> Pages:
+def _pages(columns: Columns, decisions: Sequence[LoggedDecision], asked: float) -> Pages:
     brought = columns.turns.impressions.rows.results.rows.producers.counts
     return Pages(
         several=float(np.mean([len(one.decided) > 1 for one in decisions])),
         overlap=float((brought > 1).mean()) if len(brought) else 0.0,
+        asked=asked,
     )
 
 
@@ -179,7 +180,8 @@ def _evaluate(
     policies: Mapping[str, Allocator],
     options: Options,
     progress: Progress,
-) -> Evaluation:
+) -> tuple[Evaluation, float]:
+    """Return the evaluation, and the largest share of turns in which a policy would ask several strategies."""
     decisions, lookups, ids = structs.astuple(log)
     rng = np.random.default_rng(options.seed)
     reference = next(iter(policies.values()))
@@ -192,12 +194,15 @@ def _evaluate(
     items = items_of(lookups)
     examination = Examination.of(items, len(lookups))
     values: list[PolicyValue] = []
+    asked = 0.0
     for place, (name, allocator) in enumerate(policies.items()):
         progress(f"evaluating {name}", place / len(policies))
         vectors = vectors_of(decisions, allocator.encoder, allocator.strategies)
         extents = table.expected(allocator, vectors, worth)
         by_strategy = table.feedback(extents, worth, modelled)
-        whole = _whole(decisions, vectors, allocator)
+        probabilities, several = _replayed(decisions, vectors, allocator)
+        asked = max(asked, several)
+        whole = _whole(decisions, probabilities)
         value = assess(name, by_strategy, rewards, options, rng, whole=whole)
         if whole is not None:
             value = structs.replace(value, whole=from_whole(whole, options, rng))
@@ -220,7 +225,7 @@ def _evaluate(
             f"per {options.horizon}: rewards from its first turn in the log on, discounted by {options.discount:g} per "
             f"turn, of {MOST} turns at most"
         )
-    return Evaluation(
+    found = Evaluation(
         log=path,
         kind="events",
         turns=len(decisions),
@@ -231,6 +236,7 @@ def _evaluate(
         policies=values,
         notes=notes,
     )
+    return found, asked
 
 
 def _faults(value: PolicyValue) -> list[str]:
@@ -264,29 +270,44 @@ def _learned(bandit: StrategyBandit, config: Config, turns: list[Turn], progress
     return policies
 
 
-def _whole(decisions: list[LoggedDecision], vectors: Floats, allocator: Allocator) -> Feedback | None:
+def _whole(decisions: list[LoggedDecision], probabilities: Floats) -> Feedback | None:
     """Return the turns with whole allocations as actions; None unless all of these have propensities.
+
+    Args:
+        decisions: the logged decisions.
+        probabilities: the probability of each with the policy, (decisions,).
+    """
+    propensities = np.array([one.allocation_propensity or 0.0 for one in decisions])
+    if not propensities.all():
+        return None
+    successes = np.array([one.success for one in decisions])
+    return Feedback((probabilities / propensities)[:, np.newaxis], successes[:, np.newaxis])
+
+
+def _replayed(decisions: list[LoggedDecision], vectors: Floats, allocator: Allocator) -> tuple[Floats, float]:
+    """Return the probability of each logged allocation with a policy, and how often it would ask several strategies.
 
     Args:
         decisions: the logged decisions.
         vectors: their contexts, encoded for the policy; see `vectors_of`.
         allocator: the policy.
+
+    Returns:
+        The probabilities, (decisions,), and the share of the turns with several strategies, 0 to 1.
     """
-    propensities = np.array([one.allocation_propensity or 0.0 for one in decisions])
-    if not propensities.all():
-        return None
     counts = np.array([[one.decided.get(name, 0) for name in allocator.strategies] for one in decisions])
     probabilities, alike = np.zeros(len(decisions)), defaultdict[tuple[int, bool], list[int]](list)
+    several = 0.0
     for row, one in enumerate(decisions):
         alike[one.budget, bool(one.planned)].append(row)
     for (budget, distinct), rows in alike.items():
         if allocator.least <= budget <= MAX_BUDGET:
             mixtures = allocator.mixtures(vectors[rows], budget, distinct=distinct)
             probabilities[rows] = mixtures.probability(counts[rows])
+            several += float(mixtures.several().sum())
     known = set(allocator.strategies)
     probabilities[[not known.issuperset(one.decided) for one in decisions]] = 0.0
-    successes = np.array([one.success for one in decisions])
-    return Feedback((probabilities / propensities)[:, np.newaxis], successes[:, np.newaxis])
+    return probabilities, several / len(decisions)
 
 
 def _walker(turn: Turn, options: Options) -> str:

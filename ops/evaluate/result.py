@@ -62,16 +62,19 @@ class Pages(Struct, frozen=True):
     Attributes:
         several: share of the turns that asked more than one strategy, 0 to 1.
         overlap: share of the results that more than one strategy brought, 0 to 1.
+        asked: the largest share of the turns in which an evaluated policy would ask more than one strategy, 0 to 1.
     """
 
     several: float
     overlap: float
+    asked: float
 
     def __str__(self) -> str:
-        return (
+        said = (
             f"{self.several:.0%} of the turns ask several strategies, and {self.overlap:.0%} of the results were "
             "brought by more than one"
         )
+        return f"{said}; policies would ask several in up to {self.asked:.0%}" if self.asked > SHARED else said
 
 
 class PageValue(Struct, frozen=True):
@@ -168,7 +171,7 @@ class Evaluation(Struct, frozen=True):
     @property
     def shared(self) -> bool:
         """Whether strategies share pages, so that estimates by strategy cannot be relied upon."""
-        return self.pages is not None and self.pages.several > SHARED
+        return self.pages is not None and max(self.pages.several, self.pages.asked) > SHARED
 
     def lift(self, policy: PolicyValue) -> Estimate:
         """Return the gain of a policy over the logged one, by the estimate to rely on."""

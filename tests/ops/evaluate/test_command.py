@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import orjson
 import pytest
 from click.testing import CliRunner, Result
 
@@ -282,6 +283,22 @@ def test_where_strategies_share_pages_only_whole_allocations_are_relied_upon(tmp
     found, exit_code = evaluation(str(log))
     assert exit_code == 3
     assert all("allocation_propensity" in fault for one in found.policies for fault in one.faults)
+
+
+def test_where_only_the_policies_would_share_pages_whole_allocations_are_relied_upon(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    write_log(log, 600)
+    of_three = []
+    for event in map(orjson.loads, log.read_bytes().splitlines()):
+        if "allocation" in event:
+            event["allocation"] = {name: 3 * count for name, count in event["allocation"].items()}
+        of_three.append(orjson.dumps(event))
+    log.write_bytes(b"\n".join(of_three))
+    found, exit_code = evaluation(str(log))
+    assert found.pages is not None
+    assert (found.pages.several, found.shared, exit_code) == (0.0, True, 3)
+    assert found.pages.asked > 0.5
+    assert "do not cover the policy" in " ".join(policy(found, "uniform").faults)
 
 
 def test_a_policy_weighs_its_own_plans_of_distinct_budgets_with_1(tmp_path: Path) -> None:
