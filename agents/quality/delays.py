@@ -8,11 +8,13 @@ share z remains after each quarter of the window,
     clicks in its second half / clicks in its second quarter = (z^2 - z^4) / (z - z^2) = z (1 + z),
 
 and as many as z^2 / (1 - z^2) times those in the second half come after it. That assumes delays that fall exponentially
-from the first quarter on; if they fall more slowly, it is too few.
+from the first quarter on; if they fall more slowly, it is too few. A z above SLOWEST cannot be told from one without an
+end: a few stray clicks, as of a page that was left open, do not fall within the window at all. So it counts as SLOWEST,
+and what is expected after the window stays in proportion to what was seen in its second half.
 """
 
 from collections.abc import Mapping, Sequence
-from math import floor, inf, log2, sqrt
+from math import floor, log2, sqrt
 from typing import Any, Final, Self
 
 import numpy as np
@@ -27,6 +29,8 @@ LONGEST: Final = STEPS * 17
 """The last time bucket; the longest window is 86,400 s."""
 POSITIONS: Final = (1, 2, 4)
 """The first position of each bucket of positions."""
+SLOWEST: Final = 0.9
+"""The largest share of people that is taken to remain after a quarter of the window."""
 CLICKS: Final = 100.0
 """Fewest clicks from which a share is estimated."""
 
@@ -102,6 +106,6 @@ def cut_off(clicks: Mapping[int, float], window_s: float) -> float | None:
         sum(count for bucket, count in clicks.items() if first <= bucket < first + STEPS)
         for first in (end - 2 * STEPS, end - STEPS)
     )
-    left = (sqrt(1.0 + 4.0 * half / max(quarter, 1.0)) - 1.0) / 2.0
-    later = half * left**2 / (1.0 - left**2) if left < 1.0 else inf
-    return later / (known + later) if later < inf else 1.0
+    left = min((sqrt(1.0 + 4.0 * half / max(quarter, 1.0)) - 1.0) / 2.0, SLOWEST)
+    later = half * left**2 / (1.0 - left**2)
+    return later / (known + later)

@@ -40,9 +40,9 @@ def late_clicks(facts: Facts, config: Config) -> Check:
     if not strategies:
         return Check("late-clicks", "ok", "too few clicks to tell what comes after the window")
     (low, least), (high, most) = strategies[0], strategies[-1]
-    summary = (
-        f"an estimated {high:.1%} of the clicks on what {most} brings come after the window, and {low:.1%} of {least}'s"
-    )
+    summary = f"an estimated {high:.1%} of the clicks on what {most} brings come after the window"
+    if least != most:
+        summary += f", and {low:.1%} of {least}'s"
     remedy = "raise turns.window_s: such clicks are not learned, so strategies whose clicks come late look too bad"
     bounds = config.health.late_clicks
     return bounded("late-clicks", high - low, bounds, summary=summary, remedy=remedy, details={"shares": shares})

@@ -8,7 +8,7 @@ import pytest
 from backchannel.agents.columnar.interning import columns_of
 from backchannel.agents.outcomes.judge import Judge
 from backchannel.agents.outcomes.rewards import RewardConfig
-from backchannel.agents.quality.delays import ClickDelays, cut_off
+from backchannel.agents.quality.delays import STEPS, ClickDelays, cut_off
 from backchannel.agents.sums import Sums
 from backchannel.schemas.events import Click, Impression, Query, Result
 from backchannel.schemas.turn import Turn
@@ -40,7 +40,18 @@ def test_what_comes_after_the_window_is_estimated_from_what_comes_before() -> No
         assert found == pytest.approx(np.exp(-WINDOW_S / mean), abs=0.15)
 
 
-def test_few_clicks_tell_nothing_and_clicks_that_never_end_all() -> None:
+def test_few_clicks_tell_nothing_and_what_never_ends_is_in_proportion_to_what_was_seen() -> None:
     assert cut_off({3: 99.0}, WINDOW_S) is None
     assert cut_off({3: 100.0}, WINDOW_S) == 0.0
-    assert cut_off({20: 50.0, 24: 200.0}, WINDOW_S) == 1.0
+    assert cut_off({20: 50.0, 24: 200.0}, WINDOW_S) == pytest.approx(852.6 / 1102.6, abs=1e-3)
+
+
+def test_stray_clicks_do_not_make_a_strategy_late() -> None:
+    """One in two hundred comes at any time within an hour, so that 0.5% come after the window."""
+    rng = np.random.default_rng(0)
+    stray, quick = rng.random(10_000) < 0.005, rng.exponential(10.0, 10_000)
+    seconds = np.where(stray, rng.uniform(1.0, 3600.0, 10_000), np.maximum(quick, 1.0))
+    buckets, counts = np.unique(np.floor(STEPS * np.log2(seconds[seconds < WINDOW_S])), return_counts=True)
+    found = cut_off(dict(zip(buckets.tolist(), counts.tolist(), strict=True)), WINDOW_S)
+    assert found == pytest.approx(0.005, abs=0.01)
+    assert cut_off({3: 500.0, 24: 2.0}, WINDOW_S) == pytest.approx(0.0, abs=0.02)

@@ -182,6 +182,10 @@ def test_a_verdict_says_what_is_wrong(name: str, facts: dict[str, Any], status: 
         assert check.remedy
 
 
+def test_a_strategy_is_not_compared_with_itself() -> None:
+    assert verdicts(store(delays={("a", 1): {3: 500.0}}))["late-clicks"].summary.endswith("come after the window")
+
+
 def test_without_brokers_or_store_the_rest_is_judged() -> None:
     found = verdicts(brokers="no broker accepts a connection")
     assert (found["broker"].status, found["lag"].status, found["workers"].status) == ("critical", "warn", "ok")
