@@ -49,14 +49,23 @@ class Sender:
         events: how the events are written.
         now: whether to replace each event's time by the time at which it is sent.
         rate: events per second; None: as fast as Kafka accepts them.
+        max_ahead_s: how far events may be ahead of this machine's clock, s. Workers would refuse them, and brokers
+            refuse a batch for a single one.
     """
 
     def __init__(
-        self, config: KafkaConfig, *, events: EventConfig = NATIVE, now: bool = False, rate: float | None = None
+        self,
+        config: KafkaConfig,
+        *,
+        events: EventConfig = NATIVE,
+        now: bool = False,
+        rate: float | None = None,
+        max_ahead_s: float = 300.0,
     ) -> None:
         self._events = events
         self._topics = config.event_topics
         self._now = now
+        self._max_ahead_ms = round(max_ahead_s * 1000)
         self._rate = rate
         self._producer = KafkaProducer(
             **config.client_settings(),
@@ -89,10 +98,17 @@ class Sender:
             else:
                 if self._rate is not None:
                     time.sleep(max(0.0, started + count / self._rate - time.monotonic()))
+                now = time.time_ns() // 1_000_000
                 if self._now:
-                    event = msgspec.structs.replace(event, ts=time.time_ns() // 1_000_000)
+                    event = msgspec.structs.replace(event, ts=now)
                     line = encode(event)  # noqa: PLW2901 -- the same event, at another time
-                self._enqueue(number, event, line)
+                if event.ts > now + self._max_ahead_ms:
+                    reason = f"ts: {event.ts} is {(event.ts - now) / 1000:,.0f} s ahead of the clock"
+                    self.failures.append(
+                        Failure(number, f"{reason}, turns.max_ahead_s = {self._max_ahead_ms / 1000:g}")
+                    )
+                else:
+                    self._enqueue(number, event, line)
             yield count + 1
         while self._in_flight:
             self._settle_oldest()
@@ -147,7 +163,7 @@ def produce(*, file: str, config: Config, servers: str | None, now: bool, rate: 
     check_topics(kafka)
     if now and config.events != NATIVE:
         raise click.UsageError("--now writes events anew, and not as the section [events] of the configuration says")
-    sender = Sender(kafka, events=config.events, now=now, rate=rate)
+    sender = Sender(kafka, events=config.events, now=now, rate=rate, max_ahead_s=config.turns.max_ahead_s)
     started = time.monotonic()
     columns = (
         BarColumn(),
