@@ -67,6 +67,11 @@ def normalize(text: str) -> str:
     return " ".join(filter(None, words)) or " ".join(filter(None, map(_begun, _plain(folded).split())))
 
 
+def language_of(locale: str) -> str:
+    """Return the language of a locale, such as `tr` of `tr-TR`; empty if it has none."""
+    return locale.replace("_", "-").partition("-")[0].lower()
+
+
 @lru_cache(maxsize=1 << 16)
 def spelled(text: str, locale: str | None = None, folds: Sequence[Fold] = ()) -> str:
     """Return `text` as `normalize` is to read it, in a locale and with what is declared to make no difference.
@@ -84,7 +89,7 @@ def spelled(text: str, locale: str | None = None, folds: Sequence[Fold] = ()) ->
     >>> normalize(spelled("ISPARTA İLİ", "tr")), normalize(spelled("Café ٤٢", None, ("digits", "diacritics")))
     ('ısparta ili', 'cafe 42')
     """
-    language = (locale or "").replace("_", "-").partition("-")[0].lower()
+    language = language_of(locale or "")
     if language in {"tr", "az"}:
         text = unicodedata.normalize("NFC", text).replace("I", "ı").replace("İ", "i")
     elif language == "el":

@@ -11,7 +11,7 @@ from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.outcomes.said import said_of, shares_of
 from backchannel.agents.rephrases.detector import RephraseDetector
 from backchannel.agents.sums import Booleans, Floats, Integers
-from backchannel.schemas.text import normalize
+from backchannel.schemas.text import language_of, normalize
 
 POSITIONS: Final = 16_384
 """A number above the largest position that `schemas.events` accepts."""
@@ -134,6 +134,13 @@ class _Keys:
         self.state: Final = states(query.spelled, query.form)
         self.following: Final = np.full(len(turns), MISSING, dtype=np.int64)
         self.following[after.counts > 0] = states(after.rows.spelled, after.rows.form)
+        # What is said in another language tells what was meant, but not what it should have been in this one.
+        languages = [language_of(label) for label in pools.labels]
+        known = {name: code for code, name in enumerate(sorted(filter(None, languages)))}
+        of_label = np.array([*(known.get(name, MISSING) for name in languages), MISSING], dtype=np.int64)
+        asked, then = of_label[query.locale[after.counts > 0]], of_label[after.rows.locale]
+        elsewhere = (asked != then) & (asked != MISSING) & (then != MISSING)
+        self.following[np.flatnonzero(after.counts > 0)[elsewhere]] = MISSING
 
 
 def _asked(shown: Ragged[Impressions], strategies: int) -> Asked:

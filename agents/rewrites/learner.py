@@ -137,9 +137,11 @@ class RephraseGraph(Learner):
             sketches = self._sketches(outcomes, steps, masses)
             delta[self.transitions.name] = groups.sums(self.transitions, sketches, landmark)
         if len(own):
-            kept = weights.copy()
-            kept[steps] *= 1.0 - outcomes.rephrased[steps]
-            success, kept = outcomes.unrephrased[own], kept[own]
+            went = np.zeros(len(outcomes))
+            went[steps] = outcomes.rephrased[steps]
+            # Who rephrased it in another language gave it up.
+            success = (outcomes.unrephrased * (1.0 - (outcomes.rephrased - went)))[own]
+            kept = (weights * (1.0 - went))[own]
             groups = Groups((states[own], outcomes.keys))
             sketches = self._sketches(outcomes, own, kept * success, kept * (1.0 - success))
             delta[self.absorptions.name] = groups.sums(self.absorptions, sketches, landmark)

@@ -1,6 +1,7 @@
 """What must not become a rewrite: opposites, what one person says however often, and one of two meanings."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,7 +19,7 @@ from backchannel.agents.rewrites.rows import PersonalRow, RewriteRow
 from backchannel.agents.sums import ALL, MemorySums
 from backchannel.schemas.events import Hypothesis, Recognition, Result, Rewrite
 from backchannel.schemas.turn import Turn
-from tests.support.turns import click, closed_turn, impression, judged, query
+from tests.support.turns import barge_in, click, closed_turn, impression, judged, query
 
 VOICE = RewardConfig(unclicked_gain=1.0)
 """Nobody clicks: going on to something else is a success."""
@@ -61,6 +62,31 @@ def own_rewrites(turns: Iterable[Turn]) -> dict[str, dict[str, str]]:
 def test_an_error_of_the_recogniser_is_rewritten() -> None:
     turns = [turn for one in range(12) for turn in corrected(f"p{one}", "play imagin dragons", "play imagine dragons")]
     assert rewrites(turns) == {"play imagin dragons": "play imagine dragons"}
+
+
+@pytest.mark.parametrize(
+    ("locale", "other", "rewritten"),
+    [("de-DE", "en_US", False), ("de-DE", "de-AT", True), ("de-DE", None, True), ("", "en", True)],
+)
+def test_what_it_is_in_another_language_is_no_rewrite(locale: str, other: str | None, rewritten: bool) -> None:
+    text, following, turns = "licht an", "light on", []
+    for number in range(20):
+        ids: dict[str, Any] = {"session_id": f"s{number}", "user_id": f"p{number}"}
+        right = query(5000, following, locale=other, **ids)
+        turns += [
+            closed_turn(query(0, text, locale=locale, **ids), barge_ins=[barge_in()], next=right),
+            closed_turn(right, next=query(50_000, "what is the weather in paris", locale=other, **ids)),
+        ]
+    assert rewrites(turns) == ({text: following} if rewritten else {})
+    assert own_rewrites(turns) == {}
+    graph = RephraseGraph(RephraseConfig(held_out=0.0))
+    absorbed = graph.learn(judged(turns, VOICE))[graph.absorptions.name]
+    success, failure = absorbed.values[absorbed.keys.index((text,))].reshape(2, -1).sum(axis=1)
+    rephrased = judged(turns[:1]).rephrased[0]
+    assert rephrased > 0.5
+    kept = 0.5 * (1.0 - rephrased)
+    assert success / 20 == pytest.approx(kept, rel=1e-6)
+    assert failure / 20 == pytest.approx(kept if rewritten else 1.0 - kept, rel=1e-6)
 
 
 @pytest.mark.parametrize(
