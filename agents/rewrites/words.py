@@ -142,7 +142,7 @@ UNSPACED: Final = tuple(
 )
 """Antonyms of languages that are written without spaces, or inflect: parts of words."""
 PREFIXES: Final = (
-    *(("", prefix) for prefix in ("un", "dis", "des", "dés")),
+    *(("", prefix) for prefix in ("un", "dis", "de", "des", "dé", "dés")),
     *(("ein", "aus"), ("an", "aus"), ("auf", "zu"), ("auf", "ab"), ("hoch", "runter"), ("aan", "uit")),
 )
 """Prefixes that make opposites: none, or the first, in place of the second."""
