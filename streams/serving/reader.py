@@ -293,6 +293,11 @@ class PolicyReader:
                 if self._policy:
                     policy.prepare(self._policy)
                 return policy, sections
+        if self._personal and header.confirms(checksum, key, personal=False):
+            raise CorruptPolicyError(
+                "its rows about single users cannot be read: connect as a role that may, or set "
+                "serve.personal = false, or PolicyReader(personal=False)"
+            )
         raise CorruptPolicyError("its rows do not match the checksum of its header: roll back, or restore the store")
 
     def _apply(
