@@ -62,7 +62,7 @@ class JournalLearner:
             if progressed:
                 heard = now
             elif now - heard >= self._quiet_s:  # like a worker whose topics are read to their ends
-                self._pipeline.finish()
+                self._pipeline.finish(time.time_ns() // 1_000_000)
                 heard = now
             if now - published >= self._config.commits.publish_s:
                 self._commit(stop)

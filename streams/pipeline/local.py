@@ -79,10 +79,11 @@ class LocalPipeline:
         self.partition.advance()
 
     def feed_records(self, offsets: Sequence[int], records: Sequence[bytes]) -> list[DeadLetter]:
-        """Add the next records, from the stream's resume offset on; return the invalid events."""
-        dead = self.partition.add(TOPIC, offsets, records, time.time_ns() // 1_000_000)
+        """Add the next records, from the stream's resume offset on, as they happen; return the invalid events."""
+        now = time.time_ns() // 1_000_000
+        dead = self.partition.add(TOPIC, offsets, records, now)
         self._teach()
-        self.partition.advance()
+        self.partition.advance(now=now)
         return dead
 
     def feed_chunk(self, topic: str, chunk: Chunk, ended: Collection[str] = ()) -> list[DeadLetter]:
@@ -102,9 +103,9 @@ class LocalPipeline:
         self.partition.advance(ended)
         return dead
 
-    def finish(self) -> None:
-        """Close every open turn, because the stream has ended."""
-        self.partition.finish()
+    def finish(self, now: int | None = None) -> None:
+        """Close every open turn, because the stream has ended; see `TurnAssembler.finish`."""
+        self.partition.finish(now)
 
     def commit(self) -> None:
         """Learn from everything fed so far, and commit the result.

@@ -195,18 +195,22 @@ class Assembler(Generic[_K]):
         if self.open > self._max_open:
             raise TooManyOpenError(self._explain_open())
 
-    def _advance(self, caught_up: Collection[str], newest: Mapping[str, int] | None) -> list[Assembled[_K]]:
+    def _advance(
+        self, caught_up: Collection[str], newest: Mapping[str, int] | None, now: int | None
+    ) -> list[Assembled[_K]]:
         """Advance the watermark; see `TurnAssembler.advance`."""
         for name in caught_up:
             self._topics[name].catch_up()
         seen = {name: topic.seen for name, topic in self._topics.items()} if newest is None else newest
         behind = [at for name, at in seen.items() if name not in caught_up]
-        return self._close_through((min(behind) if behind else max(seen.values())) - self._lateness)
+        reached = min(behind) if behind else max(seen.values())
+        return self._close_through((reached if now is None else min(reached, now)) - self._lateness)
 
-    def _finish(self) -> list[Assembled[_K]]:
+    def _finish(self, now: int | None) -> list[Assembled[_K]]:
         """Close every open turn; see `TurnAssembler.finish`."""
         ends = [end for end in (self._closing.last(), self._expiring.last()) if end is not None]
-        return self._close_through(max(ends, default=self._watermark))
+        reached = max(ends, default=self._watermark)
+        return self._close_through(reached if now is None else min(reached, now))
 
     def _add_query(self, query: Query, kept: _K, fresh: bool, source: "_Topic", offset: int) -> None:
         deadline = query.ts + self._window
@@ -330,19 +334,27 @@ class TurnAssembler(Assembler[Event]):
         """
         self._add(topic, offsets, events, [None if isinstance(event, Teach) else event for event in events])
 
-    def advance(self, caught_up: Collection[str] = (), newest: Mapping[str, int] | None = None) -> list[Turn]:
+    def advance(
+        self, caught_up: Collection[str] = (), newest: Mapping[str, int] | None = None, now: int | None = None
+    ) -> list[Turn]:
         """Advance the watermark, and return the turns that this closes, in event-time order.
 
         Args:
             caught_up: topics that have been read to their end. They do not hold back the watermark, so that silence
                 does not stop learning. If all have, the newest event of any topic counts.
             newest: topic -> the newest event time (ms), see `newest`, when it was asked where they end; None: now.
+            now: wall clock, ms since the Unix epoch, if events are read as they happen. The watermark stays behind it:
+                one producer whose clock is ahead would make the events of all others late.
         """
-        return list(map(_turn, self._advance(caught_up, newest)))
+        return list(map(_turn, self._advance(caught_up, newest, now)))
 
-    def finish(self) -> list[Turn]:
-        """Close all open turns, as no more events will come, and return them in event-time order."""
-        return list(map(_turn, self._finish()))
+    def finish(self, now: int | None = None) -> list[Turn]:
+        """Close all open turns, as no more events will come, and return them in event-time order.
+
+        Args:
+            now: wall clock, see `advance`: turns that end later stay open.
+        """
+        return list(map(_turn, self._finish(now)))
 
 
 def _turn(closed: Assembled[Event]) -> Turn:

@@ -210,13 +210,15 @@ class Partition:
         if offsets and offsets[-1] >= read:
             self._uncommitted += offsets[-1] + 1 - max(offsets[0], read)
 
-    def advance(self, caught_up: Collection[str] = (), newest: Mapping[str, int] | None = None) -> int:
+    def advance(
+        self, caught_up: Collection[str] = (), newest: Mapping[str, int] | None = None, now: int | None = None
+    ) -> int:
         """Advance the watermark, and return the number of turns that this closes; see `TurnAssembler.advance`."""
-        return self._assembler.advance(caught_up, newest)
+        return self._assembler.advance(caught_up, newest, now)
 
-    def finish(self) -> int:
-        """Close all open turns, as no more records will come, and return their number."""
-        return self._assembler.finish()
+    def finish(self, now: int | None = None) -> int:
+        """Close all open turns, as no more records will come, and return their number; see `TurnAssembler.finish`."""
+        return self._assembler.finish(now)
 
     def take_taught(self) -> list[Teach]:
         """Return what was taught since the last time.

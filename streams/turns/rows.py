@@ -91,13 +91,15 @@ class RowAssembler(Assembler[int]):
         arrived.add(events)
         return range(first * _STEP + place, arrived.next * _STEP, _STEP)
 
-    def advance(self, caught_up: Collection[str] = (), newest: Mapping[str, int] | None = None) -> int:
+    def advance(
+        self, caught_up: Collection[str] = (), newest: Mapping[str, int] | None = None, now: int | None = None
+    ) -> int:
         """Advance the watermark, and return the number of turns that this closes; see `TurnAssembler.advance`."""
-        return self._close(self._advance(caught_up, newest))
+        return self._close(self._advance(caught_up, newest, now))
 
-    def finish(self) -> int:
+    def finish(self, now: int | None = None) -> int:
         """Close all open turns, and return their number; see `TurnAssembler.finish`."""
-        return self._close(self._finish())
+        return self._close(self._finish(now))
 
     def take(self) -> list[Columns]:
         """Return the turns that have closed since the last call, in event-time order; see `columns.TOGETHER`."""

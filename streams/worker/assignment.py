@@ -215,7 +215,7 @@ class Assignment:
             dead = partition.add(topic, offsets, [record.value for record in chunk.records], now)
             if taught := partition.take_taught():
                 await until_store_answers(partial(asyncio.to_thread, self._teach, taught))
-            self._note(partition.advance(), now)
+            self._note(partition.advance(now=now), now)
             self._next[chunk.tp] = offsets[-1] + 1
             if self._next[chunk.tp] <= partition.claim.position.topic(topic).read:
                 chunk.ack()  # committed before the restart; acked so that it does not stay in memory
@@ -248,10 +248,10 @@ class Assignment:
             for number, partition in self.partitions.items():
                 topics = partition.claim.position.topics
                 caught_up = [t for t in topics if (tp := TP(t, number)) in ends and self._next[tp] >= ends[tp]]
-                self._note(partition.advance(caught_up, newest[number]), now)
+                self._note(partition.advance(caught_up, newest[number], now), now)
                 quiet_since = self._heard.setdefault(number, now)
                 if len(caught_up) == len(topics) and partition.open and now - quiet_since >= self._quiet_ms:
-                    self._note(partition.finish(), now)
+                    self._note(partition.finish(now), now)
             unread = {tp: max(end - self._next[tp], 0) for tp, end in ends.items()}
             if ends:
                 self._measure_backlog(ends, now)

@@ -267,6 +267,26 @@ def test_brokers_that_do_not_answer_hold_back_no_chunks(desk: Desk) -> None:
     asyncio.run(scenario())
 
 
+def test_a_clock_that_is_ahead_makes_no_event_of_others_late(desk: Desk) -> None:
+    queries, clicks = TP("queries", 0), TP("clicks", 0)
+
+    async def scenario() -> None:
+        one = desk.assign(topics={"queries": Query, "clicks": Click})
+        await one.add(desk.chunk(0, [asked("a", NOW), asked("fast", NOW + 280_000)], queries), NOW)
+        await one.advance(ends({queries: 2, clicks: 0}), NOW)
+        await one.add(desk.chunk(0, [clicked("a", NOW + 2_000)], clicks), NOW + 2_000)
+        read = ends({queries: 2, clicks: 1})
+        await one.advance(read, NOW + 2_000 + QUIET_MS)
+        assert one.partitions[0].open == 1, "its time has not come yet"
+        await one.advance(read, NOW + 280_000 + QUIET_MS)
+        assert one.partitions[0].open == 0
+        await one.commit()
+        counts = desk.ledger.counts()
+        assert (counts["turn"], counts.get("late", 0)) == (2, 0)
+
+    asyncio.run(scenario())
+
+
 def test_what_comes_while_the_brokers_say_where_the_logs_end_makes_nothing_late(desk: Desk) -> None:
     async def scenario() -> None:
         one = desk.assign(topics={"queries": Query, "clicks": Click})
@@ -275,12 +295,13 @@ def test_what_comes_while_the_brokers_say_where_the_logs_end_makes_nothing_late(
 
         async def ask() -> Mapping[TP, int]:
             # This click was written and read after the answer, but not yet the queries before it.
-            await one.add(desk.chunk(0, [clicked("c", NOW + 60_000)], clicks), NOW)
+            await one.add(desk.chunk(0, [clicked("c", NOW + 60_000)], clicks), later)
             return {queries: 1, clicks: 0}
 
-        await one.advance(ask, NOW)
-        await one.add(desk.chunk(1, [asked("b", NOW + 30_000), asked("c", NOW + 59_000)], queries), NOW)
-        await one.advance(ends({queries: 3, clicks: 1}), NOW + QUIET_MS)
+        later = NOW + 60_000
+        await one.advance(ask, later)
+        await one.add(desk.chunk(1, [asked("b", NOW + 30_000), asked("c", NOW + 59_000)], queries), later)
+        await one.advance(ends({queries: 3, clicks: 1}), later + QUIET_MS)
         await one.commit()
         counts = desk.ledger.counts()
         assert (counts.get("late", 0), counts["turn"], counts["learned"]) == (0, 3, 4)
