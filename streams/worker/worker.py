@@ -290,7 +290,8 @@ class Worker:
             snapshot = await self._publisher.publish() if first else None
             there = await asyncio.to_thread(version_status, self._store)
         except StoreAwayError as error:
-            logger.warning("cannot publish: %s", error)
+            if first:  # the others' commits and heartbeats say so
+                logger.warning("cannot publish: %s", error)
             return None
         except CorruptPolicyError as error:
             logger.error("the served or the newest version is damaged: %s", error)
