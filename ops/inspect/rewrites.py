@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,7 @@ from backchannel.ops.terminal import console, print_json
 from backchannel.schemas.text import normalize, spelled
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.corrections import set_sums
-from backchannel.streams.serving.reader import PolicyReader
+from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
 from backchannel.streams.store import ledger
 from backchannel.streams.store.ledger import FencedError, Ledger, LedgerSums
 
@@ -112,6 +112,7 @@ def block(
     This takes effect with the next version of the policy.
     """
     pairs = _pairs(source, target or ALL, file, None if interpretation else config)
+    _refuse_interpretation(store, source, interpretation)
     _set_rules(store, pairs, "blocked", not undo)
 
 
@@ -138,6 +139,7 @@ def pin(
     This takes effect with the next version of the policy.
     """
     pairs = _pairs(source, target or "", file, None if interpretation else config)
+    _refuse_interpretation(store, source, interpretation)
     for one, aim in pairs:
         if not aim or aim == one:
             raise click.UsageError(f"pin {one!r}: needs a TARGET that is a different query")
@@ -172,6 +174,18 @@ def _pairs(source: str | None, target: str, file: Path | None, config: Config | 
         if not key or bool(aim) != bool(aim_key):  # no target stands for all of them
             raise click.UsageError(f"{aim if key else one!r} has no words")
     return keys
+
+
+def _refuse_interpretation(url: str, source: str | None, interpretation: bool) -> None:
+    """Refuse a source that is rewritten as an interpretation, as `list` shows it, without --interpretation.
+
+    Read as a text it would be another query, and its rewrite would stay as it is.
+    """
+    if interpretation or source is None or source == normalize(source):
+        return
+    with suppress(NoPolicyError), closing(PolicyReader(url)) as reader:
+        if source in reader.policy.rewrites():
+            raise click.UsageError(f"{source!r} is an interpretation: give --interpretation")
 
 
 def _set_rules(url: str, pairs: Sequence[tuple[str, str]], column: str, value: bool) -> Rules:

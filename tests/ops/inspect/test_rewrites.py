@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from msgspec import structs
 
 from backchannel.agents.rewrites.serving import Rewriting
 from backchannel.ops.cli import main
@@ -109,6 +110,26 @@ def test_block_and_unblock(store: str) -> None:
         publish(store)
         assert served(store, GARBLED) == target
     assert "0 blocked, 1 " in run("block", GARBLED, TITLE, "--store", store).stdout
+
+
+def test_an_interpretation_is_not_taken_for_a_text(store: str) -> None:
+    forms = {GARBLED: "play(song=velvet knight)", TITLE: "play(song=velvet night)"}
+    with LocalPipeline(store, Config(), "interpreted") as driver:
+        driver.feed(
+            [
+                structs.replace(one, interpretation=forms[one.text]) if isinstance(one, Query) else one
+                for one in sessions(40)
+            ]
+        )
+        driver.finish()
+        driver.commit()
+        driver.publish()
+    assert forms[GARBLED] in run("list", "--store", store, "--json").stdout
+    for arguments in (["block", forms[GARBLED]], ["pin", forms[GARBLED], "something else"]):
+        refused = run(*arguments, "--store", store)
+        assert (refused.exit_code, "give --interpretation" in refused.output) == (2, True)
+        assert run(*arguments, "--interpretation", "--store", store).exit_code == 0
+    assert run("block", GARBLED.upper(), "--store", store).exit_code == 0
 
 
 def test_pin_from_a_file(store: str, tmp_path: Path) -> None:
