@@ -15,7 +15,7 @@ from backchannel.agents.goals.serving import GoalRate
 from backchannel.agents.horizon.serving import Report
 from backchannel.agents.satisfaction.serving import Rate
 from backchannel.schemas.snapshot import Estimate, Verdict
-from backchannel.streams.clock import learned_up_to, since_epoch
+from backchannel.streams.clock import learned_up_to
 from backchannel.streams.monitoring.trends import Rates, read_rates
 from backchannel.streams.pipeline.learners import UNKNOWN_KIND, UNKNOWN_STRATEGY
 from backchannel.streams.serving.reader import PolicyReader
