@@ -49,6 +49,20 @@ class Asked(Struct, frozen=True):
         return cls(budget, distinct, None if available is None else tuple(sorted(available)))
 
 
+class Beliefs(Struct, frozen=True):
+    """What is believed of the strategies: at first what is expected, then draws.
+
+    Attributes:
+        rates: c, (1 + draws, strategies, BUCKETS).
+        phi: how contexts change the rates, (1 + draws, strategies, d).
+        elasticities: of what pages earn, (1 + draws, strategies); see `elasticity`.
+    """
+
+    rates: Floats
+    phi: Floats
+    elasticities: Floats
+
+
 class Plans(Struct, frozen=True):
     """The plans that decisions are made from.
 
@@ -87,12 +101,10 @@ class Planner:
         minima: fewest candidates of each strategy, (strategies,).
         maxima: most candidates of each strategy, (strategies,); 0 if it is never asked.
         costs: cost of a candidate of each strategy, (strategies,).
-        rates: c, as expected and under each draw, (draws, strategies, BUCKETS).
+        single: what to go by for a single candidate.
+        several: what to go by for pages; its phi are what is evident, see `rates`.
         whole: rates in the mean context, under draws from the whole posterior, (draws, strategies, BUCKETS).
-        phi: phi for a single candidate, as expected and under each draw, (draws, strategies, d).
-        evident: phi for pages, likewise; see `rates`.
         overlap: what lists have in common.
-        elasticities: of what pages earn, as expected and under each draw, (draws, strategies); see `elasticity`.
         contexts: contexts to make plans for, (contexts, strategies, d), or (contexts, 1, d) if all strategies share
             them.
         beside: whether random sets of distinct budgets are walked beside the plan.
@@ -106,12 +118,10 @@ class Planner:
         maxima: Counts,
         costs: Floats,
         *,
-        rates: Floats,
+        single: Beliefs,
+        several: Beliefs,
         whole: Floats,
-        phi: Floats,
-        evident: Floats,
         overlap: Overlap,
-        elasticities: Floats,
         contexts: Floats,
         beside: bool,
         precision: type[np.float32 | np.float64],
@@ -120,12 +130,10 @@ class Planner:
         self._minima: Final = minima
         self._maxima: Final = maxima
         self._costs: Final = costs
-        self._rates: Final = rates
+        self._single: Final = single
+        self._several: Final = several
         self._whole: Final = whole
-        self._phi: Final = phi
-        self._evident: Final = evident
         self._overlap: Final = overlap
-        self._elasticities: Final = elasticities
         self._contexts: Final = contexts
         self._beside: Final = beside
         self._precision: Final = precision
@@ -165,9 +173,9 @@ class Planner:
         Args:
             counts: the allocations, (allocations, strategies).
         """
-        rates = np.einsum("psk,sk->ps", shares(counts, self._overlap, self._costs), self._rates[0])
+        rates = np.einsum("psk,sk->ps", shares(counts, self._overlap, self._costs), self._single.rates[0])
         single = counts.sum(axis=1, keepdims=True) <= 1  # a single candidate is the whole page
-        return np.asarray(rates * np.where(single, 1.0, corrections(counts, self._elasticities[:1]).T))
+        return np.asarray(rates * np.where(single, 1.0, corrections(counts, self._several.elasticities[:1]).T))
 
     def sets(self, asked: Asked) -> RandomSets:
         """Return random sets of strategies by themselves; raises what `plan` raises."""
@@ -191,25 +199,30 @@ class Planner:
         minima, maxima = self._limits(asked)
         most = np.minimum(maxima, _DEEPEST * asked.budget) if asked.distinct else maxima
         terms = Terms(minima, np.maximum(most, minima), self._costs, asked.budget, asked.distinct)
-        phi = self._phi if asked.budget == 1 else self._evident
-        # A single candidate is the whole page.
-        plain = asked.distinct or asked.budget == 1
-        elasticities = np.zeros_like(self._elasticities) if plain else self._elasticities
-        counts, beside = self._distinct(terms) if asked.distinct else (self._fills(terms, phi, elasticities), None)
+        beliefs = self._single if asked.budget == 1 else self._several
+        if asked.distinct:
+            counts, beside = self._distinct(terms)
+            beliefs = structs.replace(beliefs, elasticities=self._single.elasticities)
+        else:
+            counts, beside = self._fills(terms, beliefs), None
         weights = shares(counts, self._overlap, self._costs)
-        worth = np.einsum("psk,nsk->nsp", weights, self._rates) * corrections(counts, elasticities)[:, np.newaxis]
+        worth = np.einsum("psk,nsk->nsp", weights, beliefs.rates)
+        worth *= corrections(counts, beliefs.elasticities)[:, np.newaxis]
         sets = self.sets(asked) if beside is None or not self._beside else beside
-        factors: Any = phi.astype(self._precision)
+        factors: Any = beliefs.phi.astype(self._precision)
         factors[..., 0] += 1.0  # the first column of a context is 1
         return Plans(Allocations(counts), sets, factors, worth.astype(self._precision, order="C"))
 
-    def _fills(self, terms: Terms, phi: Floats, elasticities: Floats) -> Counts:
+    def _fills(self, terms: Terms, beliefs: Beliefs) -> Counts:
         """Return the plans of a budget of drawn candidates, (plans, strategies)."""
         contexts = self._contexts
-        factors = np.maximum(1.0 + (phi[:, np.newaxis] * contexts).sum(axis=3), 0.0)  # (draws, contexts, s)
-        rates = self._rates[:, np.newaxis] * factors[..., np.newaxis]
+        factors = np.maximum(1.0 + (beliefs.phi[:, np.newaxis] * contexts).sum(axis=3), 0.0)  # (draws, contexts, s)
+        rates = beliefs.rates[:, np.newaxis] * factors[..., np.newaxis]
         return plans(
-            rates.reshape(-1, *self._rates.shape[1:]), self._overlap, terms, elasticities.repeat(len(contexts), axis=0)
+            rates.reshape(-1, *rates.shape[2:]),
+            self._overlap,
+            terms,
+            beliefs.elasticities.repeat(len(contexts), axis=0),
         )
 
     def _distinct(self, terms: Terms) -> tuple[Counts, RandomSets]:

@@ -4,6 +4,10 @@ A decision is drawn from a known mixture of allocations (see `mixture`). By defa
 budget's plans (see `plans`) under DRAWS draws from the posterior of the strategies' rates: Thompson sampling (Agrawal &
 Goyal, ICML 2013; Russo & Van Roy, "Learning to optimize via posterior sampling", 2014) over allocations.
 
+For several candidates draws are wider, and each part is the plan that TOGETHER of them regret least, on the mean of
+squares (Kitagawa, Lee & Qiu, "Treatment choice, mean square regret and partial identification", 2023): what is best if
+all is as expected may be far from it if some of it is not, and a budget can be shared out so that it is never far.
+
 The draws are made once for each section, by a seed that follows from it. So what a decision's probabilities are follows
 from section and context, and to decide takes one product and one maximum per draw.
 """
@@ -22,7 +26,7 @@ from backchannel.agents.bandit.belief import Belief, draw
 from backchannel.agents.bandit.decision import NOTHING_KNOWN, Decision, Retrieval, Source, StrategyContext
 from backchannel.agents.bandit.features import Encoder, Value
 from backchannel.agents.bandit.mixture import Counts, Mixture, Mixtures, RandomSets
-from backchannel.agents.bandit.planner import Asked, Planner
+from backchannel.agents.bandit.planner import Asked, Beliefs, Planner, Precise
 from backchannel.agents.bandit.plans import Overlap, mean_context, overlap_of, references
 from backchannel.agents.bandit.ranks import WIDTH, WORTH, covered
 from backchannel.agents.bandit.section import Row, Segment, Settings, unseen_features
@@ -32,6 +36,10 @@ from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Estimate, Snapshot
 
 DRAWS: Final = 32
+TOGETHER: Final = 8
+"""Number of draws that are followed together where several candidates are asked for."""
+APART: Final = 6.0
+"""How many times as wide those draws are as one that is followed by itself."""
 GAP_WEIGHT: Final = 3.0
 """SquareCB's learning rate, in units of sqrt(strategies * turns) over the best value."""
 RANKS: Final = 32
@@ -40,7 +48,7 @@ REFERENCES: Final = 16
 """Number of contexts that plans are made for."""
 _CONTEXTS: Final = 256  # decided on together
 _NORMAL: Final = 1.96  # half of a 95% interval, in standard deviations
-_EVEN: Final = np.full(DRAWS, 1.0 / DRAWS)
+_EVEN: Final = {together: np.full(DRAWS // together, together / DRAWS) for together in (1, TOGETHER)}
 
 
 class StrategySummary(Struct, frozen=True):
@@ -104,7 +112,6 @@ class Allocator:
         seed = crc32(b"".join(section[key] for key in ("", *self.strategies)))
         rng = np.random.default_rng(seed)
         drawn, phi = draw(belief, settings.exploration, DRAWS, rng)
-        elasticities = np.array(settings.elasticities)
         apart = rng.standard_normal((DRAWS, len(rows))) @ np.array(settings.elasticities_whitener)
         seen = _seen(rows, self.encoder)
         contexts = np.stack([references(gram, REFERENCES, seed) for gram in seen], axis=1)
@@ -115,6 +122,10 @@ class Allocator:
         # The first are the expected rates.
         self._rates: Final = np.concatenate((belief.rates[np.newaxis], drawn))
         self._phi: Final = np.concatenate((belief.theta[np.newaxis], phi))
+        self._thompson: Final = settings.policy == "thompson"
+        width = settings.exploration * (APART if self._thompson else 1.0)
+        several, evident = draw(belief, width, DRAWS, rng)
+        evident += belief.evident - belief.theta
         cover = np.array([row.cover for row in rows])
         self._cover: Final = np.where(
             self._counts[:, np.newaxis] > 0, cover, self._counts @ cover / max(self._counts.sum(), 1e-9)
@@ -128,16 +139,18 @@ class Allocator:
             # What a success is worth divides the cost of what brings it.
             np.array([limits.cost for limits in settings.limits])
             / np.array([settings.worth.get(name, 1.0) for name in self.strategies]),
-            rates=self._rates,
+            single=Beliefs(self._rates, self._phi, np.zeros_like(self._phi[..., 0])),
+            several=Beliefs(
+                np.concatenate((belief.rates[np.newaxis], several)),
+                np.concatenate((belief.evident[np.newaxis], evident)),
+                settings.elasticities + width * np.concatenate((np.zeros_like(apart[:1]), apart)),
+            ),
             whole=whole,
-            phi=self._phi,
-            evident=self._phi + (belief.evident - belief.theta),
             overlap=_overlap(rows),
-            elasticities=elasticities + settings.exploration * np.concatenate((np.zeros_like(apart[:1]), apart)),
             contexts=contexts,
             beside=self._floor < 1.0,
             # Draws are compared, and nothing else. SquareCB multiplies differences by thousands.
-            precision=np.float32 if settings.policy == "thompson" else np.float64,
+            precision=np.float32 if self._thompson else np.float64,
         )
         self._segments: Final = [row.segments for row in rows]
         self.unseen_features: Final = unseen_features(self.encoder, rows)
@@ -273,8 +286,9 @@ class Allocator:
         """Return the allocations that `allocate` chooses from, with their probabilities; see there."""
         plan = self._planner.plan(Asked.of(budget, distinct=distinct, available=available))
         values = plan.values(self._vectors(context, strategy_context)[np.newaxis])[0]
-        if self._settings.policy == "thompson":
-            return Mixture(plan.allocations, values[1:].argmax(axis=1), _EVEN, self._floor, plan.sets)
+        if self._thompson:
+            together = _together(budget)
+            return Mixture(plan.allocations, followed(values[1:], together), _EVEN[together], self._floor, plan.sets)
         parts, weights = self._explore(values)
         return Mixture(plan.allocations, parts, weights, self._floor, plan.sets)
 
@@ -299,12 +313,13 @@ class Allocator:
         """
         plan = self._planner.plan(Asked.of(budget, distinct=distinct, available=available))
         chosen, weights = [], []
+        together = _together(budget)
         for first in range(0, len(vectors), _CONTEXTS):
             own = vectors[first : first + _CONTEXTS]
             values = plan.values(own)
-            if self._settings.policy == "thompson":
-                chosen.append(values[:, 1:].argmax(axis=2))
-                weights.append(np.broadcast_to(_EVEN, (len(own), DRAWS)))
+            if self._thompson:
+                chosen.append(followed(values[:, 1:], together))
+                weights.append(np.broadcast_to(_EVEN[together], (len(own), DRAWS // together)))
             else:
                 explored = [self._explore(each) for each in values]
                 chosen.append(np.array([parts for parts, _ in explored]))
@@ -407,6 +422,29 @@ class Allocator:
             return np.arange(len(means)), weights
         wide = values[1:].std(axis=0) if self._settings.policy == "ucb" else 0.0
         return np.array([int((means + wide).argmax())]), np.ones(1)
+
+
+def followed(values: Precise, together: int) -> NDArray[np.intp]:
+    """Return the plan that suits each group of draws: that with the least squared regret under them.
+
+    Args:
+        values: of each plan under each draw, (..., DRAWS, plans); they are overwritten.
+        together: the number of draws in a group.
+
+    Returns:
+        places among the plans, (..., groups).
+    """
+    if together == 1:
+        return np.asarray(values.argmax(axis=-1))
+    values -= values.max(axis=-1, keepdims=True)
+    values *= values
+    groups = values.reshape(*values.shape[:-2], -1, together, values.shape[-1])
+    return np.asarray(groups.sum(axis=-2).argmin(axis=-1))
+
+
+def _together(budget: int) -> int:
+    """Return how many draws a decision follows together."""
+    return 1 if budget == 1 else TOGETHER
 
 
 def _overlap(rows: Sequence[Row]) -> Overlap:
