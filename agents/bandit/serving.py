@@ -4,9 +4,9 @@ A decision is drawn from a known mixture of allocations (see `mixture`). By defa
 budget's plans (see `plans`) under DRAWS draws from the posterior of the strategies' rates: Thompson sampling (Agrawal &
 Goyal, ICML 2013; Russo & Van Roy, "Learning to optimize via posterior sampling", 2014) over allocations.
 
-For several candidates draws are wider, and each part is the plan that TOGETHER of them regret least, on the mean of
-squares (Kitagawa, Lee & Qiu, "Treatment choice, mean square regret and partial identification", 2023): what is best if
-all is as expected may be far from it if some of it is not, and a budget can be shared out so that it is never far.
+For several candidates draws are wider, and each part is the plan that TOGETHER of them regret least, by the mean of
+squares (Kitagawa, Lee & Qiu, "Treatment choice with nonlinear regret", arXiv:2205.08586, 2022): what is best if all is
+as expected may be far from it if some is not, and a budget can be shared out so that it is never far.
 
 The draws are made once for each section, by a seed that follows from it. So what a decision's probabilities are follows
 from section and context, and to decide takes one product and one maximum per draw.

@@ -151,7 +151,7 @@ def steered(world: OffPolicyWorld, live: Section, goal: Section, logs: Logs, rat
     if sign * world.value(Allocator(goal), logs) < sign * wanted:
         raise ValueError(f"goal: is worth less than {ratio} times the live policy")
     low, high, tried = 0.0, 1.0, dict[float, float]()
-    for _ in range(8):
+    for _ in range(16):
         middle = (low + high) / 2
         there = world.value(_between(live, goal, middle), logs)
         tried[abs(there - wanted)] = middle

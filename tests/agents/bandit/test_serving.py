@@ -15,7 +15,7 @@ from backchannel.agents.bandit.learner import BanditConfig, StrategyBandit
 from backchannel.agents.bandit.mixture import MANY, Mixture, RandomSets
 from backchannel.agents.bandit.ranks import BUCKETS
 from backchannel.agents.bandit.section import Limits
-from backchannel.agents.bandit.serving import Allocator, EncodingError
+from backchannel.agents.bandit.serving import DRAWS, TOGETHER, Allocator, EncodingError, followed
 from backchannel.agents.serving import live_rows
 from backchannel.agents.sums import MemorySums
 from backchannel.schemas.codec import EventDecoder, encode
@@ -100,6 +100,23 @@ def test_pages_go_by_what_is_evident_and_a_single_candidate_by_the_weights() -> 
     assert promised(after, 4.0, [1, 0]) < promised(after, 20.0, [1, 0])
     assert promised(after, 4.0, [6, 0]) == promised(after, 20.0, [6, 0])
     assert promised(before, 4.0, [6, 0]) < promised(before, 20.0, [6, 0])
+
+
+def test_draws_that_are_followed_together_share_out_what_is_not_sure() -> None:
+    values = np.zeros((DRAWS, 3))
+    values[::2, 0] = values[1::2, 1] = 1.0  # either is best under every other draw
+    values[:, 2] = 0.45  # and this one is never far
+    assert followed(values.copy(), 1).tolist() == [0, 1] * (DRAWS // 2)
+    assert followed(values.copy(), TOGETHER).tolist() == [2] * (DRAWS // TOGETHER)
+    values[:, 0] = 1.0
+    assert followed(values.copy(), TOGETHER).tolist() == [0] * (DRAWS // TOGETHER)
+
+
+@given(st.integers(0, 10_000))
+def test_a_plan_that_is_worse_under_every_draw_is_not_followed(seed: int) -> None:
+    values = np.random.default_rng(seed).random((2, DRAWS, 5))
+    values[..., 1] = values[..., 0] - 0.1
+    assert not (followed(values, TOGETHER) == 1).any()
 
 
 def test_of_very_many_sets_a_sample_stands_for_all() -> None:
