@@ -49,8 +49,8 @@ class Asked(Struct, frozen=True):
         return cls(budget, distinct, None if available is None else tuple(sorted(available)))
 
 
-class Beliefs(Struct, frozen=True):
-    """What is believed of the strategies: at first what is expected, then draws.
+class Models(Struct, frozen=True):
+    """Models of the strategies: first what is expected of them, then draws.
 
     Attributes:
         rates: c, (1 + draws, strategies, BUCKETS).
@@ -118,8 +118,8 @@ class Planner:
         maxima: Counts,
         costs: Floats,
         *,
-        single: Beliefs,
-        several: Beliefs,
+        single: Models,
+        several: Models,
         whole: Floats,
         overlap: Overlap,
         contexts: Floats,
@@ -199,30 +199,30 @@ class Planner:
         minima, maxima = self._limits(asked)
         most = np.minimum(maxima, _DEEPEST * asked.budget) if asked.distinct else maxima
         terms = Terms(minima, np.maximum(most, minima), self._costs, asked.budget, asked.distinct)
-        beliefs = self._single if asked.budget == 1 else self._several
+        models = self._single if asked.budget == 1 else self._several
         if asked.distinct:
             counts, beside = self._distinct(terms)
-            beliefs = structs.replace(beliefs, elasticities=self._single.elasticities)
+            models = structs.replace(models, elasticities=self._single.elasticities)
         else:
-            counts, beside = self._fills(terms, beliefs), None
+            counts, beside = self._fills(terms, models), None
         weights = shares(counts, self._overlap, self._costs)
-        worth = np.einsum("psk,nsk->nsp", weights, beliefs.rates)
-        worth *= corrections(counts, beliefs.elasticities)[:, np.newaxis]
+        worth = np.einsum("psk,nsk->nsp", weights, models.rates)
+        worth *= corrections(counts, models.elasticities)[:, np.newaxis]
         sets = self.sets(asked) if beside is None or not self._beside else beside
-        factors: Any = beliefs.phi.astype(self._precision)
+        factors: Any = models.phi.astype(self._precision)
         factors[..., 0] += 1.0  # the first column of a context is 1
         return Plans(Allocations(counts), sets, factors, worth.astype(self._precision, order="C"))
 
-    def _fills(self, terms: Terms, beliefs: Beliefs) -> Counts:
+    def _fills(self, terms: Terms, models: Models) -> Counts:
         """Return the plans of a budget of drawn candidates, (plans, strategies)."""
         contexts = self._contexts
-        factors = np.maximum(1.0 + (beliefs.phi[:, np.newaxis] * contexts).sum(axis=3), 0.0)  # (draws, contexts, s)
-        rates = beliefs.rates[:, np.newaxis] * factors[..., np.newaxis]
+        factors = np.maximum(1.0 + (models.phi[:, np.newaxis] * contexts).sum(axis=3), 0.0)  # (draws, contexts, s)
+        rates = models.rates[:, np.newaxis] * factors[..., np.newaxis]
         return plans(
             rates.reshape(-1, *rates.shape[2:]),
             self._overlap,
             terms,
-            beliefs.elasticities.repeat(len(contexts), axis=0),
+            models.elasticities.repeat(len(contexts), axis=0),
         )
 
     def _distinct(self, terms: Terms) -> tuple[Counts, RandomSets]:

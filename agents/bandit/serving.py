@@ -26,7 +26,7 @@ from backchannel.agents.bandit.belief import Belief, draw
 from backchannel.agents.bandit.decision import NOTHING_KNOWN, Decision, Retrieval, Source, StrategyContext
 from backchannel.agents.bandit.features import Encoder, Value
 from backchannel.agents.bandit.mixture import Counts, Mixture, Mixtures, RandomSets
-from backchannel.agents.bandit.planner import Asked, Beliefs, Planner, Precise
+from backchannel.agents.bandit.planner import Asked, Models, Planner, Precise
 from backchannel.agents.bandit.plans import Overlap, mean_context, overlap_of, references
 from backchannel.agents.bandit.ranks import WIDTH, WORTH, covered
 from backchannel.agents.bandit.section import Row, Segment, Settings, unseen_features
@@ -139,8 +139,8 @@ class Allocator:
             # What a success is worth divides the cost of what brings it.
             np.array([limits.cost for limits in settings.limits])
             / np.array([settings.worth.get(name, 1.0) for name in self.strategies]),
-            single=Beliefs(self._rates, self._phi, np.zeros_like(self._phi[..., 0])),
-            several=Beliefs(
+            single=Models(self._rates, self._phi, np.zeros_like(self._phi[..., 0])),
+            several=Models(
                 np.concatenate((belief.rates[np.newaxis], several)),
                 np.concatenate((belief.evident[np.newaxis], evident)),
                 settings.elasticities + width * np.concatenate((np.zeros_like(apart[:1]), apart)),
