@@ -9,7 +9,7 @@ exceeds 1 by a rounding error; positions from 0; fractions of milliseconds.
 import operator
 import sys
 from collections.abc import Callable, Mapping
-from math import floor, inf, isfinite, isnan
+from math import floor, inf, isfinite, isinf, isnan
 from typing import Any, Final, Self
 
 from msgspec import NODEFAULT, Struct, inspect
@@ -23,6 +23,7 @@ _ROUNDING: Final = 1e-6
 
 _QUOTED: Final = 60
 """Longest quotation of a value."""
+_KINDS: Final = {type(None): "`null`", bool: "`bool`", list: "`array`"}
 
 Path = tuple[str | int, ...]
 
@@ -390,18 +391,13 @@ def _mismatch(wanted: str, value: Any) -> str:
     return f"Expected `{wanted}`, got {described(value)}"
 
 
-def described(value: Any) -> str:  # noqa: PLR0911 -- one for each kind
+def described(value: Any) -> str:
     """Return a value of JSON as an error quotes it: with its kind, and only that if it is long."""
-    if isinstance(value, float) and isnan(value):
-        return "NaN"
-    if isinstance(value, float) and not isfinite(value):
-        return "a number out of range"
-    if value is None:
-        return "`null`"
-    if isinstance(value, bool):
-        return "`bool`"
     if isinstance(value, str):
         return "`str`" if len(value) > _QUOTED else f"`str` {value!r}"
-    if isinstance(value, int | float):
-        return "a number out of range" if isinstance(value, int) and abs(value) >= 1 << 64 else repr(value)
-    return "`array`" if isinstance(value, list) else "`object`"
+    if type(value) in {int, float}:
+        if isinstance(value, float) and isnan(value):
+            return "NaN"
+        beyond = abs(value) >= 1 << 64 if isinstance(value, int) else isinf(value)
+        return "a number out of range" if beyond else repr(value)
+    return _KINDS.get(type(value), "`object`")
