@@ -48,6 +48,7 @@ REFERENCES: Final = 16
 """Number of contexts that plans are made for."""
 _CONTEXTS: Final = 256  # decided on together
 _NORMAL: Final = 1.96  # half of a 95% interval, in standard deviations
+_LEAST: Final = 1e-30  # regret that is told from none
 _EVEN: Final = {together: np.full(DRAWS // together, together / DRAWS) for together in (1, TOGETHER)}
 
 
@@ -123,7 +124,9 @@ class Allocator:
         self._rates: Final = np.concatenate((belief.rates[np.newaxis], drawn))
         self._phi: Final = np.concatenate((belief.theta[np.newaxis], phi))
         self._thompson: Final = settings.policy == "thompson"
-        width = settings.exploration * (APART if self._thompson else 1.0)
+        width = settings.exploration
+        if self._thompson:  # no wider than the posterior, unless exploration is
+            width = max(width, min(APART * width, 1.0))
         several, evident = draw(belief, width, DRAWS, rng)
         evident += belief.evident - belief.theta
         cover = np.array([row.cover for row in rows])
@@ -437,8 +440,9 @@ def followed(values: Precise, together: int) -> NDArray[np.intp]:
     if together == 1:
         return np.asarray(values.argmax(axis=-1))
     values -= values.max(axis=-1, keepdims=True)
-    values *= values
     groups = values.reshape(*values.shape[:-2], -1, together, values.shape[-1])
+    groups /= np.minimum(groups.min(axis=(-2, -1), keepdims=True), -_LEAST)  # squares of any scale are then finite
+    groups *= groups
     return np.asarray(groups.sum(axis=-2).argmin(axis=-1))
 
 

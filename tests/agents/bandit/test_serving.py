@@ -112,11 +112,13 @@ def test_draws_that_are_followed_together_share_out_what_is_not_sure() -> None:
     assert followed(values.copy(), TOGETHER).tolist() == [0] * (DRAWS // TOGETHER)
 
 
-@given(st.integers(0, 10_000))
-def test_a_plan_that_is_worse_under_every_draw_is_not_followed(seed: int) -> None:
-    values = np.random.default_rng(seed).random((2, DRAWS, 5))
+@given(st.integers(0, 10_000), st.sampled_from([1e-18, 1.0, 1e30]))
+def test_a_plan_that_is_worse_under_every_draw_is_not_followed_whatever_the_scale(seed: int, scale: float) -> None:
+    values = np.random.default_rng(seed).random((2, DRAWS, 5)).astype(np.float32)
     values[..., 1] = values[..., 0] - 0.1
-    assert not (followed(values, TOGETHER) == 1).any()
+    found = followed(values * np.float32(scale), TOGETHER)
+    assert not (found == 1).any()
+    assert found.tolist() == followed(values, TOGETHER).tolist()
 
 
 def test_of_very_many_sets_a_sample_stands_for_all() -> None:
