@@ -239,7 +239,8 @@ def _unproven(candidate: Allocator, served: Allocator, rewards: float, config: G
     if rewards < few:
         since = " since rewards fell" if candidate.changed is not None else ""
         return f"early learning: {rewards:,.0f} rewards are known{since}"
-    if (known := _learned(candidate)) < few:
+    known, alike = _learned(candidate), candidate.encoder.fingerprint == served.encoder.fingerprint
+    if known < few and alike:  # with other features it begins anew, whatever the world does
         return f"the world moves: {rewards:,.0f} rewards tell as much as {known:,.0f} new ones"
     learned = _learned(served)
     return "" if learned >= config.established else f"early learning: what is served knows {learned:,.0f} rewards"

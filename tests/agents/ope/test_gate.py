@@ -116,6 +116,13 @@ def test_where_old_rewards_tell_little_a_leap_goes_live_unless_it_does_not_do_wh
         assert judge(case(broken, rewards=rewards), CAREFUL).verdict == "canary"
 
 
+def test_other_features_begin_anew_beside_what_is_served() -> None:
+    other = StrategyBandit(structs.replace(CONFIG, features=(*CONFIG.features, Categorical("site", ("de", "fr")))))
+    nothing = Allocator(live_rows(other.solve(MemorySums({}), {"bandit": ()}, 0)))
+    assert judge(case(nothing), CAREFUL).verdict == "canary"
+    assert judge(case(nothing, served=policy(known=10.0, semantic=0.5)), CAREFUL).verdict == "publish"
+
+
 def test_where_old_rewards_tell_little_what_has_lost_a_trial_does_not_go_live() -> None:
     moving = policy(known=100.0, lexical=0.5)
     assert judge(case(moving, tried=tried(500.0, 500.0)), CAREFUL).verdict == "publish"
