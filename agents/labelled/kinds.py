@@ -11,7 +11,7 @@ import numpy as np
 
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.frames import MISSING, Codes
-from backchannel.agents.sums import ALL, Floats, Integers, Key, SumReader, SumTable
+from backchannel.agents.sums import ALL, Floats, Integers, Key, SumReader, SumTable, unique_inverse
 
 _T = TypeVar("_T")
 
@@ -62,7 +62,7 @@ def groups_of(columns: Columns) -> Iterator[tuple[str, list[str], Integers]]:
     ]
     for kind, (codes, name_of) in zip(KINDS, named, strict=True):
         # Names are sorted, and few: those of distinct codes.
-        found, places = np.unique(codes, return_inverse=True)
+        found, places = unique_inverse(codes)
         known, merged = np.unique([name_of(code) for code in found.tolist()], return_inverse=True)
         yield kind, known.tolist(), merged[places]
 

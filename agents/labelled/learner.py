@@ -94,8 +94,11 @@ class LabelLearner(Learner):
         weights = self.turns.weights(times, landmark)
         keys: list[Key] = []
         found = []
+        whole = sums_of(np.zeros(len(columns), dtype=np.int64), 1, weights)
         for kind, known, places in groups_of(columns):
-            for value, row in zip(known, sums_of(places, len(known), weights), strict=True):
+            # The only value of a kind, as most have one at most, has the sums of all turns.
+            rows = whole if len(known) == 1 else sums_of(places, len(known), weights)
+            for value, row in zip(known, rows, strict=True):
                 if value or kind == KINDS[0]:
                     keys.append((self.encoding, kind, value))
                     found.append(row)

@@ -31,7 +31,19 @@ from backchannel.agents.memory.serving import NOTHING, Header, Memory, PairEvide
 from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.sketches import BUCKETS, SLOTS, bounded_shares, slot
 from backchannel.agents.statistics import gamma_rate
-from backchannel.agents.sums import ALL, Delta, Floats, Groups, Integers, Key, SumReader, Sums, SumTable
+from backchannel.agents.sums import (
+    ALL,
+    CodedKeys,
+    Delta,
+    Floats,
+    Groups,
+    Integers,
+    Key,
+    SumReader,
+    Sums,
+    SumTable,
+    unique_inverse,
+)
 
 
 class MemoryConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -163,7 +175,7 @@ class MemoryIndex(Learner):
     def _people(self, outcomes: Outcomes, asked: Integers) -> Sums:
         """Return the slots hit per query, for linear counting of people (Whang, Vander-Zanden & Taylor 1990)."""
         landmark = self.people.landmark(int(outcomes.times.max()))
-        people, place = np.unique(outcomes.people[asked], return_inverse=True)
+        people, place = unique_inverse(outcomes.people[asked])
         names = outcomes.columns.pools.people
         slots = np.array([slot(names[one]) for one in people.tolist()], dtype=np.int64)[place]
         groups = Groups((outcomes.query[asked], outcomes.keys), (slots, range(SLOTS)))
@@ -326,12 +338,17 @@ class Shown:
         """Return the gain and the showings of each key; `by_people`, the key ends in the bucket of who asked."""
         landmark = self._table.landmark(int(self._times.max()))
         weights = self._table.weights(self._times, landmark)[self._turns]
-        groups = Groups(*self._parts, (self._buckets[self._turns], range(len(BUCKETS)))) if by_people else self.groups
-        shown, size, lines = self._showings, len(groups.keys), groups.lines
+        lines, keys = self.groups.lines, self.groups.keys
+        if by_people:  # within the groups, which need not be found again
+            within = Groups((lines, range(len(keys))), (self._buckets[self._turns], range(len(BUCKETS))))
+            group, people = within.codes
+            parts = ((codes[group], values) for codes, values in keys.parts)
+            lines, keys = within.lines, CodedKeys(*parts, (people, range(len(BUCKETS))))
+        shown, size = self._showings, len(keys)
         values = np.empty((size, 1 + len(SHOWINGS)))
         values[:, 0] = np.bincount(lines[shown:], weights[shown:] * self._gains, size)
         values[:, 1:] = examination.showings(lines[:shown], self._positions[:shown], weights[:shown], size)
-        return Sums(self._table, groups.keys, values, landmark)
+        return Sums(self._table, keys, values, landmark)
 
     def harvest(self, examination: Examination) -> Sums:
         """Return what pairs of a query and an entity contribute to the examination curve."""

@@ -12,7 +12,7 @@ from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.outcomes.said import said_of
 from backchannel.agents.sketches import bucket
-from backchannel.agents.sums import GRID, Booleans, Floats, Integers
+from backchannel.agents.sums import GRID, Booleans, Floats, Integers, unique_inverse
 
 MAX_STRATEGIES: Final = 32
 """The most strategies that are learned."""
@@ -166,7 +166,7 @@ class Outcomes(Struct, frozen=True, dict=True):
     @cached_property
     def buckets(self) -> Integers:
         """The place in `sketches.BUCKETS` of each of `people`, (n,)."""
-        codes, place = np.unique(self.people, return_inverse=True)
+        codes, place = unique_inverse(self.people)
         names = self.columns.pools.people
         return np.array([bucket(names[code]) for code in codes.tolist()], dtype=np.int64)[place]
 

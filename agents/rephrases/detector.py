@@ -28,7 +28,7 @@ from rapidfuzz.process import cpdist
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.frames import MISSING, Codes
 from backchannel.agents.rephrases.weights import WEIGHTS
-from backchannel.agents.sums import GRID, Floats, Integers
+from backchannel.agents.sums import GRID, Floats, Integers, unique_inverse
 from backchannel.schemas.events import Earlier
 from backchannel.schemas.text import normalize
 
@@ -124,7 +124,7 @@ class _Pairs:
         """Return the distinct pairs of codes, which may be MISSING, and the index of each pair among them."""
         first, second = one.astype(np.int64) + 1, other.astype(np.int64) + 1
         size = int(second.max(initial=0)) + 1
-        pairs, place = np.unique(first * size + second, return_inverse=True)
+        pairs, place = unique_inverse(first * size + second)
         return (pairs // size - 1).tolist(), (pairs % size - 1).tolist(), place
 
     def likeness(self) -> dict[str, Floats]:

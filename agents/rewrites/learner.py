@@ -50,7 +50,19 @@ from backchannel.agents.rewrites.serving import Rewriter
 from backchannel.agents.rewrites.training import evidence_of, trained
 from backchannel.agents.sketches import BUCKETS, bounded_shares, distinct
 from backchannel.agents.statistics import wilson
-from backchannel.agents.sums import ALL, Booleans, Delta, Floats, Groups, Integers, Key, SumReader, Sums, SumTable
+from backchannel.agents.sums import (
+    ALL,
+    Booleans,
+    Delta,
+    Floats,
+    Groups,
+    Integers,
+    Key,
+    SumReader,
+    Sums,
+    SumTable,
+    unique_inverse,
+)
 from backchannel.schemas.events import Query
 from backchannel.schemas.text import normalize
 
@@ -156,7 +168,7 @@ class RephraseGraph(Learner):
 
     def _held_out(self, outcomes: Outcomes, rows: Integers) -> Booleans:
         """Return whether each turn, (rows,), is of a session that is served no rewrites, (rows,)."""
-        sessions, place = np.unique(outcomes.columns.turns.query.session[rows], return_inverse=True)
+        sessions, place = unique_inverse(outcomes.columns.turns.query.session[rows])
         people, share = outcomes.columns.pools.people, self.config.held_out
         return np.array([is_held_out(people[one], share) for one in sessions.tolist()], dtype=bool)[place]
 

@@ -15,7 +15,7 @@ import numpy as np
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.frames import MISSING, Codes
 from backchannel.agents.labelled.bins import bins_of
-from backchannel.agents.sums import Floats, Integers
+from backchannel.agents.sums import Floats, Integers, unique_inverse
 from backchannel.schemas.events import Earlier, Recognition, Understanding
 
 OUTCOMES: Final = ("answered", "offered", "asked", "confirmed", "repeated", "failed", "nothing")
@@ -139,7 +139,7 @@ def _outcomes(columns: Columns) -> Integers:
 
 
 def _scores(columns: Columns, codes: Codes, score: Any) -> Floats:
-    known, place = np.unique(codes, return_inverse=True)
+    known, place = unique_inverse(codes)
     scores = [np.nan if code == MISSING else score(columns.pools.contexts[code]) for code in known.tolist()]
     return np.array(scores, dtype=float)[place]
 

@@ -1,10 +1,12 @@
 """Lines are grouped by their keys."""
 
+from typing import Any
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backchannel.agents.sums import Groups, SumTable, numbered
+from backchannel.agents.sums import Groups, SumTable, numbered, unique_inverse
 
 # Few values, so that lines share keys, among them the lowest and the highest of very many.
 SIZES = st.sampled_from([1, 3, 2**20, 2**31, 2**40, 2**62])
@@ -40,3 +42,10 @@ def test_rows_are_numbered_in_their_order(rows: list[tuple[int, ...]]) -> None:
     numbers = numbered(*np.array(rows, dtype=np.int64).T).tolist()
     order = [sorted(set(rows)).index(row) for row in rows]
     assert [sorted(set(numbers)).index(number) for number in numbers] == order
+
+
+@given(st.lists(st.sampled_from([-(2**63), -128, -1, 0, 1, 127, 2**63 - 1])), st.sampled_from([np.int64, np.int8]))
+def test_distinct_numbers_are_those_of_numpy(numbers: list[int], kind: type[np.integer[Any]]) -> None:
+    some = np.array(100 * numbers, dtype=np.int64).astype(kind)
+    for found, expected in zip(unique_inverse(some), np.unique(some, return_inverse=True), strict=True):
+        assert found.tolist() == expected.tolist()
