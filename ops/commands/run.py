@@ -131,7 +131,6 @@ def _learn(sources: Sources, store: str, config: Config, letters: DeadLetterFile
             pipeline.store,
             new,
             examples=pipeline.partition.examples,
-            early=pipeline.partition.early,
             taken=not config.bandit.strategies,
             lateness_s=lateness_s,
             seconds=time.monotonic() - started,

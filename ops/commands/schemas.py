@@ -53,7 +53,7 @@ The tables describe events as they should be written. Imperfect events are also 
   `results[3].position`.
 - **Ids** may be integers; they are exact. Integers may be written as texts, or with a fraction of zero.
 - **Times** may also be texts with date and time zone, such as `2026-11-28T20:00:00.5+01:00`. Seconds and microseconds
-  must be declared: `events.time`.
+  must be declared: `events.time`. Times before 1980 are refused.
 - **Positions** that begin at 0 are counted from 1. A probability that exceeds 1 by a rounding error is 1.
 - **Envelopes** such as `{"payload": {...}}`, and events as texts within JSON, must be declared: `events.envelope` and
   `events.encoded`. A byte order mark is skipped.

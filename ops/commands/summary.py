@@ -57,7 +57,6 @@ class Summary(Struct, frozen=True):
         store: URL of the store, without its password.
         events: number of events read by this run.
         turns: number of turns closed by this run.
-        early: number of events whose time is before 1980, as that of seconds taken for milliseconds is.
         late: number of events whose turn had already closed.
         orphans: number of events without a turn.
         duplicates: number of events seen before.
@@ -88,7 +87,6 @@ class Summary(Struct, frozen=True):
     store: str
     events: int
     turns: int
-    early: int
     late: int
     orphans: int
     duplicates: int
@@ -116,20 +114,11 @@ class Summary(Struct, frozen=True):
     rates: Rates | None
 
     def _late_advice(self) -> str:
-        if not self.late or self.early:  # then it is by decades, or in another unit
+        if not self.late:
             return ""
         if self.lateness_s > DISORDER_S:
             return " (out of order: sort them, with --sort)"
         return f" (with turns.lateness_s = {math.ceil(self.lateness_s)} none would be; or --sort)"
-
-    def _show_early(self, console: Console) -> None:
-        """Print how many event times seem to be in seconds, and what to do."""
-        if self.early:
-            console.print(
-                f"Times of {self.early:,} of {self.events:,} events are before 1980: `ts` must be in milliseconds. Are "
-                'these in seconds? If all are, set events.time = "s"; otherwise correct them, and use a new store',
-                style="yellow",
-            )
 
     def _show_unknown(self, console: Console) -> None:
         """Print the names in events that the configuration does not know, and the line that changes that."""
@@ -199,7 +188,6 @@ class Summary(Struct, frozen=True):
         console.print(numbers)
         if not self.events and not self.dead_letters:
             console.print("Nothing new: there is no event that this store has not read")
-        self._show_early(console)
         self._show_unknown(console)
         console.print()
         self._show_version(console)
@@ -265,7 +253,6 @@ def summarize(
     new: Mapping[str, int],
     *,
     examples: Mapping[str, str],
-    early: int,
     taken: bool,
     lateness_s: float,
     seconds: float,
@@ -277,7 +264,6 @@ def summarize(
         store: the store.
         new: the run's counts, by the ledger's counters.
         examples: field -> why the first of its values was left out.
-        early: the number of events whose time is before 1980.
         taken: whether no strategies are configured, so that those that events name are learned.
         lateness_s: the value of turns.lateness_s, s, with which no event would have been late.
         seconds: duration of the run.
@@ -291,7 +277,6 @@ def summarize(
         store=str(make_url(url)),  # without its password
         events=account.received - account.dead_letters,
         turns=new.get("turn", 0),
-        early=early,
         late=account.late,
         orphans=account.orphans,
         duplicates=account.duplicates,

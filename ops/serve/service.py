@@ -36,6 +36,7 @@ from backchannel.ops.serve.sinks import Accepted, Sink
 from backchannel.ops.web.problems import Fault, RefusedError
 from backchannel.schemas.codec import EventError
 from backchannel.schemas.events import Query, Rewrite, Rule, Teach
+from backchannel.streams.clock import untimely
 from backchannel.streams.serving.policy import Policy, asking
 from backchannel.streams.serving.reader import PolicyReader
 from backchannel.streams.turns.partition import unauthorized
@@ -295,8 +296,8 @@ class Service:
         for index, raw in enumerate(sent):
             try:
                 event, record = completed(raw, now)
-                if event.ts > now + self._max_ahead:
-                    raise EventError(f"ts: {event.ts} is more than turns.max_ahead_s in the future; send ms since 1970")
+                if fault := untimely(event.ts, now, self._max_ahead):
+                    raise EventError(fault)
                 if isinstance(event, Teach) and (fault := unauthorized(event, self._operators)):
                     forbidden += 1
                     raise EventError(fault)

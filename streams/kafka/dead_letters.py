@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from backchannel.schemas.codec import EventError
 from backchannel.schemas.forms import EventConfig
+from backchannel.streams.clock import untimely
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.decoding import event_decoders
 from backchannel.streams.kafka.topics import TopicError, admin_client, partition_counts
@@ -82,7 +83,7 @@ async def replay(
     Raises:
         TopicError: as for `read`; or a record was refused.
     """
-    judge = _judge(config, events, now + max_ahead_ms)
+    judge = _judge(config, events, now, max_ahead_ms)
     sent, left = 0, dict[str, int]()
     async with _Reader(config) as reader:
         try:
@@ -103,7 +104,7 @@ async def replay(
     return Replayed(sent, dict(sorted(left.items(), key=lambda one: -one[1])))
 
 
-def _judge(config: KafkaConfig, events: EventConfig, latest: int) -> Callable[[Letter], str | None]:
+def _judge(config: KafkaConfig, events: EventConfig, now: int, max_ahead_ms: int) -> Callable[[Letter], str | None]:
     """Return a function that returns why a letter is still invalid, or None if it is valid."""
     decoders = event_decoders(config, events)
 
@@ -116,7 +117,7 @@ def _judge(config: KafkaConfig, events: EventConfig, latest: int) -> Callable[[L
             event = decoders[letter.topic].decode(letter.value)
         except EventError as error:
             return str(error)
-        return "ts: still ahead of the clock" if event.ts > latest else None
+        return "ts: still ahead of the clock, or before 1980" if untimely(event.ts, now, max_ahead_ms) else None
 
     return judge
 

@@ -11,6 +11,7 @@ from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.satisfaction.asking import answered
 from backchannel.schemas.codec import EventDecoder, EventError
 from backchannel.schemas.events import Event, Feedback, Teach
+from backchannel.streams.clock import untimely
 from backchannel.streams.turns.accounts import ANSWERED, FIELD_DROPPED
 from backchannel.streams.turns.assembler import TurnConfig
 from backchannel.streams.turns.position import Claim, Position
@@ -19,9 +20,6 @@ from backchannel.streams.turns.rows import RowAssembler
 _TOGETHER: Final = 1 << 18
 """Bytes of records that become columns together. Their events take several times as much, and would otherwise fall out
 of the processor's caches between decoding, interning and freeing them."""
-
-EARLY: Final = 315_532_800_000
-"""1980, in ms since the Unix epoch. Times in seconds, mistaken for milliseconds, all lie in 1970."""
 
 _ts = attrgetter("ts")
 
@@ -70,7 +68,6 @@ class Partition:
     Attributes:
         claim: the claim for the next commit.
         examples: field -> why the first of its unusable values was left out.
-        early: the number of events whose time is before 1980.
     """
 
     def __init__(
@@ -91,7 +88,6 @@ class Partition:
         self._noted: Final[Counter[str]] = Counter()
         self._uncommitted = 0
         self.examples: Final[dict[str, str]] = {}
-        self.early = 0
 
     @property
     def uncommitted(self) -> int:
@@ -149,7 +145,8 @@ class Partition:
             topic: one of the constructor's topics.
             offsets: the records' offsets, ascending.
             records: the raw records.
-            now: wall clock, ms since the Unix epoch. Events more than `max_ahead_s` ahead of it are refused.
+            now: wall clock, ms since the Unix epoch. Events more than `max_ahead_s` ahead of it are refused, and so
+                are those before 1980.
 
         Returns:
             the invalid events that were not read before.
@@ -171,38 +168,32 @@ class Partition:
             if offsets[place] >= self._read[topic]:
                 self._noted[FIELD_DROPPED + value.field] += 1
                 self.examples.setdefault(value.field, value.reason)
-        latest = now + self._max_ahead
-        kinds = set(map(type, decoded))
-        if not kinds & {EventError, Teach} and max(map(_ts, decoded), default=0) <= latest:
-            self.add_events(topic, offsets, cast("list[Event]", decoded))
-            return []
+        if decoded and not set(map(type, decoded)) & {EventError, Teach}:
+            times = list(map(_ts, decoded))
+            if not any(untimely(ts, now, self._max_ahead) for ts in (min(times), max(times))):
+                self.add_events(topic, offsets, cast("list[Event]", decoded))
+                return []
         dead = []
         events: list[Event | None] = []
         for index, event in enumerate(decoded):
-            if isinstance(event, EventError):
-                reason = str(event)
-            elif event.ts > latest:
-                ahead, most = (event.ts - now) / 1000, self._max_ahead / 1000
-                reason = f"ts: {event.ts} is {ahead:,.0f} s ahead of the clock, turns.max_ahead_s = {most:g}"
-            elif isinstance(event, Teach) and (fault := unauthorized(event, self._operators)):
-                reason = fault
-            else:
-                events.append(event)
-                continue
-            events.append(None)
-            if offsets[index] >= self._read[topic]:
+            reason = self._fault(event, now)
+            events.append(cast("Event", event) if reason is None else None)
+            if reason is not None and offsets[index] >= self._read[topic]:
                 dead.append(DeadLetter(topic, offsets[index], records[index] or b"", reason))
         self._dead += len(dead)
         self.add_events(topic, offsets, events)
         return dead
 
+    def _fault(self, event: Event | EventError, now: int) -> str | None:
+        if isinstance(event, EventError):
+            return str(event)
+        fault = untimely(event.ts, now, self._max_ahead)
+        return unauthorized(event, self._operators) if fault is None and isinstance(event, Teach) else fault
+
     def add_events(self, topic: str, offsets: Sequence[int], events: Sequence[Event | None]) -> None:
         """Add a chunk of decoded events; see `TurnAssembler.add`."""
         self._assembler.add(topic, offsets, events)
         read = self._read[topic]
-        if min(map(_ts, filter(None, events)), default=EARLY) < EARLY:
-            pairs = zip(offsets, events, strict=True)
-            self.early += sum(at >= read and event.ts < EARLY for at, event in pairs if event)
         if not {Feedback, Teach}.isdisjoint(map(type, events)):
             fresh = [event for at, event in zip(offsets, events, strict=True) if event and at >= read]
             self._taught += [event for event in fresh if isinstance(event, Teach)]

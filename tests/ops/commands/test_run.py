@@ -73,33 +73,19 @@ def test_it_says_who_comes_back_if_there_is_a_salt(tmp_path: Path) -> None:
     assert orjson.loads(again.stdout)["horizon"]["surrogate"]["mature"] == 0
 
 
-@pytest.mark.parametrize("some", [slice(None), slice(4, 6)], ids=["all", "two"])
-def test_times_in_seconds_are_noticed(tmp_path: Path, some: slice) -> None:
+def test_times_in_seconds_are_not_learned(tmp_path: Path) -> None:
     file = write(tmp_path / "events.jsonl", turns=3)
-    command = ["run", str(file), "--store", sqlite_url(tmp_path)]
-    assert "milliseconds" not in CliRunner().invoke(main, command).output
     events = list(map(orjson.loads, file.read_bytes().splitlines()))
-    for event in events[some]:
+    for event in events[4:6]:
         event["ts"] //= 1000
-    lines = [orjson.dumps(event) for event in events]
-    file.write_bytes(b"\n".join(lines) + b'\n{"type": "que')  # the turns stay open, and are read again
-    command = ["run", str(file), "--store", sqlite_url(tmp_path, "seconds.db")]
-    said = " ".join(CliRunner().invoke(main, command).output.split())
-    assert f"Times of {len(events[some])} of {len(events)} events are before 1980: `ts` must be in milliseconds" in said
-    assert orjson.loads(CliRunner().invoke(main, [*command, "--json", "--complete"]).stdout)["early"] == 0
-
-
-def test_a_time_in_seconds_is_not_said_to_be_out_of_order(tmp_path: Path) -> None:
-    file = write(tmp_path / "events.jsonl")
-    events = list(map(orjson.loads, file.read_bytes().splitlines()))
-    for number, event in enumerate(events):
-        event["ts"] += 60_000 * number
-    events[-1]["ts"] //= 1000
     file.write_bytes(b"".join(orjson.dumps(event) + b"\n" for event in events))
     done = CliRunner().invoke(main, ["run", str(file), "--store", sqlite_url(tmp_path)])
-    assert "1  late events" in done.output
-    assert "sort" not in done.output
-    assert "Times of 1 of " in done.output
+    assert f"{len(events) - 2}  events in" in done.output
+    letters = list(map(orjson.loads, (tmp_path / "events.jsonl.dead-letters.jsonl").read_bytes().splitlines()))
+    assert [letter["reason"] for letter in letters] == [
+        f"ts: {event['ts']} is before 1980: it must be in ms since 1970; for times in seconds, set events.time"
+        for event in events[4:6]
+    ]
 
 
 def test_bad_lines_go_to_the_dead_letters(tmp_path: Path) -> None:

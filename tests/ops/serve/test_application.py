@@ -100,7 +100,7 @@ def test_what_is_sent_takes_precedence_over_the_decision(client: TestClient[Acce
     sent = {
         "type": "impression",
         "decision_id": decision_id,
-        "ts": 5,
+        "ts": 1_700_000_000_005,
         "event_id": "own",
         "results": [],
         "allocation": {"a": 1},
@@ -108,13 +108,13 @@ def test_what_is_sent_takes_precedence_over_the_decision(client: TestClient[Acce
     assert client.post("/v1/events", json=sent).status_code == 202
     ((shown, _),) = kept.events
     assert isinstance(shown, Impression)
-    assert (shown.ts, shown.event_id, shown.allocation) == (5, "own", {"a": 1})
+    assert (shown.ts, shown.event_id, shown.allocation) == (1_700_000_000_005, "own", {"a": 1})
 
 
 def test_events_of_ones_own_are_taken_as_they_are(client: TestClient[Access], kept: Kept) -> None:
     own: list[Event] = [
-        Query(event_id="a", ts=1, session_id="s", query_id="q", text="hey"),
-        Click(event_id="b", ts=2, session_id="s", query_id="q", entity_id="e"),
+        Query(event_id="a", ts=1_700_000_000_001, session_id="s", query_id="q", text="hey"),
+        Click(event_id="b", ts=1_700_000_000_002, session_id="s", query_id="q", entity_id="e"),
     ]
     body = b"\n".join(map(encode, own)) + b"\n"
     response = client.post("/v1/events", content=body, headers={"content-type": "application/x-ndjson"})
@@ -169,16 +169,17 @@ def test_an_entity_is_ranked_once(client: TestClient[Access]) -> None:
 
 
 def test_one_invalid_event_refuses_all_and_is_named(client: TestClient[Access], kept: Kept) -> None:
-    good = {"type": "click", "event_id": "c", "ts": 1, "session_id": "s", "query_id": "q", "entity_id": "e"}
-    response = client.post(
-        "/v1/events", json=[good, good | {"entity_id": None}, {"type": "click"}, good | {"ts": 1 << 45}]
-    )
+    now = int(time.time() * 1000)
+    good = {"type": "click", "event_id": "c", "ts": now, "session_id": "s", "query_id": "q", "entity_id": "e"}
+    wrong = [good | {"entity_id": None}, {"type": "click"}, good | {"ts": 1 << 45}, good | {"ts": now // 1000}]
+    response = client.post("/v1/events", json=[good, *wrong])
     assert "entity_id" in problem(response, 400)
     errors = response.json()["errors"]
     assert [(one["index"], one["detail"].partition(":")[0]) for one in errors] == [
         (1, "entity_id"),
         (2, "event_id"),
         (3, "ts"),
+        (4, "ts"),
     ]
     assert kept.events == []
 

@@ -43,7 +43,13 @@ CONFIG: Final = Config()
 
 
 def record(event_type: str, event_id: str, ts: int, query_id: str, **fields: object) -> bytes:
-    common = {"type": event_type, "event_id": event_id, "ts": ts, "session_id": "s", "query_id": query_id}
+    common = {
+        "type": event_type,
+        "event_id": event_id,
+        "ts": 1_700_000_000_000 + ts,
+        "session_id": "s",
+        "query_id": query_id,
+    }
     return msgspec.json.encode({**common, **fields})
 
 
@@ -58,8 +64,8 @@ def test_a_fifth_event_type_goes_through_assembler_and_ledger(tmp_path: Path) ->
     asked = record("query", "q1", 1000, "a", text="play jazz")
     said = [record("stars", f"f{number}", 2000, "a", stars=number) for number in (4, 5)]
     nonsense = record("stars", "f3", 2000, "a", stars=6)
-    assert partition.add("queries", [0], [asked], 5000) == []
-    (dead,) = partition.add("stars", [0, 1, 2, 3], [*said, said[0], nonsense], 5000)
+    assert partition.add("queries", [0], [asked], 1_700_000_005_000) == []
+    (dead,) = partition.add("stars", [0, 1, 2, 3], [*said, said[0], nonsense], 1_700_000_005_000)
     assert dead.reason.startswith("stars: ")
     assert partition.finish() == 1
     commit(learning, ledger, [partition.batch()])

@@ -10,12 +10,20 @@ from backchannel.streams.turns.partition import Batch, Partition
 from backchannel.streams.turns.position import BEGINNING, Claim, Position
 
 TURNS = TurnConfig(window_s=10, lateness_s=0, max_ahead_s=60)
-NOW = 1_000_000
-"""Wall clock, ms."""
+START = 1_700_000_000_000
+"""Times of events count from here, ms since the Unix epoch."""
+NOW = START + 1_000_000
+"""Wall clock, ms since the Unix epoch."""
 
 
 def query(number: int, ts: int) -> bytes:
-    event = {"event_id": f"e{number}", "ts": ts, "session_id": f"s{number}", "query_id": f"q{number}", "text": "jazz"}
+    event = {
+        "event_id": f"e{number}",
+        "ts": START + ts,
+        "session_id": f"s{number}",
+        "query_id": f"q{number}",
+        "text": "jazz",
+    }
     return msgspec.json.encode({"type": "query", **event})
 
 
@@ -42,7 +50,7 @@ def test_a_batch_brings_turns_counts_and_the_position_and_begins_anew() -> None:
     assert asked(batch) == ["s0"]
     assert batch.counts == {"query": 2, "turn": 1, "learned": 1, "open": 1}
     assert batch.claim == one.claim
-    assert batch.position.watermark == 12_000
+    assert batch.position.watermark == START + 12_000
     assert batch.position.topics["events"].read == 2
     assert (one.uncommitted, one.counts, asked(one.batch())) == (0, {}, [])
 
@@ -82,8 +90,9 @@ def test_turns_that_close_without_new_records_are_to_be_committed_too() -> None:
     [
         (b"{", "record"),
         (None, "record"),
-        (query(1, -1), "ts"),
-        (query(1, NOW + 60_001), "ts"),
+        (query(1, -START - 1), "ts"),
+        (query(1, NOW // 1000 - START), "ts: 1700001000 is before 1980"),
+        (query(1, NOW + 60_001 - START), "ts: 1700001060001 is 60 s ahead"),
     ],
 )
 def test_an_invalid_record_becomes_a_dead_letter_and_its_neighbours_turns(record: bytes | None, field: str) -> None:
@@ -98,7 +107,7 @@ def test_an_invalid_record_becomes_a_dead_letter_and_its_neighbours_turns(record
 
 
 def test_the_clock_bounds_event_time_inclusively() -> None:
-    assert partition().add("events", [0], [query(0, NOW + 60_000)], NOW) == []
+    assert partition().add("events", [0], [query(0, NOW + 60_000 - START)], NOW) == []
 
 
 def test_records_read_again_after_a_restart_rebuild_turns_and_count_once() -> None:
@@ -121,7 +130,7 @@ def test_records_read_again_after_a_restart_rebuild_turns_and_count_once() -> No
 
 
 def test_answers_to_questions_are_counted_once_by_kind() -> None:
-    ids = {"ts": 1_000, "session_id": "s0", "query_id": "q0"}
+    ids = {"ts": START + 1_000, "session_id": "s0", "query_id": "q0"}
     said = [
         {"type": "feedback", "event_id": "a", "answered": True, "asked": True},
         {"type": "feedback", "event_id": "b", "answered": True},
