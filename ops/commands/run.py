@@ -30,7 +30,7 @@ from backchannel.streams.store.ledger import file_positions
 from backchannel.streams.turns.accounts import Account
 from backchannel.streams.turns.identity import SourceError
 from backchannel.streams.turns.partition import Partition
-from backchannel.streams.worker.remote import relax_collector
+from backchannel.streams.worker.remote import tune_memory
 
 DISORDER: Final = 10
 """Number of late events up to which a file does not count as disordered."""
@@ -87,7 +87,7 @@ def run(
     """
     if dead_letters is not None:
         require_writable(dead_letters)
-    relax_collector()
+    tune_memory()
     with Sources(sources, EventDecoder(config=config.events), in_disorder=sort, complete=complete) as opened:
         first = "pipe" if opened.size is None else sources[0]
         letters = DeadLetterFile(dead_letters or Path(f"{first}.dead-letters.jsonl"))

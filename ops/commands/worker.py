@@ -21,7 +21,7 @@ from backchannel.streams.kafka.topics import check_topics
 from backchannel.streams.monitoring.metrics import Metrics
 from backchannel.streams.monitoring.observer import Observers
 from backchannel.streams.monitoring.probes import answering
-from backchannel.streams.worker.remote import relax_collector
+from backchannel.streams.worker.remote import tune_memory
 from backchannel.streams.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def worker(
     your service manager restart it; 2 the command or the configuration is wrong.
     """
     log_to_stderr(log)
-    relax_collector()
+    tune_memory()
     kafka = kafka_config(config, servers)
     if metrics_port is not None:
         config = structs.replace(config, metrics=structs.replace(config.metrics, port=metrics_port))

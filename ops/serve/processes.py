@@ -28,7 +28,7 @@ from backchannel.ops.terminal import log_to_stderr
 from backchannel.ops.web.addresses import check_address
 from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.config import Config
-from backchannel.streams.worker.remote import relax_collector
+from backchannel.streams.worker.remote import tune_memory
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def make(plan: Plan) -> ASGIApp:
     # Everything is closed by then, and granian's threads abort if Python's interpreter is taken down under them.
     atexit.register(os._exit, 0)
     app = application_of(plan)
-    relax_collector()
+    tune_memory()
     gc.collect()
     gc.freeze()
     return app
@@ -203,7 +203,7 @@ def learn(plan: Plan, begun: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process, and this one must end last
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     log_to_stderr(plan.log)
-    relax_collector()
+    tune_memory()
     end_with_parent(stop.set)
     try:
         from backchannel.streams.journal.learner import JournalLearner  # noqa: PLC0415 - imports all that learns

@@ -26,7 +26,7 @@ from backchannel.ops.lab.bench.record import BenchRun, Part, cells, document, ma
 from backchannel.ops.paths import input_file
 from backchannel.ops.terminal import print_json
 from backchannel.streams.extras import remedy
-from backchannel.streams.worker.remote import relax_collector
+from backchannel.streams.worker.remote import tune_memory
 
 PARTS: Final = {
     "rates": "backchannel.ops.lab.bench.file:rates",
@@ -137,7 +137,7 @@ def _measure(parts: Sequence[str], events: int, rounds: int) -> BenchRun:
 
 
 def _measure_part(part: str, events: int, rounds: int) -> Part:
-    relax_collector()
+    tune_memory()
     started, measures, fault = time.monotonic(), list[Measure](), ""
     with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status(part) as status:
         load = Load(Path(folder), events, rounds, lambda what: status.update(f"{part}: {what}"))

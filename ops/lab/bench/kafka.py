@@ -48,7 +48,7 @@ from backchannel.streams.store.ledger import Ledger
 from backchannel.streams.turns.assembler import TurnConfig
 from backchannel.streams.turns.partition import Partition
 from backchannel.streams.turns.position import TopicPosition
-from backchannel.streams.worker.remote import relax_collector
+from backchannel.streams.worker.remote import tune_memory
 from backchannel.streams.worker.worker import Worker
 
 PARTITIONS: Final = 4
@@ -152,7 +152,7 @@ async def _send(kafka: KafkaConfig, records: list[tuple[str, bytes, bytes]]) -> 
 
 def _read_raw(kafka: KafkaConfig, events: int) -> float:
     """Read and decode all topics; return the events per second between the first and the last record."""
-    relax_collector()
+    tune_memory()
     decoders = {topic: EventDecoder(EVENT_TYPES[event]) for event, topic in kafka.event_topics.items()}
 
     async def read() -> float:
@@ -195,7 +195,7 @@ class _Timed(Worker):
 
 def _learn(kafka: KafkaConfig, database: str, events: int) -> float:
     """Learn all events in a worker; return the events per second between the first chunk and the last commit."""
-    relax_collector()
+    tune_memory()
 
     async def learn() -> float:
         stop = asyncio.Event()
@@ -233,7 +233,7 @@ def _learn_by_two(folder: Path, kafka: KafkaConfig, database: Path, events: int)
 
 def _learn_stock(kafka: KafkaConfig, database: str, events: int) -> float:
     """Learn `events` events in an agent as in Faust's documentation; return the events per second."""
-    relax_collector()
+    tune_memory()
     config = Config()
     learning = Learning(config)
     store = Store(f"sqlite:///{database}")

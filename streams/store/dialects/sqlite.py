@@ -4,6 +4,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -21,6 +22,7 @@ _FILE = "backchannel_file"
 # Checkpoints are rarer than by default, and write what changes with every version less often. A cache of more than
 # 32 MiB saves no time, as the system caches the file, too; it grew with the store in every process.
 _PRAGMAS = ("busy_timeout=30000", "synchronous=NORMAL", "cache_size=-32768", "wal_autocheckpoint=16384")
+_TOGETHER = 100  # rows of one INSERT
 _LOOK_S = 0.12  # a writer that has waited for a third of a second looks every tenth
 _PASSING = (
     sqlite3.SQLITE_BUSY,
@@ -134,10 +136,10 @@ class Sqlite(Dialect):
         add: Collection[str],
         replace: Collection[str],
     ) -> None:
-        """Execute the statement once for each row, which is fastest with SQLite's driver.
+        """Execute the statement once for every `_TOGETHER` rows: for each row takes a fifth more of the time.
 
-        The driver releases the interpreter lock for each row, and then competes for it with other threads: write many
-        rows while no other thread is busy.
+        The driver releases the interpreter lock for each statement, and then competes for it with other threads: write
+        many rows while no other thread is busy.
         """
         statement = sqlite.insert(table)
         if changed := updates(table, statement.excluded, add, replace):
@@ -145,8 +147,15 @@ class Sqlite(Dialect):
         # Passing tuples to the driver costs half as much as SQLAlchemy's dicts.
         dialect: Any = type(connection.dialect)
         sql = str(statement.compile(dialect=dialect(paramstyle="qmark"), column_keys=list(columns)))
-        if rows := list(zip(*columns.values(), strict=True)):
-            connection.exec_driver_sql(sql, rows)
+        row = f"({', '.join('?' * len(columns))})"
+        rows = list(zip(*columns.values(), strict=True))
+        whole = len(rows) - len(rows) % _TOGETHER
+        if whole:
+            together = sql.replace(row, ", ".join([row] * _TOGETHER), 1)
+            values = chain.from_iterable(rows[:whole])
+            connection.exec_driver_sql(together, list(zip(*[values] * (_TOGETHER * len(columns)), strict=True)))
+        if rows[whole:]:
+            connection.exec_driver_sql(sql, rows[whole:])
 
     def size(self, connection: Connection) -> int:
         """Return the size of the file in bytes."""
