@@ -5,13 +5,14 @@ Each of a few buckets sums the weights of the people whose names hash into it (l
 for each of `BUCKETS`. The buckets of a row add up to the weight of all people.
 """
 
+from collections.abc import Iterable
 from typing import Final
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backchannel.agents.sums import Floats
+from backchannel.agents.sums import Floats, Integers
 
 BUCKETS: Final = tuple(f"people_{number}" for number in range(8))
 """The columns of a sketch. Eight buckets distinguish one person from two and from several: enough for a threshold."""
@@ -26,6 +27,12 @@ def unit_hash(name: str) -> float:
     It is a CRC-32, whose bits are linear in those of the name, scattered by multiplicative hashing (Knuth, TAOCP 6.4).
     """
     return crc32(name.encode()) * 0x9E3779B1 % 2**32 / 2**32
+
+
+def unit_hashes(names: Iterable[str]) -> Floats:
+    """Return the `unit_hash` of each name."""
+    hashes = np.fromiter(map(crc32, map(str.encode, names)), np.uint64)
+    return np.asarray(hashes * np.uint64(0x9E3779B1) % np.uint64(2**32) / 2**32)
 
 
 def mixed(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -47,6 +54,11 @@ def slot(name: str) -> int:
 def bucket(name: str) -> int:
     """Return the bucket, as its place in `BUCKETS`, that a person's weight is added to; the same on every machine."""
     return int(unit_hash(name) * len(BUCKETS))
+
+
+def buckets(names: Iterable[str]) -> Integers:
+    """Return the `bucket` of each person."""
+    return (unit_hashes(names) * len(BUCKETS)).astype(np.int64)
 
 
 def distinct(sketches: Floats) -> Floats:

@@ -11,6 +11,7 @@ them. Both enter by the rephrase detector, which sees them: a rephrase does not 
 """
 
 from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import accumulate, chain, pairwise
 from typing import Final
@@ -22,9 +23,9 @@ from rapidfuzz.fuzz import token_set_ratio
 from rapidfuzz.process import cpdist
 
 from backchannel.agents.columnar.columns import Columns
-from backchannel.agents.columnar.frames import MISSING, distinct, spans
+from backchannel.agents.columnar.frames import MISSING, Codes, distinct, spans
 from backchannel.agents.goals.weights import WEIGHTS
-from backchannel.agents.sums import GRID, Floats, Integers
+from backchannel.agents.sums import GRID, Floats, Integers, unique_inverse
 from backchannel.schemas.text import normalize
 
 BINS: Final[dict[str, tuple[float, ...]]] = {
@@ -84,15 +85,23 @@ def evidence(columns: Columns, rows: Integers) -> tuple[Integers, Integers]:
     of_pairs = np.stack(
         (np.zeros(len(first), np.int64), _slots("likeness", likeness), _slots("shared words", shared)), 1
     )
-    words_of = [(*_before(one), *_next(other)) for one, other in zip(asked, then, strict=True)]
-    counts = np.fromiter(map(len, words_of), np.int64, len(words_of))
-    words = np.fromiter(chain.from_iterable(words_of), np.int64, int(counts.sum()))
-    starts = counts.cumsum() - counts
     every = np.arange(len(rows))
+    before, words_before = _words(_before, texts, query)
+    next_, words = _words(_next, texts, after)
     return (
-        np.concatenate((every, np.repeat(every, of_pairs.shape[1]), np.repeat(every, counts[pair]))),
-        np.concatenate((_outcomes(columns)[rows], of_pairs[pair].ravel(), words[spans(starts[pair], counts[pair])])),
+        np.concatenate((every, np.repeat(every, of_pairs.shape[1]), before, next_)),
+        np.concatenate((_outcomes(columns)[rows], of_pairs[pair].ravel(), words_before, words)),
     )
+
+
+def _words(slots_of: Callable[[str], tuple[int, ...]], texts: Sequence[str], codes: Codes) -> tuple[Integers, Integers]:
+    """Return pairs of an index in `codes`, (rows,), and one of its text's slots; each distinct text is read once."""
+    found, place = unique_inverse(codes)
+    slots = [slots_of(normalize(texts[code])) for code in found.tolist()]
+    counts = np.fromiter(map(len, slots), np.int64, len(slots))
+    starts, counts = (counts.cumsum() - counts)[place], counts[place]
+    every = np.fromiter(chain.from_iterable(slots), np.int64)
+    return np.repeat(np.arange(len(codes)), counts), every[spans(starts, counts)]
 
 
 def last_outcomes(columns: Columns) -> Integers:

@@ -25,14 +25,14 @@ def of_pairs(heads: Sequence[str], tails: Sequence[str], head: NDArray[np.int64]
         tail: index of each pair's tail in `tails`, (pairs,).
     """
     starts = np.zeros(len(heads), dtype=np.uint32)
-    used = np.unique(head).tolist()
+    used = np.flatnonzero(np.bincount(head)).tolist()
     starts[used] = [crc32(f"{heads[one]}\0".encode()) for one in used]
     ends, lengths = np.zeros(len(tails), dtype=np.uint32), np.zeros(len(tails), dtype=np.int64)
-    used = np.unique(tail).tolist()
+    used = np.flatnonzero(np.bincount(tail)).tolist()
     encoded = [tails[one].encode() for one in used]
     ends[used], lengths[used] = list(map(crc32, encoded)), list(map(len, encoded))
     found, length = starts[head], lengths[tail]
-    for one in np.unique(length).tolist():
+    for one in np.flatnonzero(np.bincount(length)).tolist():
         rows = np.flatnonzero(length == one)
         found[rows] = _moved(found[rows], one)
     return found ^ ends[tail]

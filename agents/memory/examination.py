@@ -32,7 +32,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from backchannel.agents.sums import Floats, Integers, Key, SumReader, Sums, SumTable
+from backchannel.agents.sums import Floats, Integers, Key, SumReader, Sums, SumTable, unique_inverse
 
 BUCKETS: Final = 4096
 HARVESTED: Final = 10
@@ -149,7 +149,7 @@ class Examination:
         signs = np.where(pairs // BUCKETS % 2, 1.0, -1.0)
         signed = signs * gains[near], signs * shown[near]
         periods = times // self._half_life_ms
-        found = np.unique(periods).tolist()
+        found = unique_inverse(periods)[0].tolist()
         values = np.zeros((len(found), 2, BUCKETS * HARVESTED))
         for period, row in zip(found, values, strict=True):
             within = periods == period

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from backchannel.agents.columnar.columns import Columns
 from backchannel.agents.columnar.frames import MISSING
 from backchannel.agents.outcomes.said import said_of
-from backchannel.agents.sketches import bucket
+from backchannel.agents.sketches import buckets
 from backchannel.agents.sums import GRID, Booleans, Floats, Integers, unique_inverse
 
 MAX_STRATEGIES: Final = 32
@@ -168,7 +168,7 @@ class Outcomes(Struct, frozen=True, dict=True):
         """The place in `sketches.BUCKETS` of each of `people`, (n,)."""
         codes, place = unique_inverse(self.people)
         names = self.columns.pools.people
-        return np.array([bucket(names[code]) for code in codes.tolist()], dtype=np.int64)[place]
+        return buckets(map(names.__getitem__, codes.tolist()))[place]
 
     def strategies_of(self, configured: Sequence[str]) -> Sequence[str]:
         """Return the configured strategies; without any, those that these turns name, in the order of their names.

@@ -43,7 +43,7 @@ from backchannel.agents.rewrites.meanings import Change, change, same_meaning
 from backchannel.agents.rewrites.opposites import TIMES, BothHeard, are_meant
 from backchannel.agents.rewrites.ranker import Ranker
 from backchannel.agents.rewrites.records import Record, harm, with_records
-from backchannel.agents.rewrites.rows import RewriteRow, Settings, is_held_out
+from backchannel.agents.rewrites.rows import RewriteRow, Settings, held_out
 from backchannel.agents.rewrites.rules import Rules
 from backchannel.agents.rewrites.sample import SIZE, Sample
 from backchannel.agents.rewrites.serving import Rewriter
@@ -137,7 +137,7 @@ class RephraseGraph(Learner):
         # Turns without a rewrite are added to the chain, turns with one to its record.
         own = np.flatnonzero(recognised & ~served)
         tried = np.flatnonzero(recognised & served & outcomes.named[outcomes.rewritten])
-        held_out = own[self._held_out(outcomes, own)]
+        apart = own[self._held_out(outcomes, own)]
         steps = own[(outcomes.rephrased[own] > 0) & (outcomes.following[own] != MISSING)]
         states, targets = outcomes.state, [ALL, *outcomes.keys]  # ALL: the record of the state without a rewrite
         delta = self.both.learn(outcomes, own, weights, landmark, self._sketches)
@@ -157,9 +157,9 @@ class RephraseGraph(Learner):
             groups = Groups((states[own], outcomes.keys))
             sketches = self._sketches(outcomes, own, kept * success, kept * (1.0 - success))
             delta[self.absorptions.name] = groups.sums(self.absorptions, sketches, landmark)
-        if len(tried) or len(held_out):
-            rows = np.concatenate((tried, held_out))
-            target = np.concatenate((outcomes.rewritten[tried] + 1, np.zeros(len(held_out), dtype=np.int64)))
+        if len(tried) or len(apart):
+            rows = np.concatenate((tried, apart))
+            target = np.concatenate((outcomes.rewritten[tried] + 1, np.zeros(len(apart), dtype=np.int64)))
             success, weight = outcomes.success[rows], weights[rows]
             groups = Groups((states[rows], outcomes.keys), (target, targets))
             sketches = self._sketches(outcomes, rows, weight * success, weight * (1.0 - success))
@@ -170,7 +170,7 @@ class RephraseGraph(Learner):
         """Return whether each turn, (rows,), is of a session that is served no rewrites, (rows,)."""
         sessions, place = unique_inverse(outcomes.columns.turns.query.session[rows])
         people, share = outcomes.columns.pools.people, self.config.held_out
-        return np.array([is_held_out(people[one], share) for one in sessions.tolist()], dtype=bool)[place]
+        return held_out(map(people.__getitem__, sessions.tolist()), share)[place]
 
     def _sketches(self, outcomes: Outcomes, rows: Integers, *masses: Floats) -> list[Floats]:
         """Return each of `masses`, (rows,) turns, as the columns of a sketch of the people who asked, (rows,) each."""

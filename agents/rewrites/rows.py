@@ -1,11 +1,19 @@
 """The rows of the rewrites' sections, and the sessions that are held out."""
 
+from collections.abc import Iterable
+from typing import Final
+
 import msgspec
+import numpy as np
 from msgspec import Struct
 
 from backchannel.agents.rewrites.keeping import Fitted
 from backchannel.agents.rewrites.ranker import Ranker
-from backchannel.agents.sketches import unit_hash
+from backchannel.agents.sketches import unit_hash, unit_hashes
+from backchannel.agents.sums import Booleans
+
+_SALT: Final = "held out: "
+"""Sketches hash the bare name: with the same hash here, all held-out sessions would fall into the same buckets."""
 
 
 class Settings(Struct, frozen=True, omit_defaults=True):
@@ -91,5 +99,9 @@ class Usual(Struct, frozen=True):
 
 def is_held_out(session: str, share: float) -> bool:
     """Return whether a session is one of the `share`, 0 to 1, of all sessions that are served no rewrites."""
-    # Sketches hash the bare name. With the same hash here, all held-out sessions would fall into the same buckets.
-    return unit_hash("held out: " + session) < share
+    return unit_hash(_SALT + session) < share
+
+
+def held_out(sessions: Iterable[str], share: float) -> Booleans:
+    """Return `is_held_out` of each session."""
+    return np.asarray(unit_hashes(map(_SALT.__add__, sessions)) < share)

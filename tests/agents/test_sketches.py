@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backchannel.agents.sketches import BUCKETS, bucket, distinct
+from backchannel.agents.rewrites.rows import held_out, is_held_out
+from backchannel.agents.sketches import BUCKETS, bucket, buckets, distinct, unit_hash, unit_hashes
 
 VISITS = st.lists(st.tuples(st.sampled_from([f"user-{number}" for number in range(12)]), st.floats(0, 1)), max_size=40)
 
@@ -38,3 +39,10 @@ def test_it_counts_about_as_many_as_expected() -> None:
 def test_somebody_who_comes_often_is_one() -> None:
     assert distinct(sketch([("ann", 1.0)] * 1000)) == 1
     assert distinct(np.stack([sketch([("ann", 0.5)]), sketch([])])).tolist() == [0.5, 0.0]
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"))))
+def test_names_are_hashed_together_as_one_by_one(names: list[str]) -> None:
+    assert unit_hashes(names).tolist() == list(map(unit_hash, names))
+    assert buckets(names).tolist() == list(map(bucket, names))
+    assert held_out(names, 0.3).tolist() == [is_held_out(name, 0.3) for name in names]
