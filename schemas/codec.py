@@ -9,6 +9,9 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Sequence
+from copy import copy
+from functools import reduce
+from operator import getitem
 from typing import Any, Final
 
 import msgspec
@@ -180,7 +183,7 @@ _encode: Final = msgspec.json.Encoder(enc_hook=_plain).encode
 _CHECKER: Final = EventDecoder(config=EventConfig(strict=True))
 
 
-def explain(error: Exception, document: Any = None) -> str:
+def explain(error: Exception, document: Any = None, kind: Any = None) -> str:
     """Explain an error of decoding: msgspec's message, reordered: the field first, then the fault.
 
     The message ends in " - at `$.field`", or in " - at `key` in `$.field`", unless the whole record is at fault.
@@ -188,6 +191,7 @@ def explain(error: Exception, document: Any = None) -> str:
     Args:
         error: the error.
         document: what was read, if it is known: then the value at fault is quoted.
+        kind: the type that it was read as.
     """
     if isinstance(error, UnicodeDecodeError):
         return "record: not UTF-8"
@@ -201,11 +205,49 @@ def explain(error: Exception, document: Any = None) -> str:
         key, _, name = where.rstrip("`").rpartition("$")
         name = name.lstrip(".")
         if not key and document is not None:
+            name = named(name, document, kind)
             what = quoting(what, document, name)
         return f"{name or 'record'}{' key' if key else ''}: {what}"
     if message.startswith("Object missing required field"):
         return f"{message.split('`')[1]}: missing"
     return f"record: {message}"
+
+
+def named(path: str, document: Any, kind: Any) -> str:
+    """Return a path with the names of the entries of objects that are at fault, which msgspec writes as `[...]`.
+
+    Args:
+        path: where the fault is, such as `context[...]`.
+        document: what was read.
+        kind: the type that it was read as.
+    """
+    fault = f"`$.{path}`"
+    while "[...]" in path:
+        steps = _steps(path.partition("[...]")[0])
+        for name, value in reduce(getitem, steps, document).items():
+            alone = _replaced(document, steps, {name: value})
+            try:
+                msgspec.convert(alone, kind)
+            except msgspec.ValidationError as error:
+                if str(error).endswith(fault) and len(name) <= _MAX_EXPLANATION:
+                    document, path = alone, path.replace("[...]", f".{name}", 1)
+                    break
+        else:
+            break
+    return path
+
+
+def _steps(path: str) -> list[str | int]:
+    return [int(index) if index else name for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path)]
+
+
+def _replaced(document: Any, steps: Sequence[str | int], value: Any) -> Any:
+    """Return a copy of a document with another value at the end of `steps`."""
+    if not steps:
+        return value
+    copied = copy(document)
+    copied[steps[0]] = _replaced(document[steps[0]], steps[1:], value)
+    return copied
 
 
 def quoting(what: str, document: Any, path: str) -> str:
@@ -217,13 +259,12 @@ def quoting(what: str, document: Any, path: str) -> str:
         path: where the value is, such as `candidates[2].score`.
     """
     wanted, mismatch, _ = what.rpartition(", got `")
-    if "[...]" in path or not (mismatch or what.startswith(_BOUNDED)):  # msgspec does not name an object's entry
+    if "[...]" in path or not (mismatch or what.startswith(_BOUNDED)):
         return what
-    for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
-        try:
-            document = document[int(index) if index else name]
-        except (LookupError, TypeError):
-            return what
+    try:
+        document = reduce(getitem, _steps(path), document)
+    except (LookupError, TypeError):
+        return what
     return f"{wanted}, got {described(document)}" if mismatch else f"{what}, got {document}"[:_MAX_EXPLANATION]
 
 

@@ -4,8 +4,6 @@ import hashlib
 import re
 import tomllib
 from difflib import get_close_matches
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias, get_args, get_origin, get_type_hints
 
@@ -17,7 +15,7 @@ from backchannel.agents import registry
 from backchannel.agents.ope.gate import GateConfig
 from backchannel.agents.satisfaction.asking import AskConfig
 from backchannel.agents.taught.rules import TaughtConfig
-from backchannel.schemas.codec import quoting
+from backchannel.schemas.codec import named, quoting
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import EVENT_TYPES
 from backchannel.schemas.forms import EventConfig
@@ -235,26 +233,12 @@ def parse(document: dict[str, Any], origin: str) -> Config:
         return msgspec.convert(document, Config)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
-        key = _entry(document, where.rstrip("`"), str(error))
+        key = named(where.rstrip("`"), document, Config)
         if not what.startswith("Expected `str"):  # what is there in place of a text may be a password
             what = quoting(what, document, key)
         what += _remedy(what, _kind_of(key))
         key = key or "the top level"
         raise ConfigError(f"{origin}: {key}: {what}. `backchannel config` describes every key") from None
-
-
-def _entry(document: dict[str, Any], key: str, message: str) -> str:
-    """Return `key` with the name of the entry that is at fault, which msgspec writes as `[...]`."""
-    table, entry, rest = key.partition("[...]")
-    path = table.split(".")
-    for name, value in reduce(getitem, path, document).items() if entry else ():
-        alone = reduce(lambda inner, outer: {outer: inner}, reversed(path), {name: value})
-        try:
-            msgspec.convert(alone, Config)
-        except msgspec.ValidationError as error:
-            if str(error) == message:
-                return f"{table}.{name}{rest}"
-    return key
 
 
 def _remedy(what: str, kind: Any) -> str:

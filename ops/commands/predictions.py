@@ -125,7 +125,7 @@ class PredictionFile:
         try:
             found = msgspec.convert(record, _KINDS[kind], strict=False)
         except msgspec.ValidationError as error:
-            return BadLine(number, explain(error, record))
+            return BadLine(number, explain(error, record, _KINDS[kind]))
         if isinstance(found, Prediction) and not normalize(found.query):
             return BadLine(number, f"query: {found.query!r} has no words")
         if any("\0" in text for text in (found.entity_id, getattr(found, "query", ""))):

@@ -55,18 +55,15 @@ def decoded(body: bytes, kind: type[_S]) -> _S:
     try:
         try:
             found = msgspec.json.decode(body, type=kind)
-        except msgspec.ValidationError as error:
-            document = msgspec.json.decode(body)
-            try:
-                found = msgspec.convert(_whole(document), kind)
-            except msgspec.MsgspecError:
-                raise error from None
+        except msgspec.ValidationError:
+            document = _whole(msgspec.json.decode(body))
+            found = msgspec.convert(document, kind)
         if b"\\u0000" in body:
             refuse_nul(msgspec.to_builtins(found), "body")
     except EventError as error:
         raise RefusedError(400, str(error)) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise RefusedError(400, explain(error, document)) from None
+        raise RefusedError(400, explain(error, document, kind)) from None
     return found
 
 
