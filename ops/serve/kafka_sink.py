@@ -53,7 +53,14 @@ class KafkaSink(GroupSink):
             raise RefusedError(
                 503, f"Kafka at {self._config.servers} does not answer yet; send the events again", retry_after=RETRY_S
             )
-        await super().put(events)
+        try:
+            await super().put(events)
+        except asyncio.CancelledError:  # serve.timeout_s is over
+            raise RefusedError(
+                503,
+                f"Kafka at {self._config.servers} has not acknowledged the events in time; send them again",
+                retry_after=RETRY_S,
+            ) from None
 
     async def store(self, events: Iterable[Accepted]) -> None:
         """See `GroupSink`."""

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any, cast
 
 import pytest
 
+from backchannel.ops.serve.kafka_sink import KafkaSink
 from backchannel.ops.serve.sinks import Accepted, GroupSink
 from backchannel.ops.web.problems import RefusedError
 from backchannel.schemas.events import Query
+from backchannel.streams.kafka.config import KafkaConfig
 
 
 class Slow(GroupSink):
@@ -112,3 +115,18 @@ def test_a_caller_that_has_gone_frees_no_room_before_its_events_are_stored() -> 
         assert sink.stored == [["a"], ["b"]]
 
     asyncio.run(send())
+
+
+def test_a_request_that_waits_for_brokers_for_too_long_is_told_so() -> None:
+    class Silent:
+        async def partitions_for(self, _: str) -> None:
+            await asyncio.Event().wait()
+
+    async def send() -> None:
+        sink = KafkaSink(KafkaConfig(servers="kafka:9092"), 1 << 20)
+        sink._client = cast("Any", Silent())
+        async with asyncio.timeout(0.01):
+            await sink.put(one("a"))
+
+    with pytest.raises(RefusedError, match="Kafka at kafka:9092 has not acknowledged the events in time"):
+        asyncio.run(send())
