@@ -1,6 +1,9 @@
 """The checks of what came in and was not learned."""
 
+from typing import Final
+
 import msgspec
+from msgspec import structs
 
 from backchannel.ops.health.check import Check, Facts, Status, bounded, unknown
 from backchannel.schemas.events import EVENT_TYPES
@@ -8,6 +11,9 @@ from backchannel.streams.config import Bounds, Config
 from backchannel.streams.monitoring.delays import shares_cut_off
 from backchannel.streams.pipeline.learners import UNKNOWN_KIND, UNKNOWN_STRATEGY
 from backchannel.streams.turns.accounts import Account, counted_by_name
+
+_FEW: Final = 5
+"""Fewer records than these are at most a warning: else one stray click in a quiet night is critical."""
 
 
 def dead_letters(facts: Facts, config: Config) -> Check:
@@ -72,7 +78,8 @@ def losses(facts: Facts, config: Config) -> Check:
     remedy = (
         "late: raise turns.lateness_s, or sort; without a turn: raise turns.window_s, or check that queries are sent"
     )
-    return bounded("losses", account.share_lost, config.health.lost, summary=summary, remedy=remedy, details=details)
+    check = bounded("losses", account.share_lost, config.health.lost, summary=summary, remedy=remedy, details=details)
+    return _tempered(check, account.lost)
 
 
 def names(facts: Facts, config: Config) -> Check:
@@ -122,6 +129,9 @@ def _share(name: str, counted: str, facts: Facts, bounds: Bounds, remedy: str) -
     events = sum(recent.get(event, 0) for event in EVENT_TYPES) + (count if counted == "dead_letter" else 0)
     share = count / events if events else 0.0
     summary = f"{count:,} of {events:,} in ten minutes, {100 * share:.3g}%" if events else "no events in ten minutes"
-    return bounded(
-        name, share, bounds, summary=summary, remedy=remedy, details={"count": count, "records": events, "share": share}
-    )
+    details = {"count": count, "records": events, "share": share}
+    return _tempered(bounded(name, share, bounds, summary=summary, remedy=remedy, details=details), count)
+
+
+def _tempered(check: Check, count: int) -> Check:
+    return structs.replace(check, status="warn") if check.status == "critical" and count < _FEW else check

@@ -150,6 +150,8 @@ def test_all_is_well() -> None:
         ("dead-letters", {"recent": {"query": 98, "dead_letter": 2}}, "warn", "2 of 100 in ten minutes, 2%"),
         ("dead-letters", {"recent": {"dead_letter": 9}}, "critical", "100%"),
         ("dead-letters", {"recent": {}}, "ok", "no events"),
+        ("orphans", {"recent": {"click": 1, "orphan": 1}}, "warn", "1 of 1 in ten minutes, 100%"),
+        ("losses", {"recent": (one := {"click": 1, "orphan": 1}), "counted": one}, "warn", "1 of 1 records"),
         ("late-events", {"recent": {"click": 100, "late": 2}}, "warn", "2 of 100"),
         ("orphans", {"recent": {"click": 200, "query": 200, "orphan": 175}}, "critical", "175 of 400"),
         ("orphans", {"recent": {"click": 200, "orphan": -3}}, "ok", "-3 of 200"),
