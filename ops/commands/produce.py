@@ -152,7 +152,8 @@ def produce(*, file: str, config: Config, servers: str | None, now: bool, rate: 
     """Send the events of FILE to the topics.
 
     FILE has one JSON event per line, each with its `type`. It may be compressed with gzip or Zstandard; "-" reads
-    standard input. Records are keyed by session and carry the events' times. Invalid lines are listed and not sent.
+    standard input. Records are keyed by session and carry the events' times, so a topic's retention may delete old
+    ones at once. Invalid lines are listed and not sent.
 
     \b
     Exit code: 0 every line was sent; 3 some were not, see the list; 1 an error; 2 the command or the configuration is

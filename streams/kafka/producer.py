@@ -15,7 +15,7 @@ from aiokafka.structs import RecordMetadata
 from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Announcement, Snapshot
 from backchannel.streams.kafka.config import KafkaConfig
-from backchannel.streams.kafka.record import Record
+from backchannel.streams.kafka.record import LOG_APPEND_TIME, Record
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +33,6 @@ MAX_REQUEST_BYTES: Final = 1 << 30
 
 CLOCK_S: Final = 60.0
 """How far this machine's clock may lag behind the brokers', s."""
-
-LOG_APPEND_TIME: Final = 1
-"""Kafka's timestamp type LogAppendTime: the broker set the timestamp."""
 
 
 class ClockError(BackchannelError, RuntimeError):

@@ -1,6 +1,10 @@
 """Records, as the worker reads them."""
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+LOG_APPEND_TIME: Final = 1
+"""Kafka's timestamp type LogAppendTime: the broker set the timestamp."""
 
 
 class Record(Protocol):
@@ -25,3 +29,10 @@ class Record(Protocol):
     @property
     def value(self) -> bytes | None:
         """The value."""
+
+
+def appended(records: Sequence[Record]) -> list[int] | None:
+    """Return when the broker appended each record, ms since the Unix epoch; None if the producer set the times."""
+    if {record.timestamp_type for record in records} != {LOG_APPEND_TIME}:
+        return None
+    return [record.timestamp for record in records]

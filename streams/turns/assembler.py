@@ -162,7 +162,12 @@ class Assembler(Generic[_K]):
         return self._watermark - self._window - self._lateness if self.open else None
 
     def _add(
-        self, topic: str, offsets: Sequence[int], events: Sequence[Event | None], kept: Iterable[_K | None]
+        self,
+        topic: str,
+        offsets: Sequence[int],
+        events: Sequence[Event | None],
+        kept: Iterable[_K | None],
+        appended: Sequence[int] | None,
     ) -> None:
         """Add a chunk of records, keeping `kept` of each event; see `TurnAssembler.add`."""
         if not offsets:
@@ -186,7 +191,10 @@ class Assembler(Generic[_K]):
             else:
                 self._add_signal(event.query_id, _Waiting(key, ts, keep, offset >= read))
         self.counts["open"] += taken
-        source.advance(offsets, max(map(_ts, filter(None, events)), default=BEGINNING))
+        newest = reached = max(map(_ts, filter(None, events)), default=BEGINNING)
+        if appended is not None and newest > min(appended):
+            reached = max(min(event.ts, at) for event, at in zip(events, appended, strict=True) if event)
+        source.advance(offsets, newest, reached)
         for event_type, count in Counter(map(type, events[first_fresh:])).items():
             if issubclass(event_type, Struct):
                 self.counts[name_of(event_type)] += count
@@ -321,18 +329,27 @@ class Assembler(Generic[_K]):
 class TurnAssembler(Assembler[Event]):
     """Assembles turns of events as objects; see `Assembler`."""
 
-    def add(self, topic: str, offsets: Sequence[int], events: Sequence[Event | None]) -> None:
+    def add(
+        self,
+        topic: str,
+        offsets: Sequence[int],
+        events: Sequence[Event | None],
+        appended: Sequence[int] | None = None,
+    ) -> None:
         """Add a chunk of a topic's records, in their order.
 
         Args:
             topic: one of the constructor's topics.
             offsets: the records' offsets, ascending.
             events: the records' events; None for a record without one, such as a dead letter.
+            appended: when the broker appended the records, ms since the Unix epoch, if it says so. No event advances
+                the watermark further than that, read live or again: one producer whose clock is ahead would make the
+                events of all others late.
 
         Raises:
             TooManyOpenError: there are more open turns and waiting events than `max_open`.
         """
-        self._add(topic, offsets, events, [None if isinstance(event, Teach) else event for event in events])
+        self._add(topic, offsets, events, [None if isinstance(event, Teach) else event for event in events], appended)
 
     def advance(
         self, caught_up: Collection[str] = (), newest: Mapping[str, int] | None = None, now: int | None = None
@@ -343,8 +360,8 @@ class TurnAssembler(Assembler[Event]):
             caught_up: topics that have been read to their end. They do not hold back the watermark, so that silence
                 does not stop learning. If all have, the newest event of any topic counts.
             newest: topic -> the newest event time (ms), see `newest`, when it was asked where they end; None: now.
-            now: wall clock, ms since the Unix epoch, if events are read as they happen. The watermark stays behind it:
-                one producer whose clock is ahead would make the events of all others late.
+            now: wall clock, ms since the Unix epoch, if events are read as they happen. The watermark stays behind it,
+                for records of which it is not known when they were appended; see `add`.
         """
         return list(map(_turn, self._advance(caught_up, newest, now)))
 
@@ -404,11 +421,12 @@ class _Topic:
         """Remember a duplicate query, which looks like a new one once its original has closed."""
         self._dropped[offset] = deadline
 
-    def advance(self, offsets: Sequence[int], newest: int) -> None:
+    def advance(self, offsets: Sequence[int], newest: int, reached: int) -> None:
+        """Note a chunk, its newest event time, and what the watermark may reach by it."""
         self._chunks.append((offsets[0], newest))
         self._next = offsets[-1] + 1
-        self._reread = max(self._reread, newest)
-        self._newest = max(self._newest, newest)
+        self._reread = max(self._reread, reached)
+        self._newest = max(self._newest, reached)
         self.read = max(self.read, self._next)
 
     def position(self, watermark: int, horizon: int | None) -> TopicPosition:

@@ -138,7 +138,14 @@ class Partition:
         """The newest event time (ms) of each topic; see `newest`."""
         return {topic: self._assembler.newest(topic) for topic in self._decoders}
 
-    def add(self, topic: str, offsets: Sequence[int], records: Sequence[bytes | None], now: int) -> list[DeadLetter]:
+    def add(
+        self,
+        topic: str,
+        offsets: Sequence[int],
+        records: Sequence[bytes | None],
+        now: int,
+        appended: Sequence[int] | None = None,
+    ) -> list[DeadLetter]:
         """Decode and add a chunk of records.
 
         Args:
@@ -147,6 +154,7 @@ class Partition:
             records: the raw records.
             now: wall clock, ms since the Unix epoch. Events more than `max_ahead_s` ahead of it are refused, and so
                 are those before 1980.
+            appended: when the broker appended the records; see `TurnAssembler.add`.
 
         Returns:
             the invalid events that were not read before.
@@ -159,10 +167,17 @@ class Partition:
         dead = []
         for first in range(0, len(records), together):
             some = slice(first, first + together)
-            dead += self._add(topic, offsets[some], records[some], now)
+            dead += self._add(topic, offsets[some], records[some], now, None if appended is None else appended[some])
         return dead
 
-    def _add(self, topic: str, offsets: Sequence[int], records: Sequence[bytes | None], now: int) -> list[DeadLetter]:
+    def _add(
+        self,
+        topic: str,
+        offsets: Sequence[int],
+        records: Sequence[bytes | None],
+        now: int,
+        appended: Sequence[int] | None,
+    ) -> list[DeadLetter]:
         decoded, dropped = self._decoders[topic].decode_noting(records)
         for place, value in dropped:
             if offsets[place] >= self._read[topic]:
@@ -171,7 +186,7 @@ class Partition:
         if decoded and not set(map(type, decoded)) & {EventError, Teach}:
             times = list(map(_ts, decoded))
             if not any(untimely(ts, now, self._max_ahead) for ts in (min(times), max(times))):
-                self.add_events(topic, offsets, cast("list[Event]", decoded))
+                self.add_events(topic, offsets, cast("list[Event]", decoded), appended)
                 return []
         dead = []
         events: list[Event | None] = []
@@ -181,7 +196,7 @@ class Partition:
             if reason is not None and offsets[index] >= self._read[topic]:
                 dead.append(DeadLetter(topic, offsets[index], records[index] or b"", reason))
         self._dead += len(dead)
-        self.add_events(topic, offsets, events)
+        self.add_events(topic, offsets, events, appended)
         return dead
 
     def _fault(self, event: Event | EventError, now: int) -> str | None:
@@ -190,9 +205,15 @@ class Partition:
         fault = untimely(event.ts, now, self._max_ahead)
         return unauthorized(event, self._operators) if fault is None and isinstance(event, Teach) else fault
 
-    def add_events(self, topic: str, offsets: Sequence[int], events: Sequence[Event | None]) -> None:
+    def add_events(
+        self,
+        topic: str,
+        offsets: Sequence[int],
+        events: Sequence[Event | None],
+        appended: Sequence[int] | None = None,
+    ) -> None:
         """Add a chunk of decoded events; see `TurnAssembler.add`."""
-        self._assembler.add(topic, offsets, events)
+        self._assembler.add(topic, offsets, events, appended)
         read = self._read[topic]
         if not {Feedback, Teach}.isdisjoint(map(type, events)):
             fresh = [event for at, event in zip(offsets, events, strict=True) if event and at >= read]

@@ -67,18 +67,24 @@ class RowAssembler(Assembler[int]):
         """The number of turns that have closed since the last `take`."""
         return sum(map(len, self._columns)) + len(self._closed.queries)
 
-    def add(self, topic: str, offsets: Sequence[int], events: Sequence[Event | None]) -> None:
+    def add(
+        self,
+        topic: str,
+        offsets: Sequence[int],
+        events: Sequence[Event | None],
+        appended: Sequence[int] | None = None,
+    ) -> None:
         """Add a chunk of a topic's records; see `TurnAssembler.add`."""
         places = [self._places[type(event)] for event in events]
         every = set(places)
         if len(every) == 1:
-            self._add(topic, offsets, events, self._codes(places[0], events))
+            self._add(topic, offsets, events, self._codes(places[0], events), appended)
             return
         codes = {
             place: iter(self._codes(place, [event for event, its in zip(events, places, strict=True) if its == place]))
             for place in every
         }
-        self._add(topic, offsets, events, [next(codes[place]) for place in places])
+        self._add(topic, offsets, events, [next(codes[place]) for place in places], appended)
 
     def _codes(self, place: int, events: Sequence[Any]) -> Iterable[int | None]:
         """Add the rows of events of one type, and return their codes."""

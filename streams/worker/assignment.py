@@ -15,6 +15,7 @@ from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.events import Teach
 from backchannel.streams.kafka.producer import Rejected
 from backchannel.streams.kafka.receiver import Chunk, LogBounds
+from backchannel.streams.kafka.record import appended
 from backchannel.streams.monitoring.observer import Observer
 from backchannel.streams.pipeline.commits import Commit
 from backchannel.streams.store.engine import StoreAwayError
@@ -212,7 +213,8 @@ class Assignment:
             topic, number = chunk.tp
             partition = self.partitions[number]
             offsets = [record.offset for record in chunk.records]
-            dead = partition.add(topic, offsets, [record.value for record in chunk.records], now)
+            values = [record.value for record in chunk.records]
+            dead = partition.add(topic, offsets, values, now, appended(chunk.records))
             if taught := partition.take_taught():
                 await until_store_answers(partial(asyncio.to_thread, self._teach, taught))
             self._note(partition.advance(now=now), now)

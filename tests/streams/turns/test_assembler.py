@@ -238,6 +238,18 @@ def test_silence_does_not_stop_learning() -> None:
     assert [turn.query.query_id for turn in assembler.finish()] == ["b"]
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 4])
+def test_an_event_counts_as_no_newer_than_its_record_however_many_are_read_at_once(chunk: int) -> None:
+    log: list[Event] = [query("a", 1000), query("fast", 5000), query("b", 1040), click("c", 1050, "a")]
+    appended = [1001, 1002, 1041, 1051]
+    assembler = TurnAssembler(["events"], CONFIG)
+    for first in range(0, len(log), chunk):
+        read = slice(first, first + chunk)
+        assembler.add("events", range(4)[read], log[read], appended[read])
+        assembler.advance()
+    assert (assembler.counts["late"], assembler.watermark) == (0, 1050 - LATENESS)
+
+
 def test_late_events_are_counted() -> None:
     assembler = TurnAssembler(["events"], CONFIG)
     assembler.add("events", [0, 1], [query("a", 0), query("b", 1000)])

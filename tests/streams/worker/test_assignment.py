@@ -287,6 +287,20 @@ def test_a_clock_that_is_ahead_makes_no_event_of_others_late(desk: Desk) -> None
     asyncio.run(scenario())
 
 
+def test_read_again_long_after_nothing_is_late_either_where_the_broker_set_the_times_of_records(desk: Desk) -> None:
+    def record(offset: int, value: bytes, kind: int) -> ConsumerRecord[bytes, bytes]:
+        return ConsumerRecord(*TP0, offset, NOW + offset, kind, b"key", value, None, 3, len(value), ())
+
+    async def watermark(kind: int) -> int:
+        one = desk.assign()
+        values = enumerate([asked("a", NOW), asked("fast", NOW + 280_000), clicked("a", NOW + 1)])
+        await one.add(Chunk(TP0, [record(offset, value, kind) for offset, value in values], lambda: None), 2 * NOW)
+        return one.partitions[0].watermark
+
+    assert asyncio.run(watermark(kind=1)) == NOW + 1 - 1_000
+    assert asyncio.run(watermark(kind=0)) == NOW + 280_000 - 1_000
+
+
 def test_what_comes_while_the_brokers_say_where_the_logs_end_makes_nothing_late(desk: Desk) -> None:
     async def scenario() -> None:
         one = desk.assign(topics={"queries": Query, "clicks": Click})
