@@ -14,7 +14,6 @@ from backchannel.streams.clock import learned_up_to
 from backchannel.streams.serving.policy import Policy
 from backchannel.streams.snapshots import versions as snapshots
 
-BUDGET: Final = 100
 DECISIONS: Final = 100
 """Number of decisions, for a query without context, over which a strategy's share of candidates is averaged."""
 
@@ -91,8 +90,12 @@ class Differences(Struct, frozen=True):
         yield from _tally("best entities", self.entities, examples)
 
 
-def differences(connection: Connection, older: Snapshot, newer: Snapshot) -> Differences:
-    """Compare two retained versions."""
+def differences(connection: Connection, older: Snapshot, newer: Snapshot, *, budget: int = 100) -> Differences:
+    """Compare two retained versions, by what they would do with a `budget` of candidates.
+
+    Raises:
+        ValueError: the budget is below the strategies' minima in one of them.
+    """
     sections = [
         {name: snapshots.section(connection, header.version, name) for name in header.rows} for header in (older, newer)
     ]
@@ -110,7 +113,7 @@ def differences(connection: Connection, older: Snapshot, newer: Snapshot) -> Dif
         older,
         newer,
         {name: len(keys) for name, keys in changed.items()},
-        list(_strategies(before, after)),
+        list(_strategies(before, after, budget)),
         rewrites,
         _changes(_best(before, queries), _best(after, queries)),
         (before.ranking().summary(), after.ranking().summary()),
@@ -135,21 +138,21 @@ def _changes(before: Mapping[str, tuple[str, float]], after: Mapping[str, tuple[
     return sorted(changes, key=lambda one: (-(one.after or one.before or ("", 0.0))[1], one.query))
 
 
-def _strategies(before: Policy, after: Policy) -> Iterator[StrategyChange]:
-    numbers = [_numbers(policy) for policy in (before, after)]
+def _strategies(before: Policy, after: Policy, budget: int) -> Iterator[StrategyChange]:
+    numbers = [_numbers(policy, budget) for policy in (before, after)]
     for strategy in dict.fromkeys((*before.strategies, *after.strategies)):
         pairs = zip(*(one.get(strategy, (None,) * 4) for one in numbers), strict=True)
         yield StrategyChange(strategy, *pairs)
 
 
-def _numbers(policy: Policy) -> dict[str, tuple[float, float, float, float]]:
+def _numbers(policy: Policy, budget: int) -> dict[str, tuple[float, float, float, float]]:
     """Return strategy -> turns, mean reward, expected reward, share."""
     rng = np.random.default_rng(0)
     shares = dict.fromkeys(policy.strategies, 0.0)
     for _ in range(DECISIONS):
-        decision = policy.allocate({}, BUDGET, rng)
+        decision = policy.allocate({}, budget, rng)
         for strategy, count in decision.allocation.items():
-            shares[strategy] += count / (DECISIONS * BUDGET)
+            shares[strategy] += count / (DECISIONS * budget)
     expected = policy.utilities({})
     return {name: (*policy.evidence()[name], expected[name][0], shares[name]) for name in policy.strategies}
 

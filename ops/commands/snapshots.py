@@ -99,6 +99,7 @@ def show(version: int | None, store: str, config: Config, *, as_json: bool) -> N
         number = _existing(connection, head.version if version is None else version)
         one = _listed(connection, number, _key(config), rows=True)
         rates = read_rates(connection, one.header.watermark) if one.header else None
+        settings = versions.sections_with_settings(connection, number)
     if as_json:
         print_json({"hold": head.hold, **msgspec.structs.asdict(one), "rates": rates})
         return
@@ -118,7 +119,7 @@ def show(version: int | None, store: str, config: Config, *, as_json: bool) -> N
             ("configuration", header.fingerprint),
             ("checksum", header.checksum),
             ("signed", "yes" if header.seal else "no"),
-            *((name, f"{count:,} rows") for name, count in header.rows.items()),
+            *((name, f"{count - (name in settings):,} rows") for name, count in header.rows.items()),
         ]
         if header.imported:
             facts.append(("imported", "from another store"))
@@ -134,14 +135,18 @@ def show(version: int | None, store: str, config: Config, *, as_json: bool) -> N
 @click.option(
     "--examples", type=click.IntRange(0), default=10, show_default=True, help="Examples of each kind, at most."
 )
+@click.option("--budget", type=click.IntRange(1), default=100, show_default=True, help="Number of candidates to draw.")
 @store_option
 @config_option
 @json_option
-def diff(older: int, newer: int, examples: int, store: str, config: Config, *, as_json: bool) -> None:
+def diff(*, older: int, newer: int, examples: int, budget: int, store: str, config: Config, as_json: bool) -> None:
     """Report what changed from version OLDER to version NEWER: strategies, rewrites, best entities."""
     with opened_store(store) as opened, opened.read() as connection:
         headers = [_header(connection, _existing(connection, version), _key(config)) for version in (older, newer)]
-        found = differences(connection, *headers)
+        try:
+            found = differences(connection, *headers, budget=budget)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
     if as_json:
         print_json(found)
         return

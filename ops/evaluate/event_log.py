@@ -110,7 +110,7 @@ def evaluate(
     half = 0 if others else len(turns) // 2
     bandit = StrategyBandit(config.bandit)
     policies = dict(others) or _learned(bandit, config, turns[:half], progress)
-    progress("preparing decisions", 0.0)
+    progress("preparing turns", 0.0)
     rest = turns[half:]
     columns = columns_of(rest)
     logged = np.flatnonzero(is_logged(columns)).tolist()
@@ -122,7 +122,9 @@ def evaluate(
             f"with `allocation` and `propensities`{' and a `user_id`' if options.horizon == 'user' else ''}. "
             "Log these as returned by `Policy.allocate`: only randomised decisions can be evaluated"
         )
+    progress("judging turns", 0.2)
     outcomes = Judge(config.rewards).judge(columns)
+    progress("preparing decisions", 0.4)
     decisions = decisions_of(outcomes, logged)
     unknown = {name for one in decisions for name in one.allocation} - set(config.bandit.strategies)
     if unknown:
@@ -130,6 +132,7 @@ def evaluate(
             f"{path}: {', '.join(sorted(unknown))} occur in allocations but not in bandit.strategies: add them to the "
             "configuration, and pass it with --config"
         )
+    progress("preparing ranks", 0.6)
     lookups = lookups_of(outcomes, rest, logged)
     ids = None
     if options.horizon != "turn":
@@ -183,6 +186,7 @@ def _evaluate(
 ) -> tuple[Evaluation, float]:
     """Return the evaluation, and the largest share of turns in which a policy would ask several strategies."""
     decisions, lookups, ids = structs.astuple(log)
+    progress("fitting models of rewards", 0.8)
     rng = np.random.default_rng(options.seed)
     reference = next(iter(policies.values()))
     contexts = vectors_of(decisions, reference.encoder, reference.strategies)

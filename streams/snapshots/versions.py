@@ -165,6 +165,12 @@ def section(connection: Connection, version: int, name: str) -> Section:
     return dict(connection.execute(found).all())
 
 
+def sections_with_settings(connection: Connection, version: int) -> set[str]:
+    """Return the sections of a retained version that have a row of settings, the one with an empty key."""
+    row = snapshot_row
+    return set(connection.scalars(select(row.c.section).where(row.c.key == "", *_valid(version))))
+
+
 def publish(
     connection: Connection,
     portions: Iterable[Solved],

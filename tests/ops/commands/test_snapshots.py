@@ -97,7 +97,9 @@ def test_readers_serve_what_was_rolled_back_to_until_it_is_released(url: str) ->
 def test_a_version_that_has_learned_nothing_says_so(store_url: str) -> None:
     with LocalPipeline(store_url, Config(), "test") as embedded:
         embedded.publish()
-    assert "1970" not in ok(store_url, "show")
+    shown = " ".join(ok(store_url, "show").split())
+    assert "1970" not in shown
+    assert "rewrites 0 rows" in shown, "settings are no rewrite"
     assert "nothing yet" in ok(store_url, "list")
     assert "From version 1, nothing learned yet, to version 1" in ok(store_url, "diff", "1", "1")
 
@@ -112,6 +114,8 @@ def test_diff_says_what_changed(url: str) -> None:
     assert {one["strategy"] for one in found["strategies"]} == set(Config().bandit.expected)
     assert sum(one["share"][1] for one in found["strategies"]) == pytest.approx(1.0)
     assert found["rows"]["memory"] > 0
+    one = orjson.loads(ok(url, "diff", "1", "3", "--json", "--budget", "1"))
+    assert [strategy["share"] for strategy in one["strategies"]] != [found["share"] for found in found["strategies"]]
     for one in found["entities"]:
         assert (one["before"] or [None])[0] != (one["after"] or [None])[0]
     same = orjson.loads(ok(url, "diff", "2", "2", "--json"))

@@ -149,7 +149,13 @@ def write_log(
     for number in range(turns):
         common: dict[str, Any] = {"session_id": f"s{number // 3}", "query_id": f"q{number}"}
         user = f"u{number // 3 % users}" if users else None
-        query = Query(event_id=f"{number}q", ts=1_000_000 * number, text="play something", user_id=user, **common)
+        query = Query(
+            event_id=f"{number}q",
+            ts=1_700_000_000_000 + 1_000_000 * number,
+            text="play something",
+            user_id=user,
+            **common,
+        )
         decision = (served or allocator).allocate(context_of(query), budget, rng, distinct=distinct)
         results = []
         page = [(strategy, place) for strategy, count in decision.allocation.items() for place in range(count)]
