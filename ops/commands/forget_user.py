@@ -37,8 +37,8 @@ def forget_user(*, user: str, store: str, config: Config, deep: bool, dead_lette
     people in eight groups, so --deep also deletes texts that only others of the user's group asked; they are learned
     again when they are asked again.
 
-    Backchannel does not delete events in your topics and files, nor dead letters unless they are given: anything
-    learned from them after this is stored again.
+    Backchannel does not delete events in your topics, files and backups and in the journal of `serve`, nor dead letters
+    unless they are given: anything learned from them after this is stored again.
     """
     if not user:  # as an unset variable of a script is
         raise click.BadParameter("it is empty, and no user has such an id", param_hint="ID")

@@ -16,6 +16,9 @@ from backchannel.streams.turns.position import BEGINNING
 OF_WORKERS: Final = ("broker", "topics", "lag", "watermarks", "workers", "commits")
 """Checks of things that only workers have."""
 
+_FREE: Final = (1e9, 1e8)
+"""Bytes free on the store's disk from which down to warn, and from which down it is critical."""
+
 FORGOTTEN_MS: Final = 3_600_000
 """Age after which a silent worker is no longer reported, ms."""
 
@@ -249,12 +252,14 @@ def _store(facts: Facts, config: Config) -> Check:
             "store is filled by `backchannel worker` or `run`"
         )
         return Check("store", "critical", facts.store, remedy)
-    size = facts.store.bytes / 1e9
+    size, free = facts.store.bytes / 1e9, facts.store.free
     summary = f"answers, {_bytes(facts.store.bytes)}"
+    details = {"bytes": facts.store.bytes, "free": free}
     remedy = "make room, or shorten memory.half_life_days or the retention of versions"
-    return bounded(
-        "store", size, config.health.store_gb, summary=summary, remedy=remedy, details={"bytes": facts.store.bytes}
-    )
+    if free is not None and free < _FREE[0]:
+        summary += f"; {_bytes(free)} are free on its disk: when it is full, nothing is learned, and events are refused"
+        return Check("store", "critical" if free < _FREE[1] else "warn", summary, remedy, details)
+    return bounded("store", size, config.health.store_gb, summary=summary, remedy=remedy, details=details)
 
 
 def _drift(facts: Facts, config: Config) -> Check:

@@ -86,6 +86,7 @@ class StoreVitals(Struct, frozen=True):
         counted: the ledger's counts of all time, by name.
         alarms: the last 100 alarms, ordered from the latest raised, then by when they were noticed.
         bytes: the size of the store.
+        free: the bytes that are free on its disk; None if that is another machine's.
         fault: what is wrong with the header of the served or the newest version; None if nothing is.
         rates: the quality of answers in the time buckets that are kept; None without turns.
         delays: strategy and position -> how long after the query people click; see `read_delays`.
@@ -103,6 +104,7 @@ class StoreVitals(Struct, frozen=True):
     counted: dict[str, int]
     alarms: list[Alarm]
     bytes: int
+    free: int | None = None
     fault: str | None = None
     rates: Rates | None = None
     delays: dict[tuple[str, int], dict[int, float]] = {}
@@ -178,6 +180,7 @@ def _read(connection: Connection, now: int) -> StoreVitals:
         counted=dict(connection.execute(select(tables.counter)).all()),
         alarms=[Alarm(**row) for row in alarms.mappings()],
         bytes=dialect_of(connection).size(connection),
+        free=dialect_of(connection).free(connection),
         fault=fault,
         rates=read_rates(connection),
         delays=read_delays(connection),

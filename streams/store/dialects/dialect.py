@@ -93,6 +93,10 @@ class Dialect(ABC):
     def size(self, connection: Connection) -> int:
         """Return the size of the database in bytes."""
 
+    @abstractmethod
+    def free(self, connection: Connection) -> int | None:
+        """Return how many bytes are free on the database's disk; None if it is another machine's."""
+
 
 def updates(table: Table, excluded: Any, add: Collection[str], replace: Collection[str]) -> dict[str, Any]:
     """Return the new column values of an existing row; `excluded` is the row that could not be inserted."""

@@ -194,3 +194,6 @@ class Postgresql(Dialect):
     def size(self, connection: Connection) -> int:
         """Return the size of the database in bytes."""
         return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
+
+    def free(self, connection: Connection) -> None:
+        """Return None: the disk is the server's."""

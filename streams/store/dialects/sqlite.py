@@ -1,6 +1,7 @@
 """SQLite: a file, with one writer at a time."""
 
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -161,6 +162,10 @@ class Sqlite(Dialect):
         """Return the size of the file in bytes."""
         size = text("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
         return int(connection.execute(size).scalar_one())
+
+    def free(self, connection: Connection) -> int:
+        """Return how many bytes are free on the file's disk, which holds the journal, too."""
+        return shutil.disk_usage(_path(connection.engine.url.database or "").absolute().parent).free
 
 
 def _path(database: str) -> Path:

@@ -166,6 +166,9 @@ def test_all_is_well() -> None:
         ("names", {"unseen": Unseen([], ["devise"])}, "warn", "a value of the features devise, or only their center"),
         ("names", {"counted": {f"{UNKNOWN_KIND}odd": 3}}, "ok", "clicks of kind odd: 3"),
         ("store", {"bytes": 60_000_000_000}, "warn", "60 GB"),
+        ("store", {"free": 10_000_000_000}, "ok", "answers, 1 MB"),
+        ("store", {"free": 500_000_000}, "warn", "500 MB are free on its disk"),
+        ("store", {"free": 0}, "critical", "when it is full, nothing is learned"),
         (
             "drift",
             {"alarms": [Alarm("click_rate", "", NOW, NOW - 1000, 0.4, 0.2, NOW - 5)]},
