@@ -172,6 +172,11 @@ def rollback(version: int, reason: str, store: str, config: Config) -> None:
         hold = f"rolled back to version {version} at {since_epoch(_now())}" + (f", because {reason}" if reason else "")
         versions.serve(connection, version, hold)
     click.echo(f"Readers now serve version {version}. `backchannel snapshots release` ends the rollback.")
+    if header.trial and header.trial.share:
+        click.echo(
+            f"It has a policy on trial, which decides {header.trial.share:.0%} of the queries as long as this version "
+            "is served. `backchannel snapshots list` shows versions without one."
+        )
 
 
 @snapshots.command()

@@ -8,12 +8,15 @@ import numpy as np
 import orjson
 import pytest
 from click.testing import CliRunner, Result
+from msgspec import structs
 from sqlalchemy import update
 
 from backchannel.agents.ranking.serving import Summary, Weight
 from backchannel.ops.cli import main
+from backchannel.ops.commands import snapshots
 from backchannel.ops.commands.differences import StrategyChange, _ranking, _strategy
 from backchannel.ops.lab.load import mixed_stream
+from backchannel.schemas.snapshot import Trial
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
 from backchannel.streams.serving.reader import PolicyReader
@@ -210,6 +213,14 @@ def test_a_damaged_version_is_not_rolled_back_to_nor_exported(url: str, tmp_path
     assert "version 1 is damaged" in done.output
     assert invoke(url, "export", "1", str(tmp_path / "policy")).exit_code == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_going_back_to_a_version_with_a_trial_says_so(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "on trial" not in ok(url, "rollback", "--to", "1")
+    header = snapshots._header
+    trial = Trial(number=1, began=0, share=0.25)
+    monkeypatch.setattr(snapshots, "_header", lambda *asked: structs.replace(header(*asked), trial=trial))
+    assert "a policy on trial, which decides 25% of the queries as long as" in ok(url, "rollback", "--to", "2")
 
 
 def test_a_changed_order_is_said_in_words() -> None:
