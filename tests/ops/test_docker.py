@@ -14,6 +14,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from backchannel.ops.serve.metrics import ServiceMetrics
 from backchannel.streams.config import Config, parse
 from backchannel.streams.monitoring.metrics import Metrics
 from tests.support.servers import missing
@@ -47,6 +48,7 @@ def series(registry: CollectorRegistry) -> set[str]:
 
 
 SERIES = series(Metrics(("lexical",)).registry)
+OF_THE_SERVICE = series(ServiceMetrics(shared=False)._shown)
 OF_PROMETHEUS = {"up"}
 
 
@@ -128,11 +130,13 @@ def test_prometheus_takes_its_files() -> None:
     check(promtool, "test", "rules", "docker/prometheus/alerts.test.yml")
 
 
-def test_prometheus_finds_the_workers() -> None:
-    (job,) = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
-    (found,) = job["dns_sd_configs"]
-    assert found["names"][0] in COMPOSE["services"]
-    assert found["port"] == parse(tomllib.loads((DOCKER / "backchannel.toml").read_text()), "").metrics.port
+def test_prometheus_finds_the_workers_and_the_service() -> None:
+    jobs = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    (workers,), (service,) = (job["dns_sd_configs"] for job in jobs)
+    assert workers["names"] == ["worker"]
+    assert workers["port"] == parse(tomllib.loads((DOCKER / "backchannel.toml").read_text()), "").metrics.port
+    assert service["names"] == ["serve"]
+    assert COMPOSE["services"]["serve"]["ports"] == [f"127.0.0.1:8766:{service['port']}"]
 
 
 @pytest.mark.parametrize(("where", "expression"), list(expressions()))
@@ -140,7 +144,7 @@ def test_every_metric_that_is_asked_for_exists(where: str, expression: str) -> N
     bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|\b(by|on|group_left|group_right)\s*\([^)]*\)", "", expression)
     names = set(re.findall(r"\b(?:backchannel|process)_\w+\b|\bup\b", bare))
     assert names
-    assert names <= SERIES | OF_PROMETHEUS, where
+    assert names <= SERIES | OF_THE_SERVICE | OF_PROMETHEUS, where
 
 
 def test_every_label_that_is_asked_for_exists() -> None:
