@@ -19,6 +19,9 @@ from backchannel.streams.kafka.dead_letters import Letter, read, replay
 SHOWN_BYTES = 200
 """Number of bytes of a value to show."""
 
+SHOWN_REASONS = 20
+"""Number of reasons to show."""
+
 
 @click.group("dead-letters", cls=Group)
 def dead_letters() -> None:
@@ -46,8 +49,10 @@ def list_(config: Config, servers: str | None, last: int, as_json: bool) -> None
         )
         return
     click.echo(f"{len(letters):,} dead letters")
-    for reason, count in reasons.most_common():
+    for reason, count in reasons.most_common(SHOWN_REASONS):
         click.echo(f"{count:>9,}  {reason}")
+    if len(reasons) > SHOWN_REASONS:  # some quote a value, and are different in each record
+        click.echo(f"and {len(reasons) - SHOWN_REASONS:,} other reasons")
     for letter in newest:
         place = f"{letter.topic}[{letter.partition}] offset {letter.offset}"
         click.echo(f"\n{since_epoch(letter.written)}  {place}: {letter.reason}\n  {_text(letter.value, SHOWN_BYTES)}")

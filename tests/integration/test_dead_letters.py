@@ -73,6 +73,21 @@ def test_they_are_listed_and_replayed_once(kafka: KafkaConfig, command: Callable
     assert command("replay", "--again")[1]["sent"] == 1
 
 
+def test_of_many_reasons_the_first_are_shown(kafka: KafkaConfig, tmp_path: Path) -> None:
+    queries = kafka.event_topics["query"]
+
+    async def deliver() -> None:
+        async with Producer(kafka) as producer:
+            await producer.deliver([rejected(queries, b"{}", number, f"ts: {number}") for number in range(23)])
+
+    asyncio.run(deliver())
+    settings = tmp_path / "backchannel.toml"
+    settings.write_text(f'[kafka]\nservers = "{kafka.servers}"\ntopic_prefix = "{kafka.topic_prefix}"\n')
+    done = CliRunner().invoke(main, ["dead-letters", "list", "--last", "0", "--config", str(settings)])
+    assert done.output.count("ts: ") == 20
+    assert "and 3 other reasons" in done.output
+
+
 def test_they_are_read_as_the_configuration_says_that_events_are_written(
     kafka: KafkaConfig, command: Callable[..., Any], tmp_path: Path
 ) -> None:
