@@ -8,6 +8,7 @@ value that cannot be used is left out, see `repair`.
 import codecs
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import reduce
@@ -221,20 +222,34 @@ def named(path: str, document: Any, kind: Any) -> str:
         document: what was read.
         kind: the type that it was read as.
     """
-    fault = f"`$.{path}`"
-    while "[...]" in path:
-        steps = _steps(path.partition("[...]")[0])
-        for name, value in reduce(getitem, steps, document).items():
-            alone = _replaced(document, steps, {name: value})
-            try:
-                msgspec.convert(alone, kind)
-            except msgspec.ValidationError as error:
-                if str(error).endswith(fault) and len(name) <= _MAX_EXPLANATION:
-                    document, path = alone, path.replace("[...]", f".{name}", 1)
-                    break
-        else:
-            break
-    return path
+    shown, *rest = path.split("[...]")
+    steps = _steps(shown)
+    for place, part in enumerate(rest):
+        name = _first_at_fault(document, steps, kind, f"`$.{path}`")
+        if name is None:
+            return "[...]".join((shown, *rest[place:]))
+        document = _replaced(document, steps, {name: reduce(getitem, [*steps, name], document)})
+        steps = [*steps, name, *_steps(part)]
+        shown += f".{name}{part}"
+    return shown
+
+
+def _first_at_fault(document: Any, steps: Sequence[str | int], kind: Any, fault: str) -> str | None:
+    """Return the name of the first entry at fault in the object at the end of `steps`; None if it is not found."""
+    entries = reduce(getitem, steps, document)
+    names = list(entries) if isinstance(entries, dict) else []
+
+    def is_told(last: int) -> bool:
+        """Return whether the fault is in the entries up to this one."""
+        some = {name: entries[name] for name in names[: last + 1]}
+        try:
+            msgspec.convert(_replaced(document, steps, some), kind)
+        except msgspec.ValidationError as error:
+            return str(error).endswith(fault)
+        return False
+
+    found = bisect_left(range(len(names)), x=True, key=is_told)  # each look costs as much as the whole document
+    return names[found] if found < len(names) and len(names[found]) <= _MAX_EXPLANATION else None
 
 
 def _steps(path: str) -> list[str | int]:

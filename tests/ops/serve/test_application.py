@@ -135,6 +135,8 @@ def test_events_of_ones_own_are_taken_as_they_are(client: TestClient[Access], ke
         ({"session_id": ""}, "session_id"),
         ({"context": {"hour": 1, "device": [1]}}, "context.device: Expected `bool | float | str`, got `array`"),
         ({"strategy_context": {"a": {"b": 1}, "c": {"d": {}}}}, "strategy_context.c.d: Expected"),
+        ({"strategy_context": {"a.b": {"c[0].d": []}}}, "strategy_context.a.b.c[0].d: Expected"),
+        ({"context": {str(number): number if number < 41 else None for number in range(64)}}, "context.41: Expected"),
         ({"budget": 20.0, "context": {"device": [1]}}, "context.device: Expected"),
         ({"buget": 5}, "buget"),
         ({"available": ["nobody"]}, "available"),

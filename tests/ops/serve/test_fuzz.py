@@ -48,8 +48,8 @@ def fitted(body: Any, decision: str) -> Any:
         body.pop("look_up", None)
     if isinstance(body.get("candidates"), list):
         body["candidates"] = list({one["entity_id"]: one for one in body["candidates"]}.values())
-    if isinstance(body.get("ts"), int | float) and not isinstance(body["ts"], bool) and body["ts"] > 0:
-        body["ts"] = 1
+    if isinstance(body.get("ts"), int | float) and not isinstance(body["ts"], bool) and body["ts"] >= 0:
+        body["ts"] = 1_700_000_000_000
     return body
 
 

@@ -234,7 +234,7 @@ def test_a_service_without_events_reads_the_policy_only(tmp_path: Path) -> None:
         assert "store.db" in ready.text
         decided = served.client.post("/v1/decide", json={"text": "hey", "session_id": "s", "budget": 4}).json()
         assert decided["allocation"] == {"lexical": 2, "popular": 2}
-        assert served.client.post("/v1/events", json=turn(1, 1)).status_code == 501
+        assert served.client.post("/v1/events", json=turn(1, 1_700_000_000_000)).status_code == 501
         served.stop()
 
 
