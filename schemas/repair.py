@@ -132,7 +132,7 @@ class Repairer:
             name = one.encode_name
             field = f"{within}.{name}" if within else name
             # What is assumed instead is nothing, unless the default says something.
-            says = one.default not in (NODEFAULT, None, ())
+            says = one.default not in (NODEFAULT, None, (), {})
             fix = self._of(one.type, field)
             if name in _TIMES:
                 fix = _time(fix, self._unit)

@@ -1,8 +1,10 @@
 """Any bytes decode to an event, or to an EventError that names the fault."""
 
 import json
+from operator import setitem
 from typing import Any, cast
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,6 +98,19 @@ def test_defaults_are_not_written() -> None:
     assert json.loads(encode(event)) == {"type": "impression", **ids, "results": results}
 
 
+def test_fields_without_a_mapping_share_one_that_stays_empty() -> None:
+    one, other = (msgspec.json.decode(b'{"entity_id": "a", "position": 1}', type=Result) for _ in range(2))
+    assert one.ranks is other.ranks is one.features
+    for change in (
+        lambda: one.ranks.update(a=1),
+        lambda: one.ranks.setdefault("a", 1),
+        lambda: setitem(one.ranks, "a", 1),
+    ):
+        with pytest.raises(TypeError, match="cannot be changed"):
+            change()
+    assert one.ranks == {}
+
+
 @pytest.mark.parametrize(
     ("event", "field"),
     [
@@ -115,7 +130,7 @@ def test_a_fault_is_named(event: str, field: inspect.Field) -> None:
         if name in {"results", "rule"}:  # have optional parts
             continue
         lenient = EventDecoder(EVENT_TYPES[event])
-        says = field.default not in (NODEFAULT, None, ())
+        says = field.default not in (NODEFAULT, None, (), {})
         if field.required or (says and fault is not None):  # nothing else than it says is assumed
             assert refusal(record, lenient).startswith(name), fault
             continue
