@@ -44,3 +44,20 @@ def test_rows_are_added_and_replaced(first: Rows, second: Rows) -> None:
         for key, (number, total, value) in second.items()
     }
     assert found == first | added
+
+
+@given(st.integers(0, 300))
+def test_any_number_of_rows_is_inserted(size: int) -> None:
+    with create_engine("sqlite://").begin() as connection:
+        ROWS.metadata.create_all(connection)
+        keys = [f"{number:03}" for number in range(size)]
+        columns: dict[str, list[Any]] = {
+            "key": keys,
+            "number": list(range(size)),
+            "sum": [0.5] * size,
+            "value": [b""] * size,
+        }
+        for _ in range(2):
+            insert_rows(connection, ROWS, columns, add=["sum"])
+        found = connection.execute(select(ROWS).order_by(ROWS.c.key)).all()
+    assert [tuple(row) for row in found] == [(key, number, 1.0, b"") for number, key in enumerate(keys)]
