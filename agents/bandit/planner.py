@@ -34,6 +34,7 @@ _AHEAD: Final = 8  # of those, how many that nobody asks for are made for the ne
 _DEEPEST: Final = 4  # most candidates of one strategy for each distinct candidate of the budget
 _FINE: Final = 16  # proportions of distinct budgets are in these parts of a candidate
 _STAND_INS: Final = 0.25  # candidates for all stand-ins together
+_LEAST: Final = 1e-300  # worth that is told from none
 
 
 class Asked(Struct, frozen=True):
@@ -70,7 +71,8 @@ class Plans(Struct, frozen=True):
         allocations: candidates of each plan.
         sets: random sets of strategies; of a distinct budget, beside the plan.
         factors: how contexts change the strategies' rates: phi, plus 1 for the constant, (draws, strategies, d).
-        worth: value of each strategy's part of each plan under each draw, (draws, strategies, plans).
+        worth: value of each strategy's part of each plan under each draw, relative to the largest, (draws, strategies,
+            plans).
     """
 
     allocations: Allocations
@@ -208,6 +210,7 @@ class Planner:
         weights = shares(counts, self._overlap, self._costs)
         worth = np.einsum("psk,nsk->nsp", weights, models.rates)
         worth *= corrections(counts, models.elasticities)[:, np.newaxis]
+        worth /= max(worth.max(), _LEAST)  # only ratios matter, and squares of the largest are finite
         sets = self.sets(asked) if beside is None or not self._beside else beside
         factors: Any = models.phi.astype(self._precision)
         factors[..., 0] += 1.0  # the first column of a context is 1

@@ -48,8 +48,9 @@ REFERENCES: Final = 16
 """Number of contexts that plans are made for."""
 _CONTEXTS: Final = 256  # decided on together
 _NORMAL: Final = 1.96  # half of a 95% interval, in standard deviations
-_LEAST: Final = 1e-30  # regret that is told from none
 _EVEN: Final = {together: np.full(DRAWS // together, together / DRAWS) for together in (1, TOGETHER)}
+_GROUPS: Final = {TOGETHER: np.kron(np.eye(DRAWS // TOGETHER), np.ones(TOGETHER)).astype(np.float32)}
+"""The draws to add up, (groups, DRAWS)."""
 
 
 class StrategySummary(Struct, frozen=True):
@@ -431,19 +432,19 @@ def followed(values: Precise, together: int) -> NDArray[np.intp]:
     """Return the plan that suits each group of draws: that with the least squared regret under them.
 
     Args:
-        values: of each plan under each draw, (..., DRAWS, plans); they are overwritten.
+        values: of each plan under each draw, (..., DRAWS, plans), at most some 1e15; they may be overwritten.
         together: the number of draws in a group.
 
     Returns:
         places among the plans, (..., groups).
     """
+    best = values.argmax(axis=-1)
     if together == 1:
-        return np.asarray(values.argmax(axis=-1))
-    values -= values.max(axis=-1, keepdims=True)
-    groups = values.reshape(*values.shape[:-2], -1, together, values.shape[-1])
-    groups /= np.minimum(groups.min(axis=(-2, -1), keepdims=True), -_LEAST)  # squares of any scale are then finite
-    groups *= groups
-    return np.asarray(groups.sum(axis=-2).argmin(axis=-1))
+        return np.asarray(best)
+    regrets = values.reshape(-1, values.shape[-1])
+    regrets -= regrets[np.arange(len(regrets)), best.ravel(), np.newaxis]
+    regrets *= regrets
+    return np.asarray(np.matmul(_GROUPS[together], regrets.reshape(values.shape)).argmin(axis=-1))
 
 
 def _together(budget: int) -> int:
