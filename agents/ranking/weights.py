@@ -97,7 +97,7 @@ def solve(
                     Weights(
                         mean=base + _step(gram, moment, base, ridge * spread) if learned else base,
                         prior=base,
-                        factor=_factor(gram + np.diag(ridge * spread), noise) if learned else np.zeros_like(gram),
+                        factor=_factor(gram, ridge * spread, noise) if learned else np.zeros_like(gram),
                         learned=learned,
                         gain=gain / scale,
                         deviation=variance**0.5 / scale,
@@ -111,8 +111,13 @@ def solve(
     return best[1]
 
 
-def _factor(precision: Floats, noise: float) -> Floats:
-    """Return a square root of the covariance, (d, d), given the precision and the variance of the residuals."""
+def _factor(gram: Floats, ridge: Floats, noise: float) -> Floats:
+    """Return a square root of the covariance, (d, d), given the variance of the residuals.
+
+    Gains are at most 1, and so, about, are weights. Otherwise that of a column in which no list has differed yet, as
+    the memory index's first scores, could be anything, and draws would follow nothing else.
+    """
+    precision = gram + np.diag(ridge + noise)
     return np.asarray(np.linalg.inv(np.linalg.cholesky(precision)).T * noise**0.5)
 
 

@@ -23,7 +23,7 @@ _FILE = "backchannel_file"
 # Checkpoints are rarer than by default, and write what changes with every version less often. A cache of more than
 # 32 MiB saves no time, as the system caches the file, too; it grew with the store in every process.
 _PRAGMAS = ("busy_timeout=30000", "synchronous=NORMAL", "cache_size=-32768", "wal_autocheckpoint=16384")
-_TOGETHER = 100  # rows of one INSERT
+_TOGETHER = 100  # rows of one INSERT, if SQLite takes so many values: before 3.32 it took 999
 _LOOK_S = 0.12  # a writer that has waited for a third of a second looks every tenth
 _PASSING = (
     sqlite3.SQLITE_BUSY,
@@ -150,11 +150,15 @@ class Sqlite(Dialect):
         sql = str(statement.compile(dialect=dialect(paramstyle="qmark"), column_keys=list(columns)))
         row = f"({', '.join('?' * len(columns))})"
         rows = list(zip(*columns.values(), strict=True))
-        whole = len(rows) - len(rows) % _TOGETHER
+        driver: Any = connection.connection.driver_connection
+        most = driver.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // len(columns)
+        together = max(min(_TOGETHER, most), 1)
+        whole = len(rows) - len(rows) % together
         if whole:
-            together = sql.replace(row, ", ".join([row] * _TOGETHER), 1)
-            values = chain.from_iterable(rows[:whole])
-            connection.exec_driver_sql(together, list(zip(*[values] * (_TOGETHER * len(columns)), strict=True)))
+            values = [chain.from_iterable(rows[:whole])] * (together * len(columns))
+            connection.exec_driver_sql(
+                sql.replace(row, ", ".join([row] * together), 1), list(zip(*values, strict=True))
+            )
         if rows[whole:]:
             connection.exec_driver_sql(sql, rows[whole:])
 

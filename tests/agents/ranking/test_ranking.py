@@ -127,6 +127,18 @@ def test_the_solution_is_the_ridge_towards_the_prior() -> None:
     np.testing.assert_allclose(weights.mean, [0.05, 0.2], atol=0.03)
 
 
+def test_the_weight_of_a_column_in_which_no_list_differs_is_drawn_no_wider_than_gains_are() -> None:
+    vectors = np.rint(RNG(8).normal(size=(400, 4, 3)) * 64) / 64
+    gains = np.clip(0.4 + vectors @ [0.05, 0.2, 0.0], 0, 1)
+    vectors[..., 2] = 0.0  # as the memory index's scores until it knows anything
+    shown = lists(gains.tolist(), vectors.tolist(), np.ones((400, 4)).tolist())
+    rows = sums_of(structs.replace(shown, groups=np.arange(400) % 2), 2)
+    weights = solve(np.zeros(1), rows[np.newaxis], np.array([1.0, 0.0, 0.0]), (None,), 0.0)
+    assert weights.learned
+    assert weights.mean[2] == 0.0
+    assert np.linalg.norm(weights.factor, axis=1)[2] <= 1.0
+
+
 def test_examined_alike_it_is_ordinary_least_squares_within_lists() -> None:
     rng = RNG(1)
     vectors = np.rint(rng.normal(size=(50, 4, 3)) * 64) / 64

@@ -24,6 +24,7 @@ CONFIG = Config(
         normalized=("score",),
     )
 )
+START = 1_767_225_600_000  # 2026-01-01
 CANDIDATES = [
     Candidate("stale", {"score": 2.0, "fresh": 0.0}, {"lexical": 1}),
     Candidate("middling", {"score": 1.5, "fresh": 0.5}, {"lexical": 2}),
@@ -43,7 +44,7 @@ def test_what_is_ranked_is_logged_learned_from_and_ranked_anew(tmp_path: Path) -
             for number in range(400):
                 asked = Query(
                     event_id=f"q{number}",
-                    ts=number * 200_000,
+                    ts=START + number * 200_000,
                     session_id=f"s{number}",
                     query_id=f"q{number}",
                     text=f"news {number % 20}",
@@ -66,11 +67,13 @@ def test_what_is_ranked_is_logged_learned_from_and_ranked_anew(tmp_path: Path) -
             pipeline.commit()
             assert pipeline.publish() is not None
             reader.refresh()
-            after = reader.policy.rank({}, CANDIDATES, 3, query="news 1", rng=rng)
-    assert after.learned
-    assert after.results[0].entity_id == "fresh"
-    assert after.results[0].features["memory.score"] > after.results[1].features["memory.score"]  # type: ignore[operator]
-    assert after.policy_version == 2
+            rankings = [reader.policy.rank({}, CANDIDATES, 3, query="news 1", rng=rng) for _ in range(100)]
+    assert all(after.learned and after.policy_version == 2 for after in rankings)
+    # Also by draws, though the memory index's scores, which it has only now, may mean anything.
+    firsts = [after.results[0] for after in rankings]
+    assert [one.entity_id for one in firsts].count("fresh") > 75
+    assert {one.features["memory.score"] for one in firsts if one.entity_id != "fresh"} <= {0.0}
+    assert 0.0 not in {one.features["memory.score"] for one in firsts if one.entity_id == "fresh"}
     assert shown.results[0].ranks == {"lexical": 1}
     assert shown.results[0].features == {"score": 2.0, "fresh": 0.0, "memory.score": 0.0, "memory.evidence": 0.0}
 

@@ -1,5 +1,6 @@
 """Many rows or values in one statement."""
 
+import sqlite3
 from typing import Any
 
 from hypothesis import given
@@ -46,10 +47,12 @@ def test_rows_are_added_and_replaced(first: Rows, second: Rows) -> None:
     assert found == first | added
 
 
-@given(st.integers(0, 300))
-def test_any_number_of_rows_is_inserted(size: int) -> None:
+@given(st.integers(0, 300), st.sampled_from([4, 50, 999, 32_766]))
+def test_any_number_of_rows_is_inserted_however_many_values_sqlite_takes_at_once(size: int, most: int) -> None:
     with create_engine("sqlite://").begin() as connection:
         ROWS.metadata.create_all(connection)
+        driver: Any = connection.connection.driver_connection
+        driver.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, most)
         keys = [f"{number:03}" for number in range(size)]
         columns: dict[str, list[Any]] = {
             "key": keys,
