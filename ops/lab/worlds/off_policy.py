@@ -141,7 +141,7 @@ class OffPolicyWorld:
 
 
 def steered(world: OffPolicyWorld, live: Section, goal: Section, logs: Logs, ratio: float) -> Allocator:
-    """Return a policy between `live` and `goal` whose true value is `ratio` times that of `live`.
+    """Return a policy between `live` and `goal` whose true value is about `ratio` times that of `live`.
 
     Raises:
         ValueError: `goal` does not reach that value.
@@ -150,13 +150,13 @@ def steered(world: OffPolicyWorld, live: Section, goal: Section, logs: Logs, rat
     sign = 1.0 if ratio > 1.0 else -1.0
     if sign * world.value(Allocator(goal), logs) < sign * wanted:
         raise ValueError(f"goal: is worth less than {ratio} times the live policy")
-    low, high, tried = 0.0, 1.0, dict[float, float]()
-    for _ in range(16):
-        middle = (low + high) / 2
-        there = world.value(_between(live, goal, middle), logs)
-        tried[abs(there - wanted)] = middle
-        low, high = (low, middle) if sign * there > sign * wanted else (middle, high)
-    return _between(live, goal, tried[min(tried)])  # not the last: each policy has draws of its own, so values jump
+    # Each policy has draws of its own, so values jump: a bisection could end far from where it should.
+    tried, around = dict[float, float](), 0.5
+    for width in (0.5, 0.05, 0.01):
+        for share in np.clip(around + width * np.linspace(-1.0, 1.0, 17), 0.0, 1.0).tolist():
+            tried[abs(world.value(_between(live, goal, share), logs) - wanted)] = share
+        around = tried[min(tried)]
+    return _between(live, goal, around)
 
 
 def _between(one: Section, other: Section, share: float) -> Allocator:
