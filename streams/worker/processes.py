@@ -69,10 +69,7 @@ class PublishingProcess(RemoteObject):
 
 class _Publisher:
     def __init__(self, url: str, config: Config) -> None:
-        # River and SciPy take a second and a half to import, which nobody waits for here.
-        import scipy.optimize  # noqa: F401, PLC0415 - the first version needs it
-
-        from backchannel.streams.pipeline.drift_monitor import DriftMonitor  # noqa: PLC0415
+        from backchannel.streams.pipeline.drift_monitor import DriftMonitor  # noqa: PLC0415 - River takes a second to import, which nobody waits for here
 
         learning, store = Learning(config), Store(url)
         store.create(learning.tables)

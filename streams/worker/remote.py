@@ -185,7 +185,7 @@ def tune_memory() -> None:
     memory from the system each time takes a fifteenth of the time of learning.
     """
     gc.set_threshold(2_000_000, 20, 50)
-    with suppress(AttributeError):  # another C library
+    with suppress(AttributeError, TypeError):  # another C library; Windows knows no handle of the process itself
         keep = ctypes.CDLL(None).mallopt
         keep(_M_MMAP_THRESHOLD, _KEPT)
         keep(_M_TRIM_THRESHOLD, 2 * _KEPT)

@@ -119,6 +119,14 @@ def test_a_plan_that_is_worse_under_every_draw_is_not_followed(seed: int) -> Non
     assert not (followed(values, TOGETHER) == 1).any()
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_squared_regrets_are_finite_however_wild_the_draws(seed: int) -> None:
+    allocator = Allocator(section(3, seed, exploration=10.0))
+    allocator.mixture(CAR, 2000)  # makes the plans
+    with np.errstate(over="raise", invalid="raise"):
+        assert allocator.mixture(CAR, 2000).shares.sum() == 1.0
+
+
 def test_of_very_many_sets_a_sample_stands_for_all() -> None:
     sets = RandomSets([0] * 14, [10] * 14, 5)
     drawn, probabilities = sets.every()
