@@ -153,7 +153,7 @@ def steered(world: OffPolicyWorld, live: Section, goal: Section, logs: Logs, rat
     # Each policy has draws of its own, so values jump: a bisection could end far from where it should.
     tried, around = dict[float, float](), 0.5
     for width in (0.5, 0.05, 0.01):
-        for share in np.clip(around + width * np.linspace(-1.0, 1.0, 17), 0.0, 1.0).tolist():
+        for share in np.clip(around + width * np.linspace(-1.0, 1.0, 33), 0.0, 1.0).tolist():
             tried[abs(world.value(_between(live, goal, share), logs) - wanted)] = share
         around = tried[min(tried)]
     return _between(live, goal, around)
