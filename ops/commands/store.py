@@ -9,7 +9,6 @@ import click
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from backchannel.agents import registry
@@ -20,6 +19,7 @@ from backchannel.ops.options import config_option, json_option, opened_store, st
 from backchannel.ops.terminal import print_json
 from backchannel.streams.config import Config
 from backchannel.streams.store import tables
+from backchannel.streams.store.engine import unfit
 from backchannel.streams.store.tables import SCHEMA_VERSION
 
 MIGRATIONS = Path(tables.__file__).parent / "migrations"
@@ -47,8 +47,8 @@ def check(store: str, *, as_json: bool) -> None:
     elif fits:
         click.echo(f"The store has schema version {found}, which this version of Backchannel needs.")
     else:
-        has = "no tables yet" if found is None else f"schema version {found}"
-        click.echo(f"The store has {has}; this version of Backchannel needs schema version {SCHEMA_VERSION}.")
+        has = "no tables yet: `backchannel store upgrade` creates them" if found is None else unfit(found)
+        click.echo(f"The store has {has}.")
     sys.exit(0 if fits else 1)
 
 
@@ -61,14 +61,17 @@ def upgrade(store: str, config: Config) -> None:
     Make a backup and stop the workers first: workers of the older version cannot use the new schema. Readers continue
     to serve the policy that they have.
     """
+    before: str | None = None
+
+    def migrate_older(connection: Connection) -> None:
+        nonlocal before
+        before = opened.version(connection)
+        if before is not None and before > SCHEMA_VERSION:
+            raise click.ClickException(f"the store has {unfit(before)}")
+        migrate(connection)
+
     with opened_store(store, check=False) as opened:
-        with opened.write(new=True) as connection:
-            before = opened.version(connection)
-            try:
-                migrate(connection)
-            except CommandError as error:
-                raise click.ClickException(f"{error}: was the store written by a newer Backchannel?") from None
-        opened.create(_sums(config))
+        opened.create(_sums(config), migrate_older)
     if before == SCHEMA_VERSION:
         click.echo(f"The store has schema version {SCHEMA_VERSION} already.")
     else:

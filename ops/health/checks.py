@@ -248,8 +248,8 @@ def _policy(facts: Facts, config: Config) -> Check:
 def _store(facts: Facts, config: Config) -> Check:
     if isinstance(facts.store, str):
         remedy = (
-            "start or unlock it, or correct --store; workers wait, and readers keep their last good policy. A new "
-            "store is filled by `backchannel worker` or `run`"
+            "do what it says, start or unlock it, or correct --store; workers wait, and readers keep their last good "
+            "policy. A new store is filled by `backchannel worker` or `run`"
         )
         return Check("store", "critical", facts.store, remedy)
     size, free = facts.store.bytes / 1e9, facts.store.free

@@ -12,7 +12,7 @@ from typing import Final, Self
 from weakref import WeakSet
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, ValidationError
 from sqlalchemy import Connection
 
 from backchannel.agents.memory.serving import Memory, Similar
@@ -367,6 +367,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def _words(error: Exception) -> str:
+    if isinstance(error, ValidationError):  # the rows match their checksum
+        return f"another version of Backchannel published it, and this one cannot read it ({error})"
     return str(error) if isinstance(error, BackchannelError) else f"{type(error).__name__}: {error}"
 
 

@@ -65,8 +65,12 @@ class Store:
         self.sum_tables: dict[str, Table] = {}
         _stores.add(self)
 
-    def create(self, sums: Sequence[SumTable]) -> None:
-        """Create the tables that are missing, including those of the learners' `sums`.
+    def create(self, sums: Sequence[SumTable], migrate: Callable[[Connection], None] | None = None) -> None:
+        """Create the tables that are missing, including those of the learners' `sums`, in one transaction.
+
+        Args:
+            sums: the tables of the learners' sums.
+            migrate: what first creates the others or migrates those of an older version; by default they are created.
 
         Raises:
             StoreError: the store cannot be opened, or was written by another version.
@@ -76,7 +80,9 @@ class Store:
             self._dialect.lock_creation(connection)
             if fault := self._dialect.unsuitable(connection):
                 raise StoreError(f"store {self._engine.url}: {fault}")
-            if not inspect(connection).has_table(schema_version.name):
+            if migrate is not None:
+                migrate(connection)
+            elif not inspect(connection).has_table(schema_version.name):
                 metadata.create_all(connection)
                 connection.execute(insert(schema_version).values(version_num=SCHEMA_VERSION))
                 connection.execute(insert(head).values(id=1))
@@ -101,10 +107,7 @@ class Store:
         if found is None:
             raise StoreError(f"store {self._engine.url} is empty: nothing has been learned into it yet")
         if found != SCHEMA_VERSION:
-            raise StoreError(
-                f"store {self._engine.url} has schema version {found}, this Backchannel needs {SCHEMA_VERSION}: "
-                "`backchannel store upgrade` upgrades an older store; a newer one needs the version that wrote it"
-            )
+            raise StoreError(f"store {self._engine.url} has {unfit(found)}")
 
     def require(self, *, new: bool = False) -> None:
         """Check that a store in a file exists: opening a missing file would create it.
@@ -138,7 +141,8 @@ class Store:
             if found != needed:
                 raise StoreError(
                     f"store {self._engine.url}: table {name} has the columns {', '.join(sorted(found))}, this "
-                    f"Backchannel needs {', '.join(sorted(needed))}: use the one that wrote it, or begin a new store"
+                    f"Backchannel needs {', '.join(sorted(needed))}: use the one that wrote it, or learn anew from the "
+                    "log into a new store"
                 )
 
     @contextmanager
@@ -228,6 +232,16 @@ class Store:
         """Open new connections: the current ones belong to the parent process, which closes them."""
         _inherited.append(self._engine.pool)
         self._engine.dispose(close=False)
+
+
+def unfit(found: str) -> str:
+    """Return what to do about a store whose schema version, `found`, is another one."""
+    remedy = (
+        "make a backup and run `backchannel store upgrade`"
+        if found < SCHEMA_VERSION
+        else "a newer version of Backchannel wrote it, so use that one, or restore the backup from before the upgrade"
+    )
+    return f"schema version {found}; this version of Backchannel needs schema version {SCHEMA_VERSION}: {remedy}"
 
 
 _stores: Final[WeakSet[Store]] = WeakSet()

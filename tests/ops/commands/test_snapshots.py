@@ -2,6 +2,7 @@
 
 import gzip
 import re
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ from backchannel.ops.lab.load import mixed_stream
 from backchannel.schemas.snapshot import Trial
 from backchannel.streams.config import Config
 from backchannel.streams.pipeline.local import LocalPipeline
-from backchannel.streams.serving.reader import PolicyReader
+from backchannel.streams.serving.reader import NoPolicyError, PolicyReader
+from backchannel.streams.snapshots import versions
 from backchannel.streams.snapshots.signing import KEY_VARIABLE
+from backchannel.streams.snapshots.versions import Provenance
 from backchannel.streams.store import tables
 from backchannel.streams.store.engine import Store
 from tests.support.ledgers import sqlite_url
@@ -215,11 +218,25 @@ def test_a_damaged_version_is_not_rolled_back_to_nor_exported(url: str, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+def test_a_version_that_readers_cannot_read_is_not_rolled_back_to(store_url: str) -> None:
+    with closing(Store(store_url)) as store:
+        store.create([])
+        provenance = Provenance(created=1, watermark=1, positions={}, fingerprint="", verdict="publish")
+        with store.write() as connection:
+            versions.publish(connection, [{"bandit": {"": b"{}"}}], provenance)
+    done = invoke(store_url, "rollback", "--to", "1")
+    assert done.exit_code == 1
+    assert "another version of Backchannel published version 1" in done.output
+    with PolicyReader(store_url) as reader, pytest.raises(NoPolicyError, match="another version of Backchannel"):
+        _ = reader.policy
+
+
 def test_going_back_to_a_version_with_a_trial_says_so(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "on trial" not in ok(url, "rollback", "--to", "1")
     header = snapshots._header
     trial = Trial(number=1, began=0, share=0.25)
     monkeypatch.setattr(snapshots, "_header", lambda *asked: structs.replace(header(*asked), trial=trial))
+    monkeypatch.setattr(snapshots, "Policy", lambda *_: None)  # the version's trial is made up
     assert "a policy on trial, which decides 25% of the queries as long as" in ok(url, "rollback", "--to", "2")
 
 

@@ -18,7 +18,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from click.testing import CliRunner
 from msgspec import structs
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, inspect, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
 from backchannel.agents.sums import Sums, SumTable
@@ -103,7 +103,20 @@ def test_a_newer_store_is_left_alone(store: Store, store_url: str) -> None:
         connection.execute(schema_version.update().values(version_num="9999"))
     done = CliRunner().invoke(main, ["store", "upgrade", "--store", store_url])
     assert done.exit_code == 1
-    assert "newer Backchannel" in done.output
+    assert "9999; this version of Backchannel needs" in done.output
+    assert "a newer version of Backchannel wrote it" in done.output
+
+
+def test_an_upgrade_that_fails_leaves_the_store_to_the_older_version(store: Store, store_url: str) -> None:
+    with store.write(new=True) as connection:
+        migrate(connection, "0002")
+        connection.execute(text("CREATE TABLE memory (query TEXT PRIMARY KEY, gone TEXT)"))
+    done = CliRunner().invoke(main, ["store", "upgrade", "--store", store_url])
+    assert done.exit_code == 1
+    assert "table memory has the columns gone, query" in done.output
+    with store.read() as connection:
+        assert store.version(connection) == "0002"
+        assert not inspect(connection).has_table("taught")
 
 
 def test_the_tables_of_other_learners_are_refused(store: Store) -> None:

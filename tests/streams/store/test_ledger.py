@@ -229,7 +229,7 @@ def test_rows_that_two_versions_added_up_are_refused_with_the_remedy(
 def test_a_store_of_another_version_is_refused(store: Store) -> None:
     with store.write() as connection:
         connection.exec_driver_sql("UPDATE schema_version SET version_num = '0000'")
-    with pytest.raises(StoreError, match=r"has schema version 0000, this Backchannel needs .*store upgrade"):
+    with pytest.raises(StoreError, match=r"has schema version 0000; this version of Backchannel needs .*store upgrade"):
         store.create(TABLES)
 
 
