@@ -129,7 +129,7 @@ class CandidateEncoder:
         try:
             flat = np.frombuffer(bytearray().join([pack(*get(one)) for one in features]))
         except (KeyError, struct.error):  # not every candidate has all of them
-            flat = np.array([_number(one.get(name)) for one in features for name in self.read])
+            flat = np.array([number_of(one.get(name)) for one in features for name in self.read])
         found = flat.reshape(len(features), len(self.read))
         if not self.ranked:
             return self.completed(found)
@@ -153,7 +153,7 @@ class CandidateEncoder:
             flat = np.frombuffer(bytearray().join([pack(*values(decode(one))) for one in packed]))
         except msgspec.ValidationError:  # some are not numbers
             features = map(msgspec.msgpack.decode, packed)
-            flat = np.array([_number(one.get(name)) for one in features for name in self.read])
+            flat = np.array([number_of(one.get(name)) for one in features for name in self.read])
         return flat.reshape(len(packed), len(self.read))
 
     def completed(self, own: Floats, brought: Floats | None = None) -> Floats:
@@ -252,7 +252,8 @@ def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Value, ...]]:
     return itemgetter(*names) if names else lambda _: ()
 
 
-def _number(value: Value) -> float:
+def number_of(value: Value) -> float:
+    """Return the number of a value; NaN if it is none."""
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

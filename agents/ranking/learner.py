@@ -41,7 +41,8 @@ class RankingConfig(Struct, frozen=True, forbid_unknown_fields=True):
             max_length=64,
             description="features of candidates. The policy itself supplies `memory.score`, `memory.evidence` and "
             "`rank.STRATEGY` (one over the rank in a strategy's list); all others come with the candidates. Kinds are "
-            "numeric, categorical, hashed and binned. Without any, no ranking is learned",
+            "numeric, categorical, hashed and binned. Numbers are bounded to 8 either way once they are scaled, so "
+            "scores of 20 need a `scale`. Without any features, no ranking is learned",
         ),
     ] = ()
     normalized: Annotated[

@@ -19,7 +19,14 @@ from msgspec import Struct
 from backchannel.agents.bandit.features import Numeric, Value
 from backchannel.agents.bandit.serving import EncodingError
 from backchannel.agents.memory.serving import Recalled
-from backchannel.agents.ranking.features import MEMORY_EVIDENCE, MEMORY_SCORE, SCORE, CandidateEncoder, CandidateFeature
+from backchannel.agents.ranking.features import (
+    MEMORY_EVIDENCE,
+    MEMORY_SCORE,
+    SCORE,
+    CandidateEncoder,
+    CandidateFeature,
+    number_of,
+)
 from backchannel.agents.ranking.tastes import NO_TASTES, Weights, contributions
 from backchannel.agents.serving import Sections
 from backchannel.agents.sums import Floats, Integers
@@ -237,6 +244,7 @@ class Ranker:
                 f"{self.encoder.fingerprint}: run the same version of Backchannel in publisher and reader"
             )
         self._weights: Final = np.array(settings.weights)
+        self._reversed: Final = dict(zip(self.encoder.columns, settings.weights, strict=True)).get(SCORE, 0.0) < 0.0
         self._models: Final = self._draw(crc32(row or b""))
 
     @classmethod
@@ -352,7 +360,7 @@ class Ranker:
         Args:
             personal: The part of the scores that is the user's, (candidates,); None if it is zero.
         """
-        best = (-scores).argsort(kind="stable")
+        best = self._by_score(scores, features)
         if self._models is None:
             return self._limited(best, features, k), 1.0
         shift, limits = self.settings.max_shift, self.settings.limits
@@ -376,6 +384,18 @@ class Ranker:
         heads = orders[:, :k].tolist()
         head: list[int] = pool[heads[chosen]].tolist()
         return head, heads.count(heads[chosen]) / DRAWS
+
+    def _by_score(self, scores: Floats, features: Sequence[Mapping[str, Value]]) -> Integers:
+        """Return the indexes of the candidates, best first.
+
+        Those that score alike are in the order of the caller's scores, which bounds and the grid may have made alike.
+        """
+        best: Integers = (-scores).argsort(kind="stable")
+        ordered = scores[best]
+        if not (ordered[1:] == ordered[:-1]).any():
+            return best
+        own = np.array([number_of(one.get(SCORE)) for one in features])
+        return np.lexsort((own if self._reversed else -own, -scores))
 
     def _limited(self, order: Integers, features: Sequence[Mapping[str, Value]], k: int) -> list[int]:
         """Return the first k of `order` that keep to the limits, filled up with the best of the others."""

@@ -201,6 +201,25 @@ def test_without_any_score_the_order_given_is_the_order_of_the_caller() -> None:
     assert [one.entity_id for one in ranker.rank({}, given_order, 3, RNG(0)).results] == ["c", "a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("config", "scores"),
+    [
+        (None, [1.0, 2.0, 3.0, 1e6]),  # the others are alike on the grid, in deviations of the list
+        (None, [1.79e18, 1.8e18, 1.81e18]),  # too large for sums
+        (PAIR, [7.0, 12.5, 9.0, 30.0]),  # beyond the bound
+        (structs.replace(SCORED, normalized=(), prior={"score": -1.0}), [30.0, 9.0, 12.5]),
+    ],
+    ids=["outlier", "large", "unscaled", "distances"],
+)
+def test_scores_that_are_encoded_alike_order_as_the_caller_says(
+    config: RankingConfig | None, scores: list[float]
+) -> None:
+    ranker = learned(config, []) if config else Ranker({})
+    candidates = [Candidate(f"{score}", {"score": score}) for score in scores]
+    shown = [one.features["score"] for one in ranker.rank({}, candidates, len(scores), RNG(0)).results]
+    assert shown == sorted(scores, reverse=config is None or config.prior["score"] > 0)
+
+
 def test_equal_candidates_may_change_places_and_nothing_else_changes() -> None:
     ranker = learned(PAIR, some_turns(600))
     twins = [Candidate(name, {"score": 1.0, "fresh": 0.5}) for name in "ab"]
