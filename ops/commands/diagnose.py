@@ -83,7 +83,7 @@ def diagnose(
         print_json({"labels": labels, "weak": known is None, "repairs": repairs, "comparison": comparison})
         return
     table = Table("failed first", "in", box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("turns", "share", "of which a repair recovers", "defects saved"):
+    for name in ("turns (decayed)", "share", "of which a repair recovers", "defects saved"):
         table.add_column(name, justify="right")
     for one in repairs:
         table.add_row(

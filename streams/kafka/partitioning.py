@@ -61,6 +61,7 @@ def disagreement(records: Iterable[Sampled], partitions: int, first: str) -> str
             keyed[topic] += 1
             fits[topic].update(name for name, place in PARTITIONERS.items() if place(key, partitions) == partition)
     faults, disagreeing = [], []
+    reference: Mapping[str, set[int]] = places.get(first, {})  # nobody may have asked yet
     for topic, sessions in places.items():
         torn = sum(len(numbers) > 1 for numbers in sessions.values())
         if torn:
@@ -68,8 +69,8 @@ def disagreement(records: Iterable[Sampled], partitions: int, first: str) -> str
             faults.append(f"{topic} has {torn:,} of {len(sessions):,} sessions in several partitions{why}")
         if topic == first:
             continue
-        common = sessions.keys() & places[first].keys()
-        apart = sum(not sessions[one] & places[first][one] for one in common)
+        common = sessions.keys() & reference.keys()
+        apart = sum(not sessions[one] & reference[one] for one in common)
         if apart:
             disagreeing.append(topic)
             faults.append(f"{apart:,} of {len(common):,} sessions are in other partitions of {topic} than of {first}")

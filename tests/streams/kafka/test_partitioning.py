@@ -24,6 +24,7 @@ def test_producers_that_agree_are_left_alone(partitioner: str) -> None:
     sampled = records("queries", partitioner) + records("clicks", partitioner, key=False)
     assert disagreement(sampled, 8, "queries") is None
     assert disagreement([], 8, "queries") is None
+    assert disagreement(records("clicks", "murmur2"), 8, "queries") is None
 
 
 def test_producers_that_disagree_are_named_with_the_remedy() -> None:
