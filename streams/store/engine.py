@@ -7,7 +7,19 @@ from pathlib import Path
 from typing import Final, TypeVar
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, MetaData, Pool, Table, create_engine, insert, inspect, make_url, select
+from sqlalchemy import (
+    Connection,
+    Engine,
+    MetaData,
+    Pool,
+    Table,
+    create_engine,
+    insert,
+    inspect,
+    literal,
+    make_url,
+    select,
+)
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -82,6 +94,7 @@ class Store:
                 raise StoreError(f"store {self._engine.url}: {fault}")
             if migrate is not None:
                 migrate(connection)
+                self._drop_unused(connection)
             elif not inspect(connection).has_table(schema_version.name):
                 metadata.create_all(connection)
                 connection.execute(insert(schema_version).values(version_num=SCHEMA_VERSION))
@@ -133,6 +146,19 @@ class Store:
         if not inspect(connection).has_table(schema_version.name):
             return None
         return str(connection.execute(select(schema_version.c.version_num)).scalar_one())
+
+    def _drop_unused(self, connection: Connection) -> None:
+        """Drop the tables of sums that have other columns and no rows: an older version made them for learners that
+        were off.
+        """
+        found = inspect(connection)
+        for name, table in self.sum_tables.items():
+            if (
+                found.has_table(name)
+                and {column["name"] for column in found.get_columns(name)} != set(table.columns.keys())
+                and connection.execute(select(literal(1)).select_from(table).limit(1)).first() is None
+            ):
+                table.drop(connection)
 
     def _check_sums(self, connection: Connection) -> None:
         for name, table in self.sum_tables.items():

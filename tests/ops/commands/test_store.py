@@ -111,12 +111,23 @@ def test_an_upgrade_that_fails_leaves_the_store_to_the_older_version(store: Stor
     with store.write(new=True) as connection:
         migrate(connection, "0002")
         connection.execute(text("CREATE TABLE memory (query TEXT PRIMARY KEY, gone TEXT)"))
+        connection.execute(text("INSERT INTO memory VALUES ('jazz', 'it')"))
     done = CliRunner().invoke(main, ["store", "upgrade", "--store", store_url])
     assert done.exit_code == 1
     assert "table memory has the columns gone, query" in done.output
     with store.read() as connection:
         assert store.version(connection) == "0002"
         assert not inspect(connection).has_table("taught")
+
+
+def test_tables_of_learners_that_were_off_are_made_anew(store: Store, store_url: str) -> None:
+    with store.write(new=True) as connection:
+        migrate(connection, "0003")
+        connection.execute(text("CREATE TABLE visits (gone TEXT PRIMARY KEY)"))
+    done = CliRunner().invoke(main, ["store", "upgrade", "--store", store_url])
+    assert done.exit_code == 0, done.output
+    with store.read() as connection:
+        assert "strategies" in {column["name"] for column in inspect(connection).get_columns("visits")}
 
 
 def test_the_tables_of_other_learners_are_refused(store: Store) -> None:
