@@ -4,14 +4,18 @@ from typing import Annotated, Any, ClassVar, Final, Literal, NoReturn, TypeAlias
 
 from msgspec import Meta, Struct, field
 
+from backchannel.schemas.text import normalize
+
 MAX_DEPTH: Final = 10_000
 """The maximum depth of a list that is logged; it means that the list was read to its end."""
 MAX_PLACES: Final = 100
 """The number of places on a page that are told apart: 0 to 98 candidates with a better rank, and more."""
+MAX_PHRASE: Final = 500
+"""The maximum length of a text of a rule."""
 
 Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
 Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
-Phrase: TypeAlias = Annotated[str, Meta(min_length=1, max_length=500)]
+Phrase: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_PHRASE)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Timestamp: TypeAlias = Annotated[int, Meta(ge=0, lt=253_402_300_800_000, description="ms since the Unix epoch")]
 Count: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 53)]
@@ -358,6 +362,11 @@ Signal: TypeAlias = Impression | Click | BargeIn | Label | Feedback
 """An event about a query. A new event type is another struct in this union."""
 
 
+def _require_visible(name: str, text: str) -> None:
+    if not normalize(text):
+        raise ValueError(f"Expected a text in `{name}`, got only what cannot be seen")
+
+
 class Means(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="means"):
     """FROM means TO: the query is to be replaced. A query that means itself is left as it is."""
 
@@ -367,12 +376,20 @@ class Means(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="ki
         bool, Meta(description="whether both are interpretations, used verbatim, and not texts")
     ] = False
 
+    def __post_init__(self) -> None:
+        if not self.interpretation:
+            _require_visible("from", self.source)
+            _require_visible("to", self.target)
+
 
 class Prefer(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="prefer"):
     """For a query, an entity comes first."""
 
     entity_id: Id
     query: Annotated[Phrase, Meta(description="the query's text")]
+
+    def __post_init__(self) -> None:
+        _require_visible("query", self.query)
 
 
 class Never(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="never"):
@@ -386,6 +403,9 @@ class Like(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kin
 
     entity_id: Id
     query: Annotated[Phrase, Meta(description="the query's text")]
+
+    def __post_init__(self) -> None:
+        _require_visible("query", self.query)
 
 
 class LikeAttribute(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind", tag="like_attribute"):

@@ -7,12 +7,13 @@ undoes may come later.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
 
-from backchannel.schemas.events import Like, LikeAttribute, Means, Prefer, Rule, Teach
+from backchannel.schemas.events import MAX_PHRASE, Like, LikeAttribute, Means, Prefer, Rule, Teach
 from backchannel.schemas.text import Fold, normalize, spelled
 
 EVERYONE: Final = "everyone"
@@ -106,7 +107,9 @@ def rule_of(event: Teach, folds: Sequence[Fold] = ()) -> TaughtRule:
     """Return the rule that an event teaches or undoes; `folds` is in what texts of one query may differ."""
 
     def key(text: str) -> str:
-        return normalize(spelled(text, event.locale, tuple(folds)))
+        found = normalize(spelled(text, event.locale, tuple(folds)))
+        # A few characters become so many that the row could not be read again: such a rule is kept as it was said.
+        return found if 0 < len(found) <= MAX_PHRASE else text
 
     rule = event.rule
     if isinstance(rule, Means) and not rule.interpretation:
@@ -143,5 +146,14 @@ def packed(rules: Mapping[Slot, TaughtRule]) -> bytes:
 
 
 def unpacked(row: bytes) -> list[TaughtRule]:
-    """Return the rules in the row of an owner, the latest first."""
-    return _decode(row)
+    """Return the rules in the row of an owner, the latest first, without those that only another version can read."""
+    try:
+        return _decode(row)
+    except msgspec.ValidationError:
+        return [rule for one in msgspec.json.decode(row, type=list[msgspec.Raw]) for rule in _readable(one)]
+
+
+def _readable(rule: msgspec.Raw) -> list[TaughtRule]:
+    with suppress(msgspec.ValidationError):
+        return [msgspec.json.decode(rule, type=TaughtRule)]
+    return []

@@ -26,12 +26,10 @@ from backchannel.agents.satisfaction.serving import Satisfaction
 from backchannel.agents.serving import Sections, Serving
 from backchannel.agents.taught.rules import TaughtRule
 from backchannel.agents.taught.serving import NOTHING_TAUGHT, Taught
-from backchannel.schemas.events import Hypothesis, Means, Prefer, Rule
+from backchannel.schemas.events import MAX_PHRASE, Hypothesis, Means, Prefer, Rule
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.schemas.text import normalize, spelled
 from backchannel.schemas.turn import Turn
-
-_PHRASE: Final = 500  # characters of a text in a rule
 
 S = TypeVar("S", bound=Serving)
 
@@ -370,7 +368,7 @@ class Policy:
         """
         text = self._spelled(query, locale)
         state = interpretation or normalize(text)
-        if not state or max(len(state), len(text)) > _PHRASE:
+        if not state or max(len(state), len(text)) > MAX_PHRASE:
             return []
         recalled = self.recall(query, OFFERED, user, locale=locale, group=group)
         targets = self._rewriter.candidates(state, user)
@@ -379,9 +377,9 @@ class Policy:
         rules: list[Rule] = [
             Means(source=state, target=target, interpretation=interpretation is not None)
             for target in dict.fromkeys(targets)
-            if target != state and 0 < len(target) <= _PHRASE
+            if target != state and 0 < len(target) <= MAX_PHRASE
         ]
-        rules += [Prefer(entity_id=one.entity_id, query=text) for one in recalled if not one.taught]
+        rules += [Prefer(entity_id=one.entity_id, query=text) for one in recalled if not one.taught and normalize(text)]
         return rules[:OFFERED]
 
     def _spelled(self, query: str, locale: str | None) -> str:

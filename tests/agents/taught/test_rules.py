@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backchannel.agents.taught.rules import EVERYONE, TaughtRule, merged, owner_of, packed, rule_of, unpacked
 from backchannel.agents.taught.serving import NOTHING_TAUGHT, Taught
+from backchannel.schemas.codec import EventDecoder, EventError
 from backchannel.schemas.events import Like, LikeAttribute, Means, Never, Prefer, Rule, Teach
 
 NOW = 1_000_000
@@ -67,6 +69,33 @@ def test_the_latest_word_about_a_thing_counts_and_ties_are_broken_by_the_events_
 def test_texts_are_read_in_their_locale_and_as_it_is_declared() -> None:
     turkish = rule_of(teach(1, means("ISPARTA", "Café"), locale="tr"), ("diacritics",))
     assert turkish.rule == means("ısparta", "cafe")
+
+
+@pytest.mark.parametrize("blank", [" ", "\u200b", "\n"])
+def test_texts_in_which_nothing_can_be_seen_are_no_rule(blank: str) -> None:
+    for rule in (
+        {"kind": "means", "from": blank, "to": "x"},
+        {"kind": "means", "from": "x", "to": blank},
+        {"kind": "prefer", "entity_id": "e", "query": blank},
+        {"kind": "like", "entity_id": "e", "query": blank},
+    ):
+        with pytest.raises(EventError, match=r"rule: Expected a text in `(from|to|query)`"):
+            EventDecoder(Teach).decode(
+                msgspec.json.encode({**msgspec.to_builtins(teach(1, Never(entity_id="e"))), "rule": rule})
+            )
+
+
+def test_what_is_taught_can_be_read_again_however_long_its_key_is() -> None:
+    long = "ß" * 500  # of which the key is twice as long
+    rules = taught(teach(1, means(long, "x")), teach(2, means("a", long)), teach(3, Prefer(entity_id="e", query=long)))
+    assert rules.target("a", "me") == long
+    assert len(rules.rules("me")) == 3
+
+
+def test_a_rule_of_a_newer_version_leaves_the_others_as_they_are() -> None:
+    known = merged((), [rule_of(teach(1, means("a", "x")))], 10)
+    row = packed(known).replace(b"[", b'[{"rule":{"kind":"new"},"ts":1,"event_id":"n"},', 1)
+    assert unpacked(row) == list(known.values())
 
 
 def test_a_rule_ceases_to_hold_when_it_expires() -> None:
