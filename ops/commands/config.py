@@ -8,7 +8,7 @@ import msgspec
 import orjson
 from msgspec import Struct, inspect
 
-from backchannel.agents.bandit.features import DERIVED, DERIVED_MEANINGS, HISTORY, MAX_DIMENSION, Feature
+from backchannel.agents.bandit.features import DERIVED, DERIVED_MEANINGS, HISTORY, LIMIT, MAX_DIMENSION, Feature
 from backchannel.agents.bandit.users import USER_FEATURES
 from backchannel.ops.options import config_option
 from backchannel.streams.config import Config
@@ -76,6 +76,7 @@ def _features() -> Iterator[str]:
         "",
         f"What `bandit.features` may contain: at most {MAX_DIMENSION} columns in total, one of them the constant 1.",
         "A key without a default is required.",
+        f"Encoded numbers are bounded to {LIMIT:g} either way: without a `scale`, ages of 20 and 60 are alike.",
         "",
         "| kind | keys | meaning |",
         "|---|---|---|",
