@@ -3,16 +3,20 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 from sqlalchemy import Connection
 
 from backchannel.agents.memory.serving import Memory
 from backchannel.agents.ranking.serving import Summary
+from backchannel.agents.serving import Sections
+from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Section, Snapshot
 from backchannel.streams.clock import learned_up_to
 from backchannel.streams.serving.policy import Policy
 from backchannel.streams.snapshots import versions as snapshots
+from backchannel.streams.snapshots.versions import CorruptPolicyError
 
 DECISIONS: Final = 100
 """Number of decisions, for a query without context, over which a strategy's share of candidates is averaged."""
@@ -90,6 +94,21 @@ class Differences(Struct, frozen=True):
         yield from _tally("best entities", self.entities, examples)
 
 
+def loaded(header: Snapshot, sections: Sections) -> Policy:
+    """Return a version as the policy that readers make of it.
+
+    Raises:
+        CorruptPolicyError: they would refuse it, because another version of Backchannel published it.
+    """
+    try:
+        return Policy(header, sections, np.random.default_rng(0))
+    except (BackchannelError, msgspec.ValidationError) as error:
+        raise CorruptPolicyError(
+            f"another version of Backchannel published version {header.version}, and readers of this one would refuse "
+            f"it: {error}"
+        ) from None
+
+
 def differences(connection: Connection, older: Snapshot, newer: Snapshot, *, budget: int = 100) -> Differences:
     """Compare two retained versions, by what they would do with a `budget` of candidates.
 
@@ -101,9 +120,7 @@ def differences(connection: Connection, older: Snapshot, newer: Snapshot, *, bud
     ]
     names = sorted(sections[0].keys() | sections[1].keys())
     changed = {name: _changed(*(one.get(name, {}) for one in sections)) for name in names}
-    before, after = (
-        Policy(header, rows, np.random.default_rng(0)) for header, rows in zip((older, newer), sections, strict=True)
-    )
+    before, after = (loaded(header, rows) for header, rows in zip((older, newer), sections, strict=True))
     rewrites = _changes(
         {query: (one.target, one.probability) for query, one in before.rewrites().items()},
         {query: (one.target, one.probability) for query, one in after.rewrites().items()},

@@ -7,22 +7,19 @@ from typing import Final
 
 import click
 import msgspec
-import numpy as np
 from msgspec import Struct
 from rich.table import Table
 from sqlalchemy import Connection
 
-from backchannel.ops.commands.differences import differences
+from backchannel.ops.commands.differences import differences, loaded
 from backchannel.ops.groups import Group
 from backchannel.ops.options import config_option, json_option, opened_store, store_option
 from backchannel.ops.paths import input_file
 from backchannel.ops.terminal import console, print_json, require_writable
-from backchannel.schemas.errors import BackchannelError
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.clock import since_epoch
 from backchannel.streams.config import Config
 from backchannel.streams.monitoring.trends import read_rates
-from backchannel.streams.serving.policy import Policy
 from backchannel.streams.snapshots import archive, versions
 from backchannel.streams.snapshots.signing import signing_key
 from backchannel.streams.snapshots.versions import CorruptPolicyError
@@ -172,17 +169,7 @@ def rollback(version: int, reason: str, store: str, config: Config) -> None:
         header = _header(connection, _existing(connection, version), _key(config))
         if not versions.intact(connection, header, _key(config)):
             raise CorruptPolicyError(f"version {version} is damaged, so readers would refuse it: choose another")
-        try:
-            Policy(
-                header,
-                {name: versions.section(connection, version, name) for name in header.rows},
-                np.random.default_rng(0),
-            )
-        except (BackchannelError, msgspec.ValidationError) as error:
-            raise CorruptPolicyError(
-                f"another version of Backchannel published version {version}, and readers of this one would refuse it "
-                f"({error}): choose another"
-            ) from None
+        loaded(header, {name: versions.section(connection, version, name) for name in header.rows})
         hold = f"rolled back to version {version} at {since_epoch(_now())}" + (f", because {reason}" if reason else "")
         versions.serve(connection, version, hold)
     click.echo(f"Readers now serve version {version}. `backchannel snapshots release` ends the rollback.")
@@ -250,6 +237,7 @@ def import_version(file: Path, store: str, config: Config) -> None:
     """
     with opened_store(store, create=True) as opened, gzip.open(file, "rb") as lines:
         archived = archive.read(archive.bounded_lines(lines.readline), _key(config))
+        loaded(archived.header, archived.sections)
         made = opened.transact(lambda connection: archive.publish(connection, archived, _now(), _key(config)))
     click.echo(f"Readers now serve version {made.version}; it was version {archived.header.version} in its old store.")
 

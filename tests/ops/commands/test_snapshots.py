@@ -218,15 +218,18 @@ def test_a_damaged_version_is_not_rolled_back_to_nor_exported(url: str, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_a_version_that_readers_cannot_read_is_not_rolled_back_to(store_url: str) -> None:
+def test_a_version_that_readers_cannot_read_is_not_for_them(store_url: str, tmp_path: Path) -> None:
     with closing(Store(store_url)) as store:
         store.create([])
         provenance = Provenance(created=1, watermark=1, positions={}, fingerprint="", verdict="publish")
         with store.write() as connection:
             versions.publish(connection, [{"bandit": {"": b"{}"}}], provenance)
-    done = invoke(store_url, "rollback", "--to", "1")
-    assert done.exit_code == 1
-    assert "another version of Backchannel published version 1" in done.output
+    archive = str(tmp_path / "policy")
+    ok(store_url, "export", "1", archive)
+    refused = [invoke(store_url, "rollback", "--to", "1"), invoke(store_url, "diff", "1", "1")]
+    for done in (*refused, invoke(sqlite_url(tmp_path), "import", archive)):
+        assert done.exit_code == 1
+        assert "another version of Backchannel published version 1" in done.output
     with PolicyReader(store_url) as reader, pytest.raises(NoPolicyError, match="another version of Backchannel"):
         _ = reader.policy
 
@@ -236,7 +239,7 @@ def test_going_back_to_a_version_with_a_trial_says_so(url: str, monkeypatch: pyt
     header = snapshots._header
     trial = Trial(number=1, began=0, share=0.25)
     monkeypatch.setattr(snapshots, "_header", lambda *asked: structs.replace(header(*asked), trial=trial))
-    monkeypatch.setattr(snapshots, "Policy", lambda *_: None)  # the version's trial is made up
+    monkeypatch.setattr(snapshots, "loaded", lambda *_: None)  # the version's trial is made up
     assert "a policy on trial, which decides 25% of the queries as long as" in ok(url, "rollback", "--to", "2")
 
 
