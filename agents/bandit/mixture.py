@@ -4,9 +4,10 @@ With probability 1 - floor one of the parts is drawn, by its share; otherwise a 
 are known when the decision is made, so is the probability of each strategy and of the whole allocation.
 """
 
+from bisect import bisect
 from collections.abc import Sequence
 from functools import cached_property, lru_cache, partial
-from itertools import combinations
+from itertools import accumulate, combinations
 from math import comb
 from typing import Any, Final, TypeAlias
 
@@ -177,15 +178,15 @@ class Mixture(Struct, frozen=True):
 
     def draw(self, rng: Generator) -> list[int]:
         """Draw an allocation; return counts by strategy."""
+        # A few numbers: plain Python is faster than numpy from here on.
         chance = rng.random()
         if chance < self.floor:
             return self.sets.draw(rng)
-        part = self.shares.cumsum().searchsorted((chance - self.floor) / (1.0 - self.floor), side="right")
-        return list(self.allocations.rows[self.chosen[min(int(part), len(self.chosen) - 1)]])
+        part = bisect(list(accumulate(self.shares.tolist())), (chance - self.floor) / (1.0 - self.floor))
+        return list(self.allocations.rows[self.chosen[min(part, len(self.chosen) - 1)]])
 
     def propensities(self) -> list[float]:
         """Return the probability that each strategy is asked, by strategy."""
-        # A few numbers: plain Python is faster than numpy from here on.
         asked = self.shares.dot(self.allocations.asked.take(self.chosen, axis=0)).tolist()
         at_random = self.sets.propensities.tolist()
         kept, floor = 1.0 - self.floor, self.floor
@@ -193,7 +194,9 @@ class Mixture(Struct, frozen=True):
 
     def probability(self, counts: Sequence[int]) -> float:
         """Return the probability that `counts` are drawn."""
-        drawn = float(self.shares.dot(self.chosen == self.allocations.place(counts)))
+        place = self.allocations.place(counts)
+        parts = zip(self.chosen.tolist(), self.shares.tolist(), strict=True)
+        drawn = float(sum(share for part, share in parts if part == place))
         return min((1.0 - self.floor) * drawn + self.floor * self.sets.probability(counts), 1.0)
 
     def places(self, ranks: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -432,7 +432,7 @@ def followed(values: Precise, together: int) -> NDArray[np.intp]:
     """Return the plan that suits each group of draws: that with the least squared regret under them.
 
     Args:
-        values: of each plan under each draw, (..., DRAWS, plans), at most some 1e15; they may be overwritten.
+        values: of each plan under each draw, (..., DRAWS, plans), at most some 1e15.
         together: the number of draws in a group.
 
     Returns:
@@ -441,8 +441,8 @@ def followed(values: Precise, together: int) -> NDArray[np.intp]:
     best = values.argmax(axis=-1)
     if together == 1:
         return np.asarray(best)
-    regrets = values.reshape(-1, values.shape[-1])
-    regrets -= regrets[np.arange(len(regrets)), best.ravel(), np.newaxis]
+    rows = values.reshape(-1, values.shape[-1])
+    regrets = rows - rows[np.arange(len(rows)), best.ravel(), np.newaxis]
     regrets *= regrets
     return np.asarray(np.matmul(_GROUPS[together], regrets.reshape(values.shape)).argmin(axis=-1))
 

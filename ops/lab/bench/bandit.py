@@ -18,7 +18,7 @@ from backchannel.agents.outcomes.judge import Judge
 from backchannel.agents.outcomes.outcomes import Outcomes
 from backchannel.agents.outcomes.rewards import RewardConfig
 from backchannel.agents.serving import live_rows
-from backchannel.agents.sums import MemorySums
+from backchannel.agents.sums import Floats, MemorySums
 from backchannel.ops.lab.bench.measure import Load, Measure
 from backchannel.ops.lab.worlds.contexts import ContextualWorld
 from backchannel.schemas.events import Click, Impression, Query, Result
@@ -33,6 +33,9 @@ FEW: Final = 100
 """Turns that decisions are made from: so few leave as many plans as there are at most (`plans.MOST`)."""
 
 BUDGET: Final = 50
+LOOP: Final = 1000
+"""Passes of a loop that is timed to find out how many take as long as a decision."""
+AS_LONG: Final = "a Python loop as long"
 _NAMES: Final = tuple(f"strategy{number}" for number in range(STRATEGIES))
 _FEATURES: Final = tuple(Numeric(f"feature{number}") for number in range(1, DIMENSION))
 
@@ -80,19 +83,40 @@ def _deciding(
         "utilities": allocator.utilities,
         "allocate": lambda context: allocator.allocate(context, BUDGET, rng),
     }
-    taken: dict[str, list[Any]] = {name: [] for name in calls}
-    for _ in range(load.rounds):
+    passes = round(LOOP * np.median(_times(calls["allocate"], contexts)) / np.median(_times(_loop(LOOP), contexts)))
+    calls[AS_LONG] = _loop(passes)
+    taken = {name: np.empty((load.rounds, DECISIONS)) for name in calls}
+    for number in range(load.rounds):
         for name, decide in calls.items():
-            times = np.empty(DECISIONS)
-            for number in range(DECISIONS):
-                context = contexts[number % BATCH]
-                began = time.perf_counter()
-                decide(context)
-                times[number] = time.perf_counter() - began
-            taken[name].append(np.percentile(times, (50, 99)) * 1e6)
-    for name, rounds in taken.items():
-        for percent, value in zip((50, 99), np.median(rounds, axis=0).tolist(), strict=True):
-            yield Measure(f"{name}, p{percent}", value, "µs")
+            taken[name][number] = _times(decide, contexts)
+    found = {name: np.median(np.percentile(times, (50, 99), axis=1), axis=1).tolist() for name, times in taken.items()}
+    _, noise = found.pop(AS_LONG)
+    for name, (half, most) in found.items():
+        yield Measure(f"{name}, p50", half, "µs")
+        # What interrupts a process also interrupts a loop that does nothing else.
+        compared = (most / noise, AS_LONG) if name == "allocate" else ()
+        yield Measure(f"{name}, p99", most, "µs", *compared)
+    each = np.median(taken["allocate"].reshape(-1, BATCH), axis=0)
+    yield Measure("allocate, p99 of contexts, by the median of each", float(np.percentile(each, 99)), "µs")
+
+
+def _times(decide: Callable[[Any], object], contexts: Sequence[Any]) -> Floats:
+    """Return the time that each of DECISIONS takes, µs."""
+    times = np.empty(DECISIONS)
+    for number in range(DECISIONS):
+        context = contexts[number % BATCH]
+        began = time.perf_counter()
+        decide(context)
+        times[number] = time.perf_counter() - began
+    return times * 1e6
+
+
+def _loop(passes: int) -> Callable[[Any], None]:
+    def loop(_: Any) -> None:
+        for _ in range(passes):
+            pass
+
+    return loop
 
 
 def _turn(context: Any, strategy: int, reward: float) -> Turn:
