@@ -20,8 +20,8 @@ from backchannel.streams.kafka.consumer import ChunkConsumer, ChunkTransport
 from backchannel.streams.kafka.receiver import Chunk, Receiver
 from backchannel.streams.kafka.record import Record
 
-CHUNK_RECORDS: Final = 500
-"""Maximum records in a chunk. More would fall out of the processor's caches while they become columns."""
+CHUNK_RECORDS: Final = 2000
+"""Maximum records in a chunk. Smaller ones cost more each; larger ones more memory, as many of them are queued."""
 
 QUEUED_CHUNKS: Final = 32
 """Chunks waiting for the receiver at which fetching stops."""

@@ -34,7 +34,7 @@ from backchannel.streams.pipeline.commits import Commit
 from backchannel.streams.pipeline.drift_monitor import DEAD_LETTER_RATE, GOAL_DEFECT_RATE
 from backchannel.streams.pipeline.publisher import VersionStatus
 from backchannel.streams.turns.accounts import ANSWERED, FIELD_DROPPED, counted_by_name
-from backchannel.streams.turns.partition import Partition
+from backchannel.streams.turns.partition import PartitionState
 from backchannel.streams.turns.position import BEGINNING
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -187,13 +187,13 @@ class Metrics(Observer):
         for measure in (*RATES, GOAL_DEFECT_RATE, DEAD_LETTER_RATE):
             self._alarms.labels(measure, ALL)
 
-    def on_assigned(self, partitions: Mapping[int, Partition]) -> None:  # noqa: ARG002 -- Observer's
+    def on_assigned(self, partitions: Mapping[int, PartitionState]) -> None:  # noqa: ARG002 -- Observer's
         """See `Observer`."""
         for gauge in (self._open, self._lag, self._watermark):
             gauge.clear()
         self._waiting.clear()
 
-    def on_tick(self, partitions: Mapping[int, Partition], lag: Mapping[TP, int]) -> None:
+    def on_tick(self, partitions: Mapping[int, PartitionState], lag: Mapping[TP, int]) -> None:
         """See `Observer`."""
         for number, partition in partitions.items():
             self._open.labels(number).set(partition.open)

@@ -8,7 +8,7 @@ from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.pipeline.commits import Commit
 from backchannel.streams.pipeline.publisher import VersionStatus
-from backchannel.streams.turns.partition import Partition
+from backchannel.streams.turns.partition import PartitionState
 
 
 class Observer:
@@ -17,14 +17,14 @@ class Observer:
     By default they do nothing; subclasses override the ones they need.
     """
 
-    def on_assigned(self, partitions: Mapping[int, Partition]) -> None:
+    def on_assigned(self, partitions: Mapping[int, PartitionState]) -> None:
         """The worker now owns these partitions and no others."""
 
-    def on_tick(self, partitions: Mapping[int, Partition], lag: Mapping[TP, int]) -> None:
+    def on_tick(self, partitions: Mapping[int, PartitionState], lag: Mapping[TP, int]) -> None:
         """About a second has passed; called while the worker owns partitions.
 
         Args:
-            partitions: the worker's partitions.
+            partitions: the states of the worker's partitions, by number.
             lag: the number of unread records of each topic partition; empty if the brokers do not answer.
         """
 
@@ -59,12 +59,12 @@ class Observers(Observer):
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
 
-    def on_assigned(self, partitions: Mapping[int, Partition]) -> None:
+    def on_assigned(self, partitions: Mapping[int, PartitionState]) -> None:
         """See `Observer`."""
         for one in self._observers:
             one.on_assigned(partitions)
 
-    def on_tick(self, partitions: Mapping[int, Partition], lag: Mapping[TP, int]) -> None:
+    def on_tick(self, partitions: Mapping[int, PartitionState], lag: Mapping[TP, int]) -> None:
         """See `Observer`."""
         for one in self._observers:
             one.on_tick(partitions, lag)

@@ -49,6 +49,26 @@ class Batch(Struct, frozen=True):
     columns: Sequence[Columns]
 
 
+class PartitionState(Struct, frozen=True):
+    """What the owner of a partition knows of it where the partition is in another process.
+
+    Attributes:
+        uncommitted: the number of new records since the last batch or, if there are none, of turns that closed.
+        closed: the number of turns that closed since the last batch.
+        open: the number of open turns and waiting events.
+        rebuilding: whether open turns are still being rebuilt after a restart; until then there is no batch.
+        watermark: event time (ms) up to which the partition is complete.
+        newest: topic -> the newest event time (ms); see `Partition.newest`.
+    """
+
+    uncommitted: int
+    closed: int
+    open: int
+    rebuilding: bool
+    watermark: int
+    newest: dict[str, int]
+
+
 def unauthorized(event: Teach, operators: Collection[str]) -> str | None:
     """Return why somebody may not teach this; None if they may."""
     if event.everyone and event.user_id not in operators:
@@ -134,9 +154,16 @@ class Partition:
         return self._assembler.newest(topic)
 
     @property
-    def newest_by_topic(self) -> dict[str, int]:
-        """The newest event time (ms) of each topic; see `newest`."""
-        return {topic: self._assembler.newest(topic) for topic in self._decoders}
+    def state(self) -> PartitionState:
+        """What another process has to know of the partition."""
+        return PartitionState(
+            self.uncommitted,
+            self._assembler.closed,
+            self.open,
+            self.rebuilding,
+            self.watermark,
+            {topic: self.newest(topic) for topic in self._decoders},
+        )
 
     def add(
         self,

@@ -20,8 +20,9 @@ from backchannel.streams.monitoring.observer import Observer
 from backchannel.streams.pipeline.commits import Commit
 from backchannel.streams.store.engine import StoreAwayError
 from backchannel.streams.store.ledger import FencedError
-from backchannel.streams.turns.partition import Batch, Partition
-from backchannel.streams.turns.position import Position, TopicPosition
+from backchannel.streams.turns.partition import PartitionState
+from backchannel.streams.turns.position import Claim, Position, TopicPosition
+from backchannel.streams.worker.partitions import Added, Ends, Records
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,11 @@ NO_IDS: Final[Mapping[str, str]] = {}
 
 WAITED_MS: Final = 500
 """How long (ms) a record must have been unread to count as backlog. Under load, some have always just come."""
+
+GATHERED_RECORDS: Final = 1000
+"""Number of records that are not held back until those before are added. Under load, fetches bring a few records of
+each topic partition, which are not worth a call of another process each.
+"""
 
 LETTERS_LOGGED: Final = 3
 """Maximum dead letters logged per second."""
@@ -53,6 +59,19 @@ async def until_store_answers(attempt: Callable[[], Awaitable[_T]]) -> _T:
             logger.warning("%s; retrying in %.1f s", error, pause)
         await asyncio.sleep(pause)
         pause = min(2 * pause, longest)
+
+
+async def _ended(task: asyncio.Task[None] | None) -> None:
+    """Wait until `task` has ended, which it does even if the caller is cancelled, and raise its error."""
+    if task is not None:
+        await asyncio.shield(task)
+
+
+def _records(chunk: Chunk) -> Records:
+    topic, number = chunk.tp
+    offsets = [record.offset for record in chunk.records]
+    values = [record.value for record in chunk.records]
+    return Records(number, topic, offsets, values, appended(chunk.records))
 
 
 def by_partition(bounds: Mapping[TP, LogBounds], topics: set[str]) -> dict[int, dict[str, LogBounds]]:
@@ -122,10 +141,23 @@ class Letters(Protocol):
         """Deliver them, and return once all are durable."""
 
 
+class Holder(Protocol):
+    """Holds the partitions; see `Partitions`, also for the errors. It answers calls in their order."""
+
+    async def add(self, chunks: Sequence[Records], now: int) -> Added:
+        """Add chunks."""
+
+    async def advance(self, ends: Mapping[int, Ends], now: int) -> Mapping[int, PartitionState]:
+        """Advance the watermarks."""
+
+    async def batches(self, claims: Sequence[Claim]) -> bytes:
+        """Return the partitions' batches."""
+
+
 class Committer(Protocol):
     """Learns from batches and commits the result."""
 
-    async def commit(self, batches: Sequence[Batch]) -> Commit:
+    async def commit(self, batches: bytes) -> Commit:
         """Learn and commit; see `commits.commit`."""
 
 
@@ -133,11 +165,13 @@ class Assignment:
     """Adds chunks to the partitions, and commits the turns that they close: one commit at a time.
 
     Chunks are added while a commit is in progress, until the next one is due. So when the store is away, everything
-    here eventually waits, and consumption with it; when the dead-letter topic is away, it waits at once. A commit
-    continues if its caller is cancelled.
+    here eventually waits, and consumption with it; when the dead-letter topic is away, it waits at once. Adding a chunk
+    and committing continue if their caller is cancelled.
 
     Args:
-        partitions: partitions by number, each at its claim's position.
+        claims: the claims of the partitions.
+        partitions: the partitions' states by number, each at its claim's position.
+        holder: what holds the partitions.
         committer: the learner and committer of the partitions' batches.
         letters: the destination of dead letters.
         commit_events: number of new records after which to commit.
@@ -148,37 +182,41 @@ class Assignment:
 
     def __init__(
         self,
-        partitions: Mapping[int, Partition],
+        claims: Sequence[Claim],
+        partitions: Mapping[int, PartitionState],
+        holder: Holder,
         committer: Committer,
         letters: Letters,
+        *,
         commit_events: int,
         quiet_ms: int,
-        *,
         observer: Observer,
         teach: Callable[[Sequence[Teach]], None],
     ) -> None:
-        self.partitions: Final = partitions
+        self._claims: Final = {claim.number: claim for claim in claims}
+        self.partitions: Final = dict(partitions)
+        self._holder: Final = holder
         self._teach: Final = teach
         self._committer: Final = committer
         self._producer: Final = letters
         self._commit_events: Final = commit_events
         self._quiet_ms: Final = quiet_ms
         self._observer: Final = observer
-        self._void = False
+        self._void: Final = asyncio.Event()
         self._lock: Final = asyncio.Lock()
         self._commit: asyncio.Task[None] | None = None  # the last one
         self._begun = 0.0  # monotonic time at which it began
+        self._gathered: list[Chunk] = []  # chunks not sent to the holder yet
+        self._now = 0  # wall clock at the last chunk, ms
+        self._adding: asyncio.Task[None] | None = None  # the last chunks, which ends after all others
         self._unacked: list[tuple[int, Callable[[], None]]] = []  # (partition, ack) of each chunk since the last commit
-        self._rejected: list[Rejected] = []  # not yet durable
         self._catching_up = False
         self._ends: tuple[int, Mapping[TP, int]] = (0, {})  # a time, ms, and where the logs ended then
         self._heard: dict[int, int] = {}  # partition -> time of its last chunk, ms
         self._closed: int | None = None  # time at which the first uncommitted turn closed
         self._log_second, self._logged = 0, 0
         self._next = {
-            TP(topic, number): at.resume
-            for number, partition in partitions.items()
-            for topic, at in partition.claim.position.topics.items()
+            TP(topic, claim.number): at.resume for claim in claims for topic, at in claim.position.topics.items()
         }
 
     @property
@@ -193,10 +231,14 @@ class Assignment:
 
     def end(self) -> None:
         """Void the assignment: another worker may own the partitions now."""
-        self._void = True
+        self._void.set()
 
     async def add(self, chunk: Chunk, now: int) -> None:
-        """Add a chunk; commit if it is time.
+        """Begin to add a chunk; first commit, if it is time.
+
+        Chunks that come while others are added go to the holder in one call. Once they are many, they go at once, so
+        that it has them when it is done, and this waits until the others are added. Whatever is called next raises what
+        goes wrong.
 
         Args:
             chunk: the next chunk of its topic partition.
@@ -206,30 +248,50 @@ class Assignment:
             TooManyOpenError: see `TurnAssembler.add`.
             FencedError: see `commit`.
         """
+        await asyncio.shield(self._gather(chunk, now))
+
+    async def _gather(self, chunk: Chunk, now: int) -> None:
         async with self._lock:
             self._raise_failure()
-            if self._void:
-                return
+            if sum(one.uncommitted for one in self.partitions.values()) >= self._commit_events:
+                await self._begin_commit()
+            self._gathered.append(chunk)
+            self._now = now
+            many = sum(len(one.records) for one in self._gathered) >= GATHERED_RECORDS
+            if many or self._adding is None or self._adding.done():
+                before = self._adding
+                self._adding = asyncio.create_task(self._add(before))
+                await _ended(before)
+
+    async def _add(self, before: asyncio.Task[None] | None) -> None:
+        while self._gathered and not self._void.is_set():
+            chunks, self._gathered, now = self._gathered, [], self._now
+            added = await self._holder.add([_records(chunk) for chunk in chunks], now)
+            await _ended(before)
+            if not self._void.is_set():
+                await self._take(chunks, added, now)
+        await _ended(before)
+
+    async def _take(self, chunks: Sequence[Chunk], added: Added, now: int) -> None:
+        """Take note of what came of chunks; return once their rules and dead letters are durable."""
+        if added.taught:
+            await until_store_answers(partial(asyncio.to_thread, self._teach, added.taught))
+        self._note(added.states, now)
+        rejected = []
+        for chunk, dead in zip(chunks, added.dead, strict=True):
             topic, number = chunk.tp
-            partition = self.partitions[number]
-            offsets = [record.offset for record in chunk.records]
-            values = [record.value for record in chunk.records]
-            dead = partition.add(topic, offsets, values, now, appended(chunk.records))
-            if taught := partition.take_taught():
-                await until_store_answers(partial(asyncio.to_thread, self._teach, taught))
-            self._note(partition.advance(now=now), now)
-            self._next[chunk.tp] = offsets[-1] + 1
-            if self._next[chunk.tp] <= partition.claim.position.topic(topic).read:
+            self._next[chunk.tp] = chunk.records[-1].offset + 1
+            if self._next[chunk.tp] <= self._claims[number].position.topic(topic).read:
                 chunk.ack()  # committed before the restart; acked so that it does not stay in memory
             else:
                 self._unacked.append((number, chunk.ack))
             self._heard[number] = now
             if dead:
-                records = dict(zip(offsets, chunk.records, strict=True))
-                self._reject([Rejected(topic, number, records[letter.offset], letter.reason) for letter in dead], now)
-                await self._deliver()
-            if sum(one.uncommitted for one in self.partitions.values()) >= self._commit_events:
-                await self._begin_commit()
+                records = {record.offset: record for record in chunk.records}
+                rejected += [Rejected(topic, number, records[letter.offset], letter.reason) for letter in dead]
+        if rejected:
+            self._report(rejected, now)
+            await self._producer.deliver(rejected)
 
     async def advance(self, log_ends: Callable[[], Awaitable[Mapping[TP, int]]], now: int) -> None:
         """Advance the watermark past topics that were read to their end, and close the turns of quiet partitions.
@@ -239,21 +301,26 @@ class Assignment:
                 not advance the watermark, as an event of another topic could be newer than the answer.
             now: wall clock, ms since the Unix epoch.
         """
-        newest = {number: partition.newest_by_topic for number, partition in self.partitions.items()}
+        newest = {number: partition.newest for number, partition in self.partitions.items()}
         ends = await log_ends()
         async with self._lock:
             self._raise_failure()
-            if self._void or not self.partitions:
+            await _ended(self._adding)
+            if self._void.is_set() or not self.partitions:
                 return
             if not ends:  # an unreachable log is not known to be quiet
                 self._heard.clear()
-            for number, partition in self.partitions.items():
-                topics = partition.claim.position.topics
+            known = {}
+            for number, claim in self._claims.items():
+                topics = claim.position.topics
                 caught_up = [t for t in topics if (tp := TP(t, number)) in ends and self._next[tp] >= ends[tp]]
-                self._note(partition.advance(caught_up, newest[number], now), now)
-                quiet_since = self._heard.setdefault(number, now)
-                if len(caught_up) == len(topics) and partition.open and now - quiet_since >= self._quiet_ms:
-                    self._note(partition.finish(now), now)
+                heard = self._heard.setdefault(number, now)
+                quiet = len(caught_up) == len(topics) and now - heard >= self._quiet_ms
+                known[number] = Ends(caught_up, newest[number], quiet)
+            states = await self._holder.advance(known, now)
+            if self._void.is_set():
+                return
+            self._note(states, now)
             unread = {tp: max(end - self._next[tp], 0) for tp, end in ends.items()}
             if ends:
                 self._measure_backlog(ends, now)
@@ -279,60 +346,70 @@ class Assignment:
         Raises:
             FencedError: another process has claimed one of the partitions.
         """
-        await self._settle()
-        async with self._lock:
-            if time.monotonic() >= self._begun + pause_s:
-                await self._begin_commit()
+        await asyncio.shield(self._commit_added(pause_s))
+
+    async def _commit_added(self, pause_s: float) -> None:
+        while True:
+            await self._settle()
+            async with self._lock:
+                # Otherwise another one has been begun, and chunks are added while it is in progress.
+                if self._void.is_set() or self._commit is None or self._commit.done():
+                    if time.monotonic() >= self._begun + pause_s:
+                        await self._begin_commit()
+                    break
         await self._settle()
 
     def _raise_failure(self) -> None:
         """Raise the error of the last commit, if it failed."""
-        if self._commit is not None and self._commit.done() and not self._void:
+        if self._commit is not None and self._commit.done() and not self._void.is_set():
             self._commit.result()
 
     async def _settle(self) -> None:
         """Wait for the last commit, and raise its error."""
-        if self._commit is not None and not self._void:
-            await asyncio.shield(self._commit)
+        if not self._void.is_set():
+            await _ended(self._commit)
 
-    def _note(self, closed: int, now: int) -> None:
-        if closed and self._closed is None:
+    def _note(self, states: Mapping[int, PartitionState], now: int) -> None:
+        self.partitions.update(states)
+        if self._closed is None and any(state.closed for state in states.values()):
             self._closed = now
 
     async def _begin_commit(self) -> None:
         """Begin to commit what was added since the last commit, once that has ended."""
         await self._settle()
+        await _ended(self._adding)
         ready = {number: one for number, one in self.partitions.items() if not one.rebuilding}
-        if self._void or not any(one.uncommitted for one in ready.values()):
+        if self._void.is_set() or not any(one.uncommitted for one in ready.values()):
             return
-        await self._deliver()
+        begun = time.monotonic()
+        batches = await self._holder.batches([self._claims[number] for number in ready])
+        for number, one in ready.items():
+            self.partitions[number] = structs.replace(one, uncommitted=0, closed=0)
         closed, self._closed = self._closed, None
         acks = [ack for number, ack in self._unacked if number in ready]
         self._unacked = [one for one in self._unacked if one[0] not in ready]
-        self._begun = time.monotonic()
-        self._commit = asyncio.create_task(self._write([one.batch() for one in ready.values()], acks, closed))
+        self._begun = begun
+        self._commit = asyncio.create_task(self._write(batches, acks, closed))
 
-    async def _write(self, batches: list[Batch], acks: list[Callable[[], None]], closed: int | None) -> None:
+    async def _write(self, batches: bytes, acks: list[Callable[[], None]], closed: int | None) -> None:
         try:
             commit = await until_store_answers(lambda: self._unless_void(batches))
         except FencedError:
-            if self._void:  # fenced by this worker's own next claim
+            if self._void.is_set():  # fenced by this worker's own next claim
                 return
             self._observer.on_fenced()
             raise
         if commit is None:
             return
-        for claim in commit.claims:
-            self.partitions[claim.number].claim = claim
+        self._claims.update((claim.number, claim) for claim in commit.claims)
         self._observer.on_commit(commit, time.monotonic() - self._begun, closed)
         for ack in acks:
             ack()
 
-    async def _unless_void(self, batches: list[Batch]) -> Commit | None:
-        return None if self._void else await self._committer.commit(batches)
+    async def _unless_void(self, batches: bytes) -> Commit | None:
+        return None if self._void.is_set() else await self._committer.commit(batches)
 
-    def _reject(self, rejected: list[Rejected], now: int) -> None:
-        self._rejected += rejected
+    def _report(self, rejected: list[Rejected], now: int) -> None:
         self._observer.on_dead_letters([one.reason for one in rejected])
         if now // 1000 != self._log_second:
             self._log_second, self._logged = now // 1000, 0
@@ -341,8 +418,3 @@ class Assignment:
                 "dead letter: %s[%d] offset %d: %s", letter.topic, letter.partition, letter.record.offset, letter.reason
             )
             self._logged += 1
-
-    async def _deliver(self) -> None:
-        if self._rejected:
-            await self._producer.deliver(self._rejected)
-            self._rejected = []

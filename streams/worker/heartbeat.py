@@ -24,7 +24,7 @@ from backchannel.streams.store import tables
 from backchannel.streams.store.dialects import insert_rows
 from backchannel.streams.store.engine import Store
 from backchannel.streams.store.tables import MINUTE_MS
-from backchannel.streams.turns.partition import Partition
+from backchannel.streams.turns.partition import PartitionState
 
 BEAT_S: Final = 5.0
 """Seconds between two heartbeats."""
@@ -57,7 +57,7 @@ class Heartbeat(Observer):
         self._counts: Counter[tuple[int, str]] = Counter()  # by minute and name, not written yet
         self._recent: deque[tuple[int, int]] = deque()  # (time of a commit, number of events)
 
-    def on_assigned(self, partitions: Mapping[int, Partition]) -> None:
+    def on_assigned(self, partitions: Mapping[int, PartitionState]) -> None:
         """See `Observer`."""
         self._partitions = sorted(partitions)
 

@@ -1,20 +1,54 @@
-"""The two processes of a worker: one learns and commits, the other publishes, while the worker reads on."""
+"""The processes of a worker, which reads itself: one assembles, one learns and commits, and one publishes."""
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from backchannel.schemas.alarm import Alarm
 from backchannel.schemas.snapshot import Snapshot
 from backchannel.streams.config import Config
+from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.pipeline.commits import Commit, commit
 from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.pipeline.publisher import Publisher
 from backchannel.streams.store.engine import Store
 from backchannel.streams.store.ledger import Ledger
-from backchannel.streams.turns.partition import Batch
-from backchannel.streams.worker.packing import packed
+from backchannel.streams.turns.partition import PartitionState
+from backchannel.streams.turns.position import Claim
+from backchannel.streams.worker.partitions import Added, Ends, Records, assembled
 from backchannel.streams.worker.remote import RemoteObject
+
+
+class AssemblingProcess(RemoteObject):
+    """Holds the partitions: decodes records, and assembles turns; see `Partitions`, also for the errors.
+
+    Args:
+        kafka: connection settings, for the topics and how their records are written.
+        config: how events are written, and what turns are.
+    """
+
+    def __init__(self, kafka: KafkaConfig, config: Config) -> None:
+        super().__init__("assembling", assembled, kafka, config.events, config.turns, config.taught.operators)
+
+    async def assign(self, claims: Sequence[Claim]) -> dict[int, PartitionState]:
+        """See `Partitions.assign`."""
+        states: dict[int, PartitionState] = await self.call("assign", claims)
+        return states
+
+    async def add(self, chunks: Sequence[Records], now: int) -> Added:
+        """See `Partitions.add`."""
+        added: Added = await self.call("add", chunks, now)
+        return added
+
+    async def advance(self, ends: Mapping[int, Ends], now: int) -> dict[int, PartitionState]:
+        """See `Partitions.advance`."""
+        states: dict[int, PartitionState] = await self.call("advance", ends, now)
+        return states
+
+    async def batches(self, claims: Sequence[Claim]) -> bytes:
+        """See `Partitions.batches`."""
+        batches: bytes = await self.call("batches", claims)
+        return batches
 
 
 class LearningProcess(RemoteObject):
@@ -28,9 +62,9 @@ class LearningProcess(RemoteObject):
     def __init__(self, url: str, config: Config) -> None:
         super().__init__("learning", _Committer, url, config)
 
-    async def commit(self, batches: Sequence[Batch]) -> Commit:
-        """Learn and commit; see `commits.commit`, also for the errors."""
-        done: Commit = await self.call("commit", packed(batches))
+    async def commit(self, batches: bytes) -> Commit:
+        """Learn from batches of `Partitions.batches`, and commit; see `commits.commit`, also for the errors."""
+        done: Commit = await self.call("commit", batches)
         return done
 
 
@@ -42,7 +76,7 @@ class _Committer:
         self._ledger: Final = Ledger(store, self._learning.tables)
 
     def commit(self, batches: bytes) -> Commit:
-        return commit(self._learning, self._ledger, pickle.loads(batches))  # noqa: S301 - of our own parent
+        return commit(self._learning, self._ledger, pickle.loads(batches))  # noqa: S301 - of our own
 
 
 class PublishingProcess(RemoteObject):

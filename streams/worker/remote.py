@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import ctypes
+import fcntl
 import gc
 import logging
 import pickle
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from logging.handlers import QueueHandler
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from typing import Any, Final, TypeAlias
 
@@ -39,6 +40,9 @@ BUSY_S: Final = 120.0
 STOP_S: Final = 10.0
 """Seconds for a closing process to end its current call before it is killed."""
 
+PIPE_BYTES: Final = 1 << 20
+"""Bytes of a call that can be sent without waiting for a busy process, where the system allows so large a pipe."""
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _KEPT: Final = 1 << 25
 """Bytes of the largest array whose memory is kept, and half of what is kept: glibc comes to that by itself, but only
@@ -52,7 +56,8 @@ class RemoteObject:
     """An object in another process, which starts when the object is first called.
 
     The process ends when it is closed, or when its owner exits, however it exits. One that hangs is killed, which ends
-    its owner, too. Its log records are logged here.
+    its owner, too. Its log records are logged here. A call is sent while the one before it is being
+    made, so the process need not wait for its owner in between.
 
     Args:
         name: name of the process, for error messages.
@@ -70,8 +75,10 @@ class RemoteObject:
         self._process: Final = context.Process(
             target=_serve, name=name, args=(theirs, answers, self._beats, make, args), daemon=True
         )
-        self._lock: Final = asyncio.Lock()
-        self._watch: asyncio.Task[None] | None = None
+        # Not more: only the first call's answer is read while another call is sent. The process could not send a long
+        # second answer to an owner that waits to send it a long third call.
+        self._sending: Final = asyncio.Semaphore(2)
+        self._answering: Final = asyncio.Lock()
         self._missing = 0  # heartbeats
         self._hung = False
         atexit.register(self._requests.close)  # before Python waits for the process on exit
@@ -105,8 +112,6 @@ class RemoteObject:
         """End the process after its current call, or kill it if that takes too long."""
         self._requests.close()
         atexit.unregister(self._requests.close)
-        if self._watch is not None and not self._watch.get_loop().is_closed():
-            self._watch.cancel()
         if self._process.pid is None:
             return
         self._process.join(STOP_S)
@@ -119,29 +124,36 @@ class RemoteObject:
         return await asyncio.shield(asyncio.create_task(self._call(method, args)))
 
     async def _call(self, method: str | None, args: tuple[object, ...]) -> Any:
-        async with self._lock:
+        async with self._sending:
             if self._process.pid is None:
-                self._process.start()
-                self._watch = asyncio.create_task(self._watch_over())
-                for pipe in self._theirs:
-                    pipe.close()
+                self._start()
             with suppress(ConnectionError):
                 # Not in a thread, which would wait for the interpreter lock after each of hundreds of writes.
                 self._requests.send((method, args))
-            busy = asyncio.create_task(self._say_if_busy(method or "starting"))
-            try:
-                answer: _Answer = await asyncio.to_thread(self._answers.recv)
-            except (EOFError, ConnectionError):
-                self._process.join()
-                raise RuntimeError(f"the {self._process.name} process has died: {self._cause()}") from None
-            finally:
-                busy.cancel()
+            async with self._answering:
+                busy = asyncio.create_task(self._say_if_busy(method or "starting"))
+                try:
+                    answer: _Answer = await asyncio.to_thread(self._answers.recv)
+                except (EOFError, ConnectionError):
+                    self._process.join()
+                    raise RuntimeError(f"the {self._process.name} process has died: {self._cause()}") from None
+                finally:
+                    busy.cancel()
         result, error, records = answer
         for record in records:
             logging.getLogger(record.name).handle(record)
         if error is not None:
             raise error
         return result
+
+    def _start(self) -> None:
+        self._process.start()
+        # Not a task: none runs while a call is sent to a process that hangs.
+        threading.Thread(target=self._watch_over, daemon=True).start()
+        for pipe in self._theirs:
+            pipe.close()
+        with suppress(AttributeError, OSError):  # another system, or one that does not allow as much
+            fcntl.fcntl(self._requests.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     def _cause(self) -> str:
         code = self._process.exitcode or 0
@@ -151,10 +163,9 @@ class RemoteObject:
             return "exit code -9, a kill, as when memory runs out"
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}; its error is above"
 
-    async def _watch_over(self) -> None:
+    def _watch_over(self) -> None:
         seen = 0
-        while self._process.exitcode is None:
-            await asyncio.sleep(BEAT_S)
+        while not wait([self._process.sentinel], BEAT_S):
             beats = self._beats.value
             self._missing = 0 if beats != seen else self._missing + 1
             seen = beats

@@ -16,7 +16,6 @@ from backchannel.schemas.errors import BackchannelError
 from backchannel.streams.clock import learned_up_to
 from backchannel.streams.config import Config
 from backchannel.streams.kafka.config import KafkaConfig
-from backchannel.streams.kafka.decoding import event_decoders
 from backchannel.streams.kafka.producer import Producer
 from backchannel.streams.kafka.receiver import Chunk, LogBounds
 from backchannel.streams.kafka.topics import TopicError, topic_ids
@@ -28,11 +27,10 @@ from backchannel.streams.snapshots.teachings import Teachings
 from backchannel.streams.snapshots.versions import CorruptPolicyError
 from backchannel.streams.store.engine import Store, StoreAwayError, StoreError
 from backchannel.streams.store.ledger import Ledger
-from backchannel.streams.turns.partition import Partition
 from backchannel.streams.turns.position import Claim
 from backchannel.streams.worker.assignment import Assignment, by_partition, resume_in, until_store_answers
 from backchannel.streams.worker.heartbeat import BEAT_S, Heartbeat
-from backchannel.streams.worker.processes import LearningProcess, PublishingProcess
+from backchannel.streams.worker.processes import AssemblingProcess, LearningProcess, PublishingProcess
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +67,7 @@ class LostRecordsError(BackchannelError, RuntimeError):
 class Worker:
     """One member of the consumer group: a `transport.Receiver`.
 
-    It reads in this process, and learns and publishes in two others, so a script must create it under
+    It reads in this process, and assembles, learns and publishes in three others, so a script must create it under
     `if __name__ == "__main__":`.
 
     Args:
@@ -103,15 +101,16 @@ class Worker:
         self._observer: Final = Observers(self._heartbeat, *([observer] if observer else []))
         self._ledger: Final = Ledger(self._store, learning.tables)
         self._teachings: Final = Teachings(self._store, config.taught, config.turns.fold, config.snapshots.signing_key)
+        self._assembler: Final = AssemblingProcess(kafka, config)
         self._learner: Final = LearningProcess(url, config)
         self._publisher: Final = PublishingProcess(url, config)
         self._kafka: Final = kafka
         self._source: Final = kafka.source
-        self._decoders: Final = event_decoders(kafka, config.events)
+        self._topics: Final = set(kafka.event_topics.values())
         # An event may arrive this long after the last one and still belong to an open turn.
         self._quiet_ms: Final = round(1000 * (config.turns.window_s + config.turns.lateness_s))
         self._producer: Final = Producer(kafka)
-        self._app: Final = chunk_app(kafka, self._decoders, self)
+        self._app: Final = chunk_app(kafka, self._topics, self)
         if sensor is not None:
             self._app.sensors.add(sensor)
         self._assignment: Assignment | None = None
@@ -129,7 +128,7 @@ class Worker:
             LostRecordsError: topics were truncated or recreated.
             LogError: records were deleted before they were read.
         """
-        await self._learner.started()
+        await asyncio.gather(self._assembler.started(), self._learner.started())
         async with self._producer:
             routines = [
                 asyncio.create_task(routine)
@@ -154,6 +153,7 @@ class Worker:
 
     def close(self) -> None:
         """Wait for the commit and the publication in progress, and close the store."""
+        self._assembler.close()
         self._learner.close()
         self._publisher.close()
         with suppress(StoreError):
@@ -163,7 +163,7 @@ class Worker:
     @property
     def stuck(self) -> str | None:
         """The reason why the worker should be restarted, in words; None if it is alive."""
-        return self._learner.stuck or self._publisher.stuck
+        return self._assembler.stuck or self._learner.stuck or self._publisher.stuck
 
     @property
     def unready(self) -> str | None:
@@ -177,20 +177,23 @@ class Worker:
     async def resume(self, bounds: Mapping[TP, LogBounds]) -> Mapping[TP, int]:
         """See `Receiver.resume`."""
         self._end_assignment()
-        grouped = by_partition(bounds, set(self._decoders))
+        grouped = by_partition(bounds, self._topics)
         ids = await self._topic_ids()
-        partitions = {}
+        claims = []
         for number in sorted(grouped):
             claim = await until_store_answers(partial(asyncio.to_thread, self._ledger.claim, self._source, number))
-            partitions[number] = self._partition(claim, grouped[number], ids)
+            claims.append(self._resumed(claim, grouped[number], ids))
+        partitions = await self._assembler.assign(claims)
         if 0 in partitions:
             await self._publisher.started()  # takes seconds of CPU time, best spent before there is work
         self._assignment = Assignment(
+            claims,
             partitions,
+            self._assembler,
             self._learner,
             self._producer,
-            self._config.commits.events,
-            self._quiet_ms,
+            commit_events=self._config.commits.events,
+            quiet_ms=self._quiet_ms,
             observer=self._observer,
             teach=self._teachings.write,
         )
@@ -225,7 +228,7 @@ class Worker:
             logger.warning("cannot tell whether topics were recreated: %s", error)
             return {}
 
-    def _partition(self, claim: Claim, logs: Mapping[str, LogBounds], ids: Mapping[str, str]) -> Partition:
+    def _resumed(self, claim: Claim, logs: Mapping[str, LogBounds], ids: Mapping[str, str]) -> Claim:
         position, losses = resume_in(logs, claim.position, ids)
         for loss in losses:
             logger.warning("partition %d: %s", claim.number, loss)
@@ -234,9 +237,7 @@ class Worker:
                 f"partition {claim.number}: {'; '.join(losses)}. "
                 "`backchannel worker --accept-loss` continues without them"
             )
-        return Partition(
-            structs.replace(claim, position=position), self._decoders, self._config.turns, self._config.taught.operators
-        )
+        return structs.replace(claim, position=position)
 
     async def _commit_regularly(self) -> None:
         due = time.monotonic()

@@ -21,7 +21,7 @@ from backchannel.schemas.events import Click
 from backchannel.streams.kafka.config import KafkaConfig
 from backchannel.streams.kafka.topics import admin_client
 from backchannel.streams.pipeline.local import LocalPipeline
-from tests.integration.workers import Fleet, disordered, records_of, send
+from tests.integration.workers import PATIENCE_S, Fleet, disordered, records_of, send
 from tests.support.ledgers import sqlite_url
 
 KILLS = 32
@@ -55,6 +55,25 @@ def test_killed_again_and_again_they_learn_what_an_uninterrupted_run_learns(kafk
         claims = fleet.claims()
     print(f"\n{len(events):,} events, {done.total()} kills {dict(done)}, {claims} claims: {counts}")
     assert sum(counts[name] for name in ("query", "impression", "click", "barge_in")) == len(events) >= 200_000
+
+
+def test_the_death_of_any_of_its_processes_ends_a_worker_and_the_next_goes_on(
+    kafka: KafkaConfig, tmp_path: Path
+) -> None:
+    events = disordered(6_000, seed=10)
+    share = len(events) // 3 + 1
+    with Fleet(tmp_path, kafka, window_s=10, commit_events=300) as fleet:
+        for number in range(3):
+            worker = fleet.start()
+            asyncio.run(send(kafka, events[number * share : (number + 1) * share]))
+            fleet.until_commits(2, or_read=min((number + 1) * share, len(events)))
+            os.kill(fleet.processes(worker)[number], signal.SIGKILL)
+            fleet.workers.remove(worker)
+            assert worker.wait(PATIENCE_S) == 1, fleet.logs()
+        fleet.start()
+        for name in ("assembling", "learning", "publishing"):
+            assert f"the {name} process has died: exit code -9" in fleet.logs()
+        fleet.assert_learned(events)
 
 
 def test_stopped_while_another_took_over_and_continued_it_changes_nothing(kafka: KafkaConfig, tmp_path: Path) -> None:

@@ -184,6 +184,12 @@ class Fleet:
             else:
                 return processes
 
+    def processes(self, worker: subprocess.Popen[bytes]) -> list[int]:
+        """Return the ids of the processes that a worker has started."""
+        command = ["ps", "-ww", "-o", "pid=", "-o", "args=", "--ppid", str(worker.pid)]
+        lines = subprocess.run(command, capture_output=True, check=True).stdout.splitlines()
+        return [int(line.split()[0]) for line in lines if b"spawn_main" in line]
+
     def refusal(self, *options: str) -> dict[str, str]:
         """Start a worker that must exit by itself, and return the last line of its log."""
         worker = self.start("--log", "json", *options)

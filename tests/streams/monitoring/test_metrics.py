@@ -149,8 +149,8 @@ def test_what_the_gate_says_of_the_newest_version_is_shown(metrics: Metrics) -> 
 
 def test_what_is_somebody_elses_now_is_not_shown_any_more(metrics: Metrics) -> None:
     one = partition()
-    metrics.on_assigned({0: one})
-    metrics.on_tick({0: one}, {TP("clicks", 0): 5})
+    metrics.on_assigned({0: one.state})
+    metrics.on_tick({0: one.state}, {TP("clicks", 0): 5})
     assert value(metrics, "open_turns", partition="0") == one.open == 100
     assert value(metrics, "lag_records", topic="clicks", partition="0") == 5
     metrics.on_assigned({})

@@ -1,11 +1,12 @@
 """An assignment without a broker: what it commits and when, also if the store or the dead-letter topic is away."""
 
 import asyncio
+import pickle
 import re
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -25,10 +26,11 @@ from backchannel.streams.pipeline.learners import Learning
 from backchannel.streams.store.engine import Store, StoreAwayError
 from backchannel.streams.store.ledger import Contribution, FencedError, Ledger
 from backchannel.streams.turns.assembler import TurnConfig
-from backchannel.streams.turns.partition import Batch, Partition
+from backchannel.streams.turns.partition import PartitionState
 from backchannel.streams.turns.position import Claim, Position, TopicPosition
 from backchannel.streams.worker import assignment
 from backchannel.streams.worker.assignment import Assignment, CoPartitionError, by_partition, resume_in
+from backchannel.streams.worker.partitions import Added, Ends, Partitions, Records
 from tests.support.ledgers import contents, sqlite_url
 
 TP0 = TP("events", 0)
@@ -37,6 +39,7 @@ CONFIG = Config(turns=TurnConfig(window_s=3.0, lateness_s=1.0))
 RECORDS = [encode(event) for event in mixed_stream(40, np.random.default_rng(3), queries=10, gap_ms=400)]
 NOW = 1_800_000_000_000
 QUIET_MS = 4_000
+T = TypeVar("T")
 
 
 class Letters:
@@ -48,6 +51,35 @@ class Letters:
     async def deliver(self, rejected: list[Rejected]) -> None:
         await self.may_deliver.wait()
         self.delivered += rejected
+
+
+class Holder:
+    """Holds partitions as the assembling process does: it makes calls in order, even if their callers are cancelled."""
+
+    def __init__(self, partitions: Partitions) -> None:
+        self._partitions = partitions
+        self.calls: list[int] = []  # the number of chunks in each
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self._lock = asyncio.Lock()
+
+    async def add(self, chunks: Sequence[Records], now: int) -> Added:
+        self.calls.append(len(chunks))
+        return await self._call(self._partitions.add, chunks, now)
+
+    async def advance(self, ends: Mapping[int, Ends], now: int) -> Mapping[int, PartitionState]:
+        return await self._call(self._partitions.advance, ends, now)
+
+    async def batches(self, claims: Sequence[Claim]) -> bytes:
+        return await self._call(self._partitions.batches, claims)
+
+    async def _call(self, method: Callable[..., T], *args: Any) -> T:
+        async def answer() -> T:
+            async with self._lock:
+                await self.may_answer.wait()
+                return method(*args)
+
+        return await asyncio.shield(asyncio.create_task(answer()))
 
 
 class Desk:
@@ -67,13 +99,23 @@ class Desk:
         position, _ = resume_in(dict.fromkeys(topics, LogBounds(0, 10_000)), claim.position)
         claim = Claim("s", 0, claim.epoch, claim.commits, position)
         decoders = {topic: EventDecoder(event_type) for topic, event_type in topics.items()}
-        partition = Partition(claim, decoders, CONFIG.turns)
+        partitions = Partitions(decoders, CONFIG.turns)
+        states = partitions.assign([claim])
+        self.holder = Holder(partitions)
         return Assignment(
-            {0: partition}, self, self.letters, commit_events, QUIET_MS, observer=Observer(), teach=self.taught.extend
+            [claim],
+            states,
+            self.holder,
+            self,
+            self.letters,
+            commit_events=commit_events,
+            quiet_ms=QUIET_MS,
+            observer=Observer(),
+            teach=self.taught.extend,
         )
 
-    async def commit(self, batches: Sequence[Batch]) -> Commit:
-        return await asyncio.to_thread(commit, self.learning, self.ledger, batches)
+    async def commit(self, batches: bytes) -> Commit:
+        return await asyncio.to_thread(commit, self.learning, self.ledger, pickle.loads(batches))
 
     def chunk(self, first: int, values: list[bytes], tp: TP = TP0) -> Chunk:
         records = [
@@ -88,6 +130,12 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     desk = Desk(sqlite_url(tmp_path))
     yield desk
     desk.store.close()
+
+
+async def until(there: Callable[[], Any]) -> None:
+    async with asyncio.timeout(10):
+        while not there():  # noqa: ASYNC110 -- of many kinds
+            await asyncio.sleep(0.001)
 
 
 def ends(at: int | Mapping[TP, int] | None) -> Callable[[], Coroutine[Any, Any, Mapping[TP, int]]]:
@@ -109,13 +157,14 @@ def test_it_commits_when_there_is_enough_and_acks_what_is_committed(desk: Desk) 
     async def scenario() -> None:
         one = desk.assign(commit_events=30)
         await one.add(desk.chunk(0, RECORDS[:20]), NOW)
+        await until(lambda: one.partitions[0].uncommitted)
         assert desk.acked == []
         await one.add(desk.chunk(20, RECORDS[20:40]), NOW)
-        await one.commit()
+        await until(lambda: one.partitions[0].uncommitted > 20)
+        await one.add(desk.chunk(40, RECORDS[40:60]), NOW)
+        await until(lambda: desk.acked)
         assert desk.acked == [0, 20]
         before = desk.ledger.counts()
-        await one.add(desk.chunk(40, RECORDS[40:60]), NOW)
-        assert desk.ledger.counts() == before
         await one.commit()
         assert desk.ledger.counts()["query"] > before["query"]
         assert desk.acked == [0, 20, 40]
@@ -130,11 +179,13 @@ def test_what_is_taught_is_written_at_once_and_not_again_after_its_commit(desk: 
     async def scenario() -> None:
         one = desk.assign()
         await one.add(desk.chunk(0, [*RECORDS[:3], encode(taught)]), NOW)
+        await until(lambda: desk.taught)
         assert (desk.taught, desk.acked) == ([taught], [])
         await one.commit()
         # It is read again with the turns that are open.
         again = desk.assign()
         await again.add(desk.chunk(0, [*RECORDS[:3], encode(taught)]), NOW)
+        await again.commit()
         assert desk.taught == [taught]
 
     asyncio.run(scenario())
@@ -204,8 +255,9 @@ def test_a_commit_that_was_cancelled_is_brought_to_its_end(desk: Desk, monkeypat
     async def scenario() -> None:
         one = desk.assign(commit_events=1)
         monkeypatch.setattr(desk.ledger, "commit", fail)
-        await one.add(desk.chunk(0, RECORDS[:50]), NOW)
-        adding = asyncio.create_task(one.add(desk.chunk(50, RECORDS[50:70]), NOW))
+        for first in range(0, 40, 10):
+            await one.add(desk.chunk(first, RECORDS[first : first + 10]), NOW)
+        adding = asyncio.create_task(one.add(desk.chunk(40, RECORDS[40:70]), NOW))
         await asyncio.sleep(0.05)
         assert not adding.done(), "consumption waits when the next commit is due"
         assert not desk.acked
@@ -214,7 +266,7 @@ def test_a_commit_that_was_cancelled_is_brought_to_its_end(desk: Desk, monkeypat
         monkeypatch.setattr(desk.ledger, "commit", write)
         await one.add(desk.chunk(70, RECORDS[70:]), NOW)
         await one.commit()
-        assert desk.acked == [0, 50, 70]
+        assert desk.acked == [0, 10, 20, 30, 40, 70]
         assert desk.ledger.counts()["query"] == 40
 
     asyncio.run(scenario())
@@ -295,6 +347,7 @@ def test_read_again_long_after_nothing_is_late_either_where_the_broker_set_the_t
         one = desk.assign()
         values = enumerate([asked("a", NOW), asked("fast", NOW + 280_000), clicked("a", NOW + 1)])
         await one.add(Chunk(TP0, [record(offset, value, kind) for offset, value in values], lambda: None), 2 * NOW)
+        await until(lambda: one.partitions[0].open)
         return one.partitions[0].watermark
 
     assert asyncio.run(watermark(kind=1)) == NOW + 1 - 1_000
@@ -411,6 +464,119 @@ def test_the_position_waits_for_the_dead_letters(desk: Desk) -> None:
         assert (topic, partition, record.offset, record.key, record.value) == ("events", 0, 0, b"key", b"nonsense")
         assert reason.startswith("record: ")
         assert desk.ledger.counts()["dead_letter"] == 1
+
+    asyncio.run(scenario())
+
+
+def test_chunks_that_come_while_others_are_added_are_added_together(desk: Desk) -> None:
+    async def scenario() -> None:
+        one = desk.assign()
+        desk.holder.may_answer.clear()
+        for first in range(0, 50, 10):
+            await one.add(desk.chunk(first, RECORDS[first : first + 10]), NOW)
+        desk.holder.may_answer.set()
+        await one.add(desk.chunk(50, RECORDS[50:]), NOW)
+        await one.commit()
+        assert desk.holder.calls[0] == 1
+        assert sum(desk.holder.calls) == 6 > len(desk.holder.calls) + 2
+        assert desk.acked == list(range(0, 60, 10))
+        assert desk.ledger.counts()["query"] == 40
+
+    asyncio.run(scenario())
+
+
+def test_a_chunk_whose_adding_was_cancelled_is_added_with_its_dead_letters(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The partition has it already. Without its dead letters it may not be committed."""
+
+    async def scenario() -> None:
+        one = desk.assign()
+        desk.holder.may_answer.clear()
+        await one.add(desk.chunk(0, RECORDS[:50]), NOW)
+        monkeypatch.setattr(assignment, "GATHERED_RECORDS", 1)
+        adding = asyncio.create_task(one.add(desk.chunk(50, [*RECORDS[50:], b"nonsense"]), NOW))
+        committing = asyncio.create_task(one.commit())
+        await asyncio.sleep(0.01)
+        assert not adding.done(), "one call is ahead, and no more"
+        adding.cancel()
+        desk.holder.may_answer.set()
+        await committing
+        assert [letter.record.value for letter in desk.letters.delivered] == [b"nonsense"]
+        assert desk.acked == [0, 50]
+        assert desk.ledger.counts()["query"] == 40
+
+    asyncio.run(scenario())
+
+
+def test_batches_are_not_lost_with_the_caller_that_asked_for_them(desk: Desk) -> None:
+    async def scenario() -> None:
+        one = desk.assign()
+        await one.add(desk.chunk(0, RECORDS), NOW)
+        await until(lambda: one.partitions[0].uncommitted)
+        desk.holder.may_answer.clear()
+        committing = asyncio.create_task(one.commit())
+        await asyncio.sleep(0.01)
+        committing.cancel()
+        await asyncio.wait([committing])
+        desk.holder.may_answer.set()
+        await one.commit()
+        assert desk.ledger.counts()["query"] == 40
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_after_the_end_of_the_assignment_changes_nothing(desk: Desk) -> None:
+    async def scenario() -> None:
+        one = desk.assign()
+        before = dict(one.partitions)
+        desk.holder.may_answer.clear()
+        await one.add(desk.chunk(0, [b"nonsense", *RECORDS]), NOW)
+        waiting = [asyncio.create_task(one.advance(ends(41), NOW)), asyncio.create_task(one.commit())]
+        await asyncio.sleep(0.01)
+        one.end()
+        desk.holder.may_answer.set()
+        await asyncio.gather(*waiting)
+        assert (desk.letters.delivered, desk.acked, desk.ledger.counts()) == ([], [], {})
+        assert one.partitions == before
+
+    asyncio.run(scenario())
+
+
+def test_commits_that_are_asked_for_together_hold_back_no_chunks(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, may_write = desk.ledger.commit, threading.Event()
+
+    def wait(contributions: list[Contribution]) -> list[Claim]:
+        may_write.wait()
+        return write(contributions)
+
+    monkeypatch.setattr(desk.ledger, "commit", wait)
+
+    async def scenario() -> None:
+        one = desk.assign()
+        await one.add(desk.chunk(0, RECORDS[:50]), NOW)
+        await until(lambda: one.partitions[0].uncommitted)
+        desk.holder.may_answer.clear()
+        committing = [asyncio.create_task(one.commit()) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        desk.holder.may_answer.set()
+        async with asyncio.timeout(10):
+            await one.add(desk.chunk(50, RECORDS[50:]), NOW)
+        may_write.set()
+        await asyncio.gather(*committing)
+        assert desk.ledger.counts()["query"] == 40
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_committed_after_a_chunk_that_could_not_be_added(desk: Desk) -> None:
+    async def scenario() -> None:
+        one = desk.assign()
+        await one.add(desk.chunk(0, RECORDS, TP("unknown", 0)), NOW)
+        for call in (one.advance(ends(50), NOW), one.add(desk.chunk(0, RECORDS), NOW), one.commit()):
+            with pytest.raises(KeyError, match="unknown"):
+                await call
+        assert (desk.acked, desk.ledger.counts()) == ([], {})
 
     asyncio.run(scenario())
 

@@ -30,6 +30,9 @@ class Sum:
         logging.getLogger("sum").warning("it is %d", self.total)
         return self.total
 
+    def echo(self, text: str) -> str:
+        return text
+
     def divide(self, number: int) -> float:
         return self.total / number
 
@@ -85,6 +88,16 @@ def test_a_call_that_was_cancelled_is_made_all_the_same() -> None:
     run(scenario)
 
 
+def test_long_calls_and_long_answers_do_not_wait_for_one_another() -> None:
+    long = "x" * (4 * remote.PIPE_BYTES)
+
+    async def scenario(apart: RemoteObject) -> None:
+        await apart.started()
+        assert await asyncio.gather(*(apart.call("echo", long) for _ in range(3))) == [long] * 3
+
+    run(scenario)
+
+
 def test_signals_are_for_its_owner() -> None:
     """Service managers and terminals send signals to all processes of a group."""
 
@@ -123,7 +136,9 @@ def test_so_is_that_it_cannot_be_made(make: Callable[[int], None], error: type[E
     run(scenario, make)
 
 
-def test_one_that_hangs_is_said_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["add", "echo"])
+def test_one_that_hangs_is_said_and_killed(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it has to read a call that is longer than what a pipe holds."""
     monkeypatch.setattr(remote, "SILENT_BEATS", 2)
     monkeypatch.setattr(remote, "KILLED_BEATS", 4)
 
@@ -131,7 +146,7 @@ def test_one_that_hangs_is_said_and_killed(monkeypatch: pytest.MonkeyPatch) -> N
         await apart.started()
         (process,) = multiprocessing.active_children()
         os.kill(process.pid or 0, signal.SIGSTOP)
-        waiting = asyncio.create_task(apart.call("add", 1))
+        waiting = asyncio.create_task(apart.call(method, "x" * (4 * remote.PIPE_BYTES) if method == "echo" else 1))
         with pytest.raises(RuntimeError, match="died: it sent no heartbeat"):
             await waiting
         assert "no heartbeat" in (apart.stuck or "")
