@@ -1,6 +1,7 @@
 """A process that answers requests: its reader, its sink, and the application on top of them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -58,6 +59,7 @@ def application_of(plan: Plan) -> ASGIApp:
     async def running() -> AsyncIterator[None]:
         with reader:
             await sink.start()
+            asker.current(time.time_ns() // 1_000_000)  # its place is held from now on, not from the first request
             reporting = asyncio.create_task(report())
             try:
                 yield

@@ -6,16 +6,21 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
+from litestar.testing import TestClient
 
 from backchannel.agents.satisfaction.asking import AskConfig, Asker
 from backchannel.agents.satisfaction.budget import DAY_MS, Budget
+from backchannel.ops.serve.answering import application_of
 from backchannel.ops.serve.asking import HostAsker, lock_of
 from backchannel.ops.serve.completion import completed
 from backchannel.ops.serve.contract import DecideRequest
 from backchannel.ops.serve.metrics import ServiceMetrics
+from backchannel.ops.serve.processes import Plan
 from backchannel.ops.serve.service import Service
 from backchannel.ops.serve.sinks import Nowhere, Sink
 from backchannel.schemas.events import Earlier, Feedback, Prefer, Query
+from backchannel.streams.config import Config
 from backchannel.streams.serving.reader import PolicyReader
 from tests.ops.serve.conftest import Kept
 
@@ -101,6 +106,30 @@ def test_one_process_of_a_host_asks_and_its_successor_from_the_next_window_on(tm
     assert not successor.budget.spend("ann", now + 1)
     assert successor.budget.spend("ann", now + DAY_MS // 4)
     second.close()
+
+
+def test_a_process_holds_its_place_from_its_beginning_on(
+    learned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would ask nothing in the window in which the first request comes."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    plan = Plan(
+        store=learned,
+        config=Config(ask=ON),
+        events="none",
+        journal=tmp_path,
+        tokens=(),
+        guess_from=None,
+        log="text",
+        host="127.0.0.1",
+        port=0,
+        processes=1,
+    )
+    other = HostAsker(ON, lock_of(learned))
+    with TestClient(application_of(plan)):
+        assert other.current(0) is None
+    assert other.current(0) is not None
+    other.close()
 
 
 def test_services_of_a_store_share_a_lock() -> None:
