@@ -131,6 +131,13 @@ def resume_in(
             )
             at = structs.replace(at, resume=log.start)
         topics[topic] = structs.replace(at, id=ids.get(topic, at.id))
+    for topic in sorted(position.topics.keys() - logs.keys()):
+        at = position.topics[topic]
+        if at.resume < at.read:
+            losses.append(
+                f"{topic} is no longer one of the topics, but its offsets {at.resume} to {at.read - 1} belong to turns "
+                "that are still open: a worker with the old topics closes them"
+            )
     return structs.replace(position, topics=topics), losses
 
 

@@ -640,6 +640,15 @@ def test_a_topic_that_was_never_read_begins_where_its_log_does() -> None:
     assert resume_in({"t": LogBounds(7, 9)}, Position()) == (Position(topics={"t": TopicPosition(7, 7)}), [])
 
 
+def test_what_is_open_in_a_topic_that_is_no_longer_read_is_a_loss() -> None:
+    left = Position(5, {"t": TopicPosition(read=50, resume=50), "old": TopicPosition(read=50, resume=40)})
+    position, (loss,) = resume_in({"t": LogBounds(0, 100)}, left)
+    assert position.topics.keys() == {"t"}
+    assert loss.startswith("old is no longer one of the topics, but its offsets 40 to 49")
+    done = structs.replace(left, topics=left.topics | {"old": TopicPosition(read=50, resume=50)})
+    assert resume_in({"t": LogBounds(0, 100)}, done)[1] == []
+
+
 def test_a_partition_without_one_of_its_topics_is_refused() -> None:
     log = LogBounds(0, 0)
     both = {TP("a", 0): log, TP("b", 0): log}
