@@ -1,12 +1,13 @@
 """Valid and invalid events, derived from the structs so that no field can be forgotten."""
 
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from hypothesis import strategies as st
 from msgspec import inspect
 
-from backchannel.schemas.events import EVENT_TYPES
+from backchannel.schemas.events import EVENT_TYPES, Rule
+from backchannel.schemas.text import normalize
 
 Document: TypeAlias = dict[str, Any]
 
@@ -121,14 +122,20 @@ def _values(info: inspect.Type) -> st.SearchStrategy[Any]:
             return st.lists(_values(item), max_size=3)
         case inspect.DictType(key_type=key, value_type=value):
             return st.dictionaries(_values(key), _values(value), max_size=3)
-        case inspect.StructType(fields=fields, tag=tag, tag_field=tag_field):
-            return st.fixed_dictionaries(
+        case inspect.StructType(cls=cls, fields=fields, tag=tag, tag_field=tag_field):
+            objects = st.fixed_dictionaries(
                 {field.encode_name: _values(field.type) for field in fields if field.required}
                 | ({} if tag_field is None else {tag_field: st.just(tag)}),
                 optional={field.encode_name: _values(field.type) for field in fields if not field.required},
             )
+            return objects.filter(_visible) if cls in get_args(Rule) else objects
         case _:
             raise NotImplementedError(info)
+
+
+def _visible(rule: Document) -> bool:
+    """Return whether the texts of a rule can be seen, which their types do not say."""
+    return all(normalize(rule[name]) for name in ("from", "to", "query") if name in rule)
 
 
 def _kinds(info: inspect.Type) -> set[str]:
