@@ -3,7 +3,6 @@
 import asyncio
 import atexit
 import ctypes
-import fcntl
 import gc
 import logging
 import pickle
@@ -56,8 +55,8 @@ class RemoteObject:
     """An object in another process, which starts when the object is first called.
 
     The process ends when it is closed, or when its owner exits, however it exits. One that hangs is killed, which ends
-    its owner, too. Its log records are logged here. A call is sent while the one before it is being
-    made, so the process need not wait for its owner in between.
+    its owner, too. Its log records are logged here. A call is sent while the one before it is being made, so the
+    process need not wait for its owner in between.
 
     Args:
         name: name of the process, for error messages.
@@ -152,8 +151,10 @@ class RemoteObject:
         threading.Thread(target=self._watch_over, daemon=True).start()
         for pipe in self._theirs:
             pipe.close()
-        with suppress(AttributeError, OSError):  # another system, or one that does not allow as much
-            fcntl.fcntl(self._requests.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        with suppress(ImportError, OSError):  # another system, or one that does not allow as much
+            from fcntl import F_SETPIPE_SZ, fcntl  # noqa: PLC0415 - Windows has no such module
+
+            fcntl(self._requests.fileno(), F_SETPIPE_SZ, PIPE_BYTES)
 
     def _cause(self) -> str:
         code = self._process.exitcode or 0

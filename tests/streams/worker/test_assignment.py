@@ -395,7 +395,8 @@ def test_what_keeps_a_commit_from_being_made_is_raised_by_whatever_comes_next(
     asyncio.run(scenario())
 
 
-def test_chunks_are_added_while_the_store_writes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def held_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Return an event that commits wait for before they write."""
     write, may_write = desk.ledger.commit, threading.Event()
 
     def wait(contributions: list[Contribution]) -> list[Claim]:
@@ -403,6 +404,11 @@ def test_chunks_are_added_while_the_store_writes(desk: Desk, monkeypatch: pytest
         return write(contributions)
 
     monkeypatch.setattr(desk.ledger, "commit", wait)
+    return may_write
+
+
+def test_chunks_are_added_while_the_store_writes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_write = held_back(desk, monkeypatch)
 
     async def scenario() -> None:
         one = desk.assign(commit_events=30)
@@ -544,13 +550,7 @@ def test_an_answer_after_the_end_of_the_assignment_changes_nothing(desk: Desk) -
 
 
 def test_commits_that_are_asked_for_together_hold_back_no_chunks(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, may_write = desk.ledger.commit, threading.Event()
-
-    def wait(contributions: list[Contribution]) -> list[Claim]:
-        may_write.wait()
-        return write(contributions)
-
-    monkeypatch.setattr(desk.ledger, "commit", wait)
+    may_write = held_back(desk, monkeypatch)
 
     async def scenario() -> None:
         one = desk.assign()
