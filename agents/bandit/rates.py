@@ -22,8 +22,10 @@ the marginal likelihood of the column given all others (automatic relevance dete
 marginal likelihood maximisation for sparse Bayesian models", AISTATS 2003). A single candidate is chosen by the first
 one: there, only the chosen strategy is learned, and it takes errors of weights to have others tried.
 
-An item of s in bucket k is met in bucket j of t with the discrete hazard h_stkj = event / risk, shrunk to the
-pair's mean, and that to the mean of all pairs.
+An item of s in bucket k is met in bucket j of t with the discrete hazard h_stkj = event / risk. Lists have their tops
+in common and differ further down, but little is seen of deep ranks. So it is shrunk to what all pairs have in the same
+buckets, at the pair's own level, by which all its hazards differ from theirs in proportion (Cox, "Regression models and
+life-tables", 1972).
 """
 
 from typing import Final
@@ -46,12 +48,13 @@ COMMON_RIDGE: Final = 1.0
 """Prior precision of the common context weights."""
 POOLED: Final = 0.5 * 0.8 ** np.arange(BUCKETS)
 """Prior rates of strategies in general, worth one turn."""
-MET: Final = 15.0
-"""Strength of the prior of a hazard, as weight of searched items."""
+MET: Final = 5.0
+"""Strength of the priors of hazards, as weight of searched items."""
 TYPICAL: Final = 5.0
 """Weight of clicks that the dispersion of all buckets counts for in that of each."""
 OVERLAP: Final = 0.05
 """Prior mean of the hazards of all pairs, of strength MET."""
+_SUREST: Final = 0.999
 _SWEEPS: Final = 3
 
 
@@ -130,9 +133,11 @@ def hazards(pairs: Pairs) -> Floats:
     between = 1.0 - np.eye(len(pairs.risk))[:, :, np.newaxis, np.newaxis]
     risk, event = pairs.risk * between, pairs.event * between
     overall = (event.sum() + OVERLAP * MET) / (risk.sum() + MET)
-    each = (event.sum(axis=(2, 3)) + MET * overall) / (risk.sum(axis=(2, 3)) + MET)
-    each = each[..., np.newaxis, np.newaxis]
-    return np.asarray(np.minimum((event + MET * each) / (risk + MET), 0.999) * between)
+    pooled = np.minimum((event.sum(axis=(0, 1)) + MET * overall) / (risk.sum(axis=(0, 1)) + MET), _SUREST)
+    expected = (risk * pooled).sum(axis=(2, 3), keepdims=True)
+    level = (event.sum(axis=(2, 3), keepdims=True) + MET * overall) / (expected + MET * overall)
+    prior = 1.0 - (1.0 - pooled) ** level
+    return np.asarray(np.minimum((event + MET * prior) / (risk + MET), _SUREST) * between)
 
 
 def available(shown: Pairs) -> Floats:
