@@ -48,7 +48,7 @@ COMMON_RIDGE: Final = 1.0
 """Prior precision of the common context weights."""
 POOLED: Final = 0.5 * 0.8 ** np.arange(BUCKETS)
 """Prior rates of strategies in general, worth one turn."""
-MET: Final = 5.0
+MET: Final = 40.0
 """Strength of the priors of hazards, as weight of searched items."""
 TYPICAL: Final = 5.0
 """Weight of clicks that the dispersion of all buckets counts for in that of each."""

@@ -200,8 +200,8 @@ def test_deep_ranks_have_no_more_in_common_than_they_have_elsewhere() -> None:
     risk[0, 1, 0, 0] = risk[0, 2, 0, 0] = risk[0, 1, 4, 0] = 1000.0
     event[0, 1, 0, 0], event[0, 2, 0, 0], event[0, 1, 4, 0] = 900.0, 800.0, 50.0
     found = hazards(Pairs(risk, event))
-    assert found[0, 2, 4, 0] < 0.06
-    assert found[0, 2, 0, 0] == pytest.approx(0.8, abs=0.01)
+    assert found[0, 2, 4, 0] < 0.1
+    assert found[0, 2, 0, 0] == pytest.approx(0.8, abs=0.02)
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 1e-9, 1.0, 1e6]), st.sampled_from([0.0, 0.5, 4.0]))
