@@ -140,6 +140,9 @@ class _Keys:
         of_label = np.array([*(known.get(name, MISSING) for name in languages), MISSING], dtype=np.int64)
         asked, then = of_label[query.locale[after.counts > 0]], of_label[after.rows.locale]
         elsewhere = (asked != then) & (asked != MISSING) & (then != MISSING)
+        # What another user says on a shared device is theirs: kept as this one's, it could not be forgotten with them.
+        speaker, next_speaker = query.user[after.counts > 0], after.rows.user
+        elsewhere |= (speaker != next_speaker) & (speaker != MISSING) & (next_speaker != MISSING)
         self.following[np.flatnonzero(after.counts > 0)[elsewhere]] = MISSING
 
 

@@ -92,7 +92,7 @@ class Outcomes(Struct, frozen=True, dict=True):
         query: code of the normalised query that the results were for, (n,): the rewrite, if one was served.
         state: code of the query as asked, (n,): its interpretation or, without one, its normalised text.
         following: code of the state of the session's next query, (n,); MISSING without one, or if it is in another
-            language.
+            language or another user's.
         rewritten: code of the target of the served rewrite, (n,); MISSING without one.
         success: the highest gain, (n,), in [0, 1]; without a click, the worth of a session that moves on. What somebody
             said about the answer takes its place.

@@ -89,6 +89,17 @@ def test_what_it_is_in_another_language_is_no_rewrite(locale: str, other: str | 
     assert failure / 20 == pytest.approx(kept if rewritten else 1.0 - kept, rel=1e-6)
 
 
+@pytest.mark.parametrize(("speaker", "rewritten"), [("child", False), ("parent", True), (None, True)])
+def test_what_another_user_says_in_the_session_is_no_rewrite(speaker: str | None, rewritten: bool) -> None:
+    text, following, turns = "play frozen sound track", "play frozen soundtrack", []
+    for number in range(8):
+        asked = query(0, text, f"s{number}", user_id="parent")
+        again = query(5000, following, f"s{number}", user_id=speaker)
+        turns += [closed_turn(asked, next=again), succeeded("parent", following)]
+    assert own_rewrites(turns) == ({"parent": {text: following}} if rewritten else {})
+    assert judged(turns[:1]).rephrased[0] > 0.5
+
+
 @pytest.mark.parametrize(
     ("text", "following"),
     [

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from msgspec import structs
 from sqlalchemy import create_engine, inspect, select, text
 
 from backchannel.agents.bandit.features import Numeric
@@ -145,6 +146,18 @@ def test_deep_erasure_takes_the_texts_that_only_they_asked(pipeline: LocalPipeli
             assert snapshots.intact(connection, header, key)
     with closing(PolicyReader(store_url)) as reader:
         assert set(reader.policy.memory()) == {"jazz", "secret 0"}
+
+
+def test_deep_erasure_takes_what_they_said_after_another_user(pipeline: LocalPipeline, store_url: str) -> None:
+    asked, *signals = turn(20, False, text="call doctor smith", user="user-0")
+    again = structs.replace(
+        turn(21, True, text="call doctor smyth", user="user-1")[0], session_id=asked.session_id, ts=asked.ts + 5000
+    )
+    learn(pipeline, [asked, *signals, again])
+    assert _mentions(store_url, "call doctor smyth")
+    forget_user(store_url, CONFIG, "user-1", deep=True)
+    assert not _mentions(store_url, "call doctor smyth")
+    assert _mentions(store_url, "call doctor smith")
 
 
 def _mentions(url: str, said: str) -> bool:
