@@ -133,17 +133,21 @@ class _Keys:
         self.rewritten: Final = np.where(tells[query.form], as_served[served], of_text[served])
         self.state: Final = states(query.spelled, query.form)
         self.following: Final = np.full(len(turns), MISSING, dtype=np.int64)
-        self.following[after.counts > 0] = states(after.rows.spelled, after.rows.form)
+        followed = np.flatnonzero(after.counts > 0)
+        self.following[followed] = states(after.rows.spelled, after.rows.form)
         # What is said in another language tells what was meant, but not what it should have been in this one.
         languages = [language_of(label) for label in pools.labels]
         known = {name: code for code, name in enumerate(sorted(filter(None, languages)))}
         of_label = np.array([*(known.get(name, MISSING) for name in languages), MISSING], dtype=np.int64)
-        asked, then = of_label[query.locale[after.counts > 0]], of_label[after.rows.locale]
-        elsewhere = (asked != then) & (asked != MISSING) & (then != MISSING)
+        apart = _differ(of_label[query.locale[followed]], of_label[after.rows.locale])
         # What another user says on a shared device is theirs: kept as this one's, it could not be forgotten with them.
-        speaker, next_speaker = query.user[after.counts > 0], after.rows.user
-        elsewhere |= (speaker != next_speaker) & (speaker != MISSING) & (next_speaker != MISSING)
-        self.following[np.flatnonzero(after.counts > 0)[elsewhere]] = MISSING
+        apart |= _differ(query.user[followed], after.rows.user)
+        self.following[followed[apart]] = MISSING
+
+
+def _differ(ones: Codes | Integers, others: Codes | Integers) -> Booleans:
+    """Return where two codes differ and none is MISSING."""
+    return np.asarray((ones != others) & (ones != MISSING) & (others != MISSING))
 
 
 def _asked(shown: Ragged[Impressions], strategies: int) -> Asked:
